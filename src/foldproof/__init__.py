@@ -1,0 +1,33 @@
+"""foldproof: fuse what can be fused, prove every rewrite, and tell a rounding difference from a wrong answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from foldproof.fuse import FuseResult as FuseResult
+    from foldproof.fuse import fuse as fuse
+    from foldproof.proof import prove as prove
+    from foldproof.proof import prove_pass as prove_pass
+
+from foldproof.errors import FoldproofError
+from foldproof.verdict import Kind, Verdict
+
+__version__ = "0.1.0"
+__all__ = ["FoldproofError", "FuseResult", "Kind", "Verdict", "__version__", "fuse", "prove", "prove_pass"]
+
+# Loaded on first use, so that `foldproof --help` need not wait for torch.
+_HOMES = {
+    "FuseResult": "foldproof.fuse",
+    "fuse": "foldproof.fuse",
+    "prove": "foldproof.proof",
+    "prove_pass": "foldproof.proof",
+}
+
+
+def __getattr__(name: str) -> Any:
+    import importlib
+
+    if name not in _HOMES:
+        raise AttributeError(f"module 'foldproof' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

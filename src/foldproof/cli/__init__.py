@@ -1,0 +1,25 @@
+"""The command line. Imports neither torch nor its own extras until a command runs, so that ``--help`` is quick."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from foldproof.errors import FoldproofError, MissingExtra
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit status: 0 fine, 1 REFUTED, 2 wrong usage or input, 3 UNDECIDED."""
+    try:
+        from foldproof.cli.app import run
+    except ModuleNotFoundError as error:
+        if error.name not in ("typer", "rich"):
+            raise
+        return complain(MissingExtra(error.name, "cli"))
+    return run(argv)
+
+
+def complain(error: FoldproofError) -> int:
+    """Tells the user, in one line on stderr, what is wrong; returns the exit status for that."""
+    sys.stderr.write(f"foldproof: {' '.join(str(error).split())}\n")
+    return 2

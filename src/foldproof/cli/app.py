@@ -1,0 +1,173 @@
+"""The commands: read the SPECs, call the library, write and print what came out."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from foldproof.cli import complain, summary
+from foldproof.cli.output import Output
+from foldproof.cli.progress import Bar
+from foldproof.errors import FoldproofError
+from foldproof.verdict import Kind
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+    from foldproof.program.loading import Loaded
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it."""
+INTERNAL = 70
+"""Exit status after a bug in foldproof (EX_SOFTWARE); 1 would say REFUTED."""
+
+FORMS = (
+    "a [b].pt2[/b] file, or [b]path/file.py:callable[/b] or [b]package.module:callable[/b] that returns"
+    " (model, args[, kwargs[, dynamic_shapes]]); loading it runs its code"
+)
+
+app = typer.Typer(
+    help="Fuse PyTorch graphs and prove every rewrite.",
+    epilog="Exit status: 0 fine, 1 REFUTED, 2 wrong usage or input, 3 UNDECIDED.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+JsonOption = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="Also write the whole result as JSON, with all evidence.")
+]
+
+
+@app.command()
+def fuse(
+    spec: Annotated[str, typer.Argument(metavar="SPEC", help=f"What to fuse: {FORMS}.", show_default=False)],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT.pt2", help="Where to save the fused program.")],
+    json_file: JsonOption = None,
+) -> None:
+    """Fold what can be folded, prove each rewrite and the whole, and save the program."""
+    raise typer.Exit(_guarded(partial(_fuse, spec, output, json_file)))
+
+
+@app.command()
+def prove(
+    before: Annotated[str, typer.Argument(metavar="A", help=f"A program: {FORMS}.", show_default=False)],
+    after: Annotated[str, typer.Argument(metavar="B", help="Another, run on the inputs of A.", show_default=False)],
+    json_file: JsonOption = None,
+) -> None:
+    """Say whether two programs are the same function, and show the evidence."""
+    raise typer.Exit(_guarded(partial(_prove, before, after, json_file)))
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """Parses ``argv`` (``sys.argv[1:]`` by default), runs the command and returns its exit status."""
+    try:
+        app(args=None if argv is None else list(argv), prog_name="foldproof")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0
+    return 0
+
+
+def _fuse(spec: str, output: Path, json_file: Path | None) -> int:
+    program_out = Output(output)
+    if output.suffix != ".pt2":
+        raise FoldproofError(f"{output} must end in .pt2, so that foldproof and others recognise the program")
+    json_out = _json_output(json_file, beside=output)
+
+    with Bar() as progress:
+        progress(0, None, f"loading {spec}")
+        started = time.perf_counter()
+        loaded = _load(spec)
+        inputs = loaded.require_inputs()
+        progress(0, None, "exporting")
+        import foldproof
+
+        result = foldproof.fuse(
+            loaded.program, inputs, loaded.kwargs, dynamic_shapes=loaded.dynamic_shapes, progress=progress
+        )
+        progress(0, None, f"saving {output}")
+        saved = result.verdict.kind is not Kind.REFUTED
+        if saved:
+            program_out.write(partial(_save_program, result.program))
+        if json_out:
+            json_out.write(partial(_write_json, result.to_dict()))
+
+    console = summary.console()
+    summary.print_fuse(console, result)
+    summary.print_ending(console, output if saved else None, json_file, time.perf_counter() - started)
+    return result.verdict.kind.exit_code
+
+
+def _prove(before: str, after: str, json_file: Path | None) -> int:
+    json_out = _json_output(json_file)
+
+    with Bar() as progress:
+        progress(0, None, f"loading {before}")
+        a = _load(before)
+        inputs = a.require_inputs()
+        progress(0, None, f"loading {after}")
+        b = _load(after)
+        import foldproof
+
+        verdict = foldproof.prove(a.program, b.program, inputs, a.kwargs, progress=progress)
+        if json_out:
+            json_out.write(partial(_write_json, verdict.to_dict()))
+
+    summary.print_verdict(summary.console(), verdict)
+    return verdict.kind.exit_code
+
+
+def _load(spec: str) -> Loaded:
+    from foldproof.program.loading import load_spec  # imports torch
+
+    return load_spec(spec)
+
+
+def _json_output(path: Path | None, beside: Path | None = None) -> Output | None:
+    if path is None:
+        return None
+    if beside is not None and os.path.realpath(path) == os.path.realpath(beside):
+        raise FoldproofError(f"{path} is given for both the program and --json; give two files")
+    return Output(path)
+
+
+def _save_program(program: ExportedProgram, path: Path) -> None:
+    import torch
+
+    from foldproof.program.loading import brief
+
+    try:
+        torch.export.save(program, path)
+    except OSError:
+        raise
+    except Exception as error:
+        raise FoldproofError(f"torch.export.save can't save the fused program ({brief(error)})") from error
+
+
+def _write_json(value: dict[str, Any], path: Path) -> None:
+    path.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _guarded(command: Callable[[], int]) -> int:
+    """Exit status of ``command``; what it raises becomes a sentence, or a traceback where foldproof is to blame."""
+    try:
+        return command()
+    except FoldproofError as error:
+        return complain(error)
+    except KeyboardInterrupt:
+        sys.stderr.write("foldproof: interrupted\n")
+        return INTERRUPTED
+    except Exception:
+        traceback.print_exc()
+        sys.stderr.write("foldproof: this is a bug in foldproof, please report it with the lines above\n")
+        return INTERNAL

@@ -1,0 +1,138 @@
+"""Results for people: what changed, how sure that is, and what was left alone."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from foldproof.verdict import Kind, Verdict
+
+if TYPE_CHECKING:
+    from foldproof.fuse import FuseResult
+
+ROWS = 10
+"""Longest table of equal things; ``--json`` has all of them."""
+
+STYLES = {
+    Kind.PROVED: "green",
+    Kind.PROVED_WITHIN: "green",
+    Kind.ROUNDING: "cyan",
+    Kind.REFUTED: "bold red",
+    Kind.UNDECIDED: "yellow",
+}
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Goes on in silence: rich would exit with status 1, which here says REFUTED."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def console() -> Console:
+    """A console on stdout; into a file or pipe it writes plain lines of 120 columns."""
+    out = _Console(highlight=False, markup=False)
+    return out if out.is_terminal else _Console(highlight=False, markup=False, width=120)
+
+
+def print_fuse(out: Console, result: FuseResult) -> None:
+    """Prints what `foldproof.fuse` did: operators, rewrites, what was declined and why, the verdict on the whole."""
+    _print_operators(out, Counter(result.operators_before), Counter(result.operators_after))
+    _print_rewrites(out, result)
+    _print_declined(out, result)
+    print_verdict(out, result.verdict)
+    out.print(f"constants {_size(result.bytes_before)} → {_size(result.bytes_after)}, fused in {result.seconds:.1f} s")
+
+
+def print_verdict(out: Console, verdict: Verdict) -> None:
+    """Prints the paragraph of a verdict, with its kind in colour."""
+    text = Text(str(verdict))
+    text.stylize(STYLES[verdict.kind], 0, len(verdict.kind.value))
+    out.print(text)
+
+
+def print_ending(out: Console, saved: Path | None, json_file: Path | None, seconds: float) -> None:
+    """Prints which files were written; ``saved`` is None where a refuted program was not."""
+    if saved is None:
+        out.print("The program was not saved, because it is refuted.", style="bold red")
+    else:
+        out.print(f"saved {saved} ({_size(saved.stat().st_size)}), {seconds:.1f} s in all")
+    if json_file is not None:
+        out.print(f"wrote {json_file}")
+
+
+def _print_operators(out: Console, before: Counter[str], after: Counter[str]) -> None:
+    table = _table("operator", "before", "after")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    changed = [name for name in sorted(before | after) if before[name] != after[name]]
+    for name in changed:
+        table.add_row(name, str(before[name]), str(after[name]))
+    if changed:
+        table.add_section()
+    table.add_row("all operators", str(before.total()), str(after.total()))
+    out.print(table, "")
+
+
+def _print_rewrites(out: Console, result: FuseResult) -> None:
+    if not result.rewrites:
+        out.print("no rewrites\n")
+        return
+    kinds = Counter(rewrite.verdict.kind for rewrite in result.rewrites)
+    out.print(f"{_count(len(result.rewrites), 'rewrite')}: {_kinds(kinds)}")
+    # What is not plainly proved comes first, so that a shortened table never hides it.
+    order = sorted(result.rewrites, key=lambda rewrite: rewrite.verdict.kind is Kind.PROVED)
+    table = _table("verdict", "rule", "nodes", "source")
+    for rewrite in order[:ROWS]:
+        kind = rewrite.verdict.kind
+        table.add_row(Text(kind.value, STYLES[kind]), rewrite.rule, " ".join(rewrite.nodes), Text(rewrite.source or ""))
+    out.print(table)
+    rest = order[ROWS:]
+    if rest:
+        out.print(f"… and {len(rest)} more: {_kinds(Counter(rewrite.verdict.kind for rewrite in rest))}")
+    out.print()
+
+
+def _print_declined(out: Console, result: FuseResult) -> None:
+    if not result.declined:
+        out.print("nothing declined\n")
+        return
+    out.print(f"{len(result.declined)} declined")
+    table = _table("node", "operator", "why", "source")
+    for one in result.declined[:ROWS]:
+        table.add_row(Text(one.node), Text(one.operator), Text(one.reason), Text(one.source or ""))
+    out.print(table)
+    if len(result.declined) > ROWS:
+        out.print(f"… and {len(result.declined) - ROWS} more; --json lists them all")
+    out.print()
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    return table
+
+
+def _kinds(kinds: Counter[Kind]) -> str:
+    return ", ".join(f"{count} {kind.value}" for kind, count in kinds.items())
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"

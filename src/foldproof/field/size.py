@@ -1,0 +1,171 @@
+"""How large the polynomials behind residues are, and so how likely it is that a comparison of residues is wrong.
+
+Every residue is the value of a rational function N/D of the random leaves and opaque outputs. `Size` bounds, for all
+elements of a tensor, the degree of N and D and the size of their coefficients. The bound on a wrong PROVED is
+Schwartz (1980) and Zippel (1979) for the degree, plus the chance that a drawn prime divides a coefficient.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable
+from typing import NamedTuple
+
+from foldproof.field.primes import PRIMES
+
+
+_HUGE = 1 << 40  # where bounds saturate: far beyond what can still be proved
+
+
+class Bound(NamedTuple):
+    """A polynomial: its degree; coefficients are integer multiples of 2^low and their magnitudes sum to <= 2^high."""
+
+    degree: int
+    low: int
+    high: float
+
+    def __mul__(self, other: Bound) -> Bound:  # type: ignore[override]
+        return _saturated(self.degree + other.degree, self.low + other.low, self.high + other.high)
+
+    def __add__(self, other: Bound) -> Bound:  # type: ignore[override]
+        a, b = max(self.high, other.high), min(self.high, other.high)
+        return Bound(max(self.degree, other.degree), min(self.low, other.low), a + math.log2(1 + 2.0 ** max(b - a, -60)))
+
+    def join(self, other: Bound) -> Bound:
+        return Bound(max(self.degree, other.degree), min(self.low, other.low), max(self.high, other.high))
+
+    def power(self, n: int) -> Bound:
+        return _saturated(self.degree * n, self.low * n, self.high * n)
+
+    @property
+    def bits(self) -> float:
+        """Size in bits of the largest coefficient, once all are made integers."""
+        return max(self.high - self.low, 1.0)
+
+
+def _saturated(degree: int, low: int, high: float) -> Bound:
+    return Bound(min(degree, _HUGE), max(low, -_HUGE), min(high, float(_HUGE)))
+
+
+ONE = Bound(0, 0, 0.0)
+
+
+Shared = tuple[tuple["Factor", int], ...]
+"""A product of factors with their exponents, each factor once."""
+
+
+class Factor(NamedTuple):
+    """A number (or a tensor of one element) that whole tensors were divided by; ``key`` tells it from others."""
+
+    key: Hashable
+    bound: Bound
+
+
+def _combined(a: Shared, b: Shared, how: Callable[[int, int], int]) -> Shared:
+    if a == b and how is max:
+        return a
+    out = dict(a)
+    for factor, n in b:
+        out[factor] = how(out.get(factor, 0), n)
+    return tuple(out.items())
+
+
+def _sum(a: int, b: int) -> int:
+    return a + b
+
+
+def _expanded(shared: Shared) -> Bound:
+    out = ONE
+    for factor, n in shared:
+        out = out * factor.bound.power(n)
+    return out
+
+
+class Size(NamedTuple):
+    """A bound on numerator and denominator of every element of a tensor.
+
+    The denominator is a product of factors that all elements ``shared`` (as after a division by a number), which adding
+    elements up leaves alone, and one that is ``varying`` from element to element, which adding up multiplies.
+    """
+
+    numerator: Bound
+    shared: Shared = ()
+    varying: Bound = ONE
+
+    @staticmethod
+    def variable() -> Size:
+        """A random leaf or the output of an opaque function."""
+        return Size(Bound(1, 0, 0.0))
+
+    @staticmethod
+    def constant(low: int, high: float) -> Size:
+        """Numbers that are integer multiples of 2^low and of magnitude at most 2^high."""
+        return Size(Bound(0, low, high))
+
+    def _over(self, shared: Shared) -> Bound:
+        """The numerator over the denominator ``shared``, a multiple of ours."""
+        if shared == self.shared:
+            return self.numerator
+        ours = dict(self.shared)
+        return self.numerator * _expanded(tuple((f, n - ours.get(f, 0)) for f, n in shared))
+
+    def __mul__(self, other: Size) -> Size:  # type: ignore[override]
+        shared = _combined(self.shared, other.shared, _sum) if self.shared and other.shared else self.shared or other.shared
+        return Size(self.numerator * other.numerator, shared, self.varying * other.varying)
+
+    def __add__(self, other: Size) -> Size:  # type: ignore[override]
+        shared = _combined(self.shared, other.shared, max)
+        a, b = self._over(shared), other._over(shared)
+        if self.varying == other.varying == ONE:
+            return Size(a + b, shared)
+        return Size(a * other.varying + b * self.varying, shared, self.varying * other.varying)
+
+    def join(self, other: Size) -> Size:
+        """Each element comes from one or the other."""
+        shared = _combined(self.shared, other.shared, max)
+        return Size(self._over(shared).join(other._over(shared)), shared, self.varying.join(other.varying))
+
+    def total(self, terms: int) -> Size:
+        """The sum of ``terms`` elements."""
+        if terms <= 1:
+            return self
+        grown = self.numerator * Bound(0, 0, math.log2(terms))
+        if self.varying == ONE:
+            return Size(grown, self.shared)
+        return Size(grown * self.varying.power(terms - 1), self.shared, self.varying.power(terms))
+
+    def product(self, terms: int) -> Size:
+        """The product of ``terms`` elements."""
+        shared = tuple((f, n * terms) for f, n in self.shared)
+        return Size(self.numerator.power(terms), shared, self.varying.power(terms))
+
+    def inverse(self, key: Hashable | None = None) -> Size:
+        """The reciprocal; ``key`` identifies the number that is inverted, where all elements share it."""
+        numerator = _expanded(self.shared) * self.varying
+        if key is None:
+            return Size(numerator, (), self.numerator)
+        return Size(numerator, ((Factor(key, self.numerator), 1),))
+
+    @property
+    def difference(self) -> tuple[int, float]:
+        """Degree and bits of N1*D2 - N2*D1, for two values of this size."""
+        cross = self.numerator * _expanded(self.shared) * self.varying
+        return cross.degree, cross.bits + 1
+
+
+def error_bound(degree: int, bits: float, pairs: int, k: int) -> float:
+    """log2 of the chance that programs which differ agree on all their residues.
+
+    ``pairs`` counts the pairs of evaluations of one opaque function: if no two different arguments of it meet, opaque
+    outputs are independent variables, and the outputs are polynomials in them; each event has the chance below in
+    every one of the k fields.
+    """
+    chance = degree / PRIMES[0] + (bits / 19) / (len(PRIMES) - k) + 2.0**-19
+    if chance >= 1:
+        return 0.0
+    return min(0.0, math.log2(1 + pairs) + k * math.log2(chance))
+
+
+def primes_needed(degree: int, bits: float, pairs: int, target: float = -40.0) -> int | None:
+    """The smallest k whose `error_bound` is below 2^target, or None if no k up to 32 is enough."""
+    return next((k for k in range(1, 33) if error_bound(degree, bits, pairs, k) < target), None)

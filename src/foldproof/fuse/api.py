@@ -1,0 +1,110 @@
+"""The public function: a model or program in, a folded program and an account of it out."""
+
+from __future__ import annotations
+
+import operator
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+
+from foldproof.errors import FoldproofError
+from foldproof.fuse.result import FuseResult
+from foldproof.fuse.rewriter import UNPROVED, Progress, Rewriter
+from foldproof.fuse.surgery import Surgery
+from foldproof.proof import prove as prove_programs
+from foldproof.proof import prove_region
+from foldproof.verdict import Kind, Verdict
+
+UNCHANGED = Verdict(Kind.PROVED, "nothing was rewritten, so the program is the same", "all inputs and all parameters")
+
+
+def fuse(
+    model_or_program: nn.Module | ExportedProgram,
+    inputs: tuple[Any, ...],
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    dynamic_shapes: Any = None,
+    prove: bool = True,
+    progress: Progress | None = None,
+) -> FuseResult:
+    """Folds normalisations with fixed statistics into the linear operators before them, and proves each fold.
+
+    Args:
+        model_or_program: a module, exported here as it is (call ``.eval()`` first: in training mode nothing can be
+            folded), or a program of ``torch.export.export``, before or after ``run_decompositions``. It is never
+            changed; the result shares with it the weights that stay.
+        inputs: example inputs, positional; the shapes at which the proof is made.
+        kwargs: example inputs, by keyword.
+        dynamic_shapes: as for ``torch.export.export``; for a module only.
+        prove: False skips the proofs, of each fold and of the whole; the verdicts are then UNDECIDED.
+        progress: called as ``progress(done, total, what comes next)``.
+
+    Returns:
+        The folded program, what was folded and what was not with reasons, and verdicts. New weights are computed in
+        float64 and rounded once to the dtype of those they replace.
+
+    Raises:
+        FoldproofError: the model can't be exported with these inputs, or an argument is of the wrong kind.
+
+    Warns:
+        UserWarning: a normalisation follows a linear operator whose channels are on another axis.
+    """
+    started = time.perf_counter()
+    kwargs = dict(kwargs or {})
+    before = _exported(model_or_program, inputs, kwargs, dynamic_shapes)
+    report = progress or (lambda done, total, what: None)
+    surgery = Surgery(before)
+    rewrites, declined = Rewriter(prove_region if prove else None).run(surgery, report)
+    after = surgery.finish()
+    report(len(rewrites) + len(declined), len(rewrites) + len(declined) + 1, "the whole program")
+    if not rewrites:
+        verdict = UNCHANGED
+    elif prove:
+        verdict = prove_programs(before, after, inputs, kwargs, derive=surgery.derive)
+    else:
+        verdict = UNPROVED
+    return FuseResult(
+        program=after,
+        rewrites=rewrites,
+        declined=declined,
+        verdict=verdict,
+        operators_before=_operators(before),
+        operators_after=_operators(after),
+        bytes_before=_bytes(before),
+        bytes_after=_bytes(after),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _exported(
+    program: nn.Module | ExportedProgram, inputs: tuple[Any, ...], kwargs: dict[str, Any], dynamic_shapes: Any
+) -> ExportedProgram:
+    if not isinstance(inputs, tuple):
+        raise FoldproofError(f"inputs must be a tuple of example inputs, not {type(inputs).__name__}: write (x,)")
+    if isinstance(program, ExportedProgram):
+        if dynamic_shapes is not None:
+            raise FoldproofError("dynamic_shapes is for modules: an exported program has its dynamic shapes already")
+        return program
+    if not isinstance(program, nn.Module):
+        raise FoldproofError(f"can't fuse {type(program).__name__}: give an nn.Module or a torch.export program")
+    try:
+        return torch.export.export(program, inputs, kwargs, dynamic_shapes=dynamic_shapes)
+    except Exception as error:
+        first = (str(error).strip().splitlines() or [""])[0]
+        raise FoldproofError(
+            f"{type(program).__name__} can't be exported with these inputs ({type(error).__name__}: {first})"
+        ) from error
+
+
+def _operators(program: ExportedProgram) -> int:
+    return sum(node.op == "call_function" and node.target is not operator.getitem for node in program.graph.nodes)
+
+
+def _bytes(program: ExportedProgram) -> int:
+    held = [t for t in (*program.state_dict.values(), *program.constants.values()) if isinstance(t, Tensor)]
+    memory = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in held}
+    return sum(memory.values())

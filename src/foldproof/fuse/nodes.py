@@ -1,0 +1,159 @@
+"""Questions to a node of an FX graph that the operator's schema or the node's metadata answers."""
+
+from __future__ import annotations
+
+import operator
+import os
+import re
+from collections.abc import Iterable
+from functools import cache
+from typing import Any
+
+import torch
+from torch._ops import HigherOrderOperator, OpOverload
+from torch.fx import Graph, Node
+
+from foldproof.fuse.refusal import CannotFold
+
+aten = torch.ops.aten
+
+_SHAPE_ONLY = frozenset({aten.sym_size.int, aten.sym_numel.default})
+_FRAME = re.compile(r'File "(.+?)", line (\d+)')
+_TORCH = os.path.dirname(torch.__file__) + os.sep
+
+
+def arguments(node: Node) -> dict[str, Any]:
+    """The arguments of an ATen call by name, positional, keyword and default alike."""
+    found = {}
+    for i, argument in enumerate(_schema(node).arguments):
+        if i < len(node.args):
+            found[argument.name] = node.args[i]
+        else:
+            found[argument.name] = node.kwargs.get(argument.name, argument.default_value)
+    return found
+
+
+def set_argument(node: Node, name: str, value: Node) -> None:
+    """Replaces or adds one argument of an ATen call."""
+    place = next(i for i, argument in enumerate(_schema(node).arguments) if argument.name == name)
+    if place < len(node.args):
+        node.update_arg(place, value)
+    elif place == len(node.args) and name not in node.kwargs:
+        node.args = (*node.args, value)
+    else:
+        node.update_kwarg(name, value)
+
+
+def operator_name(node: Node) -> str:
+    """What the node calls, for people: ``aten.conv2d.default``; for other nodes their kind."""
+    return str(node.target) if node.op == "call_function" else node.op
+
+
+def short_name(node: Node) -> str:
+    """The operator's bare name: ``conv2d``."""
+    return node.target._schema.name.split("::")[-1] if isinstance(node.target, OpOverload) else operator_name(node)
+
+
+def source_of(node: Node) -> str | None:
+    """``file:line`` of the model's own code that made the node; else the module it stands in, by its path."""
+    frames = _FRAME.findall(node.meta.get("stack_trace") or "")
+    own = [(file, line) for file, line in frames if not file.startswith(_TORCH)]
+    if own:
+        return "{}:{}".format(*own[-1])
+    modules = list((node.meta.get("nn_module_stack") or {}).values())
+    if modules and modules[-1][0]:
+        return f"module {modules[-1][0]}"
+    return "{}:{}".format(*frames[-1]) if frames else None
+
+
+def value_of(node: Node) -> torch.Tensor:
+    """The fake tensor that stands for the node's value, with its shape, dtype and strides."""
+    value = node.meta.get("val")
+    if not isinstance(value, torch.Tensor):
+        raise CannotFold(f"the shape of {node.name} is not known: export the program with torch.export")
+    return value
+
+
+def value_readers(node: Node) -> list[Node]:
+    """The nodes that read the value; those that ask only for its shape are left out."""
+    return [user for user in node.users if user.target not in _SHAPE_ONLY]
+
+
+def listed(nodes: Iterable[Node]) -> str:
+    """Nodes for people: their names, or that it is the program's output."""
+    return ", ".join("the program's output" if node.op == "output" else node.name for node in nodes)
+
+
+def constant_views(node: Node) -> list[Node]:
+    """The views (transpositions, reshapes) through which ``node`` reads placeholders, in the order of the graph."""
+    found: list[Node] = []
+    for operand in node.all_input_nodes:
+        chain: list[Node] = []
+        while operand.op == "call_function" and _aliased_places(operand.target) and len(operand.all_input_nodes) == 1:
+            chain.append(operand)
+            operand = operand.all_input_nodes[0]
+        if operand.op == "placeholder":
+            found += reversed(chain)
+    return found
+
+
+def written(graph: Graph) -> dict[Node, Node]:
+    """Every node whose memory some node may write to in place, and that writer."""
+    found: dict[Node, Node] = {}
+    for node in graph.nodes:
+        if isinstance(node.target, HigherOrderOperator):
+            targets = node.all_input_nodes  # what a subgraph does to its operands isn't looked into
+        else:
+            targets = _operands(node, _written_places(node.target))
+            if _updates_statistics(node):
+                given = arguments(node)
+                targets += [n for n in (given["running_mean"], given["running_var"]) if n is not None]
+        while targets:
+            target = targets.pop()
+            if target not in found:
+                found[target] = node
+                targets += _operands(target, _aliased_places(target.target))  # a view: its base is written to as well
+    return found
+
+
+def _updates_statistics(node: Node) -> bool:
+    """Normalisations of a batch write to their running statistics, which the schema of some doesn't say."""
+    if not isinstance(node.target, OpOverload) or "norm" not in node.target._schema.name:
+        return False
+    given = arguments(node)
+    return "running_mean" in given and bool(given.get("training") or given.get("use_input_stats"))
+
+
+def _schema(node: Node) -> torch.FunctionSchema:
+    assert isinstance(node.target, OpOverload)
+    return node.target._schema
+
+
+def _operands(node: Node, names: tuple[tuple[int, str], ...]) -> list[Node]:
+    found: list[Node] = []
+    for place, name in names:
+        operand = node.args[place] if place < len(node.args) else node.kwargs.get(name)
+        found += [n for n in (operand if isinstance(operand, (list, tuple)) else [operand]) if isinstance(n, Node)]
+    return found
+
+
+@cache
+def _written_places(target: Any) -> tuple[tuple[int, str], ...]:
+    return _places(target, writes=True)
+
+
+@cache
+def _aliased_places(target: Any) -> tuple[tuple[int, str], ...]:
+    if target is operator.getitem:  # of the list that a split or chunk returns
+        return ((0, "a"),)
+    return _places(target, writes=False)
+
+
+def _places(target: Any, *, writes: bool) -> tuple[tuple[int, str], ...]:
+    if not isinstance(target, OpOverload):
+        return ()
+    return tuple(
+        (i, argument.name)
+        for i, argument in enumerate(target._schema.arguments)
+        if argument.alias_info is not None and (argument.alias_info.is_write or not writes)
+    )

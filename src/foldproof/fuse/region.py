@@ -1,0 +1,68 @@
+"""The part of a graph that a rewrite touches, cut out as a program of its own, so that it can be proved alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Graph, GraphModule, Node
+
+from foldproof.fuse.constants import Constants
+
+
+class Region:
+    """A copy of some nodes of a graph: constants become get_attr nodes, other operands placeholders.
+
+    ``copies`` maps the original nodes to their copies; ``inputs`` are tensors of the shape and dtype of the
+    placeholders, in order, where a dynamic size is the one that the program was exported with.
+    """
+
+    def __init__(self, nodes: Sequence[Node], results: Sequence[Node], constants: Constants) -> None:
+        self.graph = Graph()
+        self.copies: dict[Node, Any] = {}
+        self.inputs: list[Tensor] = []
+        self._constants = constants
+        operands = dict.fromkeys(operand for node in nodes for operand in node.all_input_nodes if operand not in nodes)
+        for operand in operands:
+            if constants.tensor_of(operand) is None:
+                self._add_operand(operand)
+        for operand in operands:
+            if constants.tensor_of(operand) is not None:
+                self.copies[operand] = self.graph.get_attr(str(constants.specs[operand].target))
+        for node in nodes:
+            self.copies[node] = self.graph.node_copy(node, self.copies.__getitem__)
+        self.graph.output(tuple(self.copies[result] for result in results))
+
+    def parameter(self, name: str) -> Node:
+        """A new get_attr node."""
+        body = next(node for node in self.graph.nodes if node.op != "placeholder")
+        with self.graph.inserting_before(body):
+            return self.graph.get_attr(name)
+
+    def module(self, new: Mapping[str, Tensor]) -> GraphModule:
+        """The region as a module that holds the constants it reads, the program's and ``new`` ones."""
+        self.graph.eliminate_dead_code()
+        names = [str(node.target) for node in self.graph.nodes if node.op == "get_attr"]
+        return GraphModule({n: new[n] if n in new else self._constants.tensors[n] for n in names}, self.graph)
+
+    def _add_operand(self, operand: Node) -> None:
+        value = operand.meta["val"]
+        if isinstance(value, Tensor):
+            self.copies[operand] = self.graph.placeholder(operand.name)
+            self.inputs.append(_example(value))
+        else:
+            self.copies[operand] = _hint(value)
+
+
+def _example(value: Tensor) -> Tensor:
+    shape = [_hint(size) for size in value.shape]
+    if value.is_floating_point():
+        return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(value.device, value.dtype)
+    return torch.zeros(shape, dtype=value.dtype, device=value.device)
+
+
+def _hint(size: Any) -> Any:
+    """The number that a symbolic size stood for when the program was exported."""
+    return size.node.hint if isinstance(size, (torch.SymInt, torch.SymFloat, torch.SymBool)) else size

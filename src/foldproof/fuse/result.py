@@ -1,0 +1,71 @@
+"""What `fuse` did, and what it left."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from torch.export import ExportedProgram
+
+from foldproof.verdict import Verdict
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """A fold that was made: the nodes ``before`` became the node ``after``.
+
+    ``source`` is ``file:line`` of the model's own code, or the path of the module where no line is the model's own.
+    ``verdict`` is about the rewritten region alone.
+    """
+
+    rule: str
+    before: tuple[str, ...]
+    after: str
+    source: str | None
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Declined:
+    """A normalisation that was left standing, and why."""
+
+    node: str
+    operator: str
+    source: str | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class FuseResult:
+    """The folded program, and an account of it.
+
+    ``verdict`` is about the whole program. ``bytes_*`` count the memory of parameters, buffers and constants, shared
+    memory once; ``operators_*`` count the calls in the graph.
+    """
+
+    program: ExportedProgram = field(repr=False)
+    rewrites: tuple[Rewrite, ...]
+    declined: tuple[Declined, ...]
+    verdict: Verdict
+    operators_before: int
+    operators_after: int
+    bytes_before: int
+    bytes_after: int
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """The account as plain JSON values, without the program."""
+        return {
+            "rewrites": [
+                {"rule": r.rule, "before": list(r.before), "after": r.after, "source": r.source}
+                | {"verdict": r.verdict.to_dict()}
+                for r in self.rewrites
+            ],
+            "declined": [asdict(d) for d in self.declined],
+            "verdict": self.verdict.to_dict(),
+            "operators_before": self.operators_before,
+            "operators_after": self.operators_after,
+            "bytes_before": self.bytes_before,
+            "bytes_after": self.bytes_after,
+            "seconds": self.seconds,
+        }

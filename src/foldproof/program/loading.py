@@ -1,0 +1,194 @@
+"""SPEC → program and example inputs: how the command line names what it works on.
+
+A SPEC is a ``.pt2`` file, ``path/file.py:callable`` or ``package.module:callable``. Every form can run code: a Python
+file is imported and called, and ``torch.export.load`` unpickles whatever the file asks it to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import logging
+import sys
+import sysconfig
+import traceback
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+from torch.export import ExportedProgram
+
+from foldproof.errors import FoldproofError
+
+FORMS = "a .pt2 file, path/file.py:callable or package.module:callable"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A program, the example inputs it is exported and proved with, and the SPEC it came from.
+
+    ``inputs`` is None where a ``.pt2`` file carries no example inputs.
+    """
+
+    spec: str
+    program: nn.Module | ExportedProgram
+    inputs: tuple[Any, ...] | None
+    kwargs: dict[str, Any]
+    dynamic_shapes: Any = None
+
+    def require_inputs(self) -> tuple[Any, ...]:
+        """The example inputs; raises FoldproofError where there are none."""
+        if self.inputs is None:
+            raise FoldproofError(
+                f"{self.spec} carries no example inputs; export it again with torch.export.export(model, args),"
+                " or give a SPEC of the form path/file.py:callable that returns (program, args)"
+            )
+        return self.inputs
+
+
+def load_spec(spec: str) -> Loaded:
+    """Loads what ``spec`` names. Runs code.
+
+    Raises:
+        FoldproofError: the file is missing or damaged, the module does not import, or the callable raises or returns
+            something other than (model, args[, kwargs[, dynamic_shapes]]).
+    """
+    if spec.endswith(".pt2"):
+        return _load_pt2(spec)
+    place, colon, name = spec.rpartition(":")
+    if not colon or not place or not name:
+        raise FoldproofError(f"{spec!r} is not a SPEC: give {FORMS}")
+    function = getattr(_import(spec, place), name, None)
+    if not callable(function):
+        raise FoldproofError(f"{spec}: {place} has no callable named {name!r}")
+    with _blaming(f"{spec}: calling {name}()"):
+        made = function()
+    return _check_made(spec, name, made)
+
+
+def brief(error: BaseException) -> str:
+    """The type and first line of an exception, short enough for one sentence."""
+    line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    if len(line) > 240:
+        line = line[:240] + "…"
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__
+
+
+def _load_pt2(spec: str) -> Loaded:
+    path = Path(spec)
+    if not path.exists():
+        raise FoldproofError(f"{spec} does not exist")
+    if not path.is_file():
+        raise FoldproofError(f"{spec} is not a file")
+    try:
+        with path.open("rb") as file:
+            whole = zipfile.is_zipfile(file)
+    except OSError as error:
+        raise FoldproofError(f"{spec} can't be read: {error.strerror}") from error
+    if not whole:
+        raise FoldproofError(f"{spec} is truncated or was not written by torch.export.save: it is no zip archive")
+    with _quiet():
+        try:
+            program = torch.export.load(path)
+        except Exception as error:
+            # Where the archive itself can't be read, torch says no more than "check the warnings above".
+            detail = "" if "warnings above" in str(error) else f" ({brief(error)})"
+            raise FoldproofError(
+                f"{spec} is damaged, or was not written by torch.export.save of a compatible PyTorch{detail}"
+            ) from error
+    if program.example_inputs is None:
+        return Loaded(spec, program, None, {})
+    args, kwargs = program.example_inputs
+    return Loaded(spec, program, tuple(args), dict(kwargs))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """torch.export.load logs the traceback of what it raises anyway; keep that off the user's screen."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def _import(spec: str, place: str) -> ModuleType:
+    if place.endswith(".py"):
+        return _import_file(spec, Path(place))
+    # Like `python -m`: modules beside the user come first.
+    _put_on_path(Path.cwd())
+    with _blaming(f"{spec}: importing {place}"):
+        return importlib.import_module(place)
+
+
+def _import_file(spec: str, path: Path) -> ModuleType:
+    if not path.is_file():
+        raise FoldproofError(f"{spec}: {path} {'is not a file' if path.exists() else 'does not exist'}")
+    path = path.resolve()
+    # Named by its path, so that a file never hides an installed module of the same name, two files called model.py
+    # stay apart, and one file that is named twice is run once.
+    name = f"_foldproof_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    found = importlib.util.spec_from_file_location(name, path)
+    assert found is not None and found.loader is not None  # the suffix is .py
+    module = importlib.util.module_from_spec(found)
+    _put_on_path(path.parent)  # like `python file.py`: the file may import its neighbours
+    sys.modules[name] = module  # dataclasses and pickle look their module up there
+    try:
+        with _blaming(f"{spec}: importing {path.name}"):
+            found.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def _put_on_path(folder: Path) -> None:
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+
+
+@contextmanager
+def _blaming(doing: str) -> Iterator[None]:
+    """Turns whatever the user's code raises, `sys.exit` included, into one sentence with its file and line."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        where = _place(error)
+        raise FoldproofError(f"{doing} raised {brief(error)}{f' at {where}' if where else ''}") from error
+
+
+def _place(error: BaseException) -> str | None:
+    """file:line of the innermost frame that is neither this file, the standard library nor an installed package."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}:{error.lineno}"
+    installed = tuple(sysconfig.get_paths()[kind] for kind in ("stdlib", "platstdlib", "purelib", "platlib"))
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != __file__]
+    own = [f for f in frames if not f.filename.startswith((*installed, "<"))]
+    return f"{own[-1].filename}:{own[-1].lineno}" if own else None
+
+
+def _check_made(spec: str, name: str, made: object) -> Loaded:
+    wanted = (
+        f"{spec}: {name}() must return (model, args), (model, args, kwargs) or (model, args, kwargs, dynamic_shapes)"
+    )
+    if not isinstance(made, tuple) or not 2 <= len(made) <= 4:
+        what = f"a tuple of {len(made)}" if isinstance(made, tuple) else type(made).__name__
+        raise FoldproofError(f"{wanted}, not {what}")
+    program, args, kwargs, dynamic_shapes = (*made, None, None)[:4]
+    if not isinstance(program, (nn.Module, ExportedProgram)):
+        raise FoldproofError(f"{wanted}; model is {type(program).__name__}, not an nn.Module or ExportedProgram")
+    if not isinstance(args, (tuple, list)):
+        raise FoldproofError(f"{wanted}; args is {type(args).__name__}, not a tuple: for one input write (x,)")
+    if kwargs is not None and not isinstance(kwargs, dict):
+        raise FoldproofError(f"{wanted}; kwargs is {type(kwargs).__name__}, not a dict")
+    return Loaded(spec, program, tuple(args), kwargs or {}, dynamic_shapes)

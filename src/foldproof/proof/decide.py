@@ -1,0 +1,224 @@
+"""From a question to a verdict: residues first, then float64; every verdict carries its evidence."""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from foldproof.proof.difference import first_difference, operator_name, source_line
+from foldproof.proof.floats import EXPLAINED, REAL, Trial, evaluate, insensitive, own_leaves, trials
+from foldproof.proof.question import Question
+from foldproof.proof.residues import Attempt, attempt
+from foldproof.shadow import Undecided
+from foldproof.verdict import Difference, Kind, Proof, Rounding, Verdict, Witness
+
+Progress = Callable[[int, int, str], None]
+
+
+def decide(question: Question, seed: int | None = None, progress: Progress | None = None) -> Verdict:
+    """Answer ``question``.
+
+    ``seed`` fixes the draw (for reproducing a run); by default it is fresh, so that no program can be made to fit it.
+    """
+    start = time.perf_counter()
+    seed = random.SystemRandom().getrandbits(62) if seed is None else seed
+    verdict = _decide(question, random.Random(seed), progress or (lambda done, total, what: None))
+    notes = (*verdict.notes, *question.notes, *_held(question))
+    return replace(verdict, notes=tuple(dict.fromkeys(notes)), seconds=time.perf_counter() - start)
+
+
+def _decide(question: Question, rng: random.Random, progress: Progress) -> Verdict:
+    tried: list[Attempt] = []
+    for vary in (True, False) if question.general else (False,):
+        if not vary and question.general and not question.before.leaves:
+            break
+        progress(len(tried), 4, "comparing residues")
+        found = _attempt_surely(question, rng, vary)
+        tried.append(found)
+        if found.equal:
+            return _proved(question, found, vary, rng)
+        if found.reason is not None:
+            break
+    progress(2, 4, "evaluating in float64")
+    return _from_floats(question, tried[-1], tried[0], rng)
+
+
+def _attempt_surely(question: Question, rng: random.Random, vary: bool) -> Attempt:
+    """A scout with one prime finds most differences and tells how many primes a proof needs; then the proof itself."""
+    scout = attempt(question, rng.getrandbits(62), 1, vary)
+    if scout.reason is not None:
+        return scout
+    if scout.mismatch is not None:
+        # One prime may meet a zero divisor; three do not.
+        return attempt(question, rng.getrandbits(62), 3, vary)
+    k = scout.draw.primes_needed
+    if k is None:
+        scout.reason = (
+            f"the polynomials are too large to compare reliably (degree {scout.draw.degree},"
+            f" {scout.draw.bits:.3g} bits); prove a smaller region"
+        )
+        return scout
+    found = attempt(question, rng.getrandbits(62), k, vary)
+    if found.equal and found.draw.log2_error > -40:
+        found.reason = "the size of the polynomials changes from draw to draw"
+    return found
+
+
+def _proved(question: Question, found: Attempt, vary: bool, rng: random.Random) -> Verdict:
+    if found.elements == 0:
+        return Verdict(Kind.UNDECIDED, "all outputs are empty at these shapes, so nothing was compared")
+    contradiction = _contradiction(question)
+    if contradiction is not None:
+        return contradiction
+    draw = found.draw
+    proof = Proof(
+        log2_error=draw.log2_error,
+        degree=draw.degree,
+        bits=math.ceil(draw.bits),
+        opaque_evaluations=draw.evaluations,
+        primes=draw.primes,
+        shapes=_shapes(question),
+        opaque=tuple(draw.opaque),
+        branch=tuple(draw.branch),
+    )
+    notes = tuple(
+        f"a value left the tensor world ({e}): the claim speaks of parameters that decide the same there"
+        for e in draw.escapes
+    )
+    return Verdict(
+        Kind.PROVED,
+        "the same function over the real numbers",
+        quantified=question.quantified if vary else question.fixed,
+        proof=proof,
+        notes=notes,
+    )
+
+
+def _contradiction(question: Question) -> Verdict | None:
+    """Every proof is checked against the real operators once, in float64: a wrong rule must not prove anything."""
+    leaves, args, kwargs = own_leaves(question), question.args, question.kwargs
+    try:
+        check = evaluate(question, "the given inputs and parameters", leaves, args, kwargs, False)
+        if check.shapes is None and check.comparison.relative <= 1e-4:
+            return None
+        check = evaluate(question, "the given inputs and parameters", leaves, args, kwargs, True)
+    except Undecided:
+        return None  # no float64 form of an operator: the residues stand alone
+    if check.shapes is None and check.comparison.ratio <= REAL:
+        return None
+    return Verdict(
+        Kind.UNDECIDED,
+        "residues agree but float64 evaluations do not, so a rule of foldproof contradicts the real operator;"
+        " please report it",
+        witness=_witness(check),
+    )
+
+
+def _from_floats(question: Question, last: Attempt, first: Attempt, rng: random.Random) -> Verdict:
+    """No proof: a witness makes it REFUTED; agreement within rounding makes it ROUNDING, if residues were compared."""
+    worst: Trial | None = None
+    done: list[Trial] = []
+    remaining = trials(question)
+    while True:
+        try:
+            trial = next(remaining, None)
+        except Undecided as error:
+            if not done:
+                return _undecided(last.reason or f"no algebraic proof ({first.mismatch}), and {error}", last)
+            break
+        if trial is None:
+            break
+        done.append(trial)
+        if trial.shapes is not None or trial.comparison.ratio >= REAL:
+            return Verdict(
+                Kind.REFUTED,
+                f"a different function: {trial.shapes or first.mismatch or 'the outputs differ'}",
+                quantified="the witness below",
+                witness=_witness(trial),
+                difference=first_difference(question, rng.getrandbits(62)),
+            )
+        if worst is None or trial.comparison.ratio > worst.comparison.ratio:
+            worst = trial
+    assert worst is not None
+    rounding = Rounding(worst.comparison.difference, worst.comparison.floor, len(done))
+    lost = tuple(f"a value left the tensor world: {e}" for e in first.draw.escapes)
+    if last.reason is not None:
+        return replace(_undecided(last.reason, last), rounding=rounding, notes=lost)
+    if insensitive(done[0], done[1]):
+        return Verdict(
+            Kind.UNDECIDED,
+            "no algebraic proof, and the outputs hardly depend on the inputs, so that agreeing floats say little;"
+            " prove a region, or give inputs that matter",
+            rounding=rounding,
+            notes=lost,
+        )
+    if worst.comparison.ratio > EXPLAINED:
+        return Verdict(
+            Kind.UNDECIDED,
+            f"no algebraic proof ({first.mismatch}), and no witness: the largest difference is more than rounding the"
+            " parameters explains, but too small to call wrong",
+            rounding=rounding,
+            notes=lost,
+        )
+    return Verdict(
+        Kind.ROUNDING,
+        f"no algebraic proof ({first.mismatch}), but float64 evaluations differ by no more than rounding explains"
+        + _constants(last),
+        quantified=f"{len(done)} evaluations in float64",
+        rounding=rounding,
+        difference=first_difference(question, rng.getrandbits(62)),
+        notes=lost,
+    )
+
+
+def _undecided(reason: str, found: Attempt) -> Verdict:
+    where = found.node
+    difference = Difference(where.name, operator_name(where), source_line(where)) if where is not None else None
+    return Verdict(Kind.UNDECIDED, reason, difference=difference)
+
+
+def _constants(found: Attempt) -> str:
+    """The numbers that only one program computes with: the usual reason why there is no proof."""
+    before, after = found.numbers
+    only = [(before - after, "the first"), (after - before, "the second")]
+    told = [f"{', '.join(map(repr, sorted(n)[:4]))} in {which} only" for n, which in only if n]
+    return f"; constants: {'; '.join(told)}" if told else ""
+
+
+def _witness(trial: Trial) -> Witness:
+    c = trial.comparison
+    return Witness(
+        trial.description if trial.shapes is None else f"{trial.description}: {trial.shapes}",
+        c.output,
+        c.index,
+        c.before,
+        c.after,
+        c.difference,
+        c.floor,
+        inputs=tuple(tree_leaves((trial.args, dict(trial.kwargs)))),
+        parameters=dict(trial.leaves),
+    )
+
+
+def _shapes(question: Question) -> tuple[str, ...]:
+    return tuple(str(tuple(t.shape)) for t in _tensors(question))
+
+
+def _tensors(question: Question) -> list[Tensor]:
+    return [t for t in tree_leaves((question.args, dict(question.kwargs))) if isinstance(t, Tensor)]
+
+
+def _held(question: Question) -> list[str]:
+    notes = []
+    if any(not t.dtype.is_floating_point for t in _tensors(question)):
+        notes.append("integer and boolean inputs are held at the given values")
+    integers = [n for n, leaf in question.before.leaves.items() if not leaf.tensor.dtype.is_floating_point]
+    if any(not name.endswith("num_batches_tracked") for name in integers):
+        notes.append("integer and boolean buffers are held at their values")
+    return notes

@@ -1,0 +1,101 @@
+"""`prove`: two programs as they stand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from foldproof.program import Leaf, Program, as_program
+from foldproof.proof.decide import Progress, decide
+from foldproof.proof.question import Derive, Question, Sides, Tensors, match_leaves
+from foldproof.verdict import Verdict
+
+
+def prove(
+    before: Any,
+    after: Any,
+    inputs: Sequence[Any],
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    derive: Derive | None = None,
+    seed: int | None = None,
+    progress: Progress | None = None,
+) -> Verdict:
+    """Are two programs the same function?
+
+    Args:
+        before: an nn.Module, GraphModule, ExportedProgram, or callable.
+        after: another one.
+        inputs: example positional arguments of both. Floating-point tensors stand for all tensors of their shape;
+            integers, booleans and everything else are held at their values.
+        kwargs: example keyword arguments.
+        derive: how *after*'s new parameters are computed: takes *before*'s parameters by name (tensors, or shadows
+            of them) and returns new ones by *after*'s names. With it a fold is proved for all parameters; without
+            it, new parameters are constants, and rounding them leaves ROUNDING at best.
+        seed: fixes the random draw, to reproduce a run.
+        progress: called with (done, total, what).
+
+    Parameters and buffers of *after* that are the same tensor as one of *before*, or equal in name and content, are
+    the same variable of the claim.
+
+    Raises:
+        FoldproofError: ``before`` or ``after`` is no program, or the inputs do not fit.
+    """
+    first, second = as_program(before), as_program(after)
+    return decide(question_of(first, second, tuple(inputs), kwargs or {}, derive), seed, progress)
+
+
+def question_of(
+    first: Program, second: Program, args: tuple[Any, ...], kwargs: Mapping[str, Any], derive: Derive | None
+) -> Question:
+    matched, notes = match_leaves(first.leaves, second.leaves)
+    own = {name: leaf for name, leaf in second.leaves.items() if name not in matched}
+    derived: frozenset[str] = frozenset()
+    if derive is not None:
+        computed = _as_computed(derive, first, own)
+        derived = frozenset(computed)
+    fixed = [n for n, leaf in own.items() if n not in derived and not leaf.constant and leaf.tensor.is_floating_point()]
+
+    def sides(leaves: Tensors) -> Sides:
+        made: dict[str, Tensor] = {name: leaves[source] for name, source in matched.items()}
+        if derive is not None and derived:
+            with torch.no_grad():
+                new = derive(leaves)
+            made |= {n: _in_dtype(new[n], own[n]) for n in derived}
+        made |= {n: leaf.tensor.detach().clone() for n, leaf in own.items() if n not in made}
+        return Sides(second, made)
+
+    quantified = "all inputs and all parameters" if first.leaves else "all inputs"
+    if derived:
+        quantified += "; the second program's new parameters are those expressions of them, rounded once"
+    if fixed:
+        notes.append(f"only the second program has {', '.join(fixed[:3])}{' …' if len(fixed) > 3 else ''}")
+    return Question(first, sides, args, kwargs, not fixed, quantified, notes=notes)
+
+
+def _in_dtype(x: Tensor, leaf: Leaf) -> Tensor:
+    return x.to(leaf.tensor.dtype) if x.dtype != leaf.tensor.dtype else x
+
+
+def _as_computed(derive: Derive, first: Program, own: Mapping[str, Leaf]) -> dict[str, Tensor]:
+    """The parameters that ``derive`` gives and the second program holds: those whose values agree with it."""
+    wide = {
+        name: leaf.tensor.detach().to(torch.float64) if leaf.tensor.is_floating_point() else leaf.tensor
+        for name, leaf in first.leaves.items()
+    }
+    with torch.no_grad():
+        new = derive(wide)
+    return {name: value for name, value in new.items() if name in own and _rounds_to(value, own[name].tensor)}
+
+
+def _rounds_to(value: Tensor, held: Tensor) -> bool:
+    """Whether ``held`` is ``value`` rounded once (or, computed in the narrow dtype, a few times)."""
+    if value.shape != held.shape or not held.dtype.is_floating_point:
+        return False
+    eps = torch.finfo(held.dtype).eps
+    return torch.allclose(value.to(torch.float64), held.detach().to(torch.float64), rtol=4 * eps, atol=eps * 1e-3)
+
+

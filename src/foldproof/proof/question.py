@@ -1,0 +1,102 @@
+"""What is asked: two programs, their inputs, and which tensors of *after* are which of *before*."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from foldproof.program import Leaf, Program
+
+Tensors = Mapping[str, Tensor]
+Derive = Callable[[Tensors], Tensors]
+
+
+@dataclass(frozen=True)
+class Sides:
+    """*after* at some leaves of *before*: a program and its leaves. Made anew for every draw and every trial."""
+
+    after: Program
+    leaves: Tensors
+
+
+@dataclass
+class Question:
+    """Are ``before`` and what ``after`` makes of it the same function?
+
+    ``after(leaves)`` takes *before*'s leaves (real tensors or shadows; a complete mapping by name) and gives the
+    other program with its leaves: shared ones, derived ones, and its own. It is where a pass is run.
+    ``general`` says that it may be asked for leaves other than the program's own. ``quantified`` and ``fixed`` tell
+    what the claim speaks of in either case.
+    """
+
+    before: Program
+    after: Callable[[Tensors], Sides]
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    general: bool
+    quantified: str
+    fixed: str = "all inputs, for these parameter values"
+    notes: list[str] = field(default_factory=list)
+
+
+def match_leaves(before: Mapping[str, Leaf], after: Mapping[str, Leaf]) -> tuple[dict[str, str], list[str]]:
+    """Which leaf of *before* each leaf of *after* is: the same tensor, or the same name or place with equal content.
+
+    Returns (after's name → before's name, notes). A leaf of equal name and different content is *not* the same: a
+    pass that folds puts a new tensor under the old name.
+    """
+    matched: dict[str, str] = {}
+    notes: list[str] = []
+    by_identity = {_identity(leaf.tensor): name for name, leaf in reversed(before.items())}
+    for name, leaf in after.items():
+        if name in before and equal_content(before[name].tensor, leaf.tensor):
+            matched[name] = name
+        elif _identity(leaf.tensor) in by_identity and leaf.tensor.numel():
+            matched[name] = by_identity[_identity(leaf.tensor)]
+    free = [name for name in before if name not in set(matched.values())]
+    for name, leaf in after.items():
+        if name in matched:
+            continue
+        twin = next((n for n in free if equal_content(before[n].tensor, leaf.tensor)), None)
+        if twin is not None:
+            matched[name] = twin
+            free.remove(twin)
+            notes.append(f"{name} of the second program is read as {twin} of the first, which has equal content")
+    return matched, notes
+
+
+def _identity(x: Tensor) -> tuple[Any, ...]:
+    return (x.untyped_storage().data_ptr(), x.storage_offset(), tuple(x.shape), x.stride(), x.dtype)
+
+
+def equal_content(a: Tensor, b: Tensor) -> bool:
+    """Same shape, dtype and bits (nan equals nan)."""
+    if a is b:
+        return True
+    if a.shape != b.shape or a.dtype != b.dtype or a.device != b.device:
+        return False
+    if not a.dtype.is_floating_point:
+        return bool(torch.equal(a, b))
+    return bool(((a == b) | (a.isnan() & b.isnan())).all())
+
+
+def copied(x: Any) -> Any:
+    """Tensors cloned, so that a program that writes to its inputs or leaves changes nothing of the caller's."""
+    return tree_map(lambda t: t.detach().clone() if isinstance(t, Tensor) else t, x)
+
+
+def tied(leaves: Mapping[str, Leaf], make: Callable[[str, Leaf], Tensor]) -> dict[str, Tensor]:
+    """``make`` one tensor for each leaf; leaves that are one tensor (tied parameters) stay one."""
+    made: dict[Any, Tensor] = {}
+    out = {}
+    for name, leaf in leaves.items():
+        key = _identity(leaf.tensor) if leaf.tensor.numel() else name
+        if key not in made:
+            made[key] = make(name, leaf)
+        out[name] = made[key]
+    return out

@@ -1,0 +1,164 @@
+"""The exact half of a proof: run both programs on the shadows of one draw and compare residues."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
+
+from foldproof.errors import FoldproofError
+from foldproof.program import Leaf, Outcome, Program
+from foldproof.program.program import Watch
+from foldproof.proof.question import Question, Tensors, tied
+from foldproof.shadow import Draw, Factories, Shadow, Undecided
+
+
+@dataclass
+class Attempt:
+    """One comparison at one draw. ``mismatch`` says where the outputs differ; ``reason`` why it could not be made."""
+
+    draw: Draw
+    mismatch: str | None = None
+    reason: str | None = None
+    node: Any = None
+    numbers: tuple[frozenset[float], frozenset[float]] = (frozenset(), frozenset())
+    elements: int = 0
+
+    @property
+    def equal(self) -> bool:
+        return self.mismatch is None and self.reason is None
+
+
+def attempt(question: Question, seed: int, k: int, parameters_vary: bool) -> Attempt:
+    """Run both programs on one draw of ``k`` primes and compare outputs and effects.
+
+    With ``parameters_vary`` every floating-point parameter and buffer gets random residues; else the exact residues
+    of its value. Floating-point inputs always get random ones; integer and boolean tensors are held at their values.
+    """
+    draw = Draw(seed, k)
+    outcome = Attempt(draw)
+    try:
+        with torch.no_grad():
+            leaves, inputs = shadows_of(question, draw, parameters_vary)
+            with Factories(draw):
+                first = run_copied(question.before, "first", copies(leaves), *copies(inputs))
+                numbers = draw.take_numbers()
+                other = question.after(copies(leaves))
+                draw.take_numbers()
+                second = run_copied(other.after, "second", other.leaves, *copies(inputs))
+            outcome.numbers = (numbers, draw.take_numbers())
+            outcome.elements = sum(t.numel() for t in first.outputs if isinstance(t, Tensor))
+            outcome.mismatch = _compare(draw, first, second)
+    except Undecided as error:
+        outcome.reason, outcome.node = str(error), getattr(error, "node", None)
+    return outcome
+
+
+def shadows_of(question: Question, draw: Draw, parameters_vary: bool) -> tuple[dict[str, Tensor], tuple[Any, Any]]:
+    """Shadows of the leaves, by name, and of (args, kwargs)."""
+    leaves = tied(question.before.leaves, lambda name, leaf: _shadow_leaf(draw, leaf, parameters_vary))
+    return leaves, _shadow_inputs(draw, (question.args, dict(question.kwargs)))
+
+
+def copies(x: Any) -> Any:
+    """Copies of all tensors, tied ones staying tied, so that writes of one program are not seen by the other."""
+    memo: dict[int, Tensor] = {}
+
+    def copy(t: Any) -> Any:
+        if not isinstance(t, Tensor):
+            return t
+        if id(t) not in memo:
+            memo[id(t)] = t.clone()
+        return memo[id(t)]
+
+    return tree_map(copy, x)
+
+
+def failed(what: str, error: Exception) -> Undecided:
+    """The reason to give where a program raises on its own."""
+    message = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    out = Undecided(f"{what} fails on these inputs: {type(error).__name__}: {message}")
+    out.node = getattr(error, "node", None)
+    return out
+
+
+def run_copied(
+    program: Program, which: str, leaves: Tensors, args: Any, kwargs: Any, watch: Watch | None = None
+) -> Outcome:
+    """Run on arguments that are ours to write to, and count writes to them among the effects.
+
+    Raises:
+        Undecided: an operator has no rule, or the program itself raises.
+    """
+    given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+    versions = [t._version for t in given]
+    try:
+        outcome = program.run(leaves, args, kwargs, watch)
+    except (Undecided, FoldproofError):
+        raise
+    except Exception as error:
+        raise failed(f"the {which} program", error) from error
+    for i, (t, version) in enumerate(zip(given, versions)):
+        if t._version != version:
+            outcome.effects.setdefault(f"input {i}", t)
+    return outcome
+
+
+def _shadow_leaf(draw: Draw, leaf: Leaf, vary: bool) -> Tensor:
+    value = leaf.tensor.detach().clone()
+    if not value.dtype.is_floating_point:
+        return value
+    if vary and not leaf.constant:
+        return Shadow(value, draw.variable(value, data=False))
+    return Shadow(value, draw.constant(value))
+
+
+def _shadow_inputs(draw: Draw, inputs: Any) -> Any:
+    def shadow(x: Any) -> Any:
+        if not isinstance(x, Tensor) or not x.dtype.is_floating_point:
+            return x
+        value = x.detach().clone()
+        return Shadow(value, draw.variable(value, data=True))
+
+    return tree_map(shadow, inputs)
+
+
+def _compare(draw: Draw, first: Outcome, second: Outcome) -> str | None:
+    """Where the outcomes differ, in words; None if nowhere."""
+    if len(first.outputs) != len(second.outputs):
+        return f"{len(first.outputs)} outputs before, {len(second.outputs)} after"
+    for i, (a, b) in enumerate(zip(first.outputs, second.outputs)):
+        what = compare_values(draw, a, b)
+        if what:
+            return f"output {i}: {what}"
+    for name in sorted(first.effects.keys() | second.effects.keys()):
+        if name not in first.effects or name not in second.effects:
+            return f"{name} is written by one program only"
+        what = compare_values(draw, first.effects[name], second.effects[name])
+        if what:
+            return f"what is written to {name}: {what}"
+    return None
+
+
+def compare_values(draw: Draw, a: Any, b: Any) -> str | None:
+    """How two results differ (tensors by residue, where either carries one, else by value); None if they don't."""
+    if not isinstance(a, Tensor) or not isinstance(b, Tensor):
+        return None if type(a) is type(b) and a == b else f"{a!r} before, {b!r} after"
+    if a.shape != b.shape:
+        return f"shape {tuple(a.shape)} before, {tuple(b.shape)} after"
+    if a.dtype != b.dtype and not (a.dtype.is_floating_point and b.dtype.is_floating_point):
+        return f"{a.dtype} before, {b.dtype} after"
+    if isinstance(a, Shadow) or isinstance(b, Shadow):
+        x, y = (t.residue if isinstance(t, Shadow) else draw.constant(t) for t in (a, b))
+        draw.observe(x.size)
+        draw.observe(y.size)
+        wrong = torch.zeros(a.shape, dtype=torch.bool, device=a.device)
+        for field, p, q in zip(draw.fields, x.parts, y.parts):
+            wrong |= field.canonical(p) != field.canonical(q)
+        count = int(wrong.sum())
+        return f"{count} of {a.numel()} elements differ" if count else None
+    same = (a == b) | (a.isnan() & b.isnan()) if a.dtype.is_floating_point else a == b
+    return None if bool(same.all()) else f"{int((~same).sum())} of {a.numel()} elements differ"

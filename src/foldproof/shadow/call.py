@@ -1,0 +1,67 @@
+"""One operator call on shadows, as a rule sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._ops import OpOverload
+from torch.utils._pytree import tree_map
+
+from foldproof.shadow.draw import Draw, Undecided
+from foldproof.shadow.residue import Residue
+
+# The dtype an operator computes in, which is what a rounding operator's identity hangs on (at::opmath_type).
+_COMPUTE = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
+
+
+class Call:
+    """An operator call: its draw, arguments as given (shadows, tensors, numbers), and the value it returned."""
+
+    def __init__(
+        self, draw: Draw, operator: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any
+    ) -> None:
+        self.draw, self.operator, self.args, self.kwargs, self.result = draw, operator, args, kwargs, result
+
+    def residue(self, x: Any) -> Residue:
+        """The residue of a shadow; the exact residues of an ordinary tensor or number."""
+        if isinstance(x, Residue):
+            return x
+        known = getattr(x, "residue", None)
+        return known if isinstance(known, Residue) else self.draw.constant(x)
+
+    def residues(self, xs: Sequence[Any]) -> list[Residue]:
+        return [self.residue(x) for x in xs]
+
+    def value(self, x: Any) -> Any:
+        """What the program itself would see: the value of a shadow, anything else as it is (also in containers)."""
+        return tree_map(value_of, x)
+
+    def opaque(
+        self, operands: Sequence[Any], *attributes: object, real: Callable[..., Tensor], name: str | None = None
+    ) -> Residue:
+        """An opaque function named by the operator, its attributes, and the dtype it computes in."""
+        dtype = self.first_result.dtype
+        label = name or self.operator.overloadpacket.__name__
+        key = f"{label}({', '.join(map(repr, attributes))}; {_COMPUTE.get(dtype, dtype)})"
+        return self.draw.apply_opaque(key, self.residues(operands), real)
+
+    @property
+    def first_result(self) -> Tensor:
+        result = self.result[0] if isinstance(self.result, (tuple, list)) else self.result
+        assert isinstance(result, Tensor)
+        return result
+
+    def took_branch(self) -> None:
+        """The result follows a choice made by values: the verdict will say that it speaks of this choice only."""
+        self.draw.branch.setdefault(self.operator.overloadpacket.__name__)
+
+    def undecided(self, why: str) -> Undecided:
+        return Undecided(f"{self.operator}: {why}")
+
+
+def value_of(x: Any) -> Any:
+    """The value of a shadow, anything else unchanged."""
+    return x.value if hasattr(x, "residue") and isinstance(x, Tensor) else x

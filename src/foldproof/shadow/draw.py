@@ -1,0 +1,164 @@
+"""One random draw: the primes, the residues of the leaves, the opaque functions, and the book that is kept of them."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, fx
+
+from foldproof.field import Field, OpaqueFunction, Size, draw_primes, error_bound, primes_needed
+from foldproof.shadow.residue import Residue
+
+
+_ROOTS = {"rsqrt", "sqrt", "reciprocal"}  # what weights are scaled by: exact inverses of these are wanted
+
+
+class Undecided(Exception):
+    """The proof cannot go on; the message is the reason that the verdict UNDECIDED will carry.
+
+    ``node`` is the graph's node that it stopped at, where a graph was run.
+    """
+
+    node: fx.Node | None = None
+
+
+class Draw:
+    """A random point at which programs are compared: ``k`` primes and everything drawn modulo them.
+
+    Shadows of one draw may meet; shadows of different draws may not. The draw records what a verdict must tell:
+    ``opaque`` and ``branch`` operators, ``escapes`` (values that left the tensor world), opaque evaluations, and the
+    largest `Size` that was hashed or compared.
+    """
+
+    def __init__(self, seed: int, k: int) -> None:
+        rng = random.Random(seed)
+        self.seed = seed
+        self.fields: Sequence[Field] = [Field(p) for p in draw_primes(k, rng)]
+        self.opaque: dict[str, None] = {}
+        self.branch: dict[str, None] = {}
+        self.escapes: dict[str, None] = {}
+        self._salt = rng.getrandbits(64)
+        self._generator = torch.Generator().manual_seed(rng.getrandbits(63))
+        self._evaluations: Counter[str] = Counter()
+        self._numbers: set[float] = set()
+        self._degree = 0
+        self._bits = 1.0
+
+    @property
+    def primes(self) -> tuple[int, ...]:
+        return tuple(f.p for f in self.fields)
+
+    def variable(self, like: Tensor, data: bool) -> Residue:
+        """Independent uniform residues, laid out like ``like``; ``data`` marks what depends on the program's input."""
+        parts = []
+        for field in self.fields:
+            part = torch.empty_strided(like.shape, like.stride(), dtype=torch.float64, device=like.device)
+            drawn = torch.randint(field.p, tuple(like.shape), generator=self._generator)
+            parts.append(part.copy_(field.reduce(drawn.to(torch.float64))))
+        return Residue(self, tuple(parts), Size.variable(), data)
+
+    def constant(self, x: Tensor | float | int | bool) -> Residue:
+        """The exact residues of a constant. Infinities are marked, and follow the value from there on.
+
+        Raises:
+            Undecided: the constant holds a nan, or is complex.
+        """
+        if not isinstance(x, Tensor):
+            if isinstance(x, complex) or not math.isfinite(x):
+                return self.constant(torch.tensor(x))
+            self._numbers.add(float(x))
+            device_free = [torch.tensor(float(f.number(x)), dtype=torch.float64) for f in self.fields]
+            return Residue(self, tuple(f.reduce(t) for f, t in zip(self.fields, device_free)), _size_of_number(x))
+        if x.dtype.is_complex:
+            raise Undecided("complex numbers have no residues")
+        infinite = False
+        if x.dtype.is_floating_point:
+            if bool(torch.isnan(x).any()):
+                raise Undecided("a constant is nan")
+            infinite = bool(torch.isinf(x).any())
+        parts = tuple(f.embed(x) for f in self.fields)
+        return Residue(self, parts, _size_of_tensor(x), infinite=infinite)
+
+    def apply_opaque(
+        self, name: str, operands: Sequence[Residue], real: Callable[..., Tensor], nonzero: bool = False
+    ) -> Residue:
+        """The opaque function ``name`` (operator, attributes and dtype) of ``operands``, which broadcast.
+
+        ``real`` is the function itself on float64 tensors; it is what the same rule means over the real numbers.
+        """
+        parts = [torch.broadcast_tensors(*(o.parts[i] for o in operands)) for i in range(len(self.fields))]
+        function = OpaqueFunction(self._salt, name, self.fields, nonzero)
+        out = function([[p[j] for p in parts] for j in range(len(operands))])
+        self._evaluations[name] += out[0].numel()
+        self.opaque.setdefault(name.split("(")[0])
+        for operand in operands:
+            self.observe(operand.size)
+        data = name not in _ROOTS or any(o.data for o in operands)
+        return Residue(self, out, Size.variable(), data)
+
+    def take_numbers(self) -> frozenset[float]:
+        """The numbers embedded since the last call: when programs differ, their constants may be why."""
+        taken = frozenset(self._numbers)
+        self._numbers.clear()
+        return taken
+
+    def observe(self, size: Size) -> None:
+        """Values of this size are hashed or compared."""
+        degree, bits = size.difference
+        self._degree, self._bits = max(self._degree, degree), max(self._bits, bits)
+
+    @property
+    def degree(self) -> int:
+        return self._degree
+
+    @property
+    def bits(self) -> float:
+        return self._bits
+
+    @property
+    def evaluations(self) -> int:
+        """Elements that opaque functions were applied to."""
+        return sum(self._evaluations.values())
+
+    @property
+    def _pairs(self) -> int:
+        return sum(n * (n - 1) // 2 for n in self._evaluations.values())
+
+    @property
+    def log2_error(self) -> float:
+        """See `foldproof.field.error_bound`."""
+        return error_bound(self._degree, self._bits, self._pairs, len(self.fields))
+
+    @property
+    def primes_needed(self) -> int | None:
+        """How many primes would bring the error below 2^-40, for programs of this size."""
+        return primes_needed(self._degree, self._bits, self._pairs)
+
+
+def _size_of_number(x: int | float) -> Size:
+    if x == 0:
+        return Size.constant(0, 0.0)
+    if isinstance(x, int):
+        return Size.constant(0, math.log2(abs(x)))
+    _, denominator = x.as_integer_ratio()
+    return Size.constant(1 - denominator.bit_length(), math.log2(abs(x)))
+
+
+_MANTISSA = {torch.float64: 53, torch.float32: 24, torch.bfloat16: 8, torch.float16: 11}
+
+
+def _size_of_tensor(x: Tensor) -> Size:
+    if x.dtype == torch.bool or not x.numel():
+        return Size.constant(0, 0.0)
+    if not x.dtype.is_floating_point:
+        return Size.constant(0, 64.0)
+    _, exponent = torch.frexp(x.to(torch.float64))
+    exponent = exponent[(x != 0) & torch.isfinite(x)]
+    if not exponent.numel():
+        return Size.constant(0, 0.0)
+    mantissa = _MANTISSA.get(x.dtype, 53)
+    return Size.constant(int(exponent.min()) - mantissa, float(exponent.max()))

@@ -1,0 +1,37 @@
+"""Tensors that a program makes from nothing, and then writes shadows into."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from foldproof.shadow.draw import Draw
+from foldproof.shadow.tensor import Shadow
+
+aten = torch.ops.aten
+
+_EMPTY = {aten.empty.memory_format, aten.empty_strided.default}
+_ZERO = {aten.zeros.default}
+
+
+class Factories(TorchDispatchMode):
+    """While active, new empty and zero tensors are shadows, so that in-place writes into them keep what is known.
+
+    Uninitialised memory gets random residues: nothing may depend on it.
+    """
+
+    def __init__(self, draw: Draw) -> None:
+        super().__init__()
+        self._draw = draw
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if func not in _EMPTY and func not in _ZERO:
+            return made
+        if type(made) is not Tensor or not made.dtype.is_floating_point:
+            return made
+        made.zero_()
+        return Shadow(made, self._draw.constant(made) if func in _ZERO else self._draw.variable(made, data=True))

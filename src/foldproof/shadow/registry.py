@@ -1,0 +1,107 @@
+"""The registry of operator semantics: one rule for each ATen operator, by kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from torch._ops import OpOverload
+
+if TYPE_CHECKING:
+    from foldproof.shadow.call import Call
+
+
+class RuleKind(str, Enum):
+    """How an operator is read over a finite field."""
+
+    EXACT = "exact"
+    """field arithmetic, or selecting and rearranging: the residue of the result is the result of the residues"""
+    COMPOSED = "composed"
+    """built from exact and opaque ones, so that fused and decomposed forms agree"""
+    OPAQUE = "opaque"
+    """any function will do: equal operands and attributes give equal results, nothing else is assumed"""
+    BRANCH = "branch"
+    """the residue follows the choice that the value made; the proof speaks of that choice only"""
+
+    def __str__(self) -> str:
+        return self.value
+
+
+RuleFunction = Callable[..., Any]
+
+
+class Rule(NamedTuple):
+    """One operator's semantics: ``function(call, *args, **kwargs)`` gives the `Residue` of each tensor result.
+
+    Where it gives None, the result is an ordinary tensor (indices, masks).
+    """
+
+    kind: RuleKind
+    function: RuleFunction
+    view: bool = False
+    integers: bool = False
+    """Right on integer tensors that carry residues: it only selects and rearranges."""
+
+
+RULES: dict[OpOverload, Rule] = {}
+
+
+def rule(kind: RuleKind, *operators: OpOverload, integers: bool = False) -> Callable[[RuleFunction], RuleFunction]:
+    """Register the decorated function as the meaning of ``operators``."""
+
+    def register(function: RuleFunction) -> RuleFunction:
+        for operator in operators:
+            if operator in RULES:
+                raise ValueError(f"{operator} has a rule already")
+            RULES[operator] = Rule(kind, function, _is_view(operator), integers)
+        return function
+
+    return register
+
+
+def exact(*operators: OpOverload) -> Callable[[RuleFunction], RuleFunction]:
+    return rule(RuleKind.EXACT, *operators)
+
+
+def composed(*operators: OpOverload) -> Callable[[RuleFunction], RuleFunction]:
+    return rule(RuleKind.COMPOSED, *operators)
+
+
+def opaque(*operators: OpOverload) -> Callable[[RuleFunction], RuleFunction]:
+    return rule(RuleKind.OPAQUE, *operators)
+
+
+def branch(*operators: OpOverload) -> Callable[[RuleFunction], RuleFunction]:
+    return rule(RuleKind.BRANCH, *operators)
+
+
+def _is_view(operator: OpOverload) -> bool:
+    return any(r.alias_info is not None and not r.alias_info.is_write for r in operator._schema.returns)
+
+
+def functional_form(operator: OpOverload) -> OpOverload | None:
+    """The operator without the write: ``add_.Tensor`` → ``add.Tensor``, ``mm.out`` → ``mm.default``; or None."""
+    import torch
+
+    namespace, name = operator._schema.name.split("::")
+    written = [a for a in operator._schema.arguments if a.alias_info is not None and a.alias_info.is_write]
+    wanted = [str(a.type) for a in operator._schema.arguments if not (a in written and a.kwarg_only)]
+    packet = getattr(getattr(torch.ops, namespace), name.removesuffix("_"), None)
+    if packet is None:
+        return None
+    for overload in packet.overloads():
+        candidate: OpOverload = getattr(packet, overload)
+        arguments = candidate._schema.arguments
+        if not candidate._schema.is_mutable and [str(a.type) for a in arguments] == wanted:
+            return candidate
+    return None
+
+
+def describe(operator: OpOverload, rule: Rule) -> str:
+    """One line of documentation for an operator's rule."""
+    doc = (rule.function.__doc__ or "").strip().splitlines()
+    return doc[0] if doc else ""
+
+
+__all__ = ["RULES", "Call", "Rule", "RuleKind", "branch", "composed", "describe", "exact", "functional_form", "opaque"]

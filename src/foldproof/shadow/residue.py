@@ -1,0 +1,213 @@
+"""What a shadow knows besides its value: residues, and the bounds that tell how sure a comparison of them is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from foldproof.field import EXACT_TERMS, Size
+
+if TYPE_CHECKING:
+    from foldproof.shadow.draw import Draw
+
+Map = Callable[..., Tensor]
+
+
+class Cell:
+    """Bookkeeping shared by a tensor and its views, so that a write through one is known to all."""
+
+    __slots__ = ("data", "infinite", "size")
+
+    def __init__(self, size: Size, data: bool, infinite: bool) -> None:
+        self.size, self.data, self.infinite = size, data, infinite
+
+
+class Residue:
+    """The residues of one tensor: ``parts[i]`` is a float64 tensor of its shape, modulo the draw's i-th prime.
+
+    Rules are written with the methods below and so never see a prime. ``data`` says that the tensor depends on the
+    program's input (or has been through a matrix product or convolution: integer inputs carry no residues, so what
+    an embedding of tokens leads to is told by that); ``infinite`` that some elements of the value are infinite on purpose (a mask) and have no residue.
+    """
+
+    __slots__ = ("cell", "draw", "parts")
+
+    def __init__(
+        self, draw: Draw, parts: tuple[Tensor, ...], size: Size, data: bool = False, infinite: bool = False
+    ) -> None:
+        self.draw, self.parts, self.cell = draw, parts, Cell(size, data, infinite)
+
+    @property
+    def size(self) -> Size:
+        return self.cell.size
+
+    @property
+    def data(self) -> bool:
+        return self.cell.data
+
+    @property
+    def infinite(self) -> bool:
+        return self.cell.infinite
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.parts[0].shape
+
+    @property
+    def ndim(self) -> int:
+        return self.parts[0].ndim
+
+    def numel(self) -> int:
+        return self.parts[0].numel()
+
+    def _with(self, parts: Sequence[Tensor], size: Size, *others: Residue) -> Residue:
+        data = self.data or any(o.data for o in others)
+        infinite = self.infinite or any(o.infinite for o in others)
+        return Residue(self.draw, tuple(parts), size, data, infinite)
+
+    def _reduced(self, parts: Sequence[Tensor]) -> list[Tensor]:
+        return [f.reduce(p) for f, p in zip(self.draw.fields, parts)]
+
+    # Selecting and rearranging: every element of the result is an element of self (or 0).
+
+    def map(self, function: Map, *others: Residue) -> Residue:
+        """Apply a function that only selects and rearranges elements (of self and of ``others``)."""
+        size = self.size
+        for other in others:
+            size = size.join(other.size)
+        operands = zip(self.parts, *(o.parts for o in others))
+        return self._with([function(*p) for p in operands], size, *others)
+
+    def view(self, function: Map) -> Residue:
+        """Like `map`, for a function that returns a view: what is known of the two stays common."""
+        out = Residue(self.draw, tuple(function(p) for p in self.parts), self.size)
+        out.cell = self.cell
+        return out
+
+    def reshape(self, *shape: int) -> Residue:
+        return self.map(lambda x: x.reshape(shape))
+
+    def channels(self, ndim: int, axis: int = 1) -> Residue:
+        """A vector along ``axis`` of a tensor of ``ndim`` dimensions."""
+        return self.reshape(*(-1 if d == axis else 1 for d in range(ndim)))
+
+    # Arithmetic.
+
+    def __add__(self, other: Residue) -> Residue:
+        parts = [a + b for a, b in zip(self.parts, other.parts)]
+        return self._with(self._reduced(parts), self.size + other.size, other)
+
+    def __sub__(self, other: Residue) -> Residue:
+        parts = [a - b for a, b in zip(self.parts, other.parts)]
+        return self._with(self._reduced(parts), self.size + other.size, other)
+
+    def __neg__(self) -> Residue:
+        return self._with([-p for p in self.parts], self.size)
+
+    def __mul__(self, other: Residue) -> Residue:
+        parts = [a * b for a, b in zip(self.parts, other.parts)]
+        return self._with(self._reduced(parts), self.size * other.size, other)
+
+    def total(self, function: Map, terms: int) -> Residue:
+        """Apply a linear function whose every output adds up at most ``terms`` elements (with coefficients ±1)."""
+        return self._with(self._reduced([function(p) for p in self.parts]), self.size.total(terms))
+
+    def sum(self, dims: Sequence[int] | None = None, keepdim: bool = False) -> Residue:
+        dims = list(range(self.ndim)) if not dims else list(dims)
+        return self.total(lambda x: x.sum(dims, keepdim), _terms(self.shape, dims))
+
+    def mean(self, dims: Sequence[int] | None = None, keepdim: bool = False) -> Residue:
+        dims = list(range(self.ndim)) if not dims else list(dims)
+        return self.sum(dims, keepdim) / self.draw.constant(_terms(self.shape, dims))
+
+    def bilinear(self, other: Residue, function: Map, terms: int) -> Residue:
+        """Apply a function linear in self and in ``other``, whose outputs add up at most ``terms`` products."""
+        if terms > EXACT_TERMS:
+            raise ValueError(f"{terms} products do not add up exactly; split the sum")
+        parts = [function(a, b) for a, b in zip(self.parts, other.parts)]
+        out = self._with(self._reduced(parts), (self.size * other.size).total(terms), other)
+        out.cell.data = True
+        return out
+
+    def matmul(self, other: Residue) -> Residue:
+        """Matrix product over the last dimension of self and the last but one of ``other`` (as `torch.matmul`)."""
+        terms = self.shape[-1]
+        if terms <= EXACT_TERMS:
+            return self.bilinear(other, torch.matmul, terms)
+        dim = -2 if other.ndim > 1 else 0
+        pieces = [
+            self.map(lambda x: x.narrow(-1, i, n)).matmul(other.map(lambda x: x.narrow(dim, i, n)))
+            for i, n in _chunks(terms, EXACT_TERMS)
+        ]
+        return add_all(pieces)
+
+    def inverse(self) -> Residue:
+        """1/x: exact where x depends on parameters and constants only, opaque where it depends on the input.
+
+        An exact inverse of data would make the degree of what is compared grow with the number of divisions, and with
+        it the chance of error; nothing in the field's rewrites cancels one data-dependent divisor against another.
+        """
+        if self.data:
+            return self.draw.apply_opaque("reciprocal", [self], torch.reciprocal, nonzero=True)
+        parts = [f.inverse(p) for f, p in zip(self.draw.fields, self.parts)]
+        key = tuple(float(p) for p in self.parts) if self.numel() == 1 else None
+        return self._with(parts, self.size.inverse(key))
+
+    def __truediv__(self, other: Residue) -> Residue:
+        return self * other.inverse()
+
+    def rsqrt(self) -> Residue:
+        """1/sqrt(x), opaque; tied to `sqrt` by rsqrt = 1/sqrt."""
+        if self.data:
+            return self.sqrt().inverse()
+        return self.draw.apply_opaque("rsqrt", [self], torch.rsqrt, nonzero=True)
+
+    def sqrt(self) -> Residue:
+        """sqrt(x), opaque. Without data, the reciprocal of `rsqrt`, so that BatchNorm's scale needs no denominator."""
+        if self.data:
+            return self.draw.apply_opaque("sqrt", [self], torch.sqrt, nonzero=True)
+        return self.rsqrt().inverse()
+
+    def power(self, exponent: int) -> Residue:
+        """``x ** exponent`` for a whole exponent >= 0."""
+        result, square = self.draw.constant(1).map(lambda x: x.expand(self.shape)), self
+        while exponent:
+            result = result * square if exponent & 1 else result
+            exponent >>= 1
+            square = square * square if exponent else square
+        return result
+
+    def maximum(self, other: Residue) -> Residue:
+        """max(x, y), opaque and symmetric: a function of x + y and x * y, which determine the unordered pair."""
+        draw = self.draw
+        return draw.apply_opaque("maximum", [self + other, self * other], _larger_root)
+
+    def minimum(self, other: Residue) -> Residue:
+        """min(x, y) = -max(-x, -y)."""
+        return -(-self).maximum(-other)
+
+
+def _larger_root(total: Tensor, product: Tensor) -> Tensor:
+    """The larger root of t^2 - total*t + product."""
+    return (total + (total * total - 4 * product).clamp(min=0).sqrt()) / 2
+
+
+def add_all(terms: Sequence[Residue]) -> Residue:
+    out = terms[0]
+    for term in terms[1:]:
+        out = out + term
+    return out
+
+
+def _terms(shape: Sequence[int], dims: Sequence[int]) -> int:
+    out = 1
+    for d in {d % max(len(shape), 1) for d in dims}:
+        out *= shape[d] if shape else 1
+    return out
+
+
+def _chunks(total: int, step: int) -> list[tuple[int, int]]:
+    return [(i, min(step, total - i)) for i in range(0, total, step)]

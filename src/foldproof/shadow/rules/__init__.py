@@ -1,0 +1,17 @@
+"""Operator semantics, one file a family. Importing this package fills the registry."""
+
+from foldproof.shadow.rules import (  # noqa: F401
+    activation,
+    arithmetic,
+    attention,
+    branching,
+    comparison,
+    creation,
+    decomposition,
+    interpolation,
+    linear,
+    normalisation,
+    pooling,
+    reduction,
+    structural,
+)

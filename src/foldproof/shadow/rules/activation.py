@@ -1,0 +1,192 @@
+"""Pointwise functions: opaque, and those that are composed of opaque ones."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from foldproof.shadow.call import Call
+from foldproof.shadow.registry import composed, opaque
+from foldproof.shadow.residue import Residue
+
+aten = torch.ops.aten
+
+
+@opaque(
+    aten.abs.default,
+    aten.acos.default,
+    aten.acosh.default,
+    aten.asin.default,
+    aten.asinh.default,
+    aten.atan.default,
+    aten.atanh.default,
+    aten.ceil.default,
+    aten.celu.default,
+    aten.cos.default,
+    aten.cosh.default,
+    aten.elu.default,
+    aten.erf.default,
+    aten.erfc.default,
+    aten.exp2.default,
+    aten.expm1.default,
+    aten.floor.default,
+    aten.frac.default,
+    aten.gelu.default,
+    aten.hardshrink.default,
+    aten.leaky_relu.default,
+    aten.log.default,
+    aten.log10.default,
+    aten.log1p.default,
+    aten.log2.default,
+    aten.log_sigmoid_forward.default,
+    aten.logit.default,
+    aten.mish.default,
+    aten.round.decimals,
+    aten.round.default,
+    aten.sgn.default,
+    aten.sigmoid.default,
+    aten.sign.default,
+    aten.sin.default,
+    aten.sinh.default,
+    aten.softplus.default,
+    aten.softshrink.default,
+    aten.tan.default,
+    aten.tanh.default,
+    aten.threshold.default,
+    aten.trunc.default,
+)
+def pointwise(call: Call, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+    """any function of the element and the attributes"""
+    if x.dtype != call.first_result.dtype:
+        raise call.undecided("an integer argument is cast to float inside")
+    defaults = call.operator._schema.arguments[1 + len(args) :]
+    attributes = [*args, *(kwargs.get(a.name, a.default_value) for a in defaults)]
+    if call.operator is aten.log_sigmoid_forward.default:
+        return call.opaque([x], *attributes, real=F.logsigmoid), None
+    return call.opaque([x], *attributes, real=lambda t: call.operator(t, *args, **kwargs))
+
+
+@opaque(aten.exp.default)
+def exp(call: Call, x: Tensor) -> Residue:
+    """any function of the element, but exp(-inf) = 0"""
+    out = call.opaque([x], real=torch.exp)
+    residue = call.residue(x)
+    if residue.infinite:
+        masked = call.value(x) == -math.inf
+        out = out.map(lambda part: torch.where(masked, 0.0, part))
+    return out
+
+
+@opaque(
+    aten.atan2.default,
+    aten.floor_divide.default,
+    aten.fmod.Scalar,
+    aten.fmod.Tensor,
+    aten.hypot.default,
+    aten.remainder.Scalar,
+    aten.remainder.Tensor,
+    aten.xlogy.Tensor,
+)
+def pointwise_pair(call: Call, a: Any, b: Any) -> Residue:
+    """any function of the two elements"""
+    return call.opaque([a, b], real=getattr(torch, call.operator.overloadpacket.__name__))
+
+
+@composed(aten.div.Tensor_mode, aten.div.Scalar_mode)
+def div_mode(call: Call, a: Any, b: Any, *, rounding_mode: str | None) -> Residue:
+    """a·b⁻¹, then opaque rounding"""
+    quotient = call.residue(a) / call.residue(b)
+    if rounding_mode is None:
+        return quotient
+    return call.opaque([quotient], real=getattr(torch, rounding_mode), name=rounding_mode)
+
+
+@composed(aten.relu.default)
+def relu(call: Call, x: Tensor) -> Residue:
+    """max(x, 0), opaque"""
+    return call.residue(x).maximum(call.residue(0))
+
+
+@composed(aten.maximum.default, aten.fmax.default)
+def maximum(call: Call, a: Tensor, b: Tensor) -> Residue:
+    """max(a, b), opaque and symmetric"""
+    return call.residue(a).maximum(call.residue(b))
+
+
+@composed(aten.minimum.default, aten.fmin.default)
+def minimum(call: Call, a: Tensor, b: Tensor) -> Residue:
+    """min(a, b) = -max(-a, -b)"""
+    return call.residue(a).minimum(call.residue(b))
+
+
+@composed(
+    aten.clamp.default,
+    aten.clamp.Tensor,
+    aten.clamp_min.default,
+    aten.clamp_min.Tensor,
+    aten.clamp_max.default,
+    aten.clamp_max.Tensor,
+    aten.hardtanh.default,
+    aten.relu6.default,
+)
+def clamp(call: Call, x: Tensor, *args: Any, **kwargs: Any) -> Residue:
+    """min(max(x, low), high), with opaque min and max"""
+    low, high = _limits(call, args, kwargs)
+    out = call.residue(x)
+    if low is not None and low is not False:
+        out = out.maximum(call.residue(low))
+    if high is not None and high is not False:
+        out = out.minimum(call.residue(high))
+    return out
+
+
+def _limits(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+    given = {a.name: a.default_value for a in call.operator._schema.arguments[1:]}
+    given |= dict(zip(given, args)) | kwargs
+    name = call.operator.overloadpacket.__name__
+    low, high = given.get("min", given.get("min_val")), given.get("max", given.get("max_val"))
+    if name == "relu6":
+        low, high = 0, 6
+    unbounded = [limit for limit in (low, high) if isinstance(limit, float) and math.isinf(limit)]
+    return tuple(None if limit in unbounded else limit for limit in (low, high))  # type: ignore[return-value]
+
+
+@composed(aten.hardsigmoid.default)
+def hardsigmoid(call: Call, x: Tensor) -> Residue:
+    """clamp(x + 3, 0, 6)/6"""
+    return _clamped_shift(call, x) / call.residue(6)
+
+
+@composed(aten.hardswish.default)
+def hardswish(call: Call, x: Tensor) -> Residue:
+    """x·clamp(x + 3, 0, 6)/6"""
+    return call.residue(x) * _clamped_shift(call, x) / call.residue(6)
+
+
+def _clamped_shift(call: Call, x: Tensor) -> Residue:
+    shifted = call.residue(x) + call.residue(3)
+    return shifted.maximum(call.residue(0)).minimum(call.residue(6))
+
+
+@composed(aten.silu.default)
+def silu(call: Call, x: Tensor) -> Residue:
+    """x·sigmoid(x)"""
+    return call.residue(x) * call.opaque([x], real=torch.sigmoid, name="sigmoid")
+
+
+@composed(aten.glu.default)
+def glu(call: Call, x: Tensor, dim: int = -1) -> Residue:
+    """a·sigmoid(b), for the two halves a, b"""
+    a, b = (call.residue(x).map(lambda part, j=j: part.chunk(2, dim)[j]) for j in range(2))
+    return a * call.opaque([b], real=torch.sigmoid, name="sigmoid")
+
+
+@composed(aten._prelu_kernel.default)
+def prelu(call: Call, x: Tensor, weight: Tensor) -> Residue:
+    """max(x, 0) + weight·min(x, 0)"""
+    residue, zero = call.residue(x), call.residue(0)
+    return residue.maximum(zero) + call.residue(weight) * residue.minimum(zero)

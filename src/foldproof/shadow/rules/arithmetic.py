@@ -1,0 +1,118 @@
+"""Pointwise field arithmetic."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from foldproof.shadow.call import Call
+from foldproof.shadow.registry import RuleKind, composed, exact, opaque, rule
+from foldproof.shadow.residue import Residue
+
+aten = torch.ops.aten
+
+
+@exact(aten.add.Tensor, aten.add.Scalar)
+def add(call: Call, a: Any, b: Any, alpha: float = 1) -> Residue:
+    """a + alpha·b"""
+    return call.residue(a) + _scaled(call, b, alpha)
+
+
+@exact(aten.sub.Tensor, aten.sub.Scalar)
+def sub(call: Call, a: Any, b: Any, alpha: float = 1) -> Residue:
+    """a - alpha·b"""
+    return call.residue(a) - _scaled(call, b, alpha)
+
+
+@exact(aten.rsub.Tensor, aten.rsub.Scalar)
+def rsub(call: Call, a: Any, b: Any, alpha: float = 1) -> Residue:
+    """b - alpha·a"""
+    return call.residue(b) - _scaled(call, a, alpha)
+
+
+@exact(aten.mul.Tensor, aten.mul.Scalar)
+def mul(call: Call, a: Any, b: Any) -> Residue:
+    """a·b"""
+    return call.residue(a) * call.residue(b)
+
+
+@exact(aten.div.Tensor, aten.div.Scalar)
+def div(call: Call, a: Any, b: Any) -> Residue:
+    """a·b⁻¹, with the modular inverse; opaque in b where b depends on the program's input"""
+    return call.residue(a) / call.residue(b)
+
+
+@exact(aten.reciprocal.default)
+def reciprocal(call: Call, x: Tensor) -> Residue:
+    """the modular inverse; opaque where x depends on the program's input"""
+    return call.residue(x).inverse()
+
+
+@exact(aten.neg.default)
+def neg(call: Call, x: Tensor) -> Residue:
+    """-x"""
+    return -call.residue(x)
+
+
+@exact(aten.square.default)
+def square(call: Call, x: Tensor) -> Residue:
+    """x·x"""
+    residue = call.residue(x)
+    return residue * residue
+
+
+@exact(aten.addcmul.default)
+def addcmul(call: Call, x: Tensor, a: Tensor, b: Tensor, *, value: float = 1) -> Residue:
+    """x + value·a·b"""
+    return call.residue(x) + call.residue(a) * call.residue(b) * call.residue(value)
+
+
+@exact(aten.addcdiv.default)
+def addcdiv(call: Call, x: Tensor, a: Tensor, b: Tensor, *, value: float = 1) -> Residue:
+    """x + value·a·b⁻¹"""
+    return call.residue(x) + call.residue(a) / call.residue(b) * call.residue(value)
+
+
+@exact(aten.lerp.Tensor, aten.lerp.Scalar)
+def lerp(call: Call, a: Tensor, b: Tensor, weight: Any) -> Residue:
+    """a + weight·(b - a)"""
+    start = call.residue(a)
+    return start + call.residue(weight) * (call.residue(b) - start)
+
+
+@composed(aten.sqrt.default)
+def sqrt(call: Call, x: Tensor) -> Residue:
+    """opaque, tied to rsqrt: rsqrt = 1/sqrt"""
+    return call.residue(x).sqrt()
+
+
+@composed(aten.rsqrt.default)
+def rsqrt(call: Call, x: Tensor) -> Residue:
+    """opaque, tied to sqrt: rsqrt = 1/sqrt"""
+    return call.residue(x).rsqrt()
+
+
+@rule(RuleKind.COMPOSED, aten.pow.Tensor_Scalar)
+def pow_scalar(call: Call, x: Tensor, exponent: float) -> Residue:
+    """whole exponents by multiplication, ±1/2 by sqrt and rsqrt, others opaque"""
+    residue = call.residue(x)
+    if exponent == 0.5:
+        return residue.sqrt()
+    if exponent == -0.5:
+        return residue.rsqrt()
+    if float(exponent).is_integer() and abs(exponent) <= 64:
+        power = residue.power(abs(int(exponent)))
+        return power if exponent >= 0 else power.inverse()
+    return call.opaque([x, exponent], real=torch.pow, name="pow")
+
+
+@opaque(aten.pow.Tensor_Tensor, aten.pow.Scalar)
+def power(call: Call, base: Any, exponent: Any) -> Residue:
+    """any function of base and exponent"""
+    return call.opaque([base, exponent], real=torch.pow, name="pow")
+
+
+def _scaled(call: Call, x: Any, alpha: float) -> Residue:
+    return call.residue(x) if alpha == 1 else call.residue(x) * call.residue(alpha)

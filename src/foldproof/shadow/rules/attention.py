@@ -1,0 +1,59 @@
+"""Scaled dot-product attention, as PyTorch's own decomposition writes it."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from foldproof.shadow.call import Call
+from foldproof.shadow.registry import composed
+from foldproof.shadow.residue import Residue
+from foldproof.shadow.rules.normalisation import exp_shifted
+
+aten = torch.ops.aten
+
+
+@composed(aten._scaled_dot_product_flash_attention_for_cpu.default)
+def flash_attention_for_cpu(
+    call: Call,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    *,
+    attn_mask: Tensor | None = None,
+    scale: float | None = None,
+) -> tuple[Residue, Residue]:
+    """softmax(√s·q · √s·kᵀ + mask)·v; √s is the float64 number that `_scaled_dot_product_attention_math` uses"""
+    if dropout_p:
+        raise call.undecided("attention with dropout is random")
+    s = call.residue(math.sqrt(1 / math.sqrt(query.shape[-1]) if scale is None else scale))
+    q, k, v = (call.residue(t) for t in (query, key, value))
+    shared = query.shape[1] // key.shape[1]  # grouped-query attention: heads that share a key and a value
+    if shared > 1:
+        key = call.value(key).repeat_interleave(shared, 1)
+        k, v = (r.map(lambda part: part.repeat_interleave(shared, 1)) for r in (k, v))
+    scores = (q * s).matmul((k * s).map(lambda part: part.transpose(-2, -1)))
+    if is_causal:
+        allowed = torch.ones(scores.shape[-2:], dtype=torch.bool, device=query.device).tril()
+        attn_mask = allowed.logical_not().to(torch.float64).masked_fill(allowed.logical_not(), -math.inf)
+    shown = torch.matmul(call.value(query).double(), call.value(key).double().transpose(-2, -1))
+    if attn_mask is not None:
+        scores = scores + call.residue(attn_mask)
+        shown = shown * _scale(query, scale) + call.value(attn_mask)
+        if bool((shown.amax(-1) == -math.inf).any()):
+            raise call.undecided("a row is masked throughout")
+    e, largest = exp_shifted(call, scores, shown, -1)
+    total = e.sum([-1], True)
+    finite = Residue(e.draw, (e / total).parts, (e / total).size, e.data)
+    lse = (largest + call.opaque([total], real=torch.log, name="log")).map(lambda part: part.squeeze(-1))
+    return finite.matmul(v), Residue(lse.draw, lse.parts, lse.size, lse.data)
+
+
+def _scale(query: Tensor, scale: float | None) -> float:
+    return 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+
+

@@ -1,0 +1,101 @@
+"""Operators that choose by comparing: the residue follows the choice that the value made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from foldproof.shadow.call import Call
+from foldproof.shadow.registry import branch
+from foldproof.shadow.residue import Residue
+
+aten = torch.ops.aten
+
+
+def _flattened(x: Tensor, dims: list[int]) -> Tensor:
+    """``dims`` moved to the end and made one."""
+    keep = [d for d in range(x.ndim) if d not in dims]
+    moved = x.permute(keep + dims)
+    return moved.reshape([x.shape[d] for d in keep] + [-1])
+
+
+def extreme(x: Residue, value: Tensor, dims: Sequence[int] | None, keepdim: bool, largest: bool) -> Residue:
+    """The residue of the largest (smallest) element along ``dims``, found by value."""
+    axes = sorted({d % max(value.ndim, 1) for d in dims}) if dims else list(range(value.ndim))
+    if value.ndim == 0:
+        return x
+    flat = _flattened(value, axes)
+    at = (flat.argmax(-1, True) if largest else flat.argmin(-1, True))
+    shape = [1 if d in axes else s for d, s in enumerate(value.shape) if keepdim or d not in axes]
+    return x.map(lambda part: _flattened(part, axes).gather(-1, at).reshape(shape))
+
+
+@branch(aten.amax.default)
+def amax(call: Call, x: Tensor, dim: list[int] = [], keepdim: bool = False) -> Residue:  # noqa: B006 (the schema's default)
+    """the element that is largest by value"""
+    return extreme(call.residue(x), call.value(x), dim, keepdim, True)
+
+
+@branch(aten.amin.default)
+def amin(call: Call, x: Tensor, dim: list[int] = [], keepdim: bool = False) -> Residue:  # noqa: B006
+    """the element that is smallest by value"""
+    return extreme(call.residue(x), call.value(x), dim, keepdim, False)
+
+
+@branch(aten.max.default, aten.min.default)
+def extremum(call: Call, x: Tensor) -> Residue:
+    """the element that is largest (smallest) by value"""
+    return extreme(call.residue(x), call.value(x), None, False, call.operator is aten.max.default)
+
+
+@branch(aten.max.dim, aten.min.dim, aten.median.dim, aten.mode.default, aten.kthvalue.default)
+def at_index(call: Call, x: Tensor, *args: Any, **kwargs: Any) -> tuple[Residue, None]:
+    """the element at the index that the value gives"""
+    arguments = {a.name: a.default_value for a in call.operator._schema.arguments[1:]}
+    arguments |= dict(zip(arguments, args)) | kwargs
+    dim, keepdim, indices = arguments["dim"], arguments["keepdim"], call.result[1]
+    if x.ndim == 0:
+        return call.residue(x), None
+    at = indices if keepdim else indices.unsqueeze(dim)
+    found = call.residue(x).map(lambda part: part.gather(dim, at))
+    return (found if keepdim else found.map(lambda part: part.squeeze(dim))), None
+
+
+@branch(aten.sort.default, aten.sort.stable, aten.topk.default)
+def ordered(call: Call, x: Tensor, *args: Any, **kwargs: Any) -> tuple[Residue, None]:
+    """the elements in the order that the value gives"""
+    arguments = {a.name: a.default_value for a in call.operator._schema.arguments[1:]}
+    arguments |= dict(zip(arguments, args)) | kwargs
+    dim = arguments["dim"] if arguments["dim"] is not None else -1
+    if x.ndim == 0:
+        return call.residue(x), None
+    return call.residue(x).map(lambda part: part.gather(dim, call.result[1])), None
+
+
+@branch(aten.max_pool2d_with_indices.default, aten.max_pool3d_with_indices.default)
+def max_pool(call: Call, x: Tensor, *args: Any, **kwargs: Any) -> tuple[Residue, None]:
+    """the element of each window that is largest by value"""
+    dims = 2 if call.operator is aten.max_pool2d_with_indices.default else 3
+    value, indices = call.result
+    at = indices.flatten(-dims)
+    return call.residue(x).map(lambda part: part.flatten(-dims).gather(-1, at).view(value.shape)), None
+
+
+@branch(aten.max_pool2d_with_indices_backward.default)
+def max_pool_backward(call: Call, grad: Tensor, x: Tensor, *rest: Any) -> Residue:
+    """the gradient added where each window's largest element was"""
+    at, shape = call.value(rest[-1]).flatten(-2), x.shape
+    zeros = call.residue(grad).map(lambda part: part.new_zeros([*shape[:-2], shape[-2] * shape[-1]]))
+    put = zeros.map(lambda z, part: z.scatter_add(-1, at, part.flatten(-2)), call.residue(grad))
+    return put.total(lambda part: part.view(shape), at.shape[-1])
+
+
+@branch(aten.cummax.default, aten.cummin.default)
+def running_extreme(call: Call, x: Tensor, dim: int) -> tuple[Residue, None]:
+    """the element that is largest (smallest) so far by value"""
+    if x.ndim == 0:
+        return call.residue(x), None
+    return call.residue(x).map(lambda part: part.gather(dim, call.result[1])), None

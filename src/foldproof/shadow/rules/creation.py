@@ -1,0 +1,42 @@
+"""Operators that make a tensor after the likeness of another."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from foldproof.shadow.call import Call
+from foldproof.shadow.registry import exact
+from foldproof.shadow.residue import Residue
+
+aten = torch.ops.aten
+
+
+@exact(
+    aten.full_like.default,
+    aten.new_full.default,
+    aten.new_ones.default,
+    aten.new_zeros.default,
+    aten.ones_like.default,
+    aten.zeros_like.default,
+    aten.zero.default,
+)
+def filled(call: Call, *args: Any, **kwargs: Any) -> Residue | None:
+    """the exact residues of the constant"""
+    made = call.first_result
+    return call.draw.constant(made) if made.dtype.is_floating_point else None
+
+
+@exact(aten.fill.Scalar, aten.fill.Tensor)
+def fill(call: Call, x: Tensor, value: Any) -> Residue:
+    """the residue of the value, everywhere"""
+    return call.residue(value).map(lambda part: part.expand(x.shape))
+
+
+@exact(aten.empty_like.default, aten.new_empty.default, aten.new_empty_strided.default)
+def empty(call: Call, *args: Any, **kwargs: Any) -> Residue | None:
+    """random residues: nothing may depend on uninitialised memory"""
+    made = call.first_result.zero_()
+    return call.draw.variable(made, data=True) if made.dtype.is_floating_point else None

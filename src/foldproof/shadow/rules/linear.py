@@ -1,0 +1,125 @@
+"""Matrix products and convolutions: native float64 kernels on residues, then one reduction."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from foldproof.field import EXACT_TERMS
+from foldproof.shadow.call import Call
+from foldproof.shadow.registry import exact
+from foldproof.shadow.residue import Residue, add_all
+
+aten = torch.ops.aten
+
+
+@exact(aten.mm.default, aten.bmm.default, aten.mv.default, aten.dot.default)
+def matmul(call: Call, a: Tensor, b: Tensor) -> Residue:
+    """the float64 product of the residues, reduced"""
+    return call.residue(a).matmul(call.residue(b))
+
+
+@exact(aten.addmm.default, aten.baddbmm.default, aten.addmv.default)
+def addmm(call: Call, c: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Residue:
+    """beta·c + alpha·a·b"""
+    product = call.residue(a).matmul(call.residue(b))
+    product = product if alpha == 1 else product * call.residue(alpha)
+    if beta == 0:  # then c is ignored, whatever it holds
+        return product
+    return product + (call.residue(c) if beta == 1 else call.residue(c) * call.residue(beta))
+
+
+@exact(aten.convolution.default, aten._convolution.default)
+def convolution(
+    call: Call,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    transposed: bool,
+    output_padding: list[int],
+    groups: int,
+    *unused: Any,
+) -> Residue:
+    """the float64 convolution of the residues, in chunks of the input channels, reduced"""
+    geometry = (stride, padding, dilation, transposed, output_padding)
+    out = _convolve(call.residue(x), call.residue(weight), geometry, groups)
+    return out if bias is None else out + call.residue(bias).channels(x.ndim)
+
+
+def _convolve(x: Residue, w: Residue, geometry: tuple[Any, ...], groups: int) -> Residue:
+    transposed = geometry[3]
+    per_group = (w.shape[0] if transposed else x.shape[1]) // groups
+    taps = math.prod(w.shape[2:])
+    step = max(EXACT_TERMS // taps, 1)
+    if taps > EXACT_TERMS:
+        raise ValueError(f"a convolution kernel of {taps} taps is larger than {EXACT_TERMS}")
+    if per_group <= step:
+        return x.bilinear(w, lambda a, b: _native(a, b, geometry, groups), max(per_group * taps, 1))
+    if groups > 1:
+        outputs = [
+            _convolve(_part(x, 1, g, groups), _part(w, 0, g, groups), geometry, 1) for g in range(groups)
+        ]
+        return outputs[0].map(lambda *parts: torch.cat(parts, 1), *outputs[1:])
+    pieces = []
+    for start in range(0, per_group, step):
+        n = min(step, per_group - start)
+        some = x.map(lambda part: part.narrow(1, start, n))
+        kernel = w.map(lambda part: part.narrow(0 if transposed else 1, start, n))
+        pieces.append(_convolve(some, kernel, geometry, 1))
+    return add_all(pieces)
+
+
+def _part(x: Residue, dim: int, index: int, of: int) -> Residue:
+    n = x.shape[dim] // of
+    return x.map(lambda part: part.narrow(dim, index * n, n))
+
+
+def _native(x: Tensor, w: Tensor, geometry: tuple[Any, ...], groups: int) -> Tensor:
+    # cuDNN may pick Winograd or FFT, which are not exact; the native kernels multiply and add.
+    with torch.backends.cudnn.flags(enabled=False):
+        out: Tensor = aten.convolution.default(x, w, None, *geometry, groups)
+    return out
+
+
+@exact(aten.convolution_backward.default)
+def convolution_backward(
+    call: Call,
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias_sizes: list[int] | None,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    transposed: bool,
+    output_padding: list[int],
+    groups: int,
+    mask: list[bool],
+) -> list[Residue | None]:
+    """each gradient is bilinear in the output's gradient and the other operand"""
+    g, a, w = call.residue(grad), call.residue(x), call.residue(weight)
+    rest = (stride, padding, dilation, transposed, output_padding, groups)
+
+    def gradient(which: int) -> Any:
+        only = [which == i for i in range(3)]
+        return lambda gp, ap, wp: aten.convolution_backward.default(gp, ap, wp, bias_sizes, *rest, only)[which]
+
+    terms_x, terms_w = weight.numel(), grad.numel()
+    if max(terms_x, terms_w) > EXACT_TERMS:
+        raise call.undecided("too many products to add up exactly")
+    out: list[Residue | None] = [None, None, None]
+    if mask[0]:
+        shape = a.parts[0]
+        out[0] = g.bilinear(w, lambda gp, wp: gradient(0)(gp, shape, wp), terms_x)
+    if mask[1]:
+        like = w.parts[0]
+        out[1] = g.bilinear(a, lambda gp, ap: gradient(1)(gp, ap, like), terms_w)
+    if mask[2]:
+        out[2] = g.sum([0, *range(2, grad.ndim)])
+    return out

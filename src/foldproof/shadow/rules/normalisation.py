@@ -1,0 +1,183 @@
+"""Normalisations, composed of sums, products and rsqrt."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from foldproof.shadow.call import Call
+from foldproof.shadow.registry import composed
+from foldproof.shadow.residue import Residue
+from foldproof.shadow.rules.branching import extreme
+from foldproof.shadow.rules.reduction import variance
+
+aten = torch.ops.aten
+
+
+def _affine(x: Residue, mean: Residue, rstd: Residue, weight: Residue | None, bias: Residue | None) -> Residue:
+    """(x - mean)·rstd·weight + bias, with the statistics and weights already broadcastable."""
+    scale = rstd if weight is None else rstd * weight
+    shift = -(mean * scale)
+    return x * scale + (shift if bias is None else shift + bias)
+
+
+def _optional(call: Call, x: Tensor | None) -> Residue | None:
+    return None if x is None else call.residue(x)
+
+
+@composed(aten._native_batch_norm_legit_no_training.default)
+def batch_norm_eval(
+    call: Call, x: Tensor, weight: Any, bias: Any, mean: Tensor, var: Tensor, momentum: float, eps: float
+) -> tuple[Residue, None, None]:
+    """(x - mean)·rsqrt(var + eps)·weight + bias along dimension 1"""
+    rstd = (call.residue(var) + call.residue(eps)).rsqrt()
+    along = [None if r is None else r.channels(x.ndim) for r in (_optional(call, weight), _optional(call, bias))]
+    center, spread = call.residue(mean).channels(x.ndim), rstd.channels(x.ndim)
+    return _affine(call.residue(x), center, spread, along[0], along[1]), None, None
+
+
+@composed(aten.native_batch_norm.default, aten._native_batch_norm_legit_functional.default)
+def batch_norm(
+    call: Call, x: Tensor, weight: Any, bias: Any, mean: Any, var: Any, training: bool, momentum: float, eps: float
+) -> tuple[Residue | None, ...]:
+    """(x - mean)·rsqrt(var + eps)·weight + bias along dimension 1, with running or batch statistics"""
+    functional = call.operator is aten._native_batch_norm_legit_functional.default
+    if not training:
+        out = batch_norm_eval(call, x, weight, bias, mean, var, momentum, eps)
+        return (*out, call.residue(mean), call.residue(var)) if functional else out
+    if mean is not None and not functional:
+        raise call.undecided("training mode writes the running statistics without saying so")
+    y, center, rstd, batch_var, n = _batch_statistics(call, x, weight, bias, eps)
+    if not functional:
+        return y, center, rstd
+    unbiased = batch_var * call.residue(n) / call.residue(n - 1)
+    keep, new = call.residue(1) - call.residue(momentum), call.residue(momentum)
+    running = [call.residue(old) * keep + fresh * new for old, fresh in ((mean, center), (var, unbiased))]
+    return y, center, rstd, *running
+
+
+@composed(aten._native_batch_norm_legit.no_stats)
+def batch_norm_no_stats(
+    call: Call, x: Tensor, weight: Any, bias: Any, training: bool, momentum: float, eps: float
+) -> tuple[Residue, Residue, Residue]:
+    """(x - mean)·rsqrt(var + eps)·weight + bias along dimension 1, with batch statistics"""
+    y, center, rstd, _, _ = _batch_statistics(call, x, weight, bias, eps)
+    return y, center, rstd
+
+
+def _batch_statistics(call: Call, x: Tensor, weight: Any, bias: Any, eps: float) -> tuple[Any, ...]:
+    residue = call.residue(x)
+    dims = [d for d in range(x.ndim) if d != 1]
+    if x.numel() == 0:
+        raise call.undecided("batch statistics of an empty batch")
+    var, center = variance(residue, dims, 0, True)
+    rstd = (var + call.residue(eps)).rsqrt()
+    along = [None if r is None else r.channels(x.ndim) for r in (_optional(call, weight), _optional(call, bias))]
+    y = _affine(residue, center, rstd, along[0], along[1])
+    return y, center.reshape(-1), rstd.reshape(-1), var.reshape(-1), x.numel() // x.shape[1]
+
+
+@composed(aten.native_layer_norm.default)
+def layer_norm(
+    call: Call, x: Tensor, shape: list[int], weight: Any, bias: Any, eps: float
+) -> tuple[Residue, Residue, Residue]:
+    """(x - mean)·rsqrt(var + eps)·weight + bias over the last dimensions"""
+    residue = call.residue(x)
+    dims = list(range(x.ndim - len(shape), x.ndim))
+    var, center = variance(residue, dims, 0, True)
+    rstd = (var + call.residue(eps)).rsqrt()
+    return _affine(residue, center, rstd, _optional(call, weight), _optional(call, bias)), center, rstd
+
+
+@composed(aten.native_group_norm.default)
+def group_norm(
+    call: Call, x: Tensor, weight: Any, bias: Any, n: int, c: int, hxw: int, groups: int, eps: float
+) -> tuple[Residue, Residue, Residue]:
+    """(x - mean)·rsqrt(var + eps)·weight + bias over groups of channels"""
+    grouped = call.residue(x).reshape(n, groups, -1)
+    var, center = variance(grouped, [2], 0, True)
+    rstd = (var + call.residue(eps)).rsqrt()
+    normal = ((grouped - center) * rstd).reshape(*x.shape)
+    if weight is not None:
+        normal = normal * call.residue(weight).channels(x.ndim)
+    if bias is not None:
+        normal = normal + call.residue(bias).channels(x.ndim)
+    return normal, center.reshape(n, groups), rstd.reshape(n, groups)
+
+
+@composed(aten._fused_rms_norm.default)
+def rms_norm(call: Call, x: Tensor, shape: list[int], weight: Any, eps: float | None) -> tuple[Residue, Residue]:
+    """x·rsqrt(mean(x²) + eps)·weight over the last dimensions"""
+    residue = call.residue(x)
+    dims = list(range(x.ndim - len(shape), x.ndim))
+    if eps is None:
+        eps = torch.finfo(x.dtype).eps
+    rstd = ((residue * residue).mean(dims, True) + call.residue(eps)).rsqrt()
+    normal = residue * rstd
+    return (normal if weight is None else normal * call.residue(weight)), rstd
+
+
+def exp_shifted(call: Call, x: Residue, value: Tensor, dim: int, empty_rows: bool = False) -> tuple[Residue, Residue]:
+    """exp(x - m) and m, for the element m of each row that is largest by value.
+
+    Which element m is does not matter to softmax (any element gives the same function), so this is no branch. Where
+    the value is -inf (a mask) the result is 0; ``empty_rows`` allows rows that are masked throughout.
+    """
+    largest = extreme(x, value, [dim], True, True)
+    e = call.opaque([x - largest], real=torch.exp, name="exp")
+    if x.infinite:
+        top = value.amax(dim, True)
+        if bool((top == math.inf).any()) or (not empty_rows and bool((top == -math.inf).any())):
+            raise call.undecided("infinities make a nan")
+        masked = value == -math.inf
+        e = e.map(lambda part: torch.where(masked, 0.0, part))
+    return e, largest
+
+
+def softmax_of(call: Call, x: Residue, value: Tensor, dim: int, empty_rows: bool = False) -> Residue:
+    e, _ = exp_shifted(call, x, value, dim, empty_rows)
+    return e / e.sum([dim], True)
+
+
+@composed(aten._softmax.default)
+def softmax(call: Call, x: Tensor, dim: int, half_to_float: bool) -> Residue:
+    """exp(x - max)/sum(exp(x - max)), with opaque exp and reciprocal"""
+    if x.ndim == 0:
+        return call.residue(1).map(lambda part: part.clone())
+    return _finite(softmax_of(call, call.residue(x), call.value(x), dim))
+
+
+@composed(aten._safe_softmax.default)
+def safe_softmax(call: Call, x: Tensor, dim: int, dtype: Any = None) -> Residue:
+    """softmax, but 0 in rows that are masked throughout"""
+    out = softmax_of(call, call.residue(x), call.value(x), dim, empty_rows=True)
+    empty = call.value(x).amax(dim, True) == -math.inf
+    return _finite(out.map(lambda part: torch.where(empty, 0.0, part)))
+
+
+@composed(aten._log_softmax.default)
+def log_softmax(call: Call, x: Tensor, dim: int, half_to_float: bool) -> Residue:
+    """x - max - log(sum(exp(x - max))), with opaque exp and log"""
+    residue, value = call.residue(x), call.value(x)
+    if x.ndim == 0:
+        return call.residue(0).map(lambda part: part.clone())
+    e, largest = exp_shifted(call, residue, value, dim)
+    return residue - largest - call.opaque([e.sum([dim], True)], real=torch.log, name="log")
+
+
+@composed(aten.logsumexp.default)
+def logsumexp(call: Call, x: Tensor, dim: list[int], keepdim: bool = False) -> Residue:
+    """max + log(sum(exp(x - max))), with opaque exp and log"""
+    if len(dim) != 1 or x.ndim == 0:
+        raise call.undecided("no rule for several dimensions at once")
+    e, largest = exp_shifted(call, call.residue(x), call.value(x), dim[0])
+    out = largest + call.opaque([e.sum(dim, True)], real=torch.log, name="log")
+    return out if keepdim else out.map(lambda part: part.squeeze(dim[0]))
+
+
+def _finite(x: Residue) -> Residue:
+    """The same residues, no longer marked: masked elements have become 0."""
+    return Residue(x.draw, x.parts, x.size, x.data)

@@ -1,0 +1,107 @@
+"""Average pooling: sums of windows, divided by their sizes."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from foldproof.shadow.call import Call
+from foldproof.shadow.registry import exact
+from foldproof.shadow.residue import Residue
+
+aten = torch.ops.aten
+
+
+def _divisors(pool: Any, x: Tensor, args: dict[str, Any]) -> Tensor:
+    """How many elements each output is divided by (int64), from the operator itself on ones."""
+    ones = torch.ones(x.shape[-len(args["kernel_size"]) - 1 :], dtype=torch.float64, device=x.device)
+    filled = pool(ones, **(args | {"divisor_override": 1}))
+    return (filled / pool(ones, **args)).round().to(torch.int64)[:1]
+
+
+def _over(call: Call, x: Residue, divisors: Tensor) -> Residue:
+    """``x`` over ``divisors``, brought to one common denominator (which keeps sums of the quotients small)."""
+    common = math.lcm(*(int(d) for d in divisors.unique()))
+    share = common // divisors
+    return (x if bool((share == 1).all()) else x * call.residue(share)) / call.residue(common)
+
+
+def _arguments(call: Call, skip: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    given = {a.name: a.default_value for a in call.operator._schema.arguments[skip:]}
+    given |= dict(zip(given, args)) | kwargs
+    dims = 2 if "2d" in call.operator.name() else 3
+    for name in ("kernel_size", "stride", "padding"):
+        given[name] = list(given[name]) * (dims if len(given[name]) == 1 else 1)
+    given["stride"] = given["stride"] or given["kernel_size"]
+    return given
+
+
+@exact(aten.avg_pool2d.default, aten.avg_pool3d.default)
+def avg_pool(call: Call, x: Tensor, *args: Any, **kwargs: Any) -> Residue:
+    """the sum of each window over the number of its elements"""
+    given = _arguments(call, 1, args, kwargs)
+    terms = 1
+    for k in given["kernel_size"]:
+        terms *= k
+    sums = call.residue(x).total(lambda part: call.operator(part, **(given | {"divisor_override": 1})), terms)
+    if given["divisor_override"]:
+        return sums / call.residue(given["divisor_override"])
+    return _over(call, sums, _divisors(call.operator, x, given))
+
+
+@exact(aten.avg_pool2d_backward.default)
+def avg_pool_backward(call: Call, grad: Tensor, x: Tensor, *args: Any, **kwargs: Any) -> Residue:
+    """the gradient over the number of a window's elements, added up"""
+    given = _arguments(call, 2, args, kwargs)
+    if given["divisor_override"]:
+        share = call.residue(grad) / call.residue(given["divisor_override"])
+    else:
+        share = _over(call, call.residue(grad), _divisors(aten.avg_pool2d.default, x, given))
+    like = call.value(x).to(torch.float64)
+    back = given | {"divisor_override": 1}
+    terms = given["kernel_size"][0] * given["kernel_size"][1]
+    return share.total(lambda part: aten.avg_pool2d_backward.default(part, like, **back), terms)
+
+
+def _windows(size: int, out: int, device: torch.device) -> Tensor:
+    """The 0/1 matrix (out, size) of adaptive pooling's windows [floor(i·size/out), ceil((i+1)·size/out))."""
+    matrix = torch.zeros(out, size, dtype=torch.float64, device=device)
+    for i in range(out):
+        matrix[i, i * size // out : -(-(i + 1) * size // out)] = 1
+    return matrix
+
+
+def _adaptive(call: Call, x: Tensor, out: list[int]) -> tuple[list[Tensor], Tensor]:
+    windows = [_windows(s, o, x.device) for s, o in zip(x.shape[-len(out) :], out)]
+    counts = windows[0].sum(1)
+    for w in windows[1:]:
+        counts = counts.unsqueeze(-1) * w.sum(1)
+    return windows, counts.to(torch.int64)
+
+
+def _contract(part: Tensor, matrices: list[Tensor]) -> Tensor:
+    """Multiply the last dimensions by one matrix each."""
+    n = len(matrices)
+    for matrix in matrices:
+        part = (part.movedim(-n, -1) @ matrix.T)
+    return part
+
+
+@exact(aten._adaptive_avg_pool2d.default, aten._adaptive_avg_pool3d.default)
+def adaptive_avg_pool(call: Call, x: Tensor, output_size: list[int]) -> Residue:
+    """the sum of each window over the number of its elements"""
+    windows, counts = _adaptive(call, x, output_size)
+    terms = max(x.shape[-len(output_size) :].numel(), 1)
+    return _over(call, call.residue(x).total(lambda part: _contract(part, windows), terms), counts)
+
+
+@exact(aten._adaptive_avg_pool2d_backward.default)
+def adaptive_avg_pool_backward(call: Call, grad: Tensor, x: Tensor) -> Residue:
+    """the gradient over the number of a window's elements, added up"""
+    windows, counts = _adaptive(call, x, list(grad.shape[-2:]))
+    share = _over(call, call.residue(grad), counts)
+    terms = max(grad.shape[-2:].numel(), 1)
+    return share.total(lambda part: _contract(part, [w.T for w in windows]), terms)

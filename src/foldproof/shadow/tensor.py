@@ -1,0 +1,227 @@
+"""The shadow: a tensor that carries (value, residue) through every operator, view, write and wrapper."""
+
+from __future__ import annotations
+
+import traceback
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._ops import OpOverload
+from torch.utils._pytree import tree_iter, tree_map
+
+from foldproof.shadow.call import Call, value_of
+from foldproof.shadow.draw import Draw, Undecided
+from foldproof.shadow.registry import RULES, RuleKind, functional_form
+from foldproof.shadow.residue import Residue
+
+aten = torch.ops.aten
+
+# Operators that take a value out of the tensor world, and with it what is known of its origin.
+_ESCAPES = {aten._local_scalar_dense.default, aten.item.default, aten.equal.default, aten.is_nonzero.default}
+
+# Operators whose result says nothing of the values they are given.
+_BLIND = {
+    aten.empty_like.default,
+    aten.new_empty.default,
+    aten.new_empty_strided.default,
+    aten._fused_sdp_choice.default,
+    aten._has_compatible_shallow_copy_type.default,
+    aten.is_same_size.default,
+    aten._assert_tensor_metadata.default,
+}
+
+
+class Shadow(Tensor):
+    """A tensor beside whose ``value`` goes a ``residue`` (see `Residue`); it has the value's shape, dtype, strides.
+
+    Any operator that runs on it computes both, by the rules in `foldproof.shadow.registry`. It survives
+    ``nn.Parameter``, ``detach``, ``copy.deepcopy``, views and in-place writes. Where a value leaves the tensor world
+    (``.item()``, ``.numpy()``, a Python ``if``), the draw records it in ``escapes``.
+
+    Raises (from any operator):
+        Undecided: the operator has no rule, or its rule does not cover this case.
+    """
+
+    value: Tensor
+    residue: Residue
+
+    @staticmethod
+    def __new__(cls, value: Tensor, residue: Residue) -> Shadow:
+        out: Shadow = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+            cls,
+            value.shape,
+            strides=value.stride(),
+            storage_offset=value.storage_offset(),
+            dtype=value.dtype,
+            device=value.device,
+            requires_grad=False,
+        )
+        out.value, out.residue = value, residue
+        return out
+
+    def __init__(self, value: Tensor, residue: Residue) -> None:
+        pass
+
+    @classmethod
+    def __torch_dispatch__(
+        cls, func: OpOverload, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return _dispatch(func, args, kwargs or {})
+
+    def __repr__(self, *, tensor_contents: object = None) -> str:
+        return f"Shadow({self.value!r}, k={len(self.residue.parts)})"
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Shadow:
+        if id(self) not in memo:
+            out = _dispatch(aten.clone.default, (self,), {})
+            if getattr(self, "_is_param", False):
+                out._is_param = True
+            memo[id(self)] = out
+        copied: Shadow = memo[id(self)]
+        return copied
+
+    # Leaving the tensor world. `.item()`, `float()` and `if` go through `_local_scalar_dense`.
+
+    def numpy(self, *, force: bool = False) -> Any:
+        _escape(self.residue.draw, "numpy")
+        return self.value.numpy(force=force)
+
+    def __array__(self, dtype: Any = None) -> Any:
+        _escape(self.residue.draw, "numpy")
+        return self.value.__array__(dtype)
+
+    def tolist(self) -> Any:
+        _escape(self.residue.draw, "tolist")
+        return self.value.tolist()
+
+    # Storage is the value's: passes look at it to tell tied tensors.
+
+    def data_ptr(self) -> int:
+        return self.value.data_ptr()
+
+    def untyped_storage(self) -> Any:
+        return self.value.untyped_storage()
+
+    @property
+    def data(self) -> Tensor:  # type: ignore[override]
+        return self.detach()
+
+    @data.setter
+    def data(self, new: Tensor) -> None:
+        if not isinstance(new, Shadow):
+            new = Shadow(new, self.residue.draw.constant(new))
+        self.value, self.residue = new.value, new.residue
+
+
+def _escape(draw: Draw, how: str) -> None:
+    for frame in reversed(traceback.extract_stack()):
+        if not any(part in frame.filename for part in ("/torch/", "foldproof/shadow", "\\torch\\")):
+            draw.escapes.setdefault(f"`{how}` at {frame.filename}:{frame.lineno}")
+            return
+
+
+def _dispatch(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    shadows = [x for x in tree_iter((args, kwargs)) if isinstance(x, Shadow)]
+    draw = shadows[0].residue.draw
+    if any(s.residue.draw is not draw for s in shadows):
+        raise Undecided("shadows of two different draws met")
+    if func in _ESCAPES:
+        _escape(draw, func.overloadpacket.__name__.removeprefix("_"))
+    if func in _ESCAPES or func in _BLIND:
+        return func(*tree_map(value_of, args), **tree_map(value_of, kwargs))
+    if func._schema.is_mutable:
+        return _write(func, args, kwargs)
+    rule = RULES.get(func)
+    if rule is None:
+        # Operators that PyTorch itself defines by others mostly arrive here as those others, but not from Python code.
+        result = func.decompose(*args, **kwargs)
+        if result is NotImplemented:
+            raise Undecided(f"no rule for operator {func}")
+        return result
+    if rule.kind is RuleKind.BRANCH:
+        draw.branch.setdefault(func.overloadpacket.__name__)
+    value = func(*tree_map(value_of, args), **tree_map(value_of, kwargs))
+    call = Call(draw, func, args, kwargs, value)
+    residue = rule.function(call, *args, **kwargs)
+    if isinstance(value, Tensor):
+        return _wrap(call, value, residue, rule.integers, rule.view)
+    if isinstance(value, (tuple, list)):
+        return type(value)(
+            _wrap(call, v, r, rule.integers, rule.view) if isinstance(v, Tensor) else v for v, r in zip(value, residue)
+        )
+    return value
+
+
+def _wrap(call: Call, value: Tensor, residue: Residue | None, integers: bool, view: bool) -> Tensor:
+    if residue is None:
+        return value
+    if not value.dtype.is_floating_point:
+        if value.dtype == torch.bool or value.dtype.is_complex:
+            raise call.undecided(f"a result of dtype {value.dtype} cannot carry residues")
+        if not integers:
+            raise call.undecided("integer arithmetic wraps around, which residues do not show")
+    parts = residue.parts
+    if parts[0].shape != value.shape:
+        raise call.undecided(f"the rule gives shape {tuple(parts[0].shape)} where the operator gives {tuple(value.shape)}")
+    if residue.infinite and not view:
+        residue = _mark_infinities(call, value, residue)
+    if not view:
+        residue = _laid_out_like(value, residue)
+    return Shadow(value, residue)
+
+
+def _mark_infinities(call: Call, value: Tensor, residue: Residue) -> Residue:
+    """Give infinite elements one residue for each sign: they follow the value (a mask of -inf, say)."""
+    if bool(torch.isnan(value).any()):
+        raise call.undecided("infinities make a nan")
+    infinite = torch.isinf(value)
+    out = Residue(residue.draw, residue.parts, residue.size, residue.data, bool(infinite.any()))
+    if out.infinite:
+        code = torch.where(value > 0, 7.0, 11.0).to(torch.float64)
+        out.parts = tuple(torch.where(infinite, code, p) for p in residue.parts)
+    return out
+
+
+def _laid_out_like(value: Tensor, residue: Residue) -> Residue:
+    """Give the residues the strides of the value, so that every view that is legal on one is legal on the other."""
+    if all(p.stride() == value.stride() for p in residue.parts):
+        return residue
+    parts = []
+    for part in residue.parts:
+        if part.stride() != value.stride():
+            part = torch.empty_strided(value.shape, value.stride(), dtype=torch.float64, device=value.device).copy_(part)
+        parts.append(part)
+    residue.parts = tuple(parts)
+    return residue
+
+
+def _write(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """An operator that writes: compute it without the write, then copy value and residue into the target."""
+    schema = func._schema.arguments
+    written = [(i, a) for i, a in enumerate(schema) if a.alias_info is not None and a.alias_info.is_write]
+    if len(written) != 1:
+        raise Undecided(f"no rule for operator {func}, which writes to {len(written)} of its arguments")
+    index, argument = written[0]
+    target = kwargs[argument.name] if argument.name in kwargs else args[index]
+    if func is aten.copy_.default:
+        result: Any = args[1]
+    else:
+        functional = functional_form(func)
+        if functional is None:
+            raise Undecided(f"no rule for operator {func}")
+        rest = {n: v for n, v in kwargs.items() if not (argument.kwarg_only and n == argument.name)}
+        result = functional(*args, **rest)
+    if not isinstance(target, Shadow):
+        raise Undecided(f"{func} writes a shadow into an ordinary tensor, which cannot carry residues")
+    source = result.residue if isinstance(result, Shadow) else target.residue.draw.constant(result)
+    value = value_of(result)
+    if value.dtype.is_floating_point and not target.dtype.is_floating_point:
+        raise Undecided(f"{func} writes {value.dtype} into {target.dtype}")
+    target.value.copy_(value)
+    for to, part in zip(target.residue.parts, source.parts):
+        to.copy_(part)
+    cell = target.residue.cell
+    cell.size = cell.size.join(source.size)
+    cell.data, cell.infinite = cell.data or source.data, cell.infinite or source.infinite
+    return target

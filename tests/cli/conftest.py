@@ -1,0 +1,113 @@
+"""Each test works in a folder of its own, with a few models to name."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+MODELS = """
+import torch
+from torch import nn
+
+
+class Residual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+
+    def forward(self, x):
+        y = self.conv(x)
+        return self.bn(y) + y
+
+
+class Noisy(nn.Module):
+    def forward(self, x):
+        return x + torch.rand_like(x)
+
+
+class Branches(nn.Module):
+    def forward(self, x):
+        return x if x.sum() > 0 else -x
+
+
+def seeded(model):
+    torch.manual_seed(0)
+    model = model()
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            nn.init.normal_(module.weight), nn.init.normal_(module.bias)
+            module.running_mean.normal_(), module.running_var.uniform_(0.5, 2)
+    return model.eval()
+
+
+def image():
+    return (torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1)),)
+
+
+def conv_bn():
+    return seeded(lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())), image()
+
+
+def without_bias_of_bn():
+    model, args = conv_bn()
+    model[1].bias.data.zero_()
+    return model, args
+
+
+def deep():
+    block = lambda: nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3))
+    return seeded(lambda: nn.Sequential(*[block() for _ in range(14)])), image()
+
+
+def residual():
+    return seeded(Residual), image()
+
+
+def relu():
+    return nn.ReLU(), image()
+
+
+def sigmoid():
+    return nn.Sigmoid(), image()
+
+
+def noisy():
+    return Noisy(), image()
+
+
+def unexportable():
+    return Branches(), image()
+
+
+def wrong_shape():
+    return conv_bn()[0], (torch.randn(2, 5, 8, 8),)
+
+
+def other_shape():
+    return nn.Sequential(nn.Conv2d(5, 4, 3), nn.ReLU()), (torch.randn(2, 5, 8, 8),)
+
+
+def with_kwargs():
+    return conv_bn()[0], (), {"input": image()[0]}
+
+
+def dynamic():
+    return conv_bn()[0], image(), None, {"input": {0: torch.export.Dim("batch")}}
+
+
+def slow():
+    import time
+
+    print("slow has begun", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The working folder: empty but for models.py."""
+    folder = tmp_path_factory.mktemp("work")
+    (folder / "models.py").write_text(MODELS)
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", list(sys.path))

@@ -1,0 +1,233 @@
+"""The commands as a user meets them: what is printed, written and returned."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+
+from foldproof.cli import main
+
+INPUTS_ARE_NOT_IN_FILES = {"models.py", "__pycache__"}
+
+
+class Ran(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+
+class Foldproof:
+    """Runs ``foldproof ARGS`` in this process."""
+
+    def __init__(self, capture: pytest.CaptureFixture[str]) -> None:
+        self._capture = capture
+
+    def __call__(self, *args: str) -> Ran:
+        self._capture.readouterr()
+        status = main(args)
+        return Ran(status, *self._capture.readouterr())
+
+
+@pytest.fixture
+def foldproof(capsys: pytest.CaptureFixture[str]) -> Foldproof:
+    return Foldproof(capsys)
+
+
+def written() -> set[str]:
+    """Names of all files in the working folder that a command has left there, hidden ones included."""
+    return {path.name for path in Path().iterdir()} - INPUTS_ARE_NOT_IN_FILES
+
+
+def export(name: str, path: str) -> None:
+    from foldproof.program.loading import load_spec
+
+    loaded = load_spec(f"models.py:{name}")
+    torch.export.save(torch.export.export(loaded.program, loaded.require_inputs()), path)
+
+
+class TestFuse:
+    def test_saves_a_folded_program_that_computes_the_same(self, foldproof: Foldproof) -> None:
+        ran = foldproof("fuse", "models.py:conv_bn", "-o", "out.pt2")
+        assert ran.status == 0, ran
+        assert written() == {"out.pt2"}
+        export("conv_bn", "before.pt2")
+        before, after = torch.export.load("before.pt2"), torch.export.load("out.pt2")
+        assert not [node for node in after.graph.nodes if "batch_norm" in str(node.target)]
+        assert before.example_inputs is not None
+        args, _ = before.example_inputs
+        torch.testing.assert_close(after.module()(*args), before.module()(*args))
+
+    def test_prints_what_happened(self, foldproof: Foldproof) -> None:
+        ran = foldproof("fuse", "models.py:conv_bn", "-o", "out.pt2")
+        lines = [line.split() for line in ran.out.splitlines()]
+        assert ["aten.batch_norm.default", "1", "0"] in lines
+        assert ["all", "operators", "3", "2"] in lines
+        assert "1 rewrite: 1 PROVED" in ran.out
+        assert "nothing declined" in ran.out
+        assert "chance of being wrong below 2^-" in ran.out
+        assert "saved out.pt2 (" in ran.out
+        assert ran.err == ""
+
+    def test_a_long_list_is_cut_and_counted(self, foldproof: Foldproof) -> None:
+        ran = foldproof("fuse", "models.py:deep", "-o", "out.pt2")
+        assert "14 rewrites: 14 PROVED" in ran.out
+        assert "… and 4 more: 4 PROVED" in ran.out
+
+    def test_declined_with_reason_and_source_line(self, foldproof: Foldproof) -> None:
+        ran = foldproof("fuse", "models.py:residual", "-o", "out.pt2")
+        assert ran.status == 0, ran
+        assert "no rewrites" in ran.out
+        assert "1 declined" in ran.out
+        assert "batch_norm" in ran.out
+        assert "models.py:14" in ran.out.replace("\n", "")
+        assert written() == {"out.pt2"}
+
+    def test_kwargs_and_dynamic_shapes_reach_the_program(self, foldproof: Foldproof) -> None:
+        assert foldproof("fuse", "models.py:with_kwargs", "-o", "kwargs.pt2").status == 0
+        image = torch.randn(2, 3, 8, 8)
+        assert torch.export.load("kwargs.pt2").module()(input=image).shape == (2, 4, 6, 6)
+        assert foldproof("fuse", "models.py:dynamic", "-o", "dynamic.pt2").status == 0
+        assert torch.export.load("dynamic.pt2").module()(torch.randn(7, 3, 8, 8)).shape == (7, 4, 6, 6)
+
+    def test_takes_a_pt2_file_and_may_replace_it(self, foldproof: Foldproof) -> None:
+        export("conv_bn", "model.pt2")
+        assert foldproof("fuse", "model.pt2", "-o", "model.pt2").status == 0
+        assert not [n for n in torch.export.load("model.pt2").graph.nodes if "batch_norm" in str(n.target)]
+        assert written() == {"model.pt2"}
+
+    def test_its_output_can_be_fused_again(self, foldproof: Foldproof) -> None:
+        assert foldproof("fuse", "models.py:conv_bn", "-o", "once.pt2").status == 0
+        ran = foldproof("fuse", "once.pt2", "-o", "twice.pt2")
+        assert ran.status == 0, ran
+        assert "no rewrites" in ran.out
+
+    def test_json_holds_the_whole_result(self, foldproof: Foldproof) -> None:
+        ran = foldproof("fuse", "models.py:deep", "-o", "out.pt2", "--json", "out.json")
+        assert "wrote out.json" in ran.out
+        result = json.loads(Path("out.json").read_text())
+        assert len(result["rewrites"]) == 14
+        assert {rewrite["verdict"]["kind"] for rewrite in result["rewrites"]} == {"PROVED"}
+        assert result["declined"] == []
+        assert result["verdict"]["proof"]["log2_error"] < -40
+        assert written() == {"out.pt2", "out.json"}
+
+    def test_a_refuted_program_is_not_saved(self, foldproof: Foldproof, monkeypatch: pytest.MonkeyPatch) -> None:
+        import dataclasses
+
+        import foldproof as library
+        from foldproof.verdict import Kind, Verdict
+
+        real = library.fuse
+
+        def broken(*args: object, **kwargs: object) -> object:
+            return dataclasses.replace(real(*args, **kwargs), verdict=Verdict(Kind.REFUTED, "the outputs differ"))
+
+        monkeypatch.setattr(library, "fuse", broken)
+        Path("out.pt2").write_text("older")
+        ran = foldproof("fuse", "models.py:conv_bn", "-o", "out.pt2", "--json", "out.json")
+        assert ran.status == 1
+        assert "REFUTED: the outputs differ" in ran.out
+        assert "not saved" in ran.out
+        assert Path("out.pt2").read_text() == "older"
+        assert json.loads(Path("out.json").read_text())["verdict"]["kind"] == "REFUTED"
+
+
+class TestProve:
+    def test_a_fused_program_against_its_original(self, foldproof: Foldproof) -> None:
+        export("conv_bn", "before.pt2")
+        assert foldproof("fuse", "before.pt2", "-o", "after.pt2").status == 0
+        ran = foldproof("prove", "before.pt2", "after.pt2")
+        assert ran.status == 0, ran
+
+    def test_proved(self, foldproof: Foldproof) -> None:
+        export("conv_bn", "model.pt2")
+        ran = foldproof("prove", "models.py:conv_bn", "model.pt2", "--json", "verdict.json")
+        assert ran.status == 0, ran
+        assert ran.out.startswith("PROVED: ")
+        assert json.loads(Path("verdict.json").read_text())["kind"] == "PROVED"
+
+    @pytest.mark.parametrize("other", ["models.py:without_bias_of_bn", "models.py:relu"])
+    def test_refuted_with_a_witness(self, foldproof: Foldproof, other: str) -> None:
+        before = "models.py:conv_bn" if "bn" in other else "models.py:sigmoid"
+        ran = foldproof("prove", before, other, "--json", "verdict.json")
+        assert ran.status == 1, ran
+        assert ran.out.startswith("REFUTED: ")
+        assert "witness: " in ran.out
+        assert json.loads(Path("verdict.json").read_text())["witness"]["difference"] > 0
+
+    def test_undecided_names_the_operator(self, foldproof: Foldproof) -> None:
+        ran = foldproof("prove", "models.py:noisy", "models.py:noisy")
+        assert ran.status == 3, ran
+        assert ran.out.startswith("UNDECIDED: ")
+        assert "rand" in ran.out
+
+
+BAD = [
+    (["fuse", "missing.pt2", "-o", "out.pt2"], "missing.pt2 does not exist"),
+    (["fuse", "truncated.pt2", "-o", "out.pt2"], "truncated.pt2 is truncated"),
+    (["fuse", "inputless.pt2", "-o", "out.pt2"], "inputless.pt2 carries no example inputs"),
+    (["fuse", "no_such_module_anywhere:make", "-o", "out.pt2"], "No module named"),
+    (["fuse", "models.py:no_such", "-o", "out.pt2"], "no callable named 'no_such'"),
+    (["fuse", "models.py:image", "-o", "out.pt2"], "must return (model, args)"),
+    (["fuse", "models.py:wrong_shape", "-o", "out.pt2"], "[2, 5, 8, 8]"),
+    (["fuse", "models.py:unexportable", "-o", "out.pt2"], "export"),
+    (["fuse", "models.py:conv_bn", "-o", "no/such/folder/out.pt2"], "no/such/folder"),
+    (["fuse", "models.py:conv_bn", "-o", "folder.pt2"], "folder.pt2 can't be written"),
+    (["fuse", "models.py:conv_bn", "-o", "out.onnx"], "out.onnx must end in .pt2"),
+    (["fuse", "models.py:conv_bn", "-o", "out.pt2", "--json", "no/such/folder/out.json"], "no/such/folder"),
+    (["fuse", "models.py:conv_bn", "-o", "out.pt2", "--json", "./out.pt2"], "is given for both"),
+    (["prove", "models.py:conv_bn", "missing.pt2"], "missing.pt2 does not exist"),
+    (["prove", "inputless.pt2", "models.py:conv_bn"], "inputless.pt2 carries no example inputs"),
+    (["prove", "models.py:conv_bn", "models.py:other_shape"], "models.py:other_shape"),
+    (["prove", "models.py:wrong_shape", "models.py:other_shape"], "models.py:wrong_shape"),
+    (["prove", "models.py:conv_bn", "models.py:conv_bn", "--json", "folder.pt2"], "folder.pt2 can't be written"),
+]
+
+
+@pytest.mark.parametrize(("args", "message"), BAD, ids=[" ".join(args) for args, _ in BAD])
+def test_bad_input_is_one_sentence_and_leaves_nothing(foldproof: Foldproof, args: list[str], message: str) -> None:
+    program = torch.export.export(torch.nn.ReLU(), (torch.ones(2),))
+    torch.export.save(program, "whole.pt2")
+    whole = Path("whole.pt2").read_bytes()
+    Path("truncated.pt2").write_bytes(whole[: len(whole) // 2])
+    program._example_inputs = None  # type: ignore[assignment]
+    torch.export.save(program, "inputless.pt2")
+    Path("folder.pt2").mkdir()
+    there = written()
+
+    ran = foldproof(*args)
+    assert ran.status == 2
+    assert ran.out == ""
+    assert ran.err.startswith("foldproof: ")
+    assert message in ran.err
+    assert ran.err.count("\n") == 1, ran.err
+    assert written() == there
+
+
+@pytest.mark.parametrize(
+    "args",
+    [[], ["fuse"], ["fuse", "models.py:conv_bn"], ["prove", "models.py:conv_bn"], ["fold"], ["fuse", "--no-such"]],
+    ids=" ".join,
+)
+def test_wrong_usage(foldproof: Foldproof, args: list[str]) -> None:
+    ran = foldproof(*args)
+    assert ran.status == 2
+    assert "Usage: foldproof" in ran.out + ran.err
+    assert written() == set()
+
+
+def test_a_bug_in_foldproof_is_no_refutation(foldproof: Foldproof, monkeypatch: pytest.MonkeyPatch) -> None:
+    import foldproof as library
+
+    def broken(*args: object, **kwargs: object) -> object:
+        raise AssertionError("impossible")
+
+    monkeypatch.setattr(library, "prove", broken)
+    ran = foldproof("prove", "models.py:relu", "models.py:relu")
+    assert ran.status == 70
+    assert "AssertionError: impossible" in ran.err
+    assert "this is a bug in foldproof" in ran.err
