@@ -113,6 +113,7 @@ def refute() -> None:
     heading("torchao's Linear+BatchNorm fold as it was before #4242, on a 3-D input")
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5)).eval()
+    nn.init.uniform_(model[1].weight, 0.5, 2)  # as after training: not the same scale for every channel
     inputs = (torch.randn(2, 5, 3),)
     verdict = foldproof.prove_pass(before_4242, torch.export.export(model, inputs).module(), inputs)
     print(verdict)

@@ -7,6 +7,7 @@ import os
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -161,7 +162,12 @@ def _write_json(value: dict[str, Any], path: Path) -> None:
 def _guarded(command: Callable[[], int]) -> int:
     """Exit status of ``command``; what it raises becomes a sentence, or a traceback where foldproof is to blame."""
     try:
-        return command()
+        with warnings.catch_warnings():
+            # The summary has the declined folds, and what libraries deprecate is no concern of who sits at a terminal.
+            warnings.filterwarnings("ignore", module=r"foldproof\.")
+            warnings.simplefilter("ignore", DeprecationWarning)
+            warnings.simplefilter("ignore", FutureWarning)
+            return command()
     except FoldproofError as error:
         return complain(error)
     except KeyboardInterrupt:

@@ -16,7 +16,7 @@ from rich.text import Text
 from foldproof.verdict import Kind, Verdict
 
 if TYPE_CHECKING:
-    from foldproof.fuse import FuseResult
+    from foldproof import FuseResult
 
 ROWS = 10
 """Longest table of equal things; ``--json`` has all of them."""
@@ -73,11 +73,9 @@ def _print_operators(out: Console, before: Counter[str], after: Counter[str]) ->
     table = _table("operator", "before", "after")
     for column in table.columns[1:]:
         column.justify = "right"
-    changed = [name for name in sorted(before | after) if before[name] != after[name]]
-    for name in changed:
-        table.add_row(name, str(before[name]), str(after[name]))
-    if changed:
-        table.add_section()
+    for name in sorted(before | after):
+        if before[name] != after[name]:
+            table.add_row(name, str(before[name]), str(after[name]))
     table.add_row("all operators", str(before.total()), str(after.total()))
     out.print(table, "")
 
@@ -93,7 +91,12 @@ def _print_rewrites(out: Console, result: FuseResult) -> None:
     table = _table("verdict", "rule", "nodes", "source")
     for rewrite in order[:ROWS]:
         kind = rewrite.verdict.kind
-        table.add_row(Text(kind.value, STYLES[kind]), rewrite.rule, " ".join(rewrite.nodes), Text(rewrite.source or ""))
+        table.add_row(
+            Text(kind.value, STYLES[kind]),
+            rewrite.rule,
+            " ".join(rewrite.nodes),
+            Text(_place(rewrite.source)),
+        )
     out.print(table)
     rest = order[ROWS:]
     if rest:
@@ -108,7 +111,7 @@ def _print_declined(out: Console, result: FuseResult) -> None:
     out.print(f"{len(result.declined)} declined")
     table = _table("node", "operator", "why", "source")
     for one in result.declined[:ROWS]:
-        table.add_row(Text(one.node), Text(one.operator), Text(one.reason), Text(one.source or ""))
+        table.add_row(Text(one.node), Text(one.operator), Text(one.reason), Text(_place(one.source)))
     out.print(table)
     if len(result.declined) > ROWS:
         out.print(f"… and {len(result.declined) - ROWS} more; --json lists them all")
@@ -120,6 +123,16 @@ def _table(*columns: str) -> Table:
     for name in columns:
         table.add_column(name, overflow="fold")
     return table
+
+
+def _place(source: str | None) -> str:
+    """A source line, its file named as it is imported: below the folder of sys.path that holds it."""
+    if source is None:
+        return ""
+    for folder in sorted(sys.path, key=len, reverse=True):
+        if folder and source.startswith(folder + os.sep):
+            return source[len(folder) + 1 :]
+    return source
 
 
 def _kinds(kinds: Counter[Kind]) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -94,24 +96,46 @@ class _Interpreter(fx.Interpreter):
 
 
 class _Function:
-    """A callable without parameters; tensors that it closes over are constants."""
+    """A callable; its leaves are those of the modules that it closes over (or is a method of)."""
 
     form = "callable"
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
-        self.leaves: dict[str, Leaf] = {}
+        self._modules = _closed_over(function)
+        self.leaves = {
+            f"{variable}.{name}": Leaf(tensor)
+            for variable, module in self._modules.items()
+            for name, tensor in _owned(module)
+        }
 
     def run(
         self, leaves: Mapping[str, Tensor], args: Sequence[Any], kwargs: Mapping[str, Any], watch: Watch | None = None
     ) -> Outcome:
-        return Outcome(tree_leaves(self._function(*args, **kwargs)))
+        versions = {name: tensor._version for name, tensor in leaves.items()}
+        with contextlib.ExitStack() as stack:
+            for variable, module in self._modules.items():
+                own = {name: leaves[f"{variable}.{name}"] for name, _ in _owned(module)}
+                stack.enter_context(_reparametrize_module(module, own))
+            out = self._function(*args, **kwargs)
+        return Outcome(tree_leaves(out), {n: t for n, t in leaves.items() if t._version != versions[n]})
 
     def nodes(self) -> list[fx.Node]:
         return []
 
     def with_leaves(self, leaves: Mapping[str, Tensor]) -> Any:
         return self._function
+
+
+def _closed_over(function: Callable[..., Any]) -> dict[str, nn.Module]:
+    """The modules that a Python function reads from its enclosing scopes, by variable name."""
+    owner = getattr(function, "__self__", None)
+    if isinstance(owner, nn.Module):
+        return {"self": owner}
+    if not inspect.isfunction(function):
+        return {}
+    seen = inspect.getclosurevars(function)
+    return {name: v for name, v in (seen.globals | seen.nonlocals).items() if isinstance(v, nn.Module)}
 
 
 class _Module:

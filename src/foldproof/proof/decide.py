@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from torch import Tensor
@@ -31,6 +31,31 @@ def decide(question: Question, seed: int | None = None, progress: Progress | Non
     verdict = _decide(question, random.Random(seed), progress or (lambda done, total, what: None))
     notes = (*verdict.notes, *question.notes, *_held(question))
     return replace(verdict, notes=tuple(dict.fromkeys(notes)), seconds=time.perf_counter() - start)
+
+
+def decide_all(questions: Sequence[Question], seed: int | None = None, progress: Progress | None = None) -> Verdict:
+    """The same question at several input shapes: one verdict for all of them, or the first that is no proof."""
+    proved: list[Verdict] = []
+    for question in questions:
+        verdict = decide(question, seed, progress)
+        if verdict.proof is None:
+            if len(questions) > 1:
+                note = f"at the input shapes {', '.join(_shapes(question))}"
+                verdict = replace(verdict, notes=(*verdict.notes, note))
+            return replace(verdict, seconds=verdict.seconds + sum(v.seconds for v in proved))
+        proved.append(verdict)
+    weakest = max(proved, key=lambda v: v.proof.log2_error if v.proof else 0.0)
+    proofs = [v.proof for v in proved if v.proof is not None]
+    assert weakest.proof is not None
+    proof = replace(
+        weakest.proof,
+        log2_error=weakest.proof.log2_error + math.log2(len(proofs)),
+        shapes=tuple(shapes for p in proofs for shapes in p.shapes),
+        opaque=tuple(dict.fromkeys(name for p in proofs for name in p.opaque)),
+        branch=tuple(dict.fromkeys(name for p in proofs for name in p.branch)),
+    )
+    notes = tuple(dict.fromkeys(note for v in proved for note in v.notes))
+    return replace(weakest, proof=proof, notes=notes, seconds=sum(v.seconds for v in proved))
 
 
 def _decide(question: Question, rng: random.Random, progress: Progress) -> Verdict:
@@ -207,7 +232,8 @@ def _witness(trial: Trial) -> Witness:
 
 
 def _shapes(question: Question) -> tuple[str, ...]:
-    return tuple(str(tuple(t.shape)) for t in _tensors(question))
+    """The shapes of all inputs, as one word for one sample of them."""
+    return (" ".join(str(tuple(t.shape)) for t in _tensors(question)),)
 
 
 def _tensors(question: Question) -> list[Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from typing import Any
 
@@ -11,41 +12,46 @@ from torch import Tensor, fx
 from torch.utils._pytree import tree_leaves
 
 from foldproof.proof.question import Question
-from foldproof.proof.residues import copies, run_copied, shadows_of
-from foldproof.shadow import Draw, Factories, Shadow, Undecided
+from foldproof.proof.residues import Attempt, run_both
+from foldproof.shadow import Draw, Shadow, Undecided
 from foldproof.verdict import Difference
+
+_TORCH = os.path.dirname(torch.__file__) + os.sep
 
 
 def source_line(node: fx.Node) -> str | None:
-    """``file:line: code`` of the user's innermost frame in the node's stack trace."""
+    """``file:line: code`` of the innermost frame in the node's stack trace that is not PyTorch's own."""
     trace = node.meta.get("stack_trace") or ""
     frames = re.findall(r'File "([^"]+)", line (\d+)[^\n]*\n\s*([^\n]*)', trace)
     if not frames:
         return None
-    file, line, code = frames[-1]
+    own = [f for f in frames if not f[0].startswith(_TORCH)]
+    file, line, code = (own or frames)[-1]
     return f"{file}:{line}: {code.strip()}"
 
 
 def operator_name(node: fx.Node) -> str:
-    return str(node.target) if node.op == "call_function" else f"{node.op} {node.target}"
+    """The operator as ATen names it (edge programs wrap it), or the node's kind."""
+    if node.op != "call_function":
+        return f"{node.op} {node.target}"
+    return str(getattr(node.target, "_op", node.target))
 
 
 def first_difference(question: Question, seed: int) -> Difference | None:
     """Run both graphs on shadows, and walk back from the output through the values that *after* does not have."""
-    draw = Draw(seed, 2)
+    attempt = Attempt(Draw(seed, 2))
     results: dict[fx.Node, list[str]] = {}
     present: set[str] = set()
 
     def note(node: fx.Node, out: Any) -> None:
-        results[node] = _digests(draw, out)
+        results[node] = _digests(attempt.draw, out)
+
+    def note_present(node: fx.Node, out: Any) -> None:
+        present.update(_digests(attempt.draw, out))
 
     try:
         with torch.no_grad():
-            leaves, inputs = shadows_of(question, draw, question.general)
-            with Factories(draw):
-                run_copied(question.before, "first", copies(leaves), *copies(inputs), note)
-                other = question.after(copies(leaves))
-                run_copied(other.after, "second", other.leaves, *copies(inputs), lambda n, out: present.update(_digests(draw, out)))
+            run_both(question, attempt, question.general, (note, note_present))
     except Undecided:
         return None
     nodes = question.before.nodes()

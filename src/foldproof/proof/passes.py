@@ -10,8 +10,9 @@ from torch.export import ExportedProgram
 
 from foldproof.errors import FoldproofError
 from foldproof.program import as_program
-from foldproof.proof.decide import Progress, decide
+from foldproof.proof.decide import Progress, decide_all
 from foldproof.proof.question import Question, Sides, Tensors
+from foldproof.proof.shapes import sampled_inputs
 from foldproof.verdict import Verdict
 
 Pass = Callable[[Any], Any]
@@ -50,15 +51,21 @@ def prove_pass(
     plain = _apply(pass_fn, first.with_leaves({name: leaf.tensor.detach().clone() for name, leaf in first.leaves.items()}))
     expected = _operators(plain)
 
+    notes: list[str] = []
+
     def sides(leaves: Tensors) -> Sides:
         after = _apply(pass_fn, first.with_leaves(leaves))
         second = as_program(after)
-        if _operators(after) != expected and "took another route" not in " ".join(question.notes):
-            question.notes.append("the pass took another route on other parameters than on the program's own")
+        if _operators(after) != expected and not notes:
+            notes.append("the pass took another route on other parameters than on the program's own")
         return Sides(second, {name: leaf.tensor for name, leaf in second.leaves.items()})
 
-    question = Question(first, sides, tuple(inputs), kwargs or {}, True, "all inputs and all parameters")
-    return decide(question, seed, progress)
+    claim = "all inputs and all parameters"
+    questions = [
+        Question(first, sides, args, named, True, claim, notes=notes)
+        for args, named in sampled_inputs(program, inputs, kwargs or {})
+    ]
+    return decide_all(questions, seed, progress)
 
 
 def _apply(pass_fn: Pass, program: Any) -> Any:

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from foldproof.program import Leaf, Program, as_program
-from foldproof.proof.decide import Progress, decide
+from foldproof.proof.decide import Progress, decide_all
 from foldproof.proof.question import Derive, Question, Sides, Tensors, match_leaves
+from foldproof.proof.shapes import sampled_inputs
 from foldproof.verdict import Verdict
 
 
@@ -38,6 +39,8 @@ def prove(
         seed: fixes the random draw, to reproduce a run.
         progress: called with (done, total, what).
 
+    Programs that were exported with dynamic shapes are compared at several sizes, which the verdict names.
+
     Parameters and buffers of *after* that are the same tensor as one of *before*, or equal in name and content, are
     the same variable of the claim.
 
@@ -45,7 +48,10 @@ def prove(
         FoldproofError: ``before`` or ``after`` is no program, or the inputs do not fit.
     """
     first, second = as_program(before), as_program(after)
-    return decide(question_of(first, second, tuple(inputs), kwargs or {}, derive), seed, progress)
+    samples = sampled_inputs(before, inputs, kwargs or {})
+    if len(samples) == 1:
+        samples = sampled_inputs(after, inputs, kwargs or {})
+    return decide_all([question_of(first, second, *sample, derive) for sample in samples], seed, progress)
 
 
 def question_of(

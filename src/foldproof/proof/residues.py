@@ -13,7 +13,7 @@ from foldproof.errors import FoldproofError
 from foldproof.program import Leaf, Outcome, Program
 from foldproof.program.program import Watch
 from foldproof.proof.question import Question, Tensors, tied
-from foldproof.shadow import Draw, Factories, Shadow, Undecided
+from foldproof.shadow import Draw, Factories, Shadow, Undecided, WritesBorrowed
 
 
 @dataclass
@@ -38,29 +38,58 @@ def attempt(question: Question, seed: int, k: int, parameters_vary: bool) -> Att
     With ``parameters_vary`` every floating-point parameter and buffer gets random residues; else the exact residues
     of its value. Floating-point inputs always get random ones; integer and boolean tensors are held at their values.
     """
-    draw = Draw(seed, k)
-    outcome = Attempt(draw)
+    outcome = Attempt(Draw(seed, k))
     try:
         with torch.no_grad():
-            leaves, inputs = shadows_of(question, draw, parameters_vary)
-            with Factories(draw):
-                first = run_copied(question.before, "first", copies(leaves), *copies(inputs))
-                numbers = draw.take_numbers()
-                other = question.after(copies(leaves))
-                draw.take_numbers()
-                second = run_copied(other.after, "second", other.leaves, *copies(inputs))
-            outcome.numbers = (numbers, draw.take_numbers())
+            first, second = run_both(question, outcome, parameters_vary)
             outcome.elements = sum(t.numel() for t in first.outputs if isinstance(t, Tensor))
-            outcome.mismatch = _compare(draw, first, second)
+            outcome.mismatch = _compare(outcome.draw, first, second)
     except Undecided as error:
-        outcome.reason, outcome.node = str(error), getattr(error, "node", None)
+        outcome.reason, outcome.node = str(error), error.node
     return outcome
 
 
-def shadows_of(question: Question, draw: Draw, parameters_vary: bool) -> tuple[dict[str, Tensor], tuple[Any, Any]]:
+def run_both(
+    question: Question, outcome: Attempt, parameters_vary: bool, watch: tuple[Watch | None, Watch | None] = (None, None)
+) -> tuple[Outcome, Outcome]:
+    """Run both programs on the shadows of one draw.
+
+    The leaves' memory (large, and nearly never written to) is lent to the programs; if one of them, or a pass, does
+    write to it, all is done again on copies.
+
+    Raises:
+        Undecided: an operator has no rule, or a program itself raises.
+    """
+    for lent in (True, False):
+        draw = outcome.draw = Draw(outcome.draw.seed, len(outcome.draw.fields))
+        leaves, inputs = _shadows_of(question, draw, parameters_vary, lent)
+        ours = copies if not lent else _lent
+        try:
+            with Factories(draw):
+                first = run_copied(question.before, "first", ours(leaves), *copies(inputs), watch[0])
+                numbers = draw.take_numbers()
+                other = question.after(ours(leaves))
+                draw.take_numbers()
+                second = run_copied(other.after, "second", other.leaves, *copies(inputs), watch[1])
+            outcome.numbers = (numbers, draw.take_numbers())
+            return first, second
+        except WritesBorrowed:
+            continue
+    raise AssertionError("copies are not lent")
+
+
+def _shadows_of(
+    question: Question, draw: Draw, parameters_vary: bool, lent: bool
+) -> tuple[dict[str, Tensor], tuple[Any, Any]]:
     """Shadows of the leaves, by name, and of (args, kwargs)."""
-    leaves = tied(question.before.leaves, lambda name, leaf: _shadow_leaf(draw, leaf, parameters_vary))
+    leaves = tied(question.before.leaves, lambda name, leaf: _shadow_leaf(draw, leaf, parameters_vary, lent))
     return leaves, _shadow_inputs(draw, (question.args, dict(question.kwargs)))
+
+
+def _lent(leaves: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same shadows; of integer tensors, which are none, copies."""
+    shadows = {name: t for name, t in leaves.items() if isinstance(t, Shadow)}
+    return copies({name: t for name, t in leaves.items() if name not in shadows}) | shadows
 
 
 def copies(x: Any) -> Any:
@@ -107,13 +136,15 @@ def run_copied(
     return outcome
 
 
-def _shadow_leaf(draw: Draw, leaf: Leaf, vary: bool) -> Tensor:
-    value = leaf.tensor.detach().clone()
+def _shadow_leaf(draw: Draw, leaf: Leaf, vary: bool, lent: bool) -> Tensor:
+    value = leaf.tensor.detach()
     if not value.dtype.is_floating_point:
-        return value
-    if vary and not leaf.constant:
-        return Shadow(value, draw.variable(value, data=False))
-    return Shadow(value, draw.constant(value))
+        return value.clone()
+    if not lent:
+        value = value.clone()
+    shadow = Shadow(value, draw.variable(value, data=False) if vary and not leaf.constant else draw.constant(value))
+    shadow.residue.cell.borrowed = lent
+    return shadow
 
 
 def _shadow_inputs(draw: Draw, inputs: Any) -> Any:

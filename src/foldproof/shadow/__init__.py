@@ -1,10 +1,11 @@
 """Tensors that carry, beside their value, an exact residue modulo several primes through every ATen operator."""
 
 from foldproof.shadow import rules as rules  # noqa: PLC0414  (fills the registry)
-from foldproof.shadow.draw import Draw, Undecided
+from foldproof.shadow.draw import Draw, WritesBorrowed
 from foldproof.shadow.factories import Factories
 from foldproof.shadow.registry import RULES, Rule
 from foldproof.shadow.residue import Residue
 from foldproof.shadow.tensor import Shadow
+from foldproof.shadow.undecided import Undecided
 
-__all__ = ["RULES", "Draw", "Factories", "Residue", "Rule", "Shadow", "Undecided"]
+__all__ = ["RULES", "Draw", "Factories", "Residue", "Rule", "Shadow", "Undecided", "WritesBorrowed"]

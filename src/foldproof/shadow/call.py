@@ -10,8 +10,9 @@ from torch import Tensor
 from torch._ops import OpOverload
 from torch.utils._pytree import tree_map
 
-from foldproof.shadow.draw import Draw, Undecided
+from foldproof.shadow.draw import Draw
 from foldproof.shadow.residue import Residue
+from foldproof.shadow.undecided import Undecided
 
 # The dtype an operator computes in, which is what a rounding operator's identity hangs on (at::opmath_type).
 _COMPUTE = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
@@ -45,7 +46,7 @@ class Call:
         """An opaque function named by the operator, its attributes, and the dtype it computes in."""
         dtype = self.first_result.dtype
         label = name or self.operator.overloadpacket.__name__
-        key = f"{label}({', '.join(map(repr, attributes))}; {_COMPUTE.get(dtype, dtype)})"
+        key = f"{label}({', '.join(map(_named, attributes))}; {_COMPUTE.get(dtype, dtype)})"
         return self.draw.apply_opaque(key, self.residues(operands), real)
 
     @property
@@ -62,6 +63,13 @@ class Call:
         return Undecided(f"{self.operator}: {why}")
 
 
+def _named(attribute: object) -> str:
+    """The name of an attribute's value: 1, 1.0 and True are the same number."""
+    if isinstance(attribute, (int, float)) and float(attribute) == attribute:
+        return repr(float(attribute))
+    return repr(attribute)
+
+
 def value_of(x: Any) -> Any:
     """The value of a shadow, anything else unchanged."""
-    return x.value if hasattr(x, "residue") and isinstance(x, Tensor) else x
+    return getattr(x, "value") if hasattr(x, "residue") and isinstance(x, Tensor) else x

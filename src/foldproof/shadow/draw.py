@@ -8,22 +8,18 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
 from foldproof.field import Field, OpaqueFunction, Size, draw_primes, error_bound, primes_needed
 from foldproof.shadow.residue import Residue
+from foldproof.shadow.undecided import Undecided
+
+
+class WritesBorrowed(Exception):
+    """A program writes to a leaf whose memory was lent to it; it has to be run again on copies."""
 
 
 _ROOTS = {"rsqrt", "sqrt", "reciprocal"}  # what weights are scaled by: exact inverses of these are wanted
-
-
-class Undecided(Exception):
-    """The proof cannot go on; the message is the reason that the verdict UNDECIDED will carry.
-
-    ``node`` is the graph's node that it stopped at, where a graph was run.
-    """
-
-    node: fx.Node | None = None
 
 
 class Draw:
@@ -43,6 +39,7 @@ class Draw:
         self.escapes: dict[str, None] = {}
         self._salt = rng.getrandbits(64)
         self._generator = torch.Generator().manual_seed(rng.getrandbits(63))
+        self._infinity = tuple(tuple(float(rng.randrange(1, f.p)) for _ in range(2)) for f in self.fields)
         self._evaluations: Counter[str] = Counter()
         self._numbers: set[float] = set()
         self._degree = 0
@@ -53,13 +50,18 @@ class Draw:
         return tuple(f.p for f in self.fields)
 
     def variable(self, like: Tensor, data: bool) -> Residue:
-        """Independent uniform residues, laid out like ``like``; ``data`` marks what depends on the program's input."""
+        """Independent uniform residues, laid out like ``like``; ``data`` marks what depends on the program's input.
+
+        Elements that share memory share residues. Infinite elements are no variables: they stay what they are.
+        """
+        extent = 1 + sum((n - 1) * step for n, step in zip(like.shape, like.stride())) if like.numel() else 0
         parts = []
         for field in self.fields:
-            part = torch.empty_strided(like.shape, like.stride(), dtype=torch.float64, device=like.device)
-            drawn = torch.randint(field.p, tuple(like.shape), generator=self._generator)
-            parts.append(part.copy_(field.reduce(drawn.to(torch.float64))))
-        return Residue(self, tuple(parts), Size.variable(), data)
+            # Uniform over a balanced system of residues, which needs no reduction.
+            drawn = torch.empty(extent, dtype=torch.float64)
+            drawn.random_(-(field.p // 2), field.p // 2 + 1, generator=self._generator)
+            parts.append(drawn.to(like.device).as_strided(like.shape, like.stride()))
+        return self.mark_infinities(like, Residue(self, tuple(parts), Size.variable(), data))
 
     def constant(self, x: Tensor | float | int | bool) -> Residue:
         """The exact residues of a constant. Infinities are marked, and follow the value from there on.
@@ -75,13 +77,22 @@ class Draw:
             return Residue(self, tuple(f.reduce(t) for f, t in zip(self.fields, device_free)), _size_of_number(x))
         if x.dtype.is_complex:
             raise Undecided("complex numbers have no residues")
-        infinite = False
-        if x.dtype.is_floating_point:
-            if bool(torch.isnan(x).any()):
-                raise Undecided("a constant is nan")
-            infinite = bool(torch.isinf(x).any())
+        if x.layout != torch.strided or x.is_quantized or x.dtype == torch.uint64:
+            raise Undecided(f"a constant is of dtype {x.dtype} and layout {x.layout}, which has no residues")
+        if x.dtype.is_floating_point and bool(torch.isnan(x).any()):
+            raise Undecided("a constant is nan")
         parts = tuple(f.embed(x) for f in self.fields)
-        return Residue(self, parts, _size_of_tensor(x), infinite=infinite)
+        return self.mark_infinities(x, Residue(self, parts, _size_of_tensor(x)))
+
+    def mark_infinities(self, value: Tensor, residue: Residue) -> Residue:
+        """Let infinite elements follow the value (a mask of -inf, say): one random residue stands for each sign."""
+        infinite = torch.isinf(value)
+        if not bool(infinite.any()):
+            return Residue(self, residue.parts, residue.size, residue.data)
+        positive = value > 0
+        codes = (torch.where(positive, plus, minus).to(torch.float64) for plus, minus in self._infinity)
+        parts = tuple(torch.where(infinite, code, part) for code, part in zip(codes, residue.parts))
+        return Residue(self, parts, residue.size, residue.data, infinite=True)
 
     def apply_opaque(
         self, name: str, operands: Sequence[Residue], real: Callable[..., Tensor], nonzero: bool = False

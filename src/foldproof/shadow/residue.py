@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from foldproof.field import EXACT_TERMS, Size
+from foldproof.shadow.undecided import Undecided
 
 if TYPE_CHECKING:
     from foldproof.shadow.draw import Draw
@@ -19,10 +22,12 @@ Map = Callable[..., Tensor]
 class Cell:
     """Bookkeeping shared by a tensor and its views, so that a write through one is known to all."""
 
-    __slots__ = ("data", "infinite", "size")
+    __slots__ = ("borrowed", "data", "infinite", "size")
 
     def __init__(self, size: Size, data: bool, infinite: bool) -> None:
         self.size, self.data, self.infinite = size, data, infinite
+        self.borrowed = False
+        """The memory is not ours to write to."""
 
 
 class Residue:
@@ -30,7 +35,8 @@ class Residue:
 
     Rules are written with the methods below and so never see a prime. ``data`` says that the tensor depends on the
     program's input (or has been through a matrix product or convolution: integer inputs carry no residues, so what
-    an embedding of tokens leads to is told by that); ``infinite`` that some elements of the value are infinite on purpose (a mask) and have no residue.
+    an embedding of tokens leads to is told by that); ``infinite`` that some elements of the value are infinite on
+    purpose (a mask) and have no residue.
     """
 
     __slots__ = ("cell", "draw", "parts")
@@ -39,6 +45,12 @@ class Residue:
         self, draw: Draw, parts: tuple[Tensor, ...], size: Size, data: bool = False, infinite: bool = False
     ) -> None:
         self.draw, self.parts, self.cell = draw, parts, Cell(size, data, infinite)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Residue:
+        """A copy in the same draw; residues that share memory keep sharing it among their copies."""
+        out = Residue(self.draw, copy.deepcopy(self.parts, memo), self.size)
+        out.cell = memo.setdefault(id(self.cell), Cell(self.size, self.data, self.infinite))
+        return out
 
     @property
     def size(self) -> Size:
@@ -149,9 +161,14 @@ class Residue:
 
         An exact inverse of data would make the degree of what is compared grow with the number of divisions, and with
         it the chance of error; nothing in the field's rewrites cancels one data-dependent divisor against another.
+
+        Raises:
+            Undecided: an element is 0 whatever the parameters are (0 modulo every prime).
         """
-        if self.data:
+        if self.data or self.infinite:
             return self.draw.apply_opaque("reciprocal", [self], torch.reciprocal, nonzero=True)
+        if bool(functools.reduce(torch.mul, [p == 0 for p in self.parts]).any()):
+            raise Undecided("a divisor is zero")
         parts = [f.inverse(p) for f, p in zip(self.draw.fields, self.parts)]
         key = tuple(float(p) for p in self.parts) if self.numel() == 1 else None
         return self._with(parts, self.size.inverse(key))

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import traceback
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._ops import OpOverload
 from torch.utils._pytree import tree_iter, tree_map
 
 from foldproof.shadow.call import Call, value_of
-from foldproof.shadow.draw import Draw, Undecided
+from foldproof.shadow.draw import Draw, WritesBorrowed
 from foldproof.shadow.registry import RULES, RuleKind, functional_form
 from foldproof.shadow.residue import Residue
+from foldproof.shadow.undecided import Undecided
 
 aten = torch.ops.aten
 
@@ -22,9 +24,6 @@ _ESCAPES = {aten._local_scalar_dense.default, aten.item.default, aten.equal.defa
 
 # Operators whose result says nothing of the values they are given.
 _BLIND = {
-    aten.empty_like.default,
-    aten.new_empty.default,
-    aten.new_empty_strided.default,
     aten._fused_sdp_choice.default,
     aten._has_compatible_shallow_copy_type.default,
     aten.is_same_size.default,
@@ -73,10 +72,11 @@ class Shadow(Tensor):
         return f"Shadow({self.value!r}, k={len(self.residue.parts)})"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Shadow:
+        """A copy; tensors that share memory keep sharing it among their copies."""
         if id(self) not in memo:
-            out = _dispatch(aten.clone.default, (self,), {})
-            if getattr(self, "_is_param", False):
-                out._is_param = True
+            out = Shadow(copy.deepcopy(self.value, memo), copy.deepcopy(self.residue, memo))
+            if isinstance(self, nn.Parameter):
+                out = nn.Parameter(out, self.requires_grad)  # type: ignore[assignment]
             memo[id(self)] = out
         copied: Shadow = memo[id(self)]
         return copied
@@ -110,7 +110,8 @@ class Shadow(Tensor):
     @data.setter
     def data(self, new: Tensor) -> None:
         if not isinstance(new, Shadow):
-            new = Shadow(new, self.residue.draw.constant(new))
+            new = Shadow(new, _laid_out_like(new, self.residue.draw.constant(new)))
+        Tensor.data.__set__(self, new)  # type: ignore[attr-defined]  # shape, strides and dtype
         self.value, self.residue = new.value, new.residue
 
 
@@ -214,6 +215,8 @@ def _write(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
         result = functional(*args, **rest)
     if not isinstance(target, Shadow):
         raise Undecided(f"{func} writes a shadow into an ordinary tensor, which cannot carry residues")
+    if target.residue.cell.borrowed:
+        raise WritesBorrowed
     source = result.residue if isinstance(result, Shadow) else target.residue.draw.constant(result)
     value = value_of(result)
     if value.dtype.is_floating_point and not target.dtype.is_floating_point:

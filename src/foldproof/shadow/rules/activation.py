@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from foldproof.shadow.call import Call
-from foldproof.shadow.registry import composed, opaque
+from foldproof.shadow.registry import branch, composed, opaque
 from foldproof.shadow.residue import Residue
 
 aten = torch.ops.aten
@@ -52,7 +52,6 @@ aten = torch.ops.aten
     aten.sign.default,
     aten.sin.default,
     aten.sinh.default,
-    aten.softplus.default,
     aten.softshrink.default,
     aten.tan.default,
     aten.tanh.default,
@@ -190,3 +189,13 @@ def prelu(call: Call, x: Tensor, weight: Tensor) -> Residue:
     """max(x, 0) + weight·min(x, 0)"""
     residue, zero = call.residue(x), call.residue(0)
     return residue.maximum(zero) + call.residue(weight) * residue.minimum(zero)
+
+
+@branch(aten.softplus.default)
+def softplus(call: Call, x: Tensor, beta: float = 1, threshold: float = 20) -> Residue:
+    """log1p(exp(beta·x))/beta, or x where beta·x is above the threshold by value"""
+    residue, factor = call.residue(x), call.residue(beta)
+    e = call.opaque([residue * factor], real=torch.exp, name="exp")
+    soft = call.opaque([e], real=torch.log1p, name="log1p") / factor
+    linear = call.value(x) * beta > threshold
+    return residue.map(lambda a, b: torch.where(linear, a, b), soft)

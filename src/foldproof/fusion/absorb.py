@@ -9,13 +9,13 @@ from typing import Protocol
 from torch import Tensor
 from torch.fx import Node
 
-from foldproof.fuse import examples
-from foldproof.fuse.affine import ChannelAffine
-from foldproof.fuse.constants import Constants
-from foldproof.fuse.examples import Declines, Fires
-from foldproof.fuse.expression import Expression
-from foldproof.fuse.nodes import arguments, aten, set_argument, short_name, value_of
-from foldproof.fuse.refusal import AxisMismatch, CannotFold
+from foldproof.fusion import examples
+from foldproof.fusion.affine import ChannelAffine
+from foldproof.fusion.constants import Constants
+from foldproof.fusion.examples import Declines, Fires
+from foldproof.fusion.expression import Expression
+from foldproof.fusion.nodes import arguments, aten, set_argument, short_name, value_of
+from foldproof.fusion.refusal import AxisMismatch, CannotFold
 
 
 @dataclass(frozen=True)
@@ -243,6 +243,6 @@ def _require_axis(node: Node, axis: int, affine: ChannelAffine) -> None:
     if axis != affine.axis:
         rank = value_of(node).dim()
         raise AxisMismatch(
-            f"the output of {node.name} is {rank}-D: {short_name(node)} has its channels on axis {axis} and the affine is"
-            f" along axis {affine.axis}, so no weight can absorb it; if the channels were meant, transpose before it"
+            f"the output of {node.name} is {rank}-D: {short_name(node)} has its channels on axis {axis} and the affine"
+            f" is along axis {affine.axis}, so no weight can absorb it; if the channels were meant, transpose before it"
         )

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from foldproof.fuse.constants import Constants
-from foldproof.fuse.examples import Declines, Fires, batch_norm_declines, batch_norm_fires
-from foldproof.fuse.expression import Expression
-from foldproof.fuse.nodes import arguments, aten, listed, value_of
-from foldproof.fuse.refusal import CannotFold
+from foldproof.fusion.constants import Constants
+from foldproof.fusion.examples import Declines, Fires, batch_norm_declines, batch_norm_fires
+from foldproof.fusion.expression import Expression
+from foldproof.fusion.nodes import arguments, aten, listed, value_of
+from foldproof.fusion.refusal import CannotFold
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,8 @@ class BatchNorm:
                 of it than the normalised value.
         """
         given = arguments(node)
+        if constants.holds(given["input"]):
+            raise CannotFold("it standardises a weight, not what the network computes (as in BiT and NFNet)")
         if given.get("running_mean") is None or given.get("running_var") is None:
             raise CannotFold(
                 "it keeps no running statistics and computes them from each batch (track_running_stats=False)"

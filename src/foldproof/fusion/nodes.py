@@ -13,7 +13,7 @@ import torch
 from torch._ops import HigherOrderOperator, OpOverload
 from torch.fx import Graph, Node
 
-from foldproof.fuse.refusal import CannotFold
+from foldproof.fusion.refusal import CannotFold
 
 aten = torch.ops.aten
 
@@ -89,12 +89,26 @@ def constant_views(node: Node) -> list[Node]:
     found: list[Node] = []
     for operand in node.all_input_nodes:
         chain: list[Node] = []
-        while operand.op == "call_function" and _aliased_places(operand.target) and len(operand.all_input_nodes) == 1:
+        while is_view(operand):
             chain.append(operand)
             operand = operand.all_input_nodes[0]
         if operand.op == "placeholder":
             found += reversed(chain)
     return found
+
+
+def is_view(node: Node) -> bool:
+    """Does it show the memory of its only operand in another shape or order?"""
+    if node.op != "call_function" or len(node.all_input_nodes) != 1:
+        return False
+    return bool(_aliased_places(node.target)) and not _written_places(node.target)
+
+
+def base_of(node: Node) -> Node:
+    """What a chain of views is a view of; the node itself where it is no view."""
+    while is_view(node):
+        node = node.all_input_nodes[0]
+    return node
 
 
 def written(graph: Graph) -> dict[Node, Node]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -12,15 +13,15 @@ from foldproof.verdict import Verdict
 
 @dataclass(frozen=True)
 class Rewrite:
-    """A fold that was made: the nodes ``before`` became the node ``after``.
+    """A fold that was made: ``nodes`` became the one node ``result``.
 
     ``source`` is ``file:line`` of the model's own code, or the path of the module where no line is the model's own.
     ``verdict`` is about the rewritten region alone.
     """
 
     rule: str
-    before: tuple[str, ...]
-    after: str
+    nodes: tuple[str, ...]
+    result: str
     source: str | None
     verdict: Verdict
 
@@ -39,16 +40,16 @@ class Declined:
 class FuseResult:
     """The folded program, and an account of it.
 
-    ``verdict`` is about the whole program. ``bytes_*`` count the memory of parameters, buffers and constants, shared
-    memory once; ``operators_*`` count the calls in the graph.
+    ``verdict`` is about the whole program. ``operators_*`` count the calls in the graph by operator; ``bytes_*`` count
+    the memory of parameters, buffers and constants, shared memory once.
     """
 
     program: ExportedProgram = field(repr=False)
     rewrites: tuple[Rewrite, ...]
     declined: tuple[Declined, ...]
     verdict: Verdict
-    operators_before: int
-    operators_after: int
+    operators_before: Mapping[str, int]
+    operators_after: Mapping[str, int]
     bytes_before: int
     bytes_after: int
     seconds: float
@@ -57,14 +58,14 @@ class FuseResult:
         """The account as plain JSON values, without the program."""
         return {
             "rewrites": [
-                {"rule": r.rule, "before": list(r.before), "after": r.after, "source": r.source}
+                {"rule": r.rule, "nodes": list(r.nodes), "result": r.result, "source": r.source}
                 | {"verdict": r.verdict.to_dict()}
                 for r in self.rewrites
             ],
             "declined": [asdict(d) for d in self.declined],
             "verdict": self.verdict.to_dict(),
-            "operators_before": self.operators_before,
-            "operators_after": self.operators_after,
+            "operators_before": dict(self.operators_before),
+            "operators_after": dict(self.operators_after),
             "bytes_before": self.bytes_before,
             "bytes_after": self.bytes_after,
             "seconds": self.seconds,

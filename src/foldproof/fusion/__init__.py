@@ -6,7 +6,7 @@ them in), ``surgery`` (changing an ExportedProgram), ``region`` (what one rewrit
 loop), ``api``.
 """
 
-from foldproof.fuse.api import fuse
-from foldproof.fuse.result import Declined, FuseResult, Rewrite
+from foldproof.fusion.api import fuse
+from foldproof.fusion.result import Declined, FuseResult, Rewrite
 
 __all__ = ["Declined", "FuseResult", "Rewrite", "fuse"]

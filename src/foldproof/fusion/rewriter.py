@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
-from foldproof.fuse.absorb import ABSORBERS, Absorber, NewConstant
-from foldproof.fuse.affine import SOURCES, BatchNorm, Site
-from foldproof.fuse.nodes import (
+from foldproof.fusion.absorb import ABSORBERS, Absorber, NewConstant
+from foldproof.fusion.affine import SOURCES, BatchNorm, Site
+from foldproof.fusion.expression import evaluate
+from foldproof.fusion.nodes import (
     constant_views,
     listed,
     operator_name,
@@ -21,10 +22,10 @@ from foldproof.fuse.nodes import (
     value_of,
     value_readers,
 )
-from foldproof.fuse.refusal import AxisMismatch, CannotFold
-from foldproof.fuse.region import Region
-from foldproof.fuse.result import Declined, Rewrite
-from foldproof.fuse.surgery import Draft, Surgery
+from foldproof.fusion.refusal import AxisMismatch, CannotFold
+from foldproof.fusion.region import Region
+from foldproof.fusion.result import Declined, Rewrite
+from foldproof.fusion.surgery import Draft, Surgery
 from foldproof.verdict import Kind, Verdict
 
 Progress = Callable[[int, int, str], None]
@@ -62,6 +63,7 @@ class Rewriter:
                 if isinstance(refusal, AxisMismatch):
                     # stacklevel: the caller of foldproof.fuse
                     warnings.warn(f"{node.name} ({short_name(node)}) is not folded: {refusal}", stacklevel=3)
+        progress(len(found), len(found) + 1, "the whole program")
         return tuple(rewrites), (*declined, *self._left_in_subgraphs(surgery.program.graph_module))
 
     def _find(self, nodes: Iterable[Node]) -> list[tuple[BatchNorm, Node]]:
@@ -124,7 +126,7 @@ class Rewriter:
             before.module({}),
             after.module({draft.name: draft.tensor for draft in drafts.values()}),
             before.inputs,
-            lambda parameters: {name: expression(parameters) for name, expression in expressions.items()},
+            lambda parameters: evaluate(expressions, parameters),
         )
 
     def _left_in_subgraphs(self, module: GraphModule) -> list[Declined]:

@@ -10,8 +10,8 @@ from torch.export.graph_signature import InputKind, InputSpec
 from torch.fx import Graph, Node
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from foldproof.fuse.nodes import operator_name, written
-from foldproof.fuse.refusal import CannotFold
+from foldproof.fusion.nodes import base_of, operator_name, written
+from foldproof.fusion.refusal import CannotFold
 
 KINDS = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
 
@@ -81,6 +81,10 @@ class Constants:
         """The tensor of a parameter, buffer or constant, whether or not it may be folded; None for other nodes."""
         spec = self.specs.get(node)
         return None if spec is None or spec.target is None else self.tensors.get(spec.target)
+
+    def holds(self, node: Node) -> bool:
+        """Does ``node`` stand for a parameter, buffer or constant, or a view of one?"""
+        return self.tensor_of(base_of(node)) is not None
 
     def changes(self, tensor: Tensor) -> bool:
         """Does running the program change the memory of ``tensor``, perhaps through another name?"""

@@ -14,18 +14,14 @@ Operand = Union["Expression", str, int, float, None]
 
 @dataclass(frozen=True)
 class Expression:
-    """``function(*operands)``, a tensor computed from parameters that are given by name when it is called.
+    """``function(*operands)``, a tensor computed from parameters that are given by name when it is evaluated.
 
     The same arithmetic runs on float64 tensors, for the value, and on shadows, for the proof; so ``function`` is made
-    of ordinary torch operators. Equal expressions are equal objects: where two folds need the same constant they can
-    share one.
+    of ordinary torch operators. Expressions that say the same are equal: folds that need the same constant share one.
     """
 
     function: Callable[..., Tensor]
     operands: tuple[Operand, ...]
-
-    def __call__(self, parameters: Mapping[str, Tensor]) -> Tensor:
-        return self.function(*(_value(operand, parameters) for operand in self.operands))
 
     def reads(self) -> Iterator[str]:
         """Names of the parameters it needs, some perhaps more than once."""
@@ -42,10 +38,22 @@ class Expression:
         return Expression(self.function, tuple(_substituted(operand, known) for operand in self.operands))
 
 
-def _value(operand: Operand, parameters: Mapping[str, Tensor]) -> Tensor | float | None:
-    if isinstance(operand, Expression):
-        return operand(parameters)
-    return parameters[operand] if isinstance(operand, str) else operand
+def evaluate(expressions: Mapping[str, Expression], parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The values of named expressions; what several have in common is computed once."""
+    values: dict[Expression, Tensor] = {}
+
+    def value(operand: Operand) -> Tensor | float | None:
+        if isinstance(operand, str):
+            return parameters[operand]
+        if not isinstance(operand, Expression):
+            return operand
+        if operand not in values:
+            values[operand] = operand.function(*map(value, operand.operands))
+        return values[operand]
+
+    for expression in expressions.values():
+        value(expression)
+    return {name: values[expression] for name, expression in expressions.items()}
 
 
 def _substituted(operand: Operand, known: Mapping[str, Expression]) -> Operand:

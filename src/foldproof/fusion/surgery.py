@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import math
 import operator
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,9 +17,9 @@ from torch.export import ExportedProgram, ModuleCallEntry
 from torch.export.graph_signature import ExportGraphSignature, InputKind, InputSpec, TensorArgument
 from torch.fx import Graph, GraphModule, Node
 
-from foldproof.fuse.constants import KINDS, Constants
-from foldproof.fuse.expression import Expression
-from foldproof.fuse.refusal import CannotFold
+from foldproof.fusion.constants import KINDS, Constants
+from foldproof.fusion.expression import Expression, evaluate
+from foldproof.fusion.refusal import CannotFold
 
 # What torch.export puts before the name of a placeholder.
 _PREFIX = {InputKind.PARAMETER: "p_", InputKind.BUFFER: "b_", InputKind.CONSTANT_TENSOR: "c_"}
@@ -52,6 +52,7 @@ class Surgery:
         self._drafts: dict[tuple[Expression, torch.dtype], Draft] = {}
         self._erased: dict[str, str] = {}
         self._taken = {node.name for node in self.graph.nodes}
+        self._numbers = Counter[str]()
 
     def draft(self, base: str, like: str, expression: Expression) -> Draft:
         """A new constant, evaluated; one that an equal expression made before where there is one.
@@ -60,18 +61,19 @@ class Surgery:
             CannotFold: it isn't finite in the dtype of ``like``.
         """
         model = self.constants.tensors[like]
-        if base in self._expressions:
-            base = re.sub(r"_folded(_\d+)?$", "", base)
         expression = expression.substitute(self._expressions)
         known = self._drafts.get((expression, model.dtype))
         if known is not None:
             return known
         with torch.no_grad():
             # On the CPU: not every device has float64.
-            exact = expression({name: self._originals[name].to("cpu", torch.float64) for name in expression.reads()})
-            tensor = exact.to(model.device, model.dtype)
+            wide = {name: self._originals[name].to("cpu", torch.float64) for name in expression.reads()}
+            tensor = evaluate({base: expression}, wide)[base].to(model.device, model.dtype)
             if not _is_finite(tensor):
-                raise CannotFold(f"the folded {base} would not be finite in {str(model.dtype).removeprefix('torch.')}")
+                dtype = str(model.dtype).removeprefix("torch.")
+                raise CannotFold(
+                    f"the folded {base} would not be finite in {dtype}: a variance + eps is 0, or a scale is too large"
+                )
         if isinstance(model, nn.Parameter):
             tensor = nn.Parameter(tensor, requires_grad=model.requires_grad)
         return Draft(self._free_name(base), like, expression, tensor)
@@ -93,7 +95,6 @@ class Surgery:
                 device=tensor.device,
                 requires_grad=tensor.requires_grad,
             )
-        self._taken.add(node.name)
         self._placeholders[draft.name] = node
         self._drafts[draft.expression, draft.tensor.dtype] = draft
         self._expressions[draft.name] = draft.expression
@@ -108,16 +109,16 @@ class Surgery:
 
     def erase_unread(self, node: Node) -> None:
         """Erases a call that nothing reads, and then the calls that only it read."""
-        pending = [node]
+        pending = dict.fromkeys([node])
         while pending:
-            node = pending.pop()
+            node, _ = pending.popitem()
             if node.op == "call_function" and not node.users and not node.is_impure():
-                pending += node.all_input_nodes
+                pending |= dict.fromkeys(node.all_input_nodes)
                 self.graph.erase_node(node)
 
     def derive(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The constants that the new program has and the original has not, computed from the original's."""
-        return {name: expression(parameters) for name, expression in self._expressions.items()}
+        return evaluate(self._expressions, parameters)
 
     def finish(self) -> ExportedProgram:
         """The program of the working copy, verified. Constants that nothing reads are left out."""
@@ -152,12 +153,11 @@ class Surgery:
         placeholders = [node for node in self.graph.nodes if node.op == "placeholder"]
         results = self.graph.output_node().args[0]
         assert isinstance(results, (tuple, list))
+        output_specs = zip(self.program.graph_signature.output_specs, results, strict=True)
         return ExportGraphSignature(
-            input_specs=[self.constants.specs[node] for node in placeholders],
-            output_specs=[
-                replace(spec, arg=replace(spec.arg, name=result.name)) if isinstance(result, Node) else spec
-                for spec, result in zip(self.program.graph_signature.output_specs, results, strict=True)
-            ],
+            # Inputs too are named anew: copy.deepcopy of a program leaves a signature that says "input" for "input_1".
+            input_specs=[_naming(self.constants.specs[node], node) for node in placeholders],
+            output_specs=[_naming(spec, node) if isinstance(node, Node) else spec for spec, node in output_specs],
         )
 
     def _held(self, specs: list[InputSpec]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -203,13 +203,14 @@ class Surgery:
 
     def _free_name(self, base: str) -> str:
         """``<base>_folded``, numbered where that is taken, by a constant or by the name of a node."""
-        names = itertools.chain([f"{base}_folded"], (f"{base}_folded_{i}" for i in itertools.count(1)))
-        return next(
-            name
-            for name in names
-            if name not in self._placeholders
-            and not any(prefix + name.replace(".", "_") in self._taken for prefix in _PREFIX.values())
-        )
+        base = re.sub(r"_folded(_\d+)?$", "", base)  # of a constant that was folded before
+        while True:
+            number = self._numbers[base]
+            self._numbers[base] += 1
+            name = f"{base}_folded_{number}" if number else f"{base}_folded"
+            placeholders = {prefix + name.replace(".", "_") for prefix in _PREFIX.values()}
+            if name not in self._placeholders and not placeholders & self._taken:
+                return name
 
 
 def _copied(graph: Graph) -> Graph:
@@ -222,9 +223,13 @@ def _copied(graph: Graph) -> Graph:
     return new
 
 
+def _naming(spec: Any, node: Node) -> Any:
+    return spec if spec.arg.name == node.name else replace(spec, arg=replace(spec.arg, name=node.name))
+
+
 def _is_finite(tensor: Tensor) -> bool:
-    # Ten times as fast as isfinite().all(), in one pass; nan goes through.
-    return not tensor.numel() or all(math.isfinite(bound.item()) for bound in torch.aminmax(tensor))
+    # Eight times as fast as isfinite().all(); nan goes through.
+    return tensor.numel() == 0 or math.isfinite(tensor.abs().amax().item())
 
 
 def _modules(graph: Graph) -> set[str]:

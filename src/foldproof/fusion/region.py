@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 
-from foldproof.fuse.constants import Constants
+from foldproof.fusion.constants import Constants
 
 
 class Region:
@@ -57,7 +57,7 @@ class Region:
 
 
 def _example(value: Tensor) -> Tensor:
-    shape = [_hint(size) for size in value.shape]
+    shape = [max(_hint(size), 1) for size in value.shape]  # an empty tensor shows nothing
     if value.is_floating_point():
         return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(value.device, value.dtype)
     return torch.zeros(shape, dtype=value.dtype, device=value.device)

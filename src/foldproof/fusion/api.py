@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import time
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,12 +13,17 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from foldproof.errors import FoldproofError
-from foldproof.fuse.result import FuseResult
-from foldproof.fuse.rewriter import UNPROVED, Progress, Rewriter
-from foldproof.fuse.surgery import Surgery
+from foldproof.fusion.nodes import operator_name
+from foldproof.fusion.result import FuseResult
+from foldproof.fusion.rewriter import UNPROVED, Progress, Rewriter
+from foldproof.fusion.surgery import Surgery
+from foldproof.program.loading import brief
 from foldproof.proof import prove as prove_programs
 from foldproof.proof import prove_region
 from foldproof.verdict import Kind, Verdict
+
+DIALECTS = ("TRAINING", "ATEN")
+"""Of programs made by ``torch.export.export``, and after ``run_decompositions``."""
 
 UNCHANGED = Verdict(Kind.PROVED, "nothing was rewritten, so the program is the same", "all inputs and all parameters")
 
@@ -48,7 +54,8 @@ def fuse(
         float64 and rounded once to the dtype of those they replace.
 
     Raises:
-        FoldproofError: the model can't be exported with these inputs, or an argument is of the wrong kind.
+        FoldproofError: the model can't be exported with these inputs, or an argument is of the wrong kind; also what
+            `foldproof.prove` raises.
 
     Warns:
         UserWarning: a normalisation follows a linear operator whose channels are on another axis.
@@ -56,11 +63,10 @@ def fuse(
     started = time.perf_counter()
     kwargs = dict(kwargs or {})
     before = _exported(model_or_program, inputs, kwargs, dynamic_shapes)
-    report = progress or (lambda done, total, what: None)
     surgery = Surgery(before)
-    rewrites, declined = Rewriter(prove_region if prove else None).run(surgery, report)
+    rewriter = Rewriter(prove_region if prove else None)
+    rewrites, declined = rewriter.run(surgery, progress or (lambda done, total, what: None))
     after = surgery.finish()
-    report(len(rewrites) + len(declined), len(rewrites) + len(declined) + 1, "the whole program")
     if not rewrites:
         verdict = UNCHANGED
     elif prove:
@@ -88,20 +94,20 @@ def _exported(
     if isinstance(program, ExportedProgram):
         if dynamic_shapes is not None:
             raise FoldproofError("dynamic_shapes is for modules: an exported program has its dynamic shapes already")
+        if program.dialect not in DIALECTS:
+            raise FoldproofError(f"can't fuse a program of dialect {program.dialect}: fuse it before it is lowered")
         return program
     if not isinstance(program, nn.Module):
         raise FoldproofError(f"can't fuse {type(program).__name__}: give an nn.Module or a torch.export program")
     try:
         return torch.export.export(program, inputs, kwargs, dynamic_shapes=dynamic_shapes)
     except Exception as error:
-        first = (str(error).strip().splitlines() or [""])[0]
-        raise FoldproofError(
-            f"{type(program).__name__} can't be exported with these inputs ({type(error).__name__}: {first})"
-        ) from error
+        raise FoldproofError(f"{type(program).__name__} can't be exported with these inputs: {brief(error)}") from error
 
 
-def _operators(program: ExportedProgram) -> int:
-    return sum(node.op == "call_function" and node.target is not operator.getitem for node in program.graph.nodes)
+def _operators(program: ExportedProgram) -> Counter[str]:
+    calls = [node for node in program.graph.nodes if node.op == "call_function"]
+    return Counter(operator_name(node) for node in calls if node.target is not operator.getitem)
 
 
 def _bytes(program: ExportedProgram) -> int:

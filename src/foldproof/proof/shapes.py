@@ -1,0 +1,89 @@
+"""Inputs at several sizes, for programs that were exported with dynamic shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sympy
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+Inputs = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+def sampled_inputs(source: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Inputs]:
+    """The given inputs and, where ``source`` is an ExportedProgram with dynamic dimensions, smaller and larger ones.
+
+    Every dynamic dimension is taken at its given size, at its smallest (at least 1), and at one above the given; all
+    within the program's range constraints.
+    """
+    given: Inputs = (tuple(args), dict(kwargs))
+    if not isinstance(source, ExportedProgram):
+        return [given]
+    leaves, spec = tree_flatten(given)
+    sizes = _symbolic_sizes(source)
+    if len(sizes) != len(leaves) or not any(isinstance(s, sympy.Expr) for size in sizes for s in size):
+        return [given]
+    hints = {
+        s: leaf.shape[d]
+        for leaf, size in zip(leaves, sizes)
+        if isinstance(leaf, Tensor)
+        for d, s in enumerate(size)
+        if isinstance(s, sympy.Symbol)
+    }
+    out = [given]
+    for choose in (_smallest, _larger):
+        chosen = {s: choose(source, s, hint) for s, hint in hints.items()}
+        if chosen == hints:
+            continue
+        resized = [_resized(leaf, size, chosen) for leaf, size in zip(leaves, sizes)]
+        out.append(tree_unflatten(resized, spec))
+    return out
+
+
+def _symbolic_sizes(program: ExportedProgram) -> list[tuple[Any, ...]]:
+    """For each user input, its sizes: integers or sympy expressions."""
+    names = [s.arg.name for s in program.graph_signature.input_specs if s.kind is InputKind.USER_INPUT]
+    placeholders = {n.name: n for n in program.graph.nodes if n.op == "placeholder"}
+    out = []
+    for name in names:
+        value = placeholders[name].meta.get("val") if name in placeholders else None
+        shape = value.shape if isinstance(value, Tensor) else ()
+        out.append(tuple(s.node.expr if isinstance(s, torch.SymInt) else s for s in shape))
+    return out
+
+
+def _range(program: ExportedProgram, symbol: sympy.Symbol) -> tuple[int, float]:
+    found = program.range_constraints.get(symbol)
+    if found is None:
+        return 1, float("inf")
+    upper = float(found.upper) if found.upper.is_number else float("inf")
+    return max(int(found.lower), 1), upper
+
+
+def _smallest(program: ExportedProgram, symbol: sympy.Symbol, hint: int) -> int:
+    return min(_range(program, symbol)[0], max(hint, 1))
+
+
+def _larger(program: ExportedProgram, symbol: sympy.Symbol, hint: int) -> int:
+    return int(min(hint + 1, _range(program, symbol)[1]))
+
+
+def _resized(leaf: Any, size: tuple[Any, ...], chosen: Mapping[sympy.Symbol, int]) -> Any:
+    if not isinstance(leaf, Tensor):
+        return leaf
+    shape = [int(s.subs(chosen)) if isinstance(s, sympy.Expr) else s for s in size]
+    if list(leaf.shape) == shape:
+        return leaf
+    if leaf.dtype.is_floating_point:
+        generator = torch.Generator().manual_seed(0)
+        return torch.randn(shape, generator=generator).to(leaf.dtype).to(leaf.device)
+    count = 1
+    for s in shape:
+        count *= s
+    flat = leaf.reshape(-1) if leaf.numel() else leaf.new_zeros(1)
+    return flat[torch.arange(count, device=leaf.device) % flat.numel()].reshape(shape)

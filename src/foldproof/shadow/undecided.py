@@ -1,0 +1,14 @@
+"""The exception that ends a proof without an answer."""
+
+from __future__ import annotations
+
+from torch import fx
+
+
+class Undecided(Exception):
+    """The proof cannot go on; the message is the reason that the verdict UNDECIDED will carry.
+
+    ``node`` is the graph's node that it stopped at, where a graph was run.
+    """
+
+    node: fx.Node | None = None
