@@ -9,7 +9,7 @@ from enum import Enum
 import torch
 from torch import Tensor, nn
 
-from zoo.statistics import calibrate, scatter
+from zoo.statistics import amplify, calibrate, scatter
 
 Inputs = tuple[Tensor, ...]
 
@@ -51,13 +51,14 @@ class Architecture:
     def build(self) -> Sample:
         """The model and its inputs, the same at every call.
 
-        Constant parameters (ones, zeros, a LayerScale of 1e-6) are scattered and BatchNorm statistics are calibrated,
-        so that every part of the model counts and the outputs depend on the inputs.
+        Weights are given a size that keeps signals alive, constant parameters (ones, zeros, a LayerScale of 1e-6) are
+        scattered, and BatchNorm statistics are calibrated, so that every part counts and outputs depend on the inputs.
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             model = self.make().eval()
             inputs = self.draw()
+        amplify(model)
         scatter(model)
         calibrate(model, inputs)
         return Sample(model, inputs)

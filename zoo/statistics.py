@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 
+def amplify(model: nn.Module) -> None:
+    """Scale up every matrix, kernel and table whose outputs would be much smaller than its inputs.
+
+    `transformers` draws weights with a standard deviation of 0.02, made for widths of a thousand: in a narrow model a
+    signal loses most of its size at each layer, and biases are all that arrives at the output.
+    """
+    for parameter in model.parameters():
+        x = parameter.data
+        if x.ndim > 1 and x.numel():
+            size, wanted = float(x.square().mean().sqrt()), (2 * x.shape[0] / x.numel()) ** 0.5
+            if 0 < size < wanted:
+                x *= wanted / size
+
+
 def scatter(model: nn.Module, seed: int = 0) -> None:
-    """Add noise to every floating-point parameter whose elements are all equal, and give some scales a minus sign.
+    """Add noise to every parameter whose elements are all equal, and give some of BatchNorm's scales a minus sign.
 
     Norms start as ones and zeros, LayerScale as 1e-6, class tokens as zeros: a rewrite that mixed them up, or forgot a
     branch behind them, would change no output.
     """
     generator = torch.Generator().manual_seed(seed)
     for module in model.modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            x = parameter.data
-            if not x.is_floating_point() or not x.numel() or bool((x != x.flatten()[0]).any()):
-                continue
-            x += 0.2 * torch.randn(x.shape, generator=generator)
+        for name, x in _parameters(module):
+            if x.numel() and not bool((x != x.flatten()[0]).any()):
+                x += 0.2 * torch.randn(x.shape, generator=generator)
             if _is_batch_norm(module) and name == "weight":
                 x *= torch.where(torch.rand(x.shape, generator=generator) < 0.1, -1.0, 1.0)
 
@@ -51,6 +63,13 @@ def calibrate(model: nn.Module, inputs: Sequence[Tensor], seed: int = 0) -> None
             hook.remove()
 
 
+def _parameters(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    for name, parameter in module.named_parameters(recurse=False):
+        yield name, parameter.data
+    if _is_batch_norm(module):  # frozen ones keep their affine parameters as buffers
+        yield from ((name, x) for name, x in module.named_buffers(recurse=False) if name in ("weight", "bias"))
+
+
 def _is_batch_norm(module: nn.Module) -> bool:
-    # Detectors bring their own FrozenBatchNorm2d, whose affine parameters are buffers.
+    # Detectors bring a FrozenBatchNorm2d of their own.
     return isinstance(module, nn.modules.batchnorm._BatchNorm) or type(module).__name__.endswith("FrozenBatchNorm2d")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from foldproof.fuse import FuseResult as FuseResult
-    from foldproof.fuse import fuse as fuse
+    from foldproof.fusion import FuseResult as FuseResult
+    from foldproof.fusion import fuse as fuse
     from foldproof.proof import prove as prove
     from foldproof.proof import prove_pass as prove_pass
 
@@ -18,8 +18,8 @@ __all__ = ["FoldproofError", "FuseResult", "Kind", "Verdict", "__version__", "fu
 
 # Loaded on first use, so that `foldproof --help` need not wait for torch.
 _HOMES = {
-    "FuseResult": "foldproof.fuse",
-    "fuse": "foldproof.fuse",
+    "FuseResult": "foldproof.fusion",
+    "fuse": "foldproof.fusion",
     "prove": "foldproof.proof",
     "prove_pass": "foldproof.proof",
 }

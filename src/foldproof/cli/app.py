@@ -1,8 +1,7 @@
-"""The commands: read the SPECs, call the library, write and print what came out."""
+"""The commands: their arguments, what they write and print, and their exit status."""
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -11,7 +10,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -20,11 +19,6 @@ from foldproof.cli.output import Output
 from foldproof.cli.progress import Bar
 from foldproof.errors import FoldproofError
 from foldproof.verdict import Kind
-
-if TYPE_CHECKING:
-    from torch.export import ExportedProgram
-
-    from foldproof.program.loading import Loaded
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
@@ -80,28 +74,22 @@ def run(argv: Sequence[str] | None = None) -> int:
 
 
 def _fuse(spec: str, output: Path, json_file: Path | None) -> int:
-    program_out = Output(output)
     if output.suffix != ".pt2":
         raise FoldproofError(f"{output} must end in .pt2, so that foldproof and others recognise the program")
+    program_out = Output(output)
     json_out = _json_output(json_file, beside=output)
 
+    started = time.perf_counter()
     with Bar() as progress:
-        progress(0, None, f"loading {spec}")
-        started = time.perf_counter()
-        loaded = _load(spec)
-        inputs = loaded.require_inputs()
-        progress(0, None, "exporting")
-        import foldproof
+        from foldproof.cli import work
 
-        result = foldproof.fuse(
-            loaded.program, inputs, loaded.kwargs, dynamic_shapes=loaded.dynamic_shapes, progress=progress
-        )
+        result = work.fuse(spec, progress)
         progress(0, None, f"saving {output}")
         saved = result.verdict.kind is not Kind.REFUTED
         if saved:
-            program_out.write(partial(_save_program, result.program))
+            program_out.write(partial(work.save_program, result.program))
         if json_out:
-            json_out.write(partial(_write_json, result.to_dict()))
+            json_out.write(partial(work.save_json, result.to_dict()))
 
     console = summary.console()
     summary.print_fuse(console, result)
@@ -113,25 +101,14 @@ def _prove(before: str, after: str, json_file: Path | None) -> int:
     json_out = _json_output(json_file)
 
     with Bar() as progress:
-        progress(0, None, f"loading {before}")
-        a = _load(before)
-        inputs = a.require_inputs()
-        progress(0, None, f"loading {after}")
-        b = _load(after)
-        import foldproof
+        from foldproof.cli import work
 
-        verdict = foldproof.prove(a.program, b.program, inputs, a.kwargs, progress=progress)
+        verdict = work.prove(before, after, progress)
         if json_out:
-            json_out.write(partial(_write_json, verdict.to_dict()))
+            json_out.write(partial(work.save_json, verdict.to_dict()))
 
     summary.print_verdict(summary.console(), verdict)
     return verdict.kind.exit_code
-
-
-def _load(spec: str) -> Loaded:
-    from foldproof.program.loading import load_spec  # imports torch
-
-    return load_spec(spec)
 
 
 def _json_output(path: Path | None, beside: Path | None = None) -> Output | None:
@@ -140,23 +117,6 @@ def _json_output(path: Path | None, beside: Path | None = None) -> Output | None
     if beside is not None and os.path.realpath(path) == os.path.realpath(beside):
         raise FoldproofError(f"{path} is given for both the program and --json; give two files")
     return Output(path)
-
-
-def _save_program(program: ExportedProgram, path: Path) -> None:
-    import torch
-
-    from foldproof.program.loading import brief
-
-    try:
-        torch.export.save(program, path)
-    except OSError:
-        raise
-    except Exception as error:
-        raise FoldproofError(f"torch.export.save can't save the fused program ({brief(error)})") from error
-
-
-def _write_json(value: dict[str, Any], path: Path) -> None:
-    path.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def _guarded(command: Callable[[], int]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from types import TracebackType
 
 from rich.console import Console
@@ -12,7 +13,7 @@ class Bar:
     """Call it with (done, total, what); ``total`` None while nobody knows how much there is to do."""
 
     def __init__(self) -> None:
-        console = Console(stderr=True)
+        console = Console(file=sys.stderr)  # this very stream, whatever is redirected meanwhile
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
@@ -23,7 +24,7 @@ class Bar:
             transient=True,
             disable=not console.is_terminal,
         )
-        self._task = self._progress.add_task("", total=None)
+        self._task = self._progress.add_task("starting", total=None)
 
     def __enter__(self) -> Bar:
         self._progress.start()

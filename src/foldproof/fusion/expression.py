@@ -38,13 +38,13 @@ class Expression:
         return Expression(self.function, tuple(_substituted(operand, known) for operand in self.operands))
 
 
-def evaluate(expressions: Mapping[str, Expression], parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The values of named expressions; what several have in common is computed once."""
+def evaluate(expressions: Mapping[str, Expression], parameter: Callable[[str], Tensor]) -> dict[str, Tensor]:
+    """The values of named expressions, where ``parameter`` gives the parameters; common parts are computed once."""
     values: dict[Expression, Tensor] = {}
 
     def value(operand: Operand) -> Tensor | float | None:
         if isinstance(operand, str):
-            return parameters[operand]
+            return parameter(operand)
         if not isinstance(operand, Expression):
             return operand
         if operand not in values:

@@ -126,7 +126,7 @@ class Rewriter:
             before.module({}),
             after.module({draft.name: draft.tensor for draft in drafts.values()}),
             before.inputs,
-            lambda parameters: evaluate(expressions, parameters),
+            lambda parameters: evaluate(expressions, parameters.__getitem__),
         )
 
     def _left_in_subgraphs(self, module: GraphModule) -> list[Declined]:

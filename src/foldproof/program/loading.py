@@ -6,6 +6,7 @@ file is imported and called, and ``torch.export.load`` unpickles whatever the fi
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import importlib
 import importlib.util
@@ -71,6 +72,25 @@ def load_spec(spec: str) -> Loaded:
     with _blaming(f"{spec}: calling {name}()"):
         made = function()
     return _check_made(spec, name, made)
+
+
+def check_runs(loaded: Loaded, of: Loaded) -> None:
+    """Runs a program once on the inputs of ``of``, to find inputs that do not fit before the long work starts.
+
+    Parameters, buffers and inputs are copies, so that a program that writes to them changes nothing.
+
+    Raises:
+        FoldproofError: it raises on them, or they are not of the shapes that it was exported for.
+    """
+    inputs = copy.deepcopy((of.require_inputs(), of.kwargs))
+    program = loaded.program.module() if isinstance(loaded.program, ExportedProgram) else loaded.program
+    state = {name: tensor.detach().clone() for name, tensor in program.state_dict(keep_vars=True).items()}
+    try:
+        with torch.no_grad():
+            torch.func.functional_call(program, state, *inputs)
+    except Exception as error:
+        whose = "its inputs" if of is loaded else f"the inputs of {of.spec}"
+        raise FoldproofError(f"{loaded.spec} does not run on {whose} ({brief(error)})") from error
 
 
 def brief(error: BaseException) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch._ops import OpOverload
 from torch.utils._pytree import tree_leaves
 
 from foldproof.proof.question import Question
@@ -34,7 +35,7 @@ def operator_name(node: fx.Node) -> str:
     """The operator as ATen names it (edge programs wrap it), or the node's kind."""
     if node.op != "call_function":
         return f"{node.op} {node.target}"
-    return str(getattr(node.target, "_op", node.target))
+    return str(node.target if isinstance(node.target, OpOverload) else getattr(node.target, "_op", node.target))
 
 
 def first_difference(question: Question, seed: int) -> Difference | None:
@@ -69,10 +70,11 @@ def first_difference(question: Question, seed: int) -> Difference | None:
         if node not in region:
             region.add(node)
             frontier += [n for n in node.all_input_nodes if lost(n)]
-    ordered = [n for n in nodes if n in region]
+    # Parameters may go (a fold takes them in); what matters is what is computed.
+    ordered = [n for n in nodes if n in region and n.op not in ("placeholder", "get_attr")]
     if not ordered:
         return None
-    head = next((n for n in ordered if n.op not in ("placeholder", "get_attr")), ordered[0])
+    head = ordered[0]
     return Difference(head.name, operator_name(head), source_line(head), tuple(n.name for n in ordered))
 
 

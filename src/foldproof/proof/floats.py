@@ -85,8 +85,9 @@ def trials(question: Question) -> Iterator[Trial]:
     yield evaluate(question, "random inputs, the given parameters", leaves, random_args, random_kwargs, True)
     if not question.general or not leaves:
         return
-    for spread in (1.0, 4.0):
-        drawn = _redrawn_leaves(question, generator, spread)
+    # The last one makes variances tiny, which brings out what is done to an epsilon.
+    for spread, shrink in ((1.0, 1.0), (4.0, 1.0), (1.0, 1e-5)):
+        drawn = _redrawn_leaves(question, generator, spread, shrink)
         yield evaluate(question, "random inputs and parameters", drawn, random_args, random_kwargs, True)
 
 
@@ -98,25 +99,27 @@ def _redrawn_input(x: Any, generator: torch.Generator) -> Any:
     return drawn.to(x.dtype).to(x.device)
 
 
-def _redrawn_leaves(question: Question, generator: torch.Generator, spread: float) -> dict[str, Tensor]:
-    """Other parameters of the same kind: log-normal factors, plus noise where signs vary. Variances stay positive."""
+def _redrawn_leaves(question: Question, generator: torch.Generator, spread: float, shrink: float) -> dict[str, Tensor]:
+    """Other parameters: noise added; where none is negative (variances), log-normal factors times ``shrink``."""
     made: dict[int, Tensor] = {}
     out = {}
     for name, leaf in question.before.leaves.items():
         x = leaf.tensor.detach()
         if x.data_ptr() not in made or not x.numel():
-            made[x.data_ptr()] = x if leaf.constant or not x.dtype.is_floating_point else _redrawn(x, generator, spread)
+            fixed = leaf.constant or not x.dtype.is_floating_point
+            made[x.data_ptr()] = x if fixed else _redrawn(x, generator, spread, shrink)
         drawn = made[x.data_ptr()]
         out[name] = drawn if drawn.shape == x.shape else x
     return out
 
 
-def _redrawn(x: Tensor, generator: torch.Generator, spread: float) -> Tensor:
+def _redrawn(x: Tensor, generator: torch.Generator, spread: float, shrink: float) -> Tensor:
     old = x.to(device="cpu", dtype=torch.float64)
     factor = torch.exp(spread * torch.randn(x.shape, generator=generator, dtype=torch.float64)).clamp(1e-6, 1e3)
     noise = torch.randn(x.shape, generator=generator, dtype=torch.float64)
     scale = (float(old.square().mean().sqrt()) if x.numel() else 0.0) or 0.1
-    new = (old + 1e-3 * scale) * factor if bool((old >= 0).all()) and bool((old > 0).any()) else old + scale * noise
+    positive = bool((old >= 0).all()) and bool((old > 0).any())
+    new = (old + 1e-3 * scale) * factor * shrink if positive else old + scale * noise
     return new.to(x.dtype).to(x.device)
 
 

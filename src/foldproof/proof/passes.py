@@ -47,8 +47,12 @@ def prove_pass(
     """
     first = as_program(program)
     if first.form == "callable":
-        raise FoldproofError("a pass needs a program to rewrite: give an nn.Module, a GraphModule or an ExportedProgram")
-    plain = _apply(pass_fn, first.with_leaves({name: leaf.tensor.detach().clone() for name, leaf in first.leaves.items()}))
+        raise FoldproofError(
+            "a pass needs a program to rewrite: give an nn.Module, a GraphModule or an ExportedProgram"
+        )
+    plain = _apply(
+        pass_fn, first.with_leaves({name: leaf.tensor.detach().clone() for name, leaf in first.leaves.items()})
+    )
     expected = _operators(plain)
 
     notes: list[str] = []
@@ -73,7 +77,9 @@ def _apply(pass_fn: Pass, program: Any) -> Any:
     result = pass_fn(program)
     if result is None:
         return program
-    if isinstance(result, ExportedProgram) or (isinstance(result, nn.Module) and not isinstance(program, ExportedProgram)):
+    if isinstance(result, ExportedProgram) or (
+        isinstance(result, nn.Module) and not isinstance(program, ExportedProgram)
+    ):
         return result
     module = result if isinstance(result, fx.GraphModule) else getattr(result, "graph_module", None)
     if not isinstance(module, fx.GraphModule):
@@ -87,5 +93,3 @@ def _apply(pass_fn: Pass, program: Any) -> Any:
 
 def _operators(program: Any) -> list[str]:
     return [f"{n.op} {n.target}" if n.op == "call_function" else n.op for n in as_program(program).nodes()]
-
-

@@ -103,5 +103,3 @@ def _rounds_to(value: Tensor, held: Tensor) -> bool:
         return False
     eps = torch.finfo(held.dtype).eps
     return torch.allclose(value.to(torch.float64), held.detach().to(torch.float64), rtol=4 * eps, atol=eps * 1e-3)
-
-

@@ -66,11 +66,13 @@ def run_both(
         ours = copies if not lent else _lent
         try:
             with Factories(draw):
-                first = run_copied(question.before, "first", ours(leaves), *copies(inputs), watch[0])
+                args, kwargs = copies(inputs)
+                first = run_copied(question.before, "first", ours(leaves), args, kwargs, watch[0])
                 numbers = draw.take_numbers()
                 other = question.after(ours(leaves))
                 draw.take_numbers()
-                second = run_copied(other.after, "second", other.leaves, *copies(inputs), watch[1])
+                args, kwargs = copies(inputs)
+                second = run_copied(other.after, "second", other.leaves, args, kwargs, watch[1])
             outcome.numbers = (numbers, draw.take_numbers())
             return first, second
         except WritesBorrowed:
@@ -89,7 +91,8 @@ def _shadows_of(
 def _lent(leaves: dict[str, Tensor]) -> dict[str, Tensor]:
     """The same shadows; of integer tensors, which are none, copies."""
     shadows = {name: t for name, t in leaves.items() if isinstance(t, Shadow)}
-    return copies({name: t for name, t in leaves.items() if name not in shadows}) | shadows
+    others: dict[str, Tensor] = copies({name: t for name, t in leaves.items() if name not in shadows})
+    return others | shadows
 
 
 def copies(x: Any) -> Any:

@@ -67,7 +67,9 @@ def compare_in_float64(
         scale = float(torch.where(b.isfinite(), b, 0.0).abs().max())
         relative = float(difference.max()) / scale if scale else float(difference.max())
         index = tuple(int(i) for i in torch.unravel_index(torch.tensor(at), b.shape)) if b.ndim else ()
-        found = Comparison(j, index, float(b[index]), float(a[index]), float(difference[index]), float(floor[index]), relative)
+        found = Comparison(
+            j, index, float(b[index]), float(a[index]), float(difference[index]), float(floor[index]), relative
+        )
         if worst is None or found.ratio > worst.ratio:
             worst = found
     return worst or Comparison(0, (), 0.0, 0.0, 0.0, 0.0, 0.0)

@@ -42,19 +42,23 @@ class Rule(NamedTuple):
     view: bool = False
     integers: bool = False
     """Right on integer tensors that carry residues: it only selects and rearranges."""
+    rewrites: bool = False
+    """Runs other operators on the shadows instead: ``function(*args, **kwargs)`` gives the results themselves."""
 
 
 RULES: dict[OpOverload, Rule] = {}
 
 
-def rule(kind: RuleKind, *operators: OpOverload, integers: bool = False) -> Callable[[RuleFunction], RuleFunction]:
+def rule(
+    kind: RuleKind, *operators: OpOverload, integers: bool = False, rewrites: bool = False
+) -> Callable[[RuleFunction], RuleFunction]:
     """Register the decorated function as the meaning of ``operators``."""
 
     def register(function: RuleFunction) -> RuleFunction:
         for operator in operators:
             if operator in RULES:
                 raise ValueError(f"{operator} has a rule already")
-            RULES[operator] = Rule(kind, function, _is_view(operator), integers)
+            RULES[operator] = Rule(kind, function, _is_view(operator), integers, rewrites)
         return function
 
     return register
@@ -77,6 +81,8 @@ def branch(*operators: OpOverload) -> Callable[[RuleFunction], RuleFunction]:
 
 
 def _is_view(operator: OpOverload) -> bool:
+    if operator._schema.name == "aten::_unsafe_view":  # shares memory, though its schema does not say so
+        return True
     return any(r.alias_info is not None and not r.alias_info.is_write for r in operator._schema.returns)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import traceback
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,14 +14,20 @@ from torch.utils._pytree import tree_iter, tree_map
 
 from foldproof.shadow.call import Call, value_of
 from foldproof.shadow.draw import Draw, WritesBorrowed
-from foldproof.shadow.registry import RULES, RuleKind, functional_form
+from foldproof.shadow.registry import RULES, Rule, RuleKind, functional_form
 from foldproof.shadow.residue import Residue
 from foldproof.shadow.undecided import Undecided
 
 aten = torch.ops.aten
 
 # Operators that take a value out of the tensor world, and with it what is known of its origin.
-_ESCAPES = {aten._local_scalar_dense.default, aten.item.default, aten.equal.default, aten.is_nonzero.default}
+_ESCAPES = {
+    aten._local_scalar_dense.default,
+    aten.item.default,
+    aten.equal.default,
+    aten.allclose.default,
+    aten.is_nonzero.default,
+}
 
 # Operators whose result says nothing of the values they are given.
 _BLIND = {
@@ -131,9 +138,11 @@ def _dispatch(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -
         _escape(draw, func.overloadpacket.__name__.removeprefix("_"))
     if func in _ESCAPES or func in _BLIND:
         return func(*tree_map(value_of, args), **tree_map(value_of, kwargs))
+    rule = RULES.get(func)
+    if rule is not None and rule.rewrites:
+        return rule.function(*args, **kwargs)
     if func._schema.is_mutable:
         return _write(func, args, kwargs)
-    rule = RULES.get(func)
     if rule is None:
         # Operators that PyTorch itself defines by others mostly arrive here as those others, but not from Python code.
         result = func.decompose(*args, **kwargs)
@@ -146,42 +155,45 @@ def _dispatch(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     call = Call(draw, func, args, kwargs, value)
     residue = rule.function(call, *args, **kwargs)
     if isinstance(value, Tensor):
-        return _wrap(call, value, residue, rule.integers, rule.view)
+        return _wrap(call, rule, shadows, value, residue)
     if isinstance(value, (tuple, list)):
         return type(value)(
-            _wrap(call, v, r, rule.integers, rule.view) if isinstance(v, Tensor) else v for v, r in zip(value, residue)
+            _wrap(call, rule, shadows, v, r) if isinstance(v, Tensor) else v for v, r in zip(value, residue)
         )
     return value
 
 
-def _wrap(call: Call, value: Tensor, residue: Residue | None, integers: bool, view: bool) -> Tensor:
+def _wrap(call: Call, rule: Rule, operands: Sequence[Shadow], value: Tensor, residue: Residue | None) -> Tensor:
+    if value.layout != torch.strided or value.is_quantized or value.dtype.is_complex:
+        raise call.undecided(f"a result of dtype {value.dtype} and layout {value.layout} has no residues")
     if residue is None:
+        if value.dtype.is_floating_point and value.numel():
+            raise call.undecided("its rule gives no residues for a floating-point result")
         return value
     if not value.dtype.is_floating_point:
-        if value.dtype == torch.bool or value.dtype.is_complex:
-            raise call.undecided(f"a result of dtype {value.dtype} cannot carry residues")
-        if not integers:
+        if value.dtype == torch.bool:
+            raise call.undecided("booleans carry no residues")
+        if not rule.integers:
             raise call.undecided("integer arithmetic wraps around, which residues do not show")
-    parts = residue.parts
-    if parts[0].shape != value.shape:
-        raise call.undecided(f"the rule gives shape {tuple(parts[0].shape)} where the operator gives {tuple(value.shape)}")
-    if residue.infinite and not view:
-        residue = _mark_infinities(call, value, residue)
-    if not view:
-        residue = _laid_out_like(value, residue)
-    return Shadow(value, residue)
+    shape = residue.parts[0].shape
+    if shape != value.shape:
+        raise call.undecided(f"the rule gives shape {tuple(shape)} where the operator gives {tuple(value.shape)}")
+    if rule.view:
+        return Shadow(value, residue)
+    if residue.infinite:
+        if bool(torch.isnan(value).any()):
+            raise call.undecided("infinities make a nan")
+        residue = call.draw.mark_infinities(value, residue)
+    return Shadow(value, _laid_out_like(value, _unshared(residue, operands)))
 
 
-def _mark_infinities(call: Call, value: Tensor, residue: Residue) -> Residue:
-    """Give infinite elements one residue for each sign: they follow the value (a mask of -inf, say)."""
-    if bool(torch.isnan(value).any()):
-        raise call.undecided("infinities make a nan")
-    infinite = torch.isinf(value)
-    out = Residue(residue.draw, residue.parts, residue.size, residue.data, bool(infinite.any()))
-    if out.infinite:
-        code = torch.where(value > 0, 7.0, 11.0).to(torch.float64)
-        out.parts = tuple(torch.where(infinite, code, p) for p in residue.parts)
-    return out
+def _unshared(residue: Residue, operands: Sequence[Shadow]) -> Residue:
+    """A copy, if a rule handed on an operand's own memory: a write to the result must not be seen by the operand."""
+    memory = residue.parts[0].untyped_storage().data_ptr()
+    if all(o.residue.parts[0].untyped_storage().data_ptr() != memory for o in operands):
+        return residue
+    parts = tuple(p.clone() for p in residue.parts)
+    return Residue(residue.draw, parts, residue.size, residue.data, residue.infinite)
 
 
 def _laid_out_like(value: Tensor, residue: Residue) -> Residue:
@@ -199,12 +211,16 @@ def _laid_out_like(value: Tensor, residue: Residue) -> Residue:
 
 def _write(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """An operator that writes: compute it without the write, then copy value and residue into the target."""
+    if torch.Tag.inplace_view in func.tags:
+        raise Undecided(f"no rule for operator {func}, which changes the shape of a tensor in place")
     schema = func._schema.arguments
     written = [(i, a) for i, a in enumerate(schema) if a.alias_info is not None and a.alias_info.is_write]
     if len(written) != 1:
         raise Undecided(f"no rule for operator {func}, which writes to {len(written)} of its arguments")
     index, argument = written[0]
     target = kwargs[argument.name] if argument.name in kwargs else args[index]
+    if isinstance(target, Shadow) and target.residue.cell.borrowed:
+        raise WritesBorrowed
     if func is aten.copy_.default:
         result: Any = args[1]
     else:
@@ -213,13 +229,15 @@ def _write(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
             raise Undecided(f"no rule for operator {func}")
         rest = {n: v for n, v in kwargs.items() if not (argument.kwarg_only and n == argument.name)}
         result = functional(*args, **rest)
+        if result.shape != target.shape:
+            raise Undecided(f"{func} writes shape {tuple(result.shape)} into shape {tuple(target.shape)}")
     if not isinstance(target, Shadow):
-        raise Undecided(f"{func} writes a shadow into an ordinary tensor, which cannot carry residues")
-    if target.residue.cell.borrowed:
-        raise WritesBorrowed
+        if isinstance(result, Shadow):
+            raise Undecided(f"{func} writes a shadow into an ordinary tensor, which cannot carry residues")
+        return target.copy_(result)
     source = result.residue if isinstance(result, Shadow) else target.residue.draw.constant(result)
     value = value_of(result)
-    if value.dtype.is_floating_point and not target.dtype.is_floating_point:
+    if not target.dtype.is_floating_point and value.dtype != target.dtype:
         raise Undecided(f"{func} writes {value.dtype} into {target.dtype}")
     target.value.copy_(value)
     for to, part in zip(target.residue.parts, source.parts):

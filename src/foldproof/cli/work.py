@@ -1,0 +1,85 @@
+"""What the commands do with torch; imported when a command runs, for torch takes its time."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+
+import foldproof
+from foldproof.errors import FoldproofError
+from foldproof.program.loading import brief, check_runs, load_spec
+from foldproof.verdict import Verdict
+
+Progress = Callable[[int, int | None, str], None]
+
+
+def fuse(spec: str, progress: Progress) -> foldproof.FuseResult:
+    """Fuses what ``spec`` names; raises FoldproofError where it can't be loaded, run or exported."""
+    progress(0, None, f"loading {spec}")
+    loaded = load_spec(spec)
+    progress(0, None, "exporting")
+    with _hushed():
+        check_runs(loaded, loaded)
+        return foldproof.fuse(
+            loaded.program,
+            loaded.require_inputs(),
+            loaded.kwargs,
+            dynamic_shapes=loaded.dynamic_shapes,
+            progress=progress,
+        )
+
+
+def prove(before: str, after: str, progress: Progress) -> Verdict:
+    """Compares what the two SPECs name, on the inputs of the first; raises FoldproofError where one can't be run."""
+    progress(0, None, f"loading {before}")
+    a = load_spec(before)
+    inputs = a.require_inputs()
+    progress(0, None, f"loading {after}")
+    b = load_spec(after)
+    progress(0, None, "comparing")
+    with _hushed():
+        check_runs(a, a)
+        check_runs(b, a)
+        return foldproof.prove(a.program, b.program, inputs, a.kwargs, progress=progress)
+
+
+def save_program(program: ExportedProgram, path: Path) -> None:
+    """Writes a ``.pt2`` file; raises OSError, or FoldproofError where the program has no file form."""
+    # By way of memory: where a disk is full, torch's own writer ends the whole process.
+    content = io.BytesIO()
+    try:
+        torch.export.save(program, content)
+    except Exception as error:
+        raise FoldproofError(f"torch.export.save can't save the fused program ({brief(error)})") from error
+    path.write_bytes(content.getbuffer())
+
+
+def save_json(value: dict[str, Any], path: Path) -> None:
+    """Writes JSON that every parser reads: no NaN, no Infinity."""
+    path.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _hushed() -> Iterator[None]:
+    """Drops what torch prints and logs about a failure that our one sentence tells; anything else is shown after."""
+    held = io.StringIO()
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with contextlib.redirect_stderr(held):
+            yield
+    except FoldproofError:
+        held = io.StringIO()
+        raise
+    finally:
+        logging.disable(disabled)
+        sys.stderr.write(held.getvalue())

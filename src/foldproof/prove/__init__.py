@@ -1,1 +1,0 @@
-raise ImportError("MOVED: the package is foldproof.proof (foldproof.proof.region.prove_region, foldproof.proof.prove), because foldproof.prove is the public function and a package of the same name would shadow it. Likewise please name the fuse package src/foldproof/fusion/ (foldproof.fuse is the function). The lead deletes this file later.")

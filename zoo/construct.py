@@ -1,0 +1,64 @@
+"""How models are made: `transformers` classes by name with a small configuration, and inputs for them."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from zoo.architecture import Inputs
+
+VOCABULARY = 99
+"""Number of tokens that text models know."""
+
+SMALL = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
+"""A transformer encoder, in the words that most configurations use."""
+
+
+def library() -> Any:
+    """`transformers`, imported on first use (it takes seconds) and told to be quiet."""
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    return transformers
+
+
+def transformer(path: str, **config: Any) -> Callable[[], nn.Module]:
+    """A model class of `transformers`, made with its own kind of configuration.
+
+    ``path`` is the name of a public class, or a dotted path below ``transformers.models``.
+    """
+
+    def make() -> nn.Module:
+        module, _, name = path.rpartition(".")
+        home = importlib.import_module(f"{library().models.__name__}.{module}") if module else library()
+        cls = getattr(home, name)
+        return construct(cls, cls.config_class(**config))
+
+    return make
+
+
+def construct(cls: Any, config: Any) -> nn.Module:
+    """``cls(config)`` without a cache of keys and values, which is no part of the function."""
+    if hasattr(config, "use_cache"):
+        config.use_cache = False
+    model: nn.Module = cls(config)
+    return model
+
+
+def normal(*shape: int) -> Callable[[], Inputs]:
+    """One tensor of standard normal numbers."""
+    return lambda: (torch.randn(*shape),)
+
+
+def image(size: int = 64, channels: int = 3) -> Callable[[], Inputs]:
+    """A batch of two square images."""
+    return normal(2, channels, size, size)
+
+
+def tokens(length: int = 12) -> Callable[[], Inputs]:
+    """A batch of two sequences from a vocabulary of `VOCABULARY` tokens, without the special ones."""
+    return lambda: (torch.randint(4, VOCABULARY - 4, (2, length)),)
