@@ -23,18 +23,23 @@ def amplify(model: nn.Module) -> None:
 
 
 def scatter(model: nn.Module, seed: int = 0) -> None:
-    """Add noise to every parameter whose elements are all equal, and give some of BatchNorm's scales a minus sign.
+    """Add noise to every parameter whose elements are all equal, and draw BatchNorm's scales and shifts anew.
 
     Norms start as ones and zeros, LayerScale as 1e-6, class tokens as zeros: a rewrite that mixed them up, or forgot a
-    branch behind them, would change no output.
+    branch behind them, would change no output. Some BatchNorms start with scales of 0.02; trained ones take both signs.
     """
     generator = torch.Generator().manual_seed(seed)
     for module in model.modules():
         for name, x in _parameters(module):
-            if x.numel() and not bool((x != x.flatten()[0]).any()):
-                x += 0.2 * torch.randn(x.shape, generator=generator)
-            if _is_batch_norm(module) and name == "weight":
-                x *= torch.where(torch.rand(x.shape, generator=generator) < 0.1, -1.0, 1.0)
+            noise = torch.randn(x.shape, generator=generator)
+            if _is_batch_norm(module):
+                x.copy_(0.2 * noise if name == "bias" else (1 + 0.2 * noise) * _signs(x.shape, generator))
+            elif x.numel() and not bool((x != x.flatten()[0]).any()):
+                x += 0.2 * noise
+
+
+def _signs(shape: torch.Size, generator: torch.Generator) -> Tensor:
+    return torch.where(torch.rand(shape, generator=generator) < 0.1, -1.0, 1.0)
 
 
 @torch.no_grad()
@@ -49,7 +54,7 @@ def calibrate(model: nn.Module, inputs: Sequence[Tensor], seed: int = 0) -> None
     def take(module: nn.Module, args: tuple[Tensor, ...]) -> None:
         x = args[0].float()
         var, mean = torch.var_mean(x, [d for d in range(x.ndim) if d != 1], unbiased=False)
-        var = var.clamp_min(1e-4)
+        var = (var + var.mean()) / 2  # a batch of two may happen to agree in a channel
         assert isinstance(module.running_mean, Tensor) and isinstance(module.running_var, Tensor)
         module.running_mean.copy_(mean + 0.2 * var.sqrt() * torch.randn(mean.shape, generator=generator))
         module.running_var.copy_(var * (0.5 + 1.5 * torch.rand(var.shape, generator=generator)))

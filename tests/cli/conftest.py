@@ -68,6 +68,10 @@ def relu():
     return nn.ReLU(), image()
 
 
+def small():
+    return nn.ReLU(), (torch.ones(3),)
+
+
 def sigmoid():
     return nn.Sigmoid(), image()
 

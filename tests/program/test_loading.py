@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from foldproof.errors import FoldproofError
-from foldproof.program.loading import load_spec
+from foldproof.program.loading import check_runs, load_spec
 
 
 @pytest.fixture(autouse=True)
@@ -197,3 +197,29 @@ class TestPt2:
         with pytest.raises(FoldproofError, match="model.pt2 is damaged, or was not written by torch.export.save"):
             load_spec("model.pt2")
         assert capfd.readouterr() == ("", "")
+
+
+class TestCheckRuns:
+    def test_changes_neither_model_nor_inputs(self) -> None:
+        write(
+            "model.py",
+            "import torch\nfrom torch import nn\n"
+            "class M(nn.Module):\n"
+            "    def __init__(self):\n        super().__init__()\n        self.bn = nn.BatchNorm1d(3)\n"
+            "    def forward(self, x):\n        return self.bn(x.add_(1))\n"
+            "def make(): return M(), (torch.randn(4, 3),)",
+        )
+        loaded = load_spec("model.py:make")
+        (x,) = loaded.require_inputs()
+        before = {name: tensor.clone() for name, tensor in loaded.program.state_dict().items()} | {"x": x.clone()}
+        check_runs(loaded, loaded)
+        for name, tensor in (loaded.program.state_dict() | {"x": x}).items():
+            assert torch.equal(tensor, before[name]), name
+
+    def test_exported_program_on_sizes_it_was_not_exported_for(self) -> None:
+        save("model.pt2", export())
+        write("model.py", MODEL.replace("torch.ones(2, 3)", "torch.ones(5, 3)"))
+        loaded, other = load_spec("model.pt2"), load_spec("model.py:two")
+        check_runs(loaded, loaded)
+        with pytest.raises(FoldproofError, match="model.pt2 does not run on the inputs of model.py:two"):
+            check_runs(loaded, other)

@@ -238,7 +238,7 @@ def test_a_failing_program_is_one_sentence() -> None:
 def test_what_is_no_program() -> None:
     with pytest.raises(FoldproofError, match="cannot read a int"):
         foldproof.prove(3, 4, ())
-    with pytest.raises(FoldproofError, match="pass needs a program"):
+    with pytest.raises(FoldproofError, match="pass needs something"):
         foldproof.prove_pass(lambda m: m, lambda x: x, (torch.randn(2),))
 
 

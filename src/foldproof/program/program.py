@@ -134,7 +134,7 @@ def _closed_over(function: Callable[..., Any]) -> dict[str, nn.Module]:
     if not inspect.isfunction(function):
         return {}
     seen = inspect.getclosurevars(function)
-    return {name: v for name, v in (seen.globals | seen.nonlocals).items() if isinstance(v, nn.Module)}
+    return {name: v for name, v in {**seen.globals, **seen.nonlocals}.items() if isinstance(v, nn.Module)}
 
 
 class _Module:
@@ -209,7 +209,8 @@ class _Exported:
     ) -> Outcome:
         program = self._program
         try:
-            flat = iter(program._get_flat_args_with_check(tuple(args), dict(kwargs))[0])
+            checked = program._get_flat_args_with_check(tuple(args), dict(kwargs))  # type: ignore[no-untyped-call]
+            flat = iter(checked[0])
         except Exception as error:
             raise FoldproofError(f"the inputs do not fit the ExportedProgram: {_first_line(error)}") from error
         given = []

@@ -40,7 +40,7 @@ def _run(program: Program, which: str, leaves: Tensors, args: Any, kwargs: Any) 
     """Outputs and effects of a float64 run, as float64 tensors (integers and booleans too)."""
     given = {name: widened(t) for name, t in copied(dict(leaves)).items()}
     wide_args, wide_kwargs = tree_map(widened, copied((args, dict(kwargs))))
-    with torch.no_grad(), Float64():
+    with torch.no_grad(), Float64():  # type: ignore[no-untyped-call]
         outcome = run_copied(program, which, given, wide_args, wide_kwargs)
     results = [*outcome.outputs, *(outcome.effects[name] for name in sorted(outcome.effects))]
     return [torch.as_tensor(r).to(torch.float64) for r in results if isinstance(r, (Tensor, int, float, bool))]

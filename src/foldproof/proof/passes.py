@@ -47,14 +47,9 @@ def prove_pass(
     """
     first = as_program(program)
     if first.form == "callable":
-        raise FoldproofError(
-            "a pass needs a program to rewrite: give an nn.Module, a GraphModule or an ExportedProgram"
-        )
-    plain = _apply(
-        pass_fn, first.with_leaves({name: leaf.tensor.detach().clone() for name, leaf in first.leaves.items()})
-    )
-    expected = _operators(plain)
-
+        raise FoldproofError("a pass needs something to rewrite: an nn.Module, a GraphModule or an ExportedProgram")
+    own = {name: leaf.tensor.detach().clone() for name, leaf in first.leaves.items()}
+    expected = _operators(_apply(pass_fn, first.with_leaves(own)))
     notes: list[str] = []
 
     def sides(leaves: Tensors) -> Sides:
@@ -77,9 +72,9 @@ def _apply(pass_fn: Pass, program: Any) -> Any:
     result = pass_fn(program)
     if result is None:
         return program
-    if isinstance(result, ExportedProgram) or (
-        isinstance(result, nn.Module) and not isinstance(program, ExportedProgram)
-    ):
+    if isinstance(result, ExportedProgram):
+        return result
+    if isinstance(result, nn.Module) and not isinstance(program, ExportedProgram):
         return result
     module = result if isinstance(result, fx.GraphModule) else getattr(result, "graph_module", None)
     if not isinstance(module, fx.GraphModule):

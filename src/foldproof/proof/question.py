@@ -52,7 +52,7 @@ def match_leaves(before: Mapping[str, Leaf], after: Mapping[str, Leaf]) -> tuple
     """
     matched: dict[str, str] = {}
     notes: list[str] = []
-    by_identity = {_identity(leaf.tensor): name for name, leaf in reversed(before.items())}
+    by_identity = {_identity(leaf.tensor): name for name, leaf in reversed(list(before.items()))}
     for name, leaf in after.items():
         if name in before and equal_content(before[name].tensor, leaf.tensor):
             matched[name] = name

@@ -59,12 +59,16 @@ def compare_in_float64(
     for j, (b, a, s) in enumerate(zip(before, after, spreads)):
         if not b.numel():
             continue
+        finite = b.isfinite()
         same = (b == a) | (b.isnan() & a.isnan())
-        difference = torch.where(same, 0.0, (a - b).abs()).nan_to_num(nan=float("inf"))
-        floor = s.nan_to_num(nan=float("inf")) + b.abs().nan_to_num() * 2.0**-22 + torch.finfo(torch.float64).tiny
+        difference = torch.where(same, 0.0, torch.where(finite & a.isfinite(), (a - b).abs(), torch.inf))
+        # Where *before* is not finite, no rounding explains that *after* is something else.
+        magnitude = torch.where(finite, b.abs(), 0.0)
+        explained = torch.where(finite, torch.where(s.isnan(), torch.inf, s), 0.0)
+        floor = explained + magnitude * 2.0**-22 + torch.finfo(torch.float64).tiny
         ratio = torch.where(difference > 0, difference / floor, 0.0)
         at = int(ratio.reshape(-1).argmax())
-        scale = float(torch.where(b.isfinite(), b, 0.0).abs().max())
+        scale = float(magnitude.max())
         relative = float(difference.max()) / scale if scale else float(difference.max())
         index = tuple(int(i) for i in torch.unravel_index(torch.tensor(at), b.shape)) if b.ndim else ()
         found = Comparison(

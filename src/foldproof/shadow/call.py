@@ -50,6 +50,12 @@ class Call:
         return self.draw.apply_opaque(key, self.residues(operands), real)
 
     @property
+    def arguments(self) -> dict[str, Any]:
+        """Every argument by its name in the schema, defaults included."""
+        given = {a.name: a.default_value for a in self.operator._schema.arguments}
+        return given | dict(zip(given, self.args)) | dict(self.kwargs)
+
+    @property
     def first_result(self) -> Tensor:
         result = self.result[0] if isinstance(self.result, (tuple, list)) else self.result
         assert isinstance(result, Tensor)

@@ -106,6 +106,16 @@ class Residue:
         """A vector along ``axis`` of a tensor of ``ndim`` dimensions."""
         return self.reshape(*(-1 if d == axis else 1 for d in range(ndim)))
 
+    def laid_out_like(self, value: Tensor) -> Residue:
+        """With the strides of ``value``, so that every view that is legal on one is legal on the other."""
+        if all(p.stride() == value.stride() for p in self.parts):
+            return self
+        parts = []
+        for part in self.parts:
+            canvas = torch.empty_strided(value.shape, value.stride(), dtype=torch.float64, device=value.device)
+            parts.append(canvas.copy_(part))
+        return Residue(self.draw, tuple(parts), self.size, self.data, self.infinite)
+
     # Arithmetic.
 
     def __add__(self, other: Residue) -> Residue:

@@ -117,7 +117,7 @@ class Shadow(Tensor):
     @data.setter
     def data(self, new: Tensor) -> None:
         if not isinstance(new, Shadow):
-            new = Shadow(new, _laid_out_like(new, self.residue.draw.constant(new)))
+            new = Shadow(new, self.residue.draw.constant(new))
         Tensor.data.__set__(self, new)  # type: ignore[attr-defined]  # shape, strides and dtype
         self.value, self.residue = new.value, new.residue
 
@@ -184,7 +184,7 @@ def _wrap(call: Call, rule: Rule, operands: Sequence[Shadow], value: Tensor, res
         if bool(torch.isnan(value).any()):
             raise call.undecided("infinities make a nan")
         residue = call.draw.mark_infinities(value, residue)
-    return Shadow(value, _laid_out_like(value, _unshared(residue, operands)))
+    return Shadow(value, _unshared(residue, operands).laid_out_like(value))
 
 
 def _unshared(residue: Residue, operands: Sequence[Shadow]) -> Residue:
@@ -194,19 +194,6 @@ def _unshared(residue: Residue, operands: Sequence[Shadow]) -> Residue:
         return residue
     parts = tuple(p.clone() for p in residue.parts)
     return Residue(residue.draw, parts, residue.size, residue.data, residue.infinite)
-
-
-def _laid_out_like(value: Tensor, residue: Residue) -> Residue:
-    """Give the residues the strides of the value, so that every view that is legal on one is legal on the other."""
-    if all(p.stride() == value.stride() for p in residue.parts):
-        return residue
-    parts = []
-    for part in residue.parts:
-        if part.stride() != value.stride():
-            part = torch.empty_strided(value.shape, value.stride(), dtype=torch.float64, device=value.device).copy_(part)
-        parts.append(part)
-    residue.parts = tuple(parts)
-    return residue
 
 
 def _write(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
