@@ -20,8 +20,7 @@ SMALL = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "i
 
 def library() -> Any:
     """`transformers`, imported on first use (it takes seconds) and told to be quiet."""
-    import transformers
-
+    transformers: Any = importlib.import_module("transformers")
     transformers.logging.set_verbosity_error()
     return transformers
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 
 def amplify(model: nn.Module) -> None:
@@ -78,3 +79,11 @@ def _parameters(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
 def _is_batch_norm(module: nn.Module) -> bool:
     # Detectors bring a FrozenBatchNorm2d of their own.
     return isinstance(module, nn.modules.batchnorm._BatchNorm) or type(module).__name__.endswith("FrozenBatchNorm2d")
+
+
+@torch.no_grad()
+def sensitivity(model: nn.Module, inputs: Sequence[Tensor], others: Sequence[Tensor]) -> float:
+    """How far ``others`` in place of ``inputs`` move the output that moves least: root mean squares, relative."""
+    pairs = zip(tree_leaves(model(*inputs)), tree_leaves(model(*others)), strict=True)
+    floats = [(a.double(), b.double()) for a, b in pairs if isinstance(a, Tensor) and a.is_floating_point()]
+    return min(float((a - b).square().mean().sqrt() / a.square().mean().sqrt()) for a, b in floats)

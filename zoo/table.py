@@ -82,8 +82,11 @@ _CONVOLUTION: _Rows = {
         ),
         image(),
     ),
-    "pp_lcnet": (transformer("PPLCNetForImageClassification"), image()),
-    "textnet": (transformer("TextNetForImageClassification"), image()),
+    "pp_lcnet": (transformer("PPLCNetForImageClassification", scale=0.5, class_expand=320), image()),
+    "textnet": (
+        transformer("TextNetForImageClassification", stem_out_channels=16, hidden_sizes=[16, 16, 24, 32, 48]),
+        image(),
+    ),
     "superpoint": (special.superpoint, image(channels=1)),
     "efficientloftr_repvgg": (special.efficientloftr, image(channels=1)),
     "speecht5_postnet": (special.speecht5_postnet, normal(2, 12, 64)),

@@ -56,7 +56,7 @@ def print_verdict(out: Console, verdict: Verdict) -> None:
     """Prints the paragraph of a verdict, with its kind in colour."""
     text = Text(str(verdict))
     text.stylize(STYLES[verdict.kind], 0, len(verdict.kind.value))
-    out.print(text)
+    out.print(text, soft_wrap=True)
 
 
 def print_ending(out: Console, saved: Path | None, json_file: Path | None, seconds: float) -> None:

@@ -79,7 +79,7 @@ class Convolution:
         weight = constants.name(given["weight"], f"the weight of {node.name}")
         _require_axis(node, _convolution_axis(node, given["weight"]), affine)
         return (
-            NewConstant("weight", weight, weight, Expression(scale_along, (weight, affine.scale, 0))),
+            NewConstant("weight", weight, weight, Expression(scale_rows, (weight, affine.scale), rowwise=True)),
             _new_bias(node, given["bias"], weight, affine, constants),
         )
 
@@ -140,7 +140,7 @@ class Linear:
             raise CannotFold(f"the weight of {node.name} is a vector, so its output has no channels")
         _require_axis(node, value_of(node).dim() - 1, affine)
         return (
-            NewConstant("weight", weight, weight, Expression(scale_along, (weight, affine.scale, 0))),
+            NewConstant("weight", weight, weight, Expression(scale_rows, (weight, affine.scale), rowwise=True)),
             _new_bias(node, given["bias"], weight, affine, constants),
         )
 
@@ -166,15 +166,15 @@ class MatrixProduct:
     def absorb(self, node: Node, affine: ChannelAffine, constants: Constants) -> tuple[NewConstant, ...]:
         given = arguments(node)
         matrix = given["mat2"]
-        axis = 1
-        if _is_transposition(matrix):
+        transposed = _is_transposition(matrix)
+        if transposed:
             matrix = arguments(matrix)["self"]
-            axis = 0
         weight = constants.name(matrix, f"the second factor of {node.name}")
         _require_axis(node, 1, affine)
+        scale = scale_rows if transposed else scale_columns
         bias, factor = (given["self"], given["beta"]) if node.target is aten.addmm.default else (None, 1)
         return (
-            NewConstant("weight", weight, weight, Expression(scale_along, (weight, affine.scale, axis))),
+            NewConstant("weight", weight, weight, Expression(scale, (weight, affine.scale), rowwise=transposed)),
             _new_bias(node, bias, weight, affine, constants, factor),
         )
 
@@ -196,10 +196,12 @@ ABSORBERS: tuple[Absorber, ...] = (Convolution(), TransposedConvolution(), Linea
 """Every rule that absorbs an affine."""
 
 
-def scale_along(weight: Tensor, scale: Tensor, axis: int) -> Tensor:
-    shape = [1] * weight.dim()
-    shape[axis] = -1
-    return weight * scale.reshape(shape)
+def scale_rows(weight: Tensor, scale: Tensor) -> Tensor:
+    return weight * scale.reshape(-1, *[1] * (weight.dim() - 1))
+
+
+def scale_columns(weight: Tensor, scale: Tensor) -> Tensor:
+    return weight * scale
 
 
 def scale_transposed(weight: Tensor, scale: Tensor, groups: int) -> Tensor:

@@ -18,7 +18,7 @@ from torch.export.graph_signature import ExportGraphSignature, InputKind, InputS
 from torch.fx import Graph, GraphModule, Node
 
 from foldproof.fusion.constants import KINDS, Constants
-from foldproof.fusion.expression import Expression, evaluate
+from foldproof.fusion.expression import Expression, evaluate, rounded
 from foldproof.fusion.refusal import CannotFold
 
 # What torch.export puts before the name of a placeholder.
@@ -66,9 +66,7 @@ class Surgery:
         if known is not None:
             return known
         with torch.no_grad():
-            # On the CPU: not every device has float64.
-            exact = evaluate({base: expression}, lambda name: self._originals[name].to("cpu", torch.float64))[base]
-            tensor = exact.to(model.device, model.dtype)
+            tensor = rounded(expression, self._originals, model.dtype).to(model.device)
             if not _is_finite(tensor):
                 dtype = str(model.dtype).removeprefix("torch.")
                 raise CannotFold(
@@ -187,9 +185,7 @@ class Surgery:
 
     def _module_call_graph(self) -> list[ModuleCallEntry]:
         """The program's, with the names of nodes that are gone replaced by those that took their place."""
-        entries = [
-            ModuleCallEntry(entry.fqn, copy.deepcopy(entry.signature)) for entry in self.program.module_call_graph
-        ]
+        entries = [_copied_entry(entry) for entry in self.program.module_call_graph]
         if any(entry.signature is not None and entry.fqn for entry in entries):
             # A module that was folded away whole is called no more: torch.export.unflatten would look for it.
             gone = _modules(self.program.graph) - _modules(self.graph)
@@ -235,6 +231,14 @@ def _is_finite(tensor: Tensor) -> bool:
 def _modules(graph: Graph) -> set[str]:
     """Paths of the modules whose calls the nodes were traced from."""
     return {path for node in graph.nodes for path, _ in (node.meta.get("nn_module_stack") or {}).values()}
+
+
+def _copied_entry(entry: ModuleCallEntry) -> ModuleCallEntry:
+    signature = entry.signature
+    if signature is not None:
+        inputs, outputs = ([replace(argument) for argument in row] for row in (signature.inputs, signature.outputs))
+        signature = replace(signature, inputs=inputs, outputs=outputs)
+    return ModuleCallEntry(entry.fqn, signature)
 
 
 def _called_arguments(entries: Iterable[ModuleCallEntry]) -> list[Any]:

@@ -54,14 +54,9 @@ class Draw:
 
         Elements that share memory share residues. Infinite elements are no variables: they stay what they are.
         """
-        extent = 1 + sum((n - 1) * step for n, step in zip(like.shape, like.stride())) if like.numel() else 0
-        parts = []
-        for field in self.fields:
-            # Uniform over a balanced system of residues, which needs no reduction.
-            drawn = torch.empty(extent, dtype=torch.float64)
-            drawn.random_(-(field.p // 2), field.p // 2 + 1, generator=self._generator)
-            parts.append(drawn.to(like.device).as_strided(like.shape, like.stride()))
-        return self.mark_infinities(like, Residue(self, tuple(parts), Size.variable(), data))
+        drawn = [torch.randint(f.p, like.shape, generator=self._generator).to(torch.float64) for f in self.fields]
+        parts = tuple(f.reduce(part).to(like.device) for f, part in zip(self.fields, drawn))
+        return self.mark_infinities(like, Residue(self, parts, Size.variable(), data)).laid_out_like(like)
 
     def constant(self, x: Tensor | float | int | bool) -> Residue:
         """The exact residues of a constant. Infinities are marked, and follow the value from there on.
@@ -82,7 +77,7 @@ class Draw:
         if x.dtype.is_floating_point and bool(torch.isnan(x).any()):
             raise Undecided("a constant is nan")
         parts = tuple(f.embed(x) for f in self.fields)
-        return self.mark_infinities(x, Residue(self, parts, _size_of_tensor(x)))
+        return self.mark_infinities(x, Residue(self, parts, _size_of_tensor(x))).laid_out_like(x)
 
     def mark_infinities(self, value: Tensor, residue: Residue) -> Residue:
         """Let infinite elements follow the value (a mask of -inf, say): one random residue stands for each sign."""

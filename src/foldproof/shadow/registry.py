@@ -81,8 +81,8 @@ def branch(*operators: OpOverload) -> Callable[[RuleFunction], RuleFunction]:
 
 
 def _is_view(operator: OpOverload) -> bool:
-    if operator._schema.name == "aten::_unsafe_view":  # shares memory, though its schema does not say so
-        return True
+    if operator._schema.name.startswith(("aten::_unsafe_view", "aten::unsafe_split")):
+        return True  # they share memory, though their schemas do not say so
     return any(r.alias_info is not None and not r.alias_info.is_write for r in operator._schema.returns)
 
 

@@ -95,7 +95,11 @@ class Residue:
 
     def view(self, function: Map) -> Residue:
         """Like `map`, for a function that returns a view: what is known of the two stays common."""
-        out = Residue(self.draw, tuple(function(p) for p in self.parts), self.size)
+        return self.view_as([function(p) for p in self.parts])
+
+    def view_as(self, parts: Sequence[Tensor]) -> Residue:
+        """The residue of a view, given the views of the parts."""
+        out = Residue(self.draw, tuple(parts), self.size)
         out.cell = self.cell
         return out
 
@@ -110,11 +114,12 @@ class Residue:
         """With the strides of ``value``, so that every view that is legal on one is legal on the other."""
         if all(p.stride() == value.stride() for p in self.parts):
             return self
-        parts = []
-        for part in self.parts:
-            canvas = torch.empty_strided(value.shape, value.stride(), dtype=torch.float64, device=value.device)
-            parts.append(canvas.copy_(part))
-        return Residue(self.draw, tuple(parts), self.size, self.data, self.infinite)
+        # Along a dimension of stride 0 all elements are one.
+        shape = [1 if step == 0 else n for n, step in zip(value.shape, value.stride())]
+        first = tuple(slice(n) for n in shape)
+        canvases = [torch.empty_strided(shape, value.stride(), dtype=p.dtype, device=p.device) for p in self.parts]
+        parts = tuple(c.copy_(p[first]).expand(value.shape) for c, p in zip(canvases, self.parts))
+        return Residue(self.draw, parts, self.size, self.data, self.infinite)
 
     # Arithmetic.
 
@@ -209,17 +214,12 @@ class Residue:
 
     def maximum(self, other: Residue) -> Residue:
         """max(x, y), opaque and symmetric: a function of x + y and x * y, which determine the unordered pair."""
-        draw = self.draw
-        return draw.apply_opaque("maximum", [self + other, self * other], _larger_root)
+        pair = self.parts[0], other.parts[0]
+        return self.draw.apply_opaque("maximum", [self + other, self * other], lambda *_: torch.maximum(*pair))
 
     def minimum(self, other: Residue) -> Residue:
         """min(x, y) = -max(-x, -y)."""
         return -(-self).maximum(-other)
-
-
-def _larger_root(total: Tensor, product: Tensor) -> Tensor:
-    """The larger root of t^2 - total*t + product."""
-    return (total + (total * total - 4 * product).clamp(min=0).sqrt()) / 2
 
 
 def add_all(terms: Sequence[Residue]) -> Residue:

@@ -147,12 +147,14 @@ def _dispatch(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -
         # Operators that PyTorch itself defines by others mostly arrive here as those others, but not from Python code.
         result = func.decompose(*args, **kwargs)
         if result is NotImplemented:
-            raise Undecided(f"no rule for operator {func}")
+            raise _no_rule(func)
         return result
     if rule.kind is RuleKind.BRANCH:
         draw.branch.setdefault(func.overloadpacket.__name__)
     value = func(*tree_map(value_of, args), **tree_map(value_of, kwargs))
     call = Call(draw, func, args, kwargs, value)
+    if not any(v.numel() for v in tree_iter(value) if isinstance(v, Tensor)):
+        return tree_map(lambda v: _empty(call, v), value)
     residue = rule.function(call, *args, **kwargs)
     if isinstance(value, Tensor):
         return _wrap(call, rule, shadows, value, residue)
@@ -161,6 +163,17 @@ def _dispatch(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -
             _wrap(call, rule, shadows, v, r) if isinstance(v, Tensor) else v for v, r in zip(value, residue)
         )
     return value
+
+
+def _no_rule(func: OpOverload) -> Undecided:
+    random = ", which is random" if torch.Tag.nondeterministic_seeded in func.tags else ""
+    return Undecided(f"no rule for operator {func}{random}")
+
+
+def _empty(call: Call, value: Any) -> Any:
+    """A result of no elements says nothing, whatever the operator."""
+    floats = isinstance(value, Tensor) and value.dtype.is_floating_point
+    return Shadow(value, call.draw.constant(value)) if floats else value
 
 
 def _wrap(call: Call, rule: Rule, operands: Sequence[Shadow], value: Tensor, residue: Residue | None) -> Tensor:
@@ -196,10 +209,19 @@ def _unshared(residue: Residue, operands: Sequence[Shadow]) -> Residue:
     return Residue(residue.draw, parts, residue.size, residue.data, residue.infinite)
 
 
+def _reshape_in_place(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """``squeeze_`` and its like: the tensor becomes a view of what it was."""
+    functional = functional_form(func)
+    if functional is None or functional not in RULES or not RULES[functional].view or not isinstance(args[0], Shadow):
+        raise _no_rule(func)
+    args[0].data = functional(*args, **kwargs)
+    return args[0]
+
+
 def _write(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """An operator that writes: compute it without the write, then copy value and residue into the target."""
     if torch.Tag.inplace_view in func.tags:
-        raise Undecided(f"no rule for operator {func}, which changes the shape of a tensor in place")
+        return _reshape_in_place(func, args, kwargs)
     schema = func._schema.arguments
     written = [(i, a) for i, a in enumerate(schema) if a.alias_info is not None and a.alias_info.is_write]
     if len(written) != 1:
@@ -212,8 +234,8 @@ def _write(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
         result: Any = args[1]
     else:
         functional = functional_form(func)
-        if functional is None:
-            raise Undecided(f"no rule for operator {func}")
+        if functional is None or torch.Tag.nondeterministic_seeded in func.tags:
+            raise _no_rule(func)
         rest = {n: v for n, v in kwargs.items() if not (argument.kwarg_only and n == argument.name)}
         result = functional(*args, **rest)
         if result.shape != target.shape:

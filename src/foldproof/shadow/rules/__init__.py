@@ -8,7 +8,6 @@ from foldproof.shadow.rules import (  # noqa: F401
     comparison,
     creation,
     decomposition,
-    interpolation,
     linear,
     normalisation,
     pooling,

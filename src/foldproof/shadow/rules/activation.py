@@ -28,9 +28,12 @@ aten = torch.ops.aten
     aten.celu.default,
     aten.cos.default,
     aten.cosh.default,
+    aten.deg2rad.default,
+    aten.digamma.default,
     aten.elu.default,
     aten.erf.default,
     aten.erfc.default,
+    aten.erfinv.default,
     aten.exp2.default,
     aten.expm1.default,
     aten.floor.default,
@@ -38,19 +41,21 @@ aten = torch.ops.aten
     aten.gelu.default,
     aten.hardshrink.default,
     aten.leaky_relu.default,
+    aten.lgamma.default,
     aten.log.default,
     aten.log10.default,
     aten.log1p.default,
     aten.log2.default,
-    aten.log_sigmoid_forward.default,
     aten.logit.default,
     aten.mish.default,
+    aten.rad2deg.default,
     aten.round.decimals,
     aten.round.default,
     aten.sgn.default,
     aten.sigmoid.default,
     aten.sign.default,
     aten.sin.default,
+    aten.sinc.default,
     aten.sinh.default,
     aten.softshrink.default,
     aten.tan.default,
@@ -60,13 +65,15 @@ aten = torch.ops.aten
 )
 def pointwise(call: Call, x: Tensor, *args: Any, **kwargs: Any) -> Any:
     """any function of the element and the attributes"""
-    if x.dtype != call.first_result.dtype:
-        raise call.undecided("an integer argument is cast to float inside")
-    defaults = call.operator._schema.arguments[1 + len(args) :]
-    attributes = [*args, *(kwargs.get(a.name, a.default_value) for a in defaults)]
-    if call.operator is aten.log_sigmoid_forward.default:
-        return call.opaque([x], *attributes, real=F.logsigmoid), None
+    attributes = list(call.arguments.values())[1:]
     return call.opaque([x], *attributes, real=lambda t: call.operator(t, *args, **kwargs))
+
+
+@opaque(aten.log_sigmoid_forward.default)
+def log_sigmoid(call: Call, x: Tensor) -> tuple[Residue, Residue | None]:
+    """any function of the element (and one more, a buffer for the gradient)"""
+    buffer = call.opaque([x], real=lambda t: call.operator(t)[1], name="log_sigmoid_buffer")
+    return call.opaque([x], real=F.logsigmoid), buffer if call.result[1].numel() else None
 
 
 @opaque(aten.exp.default)
@@ -82,17 +89,32 @@ def exp(call: Call, x: Tensor) -> Residue:
 
 @opaque(
     aten.atan2.default,
+    aten.copysign.Scalar,
+    aten.copysign.Tensor,
     aten.floor_divide.default,
     aten.fmod.Scalar,
     aten.fmod.Tensor,
+    aten.heaviside.default,
     aten.hypot.default,
+    aten.logaddexp.default,
+    aten.logaddexp2.default,
+    aten.nextafter.default,
     aten.remainder.Scalar,
     aten.remainder.Tensor,
+    aten.xlogy.Scalar_Other,
+    aten.xlogy.Scalar_Self,
     aten.xlogy.Tensor,
 )
 def pointwise_pair(call: Call, a: Any, b: Any) -> Residue:
     """any function of the two elements"""
     return call.opaque([a, b], real=getattr(torch, call.operator.overloadpacket.__name__))
+
+
+@branch(aten.nan_to_num.default)
+def nan_to_num(call: Call, x: Tensor, *args: Any, **kwargs: Any) -> Residue:
+    """finite elements stay, others become the constants"""
+    keep, constants = torch.isfinite(call.value(x)), call.residue(call.result)
+    return call.residue(x).map(lambda part, c: torch.where(keep, part, c), constants)
 
 
 @composed(aten.div.Tensor_mode, aten.div.Scalar_mode)
@@ -134,24 +156,18 @@ def minimum(call: Call, a: Tensor, b: Tensor) -> Residue:
 )
 def clamp(call: Call, x: Tensor, *args: Any, **kwargs: Any) -> Residue:
     """min(max(x, low), high), with opaque min and max"""
-    low, high = _limits(call, args, kwargs)
+    given = call.arguments | ({"min": 0, "max": 6} if call.operator is aten.relu6.default else {})
+    low, high = given.get("min", given.get("min_val")), given.get("max", given.get("max_val"))
     out = call.residue(x)
-    if low is not None and low is not False:
+    if low is not None and not _is(low, -math.inf):
         out = out.maximum(call.residue(low))
-    if high is not None and high is not False:
+    if high is not None and not _is(high, math.inf):
         out = out.minimum(call.residue(high))
     return out
 
 
-def _limits(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-    given = {a.name: a.default_value for a in call.operator._schema.arguments[1:]}
-    given |= dict(zip(given, args)) | kwargs
-    name = call.operator.overloadpacket.__name__
-    low, high = given.get("min", given.get("min_val")), given.get("max", given.get("max_val"))
-    if name == "relu6":
-        low, high = 0, 6
-    unbounded = [limit for limit in (low, high) if isinstance(limit, float) and math.isinf(limit)]
-    return tuple(None if limit in unbounded else limit for limit in (low, high))  # type: ignore[return-value]
+def _is(limit: Any, number: float) -> bool:
+    return not isinstance(limit, Tensor) and limit == number
 
 
 @composed(aten.hardsigmoid.default)

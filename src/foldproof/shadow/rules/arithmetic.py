@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from foldproof.shadow.call import Call
-from foldproof.shadow.registry import RuleKind, composed, exact, opaque, rule
+from foldproof.shadow.registry import composed, exact, opaque
 from foldproof.shadow.residue import Residue
 
 aten = torch.ops.aten
@@ -94,22 +94,26 @@ def rsqrt(call: Call, x: Tensor) -> Residue:
     return call.residue(x).rsqrt()
 
 
-@rule(RuleKind.COMPOSED, aten.pow.Tensor_Scalar)
+@composed(aten.pow.Tensor_Scalar)
 def pow_scalar(call: Call, x: Tensor, exponent: float) -> Residue:
     """whole exponents by multiplication, ±1/2 by sqrt and rsqrt, others opaque"""
-    residue = call.residue(x)
+    return power(call, call.residue(x), exponent)
+
+
+def power(call: Call, x: Residue, exponent: float) -> Residue:
+    """``x ** exponent`` for a number."""
     if exponent == 0.5:
-        return residue.sqrt()
+        return x.sqrt()
     if exponent == -0.5:
-        return residue.rsqrt()
+        return x.rsqrt()
     if float(exponent).is_integer() and abs(exponent) <= 64:
-        power = residue.power(abs(int(exponent)))
-        return power if exponent >= 0 else power.inverse()
+        whole = x.power(abs(int(exponent)))
+        return whole if exponent >= 0 else whole.inverse()
     return call.opaque([x, exponent], real=torch.pow, name="pow")
 
 
 @opaque(aten.pow.Tensor_Tensor, aten.pow.Scalar)
-def power(call: Call, base: Any, exponent: Any) -> Residue:
+def pow_tensor(call: Call, base: Any, exponent: Any) -> Residue:
     """any function of base and exponent"""
     return call.opaque([base, exponent], real=torch.pow, name="pow")
 

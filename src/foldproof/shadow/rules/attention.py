@@ -30,7 +30,11 @@ def flash_attention_for_cpu(
     """softmax(√s·q · √s·kᵀ + mask)·v; √s is the float64 number that `_scaled_dot_product_attention_math` uses"""
     if dropout_p:
         raise call.undecided("attention with dropout is random")
-    s = call.residue(math.sqrt(1 / math.sqrt(query.shape[-1]) if scale is None else scale))
+    if is_causal and attn_mask is not None:
+        raise call.undecided("no rule for a mask and is_causal together")
+    if _scale(query, scale) < 0:
+        raise call.undecided("no rule for a negative scale")
+    s = call.residue(math.sqrt(_scale(query, scale)))
     q, k, v = (call.residue(t) for t in (query, key, value))
     shared = query.shape[1] // key.shape[1]  # grouped-query attention: heads that share a key and a value
     if shared > 1:
@@ -46,14 +50,11 @@ def flash_attention_for_cpu(
         shown = shown * _scale(query, scale) + call.value(attn_mask)
         if bool((shown.amax(-1) == -math.inf).any()):
             raise call.undecided("a row is masked throughout")
-    e, largest = exp_shifted(call, scores, shown, -1)
+    e, largest = exp_shifted(call, scores, shown, [-1])
     total = e.sum([-1], True)
-    finite = Residue(e.draw, (e / total).parts, (e / total).size, e.data)
-    lse = (largest + call.opaque([total], real=torch.log, name="log")).map(lambda part: part.squeeze(-1))
-    return finite.matmul(v), Residue(lse.draw, lse.parts, lse.size, lse.data)
+    lse = largest + call.opaque([total], real=torch.log, name="log")
+    return (e / total).matmul(v), lse.map(lambda part: part.squeeze(-1))
 
 
 def _scale(query: Tensor, scale: float | None) -> float:
     return 1 / math.sqrt(query.shape[-1]) if scale is None else scale
-
-

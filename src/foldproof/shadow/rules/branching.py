@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from foldproof.shadow.call import Call
 from foldproof.shadow.registry import branch
 from foldproof.shadow.residue import Residue
+from foldproof.shadow.undecided import Undecided
 
 aten = torch.ops.aten
 
@@ -18,8 +20,7 @@ aten = torch.ops.aten
 def _flattened(x: Tensor, dims: list[int]) -> Tensor:
     """``dims`` moved to the end and made one."""
     keep = [d for d in range(x.ndim) if d not in dims]
-    moved = x.permute(keep + dims)
-    return moved.reshape([x.shape[d] for d in keep] + [-1])
+    return x.permute(keep + dims).reshape([x.shape[d] for d in keep] + [math.prod(x.shape[d] for d in dims)])
 
 
 def extreme(x: Residue, value: Tensor, dims: Sequence[int] | None, keepdim: bool, largest: bool) -> Residue:
@@ -28,7 +29,9 @@ def extreme(x: Residue, value: Tensor, dims: Sequence[int] | None, keepdim: bool
     if value.ndim == 0:
         return x
     flat = _flattened(value, axes)
-    at = (flat.argmax(-1, True) if largest else flat.argmin(-1, True))
+    if not flat.shape[-1]:
+        raise Undecided("there is no element to choose")
+    at = flat.argmax(-1, True) if largest else flat.argmin(-1, True)
     shape = [1 if d in axes else s for d, s in enumerate(value.shape) if keepdim or d not in axes]
     return x.map(lambda part: _flattened(part, axes).gather(-1, at).reshape(shape))
 
@@ -54,9 +57,7 @@ def extremum(call: Call, x: Tensor) -> Residue:
 @branch(aten.max.dim, aten.min.dim, aten.median.dim, aten.mode.default, aten.kthvalue.default)
 def at_index(call: Call, x: Tensor, *args: Any, **kwargs: Any) -> tuple[Residue, None]:
     """the element at the index that the value gives"""
-    arguments = {a.name: a.default_value for a in call.operator._schema.arguments[1:]}
-    arguments |= dict(zip(arguments, args)) | kwargs
-    dim, keepdim, indices = arguments["dim"], arguments["keepdim"], call.result[1]
+    dim, keepdim, indices = call.arguments["dim"], call.arguments["keepdim"], call.result[1]
     if x.ndim == 0:
         return call.residue(x), None
     at = indices if keepdim else indices.unsqueeze(dim)
@@ -67,18 +68,35 @@ def at_index(call: Call, x: Tensor, *args: Any, **kwargs: Any) -> tuple[Residue,
 @branch(aten.sort.default, aten.sort.stable, aten.topk.default)
 def ordered(call: Call, x: Tensor, *args: Any, **kwargs: Any) -> tuple[Residue, None]:
     """the elements in the order that the value gives"""
-    arguments = {a.name: a.default_value for a in call.operator._schema.arguments[1:]}
-    arguments |= dict(zip(arguments, args)) | kwargs
-    dim = arguments["dim"] if arguments["dim"] is not None else -1
     if x.ndim == 0:
         return call.residue(x), None
-    return call.residue(x).map(lambda part: part.gather(dim, call.result[1])), None
+    return call.residue(x).map(lambda part: part.gather(call.arguments["dim"], call.result[1])), None
 
 
-@branch(aten.max_pool2d_with_indices.default, aten.max_pool3d_with_indices.default)
+@branch(aten.aminmax.default)
+def aminmax(call: Call, x: Tensor, *, dim: int | None = None, keepdim: bool = False) -> tuple[Residue, Residue]:
+    """the elements that are smallest and largest by value"""
+    dims = None if dim is None else [dim]
+    low, high = (extreme(call.residue(x), call.value(x), dims, keepdim, largest) for largest in (False, True))
+    return low, high
+
+
+@branch(aten.median.default)
+def median(call: Call, x: Tensor) -> Residue:
+    """the element that is the median by value"""
+    at = (call.value(x).reshape(-1) == call.result).to(torch.int8).argmax()
+    return call.residue(x).map(lambda part: part.reshape(-1)[at])
+
+
+@branch(
+    aten.adaptive_max_pool2d.default,
+    aten.adaptive_max_pool3d.default,
+    aten.max_pool2d_with_indices.default,
+    aten.max_pool3d_with_indices.default,
+)
 def max_pool(call: Call, x: Tensor, *args: Any, **kwargs: Any) -> tuple[Residue, None]:
     """the element of each window that is largest by value"""
-    dims = 2 if call.operator is aten.max_pool2d_with_indices.default else 3
+    dims = 2 if "2d" in call.operator.overloadpacket.__name__ else 3
     value, indices = call.result
     at = indices.flatten(-dims)
     return call.residue(x).map(lambda part: part.flatten(-dims).gather(-1, at).view(value.shape)), None

@@ -8,6 +8,7 @@ import torch
 
 from foldproof.shadow.call import Call
 from foldproof.shadow.registry import branch
+from foldproof.shadow.residue import Residue
 
 aten = torch.ops.aten
 
@@ -15,21 +16,29 @@ aten = torch.ops.aten
 @branch(
     aten.all.default,
     aten.all.dim,
+    aten.all.dims,
     aten.any.default,
     aten.any.dim,
     aten.any.dims,
     aten.argmax.default,
     aten.argmin.default,
     aten.argsort.default,
+    aten.bucketize.Scalar,
     aten.bucketize.Tensor,
+    aten.count_nonzero.default,
+    aten.count_nonzero.dim_IntList,
     aten.eq.Scalar,
     aten.eq.Tensor,
     aten.ge.Scalar,
     aten.ge.Tensor,
     aten.gt.Scalar,
     aten.gt.Tensor,
+    aten.isin.Tensor_Scalar,
+    aten.isin.Tensor_Tensor,
     aten.isinf.default,
     aten.isnan.default,
+    aten.isneginf.default,
+    aten.isposinf.default,
     aten.le.Scalar,
     aten.le.Tensor,
     aten.logical_and.default,
@@ -41,9 +50,16 @@ aten = torch.ops.aten
     aten.ne.Scalar,
     aten.ne.Tensor,
     aten.nonzero.default,
+    aten.nonzero_static.default,
+    aten.searchsorted.Scalar,
     aten.searchsorted.Tensor,
     aten.signbit.default,
 )
 def decided_by_value(call: Call, *args: Any, **kwargs: Any) -> None:
     """an ordinary tensor, as the values are"""
-    return None
+
+
+@branch(aten.histc.default)
+def counted_by_value(call: Call, *args: Any, **kwargs: Any) -> Residue:
+    """counts, as the values are"""
+    return call.residue(call.result)

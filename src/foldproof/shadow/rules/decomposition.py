@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from foldproof.shadow.call import Call
@@ -18,18 +19,33 @@ aten = torch.ops.aten
 
 
 @composed(
+    aten.binary_cross_entropy.default,
+    aten.binary_cross_entropy_with_logits.default,
     aten.embedding_dense_backward.default,
     aten.grid_sampler_2d.default,
+    aten.huber_loss.default,
+    aten.mse_loss.default,
     aten.native_group_norm_backward.default,
     aten.native_layer_norm_backward.default,
+    aten.nll_loss2d_forward.default,
+    aten.nll_loss_forward.default,
+    aten.smooth_l1_loss.default,
+    aten.soft_margin_loss.default,
+    aten.upsample_bicubic2d.default,
+    aten.upsample_bicubic2d.vec,
+    aten.upsample_bilinear2d.default,
+    aten.upsample_bilinear2d.vec,
+    aten.upsample_linear1d.default,
+    aten.upsample_linear1d.vec,
+    aten.upsample_trilinear3d.default,
+    aten.upsample_trilinear3d.vec,
 )
 def decomposed(call: Call, *args: Any, **kwargs: Any) -> Any:
     """by PyTorch's own decomposition"""
     from torch._decomp import decomposition_table
 
-    return tree_map(_residue, decomposition_table[call.operator](*args, **kwargs))
+    return tree_map(lambda x: _residue(call, x), decomposition_table[call.operator](*args, **kwargs))
 
 
-def _residue(x: Any) -> Residue | None:
-    known = getattr(x, "residue", None)
-    return known if isinstance(known, Residue) else None
+def _residue(call: Call, x: Any) -> Residue | None:
+    return call.residue(x) if isinstance(x, Tensor) and x.dtype.is_floating_point else None

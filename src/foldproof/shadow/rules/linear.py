@@ -12,11 +12,12 @@ from foldproof.field import EXACT_TERMS
 from foldproof.shadow.call import Call
 from foldproof.shadow.registry import exact
 from foldproof.shadow.residue import Residue, add_all
+from foldproof.shadow.undecided import Undecided
 
 aten = torch.ops.aten
 
 
-@exact(aten.mm.default, aten.bmm.default, aten.mv.default, aten.dot.default)
+@exact(aten.mm.default, aten.bmm.default, aten.mv.default, aten.dot.default, aten.vdot.default)
 def matmul(call: Call, a: Tensor, b: Tensor) -> Residue:
     """the float64 product of the residues, reduced"""
     return call.residue(a).matmul(call.residue(b))
@@ -25,11 +26,33 @@ def matmul(call: Call, a: Tensor, b: Tensor) -> Residue:
 @exact(aten.addmm.default, aten.baddbmm.default, aten.addmv.default)
 def addmm(call: Call, c: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Residue:
     """beta·c + alpha·a·b"""
-    product = call.residue(a).matmul(call.residue(b))
+    return _plus(call, c, call.residue(a).matmul(call.residue(b)), beta, alpha)
+
+
+def _plus(call: Call, c: Tensor, product: Residue, beta: float, alpha: float) -> Residue:
     product = product if alpha == 1 else product * call.residue(alpha)
     if beta == 0:  # then c is ignored, whatever it holds
         return product
     return product + (call.residue(c) if beta == 1 else call.residue(c) * call.residue(beta))
+
+
+@exact(aten.addbmm.default)
+def addbmm(call: Call, c: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Residue:
+    """beta·c + alpha·(the sum over the batch of a·b)"""
+    return _plus(call, c, call.residue(a).matmul(call.residue(b)).sum([0]), beta, alpha)
+
+
+@exact(aten.addr.default)
+def addr(call: Call, c: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Residue:
+    """beta·c + alpha·a·bᵀ"""
+    column = call.residue(a).map(lambda part: part.unsqueeze(-1))
+    return _plus(call, c, column * call.residue(b), beta, alpha)
+
+
+@exact(aten.linalg_cross.default)
+def cross(call: Call, a: Tensor, b: Tensor, *, dim: int = -1) -> Residue:
+    """the cross product of the residues, reduced"""
+    return call.residue(a).bilinear(call.residue(b), lambda p, q: aten.linalg_cross.default(p, q, dim=dim), 2)
 
 
 @exact(aten.convolution.default, aten._convolution.default)
@@ -58,13 +81,11 @@ def _convolve(x: Residue, w: Residue, geometry: tuple[Any, ...], groups: int) ->
     taps = math.prod(w.shape[2:])
     step = max(EXACT_TERMS // taps, 1)
     if taps > EXACT_TERMS:
-        raise ValueError(f"a convolution kernel of {taps} taps is larger than {EXACT_TERMS}")
+        raise Undecided(f"a convolution kernel of {taps} taps is larger than {EXACT_TERMS}")
     if per_group <= step:
         return x.bilinear(w, lambda a, b: _native(a, b, geometry, groups), max(per_group * taps, 1))
     if groups > 1:
-        outputs = [
-            _convolve(_part(x, 1, g, groups), _part(w, 0, g, groups), geometry, 1) for g in range(groups)
-        ]
+        outputs = [_convolve(_part(x, 1, g, groups), _part(w, 0, g, groups), geometry, 1) for g in range(groups)]
         return outputs[0].map(lambda *parts: torch.cat(parts, 1), *outputs[1:])
     pieces = []
     for start in range(0, per_group, step):

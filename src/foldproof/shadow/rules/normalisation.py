@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from foldproof.shadow.call import Call
-from foldproof.shadow.registry import composed
+from foldproof.shadow.registry import RuleKind, composed, rule
 from foldproof.shadow.residue import Residue
 from foldproof.shadow.rules.branching import extreme
 from foldproof.shadow.rules.reduction import variance
@@ -39,24 +39,19 @@ def batch_norm_eval(
     return _affine(call.residue(x), center, spread, along[0], along[1]), None, None
 
 
-@composed(aten.native_batch_norm.default, aten._native_batch_norm_legit_functional.default)
-def batch_norm(
+@composed(aten._native_batch_norm_legit_functional.default)
+def batch_norm_functional(
     call: Call, x: Tensor, weight: Any, bias: Any, mean: Any, var: Any, training: bool, momentum: float, eps: float
 ) -> tuple[Residue | None, ...]:
     """(x - mean)·rsqrt(var + eps)·weight + bias along dimension 1, with running or batch statistics"""
-    functional = call.operator is aten._native_batch_norm_legit_functional.default
+    old = call.residue(mean), call.residue(var)
     if not training:
-        out = batch_norm_eval(call, x, weight, bias, mean, var, momentum, eps)
-        return (*out, call.residue(mean), call.residue(var)) if functional else out
-    if mean is not None and not functional:
-        raise call.undecided("training mode writes the running statistics without saying so")
+        return *batch_norm_eval(call, x, weight, bias, mean, var, momentum, eps), *old
     y, center, rstd, batch_var, n = _batch_statistics(call, x, weight, bias, eps)
-    if not functional:
-        return y, center, rstd
     unbiased = batch_var * call.residue(n) / call.residue(n - 1)
-    keep, new = call.residue(1) - call.residue(momentum), call.residue(momentum)
-    running = [call.residue(old) * keep + fresh * new for old, fresh in ((mean, center), (var, unbiased))]
-    return y, center, rstd, *running
+    new = call.residue(momentum)
+    keep = call.residue(1) - new
+    return y, center, rstd, old[0] * keep + center * new, old[1] * keep + unbiased * new
 
 
 @composed(aten._native_batch_norm_legit.no_stats)
@@ -66,6 +61,23 @@ def batch_norm_no_stats(
     """(x - mean)·rsqrt(var + eps)·weight + bias along dimension 1, with batch statistics"""
     y, center, rstd, _, _ = _batch_statistics(call, x, weight, bias, eps)
     return y, center, rstd
+
+
+@rule(RuleKind.COMPOSED, aten.native_batch_norm.default, aten._native_batch_norm_legit.default, rewrites=True)
+def batch_norm(
+    x: Tensor, weight: Any, bias: Any, mean: Any, var: Any, training: bool, momentum: float, eps: float
+) -> Any:
+    """the same without the writes to the running statistics, which follow"""
+    if mean is None:
+        return aten._native_batch_norm_legit.no_stats(x, weight, bias, training, momentum, eps)
+    if not training:
+        return aten._native_batch_norm_legit_no_training.default(x, weight, bias, mean, var, momentum, eps)
+    *results, new_mean, new_var = aten._native_batch_norm_legit_functional.default(
+        x, weight, bias, mean, var, training, momentum, eps
+    )
+    mean.copy_(new_mean)
+    var.copy_(new_var)
+    return tuple(results)
 
 
 def _batch_statistics(call: Call, x: Tensor, weight: Any, bias: Any, eps: float) -> tuple[Any, ...]:
@@ -97,7 +109,7 @@ def group_norm(
     call: Call, x: Tensor, weight: Any, bias: Any, n: int, c: int, hxw: int, groups: int, eps: float
 ) -> tuple[Residue, Residue, Residue]:
     """(x - mean)·rsqrt(var + eps)·weight + bias over groups of channels"""
-    grouped = call.residue(x).reshape(n, groups, -1)
+    grouped = call.residue(x).reshape(n, groups, c // groups * hxw)
     var, center = variance(grouped, [2], 0, True)
     rstd = (var + call.residue(eps)).rsqrt()
     normal = ((grouped - center) * rstd).reshape(*x.shape)
@@ -120,16 +132,18 @@ def rms_norm(call: Call, x: Tensor, shape: list[int], weight: Any, eps: float | 
     return (normal if weight is None else normal * call.residue(weight)), rstd
 
 
-def exp_shifted(call: Call, x: Residue, value: Tensor, dim: int, empty_rows: bool = False) -> tuple[Residue, Residue]:
-    """exp(x - m) and m, for the element m of each row that is largest by value.
+def exp_shifted(
+    call: Call, x: Residue, value: Tensor, dims: list[int], empty_rows: bool = False
+) -> tuple[Residue, Residue]:
+    """exp(x - m) and m, for the element m along ``dims`` that is largest by value.
 
     Which element m is does not matter to softmax (any element gives the same function), so this is no branch. Where
     the value is -inf (a mask) the result is 0; ``empty_rows`` allows rows that are masked throughout.
     """
-    largest = extreme(x, value, [dim], True, True)
+    largest = extreme(x, value, dims, True, True)
     e = call.opaque([x - largest], real=torch.exp, name="exp")
     if x.infinite:
-        top = value.amax(dim, True)
+        top = value.amax(dims, True)
         if bool((top == math.inf).any()) or (not empty_rows and bool((top == -math.inf).any())):
             raise call.undecided("infinities make a nan")
         masked = value == -math.inf
@@ -138,7 +152,7 @@ def exp_shifted(call: Call, x: Residue, value: Tensor, dim: int, empty_rows: boo
 
 
 def softmax_of(call: Call, x: Residue, value: Tensor, dim: int, empty_rows: bool = False) -> Residue:
-    e, _ = exp_shifted(call, x, value, dim, empty_rows)
+    e, _ = exp_shifted(call, x, value, [dim], empty_rows)
     return e / e.sum([dim], True)
 
 
@@ -147,7 +161,7 @@ def softmax(call: Call, x: Tensor, dim: int, half_to_float: bool) -> Residue:
     """exp(x - max)/sum(exp(x - max)), with opaque exp and reciprocal"""
     if x.ndim == 0:
         return call.residue(1).map(lambda part: part.clone())
-    return _finite(softmax_of(call, call.residue(x), call.value(x), dim))
+    return softmax_of(call, call.residue(x), call.value(x), dim)
 
 
 @composed(aten._safe_softmax.default)
@@ -155,7 +169,7 @@ def safe_softmax(call: Call, x: Tensor, dim: int, dtype: Any = None) -> Residue:
     """softmax, but 0 in rows that are masked throughout"""
     out = softmax_of(call, call.residue(x), call.value(x), dim, empty_rows=True)
     empty = call.value(x).amax(dim, True) == -math.inf
-    return _finite(out.map(lambda part: torch.where(empty, 0.0, part)))
+    return out.map(lambda part: torch.where(empty, 0.0, part))
 
 
 @composed(aten._log_softmax.default)
@@ -164,20 +178,13 @@ def log_softmax(call: Call, x: Tensor, dim: int, half_to_float: bool) -> Residue
     residue, value = call.residue(x), call.value(x)
     if x.ndim == 0:
         return call.residue(0).map(lambda part: part.clone())
-    e, largest = exp_shifted(call, residue, value, dim)
+    e, largest = exp_shifted(call, residue, value, [dim])
     return residue - largest - call.opaque([e.sum([dim], True)], real=torch.log, name="log")
 
 
 @composed(aten.logsumexp.default)
 def logsumexp(call: Call, x: Tensor, dim: list[int], keepdim: bool = False) -> Residue:
     """max + log(sum(exp(x - max))), with opaque exp and log"""
-    if len(dim) != 1 or x.ndim == 0:
-        raise call.undecided("no rule for several dimensions at once")
-    e, largest = exp_shifted(call, call.residue(x), call.value(x), dim[0])
+    e, largest = exp_shifted(call, call.residue(x), call.value(x), dim)
     out = largest + call.opaque([e.sum(dim, True)], real=torch.log, name="log")
-    return out if keepdim else out.map(lambda part: part.squeeze(dim[0]))
-
-
-def _finite(x: Residue) -> Residue:
-    """The same residues, no longer marked: masked elements have become 0."""
-    return Residue(x.draw, x.parts, x.size, x.data)
+    return out.reshape(*call.result.shape)

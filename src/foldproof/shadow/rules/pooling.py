@@ -18,7 +18,7 @@ aten = torch.ops.aten
 def _divisors(pool: Any, x: Tensor, args: dict[str, Any]) -> Tensor:
     """How many elements each output is divided by (int64), from the operator itself on ones."""
     ones = torch.ones(x.shape[-len(args["kernel_size"]) - 1 :], dtype=torch.float64, device=x.device)
-    filled = pool(ones, **(args | {"divisor_override": 1}))
+    filled: Tensor = pool(ones, **(args | {"divisor_override": 1}))
     return (filled / pool(ones, **args)).round().to(torch.int64)[:1]
 
 
@@ -29,10 +29,10 @@ def _over(call: Call, x: Residue, divisors: Tensor) -> Residue:
     return (x if bool((share == 1).all()) else x * call.residue(share)) / call.residue(common)
 
 
-def _arguments(call: Call, skip: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    given = {a.name: a.default_value for a in call.operator._schema.arguments[skip:]}
-    given |= dict(zip(given, args)) | kwargs
-    dims = 2 if "2d" in call.operator.name() else 3
+def _arguments(call: Call, skip: int) -> dict[str, Any]:
+    """The arguments after the first ``skip`` (tensors), with one number for each dimension."""
+    given = dict(list(call.arguments.items())[skip:])
+    dims = 2 if "2d" in call.operator.overloadpacket.__name__ else 3
     for name in ("kernel_size", "stride", "padding"):
         given[name] = list(given[name]) * (dims if len(given[name]) == 1 else 1)
     given["stride"] = given["stride"] or given["kernel_size"]
@@ -42,10 +42,8 @@ def _arguments(call: Call, skip: int, args: tuple[Any, ...], kwargs: dict[str, A
 @exact(aten.avg_pool2d.default, aten.avg_pool3d.default)
 def avg_pool(call: Call, x: Tensor, *args: Any, **kwargs: Any) -> Residue:
     """the sum of each window over the number of its elements"""
-    given = _arguments(call, 1, args, kwargs)
-    terms = 1
-    for k in given["kernel_size"]:
-        terms *= k
+    given = _arguments(call, 1)
+    terms = math.prod(given["kernel_size"])
     sums = call.residue(x).total(lambda part: call.operator(part, **(given | {"divisor_override": 1})), terms)
     if given["divisor_override"]:
         return sums / call.residue(given["divisor_override"])
@@ -55,7 +53,7 @@ def avg_pool(call: Call, x: Tensor, *args: Any, **kwargs: Any) -> Residue:
 @exact(aten.avg_pool2d_backward.default)
 def avg_pool_backward(call: Call, grad: Tensor, x: Tensor, *args: Any, **kwargs: Any) -> Residue:
     """the gradient over the number of a window's elements, added up"""
-    given = _arguments(call, 2, args, kwargs)
+    given = _arguments(call, 2)
     if given["divisor_override"]:
         share = call.residue(grad) / call.residue(given["divisor_override"])
     else:
@@ -86,7 +84,7 @@ def _contract(part: Tensor, matrices: list[Tensor]) -> Tensor:
     """Multiply the last dimensions by one matrix each."""
     n = len(matrices)
     for matrix in matrices:
-        part = (part.movedim(-n, -1) @ matrix.T)
+        part = part.movedim(-n, -1) @ matrix.T
     return part
 
 

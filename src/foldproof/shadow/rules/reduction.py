@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from typing import Any
 
 import torch
@@ -10,6 +12,8 @@ from torch import Tensor
 from foldproof.shadow.call import Call
 from foldproof.shadow.registry import composed, exact
 from foldproof.shadow.residue import Residue
+from foldproof.shadow.rules.arithmetic import power
+from foldproof.shadow.rules.branching import extreme
 
 aten = torch.ops.aten
 
@@ -30,6 +34,23 @@ def mean(call: Call, x: Tensor, dim: list[int] | None = None, keepdim: bool = Fa
 def cumsum(call: Call, x: Tensor, dim: int, **kwargs: Any) -> Residue:
     """running sums, reduced"""
     return call.residue(x).total(lambda part: part.cumsum(dim), x.shape[dim] if x.ndim else 1)
+
+
+@exact(aten.cumprod.default)
+def cumprod(call: Call, x: Tensor, dim: int, **kwargs: Any) -> Residue:
+    """factors multiplied one by one"""
+    residue = call.residue(x)
+    if x.ndim == 0:
+        return residue
+    factors = [residue.map(lambda part, i=i: part.narrow(dim, i, 1)) for i in range(x.shape[dim])]
+    running = list(itertools.accumulate(factors, lambda a, b: a * b))
+    return running[0].map(lambda *parts: torch.cat(parts, dim), *running[1:]) if running else residue
+
+
+@exact(aten.trace.default)
+def trace(call: Call, x: Tensor) -> Residue:
+    """the sum of the diagonal, reduced"""
+    return call.residue(x).map(lambda part: part.diagonal()).sum()
 
 
 @exact(aten.prod.default)
@@ -109,12 +130,63 @@ def var_mean(call: Call, x: Tensor, dim: Any = None, *, correction: Any = None, 
     return _variance(call, x, dim, correction, keepdim)
 
 
+@composed(aten.std_mean.correction)
+def std_mean(call: Call, x: Tensor, dim: Any = None, *, correction: Any = None, keepdim: bool = False) -> Any:
+    """the square root of the variance, and the mean"""
+    var, center = _variance(call, x, dim, correction, keepdim)
+    return var.sqrt(), center
+
+
+def norm(call: Call, x: Residue, value: Tensor, ord: float, dims: list[int] | None, keepdim: bool) -> Residue:
+    """The norm of order ``ord`` along ``dims``."""
+    if ord == 2:
+        return (x * x).sum(dims, keepdim).sqrt()
+    if ord == 0:
+        call.took_branch()
+        return call.draw.constant((value != 0).to(torch.float64)).sum(dims, keepdim)
+    size = call.opaque([x], real=torch.abs, name="abs")
+    if ord == 1:
+        return size.sum(dims, keepdim)
+    if math.isinf(ord):
+        call.took_branch()
+        return extreme(size, value.abs(), dims, keepdim, ord > 0)
+    total = power(call, size, ord).sum(dims, keepdim)
+    return power(call, total, 1 / ord)
+
+
 @composed(aten.linalg_vector_norm.default)
 def vector_norm(
     call: Call, x: Tensor, ord: float = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None
 ) -> Residue:
-    """the square root of the sum of squares; other orders have no rule"""
-    if ord != 2:
-        raise call.undecided(f"no rule for the norm of order {ord}")
-    residue = call.residue(x)
-    return (residue * residue).sum(dim, keepdim).sqrt()
+    """(Σ|x|ⁿ)^(1/n), with opaque absolute values and powers; order 2 is the square root of the sum of squares"""
+    return norm(call, call.residue(x), call.value(x), ord, dim, keepdim)
+
+
+@composed(aten.norm.ScalarOpt_dim)
+def norm_dim(call: Call, x: Tensor, p: float | None, dim: list[int], keepdim: bool = False) -> Residue:
+    """(Σ|x|ⁿ)^(1/n), with opaque absolute values and powers; order 2 is the square root of the sum of squares"""
+    return norm(call, call.residue(x), call.value(x), 2 if p is None else p, dim, keepdim)
+
+
+@composed(aten._cdist_forward.default)
+def cdist(call: Call, a: Tensor, b: Tensor, p: float, compute_mode: int | None) -> Residue:
+    """the norm of each difference of two rows"""
+    left, right = call.value(a).unsqueeze(-2), call.value(b).unsqueeze(-3)
+    difference = call.residue(a).map(lambda x: x.unsqueeze(-2)) - call.residue(b).map(lambda x: x.unsqueeze(-3))
+    return norm(call, difference, left - right, p, [-1], False)
+
+
+@composed(aten._pdist_forward.default)
+def pdist(call: Call, x: Tensor, p: float = 2) -> Residue:
+    """the norm of the difference of each pair of rows"""
+    i, j = torch.triu_indices(x.shape[0], x.shape[0], 1, device=x.device)
+    rows, value = call.residue(x), call.value(x)
+    return norm(call, rows.map(lambda r: r[i]) - rows.map(lambda r: r[j]), value[i] - value[j], p, [-1], False)
+
+
+@composed(aten._weight_norm_interface.default)
+def weight_norm(call: Call, v: Tensor, g: Tensor, dim: int = 0) -> tuple[Residue, Residue]:
+    """v·g over the norm of v along all other dimensions"""
+    direction = call.residue(v)
+    length = norm(call, direction, call.value(v), 2, [d for d in range(v.ndim) if d != dim % v.ndim], True)
+    return direction * (call.residue(g) / length), length.reshape(*call.result[1].shape)

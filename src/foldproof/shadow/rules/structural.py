@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,7 +19,6 @@ aten = torch.ops.aten
 @rule(
     RuleKind.EXACT,
     aten.alias.default,
-    aten.as_strided.default,
     aten.detach.default,
     aten.diagonal.default,
     aten.expand.default,
@@ -42,28 +43,67 @@ def view(call: Call, x: Tensor, *args: Any, **kwargs: Any) -> Residue:
     return call.residue(x).view(lambda part: call.operator(part, *args, **kwargs))
 
 
+@rule(RuleKind.EXACT, aten.as_strided.default, aten.as_strided_copy.default, integers=True)
+def as_strided(call: Call, x: Tensor, size: list[int], stride: list[int], storage_offset: int | None = None) -> Residue:
+    """rearranged by the operator itself, inside the memory of a dense tensor; views stay views"""
+    value = call.value(x)
+    start = 0 if storage_offset is None else storage_offset - value.storage_offset()
+    last = start + sum((n - 1) * step for n, step in zip(size, stride))
+    if not aten.is_non_overlapping_and_dense.default(value) or (call.result.numel() and not 0 <= start <= last < value.numel()):
+        raise call.undecided("it reads memory that is not its operand's")
+
+    def restrided(part: Tensor) -> Tensor:
+        return part.as_strided(size, stride, part.storage_offset() + start)
+
+    residue = call.residue(x)
+    return residue.view(restrided) if call.operator is aten.as_strided.default else residue.map(restrided)
+
+
 @rule(
     RuleKind.EXACT,
     aten.split.Tensor,
     aten.split_with_sizes.default,
     aten.unbind.int,
+    aten.unsafe_split.Tensor,
+    aten.unsafe_split_with_sizes.default,
     integers=True,
 )
 def views(call: Call, x: Tensor, *args: Any, **kwargs: Any) -> list[Residue]:
     """rearranged by the operator itself; views stay views"""
     residue = call.residue(x)
-    return [residue.view(lambda part, j=j: call.operator(part, *args, **kwargs)[j]) for j in range(len(call.result))]
+    pieces = [call.operator(part, *args, **kwargs) for part in residue.parts]
+    return [residue.view_as(parts) for parts in zip(*pieces)]
 
 
 @rule(
     RuleKind.EXACT,
+    aten.split_copy.Tensor,
+    aten.split_with_sizes_copy.default,
+    aten.unbind_copy.int,
+    integers=True,
+)
+def pieces(call: Call, x: Tensor, *args: Any, **kwargs: Any) -> list[Residue]:
+    """rearranged by the operator itself"""
+    residue = call.residue(x)
+    return [residue.map(lambda part, j=j: call.operator(part, *args, **kwargs)[j]) for j in range(len(call.result))]
+
+
+@rule(
+    RuleKind.EXACT,
+    aten.alias_copy.default,
+    aten.channel_shuffle.default,
     aten.clone.default,
+    aten.detach_copy.default,
+    aten.diag_embed.default,
+    aten.diagonal_copy.default,
+    aten.expand_copy.default,
     aten.flip.default,
     aten.im2col.default,
     aten.lift_fresh_copy.default,
+    aten.narrow_copy.default,
+    aten.permute_copy.default,
     aten.pixel_shuffle.default,
     aten.pixel_unshuffle.default,
-    aten.channel_shuffle.default,
     aten.reflection_pad1d.default,
     aten.reflection_pad2d.default,
     aten.reflection_pad3d.default,
@@ -72,13 +112,18 @@ def views(call: Call, x: Tensor, *args: Any, **kwargs: Any) -> list[Residue]:
     aten.replication_pad2d.default,
     aten.replication_pad3d.default,
     aten.roll.default,
+    aten.rot90.default,
+    aten.select_copy.int,
+    aten.slice_copy.Tensor,
+    aten.squeeze_copy.default,
+    aten.squeeze_copy.dim,
+    aten.squeeze_copy.dims,
+    aten.t_copy.default,
+    aten.transpose_copy.int,
     aten.tril.default,
     aten.triu.default,
     aten.unfold_copy.default,
-    aten.upsample_nearest1d.default,
-    aten.upsample_nearest2d.default,
-    aten.upsample_nearest2d.vec,
-    aten.upsample_nearest3d.default,
+    aten.unsqueeze_copy.default,
     aten.view_copy.default,
     integers=True,
 )
@@ -87,17 +132,40 @@ def rearrange(call: Call, x: Tensor, *args: Any, **kwargs: Any) -> Residue:
     return call.residue(x).map(lambda part: call.operator(part, *args, **kwargs))
 
 
+@rule(
+    RuleKind.EXACT,
+    aten._upsample_nearest_exact1d.default,
+    aten._upsample_nearest_exact2d.default,
+    aten._upsample_nearest_exact3d.default,
+    aten.upsample_nearest1d.default,
+    aten.upsample_nearest2d.default,
+    aten.upsample_nearest2d.vec,
+    aten.upsample_nearest3d.default,
+    integers=True,
+)
+def nearest(call: Call, x: Tensor, *args: Any, **kwargs: Any) -> Residue:
+    """the elements that the operator chooses, in the precision that it computes positions in"""
+    dims = x.ndim - 2
+    area = math.prod(x.shape[2:])
+    positions = torch.empty_like(call.value(x), dtype=torch.promote_types(x.dtype, torch.float32))
+    positions.copy_(torch.arange(area, device=x.device).view(x.shape[2:]))
+    if area > 2**24:
+        raise call.undecided("too many positions to tell them apart")
+    at = call.operator(positions, *args, **kwargs).to(torch.int64)
+    return call.residue(x).map(lambda part: part.flatten(-dims).gather(-1, at.flatten(-dims)).view(at.shape))
+
+
 @exact(aten.col2im.default)
 def col2im(call: Call, x: Tensor, size: list[int], kernel: list[int], *args: Any) -> Residue:
     """overlapping blocks added up, reduced"""
     return call.residue(x).total(lambda part: aten.col2im.default(part, size, kernel, *args), kernel[0] * kernel[1])
 
 
-@rule(RuleKind.EXACT, aten.cat.default, aten.stack.default, integers=True)
-def joined(call: Call, tensors: list[Tensor], dim: int = 0) -> Residue:
+@rule(RuleKind.EXACT, aten.block_diag.default, aten.cat.default, aten.stack.default, integers=True)
+def joined(call: Call, tensors: list[Tensor], *dim: int) -> Residue:
     """concatenated by the operator itself"""
     first, *rest = call.residues(tensors)
-    return first.map(lambda *parts: call.operator(parts, dim), *rest)
+    return first.map(lambda *parts: call.operator(parts, *dim), *rest)
 
 
 @exact(aten.constant_pad_nd.default)
@@ -107,11 +175,7 @@ def constant_pad_nd(call: Call, x: Tensor, pad: list[int], value: float = 0) -> 
     return call.residue(x).map(lambda part, f: aten.constant_pad_nd.default(part, pad, float(f)), fill)
 
 
-@rule(
-    RuleKind.EXACT,
-    aten.embedding.default,
-    integers=True,
-)
+@rule(RuleKind.EXACT, aten.embedding.default, integers=True)
 def embedding(call: Call, weight: Tensor, indices: Tensor, *unused: Any, **also: Any) -> Residue:
     """rows selected by the indices' values"""
     index = _index(call, indices)
@@ -123,6 +187,13 @@ def select_along(call: Call, x: Tensor, dim: int, index: Tensor, **kwargs: Any) 
     """elements selected by the indices' values"""
     at = _index(call, index)
     return call.residue(x).map(lambda part: call.operator(part, dim, at))
+
+
+@rule(RuleKind.EXACT, aten.take.default, aten.masked_select.default, integers=True)
+def take(call: Call, x: Tensor, index: Tensor) -> Residue:
+    """elements selected by the indices' (mask's) values"""
+    at = _index(call, index)
+    return call.residue(x).map(lambda part: call.operator(part, at))
 
 
 @rule(RuleKind.EXACT, aten.index.Tensor, aten._unsafe_index.Tensor, integers=True)
@@ -137,42 +208,73 @@ def index_put(call: Call, x: Tensor, indices: list[Tensor | None], values: Tenso
     """elements at the indices' values replaced, or added to"""
     at = [None if i is None else _index(call, i) for i in indices]
     base, new = call.residue(x), call.residue(values)
+    terms = 1 + call.value(x)[tuple(slice(None) if i is None else i for i in at)].numel()
+    if not accumulate and new.numel() > 1:
+        _once(call, x, lambda hits, one: call.operator(hits, at, one, True))
     put = base.map(lambda part, v: call.operator(part, at, v, accumulate), new)
-    return put.total(lambda part: part, 1 + new.numel()) if accumulate else put
+    return put.total(lambda part: part, terms) if accumulate else put
+
+
+@exact(aten.index_copy.default)
+def index_copy(call: Call, x: Tensor, dim: int, index: Tensor, source: Tensor) -> Residue:
+    """slices at the indices' values replaced"""
+    at = _index(call, index)
+    if at.unique().numel() < at.numel():
+        raise call.undecided("an element is written twice, and which one stays is left open")
+    return call.residue(x).map(lambda part, s: aten.index_copy.default(part, dim, at, s), call.residue(source))
+
+
+@exact(aten.index_fill.int_Scalar, aten.index_fill.int_Tensor)
+def index_fill(call: Call, x: Tensor, dim: int, index: Tensor, value: Any) -> Residue:
+    """slices at the indices' values filled with the exact residue of the number"""
+    at = _index(call, index)
+    return call.residue(x).map(lambda part, v: aten.index_fill.int_Tensor(part, dim, at, v), call.residue(value))
 
 
 @exact(aten.scatter.src, aten.scatter_add.default)
 def scatter(call: Call, x: Tensor, dim: int, index: Tensor, src: Tensor) -> Residue:
     """elements at the indices' values replaced, or added to"""
-    at, terms = _index(call, index), 1 + call.value(index).numel()
+    at = _index(call, index)
+    adds = call.operator is aten.scatter_add.default
+    if not adds:
+        _once(call, x, lambda hits, one: hits.scatter_add(dim, at, one.expand(at.shape)))
     put = call.residue(x).map(lambda part, s: call.operator(part, dim, at, s), call.residue(src))
-    return put.total(lambda part: part, terms if call.operator is aten.scatter_add.default else 1)
+    return put.total(lambda part: part, 1 + at.numel()) if adds else put
 
 
 @exact(aten.scatter.value)
 def scatter_value(call: Call, x: Tensor, dim: int, index: Tensor, value: float) -> Residue:
-    """elements at the indices' values replaced by the exact residue of the constant"""
+    """elements at the indices' values replaced by the exact residue of the number"""
     at = _index(call, index)
     return call.residue(x).map(lambda part, v: call.operator(part, dim, at, float(v)), call.residue(value))
 
 
 @exact(aten.scatter_reduce.two)
-def scatter_reduce(call: Call, x: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, **kwargs: Any) -> Residue:
-    """the reduction "sum"; others have no rule"""
-    if reduce != "sum":
+def scatter_reduce(
+    call: Call, x: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, *, include_self: bool = True
+) -> Residue:
+    """the reductions "sum" and "mean"; others have no rule"""
+    if reduce not in ("sum", "mean"):
         raise call.undecided(f"no rule for the reduction {reduce!r}")
-    at, terms = _index(call, index), 1 + call.value(index).numel()
-    put = call.residue(x).map(lambda part, s: call.operator(part, dim, at, s, reduce, **kwargs), call.residue(src))
-    return put.total(lambda part: part, terms)
+    at = _index(call, index)
+
+    def total(part: Tensor, s: Tensor) -> Tensor:
+        return aten.scatter_reduce.two(part, dim, at, s, "sum", include_self=include_self)
+
+    put = call.residue(x).map(total, call.residue(src)).total(lambda part: part, 1 + at.numel())
+    if reduce == "sum":
+        return put
+    counts = torch.ones(x.shape, dtype=torch.int64, device=x.device)
+    return put / call.residue(total(counts, torch.ones(src.shape, dtype=torch.int64, device=x.device)).clamp(min=1))
 
 
 @exact(aten.index_add.default)
 def index_add(call: Call, x: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: float = 1) -> Residue:
     """elements at the indices' values added to"""
-    at, terms = _index(call, index), 1 + call.value(index).numel()
+    at = _index(call, index)
     added = call.residue(source) * call.residue(alpha)
     put = call.residue(x).map(lambda part, s: aten.index_add.default(part, dim, at, s), added)
-    return put.total(lambda part: part, terms)
+    return put.total(lambda part: part, 1 + at.numel())
 
 
 @exact(aten.slice_scatter.default, aten.select_scatter.default, aten.diagonal_scatter.default, aten.copy.default)
@@ -215,6 +317,13 @@ def to_copy(call: Call, x: Tensor, *, dtype: torch.dtype | None = None, **kwargs
         return call.residue(x).map(lambda part: part.to(device, copy=True))
     call.took_branch()
     return None
+
+
+def _once(call: Call, x: Tensor, count: Callable[[Tensor, Tensor], Tensor]) -> None:
+    """Refuse to write twice to one element: which of the two stays is left open by PyTorch."""
+    hits = count(torch.zeros(x.shape, dtype=torch.int64), torch.ones((), dtype=torch.int64))
+    if bool((hits > 1).any()):
+        raise call.undecided("an element is written twice, and which one stays is left open")
 
 
 def _index(call: Call, index: Tensor) -> Tensor:

@@ -1,0 +1,98 @@
+"""PyTorch proves itself: is an exported program the model, is its decomposition the program, and would we notice?"""
+
+from __future__ import annotations
+
+import copy
+import re
+import warnings
+from dataclasses import dataclass
+
+import torch
+from torch import fx
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
+
+import foldproof
+from foldproof.verdict import Difference, Kind, Verdict
+from zoo.architecture import Architecture
+from zoo.statistics import sensitivity
+
+
+@dataclass(frozen=True)
+class SelfProof:
+    """What was found for one architecture.
+
+    ``operators`` counts the exported program's operator calls, and its decomposition's (None where PyTorch makes none).
+    ``decomposed`` compares the two, ``exported`` the model with its program. ``spoilt`` compares the program with one
+    that is wrong on purpose. ``sensitivity`` tells how far other inputs move the outputs, relatively.
+    """
+
+    architecture: Architecture
+    operators: tuple[int, int | None]
+    decomposed: Verdict
+    exported: Verdict
+    spoilt: Verdict
+    sensitivity: float
+
+
+def prove_itself(architecture: Architecture, seed: int = 0) -> SelfProof:
+    """Export, decompose and spoil a model of the zoo, and compare each with what it came from."""
+    sample = architecture.build()
+    model, inputs = sample.model, sample.inputs
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecations inside PyTorch and transformers
+        program = torch.export.export(model, inputs)
+        try:
+            core = program.run_decompositions()
+        except Exception as error:
+            core, decomposed = None, _no_decomposition(error)
+        else:
+            decomposed = foldproof.prove(program, core, inputs, seed=seed)
+        return SelfProof(
+            architecture,
+            (operators(program), None if core is None else operators(core)),
+            decomposed,
+            foldproof.prove(model, program, inputs, seed=seed),
+            foldproof.prove(program, spoilt(program), inputs, seed=seed),
+            sensitivity(model, inputs, architecture.redraw(1)),
+        )
+
+
+def operators(program: ExportedProgram) -> int:
+    """How many operator calls the program's graph has."""
+    return sum(isinstance(node.target, torch._ops.OpOverload) for node in program.graph.nodes)
+
+
+def spoilt(program: ExportedProgram) -> ExportedProgram:
+    """A copy in which the first floating-point value computed from the input, x, is replaced by x + x².
+
+    A comparison that can't tell it from the original, because signals die on the way say, is worth nothing.
+    """
+    wrong = copy.deepcopy(program)
+    graph = wrong.graph_module.graph
+    placeholders = graph.find_nodes(op="placeholder")
+    specs = zip(placeholders, program.graph_signature.input_specs, strict=True)
+    reached = {node for node, spec in specs if spec.kind is InputKind.USER_INPUT}
+    for node in graph.nodes:
+        if reached.isdisjoint(node.all_input_nodes):
+            continue
+        reached.add(node)
+        if _is_float(node):
+            with graph.inserting_after(node):
+                square = graph.call_function(torch.ops.aten.addcmul.default, (node, node, node))
+            node.replace_all_uses_with(square, delete_user_cb=lambda user: user is not square)
+            return wrong
+    raise ValueError("no floating-point value is computed from the input")
+
+
+def _is_float(node: fx.Node) -> bool:
+    value = node.meta.get("val")
+    return node.op == "call_function" and isinstance(value, torch.Tensor) and value.is_floating_point()
+
+
+def _no_decomposition(error: Exception) -> Verdict:
+    """There is no second program to compare with: PyTorch failed to make one."""
+    message = str(error).strip().splitlines()[0]
+    found = re.search(r"%(\w+) .*target=torch\.ops\.([\w.]+)", str(error))
+    at = Difference(found[1], found[2], None) if found else None
+    return Verdict(Kind.UNDECIDED, f"run_decompositions() raises {type(error).__name__}: {message}", difference=at)
