@@ -6,7 +6,7 @@ BIN := .venv/bin
 # One thread per process: timings mean something, and parallel test workers do not fight over cores.
 export OMP_NUM_THREADS := 1
 
-.PHONY: demo test lint typecheck bench clean
+.PHONY: demo test lint typecheck bench
 .DELETE_ON_ERROR:
 
 demo: .venv/.demo
@@ -24,9 +24,6 @@ typecheck: .venv/.dev
 
 bench: .venv/.dev
 	$(BIN)/python -m pytest benchmarks
-
-clean:
-	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .benchmarks
 
 # A stamp is newer than what it was installed from. .dev waits for .demo, so that `make -j` never runs pip twice at once.
 .venv/bin/python:

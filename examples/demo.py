@@ -10,9 +10,11 @@ It is also a SPEC for the command line: ``foldproof fuse examples/demo.py:make -
 from __future__ import annotations
 
 import logging
+import os
 import statistics
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +54,7 @@ def fold() -> None:
     from foldproof.cli import main as foldproof
 
     OUT.parent.mkdir(exist_ok=True)
-    command = ["fuse", f"{Path(__file__).relative_to(Path.cwd())}:make", "-o", str(OUT)]
+    command = ["fuse", f"{os.path.relpath(__file__)}:make", "-o", str(OUT)]
     heading("foldproof " + " ".join(command))
     status = foldproof(command)
     check(status == 0, f"foldproof exited with {status}")
@@ -101,6 +103,7 @@ def refute() -> None:
     """
     for name in ("torchao", "torch.utils._pytree"):  # they warn of GPU libraries and deprecations at import
         logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning, module="copyreg")  # torch, of itself, when it is copied
     from torchao.quantization.pt2e.utils import _fuse_linear_bn_
 
     import foldproof

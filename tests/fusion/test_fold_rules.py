@@ -34,7 +34,7 @@ def test_rules_are_told_apart_and_state_their_algebra() -> None:
         assert "=" in (rule.__doc__ or "")
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", ["training IR", "core ATen"])
 @pytest.mark.parametrize("example", FIRES)
 def test_fires_and_is_proved(example: Fires, form: str) -> None:
     program, inputs = exported(example)
@@ -47,8 +47,8 @@ def test_fires_and_is_proved(example: Fires, form: str) -> None:
     assert result.verdict.kind is Kind.PROVED, result.verdict
     assert result.verdict.proof is not None and result.verdict.proof.log2_error < -40
     assert result.verdict.quantified.startswith("all inputs and all parameters")
-    assert largest_error(run(program, inputs), run(result.program, inputs)) < 2e-6
     assert_unchanged(before, program)
+    assert largest_error(run(program, inputs), run(result.program, inputs)) < 2e-6
 
 
 @pytest.mark.parametrize("example", FIRES)
@@ -61,7 +61,7 @@ def test_is_exact_up_to_float64(example: Fires) -> None:
     assert largest_error(run(program, inputs), run(result.program, inputs)) < 1e-14
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", ["training IR", "core ATen"])
 @pytest.mark.parametrize("example", DECLINES)
 def test_declines_and_changes_nothing(example: Declines, form: str) -> None:
     program, inputs = exported(example)
@@ -74,6 +74,6 @@ def test_declines_and_changes_nothing(example: Declines, form: str) -> None:
     assert [declined.node for declined in result.declined] == norms(program) == norms(result.program)
     if form == "training IR":  # decomposed, the neighbours have other names
         assert example.reason in result.declined[0].reason
+    assert_unchanged(before, program)
     for a, b in zip(run(program, inputs), run(result.program, inputs), strict=True):
         assert torch.equal(a, b)
-    assert_unchanged(before, program)

@@ -273,3 +273,52 @@ def test_pass_that_goes_through_numpy_loses_provenance() -> None:
     assert any("numpy" in n for n in verdict.notes), str(verdict)
     if verdict.kind is Kind.PROVED:
         assert verdict.quantified == "all inputs, for these parameter values"
+
+
+def test_pass_that_treats_shadows_differently_is_undecided() -> None:
+    def only_plain(m: nn.Module) -> None:
+        w = m[0].weight  # type: ignore[index, union-attr]
+        if type(w) is nn.Parameter:
+            w.mul_(2)
+
+    model, x = network()
+    with torch.no_grad():
+        verdict = foldproof.prove_pass(only_plain, model, (x,))
+    assert verdict.kind is Kind.REFUTED, str(verdict)
+
+    def only_shadows(m: nn.Module) -> None:
+        w = m[0].weight  # type: ignore[index, union-attr]
+        if type(w) is not nn.Parameter:
+            w.mul_(2)
+
+    with torch.no_grad():
+        verdict = foldproof.prove_pass(only_shadows, model, (x,))
+    assert verdict.kind is Kind.UNDECIDED and "on shadows" in verdict.reason
+
+
+def test_pass_sees_tied_parameters_tied() -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    model[1].weight = model[0].weight
+    seen = []
+
+    def look(m: nn.Module) -> None:
+        seen.append(m[0].weight is m[1].weight)  # type: ignore[index]
+
+    assert foldproof.prove_pass(look, model, (torch.randn(2, 3),)).kind is Kind.PROVED
+    assert seen and all(seen)
+
+
+def test_pass_that_writes_in_place() -> None:
+    model, x = network()
+    kept = copy.deepcopy(model.state_dict())
+
+    def fold_in_place(m: nn.Module) -> None:
+        conv, norm = m[0], m[1]  # type: ignore[index]
+        scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+        conv.weight.data.mul_(scale.view(-1, 1, 1, 1))
+        conv.bias.data.sub_(norm.running_mean).mul_(scale).add_(norm.bias)
+        m[1] = nn.Identity()  # type: ignore[index]
+
+    verdict = foldproof.prove_pass(fold_in_place, model, (x,))
+    assert verdict.kind is Kind.PROVED, str(verdict)
+    assert all(torch.equal(kept[n], t) for n, t in model.state_dict().items()), "the caller's model was changed"

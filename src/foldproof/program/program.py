@@ -169,11 +169,12 @@ class _Module:
 
     def with_leaves(self, leaves: Mapping[str, Tensor]) -> nn.Module:
         module = copy.deepcopy(self._module)
+        parameter = _Parameters()
         for name, tensor in leaves.items():
             path, _, attribute = name.rpartition(".")
             owner = module.get_submodule(path)
             if attribute in owner._parameters:
-                owner._parameters[attribute] = nn.Parameter(tensor, requires_grad=False)
+                owner._parameters[attribute] = parameter(tensor)
             else:
                 owner._buffers[attribute] = tensor
         return module
@@ -209,7 +210,7 @@ class _Exported:
     ) -> Outcome:
         program = self._program
         try:
-            checked = program._get_flat_args_with_check(tuple(args), dict(kwargs))  # type: ignore[no-untyped-call]
+            checked = program._get_flat_args_with_check(tuple(args), dict(kwargs))
             flat = iter(checked[0])
         except Exception as error:
             raise FoldproofError(f"the inputs do not fit the ExportedProgram: {_first_line(error)}") from error
@@ -238,11 +239,23 @@ class _Exported:
 
     def with_leaves(self, leaves: Mapping[str, Tensor]) -> ExportedProgram:
         program = copy.deepcopy(self._program)
+        parameter = _Parameters()
         for name, tensor in leaves.items():
             home = program.state_dict if name in program.state_dict else program.constants
-            old = home[name]
-            home[name] = nn.Parameter(tensor, requires_grad=False) if isinstance(old, nn.Parameter) else tensor
+            home[name] = parameter(tensor) if isinstance(home[name], nn.Parameter) else tensor
         return program
+
+
+class _Parameters:
+    """Makes parameters of tensors, one of each, so that tied parameters stay one object."""
+
+    def __init__(self) -> None:
+        self._made: dict[int, nn.Parameter] = {}
+
+    def __call__(self, tensor: Tensor) -> nn.Parameter:
+        if id(tensor) not in self._made:
+            self._made[id(tensor)] = nn.Parameter(tensor, requires_grad=False)
+        return self._made[id(tensor)]
 
 
 def _first_line(error: Exception) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from foldproof.program import Program
-from foldproof.proof.question import Question, Tensors, copied
+from foldproof.proof.question import Question, Tensors, copied, tied
 from foldproof.proof.residues import run_copied
 from foldproof.rounding import Comparison, Float64, compare_in_float64
 from foldproof.rounding.spread import perturbed
@@ -38,7 +38,8 @@ class Trial:
 
 def _run(program: Program, which: str, leaves: Tensors, args: Any, kwargs: Any) -> list[Tensor]:
     """Outputs and effects of a float64 run, as float64 tensors (integers and booleans too)."""
-    given = {name: widened(t) for name, t in copied(dict(leaves)).items()}
+    wide = {id(t): widened(copied(t)) for t in leaves.values()}  # tied ones stay tied
+    given = {name: wide[id(t)] for name, t in leaves.items()}
     wide_args, wide_kwargs = tree_map(widened, copied((args, dict(kwargs))))
     with torch.no_grad(), Float64():  # type: ignore[no-untyped-call]
         outcome = run_copied(program, which, given, wide_args, wide_kwargs)
@@ -64,7 +65,8 @@ def evaluate(
         def noisy(x: Any) -> Any:
             return perturbed(widened(x), x.dtype, generator) if isinstance(x, Tensor) else x
 
-        moved = {name: noisy(t) for name, t in leaves.items()}
+        moved_once = {id(t): noisy(t) for t in leaves.values()}  # tied ones move together
+        moved = {name: moved_once[id(t)] for name, t in leaves.items()}
         moved_args, moved_kwargs = tree_map(noisy, (args, dict(kwargs)))
         return _run(question.before, "first", moved, moved_args, moved_kwargs)
 
@@ -73,7 +75,7 @@ def evaluate(
 
 
 def own_leaves(question: Question) -> dict[str, Tensor]:
-    return {name: leaf.tensor.detach() for name, leaf in question.before.leaves.items()}
+    return tied(question.before.leaves, lambda name, leaf: leaf.tensor.detach())
 
 
 def trials(question: Question) -> Iterator[Trial]:

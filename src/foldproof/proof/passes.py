@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
 from foldproof.errors import FoldproofError
-from foldproof.program import as_program
+from foldproof.program import Program, as_program
 from foldproof.proof.decide import Progress, decide_all
-from foldproof.proof.question import Question, Sides, Tensors
+from foldproof.proof.question import Question, Sides, Tensors, copied, equal_content, tied
+from foldproof.proof.residues import failed
 from foldproof.proof.shapes import sampled_inputs
+from foldproof.shadow import Shadow, Undecided, WritesBorrowed
+from foldproof.shadow.call import value_of
 from foldproof.verdict import Verdict
 
 Pass = Callable[[Any], Any]
@@ -48,20 +52,18 @@ def prove_pass(
     first = as_program(program)
     if first.form == "callable":
         raise FoldproofError("a pass needs something to rewrite: an nn.Module, a GraphModule or an ExportedProgram")
-    own = {name: leaf.tensor.detach().clone() for name, leaf in first.leaves.items()}
-    expected = _operators(_apply(pass_fn, first.with_leaves(own)))
-    notes: list[str] = []
+    plain = _snapshot(_apply(pass_fn, first.with_leaves(tied(first.leaves, lambda name, leaf: copied(leaf.tensor)))))
 
     def sides(leaves: Tensors) -> Sides:
-        after = _apply(pass_fn, first.with_leaves(leaves))
+        after = _on_shadows(pass_fn, first, leaves) if _shadowed(leaves) else _apply(pass_fn, first.with_leaves(leaves))
+        if _shadowed(leaves) and _snapshot(after) != plain:
+            raise Undecided("the pass does not do the same on shadows as on the program's own tensors")
         second = as_program(after)
-        if _operators(after) != expected and not notes:
-            notes.append("the pass took another route on other parameters than on the program's own")
         return Sides(second, {name: leaf.tensor for name, leaf in second.leaves.items()})
 
     claim = "all inputs and all parameters"
     questions = [
-        Question(first, sides, args, named, True, claim, notes=notes)
+        Question(first, sides, args, named, True, claim)
         for args, named in sampled_inputs(program, inputs, kwargs or {})
     ]
     return decide_all(questions, seed, progress)
@@ -86,5 +88,34 @@ def _apply(pass_fn: Pass, program: Any) -> Any:
     return module
 
 
-def _operators(program: Any) -> list[str]:
-    return [f"{n.op} {n.target}" if n.op == "call_function" else n.op for n in as_program(program).nodes()]
+def _shadowed(leaves: Tensors) -> bool:
+    return any(isinstance(t, Shadow) for t in leaves.values())
+
+
+def _on_shadows(pass_fn: Pass, program: Program, leaves: Tensors) -> Any:
+    try:
+        return _apply(pass_fn, program.with_leaves(leaves))
+    except (Undecided, WritesBorrowed, FoldproofError):
+        raise
+    except Exception as error:
+        raise failed("the pass", error) from error
+
+
+@dataclass(frozen=True)
+class _Snapshot:
+    """What a pass made: its graph, line by line, and the values of its leaves, which shadows must not change."""
+
+    graph: tuple[str, ...]
+    values: dict[str, Tensor]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _Snapshot) or self.graph != other.graph or self.values.keys() != other.values.keys():
+            return False
+        return all(equal_content(value, other.values[name]) for name, value in self.values.items())
+
+
+def _snapshot(made: Any) -> _Snapshot:
+    program = as_program(made)
+    values = {name: value_of(leaf.tensor).detach() for name, leaf in program.leaves.items()}
+    lines = [f"{n.op} {n.target} {n.args} {n.kwargs}" for n in program.nodes()]
+    return _Snapshot(tuple(lines or [type(m).__name__ for m in made.modules()]), values)

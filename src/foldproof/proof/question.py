@@ -86,8 +86,17 @@ def equal_content(a: Tensor, b: Tensor) -> bool:
 
 
 def copied(x: Any) -> Any:
-    """Tensors cloned, so that a program that writes to its inputs or leaves changes nothing of the caller's."""
-    return tree_map(lambda t: t.detach().clone() if isinstance(t, Tensor) else t, x)
+    """Tensors cloned (tied ones staying tied), so that what is written to them changes nothing of the caller's."""
+    memo: dict[int, Tensor] = {}
+
+    def clone(t: Any) -> Any:
+        if not isinstance(t, Tensor):
+            return t
+        if id(t) not in memo:
+            memo[id(t)] = t.detach().clone()
+        return memo[id(t)]
+
+    return tree_map(clone, x)
 
 
 def tied(leaves: Mapping[str, Leaf], make: Callable[[str, Leaf], Tensor]) -> dict[str, Tensor]:

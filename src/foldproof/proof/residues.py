@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from foldproof.errors import FoldproofError
 from foldproof.program import Leaf, Outcome, Program
 from foldproof.program.program import Watch
-from foldproof.proof.question import Question, Tensors, tied
+from foldproof.proof.question import Question, Tensors, copied, tied
 from foldproof.shadow import Draw, Factories, Shadow, Undecided, WritesBorrowed
 
 
@@ -63,15 +63,15 @@ def run_both(
     for lent in (True, False):
         draw = outcome.draw = Draw(outcome.draw.seed, len(outcome.draw.fields))
         leaves, inputs = _shadows_of(question, draw, parameters_vary, lent)
-        ours = copies if not lent else _lent
+        ours = copied if not lent else _lent
         try:
             with Factories(draw):
-                args, kwargs = copies(inputs)
+                args, kwargs = copied(inputs)
                 first = run_copied(question.before, "first", ours(leaves), args, kwargs, watch[0])
                 numbers = draw.take_numbers()
                 other = question.after(ours(leaves))
                 draw.take_numbers()
-                args, kwargs = copies(inputs)
+                args, kwargs = copied(inputs)
                 second = run_copied(other.after, "second", other.leaves, args, kwargs, watch[1])
             outcome.numbers = (numbers, draw.take_numbers())
             return first, second
@@ -91,22 +91,8 @@ def _shadows_of(
 def _lent(leaves: dict[str, Tensor]) -> dict[str, Tensor]:
     """The same shadows; of integer tensors, which are none, copies."""
     shadows = {name: t for name, t in leaves.items() if isinstance(t, Shadow)}
-    others: dict[str, Tensor] = copies({name: t for name, t in leaves.items() if name not in shadows})
+    others: dict[str, Tensor] = copied({name: t for name, t in leaves.items() if name not in shadows})
     return others | shadows
-
-
-def copies(x: Any) -> Any:
-    """Copies of all tensors, tied ones staying tied, so that writes of one program are not seen by the other."""
-    memo: dict[int, Tensor] = {}
-
-    def copy(t: Any) -> Any:
-        if not isinstance(t, Tensor):
-            return t
-        if id(t) not in memo:
-            memo[id(t)] = t.clone()
-        return memo[id(t)]
-
-    return tree_map(copy, x)
 
 
 def failed(what: str, error: Exception) -> Undecided:

@@ -19,7 +19,7 @@ def widened(x: Any) -> Any:
     return torch.float64 if x in _NARROW else x
 
 
-class Float64(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Float64(TorchDispatchMode):
     """While active, every operator computes in float64: tensors are widened, and so are dtypes that are asked for."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

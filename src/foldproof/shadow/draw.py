@@ -97,14 +97,19 @@ class Draw:
         ``real`` is the function itself on float64 tensors; it is what the same rule means over the real numbers.
         """
         parts = [torch.broadcast_tensors(*(o.parts[i] for o in operands)) for i in range(len(self.fields))]
-        function = OpaqueFunction(self._salt, name, self.fields, nonzero)
-        out = function([[p[j] for p in parts] for j in range(len(operands))])
+        out = self._evaluate(name, [[p[j] for p in parts] for j in range(len(operands))], real, nonzero)
         self._evaluations[name] += out[0].numel()
         self.opaque.setdefault(name.split("(")[0])
         for operand in operands:
             self.observe(operand.size)
         data = name not in _ROOTS or any(o.data for o in operands)
         return Residue(self, out, Size.variable(), data)
+
+    def _evaluate(
+        self, name: str, operands: Sequence[Sequence[Tensor]], real: Callable[..., Tensor], nonzero: bool
+    ) -> tuple[Tensor, ...]:
+        """Residues of the function ``name`` at operands of k residues each, all of one shape."""
+        return OpaqueFunction(self._salt, name, self.fields, nonzero)(operands)
 
     def take_numbers(self) -> frozenset[float]:
         """The numbers embedded since the last call: when programs differ, their constants may be why."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._library.custom_ops import _maybe_get_opdef
 from torch._ops import OpOverload
 from torch.utils._pytree import tree_iter, tree_map
 
@@ -146,9 +147,12 @@ def _dispatch(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     if rule is None:
         # Operators that PyTorch itself defines by others mostly arrive here as those others, but not from Python code.
         result = func.decompose(*args, **kwargs)
-        if result is NotImplemented:
+        if result is not NotImplemented:
+            return result
+        custom = _maybe_get_opdef(func)  # written in Python: its body runs on shadows like any other code
+        if custom is None:
             raise _no_rule(func)
-        return result
+        return custom._init_fn(*args, **kwargs)
     if rule.kind is RuleKind.BRANCH:
         draw.branch.setdefault(func.overloadpacket.__name__)
     value = func(*tree_map(value_of, args), **tree_map(value_of, kwargs))
@@ -184,8 +188,9 @@ def _wrap(call: Call, rule: Rule, operands: Sequence[Shadow], value: Tensor, res
             raise call.undecided("its rule gives no residues for a floating-point result")
         return value
     if not value.dtype.is_floating_point:
-        if value.dtype == torch.bool:
-            raise call.undecided("booleans carry no residues")
+        if all(o.dtype.is_floating_point for o in operands):  # rounded, as in sum(dtype=int)
+            call.took_branch()
+            return value
         if not rule.integers:
             raise call.undecided("integer arithmetic wraps around, which residues do not show")
     shape = residue.parts[0].shape

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from foldproof.field import EXACT_TERMS
 from foldproof.shadow.call import Call
-from foldproof.shadow.registry import exact
+from foldproof.shadow.registry import RuleKind, exact, rule
 from foldproof.shadow.residue import Residue, add_all
 from foldproof.shadow.undecided import Undecided
 
@@ -53,6 +53,18 @@ def addr(call: Call, c: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha:
 def cross(call: Call, a: Tensor, b: Tensor, *, dim: int = -1) -> Residue:
     """the cross product of the residues, reduced"""
     return call.residue(a).bilinear(call.residue(b), lambda p, q: aten.linalg_cross.default(p, q, dim=dim), 2)
+
+
+@rule(RuleKind.EXACT, aten._grouped_mm.default, rewrites=True)
+def grouped_mm(
+    x: Tensor, weight: Tensor, offs: Tensor | None = None, bias: Tensor | None = None, out_dtype: Any = None
+) -> Any:
+    """each group of rows, which ends at its offset, times its own matrix"""
+    ends = [] if offs is None else offs.tolist()
+    if x.ndim != 2 or weight.ndim != 3 or not ends or ends[-1] != len(x) or bias is not None:
+        raise Undecided("no rule for this form of aten._grouped_mm.default")
+    groups = [x[start:end] @ w for start, end, w in zip([0, *ends], ends, weight)]
+    return torch.cat(groups).to(out_dtype)
 
 
 @exact(aten.convolution.default, aten._convolution.default)

@@ -1,0 +1,33 @@
+"""The demo, as a newcomer runs it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+DEMO = Path(__file__).parents[2] / "examples" / "demo.py"
+
+
+def test_demo(tmp_path: Path) -> None:
+    # `make test` installs it; it is in no extra, because it has to be installed without its dependencies.
+    pytest.importorskip("efficientnet_lite_pytorch")
+    ran = subprocess.run(
+        [sys.executable, str(DEMO)], cwd=tmp_path, capture_output=True, text=True, timeout=900, check=False
+    )
+    assert ran.returncode == 0, ran
+    assert ran.stderr == ""
+    assert re.search(r"aten\.batch_norm\.default +49 +0\n", ran.stdout)
+    assert "49 rewrites: 49 PROVED" in ran.stdout
+    assert "nothing declined" in ran.stdout
+    assert re.search(r"chelsea +before: Egyptian cat .* after: Egyptian cat", ran.stdout)
+    assert re.search(r"coffee +before: espresso .* after: espresso", ran.stdout)
+    difference = re.search(r"largest difference of any logit: (\S+),", ran.stdout)
+    assert difference is not None and 0 < float(difference[1]) < 1e-3
+    assert ran.stdout.count("\nPROVED: ") == 1
+    assert ran.stdout.count("\nREFUTED: ") == 1
+    assert "witness: " in ran.stdout
+    assert [path.name for path in (tmp_path / "build").iterdir()] == ["efficientnet_lite0_folded.pt2"]
