@@ -322,3 +322,12 @@ def test_pass_that_writes_in_place() -> None:
     verdict = foldproof.prove_pass(fold_in_place, model, (x,))
     assert verdict.kind is Kind.PROVED, str(verdict)
     assert all(torch.equal(kept[n], t) for n, t in model.state_dict().items()), "the caller's model was changed"
+
+
+def test_programs_that_agree_at_their_own_parameters_only() -> None:
+    """A zero bias dropped and a constant rounded: the same up to rounding here, and another function elsewhere."""
+    linear = nn.Linear(3, 4)
+    nn.init.zeros_(linear.bias)
+    verdict = foldproof.prove(linear, lambda x: F.linear(x, linear.weight) * (1 + 1e-9), (torch.randn(2, 3),))
+    assert verdict.kind is Kind.ROUNDING, str(verdict)
+    assert any("other parameters" in n for n in verdict.notes)

@@ -94,3 +94,12 @@ def test_wrong_folds_of_the_release_are_refuted(name: str) -> None:
     verdict, _ = prove_on(fuse, model, torch.randn(shape))
     assert verdict.kind is Kind.REFUTED, str(verdict)
     assert verdict.witness is not None and verdict.difference is not None
+
+
+def test_a_fresh_batch_norm_hides_nothing() -> None:
+    """Untrained statistics make seed 1's wrong fold right (every channel has the same scale); the pass is wrong."""
+    model = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5)).eval()
+    x = torch.randn(2, 5, 3)
+    verdict = foldproof.prove_pass(fuse_as_before_4242, torch.export.export(model, (x,)).module(), (x,))
+    assert verdict.kind is Kind.REFUTED, str(verdict)
+    assert verdict.witness is not None and "random inputs and parameters" in verdict.witness.description

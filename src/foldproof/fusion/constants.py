@@ -32,7 +32,8 @@ class Constants:
                 held = program.state_dict if spec.target in program.state_dict else program.constants
                 if isinstance(held.get(spec.target), Tensor):  # else it belongs to a subgraph
                     self.tensors[spec.target] = held[spec.target]
-        self._written = {node: f"written to by {writer.name}" for node, writer in written(graph).items()}
+        writers = written(graph, program.graph_module)
+        self._written = {node: f"written to by {writer.name}" for node, writer in writers.items()}
         signature = program.graph_signature
         mutated = {*signature.buffers_to_mutate.values(), *signature.parameters_to_mutate.values()}
         for node, spec in self.specs.items():

@@ -10,8 +10,9 @@ from functools import cache
 from typing import Any
 
 import torch
+from torch import nn
 from torch._ops import HigherOrderOperator, OpOverload
-from torch.fx import Graph, Node
+from torch.fx import Graph, GraphModule, Node
 
 from foldproof.fusion.refusal import CannotFold
 
@@ -111,12 +112,12 @@ def base_of(node: Node) -> Node:
     return node
 
 
-def written(graph: Graph) -> dict[Node, Node]:
-    """Every node whose memory some node may write to in place, and that writer."""
+def written(graph: Graph, subgraphs: nn.Module) -> dict[Node, Node]:
+    """Every node whose memory some node may write to, and that writer."""
     found: dict[Node, Node] = {}
     for node in graph.nodes:
         if isinstance(node.target, HigherOrderOperator):
-            targets = node.all_input_nodes  # what a subgraph does to its operands isn't looked into
+            targets = node.all_input_nodes if _may_write(node, subgraphs) else []
         else:
             targets = _operands(node, _written_places(node.target))
             if _updates_statistics(node):
@@ -128,6 +129,13 @@ def written(graph: Graph) -> dict[Node, Node]:
                 found[target] = node
                 targets += _operands(target, _aliased_places(target.target))  # a view: its base is written to as well
     return found
+
+
+def _may_write(call: Node, subgraphs: nn.Module) -> bool:
+    """May a higher-order operator write to its operands? Not where each of its subgraphs writes to none of its own."""
+    held = [getattr(subgraphs, str(node.target), None) for node in call.all_input_nodes if node.op == "get_attr"]
+    parts = [part for part in held if isinstance(part, GraphModule)]
+    return not parts or any(node.op == "placeholder" for part in parts for node in written(part.graph, part))
 
 
 def _updates_statistics(node: Node) -> bool:

@@ -10,16 +10,17 @@ from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 
 from foldproof.fusion.constants import Constants
+from foldproof.fusion.nodes import value_readers
 
 
 class Region:
     """A copy of some nodes of a graph: constants become get_attr nodes, other operands placeholders.
 
-    ``copies`` maps the original nodes to their copies; ``inputs`` are tensors of the shape and dtype of the
+    It returns every value that is read outside, so that a rewrite which changes one is not proved. ``copies`` maps the original nodes to their copies; ``inputs`` are tensors of the shape and dtype of the
     placeholders, in order, where a dynamic size is the one that the program was exported with.
     """
 
-    def __init__(self, nodes: Sequence[Node], results: Sequence[Node], constants: Constants) -> None:
+    def __init__(self, nodes: Sequence[Node], constants: Constants) -> None:
         self.graph = Graph()
         self.copies: dict[Node, Any] = {}
         self.inputs: list[Tensor] = []
@@ -33,7 +34,7 @@ class Region:
                 self.copies[operand] = self.graph.get_attr(str(constants.specs[operand].target))
         for node in nodes:
             self.copies[node] = self.graph.node_copy(node, self.copies.__getitem__)
-        self.graph.output(tuple(self.copies[result] for result in results))
+        self.graph.output(tuple(self.copies[node] for node in nodes if not set(value_readers(node)) <= set(nodes)))
 
     def parameter(self, name: str) -> Node:
         """A new get_attr node."""

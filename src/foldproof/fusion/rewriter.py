@@ -115,18 +115,23 @@ class Rewriter:
         producer = site.input
         others = [result for result in site.results if result is not site.node]
         nodes = [*constant_views(producer), producer, site.node, *others]
-        before = Region(nodes, site.results, surgery.constants)
-        after = Region(nodes, site.results, surgery.constants)
+        before, after = Region(nodes, surgery.constants), Region(nodes, surgery.constants)
         copy = after.copies[producer]
         rule.install(copy, {role: after.parameter(draft.name) for role, draft in drafts.items()})
         for result in site.results:
             after.copies[result].replace_all_uses_with(copy)
         expressions = {drafts[new.role].name: new.expression for new in wanted}
+        likes = {drafts[new.role].name: new.like for new in wanted}
+
+        def derive(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            made = evaluate(expressions, parameters.__getitem__)
+            return {name: value.to(parameters[likes[name]].dtype) for name, value in made.items()}
+
         return self.prove_region(
             before.module({}),
             after.module({draft.name: draft.tensor for draft in drafts.values()}),
             before.inputs,
-            lambda parameters: evaluate(expressions, parameters.__getitem__),
+            derive,
         )
 
     def _left_in_subgraphs(self, module: GraphModule) -> list[Declined]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
@@ -168,7 +169,7 @@ class _Module:
         return list(self._module.graph.nodes) if isinstance(self._module, fx.GraphModule) else []
 
     def with_leaves(self, leaves: Mapping[str, Tensor]) -> nn.Module:
-        module = copy.deepcopy(self._module)
+        module = _deepcopy(self._module)
         parameter = _Parameters()
         for name, tensor in leaves.items():
             path, _, attribute = name.rpartition(".")
@@ -238,12 +239,22 @@ class _Exported:
         return list(self._program.graph.nodes)
 
     def with_leaves(self, leaves: Mapping[str, Tensor]) -> ExportedProgram:
-        program = copy.deepcopy(self._program)
+        program = _deepcopy(self._program)
         parameter = _Parameters()
         for name, tensor in leaves.items():
             home = program.state_dict if name in program.state_dict else program.constants
             home[name] = parameter(tensor) if isinstance(home[name], nn.Parameter) else tensor
         return program
+
+
+T = TypeVar("T")
+
+
+def _deepcopy(x: T) -> T:
+    with warnings.catch_warnings():
+        # torch 2.13 copies its own pytree specs in a way that it has deprecated.
+        warnings.simplefilter("ignore", FutureWarning)
+        return copy.deepcopy(x)
 
 
 class _Parameters:

@@ -6,13 +6,13 @@ import math
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from foldproof.proof.difference import first_difference, operator_name, source_line
-from foldproof.proof.floats import EXPLAINED, REAL, Trial, evaluate, insensitive, own_leaves, trials
+from foldproof.proof.floats import EXPLAINED, Trial, evaluate, insensitive, own_leaves, trials
 from foldproof.proof.question import Question
 from foldproof.proof.residues import Attempt, attempt
 from foldproof.shadow import Undecided
@@ -59,19 +59,32 @@ def decide_all(questions: Sequence[Question], seed: int | None = None, progress:
 
 
 def _decide(question: Question, rng: random.Random, progress: Progress) -> Verdict:
-    tried: list[Attempt] = []
-    for vary in (True, False) if question.general else (False,):
-        if not vary and question.general and not question.before.leaves:
-            break
-        progress(len(tried), 4, "comparing residues")
-        found = _attempt_surely(question, rng, vary)
-        tried.append(found)
-        if found.equal:
-            return _proved(question, found, vary, rng)
-        if found.reason is not None:
-            break
-    progress(2, 4, "evaluating in float64")
-    return _from_floats(question, tried[-1], tried[0], rng)
+    progress(0, 3, "comparing residues")
+    first = last = _attempt_surely(question, rng, question.general)
+    if first.equal:
+        return _proved(question, first, question.quantified if question.general else question.fixed)
+    fixable = question.general and first.reason is None and bool(question.before.leaves)
+    if fixable and not question.remade:
+        progress(1, 3, "comparing residues at these parameter values")
+        last = _attempt_surely(question, rng, False)
+        if last.equal:
+            return _proved(question, last, question.fixed)
+    progress(2, 3, "evaluating in float64")
+    search = _search(question)
+    if search.witness is not None:
+        return Verdict(
+            Kind.REFUTED,
+            f"a different function: {search.witness.shapes or first.mismatch or 'the outputs differ'}",
+            quantified="the witness below",
+            witness=_witness(search.witness),
+            difference=first_difference(question, rng.getrandbits(62)),
+        )
+    if fixable and question.remade:
+        # A pass that nothing refutes may still be right for these parameter values only.
+        last = _attempt_surely(question, rng, False)
+        if last.equal:
+            return _proved(question, last, question.fixed)
+    return _from_floats(question, first, last, search, rng)
 
 
 def _attempt_surely(question: Question, rng: random.Random, vary: bool) -> Attempt:
@@ -95,7 +108,7 @@ def _attempt_surely(question: Question, rng: random.Random, vary: bool) -> Attem
     return found
 
 
-def _proved(question: Question, found: Attempt, vary: bool, rng: random.Random) -> Verdict:
+def _proved(question: Question, found: Attempt, quantified: str) -> Verdict:
     if found.elements == 0:
         return Verdict(Kind.UNDECIDED, "all outputs are empty at these shapes, so nothing was compared")
     contradiction = _contradiction(question)
@@ -119,7 +132,7 @@ def _proved(question: Question, found: Attempt, vary: bool, rng: random.Random) 
     return Verdict(
         Kind.PROVED,
         "the same function over the real numbers",
-        quantified=question.quantified if vary else question.fixed,
+        quantified=quantified,
         proof=proof,
         notes=notes,
     )
@@ -135,7 +148,7 @@ def _contradiction(question: Question) -> Verdict | None:
         check = evaluate(question, "the given inputs and parameters", leaves, args, kwargs, True)
     except Undecided:
         return None  # no float64 form of an operator: the residues stand alone
-    if check.shapes is None and check.comparison.ratio <= REAL:
+    if not check.differs:
         return None
     return Verdict(
         Kind.UNDECIDED,
@@ -145,60 +158,64 @@ def _contradiction(question: Question) -> Verdict | None:
     )
 
 
-def _from_floats(question: Question, last: Attempt, first: Attempt, rng: random.Random) -> Verdict:
-    """No proof: a witness makes it REFUTED; agreement within rounding makes it ROUNDING, if residues were compared."""
-    worst: Trial | None = None
+@dataclass(frozen=True)
+class _Search:
+    """Float64 evaluations: those that agree, one that does not, or why there could be none."""
+
+    agreeing: tuple[Trial, ...]
+    witness: Trial | None = None
+    elsewhere: Trial | None = None
+    """Two given programs agree at their own parameters, and differ at these."""
+    failure: str | None = None
+
+
+def _search(question: Question) -> _Search:
     done: list[Trial] = []
-    remaining = trials(question)
-    while True:
-        try:
-            trial = next(remaining, None)
-        except Undecided as error:
-            if not done:
-                return _undecided(last.reason or f"no algebraic proof ({first.mismatch}), and {error}", last)
-            break
-        if trial is None:
-            break
-        done.append(trial)
-        if trial.shapes is not None or trial.comparison.ratio >= REAL:
-            return Verdict(
-                Kind.REFUTED,
-                f"a different function: {trial.shapes or first.mismatch or 'the outputs differ'}",
-                quantified="the witness below",
-                witness=_witness(trial),
-                difference=first_difference(question, rng.getrandbits(62)),
-            )
-        if worst is None or trial.comparison.ratio > worst.comparison.ratio:
-            worst = trial
-    assert worst is not None
-    rounding = Rounding(worst.comparison.difference, worst.comparison.floor, len(done))
-    lost = tuple(f"a value left the tensor world: {e}" for e in first.draw.escapes)
-    if last.reason is not None:
-        return replace(_undecided(last.reason, last), rounding=rounding, notes=lost)
-    if insensitive(done[0], done[1]):
-        return Verdict(
-            Kind.UNDECIDED,
-            "no algebraic proof, and the outputs hardly depend on the inputs, so that agreeing floats say little;"
-            " prove a region, or give inputs that matter",
-            rounding=rounding,
-            notes=lost,
-        )
-    if worst.comparison.ratio > EXPLAINED:
-        return Verdict(
-            Kind.UNDECIDED,
-            f"no algebraic proof ({first.mismatch}), and no witness: the largest difference is more than rounding the"
-            " parameters explains, but too small to call wrong",
-            rounding=rounding,
-            notes=lost,
-        )
-    return Verdict(
-        Kind.ROUNDING,
-        f"no algebraic proof ({first.mismatch}), but float64 evaluations differ by no more than rounding explains"
-        + _constants(last),
-        quantified=f"{len(done)} evaluations in float64",
-        rounding=rounding,
+    try:
+        for trial in trials(question):
+            if not trial.differs:
+                done.append(trial)
+            elif trial.elsewhere and not question.remade and _worst(done).comparison.ratio <= EXPLAINED:
+                return _Search(tuple(done), elsewhere=trial)
+            else:
+                return _Search(tuple(done), witness=trial)
+    except Undecided as error:
+        return _Search(tuple(done), failure=str(error))
+    return _Search(tuple(done))
+
+
+def _worst(done: Sequence[Trial]) -> Trial:
+    return max(done, key=lambda t: t.comparison.ratio)
+
+
+def _from_floats(question: Question, first: Attempt, last: Attempt, search: _Search, rng: random.Random) -> Verdict:
+    """Neither proof nor witness: ROUNDING, if both programs could be run on residues and in float64."""
+    notes = [f"a value left the tensor world: {e}" for e in first.draw.escapes]
+    if search.elsewhere is not None:
+        notes.append("at other parameters than these the two programs differ")
+    if last.reason is not None or not search.agreeing:
+        reason = last.reason or f"no algebraic proof ({first.mismatch}), and {search.failure}"
+        return replace(_undecided(reason, last), notes=tuple(notes))
+    worst = _worst(search.agreeing).comparison
+    found = Verdict(
+        Kind.UNDECIDED,
+        "",
+        quantified=f"{len(search.agreeing)} evaluations in float64",
+        rounding=Rounding(worst.difference, worst.floor, len(search.agreeing)),
+        notes=tuple(notes),
+    )
+    if len(search.agreeing) > 1 and insensitive(*search.agreeing[:2]):
+        why = "the outputs hardly depend on the inputs, so that agreeing floats say little; give inputs that matter"
+        return replace(found, reason=f"no algebraic proof ({first.mismatch}), and {why}")
+    if worst.ratio > EXPLAINED:
+        why = "no witness: the difference is more than rounding explains, but too small to call wrong"
+        return replace(found, reason=f"no algebraic proof ({first.mismatch}), and {why}")
+    agree = "but float64 evaluations differ by no more than rounding explains"
+    return replace(
+        found,
+        kind=Kind.ROUNDING,
+        reason=f"no algebraic proof ({first.mismatch}), {agree}{_constants(last)}",
         difference=first_difference(question, rng.getrandbits(62)),
-        notes=lost,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -34,6 +34,12 @@ class Trial:
     leaves: Tensors
     outputs: tuple[Tensor, ...]
     shapes: str | None = None
+    elsewhere: bool = False
+    """At other parameters than the program's own."""
+
+    @property
+    def differs(self) -> bool:
+        return self.shapes is not None or self.comparison.ratio >= REAL
 
 
 def _run(program: Program, which: str, leaves: Tensors, args: Any, kwargs: Any) -> list[Tensor]:
@@ -90,7 +96,8 @@ def trials(question: Question) -> Iterator[Trial]:
     # The last one makes variances tiny, which brings out what is done to an epsilon.
     for spread, shrink in ((1.0, 1.0), (4.0, 1.0), (1.0, 1e-5)):
         drawn = _redrawn_leaves(question, generator, spread, shrink)
-        yield evaluate(question, "random inputs and parameters", drawn, random_args, random_kwargs, True)
+        trial = evaluate(question, "random inputs and parameters", drawn, random_args, random_kwargs, True)
+        yield replace(trial, elsewhere=True)
 
 
 def _redrawn_input(x: Any, generator: torch.Generator) -> Any:

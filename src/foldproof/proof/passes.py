@@ -63,7 +63,7 @@ def prove_pass(
 
     claim = "all inputs and all parameters"
     questions = [
-        Question(first, sides, args, named, True, claim)
+        Question(first, sides, args, named, True, claim, remade=True)
         for args, named in sampled_inputs(program, inputs, kwargs or {})
     ]
     return decide_all(questions, seed, progress)

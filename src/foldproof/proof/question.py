@@ -40,6 +40,8 @@ class Question:
     kwargs: Mapping[str, Any]
     general: bool
     quantified: str
+    remade: bool = False
+    """``after`` is made anew from other leaves (by a pass), so that it has to be right for those, too."""
     fixed: str = "all inputs, for these parameter values"
     notes: list[str] = field(default_factory=list)
 

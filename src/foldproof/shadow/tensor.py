@@ -152,7 +152,10 @@ def _dispatch(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -
         custom = _maybe_get_opdef(func)  # written in Python: its body runs on shadows like any other code
         if custom is None:
             raise _no_rule(func)
-        return custom._init_fn(*args, **kwargs)
+        from foldproof.shadow.factories import Factories
+
+        with Factories(draw):
+            return custom._init_fn(*args, **kwargs)
     if rule.kind is RuleKind.BRANCH:
         draw.branch.setdefault(func.overloadpacket.__name__)
     value = func(*tree_map(value_of, args), **tree_map(value_of, kwargs))

@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from foldproof.shadow.call import Call
@@ -28,7 +27,6 @@ aten = torch.ops.aten
     aten.celu.default,
     aten.cos.default,
     aten.cosh.default,
-    aten.deg2rad.default,
     aten.digamma.default,
     aten.elu.default,
     aten.erf.default,
@@ -37,7 +35,6 @@ aten = torch.ops.aten
     aten.exp2.default,
     aten.expm1.default,
     aten.floor.default,
-    aten.frac.default,
     aten.gelu.default,
     aten.hardshrink.default,
     aten.leaky_relu.default,
@@ -46,9 +43,6 @@ aten = torch.ops.aten
     aten.log10.default,
     aten.log1p.default,
     aten.log2.default,
-    aten.logit.default,
-    aten.mish.default,
-    aten.rad2deg.default,
     aten.round.decimals,
     aten.round.default,
     aten.sgn.default,
@@ -69,13 +63,6 @@ def pointwise(call: Call, x: Tensor, *args: Any, **kwargs: Any) -> Any:
     return call.opaque([x], *attributes, real=lambda t: call.operator(t, *args, **kwargs))
 
 
-@opaque(aten.log_sigmoid_forward.default)
-def log_sigmoid(call: Call, x: Tensor) -> tuple[Residue, Residue | None]:
-    """any function of the element (and one more, a buffer for the gradient)"""
-    buffer = call.opaque([x], real=lambda t: call.operator(t)[1], name="log_sigmoid_buffer")
-    return call.opaque([x], real=F.logsigmoid), buffer if call.result[1].numel() else None
-
-
 @opaque(aten.exp.default)
 def exp(call: Call, x: Tensor) -> Residue:
     """any function of the element, but exp(-inf) = 0"""
@@ -91,7 +78,6 @@ def exp(call: Call, x: Tensor) -> Residue:
     aten.atan2.default,
     aten.copysign.Scalar,
     aten.copysign.Tensor,
-    aten.floor_divide.default,
     aten.fmod.Scalar,
     aten.fmod.Tensor,
     aten.heaviside.default,
@@ -124,6 +110,12 @@ def div_mode(call: Call, a: Any, b: Any, *, rounding_mode: str | None) -> Residu
     if rounding_mode is None:
         return quotient
     return call.opaque([quotient], real=getattr(torch, rounding_mode), name=rounding_mode)
+
+
+@composed(aten.floor_divide.default)
+def floor_divide(call: Call, a: Any, b: Any) -> Residue:
+    """a·b⁻¹, then an opaque floor"""
+    return div_mode(call, a, b, rounding_mode="floor")
 
 
 @composed(aten.relu.default)
