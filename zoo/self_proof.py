@@ -23,13 +23,15 @@ class SelfProof:
     """What was found for one architecture.
 
     ``operators`` counts the exported program's operator calls, and its decomposition's (None where PyTorch makes none).
-    ``decomposed`` compares the two, ``exported`` the model with its program. ``spoilt`` compares the program with one
-    that is wrong on purpose. ``sensitivity`` tells how far other inputs move the outputs, relatively.
+    ``decomposed`` compares the two, ``exported`` the model with its program. ``functional`` is there where the first
+    is no proof, and compares the program with what ``run_decompositions({})`` makes of it. ``spoilt`` compares the
+    program with one that is wrong on purpose. ``sensitivity`` tells how far other inputs move the outputs, relatively.
     """
 
     architecture: Architecture
     operators: tuple[int, int | None]
     decomposed: Verdict
+    functional: Verdict | None
     exported: Verdict
     spoilt: Verdict
     sensitivity: float
@@ -42,19 +44,23 @@ def prove_itself(architecture: Architecture, seed: int = 0) -> SelfProof:
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations inside PyTorch and transformers
         program = torch.export.export(model, inputs)
+        functional = None
         try:
             core = program.run_decompositions()
         except Exception as error:
             core, decomposed = None, _no_decomposition(error)
         else:
             decomposed = foldproof.prove(program, core, inputs, seed=seed)
+        if decomposed.proof is None:
+            functional = foldproof.prove(program, program.run_decompositions({}), inputs, seed=seed)
         return SelfProof(
             architecture,
-            (operators(program), None if core is None else operators(core)),
-            decomposed,
-            foldproof.prove(model, program, inputs, seed=seed),
-            foldproof.prove(program, spoilt(program), inputs, seed=seed),
-            sensitivity(model, inputs, architecture.redraw(1)),
+            operators=(operators(program), None if core is None else operators(core)),
+            decomposed=decomposed,
+            functional=functional,
+            exported=foldproof.prove(model, program, inputs, seed=seed),
+            spoilt=foldproof.prove(program, spoilt(program), inputs, seed=seed),
+            sensitivity=sensitivity(model, inputs, architecture.redraw(1)),
         )
 
 

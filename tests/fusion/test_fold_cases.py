@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from programs import FORMS, largest_error, norms, run
+from fusion_programs import FORMS, largest_error, norms, run
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from programs import FORMS, assert_unchanged, largest_error, norms, run, snapshot
+from fusion_programs import FORMS, assert_unchanged, largest_error, norms, run, snapshot
 
 import foldproof
 from foldproof import Kind

@@ -9,7 +9,7 @@ import re
 
 import pytest
 import torch
-from programs import norms
+from fusion_programs import norms
 from torch import Tensor, nn
 
 import foldproof

@@ -14,6 +14,8 @@ from torch import Tensor
 EXACT_TERMS = 1 << 14
 """How many products of residues add up exactly before the sum has to be reduced."""
 
+_BLOCK = 1 << 15  # elements reduced at a time, so that the passes run in cache and no large temporary is allocated
+
 # Exponents that frexp gives for float64, subnormals included, less the 53 bits of the mantissa.
 _LOWEST, _HIGHEST = -1073 - 53, 1024 - 53
 
@@ -30,22 +32,34 @@ class Field:
         self._powers: Tensor | None = None
 
     def reduce(self, x: Tensor) -> Tensor:
-        """``x`` modulo p, for integers |x| < 2^53 (three passes: `torch.remainder` is some 15 times slower)."""
-        return torch.sub(x, torch.mul(x, self._reciprocal).round_(), alpha=self.p)
+        """``x`` modulo p, for integers |x| < 2^53 (`torch.remainder` is some 15 times slower)."""
+        return self.reduce_(x.clone())
 
-    def canonical(self, x: Tensor) -> Tensor:
+    def reduce_(self, x: Tensor) -> Tensor:
+        """`reduce`, in place: what arithmetic has just made needs no second copy."""
+        if x.numel() <= _BLOCK or not x.is_contiguous():
+            return x.sub_(torch.mul(x, self._reciprocal).round_(), alpha=self.p)
+        flat = x.view(-1)
+        quotient = torch.empty(_BLOCK, dtype=torch.float64, device=x.device)
+        for start in range(0, flat.numel(), _BLOCK):
+            block = flat[start : start + _BLOCK]
+            q = torch.mul(block, self._reciprocal, out=quotient[: block.numel()]).round_()
+            block.sub_(q, alpha=self.p)
+        return x
+
+    def canonical(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         """The representative in [0, p) of balanced residues: the form in which residues are compared and hashed."""
-        return x + (x < 0) * self.p
+        return torch.sub(x, torch.mul(x, self._reciprocal).floor_(), alpha=self.p, out=out)
 
     def power(self, x: Tensor, exponent: int) -> Tensor:
         """``x ** exponent`` for ``exponent >= 0``, by squaring."""
         result, square = torch.ones_like(x), x
         while exponent:
             if exponent & 1:
-                result = self.reduce(result * square)
+                result = self.reduce_(result * square)
             exponent >>= 1
             if exponent:
-                square = self.reduce(square * square)
+                square = self.reduce_(square * square)
         return result
 
     def inverse(self, x: Tensor) -> Tensor:
@@ -66,7 +80,7 @@ class Field:
     def embed(self, x: Tensor) -> Tensor:
         """The residues of a tensor of finite numbers (any real dtype), exactly; infinities become 0."""
         if not x.dtype.is_floating_point:
-            return self.reduce(torch.remainder(x.to(torch.int64), self.p).to(torch.float64))
+            return self.reduce_(torch.remainder(x.to(torch.int64), self.p).to(torch.float64))
         mantissa, exponent = torch.frexp(x.to(torch.float64))
         finite = torch.isfinite(mantissa)
         mantissa = torch.where(finite, mantissa, 0.0)
@@ -74,4 +88,4 @@ class Field:
         if self._powers is None or self._powers.device != x.device:
             powers = [pow(2, e, self.p) for e in range(_LOWEST, _HIGHEST + 1)]
             self._powers = torch.tensor(powers, dtype=torch.float64, device=x.device)
-        return self.reduce(self.reduce(mantissa * 2.0**53) * self._powers[exponent - 53 - _LOWEST])
+        return self.reduce_(self.reduce_(mantissa * 2.0**53) * self._powers[exponent - 53 - _LOWEST])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from foldproof.field.arithmetic import Field
 
-_BLOCK = 1 << 16  # elements hashed at a time, so that the passes below run in cache
+_BLOCK = 1 << 13  # elements hashed at a time, so that the passes below run in cache
 
 
 class OpaqueFunction:
@@ -24,37 +25,49 @@ class OpaqueFunction:
     def __init__(self, seed: int, key: str, fields: Sequence[Field], nonzero: bool = False) -> None:
         self._seed, self._key, self._fields, self._nonzero = seed, key, fields, nonzero
 
-    def _coefficients(self, operands: int) -> list[list[int]]:
-        """k rows: operands * k coefficients and one 63-bit offset."""
-        rows = []
+    def _coefficients(self, operands: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """A (k, operands * k) matrix of whole numbers below 2^20, and k offsets of 63 bits, as a column."""
+        columns = operands * len(self._fields)
+        rows, offsets = [], []
         for i in range(len(self._fields)):
             digest = hashlib.shake_128(f"{self._seed}|{i}|{operands}|{self._key}".encode())
-            stream = digest.digest(3 * operands * len(self._fields) + 8)
-            row = [int.from_bytes(stream[3 * j : 3 * j + 3], "big") >> 4 | 1 for j in range(operands * len(self._fields))]
-            rows.append([*row, int.from_bytes(stream[-8:], "big") >> 1])
-        return rows
+            stream = digest.digest(3 * columns + 8)
+            rows.append([int.from_bytes(stream[3 * j : 3 * j + 3], "big") >> 4 | 1 for j in range(columns)])
+            offsets.append([int.from_bytes(stream[-8:], "big") >> 1])
+        return torch.tensor(rows, dtype=torch.float64, device=device), torch.tensor(offsets, device=device)
 
     def __call__(self, operands: Sequence[Sequence[Tensor]]) -> tuple[Tensor, ...]:
-        """Apply to ``operands``, each a sequence of k float64 tensors, all of one shape; returns k such tensors."""
-        rows = self._coefficients(len(operands))
-        shape = operands[0][0].shape
-        flat = [x.reshape(-1) for operand in operands for x in operand]
-        owners = [self._fields[j % len(self._fields)] for j in range(len(flat))]
-        out = [torch.empty(flat[0].shape, dtype=torch.float64, device=flat[0].device) for _ in self._fields]
-        for start in range(0, flat[0].numel(), _BLOCK):
-            block = [f.canonical(x[start : start + _BLOCK]) for f, x in zip(owners, flat)]
-            for field, row, result in zip(self._fields, rows, out):
-                mixed = block[0] * row[0]
-                for x, coefficient in zip(block[1:], row[1:]):
-                    mixed.add_(x, alpha=coefficient)
-                bits = _finalise(mixed.to(torch.int64).add_(row[-1]))
-                range_ = field.p - 1 if self._nonzero else field.p
-                value = bits.bitwise_and_((1 << 52) - 1).to(torch.float64)
-                # floor(value * range / 2^52) is uniform up to 2^-32 and needs no remainder
-                value.mul_(range_ * 2.0**-52).floor_()
-                if self._nonzero:
-                    value.add_(1)
-                result[start : start + _BLOCK] = field.reduce(value)
+        """Apply to ``operands``, each a sequence of k float64 tensors, which broadcast; returns k tensors."""
+        shape, k = torch.broadcast_shapes(*(operand[0].shape for operand in operands)), len(self._fields)
+        total, device = math.prod(shape), operands[0][0].device
+        matrix, offsets = self._coefficients(len(operands), device)
+        full = [j for j, operand in enumerate(operands) if operand[0].numel() == total]
+        for j, operand in enumerate(operands):
+            if j not in full and operand[0].numel() == 1:  # a number, the same for all elements
+                number = torch.stack([f.canonical(x.reshape(1)) for f, x in zip(self._fields, operand)])
+                offsets = offsets + (matrix[:, j * k : (j + 1) * k] @ number).to(torch.int64)
+            elif j not in full:
+                full.append(j)
+        columns = [c for j in full for c in range(j * k, (j + 1) * k)]
+        flat = [operands[c // k][c % k].expand(shape).reshape(-1) for c in columns]
+        matrix = matrix[:, columns].contiguous()
+        primes = torch.tensor([[float(f.p)] for f in self._fields], dtype=torch.float64, device=device)
+        ranges = primes - 1 if self._nonzero else primes
+        out = [torch.empty(total, dtype=torch.float64, device=device) for _ in self._fields]
+        block = torch.empty(len(flat), min(_BLOCK, max(total, 1)), dtype=torch.float64, device=device)
+        for start in range(0, total, _BLOCK):
+            n = min(_BLOCK, total - start)
+            for c, x, row in zip(columns, flat, block):
+                self._fields[c % k].canonical(x[start : start + n], out=row[:n])
+            # Products are below 2^40 and there are few of them: exact in float64.
+            bits = _finalise((matrix @ block[:, :n]).to(torch.int64).add_(offsets))
+            # floor(uniform * range / 2^52) is uniform up to 2^-32 and needs no remainder.
+            value = bits.bitwise_and_((1 << 52) - 1).to(torch.float64).mul_(ranges * 2.0**-52).floor_()
+            if self._nonzero:
+                value.add_(1)
+            value.sub_((value > primes / 2) * primes)  # balanced
+            for result, made in zip(out, value):
+                result[start : start + n] = made
         return tuple(x.view(shape) for x in out)
 
 

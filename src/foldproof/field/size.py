@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 from foldproof.field.primes import PRIMES
 
-
 _HUGE = 1 << 40  # where bounds saturate: far beyond what can still be proved
 
 
@@ -29,7 +28,8 @@ class Bound(NamedTuple):
 
     def __add__(self, other: Bound) -> Bound:  # type: ignore[override]
         a, b = max(self.high, other.high), min(self.high, other.high)
-        return Bound(max(self.degree, other.degree), min(self.low, other.low), a + math.log2(1 + 2.0 ** max(b - a, -60)))
+        high = a + math.log2(1 + 2.0 ** max(b - a, -60))
+        return Bound(max(self.degree, other.degree), min(self.low, other.low), high)
 
     def join(self, other: Bound) -> Bound:
         return Bound(max(self.degree, other.degree), min(self.low, other.low), max(self.high, other.high))
@@ -110,7 +110,9 @@ class Size(NamedTuple):
         return self.numerator * _expanded(tuple((f, n - ours.get(f, 0)) for f, n in shared))
 
     def __mul__(self, other: Size) -> Size:  # type: ignore[override]
-        shared = _combined(self.shared, other.shared, _sum) if self.shared and other.shared else self.shared or other.shared
+        shared = self.shared or other.shared
+        if self.shared and other.shared:
+            shared = _combined(self.shared, other.shared, _sum)
         return Size(self.numerator * other.numerator, shared, self.varying * other.varying)
 
     def __add__(self, other: Size) -> Size:  # type: ignore[override]

@@ -112,6 +112,22 @@ batch_norm_declines = (
         functional((_image, (6,)), lambda m, x, v: nn.functional.batch_norm(m.a(x), v, v * v + 1), a=_conv),
         "running mean is inputs_1, an input",
     ),
+    Declines(
+        "saved statistics that are read",
+        functional(
+            (_image,),
+            lambda m, x: sum(
+                part.sum()
+                for part in torch.ops.aten._native_batch_norm_legit_no_training(
+                    m.a(x), None, None, m.mean, m.variance, 0.1, 1e-5
+                )
+            ),
+            a=_conv,
+            mean=lambda: torch.zeros(6),
+            variance=lambda: torch.ones(6),
+        ),
+        "sum_2, sum_3 read the statistics",
+    ),
     Declines("nothing linear before it", chain((2, 6, 7, 8), _norm2), "reads an input of the program"),
     Declines("a nonlinear operator before it", chain(_image, _conv, nn.ReLU, _norm2), "reads the output of relu"),
 )

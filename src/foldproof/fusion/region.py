@@ -16,8 +16,9 @@ from foldproof.fusion.nodes import value_readers
 class Region:
     """A copy of some nodes of a graph: constants become get_attr nodes, other operands placeholders.
 
-    It returns every value that is read outside, so that a rewrite which changes one is not proved. ``copies`` maps the original nodes to their copies; ``inputs`` are tensors of the shape and dtype of the
-    placeholders, in order, where a dynamic size is the one that the program was exported with.
+    It returns every value that is read outside, so that a rewrite which changes one is not proved. ``copies`` maps the
+    original nodes to their copies; ``inputs`` are tensors of the shape and dtype of the placeholders, in order, where
+    a dynamic size is the one that the program was exported with.
     """
 
     def __init__(self, nodes: Sequence[Node], constants: Constants) -> None:

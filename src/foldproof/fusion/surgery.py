@@ -82,7 +82,7 @@ class Surgery:
             return self._placeholders[draft.name]
         neighbour = self._placeholders[draft.like]
         spec = self.constants.specs[neighbour]
-        with self.graph.inserting_after(neighbour):
+        with self.graph.inserting_before(neighbour):
             node = self.graph.placeholder(_PREFIX[spec.kind] + draft.name.replace(".", "_"))
         tensor = draft.tensor
         with neighbour.meta["val"].fake_mode:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from foldproof.program import Program
 from foldproof.proof.question import Question, Tensors, copied, tied
@@ -90,7 +90,8 @@ def trials(question: Question) -> Iterator[Trial]:
     yield evaluate(question, "the given inputs and parameters", leaves, args, kwargs, True)
     generator = torch.Generator().manual_seed(0)
     random_args, random_kwargs = tree_map(lambda x: _redrawn_input(x, generator), (args, dict(kwargs)))
-    yield evaluate(question, "random inputs, the given parameters", leaves, random_args, random_kwargs, True)
+    if any(_is_float(x) for x in tree_leaves((args, dict(kwargs)))):  # tokens can't be redrawn
+        yield evaluate(question, "random inputs, the given parameters", leaves, random_args, random_kwargs, True)
     if not question.general or not leaves:
         return
     # The last one makes variances tiny, which brings out what is done to an epsilon.
@@ -100,8 +101,12 @@ def trials(question: Question) -> Iterator[Trial]:
         yield replace(trial, elsewhere=True)
 
 
+def _is_float(x: Any) -> bool:
+    return isinstance(x, Tensor) and x.dtype.is_floating_point
+
+
 def _redrawn_input(x: Any, generator: torch.Generator) -> Any:
-    if not isinstance(x, Tensor) or not x.dtype.is_floating_point:
+    if not _is_float(x):
         return x
     scale = float(x.double().square().mean().sqrt()) if x.numel() else 1.0
     drawn = torch.randn(x.shape, generator=generator, dtype=torch.float64) * (scale or 1.0)

@@ -1,6 +1,6 @@
 """Tensors that carry, beside their value, an exact residue modulo several primes through every ATen operator."""
 
-from foldproof.shadow import rules as rules  # noqa: PLC0414  (fills the registry)
+from foldproof.shadow import rules as rules  # fills the registry
 from foldproof.shadow.draw import Draw, WritesBorrowed
 from foldproof.shadow.factories import Factories
 from foldproof.shadow.registry import RULES, Rule

@@ -65,6 +65,13 @@ class Call:
         """The result follows a choice made by values: the verdict will say that it speaks of this choice only."""
         self.draw.branch.setdefault(self.operator.overloadpacket.__name__)
 
+    def indices(self, index: Tensor) -> Tensor:
+        """The values of an index or mask: a choice made by values, if it depends on a shadow."""
+        at: Tensor = self.value(index)
+        if at is not index:
+            self.took_branch()
+        return at
+
     def undecided(self, why: str) -> Undecided:
         return Undecided(f"{self.operator}: {why}")
 
@@ -78,4 +85,4 @@ def _named(attribute: object) -> str:
 
 def value_of(x: Any) -> Any:
     """The value of a shadow, anything else unchanged."""
-    return getattr(x, "value") if hasattr(x, "residue") and isinstance(x, Tensor) else x
+    return x.value if isinstance(x, Tensor) and hasattr(x, "residue") else x  # type: ignore[attr-defined]

@@ -96,8 +96,7 @@ class Draw:
 
         ``real`` is the function itself on float64 tensors; it is what the same rule means over the real numbers.
         """
-        parts = [torch.broadcast_tensors(*(o.parts[i] for o in operands)) for i in range(len(self.fields))]
-        out = self._evaluate(name, [[p[j] for p in parts] for j in range(len(operands))], real, nonzero)
+        out = self._evaluate(name, [o.parts for o in operands], real, nonzero)
         self._evaluations[name] += out[0].numel()
         self.opaque.setdefault(name.split("(")[0])
         for operand in operands:
@@ -108,7 +107,7 @@ class Draw:
     def _evaluate(
         self, name: str, operands: Sequence[Sequence[Tensor]], real: Callable[..., Tensor], nonzero: bool
     ) -> tuple[Tensor, ...]:
-        """Residues of the function ``name`` at operands of k residues each, all of one shape."""
+        """Residues of the function ``name`` at operands of k residues each, which broadcast."""
         return OpaqueFunction(self._salt, name, self.fields, nonzero)(operands)
 
     def take_numbers(self) -> frozenset[float]:

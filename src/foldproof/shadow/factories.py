@@ -24,7 +24,7 @@ class Factories(TorchDispatchMode):
     """
 
     def __init__(self, draw: Draw) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._draw = draw
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -80,8 +80,9 @@ class Residue:
         infinite = self.infinite or any(o.infinite for o in others)
         return Residue(self.draw, tuple(parts), size, data, infinite)
 
-    def _reduced(self, parts: Sequence[Tensor]) -> list[Tensor]:
-        return [f.reduce(p) for f, p in zip(self.draw.fields, parts)]
+    def _reduced(self, made: Sequence[Tensor]) -> list[Tensor]:
+        """Reduce, in place, tensors that arithmetic has just made."""
+        return [f.reduce_(p) for f, p in zip(self.draw.fields, made)]
 
     # Selecting and rearranging: every element of the result is an element of self (or 0).
 
@@ -140,7 +141,9 @@ class Residue:
 
     def total(self, function: Map, terms: int) -> Residue:
         """Apply a linear function whose every output adds up at most ``terms`` elements (with coefficients ±1)."""
-        return self._with(self._reduced([function(p) for p in self.parts]), self.size.total(terms))
+        # The function may return what it was given, which is not ours to reduce in place.
+        parts = [f.reduce(function(p)) for f, p in zip(self.draw.fields, self.parts)]
+        return self._with(parts, self.size.total(terms))
 
     def sum(self, dims: Sequence[int] | None = None, keepdim: bool = False) -> Residue:
         dims = list(range(self.ndim)) if not dims else list(dims)
@@ -215,7 +218,9 @@ class Residue:
     def maximum(self, other: Residue) -> Residue:
         """max(x, y), opaque and symmetric: a function of x + y and x * y, which determine the unordered pair."""
         pair = self.parts[0], other.parts[0]
-        return self.draw.apply_opaque("maximum", [self + other, self * other], lambda *_: torch.maximum(*pair))
+        zero = other.numel() == 1 and not any(bool(p) for p in other.parts)
+        total, product = (self, other) if zero else (self + other, self * other)
+        return self.draw.apply_opaque("maximum", [total, product], lambda *_: torch.maximum(*pair))
 
     def minimum(self, other: Residue) -> Residue:
         """min(x, y) = -max(-x, -y)."""

@@ -55,7 +55,7 @@ class Shadow(Tensor):
 
     @staticmethod
     def __new__(cls, value: Tensor, residue: Residue) -> Shadow:
-        out: Shadow = Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        out: Shadow = Tensor._make_wrapper_subclass(
             cls,
             value.shape,
             strides=value.stride(),
@@ -71,12 +71,12 @@ class Shadow(Tensor):
         pass
 
     @classmethod
-    def __torch_dispatch__(
+    def __torch_dispatch__(  # type: ignore[override]
         cls, func: OpOverload, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         return _dispatch(func, args, kwargs or {})
 
-    def __repr__(self, *, tensor_contents: object = None) -> str:
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         return f"Shadow({self.value!r}, k={len(self.residue.parts)})"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Shadow:
@@ -112,7 +112,7 @@ class Shadow(Tensor):
         return self.value.untyped_storage()
 
     @property
-    def data(self) -> Tensor:  # type: ignore[override]
+    def data(self) -> Tensor:
         return self.detach()
 
     @data.setter

@@ -8,6 +8,7 @@ from foldproof.shadow.rules import (  # noqa: F401
     comparison,
     creation,
     decomposition,
+    embedding,
     linear,
     normalisation,
     pooling,

@@ -109,13 +109,17 @@ def div_mode(call: Call, a: Any, b: Any, *, rounding_mode: str | None) -> Residu
     quotient = call.residue(a) / call.residue(b)
     if rounding_mode is None:
         return quotient
-    return call.opaque([quotient], real=getattr(torch, rounding_mode), name=rounding_mode)
+    return _rounded(call, quotient, rounding_mode)
+
+
+def _rounded(call: Call, x: Residue, mode: str) -> Residue:
+    return call.opaque([x], real=getattr(torch, mode), name=mode)
 
 
 @composed(aten.floor_divide.default)
 def floor_divide(call: Call, a: Any, b: Any) -> Residue:
     """a·b⁻¹, then an opaque floor"""
-    return div_mode(call, a, b, rounding_mode="floor")
+    return _rounded(call, call.residue(a) / call.residue(b), "floor")
 
 
 @composed(aten.relu.default)

@@ -137,10 +137,14 @@ def exp_shifted(
 ) -> tuple[Residue, Residue]:
     """exp(x - m) and m, for the element m along ``dims`` that is largest by value.
 
-    Which element m is does not matter to softmax (any element gives the same function), so this is no branch. Where
-    the value is -inf (a mask) the result is 0; ``empty_rows`` allows rows that are masked throughout.
+    Which element m is does not matter to softmax (any element gives the same function), so this is no branch; of
+    those that rounding cannot tell from the largest it is the first, so that programs that round differently agree.
+    Where the value is -inf (a mask) the result is 0; ``empty_rows`` allows rows that are masked throughout.
     """
-    largest = extreme(x, value, dims, True, True)
+    size = value.abs() if not x.infinite else value.abs().nan_to_num(posinf=0.0)
+    slack = size.amax(dims, True) * (512 * torch.finfo(value.dtype).eps)
+    near = value >= value.amax(dims, True) - slack
+    largest = extreme(x, near.to(torch.int8), dims, True, True)
     e = call.opaque([x - largest], real=torch.exp, name="exp")
     if x.infinite:
         top = value.amax(dims, True)

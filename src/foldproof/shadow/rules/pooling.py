@@ -19,7 +19,8 @@ def _divisors(pool: Any, x: Tensor, args: dict[str, Any]) -> Tensor:
     """How many elements each output is divided by (int64), from the operator itself on ones."""
     ones = torch.ones(x.shape[-len(args["kernel_size"]) - 1 :], dtype=torch.float64, device=x.device)
     filled: Tensor = pool(ones, **(args | {"divisor_override": 1}))
-    return (filled / pool(ones, **args)).round().to(torch.int64)[:1]
+    averaged: Tensor = pool(ones, **args)
+    return (filled / averaged).round().to(torch.int64)[:1]
 
 
 def _over(call: Call, x: Residue, divisors: Tensor) -> Residue:

@@ -49,7 +49,7 @@ def as_strided(call: Call, x: Tensor, size: list[int], stride: list[int], storag
     value = call.value(x)
     start = 0 if storage_offset is None else storage_offset - value.storage_offset()
     last = start + sum((n - 1) * step for n, step in zip(size, stride))
-    if not aten.is_non_overlapping_and_dense.default(value) or (call.result.numel() and not 0 <= start <= last < value.numel()):
+    if not (aten.is_non_overlapping_and_dense.default(value) and 0 <= start <= last < value.numel()):
         raise call.undecided("it reads memory that is not its operand's")
 
     def restrided(part: Tensor) -> Tensor:
@@ -175,38 +175,31 @@ def constant_pad_nd(call: Call, x: Tensor, pad: list[int], value: float = 0) -> 
     return call.residue(x).map(lambda part, f: aten.constant_pad_nd.default(part, pad, float(f)), fill)
 
 
-@rule(RuleKind.EXACT, aten.embedding.default, integers=True)
-def embedding(call: Call, weight: Tensor, indices: Tensor, *unused: Any, **also: Any) -> Residue:
-    """rows selected by the indices' values"""
-    index = _index(call, indices)
-    return call.residue(weight).map(lambda part: aten.embedding.default(part, index))
-
-
 @rule(RuleKind.EXACT, aten.index_select.default, aten.gather.default, integers=True)
 def select_along(call: Call, x: Tensor, dim: int, index: Tensor, **kwargs: Any) -> Residue:
     """elements selected by the indices' values"""
-    at = _index(call, index)
+    at = call.indices(index)
     return call.residue(x).map(lambda part: call.operator(part, dim, at))
 
 
 @rule(RuleKind.EXACT, aten.take.default, aten.masked_select.default, integers=True)
 def take(call: Call, x: Tensor, index: Tensor) -> Residue:
     """elements selected by the indices' (mask's) values"""
-    at = _index(call, index)
+    at = call.indices(index)
     return call.residue(x).map(lambda part: call.operator(part, at))
 
 
 @rule(RuleKind.EXACT, aten.index.Tensor, aten._unsafe_index.Tensor, integers=True)
 def index(call: Call, x: Tensor, indices: list[Tensor | None]) -> Residue:
     """elements selected by the indices' values"""
-    at = [None if i is None else _index(call, i) for i in indices]
+    at = [None if i is None else call.indices(i) for i in indices]
     return call.residue(x).map(lambda part: call.operator(part, at))
 
 
 @exact(aten.index_put.default, aten._unsafe_index_put.default)
 def index_put(call: Call, x: Tensor, indices: list[Tensor | None], values: Tensor, accumulate: bool = False) -> Residue:
     """elements at the indices' values replaced, or added to"""
-    at = [None if i is None else _index(call, i) for i in indices]
+    at = [None if i is None else call.indices(i) for i in indices]
     base, new = call.residue(x), call.residue(values)
     terms = 1 + call.value(x)[tuple(slice(None) if i is None else i for i in at)].numel()
     if not accumulate and new.numel() > 1:
@@ -218,7 +211,7 @@ def index_put(call: Call, x: Tensor, indices: list[Tensor | None], values: Tenso
 @exact(aten.index_copy.default)
 def index_copy(call: Call, x: Tensor, dim: int, index: Tensor, source: Tensor) -> Residue:
     """slices at the indices' values replaced"""
-    at = _index(call, index)
+    at = call.indices(index)
     if at.unique().numel() < at.numel():
         raise call.undecided("an element is written twice, and which one stays is left open")
     return call.residue(x).map(lambda part, s: aten.index_copy.default(part, dim, at, s), call.residue(source))
@@ -227,14 +220,14 @@ def index_copy(call: Call, x: Tensor, dim: int, index: Tensor, source: Tensor) -
 @exact(aten.index_fill.int_Scalar, aten.index_fill.int_Tensor)
 def index_fill(call: Call, x: Tensor, dim: int, index: Tensor, value: Any) -> Residue:
     """slices at the indices' values filled with the exact residue of the number"""
-    at = _index(call, index)
+    at = call.indices(index)
     return call.residue(x).map(lambda part, v: aten.index_fill.int_Tensor(part, dim, at, v), call.residue(value))
 
 
 @exact(aten.scatter.src, aten.scatter_add.default)
 def scatter(call: Call, x: Tensor, dim: int, index: Tensor, src: Tensor) -> Residue:
     """elements at the indices' values replaced, or added to"""
-    at = _index(call, index)
+    at = call.indices(index)
     adds = call.operator is aten.scatter_add.default
     if not adds:
         _once(call, x, lambda hits, one: hits.scatter_add(dim, at, one.expand(at.shape)))
@@ -245,7 +238,7 @@ def scatter(call: Call, x: Tensor, dim: int, index: Tensor, src: Tensor) -> Resi
 @exact(aten.scatter.value)
 def scatter_value(call: Call, x: Tensor, dim: int, index: Tensor, value: float) -> Residue:
     """elements at the indices' values replaced by the exact residue of the number"""
-    at = _index(call, index)
+    at = call.indices(index)
     return call.residue(x).map(lambda part, v: call.operator(part, dim, at, float(v)), call.residue(value))
 
 
@@ -256,10 +249,11 @@ def scatter_reduce(
     """the reductions "sum" and "mean"; others have no rule"""
     if reduce not in ("sum", "mean"):
         raise call.undecided(f"no rule for the reduction {reduce!r}")
-    at = _index(call, index)
+    at = call.indices(index)
 
     def total(part: Tensor, s: Tensor) -> Tensor:
-        return aten.scatter_reduce.two(part, dim, at, s, "sum", include_self=include_self)
+        out: Tensor = aten.scatter_reduce.two(part, dim, at, s, "sum", include_self=include_self)
+        return out
 
     put = call.residue(x).map(total, call.residue(src)).total(lambda part: part, 1 + at.numel())
     if reduce == "sum":
@@ -271,7 +265,7 @@ def scatter_reduce(
 @exact(aten.index_add.default)
 def index_add(call: Call, x: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: float = 1) -> Residue:
     """elements at the indices' values added to"""
-    at = _index(call, index)
+    at = call.indices(index)
     added = call.residue(source) * call.residue(alpha)
     put = call.residue(x).map(lambda part, s: aten.index_add.default(part, dim, at, s), added)
     return put.total(lambda part: part, 1 + at.numel())
@@ -324,13 +318,3 @@ def _once(call: Call, x: Tensor, count: Callable[[Tensor, Tensor], Tensor]) -> N
     hits = count(torch.zeros(x.shape, dtype=torch.int64), torch.ones((), dtype=torch.int64))
     if bool((hits > 1).any()):
         raise call.undecided("an element is written twice, and which one stays is left open")
-
-
-def _index(call: Call, index: Tensor) -> Tensor:
-    """Where the elements are taken from: a choice made by values, if it depends on a shadow."""
-    at: Tensor = call.value(index)
-    if at is not index:
-        call.took_branch()
-    return at
-
-

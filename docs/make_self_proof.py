@@ -1,0 +1,172 @@
+"""Writes docs/self_proof.md. Run by ``make docs``; by hand: ``python -m docs.make_self_proof`` (minutes)."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import platform
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+import foldproof
+from foldproof.verdict import Difference, Kind, Verdict
+from zoo import ZOO
+from zoo.findings import FINDINGS, Finding
+from zoo.self_proof import SelfProof, prove_itself
+
+PAGE = Path(__file__).with_name("self_proof.md")
+WORKERS = os.cpu_count() or 1
+
+
+def main() -> None:
+    """Prove the whole zoo, then write the page in one go."""
+    results = []
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(WORKERS, spawn, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        for result in pool.map(_proved, ZOO):
+            results.append(result)
+            sys.stderr.write(f"{len(results)}/{len(ZOO)} {result.architecture.name}: {result.decomposed.kind}\n")
+    draft = PAGE.with_suffix(".tmp")
+    draft.write_text(page(results), encoding="utf-8")
+    os.replace(draft, PAGE)
+
+
+def _proved(name: str) -> SelfProof:
+    return prove_itself(ZOO[name])
+
+
+def page(results: Sequence[SelfProof]) -> str:
+    """The page as Markdown."""
+    return "\n\n".join(
+        [
+            _introduction(results),
+            "## Totals",
+            _totals(results),
+            "## Each model",
+            _LEGEND,
+            _models(results),
+            "## What is no proof, and why",
+            _reasons(results),
+            "## What the proofs assume",
+            "An opaque operator stands for any function at all; of a branching operator only the branch that these"
+            " inputs take is spoken of. What else is an exact calculation.",
+            _assumptions(results),
+            "## Defects of PyTorch that this found",
+            *(_finding(finding) for finding in FINDINGS),
+        ]
+    )
+
+
+def _introduction(results: Sequence[SelfProof]) -> str:
+    versions = f"torch {torch.__version__}, transformers {version('transformers')}, foldproof {foldproof.__version__}"
+    return f"""\
+# PyTorch proves itself
+
+<!-- Written by docs/make_self_proof.py: run `make docs`, don't edit. -->
+
+`torch.export` turns a model into a program, and `run_decompositions()` turns that into one of core operators:
+convolutions lose their variants, a linear becomes permute and addmm, attention becomes two matrix products and a
+softmax. Nobody here wrote these rewrites, so they are a fair trial: {len(results)} architectures, small and with
+random weights, are exported and decomposed by PyTorch, and foldproof is asked each time whether the two programs are
+the same function.
+
+And would it notice if they were not? The last comparison puts x + x² in place of the first value x that the program
+computes from its input. It must be REFUTED, or the proofs beside it are worth nothing.
+
+Made by `make docs` with {versions}, Python {platform.python_version()}, seed 0, {WORKERS} models at a time with one
+thread each; times are wall-clock times of that run."""
+
+
+def _totals(results: Sequence[SelfProof]) -> str:
+    questions: tuple[tuple[str, Callable[[SelfProof], Verdict]], ...] = (
+        ("exported program = its decomposition", lambda r: r.decomposed),
+        ("model = exported program", lambda r: r.exported),
+        ("exported program = the same, spoilt", lambda r: r.spoilt),
+    )
+    rows = []
+    for question, answer in questions:
+        counts = Counter(answer(r).kind for r in results)
+        seconds = sum(answer(r).seconds for r in results)
+        rows.append([question, *(str(counts[kind]) for kind in Kind), f"{seconds:.0f}"])
+    return _table(["question", *map(str, Kind), "seconds"], rows)
+
+
+_LEGEND = """\
+*operators*: calls in the exported program → in its decomposition. *k*: primes carried jointly; *degree* of the largest
+polynomial that was compared; *opaque*: elements that opaque functions were evaluated at; *error*: the chance that this
+PROVED is wrong is below 2 to this power. *moved*: how far other inputs move the output that moves least (root mean
+squares, relative): what shows that comparing outputs means something. Every PROVED speaks of all inputs and all
+parameters of the shapes used, but integer inputs (tokens) are held at their values."""
+
+
+def _models(results: Sequence[SelfProof]) -> str:
+    head = ["model", "family", "operators", "program = decomposition", "k", "degree", "opaque", "error", "seconds"]
+    head += ["model = program", "seconds", "spoilt", "moved"]
+    rows = []
+    for r in results:
+        proof = r.decomposed.proof
+        evidence = ["", "", "", ""]
+        if proof is not None:
+            evidence = [str(proof.k), str(proof.degree), f"{proof.opaque_evaluations:,}", f"{proof.log2_error:.1f}"]
+        before, after = r.operators
+        row = [r.architecture.name, str(r.architecture.family), f"{before} → {'—' if after is None else after}"]
+        row += [str(r.decomposed.kind), *evidence, f"{r.decomposed.seconds:.1f}"]
+        row += [str(r.exported.kind), f"{r.exported.seconds:.1f}", str(r.spoilt.kind), f"{r.sensitivity:.2g}"]
+        rows.append(row)
+    return _table(head, rows)
+
+
+def _reasons(results: Sequence[SelfProof]) -> str:
+    told = []
+    for r in results:
+        for question, verdict in (("decomposition", r.decomposed), ("export", r.exported)):
+            if verdict.proof is None:
+                rest = f" With `run_decompositions({{}})`: {r.functional.kind}." if r.functional is not None else ""
+                told.append(f"- **{r.architecture.name}**, {question}: {verdict.kind}, {_reason(verdict)}.{rest}")
+    return "\n".join(told) or "Everything is proved."
+
+
+def _reason(verdict: Verdict) -> str:
+    at = verdict.difference
+    return verdict.reason.rstrip(".") + (f", at `{at.node}` (`{at.operator}`)" if isinstance(at, Difference) else "")
+
+
+def _assumptions(results: Sequence[SelfProof]) -> str:
+    rows = []
+    for r in results:
+        proof = (r.decomposed if r.decomposed.proof is not None else r.exported).proof
+        if proof is not None:
+            rows.append([r.architecture.name, _names(proof.opaque), _names(proof.branch)])
+    return _table(["model", "opaque", "branching"], rows)
+
+
+def _names(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in sorted(names))
+
+
+def _finding(finding: Finding) -> str:
+    raised = finding.reproduce()
+    message = str(raised).splitlines()[0]
+    return f"""\
+### {finding.title[0].upper()}{finding.title[1:]}
+
+{finding.explanation} Seen in {_names(finding.models)}; known as {", ".join(f"<{url}>" for url in finding.reports)}.
+
+```python
+{finding.program.rstrip()}  # {type(raised).__name__}: {message}
+```"""
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""The public function: what it takes, refuses and reports."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from fusion_programs import norms
+from torch import Tensor, nn
+
+import foldproof
+from foldproof import FoldproofError, Kind
+from foldproof.fusion.examples import chain, made
+
+conv, norm = partial(nn.Conv2d, 3, 6, 3), partial(nn.BatchNorm2d, 6)
+IMAGE = (2, 3, 7, 8)
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.other = conv(), norm(), norm()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.other(self.norm(self.conv(x)).relu())  # line 28
+
+
+def test_a_module_is_exported_as_it_is_and_left_alone() -> None:
+    model, inputs = chain(IMAGE, conv, norm, nn.Dropout)()
+    model[0].train()  # no effect on what it computes
+    state = {name: (id(t), t.clone()) for name, t in model.state_dict(keep_vars=True).items()}
+    result = foldproof.fuse(model, inputs)
+    assert len(result.rewrites) == 1
+    assert [part.training for part in model] == [True, False, False]
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        assert id(tensor) == state[name][0] and torch.equal(tensor, state[name][1])
+
+
+def test_training_mode_is_declined_not_changed() -> None:
+    model, inputs = chain(IMAGE, conv, norm)()
+    model.train()
+    steps, mean = model[1].num_batches_tracked.clone(), model[1].running_mean.clone()
+    result = foldproof.fuse(model, inputs)
+    assert "call model.eval()" in result.declined[0].reason
+    assert model.training and model[1].training
+    assert torch.equal(model[1].num_batches_tracked, steps) and torch.equal(model[1].running_mean, mean)
+
+
+def test_kwargs_and_dynamic_shapes_of_a_module() -> None:
+    model, (x,) = chain(IMAGE, conv, norm)()
+    result = foldproof.fuse(model, (), {"input": x}, dynamic_shapes={"input": {0: torch.export.Dim("batch")}})
+    assert result.verdict.kind is Kind.PROVED
+    assert result.program.module()(input=torch.randn(5, 3, 7, 8)).shape == (5, 6, 5, 6)
+
+
+def test_the_report() -> None:
+    model, inputs = made(Block(), IMAGE)
+    result = foldproof.fuse(model, inputs)
+    [rewrite], [declined] = result.rewrites, result.declined
+    assert (rewrite.rule, rewrite.nodes, rewrite.result) == (
+        "batch_norm into convolution",
+        ("conv2d", "batch_norm"),
+        "conv2d",
+    )
+    assert rewrite.verdict.proof is not None and rewrite.verdict.proof.shapes == (str(IMAGE),)
+    assert (declined.node, declined.operator) == ("batch_norm_1", "aten.batch_norm.default")
+    assert "reads the output of relu (aten.relu.default)" in declined.reason
+    for one in (rewrite, declined):
+        assert one.source is not None and one.source.endswith("test_fuse_api.py:28")
+    assert result.operators_before == {"aten.conv2d.default": 1, "aten.batch_norm.default": 2, "aten.relu.default": 1}
+    assert result.operators_after == {"aten.conv2d.default": 1, "aten.batch_norm.default": 1, "aten.relu.default": 1}
+    weights = 4 * (6 * 27 + 6)
+    assert result.bytes_before == weights + 2 * (4 * 4 * 6 + 8)
+    assert result.bytes_after == weights + 4 * 4 * 6
+    assert result.seconds > 0
+    plain = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+    assert plain["rewrites"][0]["verdict"]["kind"] == plain["verdict"]["kind"] == "PROVED"
+    assert plain["declined"][0]["reason"] == declined.reason
+    assert "program" not in plain
+    assert "GraphModule" not in repr(result)
+
+
+def test_source_of_a_stock_module_is_its_path() -> None:
+    model, inputs = chain(IMAGE, conv, norm)()
+    [rewrite] = foldproof.fuse(model, inputs).rewrites
+    assert rewrite.source == "module 1"
+
+
+def test_memory_that_is_shared_is_counted_once() -> None:
+    model, inputs = made(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)), (2, 4))
+    model[1].weight = model[0].weight
+    assert foldproof.fuse(model, inputs).bytes_before == 4 * (16 + 4 + 4)
+
+
+def test_progress_counts_to_the_end() -> None:
+    model, inputs = made(Block(), IMAGE)
+    seen: list[tuple[int, int, str]] = []
+    foldproof.fuse(model, inputs, progress=lambda *step: seen.append(step))
+    assert seen == [(0, 3, "batch_norm"), (1, 3, "batch_norm_1"), (2, 3, "the whole program")]
+
+
+def test_without_proofs() -> None:
+    model, inputs = chain(IMAGE, conv, norm)()
+    result = foldproof.fuse(model, inputs, prove=False)
+    assert not norms(result.program)
+    for verdict in (result.verdict, result.rewrites[0].verdict):
+        assert verdict.kind is Kind.UNDECIDED
+        assert "switched off" in verdict.reason
+
+
+def test_nothing_to_fold() -> None:
+    result = foldproof.fuse(nn.ReLU(), (torch.randn(3),))
+    assert (result.rewrites, result.declined) == ((), ())
+    assert (result.verdict.kind, result.verdict.reason) == (
+        Kind.PROVED,
+        "nothing was rewritten, so the program is the same",
+    )
+
+
+def test_a_weight_without_values() -> None:
+    with torch.device("meta"):
+        model = nn.Sequential(conv(), norm()).eval()
+    result = foldproof.fuse(model, (torch.randn(IMAGE, device="meta"),))
+    assert [declined.reason for declined in result.declined] == [
+        "its weight, 1.weight, has no values: load the weights before fusing"
+    ]
+
+
+class Branching(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x if x.sum() > 0 else -x
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs", "options", "message"),
+    [
+        (nn.ReLU(), torch.randn(3), {}, "inputs must be a tuple of example inputs, not Tensor: write (x,)"),
+        (torch.relu, (torch.randn(3),), {}, "can't fuse builtin_function_or_method: give an nn.Module or"),
+        (nn.Conv2d(3, 6, 3), (torch.randn(1, 5, 7, 7),), {}, "Conv2d can't be exported with these inputs: "),
+        (Branching(), (torch.randn(3),), {}, "Branching can't be exported with these inputs: "),
+        (
+            torch.export.export(nn.ReLU(), (torch.randn(3),)),
+            (torch.randn(3),),
+            {"dynamic_shapes": ({},)},
+            "dynamic_shapes is for modules",
+        ),
+    ],
+)
+def test_bad_arguments(model: Any, inputs: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(FoldproofError) as caught:
+        foldproof.fuse(model, inputs, **options)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_lowered_program_is_refused() -> None:
+    to_edge = pytest.importorskip("executorch.exir").to_edge
+    model, inputs = chain(IMAGE, conv, norm)()
+    edge = to_edge(torch.export.export(model, inputs)).exported_program()
+    with pytest.raises(FoldproofError, match="dialect EDGE: fuse it before it is lowered"):
+        foldproof.fuse(edge, inputs)

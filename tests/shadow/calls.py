@@ -1,0 +1,253 @@
+"""Calls of ATen operators: those that the samples of PyTorch's own operator database give rise to, and a few more."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import warnings
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch._ops import OpOverload
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter, tree_map
+
+from foldproof.shadow import RULES
+
+aten = torch.ops.aten
+
+SAMPLES = 40
+"""Samples taken from each entry of the operator database."""
+
+CALLS = 20
+"""Calls kept of each operator; calls with other shapes or attributes come first."""
+
+
+class Call(NamedTuple):
+    """One call, with arguments of its own."""
+
+    operator: OpOverload
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    origin: str
+
+    def run(self, *, args: Any = None, kwargs: Any = None) -> Any:
+        """Call the operator on these arguments, or on others that stand for them."""
+        return self.operator(*copied(self.args if args is None else args), **copied(kwargs or self.kwargs))
+
+
+def copied(x: Any) -> Any:
+    return tree_map(lambda v: v.detach().clone() if type(v) is Tensor else v, x)
+
+
+def floats(x: Any) -> list[Tensor]:
+    """The tensors that become shadows."""
+    return [t for t in tree_iter(x) if isinstance(t, Tensor) and is_float(t)]
+
+
+def is_float(x: Any) -> bool:
+    return isinstance(x, Tensor) and x.dtype.is_floating_point and x.layout == torch.strided
+
+
+@functools.cache
+def from_database(dtype: torch.dtype) -> dict[OpOverload, list[Call]]:
+    """The calls of operators with a rule that the database's samples of this dtype lead to."""
+    from torch.testing._internal.common_methods_invocations import op_db
+
+    recorder = _Recorder()
+    for entry in op_db:
+        if dtype not in entry.dtypes:
+            continue
+        torch.manual_seed(0)
+        recorder.origin = f"op_db {entry.name}"
+        with warnings.catch_warnings(), contextlib.suppress(Exception):  # samples that this platform cannot run
+            warnings.simplefilter("ignore")
+            for sample in itertools.islice(entry.sample_inputs("cpu", dtype, requires_grad=False), SAMPLES):
+                with recorder, torch.no_grad(), contextlib.suppress(Exception):
+                    entry.op(sample.input, *sample.args, **sample.kwargs)
+    return {operator: list(calls.values())[:CALLS] for operator, calls in recorder.calls.items()}
+
+
+@functools.cache
+def of_our_own(dtype: torch.dtype) -> dict[OpOverload, list[Call]]:
+    """Calls of operators that the database does not reach."""
+    out: dict[OpOverload, list[Call]] = {}
+    for operator, args, kwargs in _more(dtype):
+        out.setdefault(operator, []).append(Call(operator, args, kwargs, "our own"))
+    return out
+
+
+def calls_of(operator: OpOverload, dtype: torch.dtype = torch.float64) -> list[Call]:
+    return from_database(dtype).get(operator, []) + of_our_own(dtype).get(operator, [])
+
+
+class _Recorder(TorchDispatchMode):
+    """Keeps calls of operators with a rule, one for each signature (shapes, strides, numbers)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.origin = ""
+        self.calls: dict[OpOverload, dict[str, Call]] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in RULES and floats((args, kwargs)):
+            signature = repr(tree_map(_signature, (args, kwargs)))
+            known = self.calls.setdefault(func, {})
+            if signature not in known and len(known) < 4 * CALLS:
+                kept = tree_map(lambda v: v.detach().clone() if isinstance(v, Tensor) else v, (args, kwargs))
+                known[signature] = Call(func, *kept, self.origin)
+        return func(*args, **kwargs)
+
+
+def _signature(x: Any) -> Any:
+    return (tuple(x.shape), x.stride(), x.dtype) if isinstance(x, Tensor) else x
+
+
+def _more(dtype: torch.dtype) -> Iterator[tuple[OpOverload, tuple[Any, ...], dict[str, Any]]]:
+    generator = torch.Generator().manual_seed(1)
+
+    def x(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=dtype)
+
+    def positive(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=generator, dtype=dtype) + 0.5
+
+    for operator in (aten.remainder.Scalar, aten.fmod.Scalar, aten.floor_divide.default, aten.gt.Scalar):
+        yield operator, (x(3, 4), 0.75), {}
+    for operator in (aten.sub.Scalar, aten.add.Scalar, aten.rsub.Scalar):
+        yield operator, (x(3, 4), 2, 3), {}
+    for operator in (aten.sub.Tensor, aten.add.Tensor):
+        yield operator, (x(2, 3), torch.arange(3)), {"alpha": 2}
+    for mode in ("floor", "trunc", None):
+        yield aten.div.Scalar_mode, (x(3, 4), 0.5), {"rounding_mode": mode}
+        yield aten.div.Tensor_mode, (x(3, 4), positive(4)), {"rounding_mode": mode}
+    for limits in ((None, 0.5), (-0.5, None), (-1, 1), (1, -1), (float("-inf"), float("inf"))):
+        yield aten.clamp.default, (x(3, 4), *limits), {}
+    yield aten.clamp.Tensor, (x(3, 4), x(4), None), {}
+    yield aten.clamp_max.default, (x(3, 4), 0.25), {}
+    yield aten.clamp_min.default, (x(3, 4), 0.25), {}
+    yield aten.relu6.default, (x(3, 4) * 6,), {}
+    yield aten.hardtanh.default, (x(3, 4),), {}
+    yield aten.square.default, (x(3, 4),), {}
+    yield aten.pow.Scalar, (2.5, x(3, 4)), {}
+    for exponent in (0, 1, 2, 3, -1, -2, 0.5, -0.5, 1.5):
+        yield aten.pow.Tensor_Scalar, (positive(3, 4), exponent), {}
+    yield aten.xlogy.Scalar_Other, (positive(3, 4), 0.5), {}
+    yield aten.xlogy.Scalar_Self, (0.5, positive(3, 4)), {}
+    yield aten.fill.Tensor, (x(3, 4), x()), {}
+    yield aten.where.ScalarSelf, (x(3, 4) > 0, 1.5, x(3, 4)), {}
+    yield aten.where.ScalarOther, (x(3, 4) > 0, x(3, 4), -2), {}
+    yield aten.copy.default, (x(3, 4), x(4)), {}
+    yield aten.bucketize.Scalar, (0.3, x(5).sort().values), {}
+    yield aten.searchsorted.Scalar, (x(5).sort().values, 0.3), {}
+    yield aten.isin.Tensor_Scalar, (x(5).round(), 1), {}
+    yield aten.argsort.default, (x(3, 4), 0, True), {}
+    yield aten.histc.default, (x(20), 4, -2, 2), {}
+
+    yield aten.var.default, (x(3, 4),), {}
+    yield aten.var.default, (x(3, 4), False), {}
+    yield aten.var.dim, (x(3, 4), [0]), {}
+    yield aten.var.dim, (x(3, 4), [-1], False, True), {}
+    yield aten.native_layer_norm.default, (x(2, 3, 4), [3, 4], None, x(3, 4), 1e-5), {}
+    yield aten._fused_rms_norm.default, (x(2, 3, 4), [4], x(4), 1e-6), {}
+    yield aten._fused_rms_norm.default, (x(2, 3, 4), [3, 4], None, None), {}
+    for dim in (0, 2):
+        yield aten._weight_norm_interface.default, (x(3, 4, 5), positive(*(n if d == dim else 1 for d, n in enumerate((3, 4, 5)))), dim), {}
+    yield aten._native_batch_norm_legit_no_training.default, (x(2, 3, 4), x(3), x(3), x(3), positive(3), 0.1, 1e-5), {}
+    yield aten._native_batch_norm_legit_no_training.default, (x(2, 3), None, None, x(3), positive(3), 0.1, 1e-5), {}
+    for training in (True, False):
+        statistics = (x(3), x(3), x(3), positive(3), training, 0.1, 1e-3)
+        yield aten.native_batch_norm.default, (x(4, 3, 2), *statistics), {}
+        yield aten._native_batch_norm_legit.default, (x(4, 3, 2, 2), *statistics), {}
+        yield aten._native_batch_norm_legit_functional.default, (x(4, 3), *statistics), {}
+    yield aten._native_batch_norm_legit.no_stats, (x(4, 3, 2), x(3), None, True, 0.1, 1e-3), {}
+
+    for bias in (None, x(4)):
+        for stride, padding, dilation, transposed, extra, groups in (
+            ([1], [0], [1], False, [0], 1),
+            ([2], [1], [2], False, [0], 2),
+            ([2], [1], [1], True, [1], 2),
+        ):
+            weight = x(6, 4 // groups, 3) if transposed else x(4, 6 // groups, 3)
+            geometry = (stride, padding, dilation, transposed, extra, groups)
+            yield aten.convolution.default, (x(2, 6, 9), weight, bias, *geometry), {}
+            yield aten._convolution.default, (x(2, 6, 9), weight, bias, *geometry, False, False, True, True), {}
+    for groups, transposed in ((1, False), (2, False), (2, True)):
+        weight = x(6, 4 // groups, 3, 3) if transposed else x(4, 6 // groups, 3, 3)
+        geometry = ([2, 1], [1, 0], [1, 1], transposed, [0, 0], groups)
+        image = x(2, 6, 7, 6)
+        gradient = torch.randn_like(aten.convolution.default(image, weight, None, *geometry))
+        yield aten.convolution_backward.default, (gradient, image, weight, [4], *geometry, [True, True, True]), {}
+        yield aten.convolution_backward.default, (gradient, image, weight, None, *geometry, [True, False, False]), {}
+    yield aten._grouped_mm.default, (x(6, 8).bfloat16().to(dtype), x(3, 8, 8).to(dtype), torch.tensor([1, 1, 6], dtype=torch.int32)), {}
+    query, key = x(2, 4, 5, 8), x(2, 2, 6, 8)
+    mask = torch.zeros(5, 6, dtype=dtype).masked_fill(torch.ones(5, 6).triu(1) > 0, float("-inf"))
+    for kwargs in ({}, {"attn_mask": mask}, {"scale": 0.25}, {"is_causal": True}):
+        if not kwargs.get("is_causal"):
+            shared = key.repeat_interleave(2, 1)
+            yield aten._scaled_dot_product_flash_attention_for_cpu.default, (query, shared, shared), kwargs
+        yield aten._scaled_dot_product_flash_attention_for_cpu.default, (query, query, x(2, 4, 5, 8)), (
+            kwargs if "attn_mask" not in kwargs else {"attn_mask": mask[:, :5]}
+        )
+    yield aten._safe_softmax.default, (torch.cat([mask, torch.full((1, 6), float("-inf"), dtype=dtype)]), -1), {}
+
+    yield aten.embedding_dense_backward.default, (x(2, 3, 4), torch.tensor([[1, 0, 1], [4, 2, 1]]), 5, 0, False), {}
+    yield aten.embedding_dense_backward.default, (x(3, 4), torch.tensor([1, 1, 2]), 5, -1, True), {}
+    for affine in (None, x(6)):
+        mean, rstd = x(2, 3), positive(2, 3)
+        yield aten.native_group_norm_backward.default, (x(2, 6, 5), x(2, 6, 5), mean, rstd, affine, 2, 6, 5, 3, [True, affine is not None, True]), {}
+        yield aten.native_layer_norm_backward.default, (x(2, 6), x(2, 6), [6], x(2, 1), positive(2, 1), affine, affine, [True, affine is not None, affine is not None]), {}
+    for arguments in (([3, 2], [2, 2], [1, 0], False, True, None), ([2, 2], [], [1, 1], True, False, None), ([2], [2], [0], False, True, 3)):
+        pooled = aten.avg_pool2d.default(x(2, 3, 7, 8), *arguments)
+        yield aten.avg_pool2d_backward.default, (torch.randn_like(pooled), x(2, 3, 7, 8), *arguments), {}
+    yield aten._adaptive_avg_pool2d_backward.default, (x(2, 3, 3, 4), x(2, 3, 7, 8)), {}
+    pooled, indices = aten.max_pool2d_with_indices.default(x(2, 3, 7, 8), [3, 3], [2, 2])
+    yield aten.max_pool2d_with_indices_backward.default, (torch.randn_like(pooled), x(2, 3, 7, 8), [3, 3], [2, 2], [0, 0], [1, 1], False, indices), {}
+
+    for dims, linear in ((1, aten.upsample_linear1d), (2, aten.upsample_bilinear2d), (3, aten.upsample_trilinear3d)):
+        for align_corners in (False, True):
+            yield linear.vec, (x(1, 2, *[3] * dims), [5] * dims, align_corners, None), {}
+        yield linear.vec, (x(1, 2, *[3] * dims), None, False, [1.5] * dims), {}
+        yield linear.default, (x(1, 2, *[3] * dims), [4] * dims, False), {}
+    yield aten.upsample_bicubic2d.vec, (x(1, 2, 3, 4), [5, 6], False, None), {}
+    yield aten.upsample_nearest2d.vec, (x(1, 2, 3, 4), None, [1.7, 2.0]), {}
+    yield aten.upsample_nearest2d.default, (x(1, 1, 259, 1).contiguous(memory_format=torch.channels_last), [222, 3]), {}
+    yield aten.upsample_nearest3d.default, (x(1, 2, 3, 4, 2), [5, 4, 3]), {}
+    yield aten._upsample_nearest_exact3d.default, (x(1, 2, 3, 4, 2), [5, 4, 3]), {}
+    yield aten.reflection_pad3d.default, (x(1, 3, 4, 5), [1, 2, 0, 1, 1, 1]), {}
+    yield aten.replication_pad3d.default, (x(1, 3, 4, 5), [1, 2, 0, 1, 1, 1]), {}
+
+    yield aten.as_strided.default, (x(4, 5), [2, 3], [5, 1], 6), {}
+    yield aten.as_strided.default, (x(10), [4, 3], [2, 1]), {}
+    yield aten.lift_fresh.default, (x(3, 4),), {}
+    yield aten.lift_fresh_copy.default, (x(3, 4),), {}
+    yield aten._reshape_alias.default, (x(3, 4), [12], [1]), {}
+    yield aten.detach_copy.default, (x(3, 4),), {}
+    yield aten.select_copy.int, (x(3, 4), 1, -1), {}
+    yield aten.slice_copy.Tensor, (x(3, 9), 1, 1, -1, 3), {}
+    yield aten.split_copy.Tensor, (x(3, 9), 4, 1), {}
+    yield aten.unsafe_split_with_sizes.default, (x(3, 9), [2, 7], 1), {}
+    yield aten.squeeze.dims, (x(1, 3, 1), [0, 2]), {}
+    yield aten.squeeze_copy.dims, (x(1, 3, 1), [0, 1]), {}
+    yield aten.diagonal_scatter.default, (x(3, 4), x(3), 1), {}
+    yield aten.slice_scatter.default, (x(6, 4), x(2, 4), 0, 1, 5, 2), {}
+    yield aten._unsafe_index_put.default, (x(4, 3), [torch.tensor([2, 0])], x(2, 3)), {}
+    yield aten.index_put.default, (x(4, 3), [torch.tensor([2, 0, 2]), None], x(3, 3), True), {}
+    yield aten.index_put.default, (x(4, 3), [None, torch.tensor([2, 0])], x(4, 1)), {}
+    yield aten._unsafe_index.Tensor, (x(4, 3), [None, torch.tensor([2, 0, 2])]), {}
+    yield aten.scatter.src, (x(4, 3), 0, torch.tensor([[0, 1, 2], [3, 0, 1]]), x(2, 3)), {}
+    yield aten.scatter.value, (x(4, 3), 1, torch.tensor([[0, 1], [2, 0]]), 1.5), {}
+    yield aten.scatter_reduce.two, (x(4, 3), 0, torch.tensor([[0, 0, 2], [0, 0, 1]]), x(2, 3), "mean"), {"include_self": False}
+    yield aten.nonzero_static.default, (x(3, 4).round(),), {"size": 5, "fill_value": -1}
+    yield aten.col2im.default, (x(1, 12, 6), [4, 5], [2, 3], [1, 1], [0, 1], [2, 2]), {}
+    for mode in (0, 1, 2):
+        weights = x(6) if mode == 0 else None
+        bags = torch.tensor([1, 4, 1, 0, 2, 2]), torch.tensor([0, 2, 2, 5])
+        for operator in (aten._embedding_bag.default, aten._embedding_bag_forward_only.default):
+            yield operator, (x(5, 3), *bags, False, mode, False, weights), {}
+            yield operator, (x(5, 3), *bags, False, mode, False, weights, False, 1), {}
+            yield operator, (x(5, 3), bags[0], torch.tensor([0, 2, 2, 6]), False, mode, False, weights, True), {}

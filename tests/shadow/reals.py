@@ -1,0 +1,50 @@
+"""The real numbers in place of a finite field: the same rules then say what an operator computes in float64."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from foldproof.shadow import Draw
+
+
+class Reals:
+    """What `foldproof.field.Field` offers, over float64."""
+
+    p = 1
+
+    def reduce(self, x: Tensor) -> Tensor:
+        return x
+
+    def reduce_(self, x: Tensor) -> Tensor:
+        return x
+
+    def canonical(self, x: Tensor) -> Tensor:
+        return x
+
+    def inverse(self, x: Tensor) -> Tensor:
+        return 1 / x
+
+    def number(self, x: float) -> float:
+        return float(x)
+
+    def embed(self, x: Tensor) -> Tensor:
+        return x.to(torch.float64)
+
+
+class RealDraw(Draw):
+    """A draw with one field, the reals, in which opaque functions are the functions that they stand for."""
+
+    def __init__(self) -> None:
+        super().__init__(seed=0, k=1)
+        self.fields = [Reals()]  # type: ignore[list-item]
+        self._infinity = ((math.inf, -math.inf),)
+
+    def _evaluate(
+        self, name: str, operands: Sequence[Sequence[Tensor]], real: Callable[..., Tensor], nonzero: bool
+    ) -> tuple[Any, ...]:
+        return (real(*(parts[0] for parts in operands)),)
