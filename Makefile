@@ -6,7 +6,7 @@ BIN := .venv/bin
 # One thread per process: timings mean something, and parallel test workers do not fight over cores.
 export OMP_NUM_THREADS := 1
 
-.PHONY: demo test lint typecheck bench
+.PHONY: demo test lint typecheck bench docs
 .DELETE_ON_ERROR:
 
 demo: .venv/.demo
@@ -24,6 +24,10 @@ typecheck: .venv/.dev
 
 bench: .venv/.dev
 	$(BIN)/python -m pytest benchmarks
+
+# The computed pages of docs/, in minutes.
+docs: .venv/.dev
+	$(BIN)/python -m docs.make_self_proof
 
 # A stamp is newer than what it was installed from. .dev waits for .demo, so that `make -j` never runs pip twice at once.
 .venv/bin/python:

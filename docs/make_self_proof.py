@@ -31,7 +31,7 @@ def main() -> None:
     with ProcessPoolExecutor(WORKERS, spawn, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         for result in pool.map(_proved, ZOO):
             results.append(result)
-            sys.stderr.write(f"{len(results)}/{len(ZOO)} {result.architecture.name}: {result.decomposed.kind}\n")
+            sys.stderr.write(f"{len(results)}/{len(ZOO)} {result.name}: {result.decomposed.kind}\n")
     draft = PAGE.with_suffix(".tmp")
     draft.write_text(page(results), encoding="utf-8")
     os.replace(draft, PAGE)
@@ -72,15 +72,15 @@ def _introduction(results: Sequence[SelfProof]) -> str:
 
 `torch.export` turns a model into a program, and `run_decompositions()` turns that into one of core operators:
 convolutions lose their variants, a linear becomes permute and addmm, attention becomes two matrix products and a
-softmax. Nobody here wrote these rewrites, so they are a fair trial: {len(results)} architectures, small and with
-random weights, are exported and decomposed by PyTorch, and foldproof is asked each time whether the two programs are
-the same function.
+softmax. Nobody here wrote these rewrites, so they are a fair trial: {len(results)} architectures, small and with random
+weights, are exported and decomposed by PyTorch, and foldproof is asked each time whether the two programs are the same
+function.
 
 And would it notice if they were not? The last comparison puts x + x² in place of the first value x that the program
 computes from its input. It must be REFUTED, or the proofs beside it are worth nothing.
 
-Made by `make docs` with {versions}, Python {platform.python_version()}, seed 0, {WORKERS} models at a time with one
-thread each; times are wall-clock times of that run."""
+Made by `make docs` with {versions}, Python {platform.python_version()},
+seed 0, {WORKERS} models at a time with one thread each; times are wall-clock times of that run."""
 
 
 def _totals(results: Sequence[SelfProof]) -> str:
@@ -115,7 +115,7 @@ def _models(results: Sequence[SelfProof]) -> str:
         if proof is not None:
             evidence = [str(proof.k), str(proof.degree), f"{proof.opaque_evaluations:,}", f"{proof.log2_error:.1f}"]
         before, after = r.operators
-        row = [r.architecture.name, str(r.architecture.family), f"{before} → {'—' if after is None else after}"]
+        row = [r.name, str(r.family), f"{before} → {'—' if after is None else after}"]
         row += [str(r.decomposed.kind), *evidence, f"{r.decomposed.seconds:.1f}"]
         row += [str(r.exported.kind), f"{r.exported.seconds:.1f}", str(r.spoilt.kind), f"{r.sensitivity:.2g}"]
         rows.append(row)
@@ -128,7 +128,7 @@ def _reasons(results: Sequence[SelfProof]) -> str:
         for question, verdict in (("decomposition", r.decomposed), ("export", r.exported)):
             if verdict.proof is None:
                 rest = f" With `run_decompositions({{}})`: {r.functional.kind}." if r.functional is not None else ""
-                told.append(f"- **{r.architecture.name}**, {question}: {verdict.kind}, {_reason(verdict)}.{rest}")
+                told.append(f"- **{r.name}**, {question}: {verdict.kind}, {_reason(verdict)}.{rest}")
     return "\n".join(told) or "Everything is proved."
 
 
@@ -142,7 +142,7 @@ def _assumptions(results: Sequence[SelfProof]) -> str:
     for r in results:
         proof = (r.decomposed if r.decomposed.proof is not None else r.exported).proof
         if proof is not None:
-            rows.append([r.architecture.name, _names(proof.opaque), _names(proof.branch)])
+            rows.append([r.name, _names(proof.opaque), _names(proof.branch)])
     return _table(["model", "opaque", "branching"], rows)
 
 
@@ -154,9 +154,9 @@ def _finding(finding: Finding) -> str:
     raised = finding.reproduce()
     message = str(raised).splitlines()[0]
     return f"""\
-### {finding.title[0].upper()}{finding.title[1:]}
+### {finding.title}
 
-{finding.explanation} Seen in {_names(finding.models)}; known as {", ".join(f"<{url}>" for url in finding.reports)}.
+{finding.explanation} Seen in {_names(finding.models)}; reported in {", ".join(f"<{url}>" for url in finding.reports)}.
 
 ```python
 {finding.program.rstrip()}  # {type(raised).__name__}: {message}

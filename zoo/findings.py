@@ -35,7 +35,7 @@ class Finding:
 
 FINDINGS = (
     Finding(
-        title="run_decompositions() gives attention other strides, and then refuses a view that the model makes",
+        title="Attention gets other strides when it is decomposed, and a view that the model makes no longer fits",
         explanation="The kernel of `scaled_dot_product_attention` on the CPU lays its output out as (batch, tokens,"
         " heads, channels), so that merging heads is a view. Its decomposition lays it out as (tokens, batch, heads,"
         " channels). A later `view`, exported as the model made it, no longer fits.",
@@ -60,7 +60,7 @@ FINDINGS = (
         ),
     ),
     Finding(
-        title="a decomposed BatchNorm of a transposed tensor gives a program that does not run",
+        title="BatchNorm of a transposed tensor, then linear: the decomposed program does not run",
         explanation="While a program is traced, eval-mode BatchNorm is taken to keep the strides of its input. On the"
         " CPU its kernel returns a contiguous tensor. So the linear layer behind it is decomposed into a `view` that"
         " fits the strides on paper and not the real ones.",

@@ -14,7 +14,7 @@ from torch.export.graph_signature import InputKind
 
 import foldproof
 from foldproof.verdict import Difference, Kind, Verdict
-from zoo.architecture import Architecture
+from zoo.architecture import Architecture, Family
 from zoo.statistics import sensitivity
 
 
@@ -28,7 +28,8 @@ class SelfProof:
     program with one that is wrong on purpose. ``sensitivity`` tells how far other inputs move the outputs, relatively.
     """
 
-    architecture: Architecture
+    name: str
+    family: Family
     operators: tuple[int, int | None]
     decomposed: Verdict
     functional: Verdict | None
@@ -54,7 +55,8 @@ def prove_itself(architecture: Architecture, seed: int = 0) -> SelfProof:
         if decomposed.proof is None:
             functional = foldproof.prove(program, program.run_decompositions({}), inputs, seed=seed)
         return SelfProof(
-            architecture,
+            architecture.name,
+            architecture.family,
             operators=(operators(program), None if core is None else operators(core)),
             decomposed=decomposed,
             functional=functional,

@@ -121,6 +121,22 @@ class TestShapes:
             assert largest_error(run(program, other), run(result.program, other)) < 2e-6
         assert result.program.range_constraints == program.range_constraints
 
+    def test_size_that_depends_on_the_data(self) -> None:
+        class Model(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.linear, self.norm = nn.Linear(3, 6), nn.BatchNorm1d(6)
+
+            def forward(self, x: Tensor) -> Tensor:
+                kept = x[x.sum(1) > 0]
+                torch._check(kept.shape[0] > 1)
+                return self.norm(self.linear(kept))
+
+        model, inputs = made(Model(), (8, 3))
+        program, result = fuse(model, inputs)
+        assert [rewrite.verdict.kind for rewrite in result.rewrites] == [Kind.PROVED]
+        assert largest_error(run(program, inputs), run(result.program, inputs)) < 2e-6
+
     def test_reader_of_the_shape_is_no_reader(self) -> None:
         class Model(nn.Module):
             def __init__(self) -> None:

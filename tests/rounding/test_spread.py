@@ -12,9 +12,9 @@ from foldproof.rounding import Float64, compare_in_float64
 from foldproof.rounding.spread import perturbed
 
 
-def noise(size: float) -> object:
-    def perturb(i: int) -> list[Tensor]:
-        return [torch.ones(3, dtype=torch.float64) * (1 + size * (-1) ** i)]
+def noise(size: float, after: list[Tensor]) -> object:
+    def perturb(i: int) -> tuple[list[Tensor], list[Tensor]]:
+        return [torch.ones(3, dtype=torch.float64) * (1 + size * (-1) ** i)], after
 
     return perturb
 
@@ -24,17 +24,17 @@ def test_ratio(moved: float, low: float, high: float) -> None:
     before = [torch.ones(3, dtype=torch.float64)]
     after = [before[0].clone()]
     after[0][1] += moved
-    found = compare_in_float64(before, after, noise(1e-7))  # type: ignore[arg-type]
+    found = compare_in_float64(before, after, noise(1e-7, after))  # type: ignore[arg-type]
     assert low <= found.ratio <= high
     if moved:
         assert found.index == (1,) and found.difference == pytest.approx(moved)
 
 
 @pytest.mark.parametrize(("before", "after"), [(math.nan, 1.0), (1.0, math.nan), (math.inf, 1.0), (math.inf, -math.inf)])
-def test_not_finite_on_one_side_is_no_rounding(before: float, after: float) -> None:
-    first, second = ([torch.tensor([x], dtype=torch.float64)] for x in (before, after))
-    found = compare_in_float64(first, second, lambda i: first)
-    assert found.ratio == math.inf and found.relative > 1
+def test_not_finite_on_one_side_is_counted_and_no_witness(before: float, after: float) -> None:
+    first, second = ([torch.tensor([x, 1.0], dtype=torch.float64)] for x in (before, after))
+    found = compare_in_float64(first, second, lambda i: (first, second))
+    assert found.unfinite == 1 and found.ratio == 0
 
 
 def test_not_finite_on_both_sides_agrees() -> None:
@@ -45,11 +45,11 @@ def test_not_finite_on_both_sides_agrees() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_perturbation_is_half_a_unit(dtype: torch.dtype) -> None:
     x = torch.randn(1000, dtype=torch.float64)
-    moved = ((perturbed(x, dtype, torch.Generator().manual_seed(0)) - x) / x).abs()
+    moved = ((perturbed(x, torch.finfo(dtype).eps, torch.Generator().manual_seed(0)) - x) / x).abs()
     half = torch.finfo(dtype).eps / 2
     assert 0.9 * half < moved.max() <= half * (1 + 1e-6)
     ids = torch.arange(3)
-    assert perturbed(ids, torch.int64, torch.Generator()) is ids
+    assert perturbed(ids, 1e-7, torch.Generator()) is ids
 
 
 def test_float64_mode_computes_in_double_whatever_is_asked() -> None:

@@ -110,7 +110,7 @@ def _results(node: Node) -> tuple[Node, ...]:
     results = tuple(user for user in node.users if user.target is operator.getitem and user.args[1] == 0)
     others = [user for user in node.users if user not in results]
     if others:
-        raise CannotFold(f"{listed(others)} reads the statistics that it saves beside its result")
+        raise CannotFold(f"the statistics that it saves beside its result are read by {listed(others)}")
     if not results:
         raise CannotFold("nothing reads its result")
     for result in results:

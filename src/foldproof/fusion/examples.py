@@ -126,7 +126,7 @@ batch_norm_declines = (
             mean=lambda: torch.zeros(6),
             variance=lambda: torch.ones(6),
         ),
-        "sum_2, sum_3 read the statistics",
+        "the statistics that it saves beside its result are read by getitem_1, getitem_2",
     ),
     Declines("nothing linear before it", chain((2, 6, 7, 8), _norm2), "reads an input of the program"),
     Declines("a nonlinear operator before it", chain(_image, _conv, nn.ReLU, _norm2), "reads the output of relu"),

@@ -12,6 +12,8 @@ from torch.fx import Graph, GraphModule, Node
 from foldproof.fusion.constants import Constants
 from foldproof.fusion.nodes import value_readers
 
+_ANY_SIZE = 4
+
 
 class Region:
     """A copy of some nodes of a graph: constants become get_attr nodes, other operands placeholders.
@@ -66,5 +68,7 @@ def _example(value: Tensor) -> Tensor:
 
 
 def _hint(size: Any) -> Any:
-    """The number that a symbolic size stood for when the program was exported."""
-    return size.node.hint if isinstance(size, (torch.SymInt, torch.SymFloat, torch.SymBool)) else size
+    """The number that a symbolic size stood for when the program was exported; any where that depends on the data."""
+    if not isinstance(size, (torch.SymInt, torch.SymFloat, torch.SymBool)):
+        return size
+    return size.node.pytype(_ANY_SIZE) if size.node.hint is None else size.node.hint

@@ -8,12 +8,15 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from foldproof.errors import FoldproofError
 from foldproof.proof.difference import first_difference, operator_name, source_line
-from foldproof.proof.floats import EXPLAINED, Trial, evaluate, insensitive, own_leaves, trials
+from foldproof.proof.floats import EXPLAINED, Trial, doubted, evaluate, insensitive, own_leaves, trials
 from foldproof.proof.question import Question
+from foldproof.proof.reality import repeats, unreal
 from foldproof.proof.residues import Attempt, attempt
 from foldproof.shadow import Undecided
 from foldproof.verdict import Difference, Kind, Proof, Rounding, Verdict, Witness
@@ -27,8 +30,12 @@ def decide(question: Question, seed: int | None = None, progress: Progress | Non
     ``seed`` fixes the draw (for reproducing a run); by default it is fresh, so that no program can be made to fit it.
     """
     start = time.perf_counter()
+    for tensor in _tensors(question):
+        if tensor.layout != torch.strided or tensor.is_nested or tensor.is_quantized or tensor.device.type == "meta":
+            raise FoldproofError(f"an input is a tensor of layout {tensor.layout} on {tensor.device}; give dense ones")
     seed = random.SystemRandom().getrandbits(62) if seed is None else seed
-    verdict = _decide(question, random.Random(seed), progress or (lambda done, total, what: None))
+    with torch.inference_mode(False):
+        verdict = _decide(question, random.Random(seed), progress or (lambda done, total, what: None))
     notes = (*verdict.notes, *question.notes, *_held(question))
     return replace(verdict, notes=tuple(dict.fromkeys(notes)), seconds=time.perf_counter() - start)
 
@@ -44,12 +51,12 @@ def decide_all(questions: Sequence[Question], seed: int | None = None, progress:
                 verdict = replace(verdict, notes=(*verdict.notes, note))
             return replace(verdict, seconds=verdict.seconds + sum(v.seconds for v in proved))
         proved.append(verdict)
+    # Programs that differ do so at one of these shapes at least, and had to pass there: the weakest bound holds.
     weakest = max(proved, key=lambda v: v.proof.log2_error if v.proof else 0.0)
     proofs = [v.proof for v in proved if v.proof is not None]
     assert weakest.proof is not None
     proof = replace(
         weakest.proof,
-        log2_error=weakest.proof.log2_error + math.log2(len(proofs)),
         shapes=tuple(shapes for p in proofs for shapes in p.shapes),
         opaque=tuple(dict.fromkeys(name for p in proofs for name in p.opaque)),
         branch=tuple(dict.fromkeys(name for p in proofs for name in p.branch)),
@@ -70,6 +77,8 @@ def _decide(question: Question, rng: random.Random, progress: Progress) -> Verdi
         if last.equal:
             return _proved(question, last, question.fixed)
     progress(2, 3, "evaluating in float64")
+    if first.structural or last.structural:
+        return _refuted_by_structure(question, first)
     search = _search(question)
     if search.witness is not None:
         return Verdict(
@@ -87,14 +96,26 @@ def _decide(question: Question, rng: random.Random, progress: Progress) -> Verdi
     return _from_floats(question, first, last, search, rng)
 
 
+def _refuted_by_structure(question: Question, found: Attempt) -> Verdict:
+    """Outputs that are put together differently, or plain values that differ, need no numbers to be seen."""
+    inputs = tuple(tree_leaves((question.args, dict(question.kwargs))))
+    told = f"the given inputs: {found.mismatch}"
+    return Verdict(
+        Kind.REFUTED,
+        f"a different function: {found.mismatch}",
+        quantified="the given inputs",
+        witness=Witness(told, 0, (), 0.0, 0.0, 0.0, 0.0, inputs, own_leaves(question)),
+    )
+
+
 def _attempt_surely(question: Question, rng: random.Random, vary: bool) -> Attempt:
     """A scout with one prime finds most differences and tells how many primes a proof needs; then the proof itself."""
     scout = attempt(question, rng.getrandbits(62), 1, vary)
-    if scout.reason is not None:
+    if scout.mismatch is not None and not scout.structural:
+        # One prime may meet a zero divisor; three rarely do.
+        scout = attempt(question, rng.getrandbits(62), 3, vary)
+    if not scout.equal:
         return scout
-    if scout.mismatch is not None:
-        # One prime may meet a zero divisor; three do not.
-        return attempt(question, rng.getrandbits(62), 3, vary)
     k = scout.draw.primes_needed
     if k is None:
         scout.reason = (
@@ -114,6 +135,9 @@ def _proved(question: Question, found: Attempt, quantified: str) -> Verdict:
     contradiction = _contradiction(question)
     if contradiction is not None:
         return contradiction
+    doubt = unreal(question, found)
+    if doubt is not None:
+        return Verdict(Kind.UNDECIDED, doubt)
     draw = found.draw
     proof = Proof(
         log2_error=draw.log2_error,
@@ -125,9 +149,12 @@ def _proved(question: Question, found: Attempt, quantified: str) -> Verdict:
         opaque=tuple(draw.opaque),
         branch=tuple(draw.branch),
     )
-    notes = tuple(
-        f"a value left the tensor world ({e}): the claim speaks of parameters that decide the same there"
-        for e in draw.escapes
+    notes = (
+        *(f"{what} is held at its values" for what in draw.held),
+        *(
+            f"a value left the tensor world ({e}): the claim speaks of parameters that decide the same there"
+            for e in draw.escapes
+        ),
     )
     return Verdict(
         Kind.PROVED,
@@ -140,16 +167,16 @@ def _proved(question: Question, found: Attempt, quantified: str) -> Verdict:
 
 def _contradiction(question: Question) -> Verdict | None:
     """Every proof is checked against the real operators once, in float64: a wrong rule must not prove anything."""
-    leaves, args, kwargs = own_leaves(question), question.args, question.kwargs
+    own = ("the given inputs and parameters", own_leaves(question), question.args, question.kwargs)
     try:
-        check = evaluate(question, "the given inputs and parameters", leaves, args, kwargs, False)
+        check = evaluate(question, *own, perturbations=0)
         if check.shapes is None and check.comparison.relative <= 1e-4:
             return None
-        check = evaluate(question, "the given inputs and parameters", leaves, args, kwargs, True)
+        check = evaluate(question, *own)
+        if not check.differs or doubted(question, check):
+            return None
     except Undecided:
         return None  # no float64 form of an operator: the residues stand alone
-    if not check.differs:
-        return None
     return Verdict(
         Kind.UNDECIDED,
         "residues agree but float64 evaluations do not, so a rule of foldproof contradicts the real operator;"
@@ -174,11 +201,18 @@ def _search(question: Question) -> _Search:
     try:
         for trial in trials(question):
             if not trial.differs:
-                done.append(trial)
-            elif trial.elsewhere and not question.remade and _worst(done).comparison.ratio <= EXPLAINED:
+                # Where other parameters make one side overflow, nothing is learnt.
+                if not (trial.elsewhere and trial.comparison.unfinite):
+                    done.append(trial)
+                continue
+            doubt = doubted(question, trial)
+            if doubt is None and not repeats(question):
+                doubt = "the first program is random, or changes by being run"
+            if doubt is not None:
+                return _Search(tuple(done), failure=doubt)
+            if trial.elsewhere and not question.remade and done and _worst(done).comparison.ratio <= EXPLAINED:
                 return _Search(tuple(done), elsewhere=trial)
-            else:
-                return _Search(tuple(done), witness=trial)
+            return _Search(tuple(done), witness=trial)
     except Undecided as error:
         return _Search(tuple(done), failure=str(error))
     return _Search(tuple(done))
@@ -193,8 +227,9 @@ def _from_floats(question: Question, first: Attempt, last: Attempt, search: _Sea
     notes = [f"a value left the tensor world: {e}" for e in first.draw.escapes]
     if search.elsewhere is not None:
         notes.append("at other parameters than these the two programs differ")
-    if last.reason is not None or not search.agreeing:
-        reason = last.reason or f"no algebraic proof ({first.mismatch}), and {search.failure}"
+    if last.reason is not None or search.failure is not None or not any(t.elements for t in search.agreeing):
+        failure = search.failure or "nothing that could be evaluated in float64 is put out"
+        reason = last.reason or f"no algebraic proof ({first.mismatch}), and {failure}"
         return replace(_undecided(reason, last), notes=tuple(notes))
     worst = _worst(search.agreeing).comparison
     found = Verdict(
@@ -206,6 +241,9 @@ def _from_floats(question: Question, first: Attempt, last: Attempt, search: _Sea
     )
     if len(search.agreeing) > 1 and insensitive(*search.agreeing[:2]):
         why = "the outputs hardly depend on the inputs, so that agreeing floats say little; give inputs that matter"
+        return replace(found, reason=f"no algebraic proof ({first.mismatch}), and {why}")
+    if any(t.comparison.unfinite for t in search.agreeing):
+        why = "no witness: one program overflows, or is not a number, where the other is finite"
         return replace(found, reason=f"no algebraic proof ({first.mismatch}), and {why}")
     if worst.ratio > EXPLAINED:
         why = "no witness: the difference is more than rounding explains, but too small to call wrong"
@@ -258,10 +296,20 @@ def _tensors(question: Question) -> list[Tensor]:
 
 
 def _held(question: Question) -> list[str]:
+    """What the claim does not speak of all of."""
     notes = []
-    if any(not t.dtype.is_floating_point for t in _tensors(question)):
+    inputs = tree_leaves((question.args, dict(question.kwargs)))
+    tensors = _tensors(question)
+    leaves = {name: leaf.tensor for name, leaf in question.before.leaves.items()}
+    if any(not t.dtype.is_floating_point for t in tensors):
         notes.append("integer and boolean inputs are held at the given values")
-    integers = [n for n, leaf in question.before.leaves.items() if not leaf.tensor.dtype.is_floating_point]
-    if any(not name.endswith("num_batches_tracked") for name in integers):
+    if any(not isinstance(x, (Tensor, type(None))) for x in inputs):
+        notes.append("inputs that are no tensors are held at the given values")
+    if any(not t.dtype.is_floating_point and not name.endswith("num_batches_tracked") for name, t in leaves.items()):
         notes.append("integer and boolean buffers are held at their values")
+    if any(t.dtype.is_floating_point and bool(t.isinf().any()) for t in (*tensors, *leaves.values())):
+        notes.append("infinite elements of inputs and parameters are held as they are")
+    storages = [t.untyped_storage().data_ptr() for t in tensors if t.numel()]
+    if len(set(storages)) < len(storages):
+        notes.append("inputs that share memory are taken as separate")
     return notes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
-from foldproof.program import Program
+from foldproof.program import Leaf, Outcome, Program
 from foldproof.proof.question import Question, Tensors, copied, tied
 from foldproof.proof.residues import run_copied
 from foldproof.rounding import Comparison, Float64, compare_in_float64
-from foldproof.rounding.spread import perturbed
+from foldproof.rounding.spread import PERTURBATIONS, perturbed
 from foldproof.rounding.truth import widened
 
 EXPLAINED = 32.0
@@ -41,43 +41,131 @@ class Trial:
     def differs(self) -> bool:
         return self.shapes is not None or self.comparison.ratio >= REAL
 
+    @property
+    def elements(self) -> int:
+        """Numbers that were compared."""
+        return sum(t.numel() for t in self.outputs)
 
-def _run(program: Program, which: str, leaves: Tensors, args: Any, kwargs: Any) -> list[Tensor]:
-    """Outputs and effects of a float64 run, as float64 tensors (integers and booleans too)."""
-    wide = {id(t): widened(copied(t)) for t in leaves.values()}  # tied ones stay tied
-    given = {name: wide[id(t)] for name, t in leaves.items()}
-    wide_args, wide_kwargs = tree_map(widened, copied((args, dict(kwargs))))
-    with torch.no_grad(), Float64():  # type: ignore[no-untyped-call]
-        outcome = run_copied(program, which, given, wide_args, wide_kwargs)
-    results = [*outcome.outputs, *(outcome.effects[name] for name in sorted(outcome.effects))]
-    return [torch.as_tensor(r).to(torch.float64) for r in results if isinstance(r, (Tensor, int, float, bool))]
+
+@dataclass(frozen=True)
+class _Side:
+    """One program, where it is evaluated."""
+
+    program: Program
+    which: str
+    leaves: Tensors
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    coarsest: float
+    """The largest epsilon of any leaf's or input's dtype, of either program."""
+    names: Mapping[str, str]
+
+    def run(self, noise: int | None = None) -> Outcome:
+        """A float64 run; with ``noise``, leaves, inputs and operators perturbed by this seed."""
+        generator = None if noise is None else torch.Generator().manual_seed(noise)
+
+        def given(t: Any) -> Any:
+            if not isinstance(t, Tensor):
+                return t
+            wide = widened(copied(t))
+            return wide if generator is None else perturbed(wide, self.coarsest, generator)
+
+        once = {id(t): given(t) for t in self.leaves.values()}  # tied ones stay tied
+        leaves = {name: once[id(t)] for name, t in self.leaves.items()}
+        args, kwargs = tree_map(given, (self.args, dict(self.kwargs)))
+        with torch.no_grad(), Float64(generator):
+            outcome = run_copied(self.program, self.which, leaves, args, kwargs)
+        outcome.effects = {self.names.get(name, name): t for name, t in outcome.effects.items()}
+        return outcome
+
+    def run_in_own_dtype(self) -> Outcome:
+        args, kwargs = copied((self.args, dict(self.kwargs)))
+        return run_copied(self.program, self.which, copied(dict(self.leaves)), args, kwargs)
+
+
+def _epsilons(xs: Any) -> list[float]:
+    return [torch.finfo(t.dtype).eps for t in tree_leaves(xs) if _is_float(t)]
+
+
+def _sides(
+    question: Question, leaves: Tensors, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[_Side, _Side]:
+    other = question.after(copied(dict(leaves)))
+    coarsest = max(_epsilons([dict(leaves), dict(other.leaves), args, dict(kwargs)]), default=2.0**-52)
+    return (
+        _Side(question.before, "first", leaves, args, kwargs, coarsest, {}),
+        _Side(other.after, "second", other.leaves, args, kwargs, coarsest, other.names),
+    )
+
+
+def _numbers(first: Outcome, second: Outcome, originals: Mapping[str, Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """Outputs and effects of both, as float64 tensors; what one does not write is as it was."""
+    names = sorted(name for name in first.effects.keys() | second.effects.keys() if name in originals)
+    return tuple(  # type: ignore[return-value]
+        [_number(x) for x in (*o.outputs, *(o.effects.get(n, originals[n]) for n in names)) if _is_number(x)]
+        for o in (first, second)
+    )
+
+
+def _is_number(x: Any) -> bool:
+    return isinstance(x, (Tensor, int, float, bool))
+
+
+def _number(x: Any) -> Tensor:
+    x = torch.as_tensor(x)
+    return (torch.view_as_real(x.resolve_conj()) if x.dtype.is_complex else x).to(torch.float64)
 
 
 def evaluate(
-    question: Question, description: str, leaves: Tensors, args: tuple[Any, ...], kwargs: Mapping[str, Any], floor: bool
+    question: Question,
+    description: str,
+    leaves: Tensors,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    perturbations: int = PERTURBATIONS,
 ) -> Trial:
-    """Evaluate both programs on these leaves and inputs; measure the rounding floor if asked for."""
-    side = question.after(copied(dict(leaves)))
-    before = _run(question.before, "first", leaves, args, kwargs)
-    after = _run(side.after, "second", side.leaves, args, kwargs)
-    shapes = None
+    """Evaluate both programs on these leaves and inputs, with so many perturbed runs to measure the rounding floor.
+
+    Raises:
+        Undecided: a program has no float64 form, or fails.
+    """
+    first, second = _sides(question, leaves, args, kwargs)
+    tensors = [t for t in tree_leaves((args, dict(kwargs))) if isinstance(t, Tensor)]
+    originals = {**leaves, **{f"input {i}": t for i, t in enumerate(tensors)}}
+    before, after = _numbers(first.run(), second.run(), originals)
     if [t.shape for t in before] != [t.shape for t in after]:
         shapes = f"shapes {[tuple(t.shape) for t in before]} before, {[tuple(t.shape) for t in after]} after"
         return Trial(description, Comparison(0, (), 0, 0, 0, 0, 0), args, kwargs, leaves, tuple(before), shapes)
 
-    def perturb(i: int) -> Sequence[Tensor]:
-        generator = torch.Generator().manual_seed(i)
+    def perturb(i: int) -> tuple[list[Tensor], list[Tensor]]:
+        return _numbers(first.run(noise=2 * i), second.run(noise=2 * i + 1), originals)
 
-        def noisy(x: Any) -> Any:
-            return perturbed(widened(x), x.dtype, generator) if isinstance(x, Tensor) else x
-
-        moved_once = {id(t): noisy(t) for t in leaves.values()}  # tied ones move together
-        moved = {name: moved_once[id(t)] for name, t in leaves.items()}
-        moved_args, moved_kwargs = tree_map(noisy, (args, dict(kwargs)))
-        return _run(question.before, "first", moved, moved_args, moved_kwargs)
-
-    comparison = compare_in_float64(before, after, perturb if floor else None)
+    comparison = compare_in_float64(before, after, perturb if perturbations else None, perturbations)
     return Trial(description, comparison, args, kwargs, leaves, tuple(before))
+
+
+def doubted(question: Question, trial: Trial) -> str | None:
+    """Why a witness does not convince: more perturbations explain it, or it is seen in float64 only; else None."""
+    if trial.shapes is not None:
+        return None
+    again = evaluate(question, trial.description, trial.leaves, trial.args, trial.kwargs, 8 * PERTURBATIONS)
+    if again.comparison.ratio < REAL / 8:
+        return "the difference is a jump that rounding can cause"
+    first, second = _sides(question, trial.leaves, trial.args, trial.kwargs)
+    with torch.no_grad():
+        real = [
+            run_copied(s.program, s.which, copied(dict(s.leaves)), *copied((s.args, dict(s.kwargs))))
+            for s in (first, second)
+        ]
+    c = trial.comparison
+    outputs = [[_number(x) for x in o.outputs if _is_number(x)] for o in real]
+    if any(c.output >= len(o) for o in outputs):
+        return None  # an effect
+    a, b = (o[c.output][c.index] for o in outputs)
+    scale = float(outputs[0][c.output].abs().max())
+    if c.difference > 1000 * first.coarsest * scale and float((a - b).abs()) < c.difference / 4:
+        return "the programs differ in float64, but not in their own dtype, on which their meaning depends"
+    return None
 
 
 def own_leaves(question: Question) -> dict[str, Tensor]:
@@ -87,17 +175,17 @@ def own_leaves(question: Question) -> dict[str, Tensor]:
 def trials(question: Question) -> Iterator[Trial]:
     """Evaluations at the program's own parameters and, where the question allows it, at others."""
     leaves, args, kwargs = own_leaves(question), question.args, question.kwargs
-    yield evaluate(question, "the given inputs and parameters", leaves, args, kwargs, True)
+    yield evaluate(question, "the given inputs and parameters", leaves, args, kwargs)
     generator = torch.Generator().manual_seed(0)
     random_args, random_kwargs = tree_map(lambda x: _redrawn_input(x, generator), (args, dict(kwargs)))
     if any(_is_float(x) for x in tree_leaves((args, dict(kwargs)))):  # tokens can't be redrawn
-        yield evaluate(question, "random inputs, the given parameters", leaves, random_args, random_kwargs, True)
+        yield evaluate(question, "random inputs, the given parameters", leaves, random_args, random_kwargs)
     if not question.general or not leaves:
         return
     # The last one makes variances tiny, which brings out what is done to an epsilon.
     for spread, shrink in ((1.0, 1.0), (4.0, 1.0), (1.0, 1e-5)):
-        drawn = _redrawn_leaves(question, generator, spread, shrink)
-        trial = evaluate(question, "random inputs and parameters", drawn, random_args, random_kwargs, True)
+        drawn = redrawn_leaves(question.before.leaves, generator, spread, shrink)
+        trial = evaluate(question, "random inputs and parameters", drawn, random_args, random_kwargs)
         yield replace(trial, elsewhere=True)
 
 
@@ -113,11 +201,13 @@ def _redrawn_input(x: Any, generator: torch.Generator) -> Any:
     return drawn.to(x.dtype).to(x.device)
 
 
-def _redrawn_leaves(question: Question, generator: torch.Generator, spread: float, shrink: float) -> dict[str, Tensor]:
+def redrawn_leaves(
+    leaves: Mapping[str, Leaf], generator: torch.Generator, spread: float, shrink: float
+) -> dict[str, Tensor]:
     """Other parameters: noise added; where none is negative (variances), log-normal factors times ``shrink``."""
     made: dict[int, Tensor] = {}
     out = {}
-    for name, leaf in question.before.leaves.items():
+    for name, leaf in leaves.items():
         x = leaf.tensor.detach()
         if x.data_ptr() not in made or not x.numel():
             fixed = leaf.constant or not x.dtype.is_floating_point

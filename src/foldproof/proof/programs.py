@@ -11,7 +11,7 @@ from torch import Tensor
 from foldproof.program import Leaf, Program, as_program
 from foldproof.proof.decide import Progress, decide_all
 from foldproof.proof.question import Derive, Question, Sides, Tensors, match_leaves
-from foldproof.proof.shapes import sampled_inputs
+from foldproof.proof.shapes import as_inputs, sampled_inputs
 from foldproof.verdict import Verdict
 
 
@@ -48,9 +48,9 @@ def prove(
         FoldproofError: ``before`` or ``after`` is no program, or the inputs do not fit.
     """
     first, second = as_program(before), as_program(after)
-    samples = sampled_inputs(before, inputs, kwargs or {})
+    samples = sampled_inputs(before, as_inputs(inputs), kwargs or {})
     if len(samples) == 1:
-        samples = sampled_inputs(after, inputs, kwargs or {})
+        samples = sampled_inputs(after, as_inputs(inputs), kwargs or {})
     return decide_all([question_of(first, second, *sample, derive) for sample in samples], seed, progress)
 
 
@@ -72,7 +72,7 @@ def question_of(
                 new = derive(leaves)
             made |= {n: _in_dtype(new[n], own[n]) for n in derived}
         made |= {n: leaf.tensor.detach().clone() for n, leaf in own.items() if n not in made}
-        return Sides(second, made)
+        return Sides(second, made, matched)
 
     quantified = "all inputs and all parameters" if first.leaves else "all inputs"
     if derived:
@@ -89,7 +89,7 @@ def _in_dtype(x: Tensor, leaf: Leaf) -> Tensor:
 def _as_computed(derive: Derive, first: Program, own: Mapping[str, Leaf]) -> dict[str, Tensor]:
     """The parameters that ``derive`` gives and the second program holds: those whose values agree with it."""
     wide = {
-        name: leaf.tensor.detach().to(torch.float64) if leaf.tensor.is_floating_point() else leaf.tensor
+        name: leaf.tensor.detach().to(torch.float64, copy=True) if leaf.tensor.is_floating_point() else leaf.tensor
         for name, leaf in first.leaves.items()
     }
     with torch.no_grad():

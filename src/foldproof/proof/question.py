@@ -22,6 +22,8 @@ class Sides:
 
     after: Program
     leaves: Tensors
+    names: Mapping[str, str] = field(default_factory=dict)
+    """What *before* calls a leaf, by *after*'s name, where that is another."""
 
 
 @dataclass
@@ -45,28 +47,54 @@ class Question:
     fixed: str = "all inputs, for these parameter values"
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def overlapping(self) -> str | None:
+        """Leaves that share memory without being the same tensor, in words: writes to them can't be followed."""
+        seen: dict[int, tuple[str, Tensor]] = {}
+        for name, leaf in self.before.leaves.items():
+            if not leaf.tensor.numel():
+                continue
+            other = seen.setdefault(leaf.tensor.untyped_storage().data_ptr(), (name, leaf.tensor))
+            if _identity(other[1]) != _identity(leaf.tensor):
+                return f"{other[0]} and {name} share memory"
+        return None
+
 
 def match_leaves(before: Mapping[str, Leaf], after: Mapping[str, Leaf]) -> tuple[dict[str, str], list[str]]:
     """Which leaf of *before* each leaf of *after* is: the same tensor, or the same name or place with equal content.
 
     Returns (after's name → before's name, notes). A leaf of equal name and different content is *not* the same: a
-    pass that folds puts a new tensor under the old name.
+    pass that folds puts a new tensor under the old name. Nor is one tensor of *after* two different ones of *before*.
     """
     matched: dict[str, str] = {}
     notes: list[str] = []
-    by_identity = {_identity(leaf.tensor): name for name, leaf in reversed(list(before.items()))}
+    by_identity: dict[Any, list[str]] = {}
+    for name, leaf in before.items():
+        by_identity.setdefault(_identity(leaf.tensor), []).append(name)
+    taken: dict[Any, str] = {}
+
+    def accept(name: str, source: str) -> None:
+        """Match, unless *after* ties what *before* does not."""
+        key = _identity(after[name].tensor)
+        first = taken.setdefault(key, source)
+        if not after[name].tensor.numel() or _identity(before[first].tensor) == _identity(before[source].tensor):
+            matched[name] = source
+        else:
+            notes.append(f"the second program ties {name} to another parameter, which the first does not")
+
     for name, leaf in after.items():
-        if name in before and equal_content(before[name].tensor, leaf.tensor):
-            matched[name] = name
-        elif _identity(leaf.tensor) in by_identity and leaf.tensor.numel():
-            matched[name] = by_identity[_identity(leaf.tensor)]
+        same = by_identity.get(_identity(leaf.tensor), []) if leaf.tensor.numel() else []
+        if same:
+            accept(name, name if name in same else same[0])
+        elif name in before and equal_content(before[name].tensor, leaf.tensor):
+            accept(name, name)
     free = [name for name in before if name not in set(matched.values())]
     for name, leaf in after.items():
         if name in matched:
             continue
         twin = next((n for n in free if equal_content(before[n].tensor, leaf.tensor)), None)
         if twin is not None:
-            matched[name] = twin
+            accept(name, twin)
             free.remove(twin)
             notes.append(f"{name} of the second program is read as {twin} of the first, which has equal content")
     return matched, notes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +11,10 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from foldproof.errors import FoldproofError
-from foldproof.program import Leaf, Outcome, Program
-from foldproof.program.program import Watch
+from foldproof.program import Leaf, Outcome, Program, Watch
 from foldproof.proof.question import Question, Tensors, copied, tied
 from foldproof.shadow import Draw, Factories, Shadow, Undecided, WritesBorrowed
+from foldproof.shadow.call import value_of
 
 
 @dataclass
@@ -22,7 +23,11 @@ class Attempt:
 
     draw: Draw
     mismatch: str | None = None
+    structural: bool = False
+    """The mismatch is one of structure or of plain values: it needs no residues to be seen."""
     reason: str | None = None
+    values: tuple[list[Any], list[Any]] = ((), ())  # type: ignore[assignment]
+    """The outputs' values, of both programs."""
     node: Any = None
     numbers: tuple[frozenset[float], frozenset[float]] = (frozenset(), frozenset())
     elements: int = 0
@@ -43,7 +48,8 @@ def attempt(question: Question, seed: int, k: int, parameters_vary: bool) -> Att
         with torch.no_grad():
             first, second = run_both(question, outcome, parameters_vary)
             outcome.elements = sum(t.numel() for t in first.outputs if isinstance(t, Tensor))
-            outcome.mismatch = _compare(outcome.draw, first, second)
+            outcome.values = ([value_of(t) for t in first.outputs], [value_of(t) for t in second.outputs])
+            _compare(outcome, first, second)
     except Undecided as error:
         outcome.reason, outcome.node = str(error), error.node
     return outcome
@@ -73,10 +79,13 @@ def run_both(
                 draw.take_numbers()
                 args, kwargs = copied(inputs)
                 second = run_copied(other.after, "second", other.leaves, args, kwargs, watch[1])
+                second.effects = {other.names.get(name, name): t for name, t in second.effects.items()}
+                _complete(first, second, leaves | _numbered(inputs))
             outcome.numbers = (numbers, draw.take_numbers())
             return first, second
         except WritesBorrowed:
-            continue
+            if question.overlapping:
+                raise Undecided(f"{question.overlapping}, and one of them is written to") from None
     raise AssertionError("copies are not lent")
 
 
@@ -115,7 +124,7 @@ def run_copied(
     versions = [t._version for t in given]
     try:
         outcome = program.run(leaves, args, kwargs, watch)
-    except (Undecided, FoldproofError):
+    except (Undecided, WritesBorrowed, FoldproofError):
         raise
     except Exception as error:
         raise failed(f"the {which} program", error) from error
@@ -146,29 +155,62 @@ def _shadow_inputs(draw: Draw, inputs: Any) -> Any:
     return tree_map(shadow, inputs)
 
 
-def _compare(draw: Draw, first: Outcome, second: Outcome) -> str | None:
-    """Where the outcomes differ, in words; None if nowhere."""
-    if len(first.outputs) != len(second.outputs):
-        return f"{len(first.outputs)} outputs before, {len(second.outputs)} after"
-    for i, (a, b) in enumerate(zip(first.outputs, second.outputs)):
-        what = compare_values(draw, a, b)
-        if what:
-            return f"output {i}: {what}"
-    for name in sorted(first.effects.keys() | second.effects.keys()):
-        if name not in first.effects or name not in second.effects:
-            return f"{name} is written by one program only"
-        what = compare_values(draw, first.effects[name], second.effects[name])
-        if what:
-            return f"what is written to {name}: {what}"
-    return None
+def _numbered(inputs: Any) -> dict[str, Tensor]:
+    tensors = [t for t in tree_leaves(inputs) if isinstance(t, Tensor)]
+    return {f"input {i}": t for i, t in enumerate(tensors)}
 
 
-def compare_values(draw: Draw, a: Any, b: Any) -> str | None:
-    """How two results differ (tensors by residue, where either carries one, else by value); None if they don't."""
-    if not isinstance(a, Tensor) or not isinstance(b, Tensor):
-        return None if type(a) is type(b) and a == b else f"{a!r} before, {b!r} after"
-    if a.shape != b.shape:
+def _complete(first: Outcome, second: Outcome, originals: Mapping[str, Tensor]) -> None:
+    """What one program writes to and the other does not, the other leaves as it was."""
+    for one, other in ((first, second), (second, first)):
+        for name in other.effects.keys() - one.effects.keys():
+            if name in originals:
+                one.effects[name] = originals[name]
+
+
+def _compare(outcome: Attempt, first: Outcome, second: Outcome) -> None:
+    """Set where the outcomes differ, in words."""
+    outcome.structural = True
+    if first.structure != second.structure or len(first.outputs) != len(second.outputs):
+        outcome.mismatch = (
+            f"outputs are put together differently: {len(first.outputs)} ({first.structure}) before,"
+            f" {len(second.outputs)} ({second.structure}) after"
+        )
+        return
+    if first.effects.keys() != second.effects.keys():
+        odd = sorted(first.effects.keys() ^ second.effects.keys())
+        raise Undecided(f"one program writes to {odd[0]}, which the other does not have")
+    pairs = [(f"output {i}", a, b) for i, (a, b) in enumerate(zip(first.outputs, second.outputs))]
+    pairs += [(f"what is written to {n}", first.effects[n], second.effects[n]) for n in sorted(first.effects)]
+    for what, a, b in pairs:
+        if isinstance(a, Tensor) and isinstance(b, Tensor) and a.shape == b.shape:
+            found, outcome.structural = _compare_tensors(outcome.draw, a, b), False
+        else:
+            found, outcome.structural = _compare_plain(a, b), True
+        if found:
+            outcome.mismatch = f"{what}: {found}"
+            return
+    outcome.structural = False
+
+
+def _compare_plain(a: Any, b: Any) -> str | None:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
         return f"shape {tuple(a.shape)} before, {tuple(b.shape)} after"
+    if a is b:
+        return None
+    plain = (int, float, complex, bool, str, bytes, type(None), torch.dtype, torch.device, torch.Size)
+    if (isinstance(a, plain) and isinstance(b, plain)) or isinstance(a, Tensor) or isinstance(b, Tensor):
+        same = type(a) is type(b) and a == b
+        return None if same else f"{_brief(a)} before, {_brief(b)} after"
+    raise Undecided(f"an output is a {type(a).__name__}, which is neither a tensor nor a plain value")
+
+
+def _brief(x: Any) -> str:
+    return f"a tensor of shape {tuple(x.shape)}" if isinstance(x, Tensor) else repr(x)
+
+
+def _compare_tensors(draw: Draw, a: Tensor, b: Tensor) -> str | None:
+    """How tensors of one shape differ: by residue, where either carries one, else by value; None if they don't."""
     if a.dtype != b.dtype and not (a.dtype.is_floating_point and b.dtype.is_floating_point):
         return f"{a.dtype} before, {b.dtype} after"
     if isinstance(a, Shadow) or isinstance(b, Shadow):
@@ -178,7 +220,7 @@ def compare_values(draw: Draw, a: Any, b: Any) -> str | None:
         wrong = torch.zeros(a.shape, dtype=torch.bool, device=a.device)
         for field, p, q in zip(draw.fields, x.parts, y.parts):
             wrong |= field.canonical(p) != field.canonical(q)
-        count = int(wrong.sum())
-        return f"{count} of {a.numel()} elements differ" if count else None
-    same = (a == b) | (a.isnan() & b.isnan()) if a.dtype.is_floating_point else a == b
-    return None if bool(same.all()) else f"{int((~same).sum())} of {a.numel()} elements differ"
+    else:
+        wrong = ~((a == b) | (a.isnan() & b.isnan()))
+    count = int(wrong.sum())
+    return f"{count} of {a.numel()} elements differ" if count else None

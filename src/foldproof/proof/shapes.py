@@ -12,7 +12,20 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from foldproof.errors import FoldproofError
+
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+def as_inputs(inputs: Any) -> tuple[Any, ...]:
+    """Positional arguments as a tuple.
+
+    Raises:
+        FoldproofError: ``inputs`` is no list or tuple (a lone tensor would fall apart into its rows).
+    """
+    if not isinstance(inputs, (list, tuple)):
+        raise FoldproofError(f"inputs must be a tuple of example inputs, not {type(inputs).__name__}: write (x,)")
+    return tuple(inputs)
 
 
 def sampled_inputs(source: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Inputs]:

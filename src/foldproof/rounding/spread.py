@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -26,6 +26,8 @@ class Comparison:
     difference: float
     floor: float
     relative: float
+    unfinite: int = 0
+    """Elements that are infinite or nan on one side only (or differ in sign): overflow, which is no witness."""
 
     @property
     def ratio(self) -> float:
@@ -34,38 +36,42 @@ class Comparison:
         return self.difference / self.floor if self.floor else float("inf")
 
 
-def perturbed(x: Tensor, dtype: torch.dtype, generator: torch.Generator) -> Tensor:
-    """``x`` (float64) with every element moved by up to half a unit in the last place of ``dtype``, relatively."""
-    if not x.dtype.is_floating_point or not dtype.is_floating_point:
+def perturbed(x: Tensor, epsilon: float, generator: torch.Generator) -> Tensor:
+    """``x`` (float64) with every element moved by up to half an ``epsilon``, relatively; integers as they are."""
+    if not x.dtype.is_floating_point:
         return x
     noise = torch.rand(x.shape, generator=generator, dtype=torch.float64) * 2 - 1
-    return x + x * noise.to(x.device) * (torch.finfo(dtype).eps / 2)
+    return x + x * noise.to(x.device) * (epsilon / 2)
+
+
+Pair = tuple[Sequence[Tensor], Sequence[Tensor]]
 
 
 def compare_in_float64(
-    before: Sequence[Tensor], after: Sequence[Tensor], perturb: Callable[[int], Sequence[Tensor]] | None
+    before: Sequence[Tensor], after: Sequence[Tensor], perturb: Callable[[int], Pair] | None, times: int = PERTURBATIONS
 ) -> Comparison:
     """Compare float64 outputs element by element.
 
-    ``perturb(i)`` runs *before* once more with its leaves and inputs perturbed (see `perturbed`); the largest of
-    several such excursions of an element, plus a few roundings of the element itself, is what rounding explains
-    (Monte Carlo arithmetic, Parker 1997, applied to the leaves). Without ``perturb`` the floor is those roundings.
+    ``perturb(i)`` runs *before* and *after* once more with leaves, inputs (see `perturbed`) and operators perturbed;
+    the largest of ``times`` such excursions of an element, plus a few roundings of the element itself, is what rounding
+    explains. Without ``perturb`` it is those roundings only.
     """
     spreads = [torch.zeros_like(b) for b in before]
-    for i in range(PERTURBATIONS if perturb is not None else 0):
+    for i in range(times if perturb is not None else 0):
         assert perturb is not None
-        spreads = [torch.maximum(s, (p - b).abs()) for s, p, b in zip(spreads, perturb(i), before)]
+        moved = zip(spreads, before, after, *perturb(i))
+        spreads = [torch.maximum(s, torch.maximum((p - b).abs(), (q - a).abs())) for s, b, a, p, q in moved]
     worst: Comparison | None = None
+    unfinite = 0
     for j, (b, a, s) in enumerate(zip(before, after, spreads)):
         if not b.numel():
             continue
-        finite = b.isfinite()
+        finite = b.isfinite() & a.isfinite()
         same = (b == a) | (b.isnan() & a.isnan())
-        difference = torch.where(same, 0.0, torch.where(finite & a.isfinite(), (a - b).abs(), torch.inf))
-        # Where *before* is not finite, no rounding explains that *after* is something else.
+        unfinite += int((~finite & ~same).sum())
+        difference = torch.where(finite & ~same, (a - b).abs(), 0.0)
         magnitude = torch.where(finite, b.abs(), 0.0)
-        explained = torch.where(finite, torch.where(s.isnan(), torch.inf, s), 0.0)
-        floor = explained + magnitude * 2.0**-22 + torch.finfo(torch.float64).tiny
+        floor = torch.where(s.isnan(), torch.inf, s) + magnitude * 2.0**-22 + torch.finfo(torch.float64).tiny
         ratio = torch.where(difference > 0, difference / floor, 0.0)
         at = int(ratio.reshape(-1).argmax())
         scale = float(magnitude.max())
@@ -76,4 +82,4 @@ def compare_in_float64(
         )
         if worst is None or found.ratio > worst.ratio:
             worst = found
-    return worst or Comparison(0, (), 0.0, 0.0, 0.0, 0.0, 0.0)
+    return replace(worst or Comparison(0, (), 0.0, 0.0, 0.0, 0.0, 0.0), unfinite=unfinite)

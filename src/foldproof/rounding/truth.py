@@ -20,13 +20,42 @@ def widened(x: Any) -> Any:
 
 
 class Float64(TorchDispatchMode):
-    """While active, every operator computes in float64: tensors are widened, and so are dtypes that are asked for."""
+    """While active, every operator computes in float64: tensors are widened, and so are dtypes that are asked for.
+
+    With ``noise``, every result is moved by up to a unit in its last place, and numbers that float32 would round are
+    rounded (Monte Carlo arithmetic, Parker 1997): how far outputs move tells how far rounding may drive them apart.
+
+    Raises (from any operator):
+        TypeError: bits are reinterpreted as another dtype, which has no float64 form.
+    """
+
+    def __init__(self, noise: torch.Generator | None = None) -> None:
+        super().__init__()
+        self._noise = noise
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten._assert_tensor_metadata.default:
             return None
-        return func(*_widen(args), **_widen(kwargs or {}))
+        if func is torch.ops.aten.view.dtype:
+            raise TypeError("a view as another dtype has no float64 form")
+        args, kwargs = self._widen(args), self._widen(kwargs or {})
+        out = func(*args, **kwargs)
+        if self._noise is None or any(r.alias_info is not None for r in func._schema.returns):
+            return out
+        return tree_map(self._noisy, out)
 
+    def _widen(self, x: Any) -> Any:
+        def widen(v: Any) -> Any:
+            if isinstance(v, (Tensor, torch.dtype)):
+                return widened(v)
+            if self._noise is not None and type(v) is float and v != float(torch.tensor(v, dtype=torch.float32)):
+                return v * (1 + 2.0**-24 * float(torch.rand((), generator=self._noise) * 2 - 1))
+            return v
 
-def _widen(x: Any) -> Any:
-    return tree_map(lambda v: widened(v) if isinstance(v, (Tensor, torch.dtype)) else v, x)
+        return tree_map(widen, x)
+
+    def _noisy(self, x: Any) -> Any:
+        if not isinstance(x, Tensor) or x.dtype != torch.float64:
+            return x
+        noise = torch.rand(x.shape, generator=self._noise, dtype=torch.float64).to(x.device)
+        return x.addcmul(x, noise * 2 - 1, value=2.0**-52)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._ops import OpOverload
 from torch.utils._pytree import tree_map
 
@@ -30,6 +30,8 @@ class Call:
         """The residue of a shadow; the exact residues of an ordinary tensor or number."""
         if isinstance(x, Residue):
             return x
+        if isinstance(x, nn.Parameter) and not hasattr(x, "residue"):
+            self.draw.held.setdefault(f"a parameter of shape {tuple(x.shape)} that no program registers")
         known = getattr(x, "residue", None)
         return known if isinstance(known, Residue) else self.draw.constant(x)
 

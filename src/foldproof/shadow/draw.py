@@ -37,9 +37,10 @@ class Draw:
         self.opaque: dict[str, None] = {}
         self.branch: dict[str, None] = {}
         self.escapes: dict[str, None] = {}
+        self.held: dict[str, None] = {}
         self._salt = rng.getrandbits(64)
         self._generator = torch.Generator().manual_seed(rng.getrandbits(63))
-        self._infinity = tuple(tuple(float(rng.randrange(1, f.p)) for _ in range(2)) for f in self.fields)
+        self._infinity = tuple(tuple(float(rng.randrange(f.p) - f.p // 2) for _ in range(2)) for f in self.fields)
         self._evaluations: Counter[str] = Counter()
         self._numbers: set[float] = set()
         self._degree = 0

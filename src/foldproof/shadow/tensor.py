@@ -39,6 +39,10 @@ _BLIND = {
 }
 
 
+# Operators that keep infinities whatever the other operands are: infinity plus x is infinity.
+_KEEP_INFINITIES = {"add", "sub", "where", "masked_fill", "constant_pad_nd", "fill", "full_like", "copy", "neg"}
+
+
 class Shadow(Tensor):
     """A tensor beside whose ``value`` goes a ``residue`` (see `Residue`); it has the value's shape, dtype, strides.
 
@@ -77,6 +81,7 @@ class Shadow(Tensor):
         return _dispatch(func, args, kwargs or {})
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
+        _escape(self.residue.draw, "repr")
         return f"Shadow({self.value!r}, k={len(self.residue.parts)})"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Shadow:
@@ -117,6 +122,8 @@ class Shadow(Tensor):
 
     @data.setter
     def data(self, new: Tensor) -> None:
+        if self.residue.cell.borrowed:
+            raise WritesBorrowed
         if not isinstance(new, Shadow):
             new = Shadow(new, self.residue.draw.constant(new))
         Tensor.data.__set__(self, new)  # type: ignore[attr-defined]  # shape, strides and dtype
@@ -205,6 +212,10 @@ def _wrap(call: Call, rule: Rule, operands: Sequence[Shadow], value: Tensor, res
         if bool(torch.isnan(value).any()):
             raise call.undecided("infinities make a nan")
         residue = call.draw.mark_infinities(value, residue)
+        name = call.operator.overloadpacket.__name__
+        if residue.infinite and not rule.integers and name not in _KEEP_INFINITIES:
+            # Where they are, and of which sign, may hang on the values of the other operands.
+            call.draw.branch.setdefault(f"{name} of infinite elements")
     return Shadow(value, _unshared(residue, operands).laid_out_like(value))
 
 

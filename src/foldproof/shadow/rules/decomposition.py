@@ -19,6 +19,8 @@ aten = torch.ops.aten
 
 
 @composed(
+    aten._unsafe_masked_index.default,
+    aten._unsafe_masked_index_put_accumulate.default,
     aten.binary_cross_entropy.default,
     aten.binary_cross_entropy_with_logits.default,
     aten.deg2rad.default,

@@ -172,6 +172,8 @@ def softmax(call: Call, x: Tensor, dim: int, half_to_float: bool) -> Residue:
 def safe_softmax(call: Call, x: Tensor, dim: int, dtype: Any = None) -> Residue:
     """softmax, but 0 in rows that are masked throughout"""
     out = softmax_of(call, call.residue(x), call.value(x), dim, empty_rows=True)
+    if not call.residue(x).infinite:
+        return out
     empty = call.value(x).amax(dim, True) == -math.inf
     return out.map(lambda part: torch.where(empty, 0.0, part))
 

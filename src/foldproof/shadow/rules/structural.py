@@ -293,7 +293,7 @@ def masked_scatter(call: Call, x: Tensor, mask: Tensor, source: Tensor) -> Resid
     return call.residue(x).map(lambda part, s: aten.masked_scatter.default(part, at, s), call.residue(source))
 
 
-@exact(aten.where.self, aten.where.ScalarSelf, aten.where.ScalarOther, aten.where.Scalar)
+@exact(aten.where.self, aten.where.ScalarSelf, aten.where.ScalarOther)
 def where(call: Call, condition: Tensor, x: Any, y: Any) -> Residue:
     """one or the other by the condition's value (the comparison that made it is the branch)"""
     at = call.value(condition)

@@ -1,0 +1,89 @@
+"""ExportedPrograms (edge programs too) as programs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, fx, nn
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, OutputKind
+from torch.utils._pytree import tree_map
+
+from foldproof.errors import FoldproofError
+from foldproof.program.interpreter import Interpreter, Watch
+from foldproof.program.program import Leaf, Outcome
+from foldproof.program.state import Parameters, deepcopied
+from foldproof.program.structure import structure_of
+
+
+class ExportedProgramForm:
+    """An ExportedProgram, run on its flat graph with its signature."""
+
+    form = "ExportedProgram"
+
+    def __init__(self, program: ExportedProgram) -> None:
+        self._program = program
+        self.leaves = {}
+        for spec in program.graph_signature.input_specs:
+            if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR):
+                assert spec.target is not None
+                self.leaves[spec.target] = Leaf(self._tensor(spec.target), spec.kind is InputKind.CONSTANT_TENSOR)
+
+    def _tensor(self, target: str) -> Tensor:
+        program = self._program
+        found = program.state_dict.get(target, program.constants.get(target))
+        if not isinstance(found, Tensor):
+            raise FoldproofError(f"the ExportedProgram's signature names {target!r}, which it does not hold")
+        return found
+
+    def run(
+        self, leaves: Mapping[str, Tensor], args: Sequence[Any], kwargs: Mapping[str, Any], watch: Watch | None = None
+    ) -> Outcome:
+        program = self._program
+        try:
+            checked = program._get_flat_args_with_check(tuple(args), dict(kwargs))
+            flat = iter(checked[0])
+        except Exception as error:
+            message = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+            raise FoldproofError(f"the inputs do not fit the ExportedProgram: {message}") from error
+        given = []
+        for spec in program.graph_signature.input_specs:
+            if spec.kind is InputKind.USER_INPUT:
+                given.append(next(flat))
+            elif spec.target in leaves:
+                given.append(leaves[spec.target])
+            else:
+                raise FoldproofError(f"input {spec.arg.name!r} of kind {spec.kind.name} is not supported")
+        versions = {name: t._version for name, t in leaves.items()}
+        results = Interpreter(program.graph_module, watch).run(*given, enable_io_processing=False)
+        outcome = Outcome([], structure_of(program.call_spec.out_spec))
+        inputs = [s.arg.name for s in program.graph_signature.input_specs if s.kind is InputKind.USER_INPUT]
+        for spec, result in zip(program.graph_signature.output_specs, results):
+            if spec.kind is OutputKind.USER_OUTPUT:
+                outcome.outputs.append(result)
+            elif spec.kind is OutputKind.BUFFER_MUTATION and spec.target is not None:
+                outcome.effects[spec.target] = result
+            elif spec.target is not None:
+                outcome.effects[f"input {inputs.index(spec.target)}"] = result
+        for name, tensor in leaves.items():  # graphs that are not functional write in place
+            if tensor._version != versions[name]:
+                outcome.effects.setdefault(name, tensor)
+        return outcome
+
+    def run_as_it_is(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Outcome:
+        # A graph has no state of its own: to run it is to interpret it.
+        own = {name: leaf.tensor.detach().clone() for name, leaf in self.leaves.items()}
+        given = tree_map(lambda t: t.detach().clone() if isinstance(t, Tensor) else t, (tuple(args), dict(kwargs)))
+        return self.run(own, *given)
+
+    def nodes(self) -> list[fx.Node]:
+        return list(self._program.graph.nodes)
+
+    def with_leaves(self, leaves: Mapping[str, Tensor]) -> ExportedProgram:
+        program = deepcopied(self._program)
+        parameter = Parameters()
+        for name, tensor in leaves.items():
+            home = program.state_dict if name in program.state_dict else program.constants
+            home[name] = parameter(tensor) if isinstance(home[name], nn.Parameter) else tensor
+        return program

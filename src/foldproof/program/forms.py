@@ -1,0 +1,65 @@
+"""Which form of program something is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.export import ExportedProgram
+
+from foldproof.errors import FoldproofError
+from foldproof.program.exported import ExportedProgramForm
+from foldproof.program.modules import FunctionProgram, GraphProgram, ModuleProgram
+from foldproof.program.program import Leaf, Program
+
+
+def as_program(source: Any) -> Program:
+    """The program behind an ExportedProgram, nn.Module (GraphModules too), or callable.
+
+    Raises:
+        FoldproofError: ``source`` is none of them, or is compiled, or holds tensors that have no residues.
+    """
+    if _is_compiled(source):
+        raise FoldproofError(
+            "a compiled program gives numbers but no graph, so nothing can be proved of it; give the model itself, or"
+            " its torch.export program"
+        )
+    program = _form(source)
+    for name, leaf in program.leaves.items():
+        _require_ordinary(name, leaf)
+    return program
+
+
+def _form(source: Any) -> Program:
+    if isinstance(source, ExportedProgram):
+        return ExportedProgramForm(source)
+    if isinstance(source, fx.GraphModule):
+        return GraphProgram(source)
+    if isinstance(source, nn.Module):
+        return ModuleProgram(source)
+    if callable(source):
+        return FunctionProgram(source)
+    raise FoldproofError(
+        f"cannot read a {type(source).__name__} as a program; give an nn.Module, a GraphModule, an ExportedProgram or"
+        " a callable"
+    )
+
+
+def _is_compiled(source: Any) -> bool:
+    modules = source.modules() if isinstance(source, nn.Module) else [source]
+    return any(
+        isinstance(m, torch._dynamo.eval_frame.OptimizedModule)
+        or hasattr(m, "_torchdynamo_orig_callable")
+        or getattr(m, "_compiled_call_impl", None) is not None
+        for m in modules
+    )
+
+
+def _require_ordinary(name: str, leaf: Leaf) -> None:
+    tensor = leaf.tensor
+    if tensor.layout != torch.strided or tensor.is_nested or tensor.is_quantized or tensor.device.type == "meta":
+        raise FoldproofError(
+            f"{name} is a tensor of layout {tensor.layout} on {tensor.device}, which a proof can't compute with;"
+            " make it an ordinary dense tensor"
+        )

@@ -1,0 +1,98 @@
+"""Keeping a module as it is while it is run: its tensors replaced, its Python state put back afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+
+from torch import Tensor, nn
+from torch.nn.utils.stateless import _reparametrize_module
+
+from foldproof.errors import FoldproofError
+
+T = TypeVar("T")
+
+
+def owned(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Parameters and buffers by name; tied ones under every name."""
+    yield from module.named_parameters(remove_duplicate=False)
+    yield from module.named_buffers(remove_duplicate=False)
+
+
+@contextlib.contextmanager
+def replaced(module: nn.Module, leaves: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+    """Run ``module`` with ``leaves`` in place of its tensors; gives what was written to or replaced, afterwards.
+
+    Attributes that forward sets (caches, counters, the training flag) are put back; so are lists, dicts and sets.
+    """
+    written: dict[str, Tensor] = {}
+    marks = {name: _mark(tensor) for name, tensor in leaves.items()}
+    with _kept(module), _reparametrize_module(module, dict(leaves)):
+        try:
+            yield written
+        finally:
+            now = dict(owned(module))
+            for name, tensor in leaves.items():
+                current = now.get(name, tensor)
+                if current is not tensor or _mark(tensor) != marks[name]:
+                    written[name] = current
+
+
+def _mark(tensor: Tensor) -> tuple[int, int]:
+    """Changes when the tensor is written to, or its ``.data`` is replaced."""
+    residue = getattr(tensor, "residue", None)
+    return tensor._version, tensor.data_ptr() if residue is None else id(residue)
+
+
+@contextlib.contextmanager
+def _kept(module: nn.Module) -> Iterator[None]:
+    before = [(m, {k: _shallow(v) for k, v in m.__dict__.items()}) for m in module.modules()]
+    loose = [
+        (t, t._version, t.detach().clone()) for _, state in before for t in state.values() if isinstance(t, Tensor)
+    ]
+    try:
+        yield
+    finally:
+        for m, state in before:
+            m.__dict__.clear()
+            m.__dict__.update(state)
+        for tensor, version, content in loose:
+            if tensor._version != version:
+                tensor.detach().copy_(content)
+
+
+def _shallow(x: Any) -> Any:
+    return copy.copy(x) if type(x) in (list, dict, set) else x
+
+
+def deepcopied(x: T) -> T:
+    """A deep copy.
+
+    Raises:
+        FoldproofError: something in it can't be copied.
+    """
+    with warnings.catch_warnings():
+        # torch 2.13 copies its own pytree specs in a way that it has deprecated.
+        warnings.simplefilter("ignore", FutureWarning)
+        try:
+            return copy.deepcopy(x)
+        except Exception as error:
+            raise FoldproofError(
+                f"{type(x).__name__} can't be copied ({error}), and foldproof works on copies only; give its"
+                " torch.export program instead"
+            ) from error
+
+
+class Parameters:
+    """Makes parameters of tensors, one of each, so that tied parameters stay one object."""
+
+    def __init__(self) -> None:
+        self._made: dict[int, nn.Parameter] = {}
+
+    def __call__(self, tensor: Tensor) -> nn.Parameter:
+        if id(tensor) not in self._made:
+            self._made[id(tensor)] = nn.Parameter(tensor, requires_grad=False)
+        return self._made[id(tensor)]

@@ -1,0 +1,80 @@
+"""PyTorch proves itself: on every architecture of the zoo, with no wrong answer and hardly an open question."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.export import Dim
+from torch.utils._pytree import tree_leaves
+
+import foldproof
+from foldproof.verdict import Kind, Verdict
+from zoo import ZOO, Family
+from zoo.findings import FINDINGS, KNOWN, Finding
+from zoo.self_proof import prove_itself, spoilt
+
+
+def assert_proved_in_general(verdict: Verdict) -> None:
+    assert verdict.kind is Kind.PROVED, verdict
+    assert verdict.quantified.startswith("all inputs and all parameters")
+    assert verdict.proof is not None and verdict.proof.log2_error < -40
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_pytorch_proves_itself(name: str) -> None:
+    result = prove_itself(ZOO[name])
+    assert_proved_in_general(result.exported)
+    if name in KNOWN:
+        assert result.decomposed.kind is Kind.UNDECIDED
+        assert result.decomposed.difference is not None and result.decomposed.difference.operator == "aten.view.default"
+        assert result.functional is not None
+        assert_proved_in_general(result.functional)
+    else:
+        assert_proved_in_general(result.decomposed)
+    # None of this is vacuous: other inputs move every output, and a wrong program is found out.
+    assert result.sensitivity > 0.05
+    assert result.spoilt.kind is Kind.REFUTED, result.spoilt
+    assert result.spoilt.witness is not None and result.spoilt.difference is not None
+
+
+def test_zoo_is_large_and_few_questions_are_open() -> None:
+    assert len(ZOO) >= 50
+    assert set(KNOWN) <= set(ZOO)
+    assert 10 * len(KNOWN) <= len(ZOO)
+    assert not any(ZOO[name].family is Family.CONVOLUTION for name in KNOWN)
+
+
+@pytest.mark.parametrize("finding", FINDINGS, ids=lambda finding: finding.models[0])
+def test_defects_of_pytorch_are_still_there(finding: Finding) -> None:
+    """When this fails PyTorch has been mended: take the finding out, and the zoo has more proofs."""
+    finding.reproduce()
+
+
+def test_models_are_the_same_at_every_build() -> None:
+    first, second = (ZOO["mobilenet_v2"].build() for _ in range(2))
+    pairs = zip(
+        tree_leaves((first.model.state_dict(), first.inputs)), tree_leaves((second.model.state_dict(), second.inputs))
+    )
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["float16", "bfloat16"])
+@pytest.mark.parametrize("name", ["resnet", "convnext", "mamba2"])
+def test_half_precision(name: str, dtype: torch.dtype) -> None:
+    sample = ZOO[name].build()
+    model = sample.model.to(dtype)
+    inputs = tuple(x.to(dtype) if x.is_floating_point() else x for x in sample.inputs)
+    program = torch.export.export(model, inputs)
+    assert_proved_in_general(foldproof.prove(program, program.run_decompositions(), inputs, seed=0))
+    assert_proved_in_general(foldproof.prove(model, program, inputs, seed=0))
+    assert foldproof.prove(program, spoilt(program), inputs, seed=0).proof is None
+
+
+@pytest.mark.parametrize("name", ["efficientnet", "wav2vec2_conformer", "llama"])
+def test_dynamic_batch(name: str) -> None:
+    sample = ZOO[name].build()
+    program = torch.export.export(sample.model, sample.inputs, dynamic_shapes=({0: Dim("batch")},))
+    verdict = foldproof.prove(program, program.run_decompositions(), sample.inputs, seed=0)
+    assert_proved_in_general(verdict)
+    assert verdict.proof is not None and len(set(verdict.proof.shapes)) > 2
+    assert foldproof.prove(program, spoilt(program), sample.inputs, seed=0).kind is Kind.REFUTED

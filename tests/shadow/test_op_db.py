@@ -1,0 +1,76 @@
+"""PyTorch's operator database, function by function: whole Python functions on shadows, over the real numbers."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing._internal.common_methods_invocations import op_db
+from torch.utils._pytree import tree_leaves, tree_map
+
+from foldproof.shadow import Shadow, Undecided
+from tests.shadow.calls import copied, floats, is_float
+from tests.shadow.reals import RealDraw
+
+ENTRIES = {f"{entry.name}-{entry.variant_test_name}": entry for entry in op_db if torch.float64 in entry.dtypes}
+
+SAMPLES = 8  # of each entry; `test_rules` takes more
+UNINITIALISED = ("empty", "resize")
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_function(name: str, record_property: Callable[[str, object], None]) -> None:
+    """A function either computes on residues what it does in float64, or is UNDECIDED; it never fails otherwise."""
+    entry = ENTRIES[name]
+    torch.manual_seed(0)
+    passed = 0
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        for sample in itertools.islice(entry.sample_inputs("cpu", torch.float64, requires_grad=False), SAMPLES):
+            arguments = _widened((sample.input, sample.args, sample.kwargs))
+            if not floats(arguments):
+                continue
+            expected = None
+            with contextlib.suppress(Exception):  # samples that this platform cannot run
+                expected = _called(entry.op, copied(arguments))
+            if expected is None:
+                continue
+            with contextlib.suppress(Undecided):
+                results = _called(entry.op, _on_reals(arguments))
+                assert len(results) == len(expected)
+                for result, plain in zip(results, expected):
+                    if isinstance(plain, Tensor) and not any(word in name for word in UNINITIALISED):
+                        _assert_same(result, plain)
+                passed += 1
+    record_property("samples", passed)
+
+
+def _widened(x: Any) -> Any:
+    return tree_map(lambda t: t.double() if is_float(t) else t, x)
+
+
+def _on_reals(x: Any) -> Any:
+    draw = RealDraw()
+    return tree_map(lambda t: Shadow(t.clone(), draw.constant(t)) if is_float(t) else copied(t), x)
+
+
+def _called(function: Callable[..., Any], arguments: Any) -> list[Any]:
+    first, args, kwargs = arguments
+    return tree_leaves(function(first, *args, **kwargs))
+
+
+def _assert_same(result: Tensor, plain: Tensor) -> None:
+    assert (result.shape, result.dtype, result.stride()) == (plain.shape, plain.dtype, plain.stride())
+    if isinstance(result, Shadow):
+        (part,) = result.residue.parts
+        rtol = max(1e-9, 4 * torch.finfo(plain.dtype).eps)  # casts to a narrower dtype are identities
+        atol = rtol * (1 + float(torch.where(plain.isfinite(), plain, 0.0).abs().sum()))
+        torch.testing.assert_close(part, plain.double(), rtol=rtol, atol=atol, equal_nan=True)
+    elif not plain.dtype.is_floating_point:
+        assert torch.equal(result, plain)
