@@ -7,8 +7,9 @@ import os
 import platform
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import foldproof
 from foldproof.verdict import Difference, Kind, Verdict
 from zoo import ZOO
 from zoo.findings import FINDINGS, Finding
-from zoo.self_proof import SelfProof, prove_itself
+from zoo.self_proof import SelfProof, prove_itself, refute_spoilt
 
 PAGE = Path(__file__).with_name("self_proof.md")
 WORKERS = os.cpu_count() or 1
@@ -26,31 +27,41 @@ WORKERS = os.cpu_count() or 1
 
 def main() -> None:
     """Prove the whole zoo, then write the page in one go."""
-    results = []
+    rows = []
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(WORKERS, spawn, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        for result in pool.map(_proved, ZOO):
-            results.append(result)
-            sys.stderr.write(f"{len(results)}/{len(ZOO)} {result.name}: {result.decomposed.kind}\n")
+        for made in pool.map(row, ZOO):
+            rows.append(made)
+            sys.stderr.write(f"{len(rows)}/{len(ZOO)} {made.proof.name}: {made.proof.decomposed.kind}\n")
     draft = PAGE.with_suffix(".tmp")
-    draft.write_text(page(results), encoding="utf-8")
+    draft.write_text(page(rows), encoding="utf-8")
     os.replace(draft, PAGE)
 
 
-def _proved(name: str) -> SelfProof:
-    return prove_itself(ZOO[name])
+@dataclass(frozen=True)
+class Row:
+    """All that the page tells of one model."""
+
+    proof: SelfProof
+    spoilt: Verdict
 
 
-def page(results: Sequence[SelfProof]) -> str:
+def row(name: str) -> Row:
+    """Prove one model, and refute its spoilt program."""
+    return Row(prove_itself(ZOO[name]), refute_spoilt(ZOO[name]))
+
+
+def page(rows: Sequence[Row]) -> str:
     """The page as Markdown."""
+    results = [r.proof for r in rows]
     return "\n\n".join(
         [
             _introduction(results),
             "## Totals",
-            _totals(results),
+            _totals(rows),
             "## Each model",
             _LEGEND,
-            _models(results),
+            _models(rows),
             "## What is no proof, and why",
             _reasons(results),
             "## What the proofs assume",
@@ -83,18 +94,17 @@ Made by `make docs` with {versions}, Python {platform.python_version()},
 seed 0, {WORKERS} models at a time with one thread each; times are wall-clock times of that run."""
 
 
-def _totals(results: Sequence[SelfProof]) -> str:
-    questions: tuple[tuple[str, Callable[[SelfProof], Verdict]], ...] = (
-        ("exported program = its decomposition", lambda r: r.decomposed),
-        ("model = exported program", lambda r: r.exported),
-        ("exported program = the same, spoilt", lambda r: r.spoilt),
-    )
-    rows = []
-    for question, answer in questions:
-        counts = Counter(answer(r).kind for r in results)
-        seconds = sum(answer(r).seconds for r in results)
-        rows.append([question, *(str(counts[kind]) for kind in Kind), f"{seconds:.0f}"])
-    return _table(["question", *map(str, Kind), "seconds"], rows)
+def _totals(rows: Sequence[Row]) -> str:
+    questions = {
+        "exported program = its decomposition": [r.proof.decomposed for r in rows],
+        "model = exported program": [r.proof.exported for r in rows],
+        "exported program = the same, spoilt": [r.spoilt for r in rows],
+    }
+    lines = []
+    for question, verdicts in questions.items():
+        counts = Counter(v.kind for v in verdicts)
+        lines.append([question, *(str(counts[kind]) for kind in Kind), f"{sum(v.seconds for v in verdicts):.0f}"])
+    return _table(["question", *map(str, Kind), "seconds"], lines)
 
 
 _LEGEND = """\
@@ -105,21 +115,21 @@ squares, relative): what shows that comparing outputs means something. Every PRO
 parameters of the shapes used, but integer inputs (tokens) are held at their values."""
 
 
-def _models(results: Sequence[SelfProof]) -> str:
+def _models(rows: Sequence[Row]) -> str:
     head = ["model", "family", "operators", "program = decomposition", "k", "degree", "opaque", "error", "seconds"]
     head += ["model = program", "seconds", "spoilt", "moved"]
-    rows = []
-    for r in results:
+    lines = []
+    for r, spoilt in ((x.proof, x.spoilt) for x in rows):
         proof = r.decomposed.proof
         evidence = ["", "", "", ""]
         if proof is not None:
             evidence = [str(proof.k), str(proof.degree), f"{proof.opaque_evaluations:,}", f"{proof.log2_error:.1f}"]
         before, after = r.operators
-        row = [r.name, str(r.family), f"{before} → {'—' if after is None else after}"]
-        row += [str(r.decomposed.kind), *evidence, f"{r.decomposed.seconds:.1f}"]
-        row += [str(r.exported.kind), f"{r.exported.seconds:.1f}", str(r.spoilt.kind), f"{r.sensitivity:.2g}"]
-        rows.append(row)
-    return _table(head, rows)
+        line = [r.name, str(r.family), f"{before} → {'—' if after is None else after}"]
+        line += [str(r.decomposed.kind), *evidence, f"{r.decomposed.seconds:.1f}"]
+        line += [str(r.exported.kind), f"{r.exported.seconds:.1f}", str(spoilt.kind), f"{r.sensitivity:.2g}"]
+        lines.append(line)
+    return _table(head, lines)
 
 
 def _reasons(results: Sequence[SelfProof]) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -20,6 +23,53 @@ def trained(model: nn.Module) -> nn.Module:
                 module.weight.normal_(generator=generator)
                 module.bias.normal_(generator=generator)
     return model.eval()
+
+
+class Module(nn.Module):
+    """A module whose forward is ``function(self, ...)``; tensors among ``attributes`` are buffers."""
+
+    def __init__(self, function: Callable[..., Any], **attributes: Any) -> None:
+        super().__init__()
+        for name, value in attributes.items():
+            if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
+                self.register_buffer(name, value)
+            else:
+                setattr(self, name, value)
+        self.function = function
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.function(self, *args, **kwargs)
+
+
+def parameter(*values: float) -> nn.Parameter:
+    return nn.Parameter(torch.tensor(values, dtype=torch.float32))
+
+
+class Holder:
+    """An object that torch knows nothing of."""
+
+    def __init__(self, held: Any) -> None:
+        self.held = held
+
+
+class Low(nn.Module):
+    """A linear layer that stores its parameters in bfloat16."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(linear.weight.detach().bfloat16())
+        self.bias = nn.Parameter(linear.bias.detach().bfloat16())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.linear(x, self.weight.float(), self.bias.float())
+
+
+class AddsAndSubtracts(nn.Module):
+    """Two keyword arguments that matter differently."""
+
+    def forward(self, x: Tensor, plus: Tensor | None = None, minus: Tensor | None = None) -> Tensor:
+        assert plus is not None and minus is not None
+        return x + plus - minus
 
 
 class ReadTwice(nn.Module):

@@ -147,9 +147,7 @@ def _more(dtype: torch.dtype) -> Iterator[tuple[OpOverload, tuple[Any, ...], dic
     yield aten.clamp.Tensor, (x(3, 4), x(4), None), {}
     yield aten.clamp_max.default, (x(3, 4), 0.25), {}
     yield aten.clamp_min.default, (x(3, 4), 0.25), {}
-    yield aten.relu6.default, (x(3, 4) * 6,), {}
     yield aten.hardtanh.default, (x(3, 4),), {}
-    yield aten.square.default, (x(3, 4),), {}
     yield aten.pow.Scalar, (2.5, x(3, 4)), {}
     for exponent in (0, 1, 2, 3, -1, -2, 0.5, -0.5, 1.5):
         yield aten.pow.Tensor_Scalar, (positive(3, 4), exponent), {}
@@ -163,16 +161,9 @@ def _more(dtype: torch.dtype) -> Iterator[tuple[OpOverload, tuple[Any, ...], dic
     yield aten.bucketize.Scalar, (0.3, x(5).sort().values), {}
     yield aten.searchsorted.Scalar, (x(5).sort().values, 0.3), {}
     yield aten.isin.Tensor_Scalar, (x(5).round(), 1), {}
-    yield aten.argsort.default, (x(3, 4), 0, True), {}
     yield aten.histc.default, (x(20), 4, -2, 2), {}
 
-    yield aten.var.default, (x(3, 4),), {}
-    yield aten.var.default, (x(3, 4), False), {}
-    yield aten.var.dim, (x(3, 4), [0]), {}
-    yield aten.var.dim, (x(3, 4), [-1], False, True), {}
     yield aten.native_layer_norm.default, (x(2, 3, 4), [3, 4], None, x(3, 4), 1e-5), {}
-    yield aten._fused_rms_norm.default, (x(2, 3, 4), [4], x(4), 1e-6), {}
-    yield aten._fused_rms_norm.default, (x(2, 3, 4), [3, 4], None, None), {}
     yield aten._weight_norm_interface.default, (x(3, 4, 5), positive(3, 1, 1)), {}
     yield aten._weight_norm_interface.default, (x(3, 4, 5), positive(1, 1, 5), 2), {}
     for affine in ((x(3), x(3)), (None, None)):
@@ -210,8 +201,10 @@ def _more(dtype: torch.dtype) -> Iterator[tuple[OpOverload, tuple[Any, ...], dic
         if not kwargs.get("is_causal"):
             shared = key.repeat_interleave(2, 1)
             yield aten._scaled_dot_product_flash_attention_for_cpu.default, (query, shared, shared), kwargs
-        yield aten._scaled_dot_product_flash_attention_for_cpu.default, (query, query, x(2, 4, 5, 8)), (
-            kwargs if "attn_mask" not in kwargs else {"attn_mask": mask[:, :5]}
+        yield (
+            aten._scaled_dot_product_flash_attention_for_cpu.default,
+            (query, query, x(2, 4, 5, 8)),
+            (kwargs if "attn_mask" not in kwargs else {"attn_mask": mask[:, :5]}),
         )
     yield aten._safe_softmax.default, (torch.cat([mask, torch.full((1, 6), float("-inf"), dtype=dtype)]), -1), {}
 
@@ -236,13 +229,10 @@ def _more(dtype: torch.dtype) -> Iterator[tuple[OpOverload, tuple[Any, ...], dic
     gradient = torch.randn_like(pooled)
     yield aten.max_pool2d_with_indices_backward.default, (gradient, x(2, 3, 7, 8), *window, indices), {}
 
-    for dims, linear in ((1, aten.upsample_linear1d), (2, aten.upsample_bilinear2d), (3, aten.upsample_trilinear3d)):
+    for dims, linear in enumerate((aten.upsample_linear1d, aten.upsample_bilinear2d, aten.upsample_trilinear3d), 1):
         for align_corners in (False, True):
-            yield linear.vec, (x(1, 2, *[3] * dims), [5] * dims, align_corners, None), {}
-        yield linear.vec, (x(1, 2, *[3] * dims), None, False, [1.5] * dims), {}
-        yield linear.default, (x(1, 2, *[3] * dims), [4] * dims, False), {}
-    yield aten.upsample_bicubic2d.vec, (x(1, 2, 3, 4), [5, 6], False, None), {}
-    yield aten.upsample_nearest2d.vec, (x(1, 2, 3, 4), None, [1.7, 2.0]), {}
+            yield linear.default, (x(1, 2, *[3] * dims), [5] * dims, align_corners), {}
+        yield linear.default, (x(1, 2, *[3] * dims), [4] * dims, False, *[1.5] * dims), {}
     yield aten.upsample_nearest2d.default, (x(1, 1, 259, 1).contiguous(memory_format=torch.channels_last), [222, 3]), {}
     yield aten.upsample_nearest3d.default, (x(1, 2, 3, 4, 2), [5, 4, 3]), {}
     yield aten._upsample_nearest_exact3d.default, (x(1, 2, 3, 4, 2), [5, 4, 3]), {}

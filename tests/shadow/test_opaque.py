@@ -80,14 +80,22 @@ def test_other_dtypes(operator: OpOverload) -> None:
 
 @pytest.mark.parametrize("operator", OPAQUE, ids=str)
 def test_other_attributes(operator: OpOverload) -> None:
-    names = [a for a in operator._schema.arguments if str(a.type) in ("number", "float", "int", "str", "Optional[float]")]
+    names = [
+        a for a in operator._schema.arguments if str(a.type) in ("number", "float", "int", "str", "Optional[float]")
+    ]
     call = some_calls(operator)[0]
     args, kwargs = leaves(call, Draw(seed=3, k=2))
     before = evaluate(operator, args, kwargs)
     for argument in names:
         position = [a.name for a in operator._schema.arguments].index(argument.name)
-        old = args[position] if position < len(args) and not argument.kwarg_only else kwargs.get(argument.name, argument.default_value)
-        new = "tanh" if isinstance(old, str) and old != "tanh" else "none" if isinstance(old, str) else (old or 0) + 0.25
+        old = (
+            args[position]
+            if position < len(args) and not argument.kwarg_only
+            else kwargs.get(argument.name, argument.default_value)
+        )
+        new = (
+            "tanh" if isinstance(old, str) and old != "tanh" else "none" if isinstance(old, str) else (old or 0) + 0.25
+        )
         if str(argument.type) == "int":
             new = int(old or 0) + 1
         if argument.kwarg_only:

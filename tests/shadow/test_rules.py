@@ -73,7 +73,9 @@ def test_over_the_reals(operator: OpOverload) -> None:
     assert checked, "every call was refused"
 
 
-@pytest.mark.parametrize("operator", [o for o in OPERATORS if RULES[o].kind in (RuleKind.EXACT, RuleKind.BRANCH)], ids=str)
+@pytest.mark.parametrize(
+    "operator", [o for o in OPERATORS if RULES[o].kind in (RuleKind.EXACT, RuleKind.BRANCH)], ids=str
+)
 def test_exact_rules_modulo_p(operator: OpOverload) -> None:
     """On whole numbers, the float64 value modulo p is the residue, element for element, for every prime."""
     checked = 0

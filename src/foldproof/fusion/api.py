@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from foldproof.errors import FoldproofError
-from foldproof.fusion.nodes import operator_name
 from foldproof.fusion.result import FuseResult
 from foldproof.fusion.rewriter import UNPROVED, Progress, Rewriter
 from foldproof.fusion.surgery import Surgery
 from foldproof.program.loading import brief
+from foldproof.program.nodes import operator_name
 from foldproof.proof import prove as prove_programs
 from foldproof.proof import prove_region
 from foldproof.verdict import Kind, Verdict

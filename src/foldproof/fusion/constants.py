@@ -10,8 +10,9 @@ from torch.export.graph_signature import InputKind, InputSpec
 from torch.fx import Graph, Node
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from foldproof.fusion.nodes import base_of, operator_name, written
+from foldproof.fusion.nodes import base_of, written
 from foldproof.fusion.refusal import CannotFold
+from foldproof.program.nodes import operator_name
 
 KINDS = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
 

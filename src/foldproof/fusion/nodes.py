@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import operator
-import os
-import re
 from collections.abc import Iterable
 from functools import cache
 from typing import Any
@@ -15,12 +13,11 @@ from torch._ops import HigherOrderOperator, OpOverload
 from torch.fx import Graph, GraphModule, Node
 
 from foldproof.fusion.refusal import CannotFold
+from foldproof.program.nodes import operator_name
 
 aten = torch.ops.aten
 
 _SHAPE_ONLY = frozenset({aten.sym_size.int, aten.sym_numel.default})
-_FRAME = re.compile(r'File "(.+?)", line (\d+)')
-_TORCH = os.path.dirname(torch.__file__) + os.sep
 
 
 def arguments(node: Node) -> dict[str, Any]:
@@ -45,26 +42,9 @@ def set_argument(node: Node, name: str, value: Node) -> None:
         node.update_kwarg(name, value)
 
 
-def operator_name(node: Node) -> str:
-    """What the node calls, for people: ``aten.conv2d.default``; for other nodes their kind."""
-    return str(node.target) if node.op == "call_function" else node.op
-
-
 def short_name(node: Node) -> str:
     """The operator's bare name: ``conv2d``."""
     return node.target._schema.name.split("::")[-1] if isinstance(node.target, OpOverload) else operator_name(node)
-
-
-def source_of(node: Node) -> str | None:
-    """``file:line`` of the model's own code that made the node; else the module it stands in, by its path."""
-    frames = _FRAME.findall(node.meta.get("stack_trace") or "")
-    own = [(file, line) for file, line in frames if not file.startswith(_TORCH)]
-    if own:
-        return "{}:{}".format(*own[-1])
-    modules = list((node.meta.get("nn_module_stack") or {}).values())
-    if modules and modules[-1][0]:
-        return f"module {modules[-1][0]}"
-    return "{}:{}".format(*frames[-1]) if frames else None
 
 
 def value_of(node: Node) -> torch.Tensor:

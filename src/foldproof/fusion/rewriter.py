@@ -16,9 +16,7 @@ from foldproof.fusion.expression import evaluate
 from foldproof.fusion.nodes import (
     constant_views,
     listed,
-    operator_name,
     short_name,
-    source_of,
     value_of,
     value_readers,
 )
@@ -26,6 +24,7 @@ from foldproof.fusion.refusal import AxisMismatch, CannotFold
 from foldproof.fusion.region import Region
 from foldproof.fusion.result import Declined, Rewrite
 from foldproof.fusion.surgery import Draft, Surgery
+from foldproof.program.nodes import operator_name, source_of
 from foldproof.verdict import Kind, Verdict
 
 Progress = Callable[[int, int, str], None]

@@ -1,7 +1,7 @@
 """One face for nn.Module, GraphModule, ExportedProgram and plain callables."""
 
-from foldproof.program.forms import as_program
+from foldproof.program.forms import as_program, require_ordinary
 from foldproof.program.interpreter import Watch
 from foldproof.program.program import Leaf, Outcome, Program
 
-__all__ = ["Leaf", "Outcome", "Program", "Watch", "as_program"]
+__all__ = ["Leaf", "Outcome", "Program", "Watch", "as_program", "require_ordinary"]

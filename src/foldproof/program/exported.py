@@ -14,7 +14,7 @@ from foldproof.errors import FoldproofError
 from foldproof.program.interpreter import Interpreter, Watch
 from foldproof.program.program import Leaf, Outcome
 from foldproof.program.state import Parameters, deepcopied
-from foldproof.program.structure import structure_of
+from foldproof.program.structure import arranged
 
 
 class ExportedProgramForm:
@@ -57,19 +57,20 @@ class ExportedProgramForm:
                 raise FoldproofError(f"input {spec.arg.name!r} of kind {spec.kind.name} is not supported")
         versions = {name: t._version for name, t in leaves.items()}
         results = Interpreter(program.graph_module, watch).run(*given, enable_io_processing=False)
-        outcome = Outcome([], structure_of(program.call_spec.out_spec))
+        outputs: list[Any] = []
+        effects: dict[str, Tensor] = {}
         inputs = [s.arg.name for s in program.graph_signature.input_specs if s.kind is InputKind.USER_INPUT]
         for spec, result in zip(program.graph_signature.output_specs, results):
             if spec.kind is OutputKind.USER_OUTPUT:
-                outcome.outputs.append(result)
+                outputs.append(result)
             elif spec.kind is OutputKind.BUFFER_MUTATION and spec.target is not None:
-                outcome.effects[spec.target] = result
+                effects[spec.target] = result
             elif spec.target is not None:
-                outcome.effects[f"input {inputs.index(spec.target)}"] = result
+                effects[f"input {inputs.index(spec.target)}"] = result
         for name, tensor in leaves.items():  # graphs that are not functional write in place
             if tensor._version != versions[name]:
-                outcome.effects.setdefault(name, tensor)
-        return outcome
+                effects.setdefault(name, tensor)
+        return Outcome(*arranged(outputs, program.call_spec.out_spec), effects)
 
     def run_as_it_is(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Outcome:
         # A graph has no state of its own: to run it is to interpret it.

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
 from foldproof.errors import FoldproofError
 from foldproof.program.exported import ExportedProgramForm
 from foldproof.program.modules import FunctionProgram, GraphProgram, ModuleProgram
-from foldproof.program.program import Leaf, Program
+from foldproof.program.program import Program
 
 
 def as_program(source: Any) -> Program:
@@ -27,7 +27,7 @@ def as_program(source: Any) -> Program:
         )
     program = _form(source)
     for name, leaf in program.leaves.items():
-        _require_ordinary(name, leaf)
+        require_ordinary(name, leaf.tensor)
     return program
 
 
@@ -56,10 +56,19 @@ def _is_compiled(source: Any) -> bool:
     )
 
 
-def _require_ordinary(name: str, leaf: Leaf) -> None:
-    tensor = leaf.tensor
-    if tensor.layout != torch.strided or tensor.is_nested or tensor.is_quantized or tensor.device.type == "meta":
-        raise FoldproofError(
-            f"{name} is a tensor of layout {tensor.layout} on {tensor.device}, which a proof can't compute with;"
-            " make it an ordinary dense tensor"
-        )
+def require_ordinary(name: str, tensor: Tensor) -> None:
+    """
+    Raises:
+        FoldproofError: ``tensor`` has no values, or is not dense.
+    """
+    if tensor.is_nested:
+        what = "is a nested tensor"
+    elif tensor.is_quantized:
+        what = "is a quantized tensor"
+    elif tensor.device.type == "meta":
+        what = "is on the meta device, where tensors have no values"
+    elif tensor.layout != torch.strided:
+        what = f"has the layout {tensor.layout}"
+    else:
+        return
+    raise FoldproofError(f"{name} {what}, so a proof can't compute with it; give an ordinary dense tensor")

@@ -13,12 +13,11 @@ from torch.utils._pytree import tree_flatten, tree_map
 from foldproof.program.interpreter import Interpreter, Watch
 from foldproof.program.program import Leaf, Outcome
 from foldproof.program.state import Parameters, deepcopied, owned, replaced
-from foldproof.program.structure import structure_of
+from foldproof.program.structure import arranged
 
 
 def _outcome(out: Any) -> Outcome:
-    outputs, spec = tree_flatten(out)
-    return Outcome(outputs, structure_of(spec))
+    return Outcome(*arranged(*tree_flatten(out)))
 
 
 class FunctionProgram:

@@ -22,7 +22,10 @@ class Leaf:
 
 @dataclass
 class Outcome:
-    """What a run gives: the outputs in order, how they are put together, and what it wrote to leaves and inputs."""
+    """What a run gives: the outputs in order, how they are put together, and what it wrote to leaves and inputs.
+
+    The outputs of a dict are in the order of its keys.
+    """
 
     outputs: list[Any]
     structure: Structure

@@ -80,8 +80,9 @@ def deepcopied(x: T) -> T:
         try:
             return copy.deepcopy(x)
         except Exception as error:
+            why = str(error).split(". ")[0] or type(error).__name__
             raise FoldproofError(
-                f"{type(x).__name__} can't be copied ({error}), and foldproof works on copies only; give its"
+                f"{type(x).__name__} can't be copied ({why}), and foldproof works on copies only; give its"
                 " torch.export program instead"
             ) from error
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict, defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 from torch.utils._pytree import TreeSpec
@@ -10,19 +12,33 @@ Structure = Any
 """Nested tuples that compare equal where outputs are put together alike."""
 
 
-def structure_of(spec: TreeSpec) -> Structure:
-    """``spec`` with tuples and lists alike, and a container of one tensor like the tensor (graphs return tuples)."""
-    found = _structure(spec)
+def arranged(outputs: Sequence[Any], spec: TreeSpec) -> tuple[list[Any], Structure]:
+    """``outputs`` (in the order of ``spec``) with the values of dicts in the order of their keys, and their structure.
+
+    Dicts are equal whatever the order of their keys, tuples and lists count as alike, and a container of one tensor
+    is like the tensor (graphs return tuples).
+    """
+    order, found = _arranged(spec, 0)
     while isinstance(found, tuple) and found[0] == "sequence" and len(found[1]) == 1:
         found = found[1][0]
-    return found
+    return [outputs[i] for i in order], found
 
 
-def _structure(spec: TreeSpec) -> Structure:
+def _arranged(spec: TreeSpec, start: int) -> tuple[list[int], Structure]:
+    """The places of the leaves under ``spec``, the first of which is ``start``, and their structure."""
     if spec.type is None:
-        return "*"
-    children = tuple(_structure(child) for child in spec.children())
+        return [start], "*"
+    parts = []
+    for child in spec.children():
+        parts.append(_arranged(child, start))
+        start += child.num_leaves
+    context = spec.context
+    if spec.type in (dict, OrderedDict, defaultdict):
+        keys = context[1] if spec.type is defaultdict else context
+        places = sorted(range(len(keys)), key=lambda i: repr(keys[i]))
+        parts, context = [parts[i] for i in places], [keys[i] for i in places]
+    order, children = [i for places, _ in parts for i in places], tuple(structure for _, structure in parts)
     if spec.type in (tuple, list):
-        return ("sequence", children)
+        return order, ("sequence", children)
     # Keys (of dicts, dataclasses, named tuples, model outputs) tell outputs apart; the container's class does not.
-    return ("keys", str(spec.context), children)
+    return order, ("keys", str(context), children)

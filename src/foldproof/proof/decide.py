@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from foldproof.errors import FoldproofError
-from foldproof.proof.difference import first_difference, operator_name, source_line
+from foldproof.program import require_ordinary
+from foldproof.program.nodes import operator_name, source_of
+from foldproof.proof.difference import first_difference
 from foldproof.proof.floats import EXPLAINED, Trial, doubted, evaluate, insensitive, own_leaves, trials
 from foldproof.proof.question import Question
 from foldproof.proof.reality import repeats, unreal
@@ -31,10 +32,9 @@ def decide(question: Question, seed: int | None = None, progress: Progress | Non
     """
     start = time.perf_counter()
     for tensor in _tensors(question):
-        if tensor.layout != torch.strided or tensor.is_nested or tensor.is_quantized or tensor.device.type == "meta":
-            raise FoldproofError(f"an input is a tensor of layout {tensor.layout} on {tensor.device}; give dense ones")
+        require_ordinary("an input", tensor)
     seed = random.SystemRandom().getrandbits(62) if seed is None else seed
-    with torch.inference_mode(False):
+    with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
         verdict = _decide(question, random.Random(seed), progress or (lambda done, total, what: None))
     notes = (*verdict.notes, *question.notes, *_held(question))
     return replace(verdict, notes=tuple(dict.fromkeys(notes)), seconds=time.perf_counter() - start)
@@ -243,7 +243,7 @@ def _from_floats(question: Question, first: Attempt, last: Attempt, search: _Sea
         why = "the outputs hardly depend on the inputs, so that agreeing floats say little; give inputs that matter"
         return replace(found, reason=f"no algebraic proof ({first.mismatch}), and {why}")
     if any(t.comparison.unfinite for t in search.agreeing):
-        why = "no witness: one program overflows, or is not a number, where the other is finite"
+        why = "no witness: one program overflows, or is not a number, where the other (or itself, rounded) is finite"
         return replace(found, reason=f"no algebraic proof ({first.mismatch}), and {why}")
     if worst.ratio > EXPLAINED:
         why = "no witness: the difference is more than rounding explains, but too small to call wrong"
@@ -259,7 +259,7 @@ def _from_floats(question: Question, first: Attempt, last: Attempt, search: _Sea
 
 def _undecided(reason: str, found: Attempt) -> Verdict:
     where = found.node
-    difference = Difference(where.name, operator_name(where), source_line(where)) if where is not None else None
+    difference = Difference(where.name, operator_name(where), source_of(where)) if where is not None else None
     return Verdict(Kind.UNDECIDED, reason, difference=difference)
 
 

@@ -3,39 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import re
 from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch._ops import OpOverload
 from torch.utils._pytree import tree_leaves
 
+from foldproof.program.nodes import operator_name, source_of
 from foldproof.proof.question import Question
 from foldproof.proof.residues import Attempt, run_both
 from foldproof.shadow import Draw, Shadow, Undecided
 from foldproof.verdict import Difference
-
-_TORCH = os.path.dirname(torch.__file__) + os.sep
-
-
-def source_line(node: fx.Node) -> str | None:
-    """``file:line: code`` of the innermost frame in the node's stack trace that is not PyTorch's own."""
-    trace = node.meta.get("stack_trace") or ""
-    frames = re.findall(r'File "([^"]+)", line (\d+)[^\n]*\n\s*([^\n]*)', trace)
-    if not frames:
-        return None
-    own = [f for f in frames if not f[0].startswith(_TORCH)]
-    file, line, code = (own or frames)[-1]
-    return f"{file}:{line}: {code.strip()}"
-
-
-def operator_name(node: fx.Node) -> str:
-    """The operator as ATen names it (edge programs wrap it), or the node's kind."""
-    if node.op != "call_function":
-        return f"{node.op} {node.target}"
-    return str(node.target if isinstance(node.target, OpOverload) else getattr(node.target, "_op", node.target))
 
 
 def first_difference(question: Question, seed: int) -> Difference | None:
@@ -75,7 +53,7 @@ def first_difference(question: Question, seed: int) -> Difference | None:
     if not ordered:
         return None
     head = ordered[0]
-    return Difference(head.name, operator_name(head), source_line(head), tuple(n.name for n in ordered))
+    return Difference(head.name, operator_name(head), source_of(head), tuple(n.name for n in ordered))
 
 
 def _digests(draw: Draw, out: Any) -> list[str]:

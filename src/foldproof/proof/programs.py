@@ -12,6 +12,7 @@ from foldproof.program import Leaf, Program, as_program
 from foldproof.proof.decide import Progress, decide_all
 from foldproof.proof.question import Derive, Question, Sides, Tensors, match_leaves
 from foldproof.proof.shapes import as_inputs, sampled_inputs
+from foldproof.shadow import Shadow
 from foldproof.verdict import Verdict
 
 
@@ -61,7 +62,7 @@ def question_of(
     own = {name: leaf for name, leaf in second.leaves.items() if name not in matched}
     derived: frozenset[str] = frozenset()
     if derive is not None:
-        computed = _as_computed(derive, first, own)
+        computed = as_computed(derive, first, own)
         derived = frozenset(computed)
     fixed = [n for n, leaf in own.items() if n not in derived and not leaf.constant and leaf.tensor.is_floating_point()]
 
@@ -70,7 +71,7 @@ def question_of(
         if derive is not None and derived:
             with torch.no_grad():
                 new = derive(leaves)
-            made |= {n: _in_dtype(new[n], own[n]) for n in derived}
+            made |= {n: holding(own[n].tensor, new[n]) for n in derived}
         made |= {n: leaf.tensor.detach().clone() for n, leaf in own.items() if n not in made}
         return Sides(second, made, matched)
 
@@ -82,11 +83,14 @@ def question_of(
     return Question(first, sides, args, kwargs, not fixed, quantified, notes=notes)
 
 
-def _in_dtype(x: Tensor, leaf: Leaf) -> Tensor:
-    return x.to(leaf.tensor.dtype) if x.dtype != leaf.tensor.dtype else x
+def holding(held: Tensor, derived: Tensor) -> Tensor:
+    """What ``derived`` knows of its origin, with the value that the program really holds (rounded, in its dtype)."""
+    if isinstance(derived, Shadow) and derived.shape == held.shape:
+        return Shadow(held.detach().clone(), derived.residue)
+    return derived.to(held.dtype)
 
 
-def _as_computed(derive: Derive, first: Program, own: Mapping[str, Leaf]) -> dict[str, Tensor]:
+def as_computed(derive: Derive, first: Program, own: Mapping[str, Leaf]) -> dict[str, Tensor]:
     """The parameters that ``derive`` gives and the second program holds: those whose values agree with it."""
     wide = {
         name: leaf.tensor.detach().to(torch.float64, copy=True) if leaf.tensor.is_floating_point() else leaf.tensor

@@ -8,6 +8,7 @@ from torch import Tensor, fx
 
 from foldproof.program import as_program
 from foldproof.proof.decide import decide
+from foldproof.proof.programs import as_computed, holding
 from foldproof.proof.question import Derive, Question, Sides, Tensors
 from foldproof.verdict import Verdict
 
@@ -26,8 +27,16 @@ def prove_region(
     """
     first, second = as_program(before), as_program(after)
 
+    computed = frozenset(as_computed(derive, first, second.leaves))
+
     def sides(leaves: Tensors) -> Sides:
-        made = dict(derive(leaves))
-        return Sides(second, {name: made[name] if name in made else leaves[name] for name in second.leaves})
+        new = derive(leaves)
+        made: dict[str, Tensor] = {}
+        for name, leaf in second.leaves.items():
+            if name in computed:
+                made[name] = holding(leaf.tensor, new[name])
+            else:
+                made[name] = leaves[name] if name in leaves and name not in new else leaf.tensor.detach().clone()
+        return Sides(second, made)
 
     return decide(Question(first, sides, tuple(inputs), {}, True, "all inputs and all parameters"), seed)

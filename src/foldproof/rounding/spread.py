@@ -27,7 +27,8 @@ class Comparison:
     floor: float
     relative: float
     unfinite: int = 0
-    """Elements that are infinite or nan on one side only (or differ in sign): overflow, which is no witness."""
+    """Elements that are infinite or nan on one side only (or differ in sign), or that differ and are no number when
+    perturbed: no witness, and no agreement."""
 
     @property
     def ratio(self) -> float:
@@ -41,7 +42,7 @@ def perturbed(x: Tensor, epsilon: float, generator: torch.Generator) -> Tensor:
     if not x.dtype.is_floating_point:
         return x
     noise = torch.rand(x.shape, generator=generator, dtype=torch.float64) * 2 - 1
-    return x + x * noise.to(x.device) * (epsilon / 2)
+    return torch.where(x.isfinite(), x + x * noise.to(x.device) * (epsilon / 2), x)
 
 
 Pair = tuple[Sequence[Tensor], Sequence[Tensor]]
@@ -68,10 +69,11 @@ def compare_in_float64(
             continue
         finite = b.isfinite() & a.isfinite()
         same = (b == a) | (b.isnan() & a.isnan())
-        unfinite += int((~finite & ~same).sum())
         difference = torch.where(finite & ~same, (a - b).abs(), 0.0)
         magnitude = torch.where(finite, b.abs(), 0.0)
-        floor = torch.where(s.isnan(), torch.inf, s) + magnitude * 2.0**-22 + torch.finfo(torch.float64).tiny
+        least = magnitude * 2.0**-22 + torch.finfo(torch.float64).tiny
+        unfinite += int(((~finite & ~same) | (~s.isfinite() & (difference > least))).sum())
+        floor = torch.where(s.isnan(), torch.inf, s) + least
         ratio = torch.where(difference > 0, difference / floor, 0.0)
         at = int(ratio.reshape(-1).argmax())
         scale = float(magnitude.max())

@@ -30,7 +30,7 @@ class Float64(TorchDispatchMode):
     """
 
     def __init__(self, noise: torch.Generator | None = None) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._noise = noise
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -58,4 +58,4 @@ class Float64(TorchDispatchMode):
         if not isinstance(x, Tensor) or x.dtype != torch.float64:
             return x
         noise = torch.rand(x.shape, generator=self._noise, dtype=torch.float64).to(x.device)
-        return x.addcmul(x, noise * 2 - 1, value=2.0**-52)
+        return torch.where(x.isfinite(), x.addcmul(x, noise * 2 - 1, value=2.0**-52), x)  # ∞ + ∞·noise may be nan

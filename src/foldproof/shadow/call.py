@@ -35,6 +35,12 @@ class Call:
         known = getattr(x, "residue", None)
         return known if isinstance(known, Residue) else self.draw.constant(x)
 
+    def stored(self, number: Any) -> Residue:
+        """The residue of a number that the operator writes into a tensor, and so rounds to the result's dtype."""
+        if isinstance(number, Tensor):
+            return self.residue(number)
+        return self.draw.constant(torch.tensor(number, dtype=self.first_result.dtype))
+
     def residues(self, xs: Sequence[Any]) -> list[Residue]:
         return [self.residue(x) for x in xs]
 

@@ -257,6 +257,8 @@ def _write(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
             raise _no_rule(func)
         rest = {n: v for n, v in kwargs.items() if not (argument.kwarg_only and n == argument.name)}
         result = functional(*args, **rest)
+        if not isinstance(result, Tensor):
+            raise _no_rule(func)
         if result.shape != target.shape:
             raise Undecided(f"{func} writes shape {tuple(result.shape)} into shape {tuple(target.shape)}")
     if not isinstance(target, Shadow):

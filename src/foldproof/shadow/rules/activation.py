@@ -148,11 +148,10 @@ def minimum(call: Call, a: Tensor, b: Tensor) -> Residue:
     aten.clamp_max.default,
     aten.clamp_max.Tensor,
     aten.hardtanh.default,
-    aten.relu6.default,
 )
 def clamp(call: Call, x: Tensor, *args: Any, **kwargs: Any) -> Residue:
     """min(max(x, low), high), with opaque min and max"""
-    given = call.arguments | ({"min": 0, "max": 6} if call.operator is aten.relu6.default else {})
+    given = call.arguments
     low, high = given.get("min", given.get("min_val")), given.get("max", given.get("max_val"))
     out = call.residue(x)
     if low is not None and not _is(low, -math.inf):

@@ -56,13 +56,6 @@ def neg(call: Call, x: Tensor) -> Residue:
     return -call.residue(x)
 
 
-@exact(aten.square.default)
-def square(call: Call, x: Tensor) -> Residue:
-    """x·x"""
-    residue = call.residue(x)
-    return residue * residue
-
-
 @exact(aten.addcmul.default)
 def addcmul(call: Call, x: Tensor, a: Tensor, b: Tensor, *, value: float = 1) -> Residue:
     """x + value·a·b"""
@@ -79,7 +72,7 @@ def addcdiv(call: Call, x: Tensor, a: Tensor, b: Tensor, *, value: float = 1) ->
 def lerp(call: Call, a: Tensor, b: Tensor, weight: Any) -> Residue:
     """a + weight·(b - a)"""
     start = call.residue(a)
-    return start + call.residue(weight) * (call.residue(b) - start)
+    return start + call.stored(weight) * (call.residue(b) - start)
 
 
 @composed(aten.sqrt.default)

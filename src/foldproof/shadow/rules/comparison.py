@@ -22,7 +22,6 @@ aten = torch.ops.aten
     aten.any.dims,
     aten.argmax.default,
     aten.argmin.default,
-    aten.argsort.default,
     aten.bucketize.Scalar,
     aten.bucketize.Tensor,
     aten.count_nonzero.default,

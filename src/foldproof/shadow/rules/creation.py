@@ -24,22 +24,15 @@ aten = torch.ops.aten
     aten.zero.default,
 )
 def filled(call: Call, *args: Any, **kwargs: Any) -> Residue | None:
-    """the exact residue of the number, everywhere"""
+    """the exact residues of the constant"""
     made = call.first_result
-    if not made.dtype.is_floating_point:
-        return None
-    number = call.arguments.get("fill_value", int("ones" in call.operator.overloadpacket.__name__))
-    return _everywhere(call, number)
+    return call.residue(made) if made.dtype.is_floating_point else None
 
 
 @exact(aten.fill.Scalar, aten.fill.Tensor)
 def fill(call: Call, x: Tensor, value: Any) -> Residue:
     """the residue of the value, everywhere"""
-    return _everywhere(call, value)
-
-
-def _everywhere(call: Call, value: Any) -> Residue:
-    return call.residue(value).map(lambda part: part.expand(call.first_result.shape).clone())
+    return call.stored(value).map(lambda part: part.expand(x.shape).clone())
 
 
 @exact(aten.empty_like.default, aten.new_empty.default, aten.new_empty_strided.default)

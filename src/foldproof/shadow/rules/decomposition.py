@@ -40,13 +40,9 @@ aten = torch.ops.aten
     aten.smooth_l1_loss.default,
     aten.soft_margin_loss.default,
     aten.upsample_bicubic2d.default,
-    aten.upsample_bicubic2d.vec,
     aten.upsample_bilinear2d.default,
-    aten.upsample_bilinear2d.vec,
     aten.upsample_linear1d.default,
-    aten.upsample_linear1d.vec,
     aten.upsample_trilinear3d.default,
-    aten.upsample_trilinear3d.vec,
 )
 def decomposed(call: Call, *args: Any, **kwargs: Any) -> Any:
     """by PyTorch's own decomposition"""

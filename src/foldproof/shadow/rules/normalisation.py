@@ -120,18 +120,6 @@ def group_norm(
     return normal, center.reshape(n, groups), rstd.reshape(n, groups)
 
 
-@composed(aten._fused_rms_norm.default)
-def rms_norm(call: Call, x: Tensor, shape: list[int], weight: Any, eps: float | None) -> tuple[Residue, Residue]:
-    """x·rsqrt(mean(x²) + eps)·weight over the last dimensions"""
-    residue = call.residue(x)
-    dims = list(range(x.ndim - len(shape), x.ndim))
-    if eps is None:
-        eps = torch.finfo(x.dtype).eps
-    rstd = ((residue * residue).mean(dims, True) + call.residue(eps)).rsqrt()
-    normal = residue * rstd
-    return (normal if weight is None else normal * call.residue(weight)), rstd
-
-
 def exp_shifted(
     call: Call, x: Residue, value: Tensor, dims: list[int], empty_rows: bool = False
 ) -> tuple[Residue, Residue]:

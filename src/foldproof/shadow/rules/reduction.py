@@ -110,14 +110,6 @@ def var(call: Call, x: Tensor, dim: Any = None, *, correction: Any = None, keepd
     return _variance(call, x, dim, correction, keepdim)[0]
 
 
-@composed(aten.var.dim, aten.var.default)
-def var_dim(call: Call, x: Tensor, dim: Any = None, unbiased: bool = True, keepdim: bool = False) -> Residue:
-    """the mean of squared deviations from the mean"""
-    if not isinstance(dim, (list, tuple)):
-        dim, unbiased = None, unbiased if dim is None else dim
-    return _variance(call, x, dim, int(unbiased), keepdim)[0]
-
-
 @composed(aten.std.correction)
 def std(call: Call, x: Tensor, dim: Any = None, *, correction: Any = None, keepdim: bool = False) -> Residue:
     """the square root of the variance"""

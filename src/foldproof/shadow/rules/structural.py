@@ -139,7 +139,6 @@ def rearrange(call: Call, x: Tensor, *args: Any, **kwargs: Any) -> Residue:
     aten._upsample_nearest_exact3d.default,
     aten.upsample_nearest1d.default,
     aten.upsample_nearest2d.default,
-    aten.upsample_nearest2d.vec,
     aten.upsample_nearest3d.default,
     integers=True,
 )
@@ -171,7 +170,7 @@ def joined(call: Call, tensors: list[Tensor], *dim: int) -> Residue:
 @exact(aten.constant_pad_nd.default)
 def constant_pad_nd(call: Call, x: Tensor, pad: list[int], value: float = 0) -> Residue:
     """padded with the exact residue of the constant"""
-    fill = call.residue(value)
+    fill = call.stored(value)
     return call.residue(x).map(lambda part, f: aten.constant_pad_nd.default(part, pad, float(f)), fill)
 
 
@@ -221,7 +220,7 @@ def index_copy(call: Call, x: Tensor, dim: int, index: Tensor, source: Tensor) -
 def index_fill(call: Call, x: Tensor, dim: int, index: Tensor, value: Any) -> Residue:
     """slices at the indices' values filled with the exact residue of the number"""
     at = call.indices(index)
-    return call.residue(x).map(lambda part, v: aten.index_fill.int_Tensor(part, dim, at, v), call.residue(value))
+    return call.residue(x).map(lambda part, v: aten.index_fill.int_Tensor(part, dim, at, v), call.stored(value))
 
 
 @exact(aten.scatter.src, aten.scatter_add.default)
@@ -239,7 +238,7 @@ def scatter(call: Call, x: Tensor, dim: int, index: Tensor, src: Tensor) -> Resi
 def scatter_value(call: Call, x: Tensor, dim: int, index: Tensor, value: float) -> Residue:
     """elements at the indices' values replaced by the exact residue of the number"""
     at = call.indices(index)
-    return call.residue(x).map(lambda part, v: call.operator(part, dim, at, float(v)), call.residue(value))
+    return call.residue(x).map(lambda part, v: call.operator(part, dim, at, float(v)), call.stored(value))
 
 
 @exact(aten.scatter_reduce.two)
@@ -283,7 +282,7 @@ def write_into(call: Call, x: Tensor, src: Tensor, *args: Any, **kwargs: Any) ->
 def masked_fill(call: Call, x: Tensor, mask: Tensor, value: Any) -> Residue:
     """elements under the mask replaced by the exact residue of the constant"""
     at = call.value(mask)
-    return call.residue(x).map(lambda part, v: torch.where(at, v, part), call.residue(value))
+    return call.residue(x).map(lambda part, v: torch.where(at, v, part), call.stored(value))
 
 
 @exact(aten.masked_scatter.default)
@@ -297,7 +296,7 @@ def masked_scatter(call: Call, x: Tensor, mask: Tensor, source: Tensor) -> Resid
 def where(call: Call, condition: Tensor, x: Any, y: Any) -> Residue:
     """one or the other by the condition's value (the comparison that made it is the branch)"""
     at = call.value(condition)
-    return call.residue(x).map(lambda a, b: torch.where(at, a, b), call.residue(y))
+    return call.stored(x).map(lambda a, b: torch.where(at, a, b), call.stored(y))
 
 
 @exact(aten._to_copy.default)

@@ -1,0 +1,318 @@
+"""What must not be called PROVED or ROUNDING: programs that differ somewhere a prover may forget to look."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, fx, nn
+
+from foldproof import FoldproofError, Kind, Verdict, prove, prove_pass
+
+from .models import AddsAndSubtracts, Holder, Module, parameter
+
+INF = math.inf
+GENERATOR = torch.Generator().manual_seed(0)
+X = torch.randn(3, 4, generator=GENERATOR)
+W = (0.1, 0.2, 0.3, 0.4)
+
+
+def doubling(graph: fx.GraphModule, _: Any) -> fx.GraphModule:
+    """A compiler that is wrong: its code gives twice what the model gives."""
+    for node in graph.graph.nodes:
+        if node.op == "output":
+            with graph.graph.inserting_before(node):
+                node.args = ((graph.graph.call_function(torch.mul, (node.args[0][0], 2)),),)
+    graph.recompile()
+    return graph
+
+
+def compiled(f: Any) -> Any:
+    return torch.compile(f, backend=doubling)
+
+
+# Programs that do something else with ordinary tensors than with shadows.
+
+
+def test_compiled_programs_are_refused() -> None:
+    """They fall back to eager code on shadows, so that eager code would be compared with itself."""
+    linear = nn.Linear(4, 4)
+    by_compile = copy.deepcopy(linear)
+    by_compile.compile(backend=doubling)
+    for program in (compiled(linear), by_compile, nn.Sequential(by_compile)):
+        with pytest.raises(FoldproofError, match="compiled"):
+            prove(linear, program, (X,))
+    with pytest.raises(FoldproofError, match="compiled"):
+        prove_pass(compiled, linear, (X,))
+
+
+def test_compiled_parts_are_run_as_they_are() -> None:
+    linear = nn.Linear(4, 4)
+    layer, plus_one = compiled(linear), compiled(lambda x: x + 1)
+    for after in (
+        lambda x: layer(x) + 1,
+        lambda x: plus_one(linear(x)),
+        Module(lambda s, x: s.f(linear(x)), f=plus_one),
+    ):
+        verdict = prove(lambda x: linear(x) + 1, after, (X,))
+        assert verdict.kind is Kind.UNDECIDED and "run as it is" in verdict.reason, str(verdict)
+
+
+def with_hook() -> fx.GraphModule:
+    """Node by node, a graph is run without the hooks of its module."""
+    graph = fx.symbolic_trace(nn.Linear(4, 4))
+    graph.register_forward_hook(lambda module, inputs, output: output * 2)
+    return graph
+
+
+def with_attribute() -> nn.Module:
+    """A shadow of a parameter has no such attribute; neither has a float64 copy."""
+    w = parameter(*W)
+    w.scale = 2.0  # type: ignore[attr-defined]
+    return Module(lambda s, x: x * s.w * getattr(s.w, "scale", 1.0), w=w)
+
+
+def adds_to_itself(x: Tensor) -> Tensor:
+    """PyTorch refuses this write: source and target overlap."""
+    x = x.clone()
+    x[1:].add_(x[:-1])
+    return x
+
+
+def adds_to_itself_in_order(x: Tensor) -> Tensor:
+    y = x.clone()
+    y[1:] = x[1:] + x[:-1]
+    return y
+
+
+UNREAL: dict[str, tuple[Any, Any]] = {
+    "forward hook of a graph": (without := with_hook(), without),
+    "attribute of a parameter": (with_attribute(), Module(lambda s, x: x * s.w, w=parameter(*W))),
+    "class of a parameter": (
+        Module(lambda s, x: x * s.w * (2 if isinstance(s.w, nn.Parameter) else 1), w=parameter(*W)),
+        Module(lambda s, x: x * s.w, w=parameter(*W)),
+    ),
+    "a write that PyTorch refuses": (adds_to_itself, adds_to_itself_in_order),
+}
+
+
+@pytest.mark.parametrize("name", UNREAL)
+def test_programs_that_treat_ordinary_tensors_differently_are_undecided(name: str) -> None:
+    verdict = prove(*UNREAL[name], (X,))
+    assert verdict.kind is Kind.UNDECIDED and "run as it is" in verdict.reason, str(verdict)
+
+
+def test_a_pass_that_looks_at_the_class_is_found_where_it_matters_elsewhere_only() -> None:
+    """Clamping these weights to [-1, 1] changes nothing; it does at other parameters."""
+
+    def clamp(model: nn.Linear) -> None:
+        if type(model.weight) is nn.Parameter:
+            with torch.no_grad():
+                model.weight.clamp_(-1, 1)
+
+    assert prove_pass(clamp, nn.Linear(4, 4), (X,)).kind is Kind.UNDECIDED
+
+
+def test_a_pass_that_reads_the_text_of_a_tensor_is_told() -> None:
+    def double_nines(model: nn.Linear) -> None:
+        if "9999." in repr(model.weight):
+            model.weight = nn.Parameter(model.weight * 2)
+
+    verdict = prove_pass(double_nines, nn.Linear(4, 4), (X,))
+    assert any("`repr`" in note and "tensor world" in note for note in verdict.notes), str(verdict)
+
+
+# State and effects.
+
+
+def test_new_data_of_a_parameter_does_not_reach_the_other_program() -> None:
+    def clips(s: Any, x: Tensor) -> Tensor:
+        s.w.data = s.w.data.clamp(-1, 1)
+        return x * s.w
+
+    within, beyond = (
+        prove(Module(clips, w=parameter(*w)), Module(lambda s, x: x * s.w, w=parameter(*w)), (X,))
+        for w in (W, (1.0, 2.0, 3.0, 4.0))
+    )
+    assert within.kind is Kind.ROUNDING and any("other parameters" in note for note in within.notes), str(within)
+    assert beyond.kind is Kind.REFUTED, str(beyond)
+
+
+def test_a_buffer_that_is_assigned_to_is_an_effect() -> None:
+    def averages(s: Any, x: Tensor) -> Tensor:
+        s.mean = s.mean * 0.9 + x.mean() * 0.1
+        return x * 2
+
+    without = Module(lambda s, x: x * 2, mean=torch.zeros(()))
+    verdict = prove(Module(averages, mean=torch.zeros(())), without, (X,))
+    assert verdict.kind is Kind.REFUTED and "written to mean" in verdict.reason, str(verdict)
+
+
+def test_writes_to_one_of_two_buffers_that_share_memory_are_undecided() -> None:
+    def write_first(s: Any, x: Tensor) -> Tensor:
+        s.whole.add_(x)
+        out: Tensor = s.part * 1
+        return out
+
+    def read_first(s: Any, x: Tensor) -> Tensor:
+        out: Tensor = s.part * 1
+        s.whole.add_(x)
+        return out
+
+    whole = torch.zeros(4)
+    programs = (Module(f, whole=whole, part=whole[:2]) for f in (write_first, read_first))
+    verdict = prove(*programs, (X[0],))
+    assert verdict.kind is Kind.UNDECIDED and "share memory" in verdict.reason, str(verdict)
+
+
+def test_effects_are_compared_on_the_same_variable_not_on_the_same_name() -> None:
+    """What the second program calls ``a`` is the first one's ``b``."""
+    a, b = torch.zeros(4), torch.ones(4)
+
+    def writes(s: Any, x: Tensor) -> Tensor:
+        s.a.copy_(x)
+        return x * 2
+
+    assert prove(Module(writes, a=a, b=b), Module(writes, a=b, b=a), (X[0],)).kind is Kind.REFUTED
+
+
+# Infinities: their signs and places are read off the values, so a claim has to say that it speaks of these only.
+
+
+def infinite_branch(verdict: Verdict) -> bool:
+    return verdict.proof is not None and any("infinite" in name for name in verdict.proof.branch)
+
+
+def test_a_factor_moved_into_a_mask_is_a_branch() -> None:
+    """(x + mask)·t is x·t + mask for positive t only: for others, -inf becomes inf."""
+    mask = torch.full((4, 4), -INF).triu(1)
+    before = Module(lambda s, x: ((x + mask) * s.t).softmax(-1), t=parameter(0.7))
+    after = Module(lambda s, x: (x * s.t + mask).softmax(-1), t=parameter(0.7))
+    verdict = prove(before, after, (torch.randn(4, 4),))
+    assert verdict.kind is Kind.PROVED and infinite_branch(verdict), str(verdict)
+
+
+def test_infinite_leaves_and_inputs_are_held_and_told() -> None:
+    bound = torch.tensor(-INF)  # the min_val of an observer that has seen nothing
+    of_leaves = prove(Module(lambda s, x: x + s.b * 2, b=bound), Module(lambda s, x: x + s.b, b=bound), (X,))
+    of_inputs = prove(lambda x: x * 2, lambda x: x, (torch.full((3,), INF),))
+    for verdict in (of_leaves, of_inputs):
+        assert any("infinite elements" in note and "held" in note for note in verdict.notes), str(verdict)
+
+
+def test_rows_that_are_empty_at_these_inputs_only() -> None:
+    """The safe softmax of a row of -inf is 0; log(relu(x)) is that for negative x only."""
+    verdict = prove(lambda x: torch._safe_softmax(x.relu().log(), -1), lambda x: x * 0, (-X.abs(),))
+    assert verdict.kind is Kind.REFUTED, str(verdict)
+
+
+def test_infinities_inside_do_not_hide_a_difference() -> None:
+    """Noise on -inf must not be nan: a floor that is no number would explain everything."""
+    padding = torch.tensor([False, True, True, False])
+
+    def attention(scale: float) -> Callable[[Tensor], Tensor]:
+        return lambda x: (x.relu().log() * scale).masked_fill(padding, -INF).softmax(-1)
+
+    assert prove(attention(1.0), attention(1.1), (X.abs() + 0.1,)).kind is Kind.REFUTED
+
+
+# Arguments and outputs.
+
+
+def test_keyword_arguments_of_a_graph_are_bound_by_name() -> None:
+    graph, given = fx.symbolic_trace(AddsAndSubtracts()), {"minus": X[0], "plus": X[1]}
+    assert prove(graph, lambda x, plus, minus: x + minus - plus, (X,), given).kind is Kind.REFUTED
+
+
+def swapped(exported: bool) -> list[Any]:
+    outs = (lambda s, x: {"a": x * 1, "b": x * 2}, lambda s, x: {"b": x * 1, "a": x * 2})
+    return [torch.export.export(Module(out), (X,)) if exported else Module(out) for out in outs]
+
+
+@pytest.mark.parametrize("exported", [False, True])
+def test_outputs_under_other_keys_are_refuted(exported: bool) -> None:
+    assert prove(*swapped(exported), (X,)).kind is Kind.REFUTED
+
+
+def writes_its_input(x: Tensor) -> Tensor:
+    y = x * 2
+    x.mul_(3)
+    return y
+
+
+REFUTED: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    "an output more": (lambda x: (x, None), lambda x: (x,)),
+    "another word": (lambda x: (x, "a"), lambda x: (x, "b")),
+    "another number": (lambda x: (x, 1), lambda x: (x, 2)),
+    "a number read out of a tensor": (lambda x: (x, x.mean().item()), lambda x: (x * 1, x.sum().item() / 13)),
+    "an output for a write": (writes_its_input, lambda x: (x * 2, x * 3)),
+}
+
+
+@pytest.mark.parametrize("name", REFUTED)
+def test_outputs_that_differ_beside_the_tensors_are_refuted(name: str) -> None:
+    verdict = prove(*REFUTED[name], (X,))
+    assert verdict.kind is Kind.REFUTED and "None" not in verdict.reason.split("before")[0], str(verdict)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(lambda x: Holder(x), lambda x: Holder(x * 100)), (lambda x: (x * 1, Holder(x)), lambda x: (x, Holder(x * 100)))],
+)
+def test_objects_can_not_be_compared(before: Callable[..., Any], after: Callable[..., Any]) -> None:
+    verdict = prove(before, after, (X,))
+    assert verdict.kind is Kind.UNDECIDED and "Holder" in verdict.reason, str(verdict)
+
+
+def test_imaginary_parts_are_compared() -> None:
+    z = torch.randn(3, dtype=torch.cfloat)
+    assert prove(lambda x, z: (x * 2, z.conj()), lambda x, z: (x * 2, z), (X, z)).kind is Kind.REFUTED
+
+
+# Claims that are no larger than what was shown.
+
+UNREGISTERED = parameter(1.0, 1.0, 1.0, 1.0)
+LINEAR, IDENTITY = nn.Linear(4, 4), nn.Linear(4, 4)
+nn.init.eye_(IDENTITY.weight)
+nn.init.zeros_(IDENTITY.bias)
+
+HELD: dict[str, tuple[Any, Any, tuple[Any, ...], str]] = {
+    "a Python number": (lambda x, s: x * s, lambda x, s: x * 2.0, (X, 2.0), "no tensors are held"),
+    "an array": (lambda x, a: x * float(a[0]), lambda x, a: x * 2, (X, np.array([2.0])), "no tensors are held"),
+    "a tensor in an object": (lambda o: o.held.abs(), lambda o: o.held, (Holder(X.abs()),), "no tensors are held"),
+    "a parameter of a closure": (lambda x: LINEAR(x) * UNREGISTERED, lambda x: LINEAR(x), (X,), "no program registers"),
+    "modules in a list": (
+        Module(lambda s, x: s.rest[0](s.linear(x)), linear=LINEAR, rest=[IDENTITY]),
+        LINEAR,
+        (X,),
+        "no program registers",
+    ),
+    "one tensor given twice": (
+        lambda p, q: (p.add_(1), q * 1)[1],
+        lambda p, q: (q * 1, p.add_(1))[0],
+        (UNREGISTERED.detach(),) * 2,
+        "share memory",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_what_is_held_is_told(name: str) -> None:
+    before, after, inputs, told = HELD[name]
+    verdict = prove(before, after, inputs)
+    assert verdict.kind is Kind.PROVED and any(told in note for note in verdict.notes), str(verdict)
+
+
+@pytest.mark.parametrize("swap", [True, False])
+def test_equal_parameters_that_are_swapped_or_tied_limit_the_claim(swap: bool) -> None:
+    """The second program's ``a`` is the first one's ``b`` itself, or both names of it are: right while they are equal."""
+    a, b = parameter(1, 1, 1, 1), parameter(1, 1, 1, 1)
+    before = Module(lambda s, x: x * s.a + s.b, a=a, b=b)
+    after = Module(lambda s, x: x * s.a + s.b, a=b if swap else a, b=a)
+    verdict = prove(before, after, (X,))
+    assert verdict.kind is Kind.PROVED and verdict.quantified == "all inputs, for these parameter values", str(verdict)
