@@ -6,7 +6,7 @@ BIN := .venv/bin
 # One thread per process: timings mean something, and parallel test workers do not fight over cores.
 export OMP_NUM_THREADS := 1
 
-.PHONY: demo test lint typecheck bench docs
+.PHONY: demo test lint typecheck bench docs docs-bench clean
 .DELETE_ON_ERROR:
 
 demo: .venv/.demo
@@ -28,6 +28,13 @@ bench: .venv/.dev
 # The computed pages of docs/, in minutes.
 docs: .venv/.dev
 	$(BIN)/python -m docs.make_self_proof
+
+# The page of benchmark results; it wants a machine that does nothing else.
+docs-bench: .venv/.dev
+	$(BIN)/python -m docs.make_benchmarks
+
+clean:
+	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .benchmarks
 
 # A stamp is newer than what it was installed from. .dev waits for .demo, so that `make -j` never runs pip twice at once.
 .venv/bin/python:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +20,8 @@ SMALL = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "i
 
 
 def library() -> Any:
-    """`transformers`, imported on first use (it takes seconds) and told to be quiet."""
+    """`transformers`, imported on first use (it takes seconds), told to be quiet and to stay off the network."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
     transformers: Any = importlib.import_module("transformers")
     transformers.logging.set_verbosity_error()
     return transformers

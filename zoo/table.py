@@ -30,9 +30,7 @@ _PATCHES = {
     "patch_stride": 8,
     "prediction_length": 8,
 }
-# Mixtures of experts: a loop over the experts that were hit can't be exported, and the default is an operator of the
-# library's own, `transformers.grouped_mm_fallback`. This one is a gather of weights and a bmm.
-_EXPERTS = dict(_WORDS, experts_implementation="batched_mm", num_experts_per_tok=2)
+_EXPERTS = dict(_WORDS, num_experts_per_tok=2)
 
 
 _CONVOLUTION: _Rows = {

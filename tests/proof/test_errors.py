@@ -16,10 +16,10 @@ from .models import Module
 X = torch.ones(3, 4)
 
 
-def nested() -> Tensor:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # nested tensors are a prototype
-        return torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # nested tensors are a prototype, quantized ones on their way out
+    NESTED = torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])
+    QUANTIZED = torch.quantize_per_tensor(X, 0.1, 0, torch.qint8)
 
 
 def one_sentence(error: pytest.ExceptionInfo[FoldproofError]) -> bool:
@@ -31,9 +31,9 @@ def one_sentence(error: pytest.ExceptionInfo[FoldproofError]) -> bool:
     ("tensor", "what"),
     [
         (torch.eye(3).to_sparse(), "sparse"),
-        (nested(), "nested"),
+        (NESTED, "nested"),
         (X.to("meta"), "meta device"),
-        (torch.quantize_per_tensor(X, 0.1, 0, torch.qint8), "quantized"),
+        (QUANTIZED, "quantized"),
     ],
     ids=["sparse", "nested", "meta", "quantized"],
 )

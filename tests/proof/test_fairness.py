@@ -39,7 +39,7 @@ SAME: dict[str, tuple[Function, Function, Tensor, set[Kind]]] = {
         X,
         {Kind.PROVED, Kind.ROUNDING},
     ),
-    # exp overflows without the maximum subtracted: inf/inf is not another value of the softmax
+    # exp overflows without the maximum subtracted: inf/inf and 1/inf are not other values of the softmax
     "overflow": (lambda x: x.exp() / x.exp().sum(-1, True), lambda x: x.softmax(-1), X * 1000, {Kind.UNDECIDED}),
     # float64 has no digits left either, so neither side is the truth
     "cancellation of cos": (lambda x: 1 - x.cos(), lambda x: 2 * (x / 2).sin() ** 2, X * 1e-7, {Kind.ROUNDING}),

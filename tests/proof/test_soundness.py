@@ -108,14 +108,15 @@ def test_programs_that_treat_ordinary_tensors_differently_are_undecided(name: st
 
 
 def test_a_pass_that_looks_at_the_class_is_found_where_it_matters_elsewhere_only() -> None:
-    """Clamping these weights to [-1, 1] changes nothing; it does at other parameters."""
+    """Fresh weights of four inputs lie within [-0.5, 0.5], so that clamping changes them at other parameters only."""
 
     def clamp(model: nn.Linear) -> None:
         if type(model.weight) is nn.Parameter:
             with torch.no_grad():
-                model.weight.clamp_(-1, 1)
+                model.weight.clamp_(-0.6, 0.6)
 
-    assert prove_pass(clamp, nn.Linear(4, 4), (X,)).kind is Kind.UNDECIDED
+    torch.manual_seed(0)
+    assert prove_pass(clamp, nn.Linear(4, 4), (X,)).kind is Kind.REFUTED
 
 
 def test_a_pass_that_reads_the_text_of_a_tensor_is_told() -> None:
@@ -131,7 +132,7 @@ def test_a_pass_that_reads_the_text_of_a_tensor_is_told() -> None:
 
 
 def test_new_data_of_a_parameter_does_not_reach_the_other_program() -> None:
-    def clips(s: Any, x: Tensor) -> Tensor:
+    def clips(s: Any, x: Tensor) -> Any:
         s.w.data = s.w.data.clamp(-1, 1)
         return x * s.w
 
@@ -165,8 +166,8 @@ def test_writes_to_one_of_two_buffers_that_share_memory_are_undecided() -> None:
         return out
 
     whole = torch.zeros(4)
-    programs = (Module(f, whole=whole, part=whole[:2]) for f in (write_first, read_first))
-    verdict = prove(*programs, (X[0],))
+    before, after = (Module(f, whole=whole, part=whole[:2]) for f in (write_first, read_first))
+    verdict = prove(before, after, (X[0],))
     assert verdict.kind is Kind.UNDECIDED and "share memory" in verdict.reason, str(verdict)
 
 
@@ -229,14 +230,14 @@ def test_keyword_arguments_of_a_graph_are_bound_by_name() -> None:
     assert prove(graph, lambda x, plus, minus: x + minus - plus, (X,), given).kind is Kind.REFUTED
 
 
-def swapped(exported: bool) -> list[Any]:
-    outs = (lambda s, x: {"a": x * 1, "b": x * 2}, lambda s, x: {"b": x * 1, "a": x * 2})
-    return [torch.export.export(Module(out), (X,)) if exported else Module(out) for out in outs]
-
-
 @pytest.mark.parametrize("exported", [False, True])
 def test_outputs_under_other_keys_are_refuted(exported: bool) -> None:
-    assert prove(*swapped(exported), (X,)).kind is Kind.REFUTED
+    programs: list[Any] = [
+        Module(lambda s, x: {"a": x * 1, "b": x * 2}),
+        Module(lambda s, x: {"b": x * 1, "a": x * 2}),
+    ]
+    before, after = (torch.export.export(p, (X,)) if exported else p for p in programs)
+    assert prove(before, after, (X,)).kind is Kind.REFUTED
 
 
 def writes_its_input(x: Tensor) -> Tensor:
@@ -310,7 +311,7 @@ def test_what_is_held_is_told(name: str) -> None:
 
 @pytest.mark.parametrize("swap", [True, False])
 def test_equal_parameters_that_are_swapped_or_tied_limit_the_claim(swap: bool) -> None:
-    """The second program's ``a`` is the first one's ``b`` itself, or both names of it are: right while they are equal."""
+    """The second program's ``a`` is the first one's ``b``, or its ``b`` is ``a``: right while the two are equal."""
     a, b = parameter(1, 1, 1, 1), parameter(1, 1, 1, 1)
     before = Module(lambda s, x: x * s.a + s.b, a=a, b=b)
     after = Module(lambda s, x: x * s.a + s.b, a=b if swap else a, b=a)

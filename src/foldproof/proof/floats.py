@@ -39,7 +39,7 @@ class Trial:
 
     @property
     def differs(self) -> bool:
-        """Whether this is a witness. Where one program overflows, its finite elements may be wrong, too: exp(x)/∞ is 0."""
+        """Whether this is a witness. What overflows may spoil finite elements, too: exp(x)/∞ is 0."""
         return self.shapes is not None or (self.comparison.ratio >= REAL and not self.comparison.unfinite)
 
     @property

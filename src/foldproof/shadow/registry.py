@@ -104,8 +104,8 @@ def functional_form(operator: OpOverload) -> OpOverload | None:
     return None
 
 
-def describe(operator: OpOverload, rule: Rule) -> str:
-    """One line of documentation for an operator's rule."""
+def describe(rule: Rule) -> str:
+    """One line of documentation."""
     doc = (rule.function.__doc__ or "").strip().splitlines()
     return doc[0] if doc else ""
 

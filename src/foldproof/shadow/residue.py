@@ -181,10 +181,12 @@ class Residue:
         it the chance of error; nothing in the field's rewrites cancels one data-dependent divisor against another.
 
         Raises:
-            Undecided: an element is 0 whatever the parameters are (0 modulo every prime).
+            Undecided: an element is infinite, or 0 whatever the parameters are (0 modulo every prime).
         """
-        if self.data or self.infinite:
+        if self.data:
             return self.draw.apply_opaque("reciprocal", [self], torch.reciprocal, nonzero=True)
+        if self.infinite:
+            raise Undecided("a divisor is infinite")
         if bool(functools.reduce(torch.mul, [p == 0 for p in self.parts]).any()):
             raise Undecided("a divisor is zero")
         parts = [f.inverse(p) for f, p in zip(self.draw.fields, self.parts)]

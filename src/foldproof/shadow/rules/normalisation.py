@@ -67,7 +67,7 @@ def batch_norm_no_stats(
 def batch_norm(
     x: Tensor, weight: Any, bias: Any, mean: Any, var: Any, training: bool, momentum: float, eps: float
 ) -> Any:
-    """the same without the writes to the running statistics, which follow"""
+    """(x - mean)·rsqrt(var + eps)·weight + bias along dimension 1; training writes the running statistics"""
     if mean is None:
         return aten._native_batch_norm_legit.no_stats(x, weight, bias, training, momentum, eps)
     if not training:
