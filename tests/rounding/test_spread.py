@@ -30,7 +30,9 @@ def test_ratio(moved: float, low: float, high: float) -> None:
         assert found.index == (1,) and found.difference == pytest.approx(moved)
 
 
-@pytest.mark.parametrize(("before", "after"), [(math.nan, 1.0), (1.0, math.nan), (math.inf, 1.0), (math.inf, -math.inf)])
+@pytest.mark.parametrize(
+    ("before", "after"), [(math.nan, 1.0), (1.0, math.nan), (math.inf, 1.0), (math.inf, -math.inf)]
+)
 def test_not_finite_on_one_side_is_counted_and_no_witness(before: float, after: float) -> None:
     first, second = ([torch.tensor([x, 1.0], dtype=torch.float64)] for x in (before, after))
     found = compare_in_float64(first, second, lambda i: (first, second))
