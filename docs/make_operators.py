@@ -25,7 +25,7 @@ _COMPLEX = "complex numbers have no residues"
 NO_RULE = {
     "_fft_c2r.default": _COMPLEX,
     "_fft_r2c.default": _COMPLEX,
-    "_local_scalar_dense.default": "leaves the tensor world: the number goes on as a constant, and the verdict says where",
+    "_local_scalar_dense.default": "leaves the tensor world: the number goes on as a constant; the verdict says where",
     "arange.start_step": _CONSTANT,
     "bitwise_and.Scalar": _WHOLE,
     "bitwise_and.Tensor": _WHOLE,
@@ -63,14 +63,14 @@ What an operator means on residues. Generated from the registry by `make docs`; 
 | opaque | any function will do: equal operands and attributes give equal results, nothing else is assumed |
 | branch | the residue follows the choice that the value made; the proof speaks of that choice only |
 
-Operators that PyTorch defines by others (`linear`, `conv2d`, `batch_norm`, …) arrive as those others, custom operators
-written in Python run as the operators in their body, and in-place and `out=` operators are their functional form followed
-by a write. Any other operator without a rule makes the verdict UNDECIDED, and is named.
+Operators that PyTorch defines by others (`linear`, `conv2d`, `batch_norm`, …) arrive as those others, custom
+operators written in Python run as the operators in their body, and in-place and `out=` operators are their functional
+form followed by a write. Any other operator without a rule makes the verdict UNDECIDED, and is named.
 
-{rules} operators have a rule. Each is checked against PyTorch's own operator, over the real numbers in float64 and, where
-it is exact or a branch, modulo several primes on whole numbers: on {database} calls of {reached} operators that PyTorch's
-operator database leads to (`op_db`: the first {samples} samples of each entry, at most {calls} calls of each operator,
-all different), and on {own} calls of our own where the database says too little.
+{rules} operators have a rule. Each is checked against PyTorch's own operator, over the real numbers in float64 and,
+where it is exact or a branch, modulo several primes on whole numbers: on {database} calls of {reached} operators that
+PyTorch's operator database leads to (`op_db`: the first {samples} samples of each entry, at most {calls} calls of each
+operator, all different), and on {own} calls of our own where the database says too little.
 
 ## Rules
 
