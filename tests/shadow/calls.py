@@ -206,6 +206,7 @@ def _more(dtype: torch.dtype) -> Iterator[tuple[OpOverload, tuple[Any, ...], dic
             (query, query, x(2, 4, 5, 8)),
             (kwargs if "attn_mask" not in kwargs else {"attn_mask": mask[:, :5]}),
         )
+    yield aten._scaled_dot_product_flash_attention_for_cpu.default, (query, key, x(2, 2, 6, 8)), {}  # grouped queries
     yield aten._safe_softmax.default, (torch.cat([mask, torch.full((1, 6), float("-inf"), dtype=dtype)]), -1), {}
 
     yield aten.embedding_dense_backward.default, (x(2, 3, 4), torch.tensor([[1, 0, 1], [4, 2, 1]]), 5, 0, False), {}

@@ -68,6 +68,8 @@ class Field:
         Making the inverse total is safe: where a divisor vanishes, so does the polynomial that the programs'
         difference becomes once its denominators are cleared, and the error bound counts that polynomial's roots.
         """
+        if x.numel() == 1:  # a number: Python is quicker than forty passes over one element
+            return self.reduce_(torch.full_like(x, float(pow(int(x), self.p - 2, self.p))))
         return self.power(x, self.p - 2)
 
     def number(self, x: int | float | bool) -> int:
