@@ -59,7 +59,12 @@ def test_exit_status() -> None:
 @posix
 def test_control_c_leaves_nothing() -> None:
     with subprocess.Popen(
-        [*COMMAND, "fuse", "models.py:slow", "-o", "out.pt2"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*COMMAND, "fuse", "models.py:slow", "-o", "out.pt2"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell that runs the tests in the background has them, and their children, ignore interrupts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         assert process.stdout is not None and process.stderr is not None
         assert process.stdout.readline() == "slow has begun\n"
