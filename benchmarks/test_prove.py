@@ -1,4 +1,4 @@
-"""Proof against plain evaluation: per prime, at most 3x one float64 forward of *before* plus one of *after*."""
+"""Proof against plain evaluation: per prime, the target is 3x one float64 forward of *before* plus one of *after*."""
 
 from __future__ import annotations
 
