@@ -231,7 +231,7 @@ class TestSharing:
                 self.conv, self.norm = conv(), norm()
 
             def forward(self, x: Tensor) -> Tensor:
-                return self.norm(self.conv(x)) * self.norm(self.conv(x + 1))
+                return self.norm(self.conv(x)) * self.norm(self.conv(x.relu()))
 
         model, inputs = made(Model(), IMAGE)
         program, result = fuse(model, inputs)

@@ -13,10 +13,12 @@ from fusion_programs import FORMS, assert_unchanged, largest_error, norms, run, 
 import foldproof
 from foldproof import Kind
 from foldproof.fusion.absorb import ABSORBERS
-from foldproof.fusion.affine import SOURCES
 from foldproof.fusion.examples import Declines, Fires
+from foldproof.fusion.motion import MOTIONS
+from foldproof.fusion.parallel import ParallelConvolutions
+from foldproof.fusion.sources import SOURCES
 
-RULES = (*SOURCES, *ABSORBERS)
+RULES = (*SOURCES, *MOTIONS, *ABSORBERS, ParallelConvolutions())
 FIRES = [pytest.param(e, id=f"{rule.id}: {e.name}") for rule in RULES for e in rule.fires]
 DECLINES = [pytest.param(e, id=f"{rule.id}: {e.name}") for rule in RULES for e in rule.declines]
 
@@ -41,12 +43,14 @@ def test_fires_and_is_proved(example: Fires, form: str) -> None:
     program = FORMS[form](program)
     before = snapshot(program)
     result = foldproof.fuse(program, inputs)
-    assert norms(program) and not norms(result.program)
-    assert result.declined == ()
-    assert [rewrite.verdict.kind for rewrite in result.rewrites] == [Kind.PROVED] * len(norms(program))
+    assert result.rewrites and not norms(result.program)
+    if form == "training IR":  # decomposed, there may be more to fold, and more that can't be
+        assert result.declined == ()
+    assert {rewrite.verdict.kind for rewrite in result.rewrites} == {Kind.PROVED}
+    assert sum(result.operators_after.values()) <= sum(result.operators_before.values())
     assert result.verdict.kind is Kind.PROVED, result.verdict
     assert result.verdict.proof is not None and result.verdict.proof.log2_error < -40
-    assert result.verdict.quantified.startswith("all inputs and all parameters")
+    assert result.verdict.quantified.startswith("all inputs")
     assert_unchanged(before, program)
     assert largest_error(run(program, inputs), run(result.program, inputs)) < 2e-6
 
@@ -57,23 +61,38 @@ def test_is_exact_up_to_float64(example: Fires) -> None:
     model, inputs = model.double(), tuple(x.double() for x in inputs)
     program = torch.export.export(model, inputs)
     result = foldproof.fuse(program, inputs, prove=False)
-    assert not norms(result.program)
-    assert largest_error(run(program, inputs), run(result.program, inputs)) < 1e-14
+    assert result.rewrites
+    assert largest_error(run(program, inputs), run(result.program, inputs)) < 1e-13
 
 
-@pytest.mark.parametrize("form", ["training IR", "core ATen"])
 @pytest.mark.parametrize("example", DECLINES)
-def test_declines_and_changes_nothing(example: Declines, form: str) -> None:
+def test_declines_and_changes_nothing(example: Declines) -> None:
     program, inputs = exported(example)
-    program = FORMS[form](program)
     before = snapshot(program)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         result = foldproof.fuse(program, inputs)
     assert result.rewrites == ()
-    assert [declined.node for declined in result.declined] == norms(program) == norms(result.program)
-    if form == "training IR":  # decomposed, the neighbours have other names
-        assert example.reason in result.declined[0].reason
+    assert any(example.reason in declined.reason for declined in result.declined)
     assert_unchanged(before, program)
-    for a, b in zip(run(program, inputs), run(result.program, inputs), strict=True):
+    torch.manual_seed(0)
+    before_fusing = run(program, inputs)
+    torch.manual_seed(0)
+    for a, b in zip(before_fusing, run(result.program, inputs), strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("example", DECLINES)
+def test_declined_in_one_form_is_never_wrong_in_the_other(example: Declines) -> None:
+    """Decomposed, it may be possible after all."""
+    program, inputs = exported(example)
+    program = FORMS["core ATen"](program)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        result = foldproof.fuse(program, inputs)
+    torch.manual_seed(0)
+    before = run(program, inputs)
+    torch.manual_seed(0)
+    if result.rewrites:
+        assert largest_error(before, run(result.program, inputs)) < 2e-6
+        assert result.verdict.kind is Kind.PROVED or "random" in result.verdict.reason

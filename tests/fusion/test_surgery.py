@@ -35,8 +35,9 @@ class Model(nn.Module):
 
     def forward(self, input: Tensor) -> dict[str, Tensor]:
         y = self.features(input)
-        pooled = y.mean((2, 3)) + self.persistent
-        return {"features": y, "scores": self.head(pooled) + self.passing + torch.tensor([1.0, 2, 3, 4])}
+        pooled = torch.maximum(y.mean((2, 3)), self.persistent)
+        scores = torch.maximum(torch.maximum(self.head(pooled), self.passing), torch.tensor([1.0, 2, 3, 4]))
+        return {"features": y, "scores": scores}
 
 
 @pytest.fixture(params=["training IR", "core ATen"])
@@ -184,7 +185,7 @@ def test_names_that_are_taken() -> None:
             self.conv_bias_folded = nn.Parameter(torch.randn(6, 1, 1))  # the same placeholder as conv.bias_folded
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.norm(self.conv(x)) * self.conv.weight_folded * self.conv_bias_folded
+            return torch.maximum(self.norm(self.conv(x)), self.conv.weight_folded).maximum(self.conv_bias_folded)
 
     model, inputs = made(Taken(), IMAGE)
     program = torch.export.export(model, inputs)

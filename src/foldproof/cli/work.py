@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch.export import ExportedProgram
+from torch.fx import GraphModule
 
 import foldproof
 from foldproof.errors import FoldproofError
@@ -52,10 +53,11 @@ def prove(before: str, after: str, progress: Progress) -> Verdict:
         return foldproof.prove(a.program, b.program, inputs, a.kwargs, progress=progress)
 
 
-def save_program(program: ExportedProgram, path: Path) -> None:
+def save_program(program: ExportedProgram | GraphModule, path: Path) -> None:
     """Writes a ``.pt2`` file; raises OSError, or FoldproofError where the program has no file form."""
     # By way of memory: where a disk is full, torch's own writer ends the whole process.
     content = io.BytesIO()
+    assert isinstance(program, ExportedProgram)  # no SPEC gives a GraphModule
     try:
         torch.export.save(program, content)
     except Exception as error:

@@ -1,122 +1,98 @@
-"""Operators that are a scale and a shift of each channel, read from the graph as what they are."""
+"""A scale and a shift of each channel, whatever the channels are: what is read, moved and absorbed."""
 
 from __future__ import annotations
 
-import operator
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.fx import Node
 
-from foldproof.fusion.constants import Constants
-from foldproof.fusion.examples import Declines, Fires, batch_norm_declines, batch_norm_fires
-from foldproof.fusion.expression import Expression
-from foldproof.fusion.nodes import arguments, aten, listed, value_of
-from foldproof.fusion.refusal import CannotFold
+from foldproof.fusion.expression import Operand
+from foldproof.fusion.vectors import UNREAD, product, reshaped, scaled, taken, total
 
 
-@dataclass(frozen=True)
-class ChannelAffine:
-    """``y = scale·x + shift``, where scale and shift are vectors along one axis of x and constant along the others."""
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """``y = scale·x + shift``, where each element of x has the scale and shift of its channel.
 
-    axis: int
-    scale: Expression
-    shift: Expression
-
-
-@dataclass(frozen=True)
-class Site:
-    """A `ChannelAffine` where it stands: ``node`` computes it of ``input``; its value is read from ``results``."""
-
-    node: Node
-    input: Node
-    results: tuple[Node, ...]
-    affine: ChannelAffine
-
-
-class BatchNorm:
-    """Batch normalisation with fixed statistics is an affine of each channel, axis 1.
-
-    γ·(x − μ)/√(σ² + ε) + β = scale·x + shift, with scale = γ·(σ² + ε)^(-1/2) and shift = β − μ·scale
-    (Ioffe and Szegedy 2015, section 3.1). Without γ and β they are 1 and 0.
+    ``channels`` (int64) has the rank of x and along every axis its size, or 1 where all are alike; it holds each
+    element's channel, from 0 to ``count - 1``, or `UNREAD`. ``scale`` and ``shift`` are vectors of ``count`` entries;
+    None is 1 for the scale, and 0 for the shift.
     """
 
-    id = "batch_norm"
-    operators = frozenset(
-        {
-            aten.batch_norm.default,
-            aten.native_batch_norm.default,
-            aten._native_batch_norm_legit.default,
-            aten._native_batch_norm_legit_no_training.default,
-            aten._batch_norm_no_update.default,
-        }
-    )
-    # Never with fixed statistics; known, so that they are reported.
-    training_operators = frozenset(
-        {
-            aten._native_batch_norm_legit.no_stats,
-            aten._native_batch_norm_legit_functional.default,
-            aten._batch_norm_with_update.default,
-            aten._batch_norm_with_update_functional.default,
-        }
-    )
-    fires: tuple[Fires, ...] = batch_norm_fires
-    declines: tuple[Declines, ...] = batch_norm_declines
+    channels: Tensor
+    count: int
+    scale: Operand
+    shift: Operand
 
-    def takes(self, node: Node) -> bool:
-        """Is it a batch normalisation, of any kind?"""
-        return node.target in self.operators or node.target in self.training_operators
+    @staticmethod
+    def along(axis: int, rank: int, count: int, scale: Operand, shift: Operand) -> Affine:
+        """One channel for each place along ``axis``."""
+        shape = [1] * rank
+        shape[axis] = count
+        return Affine(torch.arange(count).reshape(shape), count, scale, shift)
 
-    def read(self, node: Node, constants: Constants) -> Site:
-        """The affine that ``node`` computes.
+    @property
+    def is_identity(self) -> bool:
+        return self.scale is None and self.shift is None
 
-        Raises:
-            CannotFold: it computes its statistics from the batch, or its operands are not constants, or more is read
-                of it than the normalised value.
-        """
-        given = arguments(node)
-        if constants.holds(given["input"]):
-            raise CannotFold("it standardises a weight, not what the network computes (as in BiT and NFNet)")
-        if given.get("running_mean") is None or given.get("running_var") is None:
-            raise CannotFold(
-                "it keeps no running statistics and computes them from each batch (track_running_stats=False)"
-            )
-        if given.get("training") or node.target in self.training_operators:
-            raise CannotFold("it is in training mode and computes its statistics from each batch: call model.eval()")
-        weight = constants.optional(given["weight"], "its weight")
-        bias = constants.optional(given["bias"], "its bias")
-        mean = constants.name(given["running_mean"], "its running mean")
-        variance = constants.name(given["running_var"], "its running variance")
-        scale = Expression(batch_norm_scale, (weight, variance, given["eps"]))
-        shift = Expression(batch_norm_shift, (bias, mean, scale))
-        return Site(node, given["input"], _results(node), ChannelAffine(1, scale, shift))
+    @property
+    def axes(self) -> list[int]:
+        """The axes along which the channel changes."""
+        return [axis for axis, size in enumerate(self.channels.shape) if size > 1]
 
+    def on(self, channels: Tensor) -> Affine:
+        """The same scales and shifts where the channels lie differently."""
+        return Affine(compressed(channels), self.count, self.scale, self.shift)
 
-def batch_norm_scale(weight: Tensor | None, variance: Tensor, eps: float) -> Tensor:
-    scale = torch.rsqrt(variance + eps)
-    return scale if weight is None else weight * scale
+    def same_as(self, other: Affine) -> bool:
+        return (self.scale, self.shift) == (other.scale, other.shift) and torch.equal(self.channels, other.channels)
 
+    def then(self, later: Affine) -> Affine:
+        """``later(self(x))``."""
+        first, second = self, later
+        if not torch.equal(first.channels, second.channels):
+            shape = torch.broadcast_shapes(first.channels.shape, second.channels.shape)
+            first, second = first.renumbered(shape), second.renumbered(shape)
+        scale = product(first.scale, second.scale)
+        shift = total(scaled(first.shift, second.scale), second.shift)
+        return Affine(first.channels, first.count, scale, shift)
 
-def batch_norm_shift(bias: Tensor | None, mean: Tensor, scale: Tensor) -> Tensor:
-    shift = -mean * scale
-    return shift if bias is None else bias + shift
+    def renumbered(self, shape: torch.Size) -> Affine:
+        """The same on a larger ``shape`` of channels, one for each place."""
+        index = self.channels.expand(shape).reshape(-1)
+        channels = torch.arange(len(index)).reshape(shape)
+        return Affine(channels, len(index), taken(self.scale, index, 1.0), taken(self.shift, index, 0.0))
 
+    def vectors(self, axis: int, size: int) -> tuple[Operand, Operand]:
+        """Scale and shift of the ``size`` places along ``axis``, where the channels change along no other."""
+        shape = [1] * self.channels.dim()
+        shape[axis] = size
+        return self.over(shape)
 
-def _results(node: Node) -> tuple[Node, ...]:
-    """The nodes that hold the normalised value: of operators that return saved statistics too, getitem 0."""
-    if isinstance(node.meta.get("val"), torch.Tensor):
-        return (node,)
-    results = tuple(user for user in node.users if user.target is operator.getitem and user.args[1] == 0)
-    others = [user for user in node.users if user not in results]
-    if others:
-        raise CannotFold(f"the statistics that it saves beside its result are read by {listed(others)}")
-    if not results:
-        raise CannotFold("nothing reads its result")
-    for result in results:
-        value_of(result)
-    return results
+    def over(self, shape: Sequence[int]) -> tuple[Operand, Operand]:
+        """Scale and shift of every place of ``shape``, which ``channels`` broadcast to, as vectors."""
+        return self._picked(self.channels.expand(*shape).reshape(-1))
+
+    def tensors(self) -> tuple[Operand, Operand]:
+        """Scale and shift as tensors of the shape of ``channels``."""
+        shape = tuple(self.channels.shape)
+        scale, shift = self._picked(self.channels.reshape(-1))
+        return reshaped(scale, shape), reshaped(shift, shape)
+
+    def _picked(self, index: Tensor) -> tuple[Operand, Operand]:
+        if torch.equal(index, torch.arange(self.count)):
+            return self.scale, self.shift
+        return taken(self.scale, index, 1.0), taken(self.shift, index, 0.0)
 
 
-SOURCES = (BatchNorm(),)
-"""Every operator that is read as an affine."""
+def compressed(channels: Tensor) -> Tensor:
+    """``channels`` cut down to size 1 along each axis on which all that is read is alike."""
+    for axis in range(channels.dim()):
+        if channels.shape[axis] > 1:
+            high = channels.amax(axis, keepdim=True)
+            low = torch.where(channels == UNREAD, high, channels).amin(axis, keepdim=True)
+            if torch.equal(high, low):
+                channels = high
+    return channels

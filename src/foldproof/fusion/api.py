@@ -11,11 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
+from torch.fx import GraphModule
 
 from foldproof.errors import FoldproofError
+from foldproof.fusion.exported import ExportedHost
+from foldproof.fusion.module import ModuleHost, copied_module
 from foldproof.fusion.result import FuseResult
 from foldproof.fusion.rewriter import UNPROVED, Progress, Rewriter
-from foldproof.fusion.surgery import Surgery
+from foldproof.fusion.surgery import Host, Surgery
 from foldproof.program.loading import brief
 from foldproof.program.nodes import operator_name
 from foldproof.proof import prove as prove_programs
@@ -63,7 +66,7 @@ def fuse(
     started = time.perf_counter()
     kwargs = dict(kwargs or {})
     before = _exported(model_or_program, inputs, kwargs, dynamic_shapes)
-    surgery = Surgery(before)
+    surgery = Surgery(_host(before))
     rewriter = Rewriter(prove_region if prove else None)
     rewrites, declined = rewriter.run(surgery, progress or (lambda done, total, what: None))
     after = surgery.finish()
@@ -86,9 +89,13 @@ def fuse(
     )
 
 
+def _host(program: GraphModule | ExportedProgram) -> Host:
+    return ModuleHost(copied_module(program)) if isinstance(program, GraphModule) else ExportedHost(program)
+
+
 def _exported(
     program: nn.Module | ExportedProgram, inputs: tuple[Any, ...], kwargs: dict[str, Any], dynamic_shapes: Any
-) -> ExportedProgram:
+) -> GraphModule | ExportedProgram:
     if not isinstance(inputs, tuple):
         raise FoldproofError(f"inputs must be a tuple of example inputs, not {type(inputs).__name__}: write (x,)")
     if isinstance(program, ExportedProgram):
@@ -96,6 +103,12 @@ def _exported(
             raise FoldproofError("dynamic_shapes is for modules: an exported program has its dynamic shapes already")
         if program.dialect not in DIALECTS:
             raise FoldproofError(f"can't fuse a program of dialect {program.dialect}: fuse it before it is lowered")
+        return program
+    if isinstance(program, GraphModule):
+        if not any(isinstance(n.meta.get("val"), Tensor) for n in program.graph.nodes):
+            raise FoldproofError(
+                "the GraphModule has no shapes: make it by torch.export.export(model, inputs).module()"
+            )
         return program
     if not isinstance(program, nn.Module):
         raise FoldproofError(f"can't fuse {type(program).__name__}: give an nn.Module or a torch.export program")
@@ -105,12 +118,14 @@ def _exported(
         raise FoldproofError(f"{type(program).__name__} can't be exported with these inputs: {brief(error)}") from error
 
 
-def _operators(program: ExportedProgram) -> Counter[str]:
+def _operators(program: GraphModule | ExportedProgram) -> Counter[str]:
     calls = [node for node in program.graph.nodes if node.op == "call_function"]
     return Counter(operator_name(node) for node in calls if node.target is not operator.getitem)
 
 
-def _bytes(program: ExportedProgram) -> int:
-    held = [t for t in (*program.state_dict.values(), *program.constants.values()) if isinstance(t, Tensor)]
+def _bytes(program: GraphModule | ExportedProgram) -> int:
+    constants = program.constants.values() if isinstance(program, ExportedProgram) else program.buffers()
+    state = program.state_dict(keep_vars=True) if isinstance(program, GraphModule) else program.state_dict
+    held = [t for t in (*state.values(), *constants) if isinstance(t, Tensor)]
     memory = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in held}
     return sum(memory.values())

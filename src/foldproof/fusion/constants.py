@@ -1,100 +1,215 @@
-"""Which nodes of an exported program are constants, and what tensors they stand for."""
+"""Which nodes of a program are constants, what tensors they stand for, and what is computed from constants alone."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
-from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind, InputSpec
 from torch.fx import Graph, Node
+from torch.fx.node import map_arg
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from foldproof.fusion.nodes import base_of, written
+from foldproof.fusion.expression import Expression, Operand, rounded
+from foldproof.fusion.nodes import base_of, is_getitem, operator_of, written
 from foldproof.fusion.refusal import CannotFold
 from foldproof.program.nodes import operator_name
 
-KINDS = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
-
 
 class Constants:
-    """The parameters, buffers and lifted constants of a program, by the names of its graph signature.
+    """The parameters, buffers and constants of a program by name, and the nodes that are computed from them alone.
 
-    A fold may read them only where nothing in the program writes to them, or its result would go stale.
+    A fold may read them only where nothing in the program writes to them, or its result would go stale. ``names`` maps
+    the nodes that stand for one, ``mutated`` those of them that running the program updates.
     """
 
-    def __init__(self, program: ExportedProgram, graph: Graph) -> None:
-        self.tensors: dict[str, Tensor] = {}
-        self.specs: dict[Node, InputSpec] = {}
-        placeholders = [node for node in graph.nodes if node.op == "placeholder"]
-        for node, spec in zip(placeholders, program.graph_signature.input_specs, strict=True):
-            self.specs[node] = spec
-            if spec.kind in KINDS and spec.target is not None:
-                held = program.state_dict if spec.target in program.state_dict else program.constants
-                if isinstance(held.get(spec.target), Tensor):  # else it belongs to a subgraph
-                    self.tensors[spec.target] = held[spec.target]
-        writers = written(graph, program.graph_module)
+    def __init__(
+        self, graph: Graph, subgraphs: torch.nn.Module, tensors: dict[str, Tensor], names: dict[Node, str]
+    ) -> None:
+        self.tensors, self.names = tensors, names
+        self.originals: Mapping[str, Tensor] = dict(tensors)
+        self.derived: dict[str, Expression] = {}
+        """The constants that the program did not hold before, as expressions over those that it did."""
+        writers = written(graph, subgraphs)
         self._written = {node: f"written to by {writer.name}" for node, writer in writers.items()}
-        signature = program.graph_signature
-        mutated = {*signature.buffers_to_mutate.values(), *signature.parameters_to_mutate.values()}
-        for node, spec in self.specs.items():
-            if spec.target in mutated:
+        self._stale: set[int] = set()
+        self._settle()
+        self._computed: set[Node] = set()
+        for node in graph.nodes:
+            if all(map(self.holds, node.all_input_nodes)) and _is_repeatable(node):
+                self._computed.add(node)
+
+    def updated(self, names: set[str]) -> None:
+        """Says that running the program updates these."""
+        for node, name in self.names.items():
+            if name in names:
                 self._written[node] = "updated by the program"
+        self._settle()
+
+    def _settle(self) -> None:
         # Two names may share memory; writing to one then changes the other.
-        self._stale = {
-            _memory(self.tensors[spec.target])
-            for node, spec in self.specs.items()
-            if node in self._written and spec.target in self.tensors
-        }
+        self._stale = {_memory(self.tensors[name]) for node, name in self.names.items() if node in self._written}
 
-    def add(self, node: Node, spec: InputSpec, tensor: Tensor) -> None:
-        """Makes ``node`` a constant that holds ``tensor``."""
-        assert spec.target is not None
-        self.specs[node] = spec
-        self.tensors[spec.target] = tensor
+    def add(self, node: Node, name: str, tensor: Tensor, expression: Expression) -> None:
+        """Makes ``node`` a constant that holds ``tensor``, the rounded value of ``expression``."""
+        self.names[node] = name
+        self.tensors[name] = tensor
+        self.derived[name] = expression
 
-    def name(self, node: object, what: str) -> str:
-        """The name of the constant that ``node`` stands for.
+    def expression(self, node: object, what: str) -> Operand:
+        """What a constant node stands for: a constant's name, or an `Expression` where it is computed from constants.
 
         Raises:
-            CannotFold: it is an input, computed, written to, or a tensor without plain floating-point elements;
+            CannotFold: it depends on an input, is written to, or is a tensor without plain floating-point elements;
                 ``what`` says in the message what the node is to its reader.
         """
         if not isinstance(node, Node):
             raise CannotFold(f"{what} is {node!r}, not a tensor")
-        spec = self.specs.get(node)
-        if spec is None:
+        if node in self.names or node.op != "call_function":
+            return self.name(node, what)
+        if node in self._written:
+            raise CannotFold(f"{what}, {node.name}, is {self._written[node]}, so it is not constant")
+        if not self.holds_computed(node):
             raise CannotFold(f"{what} is computed in the graph by {node.name} ({operator_name(node)}), not a parameter")
-        if spec.target not in self.tensors:
+        slots: list[Operand] = []
+
+        def slot(operand: Node) -> Any:
+            slots.append(self.expression(operand, what))
+            return Slot(len(slots) - 1)
+
+        arguments, keywords = map_arg(node.args, slot), map_arg(dict(node.kwargs), slot)
+        target = operator_of(node) or node.target
+        call = OperatorCall(target, _frozen(arguments), tuple((k, _frozen(v)) for k, v in keywords.items()))
+        return Expression(call, tuple(slots))
+
+    def name(self, node: Node, what: str) -> str:
+        """The name of the constant that ``node`` stands for; see `expression`."""
+        name = self.names.get(node)
+        if name is None:
             raise CannotFold(f"{what} is {node.name}, an input of the program, not a parameter")
         if node in self._written:
-            raise CannotFold(f"{what}, {spec.target}, is {self._written[node]}, so it is not constant")
-        tensor = self.tensors[spec.target]
+            raise CannotFold(f"{what}, {name}, is {self._written[node]}, so it is not constant")
+        tensor = self.tensors[name]
         if self.changes(tensor):
-            raise CannotFold(f"{what}, {spec.target}, shares memory with a tensor that the program writes to")
+            raise CannotFold(f"{what}, {name}, shares memory with a tensor that the program writes to")
         if isinstance(tensor, FakeTensor) or tensor.device.type == "meta":
-            raise CannotFold(f"{what}, {spec.target}, has no values: load the weights before fusing")
+            raise CannotFold(f"{what}, {name}, has no values: load the weights before fusing")
         if not _plain(tensor):
             kind = type(tensor).__name__ if tensor.layout is torch.strided else f"{tensor.layout} tensor"
-            raise CannotFold(f"{what}, {spec.target}, is a {kind} of {tensor.dtype}, not a plain floating-point tensor")
-        return spec.target
+            raise CannotFold(f"{what}, {name}, is a {kind} of {tensor.dtype}, not a plain floating-point tensor")
+        return name
+
+    def optional(self, node: object, what: str) -> Operand:
+        """`expression`, or None for an operand that is not given."""
+        return None if node is None else self.expression(node, what)
 
     def tensor_of(self, node: Node) -> Tensor | None:
         """The tensor of a parameter, buffer or constant, whether or not it may be folded; None for other nodes."""
-        spec = self.specs.get(node)
-        return None if spec is None or spec.target is None else self.tensors.get(spec.target)
+        name = self.names.get(node)
+        return None if name is None else self.tensors[name]
 
-    def holds(self, node: Node) -> bool:
-        """Does ``node`` stand for a parameter, buffer or constant, or a view of one?"""
-        return self.tensor_of(base_of(node)) is not None
+    def holds(self, node: object) -> bool:
+        """Does ``node`` depend on no input of the program: a constant, or computed from constants alone?"""
+        return isinstance(node, Node) and (node in self.names or node in self._computed)
+
+    def holds_computed(self, node: Node) -> bool:
+        """Is ``node`` a call that computes the same at every run, from constants alone?"""
+        return node in self._computed
+
+    def computing(self, nodes: list[Node]) -> list[Node]:
+        """The calls by which ``nodes`` compute their constant operands, in no order."""
+        found: dict[Node, None] = {}
+        pending = [operand for node in nodes for operand in node.all_input_nodes]
+        while pending:
+            node = pending.pop()
+            if node not in found and node not in self.names and self.holds_computed(node):
+                found[node] = None
+                pending += node.all_input_nodes
+        return list(found)
+
+    def is_written(self, node: Node) -> bool:
+        """May the program write to the memory of ``node``?"""
+        return node in self._written
 
     def changes(self, tensor: Tensor) -> bool:
         """Does running the program change the memory of ``tensor``, perhaps through another name?"""
         return bool(self._stale) and _memory(tensor) in self._stale
 
-    def optional(self, node: object, what: str) -> str | None:
-        """`name`, or None for an operand that is not given."""
-        return None if node is None else self.name(node, what)
+    def original(self, expression: Operand) -> Operand:
+        """The same over the constants that the program held before anything was folded."""
+        if isinstance(expression, Expression):
+            return expression.substitute(self.derived)
+        return self.derived.get(expression, expression) if isinstance(expression, str) else expression
+
+    def value(self, expression: Operand) -> Tensor:
+        """The value of an expression in float64, on the CPU."""
+        found = self.original(expression)
+        if isinstance(found, str):
+            return self.originals[found].detach().to("cpu", torch.float64)
+        assert isinstance(found, Expression)
+        with torch.no_grad():
+            return rounded(found, self.originals, torch.float64)
+
+    def integers(self, node: Node) -> Tensor:
+        """The value of a constant node that holds indices."""
+        if node in self.names:
+            return self.tensors[self.names[node]]
+        call = operator_of(node) or node.target
+        args, kwargs = map_arg((node.args, dict(node.kwargs)), self.integers)
+        found: Tensor = call(*args, **kwargs)  # type: ignore[operator]
+        return found
+
+    def base(self, node: Node) -> str:
+        """The constant that ``node`` is a view of, or is computed from; of several, the first."""
+        pending, seen = [base_of(node)], set[Node]()
+        while pending:
+            node = pending.pop(0)
+            if node in self.names and self.tensors[self.names[node]].is_floating_point():
+                return self.names[node]
+            pending += [operand for operand in node.all_input_nodes if operand not in seen]
+            seen.update(node.all_input_nodes)
+        raise CannotFold(f"{node.name} is made from no parameter")
+
+
+@dataclass(frozen=True)
+class Slot:
+    """The place of an operand in the arguments of an `OperatorCall`."""
+
+    index: int
+
+
+@dataclass(frozen=True)
+class OperatorCall:
+    """An operator with all its arguments but the tensors, as a function of these."""
+
+    target: Any
+    args: tuple[Any, ...]
+    kwargs: tuple[tuple[str, Any], ...]
+
+    def __call__(self, *operands: Tensor) -> Any:
+        def fill(x: Any) -> Any:
+            if isinstance(x, Slot):
+                return operands[x.index]
+            return [fill(y) for y in x] if isinstance(x, tuple) else x
+
+        return self.target(*map(fill, self.args), **{name: fill(value) for name, value in self.kwargs})
+
+
+def _is_repeatable(node: Node) -> bool:
+    """Is it a call that gives the same whenever it is given the same, and changes nothing?"""
+    found = operator_of(node)
+    if found is None:
+        return is_getitem(node)
+    if found._schema.name.split("::")[-1].startswith(("empty", "new_empty")):
+        return False
+    return torch.Tag.nondeterministic_seeded not in found.tags and not found._schema.is_mutable
+
+
+def _frozen(x: Any) -> Any:
+    return tuple(map(_frozen, x)) if isinstance(x, (list, tuple)) else x
 
 
 def _plain(tensor: Tensor) -> bool:

@@ -9,8 +9,10 @@ from typing import Union
 import torch
 from torch import Tensor
 
-Operand = Union["Expression", str, int, float, None]
-"""What a function is applied to: another expression, a parameter by its name, a number, or nothing."""
+from foldproof.rounding import Float64
+
+Operand = Union["Expression", str, int, float, tuple[int, ...], None]
+"""What a function is applied to: another expression, a parameter by its name, plain numbers, or nothing."""
 
 # Elements computed at a time: float64 copies that stay in the cache take a third of the time of large ones.
 _BLOCK = 1 << 15
@@ -46,11 +48,20 @@ class Expression:
         return replace(self, operands=tuple(_substituted(operand, known) for operand in self.operands))
 
 
+def as_expression(operand: Operand) -> Expression:
+    """A parameter itself, as an expression."""
+    return operand if isinstance(operand, Expression) else Expression(_itself, (operand,))
+
+
+def _itself(x: Tensor) -> Tensor:
+    return x
+
+
 def evaluate(expressions: Mapping[str, Expression], parameter: Callable[[str], Tensor]) -> dict[str, Tensor]:
     """The values of named expressions, where ``parameter`` gives the parameters; common parts are computed once."""
     values: dict[Expression, Tensor] = {}
 
-    def value(operand: Operand) -> Tensor | float | None:
+    def value(operand: Operand) -> Tensor | float | tuple[int, ...] | None:
         if isinstance(operand, str):
             return parameter(operand)
         if not isinstance(operand, Expression):
@@ -74,7 +85,8 @@ def rounded(expression: Expression, parameters: Mapping[str, Tensor], dtype: tor
         if isinstance(operand, str):
             return parameters[operand].cpu()
         assert isinstance(operand, Expression)
-        return evaluate({"": operand}, wide)[""]
+        with Float64():  # also where an operator asks for a dtype
+            return evaluate({"": operand}, wide)[""]
 
     if not expression.rowwise:
         return value(expression).to(dtype)

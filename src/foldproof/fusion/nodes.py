@@ -17,7 +17,31 @@ from foldproof.program.nodes import operator_name
 
 aten = torch.ops.aten
 
-_SHAPE_ONLY = frozenset({aten.sym_size.int, aten.sym_numel.default})
+_ANY_SIZE = 4  # of a dimension that depends on the data
+
+# Operators that read nothing of a tensor but its shape (and dtype); of some, of one operand only.
+_SHAPE_OF_ALL = frozenset({"sym_size", "sym_stride", "sym_numel", "sym_storage_offset", "size", "numel"}) | frozenset(
+    {"empty_like", "full_like", "ones_like", "zeros_like", "new_empty", "new_full", "new_ones", "new_zeros"}
+    | {"_assert_tensor_metadata"}
+)
+_SHAPE_OF_OTHER = frozenset({"expand_as", "reshape_as", "type_as", "view_as"})
+
+
+def operator_of(node: Node) -> OpOverload | None:
+    """The ATen operator that a node calls, in edge programs too; None for any other node."""
+    return _overload(node.target) if node.op == "call_function" else None
+
+
+def kind_of(node: Node) -> str:
+    """The operator's name without overload: ``conv2d``. Copying and unsafe variants of views are named as the view.
+
+    Operators outside of ATen, and nodes that call none, have the empty name.
+    """
+    found = operator_of(node)
+    if found is None or found.namespace != "aten":
+        return ""
+    name = found._schema.name.removeprefix("aten::")
+    return name.removeprefix("_unsafe_").removesuffix("_copy") if name != "_to_copy" else name
 
 
 def arguments(node: Node) -> dict[str, Any]:
@@ -42,9 +66,20 @@ def set_argument(node: Node, name: str, value: Node) -> None:
         node.update_kwarg(name, value)
 
 
+def set_operator(node: Node, operator: OpOverload) -> None:
+    """Makes the node call another ATen operator; of an edge program, its edge form."""
+    if type(node.target) is not OpOverload:
+        from executorch.exir.dialects._ops import ops  # type: ignore[import-untyped]
+
+        namespace, _, name = operator._schema.name.partition("::")
+        operator = getattr(getattr(getattr(ops.edge, namespace), name), operator._overloadname)
+    node.target = operator
+
+
 def short_name(node: Node) -> str:
     """The operator's bare name: ``conv2d``."""
-    return node.target._schema.name.split("::")[-1] if isinstance(node.target, OpOverload) else operator_name(node)
+    found = operator_of(node)
+    return found._schema.name.split("::")[-1] if found is not None else operator_name(node)
 
 
 def value_of(node: Node) -> torch.Tensor:
@@ -55,9 +90,23 @@ def value_of(node: Node) -> torch.Tensor:
     return value
 
 
+def set_sizes(x: Any) -> Any:
+    """``x`` with the number in place of each symbolic size in it that it stood for when the program was exported."""
+    if isinstance(x, (torch.SymInt, torch.SymFloat, torch.SymBool)):
+        return x.node.pytype(_ANY_SIZE) if x.node.hint is None else x.node.hint
+    if isinstance(x, (list, tuple)):
+        return type(x)(map(set_sizes, x)) if type(x) in (list, tuple) else [set_sizes(y) for y in x]
+    return {name: set_sizes(y) for name, y in x.items()} if isinstance(x, dict) else x
+
+
 def value_readers(node: Node) -> list[Node]:
-    """The nodes that read the value; those that ask only for its shape are left out."""
-    return [user for user in node.users if user.target not in _SHAPE_ONLY]
+    """The nodes that read the value, and not only its shape; parts of it that nobody reads do not count."""
+    return [user for user in node.users if not _reads_shape_only(user, node) and (user.users or not is_getitem(user))]
+
+
+def _reads_shape_only(user: Node, node: Node) -> bool:
+    kind = kind_of(user)
+    return kind in _SHAPE_OF_ALL or (kind in _SHAPE_OF_OTHER and user.args[0] is not node)
 
 
 def listed(nodes: Iterable[Node]) -> str:
@@ -65,17 +114,9 @@ def listed(nodes: Iterable[Node]) -> str:
     return ", ".join("the program's output" if node.op == "output" else node.name for node in nodes)
 
 
-def constant_views(node: Node) -> list[Node]:
-    """The views (transpositions, reshapes) through which ``node`` reads placeholders, in the order of the graph."""
-    found: list[Node] = []
-    for operand in node.all_input_nodes:
-        chain: list[Node] = []
-        while is_view(operand):
-            chain.append(operand)
-            operand = operand.all_input_nodes[0]
-        if operand.op == "placeholder":
-            found += reversed(chain)
-    return found
+def is_getitem(node: Node) -> bool:
+    """Does it take one of several results?"""
+    return node.op == "call_function" and node.target is operator.getitem
 
 
 def is_view(node: Node) -> bool:
@@ -120,15 +161,24 @@ def _may_write(call: Node, subgraphs: nn.Module) -> bool:
 
 def _updates_statistics(node: Node) -> bool:
     """Normalisations of a batch write to their running statistics, which the schema of some doesn't say."""
-    if not isinstance(node.target, OpOverload) or "norm" not in node.target._schema.name:
+    if "norm" not in kind_of(node):
         return False
     given = arguments(node)
     return "running_mean" in given and bool(given.get("training") or given.get("use_input_stats"))
 
 
+def _overload(target: Any) -> OpOverload | None:
+    """The ATen operator, also behind an edge operator."""
+    if isinstance(target, OpOverload):
+        return target
+    behind = getattr(target, "_op", None)
+    return behind if isinstance(behind, OpOverload) else None
+
+
 def _schema(node: Node) -> torch.FunctionSchema:
-    assert isinstance(node.target, OpOverload)
-    return node.target._schema
+    found = operator_of(node)
+    assert found is not None
+    return found._schema
 
 
 def _operands(node: Node, names: tuple[tuple[int, str], ...]) -> list[Node]:
@@ -152,10 +202,11 @@ def _aliased_places(target: Any) -> tuple[tuple[int, str], ...]:
 
 
 def _places(target: Any, *, writes: bool) -> tuple[tuple[int, str], ...]:
-    if not isinstance(target, OpOverload):
+    found = _overload(target)
+    if found is None:
         return ()
     return tuple(
         (i, argument.name)
-        for i, argument in enumerate(target._schema.arguments)
+        for i, argument in enumerate(found._schema.arguments)
         if argument.alias_info is not None and (argument.alias_info.is_write or not writes)
     )

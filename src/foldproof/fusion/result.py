@@ -7,16 +7,29 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from torch.export import ExportedProgram
+from torch.fx import GraphModule
 
 from foldproof.verdict import Verdict
 
 
 @dataclass(frozen=True)
-class Rewrite:
-    """A fold that was made: ``nodes`` became the one node ``result``.
+class Saving:
+    """What a rewrite saves at each call: operator calls, and bytes of activations that need not be read and written.
 
-    ``source`` is ``file:line`` of the model's own code, or the path of the module where no line is the model's own.
-    ``verdict`` is about the rewritten region alone.
+    ``copies`` is what it costs: bytes of weights that are held twice now, because other operators read the old ones.
+    """
+
+    operators: int
+    bytes: int
+    copies: int = 0
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """An affine that was folded away. ``nodes`` are all that it touched; ``result`` took it in, the first of several.
+
+    ``through`` are the operators that the affine was moved through. ``source`` is ``file:line`` of the model's own
+    code, or the path of the module where no line is the model's own. ``verdict`` is about the rewritten region alone.
     """
 
     rule: str
@@ -24,6 +37,8 @@ class Rewrite:
     result: str
     source: str | None
     verdict: Verdict
+    through: tuple[str, ...] = ()
+    saving: Saving = Saving(0, 0)
 
 
 @dataclass(frozen=True)
@@ -44,7 +59,7 @@ class FuseResult:
     the memory of parameters, buffers and constants, shared memory once.
     """
 
-    program: ExportedProgram = field(repr=False)
+    program: ExportedProgram | GraphModule = field(repr=False)
     rewrites: tuple[Rewrite, ...]
     declined: tuple[Declined, ...]
     verdict: Verdict
@@ -59,7 +74,7 @@ class FuseResult:
         return {
             "rewrites": [
                 {"rule": r.rule, "nodes": list(r.nodes), "result": r.result, "source": r.source}
-                | {"verdict": r.verdict.to_dict()}
+                | {"through": list(r.through), "saving": asdict(r.saving), "verdict": r.verdict.to_dict()}
                 for r in self.rewrites
             ],
             "declined": [asdict(d) for d in self.declined],

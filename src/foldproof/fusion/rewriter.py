@@ -1,28 +1,29 @@
-"""The rewriting loop: find an affine, find what can absorb it, check, prove the region, rewrite; or say why not."""
+"""The rewriting loop: find an affine, plan where it goes, weigh it, prove the region, rewrite; or say why not."""
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
 
 from torch import Tensor
 from torch.fx import GraphModule, Node
-from torch.fx.experimental.symbolic_shapes import statically_known_true
 
-from foldproof.fusion.absorb import ABSORBERS, Absorber, NewConstant
-from foldproof.fusion.affine import SOURCES, BatchNorm, Site
-from foldproof.fusion.expression import evaluate
-from foldproof.fusion.nodes import (
-    constant_views,
-    listed,
-    short_name,
-    value_of,
-    value_readers,
-)
+from foldproof.fusion import weigh
+from foldproof.fusion.absorb import ABSORBERS, Absorber
+from foldproof.fusion.constants import Constants
+from foldproof.fusion.expression import as_expression, evaluate
+from foldproof.fusion.layout import relaid
+from foldproof.fusion.motion import MOTIONS, Motion
+from foldproof.fusion.nodes import kind_of, short_name
+from foldproof.fusion.parallel import PARALLEL, ParallelConvolutions
+from foldproof.fusion.plan import Plan, Planner
 from foldproof.fusion.refusal import AxisMismatch, CannotFold
 from foldproof.fusion.region import Region
 from foldproof.fusion.result import Declined, Rewrite
+from foldproof.fusion.sources import SOURCES, BatchNorm, Site, Source, find, read
 from foldproof.fusion.surgery import Draft, Surgery
 from foldproof.program.nodes import operator_name, source_of
 from foldproof.verdict import Kind, Verdict
@@ -31,7 +32,15 @@ Progress = Callable[[int, int, str], None]
 """Called with the number of steps done, the number of all steps, and what comes next."""
 
 Derive = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
-ProveRegion = Callable[[GraphModule, GraphModule, Sequence[Tensor], Derive], Verdict]
+
+
+class ProveRegion(Protocol):
+    """`foldproof.proof.prove_region`."""
+
+    def __call__(
+        self, before: GraphModule, after: GraphModule, inputs: Sequence[Tensor], derive: Derive, *, general: bool
+    ) -> Verdict: ...
+
 
 UNPROVED = Verdict(Kind.UNDECIDED, "proofs were switched off (prove=False)")
 
@@ -45,95 +54,155 @@ class Rewriter:
     """
 
     prove_region: ProveRegion | None
-    sources: tuple[BatchNorm, ...] = SOURCES
+    sources: tuple[Source, ...] = SOURCES
     absorbers: tuple[Absorber, ...] = ABSORBERS
+    motions: tuple[Motion, ...] = MOTIONS
+    parallel: ParallelConvolutions = PARALLEL
 
     def run(self, surgery: Surgery, progress: Progress) -> tuple[tuple[Rewrite, ...], tuple[Declined, ...]]:
-        """Rewrites the surgery's working copy, in the order of its graph."""
-        found = self._find(surgery.graph.nodes)
-        rewrites: list[Rewrite] = []
-        declined: list[Declined] = []
-        for done, (source, node) in enumerate(found):
-            progress(done, len(found) + 1, node.name)
+        """Rewrites the surgery's working copy, in the order of its graph, until nothing more can be folded."""
+        account = _Account()
+        while True:
+            account.declined = []
+            made = len(account.rewrites)
+            chains = find(surgery.graph.nodes, surgery.constants, self.sources)
+            for done, chain in enumerate(chains):
+                progress(done, len(chains) + 1, chain[0].name)
+                self._fold_chain(surgery, chain, account)
+            self._fold_weights(surgery, account)
+            if not self._merge(surgery, account) or made == len(account.rewrites):
+                break
+        progress(len(chains), len(chains) + 1, "the whole program")
+        account.warn()
+        return tuple(account.rewrites), (*account.declined, *self._left_in_subgraphs(surgery))
+
+    def _fold_chain(self, surgery: Surgery, chain: list[Node], account: _Account) -> None:
+        """Folds affines in a row as one; if that can't be, each by itself."""
+        if len(chain) > 1:
+            with contextlib.suppress(CannotFold):
+                steps = [read(node, surgery.constants, self.sources) for node in chain]
+                account.rewrites.append(self._fold(surgery, Site(tuple(steps))))
+                return
+        for node in chain:
+            self._fold_one(surgery, node, account)
+
+    def _fold_one(self, surgery: Surgery, node: Node, account: _Account) -> None:
+        try:
+            step = read(node, surgery.constants, self.sources)
+            account.rewrites.append(self._fold(surgery, Site((step,))))
+        except CannotFold as refusal:
+            self._decline(node, refusal, surgery.constants, account)
+
+    def _fold(self, surgery: Surgery, site: Site) -> Rewrite:
+        planner = Planner(surgery.constants, surgery.order, self.absorbers, self.motions)
+        return self._carry_out(surgery, planner.plan(site), site.node)
+
+    def _fold_weights(self, surgery: Surgery, account: _Account) -> None:
+        """Computes once what the program computes at each run by normalising a weight (as in BiT and NFNet)."""
+        for node in list(surgery.graph.nodes):
+            for operand in node.all_input_nodes:
+                if surgery.constants.holds(node) or not surgery.constants.holds_computed(operand):
+                    continue
+                calls = [operand, *surgery.constants.computing([operand])]
+                norms = [call for call in calls if _is_normalisation(call)]
+                if not norms:
+                    continue
+                try:
+                    plan = Planner(surgery.constants, surgery.order).constant(operand, node, norms)
+                    account.rewrites.append(self._carry_out(surgery, plan, norms[0]))
+                except CannotFold as refusal:
+                    self._decline(norms[0], refusal, surgery.constants, account)
+
+    def _merge(self, surgery: Surgery, account: _Account) -> bool:
+        """Makes one convolution of those that are added up, and says whether there were any."""
+        merged = False
+        for node in list(surgery.graph.nodes):
+            if not self.parallel.takes(node):
+                continue
             try:
-                rewrites.append(self._fold(surgery, source, node))
-            except CannotFold as refusal:
-                declined.append(Declined(node.name, operator_name(node), source_of(node), str(refusal)))
-                if isinstance(refusal, AxisMismatch):
-                    # stacklevel: the caller of foldproof.fuse
-                    warnings.warn(f"{node.name} ({short_name(node)}) is not folded: {refusal}", stacklevel=3)
-        progress(len(found), len(found) + 1, "the whole program")
-        return tuple(rewrites), (*declined, *self._left_in_subgraphs(surgery.program.graph_module))
+                plan = self.parallel.plan(node, surgery.constants)
+                account.rewrites.append(self._carry_out(surgery, plan, node))
+                merged = True
+            except CannotFold:
+                pass  # most sums are of something else
+        return merged
 
-    def _find(self, nodes: Iterable[Node]) -> list[tuple[BatchNorm, Node]]:
-        return [(source, node) for node in nodes for source in self.sources if source.takes(node)]
+    def _carry_out(self, surgery: Surgery, plan: Plan, reported: Node) -> Rewrite:
+        """Weighs, proves and makes the changes of a plan.
 
-    def _fold(self, surgery: Surgery, source: BatchNorm, node: Node) -> Rewrite:
-        site = source.read(node, surgery.constants)
-        _require_same_form(site)
-        # An affine meets the node that it reads, and no other. To move it there through others, put the motion here:
-        # it yields the producers it reaches, each with the affine as it stands on that producer's output.
-        producer = site.input
-        rule = self._absorber(producer)
-        wanted = rule.absorb(producer, site.affine, surgery.constants)
-        _require_one_reader(producer, node)
-        drafts = {new.role: surgery.draft(new.base, new.like, new.expression) for new in wanted}
-        verdict = self._prove(surgery, rule, site, wanted, drafts)
+        Raises:
+            CannotFold: it does not pay, or is not proved; then nothing was changed.
+        """
+        drafts = [{new.role: surgery.draft(new) for new in edit.wanted} for edit in plan.edits]
+        new_values = relaid(plan.results, plan.input, surgery.order) if plan.input is not None else {}
+        saving = weigh.saving(plan, [draft for row in drafts for draft in row.values()], surgery.constants)
+        verdict = self._prove(surgery, plan, drafts)
         if self.prove_region is not None and verdict.kind is not Kind.PROVED:
-            raise CannotFold(f"the fold into {producer.name} was withdrawn, for it is not proved: {verdict.reason}")
-        before = producer.all_input_nodes
-        rule.install(producer, {role: surgery.add(draft) for role, draft in drafts.items()})
-        for result in site.results:
-            surgery.replace(result, producer)
+            into = ", ".join(edit.node.name for edit in plan.edits)
+            raise CannotFold(f"the fold into {into} was withdrawn, for it is not proved: {verdict.reason}")
+        rewrite = Rewrite(
+            rule=plan.rule,
+            nodes=tuple(node.name for node in sorted(plan.nodes, key=surgery.order)),
+            result=plan.edits[0].node.name,
+            source=source_of(reported),
+            verdict=verdict,
+            through=tuple(short_name(node) for node in plan.moved if node.op == "call_function"),
+            saving=saving,
+        )
+        before = [operand for edit in plan.edits for operand in edit.node.all_input_nodes]
+        for edit, row in zip(plan.edits, drafts, strict=True):
+            edit.install(edit.node, {role: surgery.add(draft) for role, draft in row.items()})
+        for node, value in new_values.items():
+            if node not in plan.results:
+                node.meta["val"] = value
+        for result in plan.results:
+            assert plan.input is not None
+            surgery.replace(result, plan.input)
         for operand in before:
             surgery.erase_unread(operand)
-        names = (producer.name, node.name)
-        return Rewrite(f"{source.id} into {rule.id}", names, producer.name, source_of(node), verdict)
+        return rewrite
 
-    def _absorber(self, producer: Node) -> Absorber:
-        for rule in self.absorbers:
-            if rule.takes(producer):
-                return rule
-        if producer.op == "placeholder":
-            raise CannotFold(f"it reads an input of the program, {producer.name}, so nothing before it can absorb it")
-        raise CannotFold(
-            f"it reads the output of {producer.name} ({operator_name(producer)}); only a convolution or linear operator"
-            " directly before it absorbs it"
-        )
-
-    def _prove(
-        self,
-        surgery: Surgery,
-        rule: Absorber,
-        site: Site,
-        wanted: Sequence[NewConstant],
-        drafts: Mapping[str, Draft],
-    ) -> Verdict:
+    def _prove(self, surgery: Surgery, plan: Plan, drafts: Sequence[Mapping[str, Draft]]) -> Verdict:
         if self.prove_region is None:
             return UNPROVED
-        producer = site.input
-        others = [result for result in site.results if result is not site.node]
-        nodes = [*constant_views(producer), producer, site.node, *others]
-        before, after = Region(nodes, surgery.constants), Region(nodes, surgery.constants)
-        copy = after.copies[producer]
-        rule.install(copy, {role: after.parameter(draft.name) for role, draft in drafts.items()})
-        for result in site.results:
-            after.copies[result].replace_all_uses_with(copy)
-        expressions = {drafts[new.role].name: new.expression for new in wanted}
-        likes = {drafts[new.role].name: new.like for new in wanted}
+        constants = surgery.constants
+        nodes = sorted([*plan.nodes, *constants.computing(plan.nodes)], key=surgery.order)
+        before, after = Region(nodes, constants), Region(nodes, constants)
+        made = {draft.name: draft for row in drafts for draft in row.values()}
+        for edit, row in zip(plan.edits, drafts, strict=True):
+            new = {role: after.parameter(draft.name) for role, draft in row.items()}
+            edit.install(after.copies[edit.node], new)
+        for result in plan.results:
+            assert plan.input is not None
+            after.copies[result].replace_all_uses_with(after.copies[plan.input])
+        expressions = {
+            row[new.role].name: as_expression(new.expression)
+            for edit, row in zip(plan.edits, drafts, strict=True)
+            for new in edit.wanted
+        }
 
         def derive(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-            made = evaluate(expressions, parameters.__getitem__)
-            return {name: value.to(parameters[likes[name]].dtype) for name, value in made.items()}
+            values = evaluate(expressions, parameters.__getitem__)
+            return {name: value.to(made[name].tensor.dtype) for name, value in values.items()}
 
         return self.prove_region(
             before.module({}),
-            after.module({draft.name: draft.tensor for draft in drafts.values()}),
-            before.inputs,
+            after.module({name: draft.tensor for name, draft in made.items()}),
+            before.inputs(),
             derive,
+            general=not plan.conditional,
         )
 
-    def _left_in_subgraphs(self, module: GraphModule) -> list[Declined]:
+    def _decline(self, node: Node, refusal: CannotFold, constants: Constants, account: _Account) -> None:
+        """Reports what was left, unless nobody expects it to go: arithmetic with numbers, or with whole tensors."""
+        is_normalisation = _is_normalisation(node)
+        if not is_normalisation and not _is_learnable(node, constants):
+            return
+        account.declined.append(Declined(node.name, operator_name(node), source_of(node), str(refusal)))
+        if isinstance(refusal, AxisMismatch) and is_normalisation:
+            account.warnings.append(f"{node.name} ({short_name(node)}) is not folded: {refusal}")
+
+    def _left_in_subgraphs(self, surgery: Surgery) -> list[Declined]:
         return [
             Declined(
                 f"{name}.{node.name}",
@@ -141,25 +210,29 @@ class Rewriter:
                 source_of(node),
                 f"it is inside the subgraph {name} of a higher-order operator, which is left whole",
             )
-            for name, part in module.named_modules()
+            for name, part in surgery.host.subgraphs.named_modules()
             if name and isinstance(part, GraphModule)
-            for _, node in self._find(part.graph.nodes)
+            for node in part.graph.nodes
+            if _is_normalisation(node)
         ]
 
 
-def _require_same_form(site: Site) -> None:
-    """Without the affine its readers must find a tensor of the same dtype and memory layout."""
-    given = value_of(site.input)
-    for result in site.results:
-        value = value_of(result)
-        if value.dtype != given.dtype:
-            raise CannotFold(f"it turns {given.dtype} into {value.dtype}, and without it the dtype would be another")
-        sizes_and_strides = zip(value.shape, value.stride(), given.stride(), strict=True)
-        if not all(statically_known_true(n <= 1) or statically_known_true(a == b) for n, a, b in sizes_and_strides):
-            raise CannotFold("its result is laid out in memory in another way than its input")
+@dataclass
+class _Account:
+    rewrites: list[Rewrite] = field(default_factory=list)
+    declined: list[Declined] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def warn(self) -> None:
+        for text in dict.fromkeys(self.warnings):
+            warnings.warn(text, stacklevel=4)  # the caller of foldproof.fuse
 
 
-def _require_one_reader(producer: Node, reader: Node) -> None:
-    others = [node for node in value_readers(producer) if node is not reader]
-    if others:
-        raise CannotFold(f"the output of {producer.name}, which it scales, is also read by {listed(others)}")
+def _is_normalisation(node: Node) -> bool:
+    return kind_of(node) in BatchNorm.kinds or kind_of(node) in BatchNorm.training_kinds
+
+
+def _is_learnable(node: Node, constants: Constants) -> bool:
+    """Does it compute with a parameter or buffer that changes along one axis at most?"""
+    read = [constants.tensor_of(operand) for operand in node.all_input_nodes]
+    return any(t is not None and t.is_floating_point() and max(t.shape, default=1) == t.numel() for t in read)

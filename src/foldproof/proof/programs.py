@@ -58,12 +58,10 @@ def prove(
 def question_of(
     first: Program, second: Program, args: tuple[Any, ...], kwargs: Mapping[str, Any], derive: Derive | None
 ) -> Question:
-    matched, notes = match_leaves(first.leaves, second.leaves)
+    # What is known to be derived is not taken for another leaf that happens to have the same content.
+    derived = frozenset(as_computed(derive, first, second.leaves) if derive is not None else ())
+    matched, notes = match_leaves(first.leaves, {n: leaf for n, leaf in second.leaves.items() if n not in derived})
     own = {name: leaf for name, leaf in second.leaves.items() if name not in matched}
-    derived: frozenset[str] = frozenset()
-    if derive is not None:
-        computed = as_computed(derive, first, own)
-        derived = frozenset(computed)
     fixed = [n for n, leaf in own.items() if n not in derived and not leaf.constant and leaf.tensor.is_floating_point()]
 
     def sides(leaves: Tensors) -> Sides:

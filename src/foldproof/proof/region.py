@@ -14,7 +14,13 @@ from foldproof.verdict import Verdict
 
 
 def prove_region(
-    before: fx.GraphModule, after: fx.GraphModule, inputs: Sequence[Tensor], derive: Derive, seed: int | None = None
+    before: fx.GraphModule,
+    after: fx.GraphModule,
+    inputs: Sequence[Tensor],
+    derive: Derive,
+    *,
+    general: bool = True,
+    seed: int | None = None,
 ) -> Verdict:
     """Is ``after`` the same function as ``before``, when its new parameters are computed by ``derive``?
 
@@ -23,6 +29,7 @@ def prove_region(
         after: a graph with the same placeholders; parameters that share a name with *before*'s are the same.
         inputs: tensors of the region's real shapes and dtypes.
         derive: the rewrite's own arithmetic: *before*'s parameters by name (tensors or shadows) → new parameters.
+        general: whether it has to hold for all parameters, or for these parameter values only.
         seed: fixes the random draw.
     """
     first, second = as_program(before), as_program(after)
@@ -39,4 +46,4 @@ def prove_region(
                 made[name] = leaves[name] if name in leaves and name not in new else leaf.tensor.detach().clone()
         return Sides(second, made)
 
-    return decide(Question(first, sides, tuple(inputs), {}, True, "all inputs and all parameters"), seed)
+    return decide(Question(first, sides, tuple(inputs), {}, general, "all inputs and all parameters"), seed)

@@ -1,0 +1,288 @@
+"""Products with a constant matrix absorb affines of their output features, and of their input features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from torch import Tensor
+from torch.fx import Node
+
+from foldproof.fusion import examples
+from foldproof.fusion.absorb.rule import (
+    NewConstants,
+    install_arguments,
+    moved_bias,
+    remade,
+    remade_bias,
+    require_axes,
+    require_input,
+    require_no_shift,
+)
+from foldproof.fusion.affine import Affine
+from foldproof.fusion.constants import Constants
+from foldproof.fusion.examples import Declines, Fires
+from foldproof.fusion.expression import Expression, Operand
+from foldproof.fusion.nodes import arguments, aten, kind_of, set_operator, value_of
+from foldproof.fusion.refusal import CannotFold
+from foldproof.fusion.vectors import product, reshaped, total
+
+
+class Linear:
+    """scale·(x Wᵀ + b) + shift = x (scale·W)ᵀ + (scale·b + shift) along the last axis of the output, and
+    (scale·x + shift) Wᵀ + b = x (W·scale)ᵀ + (b + W shift) along the last axis of the input.
+
+    W is (C_out, C_in): an output scale is along its axis 0, an input scale along its axis 1. The last axis is axis 1
+    only of 2-D tensors.
+    """
+
+    id = "linear"
+    fires: tuple[Fires, ...] = examples.linear_fires
+    declines: tuple[Declines, ...] = examples.linear_declines
+
+    def takes(self, node: Node, constants: Constants) -> bool:
+        return kind_of(node) == "linear"
+
+    def output(self, node: Node, affine: Affine, constants: Constants) -> NewConstants:
+        weight, bias = self._operands(node, constants)
+        scale, shift = self._vectors(node, affine, 0, "output")
+        scaled = None if scale is None else Expression(scale_rows, (weight, scale), rowwise=True)
+        return self._remade(node, scaled, moved_bias(bias, scale, shift), constants)
+
+    def input(self, node: Node, operand: Node, affine: Affine, constants: Constants) -> NewConstants:
+        require_input(node, operand, "input")
+        weight, bias = self._operands(node, constants)
+        scale, shift = self._vectors(node, affine, 1, "input")
+        scaled = None if scale is None else Expression(scale_columns, (weight, scale))
+        moved = None if shift is None else total(bias, Expression(applied, (weight, shift)))
+        return self._remade(node, scaled, moved, constants)
+
+    install = staticmethod(install_arguments)
+
+    def _operands(self, node: Node, constants: Constants) -> tuple[Operand, Operand]:
+        given = arguments(node)
+        weight = constants.expression(given["weight"], f"the weight of {node.name}")
+        if value_of(given["weight"]).dim() != 2:
+            raise CannotFold(f"the weight of {node.name} is a vector, so its output has no channels")
+        return weight, constants.optional(given["bias"], f"the bias of {node.name}")
+
+    def _vectors(self, node: Node, affine: Affine, side: int, where: str) -> tuple[Operand, Operand]:
+        axis = affine.channels.dim() - 1
+        require_axes(node, affine, {axis}, where)
+        return affine.vectors(axis, value_of(arguments(node)["weight"]).shape[side])
+
+    def _remade(self, node: Node, weight: Operand, bias: Operand, constants: Constants) -> NewConstants:
+        given = arguments(node)
+        old = given["weight"]
+        new_bias = remade_bias(node, given["bias"], old, "bias", bias, constants)
+        return (*remade(old, "weight", weight, constants), *new_bias)
+
+
+class MatrixProduct:
+    """scale·(β·b + α·x M) + shift = (scale·β·b + shift) + α·x (M·scale) along the last axis of M and of the output, and
+    β·b + α·(scale·x + shift) M = (β·b + α·shift M) + α·x (scale·M) along the last axis of x.
+
+    addmm and baddbmm, or mm, bmm and matmul, which have no bias: to take a shift, mm becomes addmm, bmm baddbmm, and
+    matmul linear. M is a constant; one that is seen through a transposition stays so. A constant *first* factor absorbs
+    along the second to last axis, scales only: scale·(M x) = (scale·M) x and M (scale·x) = (M·scale) x.
+    """
+
+    id = "matrix product"
+    factors: ClassVar[dict[str, tuple[str, str]]] = {
+        "addmm": ("mat1", "mat2"),
+        "baddbmm": ("batch1", "batch2"),
+        "mm": ("self", "mat2"),
+        "bmm": ("self", "mat2"),
+        "matmul": ("self", "other"),
+    }
+    fires: tuple[Fires, ...] = examples.matrix_product_fires
+    declines: tuple[Declines, ...] = examples.matrix_product_declines
+
+    def takes(self, node: Node, constants: Constants) -> bool:
+        return kind_of(node) in self.factors and sum(map(constants.holds, self._factors(node))) == 1
+
+    def output(self, node: Node, affine: Affine, constants: Constants) -> NewConstants:
+        matrix = _Matrix(node, self._factors(node), affine, constants)
+        channel_axis = -2 if matrix.is_left else -1
+        scale, shift = matrix.tensors(affine, channel_axis, channel_axis, "output")
+        bias, factor = self._bias(node, constants)
+        return self._remade(node, matrix, scale, moved_bias(bias, scale, shift, factor), constants)
+
+    def input(self, node: Node, operand: Node, affine: Affine, constants: Constants) -> NewConstants:
+        matrix = _Matrix(node, self._factors(node), affine, constants)
+        require_input(node, operand, self.factors[kind_of(node)][1 if matrix.is_left else 0])
+        channel_axis = -2 if matrix.is_left else -1
+        scale, shift = matrix.tensors(affine, channel_axis, -1 if matrix.is_left else -2, "input")
+        moved = None
+        if shift is not None:
+            bias, factor = self._bias(node, constants)
+            alpha = arguments(node).get("alpha", 1)
+            moved = moved_bias(bias, None, Expression(applied_before, (matrix.expression, shift, alpha)), factor)
+        return self._remade(node, matrix, scale, moved, constants)
+
+    def _remade(self, node: Node, matrix: _Matrix, scale: Operand, bias: Operand, constants: Constants) -> NewConstants:
+        kind = kind_of(node)
+        weight = None if scale is None else product(matrix.expression, scale)
+        role = self.factors[kind][0 if matrix.is_left else 1]
+        if bias is not None and (matrix.is_left or (kind == "matmul" and matrix.value.dim() != 2)):
+            raise CannotFold(f"{node.name} ({kind}) has no bias that could take the shift")
+        if bias is not None and kind == "matmul":
+            role, weight = "weight", matrix.expression if weight is None else weight
+        if (matrix.stored_transposed or role == "weight") and weight is not None:
+            weight = Expression(transpose, (weight,))
+        given = self._given_bias(node)
+        if bias is not None and kind != "baddbmm" and not (isinstance(given, Node) and value_of(given).dim() > 1):
+            bias = reshaped(bias, (-1,)) if kind != "bmm" else bias
+        new_bias = remade_bias(node, given, matrix.stored, "bias", bias, constants)
+        return (*remade(matrix.stored, role, weight, constants), *new_bias)
+
+    def install(self, node: Node, new: Mapping[str, Node]) -> None:
+        kind = kind_of(node)
+        names = self.factors[kind]
+        factors = list(self._factors(node))
+        for i, name in enumerate(names):
+            if name in new:
+                factors[i] = _seen_like(factors[i], new[name], node)
+        alpha = arguments(node).get("alpha", 1)
+        if "bias" not in new:
+            install_arguments(node, dict(zip(names, factors, strict=True)))
+        elif kind == "matmul":
+            set_operator(node, aten.linear.default)
+            node.args, node.kwargs = (factors[0], new["weight"], new["bias"]), {}
+        else:
+            set_operator(node, aten.baddbmm.default if kind in ("bmm", "baddbmm") else aten.addmm.default)
+            node.args, node.kwargs = (new["bias"], *factors), {} if alpha == 1 else {"alpha": alpha}
+
+    def _factors(self, node: Node) -> tuple[Node, Node]:
+        given = arguments(node)
+        first, second = self.factors[kind_of(node)]
+        return given[first], given[second]
+
+    def _given_bias(self, node: Node) -> object:
+        return arguments(node)["self"] if "beta" in arguments(node) else None
+
+    def _bias(self, node: Node, constants: Constants) -> tuple[Operand, float]:
+        given = self._given_bias(node)
+        return constants.optional(given, f"the bias of {node.name}"), arguments(node).get("beta", 1)
+
+
+class _Matrix:
+    """The constant factor of a product: as the product sees it, and as it is stored, perhaps transposed."""
+
+    def __init__(self, node: Node, factors: tuple[Node, Node], affine: Affine, constants: Constants) -> None:
+        self.node = node
+        self.is_left = constants.holds(factors[0])
+        seen = factors[0 if self.is_left else 1]
+        self.value = value_of(seen)
+        self.stored_transposed = is_transposition(seen)
+        self.stored = arguments(seen)["self"] if self.stored_transposed else seen
+        stored = constants.expression(self.stored, f"the {'first' if self.is_left else 'second'} factor of {node.name}")
+        self.expression = Expression(transpose, (stored,)) if self.stored_transposed else stored
+        if self.value.dim() < 2 or affine.channels.dim() < 2:
+            raise CannotFold(f"a factor of {node.name} is a vector, so its output has no channels")
+
+    def tensors(self, affine: Affine, axis: int, matrix_axis: int, where: str) -> tuple[Operand, Operand]:
+        """Scale and shift as they broadcast with the matrix; along ``axis`` of the value is along ``matrix_axis``."""
+        rank = affine.channels.dim()
+        batch = {rank - i for i in range(3, self.value.dim() + 1) if self.value.shape[-i] != 1}
+        require_axes(self.node, affine, {rank + axis, *batch}, where)
+        channels = affine.channels if axis == matrix_axis else affine.channels.transpose(-1, -2)
+        channels = channels.reshape(channels.shape[-min(rank, self.value.dim()) :])
+        return Affine(channels, affine.count, affine.scale, affine.shift).tensors()
+
+
+def _seen_like(old: Node, new: Node, reader: Node) -> Node:
+    """``new``, transposed if ``old`` is a transposition (which may have other readers)."""
+    if not is_transposition(old):
+        return new
+    with reader.graph.inserting_before(reader):
+        return reader.graph.node_copy(old, lambda _: new)
+
+
+class Einsum:
+    """scale·einsum(…, x, W) = einsum(…, x, scale·W) along axes of the output that W has, and einsum(…, scale·x, W) =
+    einsum(…, x, scale·W) along axes of x that W has. There is no bias, so a shift is declined.
+    """
+
+    id = "einsum"
+    fires: tuple[Fires, ...] = examples.einsum_fires
+    declines: tuple[Declines, ...] = examples.einsum_declines
+
+    def takes(self, node: Node, constants: Constants) -> bool:
+        if kind_of(node) != "einsum" or "..." in str(arguments(node)["equation"]) or "->" not in str(node.args[0]):
+            return False
+        operands = arguments(node)["tensors"]
+        return len(operands) == 2 and sum(map(constants.holds, operands)) == 1
+
+    def output(self, node: Node, affine: Affine, constants: Constants) -> NewConstants:
+        equation = str(arguments(node)["equation"]).replace(" ", "")
+        return self._absorb(node, affine, equation.split("->")[1], constants, "output")
+
+    def input(self, node: Node, operand: Node, affine: Affine, constants: Constants) -> NewConstants:
+        terms = str(arguments(node)["equation"]).replace(" ", "").split("->")[0].split(",")
+        at = arguments(node)["tensors"].index(operand)
+        return self._absorb(node, affine, terms[at], constants, "input")
+
+    def _absorb(self, node: Node, affine: Affine, letters: str, constants: Constants, where: str) -> NewConstants:
+        require_no_shift(node, affine)
+        operands = arguments(node)["tensors"]
+        at = next(i for i, operand in enumerate(operands) if constants.holds(operand))
+        weight = operands[at]
+        terms = str(arguments(node)["equation"]).replace(" ", "").split("->")[0].split(",")
+        mine = terms[at]
+        if len(set(mine)) != len(mine) or len(set(letters)) != len(letters):
+            raise CannotFold(f"the equation of {node.name} takes a diagonal")
+        require_axes(node, affine, {axis for axis, letter in enumerate(letters) if letter in mine}, where)
+        shape = [1] * len(mine)
+        for axis, letter in enumerate(letters):
+            if letter in mine:
+                shape[mine.index(letter)] = affine.channels.shape[axis]
+        order = [letters.index(letter) for letter in mine if letter in letters]
+        rest = [axis for axis in range(len(letters)) if axis not in order]
+        channels = affine.channels.permute([*order, *rest]).reshape(shape)
+        scale, _ = affine.on(channels).tensors()
+        expression = constants.expression(weight, f"the constant operand of {node.name}")
+        return remade(weight, str(at), product(expression, scale), constants)
+
+    def install(self, node: Node, new: Mapping[str, Node]) -> None:
+        operands = list(arguments(node)["tensors"])
+        for role, constant in new.items():
+            operands[int(role)] = constant
+        node.args = (node.args[0], operands, *node.args[2:])
+
+
+def is_transposition(node: object) -> bool:
+    """Does it swap the axes of a matrix?"""
+    if not isinstance(node, Node):
+        return False
+    if kind_of(node) == "permute":
+        dims = arguments(node)["dims"]
+        return [d % len(dims) for d in dims] == [1, 0]
+    if kind_of(node) == "t":
+        return True
+    if kind_of(node) != "transpose" or value_of(node).dim() != 2:
+        return False
+    return {arguments(node)[d] % 2 for d in ("dim0", "dim1")} == {0, 1}
+
+
+def scale_rows(weight: Tensor, scale: Tensor) -> Tensor:
+    return weight * scale.reshape(-1, 1)
+
+
+def scale_columns(weight: Tensor, scale: Tensor) -> Tensor:
+    return weight * scale
+
+
+def applied(weight: Tensor, shift: Tensor) -> Tensor:
+    """What each output feature makes of a constant input: (C_out,)."""
+    return (weight * shift).sum(-1)
+
+
+def transpose(x: Tensor) -> Tensor:
+    return x.transpose(-1, -2)
+
+
+def applied_before(matrix: Tensor, shift: Tensor, alpha: float) -> Tensor:
+    """alpha·(shift M), for a shift of shape (…, K, 1): (…, 1, N)."""
+    out = (matrix * shift).sum(-2, keepdim=True)
+    return out if alpha == 1 else out * alpha

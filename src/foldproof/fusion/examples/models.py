@@ -1,0 +1,93 @@
+"""What examples are made of: a small model, its inputs, and what a rule must do with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Made = tuple[nn.Module, tuple[Tensor, ...]]
+
+
+@dataclass(frozen=True)
+class Fires:
+    """A model in which every affine is folded. ``make`` returns it with example inputs."""
+
+    name: str
+    make: Callable[[], Made]
+
+
+@dataclass(frozen=True)
+class Declines:
+    """A model in which nothing is folded, for a reason that contains ``reason``."""
+
+    name: str
+    make: Callable[[], Made]
+    reason: str
+
+
+class Functional(nn.Module):
+    """A model of a function of itself and its inputs, for the small cases that no stock module makes."""
+
+    def __init__(self, function: Callable[..., Any], **parts: nn.Module | Tensor) -> None:
+        super().__init__()
+        for name, part in parts.items():
+            setattr(self, name, nn.Parameter(part, requires_grad=False) if isinstance(part, Tensor) else part)
+        self.function = function
+
+    def forward(self, *inputs: Tensor) -> Any:
+        return self.function(self, *inputs)
+
+
+def lively(model: nn.Module) -> nn.Module:
+    """The model in eval mode with random statistics and affine parameters, negative scales included."""
+    generator = torch.Generator().manual_seed(0)
+    for part in model.modules():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm):
+            if part.running_mean is not None and part.running_var is not None:
+                part.running_mean.normal_(generator=generator)
+                part.running_var.uniform_(0.5, 2, generator=generator)
+            if part.affine:
+                nn.init.normal_(part.weight, generator=generator)
+                nn.init.normal_(part.bias, generator=generator)
+    return model.eval()
+
+
+def made(model: nn.Module, *shapes: tuple[int, ...]) -> Made:
+    """The model, made `lively`, with normal inputs of these shapes."""
+    generator = torch.Generator().manual_seed(1)
+    return lively(model), tuple(torch.randn(shape, generator=generator) for shape in shapes)
+
+
+def chain(shape: tuple[int, ...], *parts: Callable[[], nn.Module]) -> Callable[[], Made]:
+    """Makes modules in a row that take one input of ``shape``."""
+    return lambda: made(nn.Sequential(*(part() for part in parts)), shape)
+
+
+def functional(
+    shapes: tuple[tuple[int, ...], ...], function: Callable[..., Any], **parts: Callable[[], nn.Module | Tensor]
+) -> Callable[[], Made]:
+    """Makes a `Functional` of freshly made parts."""
+    return lambda: made(Functional(function, **{name: part() for name, part in parts.items()}), *shapes)
+
+
+def trained(shape: tuple[int, ...], *parts: Callable[[], nn.Module]) -> Made:
+    model, inputs = chain(shape, *parts)()
+    return model.train(), inputs
+
+
+def positive(make: Callable[[], Made]) -> Callable[[], Made]:
+    """The same model, in which no normalisation has a negative scale."""
+
+    def with_positive_scales() -> Made:
+        model, inputs = make()
+        for part in model.modules():
+            if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.affine:
+                with torch.no_grad():
+                    part.weight.abs_()
+        return model, inputs
+
+    return with_positive_scales

@@ -1,0 +1,83 @@
+"""What becomes of strides when a value that was computed is replaced by one that is there already."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+from torch.fx.experimental.symbolic_shapes import statically_known_true
+from torch.fx.node import map_arg
+
+from foldproof.fusion.nodes import operator_of, value_of
+from foldproof.fusion.refusal import CannotFold
+
+
+def relaid(results: tuple[Node, ...], source: Node, order: Callable[[Node], int]) -> dict[Node, Any]:
+    """The fake tensors of all nodes whose strides change when ``results`` are replaced by ``source``.
+
+    Raises:
+        CannotFold: the dtype changes, an operator refuses the other strides, or the program's output gets them.
+    """
+    changed: dict[Node, Any] = {}
+    queue: list[tuple[int, Node]] = []
+
+    def settle(node: Node, value: Any) -> None:
+        if _alike(value, node.meta.get("val")):
+            return
+        changed[node] = value
+        for user in node.users:
+            heapq.heappush(queue, (order(user), user))
+
+    for result in results:
+        given, value = value_of(source), value_of(result)
+        if value.dtype != given.dtype:
+            raise CannotFold(f"it turns {given.dtype} into {value.dtype}, and without it the dtype would be another")
+        settle(result, given)
+    seen: set[Node] = set()
+    while queue:
+        node = heapq.heappop(queue)[1]
+        if node not in seen:
+            seen.add(node)
+            settle(node, _value(node, changed))
+    return changed
+
+
+def _value(node: Node, changed: Mapping[Node, Any]) -> Any:
+    """The fake result of a node that is given other strides."""
+    if node.op == "output":
+        raise CannotFold("its result is laid out in memory in another way than its input, and is the program's output")
+    call = operator_of(node) or node.target
+    mode = next(value for value in changed.values() if isinstance(value, Tensor)).fake_mode  # type: ignore[attr-defined]
+    args, kwargs = map_arg((node.args, dict(node.kwargs)), lambda x: changed.get(x, x.meta.get("val")))
+    try:
+        with mode:
+            found = call(*args, **kwargs)  # type: ignore[operator]
+    except Exception as error:
+        raise CannotFold(
+            f"its result is laid out in memory in another way than its input, which {node.name} can't read"
+        ) from error
+    if not _same_shapes(found, node.meta.get("val")):
+        raise CannotFold(f"without it, {node.name} would have another shape")
+    return found
+
+
+def _alike(a: Any, b: Any) -> bool:
+    """Same strides, but along dimensions of size 0 or 1, where they say nothing."""
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        rows = zip(a.shape, a.stride(), b.stride(), strict=True)
+        return all(statically_known_true(n <= 1) or statically_known_true(s == t) for n, s, t in rows)
+    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
+        return all(_alike(x, y) for x, y in zip(a, b, strict=True))
+    return True
+
+
+def _same_shapes(a: Any, b: Any) -> bool:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return a.dim() == b.dim() and all(statically_known_true(x == y) for x, y in zip(a.shape, b.shape, strict=True))
+    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
+        return len(a) == len(b) and all(_same_shapes(x, y) for x, y in zip(a, b, strict=True))
+    return isinstance(a, (int, float, torch.SymInt, type(None))) or type(a) is type(b)

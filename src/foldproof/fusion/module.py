@@ -1,0 +1,68 @@
+"""A GraphModule while it is changed: its parameters are attributes, read by get_attr nodes."""
+
+from __future__ import annotations
+
+import copy
+import operator
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+from torch.fx import GraphModule, Node
+
+from foldproof.fusion.constants import Constants
+from foldproof.program.state import owned
+
+
+class ModuleHost:
+    """``module`` itself is changed; see `copied_module` for one that may be."""
+
+    def __init__(self, module: GraphModule) -> None:
+        self.module = module
+        self.graph = module.graph
+        self.subgraphs: nn.Module = module
+        tensors: dict[str, Tensor] = {}
+        names: dict[Node, str] = {}
+        for node in self.graph.nodes:
+            if node.op == "get_attr":
+                found = operator.attrgetter(str(node.target))(module)
+                if isinstance(found, Tensor):
+                    tensors[str(node.target)], names[node] = found, str(node.target)
+        self.constants = Constants(self.graph, module, tensors, names)
+
+    def is_free(self, name: str) -> bool:
+        """May a new constant have this name?"""
+        owner, _, attribute = name.rpartition(".")
+        return name not in self.constants.tensors and not hasattr(self.module.get_submodule(owner), attribute)
+
+    def insert(self, name: str, tensor: Tensor, like: Node) -> Node:
+        """A get_attr node for a new constant, which becomes an attribute of the module that holds ``like``'s."""
+        owner, _, attribute = name.rpartition(".")
+        home = self.module.get_submodule(owner)
+        if isinstance(tensor, nn.Parameter):
+            home.register_parameter(attribute, tensor)
+        else:
+            home.register_buffer(attribute, tensor)
+        with self.graph.inserting_before(like):
+            return self.graph.get_attr(name)
+
+    def finish(self, erased: Mapping[str, str]) -> GraphModule:
+        """The module, without the constants that only what was folded away read."""
+        read_before = set(self.constants.names.values())
+        for node in list(self.constants.names):
+            if not node.users:
+                self.graph.erase_node(node)
+        read = {str(node.target) for node in self.graph.nodes if node.op == "get_attr"}
+        for name, _ in list(owned(self.module)):
+            if name in read_before - read:
+                owner, _, attribute = name.rpartition(".")
+                delattr(self.module.get_submodule(owner), attribute)
+        self.module.recompile()
+        return self.module
+
+
+def copied_module(module: GraphModule) -> GraphModule:
+    """A GraphModule with a graph and modules of its own, which shares its tensors with ``module``."""
+    tensors = {id(tensor): tensor for _, tensor in owned(module)}
+    new = copy.deepcopy(module, tensors)
+    assert isinstance(new, GraphModule)
+    return new

@@ -1,0 +1,157 @@
+"""Operators on elements: rectifiers, sums and products."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.fx import Node
+
+from foldproof.fusion import examples
+from foldproof.fusion.affine import Affine
+from foldproof.fusion.constants import Constants
+from foldproof.fusion.examples import Declines, Fires
+from foldproof.fusion.motion.rule import Affines, require_no_negative, sizes_of
+from foldproof.fusion.nodes import arguments, kind_of, short_name, value_of
+from foldproof.fusion.refusal import CannotFold
+from foldproof.fusion.vectors import number, scaled
+
+
+class Rectifier:
+    """relu(scale·x) = scale·relu(x), where no scale is negative; so for leaky_relu."""
+
+    id = "rectifier"
+    conditional = True
+    kinds = frozenset({"relu", "leaky_relu"})
+    fires: tuple[Fires, ...] = examples.rectifier_fires
+    declines: tuple[Declines, ...] = examples.rectifier_declines
+
+    def takes(self, node: Node) -> bool:
+        return kind_of(node) in self.kinds
+
+    def up(self, node: Node, affine: Affine, constants: Constants, side: int) -> dict[Node, Affine]:
+        self._check(node, affine, constants)
+        return {node.all_input_nodes[0]: affine}
+
+    def down(self, node: Node, carried: Affines, constants: Constants) -> Affine:
+        [affine] = carried.values()
+        self._check(node, affine, constants)
+        return affine
+
+    def _check(self, node: Node, affine: Affine, constants: Constants) -> None:
+        if affine.shift is not None:
+            raise CannotFold(f"a shift does not pass {node.name} ({short_name(node)})")
+        require_no_negative(node, affine, constants)
+
+
+class Sum:
+    """scale·(x + α·y) + shift = (scale·x + shift) + α·(scale·y), and so of a difference: one of two takes the shift."""
+
+    id = "sum"
+    conditional = False
+    fires: tuple[Fires, ...] = examples.sum_fires
+    declines: tuple[Declines, ...] = examples.sum_declines
+
+    def takes(self, node: Node) -> bool:
+        return kind_of(node) in ("add", "sub") and all(isinstance(x, Node) for x in _two(node))
+
+    def up(self, node: Node, affine: Affine, constants: Constants, side: int) -> dict[Node, Affine]:
+        first, second = _two(node)
+        if first is second:
+            raise CannotFold(f"{node.name} adds {first.name} to itself")
+        scale_only = Affine(affine.channels, affine.count, affine.scale, None)
+        given = arguments(node)
+        if side and kind_of(node) == "add" and given.get("alpha", 1) == 1:
+            first, second = second, first
+        return {first: _broadcast(node, first, affine), second: _broadcast(node, second, scale_only)}
+
+    def down(self, node: Node, carried: Affines, constants: Constants) -> Affine:
+        first, second = _two(node)
+        a, b = carried.get(first), carried.get(second)
+        if first is second:
+            raise CannotFold(f"{node.name} adds {first.name} to itself")
+        sign = -1.0 if kind_of(node) == "sub" else 1.0
+        factor = sign * float(arguments(node).get("alpha", 1))
+        found: Affine | None = None
+        for operand, affine, times in ((first, a, 1.0), (second, b, factor)):
+            if affine is None:
+                continue
+            one = _spread_out(node, operand, affine)
+            shift = one.shift if times == 1.0 else scaled(one.shift, number(times))
+            one = Affine(one.channels, one.count, one.scale, shift)
+            if found is None:
+                found = one
+            elif (found.scale is None and one.scale is None) or (
+                found.scale == one.scale and torch.equal(found.channels, one.channels)
+            ):
+                both = Affine(one.channels, one.count, None, one.shift)
+                only = Affine(found.channels, found.count, None, found.shift).then(both)
+                found = Affine(only.channels, only.count, one.scale, only.shift)
+            else:
+                raise CannotFold(f"the two operands of {node.name} are scaled differently")
+        assert found is not None
+        if found.scale is not None and (a is None or b is None):
+            raise CannotFold(f"only one of the two operands of {node.name} is scaled")
+        return found
+
+
+class Product:
+    """scale·(x·y) = (scale·x)·y, where neither is a constant. Of matrix products, where the scale is one number."""
+
+    id = "product"
+    conditional = False
+    matrix_kinds = frozenset({"matmul", "bmm", "mm"})
+    fires: tuple[Fires, ...] = examples.product_fires
+    declines: tuple[Declines, ...] = examples.product_declines
+
+    def takes(self, node: Node) -> bool:
+        kind = kind_of(node)
+        return (kind == "mul" or kind in self.matrix_kinds) and all(isinstance(x, Node) for x in _two(node))
+
+    def up(self, node: Node, affine: Affine, constants: Constants, side: int) -> dict[Node, Affine]:
+        self._check(node, affine)
+        operand = _two(node)[side]
+        if kind_of(node) in self.matrix_kinds:
+            return {operand: affine.on(torch.zeros([1] * value_of(operand).dim(), dtype=torch.int64))}
+        return {operand: _broadcast(node, operand, affine)}
+
+    def down(self, node: Node, carried: Affines, constants: Constants) -> Affine:
+        if len(carried) != 1:
+            raise CannotFold(f"both operands of {node.name} are scaled")
+        [(operand, affine)] = carried.items()
+        self._check(node, affine)
+        if kind_of(node) in self.matrix_kinds:
+            return affine.on(torch.zeros([1] * value_of(node).dim(), dtype=torch.int64))
+        return _spread_out(node, operand, affine)
+
+    def _check(self, node: Node, affine: Affine) -> None:
+        first, second = _two(node)
+        if first is second:
+            raise CannotFold(f"{node.name} multiplies {first.name} by itself")
+        if affine.shift is not None:
+            raise CannotFold(f"a shift does not pass {node.name} ({short_name(node)})")
+        if kind_of(node) in self.matrix_kinds and affine.count != 1:
+            raise CannotFold(f"only a scale that is one number passes {node.name} ({short_name(node)})")
+
+
+def _two(node: Node) -> tuple[Any, Any]:
+    given = arguments(node)
+    names = list(given)[:2]
+    return given[names[0]], given[names[1]]
+
+
+def _broadcast(node: Node, operand: Node, affine: Affine) -> Affine:
+    """The affine of an operand that is broadcast to the shape of ``node``."""
+    shape = sizes_of(operand)
+    channels = affine.channels
+    for axis in range(channels.dim()):
+        size = shape[axis - channels.dim()] if axis >= channels.dim() - len(shape) else 1
+        if size == 1 and channels.shape[axis] != 1:
+            raise CannotFold(f"{operand.name} is broadcast along the channels by {node.name}")
+    return affine.on(channels.reshape(channels.shape[channels.dim() - len(shape) :]))
+
+
+def _spread_out(node: Node, operand: Node, affine: Affine) -> Affine:
+    """The affine of an operand, on the shape of ``node`` that it is broadcast to."""
+    missing = value_of(node).dim() - affine.channels.dim()
+    return affine.on(affine.channels.reshape([1] * missing + list(affine.channels.shape)))

@@ -1,0 +1,106 @@
+"""What it is that an affine moves through, and what such rules share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+from torch.fx.node import map_arg
+
+from foldproof.fusion.affine import Affine
+from foldproof.fusion.constants import Constants
+from foldproof.fusion.examples import Declines, Fires
+from foldproof.fusion.nodes import arguments, is_getitem, kind_of, operator_of, set_sizes, short_name, value_of
+from foldproof.fusion.refusal import CannotFold
+from foldproof.fusion.vectors import UNREAD
+
+Affines = Mapping[Node, Affine]
+
+
+class Motion(Protocol):
+    """A rule: the operators that an affine commutes with, and what becomes of it. Its docstring states the algebra."""
+
+    id: str
+    conditional: bool
+    """Does it hold only for scales of one sign?"""
+    fires: tuple[Fires, ...]
+    declines: tuple[Declines, ...]
+
+    def takes(self, node: Node) -> bool:
+        """Is it an operator that this rule knows?"""
+
+    def up(self, node: Node, affine: Affine, constants: Constants, side: int) -> dict[Node, Affine]:
+        """Affines of the operands, with which ``node`` computes what ``affine`` makes of its value.
+
+        Where only one of two operands has to take (a part of) it, ``side`` says which.
+
+        Raises:
+            CannotFold: there are none.
+        """
+
+    def down(self, node: Node, carried: Affines, constants: Constants) -> Affine:
+        """What the value of ``node`` has to be scaled and shifted by, if these operands are given without theirs."""
+
+
+def operator_node(node: Node) -> Node:
+    """The operator whose result ``node`` is, or takes out of several."""
+    found = node.args[0] if is_getitem(node) else node
+    assert isinstance(found, Node)
+    return found
+
+
+def sizes_of(node: Node) -> torch.Size:
+    """The shape of a node's value, at the sizes that the program was exported with."""
+    return torch.Size(set_sizes(value_of(node).shape))
+
+
+def run_on(node: Node, numbered: Callable[[Node], Tensor]) -> Tensor:
+    """The operator on other tensors than its own, at the sizes that the program was exported with."""
+    target = operator_node(node)
+    operator = operator_of(target)
+    assert operator is not None
+
+    def given(x: Node) -> Any:
+        return numbered(x) if isinstance(x.meta.get("val"), torch.Tensor) else set_sizes(x.meta.get("val"))
+
+    args, kwargs = map_arg(target.args, given), map_arg(dict(target.kwargs), given)
+    kwargs = {name: value for name, value in kwargs.items() if name not in ("dtype", "device", "layout")}
+    args, kwargs = set_sizes(args), set_sizes(kwargs)
+    if kind_of(target) in ("_to_copy", "to"):
+        out: Any = args[0]
+    else:
+        out = operator(*args, **kwargs)
+    result = out[node.args[1]] if is_getitem(node) else out
+    assert isinstance(result, Tensor)
+    return result
+
+
+def combined_axes(node: Node, x: Node) -> list[int]:
+    """The axes of x whose elements the operator combines."""
+    rank = value_of(x).dim()
+    given = arguments(node)
+    if "dim" in given:
+        dims = given["dim"] if isinstance(given["dim"], (list, tuple)) else [given["dim"]]
+        return sorted({int(d) % rank for d in dims}) if dims and dims[0] is not None else list(range(rank))
+    spatial = next(
+        int(c) for c in reversed(kind_of(node).removesuffix("_with_indices").removesuffix("_aa")) if c.isdigit()
+    )
+    return list(range(rank - spatial, rank))
+
+
+def require_constant_along(node: Node, affine: Affine, axes: list[int]) -> None:
+    if any(axis in axes for axis in affine.axes):
+        raise CannotFold(f"{node.name} ({short_name(node)}) combines elements of several channels")
+
+
+def require_no_negative(node: Node, affine: Affine, constants: Constants) -> None:
+    if affine.scale is None:
+        return
+    used = affine.channels[affine.channels != UNREAD].unique()
+    scale = constants.value(affine.scale).reshape(-1)[used]
+    if not bool((scale >= 0).all()):
+        count = int((scale < 0).sum())
+        raise CannotFold(f"{count} of {len(scale)} scales are negative, and would turn the order around in {node.name}")

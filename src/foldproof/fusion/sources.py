@@ -1,0 +1,304 @@
+"""Operators that are a scale and a shift of each channel, read from the graph as what they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import reduce
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from foldproof.fusion import examples
+from foldproof.fusion.affine import Affine
+from foldproof.fusion.constants import Constants
+from foldproof.fusion.examples import Declines, Fires
+from foldproof.fusion.expression import Expression, Operand
+from foldproof.fusion.nodes import arguments, is_getitem, kind_of, listed, value_of, value_readers
+from foldproof.fusion.refusal import CannotFold
+from foldproof.fusion.vectors import flat, number, product
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operator that computes an affine of ``input``; its value is read from ``results``."""
+
+    source: Source
+    node: Node
+    input: Node
+    results: tuple[Node, ...]
+    affine: Affine
+
+
+@dataclass(frozen=True)
+class Site:
+    """Affines in a row, which are one: ``results`` hold ``affine(input)``."""
+
+    steps: tuple[Step, ...]
+
+    @property
+    def input(self) -> Node:
+        return self.steps[0].input
+
+    @property
+    def results(self) -> tuple[Node, ...]:
+        return self.steps[-1].results
+
+    @property
+    def affine(self) -> Affine:
+        return reduce(Affine.then, (step.affine for step in self.steps))
+
+    @property
+    def node(self) -> Node:
+        """The node that it is reported as: the first normalisation, or the first of all."""
+        return next((s.node for s in self.steps if s.source.is_normalisation), self.steps[0].node)
+
+    @property
+    def nodes(self) -> list[Node]:
+        return list(dict.fromkeys(node for step in self.steps for node in (step.node, *step.results)))
+
+    @property
+    def rule(self) -> str:
+        return ", ".join(dict.fromkeys(step.source.id for step in self.steps))
+
+
+class Source(Protocol):
+    """A rule: which operator is an affine, and of what scale and shift. Its docstring states the algebra."""
+
+    id: str
+    is_normalisation: bool
+    fires: tuple[Fires, ...]
+    declines: tuple[Declines, ...]
+
+    def takes(self, node: Node, constants: Constants) -> bool:
+        """Is it an operator that this rule knows?"""
+
+    def read(self, node: Node, constants: Constants) -> Step:
+        """The affine that ``node`` computes.
+
+        Raises:
+            CannotFold: its scale and shift are not fixed.
+        """
+
+
+class BatchNorm:
+    """Batch normalisation with fixed statistics is an affine of each channel, axis 1.
+
+    γ·(x − μ)/√(σ² + ε) + β = scale·x + shift, with scale = γ·(σ² + ε)^(-1/2) and shift = β − μ·scale
+    (Ioffe and Szegedy 2015, section 3.1). Without γ and β they are 1 and 0.
+    """
+
+    id = "batch_norm"
+    is_normalisation = True
+    kinds = frozenset(
+        {
+            "batch_norm",
+            "native_batch_norm",
+            "_native_batch_norm_legit",
+            "_native_batch_norm_legit_no_training",
+            "_batch_norm_no_update",
+        }
+    )
+    # Never with fixed statistics; known, so that they are reported.
+    training_kinds = frozenset(
+        {
+            "_native_batch_norm_legit_functional",
+            "_batch_norm_with_update",
+            "_batch_norm_with_update_functional",
+        }
+    )
+    fires: tuple[Fires, ...] = examples.batch_norm_fires
+    declines: tuple[Declines, ...] = examples.batch_norm_declines
+
+    def takes(self, node: Node, constants: Constants) -> bool:
+        """Is it a batch normalisation, of any kind?"""
+        kind = kind_of(node)
+        return kind in self.kinds or kind in self.training_kinds
+
+    def read(self, node: Node, constants: Constants) -> Step:
+        given = arguments(node)
+        if given.get("running_mean") is None or given.get("running_var") is None:
+            raise CannotFold(
+                "it keeps no running statistics and computes them from each batch (track_running_stats=False)"
+            )
+        if given.get("training") or kind_of(node) in self.training_kinds:
+            raise CannotFold("it is in training mode and computes its statistics from each batch: call model.eval()")
+        weight = constants.optional(given["weight"], "its weight")
+        bias = constants.optional(given["bias"], "its bias")
+        mean = constants.expression(given["running_mean"], "its running mean")
+        variance = constants.expression(given["running_var"], "its running variance")
+        scale = Expression(batch_norm_scale, (weight, variance, given["eps"]))
+        shift = Expression(batch_norm_shift, (bias, mean, scale))
+        input = given["input"]
+        channels = value_of(given["running_mean"]).shape[0]
+        affine = Affine.along(1, value_of(input).dim(), int(channels), scale, shift)
+        return Step(self, node, input, _results(node), affine)
+
+
+def batch_norm_scale(weight: Tensor | None, variance: Tensor, eps: float) -> Tensor:
+    scale = torch.rsqrt(variance + eps)
+    return scale if weight is None else weight * scale
+
+
+def batch_norm_shift(bias: Tensor | None, mean: Tensor, scale: Tensor) -> Tensor:
+    shift = -mean * scale
+    return shift if bias is None else bias + shift
+
+
+def _results(node: Node) -> tuple[Node, ...]:
+    """The nodes that hold the normalised value: of operators that return saved statistics too, getitem 0."""
+    if isinstance(node.meta.get("val"), torch.Tensor):
+        return (node,)
+    results = tuple(user for user in node.users if is_getitem(user) and user.args[1] == 0)
+    others = [user for user in node.users if user not in results]
+    if others:
+        raise CannotFold(f"the statistics that it saves beside its result are read by {listed(others)}")
+    if not results:
+        raise CannotFold("nothing reads its result")
+    for result in results:
+        value_of(result)
+    return results
+
+
+class Arithmetic:
+    """x·k, x/k, x + k, x − k, k − x, −x and x·k + m are affines where k and m are constants, of any shape that x has.
+
+    x/k = (1/k)·x; k − x = (−1)·x + k; addcmul(m, x, k, v) = (v·k)·x + m. So are layer scales, frozen batch
+    normalisations (DETR), learnable affine blocks (HGNet-V2), (x − mean)/std, and bias additions.
+    """
+
+    id = "arithmetic"
+    is_normalisation = False
+    kinds = frozenset({"mul", "div", "true_divide", "add", "sub", "rsub", "neg", "addcmul"})
+    fires: tuple[Fires, ...] = examples.arithmetic_fires
+    declines: tuple[Declines, ...] = examples.arithmetic_declines
+
+    def takes(self, node: Node, constants: Constants) -> bool:
+        """Is it one tensor and constants, of which at least one is a parameter or buffer?"""
+        if kind_of(node) not in self.kinds or not isinstance(node.meta.get("val"), torch.Tensor):
+            return False
+        given = arguments(node)
+        if given.get("rounding_mode") is not None or not value_of(node).is_floating_point():
+            return False
+        data = [x for x in node.all_input_nodes if not constants.holds(x)]
+        if len(data) != 1 or not isinstance(data[0].meta.get("val"), torch.Tensor):
+            return False
+        times = [x for x in (*node.args, *node.kwargs.values()) if x is data[0]]
+        same_shape = tuple(value_of(data[0]).shape) == tuple(value_of(node).shape)
+        return len(times) == 1 and same_shape and not (kind_of(node) == "div" and given["other"] is data[0])
+
+    def read(self, node: Node, constants: Constants) -> Step:
+        [x] = [operand for operand in node.all_input_nodes if not constants.holds(operand)]
+        given = arguments(node)
+        read = _Reader(node, x, constants)
+        kind = kind_of(node)
+        if kind == "addcmul":
+            affine = self._addcmul(read, given)
+        elif kind == "neg":
+            affine = read.affine(number(-1), None)
+        else:
+            affine = self._of_two(read, kind, given)
+        return Step(self, node, x, (node,), affine)
+
+    def _of_two(self, read: _Reader, kind: str, given: dict[str, object]) -> Affine:
+        alpha = given.get("alpha", 1)
+        factor = None if alpha == 1 else number(read.number(alpha))
+        first = given["self"] is read.x
+        other = read.vector(given["other" if first else "self"])
+        if kind == "mul":
+            return read.affine(other, None)
+        if kind in ("div", "true_divide"):
+            return read.affine(Expression(reciprocal, (other,)), None)
+        minus = number(-1)
+        # add: self + α·other; sub: self − α·other; rsub: other − α·self
+        if kind == "rsub":
+            first = not first
+        sign = None if kind == "add" else minus
+        if first:
+            return read.affine(None, product(product(other, factor), sign))
+        return read.affine(product(factor, sign), other)
+
+    def _addcmul(self, read: _Reader, given: dict[str, object]) -> Affine:
+        value = given.get("value", 1)
+        factor = None if value == 1 else number(read.number(value))
+        terms = [given["tensor1"], given["tensor2"]]
+        if given["self"] is read.x:
+            return read.affine(None, product(product(read.vector(terms[0]), read.vector(terms[1])), factor))
+        [other] = [t for t in terms if t is not read.x]
+        return read.affine(product(read.vector(other), factor), read.vector(given["self"]))
+
+
+class _Reader:
+    """Reads the constant operands of one arithmetic node as vectors over one numbering of channels."""
+
+    def __init__(self, node: Node, x: Node, constants: Constants) -> None:
+        self.node, self.x, self.constants = node, x, constants
+        self.shape = value_of(x).shape
+        shapes = [value_of(k).shape for k in node.all_input_nodes if k is not x]
+        self.wide = torch.broadcast_shapes(*shapes) if shapes else torch.Size()
+        self.wide = torch.Size([1] * (len(self.shape) - len(self.wide)) + list(self.wide))
+        if not all(isinstance(size, int) for size in self.wide):
+            raise CannotFold("a constant that it computes with has a dynamic shape")
+
+    def number(self, value: object) -> float:
+        if not isinstance(value, (int, float)):
+            raise CannotFold(f"a factor of {self.node.name} is {value!r}, not a number")
+        return float(value)
+
+    def vector(self, operand: object) -> Operand:
+        if not isinstance(operand, Node):
+            return number(self.number(operand))
+        what = f"what {self.node.name} computes with"
+        expression = self.constants.expression(operand, what)
+        if value_of(operand).numel() in (1, self.wide.numel()):
+            return flat(expression)
+        return Expression(broadcast, (expression, tuple(self.wide)))
+
+    def affine(self, scale: Operand, shift: Operand) -> Affine:
+        channels = torch.arange(self.wide.numel()).reshape(self.wide)
+        return Affine(channels, self.wide.numel(), _of_size(scale, channels), _of_size(shift, channels))
+
+
+def _of_size(vector: Operand, channels: Tensor) -> Operand:
+    return None if vector is None else Expression(broadcast, (vector, (channels.numel(),)))
+
+
+def broadcast(x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    return x.expand(shape).reshape(-1)
+
+
+def reciprocal(x: Tensor) -> Tensor:
+    return 1 / x
+
+
+SOURCES: tuple[Source, ...] = (BatchNorm(), Arithmetic())
+"""Every operator that is read as an affine."""
+
+
+def find(nodes: Iterable[Node], constants: Constants, sources: tuple[Source, ...] = SOURCES) -> list[list[Node]]:
+    """The nodes that may be affines, in the order of the graph; those that feed only each other stand together."""
+    chains: list[list[Node]] = []
+    ends: dict[Node, list[Node]] = {}
+    for node in nodes:
+        if constants.holds(node) or not any(source.takes(node, constants) for source in sources):
+            continue
+        before = next((x for x in map(_holder, node.all_input_nodes) if x in ends), None)
+        if before is not None and len(value_readers(before)) == 1:
+            chain = ends.pop(before)
+        else:
+            chain = []
+            chains.append(chain)
+        chain.append(node)
+        ends[node] = chain
+    return chains
+
+
+def _holder(node: Node) -> Node:
+    return node.args[0] if is_getitem(node) and isinstance(node.args[0], Node) else node
+
+
+def read(node: Node, constants: Constants, sources: tuple[Source, ...] = SOURCES) -> Step:
+    """The affine of a node that `find` found."""
+    return next(source for source in sources if source.takes(node, constants)).read(node, constants)
