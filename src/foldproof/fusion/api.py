@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import operator
 import time
+import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,11 +16,13 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule
 
 from foldproof.errors import FoldproofError
+from foldproof.fusion.accuracy import measure
 from foldproof.fusion.exported import ExportedHost
 from foldproof.fusion.module import ModuleHost, copied_module
-from foldproof.fusion.result import FuseResult
-from foldproof.fusion.rewriter import UNPROVED, Progress, Rewriter
+from foldproof.fusion.result import FuseResult, Rewrite
+from foldproof.fusion.rewriter import UNPROVED, Account, Progress, Rewriter
 from foldproof.fusion.surgery import Host, Surgery
+from foldproof.program import as_program
 from foldproof.program.loading import brief
 from foldproof.program.nodes import operator_name
 from foldproof.proof import prove as prove_programs
@@ -27,6 +31,9 @@ from foldproof.verdict import Kind, Verdict
 
 DIALECTS = ("TRAINING", "ATEN")
 """Of programs made by ``torch.export.export``, and after ``run_decompositions``."""
+
+ACCURACY_LIMIT = 16.0
+"""A fold may cost four bits: it rounds the weight once more, and sums may cancel."""
 
 UNCHANGED = Verdict(Kind.PROVED, "nothing was rewritten, so the program is the same", "all inputs and all parameters")
 
@@ -37,10 +44,12 @@ def fuse(
     kwargs: Mapping[str, Any] | None = None,
     *,
     dynamic_shapes: Any = None,
+    passes: Sequence[str] | None = None,
+    accuracy_limit: float = ACCURACY_LIMIT,
     prove: bool = True,
     progress: Progress | None = None,
 ) -> FuseResult:
-    """Folds normalisations with fixed statistics into the linear operators before them, and proves each fold.
+    """Folds what is a scale and a shift of channels into the linear operators around it, and proves each fold.
 
     Args:
         model_or_program: a module, exported here as it is (call ``.eval()`` first: in training mode nothing can be
@@ -49,6 +58,9 @@ def fuse(
         inputs: example inputs, positional; the shapes at which the proof is made.
         kwargs: example inputs, by keyword.
         dynamic_shapes: as for ``torch.export.export``; for a module only.
+        passes: the rules to apply, out of `PASSES`; by default all but those that only pay before quantization.
+        accuracy_limit: a fold after which a region's result is more than this many times as far from the float64
+            truth as before, on the example inputs, is declined.
         prove: False skips the proofs, of each fold and of the whole; the verdicts are then UNDECIDED.
         progress: called as ``progress(done, total, what comes next)``.
 
@@ -66,9 +78,19 @@ def fuse(
     started = time.perf_counter()
     kwargs = dict(kwargs or {})
     before = _exported(model_or_program, inputs, kwargs, dynamic_shapes)
-    surgery = Surgery(_host(before))
-    rewriter = Rewriter(prove_region if prove else None)
-    rewrites, declined = rewriter.run(surgery, progress or (lambda done, total, what: None))
+    progress = progress or (lambda done, total, what: None)
+    rewriter = Rewriter.of(passes, prove_region if prove else None)
+    refused: dict[str, str] = {}
+    while True:
+        surgery = Surgery(_host(before))
+        account = rewriter.run(surgery, progress, refused)
+        rewrites = measured(account, before, inputs, kwargs)
+        worse = {r.reported: why for r in rewrites if (why := _loses_digits(r, accuracy_limit))}
+        if not worse:
+            break
+        refused |= worse
+    for text in dict.fromkeys(account.warnings):
+        warnings.warn(text, stacklevel=2)
     after = surgery.finish()
     if not rewrites:
         verdict = UNCHANGED
@@ -79,13 +101,33 @@ def fuse(
     return FuseResult(
         program=after,
         rewrites=rewrites,
-        declined=declined,
+        declined=tuple(account.declined),
         verdict=verdict,
         operators_before=_operators(before),
         operators_after=_operators(after),
         bytes_before=_bytes(before),
         bytes_after=_bytes(after),
         seconds=time.perf_counter() - started,
+    )
+
+
+def measured(
+    account: Account, before: GraphModule | ExportedProgram, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[Rewrite, ...]:
+    """The rewrites, with their accuracies where they could be measured."""
+    if not account.measured:
+        return tuple(account.rewrites)
+    found = measure(as_program(before), inputs, kwargs, account.measured)
+    return tuple(replace(rewrite, accuracy=one) for rewrite, one in zip(account.rewrites, found, strict=True))
+
+
+def _loses_digits(rewrite: Rewrite, limit: float) -> str | None:
+    one = rewrite.accuracy
+    if one is None or one.ratio <= limit:
+        return None
+    return (
+        f"it is right, but loses digits: folded, the result is {one.ratio:.3g} times as far from the float64 truth"
+        f" ({one.after:.2g} of its size) on these inputs, and the limit is {limit:g}"
     )
 
 

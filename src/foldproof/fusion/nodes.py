@@ -55,15 +55,15 @@ def arguments(node: Node) -> dict[str, Any]:
     return found
 
 
-def set_argument(node: Node, name: str, value: Node) -> None:
+def set_argument(node: Node, name: str, value: Node | None) -> None:
     """Replaces or adds one argument of an ATen call."""
     place = next(i for i, argument in enumerate(_schema(node).arguments) if argument.name == name)
     if place < len(node.args):
-        node.update_arg(place, value)
+        node.args = (*node.args[:place], value, *node.args[place + 1 :])
     elif place == len(node.args) and name not in node.kwargs:
         node.args = (*node.args, value)
     else:
-        node.update_kwarg(name, value)
+        node.kwargs = {**node.kwargs, name: value}
 
 
 def set_operator(node: Node, operator: OpOverload) -> None:

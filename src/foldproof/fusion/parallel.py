@@ -50,7 +50,7 @@ class ParallelConvolutions:
     (Ding et al. 2021, RepVGG, section 3.3).
     """
 
-    id = "parallel convolutions"
+    id = "parallel_convolutions"
     fires: tuple[Fires, ...] = examples.parallel_fires
     declines: tuple[Declines, ...] = examples.parallel_declines
 

@@ -7,6 +7,7 @@ import heapq
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch.fx import Node
@@ -54,6 +55,10 @@ class Plan:
 
     @staticmethod
     def of(site: Site) -> Plan:
+        """An empty plan for a site."""
+        [*_, last] = site.steps
+        if last.strip is not None:
+            return Plan(site.rule, [], edits=[Edit("", last.node, (), partial(_strip, last.strip))])
         return Plan(site.rule, [step.node for step in site.steps], site.results, site.input)
 
     @property
@@ -61,9 +66,15 @@ class Plan:
         """All nodes that it touches, but for constants."""
         return list(dict.fromkeys([*(edit.node for edit in self.edits), *self.moved, *self.folded, *self.results]))
 
+    def new_values(self) -> tuple[list[Node], dict[Node, Node]]:
+        """The nodes whose values it changes, and of those that get another node's old value, that node."""
+        if self.input is None or self.input not in self.nodes:
+            return self.moved, {}  # towards the readers, who compute what they did
+        return [*(edit.node for edit in self.edits), *self.moved], {self.input: self.results[0]}
+
     @property
     def rule(self) -> str:
-        return f"{self.source} into {', '.join(dict.fromkeys(edit.rule for edit in self.edits))}"
+        return f"{self.source} into {', '.join(dict.fromkeys(edit.rule for edit in self.edits if edit.rule))}"
 
 
 @dataclass(frozen=True)
@@ -100,6 +111,8 @@ class Planner:
 
     def up(self, site: Site, side: int) -> Plan:
         """Towards the producers. Where one of two operands has to take it, ``side`` says which."""
+        if site.steps[-1].strip is not None:
+            raise CannotFold("it is a part of what computes its statistics")
         plan = Plan.of(site)
         demands: dict[Node, dict[Node, Affine]] = {}
         queue = _Queue(lambda node: -self.order(node))
@@ -158,8 +171,8 @@ class Planner:
             carried[node] = motion.down(node, operands, self.constants)
             self._pass(plan, node, motion)
             queue.push_all(self._readers(node))
-        if not plan.edits:
-            raise CannotFold("nothing reads it")
+        if not any(edit.wanted for edit in plan.edits):
+            raise CannotFold("nothing that reads it can absorb it")
         return plan
 
     def _pass(self, plan: Plan, node: Node, motion: Motion) -> None:
@@ -222,6 +235,10 @@ class Planner:
             _replace(target, places, made["constant"])
 
         return Edit("constant", reader, (new,), install)
+
+
+def _strip(strip: Callable[[Node], None], node: Node, new: Mapping[str, Node]) -> None:
+    strip(node)
 
 
 def _places(reader: Node, operand: Node) -> set[int]:

@@ -44,11 +44,11 @@ class Region:
         with self.graph.inserting_before(body):
             return self.graph.get_attr(name)
 
-    def module(self, new: Mapping[str, Tensor]) -> GraphModule:
-        """The region as a module that holds the constants it reads, the program's and ``new`` ones."""
+    def make(self, new: Mapping[str, Tensor]) -> None:
+        """Makes the module ``made``, which holds the constants that are read, the program's and ``new`` ones."""
         self.graph.eliminate_dead_code()
         names = [str(node.target) for node in self.graph.nodes if node.op == "get_attr"]
-        return GraphModule({n: new[n] if n in new else self._constants.tensors[n] for n in names}, self.graph)
+        self.made = GraphModule({n: new[n] if n in new else self._constants.tensors[n] for n in names}, self.graph)
 
     def inputs(self) -> list[Tensor]:
         """Tensors of the shape and dtype of the placeholders, a dynamic size the one that it was exported with."""

@@ -25,11 +25,29 @@ class Saving:
 
 
 @dataclass(frozen=True)
+class Accuracy:
+    """Distances of a region's result from the float64 truth before and after a rewrite, on the example inputs.
+
+    Root mean squares of the errors, over that of the truth; ``epsilon`` is that of the result's dtype.
+    """
+
+    before: float
+    after: float
+    epsilon: float
+
+    @property
+    def ratio(self) -> float:
+        """How many times as far it is after; errors below a quarter of ``epsilon`` count as that much."""
+        return self.after / max(self.before, self.epsilon / 4)
+
+
+@dataclass(frozen=True)
 class Rewrite:
     """An affine that was folded away. ``nodes`` are all that it touched; ``result`` took it in, the first of several.
 
     ``through`` are the operators that the affine was moved through. ``source`` is ``file:line`` of the model's own
-    code, or the path of the module where no line is the model's own. ``verdict`` is about the rewritten region alone.
+    code, or the path of the module where no line is the model's own. ``verdict`` is about the rewritten region alone,
+    ``reported`` the node that was folded away, which stands for the affine.
     """
 
     rule: str
@@ -39,6 +57,8 @@ class Rewrite:
     verdict: Verdict
     through: tuple[str, ...] = ()
     saving: Saving = Saving(0, 0)
+    accuracy: Accuracy | None = None
+    reported: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,7 +94,8 @@ class FuseResult:
         return {
             "rewrites": [
                 {"rule": r.rule, "nodes": list(r.nodes), "result": r.result, "source": r.source}
-                | {"through": list(r.through), "saving": asdict(r.saving), "verdict": r.verdict.to_dict()}
+                | {"through": list(r.through), "saving": asdict(r.saving)}
+                | {"accuracy": asdict(r.accuracy) if r.accuracy else None, "verdict": r.verdict.to_dict()}
                 for r in self.rewrites
             ],
             "declined": [asdict(d) for d in self.declined],

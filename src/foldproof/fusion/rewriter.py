@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -11,8 +10,10 @@ from typing import Protocol
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
+from foldproof.errors import FoldproofError
 from foldproof.fusion import weigh
 from foldproof.fusion.absorb import ABSORBERS, Absorber
+from foldproof.fusion.accuracy import Measured, Values
 from foldproof.fusion.constants import Constants
 from foldproof.fusion.expression import as_expression, evaluate
 from foldproof.fusion.layout import relaid
@@ -23,7 +24,7 @@ from foldproof.fusion.plan import Plan, Planner
 from foldproof.fusion.refusal import AxisMismatch, CannotFold
 from foldproof.fusion.region import Region
 from foldproof.fusion.result import Declined, Rewrite
-from foldproof.fusion.sources import SOURCES, BatchNorm, Site, Source, find, read
+from foldproof.fusion.sources import SOURCES, BatchNorm, NormAffine, Site, Source, find, read
 from foldproof.fusion.surgery import Draft, Surgery
 from foldproof.program.nodes import operator_name, source_of
 from foldproof.verdict import Kind, Verdict
@@ -42,6 +43,12 @@ class ProveRegion(Protocol):
     ) -> Verdict: ...
 
 
+WEIGHTS = "normalised_weights"
+PASSES = (*(source.id for source in SOURCES), WEIGHTS, PARALLEL.id)
+"""What `fuse` can be told to do."""
+DEFAULT = tuple(name for name in PASSES if name != NormAffine.id)
+"""What it does when it is not told: all that computes less."""
+
 UNPROVED = Verdict(Kind.UNDECIDED, "proofs were switched off (prove=False)")
 
 
@@ -57,11 +64,30 @@ class Rewriter:
     sources: tuple[Source, ...] = SOURCES
     absorbers: tuple[Absorber, ...] = ABSORBERS
     motions: tuple[Motion, ...] = MOTIONS
-    parallel: ParallelConvolutions = PARALLEL
+    parallel: ParallelConvolutions | None = PARALLEL
+    weights: bool = True
 
-    def run(self, surgery: Surgery, progress: Progress) -> tuple[tuple[Rewrite, ...], tuple[Declined, ...]]:
-        """Rewrites the surgery's working copy, in the order of its graph, until nothing more can be folded."""
-        account = _Account()
+    @staticmethod
+    def of(passes: Sequence[str] | None, prove_region: ProveRegion | None) -> Rewriter:
+        """A rewriter with these of `PASSES`.
+
+        Raises:
+            FoldproofError: a name is none of them.
+        """
+        chosen = DEFAULT if passes is None else tuple(passes)
+        for name in chosen:
+            if name not in PASSES:
+                raise FoldproofError(f"there is no pass {name!r}: choose from {', '.join(PASSES)}")
+        sources = tuple(source for source in SOURCES if source.id in chosen)
+        parallel = PARALLEL if PARALLEL.id in chosen else None
+        return Rewriter(prove_region, sources, parallel=parallel, weights=WEIGHTS in chosen)
+
+    def run(self, surgery: Surgery, progress: Progress, refused: Mapping[str, str]) -> Account:
+        """Rewrites the surgery's working copy, in the order of its graph, until nothing more can be folded.
+
+        ``refused`` maps names of nodes that are to be left, to reasons.
+        """
+        account = Account(refused)
         while True:
             account.declined = []
             made = len(account.rewrites)
@@ -69,35 +95,36 @@ class Rewriter:
             for done, chain in enumerate(chains):
                 progress(done, len(chains) + 1, chain[0].name)
                 self._fold_chain(surgery, chain, account)
-            self._fold_weights(surgery, account)
+            if self.weights:
+                self._fold_weights(surgery, account)
             if not self._merge(surgery, account) or made == len(account.rewrites):
                 break
         progress(len(chains), len(chains) + 1, "the whole program")
-        account.warn()
-        return tuple(account.rewrites), (*account.declined, *self._left_in_subgraphs(surgery))
+        account.declined += self._left_in_subgraphs(surgery)
+        return account
 
-    def _fold_chain(self, surgery: Surgery, chain: list[Node], account: _Account) -> None:
+    def _fold_chain(self, surgery: Surgery, chain: list[Node], account: Account) -> None:
         """Folds affines in a row as one; if that can't be, each by itself."""
         if len(chain) > 1:
             with contextlib.suppress(CannotFold):
                 steps = [read(node, surgery.constants, self.sources) for node in chain]
-                account.rewrites.append(self._fold(surgery, Site(tuple(steps))))
+                self._fold(surgery, Site(tuple(steps)), account)
                 return
         for node in chain:
             self._fold_one(surgery, node, account)
 
-    def _fold_one(self, surgery: Surgery, node: Node, account: _Account) -> None:
+    def _fold_one(self, surgery: Surgery, node: Node, account: Account) -> None:
         try:
             step = read(node, surgery.constants, self.sources)
-            account.rewrites.append(self._fold(surgery, Site((step,))))
+            self._fold(surgery, Site((step,)), account)
         except CannotFold as refusal:
             self._decline(node, refusal, surgery.constants, account)
 
-    def _fold(self, surgery: Surgery, site: Site) -> Rewrite:
+    def _fold(self, surgery: Surgery, site: Site, account: Account) -> None:
         planner = Planner(surgery.constants, surgery.order, self.absorbers, self.motions)
-        return self._carry_out(surgery, planner.plan(site), site.node)
+        self._carry_out(surgery, planner.plan(site), site.node, account)
 
-    def _fold_weights(self, surgery: Surgery, account: _Account) -> None:
+    def _fold_weights(self, surgery: Surgery, account: Account) -> None:
         """Computes once what the program computes at each run by normalising a weight (as in BiT and NFNet)."""
         for node in list(surgery.graph.nodes):
             for operand in node.all_input_nodes:
@@ -109,47 +136,59 @@ class Rewriter:
                     continue
                 try:
                     plan = Planner(surgery.constants, surgery.order).constant(operand, node, norms)
-                    account.rewrites.append(self._carry_out(surgery, plan, norms[0]))
+                    self._carry_out(surgery, plan, norms[0], account)
                 except CannotFold as refusal:
                     self._decline(norms[0], refusal, surgery.constants, account)
 
-    def _merge(self, surgery: Surgery, account: _Account) -> bool:
+    def _merge(self, surgery: Surgery, account: Account) -> bool:
         """Makes one convolution of those that are added up, and says whether there were any."""
         merged = False
         for node in list(surgery.graph.nodes):
-            if not self.parallel.takes(node):
+            if self.parallel is None or not self.parallel.takes(node):
                 continue
             try:
                 plan = self.parallel.plan(node, surgery.constants)
-                account.rewrites.append(self._carry_out(surgery, plan, node))
+                self._carry_out(surgery, plan, node, account)
                 merged = True
             except CannotFold:
                 pass  # most sums are of something else
         return merged
 
-    def _carry_out(self, surgery: Surgery, plan: Plan, reported: Node) -> Rewrite:
+    def _carry_out(self, surgery: Surgery, plan: Plan, reported: Node, account: Account) -> None:
         """Weighs, proves and makes the changes of a plan.
 
         Raises:
             CannotFold: it does not pay, or is not proved; then nothing was changed.
         """
+        if reported.name in account.refused:
+            raise CannotFold(account.refused[reported.name])
         drafts = [{new.role: surgery.draft(new) for new in edit.wanted} for edit in plan.edits]
         new_values = relaid(plan.results, plan.input, surgery.order) if plan.input is not None else {}
         saving = weigh.saving(plan, [draft for row in drafts for draft in row.values()], surgery.constants)
-        verdict = self._prove(surgery, plan, drafts)
-        if self.prove_region is not None and verdict.kind is not Kind.PROVED:
-            into = ", ".join(edit.node.name for edit in plan.edits)
-            raise CannotFold(f"the fold into {into} was withdrawn, for it is not proved: {verdict.reason}")
+        verdict = UNPROVED
+        if self.prove_region is not None:
+            before, after, derive = self._regions(surgery, plan, drafts)
+            general = not plan.conditional
+            verdict = self.prove_region(before.made, after.made, before.inputs(), derive, general=general)
+            if verdict.kind is not Kind.PROVED:
+                into = ", ".join(edit.node.name for edit in plan.edits)
+                raise CannotFold(f"the fold into {into} was withdrawn, for it is not proved: {verdict.reason}")
+            operands = [account.values.name(operand) for operand in before.operands]
+            known = tuple(name for name in operands if name is not None)
+            account.measured.append(Measured(before.made, after.made, known) if None not in operands else None)
+        account.values.changed(*plan.new_values())
         rewrite = Rewrite(
             rule=plan.rule,
             nodes=tuple(node.name for node in sorted(plan.nodes, key=surgery.order)),
-            result=plan.edits[0].node.name,
+            result=next(edit.node.name for edit in plan.edits if edit.wanted),
             source=source_of(reported),
             verdict=verdict,
             through=tuple(short_name(node) for node in plan.moved if node.op == "call_function"),
             saving=saving,
+            reported=reported.name,
         )
-        before = [operand for edit in plan.edits for operand in edit.node.all_input_nodes]
+        account.rewrites.append(rewrite)
+        read_before = [operand for edit in plan.edits for operand in edit.node.all_input_nodes]
         for edit, row in zip(plan.edits, drafts, strict=True):
             edit.install(edit.node, {role: surgery.add(draft) for role, draft in row.items()})
         for node, value in new_values.items():
@@ -158,13 +197,13 @@ class Rewriter:
         for result in plan.results:
             assert plan.input is not None
             surgery.replace(result, plan.input)
-        for operand in before:
+        for operand in read_before:
             surgery.erase_unread(operand)
-        return rewrite
 
-    def _prove(self, surgery: Surgery, plan: Plan, drafts: Sequence[Mapping[str, Draft]]) -> Verdict:
-        if self.prove_region is None:
-            return UNPROVED
+    def _regions(
+        self, surgery: Surgery, plan: Plan, drafts: Sequence[Mapping[str, Draft]]
+    ) -> tuple[Region, Region, Derive]:
+        """What the plan touches, before and after, and how the new constants come from the old."""
         constants = surgery.constants
         nodes = sorted([*plan.nodes, *constants.computing(plan.nodes)], key=surgery.order)
         before, after = Region(nodes, constants), Region(nodes, constants)
@@ -185,15 +224,11 @@ class Rewriter:
             values = evaluate(expressions, parameters.__getitem__)
             return {name: value.to(made[name].tensor.dtype) for name, value in values.items()}
 
-        return self.prove_region(
-            before.module({}),
-            after.module({name: draft.tensor for name, draft in made.items()}),
-            before.inputs(),
-            derive,
-            general=not plan.conditional,
-        )
+        before.make({})
+        after.make({name: draft.tensor for name, draft in made.items()})
+        return before, after, derive
 
-    def _decline(self, node: Node, refusal: CannotFold, constants: Constants, account: _Account) -> None:
+    def _decline(self, node: Node, refusal: CannotFold, constants: Constants, account: Account) -> None:
         """Reports what was left, unless nobody expects it to go: arithmetic with numbers, or with whole tensors."""
         is_normalisation = _is_normalisation(node)
         if not is_normalisation and not _is_learnable(node, constants):
@@ -218,14 +253,15 @@ class Rewriter:
 
 
 @dataclass
-class _Account:
+class Account:
+    """What one run of the rewriter did: ``measured`` has the regions of ``rewrites``, None where none can be run."""
+
+    refused: Mapping[str, str]
     rewrites: list[Rewrite] = field(default_factory=list)
+    measured: list[Measured | None] = field(default_factory=list)
     declined: list[Declined] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-
-    def warn(self) -> None:
-        for text in dict.fromkeys(self.warnings):
-            warnings.warn(text, stacklevel=4)  # the caller of foldproof.fuse
+    values: Values = field(default_factory=Values)
 
 
 def _is_normalisation(node: Node) -> bool:

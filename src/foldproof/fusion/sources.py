@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import reduce
 from typing import Protocol
@@ -16,7 +16,7 @@ from foldproof.fusion.affine import Affine
 from foldproof.fusion.constants import Constants
 from foldproof.fusion.examples import Declines, Fires
 from foldproof.fusion.expression import Expression, Operand
-from foldproof.fusion.nodes import arguments, is_getitem, kind_of, listed, value_of, value_readers
+from foldproof.fusion.nodes import arguments, is_getitem, kind_of, listed, set_argument, value_of, value_readers
 from foldproof.fusion.refusal import CannotFold
 from foldproof.fusion.vectors import flat, number, product
 
@@ -30,6 +30,8 @@ class Step:
     input: Node
     results: tuple[Node, ...]
     affine: Affine
+    strip: Callable[[Node], None] | None = None
+    """Where the affine is only a part of what ``node`` computes: takes it out of the node, which stays."""
 
 
 @dataclass(frozen=True)
@@ -273,7 +275,45 @@ def reciprocal(x: Tensor) -> Tensor:
     return 1 / x
 
 
-SOURCES: tuple[Source, ...] = (BatchNorm(), Arithmetic())
+class NormAffine:
+    """γ·n(x) + β = scale·n(x) + shift, for the normalisations n that compute their statistics from x.
+
+    layer_norm, group_norm and rms_norm, whose γ and β the operators that read them can absorb. The normalisation stays,
+    so that nothing is computed less: it pays before quantization, where γ would otherwise be rounded on its own.
+    """
+
+    id = "norm_affine"
+    is_normalisation = False
+    kinds = frozenset({"layer_norm", "native_layer_norm", "group_norm", "native_group_norm", "rms_norm"})
+    fires: tuple[Fires, ...] = examples.norm_affine_fires
+    declines: tuple[Declines, ...] = examples.norm_affine_declines
+
+    def takes(self, node: Node, constants: Constants) -> bool:
+        return kind_of(node) in self.kinds and arguments(node)["weight"] is not None
+
+    def read(self, node: Node, constants: Constants) -> Step:
+        given = arguments(node)
+        weight = flat(constants.expression(given["weight"], "its weight"))
+        bias = constants.optional(given.get("bias"), "its bias")
+        shape = value_of(given["weight"]).shape
+        results = _results(node)
+        rank = value_of(results[0]).dim()
+        channels = torch.arange(shape.numel())
+        if "group" in kind_of(node):
+            channels = channels.reshape([1, -1, *[1] * (rank - 2)])
+        else:
+            channels = channels.reshape([*[1] * (rank - len(shape)), *shape])
+        affine = Affine(channels, shape.numel(), weight, None if bias is None else flat(bias))
+        return Step(self, node, node, results, affine, _without_affine)
+
+
+def _without_affine(node: Node) -> None:
+    for name in ("weight", "bias"):
+        if name in arguments(node):
+            set_argument(node, name, None)
+
+
+SOURCES: tuple[Source, ...] = (BatchNorm(), Arithmetic(), NormAffine())
 """Every operator that is read as an affine."""
 
 
@@ -291,7 +331,8 @@ def find(nodes: Iterable[Node], constants: Constants, sources: tuple[Source, ...
             chain = []
             chains.append(chain)
         chain.append(node)
-        ends[node] = chain
+        if not NormAffine().takes(node, constants):
+            ends[node] = chain
     return chains
 
 

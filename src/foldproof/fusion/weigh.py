@@ -27,7 +27,7 @@ def saving(plan: Plan, drafts: Sequence[Draft], constants: Constants) -> Saving:
     new = {draft.name: draft for draft in drafts if draft.name not in constants.tensors}  # else made by an earlier fold
     kept = {name for node, name in constants.names.items() if _is_read(node, changed, constants)}
     copies = sum(draft.tensor.nbytes for draft in new.values() if draft.like in kept)
-    if copies > moved:
+    if plan.folded and copies > moved:
         raise CannotFold(
             f"it would need copies ({copies} bytes) of weights that other operators also read, to save {moved} bytes of"
             " activations at each call"

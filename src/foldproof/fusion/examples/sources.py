@@ -135,3 +135,27 @@ arithmetic_declines = (
         "not be finite",
     ),
 )
+
+norm_affine_fires = (
+    Fires("layer_norm", chain((2, 5, 6), partial(nn.LayerNorm, 6), partial(nn.Linear, 6, 3))),
+    Fires("layer_norm without bias", chain((2, 5, 6), partial(nn.LayerNorm, 6, bias=False), partial(nn.Linear, 6, 3))),
+    Fires("rms_norm", chain((2, 5, 6), partial(nn.RMSNorm, 6), partial(nn.Linear, 6, 3))),
+    Fires("group_norm", chain((2, 6, 7, 8), partial(nn.GroupNorm, 3, 6), partial(nn.Conv2d, 6, 3, 1))),
+    Fires(
+        "two readers, one through a transposition",
+        functional(
+            ((2, 5, 6),),
+            lambda m, x: (m.a(y := m.n(x)), m.b(y.transpose(1, 2))),
+            n=partial(nn.LayerNorm, 6),
+            a=partial(nn.Linear, 6, 3),
+            b=partial(nn.Conv1d, 6, 3, 2),
+        ),
+    ),
+)
+norm_affine_declines = (
+    Declines(
+        "a nonlinear reader",
+        chain((2, 5, 6), partial(nn.LayerNorm, 6), nn.GELU),
+        "which it can't be moved through",
+    ),
+)

@@ -1,0 +1,107 @@
+"""How far a rewrite moves the program from the float64 truth: a fold can be right over the reals and lose digits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+from foldproof.fusion.result import Accuracy
+from foldproof.program import Program
+from foldproof.rounding import Float64
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A rewritten region, to be run before and after on what the original program computes in ``operands``.
+
+    ``operands`` are names of nodes of the original program, whose values the region's inputs have.
+    """
+
+    before: GraphModule
+    after: GraphModule
+    operands: tuple[str, ...]
+
+
+class Values:
+    """Which node of the original program has the value that a node has now."""
+
+    def __init__(self) -> None:
+        self._names: dict[Node, str | None] = {}
+
+    def name(self, node: Node) -> str | None:
+        """The name of the original node; None where no node had this value."""
+        return self._names.get(node, node.name)
+
+    def changed(self, nodes: Sequence[Node], now: Mapping[Node, Node]) -> None:
+        """Says that ``nodes`` have new values, and of which nodes' values until then, where there are such."""
+        new = {node: self.name(now[node]) if node in now else None for node in nodes}
+        self._names |= new
+
+
+def measure(
+    program: Program, args: Sequence[Any], kwargs: Mapping[str, Any], regions: Sequence[Measured | None]
+) -> list[Accuracy | None]:
+    """The `Accuracy` of each region, all found in one run of the original program; None where it could not be run."""
+    found: list[Accuracy | None] = [None] * len(regions)
+    needed = [set(region.operands) if region is not None else set() for region in regions]
+    waiting: dict[str, list[int]] = {}
+    for i, names in enumerate(needed):
+        for name in names:
+            waiting.setdefault(name, []).append(i)
+    values: dict[str, Tensor] = {}
+    missing = [len(names) for names in needed]
+
+    def watch(node: Node, value: Any) -> None:
+        if node.name not in waiting or not isinstance(value, Tensor):
+            return
+        values[node.name] = value.detach().clone()  # it may be written to later
+        for i in waiting[node.name]:
+            missing[i] -= 1
+            region = regions[i]
+            if not missing[i] and region is not None:
+                found[i] = _accuracy(region, [values[name] for name in region.operands])
+        for name in [name for name in values if not any(missing[i] for i in waiting[name])]:
+            del values[name]
+
+    leaves = {name: leaf.tensor.detach().clone() for name, leaf in program.leaves.items()}
+    try:
+        with torch.no_grad():
+            program.run(leaves, args, kwargs, watch)
+    except Exception:  # nothing is measured of a program that does not run, and its proof says why
+        return [None] * len(regions)
+    return found
+
+
+def _accuracy(region: Measured, operands: Sequence[Tensor]) -> Accuracy | None:
+    """Root mean squares of the errors before and after, over that of the truth; of several results, the worst."""
+    with torch.no_grad():
+        before, after = (_run(module, operands) for module in (region.before, region.after))
+        with Float64():
+            truth = _run(region.before, [_wide(x) for x in operands])
+    worst: Accuracy | None = None
+    for b, a, t in zip(before, after, truth, strict=True):
+        scale = _rms(t)
+        if not t.is_floating_point() or not t.numel() or not scale or not bool(t.isfinite().all()):
+            continue
+        one = Accuracy(_rms(b.double() - t) / scale, _rms(a.double() - t) / scale, torch.finfo(b.dtype).eps)
+        if worst is None or one.ratio > worst.ratio:
+            worst = one
+    return worst
+
+
+def _run(module: GraphModule, operands: Sequence[Tensor]) -> list[Tensor]:
+    out = torch.fx.Interpreter(module).run(*[x.clone() for x in operands])
+    return list(out) if isinstance(out, (tuple, list)) else [out]
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.double() if x.is_floating_point() else x
+
+
+def _rms(x: Tensor) -> float:
+    return float(x.double().square().mean().sqrt()) if x.numel() else 0.0
