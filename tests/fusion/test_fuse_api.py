@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from functools import partial
 from typing import Any
@@ -25,7 +26,7 @@ class Block(nn.Module):
         self.conv, self.norm, self.other = conv(), norm(), norm()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.other(self.norm(self.conv(x)).relu())  # line 28
+        return self.other(self.norm(self.conv(x)).relu())  # line 29
 
 
 def test_a_module_is_exported_as_it_is_and_left_alone() -> None:
@@ -69,7 +70,7 @@ def test_the_report() -> None:
     assert (declined.node, declined.operator) == ("batch_norm_1", "aten.batch_norm.default")
     assert "reads the output of relu (aten.relu.default)" in declined.reason
     for one in (rewrite, declined):
-        assert one.source is not None and one.source.endswith("test_fuse_api.py:28")
+        assert one.source is not None and one.source.endswith("test_fuse_api.py:29")
     assert result.operators_before == {"aten.conv2d.default": 1, "aten.batch_norm.default": 2, "aten.relu.default": 1}
     assert result.operators_after == {"aten.conv2d.default": 1, "aten.batch_norm.default": 1, "aten.relu.default": 1}
     weights = 4 * (6 * 27 + 6)
@@ -156,9 +157,58 @@ def test_bad_arguments(model: Any, inputs: Any, options: dict[str, Any], message
     assert "\n" not in str(caught.value)
 
 
-def test_a_lowered_program_is_refused() -> None:
+def test_an_edge_program() -> None:
     to_edge = pytest.importorskip("executorch.exir").to_edge
     model, inputs = chain(IMAGE, conv, norm)()
     edge = to_edge(torch.export.export(model, inputs)).exported_program()
-    with pytest.raises(FoldproofError, match="dialect EDGE: fuse it before it is lowered"):
-        foldproof.fuse(edge, inputs)
+    result = foldproof.fuse(edge, inputs)
+    assert result.verdict.kind is Kind.PROVED and result.program.dialect == "EDGE"
+    assert norms(edge) and not norms(result.program)
+    assert (result.program.module()(*inputs) - model(*inputs)).abs().max() < 1e-5
+
+
+def test_passes_by_name() -> None:
+    model, inputs = made(Block(), IMAGE)
+    assert foldproof.fuse(model, inputs, passes=["arithmetic"]).rewrites == ()
+    assert len(foldproof.fuse(model, inputs, passes=["batch_norm"]).rewrites) == 1
+    with pytest.raises(FoldproofError, match="there is no pass 'batchnorm': choose from batch_norm, arithmetic"):
+        foldproof.fuse(model, inputs, passes=["batchnorm"])
+
+
+class Centred(nn.Module):
+    """Values near 1000, which a mean is taken from first: folded, the sum of the products cancels instead."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean, self.linear = nn.Parameter(torch.full((6,), 1000.0)), nn.Linear(6, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x - self.mean)
+
+
+def test_a_fold_that_loses_digits_is_declined() -> None:
+    torch.manual_seed(0)
+    model, inputs = Centred().eval(), (1000 + torch.randn(64, 6),)
+    result = foldproof.fuse(model, inputs)
+    assert result.rewrites == ()
+    assert "it is right, but loses digits: folded, the result is" in result.declined[0].reason
+    anyway = foldproof.fuse(model, inputs, accuracy_limit=1e6)
+    [rewrite] = anyway.rewrites
+    assert rewrite.accuracy is not None and rewrite.accuracy.ratio > 100
+    truth = copy.deepcopy(model).double()(inputs[0].double())
+    worse, fine = ((r.program.module()(*inputs).double() - truth).abs().max() for r in (anyway, result))
+    assert worse > 50 * fine
+
+
+def test_tied_weights_are_not_copied_for_little() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.scale = nn.Embedding(500, 64), nn.Parameter(torch.randn(64))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return nn.functional.linear((self.table(x) * self.scale).relu(), self.table.weight)
+
+    result = foldproof.fuse(Tied().eval(), (torch.arange(4),))
+    assert result.rewrites == ()
+    assert "128000 bytes more of weights" in result.declined[0].reason

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from foldproof.fusion.result import Accuracy
-from foldproof.program import Program
+from foldproof.program import Program, as_program
 from foldproof.rounding import Float64
+from foldproof.rounding.truth import widened
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,9 @@ def measure(
 def _accuracy(region: Measured, operands: Sequence[Tensor]) -> Accuracy | None:
     """Root mean squares of the errors before and after, over that of the truth; of several results, the worst."""
     with torch.no_grad():
-        before, after = (_run(module, operands) for module in (region.before, region.after))
+        before, after = (_run(module, operands, lambda t: t) for module in (region.before, region.after))
         with Float64():
-            truth = _run(region.before, [_wide(x) for x in operands])
+            truth = _run(region.before, operands, widened)
     worst: Accuracy | None = None
     for b, a, t in zip(before, after, truth, strict=True):
         scale = _rms(t)
@@ -94,13 +95,10 @@ def _accuracy(region: Measured, operands: Sequence[Tensor]) -> Accuracy | None:
     return worst
 
 
-def _run(module: GraphModule, operands: Sequence[Tensor]) -> list[Tensor]:
-    out = torch.fx.Interpreter(module).run(*[x.clone() for x in operands])
-    return list(out) if isinstance(out, (tuple, list)) else [out]
-
-
-def _wide(x: Tensor) -> Tensor:
-    return x.double() if x.is_floating_point() else x
+def _run(module: GraphModule, operands: Sequence[Tensor], as_it_is: Callable[[Tensor], Tensor]) -> list[Tensor]:
+    program = as_program(module)
+    leaves = {name: as_it_is(leaf.tensor.detach()) for name, leaf in program.leaves.items()}
+    return program.run(leaves, [as_it_is(x).clone() for x in operands], {}).outputs
 
 
 def _rms(x: Tensor) -> float:

@@ -29,8 +29,8 @@ from foldproof.proof import prove as prove_programs
 from foldproof.proof import prove_region
 from foldproof.verdict import Kind, Verdict
 
-DIALECTS = ("TRAINING", "ATEN")
-"""Of programs made by ``torch.export.export``, and after ``run_decompositions``."""
+DIALECTS = ("TRAINING", "ATEN", "EDGE")
+"""Of programs made by ``torch.export.export``, after ``run_decompositions``, and of ExecuTorch's ``to_edge``."""
 
 ACCURACY_LIMIT = 16.0
 """A fold may cost four bits: it rounds the weight once more, and sums may cancel."""
@@ -82,7 +82,7 @@ def fuse(
     rewriter = Rewriter.of(passes, prove_region if prove else None)
     refused: dict[str, str] = {}
     while True:
-        surgery = Surgery(_host(before))
+        surgery = Surgery(host_of(before))
         account = rewriter.run(surgery, progress, refused)
         rewrites = measured(account, before, inputs, kwargs)
         worse = {r.reported: why for r in rewrites if (why := _loses_digits(r, accuracy_limit))}
@@ -131,7 +131,10 @@ def _loses_digits(rewrite: Rewrite, limit: float) -> str | None:
     )
 
 
-def _host(program: GraphModule | ExportedProgram) -> Host:
+def host_of(program: GraphModule | ExportedProgram) -> Host:
+    """A working copy of a program, for changing it."""
+    if isinstance(program, ExportedProgram) and program.dialect not in DIALECTS:
+        raise FoldproofError(f"can't fuse a program of dialect {program.dialect!r}: fuse it before it is lowered")
     return ModuleHost(copied_module(program)) if isinstance(program, GraphModule) else ExportedHost(program)
 
 
@@ -143,8 +146,6 @@ def _exported(
     if isinstance(program, ExportedProgram):
         if dynamic_shapes is not None:
             raise FoldproofError("dynamic_shapes is for modules: an exported program has its dynamic shapes already")
-        if program.dialect not in DIALECTS:
-            raise FoldproofError(f"can't fuse a program of dialect {program.dialect}: fuse it before it is lowered")
         return program
     if isinstance(program, GraphModule):
         if not any(isinstance(n.meta.get("val"), Tensor) for n in program.graph.nodes):

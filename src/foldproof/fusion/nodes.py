@@ -66,9 +66,14 @@ def set_argument(node: Node, name: str, value: Node | None) -> None:
         node.kwargs = {**node.kwargs, name: value}
 
 
+def is_edge(node: Node) -> bool:
+    """Does it call an operator of an edge program?"""
+    return node.op == "call_function" and type(node.target) is not OpOverload
+
+
 def set_operator(node: Node, operator: OpOverload) -> None:
     """Makes the node call another ATen operator; of an edge program, its edge form."""
-    if type(node.target) is not OpOverload:
+    if is_edge(node):
         from executorch.exir.dialects._ops import ops  # type: ignore[import-untyped]
 
         namespace, _, name = operator._schema.name.partition("::")

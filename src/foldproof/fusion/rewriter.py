@@ -20,7 +20,7 @@ from foldproof.fusion.layout import relaid
 from foldproof.fusion.motion import MOTIONS, Motion
 from foldproof.fusion.nodes import kind_of, short_name
 from foldproof.fusion.parallel import PARALLEL, ParallelConvolutions
-from foldproof.fusion.plan import Plan, Planner
+from foldproof.fusion.plan import Edit, Plan, Planner
 from foldproof.fusion.refusal import AxisMismatch, CannotFold
 from foldproof.fusion.region import Region
 from foldproof.fusion.result import Declined, Rewrite
@@ -190,7 +190,7 @@ class Rewriter:
         account.rewrites.append(rewrite)
         read_before = [operand for edit in plan.edits for operand in edit.node.all_input_nodes]
         for edit, row in zip(plan.edits, drafts, strict=True):
-            edit.install(edit.node, {role: surgery.add(draft) for role, draft in row.items()})
+            edit.install(edit.node, _seen(edit, edit.node, {role: surgery.add(d) for role, d in row.items()}))
         for node, value in new_values.items():
             if node not in plan.results:
                 node.meta["val"] = value
@@ -210,7 +210,7 @@ class Rewriter:
         made = {draft.name: draft for row in drafts for draft in row.values()}
         for edit, row in zip(plan.edits, drafts, strict=True):
             new = {role: after.parameter(draft.name) for role, draft in row.items()}
-            edit.install(after.copies[edit.node], new)
+            edit.install(after.copies[edit.node], _seen(edit, after.copies[edit.node], new))
         for result in plan.results:
             assert plan.input is not None
             after.copies[result].replace_all_uses_with(after.copies[plan.input])
@@ -262,6 +262,17 @@ class Account:
     declined: list[Declined] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     values: Values = field(default_factory=Values)
+
+
+def _seen(edit: Edit, reader: Node, new: Mapping[str, Node]) -> dict[str, Node]:
+    """The nodes that ``reader`` gets for new constants: these, through copies of their views."""
+    found = dict(new)
+    for wanted in edit.wanted:
+        for view in reversed(wanted.views):
+            place = {view.all_input_nodes[0]: found[wanted.role]}
+            with reader.graph.inserting_before(reader):
+                found[wanted.role] = reader.graph.node_copy(view, place.__getitem__)
+    return found
 
 
 def _is_normalisation(node: Node) -> bool:

@@ -26,11 +26,14 @@ def saving(plan: Plan, drafts: Sequence[Draft], constants: Constants) -> Saving:
     changed = {edit.node for edit in plan.edits}
     new = {draft.name: draft for draft in drafts if draft.name not in constants.tensors}  # else made by an earlier fold
     kept = {name for node, name in constants.names.items() if _is_read(node, changed, constants)}
-    copies = sum(draft.tensor.nbytes for draft in new.values() if draft.like in kept)
+    copies = sum(
+        max(0, draft.tensor.nbytes - (0 if draft.like in kept else constants.tensors[draft.like].nbytes))
+        for draft in new.values()
+    )
     if plan.folded and copies > moved:
         raise CannotFold(
-            f"it would need copies ({copies} bytes) of weights that other operators also read, to save {moved} bytes of"
-            " activations at each call"
+            f"it would need {copies} bytes more of weights, because other operators read the old ones or they grow, to"
+            f" save {moved} bytes of activations at each call"
         )
     return Saving(len(plan.folded), moved, copies)
 

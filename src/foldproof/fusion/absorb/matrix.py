@@ -23,7 +23,8 @@ from foldproof.fusion.affine import Affine
 from foldproof.fusion.constants import Constants
 from foldproof.fusion.examples import Declines, Fires
 from foldproof.fusion.expression import Expression, Operand
-from foldproof.fusion.nodes import arguments, aten, kind_of, set_operator, value_of
+from foldproof.fusion.motion.selection import Selection
+from foldproof.fusion.nodes import arguments, aten, is_edge, kind_of, set_operator, value_of
 from foldproof.fusion.refusal import CannotFold
 from foldproof.fusion.vectors import product, reshaped, total
 
@@ -122,27 +123,26 @@ class MatrixProduct:
 
     def _remade(self, node: Node, matrix: _Matrix, scale: Operand, bias: Operand, constants: Constants) -> NewConstants:
         kind = kind_of(node)
-        weight = None if scale is None else product(matrix.expression, scale)
-        role = self.factors[kind][0 if matrix.is_left else 1]
-        if bias is not None and (matrix.is_left or (kind == "matmul" and matrix.value.dim() != 2)):
+        batched = (kind == "matmul" and matrix.value.dim() != 2) or (kind == "bmm" and is_edge(node))
+        if bias is not None and (matrix.is_left or batched):  # baddbmm is no operator of edge programs
             raise CannotFold(f"{node.name} ({kind}) has no bias that could take the shift")
         if bias is not None and kind == "matmul":
-            role, weight = "weight", matrix.expression if weight is None else weight
-        if (matrix.stored_transposed or role == "weight") and weight is not None:
-            weight = Expression(transpose, (weight,))
+            as_linear = Expression(transpose, (product(matrix.expression, scale),))
+            new_weight = remade(matrix.seen, "weight", as_linear, constants)
+        else:
+            role = self.factors[kind][0 if matrix.is_left else 1]
+            new_weight = remade(matrix.stored, role, matrix.scaled, constants, matrix.views)
         given = self._given_bias(node)
-        if bias is not None and kind != "baddbmm" and not (isinstance(given, Node) and value_of(given).dim() > 1):
-            bias = reshaped(bias, (-1,)) if kind != "bmm" else bias
-        new_bias = remade_bias(node, given, matrix.stored, "bias", bias, constants)
-        return (*remade(matrix.stored, role, weight, constants), *new_bias)
+        if kind in ("addmm", "mm", "matmul") and not (isinstance(given, Node) and value_of(given).dim() > 1):
+            bias = reshaped(bias, (-1,))
+        return (*new_weight, *remade_bias(node, given, matrix.stored, "bias", bias, constants))
 
     def install(self, node: Node, new: Mapping[str, Node]) -> None:
         kind = kind_of(node)
         names = self.factors[kind]
         factors = list(self._factors(node))
         for i, name in enumerate(names):
-            if name in new:
-                factors[i] = _seen_like(factors[i], new[name], node)
+            factors[i] = new.get(name, factors[i])
         alpha = arguments(node).get("alpha", 1)
         if "bias" not in new:
             install_arguments(node, dict(zip(names, factors, strict=True)))
@@ -167,17 +167,18 @@ class MatrixProduct:
 
 
 class _Matrix:
-    """The constant factor of a product: as the product sees it, and as it is stored, perhaps transposed."""
+    """The constant factor of a product: as the product sees it, and as it is stored, perhaps behind views."""
 
     def __init__(self, node: Node, factors: tuple[Node, Node], affine: Affine, constants: Constants) -> None:
-        self.node = node
+        self.node, self.constants = node, constants
         self.is_left = constants.holds(factors[0])
-        seen = factors[0 if self.is_left else 1]
-        self.value = value_of(seen)
-        self.stored_transposed = is_transposition(seen)
-        self.stored = arguments(seen)["self"] if self.stored_transposed else seen
-        stored = constants.expression(self.stored, f"the {'first' if self.is_left else 'second'} factor of {node.name}")
-        self.expression = Expression(transpose, (stored,)) if self.stored_transposed else stored
+        self.seen = self.stored = factors[0 if self.is_left else 1]
+        self.views: tuple[Node, ...] = ()
+        self.value = value_of(self.seen)
+        what = f"the {'first' if self.is_left else 'second'} factor of {node.name}"
+        self.expression = constants.expression(self.seen, what)
+        self.scaled: Operand = None
+        """What has to be stored instead, once `tensors` was asked for; None where nothing changes."""
         if self.value.dim() < 2 or affine.channels.dim() < 2:
             raise CannotFold(f"a factor of {node.name} is a vector, so its output has no channels")
 
@@ -188,15 +189,33 @@ class _Matrix:
         require_axes(self.node, affine, {rank + axis, *batch}, where)
         channels = affine.channels if axis == matrix_axis else affine.channels.transpose(-1, -2)
         channels = channels.reshape(channels.shape[-min(rank, self.value.dim()) :])
+        if affine.scale is not None:
+            self._scale(Affine(channels, affine.count, affine.scale, None))
         return Affine(channels, affine.count, affine.scale, affine.shift).tensors()
 
+    def _scale(self, affine: Affine) -> None:
+        """Scales what is stored, so that views of it can stay; where that can't be, what is seen."""
+        views = views_of(self.seen, self.constants)
+        missing = self.value.dim() - affine.channels.dim()
+        moved = affine.on(affine.channels.reshape([1] * missing + list(affine.channels.shape)))
+        try:
+            for view in views:
+                moved = Selection().up(view, moved, self.constants, 0)[view.all_input_nodes[0]]
+            self.views = tuple(views)
+        except CannotFold:
+            moved = affine
+        self.stored = self.views[-1].all_input_nodes[0] if self.views else self.seen
+        scale, _ = moved.tensors()
+        self.scaled = product(self.constants.expression(self.stored, f"a factor of {self.node.name}"), scale)
 
-def _seen_like(old: Node, new: Node, reader: Node) -> Node:
-    """``new``, transposed if ``old`` is a transposition (which may have other readers)."""
-    if not is_transposition(old):
-        return new
-    with reader.graph.inserting_before(reader):
-        return reader.graph.node_copy(old, lambda _: new)
+
+def views_of(node: Node, constants: Constants) -> list[Node]:
+    """The operators that only arrange the elements of a constant, from ``node`` up to the one that reads it."""
+    found: list[Node] = []
+    while node not in constants.names and Selection().takes(node) and len(node.all_input_nodes) == 1:
+        found.append(node)
+        node = node.all_input_nodes[0]
+    return found if node in constants.names else []
 
 
 class Einsum:
@@ -249,20 +268,6 @@ class Einsum:
         for role, constant in new.items():
             operands[int(role)] = constant
         node.args = (node.args[0], operands, *node.args[2:])
-
-
-def is_transposition(node: object) -> bool:
-    """Does it swap the axes of a matrix?"""
-    if not isinstance(node, Node):
-        return False
-    if kind_of(node) == "permute":
-        dims = arguments(node)["dims"]
-        return [d % len(dims) for d in dims] == [1, 0]
-    if kind_of(node) == "t":
-        return True
-    if kind_of(node) != "transpose" or value_of(node).dim() != 2:
-        return False
-    return {arguments(node)[d] % 2 for d in ("dim0", "dim1")} == {0, 1}
 
 
 def scale_rows(weight: Tensor, scale: Tensor) -> Tensor:

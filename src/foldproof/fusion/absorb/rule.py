@@ -24,7 +24,8 @@ class NewConstant:
     """A constant that an absorber asks for.
 
     ``role`` is what it becomes to the operator; it takes its device and kind (parameter, buffer, constant) from the
-    existing constant ``like``, and a name made from ``base``.
+    existing constant ``like``, and a name made from ``base``. The operator reads it through copies of ``views``, the
+    last of which reads the constant itself.
     """
 
     role: str
@@ -32,6 +33,7 @@ class NewConstant:
     like: str
     dtype: torch.dtype
     expression: Operand
+    views: tuple[Node, ...] = ()
 
 
 NewConstants = tuple[NewConstant, ...]
@@ -67,12 +69,14 @@ def install_arguments(node: Node, new: Mapping[str, Node]) -> None:
         set_argument(node, role, constant)
 
 
-def remade(argument: Node, role: str, expression: Operand, constants: Constants) -> NewConstants:
+def remade(
+    argument: Node, role: str, expression: Operand, constants: Constants, views: tuple[Node, ...] = ()
+) -> NewConstants:
     """A constant operand, made anew; none where ``expression`` is None, which is that nothing changes."""
     if expression is None:
         return ()
     base = constants.base(argument)
-    return (NewConstant(role, base, base, value_of(argument).dtype, expression),)
+    return (NewConstant(role, base, base, value_of(argument).dtype, expression, views),)
 
 
 def remade_bias(

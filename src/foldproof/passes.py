@@ -1,0 +1,96 @@
+"""Folding as a pass, for the pipelines of others: before PT2E quantization, inside ExecuTorch, in a pass manager.
+
+Each fold is proved on its region, or withdrawn. What was folded and what was declined is in ``result`` of a pass object
+after it has run. For a verdict on the whole program, and accuracies, use `foldproof.fuse`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from torch.export import ExportedProgram
+from torch.fx import GraphModule
+from torch.fx.passes.infra.pass_base import PassBase, PassResult
+
+from foldproof.errors import MissingExtra
+from foldproof.fusion.api import host_of
+from foldproof.fusion.module import ModuleHost
+from foldproof.fusion.rewriter import Account, Rewriter
+from foldproof.fusion.surgery import Surgery
+from foldproof.proof import prove_region
+
+if TYPE_CHECKING:
+    from executorch.exir.pass_base import ExportedProgramPassBase  # type: ignore[import-untyped]
+
+
+def fold(program: ExportedProgram, passes: Sequence[str] | None = None) -> ExportedProgram:
+    """A folded copy of a program of ``torch.export``, or of an edge program.
+
+    Args:
+        program: it is not changed; weights that stay are shared with it.
+        passes: the rules to apply, as of `foldproof.fuse`.
+
+    Raises:
+        FoldproofError: ``program`` is of a form that can't be changed, or a pass has another name.
+    """
+    surgery = Surgery(host_of(program))
+    _run(surgery, passes)
+    folded: ExportedProgram = surgery.finish()
+    return folded
+
+
+def fold_(module: GraphModule, passes: Sequence[str] | None = None) -> None:
+    """Folds a GraphModule of ``torch.export.export(...).module()`` in place, as before ``prepare_pt2e``.
+
+    Raises:
+        FoldproofError: a pass has another name.
+    """
+    FoldAffines(passes).call(module)
+
+
+class FoldAffines(PassBase):
+    """`fold_` for a ``torch.fx`` pass manager; changes the module that it is given.
+
+    Args:
+        passes: the rules to apply, as of `foldproof.fuse`.
+    """
+
+    def __init__(self, passes: Sequence[str] | None = None) -> None:
+        super().__init__()
+        self.passes = passes
+        self.result: Account | None = None
+
+    def call(self, graph_module: GraphModule) -> PassResult:
+        surgery = Surgery(ModuleHost(graph_module))
+        self.result = _run(surgery, self.passes)
+        surgery.finish()
+        return PassResult(graph_module, bool(self.result.rewrites))
+
+
+def executorch_pass(passes: Sequence[str] | None = None) -> ExportedProgramPassBase:
+    """`fold` as a pass for ExecuTorch: for ``transform_passes=`` and ``EdgeProgramManager.transform``.
+
+    A pass on the graph alone would not do there: the weights of an edge program are in its state dictionary.
+
+    Raises:
+        MissingExtra: executorch is not installed.
+    """
+    try:
+        from executorch.exir.pass_base import ExportedProgramPassBase, ExportedProgramPassResult
+    except ImportError as error:
+        raise MissingExtra("executorch", "executorch") from error
+
+    class FoldAffinesOfProgram(ExportedProgramPassBase):  # type: ignore[misc]
+        result: Account | None = None
+
+        def call(self, exported_program: ExportedProgram) -> Any:
+            surgery = Surgery(host_of(exported_program))
+            self.result = _run(surgery, passes)
+            return ExportedProgramPassResult(surgery.finish(), bool(self.result.rewrites))
+
+    return FoldAffinesOfProgram()
+
+
+def _run(surgery: Surgery, passes: Sequence[str] | None) -> Account:
+    return Rewriter.of(passes, prove_region).run(surgery, lambda done, total, what: None, {})
