@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from foldproof.fusion import FuseResult as FuseResult
+    from foldproof.fusion import explain as explain
     from foldproof.fusion import fuse as fuse
     from foldproof.proof import prove as prove
     from foldproof.proof import prove_pass as prove_pass
@@ -14,11 +15,12 @@ from foldproof.errors import FoldproofError
 from foldproof.verdict import Kind, Verdict
 
 __version__ = "0.1.0"
-__all__ = ["FoldproofError", "FuseResult", "Kind", "Verdict", "__version__", "fuse", "prove", "prove_pass"]
+__all__ = ["FoldproofError", "FuseResult", "Kind", "Verdict", "__version__", "explain", "fuse", "prove", "prove_pass"]
 
 # Loaded on first use, so that `foldproof --help` need not wait for torch.
 _HOMES = {
     "FuseResult": "foldproof.fusion",
+    "explain": "foldproof.fusion",
     "fuse": "foldproof.fusion",
     "prove": "foldproof.proof",
     "prove_pass": "foldproof.proof",

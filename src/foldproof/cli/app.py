@@ -7,10 +7,11 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -48,10 +49,29 @@ JsonOption = Annotated[
 def fuse(
     spec: Annotated[str, typer.Argument(metavar="SPEC", help=f"What to fuse: {FORMS}.", show_default=False)],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT.pt2", help="Where to save the fused program.")],
+    passes: Annotated[
+        str | None, typer.Option("--passes", metavar="A,B", help="Apply these rules only, such as batch_norm.")
+    ] = None,
+    accuracy_limit: Annotated[
+        float | None,
+        typer.Option(metavar="X", help="Decline folds that take a result X times as far from the float64 truth."),
+    ] = None,
     json_file: JsonOption = None,
 ) -> None:
     """Fold what can be folded, prove each rewrite and the whole, and save the program."""
-    raise typer.Exit(_guarded(partial(_fuse, spec, output, json_file)))
+    options: dict[str, Any] = {} if passes is None else {"passes": passes.split(",")}
+    if accuracy_limit is not None:
+        options["accuracy_limit"] = accuracy_limit
+    raise typer.Exit(_guarded(partial(_fuse, spec, output, json_file, options)))
+
+
+@app.command()
+def explain(
+    spec: Annotated[str, typer.Argument(metavar="SPEC", help=f"What to explain: {FORMS}.", show_default=False)],
+    json_file: JsonOption = None,
+) -> None:
+    """For every normalisation that fuse leaves standing, say why, and what would change that."""
+    raise typer.Exit(_guarded(partial(_explain, spec, json_file)))
 
 
 @app.command()
@@ -73,7 +93,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _fuse(spec: str, output: Path, json_file: Path | None) -> int:
+def _fuse(spec: str, output: Path, json_file: Path | None, options: Mapping[str, Any]) -> int:
     if output.suffix != ".pt2":
         raise FoldproofError(f"{output} must end in .pt2, so that foldproof and others recognise the program")
     program_out = Output(output)
@@ -83,7 +103,7 @@ def _fuse(spec: str, output: Path, json_file: Path | None) -> int:
     with Bar() as progress:
         from foldproof.cli import work
 
-        result = work.fuse(spec, progress)
+        result = work.fuse(spec, progress, options)
         progress(0, None, f"saving {output}")
         saved = result.verdict.kind is not Kind.REFUTED
         if saved:
@@ -95,6 +115,20 @@ def _fuse(spec: str, output: Path, json_file: Path | None) -> int:
     summary.print_fuse(console, result)
     summary.print_ending(console, output if saved else None, json_file, time.perf_counter() - started)
     return result.verdict.kind.exit_code
+
+
+def _explain(spec: str, json_file: Path | None) -> int:
+    json_out = _json_output(json_file)
+
+    with Bar() as progress:
+        from foldproof.cli import work
+
+        declined = work.explain(spec, progress)
+        if json_out:
+            json_out.write(partial(work.save_json, {"declined": [asdict(one) for one in declined]}))
+
+    summary.print_explanations(summary.console(), declined)
+    return 0
 
 
 def _prove(before: str, after: str, json_file: Path | None) -> int:

@@ -16,7 +16,10 @@ from rich.text import Text
 from foldproof.verdict import Kind, Verdict
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from foldproof import FuseResult
+    from foldproof.fusion import Declined
 
 ROWS = 10
 """Longest table of equal things; ``--json`` has all of them."""
@@ -59,6 +62,20 @@ def print_verdict(out: Console, verdict: Verdict) -> None:
     out.print(text, soft_wrap=True)
 
 
+def print_explanations(out: Console, declined: Sequence[Declined]) -> None:
+    """Prints, for each normalisation that stays, where it is, why it stays, and what would change that."""
+    if not declined:
+        out.print("nothing is left standing: every normalisation can be folded")
+        return
+    out.print(f"{_count(len(declined), 'operator')} left standing\n")
+    for one in declined:
+        title = Text(f"{one.node} ({one.operator})", "bold")
+        out.print(title.append(f"  {_place(one.source)}", "not bold cyan"), soft_wrap=True)
+        out.print(f"  {one.reason}", soft_wrap=True)
+        if one.hint:
+            out.print(f"  would change it: {one.hint}", soft_wrap=True)
+
+
 def print_ending(out: Console, saved: Path | None, json_file: Path | None, seconds: float) -> None:
     """Prints which files were written; ``saved`` is None where a refuted program was not."""
     if saved is None:
@@ -88,13 +105,18 @@ def _print_rewrites(out: Console, result: FuseResult) -> None:
     out.print(f"{_count(len(result.rewrites), 'rewrite')}: {_kinds(kinds)}")
     # What is not plainly proved comes first, so that a shortened table never hides it.
     order = sorted(result.rewrites, key=lambda rewrite: rewrite.verdict.kind is Kind.PROVED)
-    table = _table("verdict", "rule", "nodes", "source")
+    saved = sum(rewrite.saving.bytes for rewrite in result.rewrites)
+    operators = sum(rewrite.saving.operators for rewrite in result.rewrites)
+    out.print(f"they save {_count(operators, 'operator call')} and {_size(saved)} of activations at each call")
+    table = _table("verdict", "rule", "through", "into", "error", "source")
     for rewrite in order[:ROWS]:
         kind = rewrite.verdict.kind
         table.add_row(
             Text(kind.value, STYLES[kind]),
-            rewrite.rule,
-            " ".join(rewrite.nodes),
+            Text(f"{rewrite.reported}: {rewrite.rule}"),
+            Text(" ".join(dict.fromkeys(rewrite.through))),
+            Text(rewrite.result),
+            f"×{rewrite.accuracy.ratio:.2g}" if rewrite.accuracy else "",
             Text(_place(rewrite.source)),
         )
     out.print(table)

@@ -7,9 +7,9 @@ import io
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.export import ExportedProgram
@@ -17,25 +17,38 @@ from torch.fx import GraphModule
 
 import foldproof
 from foldproof.errors import FoldproofError
+from foldproof.fusion import Declined
 from foldproof.program.loading import brief, check_runs, load_spec
 from foldproof.verdict import Verdict
 
 Progress = Callable[[int, int | None, str], None]
 
+T = TypeVar("T")
 
-def fuse(spec: str, progress: Progress) -> foldproof.FuseResult:
+
+def fuse(spec: str, progress: Progress, options: Mapping[str, Any]) -> foldproof.FuseResult:
     """Fuses what ``spec`` names; raises FoldproofError where it can't be loaded, run or exported."""
+    return _on_model(foldproof.fuse, spec, progress, options)
+
+
+def explain(spec: str, progress: Progress) -> tuple[Declined, ...]:
+    """What `fuse` would leave of what ``spec`` names, and why; raises as `fuse`."""
+    return _on_model(foldproof.explain, spec, progress, {})
+
+
+def _on_model(function: Callable[..., T], spec: str, progress: Progress, options: Mapping[str, Any]) -> T:
     progress(0, None, f"loading {spec}")
     loaded = load_spec(spec)
     progress(0, None, "exporting")
     with _hushed():
         check_runs(loaded, loaded)
-        return foldproof.fuse(
+        return function(
             loaded.program,
             loaded.require_inputs(),
             loaded.kwargs,
             dynamic_shapes=loaded.dynamic_shapes,
             progress=progress,
+            **options,
         )
 
 

@@ -6,7 +6,7 @@ them in), ``surgery`` (changing an ExportedProgram), ``region`` (what one rewrit
 loop), ``api``.
 """
 
-from foldproof.fusion.api import fuse
+from foldproof.fusion.api import explain, fuse
 from foldproof.fusion.result import Declined, FuseResult, Rewrite
 
-__all__ = ["Declined", "FuseResult", "Rewrite", "fuse"]
+__all__ = ["Declined", "FuseResult", "Rewrite", "explain", "fuse"]

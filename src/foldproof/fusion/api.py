@@ -19,7 +19,7 @@ from foldproof.errors import FoldproofError
 from foldproof.fusion.accuracy import measure
 from foldproof.fusion.exported import ExportedHost
 from foldproof.fusion.module import ModuleHost, copied_module
-from foldproof.fusion.result import FuseResult, Rewrite
+from foldproof.fusion.result import Declined, FuseResult, Rewrite
 from foldproof.fusion.rewriter import UNPROVED, Account, Progress, Rewriter
 from foldproof.fusion.surgery import Host, Surgery
 from foldproof.program import as_program
@@ -109,6 +109,31 @@ def fuse(
         bytes_after=_bytes(after),
         seconds=time.perf_counter() - started,
     )
+
+
+def explain(
+    model_or_program: nn.Module | ExportedProgram,
+    inputs: tuple[Any, ...],
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    dynamic_shapes: Any = None,
+    progress: Progress | None = None,
+) -> tuple[Declined, ...]:
+    """For every normalisation that `fuse` leaves standing: why, and what would change that.
+
+    Args:
+        model_or_program: as of `fuse`; it is not changed.
+        inputs: example inputs, positional.
+        kwargs: example inputs, by keyword.
+        dynamic_shapes: as for ``torch.export.export``; for a module only.
+        progress: called as ``progress(done, total, what comes next)``.
+
+    Raises:
+        FoldproofError: as of `fuse`.
+    """
+    before = _exported(model_or_program, inputs, dict(kwargs or {}), dynamic_shapes)
+    nothing = (lambda done, total, what: None) if progress is None else progress
+    return tuple(Rewriter.of(None, prove_region).run(Surgery(host_of(before)), nothing, {}).declined)
 
 
 def measured(

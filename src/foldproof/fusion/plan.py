@@ -101,7 +101,7 @@ class Planner:
         try:
             return self.down(site)
         except CannotFold as down:
-            raise type(up)(f"{up}; nor can what reads it absorb it: {down}") from None
+            raise type(up)(f"{up}; nor can what reads it absorb it: {down}", up.hint or down.hint) from None
 
     def constant(self, node: Node, reader: Node, folded: list[Node]) -> Plan:
         """A plan to compute ``node``, which depends on constants alone, once and for all for one of its readers."""
@@ -189,7 +189,10 @@ class Planner:
 
     def _unknown(self, node: Node) -> CannotFold:
         if node.op == "placeholder":
-            return CannotFold(f"it reads an input of the program, {node.name}, so nothing before it can absorb it")
+            return CannotFold(
+                f"it reads an input of the program, {node.name}, so nothing before it can absorb it",
+                "normalise before the program is called, or put a linear operator without zero padding behind it",
+            )
         return CannotFold(
             f"it reads the output of {node.name} ({operator_name(node)}), which is no linear operator with constant"
             " weights, nor one that it can be moved through"
@@ -204,7 +207,10 @@ class Planner:
     def _require_only_reader(self, node: Node, demands: Mapping[Node, Affine]) -> None:
         others = [reader for reader in self._readers(node) if reader not in demands]
         if others:
-            raise CannotFold(f"the output of {node.name}, which it scales, is also read by {listed(others)}")
+            raise CannotFold(
+                f"the output of {node.name}, which it scales, is also read by {listed(others)}",
+                "let the others read the result of the normalisation, too",
+            )
 
     def _readers(self, node: Node) -> list[Node]:
         """What reads the value of a node; of an operator with several results, what takes them out."""

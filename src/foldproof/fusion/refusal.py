@@ -4,7 +4,16 @@ from __future__ import annotations
 
 
 class CannotFold(Exception):
-    """A fold that can't be made; the message is the reason, for a user to act on. Ends as a `Declined`."""
+    """A fold that can't be made. Ends as a `Declined`.
+
+    Args:
+        reason: why, for a user to act on.
+        hint: what would change it, where that is not said by the reason.
+    """
+
+    def __init__(self, reason: str, hint: str = "") -> None:
+        super().__init__(reason)
+        self.hint = hint
 
 
 class AxisMismatch(CannotFold):

@@ -63,12 +63,13 @@ class Rewrite:
 
 @dataclass(frozen=True)
 class Declined:
-    """A normalisation that was left standing, and why."""
+    """A normalisation that was left standing, why, and what would change that (where the reason does not say it)."""
 
     node: str
     operator: str
     source: str | None
     reason: str
+    hint: str = ""
 
 
 @dataclass(frozen=True)

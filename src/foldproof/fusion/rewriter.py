@@ -161,7 +161,7 @@ class Rewriter:
             CannotFold: it does not pay, or is not proved; then nothing was changed.
         """
         if reported.name in account.refused:
-            raise CannotFold(account.refused[reported.name])
+            raise CannotFold(account.refused[reported.name], "raise accuracy_limit, if these digits do not matter")
         drafts = [{new.role: surgery.draft(new) for new in edit.wanted} for edit in plan.edits]
         new_values = relaid(plan.results, plan.input, surgery.order) if plan.input is not None else {}
         saving = weigh.saving(plan, [draft for row in drafts for draft in row.values()], surgery.constants)
@@ -233,7 +233,7 @@ class Rewriter:
         is_normalisation = _is_normalisation(node)
         if not is_normalisation and not _is_learnable(node, constants):
             return
-        account.declined.append(Declined(node.name, operator_name(node), source_of(node), str(refusal)))
+        account.declined.append(Declined(node.name, operator_name(node), source_of(node), str(refusal), refusal.hint))
         if isinstance(refusal, AxisMismatch) and is_normalisation:
             account.warnings.append(f"{node.name} ({short_name(node)}) is not folded: {refusal}")
 

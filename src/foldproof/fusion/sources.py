@@ -123,10 +123,14 @@ class BatchNorm:
         given = arguments(node)
         if given.get("running_mean") is None or given.get("running_var") is None:
             raise CannotFold(
-                "it keeps no running statistics and computes them from each batch (track_running_stats=False)"
+                "it keeps no running statistics and computes them from each batch (track_running_stats=False)",
+                "train it with track_running_stats=True",
             )
         if given.get("training") or kind_of(node) in self.training_kinds:
-            raise CannotFold("it is in training mode and computes its statistics from each batch: call model.eval()")
+            raise CannotFold(
+                "it is in training mode and computes its statistics from each batch: call model.eval()",
+                "call model.eval() before the export",
+            )
         weight = constants.optional(given["weight"], "its weight")
         bias = constants.optional(given["bias"], "its bias")
         mean = constants.expression(given["running_mean"], "its running mean")

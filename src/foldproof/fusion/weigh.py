@@ -33,7 +33,8 @@ def saving(plan: Plan, drafts: Sequence[Draft], constants: Constants) -> Saving:
     if plan.folded and copies > moved:
         raise CannotFold(
             f"it would need {copies} bytes more of weights, because other operators read the old ones or they grow, to"
-            f" save {moved} bytes of activations at each call"
+            f" save {moved} bytes of activations at each call",
+            "untie the weights",
         )
     return Saving(len(plan.folded), moved, copies)
 

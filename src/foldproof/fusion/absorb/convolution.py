@@ -55,7 +55,10 @@ class Convolution:
         groups = this.given["groups"]
         scale, shift = this.vectors(affine, this.shape[1] * groups, "input")
         if shift is not None and this.pads():
-            raise CannotFold(f"{node.name} ({short_name(node)}) pads its input with zeros, which a shift would move")
+            raise CannotFold(
+                f"{node.name} ({short_name(node)}) pads its input with zeros, which a shift would move",
+                f"normalise behind {node.name}, or pad by reflection or replication",
+            )
         weight = None if scale is None else Expression(scale_inputs, (this.weight, scale, groups))
         bias = None if shift is None else total(this.bias, Expression(convolved, (this.weight, shift, groups)))
         return this.remade(weight, bias)

@@ -112,7 +112,8 @@ def require_axes(node: Node, affine: Affine, allowed: set[int], where: str) -> N
         raise AxisMismatch(
             f"the {where} of {node.name} is {affine.channels.dim()}-D: {short_name(node)} has its channels on axis"
             f" {_and(sorted(allowed))} and the affine is along axis {_and(affine.axes)}, so no weight can absorb it;"
-            " if the channels were meant, transpose before it"
+            " if the channels were meant, transpose before it",
+            "transpose before the normalisation, if the channels were meant",
         )
 
 

@@ -72,7 +72,10 @@ class Averaging:
             return
         ones = run_on(node, lambda operand: torch.ones(sizes_of(operand), dtype=torch.float64))
         if not torch.allclose(ones, torch.ones_like(ones), rtol=0, atol=1e-6):
-            raise CannotFold(f"the weights of {node.name} do not add up to 1, so a shift does not pass it")
+            raise CannotFold(
+                f"the weights of {node.name} do not add up to 1, so a shift does not pass it",
+                f"normalise before {node.name}; in average pooling, count_include_pad=False would do",
+            )
 
 
 class Maximum:

@@ -40,7 +40,7 @@ class Rectifier:
 
     def _check(self, node: Node, affine: Affine, constants: Constants) -> None:
         if affine.shift is not None:
-            raise CannotFold(f"a shift does not pass {node.name} ({short_name(node)})")
+            raise CannotFold(f"a shift does not pass {node.name} ({short_name(node)})", f"normalise before {node.name}")
         require_no_negative(node, affine, constants)
 
 
@@ -129,7 +129,7 @@ class Product:
         if first is second:
             raise CannotFold(f"{node.name} multiplies {first.name} by itself")
         if affine.shift is not None:
-            raise CannotFold(f"a shift does not pass {node.name} ({short_name(node)})")
+            raise CannotFold(f"a shift does not pass {node.name} ({short_name(node)})", f"normalise before {node.name}")
         if kind_of(node) in self.matrix_kinds and affine.count != 1:
             raise CannotFold(f"only a scale that is one number passes {node.name} ({short_name(node)})")
 

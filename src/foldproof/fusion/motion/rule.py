@@ -103,4 +103,7 @@ def require_no_negative(node: Node, affine: Affine, constants: Constants) -> Non
     scale = constants.value(affine.scale).reshape(-1)[used]
     if not bool((scale >= 0).all()):
         count = int((scale < 0).sum())
-        raise CannotFold(f"{count} of {len(scale)} scales are negative, and would turn the order around in {node.name}")
+        raise CannotFold(
+            f"{count} of {len(scale)} scales are negative, and would turn the order around in {node.name}",
+            f"put the normalisation before {node.name}, or train it with weights that stay positive",
+        )

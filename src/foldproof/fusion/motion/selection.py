@@ -30,6 +30,8 @@ _WHOLES = """
     constant_pad_nd pad reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d
     replication_pad3d upsample_nearest1d upsample_nearest2d upsample_nearest3d
 """
+_PADDING = "normalise after the padding, or pad by reflection or replication"
+
 SELECTIONS = frozenset((_VIEWS + _PARTS + _WHOLES).split())
 
 
@@ -60,7 +62,7 @@ class Selection:
         sources = _Sources(node, constants)
         channels = affine.channels.expand(sources.places.shape)
         if affine.shift is not None and sources.has_zeros:
-            raise CannotFold(f"{node.name} pads with zeros, which would have to be shifted too")
+            raise CannotFold(f"{node.name} pads with zeros, which would have to be shifted too", _PADDING)
         found = {}
         for operand, first in sources.first.items():
             shape = sizes_of(operand)
@@ -92,7 +94,7 @@ class Selection:
             counts.append(affine.count)
         moved = [affine for affine in carried.values() if affine.shift is not None]
         if moved and sources.has_zeros:
-            raise CannotFold(f"{node.name} pads with zeros, which have not been shifted")
+            raise CannotFold(f"{node.name} pads with zeros, which have not been shifted", _PADDING)
         if len(counts) == 2 and not bool((channels == 0).any() and not sources.has_zeros):
             channels = torch.where(channels == 0, UNREAD, channels - 1)  # one operand: its own numbering
             return _static(Affine(channels, counts[1], scales[1], shifts[1]).on(channels), node, node)
