@@ -28,6 +28,7 @@ bench: .venv/.dev
 # The computed pages of docs/, in minutes.
 docs: .venv/.dev
 	$(BIN)/python -m docs.make_operators
+	$(BIN)/python -m docs.make_rules
 	$(BIN)/python -m docs.make_self_proof
 
 # The page of benchmark results; it wants a machine that does nothing else.

@@ -49,7 +49,32 @@ def export(name: str, path: str) -> None:
     torch.export.save(torch.export.export(loaded.program, loaded.require_inputs()), path)
 
 
+class TestExplain:
+    def test_says_where_why_and_what_would_change_it(self, foldproof: Foldproof) -> None:
+        ran = foldproof("explain", "models.py:residual", "--json", "why.json")
+        assert ran.status == 0, ran
+        assert "1 operator left standing" in ran.out
+        assert "is also read by add" in ran.out
+        assert "would change it: let the others read the result of the normalisation, too" in ran.out
+        [one] = json.loads(Path("why.json").read_text())["declined"]
+        assert one["operator"] == "aten.batch_norm.default" and one["hint"]
+
+    def test_nothing_left(self, foldproof: Foldproof) -> None:
+        assert "nothing is left standing" in foldproof("explain", "models.py:conv_bn").out
+
+
 class TestFuse:
+    def test_rules_can_be_chosen(self, foldproof: Foldproof) -> None:
+        ran = foldproof("fuse", "models.py:conv_bn", "-o", "out.pt2", "--passes", "arithmetic")
+        assert ran.status == 0 and "no rewrites" in ran.out
+        ran = foldproof("fuse", "models.py:conv_bn", "-o", "no.pt2", "--passes", "arithmetic,nonsense")
+        assert ran.status == 2 and "there is no pass 'nonsense': choose from batch_norm" in ran.err
+        assert written() == {"out.pt2"}
+
+    def test_a_limit_on_the_error(self, foldproof: Foldproof) -> None:
+        ran = foldproof("fuse", "models.py:conv_bn", "-o", "out.pt2", "--accuracy-limit", "0.001")
+        assert ran.status == 0 and "loses digits" in ran.out and "no rewrites" in ran.out
+
     def test_saves_a_folded_program_that_computes_the_same(self, foldproof: Foldproof) -> None:
         ran = foldproof("fuse", "models.py:conv_bn", "-o", "out.pt2")
         assert ran.status == 0, ran
