@@ -1,9 +1,11 @@
-"""Fusing: affines are found, linear operators absorb them, and each fold is proved on its region.
+"""Fusing: affines are read, moved and absorbed, and each fold is proved on its region.
 
-In the order in which they depend on each other: ``expression`` (new constants as functions of old ones),
-``constants`` (what in a program is constant), ``affine`` (what is a scale and a shift), ``absorb`` (what takes
-them in), ``surgery`` (changing an ExportedProgram), ``region`` (what one rewrite touches), ``rewriter`` (the
-loop), ``api``.
+In the order in which they depend on each other: ``expression`` and ``vectors`` (new constants as functions of old
+ones), ``constants`` (what in a program is constant), ``affine`` (a scale and a shift of each channel), ``sources``
+(what is one), ``motion`` (what it can be moved through), ``absorb`` (what takes it in), ``plan`` (where it goes),
+``parallel`` (sums of convolutions), ``layout`` (strides), ``surgery`` with ``exported`` and ``module`` (changing a
+program), ``weigh`` and ``accuracy`` (is it worth it), ``region`` (what one rewrite touches), ``rewriter`` (the loop),
+``api``.
 """
 
 from foldproof.fusion.api import explain, fuse
