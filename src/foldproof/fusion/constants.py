@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -30,6 +30,9 @@ class Constants:
         self, graph: Graph, subgraphs: torch.nn.Module, tensors: dict[str, Tensor], names: dict[Node, str]
     ) -> None:
         self.tensors, self.names = tensors, names
+        self._nodes: dict[str, list[Node]] = {}
+        for node, name in names.items():
+            self._nodes.setdefault(name, []).append(node)
         self.originals: Mapping[str, Tensor] = dict(tensors)
         self.derived: dict[str, Expression] = {}
         """The constants that the program did not hold before, as expressions over those that it did."""
@@ -56,6 +59,7 @@ class Constants:
     def add(self, node: Node, name: str, tensor: Tensor, expression: Expression) -> None:
         """Makes ``node`` a constant that holds ``tensor``, the rounded value of ``expression``."""
         self.names[node] = name
+        self._nodes[name] = [node]
         self.tensors[name] = tensor
         self.derived[name] = expression
 
@@ -105,6 +109,10 @@ class Constants:
     def optional(self, node: object, what: str) -> Operand:
         """`expression`, or None for an operand that is not given."""
         return None if node is None else self.expression(node, what)
+
+    def nodes_of(self, name: str) -> list[Node]:
+        """The nodes that stand for a constant; in a GraphModule there may be several."""
+        return self._nodes[name]
 
     def tensor_of(self, node: Node) -> Tensor | None:
         """The tensor of a parameter, buffer or constant, whether or not it may be folded; None for other nodes."""
@@ -184,6 +192,9 @@ class Slot:
 @dataclass(frozen=True)
 class OperatorCall:
     """An operator with all its arguments but the tensors, as a function of these."""
+
+    may_narrow: ClassVar[bool] = True
+    """It may ask for a dtype."""
 
     target: Any
     args: tuple[Any, ...]

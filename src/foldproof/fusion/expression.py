@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Union
@@ -32,6 +33,11 @@ class Expression:
     function: Callable[..., Tensor]
     operands: tuple[Operand, ...]
     rowwise: bool = False
+
+    def in_float64(self) -> bool:
+        """Whether all of it computes in float64 when it is given float64: no operator in it asks for another dtype."""
+        inner = all(operand.in_float64() for operand in self.operands if isinstance(operand, Expression))
+        return inner and not getattr(self.function, "may_narrow", False)
 
     def reads(self) -> Iterator[str]:
         """Names of the parameters it needs, some perhaps more than once."""
@@ -85,7 +91,7 @@ def rounded(expression: Expression, parameters: Mapping[str, Tensor], dtype: tor
         if isinstance(operand, str):
             return parameters[operand].cpu()
         assert isinstance(operand, Expression)
-        with Float64():  # also where an operator asks for a dtype
+        with contextlib.nullcontext() if operand.in_float64() else Float64():
             return evaluate({"": operand}, wide)[""]
 
     if not expression.rowwise:

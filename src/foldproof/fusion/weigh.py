@@ -25,11 +25,10 @@ def saving(plan: Plan, drafts: Sequence[Draft], constants: Constants) -> Saving:
     moved = sum(_bytes(node) + _bytes(node.all_input_nodes[0]) for node in plan.folded)
     changed = {edit.node for edit in plan.edits}
     new = {draft.name: draft for draft in drafts if draft.name not in constants.tensors}  # else made by an earlier fold
-    kept = {name for node, name in constants.names.items() if _is_read(node, changed, constants)}
-    copies = sum(
-        max(0, draft.tensor.nbytes - (0 if draft.like in kept else constants.tensors[draft.like].nbytes))
-        for draft in new.values()
-    )
+    copies = 0
+    for draft in new.values():
+        kept = any(_is_read(node, changed, constants) for node in constants.nodes_of(draft.like))
+        copies += max(0, draft.tensor.nbytes - (0 if kept else constants.tensors[draft.like].nbytes))
     if plan.folded and copies > moved:
         raise CannotFold(
             f"it would need {copies} bytes more of weights, because other operators read the old ones or they grow, to"
