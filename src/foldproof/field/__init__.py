@@ -1,8 +1,22 @@
 """Arithmetic modulo several primes at once, exact on ordinary float64 tensors, and how sure it makes us."""
 
-from foldproof.field.arithmetic import EXACT_TERMS, Field
+from foldproof.field.arithmetic import BALANCED_TERMS, EXACT_TERMS, Field
+from foldproof.field.mixing import DRAWN, draw, positions
 from foldproof.field.opaque import OpaqueFunction
 from foldproof.field.primes import PRIMES, draw_primes
 from foldproof.field.size import Size, error_bound, primes_needed
 
-__all__ = ["EXACT_TERMS", "PRIMES", "Field", "OpaqueFunction", "Size", "draw_primes", "error_bound", "primes_needed"]
+__all__ = [
+    "BALANCED_TERMS",
+    "DRAWN",
+    "EXACT_TERMS",
+    "PRIMES",
+    "Field",
+    "OpaqueFunction",
+    "Size",
+    "draw",
+    "draw_primes",
+    "error_bound",
+    "positions",
+    "primes_needed",
+]

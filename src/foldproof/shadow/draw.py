@@ -10,14 +10,17 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from foldproof.field import Field, OpaqueFunction, Size, draw_primes, error_bound, primes_needed
-from foldproof.shadow.residue import Residue
+from foldproof.field import Field, OpaqueFunction, Size, draw, draw_primes, error_bound, positions, primes_needed
+from foldproof.shadow.ondemand import OnDemand
+from foldproof.shadow.residue import Residue, laid_out_like
 from foldproof.shadow.undecided import Undecided
 
 
 class WritesBorrowed(Exception):
     """A program writes to a leaf whose memory was lent to it; it has to be run again on copies."""
 
+
+_SMALL = 1 << 15  # elements of a leaf whose residues are kept
 
 _ROOTS = {"rsqrt", "sqrt", "reciprocal"}  # what weights are scaled by: exact inverses of these are wanted
 
@@ -39,7 +42,7 @@ class Draw:
         self.escapes: dict[str, None] = {}
         self.held: dict[str, None] = {}
         self._salt = rng.getrandbits(64)
-        self._generator = torch.Generator().manual_seed(rng.getrandbits(63))
+        self._stream, self._position = rng.getrandbits(64), 0
         self._infinity = tuple(tuple(float(rng.randrange(f.p) - f.p // 2) for _ in range(2)) for f in self.fields)
         self._evaluations: Counter[str] = Counter()
         self._numbers: set[float] = set()
@@ -50,17 +53,33 @@ class Draw:
     def primes(self) -> tuple[int, ...]:
         return tuple(f.p for f in self.fields)
 
-    def variable(self, like: Tensor, data: bool) -> Residue:
+    def variable(self, like: Tensor, data: bool, lent: bool = False) -> Residue:
         """Independent uniform residues, laid out like ``like``; ``data`` marks what depends on the program's input.
 
         Elements that share memory share residues. Infinite elements are no variables: they stay what they are.
+        ``lent`` says that nobody will write to ``like`` or to the residues; large ones are then made on demand.
         """
-        drawn = [torch.randint(f.p, like.shape, generator=self._generator).to(torch.float64) for f in self.fields]
-        parts = tuple(f.reduce(part).to(like.device) for f, part in zip(self.fields, drawn))
-        return self.mark_infinities(like, Residue(self, parts, Size.variable(), data)).laid_out_like(like)
+        start, step = self._position, positions(like.shape)
+        self._position += step * len(self.fields)
 
-    def constant(self, x: Tensor | float | int | bool) -> Residue:
+        def make(i: int) -> Tensor:
+            return laid_out_like(like, draw(self._stream, start + i * step, like.shape).to(like.device))
+
+        return self._leaf(like, make, Size.variable(), data, lent)
+
+    def _leaf(self, like: Tensor, make: Callable[[int], Tensor], size: Size, data: bool, lent: bool) -> Residue:
+        k = len(self.fields)
+        if not all_finite(like):
+            return self.mark_infinities(like, Residue(self, [make(i) for i in range(k)], size, data)).laid_out_like(like)
+        if lent and like.numel() > _SMALL:
+            meta = torch.empty_strided(like.shape, like.stride(), dtype=torch.float64, device="meta")
+            return Residue(self, OnDemand(meta, k, make), size, data)
+        return Residue(self, tuple(make(i) for i in range(k)), size, data)
+
+    def constant(self, x: Tensor | float | int | bool, lent: bool = False) -> Residue:
         """The exact residues of a constant. Infinities are marked, and follow the value from there on.
+
+        ``lent`` is as for `variable`.
 
         Raises:
             Undecided: the constant holds a nan, or is complex.
@@ -75,10 +94,14 @@ class Draw:
             raise Undecided("complex numbers have no residues")
         if x.layout != torch.strided or x.is_quantized or x.dtype == torch.uint64:
             raise Undecided(f"a constant is of dtype {x.dtype} and layout {x.layout}, which has no residues")
-        if x.dtype.is_floating_point and bool(torch.isnan(x).any()):
+        if not all_finite(x) and bool(torch.isnan(x).any()):
             raise Undecided("a constant is nan")
-        parts = tuple(f.embed(x) for f in self.fields)
-        return self.mark_infinities(x, Residue(self, parts, _size_of_tensor(x))).laid_out_like(x)
+
+
+        def make(i: int) -> Tensor:
+            return laid_out_like(x, self.fields[i].embed(x))
+
+        return self._leaf(x, make, _size_of_tensor(x), False, lent)
 
     def mark_infinities(self, value: Tensor, residue: Residue) -> Residue:
         """Let infinite elements follow the value (a mask of -inf, say): one random residue stands for each sign."""
@@ -97,7 +120,7 @@ class Draw:
 
         ``real`` is the function itself on float64 tensors; it is what the same rule means over the real numbers.
         """
-        out = self._evaluate(name, [o.parts for o in operands], real, nonzero)
+        out = self._evaluate(name, [tuple(o.parts) for o in operands], real, nonzero)
         self._evaluations[name] += out[0].numel()
         self.opaque.setdefault(name.split("(")[0])
         for operand in operands:
@@ -148,6 +171,13 @@ class Draw:
     def primes_needed(self) -> int | None:
         """How many primes would bring the error below 2^-40, for programs of this size."""
         return primes_needed(self._degree, self._bits, self._pairs)
+
+
+def all_finite(x: Tensor) -> bool:
+    """Whether ``x`` holds neither infinities nor nan: in one pass that makes no tensor, if its sum is finite, too."""
+    if not x.dtype.is_floating_point:
+        return True
+    return math.isfinite(x.sum()) or bool(x.isfinite().all())
 
 
 def _size_of_number(x: int | float) -> Size:
