@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 from collections.abc import Sequence
@@ -10,7 +11,6 @@ import torch
 from torch import Tensor
 
 from foldproof.field.arithmetic import Field
-from foldproof.field.mixing import mix_
 
 _BLOCK = 1 << 13  # elements hashed at a time, so that the passes below run in cache
 
@@ -19,7 +19,7 @@ class OpaqueFunction:
     """A pseudo-random function from m operands, each of k residues, to k residues, fixed by ``seed`` and ``key``.
 
     Two outputs come from one word of 64 bits: a combination of all residues of all operands with coefficients of 41
-    bits, independent for every word, mixed (see `foldproof.field.mixing`) and cut into numbers of 19 bits. So two
+    bits, independent for every word, mixed by the finaliser of SplitMix64 (Steele, Lea and Flood, 2014) and cut into numbers of 19 bits. So two
     different arguments give the same pair of outputs with a chance of at most 2^-40 + 2^-38, which is below (2^-18)^2:
     with all other coefficients given, c·δ = t modulo 2^64 has at most one solution c of 41 bits for 0 < |δ| < 2^20,
     out of 2^40 that are drawn from. The same in every process.
@@ -27,8 +27,9 @@ class OpaqueFunction:
 
     def __init__(self, seed: int, key: str, fields: Sequence[Field], nonzero: bool = False) -> None:
         self._seed, self._key, self._fields, self._nonzero = seed, key, fields, nonzero
+        self._coefficients = functools.cache(self._draw_coefficients)
 
-    def _coefficients(self, operands: int) -> tuple[Tensor, Tensor]:
+    def _draw_coefficients(self, operands: int) -> tuple[Tensor, Tensor]:
         """Whole numbers below 2^20, two rows for each word, a column for each residue; and offsets of 45 bits."""
         columns, rows = operands * len(self._fields), len(self._fields) + len(self._fields) % 2
         digest = hashlib.shake_128(f"{self._seed}|{operands}|{self._key}".encode()).digest(rows * (3 * columns + 6))
@@ -48,7 +49,7 @@ class OpaqueFunction:
         for j, operand in enumerate(operands):
             if operand[0].numel() == 1 != total:  # a number, the same for all elements
                 columns = matrix[:, j * k : (j + 1) * k]
-                offsets += columns @ torch.stack([x.reshape(()) for x in operand]).cpu()
+                offsets = offsets + columns @ torch.stack([x.reshape(()) for x in operand]).cpu()
             else:
                 full.append(j)
         matrix = torch.cat([*(matrix[:, j * k : (j + 1) * k] for j in full), offsets.unsqueeze(1)], 1).to(device)
@@ -56,17 +57,31 @@ class OpaqueFunction:
         out = torch.empty(len(matrix), total, dtype=torch.float64, device=device)
         size = min(_BLOCK, total)
         block = torch.ones(len(flat) + 1, size, dtype=torch.float64, device=device)
+        limbs = torch.empty(len(matrix), size, dtype=torch.float64, device=device)
         words, spare = torch.empty(2, len(matrix) // 2, size, dtype=torch.int64, device=device)
         for start in range(0, total, _BLOCK):
             n = min(size, total - start)
-            some, w, s = (block, words, spare) if n == size else (block[:, :n], words[:, :n], spare[:, :n])
-            for x, row in zip(flat, some):
+            if n < size:
+                block, limbs, words, spare = (x[:, :n] for x in (block, limbs, words, spare))
+            for x, row in zip(flat, block):
                 row.copy_(x[start : start + n])
-            limbs = matrix @ some  # products are below 2^40 and there are few of them: exact in float64
-            torch.add(s.copy_(limbs[::2]), w.copy_(limbs[1::2]), alpha=1 << 21, out=w)
-            mix_(w, s)
-            out[::2, start : start + n] = torch.bitwise_right_shift(w, 45, out=s)
-            out[1::2, start : start + n] = w.bitwise_left_shift_(32).bitwise_right_shift_(45)
+            # Products are below 2^40 and there are few of them: exact in float64.
+            torch.mm(matrix, block, out=limbs)
+            torch.add(spare.copy_(limbs[::2]), words.copy_(limbs[1::2]), alpha=1 << 21, out=words)
+            out[::2, start : start + n] = torch.bitwise_right_shift(_mix_(words, spare), 45, out=spare)
+            # The last step of mixing leaves the upper bits as they are.
+            words.bitwise_xor_(torch.bitwise_right_shift(words, 31, out=spare))
+            out[1::2, start : start + n] = words.bitwise_left_shift_(32).bitwise_right_shift_(45)
         if self._nonzero:
             out.add_(out >= 0)  # 2^19 numbers still, and still below p/2
         return tuple(x.view(shape) for x in out[:k])
+
+
+def _mix_(words: Tensor, spare: Tensor) -> Tensor:
+    """SplitMix64's finaliser (Stafford's 13th) but for its last step, on int64 in place; ``spare`` is like ``words``.
+
+    torch shifts arithmetically, so that of 64 bits each round may lose one.
+    """
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9 - (1 << 64)), (27, 0x94D049BB133111EB - (1 << 64))):
+        words.bitwise_xor_(torch.bitwise_right_shift(words, shift, out=spare)).mul_(factor)
+    return words

@@ -11,8 +11,8 @@ import math
 from collections.abc import Callable, Hashable
 from typing import NamedTuple
 
-from foldproof.field.mixing import DRAWN
 from foldproof.field.primes import PRIMES
+from foldproof.field.uniform import DRAWN
 
 _HUGE = 1 << 40  # where bounds saturate: far beyond what can still be proved
 

@@ -44,8 +44,14 @@ class Question:
     quantified: str
     remade: bool = False
     """``after`` is made anew from other leaves (by a pass), so that it has to be right for those, too."""
+    computes: bool = True
+    """``after`` computes with the leaves that it is given, and might write to them."""
     fixed: str = "all inputs, for these parameter values"
     notes: list[str] = field(default_factory=list)
+
+    def other(self, leaves: Tensors) -> Sides:
+        """``after`` at ``leaves``, which it does not write to."""
+        return self.after(copied(dict(leaves)) if self.computes else leaves)
 
     @property
     def overlapping(self) -> str | None:

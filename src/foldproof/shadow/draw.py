@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
 
-from foldproof.field import Field, OpaqueFunction, Size, draw, draw_primes, error_bound, positions, primes_needed
+from foldproof.field import Field, OpaqueFunction, Size, draw_primes, error_bound, primes_needed, uniform
 from foldproof.shadow.ondemand import OnDemand
 from foldproof.shadow.residue import Residue, laid_out_like
 from foldproof.shadow.undecided import Undecided
@@ -41,9 +41,9 @@ class Draw:
         self.branch: dict[str, None] = {}
         self.escapes: dict[str, None] = {}
         self.held: dict[str, None] = {}
-        self._salt = rng.getrandbits(64)
-        self._stream, self._position = rng.getrandbits(64), 0
+        self._rng, self._salt = rng, rng.getrandbits(64)
         self._infinity = tuple(tuple(float(rng.randrange(f.p) - f.p // 2) for _ in range(2)) for f in self.fields)
+        self._functions: dict[str, OpaqueFunction] = {}
         self._evaluations: Counter[str] = Counter()
         self._numbers: set[float] = set()
         self._degree = 0
@@ -59,11 +59,10 @@ class Draw:
         Elements that share memory share residues. Infinite elements are no variables: they stay what they are.
         ``lent`` says that nobody will write to ``like`` or to the residues; large ones are then made on demand.
         """
-        start, step = self._position, positions(like.shape)
-        self._position += step * len(self.fields)
+        seeds = [self._rng.getrandbits(32) for _ in self.fields]
 
         def make(i: int) -> Tensor:
-            return laid_out_like(like, draw(self._stream, start + i * step, like.shape).to(like.device))
+            return laid_out_like(like, uniform(like.shape, seeds[i]).to(like.device))
 
         return self._leaf(like, make, Size.variable(), data, lent)
 
@@ -132,7 +131,9 @@ class Draw:
         self, name: str, operands: Sequence[Sequence[Tensor]], real: Callable[..., Tensor], nonzero: bool
     ) -> tuple[Tensor, ...]:
         """Residues of the function ``name`` at operands of k residues each, which broadcast."""
-        return OpaqueFunction(self._salt, name, self.fields, nonzero)(operands)
+        if name not in self._functions:
+            self._functions[name] = OpaqueFunction(self._salt, name, self.fields, nonzero)
+        return self._functions[name](operands)
 
     def take_numbers(self) -> frozenset[float]:
         """The numbers embedded since the last call: when programs differ, their constants may be why."""
@@ -160,17 +161,21 @@ class Draw:
 
     @property
     def _pairs(self) -> int:
-        return sum(n * (n - 1) // 2 for n in self._evaluations.values())
+        return _pairs(self._evaluations.values())
 
     @property
     def log2_error(self) -> float:
         """See `foldproof.field.error_bound`."""
         return error_bound(self._degree, self._bits, self._pairs, len(self.fields))
 
-    @property
-    def primes_needed(self) -> int | None:
-        """How many primes would bring the error below 2^-40, for programs of this size."""
-        return primes_needed(self._degree, self._bits, self._pairs)
+    def primes_needed(self, evaluations: int = 1) -> int | None:
+        """How many primes would bring the error below 2^-40, with so many times as many opaque evaluations."""
+        pairs = _pairs(n * evaluations for n in self._evaluations.values())
+        return primes_needed(self._degree, self._bits, pairs)
+
+
+def _pairs(evaluations: Iterable[int]) -> int:
+    return sum(n * (n - 1) // 2 for n in evaluations)
 
 
 def all_finite(x: Tensor) -> bool:

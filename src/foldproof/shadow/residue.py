@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -99,8 +99,7 @@ class Residue:
         size = self.size
         for other in others:
             size = size.join(other.size)
-        operands = zip(self.parts, *(o.parts for o in others))
-        return self._with([function(*p) for p in operands], size, *others)
+        return self._with([*_each(function, self, *others)], size, *others)
 
     def view(self, function: Map) -> Residue:
         """Like `map`, for a function that returns a view: what is known of the two stays common."""
@@ -128,23 +127,20 @@ class Residue:
     # Arithmetic.
 
     def __add__(self, other: Residue) -> Residue:
-        parts = (a + b for a, b in zip(self.parts, other.parts))
-        return self._with(self._reduced(parts), self.size + other.size, other)
+        return self._with(self._reduced(_each(torch.add, self, other)), self.size + other.size, other)
 
     def __sub__(self, other: Residue) -> Residue:
-        parts = (a - b for a, b in zip(self.parts, other.parts))
-        return self._with(self._reduced(parts), self.size + other.size, other)
+        return self._with(self._reduced(_each(torch.sub, self, other)), self.size + other.size, other)
 
     def __neg__(self) -> Residue:
         return self._with([-p for p in self.parts], self.size)
 
     def __mul__(self, other: Residue) -> Residue:
-        parts = (a * b for a, b in zip(self.parts, other.parts))
-        return self._with(self._reduced(parts), self.size * other.size, other)
+        return self._with(self._reduced(_each(torch.mul, self, other)), self.size * other.size, other)
 
     def affine(self, scale: Residue, shift: Residue) -> Residue:
         """self · scale + shift, reduced once."""
-        parts = (torch.addcmul(c, a, b) for a, b, c in zip(self.parts, scale.parts, shift.parts))
+        parts = _each(torch.addcmul, shift, self, scale)
         return self._with(self._reduced(parts), self.size * scale.size + shift.size, scale, shift)
 
     def total(self, function: Map, terms: int) -> Residue:
@@ -169,9 +165,9 @@ class Residue:
         if terms > EXACT_TERMS:
             raise ValueError(f"{terms} products do not add up exactly; split the sum")
         size = (self.size * other.size).total(terms)
-        parts: Iterable[Tensor] = (function(a, b) for a, b in zip(self.parts, other.parts))
+        parts: Iterable[Tensor] = _each(function, self, other)
         if plus is not None:
-            parts, size = (part.add_(p) for part, p in zip(parts, plus.parts)), size + plus.size
+            parts, size = map(Tensor.add_, parts, plus.parts), size + plus.size
         if terms > BALANCED_TERMS:
             parts = self._reduced(parts)
         out = self._with(self._reduced(parts), size, other, *([] if plus is None else [plus]))
@@ -244,6 +240,12 @@ class Residue:
     def minimum(self, other: Residue) -> Residue:
         """min(x, y) = -max(-x, -y)."""
         return -(-self).maximum(-other)
+
+
+def _each(function: Map, *operands: Residue) -> Iterator[Tensor]:
+    """``function`` of the operands' parts, one prime after the other; of what is made on demand one part lives at a time."""
+    for i in range(len(operands[0].parts)):
+        yield function(*[o.parts[i] for o in operands])
 
 
 def laid_out_like(value: Tensor, x: Tensor) -> Tensor:
