@@ -4,7 +4,7 @@ from foldproof.field.arithmetic import BALANCED_TERMS, EXACT_TERMS, Field
 from foldproof.field.opaque import OpaqueFunction
 from foldproof.field.primes import PRIMES, draw_primes
 from foldproof.field.size import Size, error_bound, primes_needed
-from foldproof.field.uniform import DRAWN, uniform
+from foldproof.field.uniform import DRAWN, few, many
 
 __all__ = [
     "BALANCED_TERMS",
@@ -16,6 +16,7 @@ __all__ = [
     "Size",
     "draw_primes",
     "error_bound",
+    "few",
+    "many",
     "primes_needed",
-    "uniform",
 ]

@@ -94,20 +94,30 @@ def match_leaves(before: Mapping[str, Leaf], after: Mapping[str, Leaf]) -> tuple
             accept(name, name if name in same else same[0])
         elif name in before and equal_content(before[name].tensor, leaf.tensor):
             accept(name, name)
-    free = [name for name in before if name not in set(matched.values())]
+    known = set(matched.values())
+    free: dict[Any, list[str]] = {}
+    for name in before:
+        if name not in known:
+            free.setdefault(_head(before[name].tensor), []).append(name)
     for name, leaf in after.items():
         if name in matched:
             continue
-        twin = next((n for n in free if equal_content(before[n].tensor, leaf.tensor)), None)
+        alike = free.get(_head(leaf.tensor), [])
+        twin = next((n for n in alike if equal_content(before[n].tensor, leaf.tensor)), None)
         if twin is not None:
             accept(name, twin)
-            free.remove(twin)
+            alike.remove(twin)
             notes.append(f"{name} of the second program is read as {twin} of the first, which has equal content")
     return matched, notes
 
 
 def _identity(x: Tensor) -> tuple[Any, ...]:
     return (x.untyped_storage().data_ptr(), x.storage_offset(), tuple(x.shape), x.stride(), x.dtype)
+
+
+def _head(x: Tensor) -> tuple[Any, ...]:
+    """What tensors of equal content have in common, and few others do."""
+    return (x.shape, x.dtype, *(repr(v + 0) for v in x.detach().flatten()[:8].tolist()))
 
 
 def equal_content(a: Tensor, b: Tensor) -> bool:

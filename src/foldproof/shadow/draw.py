@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor
 
-from foldproof.field import Field, OpaqueFunction, Size, draw_primes, error_bound, primes_needed, uniform
+from foldproof.field import Field, OpaqueFunction, Size, draw_primes, error_bound, few, many, primes_needed
 from foldproof.shadow.ondemand import OnDemand
 from foldproof.shadow.residue import Residue, laid_out_like
 from foldproof.shadow.undecided import Undecided
@@ -20,7 +20,7 @@ class WritesBorrowed(Exception):
     """A program writes to a leaf whose memory was lent to it; it has to be run again on copies."""
 
 
-_SMALL = 1 << 15  # elements of a leaf whose residues are kept
+_SMALL = 1 << 15  # elements of a leaf whose residues are kept in any case
 
 _ROOTS = {"rsqrt", "sqrt", "reciprocal"}  # what weights are scaled by: exact inverses of these are wanted
 
@@ -59,21 +59,26 @@ class Draw:
         Elements that share memory share residues. Infinite elements are no variables: they stay what they are.
         ``lent`` says that nobody will write to ``like`` or to the residues; large ones are then made on demand.
         """
-        seeds = [self._rng.getrandbits(32) for _ in self.fields]
+        k = len(self.fields)
+        if like.numel() <= _SMALL:
+            rows = few((k, *like.shape), self._rng).to(like.device)
+            return self._leaf(like, lambda i: laid_out_like(like, rows[i]), Size.variable(), data)
+        seeds = [self._rng.getrandbits(32) for _ in range(k)]
 
         def make(i: int) -> Tensor:
-            return laid_out_like(like, uniform(like.shape, seeds[i]).to(like.device))
+            return laid_out_like(like, many(like.shape, seeds[i]).to(like.device))
 
         return self._leaf(like, make, Size.variable(), data, lent)
 
-    def _leaf(self, like: Tensor, make: Callable[[int], Tensor], size: Size, data: bool, lent: bool) -> Residue:
+    def _leaf(
+        self, like: Tensor, make: Callable[[int], Tensor], size: Size, data: bool = False, lent: bool = False
+    ) -> Residue:
         k = len(self.fields)
-        if not all_finite(like):
-            return self.mark_infinities(like, Residue(self, [make(i) for i in range(k)], size, data)).laid_out_like(like)
-        if lent and like.numel() > _SMALL:
+        if lent and like.numel() > _SMALL and all_finite(like):
             meta = torch.empty_strided(like.shape, like.stride(), dtype=torch.float64, device="meta")
             return Residue(self, OnDemand(meta, k, make), size, data)
-        return Residue(self, tuple(make(i) for i in range(k)), size, data)
+        made = Residue(self, tuple(make(i) for i in range(k)), size, data)
+        return made if all_finite(like) else self.mark_infinities(like, made).laid_out_like(like)
 
     def constant(self, x: Tensor | float | int | bool, lent: bool = False) -> Residue:
         """The exact residues of a constant. Infinities are marked, and follow the value from there on.
@@ -100,7 +105,7 @@ class Draw:
         def make(i: int) -> Tensor:
             return laid_out_like(x, self.fields[i].embed(x))
 
-        return self._leaf(x, make, _size_of_tensor(x), False, lent)
+        return self._leaf(x, make, _size_of_tensor(x), lent=lent)
 
     def mark_infinities(self, value: Tensor, residue: Residue) -> Residue:
         """Let infinite elements follow the value (a mask of -inf, say): one random residue stands for each sign."""

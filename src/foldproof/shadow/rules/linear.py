@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import Any
 
@@ -118,7 +119,7 @@ def _part(x: Residue, dim: int, index: int, of: int) -> Residue:
 
 def _native(x: Tensor, w: Tensor, geometry: tuple[Any, ...], groups: int) -> Tensor:
     # cuDNN may pick Winograd or FFT, which are not exact; the native kernels multiply and add.
-    with torch.backends.cudnn.flags(enabled=False):
+    with torch.backends.cudnn.flags(enabled=False) if x.is_cuda else contextlib.nullcontext():
         out: Tensor = aten.convolution.default(x, w, None, *geometry, groups)
     return out
 
