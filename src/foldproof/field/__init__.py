@@ -1,8 +1,22 @@
 """Arithmetic modulo several primes at once, exact on ordinary float64 tensors, and how sure it makes us."""
 
-from foldproof.field.arithmetic import EXACT_TERMS, Field
+from foldproof.field.arithmetic import BALANCED_TERMS, EXACT_TERMS, Field
 from foldproof.field.opaque import OpaqueFunction
 from foldproof.field.primes import PRIMES, draw_primes
 from foldproof.field.size import Size, error_bound, primes_needed
+from foldproof.field.uniform import DRAWN, few, many
 
-__all__ = ["EXACT_TERMS", "PRIMES", "Field", "OpaqueFunction", "Size", "draw_primes", "error_bound", "primes_needed"]
+__all__ = [
+    "BALANCED_TERMS",
+    "DRAWN",
+    "EXACT_TERMS",
+    "PRIMES",
+    "Field",
+    "OpaqueFunction",
+    "Size",
+    "draw_primes",
+    "error_bound",
+    "few",
+    "many",
+    "primes_needed",
+]

@@ -1,6 +1,6 @@
-"""GF(p) on float64 tensors: integers of magnitude at most p/2 + 2 (balanced residues), reduced after every product.
+"""GF(p) on float64 tensors: integers of magnitude below p/2 (balanced residues), reduced after every product.
 
-A product of two residues is below 2^38.1, so sums of up to `EXACT_TERMS` products stay below 2^53: native float64
+A product of two residues is below 2^38, so sums of up to `EXACT_TERMS` products stay below 2^53: native float64
 ``matmul`` and ``convolution`` compute them exactly, in whatever order they add.
 """
 
@@ -13,6 +13,9 @@ from torch import Tensor
 
 EXACT_TERMS = 1 << 14
 """How many products of residues add up exactly before the sum has to be reduced."""
+
+BALANCED_TERMS = 1 << 12
+"""How many of them one reduction brings below p/2: sums of more are reduced twice."""
 
 _BLOCK = 1 << 15  # elements reduced at a time, so that the passes run in cache and no large temporary is allocated
 
@@ -32,7 +35,11 @@ class Field:
         self._powers: Tensor | None = None
 
     def reduce(self, x: Tensor) -> Tensor:
-        """``x`` modulo p, for integers |x| < 2^53 (`torch.remainder` is some 15 times slower)."""
+        """``x`` modulo p, for integers |x| <= 2^50 (`torch.remainder` is some 15 times slower).
+
+        The quotient is computed to within 1/(4p), and is never closer than 1/(2p) to a half, p being odd: it is rounded
+        to the right side. For larger x, up to 2^53, it may be one off, which a second reduction mends.
+        """
         return self.reduce_(x.clone())
 
     def reduce_(self, x: Tensor) -> Tensor:
@@ -47,9 +54,9 @@ class Field:
             block.sub_(q, alpha=self.p)
         return x
 
-    def canonical(self, x: Tensor, out: Tensor | None = None) -> Tensor:
-        """The representative in [0, p) of balanced residues: the form in which residues are compared and hashed."""
-        return torch.sub(x, torch.mul(x, self._reciprocal).floor_(), alpha=self.p, out=out)
+    def canonical(self, x: Tensor) -> Tensor:
+        """The representative in [0, p) of balanced residues."""
+        return torch.sub(x, torch.mul(x, self._reciprocal).floor_(), alpha=self.p)
 
     def power(self, x: Tensor, exponent: int) -> Tensor:
         """``x ** exponent`` for ``exponent >= 0``, by squaring."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 from collections.abc import Sequence
@@ -17,61 +18,70 @@ _BLOCK = 1 << 13  # elements hashed at a time, so that the passes below run in c
 class OpaqueFunction:
     """A pseudo-random function from m operands, each of k residues, to k residues, fixed by ``seed`` and ``key``.
 
-    All k residues of every operand enter each of the k outputs, so that two different arguments give the same result
-    only if all k outputs meet: chance about p^-k. Output i mixes an integer combination (coefficients below 2^20,
-    independent for every i) with a 64-bit finaliser (Stafford's variant of splitmix64). The same in every process.
+    Two outputs come from one word of 64 bits: a combination of all residues of all operands with coefficients of 41
+    bits, independent for every word, mixed by the finaliser of SplitMix64 (Steele, Lea and Flood, 2014) and cut into numbers of 19 bits. So two
+    different arguments give the same pair of outputs with a chance of at most 2^-40 + 2^-38, which is below (2^-18)^2:
+    with all other coefficients given, c·δ = t modulo 2^64 has at most one solution c of 41 bits for 0 < |δ| < 2^20,
+    out of 2^40 that are drawn from. The same in every process.
     """
 
     def __init__(self, seed: int, key: str, fields: Sequence[Field], nonzero: bool = False) -> None:
         self._seed, self._key, self._fields, self._nonzero = seed, key, fields, nonzero
+        self._coefficients = functools.cache(self._draw_coefficients)
 
-    def _coefficients(self, operands: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """A (k, operands * k) matrix of whole numbers below 2^20, and k offsets of 63 bits, as a column."""
-        columns = operands * len(self._fields)
-        rows, offsets = [], []
-        for i in range(len(self._fields)):
-            digest = hashlib.shake_128(f"{self._seed}|{i}|{operands}|{self._key}".encode())
-            stream = digest.digest(3 * columns + 8)
-            rows.append([int.from_bytes(stream[3 * j : 3 * j + 3], "big") >> 4 | 1 for j in range(columns)])
-            offsets.append([int.from_bytes(stream[-8:], "big") >> 1])
-        return torch.tensor(rows, dtype=torch.float64, device=device), torch.tensor(offsets, device=device)
+    def _draw_coefficients(self, operands: int) -> tuple[Tensor, Tensor]:
+        """Whole numbers below 2^20, two rows for each word, a column for each residue; and offsets of 45 bits."""
+        columns, rows = operands * len(self._fields), len(self._fields) + len(self._fields) % 2
+        digest = hashlib.shake_128(f"{self._seed}|{operands}|{self._key}".encode()).digest(rows * (3 * columns + 6))
+        stream = memoryview(digest)
+        matrix = torch.frombuffer(bytearray(stream[: 3 * rows * columns]), dtype=torch.uint8)
+        limbs = matrix.view(rows, columns, 3).to(torch.float64) @ torch.tensor([1.0, 2.0**8, 2.0**16]).double()
+        ends = stream[3 * rows * columns :]
+        offsets = [float(int.from_bytes(ends[6 * i : 6 * i + 6], "big") >> 3) for i in range(rows)]
+        return limbs.remainder_(2.0**20), torch.tensor(offsets, dtype=torch.float64)
 
     def __call__(self, operands: Sequence[Sequence[Tensor]]) -> tuple[Tensor, ...]:
-        """Apply to ``operands``, each a sequence of k float64 tensors, which broadcast; returns k tensors."""
+        """Apply to ``operands``, each a sequence of k balanced residues, which broadcast; returns k tensors."""
         shape, k = torch.broadcast_shapes(*(operand[0].shape for operand in operands)), len(self._fields)
         total, device = math.prod(shape), operands[0][0].device
-        matrix, offsets = self._coefficients(len(operands), device)
-        full = [j for j, operand in enumerate(operands) if operand[0].numel() == total]
+        matrix, offsets = self._coefficients(len(operands))
+        full: list[int] = []
         for j, operand in enumerate(operands):
-            if j not in full and operand[0].numel() == 1:  # a number, the same for all elements
-                number = torch.stack([f.canonical(x.reshape(1)) for f, x in zip(self._fields, operand)])
-                offsets = offsets + (matrix[:, j * k : (j + 1) * k] @ number).to(torch.int64)
-            elif j not in full:
+            if operand[0].numel() == 1 != total:  # a number, the same for all elements
+                columns = matrix[:, j * k : (j + 1) * k]
+                offsets = offsets + columns @ torch.stack([x.reshape(()) for x in operand]).cpu()
+            else:
                 full.append(j)
-        columns = [c for j in full for c in range(j * k, (j + 1) * k)]
-        flat = [operands[c // k][c % k].expand(shape).reshape(-1) for c in columns]
-        matrix = matrix[:, columns].contiguous()
-        primes = torch.tensor([[float(f.p)] for f in self._fields], dtype=torch.float64, device=device)
-        ranges = primes - 1 if self._nonzero else primes
-        out = [torch.empty(total, dtype=torch.float64, device=device) for _ in self._fields]
-        block = torch.empty(len(flat), min(_BLOCK, max(total, 1)), dtype=torch.float64, device=device)
+        matrix = torch.cat([*(matrix[:, j * k : (j + 1) * k] for j in full), offsets.unsqueeze(1)], 1).to(device)
+        flat = [x.expand(shape).reshape(-1) for j in full for x in operands[j]]
+        out = torch.empty(len(matrix), total, dtype=torch.float64, device=device)
+        size = min(_BLOCK, total)
+        block = torch.ones(len(flat) + 1, size, dtype=torch.float64, device=device)
+        limbs = torch.empty(len(matrix), size, dtype=torch.float64, device=device)
+        words, spare = torch.empty(2, len(matrix) // 2, size, dtype=torch.int64, device=device)
         for start in range(0, total, _BLOCK):
-            n = min(_BLOCK, total - start)
-            for c, x, row in zip(columns, flat, block):
-                self._fields[c % k].canonical(x[start : start + n], out=row[:n])
+            n = min(size, total - start)
+            if n < size:
+                block, limbs, words, spare = (x[:, :n] for x in (block, limbs, words, spare))
+            for x, row in zip(flat, block):
+                row.copy_(x[start : start + n])
             # Products are below 2^40 and there are few of them: exact in float64.
-            bits = _finalise((matrix @ block[:, :n]).to(torch.int64).add_(offsets))
-            # floor(uniform * range / 2^52) is uniform up to 2^-32 and needs no remainder.
-            value = bits.bitwise_and_((1 << 52) - 1).to(torch.float64).mul_(ranges * 2.0**-52).floor_()
-            if self._nonzero:
-                value.add_(1)
-            value.sub_((value > primes / 2) * primes)  # balanced
-            for result, made in zip(out, value):
-                result[start : start + n] = made
-        return tuple(x.view(shape) for x in out)
+            torch.mm(matrix, block, out=limbs)
+            torch.add(spare.copy_(limbs[::2]), words.copy_(limbs[1::2]), alpha=1 << 21, out=words)
+            out[::2, start : start + n] = torch.bitwise_right_shift(_mix_(words, spare), 45, out=spare)
+            # The last step of mixing leaves the upper bits as they are.
+            words.bitwise_xor_(torch.bitwise_right_shift(words, 31, out=spare))
+            out[1::2, start : start + n] = words.bitwise_left_shift_(32).bitwise_right_shift_(45)
+        if self._nonzero:
+            out.add_(out >= 0)  # 2^19 numbers still, and still below p/2
+        return tuple(x.view(shape) for x in out[:k])
 
 
-def _finalise(x: Tensor) -> Tensor:
-    for shift, factor in ((30, 0x3F58476D1CE4E5B9), (27, 0x14D049BB133111EB), (31, 0x2545F4914F6CDD1D)):
-        x.bitwise_xor_(x >> shift).mul_(factor)
-    return x.bitwise_xor_(x >> 32)
+def _mix_(words: Tensor, spare: Tensor) -> Tensor:
+    """SplitMix64's finaliser (Stafford's 13th) but for its last step, on int64 in place; ``spare`` is like ``words``.
+
+    torch shifts arithmetically, so that of 64 bits each round may lose one.
+    """
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9 - (1 << 64)), (27, 0x94D049BB133111EB - (1 << 64))):
+        words.bitwise_xor_(torch.bitwise_right_shift(words, shift, out=spare)).mul_(factor)
+    return words

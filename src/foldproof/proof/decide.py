@@ -18,7 +18,7 @@ from foldproof.proof.difference import first_difference
 from foldproof.proof.floats import EXPLAINED, Trial, doubted, evaluate, insensitive, own_leaves, trials
 from foldproof.proof.question import Question
 from foldproof.proof.reality import repeats, unreal
-from foldproof.proof.residues import Attempt, attempt
+from foldproof.proof.residues import Attempt, attempt, scout
 from foldproof.shadow import Undecided
 from foldproof.verdict import Difference, Kind, Proof, Rounding, Verdict, Witness
 
@@ -109,23 +109,24 @@ def _refuted_by_structure(question: Question, found: Attempt) -> Verdict:
 
 
 def _attempt_surely(question: Question, rng: random.Random, vary: bool) -> Attempt:
-    """A scout with one prime finds most differences and tells how many primes a proof needs; then the proof itself."""
-    scout = attempt(question, rng.getrandbits(62), 1, vary)
-    if scout.mismatch is not None and not scout.structural:
-        # One prime may meet a zero divisor; three rarely do.
-        scout = attempt(question, rng.getrandbits(62), 3, vary)
-    if not scout.equal:
-        return scout
-    k = scout.draw.primes_needed
-    if k is None:
-        scout.reason = (
-            f"the polynomials are too large to compare reliably (degree {scout.draw.degree},"
-            f" {scout.draw.bits:.3g} bits); prove a smaller region"
-        )
-        return scout
-    found = attempt(question, rng.getrandbits(62), k, vary)
-    if found.equal and found.draw.log2_error > -40:
-        found.reason = "the size of the polynomials changes from draw to draw"
+    """A scout with one prime tells how many primes a proof needs; then the proof itself."""
+    found = scout(question, rng.getrandbits(62), vary)
+    if found.reason is not None:
+        return found
+    k = found.draw.primes_needed(evaluations=2)
+    for _ in range(2):  # the scout did not see the second program, which may need more
+        if k is None:
+            break
+        found = attempt(question, rng.getrandbits(62), max(k, 2), vary)
+        if not found.equal or found.draw.log2_error < -40:
+            return found
+        k = found.draw.primes_needed()
+    found.reason = (
+        f"the polynomials are too large to compare reliably (degree {found.draw.degree},"
+        f" {found.draw.bits:.3g} bits); prove a smaller region"
+        if k is None
+        else "the size of the polynomials changes from draw to draw"
+    )
     return found
 
 

@@ -60,20 +60,18 @@ class _Side:
     coarsest: float
     """The largest epsilon of any leaf's or input's dtype, of either program."""
     names: Mapping[str, str]
+    widened: _Widened
 
     def run(self, noise: int | None = None) -> Outcome:
         """A float64 run; with ``noise``, leaves, inputs and operators perturbed by this seed."""
         generator = None if noise is None else torch.Generator().manual_seed(noise)
 
-        def given(t: Any) -> Any:
-            if not isinstance(t, Tensor):
-                return t
-            wide = widened(copied(t))
+        def moved(wide: Tensor) -> Tensor:
             return wide if generator is None else perturbed(wide, self.coarsest, generator)
 
-        once = {id(t): given(t) for t in self.leaves.values()}  # tied ones stay tied
+        once = {id(t): moved(self.widened(t)) for t in self.leaves.values()}  # tied ones stay tied
         leaves = {name: once[id(t)] for name, t in self.leaves.items()}
-        args, kwargs = tree_map(given, (self.args, dict(self.kwargs)))
+        args, kwargs = tree_map(lambda t: moved(_wide(t)) if isinstance(t, Tensor) else t, (self.args, dict(self.kwargs)))
         with torch.no_grad(), Float64(generator):
             outcome = run_copied(self.program, self.which, leaves, args, kwargs)
         outcome.effects = {self.names.get(name, name): t for name, t in outcome.effects.items()}
@@ -84,6 +82,27 @@ class _Side:
         return run_copied(self.program, self.which, copied(dict(self.leaves)), args, kwargs)
 
 
+class _Widened:
+    """Float64 copies of leaves, made once for both programs and all their runs."""
+
+    def __init__(self) -> None:
+        self._made: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def __call__(self, t: Tensor) -> Tensor:
+        if id(t) not in self._made:
+            self._made[id(t)] = t, _wide(t)
+        wide = self._made[id(t)][1]
+        if wide.is_quantized or wide.layout != torch.strided:
+            return wide.clone()
+        # Copied on write, by PyTorch: a run that writes to its leaves, in whatever way, changes them for itself only.
+        return wide._lazy_clone()
+
+
+def _wide(t: Tensor) -> Tensor:
+    wide: Tensor = widened(t.detach())
+    return wide.clone() if wide.dtype == t.dtype else wide
+
+
 def _epsilons(xs: Any) -> list[float]:
     return [torch.finfo(t.dtype).eps for t in tree_leaves(xs) if _is_float(t)]
 
@@ -91,11 +110,11 @@ def _epsilons(xs: Any) -> list[float]:
 def _sides(
     question: Question, leaves: Tensors, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[_Side, _Side]:
-    other = question.after(copied(dict(leaves)))
+    other, wide = question.other(leaves), _Widened()
     coarsest = max(_epsilons([dict(leaves), dict(other.leaves), args, dict(kwargs)]), default=2.0**-52)
     return (
-        _Side(question.before, "first", leaves, args, kwargs, coarsest, {}),
-        _Side(other.after, "second", other.leaves, args, kwargs, coarsest, other.names),
+        _Side(question.before, "first", leaves, args, kwargs, coarsest, {}, wide),
+        _Side(other.after, "second", other.leaves, args, kwargs, coarsest, other.names, wide),
     )
 
 

@@ -78,7 +78,7 @@ def question_of(
         quantified += "; the second program's new parameters are those expressions of them, rounded once"
     if fixed:
         notes.append(f"only the second program has {', '.join(fixed[:3])}{' …' if len(fixed) > 3 else ''}")
-    return Question(first, sides, args, kwargs, not fixed, quantified, notes=notes)
+    return Question(first, sides, args, kwargs, not fixed, quantified, computes=bool(derived), notes=notes)
 
 
 def holding(held: Tensor, derived: Tensor) -> Tensor:

@@ -44,8 +44,14 @@ class Question:
     quantified: str
     remade: bool = False
     """``after`` is made anew from other leaves (by a pass), so that it has to be right for those, too."""
+    computes: bool = True
+    """``after`` computes with the leaves that it is given, and might write to them."""
     fixed: str = "all inputs, for these parameter values"
     notes: list[str] = field(default_factory=list)
+
+    def other(self, leaves: Tensors) -> Sides:
+        """``after`` at ``leaves``, which it does not write to."""
+        return self.after(copied(dict(leaves)) if self.computes else leaves)
 
     @property
     def overlapping(self) -> str | None:
@@ -88,20 +94,30 @@ def match_leaves(before: Mapping[str, Leaf], after: Mapping[str, Leaf]) -> tuple
             accept(name, name if name in same else same[0])
         elif name in before and equal_content(before[name].tensor, leaf.tensor):
             accept(name, name)
-    free = [name for name in before if name not in set(matched.values())]
+    known = set(matched.values())
+    free: dict[Any, list[str]] = {}
+    for name in before:
+        if name not in known:
+            free.setdefault(_head(before[name].tensor), []).append(name)
     for name, leaf in after.items():
         if name in matched:
             continue
-        twin = next((n for n in free if equal_content(before[n].tensor, leaf.tensor)), None)
+        alike = free.get(_head(leaf.tensor), [])
+        twin = next((n for n in alike if equal_content(before[n].tensor, leaf.tensor)), None)
         if twin is not None:
             accept(name, twin)
-            free.remove(twin)
+            alike.remove(twin)
             notes.append(f"{name} of the second program is read as {twin} of the first, which has equal content")
     return matched, notes
 
 
 def _identity(x: Tensor) -> tuple[Any, ...]:
     return (x.untyped_storage().data_ptr(), x.storage_offset(), tuple(x.shape), x.stride(), x.dtype)
+
+
+def _head(x: Tensor) -> tuple[Any, ...]:
+    """What tensors of equal content have in common, and few others do."""
+    return (x.shape, x.dtype, *(repr(v + 0) for v in x.detach().flatten()[:8].tolist()))
 
 
 def equal_content(a: Tensor, b: Tensor) -> bool:

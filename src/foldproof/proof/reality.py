@@ -10,7 +10,7 @@ from torch import Tensor
 
 from foldproof.errors import FoldproofError
 from foldproof.program import Program
-from foldproof.proof.question import Question, copied, tied
+from foldproof.proof.question import Question, tied
 from foldproof.proof.residues import Attempt
 
 
@@ -20,8 +20,8 @@ def unreal(question: Question, found: Attempt) -> str | None:
     A module may do something else with ordinary tensors than with shadows (hooks on a graph, compiled parts, checks of
     a tensor's class, Python state); then a proof would speak of a program that nobody runs.
     """
-    own = tied(question.before.leaves, lambda name, leaf: copied(leaf.tensor))
-    programs = (("first", question.before), ("second", question.after(own).after))
+    own = tied(question.before.leaves, lambda name, leaf: leaf.tensor.detach())
+    programs = (("first", question.before), ("second", question.other(own).after))
     for (which, program), values in zip(programs, found.values):
         what = _differs(program, question, values)
         if what:

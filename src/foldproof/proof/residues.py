@@ -55,16 +55,44 @@ def attempt(question: Question, seed: int, k: int, parameters_vary: bool) -> Att
     return outcome
 
 
+def scout(question: Question, seed: int, parameters_vary: bool) -> Attempt:
+    """Run *before* with one prime, to learn how large its polynomials are; nothing is compared."""
+    found = Attempt(Draw(seed, 1))
+    try:
+        with torch.no_grad():
+            first, _ = _run(question, found, parameters_vary, (None, None), both=False)
+            for t in (*first.outputs, *first.effects.values()):
+                if isinstance(t, Shadow):
+                    found.draw.observe(t.residue.size)
+    except Undecided as error:
+        found.reason, found.node = str(error), error.node
+    return found
+
+
 def run_both(
     question: Question, outcome: Attempt, parameters_vary: bool, watch: tuple[Watch | None, Watch | None] = (None, None)
 ) -> tuple[Outcome, Outcome]:
     """Run both programs on the shadows of one draw.
 
-    The leaves' memory (large, and nearly never written to) is lent to the programs; if one of them, or a pass, does
-    write to it, all is done again on copies.
-
     Raises:
         Undecided: an operator has no rule, or a program itself raises.
+    """
+    first, second = _run(question, outcome, parameters_vary, watch, both=True)
+    assert second is not None
+    return first, second
+
+
+def _run(
+    question: Question,
+    outcome: Attempt,
+    parameters_vary: bool,
+    watch: tuple[Watch | None, Watch | None],
+    both: bool,
+) -> tuple[Outcome, Outcome | None]:
+    """Run *before* and, if ``both`` are wanted, *after*.
+
+    The leaves' memory (large, and nearly never written to) is lent to the programs; if one of them, or a pass, does
+    write to it, all is done again on copies.
     """
     for lent in (True, False):
         draw = outcome.draw = Draw(outcome.draw.seed, len(outcome.draw.fields))
@@ -75,6 +103,8 @@ def run_both(
                 args, kwargs = copied(inputs)
                 first = run_copied(question.before, "first", ours(leaves), args, kwargs, watch[0])
                 numbers = draw.take_numbers()
+                if not both:
+                    return first, None
                 other = question.after(ours(leaves))
                 draw.take_numbers()
                 args, kwargs = copied(inputs)
@@ -143,7 +173,8 @@ def _shadow_leaf(draw: Draw, leaf: Leaf, vary: bool, lent: bool) -> Tensor:
         return value.clone()
     if not lent:
         value = value.clone()
-    shadow = Shadow(value, draw.variable(value, data=False) if vary and not leaf.constant else draw.constant(value))
+    varies = vary and not leaf.constant
+    shadow = Shadow(value, draw.variable(value, data=False, lent=lent) if varies else draw.constant(value, lent=lent))
     shadow.residue.cell.borrowed = lent
     return shadow
 
@@ -220,8 +251,8 @@ def _compare_tensors(draw: Draw, a: Tensor, b: Tensor) -> str | None:
         draw.observe(x.size)
         draw.observe(y.size)
         wrong = torch.zeros(a.shape, dtype=torch.bool, device=a.device)
-        for field, p, q in zip(draw.fields, x.parts, y.parts):
-            wrong |= field.canonical(p) != field.canonical(q)
+        for p, q in zip(x.parts, y.parts):
+            wrong |= p != q
     else:
         wrong = ~((a == b) | (a.isnan() & b.isnan()))
     count = int(wrong.sum())

@@ -5,19 +5,22 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
 
-from foldproof.field import Field, OpaqueFunction, Size, draw_primes, error_bound, primes_needed
-from foldproof.shadow.residue import Residue
+from foldproof.field import Field, OpaqueFunction, Size, draw_primes, error_bound, few, many, primes_needed
+from foldproof.shadow.ondemand import OnDemand
+from foldproof.shadow.residue import Residue, laid_out_like
 from foldproof.shadow.undecided import Undecided
 
 
 class WritesBorrowed(Exception):
     """A program writes to a leaf whose memory was lent to it; it has to be run again on copies."""
 
+
+_SMALL = 1 << 15  # elements of a leaf whose residues are kept in any case
 
 _ROOTS = {"rsqrt", "sqrt", "reciprocal"}  # what weights are scaled by: exact inverses of these are wanted
 
@@ -38,9 +41,9 @@ class Draw:
         self.branch: dict[str, None] = {}
         self.escapes: dict[str, None] = {}
         self.held: dict[str, None] = {}
-        self._salt = rng.getrandbits(64)
-        self._generator = torch.Generator().manual_seed(rng.getrandbits(63))
+        self._rng, self._salt = rng, rng.getrandbits(64)
         self._infinity = tuple(tuple(float(rng.randrange(f.p) - f.p // 2) for _ in range(2)) for f in self.fields)
+        self._functions: dict[str, OpaqueFunction] = {}
         self._evaluations: Counter[str] = Counter()
         self._numbers: set[float] = set()
         self._degree = 0
@@ -50,17 +53,37 @@ class Draw:
     def primes(self) -> tuple[int, ...]:
         return tuple(f.p for f in self.fields)
 
-    def variable(self, like: Tensor, data: bool) -> Residue:
+    def variable(self, like: Tensor, data: bool, lent: bool = False) -> Residue:
         """Independent uniform residues, laid out like ``like``; ``data`` marks what depends on the program's input.
 
         Elements that share memory share residues. Infinite elements are no variables: they stay what they are.
+        ``lent`` says that nobody will write to ``like`` or to the residues; large ones are then made on demand.
         """
-        drawn = [torch.randint(f.p, like.shape, generator=self._generator).to(torch.float64) for f in self.fields]
-        parts = tuple(f.reduce(part).to(like.device) for f, part in zip(self.fields, drawn))
-        return self.mark_infinities(like, Residue(self, parts, Size.variable(), data)).laid_out_like(like)
+        k = len(self.fields)
+        if like.numel() <= _SMALL:
+            rows = few((k, *like.shape), self._rng).to(like.device)
+            return self._leaf(like, lambda i: laid_out_like(like, rows[i]), Size.variable(), data)
+        seeds = [self._rng.getrandbits(32) for _ in range(k)]
 
-    def constant(self, x: Tensor | float | int | bool) -> Residue:
+        def make(i: int) -> Tensor:
+            return laid_out_like(like, many(like.shape, seeds[i]).to(like.device))
+
+        return self._leaf(like, make, Size.variable(), data, lent)
+
+    def _leaf(
+        self, like: Tensor, make: Callable[[int], Tensor], size: Size, data: bool = False, lent: bool = False
+    ) -> Residue:
+        k = len(self.fields)
+        if lent and like.numel() > _SMALL and all_finite(like):
+            meta = torch.empty_strided(like.shape, like.stride(), dtype=torch.float64, device="meta")
+            return Residue(self, OnDemand(meta, k, make), size, data)
+        made = Residue(self, tuple(make(i) for i in range(k)), size, data)
+        return made if all_finite(like) else self.mark_infinities(like, made).laid_out_like(like)
+
+    def constant(self, x: Tensor | float | int | bool, lent: bool = False) -> Residue:
         """The exact residues of a constant. Infinities are marked, and follow the value from there on.
+
+        ``lent`` is as for `variable`.
 
         Raises:
             Undecided: the constant holds a nan, or is complex.
@@ -75,10 +98,14 @@ class Draw:
             raise Undecided("complex numbers have no residues")
         if x.layout != torch.strided or x.is_quantized or x.dtype == torch.uint64:
             raise Undecided(f"a constant is of dtype {x.dtype} and layout {x.layout}, which has no residues")
-        if x.dtype.is_floating_point and bool(torch.isnan(x).any()):
+        if not all_finite(x) and bool(torch.isnan(x).any()):
             raise Undecided("a constant is nan")
-        parts = tuple(f.embed(x) for f in self.fields)
-        return self.mark_infinities(x, Residue(self, parts, _size_of_tensor(x))).laid_out_like(x)
+
+
+        def make(i: int) -> Tensor:
+            return laid_out_like(x, self.fields[i].embed(x))
+
+        return self._leaf(x, make, _size_of_tensor(x), lent=lent)
 
     def mark_infinities(self, value: Tensor, residue: Residue) -> Residue:
         """Let infinite elements follow the value (a mask of -inf, say): one random residue stands for each sign."""
@@ -97,7 +124,7 @@ class Draw:
 
         ``real`` is the function itself on float64 tensors; it is what the same rule means over the real numbers.
         """
-        out = self._evaluate(name, [o.parts for o in operands], real, nonzero)
+        out = self._evaluate(name, [tuple(o.parts) for o in operands], real, nonzero)
         self._evaluations[name] += out[0].numel()
         self.opaque.setdefault(name.split("(")[0])
         for operand in operands:
@@ -109,7 +136,9 @@ class Draw:
         self, name: str, operands: Sequence[Sequence[Tensor]], real: Callable[..., Tensor], nonzero: bool
     ) -> tuple[Tensor, ...]:
         """Residues of the function ``name`` at operands of k residues each, which broadcast."""
-        return OpaqueFunction(self._salt, name, self.fields, nonzero)(operands)
+        if name not in self._functions:
+            self._functions[name] = OpaqueFunction(self._salt, name, self.fields, nonzero)
+        return self._functions[name](operands)
 
     def take_numbers(self) -> frozenset[float]:
         """The numbers embedded since the last call: when programs differ, their constants may be why."""
@@ -137,17 +166,28 @@ class Draw:
 
     @property
     def _pairs(self) -> int:
-        return sum(n * (n - 1) // 2 for n in self._evaluations.values())
+        return _pairs(self._evaluations.values())
 
     @property
     def log2_error(self) -> float:
         """See `foldproof.field.error_bound`."""
         return error_bound(self._degree, self._bits, self._pairs, len(self.fields))
 
-    @property
-    def primes_needed(self) -> int | None:
-        """How many primes would bring the error below 2^-40, for programs of this size."""
-        return primes_needed(self._degree, self._bits, self._pairs)
+    def primes_needed(self, evaluations: int = 1) -> int | None:
+        """How many primes would bring the error below 2^-40, with so many times as many opaque evaluations."""
+        pairs = _pairs(n * evaluations for n in self._evaluations.values())
+        return primes_needed(self._degree, self._bits, pairs)
+
+
+def _pairs(evaluations: Iterable[int]) -> int:
+    return sum(n * (n - 1) // 2 for n in evaluations)
+
+
+def all_finite(x: Tensor) -> bool:
+    """Whether ``x`` holds neither infinities nor nan: in one pass that makes no tensor, if its sum is finite, too."""
+    if not x.dtype.is_floating_point:
+        return True
+    return math.isfinite(x.sum()) or bool(x.isfinite().all())
 
 
 def _size_of_number(x: int | float) -> Size:

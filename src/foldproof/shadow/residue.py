@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from foldproof.field import EXACT_TERMS, Size
+from foldproof.field import BALANCED_TERMS, EXACT_TERMS, Size
+from foldproof.shadow.ondemand import OnDemand
 from foldproof.shadow.undecided import Undecided
 
 if TYPE_CHECKING:
@@ -42,12 +43,14 @@ class Residue:
     __slots__ = ("cell", "draw", "parts")
 
     def __init__(
-        self, draw: Draw, parts: tuple[Tensor, ...], size: Size, data: bool = False, infinite: bool = False
+        self, draw: Draw, parts: Sequence[Tensor], size: Size, data: bool = False, infinite: bool = False
     ) -> None:
         self.draw, self.parts, self.cell = draw, parts, Cell(size, data, infinite)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Residue:
         """A copy in the same draw; residues that share memory keep sharing it among their copies."""
+        if isinstance(self.parts, OnDemand):  # nothing can be written to it
+            return self
         out = Residue(self.draw, copy.deepcopy(self.parts, memo), self.size)
         out.cell = memo.setdefault(id(self.cell), Cell(self.size, self.data, self.infinite))
         return out
@@ -65,22 +68,27 @@ class Residue:
         return self.cell.infinite
 
     @property
+    def borrowed(self) -> bool:
+        """The memory is not ours to write to, or there is none."""
+        return self.cell.borrowed or isinstance(self.parts, OnDemand)
+
+    @property
     def shape(self) -> torch.Size:
-        return self.parts[0].shape
+        return self.parts.like.shape if isinstance(self.parts, OnDemand) else self.parts[0].shape
 
     @property
     def ndim(self) -> int:
-        return self.parts[0].ndim
+        return len(self.shape)
 
     def numel(self) -> int:
-        return self.parts[0].numel()
+        return self.shape.numel()
 
     def _with(self, parts: Sequence[Tensor], size: Size, *others: Residue) -> Residue:
         data = self.data or any(o.data for o in others)
         infinite = self.infinite or any(o.infinite for o in others)
         return Residue(self.draw, tuple(parts), size, data, infinite)
 
-    def _reduced(self, made: Sequence[Tensor]) -> list[Tensor]:
+    def _reduced(self, made: Iterable[Tensor]) -> list[Tensor]:
         """Reduce, in place, tensors that arithmetic has just made."""
         return [f.reduce_(p) for f, p in zip(self.draw.fields, made)]
 
@@ -91,16 +99,16 @@ class Residue:
         size = self.size
         for other in others:
             size = size.join(other.size)
-        operands = zip(self.parts, *(o.parts for o in others))
-        return self._with([function(*p) for p in operands], size, *others)
+        return self._with([*_each(function, self, *others)], size, *others)
 
     def view(self, function: Map) -> Residue:
         """Like `map`, for a function that returns a view: what is known of the two stays common."""
-        return self.view_as([function(p) for p in self.parts])
+        lazy = isinstance(self.parts, OnDemand)
+        return self.view_as(self.parts.view(function) if lazy else [function(p) for p in self.parts])
 
     def view_as(self, parts: Sequence[Tensor]) -> Residue:
         """The residue of a view, given the views of the parts."""
-        out = Residue(self.draw, tuple(parts), self.size)
+        out = Residue(self.draw, parts if isinstance(parts, OnDemand) else tuple(parts), self.size)
         out.cell = self.cell
         return out
 
@@ -113,31 +121,27 @@ class Residue:
 
     def laid_out_like(self, value: Tensor) -> Residue:
         """With the strides of ``value``, so that every view that is legal on one is legal on the other."""
-        if all(p.stride() == value.stride() for p in self.parts):
-            return self
-        # Along a dimension of stride 0 all elements are one.
-        shape = [1 if step == 0 else n for n, step in zip(value.shape, value.stride())]
-        first = tuple(slice(n) for n in shape)
-        canvases = [torch.empty_strided(shape, value.stride(), dtype=p.dtype, device=p.device) for p in self.parts]
-        parts = tuple(c.copy_(p[first]).expand(value.shape) for c, p in zip(canvases, self.parts))
+        parts = tuple(laid_out_like(value, p) for p in self.parts)
         return Residue(self.draw, parts, self.size, self.data, self.infinite)
 
     # Arithmetic.
 
     def __add__(self, other: Residue) -> Residue:
-        parts = [a + b for a, b in zip(self.parts, other.parts)]
-        return self._with(self._reduced(parts), self.size + other.size, other)
+        return self._with(self._reduced(_each(torch.add, self, other)), self.size + other.size, other)
 
     def __sub__(self, other: Residue) -> Residue:
-        parts = [a - b for a, b in zip(self.parts, other.parts)]
-        return self._with(self._reduced(parts), self.size + other.size, other)
+        return self._with(self._reduced(_each(torch.sub, self, other)), self.size + other.size, other)
 
     def __neg__(self) -> Residue:
         return self._with([-p for p in self.parts], self.size)
 
     def __mul__(self, other: Residue) -> Residue:
-        parts = [a * b for a, b in zip(self.parts, other.parts)]
-        return self._with(self._reduced(parts), self.size * other.size, other)
+        return self._with(self._reduced(_each(torch.mul, self, other)), self.size * other.size, other)
+
+    def affine(self, scale: Residue, shift: Residue) -> Residue:
+        """self · scale + shift, reduced once."""
+        parts = _each(torch.addcmul, shift, self, scale)
+        return self._with(self._reduced(parts), self.size * scale.size + shift.size, scale, shift)
 
     def total(self, function: Map, terms: int) -> Residue:
         """Apply a linear function whose every output adds up at most ``terms`` elements (with coefficients ±1)."""
@@ -153,26 +157,34 @@ class Residue:
         dims = list(range(self.ndim)) if not dims else list(dims)
         return self.sum(dims, keepdim) / self.draw.constant(_terms(self.shape, dims))
 
-    def bilinear(self, other: Residue, function: Map, terms: int) -> Residue:
-        """Apply a function linear in self and in ``other``, whose outputs add up at most ``terms`` products."""
+    def bilinear(self, other: Residue, function: Map, terms: int, plus: Residue | None = None) -> Residue:
+        """Apply a function linear in self and in ``other``, whose outputs add up at most ``terms`` products.
+
+        ``plus`` is added before the one reduction.
+        """
         if terms > EXACT_TERMS:
             raise ValueError(f"{terms} products do not add up exactly; split the sum")
-        parts = [function(a, b) for a, b in zip(self.parts, other.parts)]
-        out = self._with(self._reduced(parts), (self.size * other.size).total(terms), other)
+        size = (self.size * other.size).total(terms)
+        parts: Iterable[Tensor] = _each(function, self, other)
+        if plus is not None:
+            parts, size = map(Tensor.add_, parts, plus.parts), size + plus.size
+        if terms > BALANCED_TERMS:
+            parts = self._reduced(parts)
+        out = self._with(self._reduced(parts), size, other, *([] if plus is None else [plus]))
         out.cell.data = True
         return out
 
-    def matmul(self, other: Residue) -> Residue:
+    def matmul(self, other: Residue, plus: Residue | None = None) -> Residue:
         """Matrix product over the last dimension of self and the last but one of ``other`` (as `torch.matmul`)."""
         terms = self.shape[-1]
         if terms <= EXACT_TERMS:
-            return self.bilinear(other, torch.matmul, terms)
+            return self.bilinear(other, torch.matmul, terms, plus)
         dim = -2 if other.ndim > 1 else 0
         pieces = [
             self.map(lambda x: x.narrow(-1, i, n)).matmul(other.map(lambda x: x.narrow(dim, i, n)))
             for i, n in _chunks(terms, EXACT_TERMS)
         ]
-        return add_all(pieces)
+        return add_all([*pieces, *([] if plus is None else [plus])])
 
     def inverse(self) -> Residue:
         """1/x: exact where x depends on parameters and constants only, opaque where it depends on the input.
@@ -219,14 +231,30 @@ class Residue:
 
     def maximum(self, other: Residue) -> Residue:
         """max(x, y), opaque and symmetric: a function of x + y and x * y, which determine the unordered pair."""
-        pair = self.parts[0], other.parts[0]
         zero = other.numel() == 1 and not any(bool(p) for p in other.parts)
         total, product = (self, other) if zero else (self + other, self * other)
-        return self.draw.apply_opaque("maximum", [total, product], lambda *_: torch.maximum(*pair))
+        return self.draw.apply_opaque(
+            "maximum", [total, product], lambda *_: torch.maximum(self.parts[0], other.parts[0])
+        )
 
     def minimum(self, other: Residue) -> Residue:
         """min(x, y) = -max(-x, -y)."""
         return -(-self).maximum(-other)
+
+
+def _each(function: Map, *operands: Residue) -> Iterator[Tensor]:
+    """``function`` of the operands' parts, one prime after the other; of what is made on demand one part lives at a time."""
+    for i in range(len(operands[0].parts)):
+        yield function(*[o.parts[i] for o in operands])
+
+
+def laid_out_like(value: Tensor, x: Tensor) -> Tensor:
+    """``x`` with the strides of ``value``; along a dimension of stride 0 all elements are one."""
+    if x.stride() == value.stride():
+        return x
+    shape = [1 if step == 0 else n for n, step in zip(value.shape, value.stride())]
+    canvas = torch.empty_strided(shape, value.stride(), dtype=x.dtype, device=x.device)
+    return canvas.copy_(x[tuple(slice(n) for n in shape)]).expand(value.shape)
 
 
 def add_all(terms: Sequence[Residue]) -> Residue:

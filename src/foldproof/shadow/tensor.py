@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_iter, tree_map
 
 from foldproof.shadow.call import Call, value_of
 from foldproof.shadow.draw import Draw, WritesBorrowed
+from foldproof.shadow.ondemand import OnDemand
 from foldproof.shadow.registry import RULES, Rule, RuleKind, functional_form
 from foldproof.shadow.residue import Residue
 from foldproof.shadow.undecided import Undecided
@@ -122,7 +123,7 @@ class Shadow(Tensor):
 
     @data.setter
     def data(self, new: Tensor) -> None:
-        if self.residue.cell.borrowed:
+        if self.residue.borrowed:
             raise WritesBorrowed
         if not isinstance(new, Shadow):
             new = Shadow(new, self.residue.draw.constant(new))
@@ -203,7 +204,7 @@ def _wrap(call: Call, rule: Rule, operands: Sequence[Shadow], value: Tensor, res
             return value
         if not rule.integers:
             raise call.undecided("integer arithmetic wraps around, which residues do not show")
-    shape = residue.parts[0].shape
+    shape = residue.shape
     if shape != value.shape:
         raise call.undecided(f"the rule gives shape {tuple(shape)} where the operator gives {tuple(value.shape)}")
     if rule.view:
@@ -221,10 +222,14 @@ def _wrap(call: Call, rule: Rule, operands: Sequence[Shadow], value: Tensor, res
 
 def _unshared(residue: Residue, operands: Sequence[Shadow]) -> Residue:
     """A copy, if a rule handed on an operand's own memory: a write to the result must not be seen by the operand."""
-    memory = residue.parts[0].untyped_storage().data_ptr()
-    if all(o.residue.parts[0].untyped_storage().data_ptr() != memory for o in operands):
-        return residue
-    parts = tuple(p.clone() for p in residue.parts)
+    if isinstance(residue.parts, OnDemand):
+        parts = tuple(residue.parts)
+    else:
+        memory = residue.parts[0].untyped_storage().data_ptr()
+        kept = [o.residue.parts for o in operands if not isinstance(o.residue.parts, OnDemand)]
+        if all(parts[0].untyped_storage().data_ptr() != memory for parts in kept):
+            return residue
+        parts = tuple(p.clone() for p in residue.parts)
     return Residue(residue.draw, parts, residue.size, residue.data, residue.infinite)
 
 
@@ -247,7 +252,7 @@ def _write(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
         raise Undecided(f"no rule for operator {func}, which writes to {len(written)} of its arguments")
     index, argument = written[0]
     target = kwargs[argument.name] if argument.name in kwargs else args[index]
-    if isinstance(target, Shadow) and target.residue.cell.borrowed:
+    if isinstance(target, Shadow) and target.residue.borrowed:
         raise WritesBorrowed
     if func is aten.copy_.default:
         result: Any = args[1]

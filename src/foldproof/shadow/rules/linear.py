@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import Any
 
@@ -26,6 +27,8 @@ def matmul(call: Call, a: Tensor, b: Tensor) -> Residue:
 @exact(aten.addmm.default, aten.baddbmm.default, aten.addmv.default)
 def addmm(call: Call, c: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Residue:
     """beta·c + alpha·a·b"""
+    if beta == alpha == 1:
+        return call.residue(a).matmul(call.residue(b), plus=call.residue(c))
     return _plus(call, c, call.residue(a).matmul(call.residue(b)), beta, alpha)
 
 
@@ -83,11 +86,11 @@ def convolution(
 ) -> Residue:
     """the float64 convolution of the residues, in chunks of the input channels, reduced"""
     geometry = (stride, padding, dilation, transposed, output_padding)
-    out = _convolve(call.residue(x), call.residue(weight), geometry, groups)
-    return out if bias is None else out + call.residue(bias).channels(x.ndim)
+    shift = None if bias is None else call.residue(bias).channels(x.ndim)
+    return _convolve(call.residue(x), call.residue(weight), geometry, groups, shift)
 
 
-def _convolve(x: Residue, w: Residue, geometry: tuple[Any, ...], groups: int) -> Residue:
+def _convolve(x: Residue, w: Residue, geometry: tuple[Any, ...], groups: int, plus: Residue | None = None) -> Residue:
     transposed = geometry[3]
     per_group = (w.shape[0] if transposed else x.shape[1]) // groups
     taps = math.prod(w.shape[2:])
@@ -95,11 +98,12 @@ def _convolve(x: Residue, w: Residue, geometry: tuple[Any, ...], groups: int) ->
     if taps > EXACT_TERMS:
         raise Undecided(f"a convolution kernel of {taps} taps is larger than {EXACT_TERMS}")
     if per_group <= step:
-        return x.bilinear(w, lambda a, b: _native(a, b, geometry, groups), max(per_group * taps, 1))
+        return x.bilinear(w, lambda a, b: _native(a, b, geometry, groups), max(per_group * taps, 1), plus)
     if groups > 1:
         outputs = [_convolve(_part(x, 1, g, groups), _part(w, 0, g, groups), geometry, 1) for g in range(groups)]
-        return outputs[0].map(lambda *parts: torch.cat(parts, 1), *outputs[1:])
-    pieces = []
+        joined = outputs[0].map(lambda *parts: torch.cat(parts, 1), *outputs[1:])
+        return joined if plus is None else joined + plus
+    pieces = [] if plus is None else [plus]
     for start in range(0, per_group, step):
         n = min(step, per_group - start)
         some = x.map(lambda part: part.narrow(1, start, n))
@@ -115,7 +119,7 @@ def _part(x: Residue, dim: int, index: int, of: int) -> Residue:
 
 def _native(x: Tensor, w: Tensor, geometry: tuple[Any, ...], groups: int) -> Tensor:
     # cuDNN may pick Winograd or FFT, which are not exact; the native kernels multiply and add.
-    with torch.backends.cudnn.flags(enabled=False):
+    with torch.backends.cudnn.flags(enabled=False) if x.is_cuda else contextlib.nullcontext():
         out: Tensor = aten.convolution.default(x, w, None, *geometry, groups)
     return out
 

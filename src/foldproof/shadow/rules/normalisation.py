@@ -21,7 +21,7 @@ def _affine(x: Residue, mean: Residue, rstd: Residue, weight: Residue | None, bi
     """(x - mean)·rstd·weight + bias, with the statistics and weights already broadcastable."""
     scale = rstd if weight is None else rstd * weight
     shift = -(mean * scale)
-    return x * scale + (shift if bias is None else shift + bias)
+    return x.affine(scale, shift if bias is None else shift + bias)
 
 
 def _optional(call: Call, x: Tensor | None) -> Residue | None:
@@ -101,7 +101,14 @@ def layer_norm(
     dims = list(range(x.ndim - len(shape), x.ndim))
     var, center = variance(residue, dims, 0, True)
     rstd = (var + call.residue(eps)).rsqrt()
-    return _affine(residue, center, rstd, _optional(call, weight), _optional(call, bias)), center, rstd
+    normal = _affine(residue, center, rstd, None, None)
+    if weight is not None and bias is not None:
+        normal = normal.affine(call.residue(weight), call.residue(bias))
+    elif weight is not None:
+        normal = normal * call.residue(weight)
+    elif bias is not None:
+        normal = normal + call.residue(bias)
+    return normal, center, rstd
 
 
 @composed(aten.native_group_norm.default)

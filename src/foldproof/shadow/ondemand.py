@@ -1,0 +1,31 @@
+"""Residues that are not kept but made again whenever they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from torch import Tensor
+
+
+class OnDemand(Sequence[Tensor]):
+    """The k residues of a large leaf (or of a view of one), each the same whenever it is made.
+
+    Kept, they would take k times the memory of the program's parameters, and getting memory takes longer than drawing.
+    They can't be written to. ``like`` is a meta tensor of their shape and strides.
+    """
+
+    def __init__(self, like: Tensor, k: int, make: Callable[[int], Tensor]) -> None:
+        self.like, self._k, self._make = like, k, make
+
+    def __len__(self) -> int:
+        return self._k
+
+    def __getitem__(self, i: Any) -> Any:
+        return self._make(range(self._k)[i])
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return map(self._make, range(self._k))
+
+    def view(self, function: Callable[[Tensor], Tensor]) -> OnDemand:
+        return OnDemand(function(self.like), self._k, lambda i: function(self._make(i)))
