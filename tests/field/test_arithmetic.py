@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from foldproof.field import EXACT_TERMS, PRIMES, Field, draw_primes
+from foldproof.field import BALANCED_TERMS, EXACT_TERMS, PRIMES, Field, draw_primes
 
 FIELDS = [Field(p) for p in (PRIMES[0], PRIMES[12345], PRIMES[-1])]
 EXTREME = [
@@ -124,6 +124,20 @@ def test_reduce_next_to_multiples_of_p() -> None:
         assert residue(field, field.reduce(x)) == [v % field.p for v in around]
 
 
+@given(st.integers(-(2**50), 2**50), st.integers(-(2**31), 2**31))
+@settings(max_examples=300)
+@example(2**50, 2**30)
+@example(-(2**50), -(2**30))
+def test_what_is_reduced_is_below_half_of_p(x: int, quotient: int) -> None:
+    for field in FIELDS:
+        half = field.p // 2
+        next_to_half = [min(max(quotient * field.p + d, -(2**50)), 2**50) for d in (half, -half, half + 1, -half - 1)]
+        for v in (x, *next_to_half):
+            assert abs(float(field.reduce(torch.tensor(float(v), dtype=torch.float64)))) <= half
+        twice = field.reduce(field.reduce(torch.tensor(float(8 * x - 7 * (x > 0)), dtype=torch.float64)))
+        assert abs(float(twice)) <= half
+
+
 def test_reduce_of_large_tensors_and_of_views() -> None:
     field, generator = FIELDS[1], torch.Generator().manual_seed(0)
     x = torch.randint(-(2**52), 2**52, (300, 500), generator=generator).double()
@@ -154,6 +168,11 @@ def test_power(x: int, n: int) -> None:
     for field in FIELDS:
         base = field.reduce(torch.tensor([float(x)], dtype=torch.float64))
         assert residue(field, field.power(base, n)) == [pow(x, n, field.p)]
+
+
+def test_one_reduction_is_enough_for_as_many_products_as_promised() -> None:
+    for p in PRIMES[-1], PRIMES[0]:
+        assert BALANCED_TERMS * (p // 2) ** 2 + p // 2 <= 2**50
 
 
 def test_as_many_products_as_promised_add_up_exactly() -> None:

@@ -19,7 +19,7 @@ from foldproof.proof.floats import EXPLAINED, Trial, doubted, evaluate, insensit
 from foldproof.proof.question import Question
 from foldproof.proof.reality import repeats, unreal
 from foldproof.proof.residues import Attempt, attempt, scout
-from foldproof.shadow import Undecided
+from foldproof.shadow import Undecided, all_finite
 from foldproof.verdict import Difference, Kind, Proof, Rounding, Verdict, Witness
 
 Progress = Callable[[int, int, str], None]
@@ -308,7 +308,7 @@ def _held(question: Question) -> list[str]:
         notes.append("inputs that are no tensors are held at the given values")
     if any(not t.dtype.is_floating_point and not name.endswith("num_batches_tracked") for name, t in leaves.items()):
         notes.append("integer and boolean buffers are held at their values")
-    if any(t.dtype.is_floating_point and bool(t.isinf().any()) for t in (*tensors, *leaves.values())):
+    if any(not all_finite(t) and bool(t.isinf().any()) for t in (*tensors, *leaves.values())):
         notes.append("infinite elements of inputs and parameters are held as they are")
     storages = [t.untyped_storage().data_ptr() for t in tensors if t.numel()]
     if len(set(storages)) < len(storages):

@@ -187,7 +187,8 @@ def all_finite(x: Tensor) -> bool:
     """Whether ``x`` holds neither infinities nor nan: in one pass that makes no tensor, if its sum is finite, too."""
     if not x.dtype.is_floating_point:
         return True
-    return math.isfinite(x.sum()) or bool(x.isfinite().all())
+    x = x.float() if x.element_size() == 1 else x  # of which there are no sums
+    return math.isfinite(x.detach().sum()) or bool(x.isfinite().all())
 
 
 def _size_of_number(x: int | float) -> Size:

@@ -1,0 +1,99 @@
+"""Large leaves that are lent: their residues are made anew whenever they are asked for, and are the same each time."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import foldproof
+from foldproof.shadow import Draw, Shadow, WritesBorrowed
+from foldproof.shadow.ondemand import OnDemand
+
+LARGE = (200, 301)
+
+
+def lent(draw: Draw, value: Tensor, vary: bool = True) -> Shadow:
+    residue = draw.variable(value, data=False, lent=True) if vary else draw.constant(value, lent=True)
+    assert isinstance(residue.parts, OnDemand)
+    return Shadow(value, residue)
+
+
+def parts(x: Shadow) -> list[Tensor]:
+    return [p.clone() for p in x.residue.parts]
+
+
+def equal(a: list[Tensor], b: list[Tensor]) -> bool:
+    return len(a) == len(b) and all(torch.equal(p, q) for p, q in zip(a, b))
+
+
+@pytest.mark.parametrize("vary", [True, False])
+def test_the_same_each_time_and_through_views(vary: bool) -> None:
+    draw = Draw(seed=0, k=3)
+    x = lent(draw, torch.randn(LARGE), vary)
+    kept = parts(x)
+    assert equal(kept, parts(x)) and not torch.equal(kept[0], kept[1])
+    view = x.t()[3:]
+    assert isinstance(view.residue.parts, OnDemand) and view.residue.shape == view.shape
+    assert equal([p.t()[3:] for p in kept], parts(view))
+    added = parts(x + 1)
+    assert all(int((f.canonical(a - 1 - k) != 0).sum()) == 0 for f, a, k in zip(draw.fields, added, kept))
+
+
+def test_strides_are_those_of_the_value() -> None:
+    value = torch.randn(LARGE).t()
+    x = lent(Draw(seed=0, k=2), value)
+    assert all(p.stride() == value.stride() for p in x.residue.parts)
+    assert x.t().view(-1).residue.shape == (value.numel(),)
+
+
+def test_a_copy_of_a_leaf_stays_what_it_is() -> None:
+    x = lent(Draw(seed=0, k=2), torch.randn(LARGE))
+    for made in (copy.deepcopy(x), nn.Parameter(x, requires_grad=False), x.clone()):
+        assert equal(parts(x), parts(made))  # type: ignore[arg-type]
+
+
+def test_nothing_writes_to_it() -> None:
+    x = lent(Draw(seed=0, k=2), torch.randn(LARGE))
+    for target in (x, x[2:], x.detach(), copy.deepcopy(x)):
+        with pytest.raises(WritesBorrowed):
+            target.add_(1)
+        with pytest.raises(WritesBorrowed):
+            target.data = torch.zeros(LARGE)
+    x.clone().add_(1)
+
+
+def test_infinite_elements_are_kept() -> None:
+    value = torch.randn(LARGE)
+    value[3, 4] = torch.inf
+    residue = Draw(seed=0, k=2).variable(value, data=False, lent=True)
+    assert residue.infinite and isinstance(residue.parts, tuple)
+
+
+class Writes(nn.Module):
+    """Adds to a large buffer, and reads it."""
+
+    def __init__(self, twice: bool) -> None:
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(LARGE))
+        self.weight = nn.Parameter(torch.randn(LARGE))
+        self.twice = twice
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen.add_(x)
+        if self.twice:
+            self.seen.add_(x)
+        return self.seen @ self.weight.t()
+
+
+def test_programs_that_write_to_a_large_leaf() -> None:
+    torch.manual_seed(0)
+    once = Writes(False)
+    again, twice = copy.deepcopy(once), copy.deepcopy(once)
+    twice.twice = True
+    x = (torch.randn(LARGE),)
+    assert foldproof.prove(once, again, x).kind is foldproof.Kind.PROVED
+    assert foldproof.prove(once, twice, x).kind is foldproof.Kind.REFUTED
+    assert not bool(once.seen.any())
