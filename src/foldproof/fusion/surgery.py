@@ -119,7 +119,7 @@ class Surgery:
         pending = dict.fromkeys([node])
         while pending:
             node, _ = pending.popitem()
-            if node.op == "call_function" and not node.users and not node.is_impure() and node.graph is self.graph:
+            if node.op == "call_function" and not (node.users or node.is_impure() or node._erased):
                 pending |= dict.fromkeys(node.all_input_nodes)
                 self.graph.erase_node(node)
 

@@ -73,6 +73,9 @@ class Averaging:
         ones = run_on(node, lambda operand: torch.ones(sizes_of(operand), dtype=torch.float64))
         if not torch.allclose(ones, torch.ones_like(ones), rtol=0, atol=1e-6):
             raise CannotFold(f"the weights of {node.name} do not add up to 1, so a shift does not pass it")
+        is_dynamic = any(isinstance(size, torch.SymInt) for size in value_of(node).shape)
+        if arguments(node).get("divisor_override") is not None and is_dynamic:
+            raise CannotFold(f"the weights of {node.name} add up to 1 at some sizes only, so a shift does not pass it")
 
 
 class Maximum:
