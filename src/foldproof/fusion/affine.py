@@ -52,7 +52,7 @@ class Affine:
     def then(self, later: Affine) -> Affine:
         """``later(self(x))``."""
         first, second = self, later
-        if not torch.equal(first.channels, second.channels):
+        if first.count != second.count or not torch.equal(first.channels, second.channels):
             shape = torch.broadcast_shapes(first.channels.shape, second.channels.shape)
             first, second = first.renumbered(shape), second.renumbered(shape)
         scale = product(first.scale, second.scale)

@@ -14,7 +14,7 @@ from torch.fx.node import map_arg
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from foldproof.fusion.expression import Expression, Operand, rounded
-from foldproof.fusion.nodes import base_of, is_getitem, operator_of, written
+from foldproof.fusion.nodes import base_of, is_getitem, memory_of, operator_of, written
 from foldproof.fusion.refusal import CannotFold
 from foldproof.program.nodes import operator_name
 
@@ -36,8 +36,9 @@ class Constants:
         self.originals: Mapping[str, Tensor] = dict(tensors)
         self.derived: dict[str, Expression] = {}
         """The constants that the program did not hold before, as expressions over those that it did."""
-        writers = written(graph, subgraphs)
-        self._written = {node: f"written to by {writer.name}" for node, writer in writers.items()}
+        self._writers = written(graph, subgraphs)
+        self._places = {node: place for place, node in enumerate(graph.nodes)}
+        self._written = {node: f"written to by {writer.name}" for node, writer in self._writers.items()}
         self._stale: set[int] = set()
         self._settle()
         self._computed: set[Node] = set()
@@ -141,6 +142,17 @@ class Constants:
     def is_written(self, node: Node) -> bool:
         """May the program write to the memory of ``node``?"""
         return node in self._written
+
+    def require_lasting(self, node: Node) -> None:
+        """
+        Raises:
+            CannotFold: the memory of ``node`` is written to after it was computed, so that who reads it later than
+                before would read something else.
+        """
+        for memory in memory_of(node):
+            writer = self._writers.get(memory)
+            if writer is not None and self._places[writer] > self._places[node]:
+                raise CannotFold(f"{node.name}, which it reads, is changed in place by {writer.name}")
 
     def changes(self, tensor: Tensor) -> bool:
         """Does running the program change the memory of ``tensor``, perhaps through another name?"""

@@ -138,8 +138,17 @@ def base_of(node: Node) -> Node:
     return node
 
 
+def memory_of(node: Node) -> list[Node]:
+    """The node, and all whose memory its value may lie in: what it is a view of, or wrote to."""
+    found, pending = [], [node]
+    while pending:
+        found.append(pending.pop())
+        pending += _operands(found[-1], _aliased_places(found[-1].target))
+    return found
+
+
 def written(graph: Graph, subgraphs: nn.Module) -> dict[Node, Node]:
-    """Every node whose memory some node may write to, and that writer."""
+    """Every node whose memory some node may write to, and the last writer."""
     found: dict[Node, Node] = {}
     for node in graph.nodes:
         if isinstance(node.target, HigherOrderOperator):
@@ -149,11 +158,7 @@ def written(graph: Graph, subgraphs: nn.Module) -> dict[Node, Node]:
             if _updates_statistics(node):
                 given = arguments(node)
                 targets += [n for n in (given["running_mean"], given["running_var"]) if n is not None]
-        while targets:
-            target = targets.pop()
-            if target not in found:
-                found[target] = node
-                targets += _operands(target, _aliased_places(target.target))  # a view: its base is written to as well
+        found |= dict.fromkeys([x for target in targets for x in memory_of(target)], node)
     return found
 
 

@@ -68,6 +68,7 @@ class ParallelConvolutions:
         if not all(isinstance(term, Node) for term in terms) or terms[0] is terms[1]:
             raise CannotFold(f"{node.name} does not add two values")
         x = _common_input(terms, constants)
+        constants.require_lasting(x)
         branches = [_branch(term, x, node, constants) for term in terms]
         convolutions = [b for b in branches if not b.diagonal]
         if not convolutions:

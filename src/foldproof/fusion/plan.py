@@ -92,6 +92,8 @@ class Planner:
         Raises:
             CannotFold: there is none, with the reason in both directions.
         """
+        if not any(map(self._readers, site.results)):
+            raise CannotFold("nothing reads its result")
         try:
             return self.up(site, 0)
         except CannotFold as refusal:
@@ -150,6 +152,7 @@ class Planner:
 
     def down(self, site: Site) -> Plan:
         """Towards the readers, all of which have to take it."""
+        self.constants.require_lasting(site.input)
         plan = Plan.of(site)
         carried: dict[Node, Affine] = dict.fromkeys(site.results, site.affine)
         queue = _Queue(self.order)

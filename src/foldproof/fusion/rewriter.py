@@ -221,7 +221,9 @@ class Rewriter:
         }
 
         def derive(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-            values = evaluate(expressions, parameters.__getitem__)
+            read = {str(node.target) for node in after.graph.nodes if node.op == "get_attr"}  # not by what is dead
+            wanted = {name: expression for name, expression in expressions.items() if name in read}
+            values = evaluate(wanted, parameters.__getitem__)
             return {name: value.to(made[name].tensor.dtype) for name, value in values.items()}
 
         before.make({})

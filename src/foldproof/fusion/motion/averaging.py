@@ -76,6 +76,9 @@ class Averaging:
                 f"the weights of {node.name} do not add up to 1, so a shift does not pass it",
                 f"normalise before {node.name}; in average pooling, count_include_pad=False would do",
             )
+        is_dynamic = any(isinstance(size, torch.SymInt) for size in value_of(node).shape)
+        if arguments(node).get("divisor_override") is not None and is_dynamic:
+            raise CannotFold(f"the weights of {node.name} add up to 1 at some sizes only, so a shift does not pass it")
 
 
 class Maximum:
