@@ -95,7 +95,8 @@ def fuse(
     if not rewrites:
         verdict = UNCHANGED
     elif prove:
-        verdict = prove_programs(before, after, inputs, kwargs, derive=surgery.derive)
+        signs = any(rewrite.conditional for rewrite in rewrites)
+        verdict = prove_programs(before, after, inputs, kwargs, derive=surgery.derive, by_value=signs)
     else:
         verdict = UNPROVED
     return FuseResult(

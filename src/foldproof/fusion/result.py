@@ -47,7 +47,8 @@ class Rewrite:
 
     ``through`` are the operators that the affine was moved through. ``source`` is ``file:line`` of the model's own
     code, or the path of the module where no line is the model's own. ``verdict`` is about the rewritten region alone,
-    ``reported`` the node that was folded away, which stands for the affine.
+    ``reported`` the node that was folded away, which stands for the affine. A ``conditional`` rewrite is right for
+    parameters that give its scales these signs.
     """
 
     rule: str
@@ -59,6 +60,7 @@ class Rewrite:
     saving: Saving = Saving(0, 0)
     accuracy: Accuracy | None = None
     reported: str = ""
+    conditional: bool = False
 
 
 @dataclass(frozen=True)

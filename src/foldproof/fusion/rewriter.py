@@ -186,6 +186,7 @@ class Rewriter:
             through=tuple(short_name(node) for node in plan.moved if node.op == "call_function"),
             saving=saving,
             reported=reported.name,
+            conditional=plan.conditional,
         )
         account.rewrites.append(rewrite)
         read_before = [operand for edit in plan.edits for operand in edit.node.all_input_nodes]

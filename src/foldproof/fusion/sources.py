@@ -193,8 +193,10 @@ class Arithmetic:
             return False
         times = [x for x in (*node.args, *node.kwargs.values()) if x is data[0]]
         same_shape = tuple(value_of(data[0]).shape) == tuple(value_of(node).shape)
-        return len(times) == 1 and same_shape and not (
-            kind_of(node) in ("div", "true_divide") and given["other"] is data[0]
+        return (
+            len(times) == 1
+            and same_shape
+            and not (kind_of(node) in ("div", "true_divide") and given["other"] is data[0])
         )
 
     def read(self, node: Node, constants: Constants) -> Step:

@@ -93,6 +93,10 @@ def _decide(question: Question, rng: random.Random, progress: Progress) -> Verdi
         last = _attempt_surely(question, rng, False)
         if last.equal:
             return _proved(question, last, question.fixed)
+    if question.by_value and first.reason is None and search.failure is None:
+        followed = _attempt_surely(question, rng, False, by_value=True)
+        if followed.equal:
+            return _proved(question, followed, question.fixed)
     return _from_floats(question, first, last, search, rng)
 
 
@@ -108,16 +112,16 @@ def _refuted_by_structure(question: Question, found: Attempt) -> Verdict:
     )
 
 
-def _attempt_surely(question: Question, rng: random.Random, vary: bool) -> Attempt:
+def _attempt_surely(question: Question, rng: random.Random, vary: bool, by_value: bool = False) -> Attempt:
     """A scout with one prime tells how many primes a proof needs; then the proof itself."""
-    found = scout(question, rng.getrandbits(62), vary)
+    found = scout(question, rng.getrandbits(62), vary, by_value)
     if found.reason is not None:
         return found
     k = found.draw.primes_needed(evaluations=2)
     for _ in range(2):  # the scout did not see the second program, which may need more
         if k is None:
             break
-        found = attempt(question, rng.getrandbits(62), max(k, 2), vary)
+        found = attempt(question, rng.getrandbits(62), max(k, 2), vary, by_value)
         if not found.equal or found.draw.log2_error < -40:
             return found
         k = found.draw.primes_needed()

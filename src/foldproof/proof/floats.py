@@ -71,7 +71,9 @@ class _Side:
 
         once = {id(t): moved(self.widened(t)) for t in self.leaves.values()}  # tied ones stay tied
         leaves = {name: once[id(t)] for name, t in self.leaves.items()}
-        args, kwargs = tree_map(lambda t: moved(_wide(t)) if isinstance(t, Tensor) else t, (self.args, dict(self.kwargs)))
+        args, kwargs = tree_map(
+            lambda t: moved(_wide(t)) if isinstance(t, Tensor) else t, (self.args, dict(self.kwargs))
+        )
         with torch.no_grad(), Float64(generator):
             outcome = run_copied(self.program, self.which, leaves, args, kwargs)
         outcome.effects = {self.names.get(name, name): t for name, t in outcome.effects.items()}

@@ -23,6 +23,7 @@ def prove(
     kwargs: Mapping[str, Any] | None = None,
     *,
     derive: Derive | None = None,
+    by_value: bool = False,
     seed: int | None = None,
     progress: Progress | None = None,
 ) -> Verdict:
@@ -37,6 +38,8 @@ def prove(
         derive: how *after*'s new parameters are computed: takes *before*'s parameters by name (tensors, or shadows
             of them) and returns new ones by *after*'s names. With it a fold is proved for all parameters; without
             it, new parameters are constants, and rounding them leaves ROUNDING at best.
+        by_value: where nothing else proves it, let relu and leaky_relu follow the signs that their values have; the
+            verdict names them among the operators of which it speaks on the visited branch only.
         seed: fixes the random draw, to reproduce a run.
         progress: called with (done, total, what).
 
@@ -52,11 +55,16 @@ def prove(
     samples = sampled_inputs(before, as_inputs(inputs), kwargs or {})
     if len(samples) == 1:
         samples = sampled_inputs(after, as_inputs(inputs), kwargs or {})
-    return decide_all([question_of(first, second, *sample, derive) for sample in samples], seed, progress)
+    return decide_all([question_of(first, second, *sample, derive, by_value) for sample in samples], seed, progress)
 
 
 def question_of(
-    first: Program, second: Program, args: tuple[Any, ...], kwargs: Mapping[str, Any], derive: Derive | None
+    first: Program,
+    second: Program,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    derive: Derive | None,
+    by_value: bool = False,
 ) -> Question:
     # What is known to be derived is not taken for another leaf that happens to have the same content.
     derived = frozenset(as_computed(derive, first, second.leaves) if derive is not None else ())
@@ -78,7 +86,9 @@ def question_of(
         quantified += "; the second program's new parameters are those expressions of them, rounded once"
     if fixed:
         notes.append(f"only the second program has {', '.join(fixed[:3])}{' …' if len(fixed) > 3 else ''}")
-    return Question(first, sides, args, kwargs, not fixed, quantified, computes=bool(derived), notes=notes)
+    return Question(
+        first, sides, args, kwargs, not fixed, quantified, computes=bool(derived), notes=notes, by_value=by_value
+    )
 
 
 def holding(held: Tensor, derived: Tensor) -> Tensor:

@@ -46,6 +46,8 @@ class Question:
     """``after`` is made anew from other leaves (by a pass), so that it has to be right for those, too."""
     computes: bool = True
     """``after`` computes with the leaves that it is given, and might write to them."""
+    by_value: bool = False
+    """Where nothing else proves it, rectifiers may follow the signs that values have: see `foldproof.shadow.Draw`."""
     fixed: str = "all inputs, for these parameter values"
     notes: list[str] = field(default_factory=list)
 

@@ -29,7 +29,8 @@ def prove_region(
         after: a graph with the same placeholders; parameters that share a name with *before*'s are the same.
         inputs: tensors of the region's real shapes and dtypes.
         derive: the rewrite's own arithmetic: *before*'s parameters by name (tensors or shadows) → new parameters.
-        general: whether it has to hold for all parameters, or for these parameter values only.
+        general: whether it has to hold for all parameters, or for these parameter values only; then relu and its like
+            may follow the signs that values have.
         seed: fixes the random draw.
     """
     first, second = as_program(before), as_program(after)
@@ -46,4 +47,5 @@ def prove_region(
                 made[name] = leaves[name] if name in leaves and name not in new else leaf.tensor.detach().clone()
         return Sides(second, made)
 
-    return decide(Question(first, sides, tuple(inputs), {}, general, "all inputs and all parameters"), seed)
+    claim = "all inputs and all parameters"
+    return decide(Question(first, sides, tuple(inputs), {}, general, claim, by_value=not general), seed)

@@ -31,11 +31,13 @@ class Draw:
     Shadows of one draw may meet; shadows of different draws may not. The draw records what a verdict must tell:
     ``opaque`` and ``branch`` operators, ``escapes`` (values that left the tensor world), opaque evaluations, and the
     largest `Size` that was hashed or compared.
+
+    With ``by_value``, rectifiers are no opaque functions but follow the sign that the value has, as branches do.
     """
 
-    def __init__(self, seed: int, k: int) -> None:
+    def __init__(self, seed: int, k: int, by_value: bool = False) -> None:
         rng = random.Random(seed)
-        self.seed = seed
+        self.seed, self.by_value = seed, by_value
         self.fields: Sequence[Field] = [Field(p) for p in draw_primes(k, rng)]
         self.opaque: dict[str, None] = {}
         self.branch: dict[str, None] = {}
@@ -100,7 +102,6 @@ class Draw:
             raise Undecided(f"a constant is of dtype {x.dtype} and layout {x.layout}, which has no residues")
         if not all_finite(x) and bool(torch.isnan(x).any()):
             raise Undecided("a constant is nan")
-
 
         def make(i: int) -> Tensor:
             return laid_out_like(x, self.fields[i].embed(x))

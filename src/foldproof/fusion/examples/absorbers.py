@@ -396,7 +396,7 @@ parallel_declines = (
             b=partial(nn.Conv2d, 6, 6, 5, padding=0, stride=1),
             n=_norm2,
         ),
-        "reads the output of relu",
+        "a shift does not pass relu",
     ),
     Declines(
         "taps that do not meet",
@@ -407,6 +407,6 @@ parallel_declines = (
             b=partial(nn.Conv2d, 6, 6, 3, padding=1),
             n=_norm2,
         ),
-        "reads the output of relu",
+        "a shift does not pass relu",
     ),
 )

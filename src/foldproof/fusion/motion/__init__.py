@@ -5,7 +5,7 @@ from foldproof.fusion.motion.pointwise import Product, Rectifier, Sum
 from foldproof.fusion.motion.rule import Motion
 from foldproof.fusion.motion.selection import Selection
 
-MOTIONS: tuple[Motion, ...] = (Selection(), Averaging(), Maximum(), Sum(), Product())
+MOTIONS: tuple[Motion, ...] = (Selection(), Averaging(), Maximum(), Rectifier(), Sum(), Product())
 """Every rule by which an affine moves."""
 
 __all__ = ["MOTIONS", "Averaging", "Maximum", "Motion", "Product", "Rectifier", "Selection", "Sum"]

@@ -37,7 +37,6 @@ aten = torch.ops.aten
     aten.floor.default,
     aten.gelu.default,
     aten.hardshrink.default,
-    aten.leaky_relu.default,
     aten.lgamma.default,
     aten.log.default,
     aten.log10.default,
@@ -122,10 +121,27 @@ def floor_divide(call: Call, a: Any, b: Any) -> Residue:
     return _rounded(call, call.residue(a) / call.residue(b), "floor")
 
 
+def _where_positive(call: Call, x: Tensor, slope: float) -> Residue:
+    """x where its value is positive, else slope·x: what rectifiers are once their branch is chosen."""
+    call.took_branch()
+    positive, residue = call.value(x) > 0, call.residue(x)
+    return residue.map(lambda a, b: torch.where(positive, a, b), residue * call.residue(slope))
+
+
 @composed(aten.relu.default)
 def relu(call: Call, x: Tensor) -> Residue:
     """max(x, 0), opaque"""
+    if call.draw.by_value:
+        return _where_positive(call, x, 0)
     return call.residue(x).maximum(call.residue(0))
+
+
+@opaque(aten.leaky_relu.default)
+def leaky_relu(call: Call, x: Tensor, negative_slope: float = 0.01) -> Any:
+    """any function of the element and the slope"""
+    if call.draw.by_value:
+        return _where_positive(call, x, negative_slope)
+    return pointwise(call, x, negative_slope)
 
 
 @composed(aten.maximum.default, aten.fmax.default)
