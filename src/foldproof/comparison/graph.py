@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,12 +13,15 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
 
 from foldproof.errors import FoldproofError
 from foldproof.program.loading import brief
+from foldproof.program.state import deepcopied
 from foldproof.program.structure import arranged
 from foldproof.rounding.noise import Noise
 from foldproof.rounding.truth import Float64, widened
 
-After = Callable[[fx.Node, Any], Any]
-"""Called with each node and its value; what it returns is the node's value from there on."""
+Again = Callable[..., Any]
+"""Computes a node's value once more, from the same operands; by another function, where one is given."""
+After = Callable[[fx.Node, Any, Again], Any]
+"""Called with each node, its value, and `Again`; what it returns is the node's value from there on."""
 
 
 class Graph:
@@ -50,29 +52,43 @@ class Graph:
     def wide(self) -> fx.GraphModule:
         """The same graph over float64 parameters."""
         if self._wide is None:
-            self._wide = copy.deepcopy(self.module)
+            self._wide = deepcopied(self.module)
             self._wide.double()
         return self._wide
 
-    def run(self, args: Sequence[Any], kwargs: Mapping[str, Any], after: After | None = None) -> list[Tensor]:
-        """The outputs in the program's own dtypes; learns which dtype each node has."""
+    def flat(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+        """The inputs as the graph takes them."""
+        return list(self.module.graph._codegen.process_inputs(*args, **kwargs))
 
-        def learn(node: fx.Node, value: Any) -> Any:
+    def put_together(self, out: Any) -> list[Tensor]:
+        """What the graph's output node gives, as `flattened` outputs."""
+        return flattened(self.module.graph._codegen.process_outputs(out))
+
+    def run(
+        self,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        after: After | None = None,
+        known: Mapping[str, Any] | None = None,
+    ) -> list[Tensor]:
+        """The outputs in the program's own dtypes; learns which dtype each node has. ``known`` is as in `truth`."""
+
+        def learn(node: fx.Node, value: Any, again: Again) -> Any:
             floats = [t.dtype for t in tree_leaves(value) if isinstance(t, Tensor) and t.is_floating_point()]
             if floats:
                 self.dtypes[node.name] = floats[0]
-            return value if after is None else after(node, value)
+            return value if after is None else after(node, value, again)
 
-        return self._walk(self.module, args, kwargs, learn, None)
+        return self._walk(self.module, args, kwargs, learn, None, known)
 
     def truth(
         self,
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
         after: After | None = None,
-        known: Mapping[fx.Node, Any] | None = None,
+        known: Mapping[str, Any] | None = None,
     ) -> list[Tensor]:
-        """The outputs in float64; ``known`` has the values of nodes that need not be computed."""
+        """The outputs in float64; ``known`` has the values of nodes, by name, that need not be computed."""
         wide = self.wide
         with Float64():
             return self._walk(wide, *widen((args, kwargs)), after, None, known)
@@ -85,6 +101,8 @@ class Graph:
         amplitude: float = 1.0,
         operands: float = 0.0,
         only: str | None = None,
+        after: After | None = None,
+        known: Mapping[str, Any] | None = None,
     ) -> list[Tensor]:
         """The outputs in float64 with every operator's result (or that of ``only`` one) moved within its rounding."""
         noise = Noise(torch.Generator().manual_seed(seed), amplitude, operands)
@@ -95,7 +113,7 @@ class Graph:
 
         wide = self.wide
         with noise:
-            out = self._walk(wide, *widen((args, kwargs)), None, before)
+            out = self._walk(wide, *widen((args, kwargs)), after, before, known)
         self.unknown |= noise.unknown
         return out
 
@@ -106,17 +124,18 @@ class Graph:
         kwargs: Mapping[str, Any],
         after: After | None,
         before: Callable[[fx.Node], None] | None,
-        known: Mapping[fx.Node, Any] | None = None,
+        known: Mapping[str, Any] | None = None,
     ) -> list[Tensor]:
         if self._writes:
-            module = copy.deepcopy(module)
+            module = deepcopied(module)
+        start = {n: known[n.name] for n in module.graph.nodes if n.op == "call_function" and n.name in known} if known else None
         args, kwargs = copied((tuple(args), dict(kwargs)))
         codegen = module.graph._codegen
         walk = _Walk(module, after, before)
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             flat = codegen.process_inputs(*args, **kwargs)
-            out = walk.run(*flat, initial_env=dict(known) if known else None, enable_io_processing=False)
+            out = walk.run(*flat, initial_env=start, enable_io_processing=False)
             return flattened(codegen.process_outputs(out))
 
 
@@ -132,7 +151,14 @@ class _Walk(fx.Interpreter):
         if self._before is not None:
             self._before(n)
         out = super().run_node(n)
-        return out if self._after is None or n.op != "call_function" else self._after(n, out)
+        if self._after is None or n.op == "output":
+            return out
+
+        def again(function: Any = n.target) -> Any:
+            args, kwargs = self.fetch_args_kwargs_from_env(n)
+            return function(*args, **kwargs)
+
+        return self._after(n, out, again)
 
 
 def widen(x: Any) -> Any:

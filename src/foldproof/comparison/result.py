@@ -68,10 +68,12 @@ class NoiseFloor:
 class Source:
     """An operator at which the two sides part, fed the same inputs.
 
-    ``error`` is the difference made there, ``contribution`` what later layers make of it in the outputs (both root mean
-    squares), ``amplification`` their ratio. ``share`` is the part of the whole difference that it accounts for:
-    the projection of its contribution on the difference, so that shares add up to about 1 and may be negative.
-    ``sigma`` is the candidate's local error in units of what this operator alone may round.
+    All sizes are root mean squares. ``error`` is the difference made there. ``contribution`` is what it becomes in the
+    outputs when the reference runs with this one difference put in, and ``amplification`` their ratio; that includes
+    that later layers, fed other numbers, round otherwise. ``propagated`` is what it becomes where they do not round.
+    ``share`` is the part of the whole difference that it accounts for (the projection of its contribution on it; shares
+    of several sources need not add up to 1, as their roundings mix). ``sigma`` is the candidate's local error in units
+    of what this operator alone may round.
 
     ``measured`` is False where the candidate gives no numbers but its outputs: then ``share`` is the operator's part of
     the noise floor, that is, where rounding is to be *expected* to come from.
@@ -83,16 +85,23 @@ class Source:
     error: float
     contribution: float
     amplification: float
+    propagated: float
     share: float
     sigma: float
     measured: bool = True
 
     def __str__(self) -> str:
         where = f" at {self.source}" if self.source else ""
-        share = f"{100 * self.share:.0f}%" if self.measured else f"{100 * self.share:.0f}% of the noise floor"
-        error = f"{self.error:.2g} there, {self.contribution:.2g} in the outputs (×{self.amplification:.3g})"
-        local = f", {self.sigma:.2g} sigma of its own rounding" if self.measured else ""
-        return f"{self.node} ({self.operator}){where}: {share}; {error}{local}"
+        if not self.measured:
+            return (
+                f"{self.node} ({self.operator}){where}: {100 * self.share:.0f}% of the noise floor; {self.error:.2g} there,"
+                f" {self.contribution:.2g} in the outputs"
+            )
+        return (
+            f"{self.node} ({self.operator}){where}: {100 * self.share:.0f}%; {self.error:.2g} there"
+            f" ({self.sigma:.2g} sigma of its own rounding), amplified ×{self.amplification:.3g} to {self.contribution:.2g}"
+            f" in the outputs ({self.propagated:.2g} if later layers did not round)"
+        )
 
 
 @dataclass(frozen=True)
