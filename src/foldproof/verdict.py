@@ -163,7 +163,7 @@ class Verdict:
                     f"  float64 difference {r.difference:.3g}, rounding explains {r.floor:.3g}"
                     f" (ratio {r.ratio:.3g}, {r.trials} trials)"
                 )
-            else:
+            elif r.difference:
                 lines.append(
                     f"  worst element: {r.difference:.3g} from the float64 truth, where rounding has a standard deviation"
                     f" of {r.floor:.3g} ({r.sigma:.3g} sigma; {r.trials} inputs)"

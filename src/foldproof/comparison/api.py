@@ -31,8 +31,9 @@ from foldproof.comparison.judge import (
     number,
     rms,
 )
-from foldproof.comparison.result import CompareResult, NoiseFloor, Source
-from foldproof.comparison.sources import find_sources
+from foldproof.comparison.reproduction import reproduce
+from foldproof.comparison.result import CompareResult, NoiseFloor
+from foldproof.comparison.sources import Findings, find_sources, guilty
 from foldproof.errors import FoldproofError
 from foldproof.program import as_program, require_ordinary
 from foldproof.program.loading import brief
@@ -145,17 +146,19 @@ class _Comparison:
             return self._ended(Verdict(Kind.UNDECIDED, unstable), first)
         trials = [trial, *self._others()]
         verdict = self._verdict(trials)
-        sources: tuple[Source, ...] = ()
-        found = ""
+        found = Findings((), "")
         if not all(t.judged is None for t in trials):
             worst = _worst(trials)
             self._tell(0, None, "looking for where it comes from")
-            sources, found = find_sources(
+            found = find_sources(
                 self._graph, self._candidate, worst.given, worst.outputs, self._operands, self._tell
             )
-        if verdict.kind is Kind.REFUTED and sources and sources[0].measured:
-            verdict = replace(verdict, difference=_first_beyond(sources))
-        return self._made(verdict, trials, sources, found)
+        reproduction = None
+        if verdict.kind is Kind.REFUTED and found.part is not None:
+            at = guilty(found.sources)
+            verdict = replace(verdict, difference=Difference(at.node, at.operator, at.source))
+            reproduction = reproduce(found.part, self._candidate, at.node)
+        return self._build(verdict, trials, found, trials[0].outputs.reference, reproduction)
 
     # ------------------------------------------------------------------ running
 
@@ -345,22 +348,17 @@ class _Comparison:
         return next((t.judged.floor.size for t in trials if t.judged is not None), 0.0)
 
     def _ended(self, verdict: Verdict, reference: list[Tensor]) -> CompareResult:
-        return self._build(verdict, (), (), "", reference)
-
-    def _made(
-        self, verdict: Verdict, trials: Sequence[_Trial], sources: tuple[Source, ...], found: str
-    ) -> CompareResult:
-        return self._build(verdict, trials, sources, found, trials[0].outputs.reference)
+        return self._build(verdict, (), Findings((), ""), reference, None)
 
     def _build(
         self,
         verdict: Verdict,
         trials: Sequence[_Trial],
-        sources: tuple[Source, ...],
-        found: str,
+        found: Findings,
         reference: Sequence[Tensor],
+        reproduction: str | None,
     ) -> CompareResult:
-        notes = list(self._notes)
+        notes = [*self._notes, *self._candidate.notes()]
         for t in trials:
             if t.judged is not None:
                 notes += t.judged.notes
@@ -378,8 +376,9 @@ class _Comparison:
             verdict=replace(verdict, notes=tuple(dict.fromkeys(notes)), seconds=seconds),
             truth_distance=truth_distance([t.outputs for t in trials]) if trials else None,
             noise_floor=_noise_floor(trials),
-            sources=sources,
-            found=found,
+            sources=found.sources,
+            found=found.told,
+            reproduction=reproduction,
             against=self._candidate.name,
             inputs=len(trials) or 1,
             identical=bool(trials) and all(t.judged is None for t in trials),
@@ -427,13 +426,6 @@ def _types(trials: Sequence[_Trial]) -> list[str]:
         for i, (a, b) in enumerate(zip(outputs.reference, outputs.candidate))
         if a.dtype != b.dtype
     ]
-
-
-def _first_beyond(sources: Sequence[Source]) -> Difference | None:
-    """The guilty operator: of those that are beyond their own rounding, the one that accounts for most."""
-    beyond = [s for s in sources if s.sigma > EXPLAINED * 3]
-    found = (beyond or list(sources))[0]
-    return Difference(found.node, found.operator, found.source)
 
 
 def _spoken(count: int) -> str:

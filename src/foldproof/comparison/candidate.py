@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,15 +33,19 @@ class Candidate:
     """Something that gives numbers for inputs.
 
     ``run`` takes (args, kwargs) and gives the flat outputs. ``compile`` compiles another graph the way this candidate
-    was compiled, and ``program`` is the candidate itself where it is a graph; without either, it can't be looked into.
-    ``given_only`` says that it has numbers for the given inputs only.
+    was compiled (``backend`` is what `torch.compile` knows it as), and ``program`` is the candidate itself where it is a
+    graph; without either, it can't be looked into.
+    ``given_only`` says that it has numbers for the given inputs only. ``notes`` tells, once it has run, what else is
+    worth knowing of how it came about.
     """
 
     name: str
     run: Callable[[Sequence[Any], Mapping[str, Any]], list[Tensor]]
     compile: Compile | None = None
     program: Any = None
+    backend: str | None = None
     given_only: bool = False
+    notes: Callable[[], list[str]] = list
 
 
 def candidate_of(source: Any, reference: Any) -> Candidate:
@@ -54,7 +59,7 @@ def candidate_of(source: Any, reference: Any) -> Candidate:
     if isinstance(source, ExportedProgram):
         return Candidate("an ExportedProgram", _caller(source.module(check_guards=False)), program=source)
     if isinstance(source, OptimizedModule):
-        return Candidate(f"torch.compile ({_backend(source.dynamo_ctx)})", _caller(source), compile=source.dynamo_ctx)
+        return _compiled_elsewhere(source, source.dynamo_ctx)
     if isinstance(source, fx.GraphModule):
         return Candidate("a GraphModule", _caller(source), program=source)
     if isinstance(source, nn.Module):
@@ -63,12 +68,18 @@ def candidate_of(source: Any, reference: Any) -> Candidate:
         return _saved("saved outputs", source)
     if callable(source):
         context = _context(source)
-        name = f"torch.compile ({_backend(context)})" if context else getattr(source, "__name__", type(source).__name__)
-        return Candidate(name, _caller(source), compile=context)
+        if context is not None:
+            return _compiled_elsewhere(source, context)
+        return Candidate(getattr(source, "__name__", type(source).__name__), _caller(source))
     raise FoldproofError(
         f"cannot compare with a {type(source).__name__}; give a callable, a compiled module, an ExportedProgram, saved"
         f" outputs, or one of: {AGAINST}"
     )
+
+
+def _compiled_elsewhere(source: Any, context: Any) -> Candidate:
+    backend = _backend(context)
+    return Candidate(f"torch.compile ({backend})", _caller(source), compile=context, backend=backend)
 
 
 def _named(name: str, reference: Any) -> Candidate:
@@ -93,7 +104,24 @@ def _compiled(backend: str, reference: Any) -> Candidate:
         return torch.compile(module, backend=backend)
 
     module = reference.module(check_guards=False) if isinstance(reference, ExportedProgram) else deepcopied(reference)
-    return Candidate(f"torch.compile ({backend})", _caller(compile(module)), compile=compile)
+    run = _caller(compile(module))
+    before = Counter(torch._dynamo.utils.counters["inductor"])
+    fired: list[str] = []
+
+    def first(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
+        out = run(args, kwargs)
+        if not fired:  # later compilations, of parts, count too
+            fired.extend(_fired(torch._dynamo.utils.counters["inductor"] - before))
+        return out
+
+    notes = (lambda: fired) if backend == "inductor" else list
+    return Candidate(f"torch.compile ({backend})", first, compile=compile, backend=backend, notes=notes)
+
+
+def _fired(counted: Counter[str]) -> list[str]:
+    """Which groups of operators Inductor made one, of which it keeps count."""
+    batches = [f"{name} ({n} times)" for name, n in counted.items() if name.startswith(("batch_", "group_"))]
+    return ["Inductor " + (f"batched operators here: {', '.join(batches)}" if batches else "batched no operators here")]
 
 
 def _pt2(name: str) -> Candidate:

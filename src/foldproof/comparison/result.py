@@ -128,6 +128,8 @@ class CompareResult:
     """The largest magnitude of an element of the reference."""
     seconds: float
     versions: Mapping[str, str] = field(default_factory=dict)
+    reproduction: str | None = None
+    """Where REFUTED and narrowed down: a Python script that shows it with nothing but PyTorch."""
 
     def to_dict(self) -> dict[str, Any]:
         """The result as plain JSON values."""
@@ -145,6 +147,7 @@ class CompareResult:
             "inputs": self.inputs,
             "seconds": self.seconds,
             "versions": dict(self.versions),
+            "reproduction": self.reproduction,
         }
 
     def __str__(self) -> str:

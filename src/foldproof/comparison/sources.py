@@ -37,6 +37,8 @@ Tell = Callable[[int, int | None, str], None]
 LOCAL_RUNS = 4
 TRACED = 64
 """Operators whose contribution to the outputs is computed: those with the largest local errors, in sigmas or in size."""
+BEYOND = 9.0
+"""From here on, in sigmas, an operator's local error is no rounding of its own."""
 ENOUGH = 0.1
 """What may be left of a difference that a few operators are said to reproduce, in root mean squares."""
 COMPILATIONS = 6
@@ -47,17 +49,53 @@ ALONE = 4
 
 def find_sources(
     graph: Graph, candidate: Candidate, given: Inputs, outputs: Outputs, operands: float, tell: Tell
-) -> tuple[tuple[Source, ...], str]:
-    """The operators that a difference comes from, most guilty first, and a sentence on how that was found."""
+) -> Findings:
+    """The operators that a difference at these inputs comes from."""
     values, told = _values(graph, candidate, given, outputs)
     if values is None:
-        return _expected(graph, given, outputs, operands, tell), told
+        return Findings(_expected(graph, given, outputs, operands, tell), told)
     partings = _partings(graph, values, given, operands)
     if not partings:
-        return (), f"{told}; every operator that can be watched gives the same bits on both sides"
+        return Findings((), f"{told}; every operator that can be watched gives the same bits on both sides")
     sources = _contributions(graph, partings, given, outputs, tell)
     told += _innocent(graph, values, partings)
-    return sources, f"{told}; {_fewest(graph, candidate, values, partings, sources, given, outputs)}"
+    told += f"; {_fewest(graph, candidate, values, partings, sources, given, outputs)}"
+    return Findings(sources, told, _guilty_part(graph, values, sources, given))
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Sources, most guilty first, a sentence on how they were found, and the most guilty one as a graph by itself."""
+
+    sources: tuple[Source, ...]
+    told: str
+    part: Part | None = None
+
+
+@dataclass(frozen=True)
+class Part:
+    """A few operators as a graph, and the operands that the candidate's own values give them."""
+
+    module: fx.GraphModule
+    inputs: tuple[Tensor, ...]
+
+
+def guilty(sources: Sequence[Source]) -> Source:
+    """The most guilty operator: of those that are beyond their own rounding, the one that accounts for most."""
+    return next((s for s in sources if s.sigma > BEYOND), sources[0])
+
+
+def _guilty_part(graph: Graph, values: Values, sources: Sequence[Source], given: Inputs) -> Part:
+    node = next(n for n in graph.nodes if n.name == guilty(sources).node)
+    region = _region(graph, node, values)
+    operands: dict[str, Any] = {}
+
+    def follow(n: fx.Node, value: Any, again: Again) -> Any:
+        operands[n.name] = values.get(n.name, value)
+        return operands[n.name]
+
+    graph.run(*given, after=follow)
+    return Part(region.module, tuple(operands[name] for name in region.inputs))
 
 
 def _innocent(graph: Graph, values: Values, partings: Sequence[_Parting]) -> str:
