@@ -171,7 +171,9 @@ class Verdict:
         if self.witness:
             w = self.witness
             lines.append(
-                f"  witness: {w.description}: output {w.output} at {list(w.index)} is {w.before:.6g} before and"
+                f"  witness: {w.description}"
+                if not w.difference
+                else f"  witness: {w.description}: output {w.output} at {list(w.index)} is {w.before:.6g} before and"
                 f" {w.after:.6g} after; differs by {w.difference:.3g} where rounding explains {w.floor:.3g}"
             )
         if self.difference:

@@ -195,9 +195,16 @@ def _exported(
                 f"{type(program).__name__} can't be exported, which is how its float64 truth is computed"
                 f" ({brief(error)}); give a torch.export program"
             ) from error
+    if not any(_writes(node) for node in program.graph.nodes):
+        return program
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        try:
-            return program.run_decompositions({})  # functional: nothing is written in place
-        except Exception:  # edge programs, say, which are functional already
-            return program
+        return program.run_decompositions({})  # functional: nothing is written in place
+
+
+def _writes(node: fx.Node) -> bool:
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return False
+    # In training, batch_norm writes to its statistics, whatever its schema says.
+    training = node.target is torch.ops.aten.batch_norm.default and bool(node.args[5])
+    return training or node.target._schema.is_mutable

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from foldproof.rounding.floor import Floor, Score
 
-EXPLAINED = 3.0
+EXPLAINED = 2.0
 """Scores up to this many times the largest that perturbed runs of the same program reach count as rounding."""
-REAL = 6.0
+REAL = 4.0
 """From here on they are no rounding; in between nothing is said."""
 SURE = 48
 """Perturbed runs before anything is called wrong."""
@@ -124,11 +124,14 @@ def floor_of(outputs: Outputs, perturb: Perturb, runs: int, amplitude: float = 1
     return Floor([distance(perturb(seed + k, amplitude), outputs.truth, which) for k in range(runs)])
 
 
-def judge(outputs: Outputs, perturb: Perturb, runs: int) -> Judged:
-    """Judge one input by ``runs`` perturbed runs; before anything is called wrong, by many more."""
+def judge(outputs: Outputs, perturb: Perturb, runs: int, thoroughly: bool = True) -> Judged:
+    """Judge one input by ``runs`` perturbed runs; before anything is called wrong, by many more.
+
+    Unless ``thoroughly``, for one input was called wrong already, a suspicion is left at that.
+    """
     judged = _scored(outputs, floor_of(outputs, perturb, runs))
     discrete, broken = _discrete(outputs), _unfinite(outputs)
-    if judged.ratio <= EXPLAINED and not discrete and not broken:
+    if not thoroughly or (judged.ratio <= EXPLAINED and not discrete and not broken):
         return judged
     if runs < SURE:
         judged = _scored(outputs, floor_of(outputs, perturb, SURE))
@@ -261,7 +264,7 @@ def _explain_unfinite(outputs: Outputs, which: Sequence[int], loud: Sequence[Seq
                 f"output {i} is not finite in {int(wrong.sum())} elements on one side only, and the truth agrees with the"
                 " reference"
             )
-            if not bool(same(a, t)[wrong].all()):
+            if not bool((same(a, t) | (a.isfinite() & t.isfinite()))[wrong].all()):
                 judged.wrong, judged.unsure = None, f"output {i} is not finite in other places than the reference's"
         else:
             judged.notes.append(f"output {i} is not finite on one side only in {int(differs.sum())} elements")

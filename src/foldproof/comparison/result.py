@@ -41,6 +41,8 @@ class TruthDistance:
         told = f"reference {self.reference:.3g}, candidate {self.candidate:.3g} (root mean squares)"
         if not self.inputs:
             return told
+        if self.inputs == 1:
+            return f"{told}; the candidate is {self.ratio:.3g} times as far, on the only input"
         side = "neither side is nearer" if self.nearer == "neither" else f"the {self.nearer} is nearer"
         return (
             f"{told}; the candidate is {self.ratio:.3g} times as far (95% interval {self.low:.3g} to {self.high:.3g},"

@@ -8,7 +8,6 @@ float64 run of the reference shows what later layers make of it. To first order 
 
 from __future__ import annotations
 
-import copy
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +24,7 @@ from foldproof.comparison.result import Source
 from foldproof.errors import FoldproofError
 from foldproof.program.loading import brief
 from foldproof.program.nodes import operator_name, source_of
+from foldproof.program.state import deepcopied
 from foldproof.rounding.floor import Floor
 from foldproof.rounding.magnitude import is_exact
 from foldproof.rounding.noise import Noise
@@ -48,12 +48,15 @@ ALONE = 4
 
 
 def find_sources(
-    graph: Graph, candidate: Candidate, given: Inputs, outputs: Outputs, operands: float, tell: Tell
+    graph: Graph, candidate: Candidate, given: Inputs, outputs: Outputs, operands: float, large: bool, tell: Tell
 ) -> Findings:
-    """The operators that a difference at these inputs comes from."""
-    values, told = _values(graph, candidate, given, outputs)
+    """The operators that a difference at these inputs comes from; ``large`` where it is beyond rounding."""
+    values, told = _values(graph, candidate, given, outputs, large)
+    if values is None and large:
+        return Findings((), f"{told}, so it can't be seen at which operator it goes wrong")
     if values is None:
-        return Findings(_expected(graph, given, outputs, operands, tell), told)
+        sources = _expected(graph, given, outputs, operands, tell)
+        return Findings(sources, f"{told}, so this is where rounding is to be expected to come from")
     partings = _partings(graph, values, given, operands)
     if not partings:
         return Findings((), f"{told}; every operator that can be watched gives the same bits on both sides")
@@ -115,13 +118,13 @@ def short(operator: str) -> str:
 
 
 def _values(
-    graph: Graph, candidate: Candidate, given: Inputs, outputs: Outputs
+    graph: Graph, candidate: Candidate, given: Inputs, outputs: Outputs, large: bool
 ) -> tuple[Values | None, str]:
     if candidate.compile is not None:
-        return _compiled_values(graph, candidate, given, outputs)
+        return _compiled_values(graph, candidate, given, outputs, large)
     if candidate.program is not None:
         return _graph_values(graph, candidate, given)
-    return None, "the candidate gives no numbers but its outputs, so this is where rounding is to be expected to come from"
+    return None, "the candidate gives no numbers but its outputs"
 
 
 def _watched(graph: Graph) -> list[fx.Node]:
@@ -137,16 +140,18 @@ def _watched(graph: Graph) -> list[fx.Node]:
 
 
 def _compiled_values(
-    graph: Graph, candidate: Candidate, given: Inputs, outputs: Outputs
+    graph: Graph, candidate: Candidate, given: Inputs, outputs: Outputs, large: bool
 ) -> tuple[Values | None, str]:
     """From the graph with values as outputs, compiled as the candidate was.
 
     What is put out is no longer fused away, which may change how the program rounds. So only what compilers store in any
     case is watched; where that does not give the candidate's very outputs, fewer at a time, in several compilations.
+    Where the difference is ``large``, other roundings do not matter, and all values are watched.
     """
     values: dict[str, Tensor] = {}
     nearest: tuple[float, Values] | None = None
-    queue = [[n.name for n in _watched(graph) if _stored(n)]]
+    stored = [n.name for n in _watched(graph) if _stored(n)]
+    queue = [[n.name for n in _watched(graph)], stored] if large else [stored]
     whole = rms(distance(outputs.candidate, outputs.reference, outputs.floats))
     for _ in range(COMPILATIONS):
         if not queue:
@@ -157,17 +162,16 @@ def _compiled_values(
         except Exception as error:
             if nearest is not None:
                 break
-            return None, (
-                f"the graph could not be compiled with its values as outputs ({brief(error)}), so this is where rounding"
-                " is to be expected to come from"
-            )
-        if identical(again, outputs.candidate):
-            values |= seen
-            continue
+            return None, f"the graph could not be compiled with its values as outputs ({brief(error)})"
         left = rms(distance(again, outputs.candidate, outputs.floats))
+        if identical(again, outputs.candidate) or (large and left <= ENOUGH * whole):
+            values |= seen
+            if large:
+                break
+            continue
         if nearest is None or left < nearest[0]:
             nearest = left, seen
-        if len(names) > 1:
+        if len(names) > 1 and not large:
             queue += [names[: len(names) // 2], names[len(names) // 2 :]]
     told = f"{len(values)} operators (with what is fused into them) were fed the same inputs on both sides"
     if not values and nearest is not None:
@@ -199,7 +203,7 @@ def _stored(node: fx.Node) -> bool:
 
 def _tapped(graph: Graph, names: Sequence[str]) -> fx.GraphModule:
     """The graph on flat inputs, with the values of these nodes after its outputs."""
-    copied_graph = copy.deepcopy(graph.module.graph)
+    copied_graph = deepcopied(graph.module.graph)
     copied_graph.set_codegen(fx.graph.CodeGen())
     nodes = {n.name: n for n in copied_graph.nodes}
     output = copied_graph.output_node()
@@ -212,7 +216,7 @@ def _graph_values(graph: Graph, candidate: Candidate, given: Inputs) -> tuple[Va
     try:
         other = Graph(candidate.program, *given)
     except FoldproofError as error:
-        return None, f"{error}; so this is where rounding is to be expected to come from"
+        return None, str(error)
     theirs: dict[str, Tensor] = {}
 
     def keep(node: fx.Node, value: Any, again: Again) -> Any:
