@@ -27,7 +27,7 @@ from zoo.random_models import random_model
 
 PAGE = Path(__file__).with_name("compare.md")
 WORKERS = os.cpu_count() or 1
-SIZES = range(0, 16)
+SIZES = range(16)
 """Planted errors of 2^k units in the last place."""
 DEPTHS = (1, 4, 16, 64)
 SMALL = ("resnet", "bert", "llama", "levit", "informer_distilling", "superpoint")
@@ -208,13 +208,13 @@ def _introduction() -> str:
 
 <!-- Written by docs/make_compare.py: run `make docs`, don't edit. -->
 
-`foldproof.compare` answers for programs that only give numbers (compiled code, another runtime, outputs saved on another
-machine). It computes the float64 truth, and the **noise floor**: the program is run in float64 again and again, with
+`foldproof.compare` answers for programs that only give numbers (compiled code, another runtime, outputs saved
+elsewhere). It computes the float64 truth, and the **noise floor**: the program is run in float64 again and again, with
 every operator's result moved at random within its own rounding error bound, and the spread of the outputs is what
 rounding explains. Scores are distances to the truth in standard deviations of that spread: root mean square (rms) and
 the worst element. Perturbed runs are scored by the same measure. Up to twice their largest scores a difference is
-ROUNDING. From four times on, seen with 48 perturbed runs, and not reached by louder noise either (which crosses the edge
-between two ways of a branch), it is REFUTED. Between these nothing is said: UNDECIDED.
+ROUNDING. From four times on, seen with 48 perturbed runs, and not reached by louder noise either (which crosses the
+edge between two ways of a branch), it is REFUTED. Between these nothing is said: UNDECIDED.
 
 Made by `make docs` with {versions}, Python {platform.python_version()}, {platform.machine()}
 ({torch.backends.cpu.get_cpu_capability()}), seed 0, one thread for each comparison."""
@@ -234,7 +234,8 @@ down at random. ROUNDING is the right word for small k: other kernels may round 
 `R` REFUTED and found at that operator, `r` REFUTED and found elsewhere."""
 
 _DEPTH = """\
-And over depth: the first linear of a stack of residual blocks (layer_norm, linear, gelu, linear) is off by 2^k units."""
+And over depth: the first linear of a stack of residual blocks (layer_norm, linear, gelu, linear) is off by
+2^k units."""
 
 _CORRECT = """\
 Nothing is wrong here, so every REFUTED would be a false alarm. *identical*: bit for bit, so that there was nothing to
@@ -243,7 +244,14 @@ judge. *largest rms*, *largest worst*: the largest scores of a candidate, in sig
 
 def _bugs(found: Iterable[Found]) -> str:
     lines = [
-        [f.name, f.kind, f"{f.sigma:.2g}", f"{f.worst:.2g}", f"`{f.at}`", "yes" if f.at == BUGS[f.detail[0]].seen_at else "no"]
+        [
+            f.name,
+            f.kind,
+            f"{f.sigma:.2g}",
+            f"{f.worst:.2g}",
+            f"`{f.at}`",
+            "yes" if f.at == BUGS[f.detail[0]].seen_at else "no",
+        ]
         for f in found
     ]
     return _table(["kernel", "verdict", "rms", "worst", "found at", "rightly"], lines)
@@ -296,7 +304,11 @@ def _exceptions(results: Sequence[Found]) -> str:
         for f in results
         if f.group in _PAIRS and f.kind != str(Kind.ROUNDING)
     ]
-    return "\n".join(["What is not ROUNDING, and what PyTorch itself could not run or decompose:", "", *told]) if told else ""
+    return (
+        "\n".join(["What is not ROUNDING, and what PyTorch itself could not run or decompose:", "", *told])
+        if told
+        else ""
+    )
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

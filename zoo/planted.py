@@ -99,7 +99,9 @@ def _one_less(func: Any, x: Tensor, dim: Sequence[int], keepdim: bool = False, *
     return out * (n / (n - 1))
 
 
-def _eps_outside(func: Any, x: Tensor, w: Any, b: Any, mean: Tensor, var: Tensor, train: bool, m: float, e: float) -> Any:
+def _eps_outside(
+    func: Any, x: Tensor, w: Any, b: Any, mean: Tensor, var: Tensor, train: bool, m: float, e: float
+) -> Any:
     return func(x, w, b, mean, (var.sqrt() + 100 * e).square() - e, train, m, e)
 
 
@@ -127,13 +129,28 @@ BUGS = (
     Bug("linear without its bias", aten.addmm.default, _unbiased_addmm, "aten.linear.default"),
     Bug("linear in bfloat16", aten.addmm.default, _reduced, "aten.linear.default"),
     Bug("conv2d without its bias", aten.convolution.default, _no_bias, "aten.conv2d.default"),
-    Bug("conv2d with height and width of its kernel swapped", aten.convolution.default, _transposed_kernel, "aten.conv2d.default"),
+    Bug(
+        "conv2d with height and width of its kernel swapped",
+        aten.convolution.default,
+        _transposed_kernel,
+        "aten.conv2d.default",
+    ),
     Bug("conv2d in bfloat16", aten.convolution.default, _reduced, "aten.conv2d.default"),
     Bug("softmax along the wrong axis", aten._softmax.default, _other_axis, "aten.softmax.int"),
     Bug("gelu by tanh", aten.gelu.default, _tanh_gelu, "aten.gelu.default"),
     Bug("mean over n − 1", aten.mean.dim, _one_less, "aten.mean.dim"),
-    Bug("batch_norm with epsilon outside the root", aten.native_batch_norm.default, _eps_outside, "aten.batch_norm.default"),
-    Bug("layer_norm with a hundredfold epsilon", aten.native_layer_norm.default, _layer_norm_eps, "aten.layer_norm.default"),
+    Bug(
+        "batch_norm with epsilon outside the root",
+        aten.native_batch_norm.default,
+        _eps_outside,
+        "aten.batch_norm.default",
+    ),
+    Bug(
+        "layer_norm with a hundredfold epsilon",
+        aten.native_layer_norm.default,
+        _layer_norm_eps,
+        "aten.layer_norm.default",
+    ),
     Bug("add with alpha 1.01", aten.add.Tensor, _alpha, "aten.add.Tensor"),
     Bug("embedding of the next row", aten.embedding.default, _next_row, "aten.embedding.default"),
     Bug("cat in the wrong order", aten.cat.default, _swapped, "aten.cat.default"),
@@ -169,12 +186,18 @@ class Everything(nn.Module):
         self.up, self.down, self.head = nn.Linear(32, 64), nn.Linear(64, 32), nn.Linear(32, 10)
 
     def forward(self, image: Tensor, ids: Tensor) -> Tensor:
-        seen = torch.nn.functional.silu(self.bn(self.conv(image))).flatten(2).transpose(1, 2)[:, : ids.shape[1]].contiguous()
+        seen = (
+            torch.nn.functional.silu(self.bn(self.conv(image)))
+            .flatten(2)
+            .transpose(1, 2)[:, : ids.shape[1]]
+            .contiguous()
+        )
         x = torch.cat([self.patches(seen), self.words(ids)], dim=-1)
         scores = self.query(x) @ self.key(x).transpose(1, 2) / 32**0.5
         x = x + torch.softmax(scores, dim=-1) @ self.value(x)
         x = x + self.down(torch.nn.functional.gelu(self.up(self.norm(x))))
-        return self.head(x.mean(dim=1))
+        out: Tensor = self.head(x.mean(dim=1))
+        return out
 
 
 def everything() -> tuple[nn.Module, tuple[Tensor, Tensor]]:
@@ -183,8 +206,8 @@ def everything() -> tuple[nn.Module, tuple[Tensor, Tensor]]:
         torch.manual_seed(0)
         model = Everything().eval()
         with torch.no_grad():
-            model.bn.running_mean.normal_(0, 0.2)  # type: ignore[union-attr, operator]
-            model.bn.running_var.uniform_(0.05, 0.5)  # type: ignore[union-attr, operator]
+            model.bn.running_mean.normal_(0, 0.2)  # type: ignore[union-attr]
+            model.bn.running_var.uniform_(0.05, 0.5)  # type: ignore[union-attr]
         return model, (torch.randn(4, 3, 8, 8), torch.randint(0, 50, (4, 12)))
 
 

@@ -60,8 +60,8 @@ def random_model(seed: int) -> tuple[nn.Module, tuple[Tensor, ...]]:
         for module in model.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 with torch.no_grad():
-                    module.running_mean.normal_(0, 0.3)  # type: ignore[union-attr, operator]
-                    module.running_var.uniform_(0.2, 2.0)  # type: ignore[union-attr, operator]
+                    module.running_mean.normal_(0, 0.3)  # type: ignore[union-attr]
+                    module.running_var.uniform_(0.2, 2.0)  # type: ignore[union-attr]
         return model.eval(), inputs
 
 
@@ -75,7 +75,9 @@ def _perceptron(rng: random.Random) -> tuple[nn.Module, tuple[Tensor, ...]]:
         if rng.random() < 0.3:
             block.append(nn.BatchNorm1d(width))
         layers.append(_Residual(nn.Sequential(*block)) if rng.random() < 0.5 else nn.Sequential(*block))
-    head = nn.Sequential(nn.Linear(width, rng.choice((1, 7, 40))), *rng.choice(([], [nn.Softmax(-1)], [nn.LogSoftmax(-1)])))
+    head = nn.Sequential(
+        nn.Linear(width, rng.choice((1, 7, 40))), *rng.choice(([], [nn.Softmax(-1)], [nn.LogSoftmax(-1)]))
+    )
     return nn.Sequential(*layers, head), (rng.choice((0.1, 1.0, 30.0)) * torch.randn(rng.choice((1, 5, 32)), width),)
 
 
@@ -85,7 +87,11 @@ def _convolutional(rng: random.Random) -> tuple[nn.Module, tuple[Tensor, ...]]:
     for _ in range(rng.randint(1, 5)):
         norm = rng.choice((nn.BatchNorm2d(width), nn.GroupNorm(4, width), nn.InstanceNorm2d(width)))
         groups = rng.choice((1, width))
-        block = [nn.Conv2d(width, width, rng.choice((1, 3)), padding="same", groups=groups), norm, rng.choice(_ACTIVATIONS)()]
+        block = [
+            nn.Conv2d(width, width, rng.choice((1, 3)), padding="same", groups=groups),
+            norm,
+            rng.choice(_ACTIVATIONS)(),
+        ]
         layers.append(_Residual(nn.Sequential(*block)) if rng.random() < 0.5 else nn.Sequential(*block))
         if rng.random() < 0.3:
             layers.append(rng.choice((nn.MaxPool2d(2, 2, ceil_mode=True), nn.AvgPool2d(2, 2, ceil_mode=True))))

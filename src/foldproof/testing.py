@@ -40,7 +40,7 @@ def assert_close_enough(
 
     Raises:
         AssertionError: the verdict is REFUTED or UNDECIDED; its text is the whole story.
-        FoldproofError: ``reference`` can't be exported, something does not run on the inputs, or a file can't be loaded.
+        FoldproofError: ``reference`` can't be exported, something does not run, or a file can't be loaded.
     """
     from foldproof.comparison import compare
 

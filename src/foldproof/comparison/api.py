@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import platform
 import time
@@ -68,9 +69,9 @@ def compare(
         reference: an nn.Module in the state that it is to run in, a GraphModule, or an ExportedProgram. It is exported
             to compute its float64 truth and to see its operators.
         candidate: what gives the other numbers: any callable or module (compiled by `torch.compile`, say), an
-            ExportedProgram, or saved outputs (tensors). A string is what ``foldproof compare --against`` takes: the name
-            of a compiler backend (``"inductor"``, ``"aot_eager"``, ``"eager"``), with which the reference is compiled,
-            or a file: ``.pt2``, ``.pte`` (run by ExecuTorch), ``.onnx`` (run by ONNX Runtime), ``.pt`` (saved outputs).
+            ExportedProgram, or saved outputs (tensors). A string is what ``foldproof compare --against`` takes: the
+            name of a compiler backend (``"inductor"``, ``"aot_eager"``, ``"eager"``) to compile the reference with, or
+            a file: ``.pt2``, ``.pte`` (run by ExecuTorch), ``.onnx`` (run by ONNX Runtime), ``.pt`` (saved outputs).
         inputs: positional arguments of both.
         kwargs: keyword arguments of both.
         dynamic_shapes: as in `torch.export.export`; the reference is then compared at other sizes, too.
@@ -84,7 +85,7 @@ def compare(
     that foldproof can't see.
 
     Raises:
-        FoldproofError: the reference can't be exported, something does not run on the inputs, or a file can't be loaded.
+        FoldproofError: the reference can't be exported, something does not run, or a file can't be loaded.
     """
     return _Comparison(
         reference, candidate, as_inputs(inputs), dict(kwargs or {}), dynamic_shapes, trials, seed, locate, progress
@@ -130,7 +131,7 @@ class _Comparison:
         self._notes: list[str] = []
         if self._operands:
             self._notes.append(
-                "float32 products may round their operands here (torch.backends fp32_precision): the floor allows for it"
+                "float32 products may round their operands here (fp32_precision of torch.backends): the floor allows it"
             )
 
     def result(self) -> CompareResult:
@@ -258,7 +259,9 @@ class _Comparison:
                     f"{name} is random, or changes by being run: it differs from itself by {itself:.3g} when it is run"
                     " again"
                 )
-            self._notes.append(f"{name} is not deterministic: it differs from itself by {itself:.3g}, which is rounding")
+            self._notes.append(
+                f"{name} is not deterministic: it differs from itself by {itself:.3g}, which is rounding"
+            )
         return None
 
     def _verdict(self, trials: Sequence[_Trial]) -> Verdict:
@@ -321,8 +324,8 @@ class _Comparison:
         null = judged.floor.null
         if judged.reference.rms > EXPLAINED * max(null.rms, 1) and judged.candidate.rms <= judged.reference.rms / 2:
             return (
-                "the two differ by more than rounding explains, but it is the reference that is further from the float64"
-                f" truth ({judged.reference.rms:.3g} sigma, the candidate {judged.candidate.rms:.3g})"
+                "the two differ by more than rounding explains, but it is the reference that is further from the"
+                f" float64 truth ({judged.reference.rms:.3g} sigma, the candidate {judged.candidate.rms:.3g})"
             )
         return None
 
@@ -334,8 +337,8 @@ class _Comparison:
         size = rms([number(outputs.truth[i]).nan_to_num(0, 0, 0) for i in outputs.floats])
         if size and judged.judged.floor.size > size / 2:
             return (
-                f"rounding alone moves the outputs by {judged.judged.floor.size:.3g}, on outputs of {size:.3g} (root mean"
-                " squares), so that agreement says nothing; compare at inputs or parameters that matter"
+                f"rounding alone moves the outputs by {judged.judged.floor.size:.3g}, on outputs of {size:.3g} (root"
+                " mean squares), so that agreement says nothing; compare at inputs or parameters that matter"
             )
         return None
 
@@ -447,21 +450,15 @@ def _spoken(count: int) -> str:
 
 def _reduced() -> float:
     """To what float32 operands of products may be rounded here: a unit roundoff, 0 for nothing."""
-    asked = {
-        torch.backends.mkldnn.matmul.fp32_precision,
-        torch.backends.mkldnn.conv.fp32_precision,
-        torch.backends.mkldnn.fp32_precision,
-        torch.backends.fp32_precision,
-    }
-    return max((REDUCED.get(mode, 0.0) for mode in asked), default=0.0)
+    backends: Any = torch.backends
+    places = (backends, backends.mkldnn, backends.mkldnn.matmul, backends.mkldnn.conv)
+    return max(REDUCED.get(place.fp32_precision, 0.0) for place in places)
 
 
 def _versions() -> dict[str, str]:
     found = {"foldproof": foldproof.__version__, "torch": str(torch.__version__), "python": platform.python_version()}
     for package in ("executorch", "onnxruntime", "torchao"):
-        try:
+        with contextlib.suppress(PackageNotFoundError):
             found[package] = version(package)
-        except PackageNotFoundError:
-            continue
     found["machine"] = f"{platform.system()} {platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
     return found

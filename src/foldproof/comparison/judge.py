@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -147,8 +146,7 @@ def judge(outputs: Outputs, perturb: Perturb, runs: int, thoroughly: bool = True
 def _ratio(found: Score, floor: Floor) -> float:
     null = floor.null
     parts = [
-        s / max(n, least) if s else 0.0
-        for s, n, least in ((found.rms, null.rms, 1.0), (found.worst, null.worst, 3.0))
+        s / max(n, least) if s else 0.0 for s, n, least in ((found.rms, null.rms, 1.0), (found.worst, null.worst, 3.0))
     ]
     return max(parts)
 
@@ -170,13 +168,15 @@ def _place(outputs: Outputs, floor: Floor, found: Score) -> Place | None:
 
 def _at(outputs: Outputs, output: int, index: tuple[int, ...], sigma: float) -> Place:
     values = [float(number(side[output])[index]) for side in (outputs.reference, outputs.candidate, outputs.truth)]
-    return Place(output, index, *values, sigma=sigma)
+    return Place(output, index, values[0], values[1], values[2], sigma)
 
 
 def _explain_jumps(outputs: Outputs, perturb: Perturb, judged: Judged) -> None:
     """Whether louder noise moves the elements that are too far away as far as that."""
     which, floor = outputs.floats, judged.floor
-    near = judged.candidate if _ratio(judged.candidate, floor) <= _ratio(judged.difference, floor) else judged.difference
+    near = (
+        judged.candidate if _ratio(judged.candidate, floor) <= _ratio(judged.difference, floor) else judged.difference
+    )
     far = outputs.truth if near is judged.candidate else outputs.reference
     deviation = distance(outputs.candidate, far, which)
     reached = [torch.zeros_like(d) for d in deviation]
@@ -261,8 +261,8 @@ def _explain_unfinite(outputs: Outputs, which: Sequence[int], loud: Sequence[Seq
             at = tuple(int(k) for k in wrong.nonzero()[0])
             judged.place = _at(outputs, i, at, 0.0)
             judged.wrong = (
-                f"output {i} is not finite in {int(wrong.sum())} elements on one side only, and the truth agrees with the"
-                " reference"
+                f"output {i} is not finite in {int(wrong.sum())} elements on one side only, and the truth agrees with"
+                " the reference"
             )
             if not bool((same(a, t) | (a.isfinite() & t.isfinite()))[wrong].all()):
                 judged.wrong, judged.unsure = None, f"output {i} is not finite in other places than the reference's"
@@ -295,5 +295,3 @@ def flips(outputs: Outputs, floor: Floor) -> list[str]:
             f" {flipped.numel()} places: {kind}"
         )
     return told
-
-

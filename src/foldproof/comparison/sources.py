@@ -36,7 +36,7 @@ Tell = Callable[[int, int | None, str], None]
 
 LOCAL_RUNS = 4
 TRACED = 64
-"""Operators whose contribution to the outputs is computed: those with the largest local errors, in sigmas or in size."""
+"""Operators whose contribution to the outputs is computed: those with the largest local errors, in sigmas."""
 BEYOND = 9.0
 """From here on, in sigmas, an operator's local error is no rounding of its own."""
 ENOUGH = 0.1
@@ -144,8 +144,8 @@ def _compiled_values(
 ) -> tuple[Values | None, str]:
     """From the graph with values as outputs, compiled as the candidate was.
 
-    What is put out is no longer fused away, which may change how the program rounds. So only what compilers store in any
-    case is watched; where that does not give the candidate's very outputs, fewer at a time, in several compilations.
+    What is put out is no longer fused away, which may change how the program rounds. So only what compilers store in
+    any case is watched; where that does not give the candidate's very outputs, fewer at a time, and several times.
     Where the difference is ``large``, other roundings do not matter, and all values are watched.
     """
     values: dict[str, Tensor] = {}
@@ -182,9 +182,7 @@ def _compiled_values(
     return values, told
 
 
-def _run_tapped(
-    graph: Graph, candidate: Candidate, names: Sequence[str], given: Inputs
-) -> tuple[Values, list[Tensor]]:
+def _run_tapped(graph: Graph, candidate: Candidate, names: Sequence[str], given: Inputs) -> tuple[Values, list[Tensor]]:
     assert candidate.compile is not None
     # Values come out laid out as the compiled program has them: to keep eager's strides would change its loops.
     with torch.no_grad(), torch._inductor.config.patch(keep_output_stride=False):
@@ -225,14 +223,25 @@ def _graph_values(graph: Graph, candidate: Candidate, given: Inputs) -> tuple[Va
         return value
 
     other.run(*given, after=keep)
-    ours, names = _watched(graph), [n for n in other.nodes if n.name in theirs]
-    matcher = difflib.SequenceMatcher(None, [_token(n) for n in ours], [_token(n) for n in names], autojunk=False)
-    values = {
-        ours[block.a + i].name: theirs[names[block.b + i].name]
+    ours = {n.name: n for n in graph.nodes if isinstance(n.meta.get("val"), Tensor)}
+    others = {n.name: n for n in other.nodes if n.name in theirs}
+    matcher = difflib.SequenceMatcher(
+        None, [_token(n) for n in ours.values()], [_token(n) for n in others.values()], autojunk=False
+    )
+    pairs = {
+        list(ours.values())[block.a + i]: list(others.values())[block.b + i]
         for block in matcher.get_matching_blocks()
         for i in range(block.size)
     }
-    return values, f"both graphs were walked side by side ({len(values)} of {len(ours)} operators are in both)"
+    values = {node.name: theirs[match.name] for node, match in pairs.items()}
+    # Where the candidate's operators read something else in a value's place, that is its value.
+    for node, match in pairs.items():
+        for mine, its in zip(node.all_input_nodes, match.all_input_nodes):
+            if mine in pairs and its is not pairs[mine] and its.name in theirs:
+                values[mine.name] = theirs[its.name]
+    watched = {n.name for n in _watched(graph)}
+    values = {name: value for name, value in values.items() if name in watched}
+    return values, f"both graphs were walked side by side ({len(values)} of {len(watched)} operators are in both)"
 
 
 def _token(node: fx.Node) -> tuple[str, Any]:
