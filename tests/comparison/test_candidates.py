@@ -46,17 +46,15 @@ def pt(model: nn.Module, inputs: tuple[Tensor], path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [pte, onnx, pt2, pt], ids=lambda make: make.__name__)
-def test_files(make: object, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_files(make: object, tmp_path: Path) -> None:
     assert callable(make)
     model, inputs = small()
     right, wrong = tmp_path / f"right.{make.__name__}", tmp_path / f"wrong.{make.__name__}"
     make(model, inputs, right)
     make(spoilt(small()[0]), inputs, wrong)
-    capfd.readouterr()
     result = foldproof.compare(model, str(right), inputs, trials=3)
     assert result.kind is Kind.ROUNDING, str(result)
     assert foldproof.compare(model, wrong, inputs, trials=3).kind is Kind.REFUTED
-    assert "cpuinfo" not in "".join(capfd.readouterr())
 
 
 def test_compiled_modules_and_functions() -> None:

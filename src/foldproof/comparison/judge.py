@@ -16,6 +16,8 @@ REAL = 4.0
 """From here on they are no rounding; in between nothing is said."""
 SURE = 48
 """Perturbed runs before anything is called wrong."""
+CLEAR = 64.0
+"""So far beyond `REAL` that a floor of few runs will do; louder noise is tried all the same."""
 
 Perturb = Callable[[int, float], Sequence[Tensor]]
 """(seed, amplitude) → outputs of a perturbed float64 run."""
@@ -132,7 +134,7 @@ def judge(outputs: Outputs, perturb: Perturb, runs: int, thoroughly: bool = True
     discrete, broken = _discrete(outputs), _unfinite(outputs)
     if not thoroughly or (judged.ratio <= EXPLAINED and not discrete and not broken):
         return judged
-    if runs < SURE:
+    if runs < SURE and judged.ratio < CLEAR * REAL:
         judged = _scored(outputs, floor_of(outputs, perturb, SURE))
     # Where a rounded value decides between two ways, rounding makes jumps, which small noise may not have met.
     loud = [list(perturb(1000 + k, 4.0 if k % 2 else 8.0)) for k in range(SURE)] if discrete or broken else []
