@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 import foldproof
+from examples import parallel_linears
 from foldproof.comparison.report import report
 from foldproof.verdict import Kind
-from zoo import parallel_linears
 from zoo.planted import BUGS, OPERATORS, Bug, everything, planted, ulps
 
 

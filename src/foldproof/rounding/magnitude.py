@@ -122,7 +122,8 @@ def _sampling_rule(func: Any) -> Rule:
 
     def rule(out: Tensor, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         inside: Tensor = func(x.abs(), *args, **kwargs)
-        return inside.abs() * (2 + 2 * max(*x.shape[2:], *out.shape[2:]))
+        size: int = max(*x.shape[2:], *out.shape[2:])
+        return inside.abs() * (2 + 2 * size)
 
     return rule
 
