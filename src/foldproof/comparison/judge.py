@@ -16,6 +16,8 @@ REAL = 4.0
 """From here on they are no rounding; in between nothing is said."""
 SURE = 48
 """Perturbed runs before anything is called wrong."""
+LOUD = 4.0
+"""Amplitude of the noise that looks for jumps."""
 CLEAR = 64.0
 """So far beyond `REAL` that a floor of few runs will do; louder noise is tried all the same."""
 
@@ -174,7 +176,7 @@ def _at(outputs: Outputs, output: int, index: tuple[int, ...], sigma: float) -> 
 
 
 def _explain_jumps(outputs: Outputs, perturb: Perturb, judged: Judged) -> None:
-    """Whether louder noise moves the elements that are too far away as far as that."""
+    """Whether louder noise makes the elements that are too far away jump as far as that."""
     which, floor = outputs.floats, judged.floor
     near = (
         judged.candidate if _ratio(judged.candidate, floor) <= _ratio(judged.difference, floor) else judged.difference
@@ -182,13 +184,18 @@ def _explain_jumps(outputs: Outputs, perturb: Perturb, judged: Judged) -> None:
     far = outputs.truth if near is judged.candidate else outputs.reference
     deviation = distance(outputs.candidate, far, which)
     reached = [torch.zeros_like(d) for d in deviation]
+    left = deviation
     for k in range(SURE):
-        moved = distance(perturb(2000 + k, 4.0), outputs.truth, which)
+        moved = distance(perturb(2000 + k, LOUD), outputs.truth, which)
         reached = [torch.maximum(a, m.abs()) for a, m in zip(reached, moved)]
-    left = [torch.where(d.abs() <= e, 0.0, d) for d, e in zip(deviation, reached)]
+        # Where noise that is so many times louder moves an element so many times further, that is no jump.
+        jumps = [(e > 4 * LOUD * s) & (e >= d.abs()) for e, s, d in zip(reached, floor.sigmas, deviation)]
+        left = [torch.where(j, 0.0, d) for j, d in zip(jumps, deviation)]
+        if k + 1 == SURE // 4 and not any(bool((j & (d != 0)).any()) for j, d in zip(jumps, deviation)):
+            break  # nothing jumps here
     rest = floor.score(left)
-    jumps = _ratio(rest, floor)
-    if jumps <= EXPLAINED:
+    ratio = _ratio(rest, floor)
+    if ratio <= EXPLAINED:
         judged.notes.append(
             "some elements differ by a jump that rounding can cause: a value on the edge between two ways"
         )
@@ -196,7 +203,7 @@ def _explain_jumps(outputs: Outputs, perturb: Perturb, judged: Judged) -> None:
         judged.difference = rest if near is judged.difference else judged.difference
         return
     judged.place = _place(outputs, floor, rest) or judged.place
-    if jumps < REAL:
+    if ratio < REAL:
         judged.unsure = "the difference is more than rounding explains, but too small to call wrong"
     else:
         judged.wrong = "the outputs differ by more than rounding explains"
