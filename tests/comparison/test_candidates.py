@@ -54,6 +54,8 @@ def test_files(make: object, tmp_path: Path) -> None:
     make(spoilt(small()[0]), inputs, wrong)
     result = foldproof.compare(model, str(right), inputs, trials=3)
     assert result.kind is Kind.ROUNDING, str(result)
+    if make in (pte, onnx):
+        assert not result.identical and result.sources and result.sources[0].measured
     assert foldproof.compare(model, wrong, inputs, trials=3).kind is Kind.REFUTED
 
 

@@ -33,8 +33,8 @@ class Candidate:
     """Something that gives numbers for inputs.
 
     ``run`` takes (args, kwargs) and gives the flat outputs. ``compile`` compiles another graph the way this candidate
-    was compiled (``backend`` is what `torch.compile` knows it as), and ``program`` is the candidate itself where it is
-    a graph; without either, it can't be looked into.
+    was compiled (``backend`` is what `torch.compile` knows it as), or exports it to the same runtime. ``program`` is
+    the candidate itself where it is a graph. Without either, it can't be looked into.
     ``given_only`` says that it has numbers for the given inputs only. ``notes`` tells, once it has run, what else is
     worth knowing of how it came about.
     """
@@ -94,8 +94,10 @@ def _named(name: str, reference: Any) -> Candidate:
         return _pt2(name)
     if path.suffix == ".pt":
         return _saved(name, _load_outputs(path))
-    load = runtimes.onnx if path.suffix == ".onnx" else runtimes.executorch
-    return Candidate(f"{name} in {'ONNX Runtime' if path.suffix == '.onnx' else 'ExecuTorch'}", load(path))
+    if path.suffix == ".onnx":
+        return Candidate(f"{name} in ONNX Runtime", runtimes.onnx(path), compile=runtimes.onnx_exporter)
+    run = runtimes.executorch(path)
+    return Candidate(f"{name} in ExecuTorch", run, compile=runtimes.executorch_exporter(path))
 
 
 def _compiled(backend: str, reference: Any) -> Candidate:

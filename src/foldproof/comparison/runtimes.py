@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import io
+import logging
 import os
+import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from foldproof.comparison.graph import flattened
@@ -44,6 +48,71 @@ def onnx(path: Path) -> Run:
         return [torch.from_numpy(x) for x in made]
 
     return run
+
+
+def onnx_exporter(module: nn.Module) -> Callable[..., Any]:
+    """The module, exported to ONNX when it is first called, and run in ONNX Runtime; takes and gives tensors."""
+
+    def export(inputs: tuple[Tensor, ...], folder: Path) -> Run:
+        path = folder / "part.onnx"
+        with _quietly():
+            torch.onnx.export(module, inputs, str(path), dynamo=True, verbose=False)
+        return onnx(path)
+
+    return _made_when_called(export)
+
+
+def executorch_exporter(path: Path) -> Callable[[nn.Module], Callable[..., Any]]:
+    """As `onnx_exporter`, for ExecuTorch: delegated to XNNPACK if ``path`` is."""
+    delegated = b"XnnpackBackend" in path.read_bytes()
+
+    def exporter(module: nn.Module) -> Callable[..., Any]:
+        def export(inputs: tuple[Tensor, ...], folder: Path) -> Run:
+            from executorch.exir import to_edge_transform_and_lower  # type: ignore[import-untyped]
+
+            partitioners = []
+            if delegated:
+                from executorch.backends.xnnpack.partition.xnnpack_partitioner import (  # type: ignore[import-untyped]
+                    XnnpackPartitioner,
+                )
+
+                partitioners = [XnnpackPartitioner()]
+            part = folder / "part.pte"
+            with _quietly():
+                lowered = to_edge_transform_and_lower(torch.export.export(module, inputs), partitioner=partitioners)
+                part.write_bytes(lowered.to_executorch().buffer)
+            return executorch(part)
+
+        return _made_when_called(export)
+
+    return exporter
+
+
+def _made_when_called(export: Callable[[tuple[Tensor, ...], Path], Run]) -> Callable[..., Any]:
+    """Runs what ``export`` makes of the first inputs; a lone output as it is, several as a list."""
+    made: list[Run] = []
+
+    def call(*inputs: Tensor) -> Any:
+        if not made:
+            with tempfile.TemporaryDirectory() as folder:
+                made.append(export(inputs, Path(folder)))
+        out = made[0](inputs, {})
+        return out[0] if len(out) == 1 else out
+
+    return call
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Exporters warn and log of what is no concern of who asked for a comparison."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _silent():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
 
 
 def executorch(path: Path) -> Run:

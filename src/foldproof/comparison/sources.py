@@ -174,6 +174,8 @@ def _compiled_values(
         if len(names) > 1 and not large:
             queue += [names[: len(names) // 2], names[len(names) // 2 :]]
     told = f"{len(values)} operators (with what is fused into them) were fed the same inputs on both sides"
+    if not values and large:
+        return None, "compiled with its values as outputs, the program does not show the difference"
     if not values and nearest is not None:
         left, values = nearest[0], dict(nearest[1])
         told = f"{len(values)} operators (with what is fused into them) were fed the same inputs on both sides"
