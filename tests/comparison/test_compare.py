@@ -219,6 +219,11 @@ class TestRefuted:
         result = foldproof.compare(model, other, (x,), dynamic_shapes=shapes, trials=2)
         assert result.kind is Kind.REFUTED
 
+    def test_another_shape_for_other_inputs_only(self) -> None:
+        model, x = net(), data()
+        result = foldproof.compare(model, lambda z: model(z)[: 6 if torch.equal(z, x) else 5], (x,), trials=3)
+        assert result.kind is Kind.REFUTED and "(5, 8) from the candidate" in str(result)
+
     def test_another_class(self) -> None:
         class Largest(nn.Module):
             def __init__(self) -> None:
@@ -294,6 +299,26 @@ def test_dicts_in_another_order_are_the_same_outputs() -> None:
         return {"a": [scale * x, x.mean()], "b": x.sum(1)}
 
     assert foldproof.compare(Two(), other, (data(),), {"scale": 2.0}, trials=2).identical
+
+
+def test_inputs_that_a_program_refuses_are_left_out() -> None:
+    class Picky(nn.Module):
+        def forward(self, x: Tensor, offsets: Tensor) -> Tensor:
+            return torch.nn.functional.embedding_bag(torch.arange(4), x, offsets, mode="mean")
+
+    inputs = torch.randn(8, 3), torch.tensor([0, 1, 3])
+    result = foldproof.compare(Picky(), Picky(), inputs, trials=3)
+    assert result.identical and result.inputs == 3
+    model, x = net(), data()
+
+    def other(z: Tensor) -> Tensor:
+        if not torch.equal(z, x):
+            raise ValueError("not this one")
+        out: Tensor = model(z)
+        return out
+
+    picky = foldproof.compare(model, other, (x,), trials=3)
+    assert picky.identical and picky.inputs == 1 and "not this one" in str(picky)
 
 
 def test_a_candidate_that_writes_to_its_input() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import platform
 import time
@@ -101,6 +102,12 @@ class _Trial:
     judged: Judged | None
 
 
+class _OtherShape(Exception):
+    def __init__(self, problem: str, given: Inputs) -> None:
+        super().__init__(problem)
+        self.problem, self.given = problem, given
+
+
 class _Comparison:
     def __init__(
         self,
@@ -150,7 +157,10 @@ class _Comparison:
         unstable = self._unstable(trial, first, again, one, two)
         if unstable is not None:
             return self._ended(Verdict(Kind.UNDECIDED, unstable), first)
-        trials = self._others(trial)
+        try:
+            trials = self._others(trial)
+        except _OtherShape as found_at:
+            return self._ended(self._refuted_by_shape(found_at.problem, found_at.given), first)
         verdict = self._verdict(trials)
         found = Findings((), "")
         if self._locate and not all(t.judged is None for t in trials):
@@ -200,41 +210,51 @@ class _Comparison:
         return _Trial(given, outputs, judge(outputs, lambda k, a: self._perturbed(given, k, a), runs, thoroughly))
 
     def _others(self, first: _Trial) -> list[_Trial]:
-        """The trial at the given inputs, and those at others of the same sizes, then at other sizes."""
+        """The trial at the given inputs, and those at others of the same sizes, then at other sizes.
+
+        Raises:
+            _OtherShape: the candidate's outputs have another shape than the reference's.
+        """
         made = [first]
         if self._candidate.given_only:
             self._notes.append("there are numbers for the given inputs only")
             return made
-
-        def runs(given: Inputs) -> list[Tensor] | None:
-            try:
-                return self._run_reference(given)
-            except FoldproofError:
-                return None
-
-        def add(given: Inputs, candidate: list[Tensor]) -> None:
-            doubtful = not any(t.judged is not None and t.judged.wrong for t in made)
-            made.append(self._try(given, FEW, self._run_reference(given), candidate, doubtful))
-
-        for given in others(self._args, self._kwargs, self._seed + 1, runs):
+        drawn = others(self._args, self._kwargs, self._seed + 1, self._try_reference)
+        for given in itertools.islice(drawn, 10 * self._trials):
             if len(made) >= self._trials:
                 break
             self._tell(len(made), self._trials, "trying other inputs")
-            add(given, self._run_candidate(given))
-        else:
-            self._notes.append("no other inputs were tried: there is nothing in the given ones to draw others from")
+            if not self._add(made, given):
+                break
+        if len(made) == 1 and self._trials > 1:
+            self._notes.append("no other inputs were tried: none can be drawn from the given ones")
         for given in sampled_inputs(self._graph.program, self._args, self._kwargs)[1:]:
-            try:
-                candidate = self._run_candidate(given)
-            except FoldproofError:
-                self._notes.append("the candidate does not run at other sizes")
+            if not self._add(made, given):
                 break
-            problem = mismatch(self._run_reference(given), candidate)
-            if problem is not None:
-                self._notes.append(f"at other sizes, {problem}")
-                break
-            add(given, candidate)
         return made
+
+    def _try_reference(self, given: Inputs) -> list[Tensor] | None:
+        try:
+            return self._run_reference(given)
+        except FoldproofError:
+            return None
+
+    def _add(self, made: list[_Trial], given: Inputs) -> bool:
+        """One more trial, unless the reference refuses the input; False where the candidate does."""
+        reference = self._try_reference(given)
+        if reference is None:
+            return True
+        try:
+            candidate = self._run_candidate(given)
+        except FoldproofError as error:
+            self._notes.append(f"other inputs were left out: {error}")
+            return False
+        problem = mismatch(reference, candidate)
+        if problem is not None:
+            raise _OtherShape(problem, given)
+        doubtful = not any(t.judged is not None and t.judged.wrong for t in made)
+        made.append(self._try(given, FEW, reference, candidate, doubtful))
+        return True
 
     # ------------------------------------------------------------------ verdicts
 
@@ -355,8 +375,9 @@ class _Comparison:
         )
 
     def _refuted_by_shape(self, problem: str, given: Inputs) -> Verdict:
-        witness = Witness(f"the given inputs: {problem}", 0, (), 0.0, 0.0, 0.0, 0.0, tuple(tree_leaves(given)))
-        return Verdict(Kind.REFUTED, problem, quantified="the given inputs", witness=witness)
+        described = "the given inputs" if given[0] is self._args else "inputs drawn from the given ones"
+        witness = Witness(f"{described}: {problem}", 0, (), 0.0, 0.0, 0.0, 0.0, tuple(tree_leaves(given)))
+        return Verdict(Kind.REFUTED, problem, quantified="the witness below", witness=witness)
 
     # ------------------------------------------------------------------ the result
 

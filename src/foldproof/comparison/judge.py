@@ -269,12 +269,15 @@ def _explain_unfinite(outputs: Outputs, which: Sequence[int], loud: Sequence[Seq
         if wrong.any():
             at = tuple(int(k) for k in wrong.nonzero()[0])
             judged.place = _at(outputs, i, at, 0.0)
-            judged.wrong = (
+            agreed = bool((same(a, t) | (a.isfinite() & t.isfinite()))[wrong].all())
+            told = (
                 f"output {i} is not finite in {int(wrong.sum())} elements on one side only, and the truth agrees with"
                 " the reference"
             )
-            if not bool((same(a, t) | (a.isfinite() & t.isfinite()))[wrong].all()):
-                judged.wrong, judged.unsure = None, f"output {i} is not finite in other places than the reference's"
+            if agreed:
+                judged.wrong = told
+            else:
+                judged.unsure = f"output {i} is not finite in other places than the reference's"
         else:
             judged.notes.append(f"output {i} is not finite on one side only in {int(differs.sum())} elements")
 
