@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from foldproof.comparison import CompareResult as CompareResult
+    from foldproof.comparison import compare as compare
     from foldproof.fusion import FuseResult as FuseResult
     from foldproof.fusion import explain as explain
     from foldproof.fusion import fuse as fuse
@@ -15,10 +17,24 @@ from foldproof.errors import FoldproofError
 from foldproof.verdict import Kind, Verdict
 
 __version__ = "0.1.0"
-__all__ = ["FoldproofError", "FuseResult", "Kind", "Verdict", "__version__", "explain", "fuse", "prove", "prove_pass"]
+__all__ = [
+    "CompareResult",
+    "FoldproofError",
+    "FuseResult",
+    "Kind",
+    "Verdict",
+    "__version__",
+    "compare",
+    "explain",
+    "fuse",
+    "prove",
+    "prove_pass",
+]
 
 # Loaded on first use, so that `foldproof --help` need not wait for torch.
 _HOMES = {
+    "CompareResult": "foldproof.comparison",
+    "compare": "foldproof.comparison",
     "FuseResult": "foldproof.fusion",
     "explain": "foldproof.fusion",
     "fuse": "foldproof.fusion",

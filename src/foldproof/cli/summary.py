@@ -18,7 +18,7 @@ from foldproof.verdict import Kind, Verdict
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from foldproof import FuseResult
+    from foldproof import CompareResult, FuseResult
     from foldproof.fusion import Declined
 
 ROWS = 10
@@ -74,6 +74,13 @@ def print_explanations(out: Console, declined: Sequence[Declined]) -> None:
         out.print(f"  {one.reason}", soft_wrap=True)
         if one.hint:
             out.print(f"  would change it: {one.hint}", soft_wrap=True)
+
+
+def print_comparison(out: Console, result: CompareResult) -> None:
+    """Prints what `foldproof.compare` found, with the verdict's kind in colour."""
+    text = Text(str(result))
+    text.stylize(STYLES[result.verdict.kind], 0, len(result.verdict.kind.value))
+    out.print(text, soft_wrap=True)
 
 
 def print_ending(out: Console, saved: Path | None, json_file: Path | None, seconds: float) -> None:
