@@ -1,6 +1,7 @@
 """Proof against plain evaluation: per prime, the target is 3x one float64 forward of *before* plus one of *after*.
 
-All of `foldproof.prove` is timed: matching parameters, the scout, the proof, the float64 check, the programs as they are.
+All of `foldproof.prove` is timed: matching parameters, the scout, the proof, the float64 check, the programs as they
+are.
 """
 
 from __future__ import annotations

@@ -44,5 +44,5 @@ def test_uniform() -> None:
 
 
 def test_what_is_drawn_is_reduced_and_different_modulo_every_prime() -> None:
-    assert DRAWN / 2 <= PRIMES[0] // 2
-    assert DRAWN <= PRIMES[0]
+    assert PRIMES[0] // 2 >= DRAWN / 2
+    assert PRIMES[0] >= DRAWN

@@ -15,10 +15,11 @@ from torch.utils._pytree import tree_leaves
 from foldproof.program import require_ordinary
 from foldproof.program.nodes import operator_name, source_of
 from foldproof.proof.difference import first_difference
-from foldproof.proof.floats import EXPLAINED, Trial, doubted, evaluate, insensitive, own_leaves, trials
+from foldproof.proof.floats import Trial, doubted, evaluate, insensitive, own_leaves, trials
 from foldproof.proof.question import Question
 from foldproof.proof.reality import repeats, unreal
 from foldproof.proof.residues import Attempt, attempt, scout
+from foldproof.rounding.spread import EXPLAINED
 from foldproof.shadow import Undecided, all_finite
 from foldproof.verdict import Difference, Kind, Proof, Rounding, Verdict, Witness
 
@@ -118,6 +119,9 @@ def _attempt_surely(question: Question, rng: random.Random, vary: bool) -> Attem
         if k is None:
             break
         found = attempt(question, rng.getrandbits(62), max(k, 2), vary)
+        if found.mismatch is not None and found.draw.shifted and not found.structural:
+            again = attempt(question, rng.getrandbits(62), max(k, 2), vary, shift_first=True)
+            found = again if again.equal else found
         if not found.equal or found.draw.log2_error < -40:
             return found
         k = found.draw.primes_needed()

@@ -37,13 +37,13 @@ class Attempt:
         return self.mismatch is None and self.reason is None
 
 
-def attempt(question: Question, seed: int, k: int, parameters_vary: bool) -> Attempt:
-    """Run both programs on one draw of ``k`` primes and compare outputs and effects.
+def attempt(question: Question, seed: int, k: int, parameters_vary: bool, shift_first: bool = False) -> Attempt:
+    """Run both programs on one draw of ``k`` primes (see `Draw` for ``shift_first``); compare outputs and effects.
 
     With ``parameters_vary`` every floating-point parameter and buffer gets random residues; else the exact residues
     of its value. Floating-point inputs always get random ones; integer and boolean tensors are held at their values.
     """
-    outcome = Attempt(Draw(seed, k))
+    outcome = Attempt(Draw(seed, k, shift_first))
     try:
         with torch.no_grad():
             first, second = run_both(question, outcome, parameters_vary)
@@ -95,7 +95,7 @@ def _run(
     write to it, all is done again on copies.
     """
     for lent in (True, False):
-        draw = outcome.draw = Draw(outcome.draw.seed, len(outcome.draw.fields))
+        draw = outcome.draw = Draw(outcome.draw.seed, len(outcome.draw.fields), outcome.draw.shift_first)
         leaves, inputs = _shadows_of(question, draw, parameters_vary, lent)
         ours = copied if not lent else _lent
         try:

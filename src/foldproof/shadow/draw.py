@@ -33,10 +33,14 @@ class Draw:
     largest `Size` that was hashed or compared.
     """
 
-    def __init__(self, seed: int, k: int) -> None:
+    def __init__(self, seed: int, k: int, shift_first: bool = False) -> None:
         rng = random.Random(seed)
         self.seed = seed
         self.fields: Sequence[Field] = [Field(p) for p in draw_primes(k, rng)]
+        self.shift_first = shift_first
+        """A softmax takes out the first element that is not masked, instead of the largest by value."""
+        self.shifted = False
+        """A softmax did take one out."""
         self.opaque: dict[str, None] = {}
         self.branch: dict[str, None] = {}
         self.escapes: dict[str, None] = {}
@@ -100,7 +104,6 @@ class Draw:
             raise Undecided(f"a constant is of dtype {x.dtype} and layout {x.layout}, which has no residues")
         if not all_finite(x) and bool(torch.isnan(x).any()):
             raise Undecided("a constant is nan")
-
 
         def make(i: int) -> Tensor:
             return laid_out_like(x, self.fields[i].embed(x))
@@ -170,13 +173,13 @@ class Draw:
 
     @property
     def log2_error(self) -> float:
-        """See `foldproof.field.error_bound`."""
-        return error_bound(self._degree, self._bits, self._pairs, len(self.fields))
+        """See `foldproof.field.error_bound`; to take out first elements is a second attempt: the chance doubles."""
+        return error_bound(self._degree, self._bits, self._pairs, len(self.fields)) + self.shift_first
 
     def primes_needed(self, evaluations: int = 1) -> int | None:
         """How many primes would bring the error below 2^-40, with so many times as many opaque evaluations."""
         pairs = _pairs(n * evaluations for n in self._evaluations.values())
-        return primes_needed(self._degree, self._bits, pairs)
+        return primes_needed(self._degree, self._bits, pairs, -41.0 if self.shifted else -40.0)
 
 
 def _pairs(evaluations: Iterable[int]) -> int:
