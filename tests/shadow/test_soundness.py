@@ -73,10 +73,17 @@ def test_a_quotient_of_infinities_does_not_cancel(draw: Draw, x: Shadow) -> None
     assert not same((x / (x.abs() + infinite)) / (1 / (x.abs() + infinite)), x)
 
 
-def test_softmax_does_not_hang_on_which_of_two_close_elements_is_larger(draw: Draw) -> None:
-    one = leaf(draw, torch.tensor([[1.0, 1.0000001, 0.5]]), data=True)
-    other = Shadow(torch.tensor([[1.0000001, 1.0, 0.5]]), one.residue)
-    assert same(one.softmax(-1), other.softmax(-1))
+@pytest.mark.parametrize("shift_first", [True, False])
+def test_what_softmax_takes_out(shift_first: bool) -> None:
+    """Either the largest element, as one would write it; or the first, whatever rounding does to the values."""
+    draw = Draw(9, 2, shift_first)
+    one = leaf(draw, torch.tensor([[-INF, 1.0, 1.0000001, 0.5]]), data=True)
+    other = Shadow(torch.tensor([[-INF, 1.0000001, 1.0, 0.5]]), one.residue)
+    by_hand = (one - one.amax(-1, True)).exp()
+    assert same(one.softmax(-1), by_hand / by_hand.sum(-1, True)) is not shift_first
+    assert same(one.softmax(-1), other.softmax(-1)) is shift_first
+    assert same(one.log_softmax(-1)[:, 1:], other.log_softmax(-1)[:, 1:]) is shift_first
+    assert draw.shifted
 
 
 # Division.

@@ -20,10 +20,9 @@ class OpaqueFunction:
 
     Two outputs come from one word of 64 bits: a combination of all residues of all operands with coefficients of 41
     bits, independent for every word, mixed by the finaliser of SplitMix64 (Steele, Lea and Flood, 2014) and cut into
-    numbers of 19 bits. So two different arguments give the same pair of outputs with a chance of at most 2^-40 +
-    2^-38, which is below (2^-18)^2:
-    with all other coefficients given, c·δ = t modulo 2^64 has at most one solution c of 41 bits for 0 < |δ| < 2^20,
-    out of 2^40 that are drawn from. The same in every process.
+    numbers of 19 bits. So two different arguments give the same pair of outputs with a chance of at most 2^-40 + 2^-38,
+    which is below (2^-18)^2: with all other coefficients given, c·δ = t modulo 2^64 has at most one solution c of 41
+    bits for 0 < |δ| < 2^20, of 2^40 that are drawn from. The same in every process.
     """
 
     def __init__(self, seed: int, key: str, fields: Sequence[Field], nonzero: bool = False) -> None:

@@ -163,7 +163,7 @@ def error_bound(degree: int, bits: float, pairs: int, k: int) -> float:
     outputs are independent variables, and the outputs are polynomials in them; each event has the chance below in
     every one of the k fields.
     """
-    chance = degree / DRAWN + (bits / 19) / (len(PRIMES) - k) + 1 / DRAWN
+    chance = degree / DRAWN + (bits / 19) / (len(PRIMES) - k) + 2 / DRAWN
     if chance >= 1:
         return 0.0
     return min(0.0, math.log2(1 + pairs) + k * math.log2(chance))

@@ -15,10 +15,11 @@ from torch.utils._pytree import tree_leaves
 from foldproof.program import require_ordinary
 from foldproof.program.nodes import operator_name, source_of
 from foldproof.proof.difference import first_difference
-from foldproof.proof.floats import EXPLAINED, Trial, doubted, evaluate, insensitive, own_leaves, trials
+from foldproof.proof.floats import Trial, doubted, evaluate, insensitive, own_leaves, trials
 from foldproof.proof.question import Question
 from foldproof.proof.reality import repeats, unreal
 from foldproof.proof.residues import Attempt, attempt, scout
+from foldproof.rounding.spread import EXPLAINED
 from foldproof.shadow import Undecided, all_finite
 from foldproof.verdict import Difference, Kind, Proof, Rounding, Verdict, Witness
 
@@ -121,7 +122,11 @@ def _attempt_surely(question: Question, rng: random.Random, vary: bool, by_value
     for _ in range(2):  # the scout did not see the second program, which may need more
         if k is None:
             break
-        found = attempt(question, rng.getrandbits(62), max(k, 2), vary, by_value)
+        found = attempt(question, rng.getrandbits(62), max(k, 2), vary, by_value=by_value)
+        if found.mismatch is not None and found.draw.shifted and not found.structural:
+            seed = rng.getrandbits(62)
+            again = attempt(question, seed, max(k, 2), vary, by_value=by_value, shift_first=True)
+            found = again if again.equal else found
         if not found.equal or found.draw.log2_error < -40:
             return found
         k = found.draw.primes_needed()

@@ -14,13 +14,15 @@ from foldproof.program import Leaf, Outcome, Program
 from foldproof.proof.question import Question, Tensors, copied, tied
 from foldproof.proof.residues import run_copied
 from foldproof.rounding import Comparison, Float64, compare_in_float64
-from foldproof.rounding.spread import PERTURBATIONS, perturbed
+from foldproof.rounding.spread import EXPLAINED, PERTURBATIONS, perturbed
 from foldproof.rounding.truth import widened
 
-EXPLAINED = 32.0
-"""Differences up to this many times what rounding the leaves moves the outputs by count as rounding."""
 REAL = 1024.0
-"""From here on a difference is a witness; in between nothing is said."""
+"""From so many floors on a difference is a witness."""
+COMMON = 1 / 16
+"""In half precision, where nothing is as large: the share of an output that has to exceed `EXPLAINED` floors."""
+WIDER = 4.0
+"""How much more leaves are moved to see whether a difference is a jump, which some rounding can cause as well."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +38,15 @@ class Trial:
     shapes: str | None = None
     elsewhere: bool = False
     """At other parameters than the program's own."""
+    coarsest: float = 0.0
+    """The largest epsilon of any leaf's or input's dtype, of either program."""
 
     @property
     def differs(self) -> bool:
         """Whether this is a witness. What overflows may spoil finite elements, too: exp(x)/∞ is 0."""
-        return self.shapes is not None or (self.comparison.ratio >= REAL and not self.comparison.unfinite)
+        coarse = REAL * self.coarsest / 2 > 1 / 8  # the floor is hardly below half an epsilon of an element
+        large = self.comparison.ratio >= REAL or (coarse and self.comparison.share >= COMMON)
+        return self.shapes is not None or (large and not self.comparison.unfinite)
 
     @property
     def elements(self) -> int:
@@ -62,12 +68,12 @@ class _Side:
     names: Mapping[str, str]
     widened: _Widened
 
-    def run(self, noise: int | None = None) -> Outcome:
-        """A float64 run; with ``noise``, leaves, inputs and operators perturbed by this seed."""
+    def run(self, noise: int | None = None, wider: float = 1.0) -> Outcome:
+        """A float64 run; with ``noise``, leaves, inputs (so much ``wider``) and operators perturbed by this seed."""
         generator = None if noise is None else torch.Generator().manual_seed(noise)
 
         def moved(wide: Tensor) -> Tensor:
-            return wide if generator is None else perturbed(wide, self.coarsest, generator)
+            return wide if generator is None else perturbed(wide, wider * self.coarsest, generator)
 
         once = {id(t): moved(self.widened(t)) for t in self.leaves.values()}  # tied ones stay tied
         leaves = {name: once[id(t)] for name, t in self.leaves.items()}
@@ -145,8 +151,11 @@ def evaluate(
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
     perturbations: int = PERTURBATIONS,
+    wider: float = 1.0,
 ) -> Trial:
     """Evaluate both programs on these leaves and inputs, with so many perturbed runs to measure the rounding floor.
+
+    These move leaves and inputs ``wider`` than rounding does.
 
     Raises:
         Undecided: a program has no float64 form, or fails.
@@ -160,18 +169,20 @@ def evaluate(
         return Trial(description, Comparison(0, (), 0, 0, 0, 0, 0), args, kwargs, leaves, tuple(before), shapes)
 
     def perturb(i: int) -> tuple[list[Tensor], list[Tensor]]:
-        return _numbers(first.run(noise=2 * i), second.run(noise=2 * i + 1), originals)
+        return _numbers(first.run(2 * i, wider), second.run(2 * i + 1, wider), originals)
 
-    comparison = compare_in_float64(before, after, perturb if perturbations else None, perturbations)
-    return Trial(description, comparison, args, kwargs, leaves, tuple(before))
+    moved = perturb if perturbations else None
+    comparison = compare_in_float64(before, after, moved, perturbations, EXPLAINED / wider)
+    return Trial(description, comparison, args, kwargs, leaves, tuple(before), coarsest=first.coarsest)
 
 
 def doubted(question: Question, trial: Trial) -> str | None:
     """Why a witness does not convince: more perturbations explain it, or it is seen in float64 only; else None."""
     if trial.shapes is not None:
         return None
-    again = evaluate(question, trial.description, trial.leaves, trial.args, trial.kwargs, 8 * PERTURBATIONS)
-    if again.comparison.ratio < REAL / 8:
+    c = trial.comparison
+    again = evaluate(question, trial.description, trial.leaves, trial.args, trial.kwargs, 8 * PERTURBATIONS, WIDER)
+    if again.comparison.ratio < REAL / 8 / WIDER if c.ratio >= REAL else again.comparison.share < COMMON / 4:
         return "the difference is a jump that rounding can cause"
     first, second = _sides(question, trial.leaves, trial.args, trial.kwargs)
     with torch.no_grad():
@@ -179,13 +190,12 @@ def doubted(question: Question, trial: Trial) -> str | None:
             run_copied(s.program, s.which, copied(dict(s.leaves)), *copied((s.args, dict(s.kwargs))))
             for s in (first, second)
         ]
-    c = trial.comparison
     outputs = [[_number(x) for x in o.outputs if _is_number(x)] for o in real]
     if any(c.output >= len(o) for o in outputs):
         return None  # an effect
     a, b = (o[c.output][c.index] for o in outputs)
     scale = float(outputs[0][c.output].abs().max())
-    if c.difference > 1000 * first.coarsest * scale and float((a - b).abs()) < c.difference / 4:
+    if c.difference > min(1000 * first.coarsest, 1 / 8) * scale and float((a - b).abs()) < c.difference / 4:
         return "the programs differ in float64, but not in their own dtype, on which their meaning depends"
     return None
 

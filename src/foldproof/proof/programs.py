@@ -10,10 +10,13 @@ from torch import Tensor
 
 from foldproof.program import Leaf, Program, as_program
 from foldproof.proof.decide import Progress, decide_all
-from foldproof.proof.question import Derive, Question, Sides, Tensors, match_leaves
+from foldproof.proof.question import Derive, Question, Sides, Tensors, equal_content, match_leaves
 from foldproof.proof.shapes import as_inputs, sampled_inputs
+from foldproof.rounding.spread import perturbed
 from foldproof.shadow import Shadow
 from foldproof.verdict import Verdict
+
+_SAMPLES = 8
 
 
 def prove(
@@ -99,23 +102,42 @@ def holding(held: Tensor, derived: Tensor) -> Tensor:
 
 
 def as_computed(derive: Derive, first: Program, own: Mapping[str, Leaf]) -> dict[str, Tensor]:
-    """The parameters that ``derive`` gives and the second program holds: those whose values agree with it."""
+    """The parameters that ``derive`` gives and the second program holds: its values, or roundings of them."""
     wide = {
         name: leaf.tensor.detach().to(torch.float64, copy=True) if leaf.tensor.is_floating_point() else leaf.tensor
         for name, leaf in first.leaves.items()
     }
     with torch.no_grad():
-        new = derive(wide)
-    return {name: value for name, value in new.items() if name in own and _rounds_to(value, own[name].tensor)}
+        new = {name: value for name, value in derive(wide).items() if name in own and _alike(value, own[name].tensor)}
+        held = {name: own[name].tensor for name in new}
+        inexact = [name for name, value in new.items() if not equal_content(value.to(held[name].dtype), held[name])]
+        spread = _spread(derive, wide, new, {name: held[name].dtype for name in inexact})
+    return {
+        name: value for name, value in new.items() if name not in spread or _rounds_to(value, held[name], spread[name])
+    }
 
 
-def _rounds_to(value: Tensor, held: Tensor) -> bool:
-    """Whether ``held`` is ``value`` up to rounding of numbers of its size.
+def _alike(value: Tensor, held: Tensor) -> bool:
+    return value.shape == held.shape and held.dtype.is_floating_point
+
+
+def _spread(derive: Derive, wide: Tensors, new: Tensors, dtypes: Mapping[str, torch.dtype]) -> dict[str, Tensor]:
+    """How far each element of some of the ``new`` moves when what it is computed from is rounded to a dtype.
 
     Where terms cancel (a bias less a mean), an earlier rounding of the terms is seen in a small result.
     """
-    if value.shape != held.shape or not held.dtype.is_floating_point:
-        return False
-    eps = torch.finfo(held.dtype).eps
-    scale = float(value.abs().max()) if value.numel() else 0.0
-    return torch.allclose(value.to(torch.float64), held.detach().to(torch.float64), rtol=4 * eps, atol=16 * eps * scale)
+    out = {name: torch.zeros_like(new[name]) for name in dtypes}
+    for dtype in set(dtypes.values()):
+        for seed in range(_SAMPLES):
+            generator = torch.Generator().manual_seed(seed)
+            moved = derive({name: perturbed(t, torch.finfo(dtype).eps, generator) for name, t in wide.items()})
+            for name in (n for n, d in dtypes.items() if d == dtype):
+                out[name] = torch.maximum(out[name], (moved[name] - new[name]).abs())
+    return out
+
+
+def _rounds_to(value: Tensor, held: Tensor, spread: Tensor) -> bool:
+    """Whether every element of ``held`` is ``value`` up to a few roundings of itself and of what it comes from."""
+    info = torch.finfo(held.dtype)
+    allowed = 2 * info.eps * value.abs() + 4 * spread + 4 * info.smallest_normal * info.eps
+    return bool(((held.detach().to(torch.float64) - value).abs() <= allowed).all())

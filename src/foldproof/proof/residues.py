@@ -37,13 +37,21 @@ class Attempt:
         return self.mismatch is None and self.reason is None
 
 
-def attempt(question: Question, seed: int, k: int, parameters_vary: bool, by_value: bool = False) -> Attempt:
-    """Run both programs on one draw of ``k`` primes and compare outputs and effects; ``by_value``: see `Draw`.
+def attempt(
+    question: Question,
+    seed: int,
+    k: int,
+    parameters_vary: bool,
+    *,
+    by_value: bool = False,
+    shift_first: bool = False,
+) -> Attempt:
+    """Run both programs on one draw of ``k`` primes (see `Draw` for the options); compare outputs and effects.
 
     With ``parameters_vary`` every floating-point parameter and buffer gets random residues; else the exact residues
     of its value. Floating-point inputs always get random ones; integer and boolean tensors are held at their values.
     """
-    outcome = Attempt(Draw(seed, k, by_value))
+    outcome = Attempt(Draw(seed, k, by_value=by_value, shift_first=shift_first))
     try:
         with torch.no_grad():
             first, second = run_both(question, outcome, parameters_vary)
@@ -57,7 +65,7 @@ def attempt(question: Question, seed: int, k: int, parameters_vary: bool, by_val
 
 def scout(question: Question, seed: int, parameters_vary: bool, by_value: bool = False) -> Attempt:
     """Run *before* with one prime, to learn how large its polynomials are; nothing is compared."""
-    found = Attempt(Draw(seed, 1, by_value))
+    found = Attempt(Draw(seed, 1, by_value=by_value))
     try:
         with torch.no_grad():
             first, _ = _run(question, found, parameters_vary, (None, None), both=False)
@@ -95,7 +103,9 @@ def _run(
     write to it, all is done again on copies.
     """
     for lent in (True, False):
-        draw = outcome.draw = Draw(outcome.draw.seed, len(outcome.draw.fields), outcome.draw.by_value)
+        old = outcome.draw
+        options = {"by_value": old.by_value, "shift_first": old.shift_first}
+        draw = outcome.draw = Draw(old.seed, len(old.fields), **options)
         leaves, inputs = _shadows_of(question, draw, parameters_vary, lent)
         ours = copied if not lent else _lent
         try:

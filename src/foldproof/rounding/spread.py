@@ -10,6 +10,9 @@ from torch import Tensor
 
 PERTURBATIONS = 4
 
+EXPLAINED = 32.0
+"""Differences up to this many times what rounding the leaves moves the outputs by count as rounding."""
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -29,6 +32,8 @@ class Comparison:
     unfinite: int = 0
     """Elements that are infinite or nan on one side only (or differ in sign), or that differ and are no number when
     perturbed: no witness, and no agreement."""
+    share: float = 0.0
+    """The largest share of an output's elements that differ by more than so many floors as were asked for."""
 
     @property
     def ratio(self) -> float:
@@ -49,13 +54,17 @@ Pair = tuple[Sequence[Tensor], Sequence[Tensor]]
 
 
 def compare_in_float64(
-    before: Sequence[Tensor], after: Sequence[Tensor], perturb: Callable[[int], Pair] | None, times: int = PERTURBATIONS
+    before: Sequence[Tensor],
+    after: Sequence[Tensor],
+    perturb: Callable[[int], Pair] | None,
+    times: int = PERTURBATIONS,
+    beyond: float = EXPLAINED,
 ) -> Comparison:
     """Compare float64 outputs element by element.
 
     ``perturb(i)`` runs *before* and *after* once more with leaves, inputs (see `perturbed`) and operators perturbed;
     the largest of ``times`` such excursions of an element, plus a few roundings of the element itself, is what rounding
-    explains. Without ``perturb`` it is those roundings only.
+    explains. Without ``perturb`` it is those roundings only. ``beyond`` floors, an element counts into the ``share``.
     """
     spreads = [torch.zeros_like(b) for b in before]
     for i in range(times if perturb is not None else 0):
@@ -63,7 +72,7 @@ def compare_in_float64(
         moved = zip(spreads, before, after, *perturb(i))
         spreads = [torch.maximum(s, torch.maximum((p - b).abs(), (q - a).abs())) for s, b, a, p, q in moved]
     worst: Comparison | None = None
-    unfinite = 0
+    unfinite, share = 0, 0.0
     for j, (b, a, s) in enumerate(zip(before, after, spreads)):
         if not b.numel():
             continue
@@ -75,6 +84,7 @@ def compare_in_float64(
         unfinite += int(((~finite & ~same) | (~s.isfinite() & (difference > least))).sum())
         floor = torch.where(s.isnan(), torch.inf, s) + least
         ratio = torch.where(difference > 0, difference / floor, 0.0)
+        share = max(share, float((ratio > beyond).double().mean()))
         at = int(ratio.reshape(-1).argmax())
         scale = float(magnitude.max())
         relative = float(difference.max()) / scale if scale else float(difference.max())
@@ -84,4 +94,4 @@ def compare_in_float64(
         )
         if worst is None or found.ratio > worst.ratio:
             worst = found
-    return replace(worst or Comparison(0, (), 0.0, 0.0, 0.0, 0.0, 0.0), unfinite=unfinite)
+    return replace(worst or Comparison(0, (), 0.0, 0.0, 0.0, 0.0, 0.0), unfinite=unfinite, share=share)

@@ -35,10 +35,14 @@ class Draw:
     With ``by_value``, rectifiers are no opaque functions but follow the sign that the value has, as branches do.
     """
 
-    def __init__(self, seed: int, k: int, by_value: bool = False) -> None:
+    def __init__(self, seed: int, k: int, *, by_value: bool = False, shift_first: bool = False) -> None:
         rng = random.Random(seed)
         self.seed, self.by_value = seed, by_value
         self.fields: Sequence[Field] = [Field(p) for p in draw_primes(k, rng)]
+        self.shift_first = shift_first
+        """A softmax takes out the first element that is not masked, instead of the largest by value."""
+        self.shifted = False
+        """A softmax did take one out."""
         self.opaque: dict[str, None] = {}
         self.branch: dict[str, None] = {}
         self.escapes: dict[str, None] = {}
@@ -171,13 +175,13 @@ class Draw:
 
     @property
     def log2_error(self) -> float:
-        """See `foldproof.field.error_bound`."""
-        return error_bound(self._degree, self._bits, self._pairs, len(self.fields))
+        """See `foldproof.field.error_bound`; to take out first elements is a second attempt: the chance doubles."""
+        return error_bound(self._degree, self._bits, self._pairs, len(self.fields)) + self.shift_first
 
     def primes_needed(self, evaluations: int = 1) -> int | None:
         """How many primes would bring the error below 2^-40, with so many times as many opaque evaluations."""
         pairs = _pairs(n * evaluations for n in self._evaluations.values())
-        return primes_needed(self._degree, self._bits, pairs)
+        return primes_needed(self._degree, self._bits, pairs, -41.0 if self.shifted else -40.0)
 
 
 def _pairs(evaluations: Iterable[int]) -> int:

@@ -103,9 +103,8 @@ class Residue:
 
     def view(self, function: Map) -> Residue:
         """Like `map`, for a function that returns a view: what is known of the two stays common."""
-        if isinstance(self.parts, OnDemand):
-            return self.view_as(self.parts.view(function))
-        return self.view_as([function(p) for p in self.parts])
+        parts = self.parts
+        return self.view_as(parts.view(function) if isinstance(parts, OnDemand) else [function(p) for p in parts])
 
     def view_as(self, parts: Sequence[Tensor]) -> Residue:
         """The residue of a view, given the views of the parts."""
@@ -244,7 +243,7 @@ class Residue:
 
 
 def _each(function: Map, *operands: Residue) -> Iterator[Tensor]:
-    """``function`` of the operands' parts, prime by prime; of what is made on demand one part lives at a time."""
+    """``function`` of the operands' parts, prime by prime: of what is made on demand one part lives at a time."""
     for i in range(len(operands[0].parts)):
         yield function(*[o.parts[i] for o in operands])
 

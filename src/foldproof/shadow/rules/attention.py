@@ -50,9 +50,9 @@ def flash_attention_for_cpu(
         shown = shown * _scale(query, scale) + call.value(attn_mask)
         if bool((shown.amax(-1) == -math.inf).any()):
             raise call.undecided("a row is masked throughout")
-    e, largest = exp_shifted(call, scores, shown.to(query.dtype), [-1])
+    e, shift = exp_shifted(call, scores, shown.to(query.dtype), [-1])
     total = e.sum([-1], True)
-    lse = largest + call.opaque([total], real=torch.log, name="log")
+    lse = shift + call.opaque([total], real=torch.log, name="log")
     return (e / total).matmul(v), lse.map(lambda part: part.squeeze(-1))
 
 

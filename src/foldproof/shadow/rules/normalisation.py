@@ -130,24 +130,24 @@ def group_norm(
 def exp_shifted(
     call: Call, x: Residue, value: Tensor, dims: list[int], empty_rows: bool = False
 ) -> tuple[Residue, Residue]:
-    """exp(x - m) and m, for the element m along ``dims`` that is largest by value.
+    """exp(x - m) and m, for one element m along ``dims``: the draw says which.
 
-    Which element m is does not matter to softmax (any element gives the same function), so this is no branch; of
-    those that rounding cannot tell from the largest it is the first, so that programs that round differently agree.
+    Which element m is does not matter to softmax (any element gives the same function), so this is no branch. The
+    largest by value is what programs take out that write a softmax by themselves; the first that is not masked is the
+    same in programs that round differently.
     Where the value is -inf (a mask) the result is 0; ``empty_rows`` allows rows that are masked throughout.
     """
-    size = value.abs() if not x.infinite else value.abs().nan_to_num(posinf=0.0)
-    slack = size.amax(dims, True) * (512 * torch.finfo(value.dtype).eps)
-    near = value >= value.amax(dims, True) - slack
-    largest = extreme(x, near.to(torch.int8), dims, True, True)
-    e = call.opaque([x - largest], real=torch.exp, name="exp")
+    call.draw.shifted = True
+    order = (value != -math.inf).to(torch.int8) if call.draw.shift_first else value
+    shift = extreme(x, order, dims, True, True)
+    e = call.opaque([x - shift], real=torch.exp, name="exp")
     if x.infinite:
         top = value.amax(dims, True)
         if bool((top == math.inf).any()) or (not empty_rows and bool((top == -math.inf).any())):
             raise call.undecided("infinities make a nan")
         masked = value == -math.inf
         e = e.map(lambda part: torch.where(masked, 0.0, part))
-    return e, largest
+    return e, shift
 
 
 def softmax_of(call: Call, x: Residue, value: Tensor, dim: int, empty_rows: bool = False) -> Residue:
@@ -157,7 +157,7 @@ def softmax_of(call: Call, x: Residue, value: Tensor, dim: int, empty_rows: bool
 
 @composed(aten._softmax.default)
 def softmax(call: Call, x: Tensor, dim: int, half_to_float: bool) -> Residue:
-    """exp(x - max)/sum(exp(x - max)), with opaque exp and reciprocal"""
+    """exp(x - m)/sum(exp(x - m)) for one element m, with opaque exp and reciprocal"""
     if x.ndim == 0:
         return call.residue(1).map(lambda part: part.clone())
     return softmax_of(call, call.residue(x), call.value(x), dim)
@@ -175,17 +175,17 @@ def safe_softmax(call: Call, x: Tensor, dim: int, dtype: Any = None) -> Residue:
 
 @composed(aten._log_softmax.default)
 def log_softmax(call: Call, x: Tensor, dim: int, half_to_float: bool) -> Residue:
-    """x - max - log(sum(exp(x - max))), with opaque exp and log"""
+    """x - m - log(sum(exp(x - m))) for one element m, with opaque exp and log"""
     residue, value = call.residue(x), call.value(x)
     if x.ndim == 0:
         return call.residue(0).map(lambda part: part.clone())
-    e, largest = exp_shifted(call, residue, value, [dim])
-    return residue - largest - call.opaque([e.sum([dim], True)], real=torch.log, name="log")
+    e, shift = exp_shifted(call, residue, value, [dim])
+    return residue - shift - call.opaque([e.sum([dim], True)], real=torch.log, name="log")
 
 
 @composed(aten.logsumexp.default)
 def logsumexp(call: Call, x: Tensor, dim: list[int], keepdim: bool = False) -> Residue:
-    """max + log(sum(exp(x - max))), with opaque exp and log"""
-    e, largest = exp_shifted(call, call.residue(x), call.value(x), dim)
-    out = largest + call.opaque([e.sum(dim, True)], real=torch.log, name="log")
+    """m + log(sum(exp(x - m))) for one element m, with opaque exp and log"""
+    e, shift = exp_shifted(call, call.residue(x), call.value(x), dim)
+    out = shift + call.opaque([e.sum(dim, True)], real=torch.log, name="log")
     return out.reshape(*call.result.shape)

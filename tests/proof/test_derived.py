@@ -1,0 +1,81 @@
+"""Parameters that ``derive`` computes: accepted if the second program holds their rounding, and only then."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from foldproof import Kind, prove
+
+X = (torch.randn(16, 6, generator=torch.Generator().manual_seed(1)),)
+
+
+def network(dtype: torch.dtype) -> nn.Sequential:
+    """A linear and a BatchNorm with scales as far apart as trained ones are."""
+    torch.manual_seed(0)
+    norm = nn.BatchNorm1d(5).eval()
+    assert norm.running_mean is not None and norm.running_var is not None
+    with torch.no_grad():
+        norm.weight.copy_(torch.tensor([1900.0, -1.0, 0.3, 0.01, 0.0]))
+        norm.bias.normal_()
+        norm.running_mean.normal_(3.0)
+        norm.running_var.uniform_(0.5, 2.0)
+    return nn.Sequential(nn.Linear(6, 5), norm).eval().to(dtype)
+
+
+def folded(p: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    scale = p["1.weight"] * (p["1.running_var"] + 1e-5).rsqrt()
+    bias = (p["0.bias"] - p["1.running_mean"]) * scale + p["1.bias"]
+    return {"0.weight": p["0.weight"] * scale.unsqueeze(1), "0.bias": bias}
+
+
+def rewritten(before: nn.Sequential, computed_in: torch.dtype) -> nn.Sequential:
+    own = {name: t.detach().to(computed_in) for name, t in before.state_dict().items() if t.is_floating_point()}
+    after = nn.Sequential(copy.deepcopy(before[0]), nn.Identity())
+    with torch.no_grad():
+        for name, value in folded(own).items():
+            after.get_parameter(name).copy_(value)
+    return after
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("precisely", [True, False])
+def test_rounded_values_are_accepted(dtype: torch.dtype, precisely: bool) -> None:
+    """Whether they are rounded once, or each step is, which shows where a bias and a mean cancel."""
+    before = network(dtype)
+    after = rewritten(before, torch.float64 if precisely else dtype)
+    verdict = prove(before, after, (X[0].to(dtype),), derive=folded)
+    assert verdict.kind is Kind.PROVED, str(verdict)
+
+
+def spoilt(after: nn.Sequential, name: str, at: tuple[int, ...], factor: float) -> nn.Sequential:
+    after = copy.deepcopy(after)
+    with torch.no_grad():
+        after.get_parameter(name)[at] *= factor
+    return after
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize(
+    ("name", "at", "factor"),
+    [("0.weight", (3,), 0.0), ("0.weight", (1,), -1.0), ("0.weight", (2, 2), 1.2), ("0.bias", (3,), 1.5)],
+    ids=str,
+)
+def test_a_wrong_value_among_much_larger_ones_is_none(
+    dtype: torch.dtype, name: str, at: tuple[int, ...], factor: float
+) -> None:
+    before = network(dtype)
+    after = spoilt(rewritten(before, torch.float64), name, at, factor)
+    assert prove(before, after, (X[0].to(dtype),), derive=folded).kind is not Kind.PROVED
+
+
+def test_what_is_zero_stays_zero() -> None:
+    before = network(torch.float32)
+    after = rewritten(before, torch.float64)
+    with torch.no_grad():
+        after.get_parameter("0.weight")[4, 0] = 1e-6
+    assert prove(before, after, X, derive=folded).kind is not Kind.PROVED
