@@ -17,6 +17,7 @@ from foldproof.fusion.absorb import NewConstant
 from foldproof.fusion.constants import Constants
 from foldproof.fusion.expression import Expression, as_expression, evaluate, rounded
 from foldproof.fusion.refusal import CannotFold
+from foldproof.program.loading import brief
 
 
 class Host(Protocol):
@@ -69,7 +70,7 @@ class Surgery:
         """A new constant, evaluated; one that an equal expression made before where there is one.
 
         Raises:
-            CannotFold: it isn't finite in its dtype.
+            CannotFold: it can't be computed, or isn't finite in its dtype.
         """
         expression = as_expression(self.constants.original(wanted.expression))
         known = self._drafts.get((expression, wanted.dtype))
@@ -77,7 +78,10 @@ class Surgery:
             return known
         model = self.constants.tensors[wanted.like]
         with torch.no_grad():
-            tensor = rounded(expression, self.constants.originals, wanted.dtype).to(model.device)
+            try:
+                tensor = rounded(expression, self.constants.originals, wanted.dtype).to(model.device)
+            except Exception as error:
+                raise CannotFold(f"the folded {wanted.base} can't be computed: {brief(error)}") from error
             if not _is_finite(tensor):
                 dtype = str(wanted.dtype).removeprefix("torch.")
                 raise CannotFold(

@@ -16,6 +16,7 @@ from foldproof.fusion.examples import Declines, Fires
 from foldproof.fusion.nodes import arguments, is_getitem, kind_of, operator_of, set_sizes, short_name, value_of
 from foldproof.fusion.refusal import CannotFold
 from foldproof.fusion.vectors import UNREAD
+from foldproof.program.loading import brief
 
 Affines = Mapping[Node, Affine]
 
@@ -58,7 +59,11 @@ def sizes_of(node: Node) -> torch.Size:
 
 
 def run_on(node: Node, numbered: Callable[[Node], Tensor]) -> Tensor:
-    """The operator on other tensors than its own, at the sizes that the program was exported with."""
+    """The operator on other tensors than its own, at the sizes that the program was exported with.
+
+    Raises:
+        CannotFold: it refuses them.
+    """
     target = operator_node(node)
     operator = operator_of(target)
     assert operator is not None
@@ -72,7 +77,10 @@ def run_on(node: Node, numbered: Callable[[Node], Tensor]) -> Tensor:
     if kind_of(target) in ("_to_copy", "to"):
         out: Any = args[0]
     else:
-        out = operator(*args, **kwargs)
+        try:
+            out = operator(*args, **kwargs)
+        except Exception as error:
+            raise CannotFold(f"{node.name} ({short_name(node)}) does not run on numbers: {brief(error)}") from error
     result = out[node.args[1]] if is_getitem(node) else out
     assert isinstance(result, Tensor)
     return result
