@@ -144,8 +144,8 @@ def test_error_bound_is_monotone() -> None:
 
 
 def test_error_bound_is_what_it_says() -> None:
-    """(1 + pairs)·(degree/p + bits/(19·primes) + 2^-19)^k, with the smallest prime for p."""
-    chance = 10 / PRIMES[0] + (190 / 19) / (len(PRIMES) - 3) + 2.0**-19
+    """(1 + pairs)·(degree/2^19 + bits/(19·primes) + 2^-18)^k: residues are drawn from 2^19 numbers."""
+    chance = 10 / 2**19 + (190 / 19) / (len(PRIMES) - 3) + 2.0**-18
     assert error_bound(10, 190, 7, 3) == pytest.approx(3 + 3 * math.log2(chance))
 
 
