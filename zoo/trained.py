@@ -139,15 +139,13 @@ def _bat_calls(height: int) -> Tensor:
 
 def _platelet_unet() -> Sample:
     """Segments platelets in 3-D micrographs; its stack here is a photograph of coins, less and less in focus."""
-    import skimage.data
-    import skimage.filters
-
+    data, filters = _module("skimage.data"), _module("skimage.filters")
     with _bare("plateseg") as folder:
         network = _module("plateseg.unet")
     model = network.UNet(in_channels=1, out_channels=5)
     model.load_state_dict(_weights(folder / "data/unet-210913-zyxmc.pt"))
-    coins = skimage.data.coins()[20:84, 16:80] / 255
-    stack = torch.stack([torch.from_numpy(skimage.filters.gaussian(coins, abs(z - 4))) for z in range(8)])
+    coins = data.coins()[20:84, 16:80] / 255
+    stack = torch.stack([torch.from_numpy(filters.gaussian(coins, abs(z - 4))) for z in range(8)])
     return Sample(model, (stack.float()[None, None],))
 
 
@@ -164,10 +162,9 @@ TRAINED: dict[str, Callable[[], Sample]] = {
 
 def photograph(name: str) -> Tensor:
     """A photograph of scikit-image as ImageNet networks want it: centre crop, normalised, shape (3, 224, 224)."""
-    import skimage.data
     from PIL import Image
 
-    image = Image.fromarray(getattr(skimage.data, name)())
+    image = Image.fromarray(getattr(_module("skimage.data"), name)())
     side = int(min(image.size) * 0.875)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     pixels = _pixels(image.crop((left, top, left + side, top + side)).resize((224, 224), Image.Resampling.BICUBIC))
