@@ -16,7 +16,12 @@ from zoo.architecture import Architecture, Family, Inputs
 from zoo.construct import image, normal, tokens, transformer
 
 MODELS = {
-    "resnet": (transformer("ResNetForImageClassification", depths=[2, 2, 2, 2], layer_type="basic"), image(128)),
+    "resnet": (
+        transformer(
+            "ResNetForImageClassification", depths=[2] * 4, hidden_sizes=[64, 128, 256, 512], layer_type="basic"
+        ),
+        image(128),
+    ),
     "mobilenet_v2": (transformer("MobileNetV2ForImageClassification"), image(128)),
     "levit": (transformer("LevitForImageClassification"), image(224)),
     "patchtst": (

@@ -11,6 +11,7 @@ import platform
 import re
 import subprocess
 import sys
+import textwrap
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -136,6 +137,9 @@ def page(rows: Sequence[Row]) -> str:
 def _introduction(rows: Sequence[Row]) -> str:
     trained = sum(row.name not in ZOO for row in rows)
     versions = ", ".join(f"{name} {package_version(name)}" for name in PACKAGES if package_version(name) != "missing")
+    made = f"""\
+Made by `make docs-zoo` with foldproof {foldproof.__version__}, Python {platform.python_version()}, {versions};
+{WORKERS} models at a time with one thread each; times are wall-clock times of that run."""
     return f"""\
 # The zoo, folded
 
@@ -148,8 +152,7 @@ model's BatchNorms, and how far each one's answer is from the truth.
 The truth is the model run with everything in float64. Errors are root mean squares relative to it, of the output where
 they are largest; next to an error stands how many times eager's own error that is.
 
-Made by `make docs-zoo` with foldproof {foldproof.__version__}, Python {platform.python_version()}, {versions};
-{WORKERS} models at a time with one thread each; times are wall-clock times of that run."""
+{textwrap.fill(made, 120, break_long_words=False, break_on_hyphens=False)}"""
 
 
 def _totals(rows: Sequence[Row]) -> str:
@@ -311,10 +314,11 @@ def _wrong(rows: Sequence[Row]) -> str:
 
 
 def _finding(finding: WrongAnswer) -> str:
+    reports = f" Reported in {', '.join(f'<{url}>' for url in finding.reports)}." if finding.reports else ""
     return f"""\
 ### {finding.title}
 
-{finding.explanation}{" Seen in " + ", ".join(f"`{m}`" for m in finding.models) + "." if finding.models else ""}
+{finding.explanation}{reports}
 
 ```python
 {finding.program.rstrip()}  # {finding.difference():.2g}

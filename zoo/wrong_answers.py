@@ -15,13 +15,13 @@ import torch
 class WrongAnswer:
     """A program whose last line says how far the folded model's output is from the model's.
 
-    ``models`` are those of the zoo that run into it.
+    ``reports`` is where it is known.
     """
 
     title: str
     explanation: str
     program: str
-    models: tuple[str, ...] = ()
+    reports: tuple[str, ...] = ()
 
     def difference(self) -> float:
         """The largest difference of any output element: about 1, where outputs are about 1."""
@@ -118,8 +118,8 @@ WRONG_ANSWERS = (
     ),
     WrongAnswer(
         title="torch.fx: linear, then BatchNorm, on three dimensions",
-        explanation="What torchao mended in #4242 is still so here. Linear acts on the last dimension and BatchNorm on"
-        " dimension 1. Where their sizes differ, it raises.",
+        explanation="What torchao mended in <https://github.com/pytorch/ao/pull/4242> is still so here: linear acts on"
+        " the last dimension and BatchNorm on dimension 1. Where their sizes differ, it raises.",
         program=_program("""\
             import torch
             from torch import nn
@@ -147,6 +147,10 @@ WRONG_ANSWERS = (
             x = torch.randn(2, 3, 8, 8)
             difference = (fuse(model)(x) - model(x)).abs().max()
             """),
+        reports=(
+            "https://github.com/pytorch/pytorch/issues/104593",
+            "https://github.com/pytorch/pytorch/issues/197539",
+        ),
     ),
     WrongAnswer(
         title="ExecuTorch: linear, then BatchNorm, on three or four dimensions",
