@@ -119,6 +119,7 @@ def page(rows: Sequence[Row]) -> str:
             _LEGEND,
             _models(done),
             "## What it declines, and why",
+            "An affine moves up to what is before it, or down to all that read it; here neither is possible.",
             _declined(done),
             *_troubles(rows),
             "## What other tools leave",
@@ -178,9 +179,10 @@ def _spread(values: Sequence[float]) -> list[float]:
 
 _LEGEND = """\
 *operators*: calls in the exported program, before → after. *BatchNorms*: those with fixed statistics; batch norms of
-*weights* are not counted. *others*: rewrites without a BatchNorm in them, of scales, shifts and frozen norms.
-*error*: of the folded program against the float64 truth, and as a multiple of eager's. *seconds*: to fuse and to prove
-every fold and the whole."""
+*weights* are not counted. *others*: rewrites without a BatchNorm in them: of scales, shifts, frozen norms, the affine
+parts of other norms, branches that are summed. *verdict*: on the whole program; of how many folds the proof holds for
+these weights only, where a sign decides. *error*: of the folded program against the float64 truth, and as a multiple of
+eager's. *seconds*: to fuse and to prove every fold and the whole."""
 
 
 def _models(rows: Sequence[Row]) -> str:
@@ -201,7 +203,7 @@ def _models(rows: Sequence[Row]) -> str:
         f = row.folding
         assert f is not None
         line = [row.name, f.family, " → ".join(map(str, f.operators)), " → ".join(map(str, f.batch_norms))]
-        line += [str(f.others or ""), str(sum(f.declined.values()) or ""), _verdict(f)]
+        line += [str(f.others or ""), str(sum(n for _, _, n in f.declined) or ""), _verdict(f)]
         line += ["" if f.error is None else f"{f.error:.1e}", _times(f.error, f.eager_error) if f.rewrites else ""]
         lines.append([*line, f"{f.seconds:.1f}"])
     return _table(head, lines)
@@ -209,8 +211,8 @@ def _models(rows: Sequence[Row]) -> str:
 
 def _verdict(f: Folding) -> str:
     if not f.rewrites:
-        return "nothing to prove"
-    return f"{f.verdict}, for these weights" if "these weights" in f.quantified else f.verdict
+        return "nothing folded"
+    return f.verdict + (f", {f.these_weights} for these weights" if f.these_weights else "")
 
 
 def _times(error: float | None, eager: float | None) -> str:
@@ -223,21 +225,25 @@ def _ratio(error: float | None, eager: float | None) -> float | None:
 
 
 def _declined(rows: Sequence[Row]) -> str:
-    reasons: dict[str, Counter[str]] = {}
+    reasons: dict[tuple[str, str], Counter[str]] = {}
     for row in rows:
-        for reason, count in row.folding.declined.items() if row.folding else ():
-            reasons.setdefault(_short(reason), Counter())[row.name] += count
-    lines = [
-        [reason, str(counts.total()), ", ".join(f"{name} {count}" for name, count in counts.items())]
-        for reason, counts in sorted(reasons.items(), key=lambda item: -item[1].total())
-    ]
-    return _table(["reason", "times", "where"], lines) if lines else "Nothing."
+        for operator, reason, count in row.folding.declined if row.folding else ():
+            reasons.setdefault((operator, _short(reason)), Counter())[row.name] += count
+    lines = []
+    for (operator, reason), counts in sorted(reasons.items(), key=lambda item: -item[1].total()):
+        upwards, _, downwards = reason.partition(_NOR)
+        where = ", ".join(f"{name} {count}" for name, count in counts.items())
+        lines.append([f"`{operator}`", upwards, downwards, str(counts.total()), where])
+    return _table(["operator", "upwards", "downwards", "times", "where"], lines) if lines else "Nothing."
+
+
+_NOR = "; nor can what reads it absorb it: "
 
 
 def _short(reason: str) -> str:
     """A reason without the names of this model's nodes, so that like ones can be counted together."""
-    text = re.sub(r"(\w+) \((aten\.[\w.]+)\)", r"`\2`", reason.split(";")[0])
-    return re.sub(r"(?<=[a-z])(_\d+)+\b", "", text)
+    text = re.sub(r"\w+ \((aten\.[\w.]+)\)", r"`\1`", reason)
+    return re.sub(r"(?<=[a-z0-9])_\d+\b", "", text)
 
 
 def _troubles(rows: Sequence[Row]) -> list[str]:

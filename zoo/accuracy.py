@@ -33,7 +33,8 @@ def error(outputs: Sequence[Tensor], true: Sequence[Tensor]) -> float:
         ValueError: there are more or fewer outputs, or their shapes differ.
     """
     if [x.shape for x in outputs] != [x.shape for x in true]:
-        raise ValueError(f"{len(outputs)} outputs of other shapes than the model's {len(true)}")
+        shapes, expected = ([list(x.shape) for x in some] for some in (outputs, true))
+        raise ValueError(f"its outputs have the shapes {shapes}, and the model's {expected}")
     floats = [(x.double(), t) for x, t in zip(outputs, true, strict=True) if t.is_floating_point()]
     return max(_distance(x, t) / (_size(t[t.isfinite()]) or 1) for x, t in floats)
 

@@ -21,6 +21,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
+from torch.export import ExportedProgram
 
 import foldproof
 from foldproof.errors import FoldproofError
@@ -50,9 +51,10 @@ LARGE = 1e-3
 class Folding:
     """What foldproof did.
 
-    ``batch_norms`` before and after; ``others`` is the number of rewrites without a BatchNorm in them. ``declined``
-    counts the reasons. Errors are distances from the float64 truth, relative root mean squares; None where PyTorch has
-    no double-precision form of the model.
+    ``batch_norms`` before and after; ``others`` is the number of rewrites without a BatchNorm in them, and
+    ``these_weights`` of those that hold for the model's own weights only. ``declined`` has rows of operator, reason and
+    count. Errors are distances from the float64 truth, relative root mean squares; None where PyTorch has no
+    double-precision form of the model.
     """
 
     family: str
@@ -60,10 +62,10 @@ class Folding:
     batch_norms: tuple[int, int]
     rewrites: int
     others: int
-    declined: dict[str, int]
+    these_weights: int
+    declined: list[tuple[str, str, int]]
     verdict: str
     reason: str
-    quantified: str
     eager_error: float | None
     error: float | None
     seconds: float
@@ -100,6 +102,7 @@ def folding(name: str) -> Folding:
     made = sample(name)
     program = torch.export.export(made.model, made.inputs)
     result = foldproof.fuse(program, made.inputs)
+    assert isinstance(result.program, ExportedProgram)
     normalisations = {node.name for node in program.graph.nodes if batch_norms([node])}
     with torch.no_grad():
         eager, folded = (tensors(p.module()(*made.inputs)) for p in (program, result.program))
@@ -113,10 +116,10 @@ def folding(name: str) -> Folding:
         batch_norms=(len(normalisations), batch_norms(result.program.graph.nodes)),
         rewrites=len(result.rewrites),
         others=sum(normalisations.isdisjoint(rewrite.nodes) for rewrite in result.rewrites),
-        declined=dict(Counter(declined.reason for declined in result.declined)),
+        these_weights=sum("these parameter" in rewrite.verdict.quantified for rewrite in result.rewrites),
+        declined=[(*what, n) for what, n in Counter((d.operator, d.reason) for d in result.declined).items()],
         verdict=str(result.verdict.kind),
         reason=result.verdict.reason,
-        quantified=result.verdict.quantified,
         eager_error=errors[0],
         error=errors[1],
         seconds=result.seconds,
@@ -146,7 +149,8 @@ def first_line(message: str) -> str:
 def stamp(stage: str) -> str:
     """A digest of what a result depends on: code of this project, and versions of packages."""
     zoo = Path(__file__).parent
-    files = [zoo / f"{name}.py" for name in ("architecture", "construct", "special", "statistics", "table", "trained")]
+    models = ("architecture", "construct", "special", "statistics", "table", "trained")
+    files = [zoo / f"{name}.py" for name in (*models, "accuracy")]
     files += sorted((zoo.parent / "src/foldproof").rglob("*.py")) if stage == FOLD else [zoo / "tools.py"]
     digest = hashlib.sha256()
     for file in files:
