@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import signal
 import subprocess
 import sys
 import textwrap
@@ -24,6 +25,7 @@ from zoo.measure import (
     FAR,
     FOLD,
     LARGE,
+    LIMIT,
     MODELS,
     PACKAGES,
     Folding,
@@ -38,8 +40,6 @@ from zoo.wrong_answers import WRONG_ANSWERS, WrongAnswer
 
 PAGE = Path(__file__).with_name("zoo.md")
 FOUND = PAGE.parent.parent / "build" / "zoo"
-LIMIT = 900
-"""Seconds that one process may take."""
 WORKERS = len(os.sched_getaffinity(0))
 
 
@@ -98,9 +98,11 @@ def _run(name: str, folder: Path, stages: Sequence[str]) -> str:
     settings = os.environ | {"OMP_NUM_THREADS": "1"}
     with (folder / "log").open("w", encoding="utf-8") as log:
         try:
-            ran = subprocess.run(command, env=settings, stdout=log, stderr=log, timeout=LIMIT, check=False)
+            ran = subprocess.run(command, env=settings, stdout=log, stderr=log, timeout=10 * LIMIT, check=False)
         except subprocess.TimeoutExpired:
-            return f"took more than {LIMIT} seconds"
+            return "it hangs"
+    if ran.returncode == -signal.SIGXCPU:
+        return f"it takes more than {LIMIT} seconds of processor time"
     if ran.returncode < 0:
         return f"the process died of signal {-ran.returncode}"
     last = (folder / "log").read_text(encoding="utf-8").strip().splitlines()[-1:]
@@ -242,8 +244,8 @@ _NOR = "; nor can what reads it absorb it: "
 
 def _short(reason: str) -> str:
     """A reason without the names of this model's nodes, so that like ones can be counted together."""
-    text = re.sub(r"\w+ \((aten\.[\w.]+)\)", r"`\1`", reason)
-    return re.sub(r"(?<=[a-z0-9])_\d+\b", "", text)
+    text = re.sub(r"\w+ \((aten\.[\w.]+)\)", r"`\1`", reason.replace("<", "&lt;"))
+    return re.sub(r"\b(\w+) \(\1\)", r"\1", re.sub(r"(?<=[a-z0-9])_\d+\b", "", text))
 
 
 def _troubles(rows: Sequence[Row]) -> list[str]:
@@ -256,7 +258,8 @@ def _others() -> str:
     return f"""\
 Only models with a BatchNorm are given to them. A cell has the number of BatchNorms left, and the answer's error as a
 multiple of eager's. **WRONG** is an answer whose error is more than {FAR} times eager's and more than {LARGE:g}: no
-rounding does that. A tool *gives up* where it raises. What is run and how BatchNorms are counted:
+rounding does that. A tool *gives up* where it raises, or answers in another shape. What is run and how BatchNorms are
+counted:
 
 {methods}"""
 
@@ -267,7 +270,7 @@ def _sentence(docstring: str) -> str:
 
 def _tool_totals(rows: Sequence[Row]) -> str:
     """Totals over the models that a tool got through, and for each foldproof's on the same ones."""
-    head = ["tool", "models", "gives up", "BatchNorms of those it folds", "left", "foldproof leaves", "wrong answers"]
+    head = ["tool", "models", "gives up on", "BatchNorms in the others", "left", "foldproof leaves", "wrong answers"]
     lines = []
     for tool in TOOLS:
         seen = [(row.folding, row.outcomes[tool]) for row in rows if row.folding and tool in row.outcomes]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import resource
 import sys
 import warnings
 from collections import Counter
@@ -40,6 +41,9 @@ PACKAGES: tuple[str, ...] = (
     *(package for packages in dict.fromkeys(WEIGHTS.values()) for package in packages.split()),
 )
 """What results depend on."""
+
+LIMIT = 300
+"""Seconds of processor time that one process may take."""
 
 FAR = 100
 """A tool's answer is called wrong if it is this many times as far from the truth as eager's …"""
@@ -141,8 +145,13 @@ def outcome(name: str, tool: str) -> Outcome:
 
 
 def first_line(message: str) -> str:
-    """The first line that says anything."""
-    return next((line.strip() for line in message.splitlines() if line.strip()), "no message")
+    """The first line that says anything, and what follows a colon at its end."""
+    told: list[str] = []
+    for line in filter(None, map(str.strip, message.splitlines())):
+        told.append(line)
+        if not line.endswith(":"):
+            break
+    return " ".join(told) or "no message"
 
 
 @cache
@@ -187,6 +196,7 @@ def write(path: Path, result: Folding | Outcome) -> None:
 
 
 def main(name: str, folder: Path, stages: Sequence[str]) -> None:
+    resource.setrlimit(resource.RLIMIT_CPU, (LIMIT, LIMIT + 10))
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     for stage in stages:

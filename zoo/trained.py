@@ -144,8 +144,8 @@ def _platelet_unet() -> Sample:
         network = _module("plateseg.unet")
     model = network.UNet(in_channels=1, out_channels=5)
     model.load_state_dict(_weights(folder / "data/unet-210913-zyxmc.pt"))
-    coins = data.coins()[20:84, 16:80] / 255
-    stack = torch.stack([torch.from_numpy(filters.gaussian(coins, abs(z - 4))) for z in range(8)])
+    coins = data.coins()[20:52, 16:48] / 255
+    stack = torch.stack([torch.from_numpy(filters.gaussian(coins, z)) for z in range(4)])
     return Sample(model, (stack.float()[None, None],))
 
 
