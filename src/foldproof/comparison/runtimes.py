@@ -32,7 +32,7 @@ def onnx(path: Path) -> Run:
         FoldproofError: the file can't be loaded, or (from what is returned) does not run on the inputs.
     """
     try:
-        import onnxruntime  # type: ignore[import-untyped]
+        import onnxruntime
     except ModuleNotFoundError as error:
         raise MissingExtra("onnxruntime", "onnx") from error
     try:
