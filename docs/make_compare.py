@@ -254,8 +254,8 @@ And over depth: the first linear of a stack of residual blocks (layer_norm, line
 
 _CORRECT = """\
 Nothing is wrong here, so every REFUTED would be a false alarm. *decomposed*: what `run_decompositions()` makes of the
-exported program, in PyTorch's own kernels; *aot_eager*: the same by way of `torch.compile`. *identical*: bit for bit, so
-that there was nothing to judge. *largest rms*, *largest worst*: the largest scores of a candidate, in sigmas."""
+exported program, in PyTorch's own kernels; *aot_eager*: the same by way of `torch.compile`. *identical*: bit for bit,
+so that there was nothing to judge. *largest rms*, *largest worst*: the largest scores of a candidate, in sigmas."""
 
 
 def _bugs(found: Iterable[Found]) -> str:
