@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.fx import Node
 
 from foldproof.fusion.nodes import set_argument
-from foldproof.qat.image import Leaves
+from foldproof.qat.image import Image, Leaves
 from foldproof.qat.operators import Operator
-from foldproof.qat.quantization import INT32_MAX, INT32_MIN, PER_CHANNEL, Dequantized, decomposed
+from foldproof.qat.quantization import INT32_MAX, INT32_MIN, Dequantized, decomposed
 from foldproof.qat.rewriting import Recipe, Rewriting
 
 _LARGEST = 2**31 - 128
@@ -29,8 +29,10 @@ class Bias:
     """A new bias: what it is, how far its rounding moves it, and which channels did not fit into 32 bits.
 
     ``bound`` is in the units of the operator's output; ``step`` is the largest step, 0 for a bias that stays float.
+    ``name`` is that of the constant which holds it.
     """
 
+    name: str
     value: Tensor
     bound: float
     step: float
@@ -52,7 +54,7 @@ def give_bias(
         dtype = _dtype(rewriting, operator)
         node = rewriting.constant(base, real, dtype)
         set_argument(at, "bias", node)
-        return Bias(value, float((value.to(dtype).double() - value).abs().max()), 0.0)
+        return Bias(rewriting.names[node], value, float((value.to(dtype).double() - value).abs().max()), 0.0)
     unit: Any = given.scale
     if scale is None and weight.axis is None:
         step: Any = unit * weight.scale
@@ -72,7 +74,7 @@ def give_bias(
         channels = len(value)
 
         def scales(leaves: Leaves) -> Tensor:
-            return weight_scales(rewriting, weight, channels, scale, leaves) * unit
+            return weight_scales(rewriting, weight, channels, scale, leaves).mul(unit)
 
         def whole(leaves: Leaves) -> Tensor:
             zeros = torch.zeros(channels, dtype=torch.int64)
@@ -91,7 +93,7 @@ def give_bias(
         )
         steps = _computed(scales, image.tensors)
     set_argument(at, "bias", back)
-    return _rounded(at, value, steps)
+    return _rounded(at, rewriting.names[node], value, steps)
 
 
 def weight_scales(
@@ -112,7 +114,7 @@ def _computed(recipe: Recipe, tensors: Leaves) -> Tensor:
         return recipe(tensors).detach().to(torch.float64)
 
 
-def _rounded(at: Node, value: Tensor, steps: Tensor) -> Bias:
+def _rounded(at: Node, name: str, value: Tensor, steps: Tensor) -> Bias:
     whole = (value / steps).round()
     cut = whole.clamp(INT32_MIN, _LARGEST)
     saturated = tuple(int(i) for i in ((whole - cut).abs() > 128).nonzero().flatten())
@@ -123,7 +125,7 @@ def _rounded(at: Node, value: Tensor, steps: Tensor) -> Bias:
             stacklevel=2,
         )
     bound = max(float(steps.max()) / 2, float((cut * steps - value).abs().max()))
-    return Bias(value, bound, float(steps.max()), saturated)
+    return Bias(name, value, bound, float(steps.max()), saturated)
 
 
 def _dtype(rewriting: Rewriting, operator: Operator) -> torch.dtype:
@@ -131,16 +133,17 @@ def _dtype(rewriting: Rewriting, operator: Operator) -> torch.dtype:
     return value.dtype if isinstance(value, Tensor) else torch.float32
 
 
-def is_right(bias: Node | None, operator: Operator, image: Any) -> bool:
-    """Is this bias one of whole numbers already, in the steps that integer kernels take it to have?"""
-    found, given, weight = Dequantized.of(bias), operator.input, operator.quantized_weight
+def is_right(operator: Operator, image: Image) -> bool:
+    """Is the bias one of whole numbers already, in the steps that integer kernels take it to have?"""
+    found, given, weight = Dequantized.of(operator.bias), operator.input, operator.quantized_weight
     if found is None or given is None or weight is None or found.dtype is not torch.int32:
         return False
-    per_channel = weight.node.target in PER_CHANNEL
-    scales = image.evaluate(weight.scale, image.tensors) if per_channel else torch.tensor(weight.scale)
-    steps = image.evaluate(found.scale, image.tensors) if found.axis is not None else torch.tensor(found.scale)
-    zeros = image.evaluate(found.zero_point, image.tensors)
-    if steps.numel() not in (1, scales.numel()) and scales.numel() != 1:
+    steps, scales, zeros = (
+        torch.as_tensor(image.evaluate(x, image.tensors), dtype=torch.float64).flatten()
+        for x in (found.scale, weight.scale, found.zero_point)
+    )
+    expected = scales * given.scale
+    if len(steps) not in (1, len(expected)) and len(expected) != 1:
         return False
-    close = torch.allclose(steps.double(), scales.double() * given.scale, rtol=1e-5, atol=0.0)
-    return close and not bool(torch.as_tensor(zeros).any())
+    close = bool(((steps - expected).abs() <= 1e-5 * expected.abs()).all())
+    return close and not bool(zeros.any())

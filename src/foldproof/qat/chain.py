@@ -1,13 +1,12 @@
 """What follows a linear operator and is an affine of each channel, recognised by what it does and not by its shape.
 
 Operators that are affine in one operand stay so in sequence: y = a·x + c. Running the sequence at x = 0 gives c, and at
-x = 1 gives a + c, whatever it is made of. Which channel an element belongs to is told by running the views in between on
-the numbers of the elements.
+x = 1 gives a + c, whatever it is made of. Which channel an element belongs to is told by running the views in between
+on the numbers of the elements.
 """
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,22 +15,17 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from foldproof.fusion.nodes import arguments, aten, is_view, value_readers
+from foldproof.fusion.nodes import arguments, is_getitem, is_view, kind_of, operator_of, value_readers
+from foldproof.fusion.refusal import AxisMismatch, CannotFold
 from foldproof.qat.image import Image, Leaves, precisely
 from foldproof.qat.quantization import DEQUANTIZE, QUANTIZE, Quantization
 from foldproof.shadow import Draw, Shadow, Undecided
 
-_SUMS = {aten.add.Tensor, aten.add.Scalar, aten.sub.Tensor, aten.sub.Scalar, aten.rsub.Tensor, aten.rsub.Scalar}
-_PRODUCTS = {aten.mul.Tensor, aten.mul.Scalar}
-_QUOTIENTS = {aten.div.Tensor, aten.div.Scalar}
-_NORMS = {aten.batch_norm.default}
-_NORMS_OF_MANY = {aten._native_batch_norm_legit_no_training.default}
-"""They return saved statistics, too: getitem 0 is the value."""
-_IDENTITIES = {aten.clone.default, aten.contiguous.default, aten.dropout.default}
-
-
-class CannotFold(Exception):
-    """A chain is left standing; the text says why."""
+_SUMS = {"add", "sub", "rsub"}
+_PRODUCTS = {"mul"}
+_QUOTIENTS = {"div"}
+_NORMS = {"batch_norm", "_native_batch_norm_legit_no_training"}
+_IDENTITIES = {"clone", "contiguous", "dropout", "alias"}
 
 
 @dataclass(frozen=True)
@@ -69,13 +63,13 @@ def chain_of(start: Node, image: Image) -> Chain | None:
             stopped = f"{node.name} is read by {', '.join(r.name for r in readers)}" if readers else ""
             break
         (reader,) = readers
-        if reader.target in QUANTIZE and (pair := Quantization.of(reader, image)) is not None:
+        if (pair := Quantization.of(reader)) is not None:
             pairs.append(pair)
             path += [(reader, node), (pair.dequantize, reader)]
             node = pair.dequantize
             continue
-        if reader.target in _NORMS_OF_MANY and [user.args[1] for user in reader.users] == [0]:
-            reader = next(iter(reader.users))
+        if kind_of(reader) in _NORMS and [is_getitem(u) and u.args[1] == 0 for u in value_readers(reader)] == [True]:
+            (reader,) = value_readers(reader)  # it returns saved statistics, too, which nobody reads
         if not (_is_affine(reader) and _affine_in(reader, node, image)) and not _passes(reader):
             stopped = f"{reader.name} is no affine of it"
             break
@@ -88,31 +82,38 @@ def chain_of(start: Node, image: Image) -> Chain | None:
     return Chain(start, tuple(path[:last]), tuple(kept_pairs), stopped)
 
 
+def _computes(node: Node) -> Node:
+    """The node itself; where it takes the first of several results, the node that computes them."""
+    return node.all_input_nodes[0] if is_getitem(node) else node
+
+
 def _is_affine(node: Node) -> bool:
-    if node.target is operator.getitem:
-        return isinstance(node.args[0], Node) and node.args[0].target in _NORMS_OF_MANY
-    return node.target in _SUMS | _PRODUCTS | _QUOTIENTS | _NORMS | {aten.neg.default}
+    return kind_of(_computes(node)) in _SUMS | _PRODUCTS | _QUOTIENTS | _NORMS | {"neg"}
+
+
+def _is_quantization(node: Node) -> bool:
+    return operator_of(node) in QUANTIZE or operator_of(node) in DEQUANTIZE
 
 
 def _passes(node: Node) -> bool:
-    if node.target is aten.dropout.default:
+    if kind_of(node) == "dropout":
         return not arguments(node)["train"]
-    return node.target in _IDENTITIES or is_view(node)
+    return kind_of(node) in _IDENTITIES or (is_view(node) and not is_getitem(node))
 
 
 def _affine_in(node: Node, operand: Node, image: Image) -> bool:
     """Is it affine in this one operand, all others being constant?"""
-    if node.target is operator.getitem:
-        (node,) = node.all_input_nodes
+    node = _computes(node)
     if any(other is not operand and not image.constant(other) for other in node.all_input_nodes):
         return False
     given = arguments(node)
-    if node.target in _NORMS | _NORMS_OF_MANY:
+    if kind_of(node) in _NORMS:
         fixed = not given.get("training") and given["running_mean"] is not None and given["running_var"] is not None
         return fixed and given["input"] is operand
-    if node.target in _QUOTIENTS:
-        return given["self"] is operand and given["other"] is not operand
-    return node.target not in _PRODUCTS or given["self"] is not given["other"]
+    once = sum(value is operand for value in given.values()) == 1
+    if kind_of(node) in _QUOTIENTS:
+        return once and given["self"] is operand and given.get("rounding_mode") is None
+    return once
 
 
 @dataclass(frozen=True)
@@ -141,22 +142,23 @@ class AffineOf:
         x = torch.full(self._shape, number, dtype=torch.float64)
         values: dict[Node, Any] = {self._chain.start: x}
         for node, operand in self._chain.path:
-            if node.target in QUANTIZE or node.target in DEQUANTIZE:
+            if _is_quantization(node):
                 values[node] = values[operand]
             else:
                 values[node] = self._image.value(node, leaves, values)
-        return values[self._chain.end].reshape(-1)[self._order].reshape(self._shape)
+        end: Tensor = values[self._chain.end]
+        return end.reshape(-1)[self._order].reshape(self._shape)
 
     def _places(self) -> Tensor:
         """Where in the end each element of the start is."""
         numbers = torch.arange(torch.Size(self._shape).numel()).reshape(self._shape)
         values: dict[Node, Any] = {self._chain.start: numbers}
         for node, operand in self._chain.path:
-            if _is_affine(node) or node.target in QUANTIZE or node.target in DEQUANTIZE:
+            if not _passes(node):
                 values[node] = values[operand]
             else:
                 values[node] = self._image.value(node, {}, values)
-        found = values[self._chain.end].reshape(-1)
+        found: Tensor = values[self._chain.end].reshape(-1)
         if found.numel() != numbers.numel() or not torch.equal(found.sort().values, numbers.reshape(-1)):
             raise CannotFold(f"{self._chain.end.name} does not show every element of {self._chain.start.name} once")
         return found.argsort()
@@ -167,7 +169,7 @@ class AffineOf:
         vector = x[first]
         everywhere = vector.reshape([-1 if d == self._axis else 1 for d in range(x.dim())]).expand(x.shape)
         if not _equal(x, everywhere):
-            raise CannotFold(
+            raise AxisMismatch(
                 f"what follows {self._chain.start.name} is an affine along another axis than its channels, axis"
                 f" {self._axis}, so its constants can't take it in"
             )

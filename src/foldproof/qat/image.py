@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._ops import OpOverload
 from torch.fx import Node
 from torch.fx.node import map_arg
 
-from foldproof.qat.host import Host, copied_graph
+from foldproof.fusion.exported import copied
+from foldproof.fusion.nodes import operator_of
+from foldproof.fusion.surgery import Host
 from foldproof.rounding import Float64
 from foldproof.shadow import Shadow
 
@@ -22,53 +23,53 @@ Leaves = Mapping[str, Tensor]
 class Image:
     """A copy of a host's graph that stays as it is while the host is rewritten.
 
-    Constant is what holds a tensor that nothing writes to, and what is computed from such by operators without chance.
+    ``twins`` maps the host's nodes to those here, ``names`` those here to the names of the constants that they stand
+    for, ``tensors`` these names to what the program holds.
     """
 
     def __init__(self, host: Host) -> None:
-        _, self.twins = copied_graph(host.graph)
-        """From the host's nodes to the nodes here."""
-        self.names = {self.twins[node]: name for node, name in host.constants().items()}
-        self.tensors = dict(host.tensors())
-        self._constant: dict[Node, bool] = {}
-        for node in host.graph.nodes:
-            self._constant[self.twins[node]] = self._is_constant(self.twins[node])
+        nodes = list(host.graph.nodes)
+        self.twins = dict(zip(nodes, copied(host.graph).nodes, strict=True))
+        constants = host.constants
+        self.tensors = dict(constants.tensors)
+        fixed = [n for n in constants.names if not constants.is_written(n) and not constants.changes(_held(host, n))]
+        self.names = {self.twins[node]: constants.names[node] for node in fixed}
+        computed = [node for node in nodes if constants.holds_computed(node)]
+        self._constant = set(self.names)
+        for node in (self.twins[node] for node in computed):
+            if all(operand in self._constant for operand in node.all_input_nodes):
+                self._constant.add(node)
 
-    def _is_constant(self, node: Node) -> bool:
-        if node in self.names:
-            return True
-        if node.op != "call_function" or (isinstance(node.target, OpOverload) and node.target._schema.is_mutable):
-            return False
-        if isinstance(node.target, OpOverload) and torch.Tag.nondeterministic_seeded in node.target.tags:
-            return False
-        return all(self._constant[operand] for operand in node.all_input_nodes)
-
-    def constant(self, node: Any) -> bool:
-        """Is it a number, or a node whose value does not depend on the program's input?"""
-        return not isinstance(node, Node) or self._constant[node]
+    def constant(self, node: object) -> bool:
+        """Is it a number, or a node whose value depends on no input of the program?"""
+        return not isinstance(node, Node) or node in self._constant
 
     def evaluate(self, node: Any, leaves: Leaves) -> Any:
-        """The value of a constant node at these leaves, in float64."""
-        with precisely(leaves.values()):
+        """The value of a constant node at these leaves, in float64; numbers are their own."""
+        with precisely(leaves.values()), torch.no_grad():
             return self.value(node, leaves, {})
 
     def value(self, node: Any, leaves: Leaves, values: dict[Node, Any]) -> Any:
-        """As `evaluate`, in the precision of the caller; what is computed on the way is added to ``values``."""
+        """As `evaluate`, in the precision of the caller. ``values`` are known already; more are added on the way."""
         pending = [node] if isinstance(node, Node) else []
         while pending:
             current = pending[-1]
-            missing = [operand for operand in current.all_input_nodes if operand not in values]
-            if current in values or (current not in self.names and missing):
-                pending.pop() if current in values else pending.extend(missing)
-                continue
-            pending.pop()
-            if current in self.names:
-                name = self.names[current]
-                values[current] = _wide(leaves[name] if name in leaves else self.tensors[name])
-            else:
-                args, kwargs = map_arg((current.args, current.kwargs), values.__getitem__)
-                values[current] = current.target(*args, **kwargs)
+            missing = [] if current in self.names else [n for n in current.all_input_nodes if n not in values]
+            if current in values or not missing:
+                pending.pop()
+                if current not in values:
+                    values[current] = self._computed(current, leaves, values)
+            pending += missing if current not in values else []
         return values[node] if isinstance(node, Node) else node
+
+    def _computed(self, node: Node, leaves: Leaves, values: Mapping[Node, Any]) -> Any:
+        name = self.names.get(node)
+        if name is not None:
+            held = leaves[name] if name in leaves else self.tensors[name]
+            return held.detach().to(torch.float64) if held.is_floating_point() else held
+        args, kwargs = map_arg((node.args, dict(node.kwargs)), values.__getitem__)
+        function = operator_of(node) or node.target
+        return function(*args, **kwargs)  # type: ignore[operator]
 
 
 def precisely(tensors: Iterable[Tensor]) -> Any:
@@ -76,5 +77,5 @@ def precisely(tensors: Iterable[Tensor]) -> Any:
     return contextlib.nullcontext() if any(isinstance(t, Shadow) for t in tensors) else Float64()
 
 
-def _wide(t: Tensor) -> Tensor:
-    return t.to(torch.float64) if t.is_floating_point() else t
+def _held(host: Host, node: Node) -> Tensor:
+    return host.constants.tensors[host.constants.names[node]]

@@ -13,21 +13,15 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from foldproof.fusion.nodes import aten, is_view, value_readers
-from foldproof.qat.chain import CannotFold, ChannelAffine
+from foldproof.fusion.nodes import is_view, kind_of, operator_of, value_readers
+from foldproof.fusion.refusal import CannotFold
+from foldproof.qat.chain import ChannelAffine
 from foldproof.qat.image import Image
 from foldproof.qat.operators import Operator
 from foldproof.qat.quantization import QUANTIZE, Quantization
 from foldproof.verdict import ApproximationStep
 
-_FOLLOWERS = {
-    aten.relu.default,
-    aten.hardtanh.default,
-    aten.clamp.default,
-    aten.max_pool1d.default,
-    aten.max_pool2d.default,
-    aten.max_pool3d.default,
-}
+_FOLLOWERS = {"relu", "relu_", "hardtanh", "hardtanh_", "clamp", "max_pool1d", "max_pool2d", "max_pool3d"}
 
 
 @dataclass(frozen=True)
@@ -44,8 +38,8 @@ def quantized_anyway(end: Node) -> bool:
     """Do all readers of this value quantize it, perhaps after a relu, a pooling or a view?"""
     readers = value_readers(end)
     return bool(readers) and all(
-        reader.target in QUANTIZE
-        or ((reader.target in _FOLLOWERS or is_view(reader)) and quantized_anyway(reader))
+        operator_of(reader) in QUANTIZE
+        or ((kind_of(reader) in _FOLLOWERS or is_view(reader)) and quantized_anyway(reader))
         for reader in readers
     )
 
@@ -84,8 +78,9 @@ def _interval(operator: Operator, image: Image) -> tuple[Tensor, Tensor]:
     given = operator.input
     if given is None:
         raise CannotFold(
-            f"an observer stands between {operator.node.name} and its BatchNorm, and its input is not quantized, so that"
-            " nothing bounds what the observer cuts off: quantize the input, or do not annotate the operator's own output"
+            f"an observer stands between {operator.node.name} and its BatchNorm, and its input is not quantized, so"
+            " that nothing bounds what the observer cuts off: quantize the input, or do not annotate the operator's own"
+            " output"
         )
     tensors = image.tensors
     weight = image.evaluate(operator.weight, tensors).double()

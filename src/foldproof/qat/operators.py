@@ -7,20 +7,13 @@ from typing import Any
 
 from torch.fx import Node
 
-from foldproof.fusion.nodes import arguments, aten, is_view
+from foldproof.fusion.nodes import arguments, is_view, kind_of
 from foldproof.qat.image import Image
 from foldproof.qat.quantization import Dequantized
 
-CONVOLUTIONS = {
-    aten.conv1d.default,
-    aten.conv1d.padding,
-    aten.conv2d.default,
-    aten.conv2d.padding,
-    aten.conv3d.default,
-    aten.conv3d.padding,
-}
-TRANSPOSED = {aten.conv_transpose1d.default, aten.conv_transpose2d.input, aten.conv_transpose3d.input}
-OPERATORS = CONVOLUTIONS | TRANSPOSED | {aten.linear.default, aten.convolution.default}
+CONVOLUTIONS = {"conv1d", "conv2d", "conv3d", "convolution"}
+TRANSPOSED = {"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}
+OPERATORS = CONVOLUTIONS | TRANSPOSED | {"linear"}
 
 
 @dataclass(frozen=True)
@@ -35,22 +28,22 @@ class Operator:
 
     @staticmethod
     def of(node: Node, image: Image) -> Operator | None:
-        if node.target not in OPERATORS:
+        if kind_of(node) not in OPERATORS:
             return None
         given = arguments(node)
         if not image.constant(given["weight"]) or not image.constant(given["bias"]):
             return None
-        transposed = node.target in TRANSPOSED or bool(given.get("transposed", False))
+        transposed = kind_of(node) in TRANSPOSED or bool(given.get("transposed", False))
         return Operator(node, given["weight"], given["bias"], given.get("groups", 1), transposed)
 
     def axis(self, rank: int, weight_rank: int) -> int:
         """The channels' axis of the output: the last of a linear, the one before the spatial ones of a convolution."""
-        return rank - 1 if self.node.target is aten.linear.default else rank - weight_rank + 1
+        return rank - 1 if kind_of(self.node) == "linear" else rank - weight_rank + 1
 
     @property
     def input(self) -> Dequantized | None:
         """The input's quantization, where it has one: with numbers, and perhaps views in between."""
-        operand: Any = arguments(self.node)["input"]
+        operand: Any = self.node.args[0]
         while is_view(operand):
             (operand,) = operand.all_input_nodes
         found = Dequantized.of(operand)

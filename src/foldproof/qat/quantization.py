@@ -9,8 +9,7 @@ import torch
 import torch.ao.quantization.fx._decomposed  # defines the operators
 from torch.fx import Node
 
-from foldproof.fusion.nodes import arguments
-from foldproof.qat.image import Image
+from foldproof.fusion.nodes import arguments, operator_of
 
 decomposed = torch.ops.quantized_decomposed
 
@@ -39,17 +38,18 @@ class Quantization:
     zero_point: int
     quant_min: int
     quant_max: int
+    dtype: torch.dtype
 
     @staticmethod
-    def of(quantize: Node, image: Image) -> Quantization | None:
+    def of(quantize: Node) -> Quantization | None:
         """The pair that begins here, if it is one: with numbers, alike in both, and nothing else that reads it."""
         readers = list(quantize.users)
-        if quantize.target is not decomposed.quantize_per_tensor.default or len(readers) != 1:
+        if operator_of(quantize) is not decomposed.quantize_per_tensor.default or len(readers) != 1:
             return None
-        if readers[0].target is not decomposed.dequantize_per_tensor.default:
+        if operator_of(readers[0]) is not decomposed.dequantize_per_tensor.default:
             return None
         first, second = arguments(quantize), arguments(readers[0])
-        names = ("scale", "zero_point", "quant_min", "quant_max")
+        names = ("scale", "zero_point", "quant_min", "quant_max", "dtype")
         if [first[n] for n in names] != [second[n] for n in names]:
             return None
         return Quantization(quantize, readers[0], *(first[n] for n in names))
@@ -79,16 +79,16 @@ class Dequantized:
 
     @staticmethod
     def of(node: Any) -> Dequantized | None:
-        if not isinstance(node, Node) or node.target not in DEQUANTIZE:
+        if not isinstance(node, Node) or operator_of(node) not in DEQUANTIZE:
             return None
         given = arguments(node)
-        whole = node.target in PER_CHANNEL
+        channels = operator_of(node) in PER_CHANNEL
         return Dequantized(
             node,
             given["input"],
-            given["scales" if whole else "scale"],
-            given["zero_points" if whole else "zero_point"],
-            given["axis"] if whole else None,
+            given["scales" if channels else "scale"],
+            given["zero_points" if channels else "zero_point"],
+            given["axis"] if channels else None,
             given["quant_min"],
             given["quant_max"],
             given["dtype"],
