@@ -9,16 +9,31 @@ if TYPE_CHECKING:
     from foldproof.fusion import fuse as fuse
     from foldproof.proof import prove as prove
     from foldproof.proof import prove_pass as prove_pass
+    from foldproof.qat import FoldQATResult as FoldQATResult
+    from foldproof.qat import fold_qat as fold_qat
 
 from foldproof.errors import FoldproofError
 from foldproof.verdict import Kind, Verdict
 
 __version__ = "0.1.0"
-__all__ = ["FoldproofError", "FuseResult", "Kind", "Verdict", "__version__", "fuse", "prove", "prove_pass"]
+__all__ = [
+    "FoldQATResult",
+    "FoldproofError",
+    "FuseResult",
+    "Kind",
+    "Verdict",
+    "__version__",
+    "fold_qat",
+    "fuse",
+    "prove",
+    "prove_pass",
+]
 
 # Loaded on first use, so that `foldproof --help` need not wait for torch.
 _HOMES = {
     "FuseResult": "foldproof.fusion",
+    "FoldQATResult": "foldproof.qat",
+    "fold_qat": "foldproof.qat",
     "fuse": "foldproof.fusion",
     "prove": "foldproof.proof",
     "prove_pass": "foldproof.proof",

@@ -148,8 +148,8 @@ QUANTIZERS: dict[str, Callable[[], Quantizer]] = {
 """Three ways in which the chain survives `convert_pt2e` of torchao 0.18: A, B, and E, which is B with an int32 bias."""
 
 
-def trained(model: nn.Module, x: Tensor, seed: int = 0) -> nn.Module:
-    """Statistics and affines as after training, of either sign."""
+def trained(model: nn.Module, negative: bool = False, seed: int = 0) -> nn.Module:
+    """Statistics and affines as after training; some scales are ``negative``, if that is wanted."""
     generator = torch.Generator().manual_seed(seed)
 
     def rand(t: Tensor, low: float, high: float) -> Tensor:
@@ -159,14 +159,16 @@ def trained(model: nn.Module, x: Tensor, seed: int = 0) -> nn.Module:
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.running_mean.copy_(rand(module.running_mean, -1, 1))
             module.running_var.copy_(rand(module.running_var, 0.3, 2))
-            module.weight.data.copy_(rand(module.weight, 0.4, 1.6) * (rand(module.weight, -1, 3).sign()))
+            module.weight.data.copy_(
+                rand(module.weight, 0.4, 1.6) * (rand(module.weight, -1, 3).sign() if negative else 1)
+            )
             module.bias.data.copy_(rand(module.bias, -1, 1))
     return model
 
 
-def prepared(model: nn.Module, x: Tensor, quantizer: Quantizer, seed: int = 0) -> fx.GraphModule:
+def prepared(model: nn.Module, x: Tensor, quantizer: Quantizer, negative: bool = False) -> fx.GraphModule:
     """After QAT: observers have seen x and are switched off, BatchNorm is in eval mode."""
-    model = trained(copy.deepcopy(model).train(), x, seed)
+    model = trained(copy.deepcopy(model).train(), negative)
     module = prepare_qat_pt2e(torch.export.export(model, (x,)).module(), quantizer)
     with torch.no_grad():
         module(x), module(x)
@@ -175,8 +177,8 @@ def prepared(model: nn.Module, x: Tensor, quantizer: Quantizer, seed: int = 0) -
     return module
 
 
-def converted(model: nn.Module, x: Tensor, quantizer: Quantizer, seed: int = 0) -> fx.GraphModule:
+def converted(model: nn.Module, x: Tensor, quantizer: Quantizer, negative: bool = False) -> fx.GraphModule:
     """What `convert_pt2e` makes of it, in eval mode."""
-    module = convert_pt2e(prepared(model, x, quantizer, seed))
+    module = convert_pt2e(prepared(model, x, quantizer, negative))
     move_exported_model_to_eval(module)
     return module

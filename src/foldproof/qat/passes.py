@@ -150,7 +150,8 @@ class FoldQATConvBN(_Pass):
         exact = is_one(affine, image.tensors)
         scale: Recipe | None = None if exact else lambda leaves: affine(leaves).scale
         quantized = operator.quantized_weight
-        if quantized is None and Dequantized.of(operator.weight) is not None:
+        otherwise = quantized is None and Dequantized.of(operator.weight) is not None
+        if otherwise and scale is not None:
             raise CannotFold(f"the weight of {at.name} is quantized along another axis than its output channels")
         if scale is not None and quantized is not None:
             _require_scalable(operator, now, at)
@@ -167,7 +168,7 @@ class FoldQATConvBN(_Pass):
             old: Tensor = image.evaluate(operator.bias, leaves)
             return (old if exact else old * found.scale) + found.shift
 
-        if quantized is None:
+        if quantized is None and not otherwise:
             _scale_weight(rewriting, operator, at, scale)
         bias = give_bias(rewriting, operator, at, real, scale, self.quantize_bias)
         if quantized is not None and scale is not None:
