@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -13,12 +14,10 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 
 from foldproof.errors import FoldproofError
-from foldproof.fusion.exported import ExportedHost
-from foldproof.fusion.module import copied_module
 from foldproof.fusion.result import Declined
 from foldproof.program import as_program
-from foldproof.proof import prove as prove_programs
-from foldproof.qat.passes import Account, Folded, FoldQATConvBN, QuantizeFusedConvBnBias
+from foldproof.proof import prove_region
+from foldproof.qat.passes import Folded, FoldQATConvBN, QuantizeFusedConvBnBias
 from foldproof.verdict import ApproximationStep, Kind, Verdict
 
 Program = GraphModule | ExportedProgram
@@ -93,83 +92,94 @@ def fold_qat(
         raise FoldproofError(
             f"can't fold a {type(program).__name__}: give what convert_pt2e made, or its torch.export program"
         )
-    kwargs = dict(kwargs or {})
-    shapes, ranges = _observed(program, inputs, kwargs)
-    fold = FoldQATConvBN(quantize_bias=quantize_bias, shapes=shapes)
-    # Folded first, a bias is rounded once; as passes of their own they may run in either order.
-    folded_program = fold.transform(program)
-    rest = QuantizeFusedConvBnBias(quantize_bias=quantize_bias)
-    after = rest.transform(folded_program)
-    folded = (*fold.account.folded, *rest.account.folded)
-    if not folded:
-        verdict = Verdict(Kind.PROVED, "nothing was rewritten, so the program is the same", "all inputs and parameters")
-    elif not prove:
-        verdict = Verdict(Kind.UNDECIDED, "the proof was switched off (prove=False)")
-    else:
-        verdict = _proved(program, after, inputs, kwargs, fold.account, rest.account, ranges)
+    shapes, ranges = _observed(program, inputs, dict(kwargs or {}))
+    made, declined = _proved(lambda skipped: _transformed(program, quantize_bias, shapes, skipped), prove)
     return FoldQATResult(
-        after,
-        folded,
-        tuple(fold.account.declined),
-        verdict,
-        {f.node: ranges[f.node] for f in folded},
+        made.program,
+        tuple(made.folded),
+        (*made.declined, *declined),
+        _verdict(made, ranges, prove),
+        {f.node: ranges[f.node] for f in made.folded},
         time.perf_counter() - started,
     )
 
 
-def _proved(
-    before: Program,
-    after: Program,
-    inputs: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
-    fold: Account,
-    rest: Account,
-    ranges: Mapping[str, float],
-) -> Verdict:
-    """The proof, between the programs without the quantizations that were left out or moved, which are steps."""
-
-    def derive(leaves: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        first = fold.derive(leaves)
-        return first | rest.derive({**leaves, **first})
-
-    first, second = _without(before, fold.left_out), _without(after, fold.moved)
-    verdict = prove_programs(first, second, inputs, kwargs, derive=derive)
-    if verdict.kind not in (Kind.PROVED, Kind.PROVED_WITHIN):
-        return verdict
-    shares = {f.bias.name: f.bias.bound / ranges[f.node] for f in (*fold.folded, *rest.folded) if ranges[f.node]}
-    named = tuple(_with_share(step, shares) for step in verdict.steps)
-    steps = (*named, *(step for f in fold.folded for step in f.steps))
-    if not steps:
-        return verdict
-    reason = f"the same function over the real numbers, but for {len(steps)} named step{'s'[: len(steps) > 1]}"
-    return replace(verdict, kind=Kind.PROVED_WITHIN, reason=reason, steps=steps)
+@dataclass(frozen=True)
+class _Made:
+    program: Program
+    folded: list[Folded]
+    declined: list[Declined]
+    verdicts: list[Verdict] = field(default_factory=list)
+    """Of the region of each fold."""
 
 
-def _with_share(step: ApproximationStep, shares: Mapping[str, float]) -> ApproximationStep:
-    name = step.name.split(" ")[0]
-    return replace(step, name=f"{step.name} ({shares[name]:.1g} of the output's range)") if name in shares else step
+def _transformed(program: Program, quantize_bias: bool, shapes: Mapping[str, torch.Size], skipped: set[str]) -> _Made:
+    fold = FoldQATConvBN(quantize_bias=quantize_bias, shapes=shapes, skipped=skipped)
+    rest = QuantizeFusedConvBnBias(quantize_bias=quantize_bias, shapes=shapes, skipped=skipped)
+    # Folded first, a bias is rounded once; as passes of their own they may run in either order.
+    after = rest.transform(fold.transform(program))
+    return _Made(after, [*fold.account.folded, *rest.account.folded], fold.account.declined)
 
 
-def _without(program: Program, quantizations: list[str]) -> Program:
-    """A copy of the program in which these quantizations, each with its dequantization, are the identity."""
-    if not quantizations:
-        return program
-    host: Any = ExportedHost(program) if isinstance(program, ExportedProgram) else None
-    copy = None if host else copied_module(program)  # type: ignore[arg-type]
-    graph = host.graph if host else copy.graph  # type: ignore[union-attr]
-    erased = {}
-    for node in [n for n in graph.nodes if n.name in quantizations]:
-        (back,) = node.users
-        back.replace_all_uses_with(node.args[0])
-        erased[back.name] = node.args[0].name
-        graph.erase_node(back)
-        graph.erase_node(node)
-    if host:
-        made: Program = host.finish(erased)
-        return made
-    assert copy is not None
-    copy.recompile()
-    return copy
+def _proved(transformed: Callable[[set[str]], _Made], prove: bool) -> tuple[_Made, list[Declined]]:
+    """The rewritten program, without the folds that are not proved on their region."""
+    withdrawn: dict[str, Declined] = {}
+    while True:
+        made = transformed(set(withdrawn))
+        if not prove:
+            return made, []
+        for f in made.folded:
+            assert f.claim is not None
+            data = torch.randn(f.claim.shape, generator=torch.Generator().manual_seed(0))
+            verdict = prove_region(f.claim.before, f.claim.after, (data,), f.claim.derive)
+            made.verdicts.append(verdict)
+            if verdict.kind not in (Kind.PROVED, Kind.PROVED_WITHIN):
+                reason = f"its fold was withdrawn, for it is not proved: {verdict}"
+                withdrawn[f.node] = Declined(f.node, "", f.source, reason)
+                break
+        else:
+            return made, list(withdrawn.values())
+
+
+def _verdict(made: _Made, ranges: Mapping[str, float], prove: bool) -> Verdict:
+    """Equal regions make equal programs, by substitution; a wrong one among them is at most as likely as all together."""
+    if not made.folded:
+        return Verdict(Kind.PROVED, "nothing was rewritten, so the program is the same", "all inputs and parameters")
+    if not prove:
+        return Verdict(Kind.UNDECIDED, "the proof was switched off (prove=False)")
+    proofs = [v.proof for v in made.verdicts if v.proof is not None]
+    weakest = max(proofs, key=lambda p: p.log2_error)
+    proof = replace(
+        weakest,
+        log2_error=weakest.log2_error + math.log2(len(proofs)),
+        shapes=tuple(shape for p in proofs for shape in p.shapes),
+        opaque=tuple(dict.fromkeys(name for p in proofs for name in p.opaque)),
+        branch=tuple(dict.fromkeys(name for p in proofs for name in p.branch)),
+    )
+    steps = [
+        step
+        for f, verdict in zip(made.folded, made.verdicts)
+        for step in (*(_with_share(s, f, ranges) for s in verdict.steps), *f.steps)
+    ]
+    named = "the same function over the real numbers"
+    if steps:
+        named += f", but for {len(steps)} named step{'s'[: len(steps) > 1]}"
+    first = made.verdicts[0]
+    notes = tuple(dict.fromkeys(note for v in made.verdicts for note in v.notes))
+    return replace(
+        first,
+        kind=Kind.PROVED_WITHIN if steps else Kind.PROVED,
+        reason=f"{named}, operator by operator",
+        proof=proof,
+        steps=tuple(steps),
+        notes=notes,
+        seconds=sum(v.seconds for v in made.verdicts),
+    )
+
+
+def _with_share(step: ApproximationStep, folded: Folded, ranges: Mapping[str, float]) -> ApproximationStep:
+    share = folded.bias.bound / ranges[folded.node] if ranges[folded.node] else math.inf
+    return replace(step, name=f"{step.name} ({share:.1g} of the output's range)")
 
 
 def _observed(

@@ -36,6 +36,13 @@ class Operator:
         transposed = kind_of(node) in TRANSPOSED or bool(given.get("transposed", False))
         return Operator(node, given["weight"], given["bias"], given.get("groups", 1), transposed)
 
+    @property
+    def data(self) -> Node:
+        """The operand that is no constant."""
+        operand = self.node.args[0]
+        assert isinstance(operand, Node)
+        return operand
+
     def axis(self, rank: int, weight_rank: int) -> int:
         """The channels' axis of the output: the last of a linear, the one before the spatial ones of a convolution."""
         return rank - 1 if kind_of(self.node) == "linear" else rank - weight_rank + 1
@@ -43,7 +50,7 @@ class Operator:
     @property
     def input(self) -> Dequantized | None:
         """The input's quantization, where it has one: with numbers, and perhaps views in between."""
-        operand: Any = self.node.args[0]
+        operand: Any = self.data
         while is_view(operand):
             (operand,) = operand.all_input_nodes
         found = Dequantized.of(operand)

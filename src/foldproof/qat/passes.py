@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -13,7 +13,7 @@ from torch.fx.passes.infra.pass_base import PassBase, PassResult
 
 from foldproof.fusion.exported import ExportedHost
 from foldproof.fusion.module import ModuleHost, copied_module
-from foldproof.fusion.nodes import set_argument
+from foldproof.fusion.nodes import operator_of, set_argument
 from foldproof.fusion.refusal import CannotFold
 from foldproof.fusion.result import Declined
 from foldproof.program.nodes import operator_name, source_of
@@ -22,11 +22,25 @@ from foldproof.qat.chain import AffineOf, Chain, ChannelAffine, chain_of, is_one
 from foldproof.qat.image import Leaves
 from foldproof.qat.observers import Moved, moved_behind, quantized_anyway, step_of
 from foldproof.qat.operators import Operator
-from foldproof.qat.quantization import Dequantized, Quantization, decomposed
+from foldproof.qat.quantization import DEQUANTIZE, QUANTIZE, Dequantized, Quantization, decomposed
+from foldproof.qat.region import region
 from foldproof.qat.rewriting import Recipe, Rewriting
 from foldproof.verdict import ApproximationStep
 
 Shapes = Mapping[str, torch.Size]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What is to be proved of one rewrite: two programs of one input, and how the new constants are computed.
+
+    ``before`` is without the quantizations that were left out, ``after`` without those that were moved.
+    """
+
+    before: GraphModule
+    after: GraphModule
+    shape: tuple[int, ...]
+    derive: Callable[[Leaves], dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -43,20 +57,15 @@ class Folded:
     exact: bool
     bias: Bias
     steps: tuple[ApproximationStep, ...] = ()
+    claim: Claim | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass
 class Account:
-    """What a pass did, and what a proof of it has to know."""
+    """What a pass did."""
 
     folded: list[Folded] = field(default_factory=list)
     declined: list[Declined] = field(default_factory=list)
-    left_out: list[str] = field(default_factory=list)
-    """Quantizations of the program before, by node, that were left out or moved,"""
-    moved: list[str] = field(default_factory=list)
-    """and of the program after, where they were moved to."""
-    derive: Callable[[Leaves], dict[str, Tensor]] = lambda leaves: {}
-    """The new constants, computed from those of the program before."""
 
 
 class _Pass(PassBase):
@@ -65,11 +74,14 @@ class _Pass(PassBase):
     Args:
         quantize_bias: False leaves biases in floating point, for backends that quantize them by themselves (XNNPACK).
         shapes: of values by node name, where nodes have no ``meta["val"]``.
+        skipped: linear operators, by node name, that are left as they are.
     """
 
-    def __init__(self, *, quantize_bias: bool = True, shapes: Shapes | None = None) -> None:
+    def __init__(
+        self, *, quantize_bias: bool = True, shapes: Shapes | None = None, skipped: Collection[str] = ()
+    ) -> None:
         super().__init__()
-        self.quantize_bias, self.shapes = quantize_bias, shapes or {}
+        self.quantize_bias, self.shapes, self.skipped = quantize_bias, shapes or {}, skipped
         self.account = Account()
 
     def call(self, graph_module: GraphModule) -> PassResult:
@@ -83,10 +95,10 @@ class _Pass(PassBase):
         return made
 
     def _run(self, rewriting: Rewriting) -> GraphModule | ExportedProgram:
-        self.account = Account(derive=rewriting.derive)
+        self.account = Account()
         for node in list(rewriting.host.graph.nodes):
             operator = Operator.of(rewriting.image.twins[node], rewriting.image)
-            if operator is not None:
+            if operator is not None and node.name not in self.skipped:
                 self.rewrite(rewriting, operator, node)
         made: GraphModule | ExportedProgram = rewriting.finish()
         return made
@@ -94,6 +106,13 @@ class _Pass(PassBase):
     def rewrite(self, rewriting: Rewriting, operator: Operator, at: Node) -> None:
         """Rewrite what begins at the host's node ``at``, of which ``operator`` is the image."""
         raise NotImplementedError
+
+    def _shape(self, node: Node) -> tuple[int, ...]:
+        value = node.meta.get("val")
+        shape = self.shapes.get(node.name, value.shape if isinstance(value, Tensor) else None)
+        if shape is None or not all(isinstance(n, int) for n in shape):
+            raise CannotFold(f"the shape of {node.name} is not known: give foldproof.fold_qat example inputs")
+        return tuple(shape)
 
 
 class QuantizeFusedConvBnBias(_Pass):
@@ -117,8 +136,11 @@ class QuantizeFusedConvBnBias(_Pass):
             found: Tensor = image.evaluate(operator.bias, leaves)
             return found
 
+        shape = self._shape(operator.data)
+        known = set(rewriting.recipes)
         bias = give_bias(rewriting, operator, at, real, None, True)
-        self.account.folded.append(Folded(at.name, source_of(at), (), True, bias))
+        claim = _claim(rewriting, operator, shape, operator.node, at, {}, known)
+        self.account.folded.append(Folded(at.name, source_of(at), (), True, bias, claim=claim))
 
 
 class FoldQATConvBN(_Pass):
@@ -168,24 +190,23 @@ class FoldQATConvBN(_Pass):
             old: Tensor = image.evaluate(operator.bias, leaves)
             return (old if exact else old * found.scale) + found.shift
 
+        known = set(rewriting.recipes)
         if quantized is None and not otherwise:
             _scale_weight(rewriting, operator, at, scale)
         bias = give_bias(rewriting, operator, at, real, scale, self.quantize_bias)
         if quantized is not None and scale is not None:
             _scale_steps(rewriting, operator, at, quantized, scale, len(bias.value))
-        self._leave_out(rewriting, chain, moves)
+        end = self._leave_out(rewriting, chain, moves)
         names = tuple(node.name for node, _ in chain.computing)
-        self.account.folded.append(Folded(at.name, source_of(chain.end), names, exact, bias, steps))
+        pairs = {node: operand for node, operand in chain.path if operator_of(node) in QUANTIZE | DEQUANTIZE}
+        claim = _claim(rewriting, operator, self._shape(operator.data), chain.end, end, pairs, known)
+        self.account.folded.append(Folded(at.name, source_of(chain.end), names, exact, bias, steps, claim))
 
-    def _shape(self, node: Node) -> tuple[int, ...]:
-        value = node.meta.get("val")
-        shape = self.shapes.get(node.name, value.shape if isinstance(value, Tensor) else None)
-        if shape is None or not all(isinstance(n, int) for n in shape):
-            raise CannotFold(f"the shape of {node.name} is not known: give foldproof.fold_qat example inputs")
-        return tuple(shape)
+    def _leave_out(self, rewriting: Rewriting, chain: Chain, moves: list[tuple[Quantization, Moved | None]]) -> Node:
+        """Every node that computes something is replaced by what it reads; views stay.
 
-    def _leave_out(self, rewriting: Rewriting, chain: Chain, moves: list[tuple[Quantization, Moved | None]]) -> None:
-        """Every node that computes something is replaced by what it reads; views stay."""
+        Returns the host's node that holds the value which the chain's end held.
+        """
         hosts = {twin: node for node, twin in rewriting.image.twins.items()}
         end = hosts[chain.end]
         readers = list(end.users)
@@ -193,7 +214,6 @@ class FoldQATConvBN(_Pass):
             rewriting.bypass(hosts[node], _standing(hosts, chain, operand))
         value = _standing(hosts, chain, chain.end)
         for pair, moved in moves:
-            self.account.left_out.append(pair.quantize.name)
             if moved is not None:
                 numbers = (moved.scale, moved.zero_point, pair.quant_min, pair.quant_max, pair.dtype)
                 first = next(node for node in rewriting.host.graph.nodes if node in readers)
@@ -201,7 +221,28 @@ class FoldQATConvBN(_Pass):
                 back = rewriting.call(first, decomposed.dequantize_per_tensor.default, q, *numbers)
                 for reader in readers:
                     reader.replace_input_with(value, back)
-                self.account.moved.append(q.name)
+        return value
+
+
+def _claim(
+    rewriting: Rewriting,
+    operator: Operator,
+    shape: tuple[int, ...],
+    before: Node,
+    after: Node,
+    left_out: Mapping[Node, Node],
+    known: set[str],
+) -> Claim:
+    """That the image's node ``before`` and the host's node ``after`` are the same function of the operator's input.
+
+    The new constants are those whose recipes are not ``known``.
+    """
+    image, host = rewriting.image, rewriting.host
+    recipes = {name: recipe for name, recipe in rewriting.recipes.items() if name not in known}
+    hosts = {twin: node for node, twin in image.twins.items()}
+    first = region(before, operator.data, image.names, image.tensors, left_out)
+    second = region(after, hosts[operator.data], host.constants.names, host.constants.tensors, {})
+    return Claim(first, second, shape, lambda leaves: {name: recipe(leaves) for name, recipe in recipes.items()})
 
 
 def _standing(hosts: Mapping[Node, Node], chain: Chain, node: Node) -> Node:
