@@ -29,7 +29,7 @@ def convert(module: fx.GraphModule) -> fx.GraphModule:
 def test_convert(quantizer: str) -> None:
     """PROVED_WITHIN, and rightly: torchao trains with other steps of the weight than it converts with.
 
-    The fused fake quantization counts 255 steps between -max and max, and ``calculate_qparams`` the 254 from -127 to 127.
+    The fused fake quantization counts 255 steps between -max and max, ``calculate_qparams`` the 254 from -127 to 127.
     In D the folded bias becomes int32 besides.
     """
     torch.manual_seed(0)
