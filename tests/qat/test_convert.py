@@ -27,16 +27,15 @@ def convert(module: fx.GraphModule) -> fx.GraphModule:
 
 @pytest.mark.parametrize("quantizer", ["C per channel", "D"])
 def test_convert(quantizer: str) -> None:
-    """PROVED_WITHIN, and rightly: torchao trains with other steps of the weight than it converts with.
+    """PROVED_WITHIN, and rightly: torchao converts with steps of the weight that are 0.4 % off those it trained with.
 
-    The fused fake quantization counts 255 steps between -max and max, ``calculate_qparams`` the 254 from -127 to 127.
     In D the folded bias becomes int32 besides.
     """
     torch.manual_seed(0)
     x = torch.randn(2, 3, 7, 7)
     module = without_counters(prepared(CONV, x, CONTROLS[quantizer]()))
     trained, found = module.activation_post_process_1.scale, module.activation_post_process_1.calculate_qparams()[0]
-    torch.testing.assert_close(found / trained, torch.full_like(trained, 255 / 254), rtol=1e-3, atol=0)
+    assert bool(((found / trained - 1).abs() > 3e-3).all())
     verdict = foldproof.prove_pass(convert, module, (x,))
     assert verdict.kind is Kind.PROVED_WITHIN, str(verdict)
     assert any("what observers hold" in note for note in verdict.notes)
