@@ -1,0 +1,86 @@
+"""From a change of a graph to a verdict: the changed region first, then the whole graph."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from foldproof.audit.constants import Derive, folded, new_constants, recomputed
+from foldproof.audit.inputs import inputs_for
+from foldproof.audit.log import Change
+from foldproof.audit.region import changed_region
+from foldproof.errors import FoldproofError
+from foldproof.proof import prove, prove_pass
+from foldproof.shadow import Undecided
+from foldproof.verdict import Kind, Verdict
+
+UNCHANGED = Verdict(Kind.PROVED, "the graph is unchanged")
+SAME = Verdict(
+    Kind.PROVED,
+    "the same operators on the same operands: only their order, their names, or nodes that nobody reads differ",
+    quantified="all inputs and all parameters",
+)
+
+
+def judge(change: Change, given: Sequence[Any]) -> Verdict:
+    """Whether the graphs before and after are the same function. ``given`` are the inputs of the whole model.
+
+    A pass that computes new weights is run again on shadows where that can be done; constants that the graph before
+    computes keep their origin; other new constants are numbers, for which there is ROUNDING at best.
+    """
+    start = time.perf_counter()
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # what a pass warns of, it warned of when it ran
+        try:
+            verdict = _judge(change, given)
+        except (FoldproofError, Undecided) as error:
+            verdict = Verdict(Kind.UNDECIDED, str(error))
+        except Exception as error:
+            line = next((line for line in str(error).splitlines() if line.strip()), "")
+            verdict = Verdict(Kind.UNDECIDED, f"the step can't be evaluated: {type(error).__name__}: {line}")
+    return replace(verdict, seconds=time.perf_counter() - start)
+
+
+def _judge(change: Change, given: Sequence[Any]) -> Verdict:
+    before, after = change.before, change.after
+    if not change.fired:
+        return UNCHANGED
+    if before.overwritten:
+        return Verdict(Kind.UNDECIDED, "a tensor of the graph before was written to in place, so it is no longer known")
+    if before.functional and after.functional and before.effect == after.effect:
+        return SAME
+    inputs = change.inputs if change.inputs is not None else inputs_for(before, given)
+    if inputs is None:
+        return Verdict(Kind.UNDECIDED, "the graph's inputs are not known")
+    wanted = new_constants(before.module, after.module)
+    derive: Derive | None = None
+    if wanted:
+        derive = folded(before, wanted)
+        if derive is None and change.rerun is not None:
+            derive = recomputed(change.rerun, wanted)
+    region = changed_region(before, after, inputs)
+    if region is not None:
+        verdict = _attempt(region.before, region.after, region.inputs, derive)
+        if verdict.kind is Kind.PROVED:
+            nodes = sum(n.op == "call_function" for n in region.before.graph.nodes)
+            return replace(verdict, notes=(*verdict.notes, f"proved on the changed region of {nodes} operators"))
+    if wanted and change.rerun is not None:
+        try:
+            verdict = prove_pass(change.rerun.run, change.rerun.program, inputs)
+        except Exception:
+            verdict = Verdict(Kind.UNDECIDED, "the pass can't be run again")
+        if verdict.kind is not Kind.UNDECIDED:
+            return verdict
+    return prove(before.module, after.module, inputs, derive=derive)
+
+
+def _attempt(before: Any, after: Any, inputs: Sequence[Any], derive: Derive | None) -> Verdict:
+    try:
+        return prove(before, after, inputs, derive=derive)
+    except Exception as error:  # the whole graph is tried next
+        return Verdict(Kind.UNDECIDED, str(error))
