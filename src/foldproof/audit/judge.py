@@ -54,7 +54,7 @@ def _judge(change: Change, given: Sequence[Any]) -> Verdict:
         return Verdict(Kind.UNDECIDED, "a tensor of the graph before was written to in place, so it is no longer known")
     if before.functional and after.functional and before.effect == after.effect:
         return SAME
-    inputs = change.inputs if change.inputs is not None else inputs_for(before, given)
+    inputs = inputs_for(before, given if change.inputs is None else change.inputs)
     if inputs is None:
         return Verdict(Kind.UNDECIDED, "the graph's inputs are not known")
     wanted = new_constants(before.module, after.module)

@@ -71,6 +71,10 @@ class Log:
         self._last: Snapshot | None = None
         self.owners: list[ExportedProgram] = []
         """Exported programs that are worked on, innermost last: a pass may be given nothing but a graph of theirs."""
+        self.given: Sequence[Any] | None = None
+        """The inputs of the graphs that are seen, where the tap knows them."""
+        self.keep: list[Any] = []
+        """What must live as long as the log, because it is known by its id."""
         self._program: ExportedProgram | None = None
         self._blind = False
 
@@ -91,7 +95,7 @@ class Log:
         """A pass begins."""
         self._open.append(_Open(name, before, time.perf_counter(), len(self.changes), rerun=rerun))
 
-    def leave(self, after: Snapshot | None, inputs: Sequence[Any] | None = None) -> None:
+    def leave(self, after: Snapshot | None) -> None:
         """The pass that began last ends; ``after`` is None where it raised."""
         call = self._open.pop()
         if after is None:
@@ -100,17 +104,17 @@ class Log:
         phase = "/".join(self.names)
         inside = f"{phase}/{call.name}".strip("/")
         if not call.children:
-            self.changes.append(Change(call.name, phase, call.before, after, seconds, call.rerun, inputs))
+            self.changes.append(Change(call.name, phase, call.before, after, seconds, call.rerun, self.given))
         else:
             gaps: list[tuple[int, Change]] = []
             here = call.before
             for place, child in call.children:
                 if child.before.digest != here.digest:
-                    gaps.append((place, Change("", inside, here, child.before, note=f"before {child.name}")))
+                    gaps.append((place, Change("", inside, here, child.before, inputs=self.given, note=f"before {child.name}")))
                 here = child.after
             if here.digest != after.digest:
                 end = f"after {call.children[-1][1].name}"
-                gaps.append((len(self.changes), Change("", inside, here, after, note=end)))
+                gaps.append((len(self.changes), Change("", inside, here, after, inputs=self.given, note=end)))
             for place, gap in reversed(gaps):
                 self.changes.insert(place, gap)
         if self._open:

@@ -6,7 +6,7 @@ import functools
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import fx
 from torch._ops import OpOverload
 
 
@@ -21,13 +21,19 @@ def read(target: Any) -> Any:
     return target
 
 
+def operator(target: Any) -> OpOverload | None:
+    """The ATen operator that a target is or (in edge programs) wraps."""
+    found = target if isinstance(target, OpOverload) else getattr(target, "_op", None)
+    return found if isinstance(found, OpOverload) else None
+
+
 def functional_node(node: fx.Node) -> tuple[Any, dict[str, Any]] | None:
     """For a node that writes its result into memory given as ``out``: the operator that returns it, and its kwargs.
 
     Which memory that is, and whether it is used twice at a time, is below the graph.
     """
-    target = getattr(node.target, "_op", node.target)
-    if node.op != "call_function" or not isinstance(target, OpOverload) or not target._schema.is_mutable:
+    target = operator(node.target)
+    if node.op != "call_function" or target is None or not target._schema.is_mutable:
         return None
     found = _functional(target)
     if found is None:
@@ -35,10 +41,10 @@ def functional_node(node: fx.Node) -> tuple[Any, dict[str, Any]] | None:
     functional, outs = found
     kwargs = {name: value for name, value in node.kwargs.items() if name not in outs}
     if any(a.name == "dtype" for a in functional._schema.arguments) and "dtype" not in kwargs:
-        value = node.meta.get("val")
-        if not isinstance(value, Tensor):
+        memory = next((v for name, v in node.kwargs.items() if name in outs), None)
+        if not isinstance(memory, fx.Node) or not memory.args or not isinstance(memory.args[0], (tuple, list)):
             return None
-        kwargs["dtype"] = value.dtype
+        kwargs["dtype"] = memory.args[0][1]  # ExecuTorch's alloc takes ((shape, dtype),)
     return functional, kwargs
 
 

@@ -6,6 +6,7 @@ import copy
 import functools
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,10 +16,53 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.utils._pytree import tree_leaves
 
-from foldproof.audit.reading import functional_node, read
+from foldproof.audit.reading import functional_node, operator, read
 
 Bound = Mapping[str, tuple[str, Tensor]]
 """Placeholders that are parameters: their names → (the parameter's name, its tensor)."""
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """Nodes that a pass replaced by a call of code below the graph, kept to read that call as what it stands for.
+
+    ``inputs`` are the nodes that they read, ``places`` where these stand among the leaves of the call's arguments.
+    """
+
+    nodes: tuple[fx.Node, ...]
+    result: fx.Node
+    inputs: tuple[fx.Node, ...]
+    places: tuple[int, ...] = ()
+
+    @staticmethod
+    def cut(result: fx.Node, matched: Sequence[fx.Node]) -> Lowered:
+        """Copies of those of the ``matched`` nodes that ``result`` depends on."""
+        inside = set(matched)
+        needed: set[fx.Node] = set()
+        stack = [result]
+        while stack:
+            node = stack.pop()
+            if node in inside and node not in needed:
+                needed.add(node)
+                stack += node.all_input_nodes
+        own = [n for n in sorted_nodes(result.graph) if n in needed]
+        read = dict.fromkeys(n for node in own for n in node.all_input_nodes if n not in needed)
+        graph = fx.Graph()
+        made = {n: graph.placeholder(n.name) for n in read}
+        for node in own:
+            made[node] = graph.node_copy(node, made.__getitem__)
+        return Lowered(tuple(made[n] for n in (*read, *own)), made[result], tuple(read))
+
+    def placed(self, places: Sequence[int]) -> Lowered:
+        return replace(self, places=tuple(places))
+
+    def put_into(self, graph: fx.Graph, arguments: Any) -> fx.Node:
+        """Write the nodes into ``graph``, where the call with these arguments stood."""
+        given = tree_leaves(arguments)
+        made = {node: given[place] for node, place in zip(self.nodes, self.places)}
+        for node in self.nodes[len(self.places) :]:
+            made[node] = graph.node_copy(node, made.__getitem__)
+        return made[self.result]  # type: ignore[no-any-return]
 
 
 class Snapshot:
@@ -26,30 +70,37 @@ class Snapshot:
 
     Parameters that the graph is given as inputs (``bound``) become attributes of `module`, whose remaining placeholders
     are the user's inputs in the order of ``order`` (a sort key; as they stand by default). Nodes may be unsorted; some
-    passes leave them so. `digest` is equal for graphs that are node for node the same, with the very same tensors;
-    `effect` also for those that only order their nodes differently or hold nodes that nobody reads.
+    passes leave them so. Operators that only a pipeline knows are read as the ATen operators that they stand for.
+
+    `digest` is equal for graphs that are node for node the same, with the very same tensors; `effect` also for those
+    that only order their nodes differently or hold nodes that nobody reads.
     """
 
     def __init__(
-        self, source: fx.GraphModule, bound: Bound | None = None, order: Callable[[fx.Node], Any] | None = None
+        self,
+        source: fx.GraphModule,
+        bound: Bound | None = None,
+        order: Callable[[fx.Node], Any] | None = None,
+        lowered: Mapping[int, Lowered] | None = None,
     ) -> None:
-        self._bound = dict(bound or {})
+        bound = bound or {}
         nodes = sorted_nodes(source.graph)
         if order is not None:
             given = sorted((n for n in nodes if n.op == "placeholder"), key=order)
             nodes = given + [n for n in nodes if n.op != "placeholder"]
         self._held: dict[str, Any] = {}
+        self._identities: dict[str, str] = {}
         self._versions: list[tuple[Tensor, int]] = []
         for node in nodes:
-            if node.op == "placeholder" and node.name in self._bound:
-                self._hold(*self._bound[node.name])
+            if node.op == "placeholder" and node.name in bound:
+                self._hold(*bound[node.name])
             elif node.op in ("get_attr", "call_module"):
                 self._hold(str(node.target), attribute(source, str(node.target)))
-        self.digest, self.effect, self.functional, values = self._digests(nodes)
         self.size = len(nodes)
-        self.graph, made = self._copied(nodes)
-        self.values = {made[node]: value for node, value in values.items() if node in made}
+        self.graph = _copied(nodes, bound, lowered or {})
+        self.values: dict[fx.Node, str] = {}
         """For each node a digest of what it computes from the inputs: equal for equal expressions, whatever the names."""
+        self.digest, self.effect, self.functional = self._digests()
 
     @functools.cached_property
     def module(self) -> fx.GraphModule:
@@ -68,9 +119,14 @@ class Snapshot:
     def placeholders(self) -> list[fx.Node]:
         return [n for n in self.graph.nodes if n.op == "placeholder"]
 
+    def identity(self, name: str) -> str:
+        """Which tensor or module an attribute is: equal only for the very same one."""
+        return self._identities[name]
+
     def _hold(self, name: str, value: Any) -> None:
         if name in self._held:
             return
+        self._identities[name] = _identity(value)
         delegated = getattr(value, "original_module", None)
         if isinstance(delegated, ExportedProgram):
             # What ExecuTorch hands to a backend is read as the graph that it was made of.
@@ -83,63 +139,58 @@ class Snapshot:
         self._held[name] = value
         self._versions += [(t, t._version) for t in tensors if not t.is_inference()]
 
-    def identity(self, name: str) -> str:
-        """Which tensor or module an attribute is: equal only for the very same one."""
-        value = self._held.get(name)
-        if isinstance(value, nn.Module):
-            tensors = [*value.parameters(), *value.buffers()]
-            return f"{type(value).__name__}({value.extra_repr()}) {[id(t) for t in tensors]} {value.training}"
-        return f"{id(value)}"
-
-    def _digests(self, nodes: Sequence[fx.Node]) -> tuple[str, str, bool, dict[fx.Node, str]]:
+    def _digests(self) -> tuple[str, str, bool]:
         whole = hashlib.sha256()
         place: dict[fx.Node, str] = {}
-        value: dict[fx.Node, str] = {}
         effects: list[str] = []
         functional = True
         inputs = 0
-        for i, node in enumerate(nodes):
+        for i, node in enumerate(self.graph.nodes):
             place[node] = str(i)
-            what = f"{node.op} {target_name(read(node.target))}"
-            if node.op == "placeholder" and node.name in self._bound:
-                what = f"get_attr {self.identity(self._bound[node.name][0])}"
-            elif node.op in ("get_attr", "call_module"):
+            what = f"{node.op} {target_name(node.target)}"
+            if node.op in ("get_attr", "call_module"):
                 what = f"{node.op} {self.identity(str(node.target))}"
             elif node.op == "placeholder":
                 what, inputs = f"input {inputs}", inputs + 1
             whole.update(f"{what} {arguments(node, place)}\n".encode())
-            value[node] = hashlib.sha256(f"{what} {arguments(node, value)}".encode()).hexdigest()
-            pure = is_functional(node) or functional_node(node) is not None
-            functional &= pure
-            if node.op == "output" or not pure:
-                effects.append(value[node])
-        return whole.hexdigest(), "|".join(effects), functional, value
+            self.values[node] = hashlib.sha256(f"{what} {arguments(node, self.values)}".encode()).hexdigest()
+            functional &= is_functional(node)
+            if node.op == "output" or not is_functional(node):
+                effects.append(self.values[node])
+        return whole.hexdigest(), "|".join(effects), functional
 
-    def _copied(self, nodes: Sequence[fx.Node]) -> tuple[fx.Graph, dict[fx.Node, fx.Node]]:
-        graph = fx.Graph()
-        made: dict[fx.Node, fx.Node] = {}
-        for node in nodes:
-            if node.op == "output":
-                out = graph.output(fx.map_arg(node.args[0], made.__getitem__))
-                out.meta = dict(node.meta)
-                continue
-            if node.op == "placeholder" and node.name in self._bound:
-                new = graph.create_node("get_attr", self._bound[node.name][0], name=node.name)
-                new.meta = dict(node.meta)
-            elif target_name(node.target) == "executorch_call_delegate":
-                delegate, *given = fx.map_arg(node.args, made.__getitem__)
-                new = graph.create_node("call_module", delegate.target, tuple(given), name=node.name)
-            else:
-                new = graph.node_copy(node, made.__getitem__)
-                new.target = read(node.target)
-                functional = functional_node(node)
-                if functional is not None:
-                    new.target, kwargs = functional
-                    new.kwargs = fx.map_arg(kwargs, made.__getitem__)
-                if node.op == "placeholder":
-                    new.args = ()  # no default values: every input is given
-            made[node] = new
-        return graph, made
+
+def _identity(value: Any) -> str:
+    if not isinstance(value, nn.Module):
+        return f"{id(value)}"
+    tensors = [id(t) for t in (*value.parameters(), *value.buffers())]
+    return f"{type(value).__name__}({value.extra_repr()}) {tensors} {value.training}"
+
+
+def _copied(nodes: Sequence[fx.Node], bound: Bound, lowered: Mapping[int, Lowered]) -> fx.Graph:
+    graph = fx.Graph()
+    made: dict[fx.Node, fx.Node] = {}
+    for node in nodes:
+        if node.op == "output":
+            graph.output(fx.map_arg(node.args[0], made.__getitem__)).meta = dict(node.meta)
+        elif node.op == "placeholder" and node.name in bound:
+            made[node] = graph.create_node("get_attr", bound[node.name][0], name=node.name)
+        elif target_name(node.target) == "executorch_call_delegate":
+            delegate, *given = fx.map_arg(node.args, made.__getitem__)
+            made[node] = graph.create_node("call_module", delegate.target, tuple(given), name=node.name)
+        elif id(node.target) in lowered:
+            given = fx.map_arg((node.args, node.kwargs), made.__getitem__)
+            made[node] = lowered[id(node.target)].put_into(graph, given)
+        else:
+            made[node] = new = graph.node_copy(node, made.__getitem__)
+            new.target = read(node.target)
+            functional = functional_node(node)
+            if functional is not None:
+                new.target, kwargs = functional
+                new.kwargs = fx.map_arg(kwargs, made.__getitem__)
+            if node.op == "placeholder":
+                new.args = ()  # no default values: every input is given
+    return graph
 
 
 class _WithoutCode(fx.GraphModule):
@@ -201,11 +252,11 @@ def is_functional(node: fx.Node) -> bool:
         return not str(node.target).endswith("_")
     if node.op == "call_module":
         return False
-    target = getattr(node.target, "_op", node.target)  # edge operators stand for ATen ones
-    if isinstance(target, OpOverload):
-        return not target._schema.is_mutable and torch.Tag.nondeterministic_seeded not in target.tags
-    name = getattr(target, "__name__", "")
-    module = getattr(target, "__module__", "") or ""
+    aten = operator(node.target)
+    if aten is not None:
+        return not aten._schema.is_mutable and torch.Tag.nondeterministic_seeded not in aten.tags
+    name = getattr(node.target, "__name__", "")
+    module = getattr(node.target, "__module__", "") or ""
     if module == "_operator":
         return not (name.startswith("i") and name not in ("index", "inv", "invert", "is_", "is_not")) and name not in (
             "setitem",
