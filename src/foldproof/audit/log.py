@@ -95,6 +95,10 @@ class Log:
         """A pass begins."""
         self._open.append(_Open(name, before, time.perf_counter(), len(self.changes), rerun=rerun))
 
+    def rename(self, name: str) -> None:
+        """The pass that began last is better known by another name."""
+        self._open[-1].name = name
+
     def leave(self, after: Snapshot | None) -> None:
         """The pass that began last ends; ``after`` is None where it raised."""
         call = self._open.pop()

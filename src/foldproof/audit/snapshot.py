@@ -16,7 +16,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.utils._pytree import tree_leaves
 
-from foldproof.audit.reading import functional_node, operator, read
+from foldproof.audit.reading import operator, read_into
 
 Bound = Mapping[str, tuple[str, Tensor]]
 """Placeholders that are parameters: their names → (the parameter's name, its tensor)."""
@@ -136,6 +136,8 @@ class Snapshot:
             value = sharing_copy(value)  # a pass may change its attributes
         else:
             tensors = [value] if isinstance(value, Tensor) else []
+        if isinstance(value, Tensor) and value.layout is torch._mkldnn:  # type: ignore[attr-defined]
+            value = value.to_dense()
         self._held[name] = value
         self._versions += [(t, t._version) for t in tensors if not t.is_inference()]
 
@@ -182,12 +184,11 @@ def _copied(nodes: Sequence[fx.Node], bound: Bound, lowered: Mapping[int, Lowere
             given = fx.map_arg((node.args, node.kwargs), made.__getitem__)
             made[node] = lowered[id(node.target)].put_into(graph, given)
         else:
-            made[node] = new = graph.node_copy(node, made.__getitem__)
-            new.target = read(node.target)
-            functional = functional_node(node)
-            if functional is not None:
-                new.target, kwargs = functional
-                new.kwargs = fx.map_arg(kwargs, made.__getitem__)
+            args, kwargs = fx.map_arg((node.args, node.kwargs), made.__getitem__)
+            new = read_into(graph, node, args, kwargs)
+            if new is None:
+                new = graph.node_copy(node, made.__getitem__)
+            made[node] = new
             if node.op == "placeholder":
                 new.args = ()  # no default values: every input is given
     return graph

@@ -31,6 +31,9 @@ class _Phases:
         self._attributes: dict[str, Tensor] = {}
         self._last: tuple[str, Snapshot] | None = None
         self._depth = 0
+        self.depth_of_patterns = 0
+        self.matched: list[str] = []
+        """Patterns that matched since the last pass of the pattern matcher began."""
         self.lowered: dict[int, Lowered] = {}
 
     def snapshot(self, module: fx.GraphModule) -> Snapshot:
@@ -68,7 +71,7 @@ class _Phases:
         """A call of a pass inside a phase; outside of phases nothing is looked at."""
         module = module.owning_module if isinstance(module, fx.Graph) else module
         made: list[Any] = []
-        if not self._depth or not isinstance(module, fx.GraphModule):
+        if not self._depth or self.depth_of_patterns or not isinstance(module, fx.GraphModule):
             yield made
             return
         self.log.enter(name, self.look(module))
@@ -185,6 +188,8 @@ def tap_inductor(log: Log, model: torch.nn.Module, disabled: frozenset[str] = fr
         patch(group_batch_fusion, "apply_group_batch_fusion", lambda original: _fusion(original, phases, disabled))
         patch(pattern_matcher.PatternMatcherPass, "apply", lambda original: _patterns(original, phases, disabled))
         patch(pattern_matcher.LoweringPatternEntry, "apply", lambda original: _lowering(original, phases))
+        for entry in ("LoweringPatternEntry", "GraphPatternEntry", "ReplacementPatternEntry"):
+            patch(getattr(pattern_matcher, entry), "apply", lambda original: _match(original, phases))
         _observe(stack, phases)
         stack.enter_context(
             config.patch(
@@ -231,12 +236,34 @@ def _fusion(original: Callable[..., Any], phases: _Phases, disabled: frozenset[s
 
 
 def _patterns(original: Callable[..., Any], phases: _Phases, disabled: frozenset[str]) -> Callable[..., Any]:
+    """One pass of the pattern matcher, named by its pass or by where the patterns that matched come from."""
+
     def call(self: Any, gm: Any) -> Any:
-        name = self.pass_name or "patterns"
-        if name in disabled:
+        if self.pass_name in disabled:
             return 0
-        with phases.scope(name, gm.graph.owning_module if isinstance(gm, fx.GraphModule) else gm):
-            return original(self, gm)
+        phases.matched.clear()
+        with phases.scope(self.pass_name or "patterns", gm.graph if isinstance(gm, fx.GraphModule) else gm):
+            phases.depth_of_patterns += 1
+            try:
+                result = original(self, gm)
+            finally:
+                phases.depth_of_patterns -= 1
+            if self.pass_name is None and phases.matched:
+                phases.log.rename(", ".join(dict.fromkeys(phases.matched)))
+        return result
+
+    return call
+
+
+def _match(original: Callable[..., Any], phases: _Phases) -> Callable[..., Any]:
+    """Note which pattern matched, as the module and function that replace it."""
+
+    def call(self: Any, match: Any, graph: fx.Graph, node: fx.Node) -> None:
+        handler = getattr(self, "handler", None) or getattr(self, "replacement_graph", None)
+        name = getattr(handler, "__name__", None) or getattr(self, "pattern_name", None)
+        module = (getattr(handler, "__module__", None) or type(self).__name__).rpartition(".")[2]
+        phases.matched.append(f"{module}.{name}" if name else module)
+        original(self, match, graph, node)
 
     return call
 
