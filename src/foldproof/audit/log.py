@@ -73,6 +73,8 @@ class Log:
         """Exported programs that are worked on, innermost last: a pass may be given nothing but a graph of theirs."""
         self.given: Sequence[Any] | None = None
         """The inputs of the graphs that are seen, where the tap knows them."""
+        self.watch: Callable[[Change], None] | None = None
+        """Called with every change as soon as it is known."""
         self.keep: list[Any] = []
         """What must live as long as the log, because it is known by its id."""
         self._program: ExportedProgram | None = None
@@ -108,7 +110,10 @@ class Log:
         phase = "/".join(self.names)
         inside = f"{phase}/{call.name}".strip("/")
         if not call.children:
-            self.changes.append(Change(call.name, phase, call.before, after, seconds, call.rerun, self.given))
+            change = Change(call.name, phase, call.before, after, seconds, call.rerun, self.given)
+            self.changes.append(change)
+            if self.watch is not None:
+                self.watch(change)
         else:
             gaps: list[tuple[int, Change]] = []
             here = call.before
