@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from foldproof.comparison import CompareResult as CompareResult
+    from foldproof.comparison import compare as compare
     from foldproof.fusion import FuseResult as FuseResult
     from foldproof.fusion import fuse as fuse
     from foldproof.proof import prove as prove
@@ -14,10 +16,23 @@ from foldproof.errors import FoldproofError
 from foldproof.verdict import Kind, Verdict
 
 __version__ = "0.1.0"
-__all__ = ["FoldproofError", "FuseResult", "Kind", "Verdict", "__version__", "fuse", "prove", "prove_pass"]
+__all__ = [
+    "CompareResult",
+    "FoldproofError",
+    "FuseResult",
+    "Kind",
+    "Verdict",
+    "__version__",
+    "compare",
+    "fuse",
+    "prove",
+    "prove_pass",
+]
 
 # Loaded on first use, so that `foldproof --help` need not wait for torch.
 _HOMES = {
+    "CompareResult": "foldproof.comparison",
+    "compare": "foldproof.comparison",
     "FuseResult": "foldproof.fusion",
     "fuse": "foldproof.fusion",
     "prove": "foldproof.proof",

@@ -1,11 +1,14 @@
-"""For the tests of whoever writes passes."""
+"""For the tests of whoever writes passes, or runs programs in other ways than PyTorch does."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from foldproof.verdict import Kind, Verdict
+
+if TYPE_CHECKING:
+    from foldproof.comparison import CompareResult
 
 
 def assert_equivalent(
@@ -25,3 +28,23 @@ def assert_equivalent(
     if verdict.kind in (Kind.REFUTED, Kind.UNDECIDED):
         raise AssertionError(str(verdict))
     return verdict
+
+
+def assert_close_enough(
+    reference: Any, candidate: Any, inputs: Sequence[Any], kwargs: Mapping[str, Any] | None = None
+) -> CompareResult:
+    """Assert that a program's numbers differ by no more than rounding explains; returns the whole comparison.
+
+    There is no tolerance to choose: how far rounding may move these outputs is measured (see `foldproof.compare`, which
+    takes the same arguments).
+
+    Raises:
+        AssertionError: the verdict is REFUTED or UNDECIDED; its text is the whole story.
+        FoldproofError: ``reference`` can't be exported, something does not run on the inputs, or a file can't be loaded.
+    """
+    from foldproof.comparison import compare
+
+    result = compare(reference, candidate, inputs, kwargs)
+    if result.verdict.kind in (Kind.REFUTED, Kind.UNDECIDED):
+        raise AssertionError(str(result))
+    return result

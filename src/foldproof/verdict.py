@@ -63,14 +63,19 @@ class ApproximationStep:
 
 @dataclass(frozen=True)
 class Rounding:
-    """Float64 evaluations of both programs against what rounding the parameters to their dtype can explain.
+    """A difference against what rounding can explain.
 
-    ``difference`` and ``floor`` are maxima of absolute values over elements, of the trial with the largest ratio.
+    From `foldproof.prove`: both programs in float64, against rounding the parameters to their dtype; ``difference`` and
+    ``floor`` are maxima of absolute values over elements, of the trial with the largest ratio.
+    From `foldproof.compare`: both programs as they run, against the noise floor, and ``sigma`` is set: ``difference`` is
+    the candidate's distance to the float64 truth at its worst element, ``floor`` the standard deviation that rounding
+    gives that element, and ``sigma`` their ratio. Bit-identical outputs have difference 0.
     """
 
     difference: float
     floor: float
     trials: int
+    sigma: float | None = None
 
     @property
     def ratio(self) -> float:
@@ -127,11 +132,11 @@ class Verdict:
         """The verdict as plain JSON values (schema version in ``"schema"``)."""
         out: dict[str, Any] = {"schema": SCHEMA, "kind": self.kind.value}
         for name in ("reason", "quantified", "notes", "seconds"):
-            out[name] = _plain(getattr(self, name))
-        out["proof"] = _plain(asdict(self.proof)) if self.proof else None
+            out[name] = plain(getattr(self, name))
+        out["proof"] = plain(asdict(self.proof)) if self.proof else None
         out["steps"] = [asdict(s) for s in self.steps]
-        out["rounding"] = asdict(self.rounding) | {"ratio": _plain(self.rounding.ratio)} if self.rounding else None
-        out["difference"] = _plain(asdict(self.difference)) if self.difference else None
+        out["rounding"] = plain(asdict(self.rounding) | {"ratio": self.rounding.ratio}) if self.rounding else None
+        out["difference"] = plain(asdict(self.difference)) if self.difference else None
         out["witness"] = _witness_dict(self.witness) if self.witness else None
         return out
 
@@ -153,10 +158,16 @@ class Verdict:
         lines += [f"  within {s.bound:.3g}: {s.name}" for s in self.steps]
         if self.rounding:
             r = self.rounding
-            lines.append(
-                f"  float64 difference {r.difference:.3g}, rounding explains {r.floor:.3g}"
-                f" (ratio {r.ratio:.3g}, {r.trials} trials)"
-            )
+            if r.sigma is None:
+                lines.append(
+                    f"  float64 difference {r.difference:.3g}, rounding explains {r.floor:.3g}"
+                    f" (ratio {r.ratio:.3g}, {r.trials} trials)"
+                )
+            elif r.difference:
+                lines.append(
+                    f"  worst element: {r.difference:.3g} from the float64 truth, where rounding has a standard deviation"
+                    f" of {r.floor:.3g} ({r.sigma:.3g} sigma; {r.trials} inputs)"
+                )
         if self.witness:
             w = self.witness
             lines.append(
@@ -170,11 +181,12 @@ class Verdict:
         return "\n".join(lines)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Plain JSON values: tuples as lists, and numbers that JSON lacks as strings."""
     if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value
@@ -182,7 +194,7 @@ def _plain(value: Any) -> Any:
 
 def _witness_dict(w: Witness) -> dict[str, Any]:
     keep = ("description", "output", "index", "before", "after", "difference", "floor")
-    out = {name: _plain(getattr(w, name)) for name in keep}
+    out = {name: plain(getattr(w, name)) for name in keep}
     out["inputs"] = [_tensor_dict(t) for t in w.inputs]
     out["parameters"] = {name: _tensor_dict(t) for name, t in w.parameters.items()}
     return out
@@ -190,6 +202,6 @@ def _witness_dict(w: Witness) -> dict[str, Any]:
 
 def _tensor_dict(t: Any) -> Any:
     if not hasattr(t, "shape"):
-        return _plain(t)
+        return plain(t)
     out = {"shape": list(t.shape), "dtype": str(t.dtype)}
-    return out | {"values": _plain(t.tolist())} if t.numel() <= 64 else out
+    return out | {"values": plain(t.tolist())} if t.numel() <= 64 else out

@@ -31,7 +31,7 @@ FORMS = (
 )
 
 app = typer.Typer(
-    help="Fuse PyTorch graphs and prove every rewrite.",
+    help="Fuse PyTorch graphs, prove every rewrite, and tell a rounding difference from a wrong answer.",
     epilog="Exit status: 0 fine, 1 REFUTED, 2 wrong usage or input, 3 UNDECIDED.",
     no_args_is_help=True,
     add_completion=False,
@@ -62,6 +62,29 @@ def prove(
 ) -> None:
     """Say whether two programs are the same function, and show the evidence."""
     raise typer.Exit(_guarded(partial(_prove, before, after, json_file)))
+
+
+@app.command()
+def compare(
+    spec: Annotated[str, typer.Argument(metavar="SPEC", help=f"The reference: {FORMS}.", show_default=False)],
+    against: Annotated[
+        str,
+        typer.Option(
+            metavar="WHAT",
+            help="What gives the other numbers: a backend of torch.compile that compiles the reference"
+            " ([b]inductor[/b], [b]aot_eager[/b], [b]eager[/b]), a [b].pt2[/b] file, a [b].pte[/b] file (run by"
+            " ExecuTorch), a [b].onnx[/b] file (run by ONNX Runtime), or a [b].pt[/b] file of saved outputs.",
+            show_default=False,
+        ),
+    ],
+    json_file: JsonOption = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.md", help="Also write a page to give away: a bug report, or an explanation."),
+    ] = None,
+) -> None:
+    """Two sets of numbers: is the difference rounding or a wrong answer, which side is nearer the truth, who made it?"""
+    raise typer.Exit(_guarded(partial(_compare, spec, against, json_file, report)))
 
 
 def run(argv: Sequence[str] | None = None) -> int:
@@ -109,6 +132,29 @@ def _prove(before: str, after: str, json_file: Path | None) -> int:
 
     summary.print_verdict(summary.console(), verdict)
     return verdict.kind.exit_code
+
+
+def _compare(spec: str, against: str, json_file: Path | None, report: Path | None) -> int:
+    json_out = _json_output(json_file)
+    report_out = Output(report) if report is not None else None
+    if json_file is not None and report is not None and os.path.realpath(json_file) == os.path.realpath(report):
+        raise FoldproofError(f"{report} is given for both --json and --report; give two files")
+
+    with Bar() as progress:
+        from foldproof.cli import work
+
+        result = work.compare(spec, against, progress)
+        if json_out:
+            json_out.write(partial(work.save_json, result.to_dict()))
+        if report_out:
+            report_out.write(partial(work.save_report, result, spec))
+
+    out = summary.console()
+    summary.print_comparison(out, result)
+    for written in (json_file, report):
+        if written is not None:
+            out.print(f"wrote {written}")
+    return result.verdict.kind.exit_code
 
 
 def _json_output(path: Path | None, beside: Path | None = None) -> Output | None:

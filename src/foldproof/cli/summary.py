@@ -16,7 +16,7 @@ from rich.text import Text
 from foldproof.verdict import Kind, Verdict
 
 if TYPE_CHECKING:
-    from foldproof import FuseResult
+    from foldproof import CompareResult, FuseResult
 
 ROWS = 10
 """Longest table of equal things; ``--json`` has all of them."""
@@ -56,6 +56,13 @@ def print_verdict(out: Console, verdict: Verdict) -> None:
     """Prints the paragraph of a verdict, with its kind in colour."""
     text = Text(str(verdict))
     text.stylize(STYLES[verdict.kind], 0, len(verdict.kind.value))
+    out.print(text, soft_wrap=True)
+
+
+def print_comparison(out: Console, result: CompareResult) -> None:
+    """Prints what `foldproof.compare` found, with the verdict's kind in colour."""
+    text = Text(str(result))
+    text.stylize(STYLES[result.verdict.kind], 0, len(result.verdict.kind.value))
     out.print(text, soft_wrap=True)
 
 

@@ -52,6 +52,23 @@ def prove(before: str, after: str, progress: Progress) -> Verdict:
         return foldproof.prove(a.program, b.program, inputs, a.kwargs, progress=progress)
 
 
+def compare(spec: str, against: str, progress: Progress) -> foldproof.CompareResult:
+    """Compares what ``spec`` names with other numbers; raises FoldproofError where either can't be loaded or run."""
+    progress(0, None, f"loading {spec}")
+    loaded = load_spec(spec)
+    inputs = loaded.require_inputs()
+    with _hushed():
+        check_runs(loaded, loaded)
+        return foldproof.compare(
+            loaded.program,
+            against,
+            inputs,
+            loaded.kwargs,
+            dynamic_shapes=loaded.dynamic_shapes,
+            progress=progress,
+        )
+
+
 def save_program(program: ExportedProgram, path: Path) -> None:
     """Writes a ``.pt2`` file; raises OSError, or FoldproofError where the program has no file form."""
     # By way of memory: where a disk is full, torch's own writer ends the whole process.
@@ -66,6 +83,13 @@ def save_program(program: ExportedProgram, path: Path) -> None:
 def save_json(value: dict[str, Any], path: Path) -> None:
     """Writes JSON that every parser reads: no NaN, no Infinity."""
     path.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def save_report(result: foldproof.CompareResult, title: str, path: Path) -> None:
+    """Writes a comparison as Markdown; raises OSError."""
+    from foldproof.comparison.report import report
+
+    path.write_text(report(result, title), encoding="utf-8")
 
 
 @contextlib.contextmanager

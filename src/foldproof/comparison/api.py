@@ -1,0 +1,454 @@
+"""`compare`: a program against numbers."""
+
+from __future__ import annotations
+
+import math
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+import foldproof
+from foldproof.comparison.candidate import Candidate, candidate_of
+from foldproof.comparison.distance import truth_distance
+from foldproof.comparison.graph import Graph, flattened
+from foldproof.comparison.inputs import Inputs, others
+from foldproof.comparison.judge import (
+    EXPLAINED,
+    Judged,
+    Outputs,
+    distance,
+    flips,
+    identical,
+    judge,
+    mismatch,
+    number,
+    rms,
+)
+from foldproof.comparison.reproduction import reproduce
+from foldproof.comparison.result import CompareResult, NoiseFloor
+from foldproof.comparison.sources import Findings, find_sources, guilty
+from foldproof.errors import FoldproofError
+from foldproof.program import as_program, require_ordinary
+from foldproof.program.loading import brief
+from foldproof.proof.shapes import as_inputs, sampled_inputs
+from foldproof.verdict import Difference, Kind, Rounding, Verdict, Witness
+
+Progress = Callable[[int, int | None, str], None]
+
+RUNS = 16
+"""Perturbed runs at the given inputs."""
+FEW = 4
+"""Perturbed runs at the other inputs, where a suspicion asks for more."""
+REDUCED = {"bf16": 2.0**-9, "tf32": 2.0**-12}
+"""Unit roundoffs of what float32 operands of products are rounded to, where PyTorch is told to."""
+
+
+def compare(
+    reference: Any,
+    candidate: Any,
+    inputs: Sequence[Any],
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    dynamic_shapes: Any = None,
+    trials: int = 24,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> CompareResult:
+    """Two programs give different numbers: is that rounding, or is one of them wrong?
+
+    Args:
+        reference: an nn.Module in the state that it is to run in, a GraphModule, or an ExportedProgram. It is exported
+            to compute its float64 truth and to see its operators.
+        candidate: what gives the other numbers: any callable or module (compiled by `torch.compile`, say), an
+            ExportedProgram, or saved outputs (tensors). A string is what ``foldproof compare --against`` takes: the name
+            of a compiler backend (``"inductor"``, ``"aot_eager"``, ``"eager"``), with which the reference is compiled,
+            or a file: ``.pt2``, ``.pte`` (run by ExecuTorch), ``.onnx`` (run by ONNX Runtime), ``.pt`` (saved outputs).
+        inputs: positional arguments of both.
+        kwargs: keyword arguments of both.
+        dynamic_shapes: as in `torch.export.export`; the reference is then compared at other sizes, too.
+        trials: how many inputs to try: the given ones, and others whose elements are drawn from theirs.
+        seed: fixes the random draws. Everything else is deterministic, as far as both programs are.
+        progress: called with (done, total, what).
+
+    Neither program, nor its parameters or inputs, is changed, unless the candidate is a callable that changes things
+    that foldproof can't see.
+
+    Raises:
+        FoldproofError: the reference can't be exported, something does not run on the inputs, or a file can't be loaded.
+    """
+    return _Comparison(
+        reference, candidate, as_inputs(inputs), dict(kwargs or {}), dynamic_shapes, trials, seed, progress
+    ).result()
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """One input, what came out, and what is thought of it (None: bit-identical)."""
+
+    given: Inputs
+    outputs: Outputs
+    judged: Judged | None
+
+
+class _Comparison:
+    def __init__(
+        self,
+        reference: Any,
+        candidate: Any,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        dynamic_shapes: Any,
+        trials: int,
+        seed: int,
+        progress: Progress | None,
+    ) -> None:
+        self._start = time.perf_counter()
+        self._tell = progress or (lambda done, total, what: None)
+        self._args, self._kwargs, self._seed, self._trials = args, kwargs, seed, max(trials, 1)
+        for tensor in tree_leaves((args, kwargs)):
+            if isinstance(tensor, Tensor):
+                require_ordinary("an input", tensor)
+        self._tell(0, None, "exporting")
+        self._owner = as_program(reference)
+        self._reference = reference
+        self._graph = Graph(reference, args, kwargs, dynamic_shapes)
+        self._tell(0, None, "loading the candidate")
+        self._candidate: Candidate = candidate_of(candidate, reference)
+        self._operands = _reduced()
+        self._notes: list[str] = []
+        if self._operands:
+            self._notes.append(
+                "float32 products may round their operands here (torch.backends fp32_precision): the floor allows for it"
+            )
+
+    def result(self) -> CompareResult:
+        with torch.random.fork_rng(devices=[]):
+            return self._result()
+
+    def _result(self) -> CompareResult:
+        given: Inputs = (self._args, self._kwargs)
+        first, again = (self._run_reference(given) for _ in range(2))
+        self._tell(0, None, f"running {self._candidate.name}")
+        one, two = (self._run_candidate(given) for _ in range(2))
+        problem = mismatch(first, one)
+        if problem is not None:
+            return self._ended(self._refuted_by_shape(problem, given), first)
+        trial = self._try(given, RUNS, first, one)
+        unstable = self._unstable(trial, first, again, one, two)
+        if unstable is not None:
+            return self._ended(Verdict(Kind.UNDECIDED, unstable), first)
+        trials = [trial, *self._others()]
+        verdict = self._verdict(trials)
+        found = Findings((), "")
+        if not all(t.judged is None for t in trials):
+            worst = _worst(trials)
+            self._tell(0, None, "looking for where it comes from")
+            found = find_sources(
+                self._graph, self._candidate, worst.given, worst.outputs, self._operands, self._tell
+            )
+        reproduction = None
+        if verdict.kind is Kind.REFUTED and found.part is not None:
+            at = guilty(found.sources)
+            verdict = replace(verdict, difference=Difference(at.node, at.operator, at.source))
+            reproduction = reproduce(found.part, self._candidate, at.node)
+        return self._build(verdict, trials, found, trials[0].outputs.reference, reproduction)
+
+    # ------------------------------------------------------------------ running
+
+    def _run_reference(self, given: Inputs) -> list[Tensor]:
+        try:
+            with torch.no_grad():
+                return flattened(self._owner.run_as_it_is(*given).outputs)
+        except FoldproofError:
+            raise
+        except Exception as error:
+            raise FoldproofError(f"the reference does not run on the inputs ({brief(error)})") from error
+
+    def _run_candidate(self, given: Inputs) -> list[Tensor]:
+        try:
+            return [t.clone() for t in self._candidate.run(*given)]
+        except FoldproofError:
+            raise
+        except Exception as error:
+            raise FoldproofError(f"{self._candidate.name} does not run on the inputs ({brief(error)})") from error
+
+    def _perturbed(self, given: Inputs, seed: int, amplitude: float) -> list[Tensor]:
+        return self._graph.perturbed(*given, self._seed * 100_003 + seed, amplitude, self._operands)
+
+    def _try(self, given: Inputs, runs: int, reference: list[Tensor], candidate: list[Tensor]) -> _Trial:
+        if len(self._graph.dtypes) == 0:
+            self._graph.run(*given)
+        outputs = Outputs(reference, candidate, self._graph.truth(*given))
+        if identical(reference, candidate):
+            return _Trial(given, outputs, None)
+        return _Trial(given, outputs, judge(outputs, lambda k, a: self._perturbed(given, k, a), runs))
+
+    def _others(self) -> list[_Trial]:
+        """Other inputs of the same sizes, then other sizes; those on which the candidate can't run are left out."""
+        if self._candidate.given_only:
+            self._notes.append("there are numbers for the given inputs only")
+            return []
+
+        def runs(given: Inputs) -> list[Tensor] | None:
+            try:
+                return self._run_reference(given)
+            except FoldproofError:
+                return None
+
+        drawn = others(self._args, self._kwargs, self._seed + 1, runs)
+        made: list[_Trial] = []
+        for given in drawn:
+            if len(made) + 1 >= self._trials:
+                break
+            self._tell(len(made) + 1, self._trials, "trying other inputs")
+            made.append(self._try(given, FEW, self._run_reference(given), self._run_candidate(given)))
+        else:
+            self._notes.append("no other inputs were tried: there is nothing in the given ones to draw others from")
+        for given in sampled_inputs(self._graph.program, self._args, self._kwargs)[1:]:
+            try:
+                candidate = self._run_candidate(given)
+            except FoldproofError:
+                self._notes.append("the candidate does not run at other sizes")
+                break
+            reference = self._run_reference(given)
+            if mismatch(reference, candidate) is not None:
+                self._notes.append(f"at other sizes, {mismatch(reference, candidate)}")
+                break
+            made.append(self._try(given, FEW, reference, candidate))
+        return made
+
+    # ------------------------------------------------------------------ verdicts
+
+    def _unstable(
+        self, trial: _Trial, first: list[Tensor], again: list[Tensor], one: list[Tensor], two: list[Tensor]
+    ) -> str | None:
+        """Whether a side that is run twice differs from itself by more than rounding."""
+        for name, a, b in (("the reference", first, again), ("the candidate", one, two)):
+            if identical(a, b):
+                continue
+            if mismatch(a, b) is not None:
+                return f"{name} gives outputs of other shapes when it is run again"
+            outputs = Outputs(a, b, trial.outputs.truth)
+            judged = judge(outputs, lambda k, s: self._perturbed(trial.given, k, s), RUNS)
+            itself = max(
+                (float(d.abs().max()) for d in distance(a, b, outputs.floats) if d.numel()), default=float("nan")
+            )
+            if judged.difference.rms > EXPLAINED * max(judged.floor.null.rms, 1) or judged.wrong:
+                return (
+                    f"{name} is random, or changes by being run: it differs from itself by {itself:.3g} when it is run"
+                    " again"
+                )
+            self._notes.append(f"{name} is not deterministic: it differs from itself by {itself:.3g}, which is rounding")
+        return None
+
+    def _verdict(self, trials: Sequence[_Trial]) -> Verdict:
+        count = len(trials)
+        if all(t.judged is None for t in trials):
+            return Verdict(
+                Kind.ROUNDING,
+                f"bit-identical on all {count} inputs" if count > 1 else "bit-identical on the given inputs",
+                quantified=_spoken(count),
+                rounding=Rounding(0.0, self._floor_size(trials), count, 0.0),
+            )
+        worst = _worst(trials)
+        judged = worst.judged
+        assert judged is not None
+        place = judged.place
+        sigma = judged.candidate.worst
+        rounding = None
+        if place is not None and place.sigma:
+            rounding = Rounding(sigma * place.sigma, place.sigma, count, sigma)
+        unexplained = next((t for t in trials if t.judged is not None and t.judged.wrong), None)
+        if unexplained is not None and unexplained.judged is not None:
+            reason = unexplained.judged.wrong or ""
+            if self._graph.unknown:
+                names = ", ".join(sorted(self._graph.unknown))
+                return Verdict(
+                    Kind.UNDECIDED,
+                    f"{reason}, but how far {names} may round is not known",
+                    _spoken(count),
+                    rounding=rounding,
+                )
+            doubt = self._doubt(unexplained)
+            if doubt:
+                return Verdict(Kind.UNDECIDED, doubt, _spoken(count), rounding=rounding)
+            return Verdict(
+                Kind.REFUTED,
+                f"no rounding: {reason}",
+                quantified="the witness below",
+                rounding=rounding,
+                witness=self._witness(unexplained),
+            )
+        unsure = next((t.judged.unsure for t in trials if t.judged is not None and t.judged.unsure), None)
+        if unsure is not None:
+            return Verdict(Kind.UNDECIDED, unsure, _spoken(count), rounding=rounding)
+        empty = self._vacuous(trials)
+        if empty is not None:
+            return Verdict(Kind.UNDECIDED, empty, _spoken(count), rounding=rounding)
+        same = sum(t.judged is None for t in trials)
+        told = f" ({same} of {count} inputs bit-identical)" if same else ""
+        return Verdict(
+            Kind.ROUNDING,
+            "the difference is within what rounding explains: neither side is wrong" + told,
+            quantified=_spoken(count),
+            rounding=rounding,
+        )
+
+    def _doubt(self, trial: _Trial) -> str | None:
+        """Whether the truth speaks for the candidate, or not of this program."""
+        judged = trial.judged
+        assert judged is not None
+        null = judged.floor.null
+        if judged.reference.rms > EXPLAINED * max(null.rms, 1) and judged.candidate.rms <= judged.reference.rms / 2:
+            return (
+                "the two differ by more than rounding explains, but it is the reference that is further from the float64"
+                f" truth ({judged.reference.rms:.3g} sigma, the candidate {judged.candidate.rms:.3g})"
+            )
+        return None
+
+    def _vacuous(self, trials: Sequence[_Trial]) -> str | None:
+        """Whether rounding explains anything at all here, so that agreeing says nothing."""
+        judged = next(t for t in trials if t.judged is not None)
+        assert judged.judged is not None
+        outputs = judged.outputs
+        size = rms([number(outputs.truth[i]).nan_to_num(0, 0, 0) for i in outputs.floats])
+        if size and judged.judged.floor.size > size / 2:
+            return (
+                f"rounding alone moves the outputs by {judged.judged.floor.size:.3g}, on outputs of {size:.3g} (root mean"
+                " squares), so that agreement says nothing; compare at inputs or parameters that matter"
+            )
+        return None
+
+    def _witness(self, trial: _Trial) -> Witness:
+        judged = trial.judged
+        assert judged is not None
+        inputs = tuple(tree_leaves(trial.given))
+        described = "the given inputs" if trial.given[0] is self._args else "inputs drawn from the given ones"
+        p = judged.place
+        if p is None:
+            return Witness(described, 0, (), 0.0, 0.0, 0.0, 0.0, inputs)
+        return Witness(
+            described, p.output, p.index, p.reference, p.candidate, abs(p.candidate - p.reference), p.sigma, inputs
+        )
+
+    def _refuted_by_shape(self, problem: str, given: Inputs) -> Verdict:
+        witness = Witness(f"the given inputs: {problem}", 0, (), 0.0, 0.0, 0.0, 0.0, tuple(tree_leaves(given)))
+        return Verdict(Kind.REFUTED, problem, quantified="the given inputs", witness=witness)
+
+    # ------------------------------------------------------------------ the result
+
+    def _floor_size(self, trials: Sequence[_Trial]) -> float:
+        return next((t.judged.floor.size for t in trials if t.judged is not None), 0.0)
+
+    def _ended(self, verdict: Verdict, reference: list[Tensor]) -> CompareResult:
+        return self._build(verdict, (), Findings((), ""), reference, None)
+
+    def _build(
+        self,
+        verdict: Verdict,
+        trials: Sequence[_Trial],
+        found: Findings,
+        reference: Sequence[Tensor],
+        reproduction: str | None,
+    ) -> CompareResult:
+        notes = [*self._notes, *self._candidate.notes()]
+        for t in trials:
+            if t.judged is not None:
+                notes += t.judged.notes
+        if trials and trials[0].judged is not None:
+            notes += flips(trials[0].outputs, trials[0].judged.floor)
+        notes += _types(trials)
+        notes += self._exactness(trials)
+        scale = max((float(number(t).abs().max()) for t in reference if t.numel()), default=0.0)
+        largest = 0.0
+        for t in trials:
+            parts = distance(t.outputs.candidate, t.outputs.reference, range(len(t.outputs.reference)))
+            largest = max([largest, *(float(d.abs().max()) for d in parts if d.numel())])
+        seconds = time.perf_counter() - self._start
+        return CompareResult(
+            verdict=replace(verdict, notes=tuple(dict.fromkeys(notes)), seconds=seconds),
+            truth_distance=truth_distance([t.outputs for t in trials]) if trials else None,
+            noise_floor=_noise_floor(trials),
+            sources=found.sources,
+            found=found.told,
+            reproduction=reproduction,
+            against=self._candidate.name,
+            inputs=len(trials) or 1,
+            identical=bool(trials) and all(t.judged is None for t in trials),
+            largest=largest,
+            scale=scale if math.isfinite(scale) else 0.0,
+            seconds=seconds,
+            versions=_versions(),
+        )
+
+    def _exactness(self, trials: Sequence[_Trial]) -> list[str]:
+        """What weakens the comparison, in words."""
+        if not trials:
+            return []
+        told = []
+        outputs = trials[0].outputs
+        if any(t.dtype in (torch.float64, torch.complex128) for t in outputs.reference):
+            told.append("the reference computes in float64 itself, so its distance to the truth says nothing")
+        if not identical(self._graph.run(*trials[0].given), outputs.reference):
+            told.append("the exported graph, of which the truth is told, rounds in other places than the reference")
+        return told
+
+
+def _worst(trials: Sequence[_Trial]) -> _Trial:
+    def key(t: _Trial) -> tuple[bool, float]:
+        return (t.judged is not None and bool(t.judged.wrong), -1.0 if t.judged is None else t.judged.ratio)
+
+    return max(trials, key=key)
+
+
+def _noise_floor(trials: Sequence[_Trial]) -> NoiseFloor | None:
+    trial = next((t for t in trials if t.judged is not None), None)
+    if trial is None or trial.judged is None:
+        return None
+    j, outputs = trial.judged, trial.outputs
+    difference = rms(distance(outputs.candidate, outputs.reference, outputs.floats))
+    return NoiseFloor(j.floor.size, difference, j.candidate.rms, j.reference.rms, j.floor.runs)
+
+
+def _types(trials: Sequence[_Trial]) -> list[str]:
+    if not trials:
+        return []
+    outputs = trials[0].outputs
+    return [
+        f"output {i} is {a.dtype} from the reference and {b.dtype} from the candidate".replace("torch.", "")
+        for i, (a, b) in enumerate(zip(outputs.reference, outputs.candidate))
+        if a.dtype != b.dtype
+    ]
+
+
+def _spoken(count: int) -> str:
+    return "the given inputs, for these parameters" if count == 1 else f"{count} inputs tried, for these parameters"
+
+
+def _reduced() -> float:
+    """To what float32 operands of products may be rounded here: a unit roundoff, 0 for nothing."""
+    asked = {
+        torch.backends.mkldnn.matmul.fp32_precision,
+        torch.backends.mkldnn.conv.fp32_precision,
+        torch.backends.mkldnn.fp32_precision,
+        torch.backends.fp32_precision,
+    }
+    return max((REDUCED.get(mode, 0.0) for mode in asked), default=0.0)
+
+
+def _versions() -> dict[str, str]:
+    found = {"foldproof": foldproof.__version__, "torch": str(torch.__version__), "python": platform.python_version()}
+    for package in ("executorch", "onnxruntime", "torchao"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    found["machine"] = f"{platform.system()} {platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
+    return found

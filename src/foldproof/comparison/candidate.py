@@ -1,0 +1,178 @@
+"""The side that gives numbers: compiled code, another program, a runtime's file, or outputs saved elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch._dynamo.eval_frame import OptimizedModule
+from torch.export import ExportedProgram
+
+from foldproof.comparison import runtimes
+from foldproof.comparison.graph import copied, flattened
+from foldproof.errors import FoldproofError
+from foldproof.program.loading import brief, load_spec
+from foldproof.program.state import deepcopied
+
+BACKENDS = ("inductor", "aot_eager", "eager")
+FILES = (".pt2", ".pte", ".onnx", ".pt")
+AGAINST = "inductor, aot_eager, eager, or a .pt2, .pte, .onnx or .pt file"
+
+Compile = Callable[[nn.Module], Callable[..., Any]]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Something that gives numbers for inputs.
+
+    ``run`` takes (args, kwargs) and gives the flat outputs. ``compile`` compiles another graph the way this candidate
+    was compiled (``backend`` is what `torch.compile` knows it as), and ``program`` is the candidate itself where it is a
+    graph; without either, it can't be looked into.
+    ``given_only`` says that it has numbers for the given inputs only. ``notes`` tells, once it has run, what else is
+    worth knowing of how it came about.
+    """
+
+    name: str
+    run: Callable[[Sequence[Any], Mapping[str, Any]], list[Tensor]]
+    compile: Compile | None = None
+    program: Any = None
+    backend: str | None = None
+    given_only: bool = False
+    notes: Callable[[], list[str]] = list
+
+
+def candidate_of(source: Any, reference: Any) -> Candidate:
+    """The candidate that ``source`` is or names (see `AGAINST`); a backend's name compiles ``reference``.
+
+    Raises:
+        FoldproofError: it is nothing that gives numbers, or its file can't be loaded.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        return _named(os.fspath(source), reference)
+    if isinstance(source, ExportedProgram):
+        return Candidate("an ExportedProgram", _caller(source.module(check_guards=False)), program=source)
+    if isinstance(source, OptimizedModule):
+        return _compiled_elsewhere(source, source.dynamo_ctx)
+    if isinstance(source, fx.GraphModule):
+        return Candidate("a GraphModule", _caller(source), program=source)
+    if isinstance(source, nn.Module):
+        return Candidate(f"the module {type(source).__name__}", _caller(source), program=source)
+    if isinstance(source, (Tensor, list, tuple, Mapping)):
+        return _saved("saved outputs", source)
+    if callable(source):
+        context = _context(source)
+        if context is not None:
+            return _compiled_elsewhere(source, context)
+        return Candidate(getattr(source, "__name__", type(source).__name__), _caller(source))
+    raise FoldproofError(
+        f"cannot compare with a {type(source).__name__}; give a callable, a compiled module, an ExportedProgram, saved"
+        f" outputs, or one of: {AGAINST}"
+    )
+
+
+def _compiled_elsewhere(source: Any, context: Any) -> Candidate:
+    backend = _backend(context)
+    return Candidate(f"torch.compile ({backend})", _caller(source), compile=context, backend=backend)
+
+
+def _named(name: str, reference: Any) -> Candidate:
+    if name in BACKENDS:
+        return _compiled(name, reference)
+    path = Path(name)
+    if path.suffix not in FILES:
+        raise FoldproofError(f"cannot compare with {name!r}; give {AGAINST}")
+    if not path.is_file():
+        raise FoldproofError(f"{name} {'is not a file' if path.exists() else 'does not exist'}")
+    if path.suffix == ".pt2":
+        return _pt2(name)
+    if path.suffix == ".pt":
+        return _saved(name, _load_outputs(path))
+    load = runtimes.onnx if path.suffix == ".onnx" else runtimes.executorch
+    return Candidate(f"{name} in {'ONNX Runtime' if path.suffix == '.onnx' else 'ExecuTorch'}", load(path))
+
+
+def _compiled(backend: str, reference: Any) -> Candidate:
+    def compile(module: nn.Module) -> Callable[..., Any]:
+        torch._dynamo.reset()  # else code compiled for another instance of the class is taken again
+        return torch.compile(module, backend=backend)
+
+    module = reference.module(check_guards=False) if isinstance(reference, ExportedProgram) else deepcopied(reference)
+    run = _caller(compile(module))
+    before = Counter(torch._dynamo.utils.counters["inductor"])
+    fired: list[str] = []
+
+    def first(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
+        out = run(args, kwargs)
+        if not fired:  # later compilations, of parts, count too
+            fired.extend(_fired(torch._dynamo.utils.counters["inductor"] - before))
+        return out
+
+    notes = (lambda: fired) if backend == "inductor" else list
+    return Candidate(f"torch.compile ({backend})", first, compile=compile, backend=backend, notes=notes)
+
+
+def _fired(counted: Counter[str]) -> list[str]:
+    """Which groups of operators Inductor made one, of which it keeps count."""
+    batches = [f"{name} ({n} times)" for name, n in counted.items() if name.startswith(("batch_", "group_"))]
+    return ["Inductor " + (f"batched operators here: {', '.join(batches)}" if batches else "batched no operators here")]
+
+
+def _pt2(name: str) -> Candidate:
+    try:
+        program = load_spec(name).program
+    except FoldproofError:
+        with contextlib.suppress(Exception):
+            return Candidate(f"{name} (AOTInductor)", _caller(torch._inductor.aoti_load_package(name)))
+        raise
+    assert isinstance(program, ExportedProgram)
+    return Candidate(name, _caller(program.module(check_guards=False)), program=program)
+
+
+def _load_outputs(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise FoldproofError(f"{path} is no file of tensors that torch.save wrote ({brief(error)})") from error
+
+
+def _saved(name: str, outputs: Any) -> Candidate:
+    flat = flattened(outputs)
+    if not flat:
+        raise FoldproofError(f"{name}: there is no tensor in it; save the outputs with torch.save(outputs, path)")
+    return Candidate(name, lambda args, kwargs: flat, given_only=True)
+
+
+def _caller(function: Callable[..., Any]) -> Callable[[Sequence[Any], Mapping[str, Any]], list[Tensor]]:
+    def run(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
+        with torch.no_grad():
+            return flattened(function(*copied(tuple(args)), **copied(dict(kwargs))))
+
+    return run
+
+
+def _context(function: Any) -> Any:
+    """What compiled a function, and can compile another in the same way; None if nothing did."""
+    if not hasattr(function, "_torchdynamo_orig_callable"):
+        return None
+    cells = getattr(function, "__closure__", None) or ()
+    kind = torch._dynamo.eval_frame.OptimizeContext
+    return next((c.cell_contents for c in cells if isinstance(c.cell_contents, kind)), None)
+
+
+def _backend(context: Any) -> str:
+    return str(getattr(getattr(context, "callback", None), "compiler_name", None) or _innermost(context))
+
+
+def _innermost(context: Any) -> str:
+    found = getattr(context, "callback", context)
+    for attribute in ("_torchdynamo_orig_backend", "_torchdynamo_orig_callable", "compiler_name"):
+        while hasattr(found, attribute) and getattr(found, attribute) is not found:
+            found = getattr(found, attribute)
+    return found if isinstance(found, str) else getattr(found, "__name__", type(found).__name__)

@@ -1,0 +1,46 @@
+"""Which side is nearer the truth, over many inputs, and how sure that is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from foldproof.comparison.judge import Outputs, distance, rms
+from foldproof.comparison.result import TruthDistance
+
+# Student's t, two-sided 95%, by degrees of freedom.
+_T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262, 10: 2.228}
+_T |= {12: 2.179, 15: 2.131, 20: 2.086, 25: 2.060, 30: 2.042, 40: 2.021, 60: 2.000, 120: 1.980}
+
+
+def truth_distance(trials: Sequence[Outputs]) -> TruthDistance | None:
+    """Distances of both sides over all inputs; None where no output is a float."""
+    pairs = []
+    for outputs in trials:
+        if outputs.floats:
+            pairs.append(
+                (
+                    rms(distance(outputs.reference, outputs.truth, outputs.floats)),
+                    rms(distance(outputs.candidate, outputs.truth, outputs.floats)),
+                )
+            )
+    if not pairs:
+        return None
+    reference, candidate = (sum(p[i] for p in pairs) / len(pairs) for i in (0, 1))
+    # Where one side is exact there is no ratio; where both are equally far, there is nothing to tell.
+    logs = [math.log(c / r) for r, c in pairs if r > 0 and c > 0]
+    apart = [c < r for r, c in pairs if r != c]
+    if not logs:
+        ratio = 1.0 if candidate == reference else (math.inf if candidate > reference else 0.0)
+        return TruthDistance(reference, candidate, ratio, 0.0, math.inf, sum(apart), len(apart))
+    mean = sum(logs) / len(logs)
+    half = math.inf
+    if len(logs) > 1:
+        variance = sum((x - mean) ** 2 for x in logs) / (len(logs) - 1)
+        half = _student(len(logs) - 1) * math.sqrt(variance / len(logs))
+    low, high = math.exp(mean - half), math.exp(mean + half) if half < math.inf else math.inf
+    return TruthDistance(reference, candidate, math.exp(mean), low, high, sum(apart), len(apart))
+
+
+def _student(freedom: int) -> float:
+    return next((_T[k] for k in sorted(_T, reverse=True) if k <= freedom), _T[1])

@@ -1,0 +1,203 @@
+"""The reference as a graph: run as it is, in float64, and in float64 with every operator perturbed."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export import ExportedProgram
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
+
+from foldproof.errors import FoldproofError
+from foldproof.program.loading import brief
+from foldproof.program.state import deepcopied
+from foldproof.program.structure import arranged
+from foldproof.rounding.noise import Noise
+from foldproof.rounding.truth import Float64, widened
+
+Again = Callable[..., Any]
+"""Computes a node's value once more, from the same operands; by another function, where one is given."""
+After = Callable[[fx.Node, Any, Again], Any]
+"""Called with each node, its value, and `Again`; what it returns is the node's value from there on."""
+
+
+class Graph:
+    """A functional graph of ATen operators, with the owner's parameters.
+
+    Raises:
+        FoldproofError: ``program`` can't be exported, or does not run.
+    """
+
+    def __init__(
+        self, program: Any, args: Sequence[Any], kwargs: Mapping[str, Any], dynamic_shapes: Any = None
+    ) -> None:
+        exported = _exported(program, tuple(args), dict(kwargs), dynamic_shapes)
+        self.program = exported
+        signature = exported.graph_signature
+        self._writes = bool(signature.buffers_to_mutate or signature.user_inputs_to_mutate)
+        self.module: fx.GraphModule = exported.module(check_guards=False)  # type: ignore[assignment]
+        self._wide: fx.GraphModule | None = None
+        self.dtypes: dict[str, torch.dtype] = {}
+        self.unknown: set[str] = set()
+
+    @property
+    def nodes(self) -> list[fx.Node]:
+        """Nodes that compute something."""
+        return [n for n in self.module.graph.nodes if n.op == "call_function"]
+
+    @property
+    def wide(self) -> fx.GraphModule:
+        """The same graph over float64 parameters."""
+        if self._wide is None:
+            self._wide = deepcopied(self.module)
+            self._wide.double()
+        return self._wide
+
+    def flat(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+        """The inputs as the graph takes them."""
+        return list(self.module.graph._codegen.process_inputs(*args, **kwargs))
+
+    def put_together(self, out: Any) -> list[Tensor]:
+        """What the graph's output node gives, as `flattened` outputs."""
+        return flattened(self.module.graph._codegen.process_outputs(out))
+
+    def run(
+        self,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        after: After | None = None,
+        known: Mapping[str, Any] | None = None,
+    ) -> list[Tensor]:
+        """The outputs in the program's own dtypes; learns which dtype each node has. ``known`` is as in `truth`."""
+
+        def learn(node: fx.Node, value: Any, again: Again) -> Any:
+            floats = [t.dtype for t in tree_leaves(value) if isinstance(t, Tensor) and t.is_floating_point()]
+            if floats:
+                self.dtypes[node.name] = floats[0]
+            return value if after is None else after(node, value, again)
+
+        return self._walk(self.module, args, kwargs, learn, None, known)
+
+    def truth(
+        self,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        after: After | None = None,
+        known: Mapping[str, Any] | None = None,
+    ) -> list[Tensor]:
+        """The outputs in float64; ``known`` has the values of nodes, by name, that need not be computed."""
+        wide = self.wide
+        with Float64():
+            return self._walk(wide, *widen((args, kwargs)), after, None, known)
+
+    def perturbed(
+        self,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        seed: int,
+        amplitude: float = 1.0,
+        operands: float = 0.0,
+        only: str | None = None,
+        after: After | None = None,
+        known: Mapping[str, Any] | None = None,
+    ) -> list[Tensor]:
+        """The outputs in float64 with every operator's result (or that of ``only`` one) moved within its rounding."""
+        noise = Noise(torch.Generator().manual_seed(seed), amplitude, operands)
+
+        def before(node: fx.Node) -> None:
+            noise.dtype = self.dtypes.get(node.name, torch.float32)
+            noise.active = only is None or node.name == only
+
+        wide = self.wide
+        with noise:
+            out = self._walk(wide, *widen((args, kwargs)), after, before, known)
+        self.unknown |= noise.unknown
+        return out
+
+    def _walk(
+        self,
+        module: fx.GraphModule,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        after: After | None,
+        before: Callable[[fx.Node], None] | None,
+        known: Mapping[str, Any] | None = None,
+    ) -> list[Tensor]:
+        if self._writes:
+            module = deepcopied(module)
+        start = {n: known[n.name] for n in module.graph.nodes if n.op == "call_function" and n.name in known} if known else None
+        args, kwargs = copied((tuple(args), dict(kwargs)))
+        codegen = module.graph._codegen
+        walk = _Walk(module, after, before)
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            flat = codegen.process_inputs(*args, **kwargs)
+            out = walk.run(*flat, initial_env=start, enable_io_processing=False)
+            return flattened(codegen.process_outputs(out))
+
+
+class _Walk(fx.Interpreter):
+    def __init__(
+        self, module: fx.GraphModule, after: After | None, before: Callable[[fx.Node], None] | None
+    ) -> None:
+        super().__init__(module, garbage_collect_values=True)
+        self.extra_traceback = False
+        self._after, self._before = after, before
+
+    def run_node(self, n: fx.Node) -> Any:
+        if self._before is not None:
+            self._before(n)
+        out = super().run_node(n)
+        if self._after is None or n.op == "output":
+            return out
+
+        def again(function: Any = n.target) -> Any:
+            args, kwargs = self.fetch_args_kwargs_from_env(n)
+            return function(*args, **kwargs)
+
+        return self._after(n, out, again)
+
+
+def widen(x: Any) -> Any:
+    """Every tensor of lower floating-point precision as float64."""
+    return tree_map(lambda t: widened(t) if isinstance(t, Tensor) else t, x)
+
+
+def copied(x: Any) -> Any:
+    """Tensors cloned, so that a program that writes to its inputs changes nothing."""
+    return tree_map(lambda t: t.detach().clone() if isinstance(t, Tensor) else t, x)
+
+
+def flattened(out: Any) -> list[Tensor]:
+    """The tensors and numbers among a program's outputs, in an order that does not hang on that of a dict's keys."""
+    leaves, _ = arranged(*tree_flatten(out))
+    return [torch.as_tensor(x).detach() for x in leaves if isinstance(x, (Tensor, int, float, complex))]
+
+
+def _exported(
+    program: Any, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic_shapes: Any
+) -> ExportedProgram:
+    if not isinstance(program, ExportedProgram):
+        if not isinstance(program, nn.Module):
+            raise FoldproofError(
+                f"the reference is a {type(program).__name__}, whose float64 truth can't be computed; give an nn.Module,"
+                " a GraphModule or an ExportedProgram"
+            )
+        try:
+            with torch.no_grad(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                program = torch.export.export(program, args, kwargs, dynamic_shapes=dynamic_shapes)
+        except Exception as error:
+            raise FoldproofError(
+                f"{type(program).__name__} can't be exported, which is how its float64 truth is computed"
+                f" ({brief(error)}); give a torch.export program"
+            ) from error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return program.run_decompositions({})  # functional: nothing is written in place
+        except Exception:  # edge programs, say, which are functional already
+            return program

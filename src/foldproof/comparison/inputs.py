@@ -1,0 +1,56 @@
+"""Other inputs like the given ones: whoever asks which side is nearer the truth must not look at one input only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
+
+Inputs = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+def redrawn(args: Sequence[Any], kwargs: Mapping[str, Any], seed: int, integers: bool) -> Inputs:
+    """Every tensor's elements drawn anew, with replacement, from those that it has.
+
+    So a mask stays one of the same numbers, tokens stay in the vocabulary, and what is never negative stays so.
+    Booleans, and integers unless asked for, are kept.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(x: Any) -> Any:
+        if not isinstance(x, Tensor) or x.numel() < 2 or x.dtype == torch.bool:
+            return x
+        if not x.is_floating_point() and not (integers and not x.is_complex()):
+            return x
+        flat = x.detach().reshape(-1)
+        at = torch.randint(x.numel(), (x.numel(),), generator=generator)
+        return flat[at.to(x.device)].reshape(x.shape)
+
+    made: Inputs = tree_map(draw, (tuple(args), dict(kwargs)))
+    return made
+
+
+def others(
+    args: Sequence[Any], kwargs: Mapping[str, Any], seed: int, runs: Callable[[Inputs], Sequence[Tensor] | None]
+) -> Iterator[Inputs]:
+    """Inputs drawn anew without end, or none where that makes no difference, or no sense to the program.
+
+    ``runs`` gives the program's outputs on some inputs, None where it fails.
+    """
+    given = [t for t in tree_leaves((tuple(args), dict(kwargs))) if isinstance(t, Tensor)]
+    for integers in (True, False):
+        first = redrawn(args, kwargs, seed, integers)
+        new = [t for t in tree_leaves(first) if isinstance(t, Tensor)]
+        if all(torch.equal(a, b) for a, b in zip(given, new)):
+            return
+        outputs = runs(first)
+        if outputs is not None and all(t.isfinite().all() for t in outputs if t.is_floating_point()):
+            break
+    else:
+        return
+    while True:
+        yield redrawn(args, kwargs, seed, integers)
+        seed += 1

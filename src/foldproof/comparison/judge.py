@@ -1,0 +1,296 @@
+"""Outputs of both sides at one input, beside the truth and the floor: rounding, or more than that?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from foldproof.rounding.floor import Floor, Score
+
+EXPLAINED = 3.0
+"""Scores up to this many times the largest that perturbed runs of the same program reach count as rounding."""
+REAL = 6.0
+"""From here on they are no rounding; in between nothing is said."""
+SURE = 48
+"""Perturbed runs before anything is called wrong."""
+
+Perturb = Callable[[int, float], Sequence[Tensor]]
+"""(seed, amplitude) → outputs of a perturbed float64 run."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """An element that differs."""
+
+    output: int
+    index: tuple[int, ...]
+    reference: float
+    candidate: float
+    truth: float
+    sigma: float
+
+
+@dataclass
+class Judged:
+    """What is known of one input.
+
+    ``candidate``, ``reference`` and ``difference`` score the distances candidate − truth, reference − truth and
+    candidate − reference. ``wrong`` says why this is no rounding, ``unsure`` why nothing can be said.
+    """
+
+    floor: Floor
+    candidate: Score
+    reference: Score
+    difference: Score
+    place: Place | None = None
+    wrong: str | None = None
+    unsure: str | None = None
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def ratio(self) -> float:
+        """How far beyond the perturbed runs' own scores the candidate is: the smaller of truth's and reference's."""
+        return min(_ratio(self.candidate, self.floor), _ratio(self.difference, self.floor))
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """One input's outputs: reference, candidate, float64 truth; of the same number and shapes."""
+
+    reference: Sequence[Tensor]
+    candidate: Sequence[Tensor]
+    truth: Sequence[Tensor]
+
+    @property
+    def floats(self) -> list[int]:
+        """Which outputs are real or complex numbers."""
+        return [i for i, t in enumerate(self.reference) if t.is_floating_point() or t.is_complex()]
+
+
+def mismatch(reference: Sequence[Tensor], candidate: Sequence[Tensor]) -> str | None:
+    """Why outputs can't be compared element by element; None if they can."""
+    if len(reference) != len(candidate):
+        return f"the reference has {len(reference)} outputs, the candidate {len(candidate)}"
+    for i, (a, b) in enumerate(zip(reference, candidate)):
+        if a.shape != b.shape:
+            return f"output {i} has shape {tuple(a.shape)} from the reference, {tuple(b.shape)} from the candidate"
+    return None
+
+
+def identical(a: Sequence[Tensor], b: Sequence[Tensor]) -> bool:
+    """Whether two lists of outputs agree in dtype, shape and every bit of every number (nan equals nan)."""
+    return len(a) == len(b) and all(
+        x.dtype == y.dtype and x.shape == y.shape and bool(same(real(x), real(y)).all()) for x, y in zip(a, b)
+    )
+
+
+def same(a: Tensor, b: Tensor) -> Tensor:
+    """Element by element, nan equal to nan."""
+    return (a == b) | (a.isnan() & b.isnan()) if a.is_floating_point() else a == b
+
+
+def real(x: Tensor) -> Tensor:
+    """Complex numbers as pairs."""
+    return torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
+
+
+def number(x: Tensor) -> Tensor:
+    """In float64."""
+    return real(x.detach()).to("cpu", torch.float64)
+
+
+def distance(a: Sequence[Tensor], b: Sequence[Tensor], which: Sequence[int]) -> list[Tensor]:
+    """a − b in float64, for the outputs ``which``; 0 where either is not finite."""
+    out = []
+    for i in which:
+        d = number(a[i]) - number(b[i])
+        out.append(torch.where(d.isfinite(), d, 0.0))
+    return out
+
+
+def rms(parts: Sequence[Tensor]) -> float:
+    """Root mean square over all elements of all parts."""
+    count = sum(p.numel() for p in parts)
+    return (sum(float(p.square().sum()) for p in parts) / count) ** 0.5 if count else 0.0
+
+
+def floor_of(outputs: Outputs, perturb: Perturb, runs: int, amplitude: float = 1.0, seed: int = 0) -> Floor:
+    """The noise floor at one input from so many perturbed runs."""
+    which = outputs.floats
+    return Floor([distance(perturb(seed + k, amplitude), outputs.truth, which) for k in range(runs)])
+
+
+def judge(outputs: Outputs, perturb: Perturb, runs: int) -> Judged:
+    """Judge one input by ``runs`` perturbed runs; before anything is called wrong, by many more."""
+    judged = _scored(outputs, floor_of(outputs, perturb, runs))
+    discrete, broken = _discrete(outputs), _unfinite(outputs)
+    if judged.ratio <= EXPLAINED and not discrete and not broken:
+        return judged
+    if runs < SURE:
+        judged = _scored(outputs, floor_of(outputs, perturb, SURE))
+    # Where a rounded value decides between two ways, rounding makes jumps, which small noise may not have met.
+    loud = [list(perturb(1000 + k, 4.0 if k % 2 else 8.0)) for k in range(SURE)] if discrete or broken else []
+    _explain_integers(outputs, discrete, loud, judged)
+    _explain_unfinite(outputs, broken, loud, judged)
+    if judged.wrong is None and judged.ratio > EXPLAINED:
+        _explain_jumps(outputs, perturb, judged)
+    return judged
+
+
+def _ratio(found: Score, floor: Floor) -> float:
+    null = floor.null
+    parts = [
+        s / max(n, least) if s else 0.0
+        for s, n, least in ((found.rms, null.rms, 1.0), (found.worst, null.worst, 3.0))
+    ]
+    return max(parts)
+
+
+def _scored(outputs: Outputs, floor: Floor) -> Judged:
+    which = outputs.floats
+    c = floor.score(distance(outputs.candidate, outputs.truth, which))
+    r = floor.score(distance(outputs.reference, outputs.truth, which))
+    d = floor.score(distance(outputs.candidate, outputs.reference, which))
+    return Judged(floor, c, r, d, _place(outputs, floor, c if _ratio(c, floor) <= _ratio(d, floor) else d))
+
+
+def _place(outputs: Outputs, floor: Floor, found: Score) -> Place | None:
+    which = outputs.floats
+    if not which or not found.worst:
+        return None
+    return _at(outputs, which[found.output], found.index, float(floor.sigmas[found.output][found.index]))
+
+
+def _at(outputs: Outputs, output: int, index: tuple[int, ...], sigma: float) -> Place:
+    values = [float(number(side[output])[index]) for side in (outputs.reference, outputs.candidate, outputs.truth)]
+    return Place(output, index, *values, sigma=sigma)
+
+
+def _explain_jumps(outputs: Outputs, perturb: Perturb, judged: Judged) -> None:
+    """Whether louder noise moves the elements that are too far away as far as that."""
+    which, floor = outputs.floats, judged.floor
+    near = judged.candidate if _ratio(judged.candidate, floor) <= _ratio(judged.difference, floor) else judged.difference
+    far = outputs.truth if near is judged.candidate else outputs.reference
+    deviation = distance(outputs.candidate, far, which)
+    reached = [torch.zeros_like(d) for d in deviation]
+    for k in range(SURE):
+        moved = distance(perturb(2000 + k, 4.0), outputs.truth, which)
+        reached = [torch.maximum(a, m.abs()) for a, m in zip(reached, moved)]
+    left = [torch.where(d.abs() <= e, 0.0, d) for d, e in zip(deviation, reached)]
+    rest = floor.score(left)
+    jumps = _ratio(rest, floor)
+    if jumps <= EXPLAINED:
+        judged.notes.append(
+            "some elements differ by a jump that rounding can cause: a value on the edge between two ways"
+        )
+        judged.candidate = rest if near is judged.candidate else judged.candidate
+        judged.difference = rest if near is judged.difference else judged.difference
+        return
+    judged.place = _place(outputs, floor, rest) or judged.place
+    if jumps < REAL:
+        judged.unsure = "the difference is more than rounding explains, but too small to call wrong"
+    else:
+        judged.wrong = "the outputs differ by more than rounding explains"
+
+
+def _discrete(outputs: Outputs) -> list[int]:
+    """Outputs of integers or booleans that differ."""
+    return [
+        i
+        for i, (a, b) in enumerate(zip(outputs.reference, outputs.candidate))
+        if i not in outputs.floats and not torch.equal(a.to(torch.int64), b.to(torch.int64))
+    ]
+
+
+def _explain_integers(outputs: Outputs, which: Sequence[int], loud: Sequence[Sequence[Tensor]], judged: Judged) -> None:
+    """A flipped tie is one that perturbed runs flip, too, and to the same value."""
+    for i in which:
+        a, b = outputs.reference[i].to(torch.int64), outputs.candidate[i].to(torch.int64)
+        differs = a != b
+        seen = torch.stack([o[i].to(torch.int64) for o in (outputs.truth, *loud)])
+        explained = (seen == b).any(0)
+        if outputs.reference[i].dtype not in (torch.int64, torch.bool):  # codes of a quantised number, not indices
+            explained |= (b >= seen.amin(0)) & (b <= seen.amax(0))
+        wrong = differs & ~explained
+        if wrong.any():
+            at = tuple(int(k) for k in wrong.nonzero()[0])
+            judged.place = _at(outputs, i, at, 0.0)
+            judged.wrong = (
+                f"output {i} ({_dtype(outputs.reference[i])}) differs in {int(wrong.sum())} of {wrong.numel()} elements"
+                " where no rounding leads to the candidate's value"
+            )
+        else:
+            judged.notes.append(
+                f"output {i} ({_dtype(outputs.reference[i])}) differs in {int(differs.sum())} of {differs.numel()}"
+                " elements, each a tie that rounding flips"
+            )
+
+
+def _unfinite(outputs: Outputs) -> list[int]:
+    """Float outputs in which the candidate is infinite or no number where the reference is not so, or the reverse."""
+    out = []
+    for i in outputs.floats:
+        a, b = number(outputs.reference[i]), number(outputs.candidate[i])
+        if bool(((~a.isfinite() | ~b.isfinite()) & ~same(a, b)).any()):
+            out.append(i)
+    return out
+
+
+def _explain_unfinite(outputs: Outputs, which: Sequence[int], loud: Sequence[Sequence[Tensor]], judged: Judged) -> None:
+    for i in which:
+        a, b, t = (number(side[i]) for side in (outputs.reference, outputs.candidate, outputs.truth))
+        differs = (~a.isfinite() | ~b.isfinite()) & ~same(a, b)
+        dtype = outputs.candidate[i].dtype
+        largest = torch.finfo(dtype).max if dtype.is_floating_point else float("inf")
+        runs = torch.stack([number(o[i]) for o in loud])
+        explained = (
+            same(b, t)
+            | (b.isfinite() & t.isfinite())  # scored like any other element
+            | (~b.isfinite() & (t.abs() > largest / 2))
+            | ((runs.isnan() == b.isnan()) & (runs.isinf() == b.isinf())).any(0)
+        )
+        wrong = differs & ~explained
+        if wrong.any():
+            at = tuple(int(k) for k in wrong.nonzero()[0])
+            judged.place = _at(outputs, i, at, 0.0)
+            judged.wrong = (
+                f"output {i} is not finite in {int(wrong.sum())} elements on one side only, and the truth agrees with the"
+                " reference"
+            )
+            if not bool(same(a, t)[wrong].all()):
+                judged.wrong, judged.unsure = None, f"output {i} is not finite in other places than the reference's"
+        else:
+            judged.notes.append(f"output {i} is not finite on one side only in {int(differs.sum())} elements")
+
+
+def _dtype(x: Tensor) -> str:
+    return str(x.dtype).removeprefix("torch.")
+
+
+def flips(outputs: Outputs, floor: Floor) -> list[str]:
+    """Where both sides disagree about the largest element along the last dimension: a tie, or another class?"""
+    told = []
+    for j, i in enumerate(outputs.floats):
+        a, b, t = (number(side[i]) for side in (outputs.reference, outputs.candidate, outputs.truth))
+        if a.ndim < 2 or a.shape[-1] < 2 or outputs.reference[i].is_complex() or not a.numel():
+            continue
+        first, second = a.argmax(-1, keepdim=True), b.argmax(-1, keepdim=True)
+        flipped = (first != second).squeeze(-1)
+        if not flipped.any():
+            continue
+        gap = (t.gather(-1, first) - t.gather(-1, second)).abs().squeeze(-1)
+        sigma = floor.sigmas[j]
+        room = (sigma.gather(-1, first) + sigma.gather(-1, second)).squeeze(-1) * max(floor.null.worst, 3.0)
+        ties = int((flipped & (gap <= room)).sum())
+        kind = "a tie within rounding" if ties == int(flipped.sum()) else f"{ties} of them ties within rounding"
+        told.append(
+            f"the largest element of output {i} along its last dimension is another one in {int(flipped.sum())} of"
+            f" {flipped.numel()} places: {kind}"
+        )
+    return told
+
+

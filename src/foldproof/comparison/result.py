@@ -1,0 +1,175 @@
+"""What a comparison found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from foldproof.verdict import Kind, Verdict, plain
+
+SHOWN = 5
+"""Sources that are printed; ``to_dict`` has all of them."""
+
+
+@dataclass(frozen=True)
+class TruthDistance:
+    """How far both sides are from the float64 truth.
+
+    ``reference`` and ``candidate`` are root mean squares over all elements, averaged over the inputs; ``ratio`` is the
+    geometric mean over the inputs of candidate / reference, and ``low`` to ``high`` its 95% confidence interval
+    (Student's t on the logarithms). ``closer`` counts the inputs on which the candidate is the nearer side, of
+    ``inputs`` on which the distances differ.
+    """
+
+    reference: float
+    candidate: float
+    ratio: float
+    low: float
+    high: float
+    closer: int
+    inputs: int
+
+    @property
+    def nearer(self) -> str:
+        """Which side is nearer the truth, "neither" where the confidence interval holds 1."""
+        if self.high < 1:
+            return "candidate"
+        return "reference" if self.low > 1 else "neither"
+
+    def __str__(self) -> str:
+        told = f"reference {self.reference:.3g}, candidate {self.candidate:.3g} (root mean squares)"
+        if not self.inputs:
+            return told
+        side = "neither side is nearer" if self.nearer == "neither" else f"the {self.nearer} is nearer"
+        return (
+            f"{told}; the candidate is {self.ratio:.3g} times as far (95% interval {self.low:.3g} to {self.high:.3g},"
+            f" nearer on {self.closer} of {self.inputs} inputs): {side}"
+        )
+
+
+@dataclass(frozen=True)
+class NoiseFloor:
+    """How far rounding alone moves the outputs at the given inputs, over ``runs`` runs with every operator perturbed.
+
+    Root mean squares over the elements of floating-point outputs: ``size`` is that of the perturbed runs' distances to
+    the float64 truth, ``difference`` that of candidate − reference. ``sigma`` is the candidate's distance to the truth
+    in units of the floor, element by element (root mean square), and ``reference_sigma`` the reference's.
+    """
+
+    size: float
+    difference: float
+    sigma: float
+    reference_sigma: float
+    runs: int
+
+
+@dataclass(frozen=True)
+class Source:
+    """An operator at which the two sides part, fed the same inputs.
+
+    All sizes are root mean squares. ``error`` is the difference made there. ``contribution`` is what it becomes in the
+    outputs when the reference runs with this one difference put in, and ``amplification`` their ratio; that includes
+    that later layers, fed other numbers, round otherwise. ``propagated`` is what it becomes where they do not round.
+    ``share`` is the part of the whole difference that it accounts for (the projection of its contribution on it; shares
+    of several sources need not add up to 1, as their roundings mix). ``sigma`` is the candidate's local error in units
+    of what this operator alone may round.
+
+    ``measured`` is False where the candidate gives no numbers but its outputs: then ``share`` is the operator's part of
+    the noise floor, that is, where rounding is to be *expected* to come from.
+    """
+
+    node: str
+    operator: str
+    source: str | None
+    error: float
+    contribution: float
+    amplification: float
+    propagated: float
+    share: float
+    sigma: float
+    measured: bool = True
+
+    def __str__(self) -> str:
+        where = f" at {self.source}" if self.source else ""
+        if not self.measured:
+            return (
+                f"{self.node} ({self.operator}){where}: {100 * self.share:.0f}% of the noise floor; {self.error:.2g} there,"
+                f" {self.contribution:.2g} in the outputs"
+            )
+        return (
+            f"{self.node} ({self.operator}){where}: {100 * self.share:.0f}%; {self.error:.2g} there"
+            f" ({self.sigma:.2g} sigma of its own rounding), amplified ×{self.amplification:.3g} to {self.contribution:.2g}"
+            f" in the outputs ({self.propagated:.2g} if later layers did not round)"
+        )
+
+
+@dataclass(frozen=True)
+class CompareResult:
+    """The answer to "two programs give different numbers: is that rounding, or is one wrong?".
+
+    ``verdict`` is ROUNDING (bit-identical included, where ``identical`` is set), REFUTED or UNDECIDED, never PROVED:
+    numbers prove nothing. ``truth_distance`` and ``noise_floor`` are None where no float64 truth could be computed.
+    ``sources`` has the most guilty operator first, and ``found`` says in one sentence how they were found.
+    ``against`` is the candidate in words, ``inputs`` the number of inputs tried.
+    """
+
+    verdict: Verdict
+    truth_distance: TruthDistance | None
+    noise_floor: NoiseFloor | None
+    sources: tuple[Source, ...]
+    found: str
+    against: str
+    inputs: int
+    identical: bool
+    largest: float
+    """The largest difference of an element, at any input."""
+    scale: float
+    """The largest magnitude of an element of the reference."""
+    seconds: float
+    versions: Mapping[str, str] = field(default_factory=dict)
+    reproduction: str | None = None
+    """Where REFUTED and narrowed down: a Python script that shows it with nothing but PyTorch."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as plain JSON values."""
+        distance = self.truth_distance
+        return {
+            "verdict": self.verdict.to_dict(),
+            "identical": self.identical,
+            "largest_difference": plain(self.largest),
+            "largest_magnitude": plain(self.scale),
+            "truth_distance": plain(asdict(distance) | {"nearer": distance.nearer}) if distance else None,
+            "noise_floor": plain(asdict(self.noise_floor)) if self.noise_floor else None,
+            "sources": [plain(asdict(s)) for s in self.sources],
+            "found": self.found,
+            "against": self.against,
+            "inputs": self.inputs,
+            "seconds": self.seconds,
+            "versions": dict(self.versions),
+            "reproduction": self.reproduction,
+        }
+
+    def __str__(self) -> str:
+        lines = [str(self.verdict)]
+        if not self.identical:
+            lines.append(f"  largest difference {self.largest:.3g}, on outputs up to {self.scale:.3g}")
+        if self.noise_floor and not self.identical:
+            f = self.noise_floor
+            lines.append(
+                f"  noise floor {f.size:.3g}, difference {f.difference:.3g} (root mean squares); the candidate is"
+                f" {f.sigma:.2g} sigma from the truth, the reference {f.reference_sigma:.2g} ({f.runs} perturbed runs)"
+            )
+        if self.truth_distance:
+            lines.append(f"  distance to the float64 truth: {self.truth_distance}")
+        if self.found:
+            lines.append(f"  where it comes from: {self.found}")
+        lines += [f"    {source}" for source in self.sources[:SHOWN]]
+        if len(self.sources) > SHOWN:
+            lines.append(f"    … and {len(self.sources) - SHOWN} more")
+        return "\n".join(lines)
+
+    @property
+    def kind(self) -> Kind:
+        """The verdict's kind."""
+        return self.verdict.kind

@@ -1,0 +1,104 @@
+"""Files that another runtime executes: ``.pte`` in ExecuTorch, ``.onnx`` in ONNX Runtime."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from foldproof.comparison.graph import flattened
+from foldproof.errors import FoldproofError, MissingExtra
+from foldproof.program.loading import brief
+
+Run = Callable[[Sequence[Any], Mapping[str, Any]], list[Tensor]]
+
+
+def onnx(path: Path) -> Run:
+    """Runs a ``.onnx`` file in ONNX Runtime on the CPU; inputs go in by position.
+
+    Raises:
+        MissingExtra: onnxruntime is not installed.
+        FoldproofError: the file can't be loaded, or (from what is returned) does not run on the inputs.
+    """
+    try:
+        import onnxruntime
+    except ModuleNotFoundError as error:
+        raise MissingExtra("onnxruntime", "onnx") from error
+    try:
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise FoldproofError(f"{path} can't be loaded by ONNX Runtime ({brief(error)})") from error
+    names = [given.name for given in session.get_inputs()]
+
+    def run(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
+        given = _tensors(path, args, kwargs, len(names))
+        with _blamed(path, "ONNX Runtime"):
+            made = session.run(None, {name: t.numpy() for name, t in zip(names, given)})
+        return [torch.from_numpy(x) for x in made]
+
+    return run
+
+
+def executorch(path: Path) -> Run:
+    """Runs the ``forward`` method of a ``.pte`` file in the ExecuTorch runtime; inputs go in by position.
+
+    Raises:
+        MissingExtra: executorch is not installed.
+        FoldproofError: the file can't be loaded, or (from what is returned) does not run on the inputs.
+    """
+    try:
+        with _silent():
+            from executorch.runtime import Runtime
+    except ModuleNotFoundError as error:
+        raise MissingExtra("executorch", "executorch") from error
+    with _blamed(path, "ExecuTorch", "be loaded by"), _silent():
+        program = Runtime.get().load_program(str(path))
+        method = program.load_method("forward")
+        if method is None:
+            raise ValueError("it has no method forward")
+        count = method.metadata.num_inputs()
+
+    def run(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
+        assert program is not None  # it owns the memory that the method computes in
+        given = _tensors(path, args, kwargs, count)
+        with _blamed(path, "ExecuTorch"), _silent():
+            return [t.clone() for t in flattened(list(method.execute(given)))]
+
+    return run
+
+
+def _tensors(path: Path, args: Sequence[Any], kwargs: Mapping[str, Any], count: int) -> list[Tensor]:
+    given = [x.detach().cpu().contiguous() for x in tree_leaves((tuple(args), dict(kwargs))) if isinstance(x, Tensor)]
+    if len(given) != count:
+        raise FoldproofError(f"{path} takes {count} inputs, and there are {len(given)} tensors among the given ones")
+    return given
+
+
+@contextlib.contextmanager
+def _blamed(path: Path, runtime: str, what: str = "run in") -> Iterator[None]:
+    try:
+        yield
+    except FoldproofError:
+        raise
+    except Exception as error:
+        raise FoldproofError(f"{path} can't {what} {runtime} ({brief(error)})") from error
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """ExecuTorch's native code writes what it finds out about the processor to the process's own stdout and stderr."""
+    kept = [os.dup(1), os.dup(2)]
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1), os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept[0], 1), os.dup2(kept[1], 2)
+        for descriptor in (*kept, nowhere):
+            os.close(descriptor)

@@ -1,0 +1,486 @@
+"""Where a difference comes from: operator by operator, each fed the same inputs on both sides.
+
+The candidate's value of every operator is needed. Where it is a graph itself, the two are walked side by side. Where it
+was compiled, the graph is compiled once more in the same way with every value as an output. Then, walking the reference
+on the *candidate's* values, each operator shows what it alone does differently; putting that one difference into a
+float64 run of the reference shows what later layers make of it. To first order the contributions add up to the whole.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from foldproof.comparison.candidate import Candidate
+from foldproof.comparison.graph import Again, Graph, copied
+from foldproof.comparison.inputs import Inputs
+from foldproof.comparison.judge import Outputs, distance, identical, rms
+from foldproof.comparison.result import Source
+from foldproof.errors import FoldproofError
+from foldproof.program.loading import brief
+from foldproof.program.nodes import operator_name, source_of
+from foldproof.rounding.floor import Floor
+from foldproof.rounding.magnitude import is_exact
+from foldproof.rounding.noise import Noise
+from foldproof.rounding.truth import Float64
+
+Values = Mapping[str, Tensor]
+Instead = Callable[[fx.Node, Any, Again, Mapping[str, Any]], Any]
+Tell = Callable[[int, int | None, str], None]
+
+LOCAL_RUNS = 4
+TRACED = 64
+"""Operators whose contribution to the outputs is computed: those with the largest local errors, in sigmas or in size."""
+BEYOND = 9.0
+"""From here on, in sigmas, an operator's local error is no rounding of its own."""
+ENOUGH = 0.1
+"""What may be left of a difference that a few operators are said to reproduce, in root mean squares."""
+COMPILATIONS = 6
+"""How often a program is compiled to watch its values, at most."""
+ALONE = 4
+"""Operators that are compiled alone, at most."""
+
+
+def find_sources(
+    graph: Graph, candidate: Candidate, given: Inputs, outputs: Outputs, operands: float, tell: Tell
+) -> Findings:
+    """The operators that a difference at these inputs comes from."""
+    values, told = _values(graph, candidate, given, outputs)
+    if values is None:
+        return Findings(_expected(graph, given, outputs, operands, tell), told)
+    partings = _partings(graph, values, given, operands)
+    if not partings:
+        return Findings((), f"{told}; every operator that can be watched gives the same bits on both sides")
+    sources = _contributions(graph, partings, given, outputs, tell)
+    told += _innocent(graph, values, partings)
+    told += f"; {_fewest(graph, candidate, values, partings, sources, given, outputs)}"
+    return Findings(sources, told, _guilty_part(graph, values, sources, given))
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Sources, most guilty first, a sentence on how they were found, and the most guilty one as a graph by itself."""
+
+    sources: tuple[Source, ...]
+    told: str
+    part: Part | None = None
+
+
+@dataclass(frozen=True)
+class Part:
+    """A few operators as a graph, and the operands that the candidate's own values give them."""
+
+    module: fx.GraphModule
+    inputs: tuple[Tensor, ...]
+
+
+def guilty(sources: Sequence[Source]) -> Source:
+    """The most guilty operator: of those that are beyond their own rounding, the one that accounts for most."""
+    return next((s for s in sources if s.sigma > BEYOND), sources[0])
+
+
+def _guilty_part(graph: Graph, values: Values, sources: Sequence[Source], given: Inputs) -> Part:
+    node = next(n for n in graph.nodes if n.name == guilty(sources).node)
+    region = _region(graph, node, values)
+    operands: dict[str, Any] = {}
+
+    def follow(n: fx.Node, value: Any, again: Again) -> Any:
+        operands[n.name] = values.get(n.name, value)
+        return operands[n.name]
+
+    graph.run(*given, after=follow)
+    return Part(region.module, tuple(operands[name] for name in region.inputs))
+
+
+def _innocent(graph: Graph, values: Values, partings: Sequence[_Parting]) -> str:
+    """Kinds of operators that give the same bits wherever they are called."""
+    guilty = {operator_name(p.node) for p in partings}
+    names = [operator_name(n) for n in graph.nodes if n.name in values]
+    clean = [short(name) for name in dict.fromkeys(names) if name not in guilty]
+    return f", and {_listed(clean)} gave the same bits each time" if clean else ""
+
+
+def short(operator: str) -> str:
+    """``linear`` for ``aten.linear.default``."""
+    return operator.split(".")[1] if operator.count(".") else operator
+
+
+# ---------------------------------------------------------------------- the candidate's values
+
+
+def _values(
+    graph: Graph, candidate: Candidate, given: Inputs, outputs: Outputs
+) -> tuple[Values | None, str]:
+    if candidate.compile is not None:
+        return _compiled_values(graph, candidate, given, outputs)
+    if candidate.program is not None:
+        return _graph_values(graph, candidate, given)
+    return None, "the candidate gives no numbers but its outputs, so this is where rounding is to be expected to come from"
+
+
+def _watched(graph: Graph) -> list[fx.Node]:
+    """Nodes whose float values are worth an output: views and choices of tuples carry no arithmetic."""
+    return [
+        n
+        for n in graph.nodes
+        if n.name in graph.dtypes
+        and isinstance(n.target, torch._ops.OpOverload)
+        and not any(r.alias_info is not None for r in n.target._schema.returns)
+        and isinstance(n.meta.get("val"), Tensor)
+    ]
+
+
+def _compiled_values(
+    graph: Graph, candidate: Candidate, given: Inputs, outputs: Outputs
+) -> tuple[Values | None, str]:
+    """From the graph with values as outputs, compiled as the candidate was.
+
+    What is put out is no longer fused away, which may change how the program rounds. So only what compilers store in any
+    case is watched; where that does not give the candidate's very outputs, fewer at a time, in several compilations.
+    """
+    values: dict[str, Tensor] = {}
+    nearest: tuple[float, Values] | None = None
+    queue = [[n.name for n in _watched(graph) if _stored(n)]]
+    whole = rms(distance(outputs.candidate, outputs.reference, outputs.floats))
+    for _ in range(COMPILATIONS):
+        if not queue:
+            break
+        names = queue.pop(0)
+        try:
+            seen, again = _run_tapped(graph, candidate, names, given)
+        except Exception as error:
+            if nearest is not None:
+                break
+            return None, (
+                f"the graph could not be compiled with its values as outputs ({brief(error)}), so this is where rounding"
+                " is to be expected to come from"
+            )
+        if identical(again, outputs.candidate):
+            values |= seen
+            continue
+        left = rms(distance(again, outputs.candidate, outputs.floats))
+        if nearest is None or left < nearest[0]:
+            nearest = left, seen
+        if len(names) > 1:
+            queue += [names[: len(names) // 2], names[len(names) // 2 :]]
+    told = f"{len(values)} operators (with what is fused into them) were fed the same inputs on both sides"
+    if not values and nearest is not None:
+        left, values = nearest[0], dict(nearest[1])
+        told = f"{len(values)} operators (with what is fused into them) were fed the same inputs on both sides"
+        if left > ENOUGH * whole:
+            told += f", in a program that rounds otherwise for being watched (by {left:.2g}): shares tell of that one"
+    return values, told
+
+
+def _run_tapped(
+    graph: Graph, candidate: Candidate, names: Sequence[str], given: Inputs
+) -> tuple[Values, list[Tensor]]:
+    assert candidate.compile is not None
+    # Values come out laid out as the compiled program has them: to keep eager's strides would change its loops.
+    with torch.no_grad(), torch._inductor.config.patch(keep_output_stride=False):
+        made = candidate.compile(_tapped(graph, names))(*copied(graph.flat(*given)))
+    end = len(made) - len(names)
+    return dict(zip(names, made[end:])), graph.put_together(made[:end])
+
+
+def _stored(node: fx.Node) -> bool:
+    """Whether a compiler stores the value in any case: outputs, and all arithmetic that is not pointwise."""
+    assert isinstance(node.target, torch._ops.OpOverload)
+    if any(user.op == "output" for user in node.users):
+        return True
+    return torch.Tag.pointwise not in node.target.tags and not is_exact(node.target)
+
+
+def _tapped(graph: Graph, names: Sequence[str]) -> fx.GraphModule:
+    """The graph on flat inputs, with the values of these nodes after its outputs."""
+    copied_graph = copy.deepcopy(graph.module.graph)
+    copied_graph.set_codegen(fx.graph.CodeGen())
+    nodes = {n.name: n for n in copied_graph.nodes}
+    output = copied_graph.output_node()
+    output.args = ((*output.args[0], *(nodes[name] for name in names)),)  # type: ignore[misc]
+    return fx.GraphModule(graph.module, copied_graph)
+
+
+def _graph_values(graph: Graph, candidate: Candidate, given: Inputs) -> tuple[Values | None, str]:
+    """From the candidate's own graph, where its operators are those of the reference, in the same order."""
+    try:
+        other = Graph(candidate.program, *given)
+    except FoldproofError as error:
+        return None, f"{error}; so this is where rounding is to be expected to come from"
+    theirs: dict[str, Tensor] = {}
+
+    def keep(node: fx.Node, value: Any, again: Again) -> Any:
+        if isinstance(value, Tensor):
+            theirs[node.name] = value
+        return value
+
+    other.run(*given, after=keep)
+    ours, names = _watched(graph), [n for n in other.nodes if n.name in theirs]
+    matcher = difflib.SequenceMatcher(None, [_token(n) for n in ours], [_token(n) for n in names], autojunk=False)
+    values = {
+        ours[block.a + i].name: theirs[names[block.b + i].name]
+        for block in matcher.get_matching_blocks()
+        for i in range(block.size)
+    }
+    return values, f"both graphs were walked side by side ({len(values)} of {len(ours)} operators are in both)"
+
+
+def _token(node: fx.Node) -> tuple[str, Any]:
+    value = node.meta.get("val")
+    return operator_name(node), tuple(map(str, value.shape)) if isinstance(value, Tensor) else None
+
+
+# ---------------------------------------------------------------------- what each operator does differently
+
+
+@dataclass(frozen=True)
+class _Parting:
+    """An operator that gives other numbers on the same operands: by how much, and in units of its own rounding."""
+
+    node: fx.Node
+    error: Tensor
+    sigma: float
+
+
+def _partings(graph: Graph, values: Values, given: Inputs, operands: float) -> list[_Parting]:
+    found: list[_Parting] = []
+
+    def follow(node: fx.Node, value: Any, again: Again) -> Any:
+        theirs = values.get(node.name)
+        if theirs is None or not isinstance(value, Tensor) or theirs.shape != value.shape:
+            return value
+        if not identical([value], [theirs]):
+            error = distance([theirs], [value], [0])[0]
+            found.append(_Parting(node, error, _local_sigma(theirs, value.dtype, again, operands)))
+        return theirs.to(value.dtype)
+
+    graph.run(*given, after=follow)
+    return found
+
+
+def _local_sigma(theirs: Tensor, dtype: torch.dtype, again: Again, operands: float) -> float:
+    """How far the candidate's result is from the exact one on these operands, in units of this operator's rounding."""
+    with Float64():
+        exact = again()
+    runs = []
+    for k in range(LOCAL_RUNS):
+        noise = Noise(torch.Generator().manual_seed(k), operands=operands)
+        noise.dtype = dtype
+        with noise:
+            runs.append(distance([again()], [exact], [0]))
+    return Floor(runs).score(distance([theirs], [exact], [0])).rms
+
+
+# ---------------------------------------------------------------------- what later layers make of it
+
+
+def _contributions(
+    graph: Graph, partings: Sequence[_Parting], given: Inputs, outputs: Outputs, tell: Tell
+) -> tuple[Source, ...]:
+    truth, own = _all_values(graph.truth, given), _all_values(graph.run, given)
+    plain = graph.run(*given)
+    difference = distance(outputs.candidate, outputs.reference, outputs.floats)
+    whole = sum(float(d.square().sum()) for d in difference)
+    loudest = sorted(partings, key=lambda p: -p.sigma)[:TRACED]
+    sources = []
+    for i, parting in enumerate(loudest):
+        tell(i, len(loudest), "tracing differences to the outputs")
+        name, error = parting.node.name, parting.error
+        moved = distance(graph.run(*given, known=_with(graph, name, error, own)), plain, outputs.floats)
+        exact = distance(graph.truth(*given, known=_with(graph, name, error, truth)), outputs.truth, outputs.floats)
+        share = sum(float((m * d).sum()) for m, d in zip(moved, difference)) / whole if whole else 0.0
+        size, there = rms(moved), rms([error])
+        sources.append(
+            Source(
+                name,
+                operator_name(parting.node),
+                source_of(parting.node),
+                error=there,
+                contribution=size,
+                amplification=size / there if there else 0.0,
+                propagated=rms(exact),
+                share=share,
+                sigma=parting.sigma,
+            )
+        )
+    return tuple(sorted(sources, key=lambda s: -abs(s.share)))
+
+
+def _all_values(run: Callable[..., Any], given: Inputs) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+
+    def keep(node: fx.Node, value: Any, again: Again) -> Any:
+        values[node.name] = value
+        return value
+
+    run(*given, after=keep)
+    return values
+
+
+def _with(graph: Graph, name: str, error: Tensor, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of the node moved by ``error``, and of all nodes that do not depend on it."""
+    return _unaffected(graph, name, values) | {name: _added(values[name], error)}
+
+
+def _added(value: Tensor, error: Tensor) -> Tensor:
+    moved = value.clone()  # laid out in memory as it was
+    return moved.copy_(value.to(torch.float64) + error.to(value.device).reshape(value.shape))
+
+
+def _unaffected(graph: Graph, name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of the nodes that do not depend on this one."""
+    reached = {name}
+    for node in graph.module.graph.nodes:
+        if any(i.name in reached for i in node.all_input_nodes):
+            reached.add(node.name)
+    return {other: value for other, value in values.items() if other not in reached}
+
+
+# ---------------------------------------------------------------------- the fewest that do it
+
+
+def _fewest(
+    graph: Graph,
+    candidate: Candidate,
+    values: Values,
+    partings: Sequence[_Parting],
+    sources: Sequence[Source],
+    given: Inputs,
+    outputs: Outputs,
+) -> str:
+    """How many of the most guilty operators reproduce the difference, and whether they do so when compiled alone."""
+    errors = {p.node.name: p.error for p in partings}
+    left = 1.0
+    for count in range(1, len(sources) + 1):
+        guilty = [s.node for s in sources[:count]]
+        left = _left(graph, {name: _adding(errors[name]) for name in guilty}, given, outputs)
+        if left <= ENOUGH:
+            break
+    else:
+        return f"the {len(sources)} operators that differ leave {100 * left:.0f}% of the difference unexplained"
+    told = _listed(guilty) if count <= 3 else f"{count} operators"
+    said = f"what {told} {'does' if count == 1 else 'do'} differently reproduces the difference {_but(left)}"
+    if candidate.compile is None or count > ALONE:
+        return said
+    nodes = {n.name: n for n in graph.nodes}
+    try:
+        regions = [_region(graph, nodes[name], values) for name in guilty]
+        left = _left(graph, {r.node: _Recompiled(candidate, r) for r in regions}, given, outputs)
+    except Exception as error:
+        return f"{said} (compiling {'it' if count == 1 else 'them'} alone failed: {brief(error)})"
+    if left > ENOUGH:
+        return f"{said}, but only when compiled together with what is around {'it' if count == 1 else 'them'}"
+    fused = [name for r in regions for name in r.fused]
+    whole = f"{told} (with {_listed(fused[:3])}{' …' if len(fused) > 3 else ''}, fused into it)" if fused else told
+    return f"compiling {whole} alone, and running all else by the reference, reproduces the difference {_but(left)}"
+
+
+def _adding(error: Tensor) -> Instead:
+    def instead(node: fx.Node, value: Any, again: Again, env: Mapping[str, Any]) -> Any:
+        return _added(value, error)
+
+    return instead
+
+
+@dataclass(frozen=True)
+class _Region:
+    """A node and what is computed on the way to it from values that are stored, as a graph of its own."""
+
+    node: str
+    fused: tuple[str, ...]
+    inputs: tuple[str, ...]
+    module: fx.GraphModule
+
+
+def _region(graph: Graph, node: fx.Node, values: Values) -> _Region:
+    inside: dict[fx.Node, None] = {}
+    border: dict[fx.Node, None] = {}
+
+    def visit(n: fx.Node) -> None:
+        if n in inside or n in border:
+            return
+        if n is not node and (n.op != "call_function" or n.name in values):
+            border[n] = None
+            return
+        for operand in n.all_input_nodes:
+            visit(operand)
+        inside[n] = None
+
+    visit(node)
+    made = fx.Graph()
+    copies = {n: made.placeholder(n.name) for n in border}
+    for n in inside:
+        copies[n] = made.node_copy(n, lambda x: copies[x])
+    made.output(copies[node])
+    watched = [n.name for n in inside if n is not node and n.name in graph.dtypes]
+    return _Region(node.name, tuple(watched), tuple(n.name for n in border), fx.GraphModule(nn.Module(), made))
+
+
+class _Recompiled:
+    """A region, compiled as the candidate was, in place of its node."""
+
+    def __init__(self, candidate: Candidate, region: _Region) -> None:
+        assert candidate.compile is not None
+        self._function = candidate.compile(region.module)
+        self._inputs = region.inputs
+
+    def __call__(self, node: fx.Node, value: Any, again: Again, env: Mapping[str, Any]) -> Any:
+        with torch.no_grad():
+            return self._function(*copied([env[name] for name in self._inputs]))
+
+
+def _left(graph: Graph, instead: Mapping[str, Instead], given: Inputs, outputs: Outputs) -> float:
+    """What part of the difference is not there when only these nodes are computed otherwise."""
+    env: dict[str, Any] = {}
+
+    def exchange(node: fx.Node, value: Any, again: Again) -> Any:
+        if node.name in instead:
+            value = instead[node.name](node, value, again, env)
+        env[node.name] = value
+        return value
+
+    hybrid = graph.run(*given, after=exchange)
+    whole = rms(distance(outputs.candidate, outputs.reference, outputs.floats))
+    return rms(distance(hybrid, outputs.candidate, outputs.floats)) / whole if whole else 0.0
+
+
+def _but(left: float) -> str:
+    return "to the last bit" if left == 0 else f"but for {100 * left:.2g}%"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+# ---------------------------------------------------------------------- where nothing can be watched
+
+
+def _expected(graph: Graph, given: Inputs, outputs: Outputs, operands: float, tell: Tell) -> tuple[Source, ...]:
+    """Each operator's part of the noise floor."""
+    truth = _all_values(graph.truth, given)
+    nodes = _watched(graph)
+    sources = []
+    for i, node in enumerate(nodes):
+        tell(i, len(nodes), "perturbing one operator after the other")
+        at: list[Tensor] = []
+
+        def keep(n: fx.Node, value: Any, again: Again, name: str = node.name, at: list[Tensor] = at) -> Any:
+            if n.name == name:
+                at.append(value)
+            return value
+
+        known = _unaffected(graph, node.name, truth)
+        moved = graph.perturbed(*given, i, operands=operands, only=node.name, after=keep, known=known)
+        error, size = rms(distance(at, [truth[node.name]], [0])), rms(distance(moved, outputs.truth, outputs.floats))
+        if size:
+            gain = size / error if error else 0.0
+            where = operator_name(node), source_of(node)
+            sources.append(Source(node.name, *where, error, size, gain, size, size * size, 0.0, measured=False))
+    whole = sum(s.share for s in sources)
+    return tuple(replace(s, share=s.share / whole) for s in sorted(sources, key=lambda s: -s.share))

@@ -1,0 +1,85 @@
+"""From perturbed runs to a noise floor: the standard deviation that rounding gives each element of the outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+PRIOR = 2.0
+"""Weight of an output's typical element, in runs: few runs know little of a single element."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """Deviations in units of their standard deviations: the root mean square, and the worst element."""
+
+    rms: float
+    worst: float
+    output: int = 0
+    index: tuple[int, ...] = ()
+
+
+class Floor:
+    """How far rounding moves one program's outputs at one input.
+
+    ``deviations[k][j]`` is how far perturbed run k moved output j from the float64 truth (float64, of the output's shape).
+    """
+
+    def __init__(self, deviations: Sequence[Sequence[Tensor]]) -> None:
+        self.deviations = deviations
+        self.runs = len(deviations)
+        self._sums = [_sum(column) for column in zip(*deviations)]
+        self.sigmas = [_sigma(total, self.runs) for total in self._sums]
+
+    def score(self, deviation: Sequence[Tensor]) -> Score:
+        """How unusual these distances to the truth are."""
+        return score(deviation, self.sigmas)
+
+    @cached_property
+    def null(self) -> Score:
+        """The largest scores that perturbed runs themselves reach, each measured by the others."""
+        scores = []
+        for one in self.deviations:
+            rest = [_sigma(total - _finite(d).square(), self.runs - 1) for total, d in zip(self._sums, one)]
+            scores.append(score([_finite(d) for d in one], rest))
+        return Score(max((s.rms for s in scores), default=0.0), max((s.worst for s in scores), default=0.0))
+
+    @property
+    def size(self) -> float:
+        """Root mean square over all elements of all outputs."""
+        count = sum(t.numel() for t in self._sums) * self.runs
+        return (sum(float(t.sum()) for t in self._sums) / count) ** 0.5 if count else 0.0
+
+
+def score(deviation: Sequence[Tensor], sigmas: Sequence[Tensor]) -> Score:
+    """Deviations by standard deviations, element by element; 0/0 is 0."""
+    total, count, worst, output, index = 0.0, 0, 0.0, 0, ()
+    for j, (d, s) in enumerate(zip(deviation, sigmas)):
+        if not d.numel():
+            continue
+        z = torch.where(d == 0, 0.0, d.abs() / s)
+        total, count = total + float(z.square().sum()), count + z.numel()
+        at = int(z.reshape(-1).argmax())
+        if float(z.reshape(-1)[at]) > worst:
+            worst, output = float(z.reshape(-1)[at]), j
+            index = tuple(int(i) for i in torch.unravel_index(torch.tensor(at), z.shape)) if z.ndim else ()
+    return Score((total / count) ** 0.5 if count else 0.0, worst, output, index)
+
+
+def _finite(x: Tensor) -> Tensor:
+    return torch.where(x.isfinite(), x, 0.0)
+
+
+def _sum(column: Sequence[Tensor]) -> Tensor:
+    return torch.stack([_finite(d).square() for d in column]).sum(0)
+
+
+def _sigma(total: Tensor, runs: int) -> Tensor:
+    """Each element's own mean square, and a little of its output's typical one: the median of those that move."""
+    moving = total[total > 0]
+    typical = float(moving.median()) / runs if moving.numel() else 0.0
+    return ((total + PRIOR * typical) / (runs + PRIOR)).sqrt()
