@@ -66,7 +66,7 @@ class Inductor:
     def script(self, options: Options) -> tuple[list[str], list[str]]:
         settings = [f"torch._inductor.config.{name} = {value!r}" for name, value in options.items()]
         imports = ["import torch._inductor.config"] if options else []
-        return imports, ["torch.set_grad_enabled(False)", *settings, "got = torch.compile(model)(*inputs)"]
+        return imports, [*settings, "got = torch.no_grad()(torch.compile(model))(*inputs)"]
 
 
 @contextlib.contextmanager

@@ -193,27 +193,34 @@ def lines(draft: Draft) -> list[str]:
     chain = _chain(draft)
     if chain is not None:
         return [f"model, inputs = nn.Sequential({', '.join(chain)}).eval(), {inputs}", FILL]
-    attributes = dict(draft.modules)
-    buffers = []
-    for name, made in draft.tensors.items():
-        code = made.code("empty")
-        if made.parameter:
-            attributes[name] = f"nn.Parameter({code})"
-        else:
-            buffers.append(f"self.register_buffer({name!r}, {code})")
-    whole = f"{', '.join(f'self.{name}' for name in attributes)} = {', '.join(attributes.values())}"
-    separate = [f"self.{name} = {code}" for name, code in attributes.items()]
     names = [n.name for n in draft.graph.nodes if n.op == "placeholder"]
     return [
         "class Model(nn.Module):",
         "    def __init__(self):",
         "        super().__init__()",
-        *[f"        {line}" for line in ([whole] if attributes and len(whole) < 112 else separate) + buffers],
+        *[f"        {line}" for line in _attributes(draft)],
         f"    def forward(self, {', '.join(names)}):",
         *[f"        {line}" for line in body(draft.graph)],
         f"model, inputs = Model().eval(), {inputs}",
         FILL,
     ]
+
+
+def _attributes(draft: Draft) -> list[str]:
+    """What ``__init__`` sets: attributes that are made alike in one line, and all in one if they fit."""
+    made = dict(draft.modules)
+    made |= {n: f"nn.Parameter({t.code('empty')})" for n, t in draft.tensors.items() if t.parameter}
+    alike: dict[str, list[str]] = {}
+    for name, code in made.items():
+        alike.setdefault(code, []).append(name)
+    out = [f"{', '.join(f'self.{n}' for n in made)} = {', '.join(made.values())}"] if made else []
+    if made and (len(out[0]) > 104 or len(made) > 4):
+        out = []
+        for code, names in alike.items():
+            value = code if len(names) == 1 else f"({code} for _ in range({len(names)}))"
+            out.append(f"{', '.join(f'self.{n}' for n in names)} = {value}")
+    buffers = [n for n, t in draft.tensors.items() if not t.parameter]
+    return out + [f"self.register_buffer({n!r}, {draft.tensors[n].code('empty')})" for n in buffers]
 
 
 def _chain(draft: Draft) -> list[str] | None:

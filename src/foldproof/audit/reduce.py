@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import re
 import time
@@ -43,28 +44,22 @@ class Fault:
 
     def found(self, model: nn.Module, inputs: Sequence[Any]) -> Change | None:
         """Compile until the guilty pass makes a difference, and give that change."""
-        log = Log()
+        log, hit = Log(), list[Change]()
 
         def watch(change: Change) -> None:
-            if change.name == self.guilty and change.fired and _differs(change, inputs):
-                raise _Found(change)
+            if change.name == self.guilty and change.fired and not hit and _differs(change, inputs):
+                hit.append(change)
+                raise _Found
 
         log.watch = watch
-        try:
-            with torch.no_grad():
-                self.compiler.compile(model, tuple(inputs), {}, self.options, log, frozenset())
-        except _Found as found:
-            return found.change
-        except Exception:
-            pass  # a compiler may fail on what it made wrong; then nothing is known of it
-        return None
+        # A compiler may also fail on what it made wrong; then nothing more is known of it.
+        with torch.no_grad(), contextlib.suppress(_Found, Exception):
+            self.compiler.compile(model, tuple(inputs), {}, self.options, log, frozenset())
+        return hit[0] if hit else None
 
 
 class _Found(BaseException):
-    """Ends a compilation from within; compilers catch exceptions of other kinds."""
-
-    def __init__(self, change: Change) -> None:
-        self.change = change
+    """Ends a compilation from within; most compilers catch exceptions of other kinds, and go on."""
 
 
 def _differs(change: Change, given: Sequence[Any]) -> bool:
@@ -116,7 +111,8 @@ def _size(draft: Draft) -> tuple[int, ...]:
     numbers = [int(n) for code in draft.modules.values() for n in re.findall(r"(?<![\w.])\d+(?![\w.])", code)]
     code = sum(len(code) for code in draft.modules.values())
     own = (draft.held is not None) + (draft.given is not None)
-    return nodes, own, sum(shapes) + sum(numbers), len(draft.inputs), code, draft.filled != "ones"
+    operands = sum(len(n.args) for n in draft.graph.nodes)
+    return nodes, own, operands, sum(shapes) + sum(numbers), len(draft.inputs), code, draft.filled != "ones"
 
 
 def _made_numbers(draft: Draft) -> Iterator[Draft]:
@@ -276,7 +272,17 @@ def _resized_inputs(draft: Draft, old: int, new: int) -> Iterator[Draft | None]:
 
 
 def _simpler(draft: Draft) -> Iterator[Draft]:
-    """Inputs of ones; modules without a bias."""
+    """Inputs of ones; modules without padding and strides; functions without their last argument; short names."""
     yield replace(draft, filled="ones")
     for name, code in draft.modules.items():
-        yield replace(draft, modules={**draft.modules, name: shortest(re.sub(r"(padding|stride)=\w+", r"\1=1", code))})
+        yield replace(draft, modules={**draft.modules, name: shortest(re.sub(r"padding=\w+|stride=\w+", "stride=1", code))})
+    optional = [i for i, n in enumerate(_calls(draft.graph)) if n.op == "call_function" and len(n.args) > 2]
+
+    def without(places: Sequence[int]) -> Draft | None:
+        def edit(graph: fx.Graph, calls: list[fx.Node]) -> None:
+            for i in places:
+                calls[i].args = calls[i].args[:-1]
+
+        return _edited(draft, edit)
+
+    yield from (d for d in (without(optional), *(without([i]) for i in optional)) if d is not None)

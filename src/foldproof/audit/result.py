@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -64,7 +65,8 @@ class Step:
     def source(self) -> str | None:
         """The line of the model's code at the first value that the pass got wrong, where that is known."""
         difference = self.verdict.difference
-        return difference.source if difference is not None else None
+        source = difference.source if difference is not None else None
+        return None if source is None else re.sub(r"[GL]\['\w+'\]\.?", "", source)  # Dynamo's name of the model
 
     def to_dict(self) -> dict[str, Any]:
         return {

@@ -189,7 +189,7 @@ def tap_inductor(log: Log, model: torch.nn.Module, disabled: frozenset[str] = fr
         patch(pattern_matcher.PatternMatcherPass, "apply", lambda original: _patterns(original, phases, disabled))
         patch(pattern_matcher.LoweringPatternEntry, "apply", lambda original: _lowering(original, phases))
         for entry in ("LoweringPatternEntry", "GraphPatternEntry", "ReplacementPatternEntry"):
-            patch(getattr(pattern_matcher, entry), "apply", lambda original: _match(original, phases))
+            patch(getattr(pattern_matcher, entry), "apply", lambda original: _match(original, phases, disabled))
         _observe(stack, phases)
         stack.enter_context(
             config.patch(
@@ -255,14 +255,17 @@ def _patterns(original: Callable[..., Any], phases: _Phases, disabled: frozenset
     return call
 
 
-def _match(original: Callable[..., Any], phases: _Phases) -> Callable[..., Any]:
+def _match(original: Callable[..., Any], phases: _Phases, disabled: frozenset[str]) -> Callable[..., Any]:
     """Note which pattern matched, as the module and function that replace it."""
 
     def call(self: Any, match: Any, graph: fx.Graph, node: fx.Node) -> None:
         handler = getattr(self, "handler", None) or getattr(self, "replacement_graph", None)
         name = getattr(handler, "__name__", None) or getattr(self, "pattern_name", None)
         module = (getattr(handler, "__module__", None) or type(self).__name__).rpartition(".")[2]
-        phases.matched.append(f"{module}.{name}" if name else module)
+        name = f"{module}.{name}" if name else module
+        if name in disabled:
+            return
+        phases.matched.append(name)
         original(self, match, graph, node)
 
     return call
