@@ -5,6 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from foldproof.audit import Audit as Audit
+    from foldproof.audit import audit as audit
+    from foldproof.audit import tap as tap
+    from foldproof.audit import watch as watch
     from foldproof.comparison import CompareResult as CompareResult
     from foldproof.comparison import compare as compare
     from foldproof.fusion import FuseResult as FuseResult
@@ -17,20 +21,28 @@ from foldproof.verdict import Kind, Verdict
 
 __version__ = "0.1.0"
 __all__ = [
+    "Audit",
     "CompareResult",
     "FoldproofError",
     "FuseResult",
     "Kind",
     "Verdict",
     "__version__",
+    "audit",
     "compare",
     "fuse",
     "prove",
     "prove_pass",
+    "tap",
+    "watch",
 ]
 
 # Loaded on first use, so that `foldproof --help` need not wait for torch.
 _HOMES = {
+    "Audit": "foldproof.audit",
+    "audit": "foldproof.audit",
+    "tap": "foldproof.audit",
+    "watch": "foldproof.audit",
     "CompareResult": "foldproof.comparison",
     "compare": "foldproof.comparison",
     "FuseResult": "foldproof.fusion",

@@ -105,5 +105,3 @@ def versions(compiler: str) -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[package] = "not installed"
     return found
-
-

@@ -14,6 +14,7 @@ from torch import nn
 from foldproof.audit.log import Log, Rerun
 from foldproof.audit.taps.executorch import exir_program, tap_executorch
 from foldproof.audit.taps.inductor import tap_inductor
+from foldproof.audit.taps.passes import tap_passes
 from foldproof.audit.taps.torchao import quantize_pt2e, tap_torchao
 from foldproof.errors import FoldproofError, MissingExtra
 from foldproof.program.loading import brief
@@ -39,7 +40,13 @@ class Compiler(Protocol):
     """Options it knows, each with what it means; where it takes others, they are its own configuration's."""
 
     def compile(
-        self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options, log: Log, disabled: Disabled
+        self,
+        model: nn.Module,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: Options,
+        log: Log,
+        disabled: Disabled,
     ) -> Compiled:
         """Compile ``model``, and write every step into ``log``."""
 
@@ -52,7 +59,13 @@ class Inductor:
     options = {"…": "any setting of torch._inductor.config, such as freezing"}
 
     def compile(
-        self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options, log: Log, disabled: Disabled
+        self,
+        model: nn.Module,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: Options,
+        log: Log,
+        disabled: Disabled,
     ) -> Compiled:
         # Dynamo keeps compiled code with the code object, whatever the configuration: each compilation gets its own.
         scope: dict[str, Any] = {"model": model}
@@ -92,7 +105,13 @@ class Torchao:
     }
 
     def compile(
-        self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options, log: Log, disabled: Disabled
+        self,
+        model: nn.Module,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: Options,
+        log: Log,
+        disabled: Disabled,
     ) -> Compiled:
         known(self, options)
         steps = quantize_pt2e()
@@ -101,7 +120,7 @@ class Torchao:
         qat = bool(options.get("qat"))
         program = torch.export.export(deepcopied(model).train() if qat else model, args, kwargs).module()
         quantizer = _quantizer(options.get("quantizer", "x86"))
-        with tap_torchao(log, disabled):
+        with tap_passes(log, disabled), tap_torchao(log, disabled):
             try:
                 with log.call("", program, whole=False) as made:
                     prepared = (steps.prepare_qat_pt2e if qat else steps.prepare_pt2e)(program, quantizer)
@@ -170,7 +189,13 @@ class Executorch:
     options = {"partitioner": "xnnpack (default), none, or a list of partitioners"}
 
     def compile(
-        self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options, log: Log, disabled: Disabled
+        self,
+        model: nn.Module,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: Options,
+        log: Log,
+        disabled: Disabled,
     ) -> Compiled:
         known(self, options)
         exir_program()
@@ -178,8 +203,11 @@ class Executorch:
         from executorch.runtime import Runtime
 
         program = torch.export.export(model, args, kwargs)
-        with tap_executorch(log, disabled), log.call("", program, whole=False) as made:
-            edge = to_edge_transform_and_lower(program, partitioner=_partitioners(options.get("partitioner", "xnnpack")))
+        taps = tap_passes(log, disabled), tap_executorch(log, disabled)
+        with taps[0], taps[1], log.call("", program, whole=False) as made:
+            edge = to_edge_transform_and_lower(
+                program, partitioner=_partitioners(options.get("partitioner", "xnnpack"))
+            )
             lowered = edge.to_executorch()
             made.append(lowered.exported_program())
         method = Runtime.get().load_program(lowered.buffer).load_method("forward")
@@ -223,7 +251,13 @@ class Fx:
     options: Mapping[str, str] = {}
 
     def compile(
-        self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], options: Options, log: Log, disabled: Disabled
+        self,
+        model: nn.Module,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: Options,
+        log: Log,
+        disabled: Disabled,
     ) -> Compiled:
         known(self, options)
         from torch.fx.experimental.optimization import fuse
@@ -269,5 +303,3 @@ def known(compiler: Compiler, options: Options) -> None:
 
 def _copied(x: Any) -> Any:
     return torch.utils._pytree.tree_map(lambda t: t.clone() if isinstance(t, torch.Tensor) else t, x)
-
-

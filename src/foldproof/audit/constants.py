@@ -88,8 +88,10 @@ def recomputed(rerun: Rerun, wanted: Mapping[str, Tensor]) -> Derive:
 
     def derive(leaves: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         # In the dtype that the pass was given: it may look at it, or mix it with others.
-        given = {name: leaves[name].to(leaf.tensor.dtype) if name in leaves else leaf.tensor
-                 for name, leaf in program.leaves.items()}
+        given = {
+            name: leaves[name].to(leaf.tensor.dtype) if name in leaves else leaf.tensor
+            for name, leaf in program.leaves.items()
+        }
         copy = program.with_leaves(given)
         result = rerun.run(copy)
         made = as_program(result if isinstance(result, (nn.Module, ExportedProgram)) else copy).leaves

@@ -95,7 +95,9 @@ class Draft:
         )
 
 
-FILL = "for i, t in enumerate(model.state_dict().values()): t.copy_(torch.linspace(1, 2 + i % 7, t.numel()).view(t.shape))"
+FILL = (
+    "for i, t in enumerate(model.state_dict().values()): t.copy_(torch.linspace(1, 2 + i % 7, t.numel()).view(t.shape))"
+)
 
 
 def _stays(node: fx.Node) -> bool:

@@ -119,7 +119,9 @@ def report(audit: Audit, step: Step, change: Change, text: str | None, ran: Run 
     out += ["### What differs", ""]
     difference = step.verdict.difference
     if difference is not None:
-        out.append(f"The first value that the new graph never computes: `{difference.operator}`, node `{difference.node}`.")
+        out.append(
+            f"The first value that the new graph never computes: `{difference.operator}`, node `{difference.node}`."
+        )
     if witness is not None:
         out.append(
             f"In float64, with {witness.description}: output {witness.output} at {list(witness.index)} is"
@@ -151,7 +153,9 @@ def replay(folder: str | Path) -> tuple[bool, str]:
     ran = run(program)
     now = ", ".join(f"{name} {version}" for name, version in versions(str(told["compiler"])).items())
     if ran.failed:
-        raise FoldproofError(f"{program} does not run with {now}: {ran.told.splitlines()[0] if ran.told else 'it fails'}")
+        raise FoldproofError(
+            f"{program} does not run with {now}: {ran.told.splitlines()[0] if ran.told else 'it fails'}"
+        )
     if ran.wrong:
         return True, f"still wrong with {now}: {told.get('pass')} in {told['compiler']}"
     return False, f"fixed with {now}: {told.get('pass')} in {told['compiler']} does no harm to this model any more"
@@ -163,4 +167,6 @@ def _verdict(folder: Path) -> Mapping[str, Any]:
         _ = found["compiler"]
         return found
     except (OSError, ValueError, KeyError) as error:
-        raise FoldproofError(f"{folder} is no folder that foldproof audit --save wrote: no verdict.json in it") from error
+        raise FoldproofError(
+            f"{folder} is no folder that foldproof audit --save wrote: no verdict.json in it"
+        ) from error

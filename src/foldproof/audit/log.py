@@ -119,7 +119,9 @@ class Log:
             here = call.before
             for place, child in call.children:
                 if child.before.digest != here.digest:
-                    gaps.append((place, Change("", inside, here, child.before, inputs=self.given, note=f"before {child.name}")))
+                    gaps.append(
+                        (place, Change("", inside, here, child.before, inputs=self.given, note=f"before {child.name}"))
+                    )
                 here = child.after
             if here.digest != after.digest:
                 end = f"after {call.children[-1][1].name}"

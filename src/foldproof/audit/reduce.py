@@ -63,6 +63,7 @@ class _Found(BaseException):
 
 
 def _differs(change: Change, given: Sequence[Any]) -> bool:
+    # Where a pass has just run, tensors may be fake.
     with torch.utils._python_dispatch._disable_current_modes():
         inputs = inputs_for(change.before, given if change.inputs is None else change.inputs)
         if inputs is None:
@@ -71,12 +72,12 @@ def _differs(change: Change, given: Sequence[Any]) -> bool:
             first, second = (_numbers(s.module, inputs) for s in (change.before, change.after))
         except Exception:
             return False
-    if [t.shape for t in first] != [t.shape for t in second]:
-        return True
-    return any(
-        a.numel() and bool(a.isfinite().all()) and float((a - b).abs().max()) > WRONG * float(a.abs().max())
-        for a, b in zip(first, second)
-    )
+        if [t.shape for t in first] != [t.shape for t in second]:
+            return True
+        return any(
+            a.numel() and bool(a.isfinite().all()) and float((a - b).abs().max()) > WRONG * float(a.abs().max())
+            for a, b in zip(first, second)
+        )
 
 
 def _numbers(module: fx.GraphModule, inputs: Sequence[Any]) -> list[Tensor]:
@@ -275,7 +276,9 @@ def _simpler(draft: Draft) -> Iterator[Draft]:
     """Inputs of ones; modules without padding and strides; functions without their last argument; short names."""
     yield replace(draft, filled="ones")
     for name, code in draft.modules.items():
-        yield replace(draft, modules={**draft.modules, name: shortest(re.sub(r"padding=\w+|stride=\w+", "stride=1", code))})
+        yield replace(
+            draft, modules={**draft.modules, name: shortest(re.sub(r"padding=\w+|stride=\w+", "stride=1", code))}
+        )
     optional = [i for i, n in enumerate(_calls(draft.graph)) if n.op == "call_function" and len(n.args) > 2]
 
     def without(places: Sequence[int]) -> Draft | None:

@@ -181,7 +181,9 @@ class Audit:
         return save(self, Path(folder))
 
     def __str__(self) -> str:
-        lines = [f"{self.compiler}: {len([s for s in self.steps if s.fired])} of {len(self.steps)} steps changed a graph"]
+        lines = [
+            f"{self.compiler}: {len([s for s in self.steps if s.fired])} of {len(self.steps)} steps changed a graph"
+        ]
         for step in self.steps:
             if step.fired:
                 before, after = step.nodes
@@ -196,5 +198,3 @@ def _sources(whole: CompareResult) -> str:
         return ""
     first = whole.sources[0]
     return f"; most of it comes from {first.operator}" + (f" at {first.source}" if first.source else "")
-
-

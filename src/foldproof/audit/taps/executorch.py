@@ -13,7 +13,7 @@ from unittest import mock
 from torch.export import ExportedProgram
 
 from foldproof.audit.log import Log
-from foldproof.audit.taps.passes import observe_function, observed, program_in, tap_passes
+from foldproof.audit.taps.passes import observe_function, observed, program_in
 from foldproof.errors import MissingExtra
 
 STEPS = (
@@ -54,7 +54,6 @@ def tap_executorch(log: Log, disabled: frozenset[str] = frozenset()) -> Iterator
         def patch(where: Any, name: str, new: Any) -> None:
             stack.enter_context(mock.patch.object(where, name, new))
 
-        stack.enter_context(tap_passes(log, disabled))
         manager = pass_manager.ExportedProgramPassManager
         patch(manager, "__call__", _manager_call(log, manager.__call__))
         patch(pass_manager, "copy", SimpleNamespace(copy=functools.partial(_copy_owned, log), deepcopy=copy.deepcopy))

@@ -34,7 +34,9 @@ def program_in(result: Any, given: Any) -> Any:
     return given
 
 
-def observed(log: Log, name: str, function: Callable[..., Any], place: int = 0, disabled: bool = False, whole: bool = True) -> Any:
+def observed(
+    log: Log, name: str, function: Callable[..., Any], place: int = 0, disabled: bool = False, whole: bool = True
+) -> Any:
     """``function`` (program in its positional argument ``place`` → program, PassResult, or None: in place), noted."""
 
     @functools.wraps(function)

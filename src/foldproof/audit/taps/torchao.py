@@ -8,7 +8,7 @@ from types import ModuleType
 from unittest import mock
 
 from foldproof.audit.log import Log
-from foldproof.audit.taps.passes import observed, tap_passes
+from foldproof.audit.taps.passes import observed
 from foldproof.errors import MissingExtra
 
 STEPS = (
@@ -46,7 +46,6 @@ def tap_torchao(log: Log, disabled: frozenset[str] = frozenset()) -> Iterator[No
 
     module = quantize_pt2e()
     with contextlib.ExitStack() as stack:
-        stack.enter_context(tap_passes(log, disabled))
         for name in STEPS:
             step = observed(log, name, getattr(module, name), disabled=name in disabled)
             stack.enter_context(mock.patch.object(module, name, step))
