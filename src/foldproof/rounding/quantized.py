@@ -15,7 +15,7 @@ decomposed = torch.ops.quantized_decomposed
 
 def _quantize(x: Tensor, scale: Any, zero_point: Any, low: Any, high: Any, dtype: torch.dtype) -> Tensor:
     low, high = (int(limit) for limit in (low, high))
-    return torch.clamp(torch.round(x / scale) + zero_point, low, high).to(dtype)
+    return (x.div(scale).round() + zero_point).clamp(low, high).to(dtype)
 
 
 def _quantize_channels(
@@ -25,7 +25,7 @@ def _quantize_channels(
 
 
 def _dequantize(q: Tensor, scale: Any, zero_point: Any, *limits: Any, **out_dtype: Any) -> Tensor:
-    return (q.to(torch.float64) - zero_point) * scale
+    return q.to(torch.float64).sub(zero_point).mul(scale)
 
 
 def _dequantize_channels(
@@ -59,7 +59,7 @@ WIDE: dict[Any, Callable[..., Any]] = {
 
 
 def _scaled(x: Tensor, scale: Any, zero_point: Any, *attributes: Any) -> Tensor:
-    return x.div(scale) + zero_point
+    return x.div(scale).add(zero_point)
 
 
 def _scaled_channels(x: Tensor, scales: Tensor, zeros: Tensor, axis: int, *attributes: Any) -> Tensor:
