@@ -15,7 +15,7 @@ decomposed = torch.ops.quantized_decomposed
 
 def _quantize(x: Tensor, scale: Any, zero_point: Any, low: Any, high: Any, dtype: torch.dtype) -> Tensor:
     low, high = (int(limit) for limit in (low, high))
-    return (x.div(scale).round() + zero_point).clamp(low, high).to(dtype)
+    return x.div(scale).round().add(zero_point).clamp(low, high).to(dtype)
 
 
 def _quantize_channels(
