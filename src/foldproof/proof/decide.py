@@ -15,10 +15,21 @@ from torch.utils._pytree import tree_leaves
 from foldproof.program import require_ordinary
 from foldproof.program.nodes import operator_name, source_of
 from foldproof.proof.difference import first_difference
-from foldproof.proof.floats import EXPLAINED, Trial, doubted, evaluate, insensitive, own_leaves, trials
+from foldproof.proof.floats import (
+    EXPLAINED,
+    ROUNDED,
+    Trial,
+    Unrounded,
+    doubted,
+    evaluate,
+    insensitive,
+    own_leaves,
+    trials,
+)
 from foldproof.proof.question import Question
 from foldproof.proof.reality import repeats, unreal
 from foldproof.proof.residues import Attempt, attempt
+from foldproof.proof.steps import steps_of
 from foldproof.shadow import Undecided
 from foldproof.verdict import Difference, Kind, Proof, Rounding, Verdict, Witness
 
@@ -68,8 +79,12 @@ def decide_all(questions: Sequence[Question], seed: int | None = None, progress:
 def _decide(question: Question, rng: random.Random, progress: Progress) -> Verdict:
     progress(0, 3, "comparing residues")
     first = last = _attempt_surely(question, rng, question.general)
+    quantified = question.quantified if question.general else question.fixed
     if first.equal:
-        return _proved(question, first, question.quantified if question.general else question.fixed)
+        return _proved(question, first, quantified)
+    within = _attempt_within(question, rng, first)
+    if within is not None:
+        return _proved_within(question, within, quantified)
     fixable = question.general and first.reason is None and bool(question.before.leaves)
     if fixable and not question.remade:
         progress(1, 3, "comparing residues at these parameter values")
@@ -129,10 +144,38 @@ def _attempt_surely(question: Question, rng: random.Random, vary: bool) -> Attem
     return found
 
 
-def _proved(question: Question, found: Attempt, quantified: str) -> Verdict:
+def _attempt_within(question: Question, rng: random.Random, exact: Attempt) -> Attempt | None:
+    """Are the programs equal but for parameters that only one of them rounds? Then the attempt that shows it."""
+    k: int | None = 1
+    while exact.mismatch is not None and not exact.structural and k is not None:
+        seed = rng.getrandbits(62)
+        before, after = attempt(question, seed, k, question.general).roundings
+        if not before ^ after:
+            return None
+        found = attempt(question, seed, k, question.general, before ^ after)
+        if not found.equal or not found.draw.steps:
+            return None
+        if found.draw.log2_error <= -40:
+            return found
+        k = found.draw.primes_needed
+    return None
+
+
+def _proved_within(question: Question, found: Attempt, quantified: str) -> Verdict:
+    """As `_proved`; each parameter that was read as exact is a step, with a bound at its own value."""
+    steps, unrounded = steps_of(found)
+    verdict = _proved(question, found, f"{quantified}; the bounds are for these parameter values", unrounded)
+    if verdict.kind is not Kind.PROVED:
+        return verdict
+    parameters = "a rounded parameter" if len(steps) == 1 else f"{len(steps)} rounded parameters"
+    reason = f"the same function over the real numbers, but for {parameters}"
+    return replace(verdict, kind=Kind.PROVED_WITHIN, reason=reason, steps=steps)
+
+
+def _proved(question: Question, found: Attempt, quantified: str, unrounded: Unrounded = ROUNDED) -> Verdict:
     if found.elements == 0:
         return Verdict(Kind.UNDECIDED, "all outputs are empty at these shapes, so nothing was compared")
-    contradiction = _contradiction(question)
+    contradiction = _contradiction(question, unrounded)
     if contradiction is not None:
         return contradiction
     doubt = unreal(question, found)
@@ -165,15 +208,15 @@ def _proved(question: Question, found: Attempt, quantified: str) -> Verdict:
     )
 
 
-def _contradiction(question: Question) -> Verdict | None:
+def _contradiction(question: Question, unrounded: Unrounded) -> Verdict | None:
     """Every proof is checked against the real operators once, in float64: a wrong rule must not prove anything."""
     own = ("the given inputs and parameters", own_leaves(question), question.args, question.kwargs)
     try:
-        check = evaluate(question, *own, perturbations=0)
+        check = evaluate(question, *own, perturbations=0, unrounded=unrounded)
         if check.shapes is None and check.comparison.relative <= 1e-4:
             return None
-        check = evaluate(question, *own)
-        if not check.differs or doubted(question, check):
+        check = evaluate(question, *own, unrounded=unrounded)
+        if not check.differs or doubted(question, check, unrounded):
             return None
     except Undecided:
         return None  # no float64 form of an operator: the residues stand alone

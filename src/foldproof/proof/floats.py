@@ -49,6 +49,19 @@ class Trial:
 
 
 @dataclass(frozen=True)
+class Unrounded:
+    """Parameters to evaluate as if they had not been rounded to whole numbers."""
+
+    leaves: Tensors
+    """Leaves of the second program, in float64 and in units of their steps."""
+    values: tuple[Tensor, ...]
+    """What is quantized by a program itself."""
+
+
+ROUNDED = Unrounded({}, ())
+
+
+@dataclass(frozen=True)
 class _Side:
     """One program, where it is evaluated."""
 
@@ -60,6 +73,7 @@ class _Side:
     coarsest: float
     """The largest epsilon of any leaf's or input's dtype, of either program."""
     names: Mapping[str, str]
+    exact: tuple[Tensor, ...]
 
     def run(self, noise: int | None = None) -> Outcome:
         """A float64 run; with ``noise``, leaves, inputs and operators perturbed by this seed."""
@@ -74,7 +88,7 @@ class _Side:
         once = {id(t): given(t) for t in self.leaves.values()}  # tied ones stay tied
         leaves = {name: once[id(t)] for name, t in self.leaves.items()}
         args, kwargs = tree_map(given, (self.args, dict(self.kwargs)))
-        with torch.no_grad(), Float64(generator):
+        with torch.no_grad(), Float64(generator, self.exact):
             outcome = run_copied(self.program, self.which, leaves, args, kwargs)
         outcome.effects = {self.names.get(name, name): t for name, t in outcome.effects.items()}
         return outcome
@@ -89,13 +103,26 @@ def _epsilons(xs: Any) -> list[float]:
 
 
 def _sides(
-    question: Question, leaves: Tensors, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    question: Question,
+    leaves: Tensors,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    unrounded: Unrounded = ROUNDED,
 ) -> tuple[_Side, _Side]:
     other = question.after(copied(dict(leaves)))
     coarsest = max(_epsilons([dict(leaves), dict(other.leaves), args, dict(kwargs)]), default=2.0**-52)
     return (
-        _Side(question.before, "first", leaves, args, kwargs, coarsest, {}),
-        _Side(other.after, "second", other.leaves, args, kwargs, coarsest, other.names),
+        _Side(question.before, "first", leaves, args, kwargs, coarsest, {}, unrounded.values),
+        _Side(
+            other.after,
+            "second",
+            {**other.leaves, **unrounded.leaves},
+            args,
+            kwargs,
+            coarsest,
+            other.names,
+            unrounded.values,
+        ),
     )
 
 
@@ -124,13 +151,14 @@ def evaluate(
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
     perturbations: int = PERTURBATIONS,
+    unrounded: Unrounded = ROUNDED,
 ) -> Trial:
     """Evaluate both programs on these leaves and inputs, with so many perturbed runs to measure the rounding floor.
 
     Raises:
         Undecided: a program has no float64 form, or fails.
     """
-    first, second = _sides(question, leaves, args, kwargs)
+    first, second = _sides(question, leaves, args, kwargs, unrounded)
     tensors = [t for t in tree_leaves((args, dict(kwargs))) if isinstance(t, Tensor)]
     originals = {**leaves, **{f"input {i}": t for i, t in enumerate(tensors)}}
     before, after = _numbers(first.run(), second.run(), originals)
@@ -145,11 +173,11 @@ def evaluate(
     return Trial(description, comparison, args, kwargs, leaves, tuple(before))
 
 
-def doubted(question: Question, trial: Trial) -> str | None:
+def doubted(question: Question, trial: Trial, unrounded: Unrounded = ROUNDED) -> str | None:
     """Why a witness does not convince: more perturbations explain it, or it is seen in float64 only; else None."""
     if trial.shapes is not None:
         return None
-    again = evaluate(question, trial.description, trial.leaves, trial.args, trial.kwargs, 8 * PERTURBATIONS)
+    again = evaluate(question, trial.description, trial.leaves, trial.args, trial.kwargs, 8 * PERTURBATIONS, unrounded)
     if again.comparison.ratio < REAL / 8:
         return "the difference is a jump that rounding can cause"
     first, second = _sides(question, trial.leaves, trial.args, trial.kwargs)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from foldproof.program import Leaf, Program, as_program
 from foldproof.proof.decide import Progress, decide_all
-from foldproof.proof.question import Derive, Question, Sides, Tensors, match_leaves
+from foldproof.proof.question import Derive, Question, Sides, Tensors, equal_content, match_leaves
 from foldproof.proof.shapes import as_inputs, sampled_inputs
 from foldproof.shadow import Shadow
 from foldproof.verdict import Verdict
@@ -107,7 +107,7 @@ def _rounds_to(value: Tensor, held: Tensor) -> bool:
     Where terms cancel (a bias less a mean), an earlier rounding of the terms is seen in a small result.
     """
     if value.shape != held.shape or not held.dtype.is_floating_point:
-        return False
+        return equal_content(value, held)
     eps = torch.finfo(held.dtype).eps
     scale = float(value.abs().max()) if value.numel() else 0.0
     return torch.allclose(value.to(torch.float64), held.detach().to(torch.float64), rtol=4 * eps, atol=16 * eps * scale)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -30,6 +30,10 @@ class Attempt:
     """The outputs' values, of both programs."""
     node: Any = None
     numbers: tuple[frozenset[float], frozenset[float]] = (frozenset(), frozenset())
+    roundings: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset())
+    """Parameters that either program makes whole numbers of."""
+    leaves: Tensors = field(default_factory=dict)
+    """Of the second program, as it was run."""
     elements: int = 0
 
     @property
@@ -37,13 +41,16 @@ class Attempt:
         return self.mismatch is None and self.reason is None
 
 
-def attempt(question: Question, seed: int, k: int, parameters_vary: bool) -> Attempt:
+def attempt(
+    question: Question, seed: int, k: int, parameters_vary: bool, within: frozenset[str] = frozenset()
+) -> Attempt:
     """Run both programs on one draw of ``k`` primes and compare outputs and effects.
 
     With ``parameters_vary`` every floating-point parameter and buffer gets random residues; else the exact residues
     of its value. Floating-point inputs always get random ones; integer and boolean tensors are held at their values.
+    ``within``: see `Draw`.
     """
-    outcome = Attempt(Draw(seed, k))
+    outcome = Attempt(Draw(seed, k, within))
     try:
         with torch.no_grad():
             first, second = run_both(question, outcome, parameters_vary)
@@ -67,14 +74,14 @@ def run_both(
         Undecided: an operator has no rule, or a program itself raises.
     """
     for lent in (True, False):
-        draw = outcome.draw = Draw(outcome.draw.seed, len(outcome.draw.fields))
+        draw = outcome.draw = Draw(outcome.draw.seed, len(outcome.draw.fields), outcome.draw.within)
         leaves, inputs = _shadows_of(question, draw, parameters_vary, lent)
         ours = copied if not lent else _lent
         try:
             with Factories(draw):
                 args, kwargs = copied(inputs)
                 first = run_copied(question.before, "first", ours(leaves), args, kwargs, watch[0])
-                numbers = draw.take_numbers()
+                numbers, roundings = draw.take_numbers(), draw.take_roundings()
                 other = question.after(ours(leaves))
                 draw.take_numbers()
                 args, kwargs = copied(inputs)
@@ -82,6 +89,8 @@ def run_both(
                 second.effects = {other.names.get(name, name): t for name, t in second.effects.items()}
                 _complete(first, second, leaves | _numbered(inputs))
             outcome.numbers = (numbers, draw.take_numbers())
+            outcome.roundings = (roundings, draw.take_roundings())
+            outcome.leaves = other.leaves
             return first, second
         except WritesBorrowed:
             if question.overlapping:

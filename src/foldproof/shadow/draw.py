@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 
 from foldproof.field import Field, OpaqueFunction, Size, draw_primes, error_bound, primes_needed
 from foldproof.shadow.residue import Residue
@@ -22,15 +25,39 @@ class WritesBorrowed(Exception):
 _ROOTS = {"rsqrt", "sqrt", "reciprocal"}  # what weights are scaled by: exact inverses of these are wanted
 
 
+@dataclass(frozen=True)
+class Step:
+    """A parameter that became whole numbers: read as exact here, so that it is an approximation with a bound.
+
+    ``real`` is its value before and ``whole`` after, both in float64: real is about scale·(whole − zero).
+    ``residue`` is that of the whole numbers, unrounded.
+    """
+
+    operator: OpOverload
+    real: Tensor
+    whole: Tensor
+    scale: Tensor
+    zero: Tensor
+    residue: Residue
+
+    def bound(self, whole: Tensor) -> float:
+        """How far whole numbers are from the parameter at this value, in real units; half a step where in range."""
+        error = (self.scale * (whole.double() - self.zero) - self.real).abs()
+        return max(float(self.scale.abs().max()) / 2, float(error.max()) if error.numel() else 0.0)
+
+
 class Draw:
     """A random point at which programs are compared: ``k`` primes and everything drawn modulo them.
 
     Shadows of one draw may meet; shadows of different draws may not. The draw records what a verdict must tell:
     ``opaque`` and ``branch`` operators, ``escapes`` (values that left the tensor world), opaque evaluations, and the
     largest `Size` that was hashed or compared.
+
+    ``within`` names roundings of parameters (as `take_roundings` of a draw of the same seed and k does) that are read
+    as if they left the parameter as it is; ``steps`` tells what they were.
     """
 
-    def __init__(self, seed: int, k: int) -> None:
+    def __init__(self, seed: int, k: int, within: frozenset[str] = frozenset()) -> None:
         rng = random.Random(seed)
         self.seed = seed
         self.fields: Sequence[Field] = [Field(p) for p in draw_primes(k, rng)]
@@ -38,6 +65,9 @@ class Draw:
         self.branch: dict[str, None] = {}
         self.escapes: dict[str, None] = {}
         self.held: dict[str, None] = {}
+        self.within = within
+        self.steps: list[Step] = []
+        self._roundings: set[str] = set()
         self._salt = rng.getrandbits(64)
         self._generator = torch.Generator().manual_seed(rng.getrandbits(63))
         self._infinity = tuple(tuple(float(rng.randrange(f.p) - f.p // 2) for _ in range(2)) for f in self.fields)
@@ -115,6 +145,27 @@ class Draw:
         """The numbers embedded since the last call: when programs differ, their constants may be why."""
         taken = frozenset(self._numbers)
         self._numbers.clear()
+        return taken
+
+    def reads_as_exact(self, operands: Sequence[Residue]) -> bool:
+        """Is this rounding (scaled operand, zero point and limits) one to be read as exact? It is noted, at any rate.
+
+        Only what is computed of parameters ever is: how far a rounding moves data has no bound, for it may be cut off.
+        """
+        if any(operand.data for operand in operands):
+            return False
+        state = hashlib.sha256()
+        for operand in operands:
+            for field, part in zip(self.fields, operand.parts):
+                state.update(field.canonical(part).contiguous().cpu().numpy().tobytes())
+            state.update(repr(tuple(operand.shape)).encode())
+        self._roundings.add(state.hexdigest())
+        return state.hexdigest() in self.within
+
+    def take_roundings(self) -> frozenset[str]:
+        """The roundings of parameters since the last call."""
+        taken = frozenset(self._roundings)
+        self._roundings.clear()
         return taken
 
     def observe(self, size: Size) -> None:
