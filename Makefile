@@ -25,10 +25,11 @@ typecheck: .venv/.dev
 bench: .venv/.dev
 	$(BIN)/python -m pytest benchmarks
 
-# The computed pages of docs/, in minutes.
+# The computed pages of docs/; comparisons take an hour, the others minutes.
 docs: .venv/.dev
 	$(BIN)/python -m docs.make_operators
 	$(BIN)/python -m docs.make_self_proof
+	$(BIN)/python -m docs.make_compare
 
 # The page of benchmark results; it wants a machine that does nothing else.
 docs-bench: .venv/.dev

@@ -33,18 +33,18 @@ def assert_equivalent(
 def assert_close_enough(
     reference: Any, candidate: Any, inputs: Sequence[Any], kwargs: Mapping[str, Any] | None = None
 ) -> CompareResult:
-    """Assert that a program's numbers differ by no more than rounding explains; returns the whole comparison.
+    """Assert that a program's numbers differ by no more than rounding explains; returns the comparison.
 
     There is no tolerance to choose: how far rounding may move these outputs is measured (see `foldproof.compare`, which
     takes the same arguments).
 
     Raises:
         AssertionError: the verdict is REFUTED or UNDECIDED; its text is the whole story.
-        FoldproofError: ``reference`` can't be exported, something does not run on the inputs, or a file can't be loaded.
+        FoldproofError: ``reference`` can't be exported, something does not run, or a file can't be loaded.
     """
     from foldproof.comparison import compare
 
-    result = compare(reference, candidate, inputs, kwargs)
+    result = compare(reference, candidate, inputs, kwargs, locate=False)
     if result.verdict.kind in (Kind.REFUTED, Kind.UNDECIDED):
-        raise AssertionError(str(result))
+        raise AssertionError(str(compare(reference, candidate, inputs, kwargs)))
     return result

@@ -67,9 +67,9 @@ class Rounding:
 
     From `foldproof.prove`: both programs in float64, against rounding the parameters to their dtype; ``difference`` and
     ``floor`` are maxima of absolute values over elements, of the trial with the largest ratio.
-    From `foldproof.compare`: both programs as they run, against the noise floor, and ``sigma`` is set: ``difference`` is
-    the candidate's distance to the float64 truth at its worst element, ``floor`` the standard deviation that rounding
-    gives that element, and ``sigma`` their ratio. Bit-identical outputs have difference 0.
+    From `foldproof.compare`: both programs as they run, against the noise floor, and ``sigma`` is set: ``difference``
+    is the candidate's distance to the float64 truth at its worst element, ``floor`` the standard deviation that
+    rounding gives that element, and ``sigma`` their ratio. Bit-identical outputs have difference 0.
     """
 
     difference: float
@@ -165,13 +165,15 @@ class Verdict:
                 )
             elif r.difference:
                 lines.append(
-                    f"  worst element: {r.difference:.3g} from the float64 truth, where rounding has a standard deviation"
-                    f" of {r.floor:.3g} ({r.sigma:.3g} sigma; {r.trials} inputs)"
+                    f"  worst element: {r.difference:.3g} from the float64 truth, where rounding has a standard"
+                    f" deviation of {r.floor:.3g} ({r.sigma:.3g} sigma; {r.trials} inputs)"
                 )
         if self.witness:
             w = self.witness
             lines.append(
-                f"  witness: {w.description}: output {w.output} at {list(w.index)} is {w.before:.6g} before and"
+                f"  witness: {w.description}"
+                if not w.difference
+                else f"  witness: {w.description}: output {w.output} at {list(w.index)} is {w.before:.6g} before and"
                 f" {w.after:.6g} after; differs by {w.difference:.3g} where rounding explains {w.floor:.3g}"
             )
         if self.difference:

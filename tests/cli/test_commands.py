@@ -167,6 +167,47 @@ class TestProve:
         assert "rand" in ran.out
 
 
+class TestCompare:
+    def test_rounding_with_its_explanation(self, foldproof: Foldproof) -> None:
+        export("conv_bn", "model.pt2")
+        ran = foldproof("compare", "models.py:conv_bn", "--against", "model.pt2", "--report", "report.md")
+        assert ran.status == 0, ran
+        assert ran.out.startswith("ROUNDING: bit-identical on all 24 inputs")
+        assert "wrote report.md" in ran.out
+        assert "rounding, not a bug" in Path("report.md").read_text()
+
+    def test_a_backend_compiles_the_reference(self, foldproof: Foldproof) -> None:
+        ran = foldproof("compare", "models.py:dynamic", "--against", "aot_eager", "--json", "result.json")
+        assert ran.status == 0, ran
+        result = json.loads(Path("result.json").read_text())
+        assert result["against"] == "torch.compile (aot_eager)"
+        assert result["verdict"]["kind"] == "ROUNDING"
+
+    def test_refuted_with_a_bug_report(self, foldproof: Foldproof) -> None:
+        export("without_bias_of_bn", "other.pt2")
+        ran = foldproof(
+            "compare", "models.py:conv_bn", "--against", "other.pt2", "--json", "result.json", "--report", "bug.md"
+        )
+        assert ran.status == 1, ran
+        assert ran.out.startswith("REFUTED: ") and "first difference: batch_norm" in ran.out
+        assert "### Versions" in Path("bug.md").read_text()
+        assert json.loads(Path("result.json").read_text())["verdict"]["witness"]["difference"] > 0
+
+    def test_saved_outputs(self, foldproof: Foldproof) -> None:
+        export("conv_bn", "model.pt2")
+        program = torch.export.load("model.pt2")
+        assert program.example_inputs is not None
+        torch.save(program.module()(*program.example_inputs[0]).detach() + 0.1, "outputs.pt")
+        ran = foldproof("compare", "model.pt2", "--against", "outputs.pt")
+        assert ran.status == 1, ran
+        assert "there are numbers for the given inputs only" in ran.out
+
+    def test_random_is_undecided(self, foldproof: Foldproof) -> None:
+        ran = foldproof("compare", "models.py:noisy", "--against", "eager")
+        assert ran.status == 3, ran
+        assert ran.out.startswith("UNDECIDED: ") and "random" in ran.out
+
+
 BAD = [
     (["fuse", "missing.pt2", "-o", "out.pt2"], "missing.pt2 does not exist"),
     (["fuse", "truncated.pt2", "-o", "out.pt2"], "truncated.pt2 is truncated"),
@@ -187,6 +228,14 @@ BAD = [
     (["prove", "models.py:wrong_shape", "models.py:other_shape"], "models.py:wrong_shape does not run on its inputs"),
     (["prove", "models.py:small", "whole.pt2"], "whole.pt2 does not run on the inputs of models.py:small"),
     (["prove", "models.py:conv_bn", "models.py:conv_bn", "--json", "folder.pt2"], "folder.pt2 can't be written"),
+    (["compare", "models.py:conv_bn", "--against", "missing.onnx"], "missing.onnx does not exist"),
+    (["compare", "models.py:conv_bn", "--against", "tvm"], "cannot compare with 'tvm'"),
+    (["compare", "models.py:conv_bn", "--against", "truncated.pt2"], "truncated.pt2 is truncated"),
+    (["compare", "models.py:unexportable", "--against", "eager"], "Branches can't be exported"),
+    (["compare", "models.py:small", "--against", "models.py"], "cannot compare with 'models.py'"),
+    (["compare", "models.py:conv_bn", "--against", "whole.pt2"], "does not run on the inputs"),
+    (["compare", "models.py:small", "--against", "eager", "--report", "no/such/folder/a.md"], "no/such/folder"),
+    (["compare", "models.py:small", "--against", "eager", "--json", "a", "--report", "./a"], "is given for both"),
 ]
 
 
@@ -212,7 +261,15 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(foldproof: Foldproof, args
 
 @pytest.mark.parametrize(
     "args",
-    [[], ["fuse"], ["fuse", "models.py:conv_bn"], ["prove", "models.py:conv_bn"], ["fold"], ["fuse", "--no-such"]],
+    [
+        [],
+        ["fuse"],
+        ["fuse", "models.py:conv_bn"],
+        ["prove", "models.py:conv_bn"],
+        ["fold"],
+        ["fuse", "--no-such"],
+        ["compare", "models.py:conv_bn"],
+    ],
     ids=" ".join,
 )
 def test_wrong_usage(foldproof: Foldproof, args: list[str]) -> None:

@@ -83,7 +83,7 @@ def compare(
         typer.Option(metavar="FILE.md", help="Also write a page to give away: a bug report, or an explanation."),
     ] = None,
 ) -> None:
-    """Two sets of numbers: is the difference rounding or a wrong answer, which side is nearer the truth, who made it?"""
+    """Say whether two programs' numbers differ by rounding or by a bug, which is nearer the truth, and what did it."""
     raise typer.Exit(_guarded(partial(_compare, spec, against, json_file, report)))
 
 

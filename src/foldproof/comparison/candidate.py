@@ -33,8 +33,8 @@ class Candidate:
     """Something that gives numbers for inputs.
 
     ``run`` takes (args, kwargs) and gives the flat outputs. ``compile`` compiles another graph the way this candidate
-    was compiled (``backend`` is what `torch.compile` knows it as), and ``program`` is the candidate itself where it is a
-    graph; without either, it can't be looked into.
+    was compiled (``backend`` is what `torch.compile` knows it as), and ``program`` is the candidate itself where it is
+    a graph; without either, it can't be looked into.
     ``given_only`` says that it has numbers for the given inputs only. ``notes`` tells, once it has run, what else is
     worth knowing of how it came about.
     """

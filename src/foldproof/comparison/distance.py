@@ -15,15 +15,11 @@ _T |= {12: 2.179, 15: 2.131, 20: 2.086, 25: 2.060, 30: 2.042, 40: 2.021, 60: 2.0
 
 def truth_distance(trials: Sequence[Outputs]) -> TruthDistance | None:
     """Distances of both sides over all inputs; None where no output is a float."""
-    pairs = []
-    for outputs in trials:
-        if outputs.floats:
-            pairs.append(
-                (
-                    rms(distance(outputs.reference, outputs.truth, outputs.floats)),
-                    rms(distance(outputs.candidate, outputs.truth, outputs.floats)),
-                )
-            )
+    pairs = [
+        (rms(distance(o.reference, o.truth, o.floats)), rms(distance(o.candidate, o.truth, o.floats)))
+        for o in trials
+        if o.floats
+    ]
     if not pairs:
         return None
     reference, candidate = (sum(p[i] for p in pairs) / len(pairs) for i in (0, 1))

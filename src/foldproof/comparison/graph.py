@@ -38,7 +38,7 @@ class Graph:
         self.program = exported
         signature = exported.graph_signature
         self._writes = bool(signature.buffers_to_mutate or signature.user_inputs_to_mutate)
-        self.module: fx.GraphModule = exported.module(check_guards=False)  # type: ignore[assignment]
+        self.module: fx.GraphModule = exported.module(check_guards=False)
         self._wide: fx.GraphModule | None = None
         self.dtypes: dict[str, torch.dtype] = {}
         self.unknown: set[str] = set()
@@ -58,7 +58,7 @@ class Graph:
 
     def flat(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
         """The inputs as the graph takes them."""
-        return list(self.module.graph._codegen.process_inputs(*args, **kwargs))
+        return list(self.program._get_flat_args_with_check(tuple(args), dict(kwargs))[0])
 
     def put_together(self, out: Any) -> list[Tensor]:
         """What the graph's output node gives, as `flattened` outputs."""
@@ -90,8 +90,9 @@ class Graph:
     ) -> list[Tensor]:
         """The outputs in float64; ``known`` has the values of nodes, by name, that need not be computed."""
         wide = self.wide
+        args, kwargs = widen((args, kwargs))
         with Float64():
-            return self._walk(wide, *widen((args, kwargs)), after, None, known)
+            return self._walk(wide, args, kwargs, after, None, known)
 
     def perturbed(
         self,
@@ -112,8 +113,9 @@ class Graph:
             noise.active = only is None or node.name == only
 
         wide = self.wide
+        args, kwargs = widen((args, kwargs))
         with noise:
-            out = self._walk(wide, *widen((args, kwargs)), after, before, known)
+            out = self._walk(wide, args, kwargs, after, before, known)
         self.unknown |= noise.unknown
         return out
 
@@ -128,21 +130,23 @@ class Graph:
     ) -> list[Tensor]:
         if self._writes:
             module = deepcopied(module)
-        start = {n: known[n.name] for n in module.graph.nodes if n.op == "call_function" and n.name in known} if known else None
+        start = (
+            {n: known[n.name] for n in module.graph.nodes if n.op == "call_function" and n.name in known}
+            if known
+            else None
+        )
         args, kwargs = copied((tuple(args), dict(kwargs)))
         codegen = module.graph._codegen
         walk = _Walk(module, after, before)
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            flat = codegen.process_inputs(*args, **kwargs)
+            flat = self.flat(args, kwargs)
             out = walk.run(*flat, initial_env=start, enable_io_processing=False)
             return flattened(codegen.process_outputs(out))
 
 
 class _Walk(fx.Interpreter):
-    def __init__(
-        self, module: fx.GraphModule, after: After | None, before: Callable[[fx.Node], None] | None
-    ) -> None:
+    def __init__(self, module: fx.GraphModule, after: After | None, before: Callable[[fx.Node], None] | None) -> None:
         super().__init__(module, garbage_collect_values=True)
         self.extra_traceback = False
         self._after, self._before = after, before
@@ -177,27 +181,34 @@ def flattened(out: Any) -> list[Tensor]:
     return [torch.as_tensor(x).detach() for x in leaves if isinstance(x, (Tensor, int, float, complex))]
 
 
-def _exported(
-    program: Any, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic_shapes: Any
-) -> ExportedProgram:
-    if not isinstance(program, ExportedProgram):
-        if not isinstance(program, nn.Module):
+def _exported(source: Any, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic_shapes: Any) -> ExportedProgram:
+    program = source if isinstance(source, ExportedProgram) else None
+    if program is None:
+        if not isinstance(source, nn.Module):
             raise FoldproofError(
-                f"the reference is a {type(program).__name__}, whose float64 truth can't be computed; give an nn.Module,"
-                " a GraphModule or an ExportedProgram"
+                f"the reference is a {type(source).__name__}, whose float64 truth can't be computed; give an"
+                " nn.Module, a GraphModule or an ExportedProgram"
             )
         try:
             with torch.no_grad(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                program = torch.export.export(program, args, kwargs, dynamic_shapes=dynamic_shapes)
+                program = torch.export.export(source, args, kwargs, dynamic_shapes=dynamic_shapes)
         except Exception as error:
             raise FoldproofError(
-                f"{type(program).__name__} can't be exported, which is how its float64 truth is computed"
+                f"{type(source).__name__} can't be exported, which is how its float64 truth is computed"
                 f" ({brief(error)}); give a torch.export program"
             ) from error
+    if not any(_writes(node) for node in program.graph.nodes):
+        return program
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        try:
-            return program.run_decompositions({})  # functional: nothing is written in place
-        except Exception:  # edge programs, say, which are functional already
-            return program
+        functional: ExportedProgram = program.run_decompositions({})  # nothing is written in place
+        return functional
+
+
+def _writes(node: fx.Node) -> bool:
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return False
+    # In training, batch_norm writes to its statistics, whatever its schema says.
+    training = node.target is torch.ops.aten.batch_norm.default and bool(node.args[5])
+    return training or node.target._schema.is_mutable

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from foldproof.rounding.floor import Floor, Score
 
-EXPLAINED = 3.0
+EXPLAINED = 2.0
 """Scores up to this many times the largest that perturbed runs of the same program reach count as rounding."""
-REAL = 6.0
+REAL = 4.0
 """From here on they are no rounding; in between nothing is said."""
 SURE = 48
 """Perturbed runs before anything is called wrong."""
+LOUD = 4.0
+"""Amplitude of the noise that looks for jumps."""
+CLEAR = 64.0
+"""So far beyond `REAL` that a floor of few runs will do; louder noise is tried all the same."""
 
 Perturb = Callable[[int, float], Sequence[Tensor]]
 """(seed, amplitude) → outputs of a perturbed float64 run."""
@@ -124,13 +127,16 @@ def floor_of(outputs: Outputs, perturb: Perturb, runs: int, amplitude: float = 1
     return Floor([distance(perturb(seed + k, amplitude), outputs.truth, which) for k in range(runs)])
 
 
-def judge(outputs: Outputs, perturb: Perturb, runs: int) -> Judged:
-    """Judge one input by ``runs`` perturbed runs; before anything is called wrong, by many more."""
+def judge(outputs: Outputs, perturb: Perturb, runs: int, thoroughly: bool = True) -> Judged:
+    """Judge one input by ``runs`` perturbed runs; before anything is called wrong, by many more.
+
+    Unless ``thoroughly``, for one input was called wrong already, a suspicion is left at that.
+    """
     judged = _scored(outputs, floor_of(outputs, perturb, runs))
     discrete, broken = _discrete(outputs), _unfinite(outputs)
-    if judged.ratio <= EXPLAINED and not discrete and not broken:
+    if not thoroughly or (judged.ratio <= EXPLAINED and not discrete and not broken):
         return judged
-    if runs < SURE:
+    if runs < SURE and judged.ratio < CLEAR * REAL:
         judged = _scored(outputs, floor_of(outputs, perturb, SURE))
     # Where a rounded value decides between two ways, rounding makes jumps, which small noise may not have met.
     loud = [list(perturb(1000 + k, 4.0 if k % 2 else 8.0)) for k in range(SURE)] if discrete or broken else []
@@ -144,8 +150,7 @@ def judge(outputs: Outputs, perturb: Perturb, runs: int) -> Judged:
 def _ratio(found: Score, floor: Floor) -> float:
     null = floor.null
     parts = [
-        s / max(n, least) if s else 0.0
-        for s, n, least in ((found.rms, null.rms, 1.0), (found.worst, null.worst, 3.0))
+        s / max(n, least) if s else 0.0 for s, n, least in ((found.rms, null.rms, 1.0), (found.worst, null.worst, 3.0))
     ]
     return max(parts)
 
@@ -167,23 +172,30 @@ def _place(outputs: Outputs, floor: Floor, found: Score) -> Place | None:
 
 def _at(outputs: Outputs, output: int, index: tuple[int, ...], sigma: float) -> Place:
     values = [float(number(side[output])[index]) for side in (outputs.reference, outputs.candidate, outputs.truth)]
-    return Place(output, index, *values, sigma=sigma)
+    return Place(output, index, values[0], values[1], values[2], sigma)
 
 
 def _explain_jumps(outputs: Outputs, perturb: Perturb, judged: Judged) -> None:
-    """Whether louder noise moves the elements that are too far away as far as that."""
+    """Whether louder noise makes the elements that are too far away jump as far as that."""
     which, floor = outputs.floats, judged.floor
-    near = judged.candidate if _ratio(judged.candidate, floor) <= _ratio(judged.difference, floor) else judged.difference
+    near = (
+        judged.candidate if _ratio(judged.candidate, floor) <= _ratio(judged.difference, floor) else judged.difference
+    )
     far = outputs.truth if near is judged.candidate else outputs.reference
     deviation = distance(outputs.candidate, far, which)
     reached = [torch.zeros_like(d) for d in deviation]
+    left = deviation
     for k in range(SURE):
-        moved = distance(perturb(2000 + k, 4.0), outputs.truth, which)
+        moved = distance(perturb(2000 + k, LOUD), outputs.truth, which)
         reached = [torch.maximum(a, m.abs()) for a, m in zip(reached, moved)]
-    left = [torch.where(d.abs() <= e, 0.0, d) for d, e in zip(deviation, reached)]
+        # Where noise that is so many times louder moves an element so many times further, that is no jump.
+        jumps = [(e > 4 * LOUD * s) & (e >= d.abs()) for e, s, d in zip(reached, floor.sigmas, deviation)]
+        left = [torch.where(j, 0.0, d) for j, d in zip(jumps, deviation)]
+        if k + 1 == SURE // 4 and not any(bool((j & (d != 0)).any()) for j, d in zip(jumps, deviation)):
+            break  # nothing jumps here
     rest = floor.score(left)
-    jumps = _ratio(rest, floor)
-    if jumps <= EXPLAINED:
+    ratio = _ratio(rest, floor)
+    if ratio <= EXPLAINED:
         judged.notes.append(
             "some elements differ by a jump that rounding can cause: a value on the edge between two ways"
         )
@@ -191,7 +203,7 @@ def _explain_jumps(outputs: Outputs, perturb: Perturb, judged: Judged) -> None:
         judged.difference = rest if near is judged.difference else judged.difference
         return
     judged.place = _place(outputs, floor, rest) or judged.place
-    if jumps < REAL:
+    if ratio < REAL:
         judged.unsure = "the difference is more than rounding explains, but too small to call wrong"
     else:
         judged.wrong = "the outputs differ by more than rounding explains"
@@ -258,10 +270,10 @@ def _explain_unfinite(outputs: Outputs, which: Sequence[int], loud: Sequence[Seq
             at = tuple(int(k) for k in wrong.nonzero()[0])
             judged.place = _at(outputs, i, at, 0.0)
             judged.wrong = (
-                f"output {i} is not finite in {int(wrong.sum())} elements on one side only, and the truth agrees with the"
-                " reference"
+                f"output {i} is not finite in {int(wrong.sum())} elements on one side only, and the truth agrees with"
+                " the reference"
             )
-            if not bool(same(a, t)[wrong].all()):
+            if not bool((same(a, t) | (a.isfinite() & t.isfinite()))[wrong].all()):
                 judged.wrong, judged.unsure = None, f"output {i} is not finite in other places than the reference's"
         else:
             judged.notes.append(f"output {i} is not finite on one side only in {int(differs.sum())} elements")
@@ -292,5 +304,3 @@ def flips(outputs: Outputs, floor: Floor) -> list[str]:
             f" {flipped.numel()} places: {kind}"
         )
     return told
-
-

@@ -16,7 +16,11 @@ def report(result: CompareResult, title: str) -> str:
 def _bug(result: CompareResult, title: str) -> str:
     verdict = result.verdict
     at = verdict.difference
-    where = f" The operator at fault is `{at.node}` (`{at.operator}`)" + (f", {at.source}." if at.source else ".") if at else ""
+    where = (
+        f" The operator at fault is `{at.node}` (`{at.operator}`)" + (f", {at.source}." if at.source else ".")
+        if at
+        else ""
+    )
     described = f"""\
 # {title}: wrong result from {result.against}
 
@@ -54,7 +58,7 @@ def _explanation(result: CompareResult, title: str) -> str:
         text.append(
             "Floating-point sums depend on the order of their terms, and no order is the right one. Running the program"
             " in float64 gives the truth to measure both sides by; running it again with every operator's result moved"
-            " at random within its own rounding gives the noise floor: how far two correct implementations may be apart."
+            " at random within its own rounding gives the noise floor: how far correct implementations may be apart."
         )
     text.append(_table(result))
     if result.truth_distance:

@@ -41,6 +41,8 @@ class TruthDistance:
         told = f"reference {self.reference:.3g}, candidate {self.candidate:.3g} (root mean squares)"
         if not self.inputs:
             return told
+        if self.inputs == 1:
+            return f"{told}; the candidate is {self.ratio:.3g} times as far, on the only input"
         side = "neither side is nearer" if self.nearer == "neither" else f"the {self.nearer} is nearer"
         return (
             f"{told}; the candidate is {self.ratio:.3g} times as far (95% interval {self.low:.3g} to {self.high:.3g},"
@@ -94,13 +96,13 @@ class Source:
         where = f" at {self.source}" if self.source else ""
         if not self.measured:
             return (
-                f"{self.node} ({self.operator}){where}: {100 * self.share:.0f}% of the noise floor; {self.error:.2g} there,"
-                f" {self.contribution:.2g} in the outputs"
+                f"{self.node} ({self.operator}){where}: {100 * self.share:.0f}% of the noise floor;"
+                f" {self.error:.2g} there, {self.contribution:.2g} in the outputs"
             )
         return (
             f"{self.node} ({self.operator}){where}: {100 * self.share:.0f}%; {self.error:.2g} there"
-            f" ({self.sigma:.2g} sigma of its own rounding), amplified ×{self.amplification:.3g} to {self.contribution:.2g}"
-            f" in the outputs ({self.propagated:.2g} if later layers did not round)"
+            f" ({self.sigma:.2g} sigma of its own rounding), amplified ×{self.amplification:.3g} to"
+            f" {self.contribution:.2g} in the outputs ({self.propagated:.2g} if later layers did not round)"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,7 +28,7 @@ def onnx(path: Path) -> Run:
         FoldproofError: the file can't be loaded, or (from what is returned) does not run on the inputs.
     """
     try:
-        import onnxruntime
+        import onnxruntime  # type: ignore[import-untyped]
     except ModuleNotFoundError as error:
         raise MissingExtra("onnxruntime", "onnx") from error
     try:
@@ -54,7 +55,7 @@ def executorch(path: Path) -> Run:
     """
     try:
         with _silent():
-            from executorch.runtime import Runtime
+            from executorch.runtime import Runtime  # type: ignore[import-untyped]
     except ModuleNotFoundError as error:
         raise MissingExtra("executorch", "executorch") from error
     with _blamed(path, "ExecuTorch", "be loaded by"), _silent():
@@ -99,6 +100,7 @@ def _silent() -> Iterator[None]:
         os.dup2(nowhere, 1), os.dup2(nowhere, 2)
         yield
     finally:
+        ctypes.CDLL(None).fflush(None)  # what C has not written yet
         os.dup2(kept[0], 1), os.dup2(kept[1], 2)
         for descriptor in (*kept, nowhere):
             os.close(descriptor)

@@ -8,7 +8,6 @@ float64 run of the reference shows what later layers make of it. To first order 
 
 from __future__ import annotations
 
-import copy
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +24,7 @@ from foldproof.comparison.result import Source
 from foldproof.errors import FoldproofError
 from foldproof.program.loading import brief
 from foldproof.program.nodes import operator_name, source_of
+from foldproof.program.state import deepcopied
 from foldproof.rounding.floor import Floor
 from foldproof.rounding.magnitude import is_exact
 from foldproof.rounding.noise import Noise
@@ -36,7 +36,7 @@ Tell = Callable[[int, int | None, str], None]
 
 LOCAL_RUNS = 4
 TRACED = 64
-"""Operators whose contribution to the outputs is computed: those with the largest local errors, in sigmas or in size."""
+"""Operators whose contribution to the outputs is computed: those with the largest local errors, in sigmas."""
 BEYOND = 9.0
 """From here on, in sigmas, an operator's local error is no rounding of its own."""
 ENOUGH = 0.1
@@ -48,12 +48,15 @@ ALONE = 4
 
 
 def find_sources(
-    graph: Graph, candidate: Candidate, given: Inputs, outputs: Outputs, operands: float, tell: Tell
+    graph: Graph, candidate: Candidate, given: Inputs, outputs: Outputs, operands: float, large: bool, tell: Tell
 ) -> Findings:
-    """The operators that a difference at these inputs comes from."""
-    values, told = _values(graph, candidate, given, outputs)
+    """The operators that a difference at these inputs comes from; ``large`` where it is beyond rounding."""
+    values, told = _values(graph, candidate, given, outputs, large)
+    if values is None and large:
+        return Findings((), f"{told}, so it can't be seen at which operator it goes wrong")
     if values is None:
-        return Findings(_expected(graph, given, outputs, operands, tell), told)
+        sources = _expected(graph, given, outputs, operands, tell)
+        return Findings(sources, f"{told}, so this is where rounding is to be expected to come from")
     partings = _partings(graph, values, given, operands)
     if not partings:
         return Findings((), f"{told}; every operator that can be watched gives the same bits on both sides")
@@ -115,13 +118,13 @@ def short(operator: str) -> str:
 
 
 def _values(
-    graph: Graph, candidate: Candidate, given: Inputs, outputs: Outputs
+    graph: Graph, candidate: Candidate, given: Inputs, outputs: Outputs, large: bool
 ) -> tuple[Values | None, str]:
     if candidate.compile is not None:
-        return _compiled_values(graph, candidate, given, outputs)
+        return _compiled_values(graph, candidate, given, outputs, large)
     if candidate.program is not None:
         return _graph_values(graph, candidate, given)
-    return None, "the candidate gives no numbers but its outputs, so this is where rounding is to be expected to come from"
+    return None, "the candidate gives no numbers but its outputs"
 
 
 def _watched(graph: Graph) -> list[fx.Node]:
@@ -137,16 +140,18 @@ def _watched(graph: Graph) -> list[fx.Node]:
 
 
 def _compiled_values(
-    graph: Graph, candidate: Candidate, given: Inputs, outputs: Outputs
+    graph: Graph, candidate: Candidate, given: Inputs, outputs: Outputs, large: bool
 ) -> tuple[Values | None, str]:
     """From the graph with values as outputs, compiled as the candidate was.
 
-    What is put out is no longer fused away, which may change how the program rounds. So only what compilers store in any
-    case is watched; where that does not give the candidate's very outputs, fewer at a time, in several compilations.
+    What is put out is no longer fused away, which may change how the program rounds. So only what compilers store in
+    any case is watched; where that does not give the candidate's very outputs, fewer at a time, and several times.
+    Where the difference is ``large``, other roundings do not matter, and all values are watched.
     """
     values: dict[str, Tensor] = {}
     nearest: tuple[float, Values] | None = None
-    queue = [[n.name for n in _watched(graph) if _stored(n)]]
+    stored = [n.name for n in _watched(graph) if _stored(n)]
+    queue = [[n.name for n in _watched(graph)], stored] if large else [stored]
     whole = rms(distance(outputs.candidate, outputs.reference, outputs.floats))
     for _ in range(COMPILATIONS):
         if not queue:
@@ -157,17 +162,16 @@ def _compiled_values(
         except Exception as error:
             if nearest is not None:
                 break
-            return None, (
-                f"the graph could not be compiled with its values as outputs ({brief(error)}), so this is where rounding"
-                " is to be expected to come from"
-            )
-        if identical(again, outputs.candidate):
-            values |= seen
-            continue
+            return None, f"the graph could not be compiled with its values as outputs ({brief(error)})"
         left = rms(distance(again, outputs.candidate, outputs.floats))
+        if identical(again, outputs.candidate) or (large and left <= ENOUGH * whole):
+            values |= seen
+            if large:
+                break
+            continue
         if nearest is None or left < nearest[0]:
             nearest = left, seen
-        if len(names) > 1:
+        if len(names) > 1 and not large:
             queue += [names[: len(names) // 2], names[len(names) // 2 :]]
     told = f"{len(values)} operators (with what is fused into them) were fed the same inputs on both sides"
     if not values and nearest is not None:
@@ -178,9 +182,7 @@ def _compiled_values(
     return values, told
 
 
-def _run_tapped(
-    graph: Graph, candidate: Candidate, names: Sequence[str], given: Inputs
-) -> tuple[Values, list[Tensor]]:
+def _run_tapped(graph: Graph, candidate: Candidate, names: Sequence[str], given: Inputs) -> tuple[Values, list[Tensor]]:
     assert candidate.compile is not None
     # Values come out laid out as the compiled program has them: to keep eager's strides would change its loops.
     with torch.no_grad(), torch._inductor.config.patch(keep_output_stride=False):
@@ -199,7 +201,7 @@ def _stored(node: fx.Node) -> bool:
 
 def _tapped(graph: Graph, names: Sequence[str]) -> fx.GraphModule:
     """The graph on flat inputs, with the values of these nodes after its outputs."""
-    copied_graph = copy.deepcopy(graph.module.graph)
+    copied_graph = deepcopied(graph.module.graph)
     copied_graph.set_codegen(fx.graph.CodeGen())
     nodes = {n.name: n for n in copied_graph.nodes}
     output = copied_graph.output_node()
@@ -212,7 +214,7 @@ def _graph_values(graph: Graph, candidate: Candidate, given: Inputs) -> tuple[Va
     try:
         other = Graph(candidate.program, *given)
     except FoldproofError as error:
-        return None, f"{error}; so this is where rounding is to be expected to come from"
+        return None, str(error)
     theirs: dict[str, Tensor] = {}
 
     def keep(node: fx.Node, value: Any, again: Again) -> Any:
@@ -221,14 +223,25 @@ def _graph_values(graph: Graph, candidate: Candidate, given: Inputs) -> tuple[Va
         return value
 
     other.run(*given, after=keep)
-    ours, names = _watched(graph), [n for n in other.nodes if n.name in theirs]
-    matcher = difflib.SequenceMatcher(None, [_token(n) for n in ours], [_token(n) for n in names], autojunk=False)
-    values = {
-        ours[block.a + i].name: theirs[names[block.b + i].name]
+    ours = {n.name: n for n in graph.nodes if isinstance(n.meta.get("val"), Tensor)}
+    others = {n.name: n for n in other.nodes if n.name in theirs}
+    matcher = difflib.SequenceMatcher(
+        None, [_token(n) for n in ours.values()], [_token(n) for n in others.values()], autojunk=False
+    )
+    pairs = {
+        list(ours.values())[block.a + i]: list(others.values())[block.b + i]
         for block in matcher.get_matching_blocks()
         for i in range(block.size)
     }
-    return values, f"both graphs were walked side by side ({len(values)} of {len(ours)} operators are in both)"
+    values = {node.name: theirs[match.name] for node, match in pairs.items()}
+    # Where the candidate's operators read something else in a value's place, that is its value.
+    for node, match in pairs.items():
+        for mine, its in zip(node.all_input_nodes, match.all_input_nodes):
+            if mine in pairs and its is not pairs[mine] and its.name in theirs:
+                values[mine.name] = theirs[its.name]
+    watched = {n.name for n in _watched(graph)}
+    values = {name: value for name, value in values.items() if name in watched}
+    return values, f"both graphs were walked side by side ({len(values)} of {len(watched)} operators are in both)"
 
 
 def _token(node: fx.Node) -> tuple[str, Any]:

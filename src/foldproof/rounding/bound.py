@@ -25,7 +25,7 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
 def error_bound(
     func: Any, out: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any], dtype: torch.dtype
 ) -> tuple[Tensor | None, bool]:
-    """The bound for each element of ``out``, the float64 result of ``func`` on float64 ``args``, and whether it is known.
+    """The bound for each element of ``out``, the float64 result of ``func`` on float64 ``args``; and is it known?
 
     ``dtype`` is that of the result in the program itself. None where nothing is rounded. To first order in the unit
     roundoff; operators that compute in other ways than PyTorch's own kernels (a fused or approximate form) are allowed

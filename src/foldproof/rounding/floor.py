@@ -26,7 +26,7 @@ class Score:
 class Floor:
     """How far rounding moves one program's outputs at one input.
 
-    ``deviations[k][j]`` is how far perturbed run k moved output j from the float64 truth (float64, of the output's shape).
+    ``deviations[k][j]`` is how far perturbed run k moved output j from the truth (float64, of the output's shape).
     """
 
     def __init__(self, deviations: Sequence[Sequence[Tensor]]) -> None:
@@ -57,7 +57,8 @@ class Floor:
 
 def score(deviation: Sequence[Tensor], sigmas: Sequence[Tensor]) -> Score:
     """Deviations by standard deviations, element by element; 0/0 is 0."""
-    total, count, worst, output, index = 0.0, 0, 0.0, 0, ()
+    total, count, worst, output = 0.0, 0, 0.0, 0
+    index: tuple[int, ...] = ()
     for j, (d, s) in enumerate(zip(deviation, sigmas)):
         if not d.numel():
             continue

@@ -1,0 +1,321 @@
+"""Writes docs/compare.md. Run by ``make docs``; by hand: ``python -m docs.make_compare`` (an hour)."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import platform
+import sys
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import foldproof
+from examples import parallel_linears
+from foldproof.verdict import Kind
+from zoo import ZOO
+from zoo.planted import BUGS, OPERATORS, Bug, deep, everything, planted, ulps
+from zoo.random_models import random_model
+
+PAGE = Path(__file__).with_name("compare.md")
+WORKERS = os.cpu_count() or 1
+SIZES = range(16)
+"""Planted errors of 2^k units in the last place."""
+DEPTHS = (1, 4, 16, 32)
+SMALL = ("resnet", "bert", "llama", "levit", "informer_distilling", "superpoint")
+"""Models of the zoo that Inductor compiles; it takes its time."""
+
+
+def main() -> None:
+    """Compare everything, then write the page in one go."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(WORKERS, spawn, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        found = pool.map(_run, _jobs())
+        results: list[Found] = []
+        for one in found:
+            results.append(one)
+            sys.stderr.write(f"{len(results)} {one.group} {one.name}: {one.kind} {one.seconds:.0f} s\n")
+    draft = PAGE.with_suffix(".tmp")
+    draft.write_text(page(results), encoding="utf-8")
+    os.replace(draft, PAGE)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One comparison: which kind, and of what."""
+
+    group: str
+    name: str
+    detail: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the page tells of one comparison."""
+
+    group: str
+    name: str
+    detail: tuple[Any, ...]
+    kind: str
+    identical: bool
+    sigma: float
+    worst: float
+    at: str
+    seconds: float
+    text: str
+
+
+def _jobs() -> list[Job]:
+    jobs = [Job("seed", "PyTorch #179574")]
+    jobs += [Job("bug", bug.name, (i,)) for i, bug in enumerate(BUGS)]
+    jobs += [Job("ulps", operator, (k,)) for operator in OPERATORS for k in SIZES]
+    jobs += [Job("depth", str(d), (d, k)) for d in DEPTHS for k in SIZES[::2]]
+    jobs += [Job("zoo, decomposed", name) for name in ZOO]
+    jobs += [Job("zoo in bfloat16, decomposed", name) for name in ZOO]
+    jobs += [Job("zoo, Inductor", name) for name in SMALL]
+    return jobs + [Job("random models, Inductor", str(i)) for i in range(200 - 2 * len(ZOO) - len(SMALL))]
+
+
+def _run(job: Job) -> Found:
+    start = time.perf_counter()
+    warnings.simplefilter("ignore")
+    torch._dynamo.reset()
+    try:
+        result = _RUN[job.group](job)
+    except Exception as error:
+        text = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        return Found(job.group, job.name, job.detail, "not run", False, 0, 0, "", time.perf_counter() - start, text)
+    floor, rounding, at = result.noise_floor, result.verdict.rounding, result.verdict.difference
+    return Found(
+        job.group,
+        job.name,
+        job.detail,
+        str(result.kind),
+        result.identical,
+        floor.sigma if floor else 0.0,
+        (rounding.sigma or 0.0) if rounding else 0.0,
+        at.operator if at else "",
+        time.perf_counter() - start,
+        str(result),
+    )
+
+
+def _seed(job: Job) -> foldproof.CompareResult:
+    return foldproof.compare(*_against(parallel_linears.make(), "inductor"))
+
+
+def _bug(job: Job) -> foldproof.CompareResult:
+    model, inputs = everything()
+    return foldproof.compare(model, planted(model, BUGS[job.detail[0]]), inputs, trials=4)
+
+
+def _ulps(job: Job) -> foldproof.CompareResult:
+    model, inputs = everything()
+    bug = Bug("", OPERATORS[job.name], ulps(job.detail[0]), job.name)
+    return foldproof.compare(model, planted(model, bug), inputs, trials=1)
+
+
+def _depth(job: Job) -> foldproof.CompareResult:
+    depth, k = job.detail
+    model, inputs = deep(depth)
+    bug = Bug("", OPERATORS["aten.linear.default"], ulps(k), "aten.linear.default")
+    return foldproof.compare(model, planted(model, bug), inputs, trials=1)
+
+
+def _decomposed(job: Job) -> foldproof.CompareResult:
+    sample = ZOO[job.name].build()
+    return _core(sample.model, sample.inputs)
+
+
+def _bfloat16(job: Job) -> foldproof.CompareResult:
+    sample = ZOO[job.name].build()
+    inputs = tuple(x.bfloat16() if x.is_floating_point() else x for x in sample.inputs)
+    return _core(sample.model.bfloat16(), inputs)
+
+
+def _core(model: nn.Module, inputs: tuple[Any, ...]) -> foldproof.CompareResult:
+    with torch.no_grad():
+        candidate = torch.export.export(model, inputs).run_decompositions()
+    return foldproof.compare(model, candidate, inputs, trials=4, locate=False)
+
+
+def _zoo_inductor(job: Job) -> foldproof.CompareResult:
+    sample = ZOO[job.name].build()
+    return foldproof.compare(sample.model, "inductor", sample.inputs, trials=4, locate=False)
+
+
+def _random(job: Job) -> foldproof.CompareResult:
+    model, inputs = random_model(int(job.name))
+    return foldproof.compare(model, "inductor", inputs, trials=4, locate=False)
+
+
+def _against(made: tuple[nn.Module, tuple[Any, ...]], what: str) -> tuple[nn.Module, str, tuple[Any, ...]]:
+    return made[0], what, made[1]
+
+
+_RUN: dict[str, Callable[[Job], foldproof.CompareResult]] = {
+    "seed": _seed,
+    "bug": _bug,
+    "ulps": _ulps,
+    "depth": _depth,
+    "zoo, decomposed": _decomposed,
+    "zoo in bfloat16, decomposed": _bfloat16,
+    "zoo, Inductor": _zoo_inductor,
+    "random models, Inductor": _random,
+}
+
+
+def page(results: Sequence[Found]) -> str:
+    """The page as Markdown."""
+    return "\n\n".join(
+        [
+            _introduction(),
+            "## The report that started it",
+            _SEED,
+            f"```\n{_of(results, 'seed')[0].text.replace(str(Path.cwd()) + os.sep, '')}\n```",
+            "## Wrong kernels",
+            _WRONG,
+            _bugs(_of(results, "bug")),
+            "## From which size on a wrong kernel is found",
+            _POWER,
+            _power(_of(results, "ulps")),
+            _DEPTH,
+            _depths(_of(results, "depth")),
+            "## Correct programs",
+            _CORRECT,
+            _pairs(results),
+            _exceptions(results),
+        ]
+    )
+
+
+def _of(results: Sequence[Found], group: str) -> list[Found]:
+    return [r for r in results if r.group == group]
+
+
+def _introduction() -> str:
+    versions = f"torch {torch.__version__}, transformers {version('transformers')}, foldproof {foldproof.__version__}"
+    return f"""\
+# Rounding or a wrong answer?
+
+<!-- Written by docs/make_compare.py: run `make docs`, don't edit. -->
+
+`foldproof.compare` answers for programs that only give numbers (compiled code, another runtime, outputs saved
+elsewhere). It computes the float64 truth, and the **noise floor**: the program is run in float64 again and again, with
+every operator's result moved at random within its own rounding error bound, and the spread of the outputs is what
+rounding explains. Scores are distances to the truth in standard deviations of that spread: root mean square (rms) and
+the worst element. Perturbed runs are scored by the same measure. Up to twice their largest scores a difference is
+ROUNDING. From four times on, seen with 48 perturbed runs, and not reached by louder noise either (which crosses the
+edge between two ways of a branch), it is REFUTED. Between these nothing is said: UNDECIDED.
+
+Made by `make docs` with {versions}, Python {platform.python_version()}, {platform.machine()}
+({torch.backends.cpu.get_cpu_capability()}), seed 0, one thread for each comparison."""
+
+
+_SEED = """\
+PyTorch #179574: compiled and eager differ by 6e-6 on outputs up to 25, and the batching of the four parallel linears is
+suspected. `foldproof compare examples/parallel_linears.py:make --against inductor` says (its program, on the CPU):"""
+
+_WRONG = """\
+The first call of one operator is computed wrongly, in a program that has all of these operators and is otherwise run as
+it is. *rms*, *worst*: in sigmas. *found at*: the operator that the comparison calls guilty."""
+
+_POWER = """\
+The same program; every number that the first call of the operator gives is off by 2^k units in its last place, up or
+down at random. ROUNDING is the right word for small k: other kernels may round like that. `=` ROUNDING, `?` UNDECIDED,
+`R` REFUTED and found at that operator, `r` REFUTED and found elsewhere."""
+
+_DEPTH = """\
+And over depth: the first linear of a stack of residual blocks (layer_norm, linear, gelu, linear) is off by
+2^k units."""
+
+_CORRECT = """\
+Nothing is wrong here, so every REFUTED would be a false alarm. *identical*: bit for bit, so that there was nothing to
+judge. *largest rms*, *largest worst*: the largest scores of a candidate, in sigmas."""
+
+
+def _bugs(found: Iterable[Found]) -> str:
+    lines = [
+        [
+            f.name,
+            f.kind,
+            f"{f.sigma:.2g}",
+            f"{f.worst:.2g}",
+            f"`{f.at}`",
+            "yes" if f.at == BUGS[f.detail[0]].seen_at else "no",
+        ]
+        for f in found
+    ]
+    return _table(["kernel", "verdict", "rms", "worst", "found at", "rightly"], lines)
+
+
+_SIGNS = {str(Kind.ROUNDING): "=", str(Kind.UNDECIDED): "?"}
+
+
+def _power(found: Sequence[Found]) -> str:
+    rows = []
+    for operator in OPERATORS:
+        signs = [_SIGNS.get(f.kind, "R" if f.at == f.name else "r") for f in found if f.name == operator]
+        rows.append([f"`{operator}`", *signs])
+    return _table(["operator \\ k", *map(str, SIZES)], rows)
+
+
+def _depths(found: Sequence[Found]) -> str:
+    rows = []
+    for depth in DEPTHS:
+        signs = [_SIGNS.get(f.kind, "R") for f in found if f.detail[0] == depth]
+        rows.append([str(depth), *signs])
+    return _table(["blocks \\ k", *map(str, SIZES[::2])], rows)
+
+
+_PAIRS = ("zoo, decomposed", "zoo in bfloat16, decomposed", "zoo, Inductor", "random models, Inductor")
+
+
+def _pairs(results: Sequence[Found]) -> str:
+    rows = []
+    for group in _PAIRS:
+        found = [f for f in _of(results, group) if f.kind != "not run"]
+        kinds = Counter(f.kind for f in found)
+        rows.append(
+            [
+                group,
+                str(len(found)),
+                str(sum(f.identical for f in found)),
+                *(str(kinds[str(k)]) for k in (Kind.ROUNDING, Kind.UNDECIDED, Kind.REFUTED)),
+                f"{max((f.sigma for f in found), default=0):.2g}",
+                f"{max((f.worst for f in found), default=0):.2g}",
+            ]
+        )
+    head = ["pairs", "compared", "identical", "ROUNDING", "UNDECIDED", "REFUTED", "largest rms", "largest worst"]
+    return _table(head, rows)
+
+
+def _exceptions(results: Sequence[Found]) -> str:
+    told = [
+        f"- {f.group}, {f.name}: {f.kind}, {f.text.splitlines()[0].removeprefix(f.kind + ': ')}"
+        for f in results
+        if f.group in _PAIRS and f.kind != str(Kind.ROUNDING)
+    ]
+    return (
+        "\n".join(["What is not ROUNDING, and what PyTorch itself could not run or decompose:", "", *told])
+        if told
+        else ""
+    )
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""What can be compared with: files of other runtimes, saved outputs, compiled code."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import foldproof
+from foldproof.errors import FoldproofError, MissingExtra
+from foldproof.verdict import Kind
+
+
+def small() -> tuple[nn.Module, tuple[Tensor]]:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(16, 32), nn.Sigmoid(), nn.Linear(32, 4)).eval(), (torch.randn(8, 16),)
+
+
+def spoilt(model: nn.Module) -> nn.Module:
+    with torch.no_grad():
+        next(iter(model.parameters()))[0, 0] += 0.1
+    return model
+
+
+def pte(model: nn.Module, inputs: tuple[Tensor], path: Path) -> None:
+    exir = pytest.importorskip("executorch.exir")
+    lowered = exir.to_edge_transform_and_lower(torch.export.export(model, inputs)).to_executorch()
+    path.write_bytes(lowered.buffer)
+
+
+def onnx(model: nn.Module, inputs: tuple[Tensor], path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    torch.onnx.export(model, inputs, str(path), dynamo=True, verbose=False)
+
+
+def pt2(model: nn.Module, inputs: tuple[Tensor], path: Path) -> None:
+    torch.export.save(torch.export.export(model, inputs), path)
+
+
+def pt(model: nn.Module, inputs: tuple[Tensor], path: Path) -> None:
+    torch.save({"out": model(*inputs).detach()}, path)
+
+
+@pytest.mark.parametrize("make", [pte, onnx, pt2, pt], ids=lambda make: make.__name__)
+def test_files(make: object, tmp_path: Path) -> None:
+    assert callable(make)
+    model, inputs = small()
+    right, wrong = tmp_path / f"right.{make.__name__}", tmp_path / f"wrong.{make.__name__}"
+    make(model, inputs, right)
+    make(spoilt(small()[0]), inputs, wrong)
+    result = foldproof.compare(model, str(right), inputs, trials=3)
+    assert result.kind is Kind.ROUNDING, str(result)
+    assert foldproof.compare(model, wrong, inputs, trials=3).kind is Kind.REFUTED
+
+
+def test_compiled_modules_and_functions() -> None:
+    model, inputs = small()
+    torch._dynamo.reset()
+    module = foldproof.compare(model, torch.compile(model, backend="aot_eager"), inputs, trials=2)
+    assert module.kind is Kind.ROUNDING and module.against == "torch.compile (aot_eager)"
+    function = foldproof.compare(model, torch.compile(lambda x: model(x), backend="eager"), inputs, trials=2)
+    assert function.identical and function.against == "torch.compile (eager)"
+
+
+@pytest.mark.parametrize("name", ["broken.pte", "broken.onnx", "broken.pt2", "broken.pt"])
+def test_damaged_files(name: str, tmp_path: Path) -> None:
+    if name.endswith(".onnx"):
+        pytest.importorskip("onnxruntime")
+    (tmp_path / name).write_bytes(b"not what it says")
+    model, inputs = small()
+    with pytest.raises(FoldproofError, match=name):
+        foldproof.compare(model, tmp_path / name, inputs)
+
+
+def test_a_file_that_takes_other_inputs(tmp_path: Path) -> None:
+    model, inputs = small()
+    onnx(model, inputs, tmp_path / "model.onnx")
+    with pytest.raises(FoldproofError, match="takes 1 inputs, and there are 2 tensors"):
+
+        class Two(nn.Module):
+            def forward(self, x: Tensor, y: Tensor) -> Tensor:
+                return x + y
+
+        foldproof.compare(Two(), tmp_path / "model.onnx", (inputs[0], inputs[0]))
+
+
+def test_a_missing_runtime_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").touch()
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    model, inputs = small()
+    with pytest.raises(MissingExtra, match=r"pip install 'foldproof\[onnx\]'"):
+        foldproof.compare(model, tmp_path / "model.onnx", inputs)

@@ -1,0 +1,155 @@
+"""Perturbed runs: float32 kernels stay within them, and what is rounded more does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.testing._internal.common_methods_invocations import op_db
+from torch.utils._pytree import tree_leaves, tree_map
+
+from foldproof.rounding.floor import Floor
+from foldproof.rounding.magnitude import RULES
+from foldproof.rounding.noise import Noise
+from foldproof.rounding.truth import Float64, widened
+
+F = torch.nn.functional
+
+
+def tensors(x: Any) -> list[Tensor]:
+    return [t for t in tree_leaves(x) if isinstance(t, Tensor)]
+
+
+def widen(x: Any) -> Any:
+    return tree_map(lambda t: widened(t.detach()) if isinstance(t, Tensor) else t, x)
+
+
+def measured(
+    function: Callable[..., Any], *args: Any, dtype: torch.dtype = torch.float32, runs: int = 8, **kwargs: Any
+) -> tuple[Tensor, Floor, set[str]]:
+    """The float64 truth of the first result, the floor around it, and operators of which nothing is known."""
+    args, kwargs = widen((args, kwargs))
+    unknown: set[str] = set()
+    with torch.no_grad():
+        with Float64():
+            truth = tensors(function(*args, **kwargs))[0]
+        deviations = []
+        for seed in range(runs):
+            noise = Noise(torch.Generator().manual_seed(seed))
+            noise.dtype = dtype
+            with noise:
+                deviations.append([tensors(function(*args, **kwargs))[0] - truth])
+            unknown |= noise.unknown
+    return truth, Floor(deviations), unknown
+
+
+CALLS: dict[str, Callable[[], tuple[Callable[..., Tensor], tuple[Tensor, ...]]]] = {
+    "matmul": lambda: (torch.matmul, (torch.randn(16, 500), torch.randn(500, 8))),
+    "matmul of one sign": lambda: (torch.matmul, (torch.rand(16, 500), torch.rand(500, 8))),
+    "linear": lambda: (F.linear, (torch.randn(4, 3, 64), torch.randn(32, 64), torch.randn(32))),
+    "conv2d": lambda: (F.conv2d, (torch.randn(2, 8, 9, 9), torch.randn(12, 8, 3, 3), torch.randn(12))),
+    "sum": lambda: (lambda x: x.sum(-1), (torch.rand(8, 4096),)),
+    "layer_norm": lambda: (lambda x: F.layer_norm(x, (300,)), (torch.randn(8, 300) + 5,)),
+    "softmax": lambda: (lambda x: torch.softmax(3 * x, -1), (torch.randn(8, 300),)),
+    "attention": lambda: (F.scaled_dot_product_attention, tuple(torch.randn(2, 4, 20, 16) for _ in range(3))),
+    "gelu": lambda: (F.gelu, (4 * torch.randn(1000),)),
+    "cancelling add": lambda: (torch.add, (torch.randn(1000), torch.randn(1000))),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_the_real_kernel_is_within_the_floor_and_a_coarser_one_is_not(name: str) -> None:
+    torch.manual_seed(0)
+    function, args = CALLS[name]()
+    truth, floor, unknown = measured(function, *args, runs=16)
+    assert not unknown
+    real = floor.score([function(*args).double() - truth])
+    assert 0 < real.rms < 1.5 and real.worst < 8
+    coarse = floor.score([function(*(a.bfloat16() for a in args)).double() - truth])
+    assert coarse.rms > 30
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_types_are_added_up_in_float32(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    args = torch.randn(16, 500).to(dtype), torch.randn(500, 8).to(dtype)
+    truth, floor, _ = measured(torch.matmul, *args, dtype=dtype, runs=16)
+    assert 0.1 < floor.score([torch.matmul(*args).double() - truth]).rms < 1.5
+    assert floor.size < 2 * torch.finfo(dtype).eps * float(truth.square().mean().sqrt())
+
+
+def test_moving_numbers_around_rounds_nothing() -> None:
+    x = torch.randn(4, 6)
+    _, floor, unknown = measured(lambda x: torch.relu(torch.cat([x.t(), -x.t()])).flatten().flip(0)[::2], x)
+    assert floor.size == 0 and not unknown
+
+
+def test_a_number_that_float32_holds_is_not_moved_by_being_made() -> None:
+    _, floor, _ = measured(lambda x: torch.full_like(x, 0.5) + 0 * x, torch.ones(3))
+    assert floor.size < 1e-7
+    _, made, _ = measured(lambda x: torch.full((3,), 0.5, dtype=torch.float32), torch.ones(3))
+    assert made.size == 0
+
+
+def test_operators_of_which_nothing_is_known_are_named() -> None:
+    assert measured(torch.linalg.inv, torch.randn(3, 3))[2]
+    assert "aten.digamma.default" in measured(torch.digamma, torch.rand(3))[2]
+    assert measured(lambda x: torch.fft.fft(x).real, torch.randn(8))[2]
+
+
+def test_the_same_seed_makes_the_same_noise() -> None:
+    x = torch.randn(8, 8)
+    first, second = (measured(torch.mm, x, x)[1].sigmas[0] for _ in range(2))
+    assert torch.equal(first, second)
+
+
+def _has_a_rule(name: str) -> bool:
+    last = name.rpartition(".")[2]
+    return last.startswith("conv") or last in {str(f).split(".")[1].lstrip("_") for f in RULES}
+
+
+# Their truth hangs on how memory is laid out, they ask for another dtype than the test tells the noise, or they jump.
+_APART = {"as_strided", "bfloat16", "half", "grid_sampler_3d"}
+
+
+def test_no_operator_with_a_rule_leaves_its_floor() -> None:
+    """PyTorch's own operator database: real float32 kernels, against rules that must at least take their arguments."""
+    skipped = ("linalg", "fft", "svd", "sparse", "masked.", "special.", "empty")
+    skipped += (
+        "rand",
+        "dropout",
+        "normal",
+        "bernoulli",
+        "multinomial",
+        "exponential",
+        "cauchy",
+        "geometric",
+        "uniform",
+    )
+    seen = 0
+    for op in op_db:
+        if torch.float32 not in op.dtypes or op.name in _APART or any(s in op.name for s in skipped):
+            continue
+        if not _has_a_rule(op.name):
+            continue
+        for sample in list(op.sample_inputs("cpu", torch.float32))[:1]:
+            args, kwargs = (sample.input, *sample.args), sample.kwargs
+            try:
+                with torch.no_grad():
+                    real = tensors(op.op(*args, **kwargs))[0].detach()
+                    with Float64():
+                        wide = tensors(op.op(*widen(args), **widen(kwargs)))[0]
+            except Exception:
+                continue  # not an operator on tensors, or one without a float64 form
+            if wide.dtype != torch.float64:
+                continue
+            truth, floor, unknown = measured(op.op, *args, runs=5, **kwargs)
+            if unknown or truth.shape != real.shape:
+                continue
+            error = torch.where(truth.isfinite() & (truth.abs() > 1e-30), real.double() - truth, 0.0)
+            assert floor.score([error]).worst < 30, op.name
+            seen += 1
+    assert seen > 60
