@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from foldproof.audit import Audit as Audit
-    from foldproof.audit import audit as audit
-    from foldproof.audit import tap as tap
-    from foldproof.audit import watch as watch
+    from foldproof.auditing import Audit as Audit
+    from foldproof.auditing import audit as audit
+    from foldproof.auditing import tap as tap
+    from foldproof.auditing import watch as watch
     from foldproof.comparison import CompareResult as CompareResult
     from foldproof.comparison import compare as compare
     from foldproof.fusion import FuseResult as FuseResult
@@ -39,10 +39,10 @@ __all__ = [
 
 # Loaded on first use, so that `foldproof --help` need not wait for torch.
 _HOMES = {
-    "Audit": "foldproof.audit",
-    "audit": "foldproof.audit",
-    "tap": "foldproof.audit",
-    "watch": "foldproof.audit",
+    "Audit": "foldproof.auditing",
+    "audit": "foldproof.auditing",
+    "tap": "foldproof.auditing",
+    "watch": "foldproof.auditing",
     "CompareResult": "foldproof.comparison",
     "compare": "foldproof.comparison",
     "FuseResult": "foldproof.fusion",

@@ -17,7 +17,7 @@ from foldproof.errors import FoldproofError
 from foldproof.verdict import Kind
 
 if TYPE_CHECKING:
-    from foldproof.audit import Audit
+    from foldproof.auditing import Audit
 
 Progress = Callable[[int, int | None, str], None]
 
@@ -80,7 +80,7 @@ def print_audit(out: Console, found: Audit) -> None:
 
 def replay(folder: Path) -> tuple[Kind, str]:
     """Runs a saved reproduction again: REFUTED if it is still wrong, and that in a sentence."""
-    from foldproof.audit.folder import replay as run_again
+    from foldproof.auditing.folder import replay as run_again
 
     wrong, told = run_again(folder)
     return (Kind.REFUTED if wrong else Kind.ROUNDING), told

@@ -12,14 +12,17 @@ from torch import nn
 from torch.export import ExportedProgram
 from torch.utils._pytree import tree_leaves
 
-from foldproof.audit.compilers import compiler_named
-from foldproof.audit.log import Log
-from foldproof.audit.result import Audit, Step
+from foldproof.auditing.compilers import compiler_named
+from foldproof.auditing.log import Log
+from foldproof.auditing.result import Audit, Step
 from foldproof.errors import FoldproofError
 from foldproof.proof.shapes import as_inputs
 
 if TYPE_CHECKING:
     from foldproof.comparison import CompareResult
+
+TRIALS = 24
+"""Inputs on which the compiled model is compared with the original."""
 
 Progress = Callable[[int, int | None, str], None]
 
@@ -92,7 +95,7 @@ def _end_to_end(model: nn.Module, call: Callable[..., Any], args: Any, kwargs: A
     from foldproof.comparison import compare
 
     with torch.no_grad():
-        return compare(model, call, args, kwargs)
+        return compare(model, call, args, kwargs, trials=TRIALS)
 
 
 def versions(compiler: str) -> dict[str, str]:

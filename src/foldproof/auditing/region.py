@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx
 from torch.utils._pytree import tree_leaves
 
-from foldproof.audit.snapshot import Snapshot, arguments, target_name
+from foldproof.auditing.snapshot import Snapshot, arguments, target_name
 from foldproof.program.interpreter import Interpreter
 
 

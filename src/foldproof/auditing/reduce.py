@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves
 
-from foldproof.audit.compilers import Compiler
-from foldproof.audit.draft import Draft, Made, drafted, shortest
-from foldproof.audit.inputs import inputs_for
-from foldproof.audit.log import Change, Log
+from foldproof.auditing.compilers import Compiler
+from foldproof.auditing.draft import Draft, Made, drafted, shortest
+from foldproof.auditing.inputs import inputs_for
+from foldproof.auditing.log import Change, Log
 from foldproof.program.interpreter import Interpreter
 
 WRONG = 1e-2

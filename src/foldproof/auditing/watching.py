@@ -9,11 +9,11 @@ from typing import Any
 
 from torch.fx.passes.infra.pass_manager import PassManager
 
-from foldproof.audit.log import Log
-from foldproof.audit.result import Step
-from foldproof.audit.taps.executorch import tap_executorch
-from foldproof.audit.taps.passes import observed, tap_passes
-from foldproof.audit.taps.torchao import tap_torchao
+from foldproof.auditing.log import Log
+from foldproof.auditing.result import Step
+from foldproof.auditing.taps.executorch import tap_executorch
+from foldproof.auditing.taps.passes import observed, tap_passes
+from foldproof.auditing.taps.torchao import tap_torchao
 from foldproof.errors import FoldproofError
 from foldproof.verdict import Kind
 

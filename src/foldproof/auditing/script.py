@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from foldproof.audit.draft import Draft, lines
-from foldproof.audit.reduce import Fault
-from foldproof.audit.snapshot import is_functional
+from foldproof.auditing.draft import Draft, lines
+from foldproof.auditing.reduce import Fault
+from foldproof.auditing.snapshot import is_functional
 
 
 def script(fault: Fault, draft: Draft) -> str:

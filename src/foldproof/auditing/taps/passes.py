@@ -15,8 +15,8 @@ from torch.export import ExportedProgram
 from torch.fx.passes.infra.pass_base import PassBase, PassResult
 from torch.fx.passes.infra.pass_manager import PassManager
 
-from foldproof.audit.log import Log, Rerun
-from foldproof.audit.snapshot import sharing_copy
+from foldproof.auditing.log import Log, Rerun
+from foldproof.auditing.snapshot import sharing_copy
 
 
 def graph_of(x: Any) -> fx.GraphModule | None:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from types import ModuleType
 from unittest import mock
 
-from foldproof.audit.log import Log
-from foldproof.audit.taps.passes import observed
+from foldproof.auditing.log import Log
+from foldproof.auditing.taps.passes import observed
 from foldproof.errors import MissingExtra
 
 STEPS = (

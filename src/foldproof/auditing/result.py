@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import fx
 
-from foldproof.audit.judge import judge
-from foldproof.audit.log import Change
+from foldproof.auditing.judge import judge
+from foldproof.auditing.log import Change
 from foldproof.verdict import Kind, Verdict
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ class Audit:
         Raises:
             FoldproofError: the folder can't be written.
         """
-        from foldproof.audit.folder import save
+        from foldproof.auditing.folder import save
 
         return save(self, Path(folder))
 

@@ -16,7 +16,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.utils._pytree import tree_leaves
 
-from foldproof.audit.reading import operator, read_into
+from foldproof.auditing.reading import operator, read_into
 
 Bound = Mapping[str, tuple[str, Tensor]]
 """Placeholders that are parameters: their names → (the parameter's name, its tensor)."""

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from foldproof.audit.draft import Made, function_name
-from foldproof.audit.log import Change
-from foldproof.audit.reading import operator
-from foldproof.audit.snapshot import Snapshot, attribute
+from foldproof.auditing.draft import Made, function_name
+from foldproof.auditing.log import Change
+from foldproof.auditing.reading import operator
+from foldproof.auditing.snapshot import Snapshot, attribute
 
 SMALL = 64
 """Tensors of up to so many elements are written out; larger ones are made anew in their shape."""
@@ -28,6 +28,7 @@ def listing(change: Change, inputs: Sequence[Any]) -> str:
         "",
         "import torch",
         "import torch.nn.functional as F",
+        "from torch import nn",
         "",
         "",
         *_function("before", change.before, common),
@@ -67,7 +68,10 @@ def _line(node: fx.Node, snapshot: Snapshot) -> str | None:
     if node.op == "call_method":
         return f"{node.name} = {args[0]}.{node.target}({', '.join(args[1:])})"
     if node.op == "call_module":
-        return f"{node.name} = {snapshot.module.get_submodule(str(node.target))!r}({given})".replace("\n", " ")
+        module = snapshot.module.get_submodule(str(node.target))
+        state = ", ".join(f"{name!r}: {_tensor(t)}" for name, t in module.state_dict().items())
+        made = f"nn.{module!r}".replace("\n", " ") + ("" if module.training else ".eval()")
+        return f"{node.name} = torch.func.functional_call({made}, {{{state}}}, ({given},))"
     aten = operator(node.target)
     return f"{node.name} = {f'torch.ops.{aten}' if aten is not None else function_name(node.target)}({given})"
 

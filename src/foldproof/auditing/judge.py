@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from foldproof.audit.constants import Derive, folded, new_constants, recomputed
-from foldproof.audit.inputs import inputs_for
-from foldproof.audit.log import Change
-from foldproof.audit.region import changed_region
+from foldproof.auditing.constants import Derive, folded, new_constants, recomputed
+from foldproof.auditing.inputs import inputs_for
+from foldproof.auditing.log import Change
+from foldproof.auditing.region import changed_region
 from foldproof.errors import FoldproofError
 from foldproof.proof import prove, prove_pass
 from foldproof.shadow import Undecided

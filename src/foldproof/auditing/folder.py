@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from foldproof.audit.api import versions
-from foldproof.audit.compilers import COMPILERS
-from foldproof.audit.inputs import inputs_for
-from foldproof.audit.listing import listing
-from foldproof.audit.log import Change
-from foldproof.audit.reduce import Fault, reduced
-from foldproof.audit.script import script
+from foldproof.auditing.api import versions
+from foldproof.auditing.compilers import COMPILERS
+from foldproof.auditing.inputs import inputs_for
+from foldproof.auditing.listing import listing
+from foldproof.auditing.log import Change
+from foldproof.auditing.reduce import Fault, reduced
+from foldproof.auditing.script import script
 from foldproof.errors import FoldproofError
 
 if TYPE_CHECKING:
-    from foldproof.audit.result import Audit, Step
+    from foldproof.auditing.result import Audit, Step
 
 
 def save(audit: Audit, folder: Path) -> Path:

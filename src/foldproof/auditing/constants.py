@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
-from foldproof.audit.log import Rerun
-from foldproof.audit.snapshot import Snapshot, is_functional
+from foldproof.auditing.log import Rerun
+from foldproof.auditing.snapshot import Snapshot, is_functional
 from foldproof.program import as_program
 from foldproof.proof.question import equal_content, match_leaves
 

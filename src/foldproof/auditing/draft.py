@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from foldproof.audit.snapshot import attribute, is_functional, snapshot_of, target_name
+from foldproof.auditing.snapshot import attribute, is_functional, snapshot_of, target_name
 
 
 @dataclass(frozen=True)

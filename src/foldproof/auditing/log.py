@@ -12,7 +12,7 @@ import torch
 from torch import fx
 from torch.export import ExportedProgram
 
-from foldproof.audit.snapshot import Snapshot, snapshot_of
+from foldproof.auditing.snapshot import Snapshot, snapshot_of
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from foldproof.audit.snapshot import Snapshot
+from foldproof.auditing.snapshot import Snapshot
 
 
 def inputs_for(snapshot: Snapshot, given: Sequence[Any]) -> tuple[Any, ...] | None:

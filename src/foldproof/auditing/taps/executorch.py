@@ -12,8 +12,8 @@ from unittest import mock
 
 from torch.export import ExportedProgram
 
-from foldproof.audit.log import Log
-from foldproof.audit.taps.passes import observe_function, observed, program_in
+from foldproof.auditing.log import Log
+from foldproof.auditing.taps.passes import observe_function, observed, program_in
 from foldproof.errors import MissingExtra
 
 STEPS = (

@@ -17,8 +17,8 @@ from torch import Tensor, fx
 from torch.fx.passes.graph_transform_observer import GraphTransformObserver
 from torch.utils._pytree import tree_leaves
 
-from foldproof.audit.log import Change, Log
-from foldproof.audit.snapshot import Lowered, Snapshot
+from foldproof.auditing.log import Change, Log
+from foldproof.auditing.snapshot import Lowered, Snapshot
 
 
 class _Phases:

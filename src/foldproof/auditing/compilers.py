@@ -11,11 +11,11 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from foldproof.audit.log import Log, Rerun
-from foldproof.audit.taps.executorch import exir_program, tap_executorch
-from foldproof.audit.taps.inductor import tap_inductor
-from foldproof.audit.taps.passes import tap_passes
-from foldproof.audit.taps.torchao import quantize_pt2e, tap_torchao
+from foldproof.auditing.log import Log, Rerun
+from foldproof.auditing.taps.executorch import exir_program, tap_executorch
+from foldproof.auditing.taps.inductor import tap_inductor
+from foldproof.auditing.taps.passes import tap_passes
+from foldproof.auditing.taps.torchao import quantize_pt2e, tap_torchao
 from foldproof.errors import FoldproofError, MissingExtra
 from foldproof.program.loading import brief
 from foldproof.program.state import deepcopied
