@@ -70,6 +70,9 @@ WRONG = {
         "executorch", nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6)), (4, 6, 6), "FuseBatchNormPass"
     ),
     "executorch: one conv weight, two BatchNorms": Case("executorch", CalledTwice(), (2, 3, 8, 8), "FuseBatchNormPass"),
+    "executorch: conv, ReLU, Hardtanh": Case(
+        "executorch", nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Hardtanh()), (1, 3, 6, 6), "FuseActivationPass"
+    ),
     "torchao: conv, BatchNorm, BatchNorm": Case("torchao", NormTwice(), (2, 3, 4, 4), "_fuse_conv_bn_"),
     "torchao: conv output read twice": Case("torchao", ReadTwice(), (2, 3, 4, 4), "_fuse_conv_bn_"),
     "torchao: tied linear": Case("torchao", TiedLinear(), (3, 4), "_fuse_linear_bn_"),

@@ -16,6 +16,7 @@ from foldproof.auditing.compilers import compiler_named
 from foldproof.auditing.log import Log
 from foldproof.auditing.result import Audit, Step
 from foldproof.errors import FoldproofError
+from foldproof.program.loading import brief
 from foldproof.proof.shapes import as_inputs
 
 if TYPE_CHECKING:
@@ -65,8 +66,15 @@ def audit(
         raise FoldproofError(f"audit takes an nn.Module or an ExportedProgram, not a {type(model).__name__}")
     log = Log()
     report(0, None, f"compiling with {compiler}")
-    with torch.no_grad():
-        compiled = chosen.compile(model, args, named, options or {}, log, frozenset(disable))
+    try:
+        with torch.no_grad():
+            compiled = chosen.compile(model, args, named, options or {}, log, frozenset(disable))
+    except FoldproofError:
+        raise
+    except Exception as error:
+        cause = error.__cause__ if error.__cause__ is not None else error  # pass managers tell the pass, not the reason
+        why = brief(error) if cause is error else f"{brief(error)}, because of {brief(cause)}"
+        raise FoldproofError(f"{compiler} can't compile the model ({why})") from error
     compile_seconds = time.perf_counter() - start
     steps = [Step(change, tree_leaves((args, named))) for change in log.changes]
     fired = [step for step in steps if step.fired]

@@ -210,10 +210,13 @@ class Executorch:
             )
             lowered = edge.to_executorch()
             made.append(lowered.exported_program())
-        method = Runtime.get().load_program(lowered.buffer).load_method("forward")
+        buffer = lowered.buffer
+        loaded = Runtime.get().load_program(buffer)
+        method = loaded.load_method("forward")
 
         def call(*args: Any, **kwargs: Any) -> Any:
             flat = torch.utils._pytree.tree_leaves((args, kwargs))
+            _ = buffer, loaded  # the method reads their memory, and does not keep it
             out = method.execute([x.contiguous() if isinstance(x, torch.Tensor) else x for x in flat])
             out = [x.clone() if isinstance(x, torch.Tensor) else x for x in out]
             return torch.utils._pytree.tree_unflatten(out, program.call_spec.out_spec)
@@ -221,16 +224,15 @@ class Executorch:
         return Compiled(call, "the .pte program in the ExecuTorch runtime")
 
     def script(self, options: Options) -> tuple[list[str], list[str]]:
-        xnnpack = options.get("partitioner", "xnnpack") == "xnnpack"
-        imports = ["from executorch.exir import to_edge_transform_and_lower", "from executorch.runtime import Runtime"]
-        if xnnpack:
-            imports.insert(
-                0, "from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner"
-            )
-        given = ", partitioner=[XnnpackPartitioner()]" if xnnpack else ""
+        imports = ["import executorch.exir", "from executorch.runtime import Runtime"]
+        given = ""
+        if options.get("partitioner", "xnnpack") == "xnnpack":
+            imports.append("from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner")
+            given = ", partitioner=[XnnpackPartitioner()]"
         return imports, [
-            f"edge = to_edge_transform_and_lower(torch.export.export(model, inputs){given})",
-            'got = Runtime.get().load_program(edge.to_executorch().buffer).load_method("forward").execute(inputs)[0]',
+            f"edge = executorch.exir.to_edge_transform_and_lower(torch.export.export(model, inputs){given})",
+            "program = Runtime.get().load_program(buffer := edge.to_executorch().buffer)",
+            'got = program.load_method("forward").execute(inputs)[0]',
         ]
 
 

@@ -320,4 +320,4 @@ def function_name(target: Any) -> str:
         return f"F.{name}"
     if getattr(torch, name, None) is target:
         return f"torch.{name}"
-    return torch.fx.node._get_qualified_name(target)
+    return torch.fx.node._get_qualified_name(target).removeprefix("_")  # operator's functions say _operator

@@ -7,6 +7,7 @@ once) is below the graph, where numbers are compared and nothing is proved.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -52,6 +53,15 @@ def read_into(graph: fx.Graph, node: fx.Node, args: tuple[Any, ...], kwargs: Map
     return None if functional is None else _without_memory(emit, *functional, args, dict(kwargs))
 
 
+def fused_activation(graph: fx.Graph, node: fx.Node, result: fx.Node) -> fx.Node:
+    """XNNPACK's passes note an activation on the node before it, which then computes both: its result, clamped."""
+    limits = node.meta.get("XNN_FUSED_ACTIVATION")
+    if limits is None:
+        return result
+    low, high = (float(x) for x in (limits.output_min, limits.output_max))
+    return graph.call_function(aten.clamp.default, (result, low, None if math.isinf(high) else high))
+
+
 def _without_memory(
     emit: Emit, functional: OpOverload, outs: frozenset[str], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> fx.Node | None:
@@ -90,6 +100,11 @@ def _functional(target: OpOverload) -> tuple[OpOverload, frozenset[str]] | None:
 
 def _converted(emit: Emit, a: Any, dtype: Any) -> fx.Node:
     return emit(aten._to_copy.default, a, dtype=dtype)
+
+
+def _reshaped(emit: Emit, self: Any, size: Any) -> fx.Node:
+    """Whether the strides allow a view changes as layouts do; the values it holds do not."""
+    return emit(aten.reshape.default, self, size)
 
 
 def _same(emit: Emit, self: Any, **_: Any) -> fx.Node:
@@ -172,6 +187,8 @@ def _activated(emit: Emit, x: fx.Node, name: str, scalars: Any, algorithm: Any) 
 
 READINGS: Mapping[str, Reading] = {
     "prims.convert_element_type.default": _converted,
+    "aten.view.default": _reshaped,
+    "aten._unsafe_view.default": _reshaped,
     "mkldnn._reorder_convolution_weight.default": _same,
     "mkldnn._reorder_linear_weight.default": _same,
     "mkldnn._reorder_convolution_transpose_weight.default": _transposed,

@@ -21,6 +21,8 @@ def script(fault: Fault, draft: Draft) -> str:
     first = "import torch, torch.nn as nn"
     if any("F." in line for line in body):
         first += ", torch.nn.functional as F"
+    if any("operator." in line for line in body):
+        first += ", operator"
     plain = [line.removeprefix("import ") for line in imports if line.startswith("import ")]
     others = [line for line in imports if not line.startswith("import ")]
     return "\n".join([", ".join([first, *plain]), *others, *body]) + "\n"

@@ -16,7 +16,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.utils._pytree import tree_leaves
 
-from foldproof.auditing.reading import operator, read_into
+from foldproof.auditing.reading import fused_activation, operator, read_into
 
 Bound = Mapping[str, tuple[str, Tensor]]
 """Placeholders that are parameters: their names → (the parameter's name, its tensor)."""
@@ -61,7 +61,7 @@ class Lowered:
         given = tree_leaves(arguments)
         made = {node: given[place] for node, place in zip(self.nodes, self.places)}
         for node in self.nodes[len(self.places) :]:
-            made[node] = graph.node_copy(node, made.__getitem__)
+            made[node] = _copied_node(graph, node, made)
         return made[self.result]  # type: ignore[no-any-return]
 
 
@@ -98,6 +98,8 @@ class Snapshot:
                 self._hold(str(node.target), attribute(source, str(node.target)))
         self.size = len(nodes)
         self.graph = _copied(nodes, bound, lowered or {})
+        used = {str(n.target) for n in self.graph.nodes if n.op in ("get_attr", "call_module")}
+        self._held = {name: value for name, value in self._held.items() if name in used}
         self.values: dict[fx.Node, str] = {}
         """For each node a digest of what it computes from the inputs: equal for equal expressions, whatever the names."""
         self.digest, self.effect, self.functional = self._digests()
@@ -184,14 +186,20 @@ def _copied(nodes: Sequence[fx.Node], bound: Bound, lowered: Mapping[int, Lowere
             given = fx.map_arg((node.args, node.kwargs), made.__getitem__)
             made[node] = lowered[id(node.target)].put_into(graph, given)
         else:
-            args, kwargs = fx.map_arg((node.args, node.kwargs), made.__getitem__)
-            new = read_into(graph, node, args, kwargs)
-            if new is None:
-                new = graph.node_copy(node, made.__getitem__)
-            made[node] = new
+            made[node] = new = _copied_node(graph, node, made)
             if node.op == "placeholder":
                 new.args = ()  # no default values: every input is given
+    for node in reversed(graph.nodes):
+        # Parameters that nobody reads are no part of the function; nor are packed weights that the reading left out.
+        if not node.users and (node.op == "get_attr" or target_name(node.target).startswith("mkl")):
+            graph.erase_node(node)
     return graph
+
+
+def _copied_node(graph: fx.Graph, node: fx.Node, made: Mapping[fx.Node, fx.Node]) -> fx.Node:
+    args, kwargs = fx.map_arg((node.args, node.kwargs), made.__getitem__)
+    new = read_into(graph, node, args, kwargs) or graph.node_copy(node, made.__getitem__)
+    return fused_activation(graph, node, new)
 
 
 class _WithoutCode(fx.GraphModule):

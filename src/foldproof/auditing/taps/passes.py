@@ -119,5 +119,8 @@ def _manager_call(log: Log, original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def observe_function(log: Log, one: Any) -> Any:
-    """A pass that is a plain function, noted; `PassBase` objects are noted where they are called."""
-    return observed(log, one.__name__, one) if inspect.isfunction(one) else one
+    """A pass that is a plain function, noted; `PassBase` objects, wrapped or not, are noted where they are called."""
+    if not inspect.isfunction(one):
+        return one
+    inner = inspect.getclosurevars(one).nonlocals.get("fn", getattr(one, "__wrapped__", None))
+    return one if isinstance(inner, PassBase) else observed(log, one.__name__, one)
