@@ -90,14 +90,14 @@ class Snapshot:
             nodes = given + [n for n in nodes if n.op != "placeholder"]
         self._held: dict[str, Any] = {}
         self._identities: dict[str, str] = {}
-        self._versions: list[tuple[Tensor, int]] = []
+        self._versions: list[tuple[str, Tensor, int]] = []
         for node in nodes:
             if node.op == "placeholder" and node.name in bound:
                 self._hold(*bound[node.name])
             elif node.op in ("get_attr", "call_module"):
                 self._hold(str(node.target), attribute(source, str(node.target)))
         self.size = len(nodes)
-        self.graph = _copied(nodes, bound, lowered or {})
+        self.graph = _copied(source, nodes, bound, lowered or {})
         used = {str(n.target) for n in self.graph.nodes if n.op in ("get_attr", "call_module")}
         self._held = {name: value for name, value in self._held.items() if name in used}
         self.values: dict[fx.Node, str] = {}
@@ -115,7 +115,7 @@ class Snapshot:
     @property
     def overwritten(self) -> bool:
         """Whether one of its tensors was written to since: the snapshot is then no longer what it was."""
-        return any(tensor._version != version for tensor, version in self._versions)
+        return any(tensor._version != version for name, tensor, version in self._versions if name in self._held)
 
     @property
     def placeholders(self) -> list[fx.Node]:
@@ -141,7 +141,7 @@ class Snapshot:
         if isinstance(value, Tensor) and value.layout is torch._mkldnn:  # type: ignore[attr-defined]
             value = value.to_dense()
         self._held[name] = value
-        self._versions += [(t, t._version) for t in tensors if not t.is_inference()]
+        self._versions += [(name, t, t._version) for t in tensors if not t.is_inference()]
 
     def _digests(self) -> tuple[str, str, bool]:
         whole = hashlib.sha256()
@@ -171,7 +171,7 @@ def _identity(value: Any) -> str:
     return f"{type(value).__name__}({value.extra_repr()}) {tensors} {value.training}"
 
 
-def _copied(nodes: Sequence[fx.Node], bound: Bound, lowered: Mapping[int, Lowered]) -> fx.Graph:
+def _copied(source: nn.Module, nodes: Sequence[fx.Node], bound: Bound, lowered: Mapping[int, Lowered]) -> fx.Graph:
     graph = fx.Graph()
     made: dict[fx.Node, fx.Node] = {}
     for node in nodes:
@@ -182,6 +182,9 @@ def _copied(nodes: Sequence[fx.Node], bound: Bound, lowered: Mapping[int, Lowere
         elif target_name(node.target) == "executorch_call_delegate":
             delegate, *given = fx.map_arg(node.args, made.__getitem__)
             made[node] = graph.create_node("call_module", delegate.target, tuple(given), name=node.name)
+        elif node.op == "call_module" and _observes(source, node):
+            # It notes what passes through, and hands it on as it is.
+            made[node] = graph.call_function(torch.ops.aten.clone.default, (made[node.all_input_nodes[0]],))
         elif id(node.target) in lowered:
             given = fx.map_arg((node.args, node.kwargs), made.__getitem__)
             made[node] = lowered[id(node.target)].put_into(graph, given)
@@ -194,6 +197,14 @@ def _copied(nodes: Sequence[fx.Node], bound: Bound, lowered: Mapping[int, Lowere
         if not node.users and (node.op == "get_attr" or target_name(node.target).startswith("mkl")):
             graph.erase_node(node)
     return graph
+
+
+def _observes(source: nn.Module, node: fx.Node) -> bool:
+    """Whether a module is an observer (and no fake quantization), of torch.ao or torchao."""
+    return any(
+        c.__name__ in ("ObserverBase", "AffineQuantizedObserverBase") and "quantization" in c.__module__
+        for c in type(attribute(source, str(node.target))).__mro__
+    )
 
 
 def _copied_node(graph: fx.Graph, node: fx.Node, made: Mapping[fx.Node, fx.Node]) -> fx.Node:
