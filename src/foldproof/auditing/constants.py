@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
 from foldproof.auditing.log import Rerun
-from foldproof.auditing.snapshot import Snapshot, attribute, is_functional
+from foldproof.auditing.snapshot import Interpreted, Snapshot, attribute, is_functional
 from foldproof.program import as_program
 from foldproof.proof.question import equal_content, match_leaves
 
@@ -61,7 +61,7 @@ def unfolded(before: Snapshot, after: Snapshot) -> Snapshot:
         for node in copied:
             if node.op in ("get_attr", "call_module"):
                 fx.graph_module._copy_attr(source, root, str(node.target))
-    return Snapshot(fx.GraphModule(root, graph))
+    return Snapshot(Interpreted(root, graph))
 
 
 def _constant_nodes(graph: fx.Graph) -> list[fx.Node]:

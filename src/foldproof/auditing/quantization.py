@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, fx
 
 from foldproof.auditing.reading import operator
-from foldproof.auditing.snapshot import Snapshot, attribute
+from foldproof.auditing.snapshot import Interpreted, Snapshot, attribute
 from foldproof.verdict import ApproximationStep
 
 
@@ -31,7 +31,7 @@ def unquantized(snapshot: Snapshot) -> tuple[Snapshot, list[ApproximationStep]]:
     if not steps:
         return snapshot, []
     graph.eliminate_dead_code(is_impure_node=lambda n: n.op in ("placeholder", "output"))
-    module = type(snapshot.module)(snapshot.module, graph)
+    module = Interpreted(snapshot.module, graph)
     return Snapshot(module), steps
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx
 from torch.utils._pytree import tree_leaves
 
-from foldproof.auditing.snapshot import Snapshot, arguments, target_name
+from foldproof.auditing.snapshot import Interpreted, Snapshot, arguments, target_name
 from foldproof.program.interpreter import Interpreter
 
 
@@ -61,7 +61,7 @@ def changed_region(before: Snapshot, after: Snapshot, inputs: Sequence[Any]) -> 
         for node in region:
             made[side.names[node]] = graph.node_copy(node, lambda n: made[side.names[n]])  # noqa: B023
         graph.output([made[side.names[n]] for n in results])
-        modules.append(type(side.snapshot.module)(side.snapshot.module, graph))
+        modules.append(Interpreted(side.snapshot.module, graph))
     return Region(modules[0], modules[1], tuple(values[name] for name in frontier))
 
 

@@ -110,7 +110,7 @@ class Snapshot:
         root = nn.Module()
         for name, value in self._held.items():
             _put(root, name, value)
-        return _WithoutCode(root, self.graph)
+        return Interpreted(root, self.graph)
 
     @property
     def overwritten(self) -> bool:
@@ -213,7 +213,7 @@ def _copied_node(graph: fx.Graph, node: fx.Node, made: Mapping[fx.Node, fx.Node]
     return fused_activation(graph, node, new)
 
 
-class _WithoutCode(fx.GraphModule):
+class Interpreted(fx.GraphModule):
     """A graph module that is only interpreted: some graphs hold what can't be printed as code."""
 
     def recompile(self) -> Any:
