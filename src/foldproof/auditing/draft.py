@@ -1,4 +1,4 @@
-"""A small model as data: its graph, and how its modules, tensors and inputs are made. It can be changed, built, written.
+"""A small model as data: its graph, and how its modules, tensors and inputs are made; to be changed, built, written.
 
 All numbers are made by rules that fit on a line, so that a program that shows a fault needs no file beside it.
 """
@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from foldproof.auditing.reading import mapped
 from foldproof.auditing.snapshot import attribute, is_functional, snapshot_of, target_name
 
 
@@ -122,9 +123,9 @@ def drafted(model: nn.Module, inputs: Sequence[Any]) -> list[Draft]:
     except Exception:
         pass
     try:
-        exported = torch.export.export(model, tuple(inputs))
+        exported = snapshot_of(torch.export.export(model, tuple(inputs)))
 
-        drafts.append(_draft(snapshot_of(exported).graph, snapshot_of(exported).module, made))
+        drafts.append(_draft(exported.graph, exported.module, made, tensors))
     except Exception:
         pass
     return drafts
@@ -278,7 +279,7 @@ def _mentions(node: fx.Node) -> int:
         return n
 
     for user in node.users:
-        fx.map_arg((user.args, user.kwargs), see)
+        mapped((user.args, user.kwargs), see)
     return count
 
 
@@ -294,7 +295,7 @@ class _Code:
 
 
 def _text(value: Any, text: Mapping[fx.Node, str]) -> str:
-    return repr(fx.map_arg(value, lambda n: _Code(text[n])))
+    return repr(mapped(value, lambda n: _Code(text[n])))
 
 
 def _call(node: fx.Node, text: Mapping[fx.Node, str]) -> str:
@@ -303,7 +304,7 @@ def _call(node: fx.Node, text: Mapping[fx.Node, str]) -> str:
     if node.op == "call_module":
         return f"self.{node.target}({given})"
     if node.op == "call_method":
-        return f"{args[0]}.{node.target}({', '.join([*args[1:], *(f'{k}={_text(v, text)}' for k, v in node.kwargs.items())])})"
+        return f"{args[0]}.{node.target}({given.removeprefix(args[0]).removeprefix(', ')})"
     if node.target in _INFIX and len(args) == 2:
         return f"({args[0]} {_INFIX[node.target]} {args[1]})"
     if node.target is operator.getitem:

@@ -125,7 +125,8 @@ def report(audit: Audit, step: Step, change: Change, text: str | None, ran: Run 
     if witness is not None:
         out.append(
             f"In float64, with {witness.description}: output {witness.output} at {list(witness.index)} is"
-            f" {witness.before:.6g} before the pass and {witness.after:.6g} after it; rounding explains {witness.floor:.1g}."
+            f" {witness.before:.6g} before the pass and {witness.after:.6g} after it;"
+            f" rounding explains {witness.floor:.1g}."
         )
     out += [
         "",

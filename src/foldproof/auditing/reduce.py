@@ -158,9 +158,10 @@ def _shorter_ends(draft: Draft) -> Iterator[Draft]:
 
         def edit(graph: fx.Graph, calls: list[fx.Node]) -> Any:
             output = next(n for n in graph.nodes if n.op == "output")
-            if output.args == (calls[i],):  # noqa: B023
+            if output.args == (calls[i],):
                 return False
-            output.args = (calls[i],)  # noqa: B023
+            output.args = (calls[i],)
+            return True
 
         found = _edited(draft, edit)
         if found is not None:
@@ -194,7 +195,7 @@ def _shorter_starts(draft: Draft) -> Iterator[Draft]:
             places = [n for n in graph.nodes if n.op == "placeholder"]
             with graph.inserting_after(places[-1]) if places else graph.inserting_before():
                 new = graph.placeholder("x" if not any(p.name == "x" for p in places) else "y")
-            calls[i].replace_all_uses_with(new)  # noqa: B023
+            calls[i].replace_all_uses_with(new)
 
         made = Made(tuple(value.shape), value.dtype)
         given = None if draft.given is None else (*draft.given, value)
@@ -209,7 +210,7 @@ def _bypassed(draft: Draft) -> Iterator[Draft]:
     for i in reversed(range(len(_calls(draft.graph)))):
 
         def edit(graph: fx.Graph, calls: list[fx.Node]) -> Any:
-            node = calls[i]  # noqa: B023
+            node = calls[i]
             for operand in node.all_input_nodes:
                 if shapes.get(operand.name) == shapes.get(node.name) and node.name in shapes:
                     node.replace_all_uses_with(operand)
@@ -265,8 +266,8 @@ def _resized_inputs(draft: Draft, old: int, new: int) -> Iterator[Draft | None]:
 
         def shape(made: Made) -> Made:
             sizes = list(made.shape)
-            if d < len(sizes) and sizes[d] == old:  # noqa: B023
-                sizes[d] = new  # noqa: B023
+            if d < len(sizes) and sizes[d] == old:
+                sizes[d] = new
             return replace(made, shape=tuple(sizes))
 
         yield replace(draft, inputs=[shape(made) for made in draft.inputs])

@@ -59,7 +59,7 @@ def changed_region(before: Snapshot, after: Snapshot, inputs: Sequence[Any]) -> 
             if node.op == "get_attr":
                 made[name] = graph.create_node("get_attr", node.target, name=name)
         for node in region:
-            made[side.names[node]] = graph.node_copy(node, lambda n: made[side.names[n]])  # noqa: B023
+            made[side.names[node]] = graph.node_copy(node, lambda n: made[side.names[n]])
         graph.output([made[side.names[n]] for n in results])
         modules.append(Interpreted(side.snapshot.module, graph))
     return Region(modules[0], modules[1], tuple(values[name] for name in frontier))

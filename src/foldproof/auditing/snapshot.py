@@ -16,7 +16,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.utils._pytree import tree_leaves
 
-from foldproof.auditing.reading import fused_activation, operator, read_into
+from foldproof.auditing.reading import fused_activation, mapped, operator, read_into
 
 Bound = Mapping[str, tuple[str, Tensor]]
 """Placeholders that are parameters: their names → (the parameter's name, its tensor)."""
@@ -101,7 +101,7 @@ class Snapshot:
         used = {str(n.target) for n in self.graph.nodes if n.op in ("get_attr", "call_module")}
         self._held = {name: value for name, value in self._held.items() if name in used}
         self.values: dict[fx.Node, str] = {}
-        """For each node a digest of what it computes from the inputs: equal for equal expressions, whatever the names."""
+        """For each node a digest of what it computes from the inputs: equal for equal expressions."""
         self.digest, self.effect, self.functional = self._digests()
 
     @functools.cached_property
@@ -176,17 +176,17 @@ def _copied(source: nn.Module, nodes: Sequence[fx.Node], bound: Bound, lowered: 
     made: dict[fx.Node, fx.Node] = {}
     for node in nodes:
         if node.op == "output":
-            graph.output(fx.map_arg(node.args[0], made.__getitem__)).meta = dict(node.meta)
+            graph.output(mapped(node.args[0], made.__getitem__)).meta = dict(node.meta)
         elif node.op == "placeholder" and node.name in bound:
             made[node] = graph.create_node("get_attr", bound[node.name][0], name=node.name)
         elif target_name(node.target) == "executorch_call_delegate":
-            delegate, *given = fx.map_arg(node.args, made.__getitem__)
+            delegate, *given = mapped(node.args, made.__getitem__)
             made[node] = graph.create_node("call_module", delegate.target, tuple(given), name=node.name)
         elif node.op == "call_module" and _observes(source, node):
             # It notes what passes through, and hands it on as it is.
             made[node] = graph.call_function(torch.ops.aten.clone.default, (made[node.all_input_nodes[0]],))
         elif id(node.target) in lowered:
-            given = fx.map_arg((node.args, node.kwargs), made.__getitem__)
+            given = mapped((node.args, node.kwargs), made.__getitem__)
             made[node] = lowered[id(node.target)].put_into(graph, given)
         else:
             made[node] = new = _copied_node(graph, node, made)
@@ -208,7 +208,7 @@ def _observes(source: nn.Module, node: fx.Node) -> bool:
 
 
 def _copied_node(graph: fx.Graph, node: fx.Node, made: Mapping[fx.Node, fx.Node]) -> fx.Node:
-    args, kwargs = fx.map_arg((node.args, node.kwargs), made.__getitem__)
+    args, kwargs = mapped((node.args, node.kwargs), made.__getitem__)
     new = read_into(graph, node, args, kwargs) or graph.node_copy(node, made.__getitem__)
     return fused_activation(graph, node, new)
 
@@ -312,7 +312,7 @@ def arguments(node: fx.Node, names: Mapping[fx.Node, str]) -> str:
     def named(n: fx.Node) -> Any:
         return _Named(names[n])
 
-    return repr((fx.map_arg(node.args, named), fx.map_arg(node.kwargs, named)))
+    return repr((mapped(node.args, named), mapped(node.kwargs, named)))
 
 
 def sharing_copy(x: Any) -> Any:
