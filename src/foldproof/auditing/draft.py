@@ -49,8 +49,10 @@ class Draft:
     inputs: Sequence[Made]
     filled: str = "arange"
     """How inputs are made: ones or arange."""
+    lowest: int = 1
+    """The smallest number in parameters and buffers: see `fill`."""
     held: Mapping[str, Tensor] | None = None
-    """The model's own numbers, by name in its state_dict; without them all are made by `FILL`."""
+    """The model's own numbers, by name in its state_dict; without them all are made by `fill`."""
     given: tuple[Tensor, ...] | None = None
     """The inputs' own numbers."""
 
@@ -71,12 +73,17 @@ class Draft:
                 root.register_buffer(name, tensor)
         model = fx.GraphModule(root, copy.deepcopy(self.graph)).eval()
         if self.held is None:
-            fill(model)
+            fill(model, self.lowest)
         else:
             model.load_state_dict({name: self.held[name] for name in model.state_dict()})
         if self.given is not None:
             return model, tuple(x.clone() for x in self.given)
         return model, tuple(eval(made.code(self.filled), {"torch": torch}) for made in self.inputs)
+
+    @property
+    def written(self) -> bool:
+        """Whether all its numbers are made by rules, so that it can be written down."""
+        return self.held is None and self.given is None
 
     def pruned(self) -> Draft:
         """Without nodes that no output needs, and what only they used."""
@@ -97,7 +104,8 @@ class Draft:
 
 
 FILL = (
-    "for i, t in enumerate(model.state_dict().values()): t.copy_(torch.linspace(1, 2 + i % 7, t.numel()).view(t.shape))"
+    "for i, t in enumerate(model.state_dict().values()):"
+    " t.copy_(torch.linspace({}, 2 + i % 7, t.numel()).view(t.shape))"
 )
 
 
@@ -105,9 +113,12 @@ def _stays(node: fx.Node) -> bool:
     return node.op in ("placeholder", "output") or (node.op != "call_module" and not is_functional(node))
 
 
-def fill(model: nn.Module) -> None:
-    """Small positive numbers in all parameters and buffers, so that neither channels nor layers are alike."""
-    exec(FILL, {"torch": torch, "model": model})
+def fill(model: nn.Module, lowest: int) -> None:
+    """Small numbers from ``lowest`` up in all parameters and buffers, so that neither channels nor layers are alike.
+
+    From 1 up variances are positive; from -1 up there are numbers of both signs, for models without variances.
+    """
+    exec(FILL.format(lowest), {"torch": torch, "model": model})
 
 
 def drafted(model: nn.Module, inputs: Sequence[Any]) -> list[Draft]:
@@ -179,6 +190,9 @@ def shortest(code: str) -> str:
     for part in re.findall(r", \w+=(?:\([^)]*\)|[^,()]+)", code):
         if same(now.replace(part, "", 1)):
             now = now.replace(part, "", 1)
+    for part in re.findall(r"\w+=(?:\([^)]*\)|[^,()]+)(?:, )?", now):  # the first one, too
+        if same(now.replace(part, "", 1)):
+            now = now.replace(part, "", 1)
     for name in re.findall(r"\w+=", now):
         if same(now.replace(name, "", 1)):
             now = now.replace(name, "", 1)
@@ -195,7 +209,7 @@ def lines(draft: Draft) -> list[str]:
     inputs = f"({given},)" if len(draft.inputs) == 1 else f"({given})"
     chain = _chain(draft)
     if chain is not None:
-        return [f"model, inputs = nn.Sequential({', '.join(chain)}).eval(), {inputs}", FILL]
+        return [f"model, inputs = nn.Sequential({', '.join(chain)}).eval(), {inputs}", FILL.format(draft.lowest)]
     names = [n.name for n in draft.graph.nodes if n.op == "placeholder"]
     return [
         "class Model(nn.Module):",
@@ -205,7 +219,7 @@ def lines(draft: Draft) -> list[str]:
         f"    def forward(self, {', '.join(names)}):",
         *[f"        {line}" for line in body(draft.graph)],
         f"model, inputs = Model().eval(), {inputs}",
-        FILL,
+        FILL.format(draft.lowest),
     ]
 
 

@@ -66,9 +66,10 @@ def _save_step(audit: Audit, step: Step, folder: Path) -> None:
     if draft is not None:
         model, inputs = draft.build()
         change = fault.found(model, inputs) or change
-        text = script(fault, draft)
-        write(folder / "repro.py", text)
-        ran = run(folder / "repro.py")
+        if draft.written:
+            text = script(fault, draft)
+            write(folder / "repro.py", text)
+            ran = run(folder / "repro.py")
     given = [x for x in tree_leaves(draft.build()[1] if draft is not None else audit.args) if isinstance(x, Tensor)]
     drawn = inputs_for(change.before, given if change.inputs is None else change.inputs)
     write(folder / "graphs.py", listing(change, drawn or ()))
@@ -88,7 +89,13 @@ class Run:
 
 def run(program: Path) -> Run:
     """Run a reproduction in a process of its own, with the Python that runs this."""
-    done = subprocess.run([sys.executable, program.name], cwd=program.parent, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, program.name],
+        cwd=program.parent,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
     lines = [line for line in done.stderr.splitlines() if line.strip()]
     wrong = done.returncode != 0 and "AssertionError" in done.stderr and "not close" in done.stderr
     start = next((i for i, line in enumerate(lines) if line.startswith("AssertionError")), len(lines) - 1)
