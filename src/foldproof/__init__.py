@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from foldproof.fusion import fuse as fuse
     from foldproof.proof import prove as prove
     from foldproof.proof import prove_pass as prove_pass
+    from foldproof.qat import FoldQATResult as FoldQATResult
+    from foldproof.qat import fold_qat as fold_qat
 
 from foldproof.errors import FoldproofError
 from foldproof.verdict import Kind, Verdict
@@ -19,6 +21,7 @@ from foldproof.verdict import Kind, Verdict
 __version__ = "0.1.0"
 __all__ = [
     "CompareResult",
+    "FoldQATResult",
     "FoldproofError",
     "FuseResult",
     "Kind",
@@ -26,6 +29,7 @@ __all__ = [
     "__version__",
     "compare",
     "explain",
+    "fold_qat",
     "fuse",
     "prove",
     "prove_pass",
@@ -37,6 +41,8 @@ _HOMES = {
     "compare": "foldproof.comparison",
     "FuseResult": "foldproof.fusion",
     "explain": "foldproof.fusion",
+    "FoldQATResult": "foldproof.qat",
+    "fold_qat": "foldproof.qat",
     "fuse": "foldproof.fusion",
     "prove": "foldproof.proof",
     "prove_pass": "foldproof.proof",
