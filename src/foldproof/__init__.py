@@ -5,6 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from foldproof.auditing import Audit as Audit
+    from foldproof.auditing import audit as audit
+    from foldproof.auditing import tap as tap
+    from foldproof.auditing import watch as watch
     from foldproof.comparison import CompareResult as CompareResult
     from foldproof.comparison import compare as compare
     from foldproof.fusion import FuseResult as FuseResult
@@ -20,6 +24,7 @@ from foldproof.verdict import Kind, Verdict
 
 __version__ = "0.1.0"
 __all__ = [
+    "Audit",
     "CompareResult",
     "FoldQATResult",
     "FoldproofError",
@@ -27,16 +32,23 @@ __all__ = [
     "Kind",
     "Verdict",
     "__version__",
+    "audit",
     "compare",
     "explain",
     "fold_qat",
     "fuse",
     "prove",
     "prove_pass",
+    "tap",
+    "watch",
 ]
 
 # Loaded on first use, so that `foldproof --help` need not wait for torch.
 _HOMES = {
+    "Audit": "foldproof.auditing",
+    "audit": "foldproof.auditing",
+    "tap": "foldproof.auditing",
+    "watch": "foldproof.auditing",
     "CompareResult": "foldproof.comparison",
     "compare": "foldproof.comparison",
     "FuseResult": "foldproof.fusion",
