@@ -65,10 +65,10 @@ def test_is_withdrawn(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     before, inputs = mutant.program()
     untouched = snapshot(before)
     breaks(mutant, monkeypatch)
-    trusting = fuse(mutant.program, prove=False)
+    trusting = fuse(mutant.program, passes=mutant.passes, prove=False)
     wrong_by = harm(expected, trusting, inputs)
     assert wrong_by > 1e-3, "the mutant does no harm"
-    result = fuse(mutant.program)
+    result = fuse(mutant.program, passes=mutant.passes)
     after = run(result.program, inputs)
     error = largest_error(expected, after)
     assert error < 1e-5

@@ -15,7 +15,7 @@ from foldproof.fusion.constants import Constants
 from foldproof.fusion.examples import Made, chain, functional
 from foldproof.fusion.motion import averaging, pointwise
 from foldproof.fusion.motion.averaging import AVERAGES, MAXIMA, Averaging
-from foldproof.fusion.motion.pointwise import Product, Sum
+from foldproof.fusion.motion.pointwise import Product, Rectifier, Sum
 from foldproof.fusion.motion.rule import Affines
 from foldproof.fusion.nodes import kind_of
 from mutants.mutant import (
@@ -115,6 +115,31 @@ doubled_before = exported(_reader(lambda m, x, y: (z := x + m.k) + z, k=_vector)
 gated_before = exported(_reader(lambda m, x, y: m.n(x) * y))
 squared_before = exported(_reader(lambda m, x, y: (z := x * m.k) * z, k=_vector))
 multiplied_before = exported(_reader(lambda m, x, y: (z := x * m.k) * z.flip(0), k=_vector))
+rectified = exported(functional((_image,), lambda m, x: m.a(x).relu() * m.k, a=_conv, k=lambda: torch.randn(6, 1, 1)))
+rectified_norm = exported(chain(_image, _conv, nn.ReLU, _norm2))
+rectified_before = exported(_reader(lambda m, x, y: (x * m.k).relu(), k=_vector))
+shifted_rectified_before = exported(_reader(lambda m, x, y: (x + m.k).relu(), k=_vector))
+leaky = exported(
+    functional(
+        (_image,),
+        lambda m, x: nn.functional.leaky_relu(m.a(x), 0.2) * m.k,
+        a=_conv,
+        k=lambda: torch.randn(6, 1, 1),
+    )
+)
+
+
+def _curve(function: Callable[[Tensor], Tensor]) -> Callable[[], Made]:
+    """A function of six features, times positive numbers."""
+    return functional(((4, 3),), lambda m, x: function(m.a(x)) * m.k, a=_linear, k=lambda: torch.rand(6) + 0.5)
+
+
+gelu, tanh, limited = (
+    exported(_curve(nn.functional.gelu)),
+    exported(_curve(torch.tanh)),
+    exported(_curve(nn.Hardtanh(-0.2, 0.2))),
+)
+squares = exported(_curve(torch.square))
 lower_rank = exported(
     functional(((6, 6), (6, 6, 6)), lambda m, x, y: m.a(x * m.k * y), a=partial(nn.Conv1d, 6, 3, 1), k=_vector)
 )
@@ -187,6 +212,14 @@ def spread_at_the_end(node: Node, operand: Node, affine: Affine) -> Affine:
 
 
 no_weights = patch(Averaging, "_check_weights", nothing)
+no_sign = patch(pointwise, "require_no_negative", nothing)
+no_rectifier_guard = patch(Rectifier, "_check", nothing)
+
+
+def rectifies(*kinds: str) -> Patch:
+    return patch(Rectifier, "kinds", Rectifier.kinds | set(kinds))
+
+
 no_product_guard = patch(Product, "_check", nothing)
 
 MUTANTS: dict[str, Mutant] = {
@@ -219,6 +252,16 @@ MUTANTS: dict[str, Mutant] = {
     "one sign is looked at": mutant(largest, patch(averaging, "require_no_negative", only_one_checked)),
     "the largest of several channels": mutant(largest_channels, no_guard("require_constant_along")),
     "no axes are compared": mutant(largest_channels, patch(averaging, "combined_axes", lambda node, x: [])),
+    # rectifiers
+    "negative scales are rectified": mutant(rectified, no_sign),
+    "negative scales are rectified, on the way down": mutant(rectified_before, no_sign),
+    "negative scales are rectified a little": mutant(leaky, no_sign),
+    "a shift is rectified": mutant(rectified_norm, no_rectifier_guard),
+    "a shift is rectified, on the way down": mutant(shifted_rectified_before, no_rectifier_guard),
+    "gelu is a rectifier": mutant(gelu, rectifies("gelu")),
+    "tanh is a rectifier": mutant(tanh, rectifies("tanh")),
+    "a limit is a rectifier": mutant(limited, rectifies("hardtanh")),
+    "a square is a rectifier": mutant(squares, rectifies("square", "pow")),
     # sums
     "the second operand keeps its scale": mutant(residual, up(Sum, without_second)),
     "the first operand keeps its scale": mutant(residual, up(Sum, changed(0, unscaled))),
@@ -249,7 +292,6 @@ MUTANTS: dict[str, Mutant] = {
     "the first of two scales": mutant(scaled_differently, down(Sum, the_first)),
     "the first of two shifts, the other turned around": mutant(shifts_of_both, down(Sum, the_first)),
     "a doubled shift": mutant(doubled_before, down(Sum, the_first)),
-    "a shift is lost": mutant(shifted_before, down(Sum, lambda carried, node: unshifted(the_first(carried)))),
     # products
     "a product is shifted": mutant(product, no_product_guard),
     "a gate is shifted, on the way down": mutant(gated_before, no_product_guard),

@@ -29,10 +29,11 @@ class Patch:
 
 @dataclass(frozen=True)
 class Mutant:
-    """The patches that break the rewriter, on a program."""
+    """The patches that break the rewriter, on a program; ``passes`` as of `foldproof.fuse`."""
 
     program: Program
     patches: tuple[Patch, ...]
+    passes: tuple[str, ...] | None = None
 
 
 def mutant(program: Program, *patches: Patch) -> Mutant:

@@ -67,7 +67,7 @@ matmul_rows = exported(_square(lambda m, x: torch.matmul(x, m.w) * m.k.view(6, 1
 left = exported(_square(lambda m, x: torch.matmul(m.w, x) * m.k.view(6, 1), 2, 6, 6))
 left_before = exported(_square(lambda m, x: torch.matmul(m.w, x * m.k.view(6, 1)), 2, 6, 6))
 left_columns = exported(_square(lambda m, x: torch.matmul(m.w, x) * m.k, 2, 6, 6))
-left_shifted = exported(_square(lambda m, x: torch.matmul(m.w, x) + m.b.view(6, 1), 2, 6, 6))
+left_shifted = exported(_square(lambda m, x: torch.matmul(m.w, x) * m.k.view(6, 1) + m.b.view(6, 1), 2, 6, 6))
 bmm = exported(
     _square(
         lambda m, x: torch.bmm(x, m.v) * m.j + m.b,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial, reduce
 from typing import Any
 
@@ -12,10 +14,24 @@ from torch.fx import Node
 from foldproof.fusion import sources
 from foldproof.fusion.affine import Affine
 from foldproof.fusion.constants import Constants
-from foldproof.fusion.examples import chain, functional
-from foldproof.fusion.nodes import kind_of
-from foldproof.fusion.sources import Arithmetic, Site
-from mutants.mutant import Mutant, Patch, argument, around, exported, flipped, kinds, mutant, patch, turned
+from foldproof.fusion.examples import Made, chain, functional
+from foldproof.fusion.nodes import kind_of, set_argument
+from foldproof.fusion.sources import Arithmetic, NormAffine, Site
+from mutants.mutant import (
+    Mutant,
+    Patch,
+    Program,
+    argument,
+    around,
+    exported,
+    flipped,
+    kinds,
+    mutant,
+    patch,
+    turned,
+    unscaled,
+    unshifted,
+)
 
 _linear = partial(nn.Linear, 3, 6)
 _vector = partial(torch.randn, 6)
@@ -63,6 +79,54 @@ over_two_axes = exported(
     )
 )
 through_two_norms = exported(chain((4, 3), _linear, partial(nn.BatchNorm1d, 6), partial(nn.BatchNorm1d, 6)))
+
+
+def _normalised(norm: Callable[[], nn.Module], reader: Callable[[], nn.Module], *shape: int) -> Program:
+    """A normalisation of the data with an affine that does something, and what reads it."""
+
+    def make() -> Made:
+        model, inputs = chain(shape, norm, reader)()
+        with torch.no_grad():
+            for parameter in model[0].parameters():
+                parameter.normal_()
+        return model, inputs
+
+    return exported(make)
+
+
+layer_norm = _normalised(partial(nn.LayerNorm, 6), partial(nn.Linear, 6, 3), 2, 6, 6)
+layer_norm_of_places = _normalised(partial(nn.LayerNorm, 6), partial(nn.Conv1d, 6, 3, 1), 2, 6, 6)
+group_norm = _normalised(partial(nn.GroupNorm, 2, 6), partial(nn.Conv1d, 6, 3, 1), 2, 6, 6)
+group_norm_of_tokens = _normalised(partial(nn.GroupNorm, 2, 6), partial(nn.Linear, 6, 3), 2, 6, 6)
+rms_norm = _normalised(partial(nn.RMSNorm, 6), partial(nn.Linear, 6, 3), 2, 6, 6)
+
+
+def own(program: Program, *patches: Patch) -> Mutant:
+    """Of a normalisation whose affine is only a part of it."""
+    return Mutant(program, patches, ("norm_affine",))
+
+
+def own_read(wrong: Callable[[Affine], Affine]) -> Patch:
+    return around(NormAffine, "read", lambda original, *a: replace(step := original(*a), affine=wrong(step.affine)))
+
+
+def strips(*names: str) -> Patch:
+    """Only some of the parameters are taken out."""
+
+    def strip(node: Node) -> None:
+        for name in names:
+            set_argument(node, name, None)
+
+    return patch(sources, "_without_affine", strip)
+
+
+def on_axis(axis: int) -> Callable[[Affine], Affine]:
+    def moved(affine: Affine) -> Affine:
+        shape = [1] * affine.channels.dim()
+        shape[axis] = -1
+        return replace(affine, channels=affine.channels.reshape(shape))
+
+    return moved
 
 
 def scale(wrong: Any) -> Mutant:
@@ -180,4 +244,17 @@ MUTANTS: dict[str, Mutant] = {
     "the first of a row twice": mutant(
         scaled, site(lambda self: reduce(Affine.then, (step.affine for step in (self.steps[0], *self.steps))))
     ),
+    # the affine of a normalisation that stays
+    "own beta stays": own(layer_norm, strips("weight")),
+    "own gamma stays": own(layer_norm, strips("bias")),
+    "own gamma and beta stay": own(group_norm, strips()),
+    "own gamma of rms_norm stays": own(rms_norm, strips()),
+    "own gamma and beta exchanged": own(layer_norm, exchanged("weight", "bias")),
+    "own gamma forgotten": own(layer_norm, own_read(unscaled)),
+    "own beta forgotten": own(layer_norm, own_read(unshifted)),
+    "own beta of groups forgotten": own(group_norm, own_read(unshifted)),
+    "own affine in reverse": own(layer_norm, own_read(flipped)),
+    "own affine of groups in reverse": own(group_norm, own_read(flipped)),
+    "own affine of places on the channels": own(layer_norm_of_places, own_read(on_axis(1))),
+    "own affine of groups on the last axis": own(group_norm_of_tokens, own_read(on_axis(2))),
 }
