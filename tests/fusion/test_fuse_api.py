@@ -212,3 +212,18 @@ def test_tied_weights_are_not_copied_for_little() -> None:
     result = foldproof.fuse(Tied().eval(), (torch.arange(4),))
     assert result.rewrites == ()
     assert "128000 bytes more of weights" in result.declined[0].reason
+
+
+def test_a_fold_past_a_maximum_speaks_of_these_weights_only() -> None:
+    """With a negative scale, the folded program would take the smallest: the whole may claim no more than the fold."""
+    torch.manual_seed(0)
+    model, inputs = chain(
+        (2, 6, 8, 8), nn.ReLU, norm, partial(nn.MaxPool2d, 2), nn.Flatten, partial(nn.Linear, 96, 3)
+    )()
+    with torch.no_grad():
+        model[1].weight.abs_()
+    result = foldproof.fuse(model, inputs)
+    [rewrite] = result.rewrites
+    assert rewrite.conditional
+    for verdict in (rewrite.verdict, result.verdict):
+        assert verdict.kind is Kind.PROVED and verdict.quantified == "all inputs, for these parameter values"
