@@ -27,6 +27,7 @@ from zoo.measure import (
     LARGE,
     LIMIT,
     MODELS,
+    NOT_RUN,
     PACKAGES,
     Folding,
     Outcome,
@@ -103,6 +104,8 @@ def _run(name: str, folder: Path, stages: Sequence[str]) -> str:
             return "it hangs"
     if ran.returncode == -signal.SIGXCPU:
         return f"it takes more than {LIMIT} seconds of processor time"
+    if ran.returncode in (-signal.SIGKILL, -signal.SIGTERM):
+        return f"{NOT_RUN}: the process was killed, by someone or for want of memory"
     if ran.returncode < 0:
         return f"the process died of signal {-ran.returncode}"
     last = (folder / "log").read_text(encoding="utf-8").strip().splitlines()[-1:]
@@ -274,6 +277,7 @@ def _tool_totals(rows: Sequence[Row]) -> str:
     lines = []
     for tool in TOOLS:
         seen = [(row.folding, row.outcomes[tool]) for row in rows if row.folding and tool in row.outcomes]
+        seen = [(f, o) for f, o in seen if not o.not_run]
         counted = [(f, o) for f, o in seen if o.batch_norms is not None]
         line = [tool, str(len(seen)), str(sum(o.failure is not None for _, o in seen))]
         line += [str(sum(f.batch_norms[0] for f, _ in counted)), str(sum(o.batch_norms or 0 for _, o in counted))]
@@ -296,7 +300,7 @@ def _tools(rows: Sequence[Row]) -> str:
 def _cell(outcome: Outcome) -> str:
     left = "" if outcome.batch_norms is None else f"{outcome.batch_norms} · "
     if outcome.failure is not None:
-        return left + "gives up"
+        return left + (NOT_RUN if outcome.not_run else "gives up")
     return left + ("**WRONG** " if outcome.wrong else "") + _times(outcome.error, outcome.eager_error)
 
 

@@ -45,6 +45,9 @@ PACKAGES: tuple[str, ...] = (
 LIMIT = 300
 """Seconds of processor time that one process may take."""
 
+NOT_RUN = "not run"
+"""What the failure of a stage begins with that was ended from outside."""
+
 FAR = 100
 """A tool's answer is called wrong if it is this many times as far from the truth as eager's …"""
 LARGE = 1e-3
@@ -83,6 +86,11 @@ class Outcome:
     eager_error: float | None = None
     error: float | None = None
     failure: str | None = None
+
+    @property
+    def not_run(self) -> bool:
+        """Whether it was ended from outside, which says nothing of the tool."""
+        return self.failure is not None and self.failure.startswith(NOT_RUN)
 
     @property
     def wrong(self) -> bool:
