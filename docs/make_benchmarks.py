@@ -22,11 +22,13 @@ HEAD = """# Benchmarks
 Made by `make docs-bench` with torch {torch} on {machine}, one thread. Ratios are taken within one run, since
 absolute times mean little on shared machines; networks are in `benchmarks/networks.py`.
 
-* The target for `prove` per prime is 3 times one float64 forward of *before* plus one of *after*. Of a whole proof,
-  time with the scouting prime, the float64 check and the run of the real programs is divided by the number of primes.
+* The target for `prove` per prime is 3 times one float64 forward of *before* plus one of *after*. The time of the whole
+  call, with the scout, the float64 check and the run of the real programs, is divided by the number of primes and a
+  half: the scout runs one of the two programs with one prime.
 * `fuse` without proofs is measured against torchao's `_fuse_conv_bn_` (on a GraphModule, in place) and
   `torch.fx.experimental.optimization.fuse` (which copies the model, unless it is told to work in place).
-* Growth is over chains of 10, 200 and 2,000 conv→BatchNorm→ReLU blocks.
+* Growth is over chains of 10, 200 and 2,000 conv→BatchNorm→ReLU blocks; the target is that a block takes at most 1.5
+  times as long in the longest.
 
 | benchmark | median seconds | measured |
 |---|---|---|
