@@ -12,6 +12,7 @@ from torch import Tensor
 
 from foldproof.field import Field, OpaqueFunction, Size, draw_primes, error_bound, few, many, primes_needed
 from foldproof.shadow.ondemand import OnDemand
+from foldproof.shadow.products import Products
 from foldproof.shadow.residue import Residue, laid_out_like
 from foldproof.shadow.undecided import Undecided
 
@@ -49,6 +50,7 @@ class Draw:
         self.held: dict[str, None] = {}
         self._rng, self._salt = rng, rng.getrandbits(64)
         self._infinity = tuple(tuple(float(rng.randrange(f.p) - f.p // 2) for _ in range(2)) for f in self.fields)
+        self.products = Products()
         self._functions: dict[str, OpaqueFunction] = {}
         self._evaluations: Counter[str] = Counter()
         self._numbers: set[float] = set()
