@@ -107,6 +107,37 @@ def compare(
     raise typer.Exit(_guarded(partial(_compare, spec, against, json_file, report)))
 
 
+@app.command()
+def audit(
+    spec: Annotated[str, typer.Argument(metavar="SPEC", help=f"What to compile: {FORMS}.", show_default=False)],
+    compiler: Annotated[
+        str, typer.Option("--compiler", metavar="NAME", help="inductor, torchao, executorch or fx.", show_default=False)
+    ],
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", metavar="NAME=VALUE", help="A setting of the compiler, such as freezing=True."),
+    ] = None,
+    disable: Annotated[
+        list[str] | None, typer.Option("--disable", metavar="PASS", help="Compile without this pass.")
+    ] = None,
+    save: Annotated[
+        Path | None,
+        typer.Option("--save", metavar="FOLDER", help="Write a program that shows what is wrong, and a report."),
+    ] = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Run a compiler, prove every graph pass, and name the one that changes the meaning."""
+    raise typer.Exit(_guarded(partial(_audit, spec, compiler, option or [], disable or [], save, json_file)))
+
+
+@app.command()
+def replay(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="What audit --save wrote.", show_default=False)],
+) -> None:
+    """Run a saved reproduction on the installed versions, and say whether it is fixed."""
+    raise typer.Exit(_guarded(partial(_replay, folder)))
+
+
 def run(argv: Sequence[str] | None = None) -> int:
     """Parses ``argv`` (``sys.argv[1:]`` by default), runs the command and returns its exit status."""
     try:
@@ -189,6 +220,42 @@ def _compare(spec: str, against: str, json_file: Path | None, report: Path | Non
         if written is not None:
             out.print(f"wrote {written}")
     return result.verdict.kind.exit_code
+
+
+def _audit(
+    spec: str,
+    compiler: str,
+    options: Sequence[str],
+    disable: Sequence[str],
+    folder: Path | None,
+    json_file: Path | None,
+) -> int:
+    json_out = _json_output(json_file)
+
+    with Bar() as progress:
+        from foldproof.cli import audits, work
+
+        found = audits.audit(spec, compiler, options, disable, progress)
+        if json_out:
+            json_out.write(partial(work.save_json, found.to_dict()))
+        if folder is not None:
+            progress(0, None, "looking for a smaller model that shows it")
+            found.save(folder)
+
+    console = summary.console()
+    audits.print_audit(console, found)
+    for written in (folder, json_file):
+        if written is not None:
+            console.print(f"wrote {written}")
+    return found.kind.exit_code
+
+
+def _replay(folder: Path) -> int:
+    from foldproof.cli import audits
+
+    kind, told = audits.replay(folder)
+    summary.console().print(told, soft_wrap=True)
+    return kind.exit_code
 
 
 def _json_output(path: Path | None, beside: Path | None = None) -> Output | None:

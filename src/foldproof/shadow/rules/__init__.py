@@ -12,6 +12,7 @@ from foldproof.shadow.rules import (  # noqa: F401
     linear,
     normalisation,
     pooling,
+    quantization,
     reduction,
     structural,
 )

@@ -131,7 +131,7 @@ def _where_positive(call: Call, x: Tensor, slope: float) -> Residue:
 @composed(aten.relu.default)
 def relu(call: Call, x: Tensor) -> Residue:
     """max(x, 0), opaque"""
-    if call.draw.by_value:
+    if call.draw.reading.by_value:
         return _where_positive(call, x, 0)
     return call.residue(x).maximum(call.residue(0))
 
@@ -139,7 +139,7 @@ def relu(call: Call, x: Tensor) -> Residue:
 @opaque(aten.leaky_relu.default)
 def leaky_relu(call: Call, x: Tensor, negative_slope: float = 0.01) -> Any:
     """any function of the element and the slope"""
-    if call.draw.by_value:
+    if call.draw.reading.by_value:
         return _where_positive(call, x, negative_slope)
     return pointwise(call, x, negative_slope)
 

@@ -138,7 +138,7 @@ def exp_shifted(
     Where the value is -inf (a mask) the result is 0; ``empty_rows`` allows rows that are masked throughout.
     """
     call.draw.shifted = True
-    order = (value != -math.inf).to(torch.int8) if call.draw.shift_first else value
+    order = (value != -math.inf).to(torch.int8) if call.draw.reading.shift_first else value
     shift = extreme(x, order, dims, True, True)
     e = call.opaque([x - shift], real=torch.exp, name="exp")
     if x.infinite:
