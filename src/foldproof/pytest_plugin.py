@@ -61,7 +61,7 @@ class Prover:
 
 @pytest.fixture
 def prove(request: pytest.FixtureRequest) -> Prover:
-    """``prove(before, after, inputs)``, ``prove.of_pass(pass_fn, program, inputs)``: assert, and return a Verdict."""
+    """``prove(before, after, inputs)`` and ``prove.of_pass(pass_fn, program, inputs)``: assert, give the verdict."""
     return Prover(request.node.nodeid, request.config.stash[_RECORDS])
 
 

@@ -109,10 +109,11 @@ def _end_to_end(model: nn.Module, call: Callable[..., Any], args: Any, kwargs: A
 def versions(compiler: str) -> dict[str, str]:
     """The installed versions that matter."""
     packages = ["torch", "foldproof", *([compiler] if compiler in ("torchao", "executorch") else [])]
-    found = {}
-    for package in packages:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:  # noqa: PERF203
-            found[package] = "not installed"
-    return found
+    return {package: _version(package) for package in packages}
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"

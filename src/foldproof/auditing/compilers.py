@@ -6,7 +6,8 @@ import contextlib
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from types import MappingProxyType
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -35,9 +36,12 @@ class Compiled:
 class Compiler(Protocol):
     """Runs one pipeline under its tap."""
 
-    name: str
-    options: Mapping[str, str]
-    """Options it knows, each with what it means; where it takes others, they are its own configuration's."""
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def options(self) -> Mapping[str, str]:
+        """Options it knows, each with what it means."""
 
     def compile(
         self,
@@ -56,7 +60,7 @@ class Compiler(Protocol):
 
 class Inductor:
     name = "inductor"
-    options: ClassVar[dict[str, str]] = {"…": "any setting of torch._inductor.config, such as freezing"}
+    options = MappingProxyType({"…": "any setting of torch._inductor.config, such as freezing"})
 
     def compile(
         self,
@@ -70,7 +74,7 @@ class Inductor:
         # Dynamo keeps compiled code with the code object, whatever the configuration: each compilation gets its own.
         scope: dict[str, Any] = {"model": model}
         exec("def run(*args, **kwargs):\n    return model(*args, **kwargs)", scope)
-        compiled = torch.compile(scope["run"], dynamic=False)
+        compiled: Callable[..., Any] = torch.compile(scope["run"], dynamic=False)
         # Dynamo itself looks at some settings (freezing), so they are set, and not given to torch.compile.
         with _configured(options), tap_inductor(log, model, disabled):
             compiled(*_copied(args), **_copied(kwargs))
@@ -87,7 +91,7 @@ def _configured(options: Options) -> Iterator[None]:
     import torch._inductor.config as config
 
     try:
-        patch = config.patch(dict(options))
+        patch: Any = config.patch(dict(options))
         patch.__enter__()
     except AttributeError as error:
         raise FoldproofError(f"torch._inductor.config has no such setting ({brief(error)})") from error
@@ -99,10 +103,12 @@ def _configured(options: Options) -> Iterator[None]:
 
 class Torchao:
     name = "torchao"
-    options: ClassVar[dict[str, str]] = {
-        "quantizer": "x86 (default), xnnpack, none, or a torchao Quantizer",
-        "qat": "True for prepare_qat_pt2e instead of prepare_pt2e",
-    }
+    options = MappingProxyType(
+        {
+            "quantizer": "x86 (default), xnnpack, none, or a torchao Quantizer",
+            "qat": "True for prepare_qat_pt2e instead of prepare_pt2e",
+        }
+    )
 
     def compile(
         self,
@@ -186,7 +192,7 @@ def _quantizer(wanted: Any) -> Any:
 
 class Executorch:
     name = "executorch"
-    options: ClassVar[dict[str, str]] = {"partitioner": "xnnpack (default), none, or a list of partitioners"}
+    options = MappingProxyType({"partitioner": "xnnpack (default), none, or a list of partitioners"})
 
     def compile(
         self,
@@ -250,7 +256,7 @@ def _partitioners(wanted: Any) -> list[Any]:
 
 class Fx:
     name = "fx"
-    options: Mapping[str, str] = {}
+    options = MappingProxyType[str, str]({})
 
     def compile(
         self,

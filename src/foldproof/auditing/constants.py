@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
 from foldproof.auditing.log import Rerun
+from foldproof.auditing.reading import mapped
 from foldproof.auditing.snapshot import Interpreted, Snapshot, attribute, is_functional
 from foldproof.program import as_program
 from foldproof.proof.question import equal_content, match_leaves
@@ -84,7 +85,7 @@ def _evaluate(module: fx.GraphModule, nodes: list[fx.Node]) -> dict[fx.Node, Any
         if node.op == "get_attr":
             values[node] = attribute(module, str(node.target))
         elif all(n in values for n in node.all_input_nodes):
-            args, kwargs = fx.map_arg((node.args, dict(node.kwargs)), values.__getitem__)
+            args, kwargs = mapped((node.args, dict(node.kwargs)), values.__getitem__)
             try:
                 values[node] = node.target(*args, **kwargs)  # type: ignore[operator]
             except Exception:

@@ -1,4 +1,4 @@
-"""A small model as data: its graph, and how its modules, tensors and inputs are made; to change, build and write.
+"""A small model as data: its graph, and how its modules, tensors and inputs are made; to be changed, built, written.
 
 All numbers are made by rules that fit on a line, so that a program that shows a fault needs no file beside it.
 """
@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from foldproof.auditing.reading import mapped
 from foldproof.auditing.snapshot import attribute, is_functional, snapshot_of, target_name
 
 
@@ -48,8 +49,10 @@ class Draft:
     inputs: Sequence[Made]
     filled: str = "arange"
     """How inputs are made: ones or arange."""
+    lowest: int = 1
+    """The smallest number in parameters and buffers: see `fill`."""
     held: Mapping[str, Tensor] | None = None
-    """The model's own numbers, by name in its state_dict; without them all are made by `FILL`."""
+    """The model's own numbers, by name in its state_dict; without them all are made by `fill`."""
     given: tuple[Tensor, ...] | None = None
     """The inputs' own numbers."""
 
@@ -70,12 +73,17 @@ class Draft:
                 root.register_buffer(name, tensor)
         model = fx.GraphModule(root, copy.deepcopy(self.graph)).eval()
         if self.held is None:
-            fill(model)
+            fill(model, self.lowest)
         else:
             model.load_state_dict({name: self.held[name] for name in model.state_dict()})
         if self.given is not None:
             return model, tuple(x.clone() for x in self.given)
         return model, tuple(eval(made.code(self.filled), {"torch": torch}) for made in self.inputs)
+
+    @property
+    def written(self) -> bool:
+        """Whether all its numbers are made by rules, so that it can be written down."""
+        return self.held is None and self.given is None
 
     def pruned(self) -> Draft:
         """Without nodes that no output needs, and what only they used."""
@@ -96,7 +104,8 @@ class Draft:
 
 
 FILL = (
-    "for i, t in enumerate(model.state_dict().values()): t.copy_(torch.linspace(1, 2 + i % 7, t.numel()).view(t.shape))"
+    "for i, t in enumerate(model.state_dict().values()):"
+    " t.copy_(torch.linspace({}, 2 + i % 7, t.numel()).view(t.shape))"
 )
 
 
@@ -104,9 +113,12 @@ def _stays(node: fx.Node) -> bool:
     return node.op in ("placeholder", "output") or (node.op != "call_module" and not is_functional(node))
 
 
-def fill(model: nn.Module) -> None:
-    """Small positive numbers in all parameters and buffers, so that neither channels nor layers are alike."""
-    exec(FILL, {"torch": torch, "model": model})
+def fill(model: nn.Module, lowest: int) -> None:
+    """Small numbers from ``lowest`` up in all parameters and buffers, so that neither channels nor layers are alike.
+
+    From 1 up variances are positive; from -1 up there are numbers of both signs, for models without variances.
+    """
+    exec(FILL.format(lowest), {"torch": torch, "model": model})
 
 
 def drafted(model: nn.Module, inputs: Sequence[Any]) -> list[Draft]:
@@ -122,9 +134,9 @@ def drafted(model: nn.Module, inputs: Sequence[Any]) -> list[Draft]:
     except Exception:
         pass
     try:
-        exported = torch.export.export(model, tuple(inputs))
+        exported = snapshot_of(torch.export.export(model, tuple(inputs)))
 
-        drafts.append(_draft(snapshot_of(exported).graph, snapshot_of(exported).module, made))
+        drafts.append(_draft(exported.graph, exported.module, made, tensors))
     except Exception:
         pass
     return drafts
@@ -178,6 +190,9 @@ def shortest(code: str) -> str:
     for part in re.findall(r", \w+=(?:\([^)]*\)|[^,()]+)", code):
         if same(now.replace(part, "", 1)):
             now = now.replace(part, "", 1)
+    for part in re.findall(r"\w+=(?:\([^)]*\)|[^,()]+)(?:, )?", now):  # the first one, too
+        if same(now.replace(part, "", 1)):
+            now = now.replace(part, "", 1)
     for name in re.findall(r"\w+=", now):
         if same(now.replace(name, "", 1)):
             now = now.replace(name, "", 1)
@@ -194,7 +209,7 @@ def lines(draft: Draft) -> list[str]:
     inputs = f"({given},)" if len(draft.inputs) == 1 else f"({given})"
     chain = _chain(draft)
     if chain is not None:
-        return [f"model, inputs = nn.Sequential({', '.join(chain)}).eval(), {inputs}", FILL]
+        return [f"model, inputs = nn.Sequential({', '.join(chain)}).eval(), {inputs}", FILL.format(draft.lowest)]
     names = [n.name for n in draft.graph.nodes if n.op == "placeholder"]
     return [
         "class Model(nn.Module):",
@@ -204,7 +219,7 @@ def lines(draft: Draft) -> list[str]:
         f"    def forward(self, {', '.join(names)}):",
         *[f"        {line}" for line in body(draft.graph)],
         f"model, inputs = Model().eval(), {inputs}",
-        FILL,
+        FILL.format(draft.lowest),
     ]
 
 
@@ -278,7 +293,7 @@ def _mentions(node: fx.Node) -> int:
         return n
 
     for user in node.users:
-        fx.map_arg((user.args, user.kwargs), see)
+        mapped((user.args, user.kwargs), see)
     return count
 
 
@@ -294,7 +309,7 @@ class _Code:
 
 
 def _text(value: Any, text: Mapping[fx.Node, str]) -> str:
-    return repr(fx.map_arg(value, lambda n: _Code(text[n])))
+    return repr(mapped(value, lambda n: _Code(text[n])))
 
 
 def _call(node: fx.Node, text: Mapping[fx.Node, str]) -> str:
@@ -303,8 +318,7 @@ def _call(node: fx.Node, text: Mapping[fx.Node, str]) -> str:
     if node.op == "call_module":
         return f"self.{node.target}({given})"
     if node.op == "call_method":
-        keywords = [f"{name}={_text(value, text)}" for name, value in node.kwargs.items()]
-        return f"{args[0]}.{node.target}({', '.join([*args[1:], *keywords])})"
+        return f"{args[0]}.{node.target}({given.removeprefix(args[0]).removeprefix(', ')})"
     if node.target in _INFIX and len(args) == 2:
         return f"({args[0]} {_INFIX[node.target]} {args[1]})"
     if node.target is operator.getitem:

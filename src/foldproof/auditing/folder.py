@@ -66,15 +66,17 @@ def _save_step(audit: Audit, step: Step, folder: Path) -> None:
     if draft is not None:
         model, inputs = draft.build()
         change = fault.found(model, inputs) or change
-        text = script(fault, draft)
-        write(folder / "repro.py", text)
-        ran = run(folder / "repro.py")
+        if draft.written:
+            text = script(fault, draft)
+            write(folder / "repro.py", text)
+            ran = run(folder / "repro.py")
     given = [x for x in tree_leaves(draft.build()[1] if draft is not None else audit.args) if isinstance(x, Tensor)]
     drawn = inputs_for(change.before, given if change.inputs is None else change.inputs)
     write(folder / "graphs.py", listing(change, drawn or ()))
     write(folder / "report.md", report(audit, step, change, text, ran))
     told = audit.to_dict() | {"pass": step.name, "reproduced": ran is not None and ran.wrong}
-    write(folder / "verdict.json", json.dumps(told, indent=2, allow_nan=False) + "\n")
+    here = f"{Path.cwd()}/"  # the folder is given away, and says nothing of where its model was
+    write(folder / "verdict.json", json.dumps(told, indent=2, allow_nan=False).replace(here, "") + "\n")
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,13 @@ class Run:
 
 def run(program: Path) -> Run:
     """Run a reproduction in a process of its own, with the Python that runs this."""
-    done = subprocess.run([sys.executable, program.name], cwd=program.parent, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, program.name],
+        cwd=program.parent,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
     lines = [line for line in done.stderr.splitlines() if line.strip()]
     wrong = done.returncode != 0 and "AssertionError" in done.stderr and "not close" in done.stderr
     start = next((i for i, line in enumerate(lines) if line.startswith("AssertionError")), len(lines) - 1)
@@ -125,8 +133,8 @@ def report(audit: Audit, step: Step, change: Change, text: str | None, ran: Run 
     if witness is not None:
         out.append(
             f"In float64, with {witness.description}: output {witness.output} at {list(witness.index)} is"
-            f" {witness.before:.6g} before the pass and {witness.after:.6g} after it; rounding explains"
-            f" {witness.floor:.1g}."
+            f" {witness.before:.6g} before the pass and {witness.after:.6g} after it;"
+            f" rounding explains {witness.floor:.1g}."
         )
     out += [
         "",

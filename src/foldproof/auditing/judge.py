@@ -59,11 +59,8 @@ def _judge(change: Change, given: Sequence[Any]) -> Verdict:
     inputs = inputs_for(before, given if change.inputs is None else change.inputs)
     if inputs is None:
         return Verdict(Kind.UNDECIDED, "the graph's inputs are not known")
-    verdict = _of_graphs(change, before, unfolded(before, after), inputs)
-    if verdict.kind in (Kind.REFUTED, Kind.ROUNDING, Kind.UNDECIDED):
-        within = _apart_from_quantization(change, before, after, inputs)
-        return within or verdict
-    return verdict
+    within = _apart_from_quantization(change, before, after, inputs)
+    return within or _of_graphs(change, before, unfolded(before, after), inputs)
 
 
 def _same(before: Snapshot, after: Snapshot) -> bool:
@@ -73,7 +70,10 @@ def _same(before: Snapshot, after: Snapshot) -> bool:
 def _apart_from_quantization(
     change: Change, before: Snapshot, after: Snapshot, inputs: Sequence[Any]
 ) -> Verdict | None:
-    """PROVED_WITHIN, if the graphs are the same but for values that *after* rounds to integers and back."""
+    """PROVED_WITHIN, if the graphs are the same but for values that *after* rounds to integers and back.
+
+    None where *after* introduces no quantization. Where it does, a difference is one that is there without it, too.
+    """
     first, _ = unquantized(before)
     second, steps = unquantized(after)
     known = {step.name for step in unquantized(before)[1]}
@@ -82,7 +82,7 @@ def _apart_from_quantization(
         return None
     verdict = SAME if _same(first, second) else _of_graphs(change, first, unfolded(first, second), inputs)
     if verdict.kind is not Kind.PROVED:
-        return None
+        return replace(verdict, notes=(*verdict.notes, "of the graphs without quantization"))
     return replace(
         verdict, kind=Kind.PROVED_WITHIN, reason="the same function up to the quantization of named values", steps=new
     )

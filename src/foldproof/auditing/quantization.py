@@ -14,12 +14,17 @@ from foldproof.verdict import ApproximationStep
 def unquantized(snapshot: Snapshot) -> tuple[Snapshot, list[ApproximationStep]]:
     """The graph with each dequantize(quantize(x)) of equal parameters read as x; and these pairs, each as a step.
 
+    So is a fake quantization, which does both at once; that it rounds is nothing new where it stood before.
+
     ``bound`` is half a quantization step, which holds where x lies in the range that the integers cover.
     """
     steps: list[ApproximationStep] = []
     graph = fx.Graph()
     made: dict[fx.Node, fx.Node] = {}
     for node in snapshot.graph.nodes:
+        if _fake(snapshot, node):
+            made[node] = made[node.all_input_nodes[0]]
+            continue
         pair = _pair(node)
         if pair is None:
             made[node] = graph.node_copy(node, made.__getitem__)
@@ -28,11 +33,20 @@ def unquantized(snapshot: Snapshot) -> tuple[Snapshot, list[ApproximationStep]]:
         scale = _value(snapshot, pair.args[1])
         bound = float(scale.max()) / 2 if isinstance(scale, Tensor) else float(scale) / 2
         steps.append(ApproximationStep(f"{pair.name}: {operator(pair.target)}, within its range", bound))
-    if not steps:
+    if len(made) == len(graph.nodes):
         return snapshot, []
     graph.eliminate_dead_code(is_impure_node=lambda n: n.op in ("placeholder", "output"))
     module = Interpreted(snapshot.module, graph)
     return Snapshot(module), steps
+
+
+def _fake(snapshot: Snapshot, node: fx.Node) -> bool:
+    """Whether a node rounds to a quantized value and back at once."""
+    if node.op == "call_module":
+        kind = type(snapshot.module.get_submodule(str(node.target)))
+        return any(c.__name__ == "FakeQuantizeBase" for c in kind.__mro__)
+    target = operator(node.target)
+    return target is not None and "fake_quantize" in target._schema.name and len(target._schema.returns) == 1
 
 
 def _pair(node: fx.Node) -> fx.Node | None:

@@ -23,6 +23,11 @@ Reading = Callable[..., fx.Node | None]
 """Takes ``emit`` and an operator's arguments by name; gives the node that stands for its result, None if it can't."""
 
 
+def mapped(x: Any, function: Callable[[fx.Node], Any]) -> Any:
+    """Arguments of a node with every node in them replaced."""
+    return fx.map_arg(x, function)
+
+
 def operator(target: Any) -> OpOverload | None:
     """The ATen operator that a target is or (in edge programs) wraps."""
     if isinstance(target, OpOverloadPacket) and target.overloads() == ["default"]:

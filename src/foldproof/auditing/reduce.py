@@ -118,8 +118,10 @@ def _size(draft: Draft) -> tuple[int, ...]:
 
 def _made_numbers(draft: Draft) -> Iterator[Draft]:
     """Numbers that are made by a rule, and not the model's own."""
-    if draft.held is not None or draft.given is not None:
-        yield replace(draft, held=None, given=None)
+    if not draft.written:
+        for lowest in (1, -1):
+            for filled in ("ones", "arange"):
+                yield replace(draft, held=None, given=None, lowest=lowest, filled=filled)
         yield replace(draft, given=None)
         yield replace(draft, held=None)
 
@@ -161,7 +163,7 @@ def _shorter_ends(draft: Draft) -> Iterator[Draft]:
             if output.args == (calls[i],):
                 return False
             output.args = (calls[i],)
-            return None
+            return True
 
         found = _edited(draft, edit)
         if found is not None:
@@ -228,7 +230,7 @@ def _bypassed(draft: Draft) -> Iterator[Draft]:
 
 def _smaller_sizes(draft: Draft) -> Iterator[Draft]:
     """One number is smaller, wherever it stands: in inputs, modules, tensors and arguments."""
-    if draft.held is not None or draft.given is not None:
+    if not draft.written:
         return
     found = {s for made in (*draft.inputs, *draft.tensors.values()) for s in made.shape}
     for code in draft.modules.values():

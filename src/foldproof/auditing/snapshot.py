@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import hashlib
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,7 +17,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.utils._pytree import tree_leaves
 
-from foldproof.auditing.reading import fused_activation, operator, read_into
+from foldproof.auditing.reading import fused_activation, mapped, operator, read_into
 
 Bound = Mapping[str, tuple[str, Tensor]]
 """Placeholders that are parameters: their names → (the parameter's name, its tensor)."""
@@ -90,6 +91,7 @@ class Snapshot:
             nodes = given + [n for n in nodes if n.op != "placeholder"]
         self._held: dict[str, Any] = {}
         self._identities: dict[str, str] = {}
+        self._kept: list[Any] = []
         self._versions: list[tuple[str, Tensor, int]] = []
         for node in nodes:
             if node.op == "placeholder" and node.name in bound:
@@ -129,6 +131,7 @@ class Snapshot:
         if name in self._held:
             return
         self._identities[name] = _identity(value)
+        self._kept.append(value)  # what is known by its id has to live on
         delegated = getattr(value, "original_module", None)
         if isinstance(delegated, ExportedProgram):
             # What ExecuTorch hands to a backend is read as the graph that it was made of.
@@ -176,17 +179,17 @@ def _copied(source: nn.Module, nodes: Sequence[fx.Node], bound: Bound, lowered: 
     made: dict[fx.Node, fx.Node] = {}
     for node in nodes:
         if node.op == "output":
-            graph.output(fx.map_arg(node.args[0], made.__getitem__)).meta = dict(node.meta)
+            graph.output(mapped(node.args[0], made.__getitem__)).meta = dict(node.meta)
         elif node.op == "placeholder" and node.name in bound:
             made[node] = graph.create_node("get_attr", bound[node.name][0], name=node.name)
         elif target_name(node.target) == "executorch_call_delegate":
-            delegate, *given = fx.map_arg(node.args, made.__getitem__)
+            delegate, *given = mapped(node.args, made.__getitem__)
             made[node] = graph.create_node("call_module", delegate.target, tuple(given), name=node.name)
         elif node.op == "call_module" and _observes(source, node):
             # It notes what passes through, and hands it on as it is.
             made[node] = graph.call_function(torch.ops.aten.clone.default, (made[node.all_input_nodes[0]],))
         elif id(node.target) in lowered:
-            given = fx.map_arg((node.args, node.kwargs), made.__getitem__)
+            given = mapped((node.args, node.kwargs), made.__getitem__)
             made[node] = lowered[id(node.target)].put_into(graph, given)
         else:
             made[node] = new = _copied_node(graph, node, made)
@@ -208,7 +211,7 @@ def _observes(source: nn.Module, node: fx.Node) -> bool:
 
 
 def _copied_node(graph: fx.Graph, node: fx.Node, made: Mapping[fx.Node, fx.Node]) -> fx.Node:
-    args, kwargs = fx.map_arg((node.args, node.kwargs), made.__getitem__)
+    args, kwargs = mapped((node.args, node.kwargs), made.__getitem__)
     new = read_into(graph, node, args, kwargs) or graph.node_copy(node, made.__getitem__)
     return fused_activation(graph, node, new)
 
@@ -274,17 +277,45 @@ def is_functional(node: fx.Node) -> bool:
         return False
     aten = operator(node.target)
     if aten is not None:
-        return not aten._schema.is_mutable and torch.Tag.nondeterministic_seeded not in aten.tags
+        if aten._schema.is_mutable or torch.Tag.nondeterministic_seeded in aten.tags:
+            return False
+        return _quiet(aten.overloadpacket.__name__, node)
     name = getattr(node.target, "__name__", "")
     module = getattr(node.target, "__module__", "") or ""
     if module == "_operator":
-        return not (name.startswith("i") and name not in ("index", "inv", "invert", "is_", "is_not")) and name not in (
-            "setitem",
-            "delitem",
-        )
-    in_place = name.endswith("_") or bool(node.kwargs.get("inplace")) or node.kwargs.get("out") is not None
-    # Functions of torch and torch.nn.functional say in their name or arguments that they write.
-    return module.startswith("torch") and not in_place and "dropout" not in name and "rand" not in name
+        return name not in _WRITING_OPERATORS
+    # Functions of torch and torch.nn.functional say in their names or arguments that they write.
+    return module.startswith("torch") and not name.endswith("_") and not _in_place(node) and _quiet(name, node)
+
+
+_WRITING_OPERATORS = (
+    {"setitem", "delitem"}
+    | {
+        f"i{name}"
+        for name in ("add", "and", "concat", "floordiv", "lshift", "matmul", "mod", "mul", "or", "pow", "rshift", "sub")
+    }
+    | {"itruediv", "ixor"}
+)
+
+
+def _quiet(name: str, node: fx.Node) -> bool:
+    """Whether an operator that may update statistics or draw random numbers, which no schema tells, does not."""
+    flag = {"batch_norm": 5, "native_batch_norm": 5, "instance_norm": 5, "_batch_norm_impl_index": 5}.get(name)
+    if "dropout" in name:
+        flag = 2
+    elif name.startswith(("rand", "bernoulli", "multinomial", "normal")):
+        return False
+    return flag is None or (len(node.args) > flag and node.args[flag] is False)
+
+
+def _in_place(node: fx.Node) -> bool:
+    if node.kwargs.get("out") is not None:
+        return True
+    try:
+        given = inspect.signature(node.target).bind(*node.args, **node.kwargs)  # type: ignore[arg-type]
+    except (TypeError, ValueError):  # functions written in C++ have no signature, and another name where they write
+        return bool(node.kwargs.get("inplace"))
+    return bool(given.arguments.get("inplace"))
 
 
 def target_name(target: Any) -> str:
@@ -312,7 +343,7 @@ def arguments(node: fx.Node, names: Mapping[fx.Node, str]) -> str:
     def named(n: fx.Node) -> Any:
         return _Named(names[n])
 
-    return repr((fx.map_arg(node.args, named), fx.map_arg(node.kwargs, named)))
+    return repr((mapped(node.args, named), mapped(node.kwargs, named)))
 
 
 def sharing_copy(x: Any) -> Any:

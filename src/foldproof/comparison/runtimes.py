@@ -124,7 +124,7 @@ def executorch(path: Path) -> Run:
     """
     try:
         with _silent():
-            from executorch.runtime import Runtime  # type: ignore[import-untyped]
+            from executorch.runtime import Runtime
     except ModuleNotFoundError as error:
         raise MissingExtra("executorch", "executorch") from error
     with _blamed(path, "ExecuTorch", "be loaded by"), _silent():

@@ -1,4 +1,4 @@
-"""ExecuTorch: every pass of to_edge, to_edge_transform_and_lower and to_executorch, decompositions, partitioning."""
+"""ExecuTorch: every pass from an exported program to the one in a .pte file, decompositions, and partitioning."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ def exir_program() -> ModuleType:
         import executorch.exir.program._program as module
     except ModuleNotFoundError:
         raise MissingExtra("executorch", "executorch") from None
-    return module
+    found: ModuleType = module
+    return found
 
 
 @contextlib.contextmanager

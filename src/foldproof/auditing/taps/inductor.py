@@ -223,7 +223,7 @@ def _fusion(original: Callable[..., Any], phases: _Phases, disabled: frozenset[s
     """Group and batch fusions run in one observed call; each is a pass by itself, named as users configure it."""
     from torch._inductor.fx_passes.group_batch_fusion import POST_GRAD_FUSIONS, PRE_GRAD_FUSIONS
 
-    names = {made: name for name, made in [*POST_GRAD_FUSIONS.items(), *PRE_GRAD_FUSIONS.items()]}
+    names: dict[Any, str] = {made: name for name, made in [*POST_GRAD_FUSIONS.items(), *PRE_GRAD_FUSIONS.items()]}
 
     def call(graph: fx.Graph, rule: Any) -> Any:
         name = names.get(type(rule), type(rule).__name__)

@@ -22,7 +22,7 @@ from foldproof.auditing.snapshot import sharing_copy
 def graph_of(x: Any) -> fx.GraphModule | None:
     """The graph of a program, if it is one that has a graph."""
     if isinstance(x, ExportedProgram):
-        return x.graph_module
+        x = x.graph_module
     return x if isinstance(x, fx.GraphModule) else None
 
 

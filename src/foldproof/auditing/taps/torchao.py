@@ -36,7 +36,8 @@ def quantize_pt2e() -> ModuleType:
         import torchao.quantization.pt2e.quantize_pt2e as module
     except ModuleNotFoundError:
         raise MissingExtra("torchao", "torchao") from None
-    return module
+    found: ModuleType = module
+    return found
 
 
 @contextlib.contextmanager
