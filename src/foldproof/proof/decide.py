@@ -352,6 +352,8 @@ def _held(question: Question) -> list[str]:
         notes.append("inputs that are no tensors are held at the given values")
     if any(not t.dtype.is_floating_point and not name.endswith("num_batches_tracked") for name, t in leaves.items()):
         notes.append("integer and boolean buffers are held at their values")
+    if question.before.form != "ExportedProgram" and any(leaf.constant for leaf in question.before.leaves.values()):
+        notes.append("what observers hold (scales, zero points, extremes) is held at its values")
     if any(not all_finite(t) and bool(t.isinf().any()) for t in (*tensors, *leaves.values())):
         notes.append("infinite elements of inputs and parameters are held as they are")
     storages = [t.untyped_storage().data_ptr() for t in tensors if t.numel()]

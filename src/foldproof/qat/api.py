@@ -142,7 +142,7 @@ def _proved(transformed: Callable[[set[str]], _Made], prove: bool) -> tuple[_Mad
 
 
 def _verdict(made: _Made, ranges: Mapping[str, float], prove: bool) -> Verdict:
-    """Equal regions make equal programs, by substitution; a wrong one is at most as likely as all are together."""
+    """Equal regions make equal programs, by substitution; the chances that one of them is wrong add up."""
     if not made.folded:
         return Verdict(Kind.PROVED, "nothing was rewritten, so the program is the same", "all inputs and parameters")
     if not prove:

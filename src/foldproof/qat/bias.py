@@ -85,7 +85,9 @@ def give_bias(
 
         node = rewriting.constant(base, whole, torch.int32)
         held = rewriting.constant(f"{base}_scale", scales, torch.float32)
-        zeros = rewriting.constant(f"{base}_zero_point", lambda _: torch.zeros(channels).long(), torch.int64)
+        zeros = rewriting.constant(
+            f"{base}_zero_point", lambda _: torch.zeros(channels, dtype=torch.int64), torch.int64
+        )
         back = rewriting.call(
             at,
             decomposed.dequantize_per_channel.default,

@@ -147,6 +147,8 @@ class AffineOf:
             else:
                 values[node] = self._image.value(node, leaves, values)
         end: Tensor = values[self._chain.end]
+        if end.numel() != x.numel():
+            raise CannotFold(f"{self._chain.end.name} has more elements than {self._chain.start.name}")
         return end.reshape(-1)[self._order].reshape(self._shape)
 
     def _places(self) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from foldproof.fusion.nodes import is_view, kind_of, operator_of, value_readers
+from foldproof.fusion.nodes import kind_of, operator_of, value_readers
 from foldproof.fusion.refusal import CannotFold
 from foldproof.qat.chain import ChannelAffine
 from foldproof.qat.image import Image
@@ -21,7 +21,8 @@ from foldproof.qat.operators import Operator
 from foldproof.qat.quantization import QUANTIZE, Quantization
 from foldproof.verdict import ApproximationStep
 
-_FOLLOWERS = {"relu", "relu_", "hardtanh", "hardtanh_", "clamp", "max_pool1d", "max_pool2d", "max_pool3d"}
+_FUSED = {"relu", "relu_", "hardtanh", "hardtanh_", "clamp"}
+"""What integer kernels do together with the operator before it, so that the quantization may come after it."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,10 @@ class Moved:
 
 
 def quantized_anyway(end: Node) -> bool:
-    """Do all readers of this value quantize it, perhaps after a relu, a pooling or a view?"""
+    """Do all readers of this value quantize it, perhaps after a relu?"""
     readers = value_readers(end)
     return bool(readers) and all(
-        operator_of(reader) in QUANTIZE
-        or ((kind_of(reader) in _FOLLOWERS or is_view(reader)) and quantized_anyway(reader))
+        operator_of(reader) in QUANTIZE or (kind_of(reader) in _FUSED and quantized_anyway(reader))
         for reader in readers
     )
 

@@ -96,10 +96,11 @@ class _Pass(PassBase):
 
     def _run(self, rewriting: Rewriting) -> GraphModule | ExportedProgram:
         self.account = Account()
-        for node in list(rewriting.host.graph.nodes):
-            operator = Operator.of(rewriting.image.twins[node], rewriting.image)
-            if operator is not None and node.name not in self.skipped:
-                self.rewrite(rewriting, operator, node)
+        with torch.no_grad():
+            for node in list(rewriting.host.graph.nodes):
+                operator = Operator.of(rewriting.image.twins[node], rewriting.image)
+                if operator is not None and node.name not in self.skipped:
+                    self.rewrite(rewriting, operator, node)
         made: GraphModule | ExportedProgram = rewriting.finish()
         return made
 

@@ -43,6 +43,37 @@ def _along(vector: Tensor, x: Tensor, axis: int) -> Tensor:
     return vector.reshape([-1 if d == axis % x.ndim else 1 for d in range(x.ndim)])
 
 
+def _fake(x: Tensor, scale: Any, zero_point: Any, low: int, high: int) -> tuple[Tensor, Tensor]:
+    q = x.div(scale).round().add(zero_point)
+    return q.clamp(low, high).sub(zero_point).mul(scale), (q >= low) & (q <= high)
+
+
+def _fake_channels(x: Tensor, scales: Tensor, zeros: Tensor, axis: int, low: int, high: int) -> tuple[Tensor, Tensor]:
+    return _fake(x, _along(scales, x, axis), _along(zeros, x, axis), low, high)
+
+
+def _fused_fake(
+    x: Tensor,
+    observer_on: Tensor,
+    on: Tensor,
+    least: Tensor,
+    greatest: Tensor,
+    scale: Tensor,
+    zero: Tensor,
+    averaging: float,
+    low: int,
+    high: int,
+    axis: int,
+    per_row: bool = False,
+    symmetric: bool = False,
+) -> tuple[Tensor, Tensor]:
+    if bool(observer_on.any()):
+        raise TypeError("an observer that is still learning has no float64 form")
+    if not bool(on.all()):
+        return x.clone(), torch.ones_like(x, dtype=torch.bool)
+    return _fake_channels(x, scale, zero, axis, low, high) if per_row else _fake(x, scale, zero, low, high)
+
+
 WIDE: dict[Any, Callable[..., Any]] = {
     decomposed.quantize_per_tensor.default: _quantize,
     decomposed.quantize_per_tensor.tensor: _quantize,
@@ -52,6 +83,8 @@ WIDE: dict[Any, Callable[..., Any]] = {
     decomposed.dequantize_per_tensor.tensor: _dequantize,
     decomposed.dequantize_per_tensor.tensor2: _dequantize,
     decomposed.dequantize_per_channel.default: _dequantize_channels,
+    aten.fake_quantize_per_channel_affine_cachemask.default: _fake_channels,
+    aten._fused_moving_avg_obs_fq_helper.default: _fused_fake,
     decomposed.choose_qparams.tensor: _choose(decomposed.choose_qparams.tensor),
     decomposed.choose_qparams_symmetric.tensor: _choose(decomposed.choose_qparams_symmetric.tensor),
 }
