@@ -68,11 +68,11 @@ def executorch_exporter(path: Path) -> Callable[[nn.Module], Callable[..., Any]]
 
     def exporter(module: nn.Module) -> Callable[..., Any]:
         def export(inputs: tuple[Tensor, ...], folder: Path) -> Run:
-            from executorch.exir import to_edge_transform_and_lower  # type: ignore[import-untyped]
+            from executorch.exir import to_edge_transform_and_lower
 
             partitioners = []
             if delegated:
-                from executorch.backends.xnnpack.partition.xnnpack_partitioner import (  # type: ignore[import-untyped]
+                from executorch.backends.xnnpack.partition.xnnpack_partitioner import (
                     XnnpackPartitioner,
                 )
 

@@ -74,7 +74,7 @@ def is_edge(node: Node) -> bool:
 def set_operator(node: Node, operator: OpOverload) -> None:
     """Makes the node call another ATen operator; of an edge program, its edge form."""
     if is_edge(node):
-        from executorch.exir.dialects._ops import ops  # type: ignore[import-untyped]
+        from executorch.exir.dialects._ops import ops
 
         namespace, _, name = operator._schema.name.partition("::")
         operator = getattr(getattr(getattr(ops.edge, namespace), name), operator._overloadname)
