@@ -48,7 +48,6 @@ def eager(program: ExportedProgram, inputs: Inputs) -> Run:
 
 
 def compiled(program: ExportedProgram, inputs: Inputs) -> Run:
-    torch._dynamo.reset()
     module = torch.compile(program.module())
     module(*inputs)
     return lambda: module(*inputs)
@@ -85,6 +84,7 @@ RUNTIMES = {"eager": eager, "compile": compiled, "freezing": frozen, "xnnpack": 
 def test_folded(benchmark: Any, name: str, runtime: str) -> None:
     """The target is at most 1: folding never makes a program slower."""
     torch.set_num_threads(1)
+    torch._dynamo.reset()  # not between the two, which would throw away the first, and its freezing
     sample = Architecture(name, Family.HEAD, *MODELS[name]).build()
     program = torch.export.export(sample.model, sample.inputs)
     result = foldproof.fuse(program, sample.inputs, prove=False)

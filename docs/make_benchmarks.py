@@ -24,7 +24,8 @@ absolute times mean little on shared machines; networks are in `benchmarks/netwo
 
 * The target for `prove` per prime is 3 times one float64 forward of *before* plus one of *after*. The time of the whole
   call, with the scout, the float64 check and the run of the real programs, is divided by the number of primes and a
-  half: the scout runs one of the two programs with one prime.
+  half: the scout runs one of the two programs with one prime. *After* is PyTorch's own decomposition of *before*, whose
+  large products are those of *before* and taken from there.
 * `fuse` without proofs is measured against torchao's `_fuse_conv_bn_` (on a GraphModule, in place) and
   `torch.fx.experimental.optimization.fuse` (which copies the model, unless it is told to work in place).
 * Growth is over chains of 10, 200 and 2,000 conv→BatchNorm→ReLU blocks; the target is that a block takes at most 1.5

@@ -41,15 +41,20 @@ def pt2(model: nn.Module, inputs: tuple[Tensor], path: Path) -> None:
     torch.export.save(torch.export.export(model, inputs), path)
 
 
+def aoti(model: nn.Module, inputs: tuple[Tensor], path: Path) -> None:
+    torch._inductor.aoti_compile_and_package(torch.export.export(model, inputs), package_path=str(path))
+
+
 def pt(model: nn.Module, inputs: tuple[Tensor], path: Path) -> None:
     torch.save({"out": model(*inputs).detach()}, path)
 
 
-@pytest.mark.parametrize("make", [pte, onnx, pt2, pt], ids=lambda make: make.__name__)
+@pytest.mark.parametrize("make", [pte, onnx, pt2, aoti, pt], ids=lambda make: make.__name__)
 def test_files(make: object, tmp_path: Path) -> None:
     assert callable(make)
     model, inputs = small()
-    right, wrong = tmp_path / f"right.{make.__name__}", tmp_path / f"wrong.{make.__name__}"
+    suffix = "pt2" if make is aoti else make.__name__
+    right, wrong = tmp_path / f"right.{suffix}", tmp_path / f"wrong.{suffix}"
     make(model, inputs, right)
     make(spoilt(small()[0]), inputs, wrong)
     result = foldproof.compare(model, str(right), inputs, trials=3)

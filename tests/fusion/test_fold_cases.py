@@ -387,3 +387,32 @@ class TestSubgraphs:
             other = (sign * inputs[0],)
             assert largest_error(run(program, other), run(result.program, other)) < 2e-6
         assert result.program.graph_module.true_graph_0 is not program.graph_module.true_graph_0
+
+    def test_of_a_loop(self) -> None:
+        """The body runs as often as the data says: what is before the loop is folded, what is in it is reported."""
+        from torch._higher_order_ops.while_loop import while_loop
+
+        class Model(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.conv, self.norm = conv(), norm()
+                self.inner, self.inner_norm = nn.Conv2d(6, 6, 1), norm()
+
+            def forward(self, x: Tensor) -> Tensor:
+                def again(i: Tensor, y: Tensor) -> Tensor:
+                    return i < 3
+
+                def body(i: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+                    return i + 1, self.inner_norm(self.inner(y))
+
+                return while_loop(again, body, (torch.tensor(0), self.norm(self.conv(x))))[1]
+
+        model, inputs = made(Model().requires_grad_(False), IMAGE)
+        program = torch.export.export(model, inputs)
+        result = foldproof.fuse(program, inputs, prove=False)
+        assert [rewrite.nodes for rewrite in result.rewrites] == [("conv2d", "batch_norm")]
+        [declined] = result.declined
+        assert "inside the subgraph while_loop_body_graph_0" in declined.reason
+        assert largest_error(run(program, inputs), run(result.program, inputs)) < 1e-5
+        verdict = foldproof.prove(program, result.program, inputs)
+        assert verdict.kind is foldproof.Kind.UNDECIDED and "while_loop" in verdict.reason

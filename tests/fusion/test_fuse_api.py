@@ -227,3 +227,21 @@ def test_a_fold_past_a_maximum_speaks_of_these_weights_only() -> None:
     assert rewrite.conditional
     for verdict in (rewrite.verdict, result.verdict):
         assert verdict.kind is Kind.PROVED and verdict.quantified == "all inputs, for these parameter values"
+
+
+def test_inputs_that_the_program_writes_to_stay_what_they_were() -> None:
+    class Writes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.linear = nn.BatchNorm1d(6), nn.Linear(6, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x.add_(x)
+            return self.linear(self.norm(x))
+
+    program = torch.export.export(Writes().eval(), (torch.randn(4, 6),))
+    x = torch.randn(4, 6)
+    untouched = x.clone()
+    result = foldproof.fuse(program, (x,))
+    assert result.verdict.kind is Kind.PROVED
+    assert torch.equal(x, untouched)

@@ -97,3 +97,58 @@ def test_programs_that_write_to_a_large_leaf() -> None:
     assert foldproof.prove(once, again, x).kind is foldproof.Kind.PROVED
     assert foldproof.prove(once, twice, x).kind is foldproof.Kind.REFUTED
     assert not bool(once.seen.any())
+
+
+def test_products_with_a_leaf_are_those_that_would_be_made_anew() -> None:
+    """Each of these twice, on one draw: what was kept must be told apart from what only looks alike."""
+    generator = torch.Generator().manual_seed(0)
+    draw = Draw(seed=0, k=2)
+    w = lent(draw, torch.randn(256, 256, generator=generator))
+    kernel = lent(draw, torch.randn(64, 64, 3, 3, generator=generator))
+    other = lent(draw, w.value.clone())
+    eager_w, eager_kernel, eager_other = (x.clone() for x in (w, kernel, other))
+    value = torch.randn(4, 256, generator=generator)
+    x, y = (Shadow(value, draw.variable(value, data=True)) for _ in range(2))
+    pixels = torch.randn(1, 64, 6, 6, generator=generator)
+    z = Shadow(pixels, draw.variable(pixels, data=True))
+    conv = nn.functional.conv2d
+    cases = [
+        (lambda m, k, o: x @ m),
+        (lambda m, k, o: x @ m.t()),
+        (lambda m, k, o: y @ m),
+        (lambda m, k, o: x @ o),
+        (lambda m, k, o: x[:2] @ m),
+        (lambda m, k, o: x.view(2, 2, 256) @ m),
+        (lambda m, k, o: x @ m.view(2, 128, 256).transpose(0, 1).reshape(256, 256)),
+        (lambda m, k, o: torch.addmm(y[0], x, m)),
+        (lambda m, k, o: conv(z, k)),
+        (lambda m, k, o: conv(z, k, padding=1)),
+        (lambda m, k, o: conv(z, k, padding=1, stride=2)),
+        (lambda m, k, o: conv(z, k, padding=2, dilation=2)),
+        (lambda m, k, o: conv(z, k.flip(-1), padding=1)),
+        (lambda m, k, o: nn.functional.conv_transpose2d(z, k)),
+    ]
+    for _ in range(2):
+        for case in cases:
+            made = case(w, kernel, other)
+            assert equal(parts(made), parts(case(eager_w, eager_kernel, eager_other)))
+            made.zero_()  # which no other product may see
+
+
+def test_a_product_is_formed_once_for_two_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 256))
+    program = torch.export.export(model, (torch.randn(4, 256),))
+    made = 0
+    make = OnDemand.__getitem__
+
+    def counted(self: OnDemand, i: int) -> Tensor:
+        nonlocal made
+        made += 1
+        part: Tensor = make(self, i)
+        return part
+
+    monkeypatch.setattr(OnDemand, "__getitem__", counted)
+    verdict = foldproof.prove(program, program.run_decompositions(), (torch.randn(4, 256),))
+    assert verdict.proof is not None
+    assert made == 2 * (verdict.proof.k + 1)  # of both weights, for the scout's prime and those of the proof

@@ -16,8 +16,9 @@ from torch._dynamo.eval_frame import OptimizedModule
 from torch.export import ExportedProgram
 
 from foldproof.comparison import runtimes
-from foldproof.comparison.graph import copied, flattened
+from foldproof.comparison.graph import flattened
 from foldproof.errors import FoldproofError
+from foldproof.program import copied
 from foldproof.program.loading import brief, load_spec
 from foldproof.program.state import deepcopied
 

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
 
 from foldproof.errors import FoldproofError
 from foldproof.program.loading import brief
-from foldproof.program.state import deepcopied
+from foldproof.program.state import copied, deepcopied
 from foldproof.program.structure import arranged
 from foldproof.rounding.noise import Noise
 from foldproof.rounding.truth import Float64, widened
@@ -168,11 +168,6 @@ class _Walk(fx.Interpreter):
 def widen(x: Any) -> Any:
     """Every tensor of lower floating-point precision as float64."""
     return tree_map(lambda t: widened(t) if isinstance(t, Tensor) else t, x)
-
-
-def copied(x: Any) -> Any:
-    """Tensors cloned, so that a program that writes to its inputs changes nothing."""
-    return tree_map(lambda t: t.detach().clone() if isinstance(t, Tensor) else t, x)
 
 
 def flattened(out: Any) -> list[Tensor]:

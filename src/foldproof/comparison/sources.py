@@ -17,11 +17,12 @@ import torch
 from torch import Tensor, fx, nn
 
 from foldproof.comparison.candidate import Candidate
-from foldproof.comparison.graph import Again, Graph, copied
+from foldproof.comparison.graph import Again, Graph
 from foldproof.comparison.inputs import Inputs
 from foldproof.comparison.judge import Outputs, distance, identical, rms
 from foldproof.comparison.result import Source
 from foldproof.errors import FoldproofError
+from foldproof.program import copied
 from foldproof.program.loading import brief
 from foldproof.program.nodes import operator_name, source_of
 from foldproof.program.state import deepcopied

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from foldproof.fusion.result import Accuracy
-from foldproof.program import Program, as_program
+from foldproof.program import Program, as_program, copied
 from foldproof.rounding import Float64
 from foldproof.rounding.truth import widened
 
@@ -72,7 +72,7 @@ def measure(
     leaves = {name: leaf.tensor.detach().clone() for name, leaf in program.leaves.items()}
     try:
         with torch.no_grad():
-            program.run(leaves, args, kwargs, watch)
+            program.run(leaves, copied(tuple(args)), copied(dict(kwargs)), watch)
     except Exception:  # nothing is measured of a program that does not run, and its proof says why
         return [None] * len(regions)
     return found

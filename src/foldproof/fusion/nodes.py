@@ -124,6 +124,13 @@ def is_getitem(node: Node) -> bool:
     return node.op == "call_function" and node.target is operator.getitem
 
 
+def operator_node(node: Node) -> Node:
+    """The operator whose result ``node`` is, or takes out of several."""
+    found = node.args[0] if is_getitem(node) else node
+    assert isinstance(found, Node)
+    return found
+
+
 def is_view(node: Node) -> bool:
     """Does it show the memory of its only operand in another shape or order?"""
     if node.op != "call_function" or len(node.all_input_nodes) != 1:

@@ -18,7 +18,7 @@ from foldproof.fusion.constants import Constants
 from foldproof.fusion.expression import as_expression, evaluate
 from foldproof.fusion.layout import relaid
 from foldproof.fusion.motion import MOTIONS, Motion
-from foldproof.fusion.nodes import kind_of, short_name
+from foldproof.fusion.nodes import is_getitem, kind_of, short_name
 from foldproof.fusion.parallel import PARALLEL, ParallelConvolutions
 from foldproof.fusion.plan import Edit, Plan, Planner
 from foldproof.fusion.refusal import AxisMismatch, CannotFold
@@ -183,7 +183,9 @@ class Rewriter:
             result=next(edit.node.name for edit in plan.edits if edit.wanted),
             source=source_of(reported),
             verdict=verdict,
-            through=tuple(short_name(node) for node in plan.moved if node.op == "call_function"),
+            through=tuple(
+                short_name(node) for node in plan.moved if node.op == "call_function" and not is_getitem(node)
+            ),
             saving=saving,
             reported=reported.name,
             conditional=plan.conditional,

@@ -16,7 +16,16 @@ from foldproof.fusion.affine import Affine
 from foldproof.fusion.constants import Constants
 from foldproof.fusion.examples import Declines, Fires
 from foldproof.fusion.expression import Expression, Operand
-from foldproof.fusion.nodes import arguments, is_getitem, kind_of, listed, set_argument, value_of, value_readers
+from foldproof.fusion.nodes import (
+    arguments,
+    is_getitem,
+    kind_of,
+    listed,
+    operator_node,
+    set_argument,
+    value_of,
+    value_readers,
+)
 from foldproof.fusion.refusal import CannotFold
 from foldproof.fusion.vectors import flat, number, product
 
@@ -332,7 +341,7 @@ def find(nodes: Iterable[Node], constants: Constants, sources: tuple[Source, ...
     for node in nodes:
         if constants.holds(node) or not any(source.takes(node, constants) for source in sources):
             continue
-        before = next((x for x in map(_holder, node.all_input_nodes) if x in ends), None)
+        before = next((x for x in map(operator_node, node.all_input_nodes) if x in ends), None)
         if before is not None and len(value_readers(before)) == 1:
             chain = ends.pop(before)
         else:
@@ -342,10 +351,6 @@ def find(nodes: Iterable[Node], constants: Constants, sources: tuple[Source, ...
         if not NormAffine().takes(node, constants):
             ends[node] = chain
     return chains
-
-
-def _holder(node: Node) -> Node:
-    return node.args[0] if is_getitem(node) and isinstance(node.args[0], Node) else node
 
 
 def read(node: Node, constants: Constants, sources: tuple[Source, ...] = SOURCES) -> Step:

@@ -8,7 +8,7 @@ import torch
 from torch.fx import Node
 
 from foldproof.fusion.constants import Constants
-from foldproof.fusion.nodes import set_sizes
+from foldproof.fusion.nodes import operator_node, set_sizes
 from foldproof.fusion.plan import Plan
 from foldproof.fusion.refusal import CannotFold
 from foldproof.fusion.result import Saving
@@ -23,7 +23,7 @@ def saving(plan: Plan, drafts: Sequence[Draft], constants: Constants) -> Saving:
             saves in activations that need not be moved.
     """
     moved = sum(_bytes(node) + _bytes(node.all_input_nodes[0]) for node in plan.folded)
-    changed = {edit.node for edit in plan.edits}
+    changed = {operator_node(edit.node) for edit in plan.edits}
     new = {draft.name: draft for draft in drafts if draft.name not in constants.tensors}  # else made by an earlier fold
     copies = 0
     for draft in new.values():

@@ -3,5 +3,6 @@
 from foldproof.program.forms import as_program, require_ordinary
 from foldproof.program.interpreter import Watch
 from foldproof.program.program import Leaf, Outcome, Program
+from foldproof.program.state import copied
 
-__all__ = ["Leaf", "Outcome", "Program", "Watch", "as_program", "require_ordinary"]
+__all__ = ["Leaf", "Outcome", "Program", "Watch", "as_program", "copied", "require_ordinary"]

@@ -8,12 +8,11 @@ from typing import Any
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
-from torch.utils._pytree import tree_map
 
 from foldproof.errors import FoldproofError
 from foldproof.program.interpreter import Interpreter, Watch
 from foldproof.program.program import Leaf, Outcome
-from foldproof.program.state import Parameters, deepcopied
+from foldproof.program.state import Parameters, copied, deepcopied
 from foldproof.program.structure import arranged
 
 
@@ -75,7 +74,7 @@ class ExportedProgramForm:
     def run_as_it_is(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Outcome:
         # A graph has no state of its own: to run it is to interpret it.
         own = {name: leaf.tensor.detach().clone() for name, leaf in self.leaves.items()}
-        given = tree_map(lambda t: t.detach().clone() if isinstance(t, Tensor) else t, (tuple(args), dict(kwargs)))
+        given = copied((tuple(args), dict(kwargs)))
         return self.run(own, *given)
 
     def nodes(self) -> list[fx.Node]:

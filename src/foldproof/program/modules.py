@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, fx, nn
-from torch.utils._pytree import tree_flatten, tree_map
+from torch.utils._pytree import tree_flatten
 
 from foldproof.program.interpreter import Interpreter, Watch
 from foldproof.program.program import Leaf, Outcome
-from foldproof.program.state import Parameters, deepcopied, owned, quantization_parameters, replaced
+from foldproof.program.state import Parameters, copied, deepcopied, owned, quantization_parameters, replaced
 from foldproof.program.structure import arranged
 
 
@@ -47,7 +47,7 @@ class FunctionProgram:
         return outcome
 
     def run_as_it_is(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Outcome:
-        return self.run(own_copies(self.leaves), _copies(args), _copies(kwargs))
+        return self.run(own_copies(self.leaves), copied(args), copied(kwargs))
 
     def nodes(self) -> list[fx.Node]:
         return []
@@ -91,7 +91,7 @@ class ModuleProgram:
 
     def run_as_it_is(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Outcome:
         with replaced(self._module, own_copies(self.leaves)) as written:
-            outcome = _outcome(self._module(*_copies(args), **_copies(kwargs)))
+            outcome = _outcome(self._module(*copied(args), **copied(kwargs)))
         outcome.effects = written
         return outcome
 
@@ -145,11 +145,3 @@ def own_copies(leaves: Mapping[str, Leaf]) -> dict[str, Tensor]:
             copy.__dict__.update(leaf.tensor.__dict__)
             made[id(leaf.tensor)] = copy
     return {name: made[id(leaf.tensor)] for name, leaf in leaves.items()}
-
-
-def _copies(x: Any) -> Any:
-    return tree_map(_copy, x)
-
-
-def _copy(x: Any) -> Any:
-    return x.detach().clone() if isinstance(x, Tensor) else x

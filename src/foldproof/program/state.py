@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor, nn
 from torch.nn.utils.stateless import _reparametrize_module
+from torch.utils._pytree import tree_map
 
 from foldproof.errors import FoldproofError
 
@@ -73,6 +74,11 @@ def _kept(module: nn.Module) -> Iterator[None]:
 
 def _shallow(x: Any) -> Any:
     return copy.copy(x) if type(x) in (list, dict, set) else x
+
+
+def copied(x: Any) -> Any:
+    """Tensors cloned, each by itself, so that a program that writes to its inputs changes nothing of the caller's."""
+    return tree_map(lambda t: t.detach().clone() if isinstance(t, Tensor) else t, x)
 
 
 def deepcopied(x: T) -> T:

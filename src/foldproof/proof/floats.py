@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
-from foldproof.program import Leaf, Outcome, Program
-from foldproof.proof.question import Question, Tensors, copied, tied
+from foldproof.program import Leaf, Outcome, Program, copied
+from foldproof.proof.question import Question, Tensors, copied_leaves, tied
 from foldproof.proof.residues import run_copied
 from foldproof.rounding import Comparison, Float64, compare_in_float64
 from foldproof.rounding.spread import EXPLAINED, PERTURBATIONS, perturbed
@@ -101,7 +101,7 @@ class _Side:
 
     def run_in_own_dtype(self) -> Outcome:
         args, kwargs = copied((self.args, dict(self.kwargs)))
-        return run_copied(self.program, self.which, copied(dict(self.leaves)), args, kwargs)
+        return run_copied(self.program, self.which, copied_leaves(self.leaves), args, kwargs)
 
 
 class _Widened:
@@ -216,7 +216,7 @@ def doubted(question: Question, trial: Trial, unrounded: Unrounded = ROUNDED) ->
     first, second = _sides(question, trial.leaves, trial.args, trial.kwargs)
     with torch.no_grad():
         real = [
-            run_copied(s.program, s.which, copied(dict(s.leaves)), *copied((s.args, dict(s.kwargs))))
+            run_copied(s.program, s.which, copied_leaves(s.leaves), *copied((s.args, dict(s.kwargs))))
             for s in (first, second)
         ]
     outputs = [[_number(x) for x in o.outputs if _is_number(x)] for o in real]

@@ -11,10 +11,10 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
 from foldproof.errors import FoldproofError
-from foldproof.program import Leaf, Program, as_program
+from foldproof.program import Leaf, Program, as_program, copied
 from foldproof.proof.decide import Progress, decide_all
 from foldproof.proof.floats import redrawn_leaves
-from foldproof.proof.question import Question, Sides, Tensors, copied, equal_content, tied
+from foldproof.proof.question import Question, Sides, Tensors, copied_leaves, equal_content, tied
 from foldproof.proof.residues import failed
 from foldproof.proof.shapes import as_inputs, sampled_inputs
 from foldproof.shadow import Draw, Shadow, Undecided, WritesBorrowed
@@ -98,7 +98,7 @@ def _alike_elsewhere(pass_fn: Pass, program: Program) -> bool:
     """Whether the pass does the same on shadows as on ordinary tensors at other parameters, too."""
     drawn = redrawn_leaves(program.leaves, torch.Generator().manual_seed(1), 4.0, 1.0)
     try:
-        plain = _snapshot(_apply(pass_fn, program.with_leaves(copied(drawn))))
+        plain = _snapshot(_apply(pass_fn, program.with_leaves(copied_leaves(drawn))))
     except Exception:
         return True  # there is nothing to compare with
     draw = Draw(0, 1)

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
 from foldproof.program import Leaf, Program
 
@@ -53,7 +52,7 @@ class Question:
 
     def other(self, leaves: Tensors) -> Sides:
         """``after`` at ``leaves``, which it does not write to."""
-        return self.after(copied(dict(leaves)) if self.computes else leaves)
+        return self.after(copied_leaves(leaves) if self.computes else leaves)
 
     @property
     def overlapping(self) -> str | None:
@@ -133,18 +132,10 @@ def equal_content(a: Tensor, b: Tensor) -> bool:
     return bool(((a == b) | (a.isnan() & b.isnan())).all())
 
 
-def copied(x: Any) -> Any:
-    """Tensors cloned (tied ones staying tied), so that what is written to them changes nothing of the caller's."""
-    memo: dict[int, Tensor] = {}
-
-    def clone(t: Any) -> Any:
-        if not isinstance(t, Tensor):
-            return t
-        if id(t) not in memo:
-            memo[id(t)] = t.detach().clone()
-        return memo[id(t)]
-
-    return tree_map(clone, x)
+def copied_leaves(leaves: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Clones; leaves that are one tensor stay one."""
+    memo = {id(t): t.detach().clone() for t in leaves.values()}
+    return {name: memo[id(t)] for name, t in leaves.items()}
 
 
 def tied(leaves: Mapping[str, Leaf], make: Callable[[str, Leaf], Tensor]) -> dict[str, Tensor]:

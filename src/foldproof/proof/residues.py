@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from foldproof.errors import FoldproofError
-from foldproof.program import Leaf, Outcome, Program, Watch
-from foldproof.proof.question import Question, Tensors, copied, tied
+from foldproof.program import Leaf, Outcome, Program, Watch, copied
+from foldproof.proof.question import Question, Tensors, copied_leaves, tied
 from foldproof.shadow import Draw, Factories, Reading, Shadow, Undecided, WritesBorrowed
 from foldproof.shadow.call import value_of
 
@@ -107,7 +107,7 @@ def _run(
     for lent in (True, False):
         draw = outcome.draw = Draw(outcome.draw.seed, len(outcome.draw.fields), outcome.draw.reading)
         leaves, inputs = _shadows_of(question, draw, parameters_vary, lent)
-        ours = copied if not lent else _lent
+        ours = copied_leaves if not lent else _lent
         try:
             with Factories(draw):
                 args, kwargs = copied(inputs)
@@ -142,7 +142,7 @@ def _shadows_of(
 def _lent(leaves: dict[str, Tensor]) -> dict[str, Tensor]:
     """The same shadows; of integer tensors, which are none, copies."""
     shadows = {name: t for name, t in leaves.items() if isinstance(t, Shadow)}
-    others: dict[str, Tensor] = copied({name: t for name, t in leaves.items() if name not in shadows})
+    others: dict[str, Tensor] = copied_leaves({name: t for name, t in leaves.items() if name not in shadows})
     return others | shadows
 
 

@@ -15,6 +15,7 @@ from torch._ops import OpOverload
 
 from foldproof.field import Field, OpaqueFunction, Size, draw_primes, error_bound, few, many, primes_needed
 from foldproof.shadow.ondemand import OnDemand
+from foldproof.shadow.products import Products
 from foldproof.shadow.residue import Residue, laid_out_like
 from foldproof.shadow.undecided import Undecided
 
@@ -87,6 +88,7 @@ class Draw:
         self._roundings: set[str] = set()
         self._rng, self._salt = rng, rng.getrandbits(64)
         self._infinity = tuple(tuple(float(rng.randrange(f.p) - f.p // 2) for _ in range(2)) for f in self.fields)
+        self.products = Products()
         self._functions: dict[str, OpaqueFunction] = {}
         self._evaluations: Counter[str] = Counter()
         self._numbers: set[float] = set()

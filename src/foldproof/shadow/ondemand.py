@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -15,8 +15,8 @@ class OnDemand(Sequence[Tensor]):
     They can't be written to. ``like`` is a meta tensor of their shape and strides.
     """
 
-    def __init__(self, like: Tensor, k: int, make: Callable[[int], Tensor]) -> None:
-        self.like, self._k, self._make = like, k, make
+    def __init__(self, like: Tensor, k: int, make: Callable[[int], Tensor], origin: OnDemand | None = None) -> None:
+        self.like, self._k, self._make, self._origin = like, k, make, origin or self
 
     def __len__(self) -> int:
         return self._k
@@ -28,4 +28,10 @@ class OnDemand(Sequence[Tensor]):
         return map(self._make, range(self._k))
 
     def view(self, function: Callable[[Tensor], Tensor]) -> OnDemand:
-        return OnDemand(function(self.like), self._k, lambda i: function(self._make(i)))
+        return OnDemand(function(self.like), self._k, lambda i: function(self._make(i)), self._origin)
+
+    @property
+    def identity(self) -> Hashable:
+        """Equal for equal views of one leaf."""
+        like = self.like
+        return self._origin, like.shape, like.stride(), like.storage_offset()

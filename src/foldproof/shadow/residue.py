@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -157,20 +157,29 @@ class Residue:
         dims = list(range(self.ndim)) if not dims else list(dims)
         return self.sum(dims, keepdim) / self.draw.constant(_terms(self.shape, dims))
 
-    def bilinear(self, other: Residue, function: Map, terms: int, plus: Residue | None = None) -> Residue:
+    def bilinear(
+        self, other: Residue, function: Map, terms: int, plus: Residue | None = None, name: Hashable = None
+    ) -> Residue:
         """Apply a function linear in self and in ``other``, whose outputs add up at most ``terms`` products.
 
-        ``plus`` is added before the one reduction.
+        ``plus`` is added before the one reduction. ``name`` tells functions apart, attributes and all: what one of
+        them has multiplied with a large leaf, it need not multiply again.
         """
         if terms > EXACT_TERMS:
             raise ValueError(f"{terms} products do not add up exactly; split the sum")
         size = (self.size * other.size).total(terms)
-        parts: Iterable[Tensor] = _each(function, self, other)
-        if plus is not None:
-            parts, size = map(Tensor.add_, parts, plus.parts), size + plus.size
-        if terms > BALANCED_TERMS:
-            parts = self._reduced(parts)
-        out = self._with(self._reduced(parts), size, other, *([] if plus is None else [plus]))
+
+        def multiply(then: Residue | None) -> list[Tensor]:
+            made = _each(function, self, other)
+            made = made if then is None else map(Tensor.add_, made, then.parts)
+            return self._reduced(self._reduced(made) if terms > BALANCED_TERMS else made)
+
+        if name is not None and isinstance(other.parts, OnDemand):
+            parts = self.draw.products(name, self.parts, other.parts, lambda: multiply(None))
+            parts = parts if plus is None else self._reduced(map(torch.add, parts, plus.parts))
+        else:
+            parts = multiply(plus)
+        out = self._with(parts, size, other) if plus is None else self._with(parts, size + plus.size, other, plus)
         out.cell.data = True
         return out
 
@@ -178,7 +187,7 @@ class Residue:
         """Matrix product over the last dimension of self and the last but one of ``other`` (as `torch.matmul`)."""
         terms = self.shape[-1]
         if terms <= EXACT_TERMS:
-            return self.bilinear(other, torch.matmul, terms, plus)
+            return self.bilinear(other, torch.matmul, terms, plus, "matmul")
         dim = -2 if other.ndim > 1 else 0
         pieces = [
             self.map(lambda x: x.narrow(-1, i, n)).matmul(other.map(lambda x: x.narrow(dim, i, n)))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.fx import Node
 
 from foldproof.fusion.absorb import embedding, matrix, norm, rule
-from foldproof.fusion.absorb.embedding import Embedding
+from foldproof.fusion.absorb.embedding import Embedding, EmbeddingBag
 from foldproof.fusion.absorb.matrix import Einsum, Linear, MatrixProduct, _Matrix
 from foldproof.fusion.absorb.norm import OwnAffine
 from foldproof.fusion.affine import Affine
@@ -91,6 +91,17 @@ einsum_shifted = exported(_square(lambda m, x: torch.einsum("bik,kn->bin", x, m.
 table = exported(
     functional(
         ((2, 6),), lambda m, x: m.e(x.abs().long()) * m.k + m.b, e=partial(nn.Embedding, 6, 6), k=_vector, b=_vector
+    )
+)
+bag = exported(_square(lambda m, x: m.e(x.abs().long()) * m.k, 6, 6, e=partial(nn.EmbeddingBag, 6, 6)))
+bag_of_largest = exported(
+    _square(lambda m, x: m.e(x.abs().long()) * -m.k.abs(), 6, 6, e=partial(nn.EmbeddingBag, 6, 6, mode="max"))
+)
+bag_shifted = exported(
+    _square(
+        lambda m, x: m.e(x.abs().long(), torch.tensor([0, 2, 2, 5])) * m.k + m.b,
+        6,
+        e=partial(nn.EmbeddingBag, 6, 6, mode="sum"),
     )
 )
 table_of_positions = exported(
@@ -296,6 +307,21 @@ MUTANTS: dict[str, Mutant] = {
     "entries of a table scaled": mutant(table, bias(embedding, lambda e, a, c: e * a.reshape(-1, 1) + c)),
     "table in reverse": mutant(table, told(Embedding, "output", flipped)),
     "positions are features": mutant(table_of_positions, told(Embedding, "output", to_the_last)),
+    "table of bags in reverse": mutant(bag, told(EmbeddingBag, "output", flipped)),
+    "entries of bags scaled": mutant(
+        bag,
+        around(
+            embedding,
+            "moved_bias",
+            lambda original, e, a, c: Expression(lambda e, a: e * a.reshape(-1, 1), (e, a)),
+        ),
+    ),
+    "the largest of a bag scaled": mutant(bag_of_largest, patch(embedding, "_MAX", None)),
+    "shift of a sum of rows": mutant(
+        bag_shifted,
+        patch(embedding, "require_no_shift", nothing),
+        around(embedding, "moved_bias", lambda original, e, a, c: Expression(lambda e, a: e * a, (e, a))),
+    ),
     # normalisations with an affine of their own
     "own scale lost": mutant(layer_norm, around(norm, "scaled", lambda original, scale, weight: scale)),
     "own scale kept": mutant(layer_norm, around(norm, "scaled", lambda original, scale, weight: weight)),

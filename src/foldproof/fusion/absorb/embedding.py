@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch.fx import Node
 
 from foldproof.fusion import examples
-from foldproof.fusion.absorb.rule import NewConstants, install_arguments, moved_bias, remade, require_axes
+from foldproof.fusion.absorb.rule import (
+    NewConstants,
+    install_arguments,
+    moved_bias,
+    remade,
+    require_axes,
+    require_no_shift,
+)
 from foldproof.fusion.affine import Affine
 from foldproof.fusion.constants import Constants
 from foldproof.fusion.examples import Declines, Fires
-from foldproof.fusion.nodes import arguments, kind_of, short_name, value_of
+from foldproof.fusion.nodes import arguments, is_getitem, kind_of, operator_node, short_name, value_of
 from foldproof.fusion.refusal import CannotFold
 
 
 class Embedding:
-    """scale·E[i] + shift = (scale·E + shift)[i] along the last axis.
-
-    Of an embedding_bag, whose empty bags are 0 whatever the table holds, it is declined.
-    """
+    """scale·E[i] + shift = (scale·E + shift)[i] along the last axis."""
 
     id = "embedding"
     fires: tuple[Fires, ...] = examples.embedding_fires
@@ -38,3 +44,37 @@ class Embedding:
         raise CannotFold(f"{node.name} ({short_name(node)}) reads it as its table")
 
     install = staticmethod(install_arguments)
+
+
+_MAX = 2
+
+
+class EmbeddingBag:
+    """scale·Σ E[i] = Σ (scale·E)[i] along the last axis, for the mean and weighted sums as well.
+
+    It takes no shift, which a sum adds up and an empty bag, which is 0 whatever the table holds, does not have.
+    """
+
+    id = "embedding-bag"
+    fires: tuple[Fires, ...] = examples.embedding_bag_fires
+    declines: tuple[Declines, ...] = examples.embedding_bag_declines
+
+    def takes(self, node: Node, constants: Constants) -> bool:
+        return is_getitem(node) and node.args[1] in (0,) and "embedding_bag" in kind_of(operator_node(node))
+
+    def output(self, node: Node, affine: Affine, constants: Constants) -> NewConstants:
+        call = operator_node(node)
+        given = arguments(call)
+        if given["mode"] == _MAX:
+            raise CannotFold(f"{call.name} ({short_name(call)}) takes the largest, which a negative scale would change")
+        require_axes(call, affine, {1}, "output")
+        require_no_shift(call, affine)
+        table = constants.expression(given["weight"], f"the table of {call.name}")
+        scale, _ = affine.vectors(1, value_of(given["weight"]).shape[1])
+        return remade(given["weight"], "weight", moved_bias(table, scale, None), constants)
+
+    def input(self, node: Node, operand: Node, affine: Affine, constants: Constants) -> NewConstants:
+        raise CannotFold(f"{node.name} ({short_name(node)}) reads it as its table")
+
+    def install(self, node: Node, new: Mapping[str, Node]) -> None:
+        install_arguments(operator_node(node), new)

@@ -11,7 +11,7 @@ from foldproof.fusion.absorb.rule import NewConstants, install_arguments, moved_
 from foldproof.fusion.affine import Affine
 from foldproof.fusion.constants import Constants
 from foldproof.fusion.examples import Declines, Fires
-from foldproof.fusion.nodes import arguments, is_getitem, kind_of, short_name, value_of
+from foldproof.fusion.nodes import arguments, is_getitem, kind_of, operator_node, short_name, value_of
 from foldproof.fusion.refusal import CannotFold
 from foldproof.fusion.vectors import reshaped, scaled
 
@@ -32,7 +32,7 @@ class OwnAffine:
         return isinstance(target, Node) and kind_of(target) in self.kinds
 
     def output(self, node: Node, affine: Affine, constants: Constants) -> NewConstants:
-        target = _operator(node)
+        target = operator_node(node)
         given = arguments(target)
         weight = constants.optional(given["weight"], f"the weight of {target.name}")
         if weight is None:
@@ -57,10 +57,4 @@ class OwnAffine:
         raise CannotFold(f"{node.name} ({short_name(node)}) computes its statistics from it")
 
     def install(self, node: Node, new: Mapping[str, Node]) -> None:
-        install_arguments(_operator(node), new)
-
-
-def _operator(node: Node) -> Node:
-    found = node.args[0] if is_getitem(node) else node
-    assert isinstance(found, Node)
-    return found
+        install_arguments(operator_node(node), new)

@@ -16,6 +16,7 @@ _image = (2, 3, 7, 8)
 _vector = partial(torch.randn, 6)
 _matrix = partial(torch.randn, 3, 6)
 _table = partial(nn.Embedding, 9, 6)
+_bag = partial(nn.EmbeddingBag, 9, 6)
 
 convolution_fires = (
     Fires("1-D", chain((2, 3, 9), partial(nn.Conv1d, 3, 6, 3), _norm1)),
@@ -328,6 +329,40 @@ embedding_declines = (
         "another axis",
         functional(((2, 6),), lambda m, x: m.n(m.e(x.abs().long())), e=_table, n=_norm1),
         "has its channels on axis 2",
+    ),
+)
+
+embedding_bag_fires = (
+    Fires("the mean of rows", functional(((2, 5),), lambda m, x: m.e(x.abs().long()) * m.k, e=_bag, k=_vector)),
+    Fires(
+        "a weighted sum",
+        functional(
+            ((2, 5),),
+            lambda m, x: m.e(x.abs().long(), per_sample_weights=x) / m.k,
+            e=partial(_bag, mode="sum"),
+            k=_vector,
+        ),
+    ),
+    Fires(
+        "bags of different sizes, one of them empty",
+        functional(
+            ((8,),),
+            lambda m, x: m.e(x.abs().long(), torch.tensor([0, 3, 3])) * m.k,
+            e=partial(_bag, mode="sum", padding_idx=0),
+            k=_vector,
+        ),
+    ),
+)
+embedding_bag_declines = (
+    Declines(
+        "a shift",
+        functional(((2, 5),), lambda m, x: m.n(m.e(x.abs().long())), e=_bag, n=_norm1),
+        "has no bias that could take the shift",
+    ),
+    Declines(
+        "the largest of rows",
+        functional(((2, 5),), lambda m, x: m.e(x.abs().long()) * m.k, e=partial(_bag, mode="max"), k=_vector),
+        "takes the largest",
     ),
 )
 

@@ -12,13 +12,12 @@ from foldproof.fusion.examples import Declines, Fires
 from foldproof.fusion.motion.rule import (
     Affines,
     combined_axes,
-    operator_node,
     require_constant_along,
     require_no_negative,
     run_on,
     sizes_of,
 )
-from foldproof.fusion.nodes import arguments, is_getitem, kind_of, value_of
+from foldproof.fusion.nodes import arguments, is_getitem, kind_of, operator_node, value_of
 from foldproof.fusion.refusal import CannotFold
 
 _AVERAGES = """

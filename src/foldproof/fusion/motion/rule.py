@@ -13,7 +13,16 @@ from torch.fx.node import map_arg
 from foldproof.fusion.affine import Affine
 from foldproof.fusion.constants import Constants
 from foldproof.fusion.examples import Declines, Fires
-from foldproof.fusion.nodes import arguments, is_getitem, kind_of, operator_of, set_sizes, short_name, value_of
+from foldproof.fusion.nodes import (
+    arguments,
+    is_getitem,
+    kind_of,
+    operator_node,
+    operator_of,
+    set_sizes,
+    short_name,
+    value_of,
+)
 from foldproof.fusion.refusal import CannotFold
 from foldproof.fusion.vectors import UNREAD
 from foldproof.program.loading import brief
@@ -44,13 +53,6 @@ class Motion(Protocol):
 
     def down(self, node: Node, carried: Affines, constants: Constants) -> Affine:
         """What the value of ``node`` has to be scaled and shifted by, if these operands are given without theirs."""
-
-
-def operator_node(node: Node) -> Node:
-    """The operator whose result ``node`` is, or takes out of several."""
-    found = node.args[0] if is_getitem(node) else node
-    assert isinstance(found, Node)
-    return found
 
 
 def sizes_of(node: Node) -> torch.Size:

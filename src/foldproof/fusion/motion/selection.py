@@ -11,8 +11,8 @@ from foldproof.fusion.affine import Affine
 from foldproof.fusion.constants import Constants
 from foldproof.fusion.examples import Declines, Fires
 from foldproof.fusion.expression import Operand
-from foldproof.fusion.motion.rule import Affines, operator_node, run_on, sizes_of
-from foldproof.fusion.nodes import arguments, is_getitem, kind_of, value_of
+from foldproof.fusion.motion.rule import Affines, run_on, sizes_of
+from foldproof.fusion.nodes import arguments, is_getitem, kind_of, operator_node, value_of
 from foldproof.fusion.refusal import CannotFold
 from foldproof.fusion.vectors import UNREAD, joined
 

@@ -98,7 +98,8 @@ def _convolve(x: Residue, w: Residue, geometry: tuple[Any, ...], groups: int, pl
     if taps > EXACT_TERMS:
         raise Undecided(f"a convolution kernel of {taps} taps is larger than {EXACT_TERMS}")
     if per_group <= step:
-        return x.bilinear(w, lambda a, b: _native(a, b, geometry, groups), max(per_group * taps, 1), plus)
+        terms, name = max(per_group * taps, 1), ("convolution", repr(geometry), groups)
+        return x.bilinear(w, lambda a, b: _native(a, b, geometry, groups), terms, plus, name)
     if groups > 1:
         outputs = [_convolve(_part(x, 1, g, groups), _part(w, 0, g, groups), geometry, 1) for g in range(groups)]
         joined = outputs[0].map(lambda *parts: torch.cat(parts, 1), *outputs[1:])
