@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from functools import cache
 from typing import Any
 
@@ -124,9 +124,9 @@ def is_getitem(node: Node) -> bool:
     return node.op == "call_function" and node.target is operator.getitem
 
 
-def is_view(node: Node) -> bool:
-    """Does it show the memory of its only operand in another shape or order?"""
-    if node.op != "call_function" or len(node.all_input_nodes) != 1:
+def is_view(node: Node, but: Container[Node] = ()) -> bool:
+    """Does it show the memory of its only operand in another shape or order? Operands ``but`` do not count."""
+    if node.op != "call_function" or sum(operand not in but for operand in node.all_input_nodes) != 1:
         return False
     return bool(_aliased_places(node.target)) and not _written_places(node.target)
 
