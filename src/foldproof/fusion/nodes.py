@@ -73,12 +73,15 @@ def is_edge(node: Node) -> bool:
 
 def set_operator(node: Node, operator: OpOverload) -> None:
     """Makes the node call another ATen operator; of an edge program, its edge form."""
-    if is_edge(node):
-        from executorch.exir.dialects._ops import ops
+    node.target = edge_form(operator) if is_edge(node) else operator
 
-        namespace, _, name = operator._schema.name.partition("::")
-        operator = getattr(getattr(getattr(ops.edge, namespace), name), operator._overloadname)
-    node.target = operator
+
+def edge_form(operator: OpOverload) -> Any:
+    """The operator as edge programs call it."""
+    from executorch.exir.dialects._ops import ops
+
+    namespace, _, name = operator._schema.name.partition("::")
+    return getattr(getattr(getattr(ops.edge, namespace), name), operator._overloadname)
 
 
 def short_name(node: Node) -> str:

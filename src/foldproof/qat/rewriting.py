@@ -12,7 +12,7 @@ from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx import GraphModule, Node
 
-from foldproof.fusion.nodes import set_operator
+from foldproof.fusion.nodes import edge_form, is_edge, operator_of
 from foldproof.fusion.surgery import Host
 from foldproof.qat.image import Image, Leaves, Sizes
 from foldproof.qat.region import region
@@ -42,6 +42,7 @@ class Rewriting:
         self._recipes: dict[str, Recipe] = {}
         self._hosts = {twin: node for node, twin in self.image.twins.items()}
         self._successors: dict[Node, Node] = {}
+        self._is_edge = any(is_edge(node) for node in host.graph.nodes if operator_of(node) is not None)
 
     def now(self, node: Node) -> Node:
         """The host's node that holds what ``node`` of the image held."""
@@ -90,8 +91,8 @@ class Rewriting:
         if fakes and all(v is not None for v in values):
             with fakes[0].fake_mode:
                 node.meta["val"] = target(*values)
-        if type(before.target) is not OpOverload and before.op == "call_function":
-            set_operator(node, target)
+        if self._is_edge:
+            node.target = edge_form(target)
         return node
 
     def succeed(self, node: Node, other: Node) -> None:
