@@ -166,7 +166,7 @@ QUANTIZERS: dict[str, Callable[[], Quantizer]] = {
 
 
 def trained(model: nn.Module, negative: bool = False, seed: int = 0) -> nn.Module:
-    """Statistics and affines as after training; some scales are ``negative``, if that is wanted."""
+    """Weights, statistics and affines as after training; some scales are ``negative``, if that is wanted."""
     generator = torch.Generator().manual_seed(seed)
 
     def rand(t: Tensor, low: float, high: float) -> Tensor:
@@ -176,10 +176,14 @@ def trained(model: nn.Module, negative: bool = False, seed: int = 0) -> nn.Modul
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.running_mean.copy_(rand(module.running_mean, -1, 1))
             module.running_var.copy_(rand(module.running_var, 0.3, 2))
-            module.weight.data.copy_(
-                rand(module.weight, 0.4, 1.6) * (rand(module.weight, -1, 3).sign() if negative else 1)
-            )
+            sign = rand(module.weight, -1, 3).sign() if negative else 1
+            module.weight.data.copy_(rand(module.weight, 0.4, 1.6) * sign)
             module.bias.data.copy_(rand(module.bias, -1, 1))
+        elif isinstance(getattr(module, "weight", None), nn.Parameter):
+            size = module.weight[0].numel() ** -0.5
+            module.weight.data.copy_(rand(module.weight, -size, size))
+            if module.bias is not None:
+                module.bias.data.copy_(rand(module.bias, -size, size))
     return model
 
 
@@ -221,6 +225,18 @@ class Twice(nn.Module):
         return self.second(self.conv(self.first(self.conv(x))))
 
 
+class Shared(nn.Module):
+    """Two convolutions with one BatchNorm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.norm = nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+        self.norm.num_batches_tracked = None  # torchao fails on a counter that two calls write to
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.second(self.norm(self.first(x)).relu()))
+
+
 class ThroughViews(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -248,7 +264,14 @@ LAYERS = {
     "conv3d": (nn.Sequential(nn.Conv3d(3, 6, 3), nn.BatchNorm3d(6)), (2, 3, 5, 5, 5)),
     "conv_transpose1d": (nn.Sequential(nn.ConvTranspose1d(3, 6, 3, stride=2), nn.BatchNorm1d(6)), (2, 3, 9)),
     "conv_transpose2d": (nn.Sequential(nn.ConvTranspose2d(3, 6, 3), nn.BatchNorm2d(6)), (2, 3, 5, 5)),
+    "conv_transpose3d": (nn.Sequential(nn.ConvTranspose3d(2, 3, 2), nn.BatchNorm3d(3)), (2, 2, 3, 3, 3)),
+    "conv1d, valid, relu6": (
+        nn.Sequential(nn.Conv1d(3, 4, 3, padding="valid", bias=False), nn.BatchNorm1d(4), nn.ReLU6()),
+        (2, 3, 7),
+    ),
+    "linear, relu": (nn.Sequential(nn.Linear(5, 4, bias=False), nn.BatchNorm1d(4), nn.ReLU()), (8, 5)),
     "conv called twice": (Twice(), (2, 3, 7, 7)),
+    "shared BatchNorm": (Shared(), (2, 3, 5, 5)),
     "linear": (nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6)), (8, 6)),
     "linear through views": (ThroughViews(), (4, 5, 6)),
 }

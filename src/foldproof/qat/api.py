@@ -40,15 +40,15 @@ class FoldQATResult:
     seconds: float
 
     def share(self, folded: Folded) -> float:
-        """The bound of a bias as a share of the range of its operator's output."""
-        return folded.bias.bound / self.ranges[folded.node]
+        """The bound of a bias as a share of the range of its operator's output; infinite where that does not vary."""
+        return _share(folded, self.ranges)
 
     def to_dict(self) -> dict[str, Any]:
         """The account as plain JSON values, without the program."""
         return {
             "folded": [
                 {"node": f.node, "source": f.source, "chain": list(f.chain), "exact": f.exact}
-                | {"bias": f.bias.name, "bound": f.bias.bound, "step": f.bias.step, "share": self.share(f)}
+                | {"bias": f.bias.name, "bound": f.bias.bound, "step": f.bias.step, "range": self.ranges[f.node]}
                 | {"saturated": list(f.bias.saturated), "steps": [asdict(s) for s in f.steps]}
                 for f in self.folded
             ],
@@ -115,7 +115,7 @@ def _verdict(account: Account, ranges: Mapping[str, float], prove: bool) -> Verd
     weakest = max(proofs, key=lambda p: p.log2_error)
     proof = replace(
         weakest,
-        log2_error=weakest.log2_error + math.log2(len(proofs)),
+        log2_error=math.log2(sum(2.0**p.log2_error for p in proofs)),
         shapes=tuple(shape for p in proofs for shape in p.shapes),
         opaque=tuple(dict.fromkeys(name for p in proofs for name in p.opaque)),
         branch=tuple(dict.fromkeys(name for p in proofs for name in p.branch)),
@@ -141,8 +141,11 @@ def _verdict(account: Account, ranges: Mapping[str, float], prove: bool) -> Verd
 
 
 def _with_share(step: ApproximationStep, folded: Folded, ranges: Mapping[str, float]) -> ApproximationStep:
-    share = folded.bias.bound / ranges[folded.node] if ranges[folded.node] else math.inf
-    return replace(step, name=f"{step.name} ({share:.1g} of the output's range)")
+    return replace(step, name=f"{step.name} ({_share(folded, ranges):.1g} of the output's range)")
+
+
+def _share(folded: Folded, ranges: Mapping[str, float]) -> float:
+    return folded.bias.bound / ranges[folded.node] if ranges[folded.node] else math.inf
 
 
 def _observed(
