@@ -31,6 +31,19 @@ class Branches(nn.Module):
         return x if x.sum() > 0 else -x
 
 
+class Quantized(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("weight", torch.randint(-127, 128, (4, 3), dtype=torch.int8))
+        self.bn = nn.BatchNorm1d(4)
+
+    def forward(self, x):
+        q = torch.ops.quantized_decomposed
+        limits = (-128, 127, torch.int8)
+        x = q.dequantize_per_tensor(q.quantize_per_tensor(x, 0.02, 3, *limits), 0.02, 3, *limits)
+        return self.bn(nn.functional.linear(x, q.dequantize_per_tensor(self.weight, 0.01, 0, *limits)))
+
+
 def seeded(model):
     torch.manual_seed(0)
     model = model()
@@ -62,6 +75,12 @@ def deep():
 
 def residual():
     return seeded(Residual), image()
+
+
+def quantized():
+    import torch.ao.quantization.fx._decomposed
+
+    return seeded(Quantized), (torch.randn(5, 3, generator=torch.Generator().manual_seed(1)),)
 
 
 def relu():

@@ -162,6 +162,29 @@ class TestFuse:
         assert json.loads(Path("out.json").read_text())["verdict"]["kind"] == "REFUTED"
 
 
+class TestFoldQAT:
+    def test_folds_and_says_how_far(self, foldproof: Foldproof) -> None:
+        ran = foldproof("fold-qat", "models.py:quantized", "-o", "out.pt2", "--json", "out.json")
+        assert ran.status == 0, ran
+        assert "1 operator folded" in ran.out and "PROVED_WITHIN" in ran.out and "nothing declined" in ran.out
+        program = torch.export.load("out.pt2")
+        assert not any("batch_norm" in node.name for node in program.graph.nodes)
+        [one] = json.loads(Path("out.json").read_text())["folded"]
+        assert one["chain"] == ["batch_norm"] and 0 < one["bound"] < 1e-3 * one["range"]
+
+    def test_float_biases(self, foldproof: Foldproof) -> None:
+        assert foldproof("fold-qat", "models.py:quantized", "-o", "out.pt2", "--float-biases").status == 0
+        assert not any(t.dtype == torch.int32 for t in torch.export.load("out.pt2").state_dict.values())
+
+    def test_nothing_to_fold(self, foldproof: Foldproof) -> None:
+        ran = foldproof("fold-qat", "models.py:relu", "-o", "out.pt2")
+        assert ran.status == 0 and "nothing to fold" in ran.out
+
+    def test_fuse_names_it(self, foldproof: Foldproof) -> None:
+        ran = foldproof("fuse", "models.py:quantized", "-o", "out.pt2")
+        assert ran.status == 0 and "folded by `foldproof fold-qat`" in ran.out, ran.out
+
+
 class TestProve:
     def test_a_fused_program_against_its_original(self, foldproof: Foldproof) -> None:
         export("conv_bn", "before.pt2")

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
 import foldproof
 from foldproof import Kind
-from foldproof.qat import bias, chain, passes
-from tests.qat.qat_programs import QUANTIZERS, converted
+from foldproof.qat import chain, fold, rewriting
+from tests.qat.qat_programs import made
 
+decomposed = torch.ops.quantized_decomposed
 Affine = chain.ChannelAffine
 
 
@@ -60,67 +59,67 @@ MUTANTS = {
     ),
     "beta is forgotten": affine_mutant(lambda s, a, leaves: Affine(a.axis, a.scale, a.shift - leaf(leaves, "1.bias"))),
     "channels are reversed": affine_mutant(lambda s, a, leaves: Affine(a.axis, a.scale, a.shift.flip(0))),
-    "scale is forgotten": None,
-    "bias is read with the input's scale": None,
-    "old bias is forgotten": None,
 }
 
 
 def scale_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(passes, "is_one", lambda *_: True)
+    monkeypatch.setattr(fold, "is_one", lambda *_: True)
 
 
 def bias_scale_of_the_wrong_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = passes.Rewriting.call
+    right = rewriting.Rewriting.call
 
     def call(self: Any, before: Any, target: Any, node: Any, scale: Any, *rest: Any) -> Any:
         wrong = scale * 2 if isinstance(scale, float) else before.args[1].args[1]
         return right(self, before, target, node, wrong if rest[-1] is torch.int32 else scale, *rest)
 
-    monkeypatch.setattr(passes.Rewriting, "call", call)
+    monkeypatch.setattr(rewriting.Rewriting, "call", call)
+
+
+def weight_axis(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = rewriting.Rewriting.call
+
+    def call(self: Any, before: Any, target: Any, *args: Any) -> Any:
+        if target is decomposed.dequantize_per_channel.default and args[-1] is torch.int8:
+            args = (*args[:3], 1 - args[3], *args[4:])
+        return right(self, before, target, *args)
+
+    monkeypatch.setattr(rewriting.Rewriting, "call", call)
 
 
 def old_bias_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = bias.give_bias
+    for name in ("whole_bias", "float_bias"):
+        right = getattr(fold, name)
 
-    def without(rewriting: Any, operator: Any, at: Any, real: Any, *rest: Any) -> Any:
-        def less(leaves: Any) -> Any:
-            old = rewriting.image.evaluate(operator.bias, leaves)
-            return real(leaves) - (0 if old is None else old)
+        def without(rewriting: Any, operator: Any, at: Any, real: Any, *rest: Any, right: Any = right) -> Any:
+            def less(leaves: Any) -> Any:
+                return real(leaves) - rewriting.image.evaluate(operator.bias, leaves)
 
-        return right(rewriting, operator, at, less, *rest)
+            return right(rewriting, operator, at, less, *rest)
 
-    monkeypatch.setattr(passes, "give_bias", without)
+        monkeypatch.setattr(fold, name, without)
 
 
 INSTALL = MUTANTS | {
     "scale is forgotten": scale_is_forgotten,
     "bias is read with the input's scale": bias_scale_of_the_wrong_tensor,
     "old bias is forgotten": old_bias_is_forgotten,
+    "weight's scales are along another axis": weight_axis,
 }
-CONV = nn.Sequential(nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6))
-LINEAR = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4))
-ONLY_LINEAR = {"scale is forgotten", "old bias is forgotten"}  # in a chain the scale is 1, and the old bias is zero
+ONLY_LINEAR = {"scale is forgotten", "old bias is forgotten", "weight's scales are along another axis"}
+"""In a convolution's chain the scale is 1, and the old bias is zero."""
+ONLY_WHOLE = {"bias is read with the input's scale", "weight's scales are along another axis"}
 
 
-@functools.cache
-def made(linear: bool, quantizer: str) -> Any:
-    """Which is folded and proved as it should be, as long as nothing is broken."""
-    torch.manual_seed(0)
-    model, x = (LINEAR, torch.randn(8, 6)) if linear else (CONV, torch.randn(2, 3, 7, 7))
-    module = converted(model, x, QUANTIZERS[quantizer]())
-    assert foldproof.fold_qat(module, (x,)).verdict.kind in (Kind.PROVED, Kind.PROVED_WITHIN)
-    return module
+def which(mutant: str) -> list[tuple[str, str]]:
+    layer = "linear" if mutant in ONLY_LINEAR else "conv2d, relu"
+    return [(q, layer) for q in ("A", "B per channel") if q != "A" or mutant not in ONLY_WHOLE]
 
 
-@pytest.mark.parametrize("quantizer", ["A", "B per channel"])
-@pytest.mark.parametrize("mutant", INSTALL)
-def test_mutant(mutant: str, quantizer: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.manual_seed(0)
-    model, x = (LINEAR, torch.randn(8, 6)) if mutant in ONLY_LINEAR else (CONV, torch.randn(2, 3, 7, 7))
-    if quantizer == "A" and "input's scale" in mutant:
-        pytest.skip("its bias is no whole number")
-    before = made(model is LINEAR, quantizer)
+@pytest.mark.parametrize(("mutant", "quantizer", "layer"), [(m, *case) for m in INSTALL for case in which(m)])
+def test_mutant(mutant: str, quantizer: str, layer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the mutant, test_every_chain_is_folded folds and proves these."""
+    before, x = made(quantizer, layer)
     INSTALL[mutant](monkeypatch)
     result = foldproof.fold_qat(before, (x,))
     assert not result.folded and result.verdict.kind is Kind.PROVED  # nothing was rewritten

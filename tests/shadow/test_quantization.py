@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from foldproof.shadow import Draw, Shadow, Undecided
+from foldproof.shadow import Draw, Reading, Shadow, Undecided
 
 aten = torch.ops.aten
 decomposed = torch.ops.quantized_decomposed
@@ -96,7 +96,7 @@ def test_float8_and_infinities_are_undecided(x: Shadow) -> None:
 
 
 def within(draw: Draw) -> Draw:
-    return Draw(draw.seed, len(draw.fields), draw.take_roundings())
+    return Draw(draw.seed, len(draw.fields), Reading(within=draw.take_roundings()))
 
 
 def shadow(draw: Draw, data: bool) -> Shadow:
@@ -108,7 +108,7 @@ def test_a_rounded_parameter_can_be_read_as_exact() -> None:
     draw = Draw(seed=5, k=2)
     pair(shadow(draw, data=False))
     again = within(draw)
-    assert len(again.within) == 1
+    assert len(again.reading.within) == 1
     x = shadow(again, data=False)
     assert same(pair(x), x)
     assert not same(pair(x, scale=0.2), x), "another rounding than the one that is named"

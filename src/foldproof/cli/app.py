@@ -66,6 +66,19 @@ def fuse(
 
 
 @app.command()
+def fold_qat(
+    spec: Annotated[str, typer.Argument(metavar="SPEC", help=f"What to fold: {FORMS}.", show_default=False)],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT.pt2", help="Where to save the program.")],
+    float_biases: Annotated[
+        bool, typer.Option("--float-biases", help="Leave biases in floating point, as XNNPACK wants them.")
+    ] = False,
+    json_file: JsonOption = None,
+) -> None:
+    """Fold what quantization-aware training left after conversion into quantized biases and weights, and prove it."""
+    raise typer.Exit(_guarded(partial(_fold_qat, spec, output, json_file, not float_biases)))
+
+
+@app.command()
 def explain(
     spec: Annotated[str, typer.Argument(metavar="SPEC", help=f"What to explain: {FORMS}.", show_default=False)],
     json_file: JsonOption = None,
@@ -148,6 +161,25 @@ def run(argv: Sequence[str] | None = None) -> int:
 
 
 def _fuse(spec: str, output: Path, json_file: Path | None, options: Mapping[str, Any]) -> int:
+    def fused(progress: Bar) -> Any:
+        from foldproof.cli import work
+
+        return work.fuse(spec, progress, options)
+
+    return _made(fused, summary.print_fuse, output, json_file)
+
+
+def _fold_qat(spec: str, output: Path, json_file: Path | None, quantize_bias: bool) -> int:
+    def folded(progress: Bar) -> Any:
+        from foldproof.cli import work
+
+        return work.fold_qat(spec, progress, quantize_bias)
+
+    return _made(folded, summary.print_fold_qat, output, json_file)
+
+
+def _made(make: Callable[[Bar], Any], told: Callable[[Any, Any], None], output: Path, json_file: Path | None) -> int:
+    """Saves the program that ``make`` gives with its account, and prints the account as ``told``."""
     if output.suffix != ".pt2":
         raise FoldproofError(f"{output} must end in .pt2, so that foldproof and others recognise the program")
     program_out = Output(output)
@@ -157,7 +189,7 @@ def _fuse(spec: str, output: Path, json_file: Path | None, options: Mapping[str,
     with Bar() as progress:
         from foldproof.cli import work
 
-        result = work.fuse(spec, progress, options)
+        result = make(progress)
         progress(0, None, f"saving {output}")
         saved = result.verdict.kind is not Kind.REFUTED
         if saved:
@@ -166,9 +198,10 @@ def _fuse(spec: str, output: Path, json_file: Path | None, options: Mapping[str,
             json_out.write(partial(work.save_json, result.to_dict()))
 
     console = summary.console()
-    summary.print_fuse(console, result)
+    told(console, result)
     summary.print_ending(console, output if saved else None, json_file, time.perf_counter() - started)
-    return result.verdict.kind.exit_code
+    status: int = result.verdict.kind.exit_code
+    return status
 
 
 def _explain(spec: str, json_file: Path | None) -> int:

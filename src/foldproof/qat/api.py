@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -14,13 +14,14 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 
 from foldproof.errors import FoldproofError
+from foldproof.fusion.api import UNCHANGED
 from foldproof.fusion.result import Declined
+from foldproof.fusion.rewriter import UNPROVED
 from foldproof.program import as_program
-from foldproof.proof import prove_region
-from foldproof.qat.passes import Folded, FoldQATConvBN, QuantizeFusedConvBnBias
+from foldproof.program.loading import brief
+from foldproof.qat.fold import Folded
+from foldproof.qat.passes import Account, rewrites, rewritten
 from foldproof.verdict import ApproximationStep, Kind, Verdict
-
-Program = GraphModule | ExportedProgram
 
 
 @dataclass(frozen=True)
@@ -39,15 +40,15 @@ class FoldQATResult:
     seconds: float
 
     def share(self, folded: Folded) -> float:
-        """The bound of a bias as a share of the range of its operator's output."""
-        return folded.bias.bound / self.ranges[folded.node]
+        """The bound of a bias as a share of the range of its operator's output; infinite where that does not vary."""
+        return _share(folded, self.ranges)
 
     def to_dict(self) -> dict[str, Any]:
         """The account as plain JSON values, without the program."""
         return {
             "folded": [
                 {"node": f.node, "source": f.source, "chain": list(f.chain), "exact": f.exact}
-                | {"bias": f.bias.name, "bound": f.bias.bound, "step": f.bias.step, "share": self.share(f)}
+                | {"bias": f.bias.name, "bound": f.bias.bound, "step": f.bias.step, "range": self.ranges[f.node]}
                 | {"saturated": list(f.bias.saturated), "steps": [asdict(s) for s in f.steps]}
                 for f in self.folded
             ],
@@ -92,108 +93,75 @@ def fold_qat(
         raise FoldproofError(
             f"can't fold a {type(program).__name__}: give what convert_pt2e made, or its torch.export program"
         )
-    shapes, ranges = _observed(program, inputs, dict(kwargs or {}))
-    made, declined = _proved(lambda skipped: _transformed(program, quantize_bias, shapes, skipped), prove)
+    sizes, ranges = _observed(program, inputs, dict(kwargs or {}))
+    made, account = rewritten(program, rewrites(quantize_bias), sizes, prove)
     return FoldQATResult(
-        made.program,
-        tuple(made.folded),
-        (*made.declined, *declined),
-        _verdict(made, ranges, prove),
-        {f.node: ranges[f.node] for f in made.folded},
+        made,
+        tuple(account.folded),
+        tuple(account.declined),
+        _verdict(account, ranges, prove),
+        {f.node: ranges[f.node] for f in account.folded},
         time.perf_counter() - started,
     )
 
 
-@dataclass(frozen=True)
-class _Made:
-    program: Program
-    folded: list[Folded]
-    declined: list[Declined]
-    verdicts: list[Verdict] = field(default_factory=list)
-    """Of the region of each fold."""
-
-
-def _transformed(program: Program, quantize_bias: bool, shapes: Mapping[str, torch.Size], skipped: set[str]) -> _Made:
-    fold = FoldQATConvBN(quantize_bias=quantize_bias, shapes=shapes, skipped=skipped)
-    rest = QuantizeFusedConvBnBias(quantize_bias=quantize_bias, shapes=shapes, skipped=skipped)
-    # Folded first, a bias is rounded once; as passes of their own they may run in either order.
-    after = rest.transform(fold.transform(program))
-    return _Made(after, [*fold.account.folded, *rest.account.folded], fold.account.declined)
-
-
-def _proved(transformed: Callable[[set[str]], _Made], prove: bool) -> tuple[_Made, list[Declined]]:
-    """The rewritten program, without the folds that are not proved on their region."""
-    withdrawn: dict[str, Declined] = {}
-    while True:
-        made = transformed(set(withdrawn))
-        if not prove:
-            return made, []
-        for f in made.folded:
-            assert f.claim is not None
-            data = torch.randn(f.claim.shape, generator=torch.Generator().manual_seed(0))
-            verdict = prove_region(f.claim.before, f.claim.after, (data,), f.claim.derive)
-            made.verdicts.append(verdict)
-            if verdict.kind not in (Kind.PROVED, Kind.PROVED_WITHIN):
-                reason = f"its fold was withdrawn, for it is not proved: {verdict}"
-                withdrawn[f.node] = Declined(f.node, "", f.source, reason)
-                break
-        else:
-            return made, list(withdrawn.values())
-
-
-def _verdict(made: _Made, ranges: Mapping[str, float], prove: bool) -> Verdict:
+def _verdict(account: Account, ranges: Mapping[str, float], prove: bool) -> Verdict:
     """Equal regions make equal programs, by substitution; the chances that one of them is wrong add up."""
-    if not made.folded:
-        return Verdict(Kind.PROVED, "nothing was rewritten, so the program is the same", "all inputs and parameters")
+    if not account.folded:
+        return UNCHANGED
     if not prove:
-        return Verdict(Kind.UNDECIDED, "the proof was switched off (prove=False)")
-    proofs = [v.proof for v in made.verdicts if v.proof is not None]
+        return UNPROVED
+    proofs = [v.proof for v in account.verdicts if v.proof is not None]
     weakest = max(proofs, key=lambda p: p.log2_error)
     proof = replace(
         weakest,
-        log2_error=weakest.log2_error + math.log2(len(proofs)),
+        log2_error=math.log2(sum(2.0**p.log2_error for p in proofs)),
         shapes=tuple(shape for p in proofs for shape in p.shapes),
         opaque=tuple(dict.fromkeys(name for p in proofs for name in p.opaque)),
         branch=tuple(dict.fromkeys(name for p in proofs for name in p.branch)),
     )
     steps = [
         step
-        for f, verdict in zip(made.folded, made.verdicts)
+        for f, verdict in zip(account.folded, account.verdicts)
         for step in (*(_with_share(s, f, ranges) for s in verdict.steps), *f.steps)
     ]
     named = "the same function over the real numbers"
     if steps:
         named += f", but for {len(steps)} named step{'s'[: len(steps) > 1]}"
-    first = made.verdicts[0]
-    notes = tuple(dict.fromkeys(note for v in made.verdicts for note in v.notes))
+    first = account.verdicts[0]
     return replace(
         first,
         kind=Kind.PROVED_WITHIN if steps else Kind.PROVED,
         reason=f"{named}, operator by operator",
         proof=proof,
         steps=tuple(steps),
-        notes=notes,
-        seconds=sum(v.seconds for v in made.verdicts),
+        notes=tuple(dict.fromkeys(note for v in account.verdicts for note in v.notes)),
+        seconds=sum(v.seconds for v in account.verdicts),
     )
 
 
 def _with_share(step: ApproximationStep, folded: Folded, ranges: Mapping[str, float]) -> ApproximationStep:
-    share = folded.bias.bound / ranges[folded.node] if ranges[folded.node] else math.inf
-    return replace(step, name=f"{step.name} ({share:.1g} of the output's range)")
+    return replace(step, name=f"{step.name} ({_share(folded, ranges):.1g} of the output's range)")
+
+
+def _share(folded: Folded, ranges: Mapping[str, float]) -> float:
+    return folded.bias.bound / ranges[folded.node] if ranges[folded.node] else math.inf
 
 
 def _observed(
-    program: Program, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> tuple[dict[str, torch.Size], dict[str, float]]:
-    """The shape of every value, and the largest less the smallest of its elements, at these inputs."""
-    shapes: dict[str, torch.Size] = {}
+    program: GraphModule | ExportedProgram, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[dict[str, torch.Size | int], dict[str, float]]:
+    """At these inputs: the shape of every tensor, every whole number, and how far a tensor's elements are apart."""
+    sizes: dict[str, torch.Size | int] = {}
     ranges: dict[str, float] = {}
 
     def note(node: Node, out: Any) -> None:
         if isinstance(out, Tensor):
-            shapes[node.name] = out.shape
+            sizes[node.name] = out.shape
             if out.is_floating_point() and out.numel():
                 ranges[node.name] = float(out.max() - out.min())
+        elif isinstance(out, int) and not isinstance(out, bool):
+            sizes[node.name] = out
 
     source = as_program(program)
     own = {name: leaf.tensor.detach().clone() for name, leaf in source.leaves.items()}
@@ -203,5 +171,5 @@ def _observed(
     except FoldproofError:
         raise
     except Exception as error:
-        raise FoldproofError(f"the program can't be run on these inputs: {error}") from error
-    return shapes, ranges
+        raise FoldproofError(f"the program can't be run on these inputs: {brief(error)}") from error
+    return sizes, ranges

@@ -7,21 +7,22 @@ at another scale that the bias might be given.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.fx import Node
+from torch.fx.node import map_arg
 
-from foldproof.fusion.nodes import set_argument
-from foldproof.qat.image import Image, Leaves
+from foldproof.fusion.nodes import operator_of, set_argument
+from foldproof.qat.image import Image, Leaves, precisely
 from foldproof.qat.operators import Operator
 from foldproof.qat.quantization import INT32_MAX, INT32_MIN, Dequantized, decomposed
 from foldproof.qat.rewriting import Recipe, Rewriting
-
-_LARGEST = 2**31 - 128
-"""The largest number below 2^31 that float32 holds: torch's quantization clamps in float32, and 2^31 wraps around."""
+from foldproof.qat.weight import steps_of_channels
+from foldproof.rounding import Float64
 
 
 @dataclass(frozen=True)
@@ -39,100 +40,43 @@ class Bias:
     saturated: tuple[int, ...] = ()
 
 
-def give_bias(
-    rewriting: Rewriting, operator: Operator, at: Node, real: Recipe, scale: Recipe | None, quantized: bool
-) -> Bias:
-    """Gives the host's node ``at`` the bias that ``real`` computes.
+def float_bias(rewriting: Rewriting, operator: Operator, at: Node, real: Recipe) -> Bias:
+    """Gives the host's node ``at`` the bias that ``real`` computes, rounded to the dtype of the weight."""
+    node = rewriting.constant(f"{at.name}_bias_folded", real, operator.dtype)
+    set_argument(at, "bias", node)
+    name = rewriting.names[node]
+    value, held = _computed(real, rewriting), rewriting.host.constants.tensors[name].double()
+    return Bias(name, value, float((held - value).abs().max()), 0.0)
 
-    Where input and weight are quantized (and ``quantized`` asks for it) it becomes whole numbers, else it is rounded to
-    the dtype of the weight. ``scale`` is what the weight's scales are multiplied by, None for 1.
+
+def whole_bias(rewriting: Rewriting, operator: Operator, at: Node, real: Recipe, scale: Recipe | None) -> Bias:
+    """Gives ``at``, whose input and weight are quantized, the bias that ``real`` computes in whole numbers.
+
+    ``scale`` is what the weight's scales are multiplied by, None for 1.
     """
-    image, base = rewriting.image, f"{at.name}_bias_folded"
-    value = _computed(real, image.tensors)
     given, weight = operator.input, operator.quantized_weight
-    if not quantized or given is None or weight is None:
-        dtype = _dtype(rewriting, operator)
-        node = rewriting.constant(base, real, dtype)
-        set_argument(at, "bias", node)
-        return Bias(rewriting.names[node], value, float((value.to(dtype).double() - value).abs().max()), 0.0)
-    unit: Any = given.scale
+    assert given is not None and weight is not None
+    base, unit = f"{at.name}_bias_folded", given.scale
+    by_channel = steps_of_channels(rewriting, operator, scale)
+    limits = (INT32_MIN, INT32_MAX, torch.int32)
+
+    def scales(leaves: Leaves) -> Tensor:
+        return by_channel(leaves).mul(unit)
+
+    back: Node
     if scale is None and weight.axis is None:
-        step: Any = unit * weight.scale
-
-        def whole(leaves: Leaves) -> Tensor:
-            made: Tensor = decomposed.quantize_per_tensor(
-                real(leaves).to(torch.float32), step, 0, INT32_MIN, _LARGEST, torch.int32
-            )
-            return made
-
-        node = rewriting.constant(base, whole, torch.int32)
-        back = rewriting.call(
-            at, decomposed.dequantize_per_tensor.default, node, step, 0, INT32_MIN, INT32_MAX, torch.int32
-        )
-        steps = torch.full_like(value, step)
+        step = unit * weight.scale
+        node = rewriting.constant(base, lambda leaves: _whole(real, lambda _: step, leaves), torch.int32)
+        back = rewriting.call(at, decomposed.dequantize_per_tensor.default, node, step, 0, *limits)
     else:
-        channels = len(value)
-
-        def scales(leaves: Leaves) -> Tensor:
-            return weight_scales(rewriting, weight, channels, scale, leaves).mul(unit)
-
-        def whole(leaves: Leaves) -> Tensor:
-            zeros = torch.zeros(channels, dtype=torch.int64)
-            made: Tensor = decomposed.quantize_per_channel(
-                real(leaves).to(torch.float32), scales(leaves), zeros, 0, INT32_MIN, _LARGEST, torch.int32
-            )
-            return made
-
-        node = rewriting.constant(base, whole, torch.int32)
+        zero = torch.zeros(operator.channels, dtype=torch.int64)
+        node = rewriting.constant(base, lambda leaves: _whole(real, scales, leaves), torch.int32)
         held = rewriting.constant(f"{base}_scale", scales, torch.float32)
-        zeros = rewriting.constant(
-            f"{base}_zero_point", lambda _: torch.zeros(channels, dtype=torch.int64), torch.int64
-        )
-        back = rewriting.call(
-            at,
-            decomposed.dequantize_per_channel.default,
-            *(node, held, zeros, 0, INT32_MIN, INT32_MAX, torch.int32),
-        )
-        steps = _computed(scales, image.tensors)
+        zeros = rewriting.constant(f"{base}_zero_point", lambda _: zero, torch.int64)
+        back = rewriting.call(at, decomposed.dequantize_per_channel.default, node, held, zeros, 0, *limits)
     set_argument(at, "bias", back)
-    return _rounded(at, rewriting.names[node], value, steps)
-
-
-def weight_scales(
-    rewriting: Rewriting, weight: Dequantized, channels: int, scale: Recipe | None, leaves: Leaves
-) -> Tensor:
-    """The scales of the weight's channels, times ``scale``."""
-    if weight.axis is None:
-        found: Tensor = torch.full((channels,), weight.scale, dtype=torch.float64)
-    else:
-        found = rewriting.image.evaluate(weight.scale, leaves)
-        if len(found) != channels:  # of a transposed convolution in groups, whose weight has those of one group only
-            found = found.repeat(channels // len(found))
-    return found if scale is None else found * scale(leaves)
-
-
-def _computed(recipe: Recipe, tensors: Leaves) -> Tensor:
-    with torch.no_grad():
-        return recipe(tensors).detach().to(torch.float64)
-
-
-def _rounded(at: Node, name: str, value: Tensor, steps: Tensor) -> Bias:
-    whole = (value / steps).round()
-    cut = whole.clamp(INT32_MIN, _LARGEST)
-    saturated = tuple(int(i) for i in ((whole - cut).abs() > 128).nonzero().flatten())
-    if saturated:
-        warnings.warn(
-            f"the bias of {at.name} does not fit into int32 in channel{'s'[: len(saturated) > 1]}"
-            f" {', '.join(map(str, saturated))}, and is cut off there",
-            stacklevel=2,
-        )
-    bound = max(float(steps.max()) / 2, float((cut * steps - value).abs().max()))
-    return Bias(name, value, bound, float(steps.max()), saturated)
-
-
-def _dtype(rewriting: Rewriting, operator: Operator) -> torch.dtype:
-    value = operator.node.meta.get("val")
-    return value.dtype if isinstance(value, Tensor) else torch.float32
+    value, steps = _computed(real, rewriting), _computed(scales, rewriting)
+    return _rounded(at, rewriting.names[node], value, _held(rewriting, back), steps)
 
 
 def is_right(operator: Operator, image: Image) -> bool:
@@ -149,3 +93,45 @@ def is_right(operator: Operator, image: Image) -> bool:
         return False
     close = bool(((steps - expected).abs() <= 1e-5 * expected.abs()).all())
     return close and not bool(zeros.any())
+
+
+def _whole(real: Recipe, steps: Callable[[Leaves], Any], leaves: Leaves) -> Tensor:
+    """The bias in whole numbers, by the operators that quantize, but in float64."""
+    with precisely(leaves.values()):
+        x, unit = real(leaves).to(torch.float32), steps(leaves)
+        made: Any
+        if isinstance(unit, float):
+            made = decomposed.quantize_per_tensor(x, unit, 0, INT32_MIN, INT32_MAX, torch.int32)
+        else:
+            zeros = torch.zeros(len(x), dtype=torch.int64)
+            made = decomposed.quantize_per_channel(x, unit, zeros, 0, INT32_MIN, INT32_MAX, torch.int32)
+    whole: Tensor = made
+    return whole
+
+
+def _computed(recipe: Recipe, rewriting: Rewriting) -> Tensor:
+    with torch.no_grad():
+        return recipe(rewriting.image.tensors).detach().to(torch.float64)
+
+
+def _held(rewriting: Rewriting, back: Node) -> Tensor:
+    """What a new dequantization really gives, in float64."""
+    held = rewriting.host.constants
+    args = map_arg(back.args, lambda node: held.tensors[held.names[node]])
+    operator = operator_of(back)
+    assert operator is not None
+    with Float64():
+        found: Tensor = operator(*args)
+    return found
+
+
+def _rounded(at: Node, name: str, value: Tensor, held: Tensor, steps: Tensor) -> Bias:
+    saturated = tuple(int(i) for i in ((held - value).abs() > steps).nonzero().flatten())
+    if saturated:
+        warnings.warn(
+            f"the bias of {at.name} does not fit into int32 in channel{'s'[: len(saturated) > 1]}"
+            f" {', '.join(map(str, saturated))}, and is cut off there",
+            stacklevel=2,
+        )
+    bound = max(float(steps.max()) / 2, float((held - value).abs().max()))
+    return Bias(name, value, bound, float(steps.max()), saturated)

@@ -8,18 +8,21 @@ on the numbers of the elements.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.fx import Node
 
-from foldproof.fusion.nodes import arguments, is_getitem, is_view, kind_of, operator_of, value_readers
+from foldproof.fusion.nodes import arguments, is_getitem, kind_of, operator_of, value_readers
 from foldproof.fusion.refusal import AxisMismatch, CannotFold
 from foldproof.qat.image import Image, Leaves, precisely
 from foldproof.qat.quantization import DEQUANTIZE, QUANTIZE, Quantization
 from foldproof.shadow import Draw, Shadow, Undecided
+
+Interval = tuple[Tensor, Tensor]
+"""The least and the greatest number of each channel."""
 
 _SUMS = {"add", "sub", "rsub"}
 _PRODUCTS = {"mul"}
@@ -30,38 +33,28 @@ _IDENTITIES = {"clone", "contiguous", "dropout", "alias"}
 
 @dataclass(frozen=True)
 class Chain:
-    """The sequence of nodes from the reader of ``start`` to ``end``, both of them nodes of the image.
+    """The sequence of nodes from the reader of ``start`` to ``end``, all of them nodes of the image.
 
     ``path`` gives each node with the operand through which it continues; ``pairs`` are the quantizations in between.
+    ``going`` are the nodes that are no views, with their operands: they go when the chain is folded.
     """
 
     start: Node
     path: tuple[tuple[Node, Node], ...]
-    pairs: tuple[Quantization, ...] = ()
-    stopped: str = field(default="", compare=False)
-    """Why it goes no further."""
+    going: tuple[tuple[Node, Node], ...]
+    pairs: tuple[Quantization, ...]
 
     @property
     def end(self) -> Node:
         return self.path[-1][0]
-
-    @property
-    def computing(self) -> list[tuple[Node, Node]]:
-        """The nodes that are no views: they go when the chain is folded."""
-        return [(node, operand) for node, operand in self.path if not _passes(node)]
 
 
 def chain_of(start: Node, image: Image) -> Chain | None:
     """The longest chain after ``start`` that ends in an operator which computes something; None if there is none."""
     path: list[tuple[Node, Node]] = []
     pairs: list[Quantization] = []
-    node, last, stopped = start, 0, ""
-    kept_pairs: list[Quantization] = []
-    while True:
-        readers = value_readers(node)
-        if len(readers) != 1:
-            stopped = f"{node.name} is read by {', '.join(r.name for r in readers)}" if readers else ""
-            break
+    node, found = start, None
+    while len(readers := value_readers(node)) == 1:
         (reader,) = readers
         if (pair := Quantization.of(reader)) is not None:
             pairs.append(pair)
@@ -70,16 +63,15 @@ def chain_of(start: Node, image: Image) -> Chain | None:
             continue
         if kind_of(reader) in _NORMS and [is_getitem(u) and u.args[1] == 0 for u in value_readers(reader)] == [True]:
             (reader,) = value_readers(reader)  # it returns saved statistics, too, which nobody reads
-        if not (_is_affine(reader) and _affine_in(reader, node, image)) and not _passes(reader):
-            stopped = f"{reader.name} is no affine of it"
+        affine = _is_affine(reader) and _affine_in(reader, node, image)
+        if not affine and not _passes(reader, image):
             break
         path.append((reader, node))
         node = reader
-        if _is_affine(reader):
-            last, kept_pairs = len(path), list(pairs)
-    if not last:
-        return None
-    return Chain(start, tuple(path[:last]), tuple(kept_pairs), stopped)
+        if affine:
+            going = tuple((n, operand) for n, operand in path if not _passes(n, image))
+            found = Chain(start, tuple(path), going, tuple(pairs))
+    return found
 
 
 def _computes(node: Node) -> Node:
@@ -95,10 +87,10 @@ def _is_quantization(node: Node) -> bool:
     return operator_of(node) in QUANTIZE or operator_of(node) in DEQUANTIZE
 
 
-def _passes(node: Node) -> bool:
+def _passes(node: Node, image: Image) -> bool:
     if kind_of(node) == "dropout":
         return not arguments(node)["train"]
-    return kind_of(node) in _IDENTITIES or (is_view(node) and not is_getitem(node))
+    return kind_of(node) in _IDENTITIES or image.is_view(node)
 
 
 def _affine_in(node: Node, operand: Node, image: Image) -> bool:
@@ -124,45 +116,55 @@ class ChannelAffine:
     scale: Tensor
     shift: Tensor
 
+    def of(self, interval: Interval) -> Interval:
+        """What becomes of numbers between two, channel by channel."""
+        ends = [self.scale * end + self.shift for end in interval]
+        return torch.minimum(*ends), torch.maximum(*ends)
+
 
 class AffineOf:
-    """The affine that a chain is, computed from leaves: real ones, or shadows."""
+    """The affine that a chain is, computed from leaves: real ones, or shadows. Quantizations in it do nothing here."""
 
-    def __init__(self, chain: Chain, image: Image, shape: tuple[int, ...], axis: int) -> None:
-        self._chain, self._image, self._shape, self._axis = chain, image, shape, axis
-        self._order = self._places()
+    def __init__(self, chain: Chain, image: Image, axis: int) -> None:
+        self._chain, self._image, self._axis = chain, image, axis
+        self._shape = image.shape(chain.start)
+        for node, operand in chain.path:
+            if _is_affine(node) and image.shape(node) != image.shape(operand):
+                raise CannotFold(f"{node.name} makes {tuple(image.shape(node))} of {tuple(image.shape(operand))}")
 
     def __call__(self, leaves: Leaves) -> ChannelAffine:
+        return self.between(self._chain.start, self._chain.end, leaves)
+
+    def between(self, first: Node, last: Node, leaves: Leaves) -> ChannelAffine:
+        """What is made of ``first`` to get ``last``, two nodes of the chain; of the channels that the start has."""
         with precisely(leaves.values()):
-            shift, both = (self._at(number, leaves) for number in (0.0, 1.0))
+            shift, both = (self._at(number, first, last, leaves) for number in (0.0, 1.0))
             return ChannelAffine(self._axis, self._vector(both - shift), self._vector(shift))
 
-    def _at(self, number: float, leaves: Leaves) -> Tensor:
-        """The chain's value, where all elements of what it starts from are this number, in their order there."""
-        x = torch.full(self._shape, number, dtype=torch.float64)
-        values: dict[Node, Any] = {self._chain.start: x}
-        for node, operand in self._chain.path:
-            if _is_quantization(node):
-                values[node] = values[operand]
-            else:
-                values[node] = self._image.value(node, leaves, values)
-        end: Tensor = values[self._chain.end]
-        if end.numel() != x.numel():
-            raise CannotFold(f"{self._chain.end.name} has more elements than {self._chain.start.name}")
-        return end.reshape(-1)[self._order].reshape(self._shape)
+    def _at(self, number: float, first: Node, last: Node, leaves: Leaves) -> Tensor:
+        """The value of ``last`` where all elements of ``first`` are this number, in their order at the start."""
+        values: dict[Node, Any] = {self._chain.start: torch.full(self._shape, number, dtype=torch.float64)}
+        for node, operand in self._before(last):
+            values[node] = values[operand] if _is_quantization(node) else self._image.value(node, leaves, values)
+            if node is first:
+                values[node] = torch.full(values[node].shape, number, dtype=torch.float64)
+        made: Tensor = values[last]
+        return made.reshape(-1)[self._places(last)].reshape(self._shape)
 
-    def _places(self) -> Tensor:
-        """Where in the end each element of the start is."""
-        numbers = torch.arange(torch.Size(self._shape).numel()).reshape(self._shape)
+    def _before(self, last: Node) -> list[tuple[Node, Node]]:
+        """The path as far as ``last``."""
+        nodes = [self._chain.start, *(node for node, _ in self._chain.path)]
+        return list(self._chain.path[: nodes.index(last)])
+
+    def _places(self, last: Node) -> Tensor:
+        """Where in ``last`` each element of the start is."""
+        numbers = torch.arange(self._shape.numel()).reshape(self._shape)
         values: dict[Node, Any] = {self._chain.start: numbers}
-        for node, operand in self._chain.path:
-            if not _passes(node):
-                values[node] = values[operand]
-            else:
-                values[node] = self._image.value(node, {}, values)
-        found: Tensor = values[self._chain.end].reshape(-1)
-        if found.numel() != numbers.numel() or not torch.equal(found.sort().values, numbers.reshape(-1)):
-            raise CannotFold(f"{self._chain.end.name} does not show every element of {self._chain.start.name} once")
+        for node, operand in self._before(last):
+            values[node] = self._image.value(node, {}, values) if _passes(node, self._image) else values[operand]
+        found: Tensor = values[last].reshape(-1)
+        if not torch.equal(found.sort().values, numbers.reshape(-1)):
+            raise CannotFold(f"{last.name} does not show every element of {self._chain.start.name} once")
         return found.argsort()
 
     def _vector(self, x: Tensor) -> Tensor:

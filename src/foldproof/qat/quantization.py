@@ -55,6 +55,12 @@ class Quantization:
         return Quantization(quantize, readers[0], *(first[n] for n in names))
 
     @property
+    def operand(self) -> Node:
+        """What is quantized."""
+        (operand,) = self.quantize.all_input_nodes
+        return operand
+
+    @property
     def low(self) -> float:
         """The least number that it lets through."""
         return self.scale * (self.quant_min - self.zero_point)

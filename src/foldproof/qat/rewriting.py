@@ -2,30 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensor
-from torch.fx import Node
+from torch.fx import GraphModule, Node
 
-from foldproof.fusion.nodes import set_operator
+from foldproof.fusion.nodes import edge_form, is_edge, operator_of
 from foldproof.fusion.surgery import Host
-from foldproof.qat.image import Image, Leaves
+from foldproof.qat.image import Image, Leaves, Sizes
+from foldproof.qat.region import region
 
 Recipe = Callable[[Leaves], Tensor]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What is to be proved of one rewrite: two programs of one input, and how the new constants are computed.
+
+    ``before`` is without the quantizations that were left out, ``after`` without those that were moved.
+    """
+
+    before: GraphModule
+    after: GraphModule
+    shape: torch.Size
+    derive: Callable[[Leaves], dict[str, Tensor]]
 
 
 class Rewriting:
     """The rewrite of one host: its image before, and the constants that came in since."""
 
-    def __init__(self, host: Host) -> None:
-        self.host, self.image = host, Image(host)
-        self.recipes: dict[str, Recipe] = {}
+    def __init__(self, host: Host, sizes: Sizes) -> None:
+        self.host, self.image = host, Image(host, sizes)
         self.names: dict[Node, str] = {}
-        self._erased: dict[str, str] = {}
+        self._recipes: dict[str, Recipe] = {}
+        self._hosts = {twin: node for node, twin in self.image.twins.items()}
+        self._successors: dict[Node, Node] = {}
+        self._is_edge = any(is_edge(node) for node in host.graph.nodes if operator_of(node) is not None)
+
+    def now(self, node: Node) -> Node:
+        """The host's node that holds what ``node`` of the image held."""
+        found: Node = self._hosts[node]
+        while found in self._successors:
+            found = self._successors[found]
+        return found
 
     def constant(self, base: str, recipe: Recipe, dtype: torch.dtype, like: Node | None = None) -> Node:
         """The node of a new constant: computed in float64, and rounded once to ``dtype``.
@@ -48,12 +72,12 @@ class Rewriting:
         if isinstance(fake, FakeTensor):
             with fake.fake_mode:
                 node.meta["val"] = torch.empty(value.shape, dtype=dtype, device=value.device)
-        self.recipes[name], self.names[node] = recipe, name
+        self._recipes[name], self.names[node] = recipe, name
         return node
 
     def _free(self, base: str) -> str:
         number, name = 0, base
-        while name in self.recipes or not self.host.is_free(name):
+        while name in self._recipes or not self.host.is_free(name):
             number, name = number + 1, f"{base}_{number + 1}"
         return name
 
@@ -67,23 +91,32 @@ class Rewriting:
         if fakes and all(v is not None for v in values):
             with fakes[0].fake_mode:
                 node.meta["val"] = target(*values)
-        if type(before.target) is not OpOverload and before.op == "call_function":
-            set_operator(node, target)
+        if self._is_edge:
+            node.target = edge_form(target)
         return node
 
-    def bypass(self, node: Node, operand: Node) -> None:
-        """Makes all readers of a node read what it reads itself."""
-        node.replace_all_uses_with(operand)
-        self._erased[node.name] = operand.name
+    def succeed(self, node: Node, other: Node) -> None:
+        """Makes all readers of a node of the host read another one, which takes its place."""
+        node.replace_all_uses_with(other)
+        self._successors[node] = other
+
+    def claim(self, before: Node, after: Node, data: Node, instead: Mapping[Node, Node]) -> Claim:
+        """That the image's node ``before`` and the host's node ``after`` are the same function of the image's ``data``.
+
+        What the image holds in the nodes of ``instead`` is taken for the nodes that they map to.
+        """
+        image, held = self.image, self.host.constants
+        sizes = {self.now(node): size for node, size in image.numbers.items()}
+        names, tensors = image.names | held.names, {**image.tensors, **held.tensors}
+        first = region(before, data, names, tensors, {**image.numbers, **instead})
+        second = region(after, self.now(data), held.names, held.tensors, sizes)
+        read = {str(node.target) for node in second.graph.nodes if node.op == "get_attr"}
+        new = {name: recipe for name, recipe in self._recipes.items() if name in read}
+        return Claim(first, second, image.shape(data), lambda leaves: {name: new[name](leaves) for name in new})
 
     def finish(self) -> Any:
         """The rewritten program, without what nothing reads any more."""
         for node in reversed(list(self.host.graph.nodes)):
             if node.op == "call_function" and not node.users and not node.is_impure():
                 self.host.graph.erase_node(node)
-        return self.host.finish(self._erased)
-
-    def derive(self, leaves: Leaves) -> dict[str, Tensor]:
-        """The new constants, computed from the program's own as it was before."""
-        with torch.no_grad():
-            return {name: recipe(leaves) for name, recipe in self.recipes.items()}
+        return self.host.finish({old.name: new.name for old, new in self._successors.items()})

@@ -7,11 +7,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
 from foldproof.rounding.quantized import UNROUNDED, WIDE
 
+aten = torch.ops.aten
+
+_KEEPING_STATISTICS = (aten.native_batch_norm.default, aten._native_batch_norm_legit.default)
 _NARROW = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -56,6 +60,8 @@ class Float64(TorchDispatchMode):
         if func in UNROUNDED and any(_is(args[0], value) for value in self._exact):
             return UNROUNDED[func](*args, **kwargs)
         out = WIDE.get(func, func)(*args, **kwargs)
+        if func in _KEEPING_STATISTICS and args[5] and args[3] is not None:
+            increment_version(args[3:5])  # its schema does not say that it writes to them
         if self._noise is None or any(r.alias_info is not None for r in func._schema.returns):
             return out
         return tree_map(self._noisy, out)
