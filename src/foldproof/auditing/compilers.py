@@ -71,14 +71,13 @@ class Inductor:
         log: Log,
         disabled: Disabled,
     ) -> Compiled:
-        # Dynamo keeps compiled code with the code object, whatever the configuration: each compilation gets its own.
-        scope: dict[str, Any] = {"model": model}
-        exec("def run(*args, **kwargs):\n    return model(*args, **kwargs)", scope)
-        compiled: Callable[..., Any] = torch.compile(scope["run"], dynamic=False)
+        torch._dynamo.reset()  # Dynamo keeps compiled code with code objects, whatever the configuration
+        own = deepcopied(model)
+        compiled: Callable[..., Any] = torch.compile(own, dynamic=False)
         # Dynamo itself looks at some settings (freezing), so they are set, and not given to torch.compile.
-        with _configured(options), tap_inductor(log, model, disabled):
+        with _configured(options), tap_inductor(log, own, disabled):
             compiled(*_copied(args), **_copied(kwargs))
-        return Compiled(compiled, "torch.compile")
+        return Compiled(_from_start(compiled, own, model), "torch.compile")
 
     def script(self, options: Options) -> tuple[list[str], list[str]]:
         settings = [f"torch._inductor.config.{name} = {value!r}" for name, value in options.items()]
@@ -124,7 +123,8 @@ class Torchao:
         from torchao.quantization.pt2e import move_exported_model_to_eval
 
         qat = bool(options.get("qat"))
-        program = torch.export.export(deepcopied(model).train() if qat else model, args, kwargs).module()
+        own = deepcopied(model)
+        program = torch.export.export(own.train() if qat else own, args, kwargs).module()
         quantizer = _quantizer(options.get("quantizer", "x86"))
         with tap_passes(log, disabled), tap_torchao(log, disabled):
             try:
@@ -141,12 +141,17 @@ class Torchao:
                 move_exported_model_to_eval(prepared)
             kept = copy.deepcopy(prepared)
             with log.call("", prepared, whole=False) as made:
-                made.append(steps.convert_pt2e(prepared))
+                converted = steps.convert_pt2e(prepared)
+                made.append(converted)
+        if options.get("quantizer") == "none":
+            return Compiled(
+                _from_start(converted, converted, model), "the converted model, in which nothing is quantized"
+            )
         if qat:
             from torchao.quantization.pt2e import disable_fake_quant
 
             kept.apply(disable_fake_quant)
-        return Compiled(kept, "the prepared model, before anything is quantized")
+        return Compiled(_from_start(kept, kept, model), "the prepared model, before anything is quantized")
 
     def script(self, options: Options) -> tuple[list[str], list[str]]:
         prepare = "prepare_qat_pt2e" if options.get("qat") else "prepare_pt2e"
@@ -208,7 +213,7 @@ class Executorch:
         from executorch.exir import to_edge_transform_and_lower
         from executorch.runtime import Runtime
 
-        program = torch.export.export(model, args, kwargs)
+        program = torch.export.export(deepcopied(model), args, kwargs)
         taps = tap_passes(log, disabled), tap_executorch(log, disabled)
         with taps[0], taps[1], log.call("", program, whole=False) as made:
             edge = to_edge_transform_and_lower(
@@ -216,16 +221,18 @@ class Executorch:
             )
             lowered = edge.to_executorch()
             made.append(lowered.exported_program())
-        buffer = lowered.buffer
-        loaded = Runtime.get().load_program(buffer)
-        method = loaded.load_method("forward")
+        buffer, spec = lowered.buffer, program.call_spec.out_spec
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            flat = torch.utils._pytree.tree_leaves((args, kwargs))
-            _ = buffer, loaded  # the method reads their memory, and does not keep it
-            out = method.execute([x.contiguous() if isinstance(x, torch.Tensor) else x for x in flat])
-            out = [x.clone() if isinstance(x, torch.Tensor) else x for x in out]
-            return torch.utils._pytree.tree_unflatten(out, program.call_spec.out_spec)
+            # Loaded anew, buffers that it writes to are what they were at first. Its memory has to stay while it runs.
+            loaded = Runtime.get().load_program(buffer)
+            method = loaded.load_method("forward")
+            given = torch.utils._pytree.tree_leaves((args, kwargs))
+            out = method.execute([x.contiguous() if isinstance(x, torch.Tensor) else x for x in given])
+            out = out[len(out) - spec.num_leaves :]  # inputs that were written to come first
+            return torch.utils._pytree.tree_unflatten(
+                [x.clone() if isinstance(x, torch.Tensor) else x for x in out], spec
+            )
 
         return Compiled(call, "the .pte program in the ExecuTorch runtime")
 
@@ -307,6 +314,20 @@ def known(compiler: Compiler, options: Options) -> None:
         if name not in compiler.options:
             has = ", ".join(compiler.options) or "none"
             raise FoldproofError(f"{compiler.name} has no option {name!r}; it has {has}")
+
+
+def _from_start(function: Callable[..., Any], made: nn.Module, model: nn.Module) -> Callable[..., Any]:
+    """``function``, which runs ``made``, with the buffers that a call may change as ``model`` has them."""
+    own = dict(made.named_buffers())
+    buffers = [(own[name], value.clone()) for name, value in model.named_buffers() if name in own]
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with torch.no_grad():
+            for buffer, value in buffers:
+                buffer.copy_(value)
+        return function(*args, **kwargs)
+
+    return call
 
 
 def _copied(x: Any) -> Any:

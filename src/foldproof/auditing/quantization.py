@@ -37,7 +37,7 @@ def unquantized(snapshot: Snapshot) -> tuple[Snapshot, list[ApproximationStep]]:
         return snapshot, []
     graph.eliminate_dead_code(is_impure_node=lambda n: n.op in ("placeholder", "output"))
     module = Interpreted(snapshot.module, graph)
-    return Snapshot(module), steps
+    return Snapshot(module, copies=snapshot.copies), steps
 
 
 def _fake(snapshot: Snapshot, node: fx.Node) -> bool:

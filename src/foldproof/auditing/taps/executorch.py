@@ -12,8 +12,8 @@ from unittest import mock
 
 from torch.export import ExportedProgram
 
-from foldproof.auditing.log import Log
-from foldproof.auditing.taps.passes import observe_function, observed, program_in
+from foldproof.auditing.log import Log, program_in
+from foldproof.auditing.taps.passes import observe_function, observed
 from foldproof.errors import MissingExtra
 
 STEPS = (

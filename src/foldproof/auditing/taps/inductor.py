@@ -18,6 +18,7 @@ from torch.fx.passes.graph_transform_observer import GraphTransformObserver
 from torch.utils._pytree import tree_leaves
 
 from foldproof.auditing.log import Change, Log
+from foldproof.auditing.signature import Signature
 from foldproof.auditing.snapshot import Lowered, Snapshot
 
 
@@ -44,7 +45,7 @@ class _Phases:
             name = self._parameters.get(id(value))
             if name is not None:
                 bound[node.name] = (name, value)
-        return Snapshot(module, bound, lambda n: place[n], self.lowered)
+        return Snapshot(module, Signature(bound), lambda n: place[n], self.lowered, self.log.copies)
 
     def _source(self, node: fx.Node, i: int) -> tuple[int, Any]:
         """The place of a placeholder among Dynamo's inputs, and its value there."""
@@ -81,7 +82,7 @@ class _Phases:
             done = True
         finally:
             after = made[-1] if made and isinstance(made[-1], fx.GraphModule) else module
-            self.log.leave(self.look(after) if done else None)
+            self.log.leave(lambda: self.look(after), done)
 
     def look(self, module: fx.GraphModule) -> Snapshot:
         return self.log.look(lambda: self.snapshot(module))
