@@ -82,7 +82,7 @@ def audit(
         report(i, len(fired) + 1, f"proving {step.name}")
         _ = step.verdict
     report(len(fired), len(fired) + 1, "comparing numbers")
-    whole = _end_to_end(model, compiled.call, args, named)
+    whole, uncompared = _end_to_end(model, compiled.call, args, named)
     return Audit(
         compiler,
         dict(options or {}),
@@ -96,14 +96,19 @@ def audit(
         model,
         args,
         named,
+        uncompared,
     )
 
 
-def _end_to_end(model: nn.Module, call: Callable[..., Any], args: Any, kwargs: Any) -> CompareResult | None:
+def _end_to_end(model: nn.Module, call: Callable[..., Any], args: Any, kwargs: Any) -> tuple[CompareResult | None, str]:
+    """The comparison of numbers, or why there is none; the passes have been judged all the same."""
     from foldproof.comparison import compare
 
-    with torch.no_grad():
-        return compare(model, call, args, kwargs, trials=TRIALS)
+    try:
+        with torch.no_grad():
+            return compare(model, call, args, kwargs, trials=TRIALS), ""
+    except (FoldproofError, RuntimeError) as error:
+        return None, str(error) if isinstance(error, FoldproofError) else brief(error)
 
 
 def versions(compiler: str) -> dict[str, str]:

@@ -9,13 +9,14 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch._ops import HigherOrderOperator
 
 from foldproof.auditing.constants import Derive, new_constants, recomputed, unfolded
 from foldproof.auditing.inputs import inputs_for
 from foldproof.auditing.log import Change
 from foldproof.auditing.quantization import unquantized
 from foldproof.auditing.region import changed_region
-from foldproof.auditing.snapshot import Snapshot
+from foldproof.auditing.snapshot import Snapshot, updates_statistics
 from foldproof.errors import FoldproofError
 from foldproof.proof import prove, prove_pass
 from foldproof.shadow import Undecided
@@ -54,6 +55,11 @@ def _judge(change: Change, given: Sequence[Any]) -> Verdict:
         return UNCHANGED
     if _same(before, after):
         return SAME
+    for node in (*before.graph.nodes, *after.graph.nodes):
+        if isinstance(node.target, HigherOrderOperator):
+            return Verdict(Kind.UNDECIDED, f"no rule for the higher-order operator {node.target}")
+        if updates_statistics(node):
+            return Verdict(Kind.UNDECIDED, f"{node.name} is a normalization in training: it updates statistics unseen")
     inputs = inputs_for(before, given if change.inputs is None else change.inputs)
     if inputs is None:
         return Verdict(Kind.UNDECIDED, "the graph's inputs are not known")

@@ -115,6 +115,12 @@ class Log:
         """The pass that began last is better known by another name."""
         self._open[-1].name = name
 
+    def add(self, change: Change) -> None:
+        """Write down a change that is complete."""
+        self.changes.append(change)
+        if self.watch is not None:
+            self.watch(change)
+
     def leave(self, look: Callable[[], Snapshot], done: bool) -> None:
         """The pass that began last ends; where it raised, what it had changed until then counts, if it can be seen."""
         call = self._open.pop()
@@ -131,9 +137,7 @@ class Log:
         inside = f"{phase}/{call.name}".strip("/")
         if not call.children:
             change = Change(call.name, phase, call.before, after, seconds, call.rerun, self.given)
-            self.changes.append(change)
-            if self.watch is not None:
-                self.watch(change)
+            self.add(change)
         else:
             gaps: list[tuple[int, Change]] = []
             here = call.before

@@ -338,6 +338,12 @@ _TRAINING = ("batch_norm", "native_batch_norm", "_batch_norm_impl_index", "insta
 """These update statistics in training, which their schemas do not tell."""
 
 
+def updates_statistics(node: fx.Node) -> bool:
+    """Whether a call of an operator or function is a normalization that is training."""
+    name = getattr(getattr(operator(node.target), "overloadpacket", node.target), "__name__", "")
+    return node.op == "call_function" and name in _TRAINING and not is_functional(node)
+
+
 def _quiet(aten: OpOverload, node: fx.Node) -> bool:
     """Whether an operator neither updates statistics nor draws random numbers, as it is called."""
     given = {a.name: a.default_value for a in aten._schema.arguments if a.has_default_value()}
