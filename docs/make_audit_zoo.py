@@ -1,8 +1,8 @@
 """Writes docs/audit_zoo.md: what `foldproof audit` says of compilers on the zoo. ``python -m docs.make_audit_zoo [N]``
 
-Each model is audited in a process of its own. What was found is kept in build/audit_zoo, and taken from there as long as
-nothing that it depends on has changed. With N, only the N cheapest models that have no result yet are audited, and the
-page tells of all that have one.
+Each model is audited in a process of its own. What was found is kept in build/audit_zoo, and taken from there as long
+as nothing that it depends on has changed. With N, only N models that have no result yet are audited, and the page tells
+of all that have one.
 """
 
 from __future__ import annotations
@@ -61,12 +61,13 @@ def page(found: Found) -> str:
     """The page as Markdown."""
     packages = ("torch", "torchao", "executorch", "transformers")
     versions = ", ".join(f"{name} {package_version(name)}" for name in packages)
+    made = f"`python -m docs.make_audit_zoo` with foldproof {foldproof.__version__}, {versions}"
     told = f"""\
-{len(found)} of the zoo's {len(ZOO)} architectures, compiled by {len(WAYS)} pipelines of released compilers. Every call
-of a pass was watched, and every call that changed a graph was judged. Nothing here is known to be wrong, so each REFUTED
-would be a finding, or a false alarm; the goal is none of the latter, and at most 10 % UNDECIDED. ROUNDING is a step whose
-new constants were rounded on the way, such as 1/√2. *numbers*: `foldproof.compare` of the compiled model with the
-original on {TRIALS} inputs. Made by `python -m docs.make_audit_zoo` with foldproof {foldproof.__version__}, {versions};
+{len(found)} of the zoo's {len(ZOO)} architectures, compiled by {len(WAYS)} pipelines of released compilers. Every
+call of a pass was watched, and every call that changed a graph was judged. Nothing here is known to be wrong, so each
+REFUTED would be a finding, or a false alarm; the goal is none of the latter, and at most 10 % UNDECIDED. ROUNDING is a
+step whose new constants were rounded on the way, such as 1/√2. *numbers*: `foldproof.compare` of the compiled model
+with the original on {TRIALS} inputs. Made by {made};
 {WORKERS} models at a time with one thread each, seconds are wall-clock times of that run."""
     return (
         "\n\n".join(
@@ -79,8 +80,8 @@ original on {TRIALS} inputs. Made by `python -m docs.make_audit_zoo` with foldpr
                 "## What is undecided or refuted, and why",
                 _open(found),
                 "## Models",
-                "Steps that changed a graph: proved (within bounds, too) / rounding / undecided / refuted, and the verdict"
-                " on the numbers.",
+                "Steps that changed a graph: proved (within bounds, too) / rounding / undecided / refuted, and the"
+                " verdict on the numbers.",
                 _models(found),
                 *_failures(found),
             ]

@@ -1,7 +1,7 @@
 """What docs/audit_zoo.md tells of one model: what `foldproof.audit` says of what compilers make of it.
 
-``python -m zoo.audited MODEL FOLDER`` audits MODEL in each of the `WAYS`, and writes FOLDER/WAY.json; it is a process of
-its own, as in `zoo.measure`.
+``python -m zoo.audited MODEL FOLDER`` audits MODEL in each of the `WAYS`, and writes FOLDER/WAY.json; it is a process
+of its own, as in `zoo.measure`.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def audited(name: str, way: str) -> Audited:
     verdicts = [(step.name, step.verdict) for step in fired]
     return Audited(
         calls=len(found.steps),
-        verdicts=Counter(str(v.kind) for _, v in verdicts),
+        verdicts=dict(Counter(str(v.kind) for _, v in verdicts)),
         open=[(n, str(v.kind), v.reason) for n, v in verdicts if v.kind in (Kind.UNDECIDED, Kind.REFUTED)],
         numbers=str(found.end_to_end.verdict.kind) if found.end_to_end is not None else found.uncompared,
         compile_seconds=found.compile_seconds,

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from foldproof.auditing.api import versions
-from foldproof.auditing.compilers import COMPILERS
+from foldproof.auditing.compilers import COMPILERS, compiler_named
 from foldproof.auditing.inputs import inputs_for
 from foldproof.auditing.listing import listing
 from foldproof.auditing.log import Change
@@ -160,7 +160,7 @@ def replay(folder: str | Path) -> tuple[bool, str]:
     if not program.is_file():
         raise FoldproofError(f"{folder} holds no repro.py to run again; write one with foldproof audit --save")
     ran = run(program)
-    now = ", ".join(f"{name} {version}" for name, version in versions(str(told["compiler"])).items())
+    now = ", ".join(f"{name} {version}" for name, version in versions(compiler_named(str(told["compiler"]))).items())
     if ran.failed:
         raise FoldproofError(
             f"{program} does not run with {now}: {ran.told.splitlines()[0] if ran.told else 'it fails'}"

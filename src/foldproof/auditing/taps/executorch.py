@@ -63,8 +63,6 @@ def tap_executorch(log: Log, disabled: frozenset[str] = frozenset()) -> Iterator
             "__call__",
             _program_pass_call(log, ExportedProgramPassBase.__call__, disabled, ExportedProgramPassResult),
         )
-        decompose = observed(log, "run_decompositions", ExportedProgram.run_decompositions)
-        patch(ExportedProgram, "run_decompositions", decompose)
         for name in STEPS:
             if hasattr(program_module, name):
                 function = getattr(program_module, name)

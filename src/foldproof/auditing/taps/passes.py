@@ -51,8 +51,10 @@ def observed(
 
 @contextlib.contextmanager
 def tap_passes(log: Log, disabled: frozenset[str] = frozenset()) -> Iterator[None]:
-    """Note every `PassBase` call and every plain function that a `PassManager` calls."""
+    """Note every `PassBase` call, every plain function that a `PassManager` calls, and decompositions."""
     with contextlib.ExitStack() as stack:
+        decompose = observed(log, "run_decompositions", ExportedProgram.run_decompositions)
+        stack.enter_context(mock.patch.object(ExportedProgram, "run_decompositions", decompose))
         stack.enter_context(mock.patch.object(PassBase, "__call__", _pass_call(log, PassBase.__call__, disabled)))
         stack.enter_context(mock.patch.object(PassManager, "__call__", _manager_call(log, PassManager.__call__)))
         yield
