@@ -64,15 +64,24 @@ def known(compiler: Compiler, options: Options) -> None:
             raise FoldproofError(f"{compiler.name} has no option {name!r}; it has {has}")
 
 
-def from_start(function: Callable[..., Any], made: nn.Module, model: nn.Module) -> Callable[..., Any]:
-    """``function``, which runs ``made``, with the buffers that a call may change as ``model`` has them."""
-    own = dict(made.named_buffers())
-    buffers = [(own[name], value.clone()) for name, value in model.named_buffers() if name in own]
+def buffers_of(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Copies of its buffers, by name."""
+    return {name: t.clone() for name, t in module.named_buffers()}
+
+
+def set_buffers(module: nn.Module, values: Mapping[str, torch.Tensor]) -> None:
+    """Write those ``values`` into its buffers that it has."""
+    with torch.no_grad():
+        for name, buffer in module.named_buffers():
+            if name in values:
+                buffer.copy_(values[name])
+
+
+def from_start(function: Callable[..., Any], module: nn.Module, buffers: Mapping[str, torch.Tensor]) -> Any:
+    """``function``, which runs ``module``, beginning every call with the same ``buffers``, which it may change."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        with torch.no_grad():
-            for buffer, value in buffers:
-                buffer.copy_(value)
+        set_buffers(module, buffers)
         return function(*args, **kwargs)
 
     return call

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from foldproof.auditing.compilers.compiler import Compiled, Disabled, Options, copied, from_start
+from foldproof.auditing.compilers.compiler import Compiled, Disabled, Options, buffers_of, copied, from_start
 from foldproof.auditing.log import Log
 from foldproof.auditing.taps.inductor import tap_inductor
 from foldproof.errors import FoldproofError
@@ -38,7 +38,7 @@ class Inductor:
         # Dynamo itself looks at some settings (freezing), so they are set, and not given to torch.compile.
         with _configured(options), tap_inductor(log, own, disabled):
             compiled(*copied(args), **copied(kwargs))
-        return Compiled(from_start(compiled, own, model), "torch.compile")
+        return Compiled(from_start(compiled, own, buffers_of(model)), "torch.compile")
 
     def script(self, options: Options) -> tuple[list[str], list[str]]:
         settings = [f"torch._inductor.config.{name} = {value!r}" for name, value in options.items()]

@@ -9,7 +9,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from foldproof.auditing.compilers.compiler import Compiled, Disabled, Options, copied, from_start, known
+from foldproof.auditing.compilers.compiler import (
+    Compiled,
+    Disabled,
+    Options,
+    buffers_of,
+    copied,
+    from_start,
+    known,
+    set_buffers,
+)
 from foldproof.auditing.log import Log
 from foldproof.auditing.taps.passes import tap_passes
 from foldproof.auditing.taps.torchao import quantize_pt2e, tap_torchao
@@ -56,6 +65,7 @@ class Torchao:
                     " option quantizer=x86, xnnpack or none"
                 ) from error
             prepared(*copied(args), **copied(kwargs))
+            set_buffers(prepared, buffers_of(model))
             if qat:
                 move_exported_model_to_eval(prepared)
             kept = copy.deepcopy(prepared)
@@ -64,22 +74,23 @@ class Torchao:
                 made.append(converted)
         if options.get("quantizer") == "none":
             return Compiled(
-                from_start(converted, converted, model), "the converted model, in which nothing is quantized"
+                from_start(converted, converted, buffers_of(converted)),
+                "the converted model, in which nothing is quantized",
             )
         if qat:
             from torchao.quantization.pt2e import disable_fake_quant
 
             kept.apply(disable_fake_quant)
-        return Compiled(from_start(kept, kept, model), "the prepared model, before anything is quantized")
+        return Compiled(from_start(kept, kept, buffers_of(kept)), "the prepared model, before anything is quantized")
 
     def script(self, options: Options) -> tuple[list[str], list[str]]:
         prepare = "prepare_qat_pt2e" if options.get("qat") else "prepare_pt2e"
         imports, quantizer = _QUANTIZERS.get(str(options.get("quantizer", "x86")), _QUANTIZERS["x86"])
         return [
-            f"from torchao.quantization.pt2e.quantize_pt2e import {prepare}",
+            f"from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, {prepare}",
             imports,
         ], [
-            f"got = {prepare}(torch.export.export(model, inputs).module(), {quantizer})(*inputs)",
+            f"got = convert_pt2e({prepare}(torch.export.export(model, inputs).module(), {quantizer}))(*inputs)",
         ]
 
 
