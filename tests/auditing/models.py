@@ -34,6 +34,18 @@ class TiedLinear(nn.Module):
         return self.second(self.linear(self.first(self.linear(x))))
 
 
+class Counter(nn.Module):
+    """Counts its calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("count", torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.count.add_(1)
+        return x * self.count
+
+
 class WriteBetween(nn.Module):
     """Parallel linears, and a write to their input in between."""
 
@@ -76,6 +88,7 @@ WRONG = {
     "torchao: conv, BatchNorm, BatchNorm": Case("torchao", NormTwice(), (2, 3, 4, 4), "_fuse_conv_bn_"),
     "torchao: conv output read twice": Case("torchao", ReadTwice(), (2, 3, 4, 4), "_fuse_conv_bn_"),
     "torchao: tied linear": Case("torchao", TiedLinear(), (3, 4), "_fuse_linear_bn_"),
+    "torchao: a buffer that is written to": Case("torchao", Counter(), (2, 4), "constant_fold", {"quantizer": "none"}),
     "fx: conv called twice": Case("fx", CalledTwice(), (2, 3, 8, 8), "fuse"),
     "inductor: freezing ConvTranspose2d, BatchNorm": Case(
         "inductor",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import sys
 from typing import Any
 
 import pytest
@@ -11,6 +13,8 @@ import torch
 import foldproof
 from foldproof import FoldproofError, Kind
 from foldproof.auditing import api
+from foldproof.auditing.compilers import COMPILERS
+from foldproof.auditing.log import Log
 
 from .models import WRONG, right
 
@@ -22,8 +26,8 @@ def few_trials(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def installed(compiler: str) -> None:
-    if compiler in ("torchao", "executorch"):
-        pytest.importorskip(compiler)
+    for package in COMPILERS[compiler].packages:
+        pytest.importorskip(package)
 
 
 @functools.cache
@@ -71,6 +75,9 @@ def test_without_the_guilty_pass_all_is_well(name: str) -> None:
         ("executorch", {}),
         ("fx", {}),
         ("torchao", {"quantizer": "none"}),
+        ("torch.ao", {}),
+        ("onnx", {}),
+        ("openvino", {}),
     ],
 )
 def test_right_compilations_are_proved(compiler: str, options: dict[str, Any]) -> None:
@@ -85,21 +92,27 @@ def test_right_compilations_are_proved(compiler: str, options: dict[str, Any]) -
     assert "every graph pass is proved" in found.conclusion
 
 
-@pytest.mark.parametrize(("compiler", "options"), [("inductor", {"freezing": True}), ("fx", {}), ("executorch", {})])
+@pytest.mark.parametrize(
+    ("compiler", "options"),
+    [
+        ("inductor", {"freezing": True}),
+        ("executorch", {}),
+        ("fx", {}),
+        ("torchao", {"quantizer": "none"}),
+        ("onnx", {}),
+        ("openvino", {}),
+    ],
+)
 def test_a_tap_changes_nothing(compiler: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """The compiled program gives the same bits with the tap and without it."""
-    import contextlib
-
-    from foldproof.auditing import compilers
-    from foldproof.auditing.log import Log
-
     installed(compiler)
     model, inputs = right()
-    chosen = compilers.COMPILERS[compiler]
+    chosen = COMPILERS[compiler]
     with torch.no_grad():
         watched = chosen.compile(model, inputs, {}, options, Log(), frozenset()).call(*inputs)
-        for tap in ("tap_inductor", "tap_executorch", "tap_passes"):
-            monkeypatch.setattr(compilers, tap, lambda *_: contextlib.nullcontext())
+        module = sys.modules[type(chosen).__module__]
+        for tap in [name for name in vars(module) if name.startswith("tap_")]:
+            monkeypatch.setattr(module, tap, lambda *_: contextlib.nullcontext())
         plain = chosen.compile(model, inputs, {}, options, Log(), frozenset()).call(*inputs)
     assert torch.equal(torch.utils._pytree.tree_leaves(watched)[0], torch.utils._pytree.tree_leaves(plain)[0])
 

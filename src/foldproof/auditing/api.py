@@ -12,7 +12,7 @@ from torch import nn
 from torch.export import ExportedProgram
 from torch.utils._pytree import tree_leaves
 
-from foldproof.auditing.compilers import compiler_named
+from foldproof.auditing.compilers import Compiler, compiler_named
 from foldproof.auditing.log import Log
 from foldproof.auditing.result import Audit, Step
 from foldproof.errors import FoldproofError
@@ -47,7 +47,8 @@ def audit(
         model: an nn.Module in eval mode, or an ExportedProgram.
         inputs: example positional arguments, as for the model.
         kwargs: example keyword arguments.
-        compiler: inductor, torchao, executorch or fx (`torch.fx.experimental.optimization.fuse`).
+        compiler: inductor, torchao, executorch, fx (`torch.fx.experimental.optimization.fuse`), torch.ao (`fuse_fx`),
+            onnx or openvino.
         options: settings of the compiler; for inductor those of torch._inductor.config.
         disable: names of passes to leave out.
         progress: called with (done, total, what).
@@ -82,7 +83,7 @@ def audit(
         report(i, len(fired) + 1, f"proving {step.name}")
         _ = step.verdict
     report(len(fired), len(fired) + 1, "comparing numbers")
-    whole = _end_to_end(model, compiled.call, args, named)
+    whole, uncompared = _end_to_end(model, compiled.call, args, named)
     return Audit(
         compiler,
         dict(options or {}),
@@ -91,25 +92,29 @@ def audit(
         compiled.what,
         compile_seconds,
         time.perf_counter() - start,
-        versions(compiler),
+        versions(chosen),
         tuple(disable),
         model,
         args,
         named,
+        uncompared,
     )
 
 
-def _end_to_end(model: nn.Module, call: Callable[..., Any], args: Any, kwargs: Any) -> CompareResult | None:
+def _end_to_end(model: nn.Module, call: Callable[..., Any], args: Any, kwargs: Any) -> tuple[CompareResult | None, str]:
+    """The comparison of numbers, or why there is none; the passes have been judged all the same."""
     from foldproof.comparison import compare
 
-    with torch.no_grad():
-        return compare(model, call, args, kwargs, trials=TRIALS)
+    try:
+        with torch.no_grad():
+            return compare(model, call, args, kwargs, trials=TRIALS), ""
+    except (FoldproofError, RuntimeError) as error:
+        return None, str(error) if isinstance(error, FoldproofError) else brief(error)
 
 
-def versions(compiler: str) -> dict[str, str]:
+def versions(compiler: Compiler) -> dict[str, str]:
     """The installed versions that matter."""
-    packages = ["torch", "foldproof", *([compiler] if compiler in ("torchao", "executorch") else [])]
-    return {package: _version(package) for package in packages}
+    return {package: _version(package) for package in ("torch", "foldproof", *compiler.packages)}
 
 
 def _version(package: str) -> str:

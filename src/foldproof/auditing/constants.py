@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
-from foldproof.auditing.log import Rerun
+from foldproof.auditing.log import program_in
 from foldproof.auditing.reading import mapped
 from foldproof.auditing.snapshot import Interpreted, Snapshot, attribute, is_functional
-from foldproof.program import as_program
-from foldproof.proof.question import equal_content, match_leaves
+from foldproof.program import Leaf, as_program
+from foldproof.proof.question import equal_content, match_leaves, tied
 
 Derive = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
 
@@ -62,7 +62,7 @@ def unfolded(before: Snapshot, after: Snapshot) -> Snapshot:
         for node in copied:
             if node.op in ("get_attr", "call_module"):
                 fx.graph_module._copy_attr(source, root, str(node.target))
-    return Snapshot(Interpreted(root, graph))
+    return Snapshot(Interpreted(root, graph), copies=after.copies)
 
 
 def _constant_nodes(graph: fx.Graph) -> list[fx.Node]:
@@ -93,22 +93,22 @@ def _evaluate(module: fx.GraphModule, nodes: list[fx.Node]) -> dict[fx.Node, Any
     return values
 
 
-def recomputed(rerun: Rerun, wanted: Mapping[str, Tensor]) -> Derive | None:
+def recomputed(run: Callable[[Any], Any], before: Any, wanted: Mapping[str, Tensor]) -> Derive | None:
     """For a pass that computes weights: run it again on other parameters, and read what it makes of them.
 
     None where it can't be run again, or does not make what is wanted.
     """
-    program = as_program(rerun.program)
+    program = as_program(before)
 
     def derive(leaves: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         # In the dtype that the pass was given: it may look at it, or mix it with others.
-        given = {
-            name: leaves[name].to(leaf.tensor.dtype) if name in leaves else leaf.tensor
-            for name, leaf in program.leaves.items()
-        }
-        made = program.with_leaves(given)
-        result = rerun.run(made)
-        leaves_made = as_program(result if isinstance(result, (nn.Module, ExportedProgram)) else made).leaves
+        def given(name: str, leaf: Leaf) -> Tensor:
+            return (leaves[name].to(leaf.tensor.dtype) if name in leaves else leaf.tensor.detach()).clone()
+
+        made = program.with_leaves(tied(program.leaves, given))  # which it may write to
+        result = program_in(run(made), made)
+        bare = isinstance(made, ExportedProgram) and not isinstance(result, ExportedProgram)
+        leaves_made = as_program(made if bare else result).leaves  # a bare graph's parameters are its program's
         return {name: leaves_made[name].tensor for name in wanted if name in leaves_made}
 
     try:

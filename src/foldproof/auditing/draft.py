@@ -216,7 +216,7 @@ def lines(draft: Draft) -> list[str]:
         "    def __init__(self):",
         "        super().__init__()",
         *[f"        {line}" for line in _attributes(draft)],
-        f"    def forward(self, {', '.join(names)}):",
+        f"    def forward({', '.join(['self', *names])}):",
         *[f"        {line}" for line in body(draft.graph)],
         f"model, inputs = Model().eval(), {inputs}",
         FILL.format(draft.lowest),

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from foldproof.auditing.api import versions
-from foldproof.auditing.compilers import COMPILERS
+from foldproof.auditing.compilers import COMPILERS, compiler_named
 from foldproof.auditing.inputs import inputs_for
 from foldproof.auditing.listing import listing
 from foldproof.auditing.log import Change
@@ -45,7 +45,7 @@ def save(audit: Audit, folder: Path) -> Path:
             place.mkdir(exist_ok=True)
             _save_step(audit, step, place)
         if len(guilty) != 1:
-            write(folder / "verdict.json", json.dumps(audit.to_dict(), indent=2, allow_nan=False) + "\n")
+            write(folder / "verdict.json", _lines(audit.to_dict()))
     except OSError as error:
         raise FoldproofError(f"{folder} can't be written: {error.strerror or error}") from error
     return folder
@@ -74,9 +74,30 @@ def _save_step(audit: Audit, step: Step, folder: Path) -> None:
     drawn = inputs_for(change.before, given if change.inputs is None else change.inputs)
     write(folder / "graphs.py", listing(change, drawn or ()))
     write(folder / "report.md", report(audit, step, change, text, ran))
-    told = audit.to_dict() | {"pass": step.name, "reproduced": ran is not None and ran.wrong}
+    whole = audit.to_dict()
+    told = {
+        name: whole[name] for name in ("schema", "kind", "conclusion", "compiler", "options", "disabled", "versions")
+    }
+    told |= {"pass": step.name, "reproduced": ran is not None and ran.wrong, "verdict": step.verdict.to_dict()}
+    told["steps"] = [
+        {"name": s.name, "nodes": list(s.nodes), "verdict": str(s.verdict.kind)} for s in audit.steps if s.fired
+    ]
+    numbers = whole["end_to_end"] or {}
+    told["end_to_end"] = {name: numbers.get(name) for name in ("verdict", "largest_difference", "largest_magnitude")}
+    told["end_to_end"]["compiled"] = audit.compiled
     here = f"{Path.cwd()}/"  # the folder is given away, and says nothing of where its model was
-    write(folder / "verdict.json", json.dumps(told, indent=2, allow_nan=False).replace(here, "") + "\n")
+    write(folder / "verdict.json", _lines(told).replace(here, ""))
+
+
+def _lines(told: Mapping[str, Any]) -> str:
+    """JSON with a line for each key, and for each element of a list of objects."""
+
+    def text(value: Any) -> str:
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            return "[\n" + ",\n".join(f"    {json.dumps(x, allow_nan=False)}" for x in value) + "\n  ]"
+        return json.dumps(value, allow_nan=False)
+
+    return "{\n" + ",\n".join(f"  {json.dumps(key)}: {text(value)}" for key, value in told.items()) + "\n}\n"
 
 
 @dataclass(frozen=True)
@@ -160,7 +181,7 @@ def replay(folder: str | Path) -> tuple[bool, str]:
     if not program.is_file():
         raise FoldproofError(f"{folder} holds no repro.py to run again; write one with foldproof audit --save")
     ran = run(program)
-    now = ", ".join(f"{name} {version}" for name, version in versions(str(told["compiler"])).items())
+    now = ", ".join(f"{name} {version}" for name, version in versions(compiler_named(str(told["compiler"]))).items())
     if ran.failed:
         raise FoldproofError(
             f"{program} does not run with {now}: {ran.told.splitlines()[0] if ran.told else 'it fails'}"

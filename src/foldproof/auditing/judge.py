@@ -9,13 +9,14 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch._ops import HigherOrderOperator
 
 from foldproof.auditing.constants import Derive, new_constants, recomputed, unfolded
 from foldproof.auditing.inputs import inputs_for
 from foldproof.auditing.log import Change
 from foldproof.auditing.quantization import unquantized
 from foldproof.auditing.region import changed_region
-from foldproof.auditing.snapshot import Snapshot
+from foldproof.auditing.snapshot import Snapshot, updates_statistics
 from foldproof.errors import FoldproofError
 from foldproof.proof import prove, prove_pass
 from foldproof.shadow import Undecided
@@ -52,10 +53,13 @@ def _judge(change: Change, given: Sequence[Any]) -> Verdict:
     before, after = change.before, change.after
     if not change.fired:
         return UNCHANGED
-    if before.overwritten:
-        return Verdict(Kind.UNDECIDED, "a tensor of the graph before was written to in place, so it is no longer known")
     if _same(before, after):
         return SAME
+    for node in (*before.graph.nodes, *after.graph.nodes):
+        if isinstance(node.target, HigherOrderOperator):
+            return Verdict(Kind.UNDECIDED, f"no rule for the higher-order operator {node.target}")
+        if updates_statistics(node):
+            return Verdict(Kind.UNDECIDED, f"{node.name} is a normalization in training: it updates statistics unseen")
     inputs = inputs_for(before, given if change.inputs is None else change.inputs)
     if inputs is None:
         return Verdict(Kind.UNDECIDED, "the graph's inputs are not known")
@@ -92,16 +96,17 @@ def _of_graphs(change: Change, before: Snapshot, after: Snapshot, inputs: Sequen
     if _same(before, after):
         return SAME
     wanted = {n: t for n, t in new_constants(before.module, after.module).items() if t.dtype.is_floating_point}
-    derive = recomputed(change.rerun, wanted) if wanted and change.rerun is not None else None
+    again = None if change.rerun is None else (change.rerun.run, change.rerun.program or change.before.module)
+    derive = recomputed(*again, wanted) if wanted and again is not None else None
     region = changed_region(before, after, inputs)
     if region is not None:
         verdict = _attempt(region.before, region.after, region.inputs, derive)
         if verdict.kind is Kind.PROVED:
             nodes = sum(n.op == "call_function" for n in region.before.graph.nodes)
             return replace(verdict, notes=(*verdict.notes, f"proved on the changed region of {nodes} operators"))
-    if derive is not None and change.rerun is not None:
+    if derive is not None and again is not None:
         try:
-            verdict = prove_pass(change.rerun.run, change.rerun.program, inputs)
+            verdict = prove_pass(*again, inputs)
         except Exception:
             verdict = Verdict(Kind.UNDECIDED, "the pass can't be run again")
         if verdict.kind is not Kind.UNDECIDED:

@@ -12,15 +12,27 @@ import torch
 from torch import fx
 from torch.export import ExportedProgram
 
+from foldproof.auditing.copies import Copies
 from foldproof.auditing.snapshot import Snapshot, snapshot_of
+
+
+def program_in(result: Any, given: Any) -> Any:
+    """What a pass made: a program, the one in a PassResult, or what it was given, changed in place."""
+    for found in (result, getattr(result, "exported_program", None), getattr(result, "graph_module", None)):
+        if isinstance(found, (fx.GraphModule, ExportedProgram)):
+            return found
+    return given
 
 
 @dataclass(frozen=True)
 class Rerun:
-    """A pass that can be run again: on ``program`` (a copy from before it ran) or copies of it with other tensors."""
+    """A pass that can be run again: on ``program`` (a copy from before it ran) or copies of it with other tensors.
+
+    Without a ``program``, on the graph before.
+    """
 
     run: Callable[[Any], Any]
-    program: fx.GraphModule | ExportedProgram
+    program: fx.GraphModule | ExportedProgram | None = None
 
 
 @dataclass
@@ -75,6 +87,8 @@ class Log:
         """The inputs of the graphs that are seen, where the tap knows them."""
         self.watch: Callable[[Change], None] | None = None
         """Called with every change as soon as it is known."""
+        self.copies = Copies()
+        """Tensors as they were when they were seen."""
         self.keep: list[Any] = []
         """What must live as long as the log, because it is known by its id."""
         self._program: ExportedProgram | None = None
@@ -101,19 +115,29 @@ class Log:
         """The pass that began last is better known by another name."""
         self._open[-1].name = name
 
-    def leave(self, after: Snapshot | None) -> None:
-        """The pass that began last ends; ``after`` is None where it raised."""
+    def add(self, change: Change) -> None:
+        """Write down a change that is complete."""
+        self.changes.append(change)
+        if self.watch is not None:
+            self.watch(change)
+
+    def leave(self, look: Callable[[], Snapshot], done: bool) -> None:
+        """The pass that began last ends; where it raised, what it had changed until then counts, if it can be seen."""
         call = self._open.pop()
-        if after is None:
+        try:
+            after = look()
+        except Exception:
+            if done:
+                raise
+            return
+        if not done and after.digest == call.before.digest:
             return
         seconds = time.perf_counter() - call.start
         phase = "/".join(self.names)
         inside = f"{phase}/{call.name}".strip("/")
         if not call.children:
             change = Change(call.name, phase, call.before, after, seconds, call.rerun, self.given)
-            self.changes.append(change)
-            if self.watch is not None:
-                self.watch(change)
+            self.add(change)
         else:
             gaps: list[tuple[int, Change]] = []
             here = call.before
@@ -171,7 +195,7 @@ class Log:
             if isinstance(x, ExportedProgram):
                 self._program = x
             owners = [holder, *reversed(self.owners), self._program]
-            return self.look(lambda: snapshot_of(x, [o for o in owners if o is not None]))
+            return self.look(lambda: snapshot_of(x, [o for o in owners if o is not None], self.copies))
 
         self.enter(name, seen(program), rerun() if rerun is not None else None)
         self._blind = whole
@@ -182,4 +206,4 @@ class Log:
             done = True
         finally:
             self._blind = False
-            self.leave(seen(made[-1] if made else program) if done else None)
+            self.leave(lambda: seen(made[-1] if made else program), done)

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, fx
 
 from foldproof.auditing.reading import operator
-from foldproof.auditing.snapshot import Interpreted, Snapshot, attribute
+from foldproof.auditing.snapshot import Interpreted, Snapshot, attribute, is_functional
 from foldproof.verdict import ApproximationStep
 
 
@@ -35,9 +35,9 @@ def unquantized(snapshot: Snapshot) -> tuple[Snapshot, list[ApproximationStep]]:
         steps.append(ApproximationStep(f"{pair.name}: {operator(pair.target)}, within its range", bound))
     if len(made) == len(graph.nodes):
         return snapshot, []
-    graph.eliminate_dead_code(is_impure_node=lambda n: n.op in ("placeholder", "output"))
+    graph.eliminate_dead_code(is_impure_node=lambda n: n.op in ("placeholder", "output") or not is_functional(n))
     module = Interpreted(snapshot.module, graph)
-    return Snapshot(module), steps
+    return Snapshot(module, copies=snapshot.copies), steps
 
 
 def _fake(snapshot: Snapshot, node: fx.Node) -> bool:

@@ -84,6 +84,10 @@ def _without_memory(
 _OPTIONS = ("dtype", "layout", "device", "pin_memory", "memory_format")
 
 
+def _but_options(arguments: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    return [a for a in arguments if a[0] not in _OPTIONS]
+
+
 @functools.cache
 def _functional(target: OpOverload) -> tuple[OpOverload, frozenset[str]] | None:
     """The overload that returns what ``target`` writes into its ``out`` arguments, and their names."""
@@ -97,7 +101,7 @@ def _functional(target: OpOverload) -> tuple[OpOverload, frozenset[str]] | None:
         other = getattr(packet, name)
         has = [(a.name, str(a.type)) for a in other._schema.arguments]
         # What the memory that is written to decides, the functional form is told.
-        same = has == wanted or [a for a in has if a[0] not in _OPTIONS] == wanted
+        same = has == wanted or _but_options(has) == _but_options(wanted)
         if same and not other._schema.is_mutable and len(other._schema.returns) == len(outs):
             return other, outs
     return None

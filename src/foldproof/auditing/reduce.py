@@ -83,7 +83,7 @@ def _differs(change: Change, given: Sequence[Any]) -> bool:
 def _numbers(module: fx.GraphModule, inputs: Sequence[Any]) -> list[Tensor]:
     given = [x.clone() if isinstance(x, Tensor) else x for x in inputs]
     with torch.no_grad():
-        out = Interpreter(module, None).run(*given)
+        out = Interpreter(copy.deepcopy(module), None).run(*given)  # which may write to its buffers
     return [t.double() for t in (*tree_leaves(out), *given) if isinstance(t, Tensor)]
 
 

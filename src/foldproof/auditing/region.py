@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx
 from torch.utils._pytree import tree_leaves
 
-from foldproof.auditing.snapshot import Interpreted, Snapshot, arguments, target_name
+from foldproof.auditing.snapshot import Interpreted, Snapshot, arguments, callable_name
 from foldproof.program.interpreter import Interpreter
 
 
@@ -73,7 +73,7 @@ class _Side:
         inputs = {n: i for i, n in enumerate(snapshot.placeholders)}
         self.lines: dict[str, str] = {}
         for node, name in names.items():
-            what = f"{node.op} {target_name(node.target)}"
+            what = f"{node.op} {callable_name(node.target)}"
             if node.op in ("get_attr", "call_module"):
                 what += f" {snapshot.identity(str(node.target))}"
             elif node.op == "placeholder":

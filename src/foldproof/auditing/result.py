@@ -100,6 +100,8 @@ class Audit:
     model: Any = field(default=None, repr=False)
     args: tuple[Any, ...] = field(default=(), repr=False)
     kwargs: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    uncompared: str = ""
+    """Why there is no ``end_to_end``."""
 
     @property
     def guilty(self) -> list[Step]:
@@ -114,8 +116,7 @@ class Audit:
     def kind(self) -> Kind:
         """REFUTED if a step or the whole is; else UNDECIDED if one is; else ROUNDING if one is; else PROVED."""
         kinds = [s.verdict.kind for s in self.steps if s.fired]
-        if self.end_to_end is not None:
-            kinds.append(self.end_to_end.verdict.kind)
+        kinds.append(self.end_to_end.verdict.kind if self.end_to_end is not None else Kind.UNDECIDED)
         order = (Kind.REFUTED, Kind.UNDECIDED, Kind.ROUNDING, Kind.PROVED_WITHIN)
         return next((k for k in order if k in kinds), Kind.PROVED)
 
@@ -133,14 +134,17 @@ class Audit:
                 f" --disable {names[0]} compiles without it"
             )
         whole = self.end_to_end
-        decided = f"{len(fired) - len(self.undecided)} of {len(fired)} graph changes are proved"
-        if all(s.verdict.kind in (Kind.PROVED, Kind.PROVED_WITHIN) for s in fired):
-            decided = "every graph pass is proved"
+        kinds = Counter(s.verdict.kind for s in fired)
+        proved = kinds[Kind.PROVED] + kinds[Kind.PROVED_WITHIN]
+        decided = "every graph pass is proved"
+        if proved < len(fired):
+            decided = f"{proved} of {len(fired)} graph changes are proved"
+            decided += f", {kinds[Kind.ROUNDING]} differ by rounding only" if kinds[Kind.ROUNDING] else ""
         if self.undecided:
             reasons = Counter(s.verdict.reason for s in self.undecided)
-            decided += f", the rest undecided because of {reasons.most_common(1)[0][0]}"
+            decided += f", {len(self.undecided)} undecided because of {reasons.most_common(1)[0][0]}"
         if whole is None:
-            return f"no pass is wrong: {decided}"
+            return f"no pass is wrong: {decided}; the numbers are not compared: {self.uncompared}"
         if whole.verdict.kind is Kind.REFUTED:
             return (
                 f"wrong below the graph: {decided}, but {self.compiled} gives other numbers than rounding explains"
@@ -166,6 +170,7 @@ class Audit:
             "steps": [s.to_dict() for s in self.steps],
             "end_to_end": self.end_to_end.to_dict() if self.end_to_end is not None else None,
             "compiled": self.compiled,
+            "uncompared": self.uncompared,
             "compile_seconds": self.compile_seconds,
             "seconds": self.seconds,
         }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from foldproof.auditing.draft import Draft, lines
 from foldproof.auditing.reduce import Fault
 from foldproof.auditing.snapshot import is_functional
@@ -13,14 +15,17 @@ def script(fault: Fault, draft: Draft) -> str:
     made = lines(draft)
     end = ["torch.testing.assert_close(got, model(*inputs))"]
     if not all(is_functional(n) or n.op == "call_module" for n in draft.graph.nodes):
-        # A model that writes to its inputs is given copies, so that both sides start from the same.
+        # It may write to its inputs and buffers, so both sides are given their own.
+        compiled = [re.sub(r"\bmodel\b(?!\()", "copy.deepcopy(model)", line) for line in compiled]
         compiled, end = (
-            [line.replace("(*inputs)", "(*[x.clone() for x in inputs])") for line in part] for part in (compiled, end)
+            [line.replace("*inputs", "*copy.deepcopy(inputs)") for line in part] for part in (compiled, end)
         )
     body = [*made, *compiled, *end]
     first = "import torch, torch.nn as nn"
     if any("F." in line for line in body):
         first += ", torch.nn.functional as F"
+    if any("copy." in line for line in body):
+        first += ", copy"
     if any("operator." in line for line in body):
         first += ", operator"
     plain = [line.removeprefix("import ") for line in imports if line.startswith("import ")]

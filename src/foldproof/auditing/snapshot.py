@@ -1,8 +1,8 @@
-"""A graph as it was between two passes: a copy of its nodes, its tensors by reference."""
+"""A graph as it was between two passes: a copy of its nodes and, where they are written to since, of its tensors."""
 
 from __future__ import annotations
 
-import copy
+import enum
 import functools
 import hashlib
 import inspect
@@ -14,13 +14,11 @@ import torch
 from torch import Tensor, fx, nn
 from torch._ops import HigherOrderOperator, OpOverload, OpOverloadPacket
 from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind
 from torch.utils._pytree import tree_leaves
 
+from foldproof.auditing.copies import Copies
 from foldproof.auditing.reading import fused_activation, mapped, operator, read_into
-
-Bound = Mapping[str, tuple[str, Tensor]]
-"""Placeholders that are parameters: their names → (the parameter's name, its tensor)."""
+from foldproof.auditing.signature import Signature, signature_of
 
 
 @dataclass(frozen=True)
@@ -69,39 +67,40 @@ class Lowered:
 class Snapshot:
     """What a graph computes at one moment.
 
-    Parameters that the graph is given as inputs (``bound``) become attributes of `module`, whose remaining placeholders
-    are the user's inputs in the order of ``order`` (a sort key; as they stand by default). Nodes may be unsorted; some
+    Parameters that the graph is given as inputs (by its ``signature``) become attributes of `module`, whose remaining
+    placeholders are the user's inputs in the order of ``order`` (a sort key; as they stand by default). What the
+    signature says is written back becomes a write. Nodes may be unsorted; some
     passes leave them so. Operators that only a pipeline knows are read as the ATen operators that they stand for.
 
     `digest` is equal for graphs that are node for node the same, with the very same tensors; `effect` also for those
-    that only order their nodes differently or hold nodes that nobody reads.
+    that only order their nodes differently or hold nodes that nobody reads. Both are for snapshots with one ``copies``.
     """
 
     def __init__(
         self,
         source: fx.GraphModule,
-        bound: Bound | None = None,
+        signature: Signature | None = None,
         order: Callable[[fx.Node], Any] | None = None,
         lowered: Mapping[int, Lowered] | None = None,
+        copies: Copies | None = None,
     ) -> None:
-        bound = bound or {}
+        signature = signature or Signature()
+        self.copies = copies or Copies()
         nodes = sorted_nodes(source.graph)
         if order is not None:
             given = sorted((n for n in nodes if n.op == "placeholder"), key=order)
             nodes = given + [n for n in nodes if n.op != "placeholder"]
-        self._held: dict[str, Any] = {}
-        self._identities: dict[str, str] = {}
-        self._kept: list[Any] = []
-        self._versions: list[tuple[str, Tensor, int]] = []
+        held: dict[str, Any] = {}
         for node in nodes:
-            if node.op == "placeholder" and node.name in bound:
-                self._hold(*bound[node.name])
+            if node.op == "placeholder" and node.name in signature.parameters:
+                name, tensor = signature.parameters[node.name]
+                held[name] = tensor
             elif node.op in ("get_attr", "call_module"):
-                self._hold(str(node.target), attribute(source, str(node.target)))
+                held[str(node.target)] = attribute(source, str(node.target))
         self.size = len(nodes)
-        self.graph = _copied(source, nodes, bound, lowered or {})
+        self.graph = _copied(source, nodes, signature, lowered or {})
         used = {str(n.target) for n in self.graph.nodes if n.op in ("get_attr", "call_module")}
-        self._held = {name: value for name, value in self._held.items() if name in used}
+        self._held = {name: self._as_it_is(value) for name, value in held.items() if name in used}
         self.values: dict[fx.Node, str] = {}
         """For each node a digest of what it computes from the inputs: equal for equal expressions."""
         self.digest, self.effect, self.functional = self._digests()
@@ -110,41 +109,31 @@ class Snapshot:
     def module(self) -> fx.GraphModule:
         """The graph as a module that runs: placeholders are inputs, parameters are attributes."""
         root = nn.Module()
-        for name, value in self._held.items():
+        for name, (_, value) in self._held.items():
             _put(root, name, value)
         return Interpreted(root, self.graph)
-
-    @property
-    def overwritten(self) -> bool:
-        """Whether one of its tensors was written to since: the snapshot is then no longer what it was."""
-        return any(tensor._version != version for name, tensor, version in self._versions if name in self._held)
 
     @property
     def placeholders(self) -> list[fx.Node]:
         return [n for n in self.graph.nodes if n.op == "placeholder"]
 
     def identity(self, name: str) -> str:
-        """Which tensor or module an attribute is: equal only for the very same one."""
-        return self._identities[name]
+        """Which tensor or module an attribute is: equal only for the very same one with the same content."""
+        return self._held[name][0]
 
-    def _hold(self, name: str, value: Any) -> None:
-        if name in self._held:
-            return
-        self._identities[name] = _identity(value)
-        self._kept.append(value)  # what is known by its id has to live on
+    def _as_it_is(self, value: Any) -> tuple[str, Any]:
+        """What an attribute is: its identity, and a copy that stays as it is now."""
         delegated = getattr(value, "original_module", None)
         if isinstance(delegated, ExportedProgram):
             # What ExecuTorch hands to a backend is read as the graph that it was made of.
-            value = snapshot_of(delegated).module
-        if isinstance(value, nn.Module):
-            tensors = [*value.parameters(), *value.buffers()]
-            value = sharing_copy(value)  # a pass may change its attributes
-        else:
-            tensors = [value] if isinstance(value, Tensor) else []
-        if isinstance(value, Tensor) and value.layout is torch._mkldnn:  # type: ignore[attr-defined]
-            value = value.to_dense()
-        self._held[name] = value
-        self._versions += [(name, t, t._version) for t in tensors if not t.is_inference()]
+            seen = snapshot_of(delegated, copies=self.copies)
+            return seen.digest, seen.module
+        if isinstance(value, Tensor):
+            if value.layout is torch._mkldnn:  # type: ignore[attr-defined]
+                return self.copies.known(value), value.to_dense()
+            return self.copies.of(value)
+        identity = described(value, self.copies)
+        return identity, self.copies.module(identity, value) if isinstance(value, nn.Module) else value
 
     def _digests(self) -> tuple[str, str, bool]:
         whole = hashlib.sha256()
@@ -154,7 +143,7 @@ class Snapshot:
         inputs = 0
         for i, node in enumerate(self.graph.nodes):
             place[node] = str(i)
-            what = f"{node.op} {target_name(node.target)}"
+            what = f"{node.op} {callable_name(node.target)}"
             if node.op in ("get_attr", "call_module"):
                 what = f"{node.op} {self.identity(str(node.target))}"
             elif node.op == "placeholder":
@@ -167,21 +156,57 @@ class Snapshot:
         return whole.hexdigest(), "|".join(effects), functional
 
 
-def _identity(value: Any) -> str:
-    if not isinstance(value, nn.Module):
-        return f"{id(value)}"
-    tensors = [id(t) for t in (*value.parameters(), *value.buffers())]
-    return f"{type(value).__name__}({value.extra_repr()}) {tensors} {value.training}"
+_PLAIN = (
+    bool,
+    int,
+    float,
+    complex,
+    str,
+    bytes,
+    torch.dtype,
+    torch.device,
+    torch.layout,
+    torch.memory_format,
+    enum.Enum,
+)
 
 
-def _copied(source: nn.Module, nodes: Sequence[fx.Node], bound: Bound, lowered: Mapping[int, Lowered]) -> fx.Graph:
+def described(x: Any, copies: Copies, inside: frozenset[int] = frozenset()) -> str:
+    """All that decides what a module computes, or an argument says: equal only where nothing differs."""
+    if x is None or isinstance(x, _PLAIN):
+        return repr(x)
+    if isinstance(x, Tensor):
+        return copies.of(x)[0]
+    if id(x) in inside:
+        return "itself"
+    if isinstance(x, (fx.GraphModule, ExportedProgram)):
+        return snapshot_of(x, copies=copies).digest
+
+    def part(value: Any) -> str:
+        return described(value, copies, inside | {id(x)})
+
+    if isinstance(x, nn.Module):
+        return f"{callable_name(type(x))} {part(vars(x))}"
+    if isinstance(x, Mapping):
+        return repr([(part(k), part(v)) for k, v in x.items()])
+    if isinstance(x, (list, tuple)):
+        return f"{type(x).__name__} {[part(v) for v in x]}"
+    if isinstance(x, (set, frozenset)):
+        return repr(sorted(part(v) for v in x))
+    return copies.known(x)
+
+
+def _copied(
+    source: nn.Module, nodes: Sequence[fx.Node], signature: Signature, lowered: Mapping[int, Lowered]
+) -> fx.Graph:
     graph = fx.Graph()
     made: dict[fx.Node, fx.Node] = {}
     for node in nodes:
         if node.op == "output":
-            graph.output(mapped(node.args[0], made.__getitem__)).meta = dict(node.meta)
-        elif node.op == "placeholder" and node.name in bound:
-            made[node] = graph.create_node("get_attr", bound[node.name][0], name=node.name)
+            out = mapped(node.args[0], made.__getitem__)
+            graph.output(_written_back(graph, out, signature, made)).meta = dict(node.meta)
+        elif node.op == "placeholder" and node.name in signature.parameters:
+            made[node] = graph.create_node("get_attr", signature.parameters[node.name][0], name=node.name)
         elif target_name(node.target) == "executorch_call_delegate":
             delegate, *given = mapped(node.args, made.__getitem__)
             made[node] = graph.create_node("call_module", delegate.target, tuple(given), name=node.name)
@@ -200,6 +225,17 @@ def _copied(source: nn.Module, nodes: Sequence[fx.Node], bound: Bound, lowered: 
         if not node.users and (node.op == "get_attr" or target_name(node.target).startswith("mkl")):
             graph.erase_node(node)
     return graph
+
+
+def _written_back(graph: fx.Graph, out: Any, signature: Signature, made: Mapping[fx.Node, fx.Node]) -> Any:
+    """Writes what the signature says, and gives the outputs that are left."""
+    if not signature.written:
+        return out
+    inputs = {node.name: new for node, new in made.items() if node.op == "placeholder"}
+    for value, place in zip(out, signature.written):
+        if place is not None:
+            graph.call_function(torch.ops.aten.copy_.default, (inputs[place], value))
+    return tuple(value for value, place in zip(out, signature.written) if place is None)
 
 
 def _observes(source: nn.Module, node: fx.Node) -> bool:
@@ -271,21 +307,20 @@ def is_functional(node: fx.Node) -> bool:
     """Whether the node surely writes to nothing and draws nothing at random."""
     if node.op in ("placeholder", "get_attr", "output") or target_name(node.target).endswith("memory.alloc"):
         return True
-    if node.op == "call_method":
-        return not str(node.target).endswith("_")
-    if node.op == "call_module":
+    if node.op == "call_module" or isinstance(node.target, HigherOrderOperator):
         return False
+    if node.op == "call_method":
+        return not str(node.target).endswith("_") and not str(node.target).startswith(_RANDOM)
     aten = operator(node.target)
     if aten is not None:
-        if aten._schema.is_mutable or torch.Tag.nondeterministic_seeded in aten.tags:
-            return False
-        return _quiet(aten.overloadpacket.__name__, node)
+        return not aten._schema.is_mutable and _quiet(aten, node)
     name = getattr(node.target, "__name__", "")
     module = getattr(node.target, "__module__", "") or ""
     if module == "_operator":
         return name not in _WRITING_OPERATORS
     # Functions of torch and torch.nn.functional say in their names or arguments that they write.
-    return module.startswith("torch") and not name.endswith("_") and not _in_place(node) and _quiet(name, node)
+    known = module == "torch" or module.startswith(("torch._C", "torch.functional", "torch.nn.functional"))
+    return known and not name.endswith("_") and not _in_place(node) and _quiet_function(name, node)
 
 
 _WRITING_OPERATORS = (
@@ -297,15 +332,38 @@ _WRITING_OPERATORS = (
     | {"itruediv", "ixor"}
 )
 
+_RANDOM = ("rand", "bernoulli", "multinomial", "normal", "poisson", "binomial", "gumbel", "fractional_max", "manual")
 
-def _quiet(name: str, node: fx.Node) -> bool:
-    """Whether an operator that may update statistics or draw random numbers, which no schema tells, does not."""
-    flag = {"batch_norm": 5, "native_batch_norm": 5, "instance_norm": 5, "_batch_norm_impl_index": 5}.get(name)
-    if "dropout" in name:
-        flag = 2
-    elif name.startswith(("rand", "bernoulli", "multinomial", "normal")):
-        return False
-    return flag is None or (len(node.args) > flag and node.args[flag] is False)
+_TRAINING = ("batch_norm", "native_batch_norm", "_batch_norm_impl_index", "instance_norm")
+"""These update statistics in training, which their schemas do not tell."""
+
+
+def updates_statistics(node: fx.Node) -> bool:
+    """Whether a call of an operator or function is a normalization that is training."""
+    name = getattr(getattr(operator(node.target), "overloadpacket", node.target), "__name__", "")
+    return node.op == "call_function" and name in _TRAINING and not is_functional(node)
+
+
+def _quiet(aten: OpOverload, node: fx.Node) -> bool:
+    """Whether an operator neither updates statistics nor draws random numbers, as it is called."""
+    given = {a.name: a.default_value for a in aten._schema.arguments if a.has_default_value()}
+    given |= dict(zip((a.name for a in aten._schema.arguments), node.args)) | dict(node.kwargs)
+    if "dropout_p" in given:
+        return bool(given["dropout_p"] == 0)
+    name = aten.overloadpacket.__name__
+    if name in _TRAINING or "dropout" in name or "rrelu" in name:
+        return not any(given.get(flag, False) for flag in ("training", "train", "use_input_stats"))
+    return torch.Tag.nondeterministic_seeded not in aten.tags
+
+
+def _quiet_function(name: str, node: fx.Node) -> bool:
+    """As `_quiet`, of a function of torch or torch.nn.functional."""
+    if name == "scaled_dot_product_attention":
+        return bool((node.args[4] if len(node.args) > 4 else node.kwargs.get("dropout_p", 0)) == 0)
+    place = 2 if "dropout" in name else 3 if name == "rrelu" else 5 if name in _TRAINING else None
+    if place is not None:
+        return len(node.args) > place and node.args[place] is False
+    return not name.startswith(_RANDOM) and name != "multi_head_attention_forward"
 
 
 def _in_place(node: fx.Node) -> bool:
@@ -319,12 +377,19 @@ def _in_place(node: fx.Node) -> bool:
 
 
 def target_name(target: Any) -> str:
+    """What a node calls, in words; `callable_name` tells apart what has one name."""
     if isinstance(target, (str, OpOverload, OpOverloadPacket, HigherOrderOperator)):
         return str(target)
     if isinstance(target, functools.partial):
-        return f"partial {getattr(target.func, '__qualname__', target.func)} {id(target)}"
+        return f"partial {getattr(target.func, '__qualname__', target.func)}"
     name = getattr(target, "__qualname__", None)
     return f"{getattr(target, '__module__', '')}.{name}" if name else repr(target)
+
+
+def callable_name(target: Any) -> str:
+    """As `target_name`, and equal for nothing else: of lambdas, many have one name."""
+    known = isinstance(target, (str, OpOverload, OpOverloadPacket, HigherOrderOperator))
+    return target_name(target) if known else f"{target_name(target)} {id(target)}"
 
 
 class _Named:
@@ -343,50 +408,17 @@ def arguments(node: fx.Node, names: Mapping[fx.Node, str]) -> str:
     def named(n: fx.Node) -> Any:
         return _Named(names[n])
 
-    return repr((mapped(node.args, named), mapped(node.kwargs, named)))
+    text = repr((mapped(node.args, named), mapped(node.kwargs, named)))
+    if "tensor(" in text:  # which is printed in part, and rounded
+        text += repr([x.tolist() for x in tree_leaves((node.args, node.kwargs)) if isinstance(x, Tensor)])
+    return text
 
 
-def sharing_copy(x: Any) -> Any:
-    """A deep copy of a program that shares its tensors with the original."""
-    if isinstance(x, ExportedProgram):
-        tensors = [*x.state_dict.values(), *x.constants.values()]
-        if x.example_inputs is not None:
-            tensors += tree_leaves(x.example_inputs)
-    else:
-        tensors = [t for m in x.modules() for t in m.__dict__.values()]
-        tensors += [t for m in x.modules() for t in (*m._parameters.values(), *m._buffers.values())]
-    return copy.deepcopy(x, {id(t): t for t in tensors if isinstance(t, Tensor)})
-
-
-_LIFTED = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
-
-
-def bindings(program: ExportedProgram, module: fx.GraphModule | None = None) -> dict[str, tuple[str, Tensor]] | None:
-    """Which placeholders of ``module`` (the program's own graph by default) are which tensors of ``program``.
-
-    By name or, as a graph that is traced anew has other names, by place; None if they can't be the program's inputs.
-    """
-    graph = (module or program.graph_module).graph
-    names = [n.name for n in graph.nodes if n.op == "placeholder"]
-    by_name = {spec.arg.name: spec for spec in program.graph_signature.input_specs}
-    if all(name in by_name for name in names):
-        specs = [by_name[name] for name in names]
-    elif len(names) == len(program.graph_signature.input_specs):
-        specs = list(program.graph_signature.input_specs)
-    else:
-        return None
-    out = {}
-    for name, spec in zip(names, specs):
-        if spec.kind in _LIFTED and spec.target is not None:
-            tensor = program.state_dict.get(spec.target, program.constants.get(spec.target))
-            if isinstance(tensor, Tensor):
-                out[name] = (spec.target, tensor)
-    return out
-
-
-def snapshot_of(program: fx.GraphModule | ExportedProgram, owners: Sequence[ExportedProgram] = ()) -> Snapshot:
+def snapshot_of(
+    program: fx.GraphModule | ExportedProgram, owners: Sequence[ExportedProgram] = (), copies: Copies | None = None
+) -> Snapshot:
     """A snapshot of a whole program; ``owners`` are programs whose parameters a bare graph may be given as inputs."""
     if isinstance(program, ExportedProgram):
-        return Snapshot(program.graph_module, bindings(program))
-    found = (bindings(owner, program) for owner in owners)
-    return Snapshot(program, next((b for b in found if b is not None), None))
+        return Snapshot(program.graph_module, signature_of(program), copies=copies)
+    found = (signature_of(owner, program) for owner in owners)
+    return Snapshot(program, next((s for s in found if s is not None), None), copies=copies)

@@ -74,6 +74,8 @@ def print_audit(out: Console, found: Audit) -> None:
     whole = found.end_to_end
     if whole is not None:
         out.print(Text(f"end to end, {found.compiled} against the model: {whole}"), soft_wrap=True)
+    else:
+        out.print(Text(f"end to end, nothing is compared: {found.uncompared}"), soft_wrap=True)
     out.print(f"compiled in {found.compile_seconds:.1f} s, audited in {found.seconds:.1f} s\n")
     out.print(Text(found.conclusion, STYLES[found.kind]), soft_wrap=True)
 

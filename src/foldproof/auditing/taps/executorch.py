@@ -12,8 +12,8 @@ from unittest import mock
 
 from torch.export import ExportedProgram
 
-from foldproof.auditing.log import Log
-from foldproof.auditing.taps.passes import observe_function, observed, program_in
+from foldproof.auditing.log import Log, program_in
+from foldproof.auditing.taps.passes import observe_function, observed
 from foldproof.errors import MissingExtra
 
 STEPS = (
@@ -63,8 +63,6 @@ def tap_executorch(log: Log, disabled: frozenset[str] = frozenset()) -> Iterator
             "__call__",
             _program_pass_call(log, ExportedProgramPassBase.__call__, disabled, ExportedProgramPassResult),
         )
-        decompose = observed(log, "run_decompositions", ExportedProgram.run_decompositions)
-        patch(ExportedProgram, "run_decompositions", decompose)
         for name in STEPS:
             if hasattr(program_module, name):
                 function = getattr(program_module, name)

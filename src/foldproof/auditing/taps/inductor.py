@@ -18,6 +18,7 @@ from torch.fx.passes.graph_transform_observer import GraphTransformObserver
 from torch.utils._pytree import tree_leaves
 
 from foldproof.auditing.log import Change, Log
+from foldproof.auditing.signature import Signature
 from foldproof.auditing.snapshot import Lowered, Snapshot
 
 
@@ -30,7 +31,7 @@ class _Phases:
         self._examples: Sequence[Any] = ()
         self._attributes: dict[str, Tensor] = {}
         self._last: tuple[str, Snapshot] | None = None
-        self._depth = 0
+        self._running: fx.GraphModule | None = None
         self.depth_of_patterns = 0
         self.matched: list[str] = []
         """Patterns that matched since the last pass of the pattern matcher began."""
@@ -44,7 +45,7 @@ class _Phases:
             name = self._parameters.get(id(value))
             if name is not None:
                 bound[node.name] = (name, value)
-        return Snapshot(module, bound, lambda n: place[n], self.lowered)
+        return Snapshot(module, Signature(bound), lambda n: place[n], self.lowered, self.log.copies)
 
     def _source(self, node: fx.Node, i: int) -> tuple[int, Any]:
         """The place of a placeholder among Dynamo's inputs, and its value there."""
@@ -60,7 +61,9 @@ class _Phases:
         return len(self._examples) + i, None
 
     def begin(self, module: fx.GraphModule, examples: Sequence[Any]) -> None:
-        """Dynamo hands over a new graph."""
+        """Dynamo hands over a new graph, unless it is one inside of another."""
+        if self._running is not None:
+            return
         self._examples, self._last = list(examples), None
         self._attributes = dict(module.named_parameters(remove_duplicate=False))
         self._attributes |= dict(module.named_buffers(remove_duplicate=False))
@@ -68,10 +71,14 @@ class _Phases:
 
     @contextlib.contextmanager
     def scope(self, name: str, module: Any) -> Iterator[list[Any]]:
-        """A call of a pass inside a phase; outside of phases nothing is looked at."""
+        """A call of a pass inside a phase; outside of phases nothing is looked at.
+
+        A graph that an operator of the phase's graph holds is seen as a part of that.
+        """
         module = module.owning_module if isinstance(module, fx.Graph) else module
         made: list[Any] = []
-        if not self._depth or self.depth_of_patterns or not isinstance(module, fx.GraphModule):
+        root = self._running
+        if root is None or self.depth_of_patterns or not isinstance(module, fx.GraphModule) or _holds(root, module):
             yield made
             return
         self.log.enter(name, self.look(module))
@@ -81,7 +88,8 @@ class _Phases:
             done = True
         finally:
             after = made[-1] if made and isinstance(made[-1], fx.GraphModule) else module
-            self.log.leave(self.look(after) if done else None)
+            self._running = after
+            self.log.leave(lambda: self.look(after), done)
 
     def look(self, module: fx.GraphModule) -> Snapshot:
         return self.log.look(lambda: self.snapshot(module))
@@ -89,22 +97,27 @@ class _Phases:
     @contextlib.contextmanager
     def phase(self, name: str, module: fx.GraphModule) -> Iterator[list[Any]]:
         """A phase; what became of the graph since the last one is AOTAutograd's doing, or unobserved."""
+        if self._running is not None:  # the graph is one that an operator of the outer phase's graph holds
+            yield []
+            return
         first = self.look(module)
-        if not self._depth and self._last is not None and self._last[1].digest != first.digest:
+        if self._last is not None and self._last[1].digest != first.digest:
             before, last = self._last
             between = "AOTAutograd" if before == "pre_grad" else ""
-            self.log.changes.append(
-                Change(between, "", last, first, note=f"between {before} and {name}", inputs=self.log.given)
-            )
-        self._depth += 1
+            note = f"between {before} and {name}"
+            self.log.add(Change(between, "", last, first, note=note, inputs=self.log.given))
+        self._running = module
         made: list[Any] = []
         try:
             with self.scope(name, module) as made:
                 yield made
         finally:
-            self._depth -= 1
-        if not self._depth:
-            self._last = name, self.look(made[-1] if made else module)
+            self._running = None
+        self._last = name, self.look(made[-1] if made else module)
+
+
+def _holds(root: fx.GraphModule, module: fx.GraphModule) -> bool:
+    return root is not module and any(part is module for part in root.modules())
 
 
 @contextlib.contextmanager
@@ -132,11 +145,10 @@ def tap_inductor(log: Log, model: torch.nn.Module, disabled: frozenset[str] = fr
             stack.enter_context(mock.patch.object(where, name, functools.wraps(original)(make(original))))
 
         def pre(original: Callable[..., Any]) -> Callable[..., Any]:
-            def call(gm: fx.GraphModule, example_inputs: Any = (), *args: Any) -> Any:
-                if example_inputs:
-                    phases.begin(gm, example_inputs)
+            def call(gm: fx.GraphModule, example_inputs: Any) -> Any:
+                phases.begin(gm, example_inputs)
                 with phases.phase("pre_grad", gm) as made:
-                    made.append(original(gm, example_inputs, *args))
+                    made.append(original(gm, example_inputs))
                 return made[-1]
 
             return call
@@ -167,9 +179,9 @@ def tap_inductor(log: Log, model: torch.nn.Module, disabled: frozenset[str] = fr
 
             return make
 
-        patch(compile_fx, "pre_grad_passes", pre)
-        patch(compile_fx, "joint_graph_passes", phase("joint"))
-        patch(compile_fx, "post_grad_passes", phase("post_grad"))
+        patch(compile_fx, "_recursive_pre_grad_passes", pre)
+        patch(compile_fx, "_recursive_joint_graph_passes", phase("joint"))
+        patch(compile_fx, "_recursive_post_grad_passes", phase("post_grad"))
         patch(freezing, "_freeze", phase("freezing", 1))
         patch(freezing, "convert_conv_weights_to_channels_last", phase("channels_last"))
         for where, names in (

@@ -15,8 +15,7 @@ from torch.export import ExportedProgram
 from torch.fx.passes.infra.pass_base import PassBase, PassResult
 from torch.fx.passes.infra.pass_manager import PassManager
 
-from foldproof.auditing.log import Log, Rerun
-from foldproof.auditing.snapshot import sharing_copy
+from foldproof.auditing.log import Log, Rerun, program_in
 
 
 def graph_of(x: Any) -> fx.GraphModule | None:
@@ -24,14 +23,6 @@ def graph_of(x: Any) -> fx.GraphModule | None:
     if isinstance(x, ExportedProgram):
         x = x.graph_module
     return x if isinstance(x, fx.GraphModule) else None
-
-
-def program_in(result: Any, given: Any) -> Any:
-    """What a pass made: a program, the one in a PassResult, or what it was given, changed in place."""
-    for found in (result, getattr(result, "exported_program", None), getattr(result, "graph_module", None)):
-        if isinstance(found, (fx.GraphModule, ExportedProgram)):
-            return found
-    return given
 
 
 def observed(
@@ -50,7 +41,7 @@ def observed(
         def again(copy: Any) -> Any:
             return function(*args[:place], copy, *args[place + 1 :], **kwargs)
 
-        with log.call(name, program, rerun=lambda: Rerun(again, sharing_copy(program)), whole=whole) as made:
+        with log.call(name, program, rerun=lambda: Rerun(again, log.copies.copied(program)), whole=whole) as made:
             result = function(*args, **kwargs)
             made.append(program_in(result, program))
         return result
@@ -60,8 +51,10 @@ def observed(
 
 @contextlib.contextmanager
 def tap_passes(log: Log, disabled: frozenset[str] = frozenset()) -> Iterator[None]:
-    """Note every `PassBase` call and every plain function that a `PassManager` calls."""
+    """Note every `PassBase` call, every plain function that a `PassManager` calls, and decompositions."""
     with contextlib.ExitStack() as stack:
+        decompose = observed(log, "run_decompositions", ExportedProgram.run_decompositions)
+        stack.enter_context(mock.patch.object(ExportedProgram, "run_decompositions", decompose))
         stack.enter_context(mock.patch.object(PassBase, "__call__", _pass_call(log, PassBase.__call__, disabled)))
         stack.enter_context(mock.patch.object(PassManager, "__call__", _manager_call(log, PassManager.__call__)))
         yield
@@ -77,7 +70,7 @@ def _pass_call(log: Log, original: Callable[..., Any], disabled: frozenset[str])
             return PassResult(graph_module, False)
         holder = getattr(self, "exported_program", None)
         holder = holder if isinstance(holder, ExportedProgram) else None
-        with log.call(name, graph_module, _rerun(original, self, holder), holder) as made:
+        with log.call(name, graph_module, _rerun(log, original, self, holder), holder) as made:
             result = original(self, graph_module, *args, **kwargs)
             made.append(program_in(result, graph_module))
         return result
@@ -85,10 +78,10 @@ def _pass_call(log: Log, original: Callable[..., Any], disabled: frozenset[str])
     return call
 
 
-def _rerun(original: Callable[..., Any], one: Any, holder: ExportedProgram | None) -> Callable[[], Rerun] | None:
-    """How to run a pass again that computes new parameters: it holds the program that they belong to."""
+def _rerun(log: Log, original: Callable[..., Any], one: Any, holder: ExportedProgram | None) -> Callable[[], Rerun]:
+    """How to run a pass again that computes new parameters: it may hold the program that they belong to."""
     if holder is None:
-        return None
+        return lambda: Rerun(lambda program: original(one, program))
     (name,) = (name for name, value in vars(one).items() if value is holder)
 
     def again(program: ExportedProgram) -> Any:
@@ -96,7 +89,7 @@ def _rerun(original: Callable[..., Any], one: Any, holder: ExportedProgram | Non
         setattr(other, name, program)
         return original(other, program.graph_module)
 
-    return lambda: Rerun(again, sharing_copy(holder))
+    return lambda: Rerun(again, log.copies.copied(holder))
 
 
 def _manager_call(log: Log, original: Callable[..., Any]) -> Callable[..., Any]:
