@@ -271,6 +271,13 @@ def _more(dtype: torch.dtype) -> Iterator[tuple[OpOverload, tuple[Any, ...], dic
         yield aten.scatter_reduce.two, (x(4, 3), 0, index, x(2, 3), "mean"), {"include_self": include_self}
     yield aten.nonzero_static.default, (x(3, 4).round(),), {"size": 5, "fill_value": -1}
     yield aten.col2im.default, (x(1, 12, 6), [4, 5], [2, 3], [1, 1], [0, 1], [2, 2]), {}
+    for biases in (True, False):
+        for reverse in (True, False):
+            weights = x(16, 5), x(16, 4), *((x(16), x(16)) if biases else (torch.zeros(16, 5), torch.zeros(16, 4)))
+            given = [t.float() for t in (x(3, 2, 5), *weights, x(1, 2, 4), x(1, 2, 4))]
+            yield aten.mkldnn_rnn_layer.default, (*given, reverse, [], 2, 4, 1, biases, False, False, False), {}
+            given[5:] = [state[0] for state in given[5:]]
+            yield aten.mkldnn_rnn_layer.default, (*given, reverse, [], 2, 4, 3, biases, True, True, False), {}
     for mode in (0, 1, 2):
         weights = x(6) if mode == 0 else None
         bags = torch.tensor([1, 4, 1, 0, 2, 2]), torch.tensor([0, 2, 2, 5])

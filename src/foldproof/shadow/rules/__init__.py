@@ -13,6 +13,7 @@ from foldproof.shadow.rules import (  # noqa: F401
     normalisation,
     pooling,
     quantization,
+    recurrent,
     reduction,
     structural,
 )
