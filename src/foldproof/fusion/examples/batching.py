@@ -129,7 +129,7 @@ batching_declines = (
             a=_six,
             w=partial(torch.randn, 6, 8),
         ),
-        "is written to by mul_",
+        "is computed in the graph by mul_",
     ),
     Declines(
         "an output is changed in place",
