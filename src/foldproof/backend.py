@@ -155,12 +155,12 @@ def _compiled(module: GraphModule, inputs: Sequence[Any], config: dict[str, Any]
     return compile_fx(module, inputs, config_patches=config or None)  # type: ignore[return-value]
 
 
-State = tuple[Tensor, int, int]
-"""An input whose value was read: the tensor, its version, and its address."""
+State = tuple[int, Tensor, int, int]
+"""An input whose value was read: its index, the tensor, its version, and its address."""
 
 
 def _states(rewritten: Rewritten, inputs: Sequence[Any]) -> list[State]:
-    return [(inputs[i], inputs[i]._version, inputs[i].data_ptr()) for i in rewritten.read.values()]
+    return [(i, inputs[i], inputs[i]._version, inputs[i].data_ptr()) for i in rewritten.read.values()]
 
 
 @dataclass
@@ -174,17 +174,22 @@ class _Guarded:
     fits: bool = True
 
     def __call__(self, *inputs: Any) -> Any:
-        states = _states(self.rewritten, inputs)
-        if any(now[0] is not old[0] or now[1:] != old[1:] for now, old in zip(states, self.states, strict=True)):
-            self.fits = self.rewritten.general and self._renew(inputs)
-            self.states = states
-            if not self.fits:
-                warnings.warn(
-                    "a parameter was changed after foldproof folded it, and the fold is right for its old value only:"
-                    " the model now runs uncompiled, until torch._dynamo.reset() has it compiled anew",
-                    stacklevel=2,
-                )
+        for i, tensor, version, address in self.states:  # at each call, so as fast as can be
+            now = inputs[i]
+            if now is not tensor or now._version != version or now.data_ptr() != address:
+                self._changed(inputs)
+                break
         return self.compiled(*inputs) if self.fits else self.module(*inputs)
+
+    def _changed(self, inputs: Sequence[Any]) -> None:
+        self.fits = self.rewritten.general and self._renew(inputs)
+        self.states = _states(self.rewritten, inputs)
+        if not self.fits:
+            warnings.warn(
+                "a parameter was changed after foldproof folded it, and the fold is right for its old value only:"
+                " the model now runs uncompiled, until torch._dynamo.reset() has it compiled anew",
+                stacklevel=3,
+            )
 
     @torch.no_grad()
     def _renew(self, inputs: Sequence[Any]) -> bool:
