@@ -50,8 +50,8 @@ class Plan:
     that give scales of the same sign only.
 
     A plan that makes one operator of several has ``parts`` instead, which become parts of its value, laid out in memory
-    as these fake tensors are; all of them read ``reads``, some through views in ``context`` that show the same.
-    ``judge`` is given the region before and after and the region's inputs, measures, and may refuse.
+    as these fake tensors are; they are computed from ``reads`` by what is in ``context``. ``judge`` is given the region
+    before and after and the region's inputs, measures, and may refuse.
     """
 
     source: str

@@ -233,7 +233,8 @@ class Rewriter:
     ) -> tuple[Region, Region, Derive]:
         """What the plan touches, before and after, and how the new constants come from the old."""
         constants = surgery.constants
-        nodes = sorted([*plan.nodes, *plan.context, *constants.computing(plan.nodes)], key=surgery.order)
+        touched = [*plan.nodes, *plan.context]
+        nodes = sorted([*touched, *constants.computing(touched)], key=surgery.order)
         before, after = Region(nodes, constants), Region(nodes, constants)
         made = {draft.name: draft for row in drafts for draft in row.values()}
         for edit, row in zip(plan.edits, drafts, strict=True):

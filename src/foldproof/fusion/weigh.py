@@ -27,7 +27,7 @@ def saving(plan: Plan, drafts: Sequence[Draft], constants: Constants) -> Saving:
     if plan.reads is not None:  # once, where each part read it
         fewer = len(plan.parts) - 1
         moved += fewer * _bytes(plan.reads)
-    changed = {operator_node(edit.node) for edit in plan.edits}
+    changed = {*(operator_node(edit.node) for edit in plan.edits), *plan.context}
     wanted = [new for edit in plan.edits for new in edit.wanted]
     new = {draft.name: (draft, w) for draft, w in zip(drafts, wanted, strict=True)}
     copies = 0

@@ -31,6 +31,8 @@ pair = _pair(lambda m, x: m.a(x).relu() - m.b(x), a=_six, b=_six)
 core_pair = decomposed(pair)
 in_3d = _pair(lambda m, x: m.a(x).relu() - m.b(x), (2, 6, 8), a=_six, b=_six)
 core_in_3d = decomposed(in_3d)
+otherwise_scaled = _pair(lambda m, x: (m.a(x) * 2).sum(0) - (m.b(x) * 3).tanh(), a=_six, b=_six)
+softened = _pair(lambda m, x: m.a(x).softmax(-1).sum(0) - m.b(x).softmax(-1).tanh(), a=_six, b=_six)
 three = _pair(lambda m, x: m.a(x).relu() - m.b(x) * m.c(x), a=_six, b=_six, c=_six)
 uneven = _pair(lambda m, x: m.a(x).relu().sum() - m.b(x), a=partial(nn.Linear, 8, 4), b=_six)
 biased_first = _pair(lambda m, x: m.a(x).relu() - m.b(x), a=_six, b=partial(_six, bias=False))
@@ -139,6 +141,12 @@ MUTANTS: dict[str, Mutant] = {
         "no bias where the last has none": (biased_first, biases(lambda found: [None, None])),
         "no bias where the first has none": (biased_last, biases(lambda found: [None, None])),
         "a bias of the other": (biased_last, biases(lambda found: [found[1], found[1]])),
+        # what follows all of them
+        "another factor": (
+            otherwise_scaled,
+            patch(rule, "_tails", lambda group, constants: [[m.node, next(iter(m.node.users))] for m in group]),
+        ),
+        "a softmax of the whole": (softened, patch(rule, "_is_pointwise", lambda node: node.op == "call_function")),
         # guards
         "another alpha": (products, kinds(lambda kind: "addmm")),
         "alpha and beta lost": (

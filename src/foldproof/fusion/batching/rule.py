@@ -18,7 +18,7 @@ from foldproof.fusion.batching.timing import require_faster
 from foldproof.fusion.constants import Constants
 from foldproof.fusion.examples import Declines, Fires
 from foldproof.fusion.expression import Expression
-from foldproof.fusion.nodes import arguments, aten, listed, short_name, value_of
+from foldproof.fusion.nodes import arguments, aten, listed, operator_of, short_name, value_of
 from foldproof.fusion.plan import Edit, Plan
 from foldproof.fusion.refusal import CannotFold
 from foldproof.fusion.vectors import joined
@@ -29,9 +29,12 @@ class BatchLinears:
     """x W₁ᵀ + b₁, …, x Wₙᵀ + bₙ = the parts, along the last axis, of x [W₁; …; Wₙ]ᵀ + [b₁; …; bₙ].
 
     So of products with constant matrices, and of convolutions of equal geometry along their output channels. The
-    weights are joined once, here; a missing bias is zeros where another has one. The parts are views. Sums are the same
-    sums, but may be rounded in another order; and whether it is faster depends on the machine and on the shapes. So it
-    has to be asked for, and is done where it was measured to be faster.
+    weights are joined once, here; a missing bias is zeros where another has one. The parts are views. An operator on
+    single elements that is all that reads each of them is done once, on the whole.
+
+    Sums are the same sums, but may be added up in another order; and whether it is faster depends on the machine and on
+    the shapes. So it has to be asked for, and is done where it was measured to be faster. `batch_linears_bitwise` does
+    the same where all bits are the same, too, on all inputs that are tried; which is said of this machine only.
     """
 
     fires: tuple[Fires, ...] = examples.batching_fires
@@ -55,18 +58,20 @@ class BatchLinears:
         constants.require_lasting(first.x)
         names = [_names(member, constants) for member in group]
         _require_alike(group, [constants.tensors[weight].requires_grad for weight, _ in names])
-        whole = _Whole(group)
+        tails = _tails(group, constants)
+        whole = _Whole(group, tails[0])
         wanted = whole.constants([weight for weight, _ in names], [bias for _, bias in names])
         _, _, parts = whole.values()
-        edits = [Edit("", member.node, (), partial(whole.install, i)) for i, member in enumerate(group)]
+        results = [tail[-1] for tail in tails]
+        edits = [Edit("", node, (), partial(whole.install, i)) for i, node in enumerate(results)]
         edits[0] = replace(edits[0], rule=f"one {short_name(first.node)}", wanted=wanted)
         return Plan(
             source=self.id,
             folded=[],
             edits=edits,
-            parts={member.node: part for member, part in zip(group, parts, strict=True)},
+            parts=dict(zip(results, parts, strict=True)),
             reads=first.x,
-            context=_views(group),
+            context=[*_views(group), *(node for tail in tails for node in tail[:-1])],
             judge=partial(require_faster, bitwise=self.bitwise),
         )
 
@@ -80,9 +85,13 @@ BATCHING = (ANYHOW, BITWISE)
 
 @dataclass
 class _Whole:
-    """The operator that computes all members of a group, in each graph that the plan is carried out in."""
+    """The operator that computes all members of a group, in each graph that the plan is carried out in.
+
+    ``tail`` is the first of them, and those on single elements that follow it.
+    """
 
     group: Sequence[Member]
+    tail: Sequence[Node]
     made: dict[Graph, Node] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -107,8 +116,8 @@ class _Whole:
         dtype = next(value_of(member.bias).dtype for member in self.group if member.bias is not None)
         return (made, NewConstant("bias", base, base, dtype, bias, (), tuple(others)))
 
-    def values(self) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Fake values: of the joined weight as it is read, of the whole, and of the members, which are views of it."""
+    def values(self) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+        """Fake values: of the joined weight as it is read, of the whole along its tail, and of its parts."""
         biases = [value_of(member.bias) for member in self.group if member.bias is not None]
         with value_of(self.first.node).fake_mode:  # type: ignore[attr-defined]
             weights = [value_of(member.weight) for member in self.group]
@@ -116,26 +125,64 @@ class _Whole:
                 weight = torch.cat([w.t() for w in weights], 1 - self.first.weight_axis).t()
             else:
                 weight = torch.cat(weights, self.first.weight_axis)
-            outputs = weight.shape[self.first.weight_axis]
-            bias = biases[0].new_empty(outputs) if biases else None
+            bias = biases[0].new_empty(weight.shape[self.first.weight_axis]) if biases else None
             target, args, kwargs = self.first.called(value_of(self.first.x), weight, bias)
-            whole: Tensor = target(*args, **kwargs)
-            return weight, whole, [aten.slice.Tensor(whole, *place) for place in self.places]
+            wholes: list[Tensor] = [target(*args, **kwargs)]
+            for node in self.tail[1:]:
+                wholes.append(operator_of(node)(wholes[-1], *node.args[1:], **node.kwargs))  # type: ignore[misc]
+            return weight, wholes, [aten.slice.Tensor(wholes[-1], *place) for place in self.places]
 
     def install(self, i: int, node: Node, new: Mapping[str, Node]) -> None:
-        """Makes ``node``, member ``i``, a part of the whole, which comes into the graph with the first of them."""
-        graph = node.graph
+        """Makes ``node``, the result of member ``i``, a part of the whole, which the first one adds to the graph."""
         if i == 0:
-            x = arguments(node)[self.first.name]
-            with graph.inserting_before(node):
-                whole = graph.node_copy(node, lambda operand: operand)
-            whole.target, whole.args, whole.kwargs = self.first.called(x, new["weight"], new.get("bias"))
-            weight, value, _ = self.values()
-            whole.meta["val"] = value
-            if self.is_transposed:
-                new["weight"].meta["val"] = weight
-            self.made[graph] = whole
-        node.target, node.args, node.kwargs = aten.slice.Tensor, (self.made[graph], *self.places[i]), {}
+            self.made[node.graph] = self._install_whole(node, new["weight"], new.get("bias"))
+        node.target, node.args, node.kwargs = aten.slice.Tensor, (self.made[node.graph], *self.places[i]), {}
+
+    def _install_whole(self, result: Node, weight: Node, bias: Node | None) -> Node:
+        tail = [result]
+        while len(tail) < len(self.tail):
+            tail.insert(0, tail[0].all_input_nodes[0])
+        weight_value, values, _ = self.values()
+        if self.is_transposed:
+            weight.meta["val"] = weight_value
+        made: list[Node] = []
+        with result.graph.inserting_before(result):
+            for node, value in zip(tail, values, strict=True):
+                new = result.graph.node_copy(node, lambda operand: operand)
+                if made:
+                    new.args = (made[-1], *node.args[1:])
+                else:
+                    x = arguments(node)[self.first.name]
+                    new.target, new.args, new.kwargs = self.first.called(x, weight, bias)
+                new.meta["val"] = value
+                made.append(new)
+        return made[-1]
+
+
+def _tails(group: Sequence[Member], constants: Constants) -> list[list[Node]]:
+    """Of each member, itself and the operators on single elements behind it that are the same for all."""
+    tails = [[member.node] for member in group]
+    while True:
+        readers = [list(tail[-1].users) for tail in tails]
+        if any(len(row) != 1 or not _is_pointwise(row[0]) or constants.is_written(row[0]) for row in readers):
+            return tails
+        nexts = [row[0] for row in readers]
+        if len({(node.target, str(node.args[1:]), str(node.kwargs)) for node in nexts}) > 1:
+            return tails
+        for tail, node in zip(tails, nexts, strict=True):
+            tail.append(node)
+
+
+def _is_pointwise(node: Node) -> bool:
+    """Is it a function of each element of its first argument, and of plain numbers?"""
+    found = operator_of(node)
+    return (
+        found is not None
+        and torch.Tag.pointwise in found.tags
+        and torch.Tag.nondeterministic_seeded not in found.tags
+        and not found._schema.is_mutable
+        and [x for x in (*node.args, *node.kwargs.values()) if isinstance(x, Node)] == [*node.args[:1]]
+    )
 
 
 def _require_alike(group: Sequence[Member], is_trained: Sequence[bool]) -> None:

@@ -61,6 +61,15 @@ batching_fires = (
             ((4, 8),), lambda m, x: m.a(x).relu() * m.b(x) + m.c(x), a=_six, b=partial(_six, bias=False), c=_six
         ),
     ),
+    Fires(
+        "what follows all of them, done once",
+        functional(
+            ((4, 8),),
+            lambda m, x: (m.a(x).relu() * 2).tanh() + (m.b(x).relu() * 2).tanh().sum(0),
+            a=_six,
+            b=_six,
+        ),
+    ),
     Fires("4-D", functional(((2, 3, 5, 8),), lambda m, x: m.a(x).relu() * m.b(x), a=_six, b=_six)),
     Fires("one row", functional(((8,),), lambda m, x: m.a(x).relu() * m.b(x), a=_six, b=_six)),
     Fires("one that two read", functional(((4, 8),), lambda m, x: (y := m.a(x)).relu() * y + m.b(x), a=_six, b=_six)),
