@@ -210,7 +210,7 @@ class TestWhetherItPays:
         assert [d.reason for d in first.declined] == [d.reason for d in again.declined]
         assert len(first.rewrites) + len(first.declined) == 1
         told = str(first.rewrites[0].speed) if first.rewrites else first.declined[0].reason
-        assert f"{1e3 * kept['seconds']['before'][1]:.3g} ms" in told
+        assert f"{1e6 * kept['seconds']['before'][1]:.3g} → {1e6 * kept['seconds']['after'][1]:.3g} µs on" in told
 
     def test_another_shape_or_number_of_threads_is_measured_anew(self, own_cache: Path) -> None:
         model, (x,) = gate()

@@ -57,7 +57,8 @@ class Speed:
 
     def __str__(self) -> str:
         bits = f", with the same bits there on {self.same_bits} inputs" if self.same_bits else ""
-        return f"{1e3 * self.before:.3g} ms → {1e3 * self.after:.3g} ms on {self.setting}{bits}"
+        unit, factor = ("µs", 1e6) if max(self.before, self.after) < 1e-3 else ("ms", 1e3)
+        return f"{factor * self.before:.3g} → {factor * self.after:.3g} {unit} on {self.setting}{bits}"
 
 
 @dataclass(frozen=True)
