@@ -163,13 +163,15 @@ class Rewriter:
         if self.batching is None:
             return
         for group in self.batching.groups(surgery.graph, surgery.constants):
-            node = group[0].node
+            first, *others = [member.node for member in group.members]
             try:
-                self._carry_out(surgery, self.batching.plan(group, surgery.constants), node, account)
+                self._carry_out(surgery, self.batching.plan(group, surgery.constants), first, account)
             except CannotFold as refusal:
-                others = listed(member.node for member in group[1:])
-                reason = f"it is not made one with {others}, which read the same: {refusal}"
-                account.declined.append(Declined(node.name, operator_name(node), source_of(node), reason, refusal.hint))
+                alike = "which read the same" if group.is_shared else "of equal sizes"
+                reason = f"it is not made one with {listed(others)}, {alike}: {refusal}"
+                account.declined.append(
+                    Declined(first.name, operator_name(first), source_of(first), reason, refusal.hint)
+                )
 
     def _carry_out(self, surgery: Surgery, plan: Plan, reported: Node, account: Account) -> None:
         """Weighs, proves and makes the changes of a plan.

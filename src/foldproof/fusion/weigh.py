@@ -23,9 +23,8 @@ def saving(plan: Plan, drafts: Sequence[Draft], constants: Constants) -> Saving:
             saves in activations that need not be moved.
     """
     moved = sum(_bytes(node) + _bytes(node.all_input_nodes[0]) for node in plan.folded)
-    fewer = len(plan.folded)
+    fewer = len(plan.folded) + max(0, len(plan.parts) - 1)
     if plan.reads is not None:  # once, where each part read it
-        fewer = len(plan.parts) - 1
         moved += fewer * _bytes(plan.reads)
     changed = {*(operator_node(edit.node) for edit in plan.edits), *plan.context}
     wanted = [new for edit in plan.edits for new in edit.wanted]
@@ -34,7 +33,10 @@ def saving(plan: Plan, drafts: Sequence[Draft], constants: Constants) -> Saving:
     for draft, w in new.values():
         if draft.name in constants.tensors:  # made by an earlier fold
             continue
-        old = [name for name in dict.fromkeys((w.like, *w.others)) if not _is_kept(name, changed, constants)]
+        names = dict.fromkeys((w.like, *w.others))
+        old = [name for name in names if not _is_kept(name, changed, constants)]
+        if plan.parts and w.role == "bias" and len(old) == len(names):
+            continue  # it only grows by zeros where there was none
         copies += max(0, draft.tensor.nbytes - sum(constants.tensors[name].nbytes for name in old))
     if fewer and copies > moved:
         raise CannotFold(

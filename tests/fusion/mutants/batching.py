@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from foldproof.fusion.batching import members, rule
+from foldproof.fusion.batching import members, rule, whole
 from foldproof.fusion.examples import functional
 from foldproof.fusion.result import Speed
 from mutants.mutant import Mutant, Patch, Program, around, decomposed, exported, patch
@@ -32,6 +32,16 @@ core_pair = decomposed(pair)
 in_3d = _pair(lambda m, x: m.a(x).relu() - m.b(x), (2, 6, 8), a=_six, b=_six)
 core_in_3d = decomposed(in_3d)
 otherwise_scaled = _pair(lambda m, x: (m.a(x) * 2).sum(0) - (m.b(x) * 3).tanh(), a=_six, b=_six)
+towers = exported(functional(((4, 8), (4, 8)), lambda m, x, y: (a := m.a(x), a.relu() - m.b(y))[1], a=_six, b=_six))
+core_towers = decomposed(towers)
+square_towers = exported(
+    functional(
+        ((6, 6), (6, 6)),
+        lambda m, x, y: (a := m.a(x), a.relu() - m.b(y))[1],
+        a=partial(nn.Linear, 6, 6),
+        b=partial(nn.Linear, 6, 6),
+    )
+)
 softened = _pair(lambda m, x: m.a(x).softmax(-1).sum(0) - m.b(x).softmax(-1).tanh(), a=_six, b=_six)
 three = _pair(lambda m, x: m.a(x).relu() - m.b(x) * m.c(x), a=_six, b=_six, c=_six)
 uneven = _pair(lambda m, x: m.a(x).relu().sum() - m.b(x), a=partial(nn.Linear, 8, 4), b=_six)
@@ -70,21 +80,21 @@ two_views = _pair(lambda m, x: m.a(x.view(8, 8)).relu() - m.b(x.t()), (8, 8), a=
 
 def joined(wrong: Callable[..., Tensor]) -> Patch:
     """Weights joined otherwise."""
-    return around(rule, "join_along", lambda original, axis, *weights: wrong(axis, weights))
+    return around(whole, "concatenate", lambda original, axis, *weights: wrong(axis, weights))
 
 
 def places(wrong: Callable[[list[tuple[int, int, int]]], list[tuple[int, int, int]]]) -> Patch:
     """Other parts of the whole."""
 
-    def broken(original: Any, self: Any) -> None:
-        original(self)
+    def broken(original: Any, self: Any, group: Any) -> None:
+        original(self, group)
         self.places = wrong(self.places)
 
-    return around(rule._Whole, "__post_init__", broken)
+    return around(whole.Concatenated, "__init__", broken)
 
 
 def biases(wrong: Callable[[list[Any]], list[Any]]) -> Patch:
-    return around(rule, "joined", lambda original, vectors, counts, neutral: original(wrong(vectors), counts, neutral))
+    return around(whole, "joined", lambda original, vectors, counts, neutral: original(wrong(vectors), counts, neutral))
 
 
 def one_off(found: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
@@ -147,6 +157,26 @@ MUTANTS: dict[str, Mutant] = {
             patch(rule, "_tails", lambda group, constants: [[m.node, next(iter(m.node.users))] for m in group]),
         ),
         "a softmax of the whole": (softened, patch(rule, "_is_pointwise", lambda node: node.op == "call_function")),
+        # stacked
+        "stacked in another order": (towers, around(whole, "stack", lambda original, *ws: original(*ws[::-1]))),
+        "stacked in another order in core ATen": (
+            core_towers,
+            around(whole, "stack", lambda original, *ws: original(*ws[::-1])),
+        ),
+        "matrices transposed": (
+            square_towers,
+            around(whole, "stack", lambda original, *ws: original(*ws).transpose(1, 2)),
+        ),
+        "a layer of the other": (
+            towers,
+            around(whole.Stacked, "part", lambda original, self, whole, i: original(self, whole, 1 - i)),
+        ),
+        "inputs exchanged": (
+            towers,
+            around(whole.Stacked, "apply", lambda original, self, f, xs, *a: original(self, f, xs[::-1], *a)),
+        ),
+        "biases of the other": (towers, biases(lambda found: found[::-1])),
+        "biases lost": (towers, biases(lambda found: [None, None])),
         # guards
         "another alpha": (products, kinds(lambda kind: "addmm")),
         "alpha and beta lost": (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,15 +128,49 @@ def _hashable(x: Any) -> Hashable:
     return tuple(map(_hashable, x)) if isinstance(x, (list, tuple)) else x
 
 
-def groups(nodes: Iterable[Node], is_constant: Callable[[Node], bool]) -> list[list[Member]]:
-    """Members that read one tensor, each with the same kind, two or more together, in the order of the graph."""
-    found: dict[Hashable, list[Member]] = {}
-    for node in nodes:
+@dataclass(frozen=True)
+class Group:
+    """Members of one kind that read one tensor (``is_shared``), or of equal sizes that read one each."""
+
+    members: list[Member]
+    is_shared: bool
+
+    @property
+    def reads(self) -> list[Node]:
+        """All that they read."""
+        return list(dict.fromkeys(member.x for member in self.members))
+
+
+def groups(nodes: Iterable[Node], is_constant: Callable[[Node], bool]) -> list[Group]:
+    """Two or more members each, in the order of the graph; first those that read one tensor, then of what is left."""
+    places: dict[Node, int] = {}
+    shared: dict[Hashable, list[Member]] = {}
+    for place, node in enumerate(nodes):
+        places[node] = place
         one = member(node)
         if one is not None and not is_constant(one.node) and not is_constant(one.x):
             key = (_read(one.x), one.kind, one.transposed is None, value_of(one.weight).dtype, value_of(node).dtype)
-            found.setdefault(key, []).append(one)
-    return [group for group in found.values() if len(group) > 1]
+            shared.setdefault(key, []).append(one)
+    found = [Group(group, True) for group in shared.values() if len(group) > 1]
+    alone = [one for group in shared.values() if len(group) == 1 for one in group]
+    return sorted([*found, *_of_equal_sizes(alone, places)], key=lambda group: places[group.members[0].node])
+
+
+def _of_equal_sizes(members: Iterable[Member], places: Mapping[Node, int]) -> list[Group]:
+    """Matrices of equal sizes, whose inputs are all there before the first of them: so none depends on another."""
+    open_groups: dict[Hashable, list[Member]] = {}
+    found: list[list[Member]] = []
+    for one in sorted(members, key=lambda member: places[member.node]):
+        x, weight = value_of(one.x), value_of(one.weight)
+        if x.dim() != 2 or one.kind not in ("linear", ("addmm", 1, 1)):
+            continue
+        key = (one.kind, one.transposed is None, str(x.shape), tuple(weight.shape), weight.dtype, x.dtype)
+        group = open_groups.get(key)
+        if group is None or places[one.x] > places[group[0].node]:
+            group = open_groups[key] = []
+            found.append(group)
+        group.append(one)
+    return [Group(group, False) for group in found if len(group) > 1]
 
 
 def views_of(x: Node) -> list[Node]:

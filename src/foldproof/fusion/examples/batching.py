@@ -97,6 +97,25 @@ batching_fires = (
         ),
     ),
     Fires(
+        "of equal sizes, of a tensor each",
+        functional(
+            ((4, 8), (4, 8), (4, 8)),
+            lambda m, x, y, z: (a := m.a(x), b := m.b(y), c := m.c(z), a.relu() * b.tanh() + c)[3],
+            a=_six,
+            b=partial(_six, bias=False),
+            c=_six,
+        ),
+    ),
+    Fires(
+        "of equal sizes, of a part of the input each",
+        functional(
+            ((4, 16),),
+            lambda m, x: torch.cat([f(part).relu() for f, part in zip((m.a, m.b), x.chunk(2, -1))], -1),
+            a=partial(_six, bias=False),
+            b=partial(_six, bias=False),
+        ),
+    ),
+    Fires(
         "convolutions of size 1",
         functional(
             (_image,),
