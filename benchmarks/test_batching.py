@@ -17,7 +17,7 @@ import foldproof
 from zoo.architecture import Architecture, Family
 from zoo.construct import tokens, transformer
 
-ROUNDS = 15
+ROUNDS = 21
 ROUND_SECONDS = 1e-3
 """Of each side in each round at least."""
 
