@@ -37,7 +37,8 @@ absolute times mean little on shared machines; networks are in `benchmarks/netwo
   `batch_linears`, with weights concatenated by hand, and compiled by Inductor, by Inductor with `batch_linear` (let to
   work on two and more), by `backend="foldproof"`, and by Inductor after concatenation by hand. `test_blocks` has two
   layers of BERT and of Llama (two heads of keys and values for eight of queries), at 1 and 64 tokens. The target is at
-  most 1, beyond noise. The median is of one turn.
+  most 1, beyond noise; where it was declined, the same program is measured twice, which shows the noise. Of processor
+  time; the median is of one turn of all.
 
 | benchmark | median seconds | measured |
 |---|---|---|
