@@ -21,6 +21,15 @@ class Residual(nn.Module):
         return self.bn(y) + y
 
 
+class Gate(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.gate, self.up = nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def forward(self, x):
+        return nn.functional.silu(self.gate(x)) * self.up(x)
+
+
 class Noisy(nn.Module):
     def forward(self, x):
         return x + torch.rand_like(x)
@@ -60,6 +69,10 @@ def image():
 
 def conv_bn():
     return seeded(lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())), image()
+
+
+def gate():
+    return seeded(Gate), (torch.randn(4, 8),)
 
 
 def without_bias_of_bn():

@@ -71,6 +71,22 @@ class TestFuse:
         assert ran.status == 2 and "there is no pass 'nonsense': choose from batch_norm" in ran.err
         assert written() == {"out.pt2"}
 
+    @pytest.mark.parametrize("seconds", [[1e-5] * 3, [3e-5] * 3])
+    def test_parallel_linears(
+        self, foldproof: Foldproof, monkeypatch: pytest.MonkeyPatch, seconds: list[float]
+    ) -> None:
+        monkeypatch.setattr(
+            "foldproof.fusion.batching.timing.remembered", lambda *_: {"before": [2e-5] * 3, "after": seconds}
+        )
+        ran = foldproof("fuse", "models.py:gate", "-o", "out.pt2", "--passes", "batch_linears", "--json", "all.json")
+        assert ran.status == 0
+        found = json.loads(Path("all.json").read_text())
+        if seconds[0] < 2e-5:
+            assert "20 → 10 µs" in " ".join(ran.out.split())
+            assert [row["speed"]["after"] for row in found["rewrites"]] == [1e-5]
+        else:
+            assert "20 → 30 µs" in found["declined"][0]["reason"]
+
     def test_a_limit_on_the_error(self, foldproof: Foldproof) -> None:
         ran = foldproof("fuse", "models.py:conv_bn", "-o", "out.pt2", "--accuracy-limit", "0.001")
         assert ran.status == 0 and "loses digits" in ran.out and "no rewrites" in ran.out

@@ -141,7 +141,7 @@ def _print_rewrites(out: Console, result: FuseResult) -> None:
         kind = rewrite.verdict.kind
         table.add_row(
             Text(kind.value, STYLES[kind]),
-            Text(f"{rewrite.reported}: {rewrite.rule}"),
+            Text(f"{rewrite.reported}: {rewrite.rule}" + (f" ({rewrite.speed})" if rewrite.speed else "")),
             Text(" ".join(dict.fromkeys(rewrite.through))),
             Text(rewrite.result),
             f"×{rewrite.accuracy.ratio:.2g}" if rewrite.accuracy else "",
