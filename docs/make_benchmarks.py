@@ -33,6 +33,12 @@ absolute times mean little on shared machines; networks are in `benchmarks/netwo
 * `test_folded` runs models of `transformers`, of the size that people deploy, folded and unfolded in turns: in eager,
   under `torch.compile`, the same with freezing, and in ExecuTorch's runtime with XNNPACK. Its target is at most 1. The
   median is of one turn.
+* `test_parallel_linears[n-B-K]` is the sum of n rectified linears of one B×K tensor, K features each: eager, fused by
+  `batch_linears`, with weights concatenated by hand, and compiled by Inductor, by Inductor with `batch_linear` (let to
+  work on two and more), by `backend="foldproof"`, and by Inductor after concatenation by hand. `test_blocks` has two
+  layers of BERT and of Llama (two heads of keys and values for eight of queries), at 1 and 64 tokens. The target is at
+  most 1, beyond noise; where it was declined, the same program is measured twice, which shows the noise. Of processor
+  time; the median is of one turn of all.
 
 | benchmark | median seconds | measured |
 |---|---|---|

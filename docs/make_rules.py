@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from foldproof.fusion.absorb import ABSORBERS
+from foldproof.fusion.batching import BATCHING
 from foldproof.fusion.examples import Declines, Fires
 from foldproof.fusion.motion import MOTIONS
 from foldproof.fusion.parallel import PARALLEL
@@ -26,7 +27,7 @@ channels. Sources in a row are one. The affine is moved up, towards what compute
 towards all that read it, through operators that it commutes with, until operators *absorb* it into their constants.
 Which channel an element belongs to is not guessed from shapes: views are run on the numbers of the elements. Each fold
 is weighed (copies of weights against activations that need not be moved), proved on the region that it touches, and
-withdrawn if it is not proved, or if it loses digits.
+withdrawn if it is not proved, or if it loses digits. Beside that, operators that read one tensor can be made one.
 
 `fuse(…, passes=[…])` and `foldproof fuse --passes …` choose among {", ".join(f"`{name}`" for name in PASSES)}; by
 default all but {", ".join(f"`{name}`" for name in PASSES if name not in DEFAULT)} are applied.
@@ -52,6 +53,7 @@ def page() -> str:
         ("How it moves", MOTIONS),
         ("What absorbs it", ABSORBERS),
         ("What is added up", (PARALLEL,)),
+        ("What reads one tensor", BATCHING[:1]),
     )
     parts = [INTRODUCTION]
     for title, rules in groups:

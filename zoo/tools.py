@@ -115,10 +115,10 @@ def executorch(sample: Sample) -> Left:
     XNNPACK turns what it did not fuse into a convolution at the end; it is counted just before. What is not delegated
     stays a BatchNorm.
     """
-    from executorch.backends.xnnpack._passes.decompose_batch_norm import DecomposeBatchNorm  # type: ignore[import-untyped]
-    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner  # type: ignore[import-untyped]
-    from executorch.exir import to_edge_transform_and_lower  # type: ignore[import-untyped]
-    from executorch.runtime import Runtime  # type: ignore[import-untyped]
+    from executorch.backends.xnnpack._passes.decompose_batch_norm import DecomposeBatchNorm
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import to_edge_transform_and_lower
+    from executorch.runtime import Runtime
 
     left = 0
     decompose = DecomposeBatchNorm.call

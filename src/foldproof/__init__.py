@@ -5,6 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from foldproof.auditing import Audit as Audit
+    from foldproof.auditing import audit as audit
+    from foldproof.auditing import tap as tap
+    from foldproof.auditing import watch as watch
     from foldproof.comparison import CompareResult as CompareResult
     from foldproof.comparison import compare as compare
     from foldproof.fusion import FuseResult as FuseResult
@@ -12,31 +16,45 @@ if TYPE_CHECKING:
     from foldproof.fusion import fuse as fuse
     from foldproof.proof import prove as prove
     from foldproof.proof import prove_pass as prove_pass
+    from foldproof.qat import FoldQATResult as FoldQATResult
+    from foldproof.qat import fold_qat as fold_qat
 
 from foldproof.errors import FoldproofError
 from foldproof.verdict import Kind, Verdict
 
 __version__ = "0.1.0"
 __all__ = [
+    "Audit",
     "CompareResult",
+    "FoldQATResult",
     "FoldproofError",
     "FuseResult",
     "Kind",
     "Verdict",
     "__version__",
+    "audit",
     "compare",
     "explain",
+    "fold_qat",
     "fuse",
     "prove",
     "prove_pass",
+    "tap",
+    "watch",
 ]
 
 # Loaded on first use, so that `foldproof --help` need not wait for torch.
 _HOMES = {
+    "Audit": "foldproof.auditing",
+    "audit": "foldproof.auditing",
+    "tap": "foldproof.auditing",
+    "watch": "foldproof.auditing",
     "CompareResult": "foldproof.comparison",
     "compare": "foldproof.comparison",
     "FuseResult": "foldproof.fusion",
     "explain": "foldproof.fusion",
+    "FoldQATResult": "foldproof.qat",
+    "fold_qat": "foldproof.qat",
     "fuse": "foldproof.fusion",
     "prove": "foldproof.proof",
     "prove_pass": "foldproof.proof",

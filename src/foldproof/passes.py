@@ -21,7 +21,7 @@ from foldproof.fusion.surgery import Surgery
 from foldproof.proof import prove_region
 
 if TYPE_CHECKING:
-    from executorch.exir.pass_base import ExportedProgramPassBase  # type: ignore[import-untyped]
+    from executorch.exir.pass_base import ExportedProgramPassBase
 
 
 def fold(program: ExportedProgram, passes: Sequence[str] | None = None) -> ExportedProgram:

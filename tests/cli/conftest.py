@@ -21,6 +21,15 @@ class Residual(nn.Module):
         return self.bn(y) + y
 
 
+class Gate(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.gate, self.up = nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def forward(self, x):
+        return nn.functional.silu(self.gate(x)) * self.up(x)
+
+
 class Noisy(nn.Module):
     def forward(self, x):
         return x + torch.rand_like(x)
@@ -29,6 +38,19 @@ class Noisy(nn.Module):
 class Branches(nn.Module):
     def forward(self, x):
         return x if x.sum() > 0 else -x
+
+
+class Quantized(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("weight", torch.randint(-127, 128, (4, 3), dtype=torch.int8))
+        self.bn = nn.BatchNorm1d(4)
+
+    def forward(self, x):
+        q = torch.ops.quantized_decomposed
+        limits = (-128, 127, torch.int8)
+        x = q.dequantize_per_tensor(q.quantize_per_tensor(x, 0.02, 3, *limits), 0.02, 3, *limits)
+        return self.bn(nn.functional.linear(x, q.dequantize_per_tensor(self.weight, 0.01, 0, *limits)))
 
 
 def seeded(model):
@@ -49,6 +71,10 @@ def conv_bn():
     return seeded(lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())), image()
 
 
+def gate():
+    return seeded(Gate), (torch.randn(4, 8),)
+
+
 def without_bias_of_bn():
     model, args = conv_bn()
     model[1].bias.data.zero_()
@@ -62,6 +88,12 @@ def deep():
 
 def residual():
     return seeded(Residual), image()
+
+
+def quantized():
+    import torch.ao.quantization.fx._decomposed
+
+    return seeded(Quantized), (torch.randn(5, 3, generator=torch.Generator().manual_seed(1)),)
 
 
 def relu():

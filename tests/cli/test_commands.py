@@ -71,6 +71,22 @@ class TestFuse:
         assert ran.status == 2 and "there is no pass 'nonsense': choose from batch_norm" in ran.err
         assert written() == {"out.pt2"}
 
+    @pytest.mark.parametrize("seconds", [[1e-5] * 3, [3e-5] * 3])
+    def test_parallel_linears(
+        self, foldproof: Foldproof, monkeypatch: pytest.MonkeyPatch, seconds: list[float]
+    ) -> None:
+        monkeypatch.setattr(
+            "foldproof.fusion.batching.timing.remembered", lambda *_: {"before": [2e-5] * 3, "after": seconds}
+        )
+        ran = foldproof("fuse", "models.py:gate", "-o", "out.pt2", "--passes", "batch_linears", "--json", "all.json")
+        assert ran.status == 0
+        found = json.loads(Path("all.json").read_text())
+        if seconds[0] < 2e-5:
+            assert "20 → 10 µs" in " ".join(ran.out.split())
+            assert [row["speed"]["after"] for row in found["rewrites"]] == [1e-5]
+        else:
+            assert "20 → 30 µs" in found["declined"][0]["reason"]
+
     def test_a_limit_on_the_error(self, foldproof: Foldproof) -> None:
         ran = foldproof("fuse", "models.py:conv_bn", "-o", "out.pt2", "--accuracy-limit", "0.001")
         assert ran.status == 0 and "loses digits" in ran.out and "no rewrites" in ran.out
@@ -160,6 +176,29 @@ class TestFuse:
         assert "not saved" in ran.out
         assert Path("out.pt2").read_text() == "older"
         assert json.loads(Path("out.json").read_text())["verdict"]["kind"] == "REFUTED"
+
+
+class TestFoldQAT:
+    def test_folds_and_says_how_far(self, foldproof: Foldproof) -> None:
+        ran = foldproof("fold-qat", "models.py:quantized", "-o", "out.pt2", "--json", "out.json")
+        assert ran.status == 0, ran
+        assert "1 operator folded" in ran.out and "PROVED_WITHIN" in ran.out and "nothing declined" in ran.out
+        program = torch.export.load("out.pt2")
+        assert not any("batch_norm" in node.name for node in program.graph.nodes)
+        [one] = json.loads(Path("out.json").read_text())["folded"]
+        assert one["chain"] == ["batch_norm"] and 0 < one["bound"] < 1e-3 * one["range"]
+
+    def test_float_biases(self, foldproof: Foldproof) -> None:
+        assert foldproof("fold-qat", "models.py:quantized", "-o", "out.pt2", "--float-biases").status == 0
+        assert not any(t.dtype == torch.int32 for t in torch.export.load("out.pt2").state_dict.values())
+
+    def test_nothing_to_fold(self, foldproof: Foldproof) -> None:
+        ran = foldproof("fold-qat", "models.py:relu", "-o", "out.pt2")
+        assert ran.status == 0 and "nothing to fold" in ran.out
+
+    def test_fuse_names_it(self, foldproof: Foldproof) -> None:
+        ran = foldproof("fuse", "models.py:quantized", "-o", "out.pt2")
+        assert ran.status == 0 and "folded by `foldproof fold-qat`" in ran.out, ran.out
 
 
 class TestProve:

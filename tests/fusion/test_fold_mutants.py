@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from fusion_programs import assert_unchanged, largest_error, run, snapshot
-from mutants import channels, convolutions, motions, parallel, plans, products, selections, sources, wholes
+from mutants import batching, channels, convolutions, motions, parallel, plans, products, selections, sources, wholes
 from mutants.mutant import Mutant, Program
 from torch import Tensor
 
@@ -27,6 +27,7 @@ FAMILIES = {
     "product": products.MUTANTS,
     "parallel": parallel.MUTANTS,
     "plan": plans.MUTANTS,
+    "batching": batching.MUTANTS,
 }
 MUTANTS = {f"{family}: {name}": row for family, rows in FAMILIES.items() for name, row in rows.items()}
 
@@ -83,9 +84,9 @@ def test_is_withdrawn(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", wholes.MUTANTS)
 def test_is_refuted_as_a_whole(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     mutant = wholes.MUTANTS[name]
-    assert fuse(mutant.program).verdict.kind is Kind.PROVED
+    assert fuse(mutant.program, passes=mutant.passes).verdict.kind is Kind.PROVED
     breaks(mutant, monkeypatch)
-    result = fuse(mutant.program)
+    result = fuse(mutant.program, passes=mutant.passes)
     assert {rewrite.verdict.kind for rewrite in result.rewrites} == {Kind.PROVED}
     assert result.verdict.kind is Kind.REFUTED
 

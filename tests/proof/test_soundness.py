@@ -154,6 +154,19 @@ def test_a_buffer_that_is_assigned_to_is_an_effect() -> None:
     assert verdict.kind is Kind.REFUTED and "written to mean" in verdict.reason, str(verdict)
 
 
+def test_running_statistics_are_written_though_no_schema_says_so() -> None:
+    def normalised(momentum: float) -> Module:
+        def forward(s: Any, x: Tensor) -> Tensor:
+            return torch.nn.functional.batch_norm(x, s.mean, s.var, training=True, momentum=momentum)
+
+        return Module(forward, mean=torch.zeros(3), var=torch.ones(3))
+
+    x = torch.randn(5, 3)
+    assert prove(normalised(0.1), normalised(0.1), (x,)).kind is Kind.PROVED
+    verdict = prove(normalised(0.1), normalised(0.3), (x,))
+    assert verdict.kind is Kind.REFUTED and "written to mean" in verdict.reason, str(verdict)
+
+
 def test_writes_to_one_of_two_buffers_that_share_memory_are_undecided() -> None:
     def write_first(s: Any, x: Tensor) -> Tensor:
         s.whole.add_(x)

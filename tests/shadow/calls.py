@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_iter, tree_map
 from foldproof.shadow import RULES
 
 aten = torch.ops.aten
+decomposed = torch.ops.quantized_decomposed
 
 SAMPLES = 20
 """Samples taken from each entry of the operator database."""
@@ -53,6 +54,11 @@ def copied(x: Any) -> Any:
 def floats(x: Any) -> list[Tensor]:
     """The tensors that become shadows."""
     return [t for t in tree_iter(x) if isinstance(t, Tensor) and is_float(t)]
+
+
+def carries_residues(x: Any) -> bool:
+    """Floats become shadows, and so do quantized numbers."""
+    return is_float(x) or (isinstance(x, Tensor) and x.dtype == torch.int8)
 
 
 def is_float(x: Any) -> bool:
@@ -265,6 +271,13 @@ def _more(dtype: torch.dtype) -> Iterator[tuple[OpOverload, tuple[Any, ...], dic
         yield aten.scatter_reduce.two, (x(4, 3), 0, index, x(2, 3), "mean"), {"include_self": include_self}
     yield aten.nonzero_static.default, (x(3, 4).round(),), {"size": 5, "fill_value": -1}
     yield aten.col2im.default, (x(1, 12, 6), [4, 5], [2, 3], [1, 1], [0, 1], [2, 2]), {}
+    for biases in (True, False):
+        for reverse in (True, False):
+            weights = x(16, 5), x(16, 4), *((x(16), x(16)) if biases else (torch.zeros(16, 5), torch.zeros(16, 4)))
+            given = [t.float() for t in (x(3, 2, 5), *weights, x(1, 2, 4), x(1, 2, 4))]
+            yield aten.mkldnn_rnn_layer.default, (*given, reverse, [], 2, 4, 1, biases, False, False, False), {}
+            given[5:] = [state[0] for state in given[5:]]
+            yield aten.mkldnn_rnn_layer.default, (*given, reverse, [], 2, 4, 3, biases, True, True, False), {}
     for mode in (0, 1, 2):
         weights = x(6) if mode == 0 else None
         bags = torch.tensor([1, 4, 1, 0, 2, 2]), torch.tensor([0, 2, 2, 5])
@@ -272,3 +285,47 @@ def _more(dtype: torch.dtype) -> Iterator[tuple[OpOverload, tuple[Any, ...], dic
             yield operator, (x(5, 3), *bags, False, mode, False, weights), {}
             yield operator, (x(5, 3), *bags, False, mode, False, weights, False, 1), {}
             yield operator, (x(5, 3), bags[0], torch.tensor([0, 2, 2, 6]), False, mode, False, weights, True), {}
+
+    yield from _quantizations(generator)
+
+
+def _quantizations(generator: torch.Generator) -> Iterator[tuple[OpOverload, tuple[Any, ...], dict[str, Any]]]:
+    """Quantization computes in float32 whatever it is given; no value here is close to the middle between two steps."""
+    scale, scales = 2.0**-5, torch.tensor([2.0**-5, 2.0**-3, 2.0**-4])
+    zeros = torch.tensor([3, 0, -7])
+    steps = torch.randint(-200, 200, (3, 4, 3), generator=generator) + 0.3 * torch.rand((3, 4, 3), generator=generator)
+    x, q = steps * scale, torch.randint(-128, 128, (3, 4, 3), generator=generator).to(torch.int8)
+    for low, high in ((-128, 127), (-8, 7)):
+        limits = (low, high, torch.int8)
+        yield decomposed.quantize_per_tensor.default, (x, scale, 5, *limits), {}
+        yield decomposed.dequantize_per_tensor.default, (q, scale, 5, *limits), {}
+        tensors = (torch.tensor(scale), torch.tensor([5]))
+        yield decomposed.quantize_per_tensor.tensor, (x, *tensors, *limits), {}
+        yield decomposed.dequantize_per_tensor.tensor, (q, *tensors, *limits), {}
+        tensors = (*tensors, torch.tensor(low), torch.tensor(high), torch.int8)
+        yield decomposed.quantize_per_tensor.tensor2, (x, *tensors), {}
+        yield decomposed.dequantize_per_tensor.tensor2, (q, *tensors), {}
+        for axis in (0, 2):
+            channels = steps * scales.reshape([-1 if d == axis else 1 for d in range(3)])
+            yield decomposed.quantize_per_channel.default, (channels, scales, zeros, axis, *limits), {}
+            yield decomposed.dequantize_per_channel.default, (q, scales, zeros, axis, *limits), {}
+            yield (
+                aten.fake_quantize_per_channel_affine_cachemask.default,
+                (channels, scales, zeros.int(), axis, low, high),
+                {},
+            )
+        yield decomposed.dequantize_per_channel.default, (q, scales, None, 0, *limits), {"out_dtype": torch.float16}
+        yield aten.fake_quantize_per_tensor_affine_cachemask.default, (x, scale, 5, low, high), {}
+        for enabled in (0, 1):
+            call = (x, torch.tensor([scale]), torch.tensor([5]), torch.tensor([enabled]), low, high)
+            yield aten._fake_quantize_per_tensor_affine_cachemask_tensor_qparams.default, call, {}
+    yield decomposed.quantize_per_tensor.default, (x, scale, 0, 0, 255, torch.uint8), {}
+    yield decomposed.quantize_per_tensor.default, (x, scale, 0, -(2**31), 2**31 - 1, torch.int32), {}
+    yield decomposed.dequantize_per_tensor.default, (q, scale, 0, -128, 127, torch.int8), {"out_dtype": torch.float16}
+    for operator in (decomposed.choose_qparams.tensor, decomposed.choose_qparams_symmetric.tensor):
+        yield operator, (x, -128, 127, 1e-6, torch.int8), {}
+    for axis, tensors in ((-1, (torch.tensor([scale]), torch.tensor([5]))), (0, (scales, zeros.int()))):
+        statistics = (-torch.ones(len(tensors[0])), torch.ones(len(tensors[0])), *tensors)
+        for switches in ((0, 0), (0, 1), (1, 1)):
+            call = (x, *(torch.tensor([on]) for on in switches), *statistics, 0.01, -128, 127, axis, axis == 0)
+            yield aten._fused_moving_avg_obs_fq_helper.default, call, {}

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from foldproof.shadow import RULES, Draw, Shadow, Undecided
 from foldproof.shadow.registry import RuleKind
-from tests.shadow.calls import Call, calls_of, copied, is_float
+from tests.shadow.calls import Call, calls_of, carries_residues, copied, is_float
 from tests.shadow.reals import RealDraw
 
 aten = torch.ops.aten
@@ -42,7 +42,7 @@ BY_DESIGN = (
 
 def shadowed(x: Any, draw: Draw) -> Any:
     """Shadows whose residues are the exact constants."""
-    return tree_map(lambda t: Shadow(t.clone(), draw.constant(t)) if is_float(t) else copied(t), x)
+    return tree_map(lambda t: Shadow(t.clone(), draw.constant(t)) if carries_residues(t) else copied(t), x)
 
 
 def results_on_shadows(call: Call, shadow: Callable[[Any], Any]) -> list[Any] | None:
@@ -68,7 +68,8 @@ def test_over_the_reals(operator: OpOverload, record_property: Callable[[str, ob
             if isinstance(result, Shadow) and operator not in UNINITIALISED:
                 (part,) = result.residue.parts
                 scale = float(torch.where(result.value.isfinite(), result.value, 0.0).abs().sum()) + 1
-                rtol = max(1e-9, 4 * torch.finfo(result.dtype).eps)  # casts are identities
+                eps = torch.finfo(result.dtype).eps if result.is_floating_point() else 0.0
+                rtol = max(1e-9, 4 * eps)  # casts are identities
                 torch.testing.assert_close(part, result.value.double(), rtol=rtol, atol=rtol * scale, equal_nan=True)
         checked += results is not None
     assert checked, "every call was refused"
@@ -132,7 +133,7 @@ def test_results_look_like_the_operators(operator: OpOverload) -> None:
         memory: set[int] = set()
 
         def variable(t: Any) -> Any:
-            if not is_float(t):
+            if not carries_residues(t):
                 return copied(t)
             shadow = Shadow(t.clone(), draw.variable(t, data=i % 2 == 0))
             memory.add(shadow.residue.parts[0].untyped_storage().data_ptr())

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from foldproof.shadow import Draw, Shadow, Undecided
+from foldproof.shadow import Draw, Reading, Shadow, Undecided
 from tests.shadow.test_shadow import constant, leaf, same
 
 INF = math.inf
@@ -76,7 +76,7 @@ def test_a_quotient_of_infinities_does_not_cancel(draw: Draw, x: Shadow) -> None
 @pytest.mark.parametrize("shift_first", [True, False])
 def test_what_softmax_takes_out(shift_first: bool) -> None:
     """Either the largest element, as one would write it; or the first, whatever rounding does to the values."""
-    draw = Draw(9, 2, shift_first=shift_first)
+    draw = Draw(9, 2, Reading(shift_first=shift_first))
     one = leaf(draw, torch.tensor([[-INF, 1.0, 1.0000001, 0.5]]), data=True)
     other = Shadow(torch.tensor([[-INF, 1.0000001, 1.0, 0.5]]), one.residue)
     by_hand = (one - one.amax(-1, True)).exp()

@@ -66,6 +66,19 @@ def fuse(
 
 
 @app.command()
+def fold_qat(
+    spec: Annotated[str, typer.Argument(metavar="SPEC", help=f"What to fold: {FORMS}.", show_default=False)],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT.pt2", help="Where to save the program.")],
+    float_biases: Annotated[
+        bool, typer.Option("--float-biases", help="Leave biases in floating point, as XNNPACK wants them.")
+    ] = False,
+    json_file: JsonOption = None,
+) -> None:
+    """Fold what quantization-aware training left after conversion into quantized biases and weights, and prove it."""
+    raise typer.Exit(_guarded(partial(_fold_qat, spec, output, json_file, not float_biases)))
+
+
+@app.command()
 def explain(
     spec: Annotated[str, typer.Argument(metavar="SPEC", help=f"What to explain: {FORMS}.", show_default=False)],
     json_file: JsonOption = None,
@@ -107,6 +120,37 @@ def compare(
     raise typer.Exit(_guarded(partial(_compare, spec, against, json_file, report)))
 
 
+@app.command()
+def audit(
+    spec: Annotated[str, typer.Argument(metavar="SPEC", help=f"What to compile: {FORMS}.", show_default=False)],
+    compiler: Annotated[
+        str, typer.Option("--compiler", metavar="NAME", help="inductor, torchao, executorch or fx.", show_default=False)
+    ],
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", metavar="NAME=VALUE", help="A setting of the compiler, such as freezing=True."),
+    ] = None,
+    disable: Annotated[
+        list[str] | None, typer.Option("--disable", metavar="PASS", help="Compile without this pass.")
+    ] = None,
+    save: Annotated[
+        Path | None,
+        typer.Option("--save", metavar="FOLDER", help="Write a program that shows what is wrong, and a report."),
+    ] = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Run a compiler, prove every graph pass, and name the one that changes the meaning."""
+    raise typer.Exit(_guarded(partial(_audit, spec, compiler, option or [], disable or [], save, json_file)))
+
+
+@app.command()
+def replay(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="What audit --save wrote.", show_default=False)],
+) -> None:
+    """Run a saved reproduction on the installed versions, and say whether it is fixed."""
+    raise typer.Exit(_guarded(partial(_replay, folder)))
+
+
 def run(argv: Sequence[str] | None = None) -> int:
     """Parses ``argv`` (``sys.argv[1:]`` by default), runs the command and returns its exit status."""
     try:
@@ -117,6 +161,25 @@ def run(argv: Sequence[str] | None = None) -> int:
 
 
 def _fuse(spec: str, output: Path, json_file: Path | None, options: Mapping[str, Any]) -> int:
+    def fused(progress: Bar) -> Any:
+        from foldproof.cli import work
+
+        return work.fuse(spec, progress, options)
+
+    return _made(fused, summary.print_fuse, output, json_file)
+
+
+def _fold_qat(spec: str, output: Path, json_file: Path | None, quantize_bias: bool) -> int:
+    def folded(progress: Bar) -> Any:
+        from foldproof.cli import work
+
+        return work.fold_qat(spec, progress, quantize_bias)
+
+    return _made(folded, summary.print_fold_qat, output, json_file)
+
+
+def _made(make: Callable[[Bar], Any], told: Callable[[Any, Any], None], output: Path, json_file: Path | None) -> int:
+    """Saves the program that ``make`` gives with its account, and prints the account as ``told``."""
     if output.suffix != ".pt2":
         raise FoldproofError(f"{output} must end in .pt2, so that foldproof and others recognise the program")
     program_out = Output(output)
@@ -126,7 +189,7 @@ def _fuse(spec: str, output: Path, json_file: Path | None, options: Mapping[str,
     with Bar() as progress:
         from foldproof.cli import work
 
-        result = work.fuse(spec, progress, options)
+        result = make(progress)
         progress(0, None, f"saving {output}")
         saved = result.verdict.kind is not Kind.REFUTED
         if saved:
@@ -135,9 +198,10 @@ def _fuse(spec: str, output: Path, json_file: Path | None, options: Mapping[str,
             json_out.write(partial(work.save_json, result.to_dict()))
 
     console = summary.console()
-    summary.print_fuse(console, result)
+    told(console, result)
     summary.print_ending(console, output if saved else None, json_file, time.perf_counter() - started)
-    return result.verdict.kind.exit_code
+    status: int = result.verdict.kind.exit_code
+    return status
 
 
 def _explain(spec: str, json_file: Path | None) -> int:
@@ -189,6 +253,42 @@ def _compare(spec: str, against: str, json_file: Path | None, report: Path | Non
         if written is not None:
             out.print(f"wrote {written}")
     return result.verdict.kind.exit_code
+
+
+def _audit(
+    spec: str,
+    compiler: str,
+    options: Sequence[str],
+    disable: Sequence[str],
+    folder: Path | None,
+    json_file: Path | None,
+) -> int:
+    json_out = _json_output(json_file)
+
+    with Bar() as progress:
+        from foldproof.cli import audits, work
+
+        found = audits.audit(spec, compiler, options, disable, progress)
+        if json_out:
+            json_out.write(partial(work.save_json, found.to_dict()))
+        if folder is not None:
+            progress(0, None, "looking for a smaller model that shows it")
+            found.save(folder)
+
+    console = summary.console()
+    audits.print_audit(console, found)
+    for written in (folder, json_file):
+        if written is not None:
+            console.print(f"wrote {written}")
+    return found.kind.exit_code
+
+
+def _replay(folder: Path) -> int:
+    from foldproof.cli import audits
+
+    kind, told = audits.replay(folder)
+    summary.console().print(told, soft_wrap=True)
+    return kind.exit_code
 
 
 def _json_output(path: Path | None, beside: Path | None = None) -> Output | None:

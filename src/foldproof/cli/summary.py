@@ -18,7 +18,7 @@ from foldproof.verdict import Kind, Verdict
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from foldproof import CompareResult, FuseResult
+    from foldproof import CompareResult, FoldQATResult, FuseResult
     from foldproof.fusion import Declined
 
 ROWS = 10
@@ -50,9 +50,30 @@ def print_fuse(out: Console, result: FuseResult) -> None:
     """Prints what `foldproof.fuse` did: operators, rewrites, what was declined and why, the verdict on the whole."""
     _print_operators(out, Counter(result.operators_before), Counter(result.operators_after))
     _print_rewrites(out, result)
-    _print_declined(out, result)
+    _print_declined(out, result.declined)
+    if result.declined and any("quantized_decomposed" in name for name in result.operators_after):
+        out.print("it is quantized: what quantization-aware training left is folded by `foldproof fold-qat`\n")
     print_verdict(out, result.verdict)
     out.print(f"constants {_size(result.bytes_before)} → {_size(result.bytes_after)}, fused in {result.seconds:.1f} s")
+
+
+def print_fold_qat(out: Console, result: FoldQATResult) -> None:
+    """Prints what `foldproof.fold_qat` did: each operator's chain and bias, what was declined and why, the verdict."""
+    if result.folded:
+        out.print(f"{_count(len(result.folded), 'operator')} folded")
+        table = _table("operator", "chain", "weight", "bias within", "of the range", "source")
+        for one in result.folded[:ROWS]:
+            weight = "as it was" if one.exact else "scaled"
+            bounds = f"{one.bias.bound:.2g}", f"{result.share(one):.1g}"
+            table.add_row(Text(one.node), str(len(one.chain)), weight, *bounds, Text(_place(one.source)))
+        out.print(table)
+        if len(result.folded) > ROWS:
+            out.print(f"… and {len(result.folded) - ROWS} more; --json lists them all")
+        out.print()
+    else:
+        out.print("nothing to fold\n")
+    _print_declined(out, result.declined)
+    print_verdict(out, result.verdict)
 
 
 def print_verdict(out: Console, verdict: Verdict) -> None:
@@ -120,7 +141,7 @@ def _print_rewrites(out: Console, result: FuseResult) -> None:
         kind = rewrite.verdict.kind
         table.add_row(
             Text(kind.value, STYLES[kind]),
-            Text(f"{rewrite.reported}: {rewrite.rule}"),
+            Text(f"{rewrite.reported}: {rewrite.rule}" + (f" ({rewrite.speed})" if rewrite.speed else "")),
             Text(" ".join(dict.fromkeys(rewrite.through))),
             Text(rewrite.result),
             f"×{rewrite.accuracy.ratio:.2g}" if rewrite.accuracy else "",
@@ -133,17 +154,17 @@ def _print_rewrites(out: Console, result: FuseResult) -> None:
     out.print()
 
 
-def _print_declined(out: Console, result: FuseResult) -> None:
-    if not result.declined:
+def _print_declined(out: Console, declined: Sequence[Declined]) -> None:
+    if not declined:
         out.print("nothing declined\n")
         return
-    out.print(f"{len(result.declined)} declined")
+    out.print(f"{len(declined)} declined")
     table = _table("node", "operator", "why", "source")
-    for one in result.declined[:ROWS]:
+    for one in declined[:ROWS]:
         table.add_row(Text(one.node), Text(one.operator), Text(one.reason), Text(_place(one.source)))
     out.print(table)
-    if len(result.declined) > ROWS:
-        out.print(f"… and {len(result.declined) - ROWS} more; --json lists them all")
+    if len(declined) > ROWS:
+        out.print(f"… and {len(declined) - ROWS} more; --json lists them all")
     out.print()
 
 

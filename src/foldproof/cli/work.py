@@ -36,6 +36,23 @@ def explain(spec: str, progress: Progress) -> tuple[Declined, ...]:
     return _on_model(foldproof.explain, spec, progress, {})
 
 
+def fold_qat(spec: str, progress: Progress, quantize_bias: bool) -> foldproof.FoldQATResult:
+    """Folds the chains of what ``spec`` names; raises FoldproofError where it can't be loaded, run or exported."""
+    progress(0, None, f"loading {spec}")
+    loaded = load_spec(spec)
+    program, inputs = loaded.program, loaded.require_inputs()
+    with _hushed():
+        check_runs(loaded, loaded)
+        if not isinstance(program, ExportedProgram):
+            progress(0, None, "exporting")
+            try:
+                program = torch.export.export(program, inputs, loaded.kwargs, dynamic_shapes=loaded.dynamic_shapes)
+            except Exception as error:
+                raise FoldproofError(f"{spec} can't be exported with its inputs: {brief(error)}") from error
+        progress(0, None, "folding")
+        return foldproof.fold_qat(program, inputs, loaded.kwargs, quantize_bias=quantize_bias)
+
+
 def _on_model(function: Callable[..., T], spec: str, progress: Progress, options: Mapping[str, Any]) -> T:
     progress(0, None, f"loading {spec}")
     loaded = load_spec(spec)
@@ -91,7 +108,7 @@ def save_program(program: ExportedProgram | GraphModule, path: Path) -> None:
     try:
         torch.export.save(program, content)
     except Exception as error:
-        raise FoldproofError(f"torch.export.save can't save the fused program ({brief(error)})") from error
+        raise FoldproofError(f"torch.export.save can't save the new program ({brief(error)})") from error
     path.write_bytes(content.getbuffer())
 
 

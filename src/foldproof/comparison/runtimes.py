@@ -68,11 +68,11 @@ def executorch_exporter(path: Path) -> Callable[[nn.Module], Callable[..., Any]]
 
     def exporter(module: nn.Module) -> Callable[..., Any]:
         def export(inputs: tuple[Tensor, ...], folder: Path) -> Run:
-            from executorch.exir import to_edge_transform_and_lower  # type: ignore[import-untyped]
+            from executorch.exir import to_edge_transform_and_lower
 
             partitioners = []
             if delegated:
-                from executorch.backends.xnnpack.partition.xnnpack_partitioner import (  # type: ignore[import-untyped]
+                from executorch.backends.xnnpack.partition.xnnpack_partitioner import (
                     XnnpackPartitioner,
                 )
 
@@ -124,7 +124,7 @@ def executorch(path: Path) -> Run:
     """
     try:
         with _silent():
-            from executorch.runtime import Runtime  # type: ignore[import-untyped]
+            from executorch.runtime import Runtime
     except ModuleNotFoundError as error:
         raise MissingExtra("executorch", "executorch") from error
     with _blamed(path, "ExecuTorch", "be loaded by"), _silent():

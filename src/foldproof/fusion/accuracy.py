@@ -84,12 +84,13 @@ def _accuracy(region: Measured, operands: Sequence[Tensor]) -> Accuracy | None:
         before, after = (_run(module, operands, lambda t: t) for module in (region.before, region.after))
         with Float64():
             truth = _run(region.before, operands, widened)
+    identical = all(torch.equal(b, a) for b, a in zip(before, after, strict=True))
     worst: Accuracy | None = None
     for b, a, t in zip(before, after, truth, strict=True):
         scale = _rms(t)
         if not t.is_floating_point() or not t.numel() or not scale or not bool(t.isfinite().all()):
             continue
-        one = Accuracy(_rms(b.double() - t) / scale, _rms(a.double() - t) / scale, torch.finfo(b.dtype).eps)
+        one = Accuracy(_rms(b.double() - t) / scale, _rms(a.double() - t) / scale, torch.finfo(b.dtype).eps, identical)
         if worst is None or one.ratio > worst.ratio:
             worst = one
     return worst

@@ -17,6 +17,7 @@ from torch.fx import GraphModule
 
 from foldproof.errors import FoldproofError
 from foldproof.fusion.accuracy import measure
+from foldproof.fusion.batching import BITWISE
 from foldproof.fusion.exported import ExportedHost
 from foldproof.fusion.module import ModuleHost, copied_module
 from foldproof.fusion.result import Declined, FuseResult, Rewrite
@@ -58,7 +59,8 @@ def fuse(
         inputs: example inputs, positional; the shapes at which the proof is made.
         kwargs: example inputs, by keyword.
         dynamic_shapes: as for ``torch.export.export``; for a module only.
-        passes: the rules to apply, out of `PASSES`; by default all but those that only pay before quantization.
+        passes: the rules to apply, out of `PASSES`; by default `DEFAULT`, which leaves out what pays only before
+            quantization, and what depends on the machine (the batching of parallel linears).
         accuracy_limit: a fold after which a region's result is more than this many times as far from the float64
             truth as before, on the example inputs, is declined.
         prove: False skips the proofs, of each fold and of the whole; the verdicts are then UNDECIDED.
@@ -85,7 +87,7 @@ def fuse(
         surgery = Surgery(host_of(before))
         account = rewriter.run(surgery, progress, refused)
         rewrites = measured(account, before, inputs, kwargs)
-        worse = {r.reported: why for r in rewrites if (why := _loses_digits(r, accuracy_limit))}
+        worse = {r.reported: why for r in rewrites if (why := _loses_digits(r, accuracy_limit) or _changes_bits(r))}
         if not worse:
             break
         refused |= worse
@@ -158,6 +160,12 @@ def _loses_digits(rewrite: Rewrite, limit: float) -> str | None:
         f"it is right, but loses digits: folded, the result is {one.ratio:.3g} times as far from the float64 truth"
         f" ({one.after:.2g} of its size) on these inputs, and the limit is {limit:g}"
     )
+
+
+def _changes_bits(rewrite: Rewrite) -> str | None:
+    if rewrite.accuracy is None or rewrite.accuracy.identical or not rewrite.rule.startswith(BITWISE.id):
+        return None
+    return "as one operator it rounds some results otherwise here, on these inputs"
 
 
 def host_of(program: GraphModule | ExportedProgram) -> Host:

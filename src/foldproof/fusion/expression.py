@@ -27,12 +27,14 @@ class Expression:
     of ordinary torch operators. Expressions that say the same are equal: folds that need the same constant share one.
 
     ``rowwise`` promises that the operands are tensors and that row i of the result, along axis 0, is the function of
-    their rows i; the result has the shape of the first.
+    their rows i; the result has the shape of the first. ``arranges`` promises that it computes nothing new: each number
+    of the result is one of its operands', or 0, so that there is nothing to compute in float64.
     """
 
     function: Callable[..., Tensor]
     operands: tuple[Operand, ...]
     rowwise: bool = False
+    arranges: bool = False
 
     def in_float64(self) -> bool:
         """Whether all of it computes in float64 when it is given float64: no operator in it asks for another dtype."""
@@ -91,6 +93,9 @@ def rounded(expression: Expression, parameters: Mapping[str, Tensor], dtype: tor
         if isinstance(operand, str):
             return parameters[operand].cpu()
         assert isinstance(operand, Expression)
+        if operand.arranges:
+            given = [value(x).to(dtype) if isinstance(x, (Expression, str)) else x for x in operand.operands]
+            return operand.function(*given)
         with contextlib.nullcontext() if operand.in_float64() else Float64():
             return evaluate({"": operand}, wide)[""]
 

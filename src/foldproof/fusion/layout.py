@@ -16,8 +16,8 @@ from foldproof.fusion.nodes import operator_of, value_of
 from foldproof.fusion.refusal import CannotFold
 
 
-def relaid(results: tuple[Node, ...], source: Node, order: Callable[[Node], int]) -> dict[Node, Any]:
-    """The fake tensors of all nodes whose strides change when ``results`` are replaced by ``source``.
+def relaid(new: Mapping[Node, Tensor], order: Callable[[Node], int]) -> dict[Node, Any]:
+    """The fake tensors of all nodes whose strides change when some get the ``new`` ones that are given.
 
     Raises:
         CannotFold: the dtype changes, an operator refuses the other strides, or the program's output gets them.
@@ -32,8 +32,8 @@ def relaid(results: tuple[Node, ...], source: Node, order: Callable[[Node], int]
         for user in node.users:
             heapq.heappush(queue, (order(user), user))
 
-    for result in results:
-        given, value = value_of(source), value_of(result)
+    for result, given in new.items():
+        value = value_of(result)
         if value.dtype != given.dtype:
             raise CannotFold(f"it turns {given.dtype} into {value.dtype}, and without it the dtype would be another")
         settle(result, given)
@@ -49,7 +49,7 @@ def relaid(results: tuple[Node, ...], source: Node, order: Callable[[Node], int]
 def _value(node: Node, changed: Mapping[Node, Any]) -> Any:
     """The fake result of a node that is given other strides."""
     if node.op == "output":
-        raise CannotFold("its result is laid out in memory in another way than its input, and is the program's output")
+        raise CannotFold("its result would be laid out in memory in another way, and is the program's output")
     call = operator_of(node) or node.target
     mode = next(value for value in changed.values() if isinstance(value, Tensor)).fake_mode  # type: ignore[attr-defined]
     args, kwargs = map_arg((node.args, dict(node.kwargs)), lambda x: changed.get(x, x.meta.get("val")))
@@ -58,7 +58,7 @@ def _value(node: Node, changed: Mapping[Node, Any]) -> Any:
             found = call(*args, **kwargs)  # type: ignore[operator]
     except Exception as error:
         raise CannotFold(
-            f"its result is laid out in memory in another way than its input, which {node.name} can't read"
+            f"its result would be laid out in memory in another way, which {node.name} can't read"
         ) from error
     if not _same_shapes(found, node.meta.get("val")):
         raise CannotFold(f"without it, {node.name} would have another shape")

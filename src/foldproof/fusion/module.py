@@ -42,7 +42,10 @@ class ModuleHost:
             home.register_parameter(attribute, tensor)
         else:
             home.register_buffer(attribute, tensor)
-        with self.graph.inserting_before(like):
+        body = next(
+            node for node in self.graph.nodes if node.op != "placeholder"
+        )  # before all that may come to read it
+        with self.graph.inserting_before(body):
             return self.graph.get_attr(name)
 
     def finish(self, erased: Mapping[str, str]) -> GraphModule:

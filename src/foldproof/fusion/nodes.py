@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from functools import cache
 from typing import Any
 
@@ -73,12 +73,15 @@ def is_edge(node: Node) -> bool:
 
 def set_operator(node: Node, operator: OpOverload) -> None:
     """Makes the node call another ATen operator; of an edge program, its edge form."""
-    if is_edge(node):
-        from executorch.exir.dialects._ops import ops  # type: ignore[import-untyped]
+    node.target = edge_form(operator) if is_edge(node) else operator
 
-        namespace, _, name = operator._schema.name.partition("::")
-        operator = getattr(getattr(getattr(ops.edge, namespace), name), operator._overloadname)
-    node.target = operator
+
+def edge_form(operator: OpOverload) -> Any:
+    """The operator as edge programs call it."""
+    from executorch.exir.dialects._ops import ops
+
+    namespace, _, name = operator._schema.name.partition("::")
+    return getattr(getattr(getattr(ops.edge, namespace), name), operator._overloadname)
 
 
 def short_name(node: Node) -> str:
@@ -131,9 +134,9 @@ def operator_node(node: Node) -> Node:
     return found
 
 
-def is_view(node: Node) -> bool:
-    """Does it show the memory of its only operand in another shape or order?"""
-    if node.op != "call_function" or len(node.all_input_nodes) != 1:
+def is_view(node: Node, but: Container[Node] = ()) -> bool:
+    """Does it show the memory of its only operand in another shape or order? Operands ``but`` do not count."""
+    if node.op != "call_function" or sum(operand not in but for operand in node.all_input_nodes) != 1:
         return False
     return bool(_aliased_places(node.target)) and not _written_places(node.target)
 

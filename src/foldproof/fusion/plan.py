@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import torch
-from torch.fx import Node
+from torch import Tensor
+from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
 from foldproof.fusion.absorb import ABSORBERS, Absorber
@@ -21,6 +22,7 @@ from foldproof.fusion.expression import Operand
 from foldproof.fusion.motion import MOTIONS, Motion
 from foldproof.fusion.nodes import is_getitem, listed, value_of, value_readers
 from foldproof.fusion.refusal import CannotFold
+from foldproof.fusion.result import Speed
 from foldproof.fusion.sources import Site
 from foldproof.fusion.vectors import scaled, total
 from foldproof.program.nodes import operator_name
@@ -36,6 +38,9 @@ class Edit:
     install: Callable[[Node, Mapping[str, Node]], None]
 
 
+Judge = Callable[[GraphModule, GraphModule, Sequence[Tensor]], Speed]
+
+
 @dataclass
 class Plan:
     """Changes that belong together, after which what reads ``results`` reads ``input`` instead.
@@ -43,6 +48,10 @@ class Plan:
     ``folded`` are the calls that are saved, ``moved`` the operators that an affine passes on its way: their values
     change, and nothing else reads them. ``source`` says what is folded. A ``conditional`` plan is right for parameters
     that give scales of the same sign only.
+
+    A plan that makes one operator of several has ``parts`` instead, which become parts of its value, laid out in memory
+    as these fake tensors are; they are computed from ``reads`` by what is in ``context``. ``judge`` is given the region
+    before and after and the region's inputs, measures, and may refuse.
     """
 
     source: str
@@ -52,6 +61,10 @@ class Plan:
     edits: list[Edit] = field(default_factory=list)
     moved: list[Node] = field(default_factory=list)
     conditional: bool = False
+    parts: Mapping[Node, Tensor] = field(default_factory=dict)
+    reads: Node | None = None
+    context: list[Node] = field(default_factory=list)
+    judge: Judge | None = None
 
     @staticmethod
     def of(site: Site) -> Plan:

@@ -14,11 +14,12 @@ from foldproof.errors import FoldproofError
 from foldproof.fusion import weigh
 from foldproof.fusion.absorb import ABSORBERS, Absorber
 from foldproof.fusion.accuracy import Measured, Values
+from foldproof.fusion.batching import BATCHING, BatchLinears
 from foldproof.fusion.constants import Constants
 from foldproof.fusion.expression import as_expression, evaluate
 from foldproof.fusion.layout import relaid
 from foldproof.fusion.motion import MOTIONS, Motion
-from foldproof.fusion.nodes import is_getitem, kind_of, short_name
+from foldproof.fusion.nodes import is_getitem, kind_of, listed, short_name, value_of
 from foldproof.fusion.parallel import PARALLEL, ParallelConvolutions
 from foldproof.fusion.plan import Edit, Plan, Planner
 from foldproof.fusion.refusal import AxisMismatch, CannotFold
@@ -44,10 +45,10 @@ class ProveRegion(Protocol):
 
 
 WEIGHTS = "normalised_weights"
-PASSES = (*(source.id for source in SOURCES), WEIGHTS, PARALLEL.id)
-"""What `fuse` can be told to do."""
-DEFAULT = tuple(name for name in PASSES if name != NormAffine.id)
-"""What it does when it is not told: all that computes less."""
+DEFAULT = (*(source.id for source in SOURCES if source.id != NormAffine.id), WEIGHTS, PARALLEL.id)
+"""What `fuse` does when it is not told: all that computes less, on any machine."""
+PASSES = (*DEFAULT, NormAffine.id, *(rule.id for rule in BATCHING))
+"""What it can be told to do."""
 
 UNPROVED = Verdict(Kind.UNDECIDED, "proofs were switched off (prove=False)")
 
@@ -66,6 +67,7 @@ class Rewriter:
     motions: tuple[Motion, ...] = MOTIONS
     parallel: ParallelConvolutions | None = PARALLEL
     weights: bool = True
+    batching: BatchLinears | None = None
 
     @staticmethod
     def of(passes: Sequence[str] | None, prove_region: ProveRegion | None) -> Rewriter:
@@ -80,7 +82,8 @@ class Rewriter:
                 raise FoldproofError(f"there is no pass {name!r}: choose from {', '.join(PASSES)}")
         sources = tuple(source for source in SOURCES if source.id in chosen)
         parallel = PARALLEL if PARALLEL.id in chosen else None
-        return Rewriter(prove_region, sources, parallel=parallel, weights=WEIGHTS in chosen)
+        batching = next((rule for rule in reversed(BATCHING) if rule.id in chosen), None)  # the stricter of two
+        return Rewriter(prove_region, sources, parallel=parallel, weights=WEIGHTS in chosen, batching=batching)
 
     def run(self, surgery: Surgery, progress: Progress, refused: Mapping[str, str]) -> Account:
         """Rewrites the surgery's working copy, in the order of its graph, until nothing more can be folded.
@@ -99,6 +102,7 @@ class Rewriter:
                 self._fold_weights(surgery, account)
             if not self._merge(surgery, account) or made == len(account.rewrites):
                 break
+        self._batch(surgery, account)
         progress(len(chains), len(chains) + 1, "the whole program")
         account.declined += self._left_in_subgraphs(surgery)
         return account
@@ -154,6 +158,21 @@ class Rewriter:
                 pass  # most sums are of something else
         return merged
 
+    def _batch(self, surgery: Surgery, account: Account) -> None:
+        """Makes one operator of those that read one tensor; last, so that their weights are what they will be."""
+        if self.batching is None:
+            return
+        for group in self.batching.groups(surgery.graph, surgery.constants):
+            first, *others = [member.node for member in group.members]
+            try:
+                self._carry_out(surgery, self.batching.plan(group, surgery.constants), first, account)
+            except CannotFold as refusal:
+                alike = "which read the same" if group.is_shared else "of equal sizes"
+                reason = f"it is not made one with {listed(others)}, {alike}: {refusal}"
+                account.declined.append(
+                    Declined(first.name, operator_name(first), source_of(first), reason, refusal.hint)
+                )
+
     def _carry_out(self, surgery: Surgery, plan: Plan, reported: Node, account: Account) -> None:
         """Weighs, proves and makes the changes of a plan.
 
@@ -163,16 +182,23 @@ class Rewriter:
         if reported.name in account.refused:
             raise CannotFold(account.refused[reported.name], "raise accuracy_limit, if these digits do not matter")
         drafts = [{new.role: surgery.draft(new) for new in edit.wanted} for edit in plan.edits]
-        new_values = relaid(plan.results, plan.input, surgery.order) if plan.input is not None else {}
+        given = dict(plan.parts)
+        if plan.input is not None:
+            given |= dict.fromkeys(plan.results, value_of(plan.input))
+        new_values = relaid(given, surgery.order)
         saving = weigh.saving(plan, [draft for row in drafts for draft in row.values()], surgery.constants)
-        verdict = UNPROVED
-        if self.prove_region is not None:
+        verdict, speed = UNPROVED, None
+        if self.prove_region is not None or plan.judge is not None:
             before, after, derive = self._regions(surgery, plan, drafts)
+        if self.prove_region is not None:
             general = not plan.conditional
             verdict = self.prove_region(before.made, after.made, before.inputs(), derive, general=general)
             if verdict.kind is not Kind.PROVED:
                 into = ", ".join(edit.node.name for edit in plan.edits)
                 raise CannotFold(f"the fold into {into} was withdrawn, for it is not proved: {verdict.reason}")
+        if plan.judge is not None:
+            speed = plan.judge(before.made, after.made, before.inputs())
+        if self.prove_region is not None:
             operands = [account.values.name(operand) for operand in before.operands]
             known = tuple(name for name in operands if name is not None)
             account.measured.append(Measured(before.made, after.made, known) if None not in operands else None)
@@ -189,6 +215,7 @@ class Rewriter:
             saving=saving,
             reported=reported.name,
             conditional=plan.conditional,
+            speed=speed,
         )
         account.rewrites.append(rewrite)
         read_before = [operand for edit in plan.edits for operand in edit.node.all_input_nodes]
@@ -208,7 +235,8 @@ class Rewriter:
     ) -> tuple[Region, Region, Derive]:
         """What the plan touches, before and after, and how the new constants come from the old."""
         constants = surgery.constants
-        nodes = sorted([*plan.nodes, *constants.computing(plan.nodes)], key=surgery.order)
+        touched = [*plan.nodes, *plan.context]
+        nodes = sorted([*touched, *constants.computing(touched)], key=surgery.order)
         before, after = Region(nodes, constants), Region(nodes, constants)
         made = {draft.name: draft for row in drafts for draft in row.values()}
         for edit, row in zip(plan.edits, drafts, strict=True):

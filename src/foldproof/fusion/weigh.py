@@ -23,19 +23,32 @@ def saving(plan: Plan, drafts: Sequence[Draft], constants: Constants) -> Saving:
             saves in activations that need not be moved.
     """
     moved = sum(_bytes(node) + _bytes(node.all_input_nodes[0]) for node in plan.folded)
-    changed = {operator_node(edit.node) for edit in plan.edits}
-    new = {draft.name: draft for draft in drafts if draft.name not in constants.tensors}  # else made by an earlier fold
+    fewer = len(plan.folded) + max(0, len(plan.parts) - 1)
+    if plan.reads is not None:  # once, where each part read it
+        moved += fewer * _bytes(plan.reads)
+    changed = {*(operator_node(edit.node) for edit in plan.edits), *plan.context}
+    wanted = [new for edit in plan.edits for new in edit.wanted]
+    new = {draft.name: (draft, w) for draft, w in zip(drafts, wanted, strict=True)}
     copies = 0
-    for draft in new.values():
-        kept = any(_is_read(node, changed, constants) for node in constants.nodes_of(draft.like))
-        copies += max(0, draft.tensor.nbytes - (0 if kept else constants.tensors[draft.like].nbytes))
-    if plan.folded and copies > moved:
+    for draft, w in new.values():
+        if draft.name in constants.tensors:  # made by an earlier fold
+            continue
+        names = dict.fromkeys((w.like, *w.others))
+        old = [name for name in names if not _is_kept(name, changed, constants)]
+        if plan.parts and w.role == "bias" and len(old) == len(names):
+            continue  # it only grows by zeros where there was none
+        copies += max(0, draft.tensor.nbytes - sum(constants.tensors[name].nbytes for name in old))
+    if fewer and copies > moved:
         raise CannotFold(
             f"it would need {copies} bytes more of weights, because other operators read the old ones or they grow, to"
             f" save {moved} bytes of activations at each call",
             "untie the weights",
         )
-    return Saving(len(plan.folded), moved, copies)
+    return Saving(fewer, moved, copies)
+
+
+def _is_kept(name: str, changed: set[Node], constants: Constants) -> bool:
+    return any(_is_read(node, changed, constants) for node in constants.nodes_of(name))
 
 
 def _is_read(node: Node, changed: set[Node], constants: Constants) -> bool:

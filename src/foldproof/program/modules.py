@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_flatten
 
 from foldproof.program.interpreter import Interpreter, Watch
 from foldproof.program.program import Leaf, Outcome
-from foldproof.program.state import Parameters, copied, deepcopied, owned, replaced
+from foldproof.program.state import Parameters, copied, deepcopied, owned, quantization_parameters, replaced
 from foldproof.program.structure import arranged
 
 
@@ -74,7 +74,9 @@ class ModuleProgram:
 
     def __init__(self, module: nn.Module) -> None:
         self._module = module
-        self.leaves = {name: Leaf(tensor) for name, tensor in owned(module)}
+        # Scale and zero point of a fake quantization follow from each other's observations: they can't vary freely.
+        fixed = quantization_parameters(module)
+        self.leaves = {name: Leaf(tensor, constant=name in fixed) for name, tensor in owned(module)}
 
     def run(
         self, leaves: Mapping[str, Tensor], args: Sequence[Any], kwargs: Mapping[str, Any], watch: Watch | None = None

@@ -14,7 +14,7 @@ from foldproof.program.structure import Structure
 
 @dataclass(frozen=True)
 class Leaf:
-    """A tensor that a program owns. ``constant`` leaves (lifted literals) are not quantified over."""
+    """A tensor that a program owns. ``constant`` leaves (literals, what observers hold) are not quantified over."""
 
     tensor: Tensor
     constant: bool = False

@@ -23,6 +23,13 @@ def owned(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     yield from module.named_buffers(remove_duplicate=False)
 
 
+def quantization_parameters(module: nn.Module) -> set[str]:
+    """Names of what observers and fake quantizations hold: scales, zero points, and what these were made of."""
+    observers = [m for m in module.modules() if callable(getattr(m, "calculate_qparams", None))]
+    held = {id(t) for observer in observers for _, t in owned(observer)}
+    return {name for name, tensor in owned(module) if id(tensor) in held}
+
+
 @contextlib.contextmanager
 def replaced(module: nn.Module, leaves: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
     """Run ``module`` with ``leaves`` in place of its tensors; gives what was written to or replaced, afterwards.

@@ -15,15 +15,18 @@ from torch.utils._pytree import tree_leaves
 from foldproof.program import require_ordinary
 from foldproof.program.nodes import operator_name, source_of
 from foldproof.proof.difference import first_difference
-from foldproof.proof.floats import Trial, doubted, evaluate, insensitive, own_leaves, trials
+from foldproof.proof.floats import ROUNDED, Trial, Unrounded, doubted, evaluate, insensitive, own_leaves, trials
 from foldproof.proof.question import Question
 from foldproof.proof.reality import repeats, unreal
 from foldproof.proof.residues import Attempt, attempt, scout
+from foldproof.proof.steps import steps_of
 from foldproof.rounding.spread import EXPLAINED
-from foldproof.shadow import Undecided, all_finite
+from foldproof.shadow import Reading, Undecided, all_finite
 from foldproof.verdict import Difference, Kind, Proof, Rounding, Verdict, Witness
 
 Progress = Callable[[int, int, str], None]
+
+AS_IT_IS = Reading()
 
 
 def decide(question: Question, seed: int | None = None, progress: Progress | None = None) -> Verdict:
@@ -69,8 +72,12 @@ def decide_all(questions: Sequence[Question], seed: int | None = None, progress:
 def _decide(question: Question, rng: random.Random, progress: Progress) -> Verdict:
     progress(0, 3, "comparing residues")
     first = last = _attempt_surely(question, rng, question.general)
+    quantified = question.quantified if question.general else question.fixed
     if first.equal:
-        return _proved(question, first, question.quantified if question.general else question.fixed)
+        return _proved(question, first, quantified)
+    within = _attempt_within(question, rng, first)
+    if within is not None:
+        return _proved_within(question, within, quantified)
     fixable = question.general and first.reason is None and bool(question.before.leaves)
     if fixable and not question.remade:
         progress(1, 3, "comparing residues at these parameter values")
@@ -95,7 +102,7 @@ def _decide(question: Question, rng: random.Random, progress: Progress) -> Verdi
         if last.equal:
             return _proved(question, last, question.fixed)
     if question.by_value and first.reason is None and search.failure is None:
-        followed = _attempt_surely(question, rng, False, by_value=True)
+        followed = _attempt_surely(question, rng, False, Reading(by_value=True))
         if followed.equal:
             return _proved(question, followed, question.fixed)
     return _from_floats(question, first, last, search, rng)
@@ -113,19 +120,19 @@ def _refuted_by_structure(question: Question, found: Attempt) -> Verdict:
     )
 
 
-def _attempt_surely(question: Question, rng: random.Random, vary: bool, by_value: bool = False) -> Attempt:
+def _attempt_surely(question: Question, rng: random.Random, vary: bool, reading: Reading = AS_IT_IS) -> Attempt:
     """A scout with one prime tells how many primes a proof needs; then the proof itself."""
-    found = scout(question, rng.getrandbits(62), vary, by_value)
+    found = scout(question, rng.getrandbits(62), vary, reading)
     if found.reason is not None:
         return found
     k = found.draw.primes_needed(evaluations=2)
     for _ in range(2):  # the scout did not see the second program, which may need more
         if k is None:
             break
-        found = attempt(question, rng.getrandbits(62), max(k, 2), vary, by_value=by_value)
+        found = attempt(question, rng.getrandbits(62), max(k, 2), vary, reading)
         if found.mismatch is not None and found.draw.shifted and not found.structural:
-            seed = rng.getrandbits(62)
-            again = attempt(question, seed, max(k, 2), vary, by_value=by_value, shift_first=True)
+            first = replace(reading, shift_first=True)
+            again = attempt(question, rng.getrandbits(62), max(k, 2), vary, first)
             found = again if again.equal else found
         if not found.equal or found.draw.log2_error < -40:
             return found
@@ -139,10 +146,38 @@ def _attempt_surely(question: Question, rng: random.Random, vary: bool, by_value
     return found
 
 
-def _proved(question: Question, found: Attempt, quantified: str) -> Verdict:
+def _attempt_within(question: Question, rng: random.Random, exact: Attempt) -> Attempt | None:
+    """Are the programs equal but for parameters that only one of them rounds? Then the attempt that shows it."""
+    k: int | None = 1
+    while exact.mismatch is not None and not exact.structural and k is not None:
+        seed = rng.getrandbits(62)
+        before, after = attempt(question, seed, k, question.general).roundings
+        if not before ^ after:
+            return None
+        found = attempt(question, seed, k, question.general, Reading(within=before ^ after))
+        if not found.equal or not found.draw.steps:
+            return None
+        if found.draw.log2_error <= -40:
+            return found
+        k = found.draw.primes_needed()
+    return None
+
+
+def _proved_within(question: Question, found: Attempt, quantified: str) -> Verdict:
+    """As `_proved`; each parameter that was read as exact is a step, with a bound at its own value."""
+    steps, unrounded = steps_of(found)
+    verdict = _proved(question, found, f"{quantified}; the bounds are for these parameter values", unrounded)
+    if verdict.kind is not Kind.PROVED:
+        return verdict
+    parameters = "a rounded parameter" if len(steps) == 1 else f"{len(steps)} rounded parameters"
+    reason = f"the same function over the real numbers, but for {parameters}"
+    return replace(verdict, kind=Kind.PROVED_WITHIN, reason=reason, steps=steps)
+
+
+def _proved(question: Question, found: Attempt, quantified: str, unrounded: Unrounded = ROUNDED) -> Verdict:
     if found.elements == 0:
         return Verdict(Kind.UNDECIDED, "all outputs are empty at these shapes, so nothing was compared")
-    contradiction = _contradiction(question)
+    contradiction = _contradiction(question, unrounded)
     if contradiction is not None:
         return contradiction
     doubt = unreal(question, found)
@@ -175,15 +210,15 @@ def _proved(question: Question, found: Attempt, quantified: str) -> Verdict:
     )
 
 
-def _contradiction(question: Question) -> Verdict | None:
+def _contradiction(question: Question, unrounded: Unrounded) -> Verdict | None:
     """Every proof is checked against the real operators once, in float64: a wrong rule must not prove anything."""
     own = ("the given inputs and parameters", own_leaves(question), question.args, question.kwargs)
     try:
-        check = evaluate(question, *own, perturbations=0)
+        check = evaluate(question, *own, perturbations=0, unrounded=unrounded)
         if check.shapes is None and check.comparison.relative <= 1e-4:
             return None
-        check = evaluate(question, *own)
-        if not check.differs or doubted(question, check):
+        check = evaluate(question, *own, unrounded=unrounded)
+        if not check.differs or doubted(question, check, unrounded):
             return None
     except Undecided:
         return None  # no float64 form of an operator: the residues stand alone
@@ -317,6 +352,8 @@ def _held(question: Question) -> list[str]:
         notes.append("inputs that are no tensors are held at the given values")
     if any(not t.dtype.is_floating_point and not name.endswith("num_batches_tracked") for name, t in leaves.items()):
         notes.append("integer and boolean buffers are held at their values")
+    if question.before.form != "ExportedProgram" and any(leaf.constant for leaf in question.before.leaves.values()):
+        notes.append("what observers hold (scales, zero points, extremes) is held at its values")
     if any(not all_finite(t) and bool(t.isinf().any()) for t in (*tensors, *leaves.values())):
         notes.append("infinite elements of inputs and parameters are held as they are")
     storages = [t.untyped_storage().data_ptr() for t in tensors if t.numel()]

@@ -55,6 +55,19 @@ class Trial:
 
 
 @dataclass(frozen=True)
+class Unrounded:
+    """Parameters to evaluate as if they had not been rounded to whole numbers."""
+
+    leaves: Tensors
+    """Leaves of the second program, in float64 and in units of their steps."""
+    values: tuple[Tensor, ...]
+    """What is quantized by a program itself."""
+
+
+ROUNDED = Unrounded({}, ())
+
+
+@dataclass(frozen=True)
 class _Side:
     """One program, where it is evaluated."""
 
@@ -67,6 +80,7 @@ class _Side:
     """The largest epsilon of any leaf's or input's dtype, of either program."""
     names: Mapping[str, str]
     widened: _Widened
+    exact: tuple[Tensor, ...]
 
     def run(self, noise: int | None = None, wider: float = 1.0) -> Outcome:
         """A float64 run; with ``noise``, leaves, inputs (so much ``wider``) and operators perturbed by this seed."""
@@ -80,7 +94,7 @@ class _Side:
         args, kwargs = tree_map(
             lambda t: moved(_wide(t)) if isinstance(t, Tensor) else t, (self.args, dict(self.kwargs))
         )
-        with torch.no_grad(), Float64(generator):
+        with torch.no_grad(), Float64(generator, self.exact):
             outcome = run_copied(self.program, self.which, leaves, args, kwargs)
         outcome.effects = {self.names.get(name, name): t for name, t in outcome.effects.items()}
         return outcome
@@ -116,13 +130,27 @@ def _epsilons(xs: Any) -> list[float]:
 
 
 def _sides(
-    question: Question, leaves: Tensors, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    question: Question,
+    leaves: Tensors,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    unrounded: Unrounded = ROUNDED,
 ) -> tuple[_Side, _Side]:
     other, wide = question.other(leaves), _Widened()
     coarsest = max(_epsilons([dict(leaves), dict(other.leaves), args, dict(kwargs)]), default=2.0**-52)
     return (
-        _Side(question.before, "first", leaves, args, kwargs, coarsest, {}, wide),
-        _Side(other.after, "second", other.leaves, args, kwargs, coarsest, other.names, wide),
+        _Side(question.before, "first", leaves, args, kwargs, coarsest, {}, wide, unrounded.values),
+        _Side(
+            other.after,
+            "second",
+            {**other.leaves, **unrounded.leaves},
+            args,
+            kwargs,
+            coarsest,
+            other.names,
+            wide,
+            unrounded.values,
+        ),
     )
 
 
@@ -152,6 +180,7 @@ def evaluate(
     kwargs: Mapping[str, Any],
     perturbations: int = PERTURBATIONS,
     wider: float = 1.0,
+    unrounded: Unrounded = ROUNDED,
 ) -> Trial:
     """Evaluate both programs on these leaves and inputs, with so many perturbed runs to measure the rounding floor.
 
@@ -160,7 +189,7 @@ def evaluate(
     Raises:
         Undecided: a program has no float64 form, or fails.
     """
-    first, second = _sides(question, leaves, args, kwargs)
+    first, second = _sides(question, leaves, args, kwargs, unrounded)
     tensors = [t for t in tree_leaves((args, dict(kwargs))) if isinstance(t, Tensor)]
     originals = {**leaves, **{f"input {i}": t for i, t in enumerate(tensors)}}
     before, after = _numbers(first.run(), second.run(), originals)
@@ -176,12 +205,12 @@ def evaluate(
     return Trial(description, comparison, args, kwargs, leaves, tuple(before), coarsest=first.coarsest)
 
 
-def doubted(question: Question, trial: Trial) -> str | None:
+def doubted(question: Question, trial: Trial, unrounded: Unrounded = ROUNDED) -> str | None:
     """Why a witness does not convince: more perturbations explain it, or it is seen in float64 only; else None."""
     if trial.shapes is not None:
         return None
-    c = trial.comparison
-    again = evaluate(question, trial.description, trial.leaves, trial.args, trial.kwargs, 8 * PERTURBATIONS, WIDER)
+    c, at = trial.comparison, (trial.description, trial.leaves, trial.args, trial.kwargs)
+    again = evaluate(question, *at, 8 * PERTURBATIONS, WIDER, unrounded)
     if again.comparison.ratio < REAL / 8 / WIDER if c.ratio >= REAL else again.comparison.share < COMMON / 4:
         return "the difference is a jump that rounding can cause"
     first, second = _sides(question, trial.leaves, trial.args, trial.kwargs)

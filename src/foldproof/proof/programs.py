@@ -110,7 +110,8 @@ def as_computed(derive: Derive, first: Program, own: Mapping[str, Leaf]) -> dict
     with torch.no_grad():
         new = {name: value for name, value in derive(wide).items() if name in own and _alike(value, own[name].tensor)}
         held = {name: own[name].tensor for name in new}
-        inexact = [name for name, value in new.items() if not equal_content(value.to(held[name].dtype), held[name])]
+        floats = {name: value for name, value in new.items() if held[name].is_floating_point()}
+        inexact = [name for name, value in floats.items() if not equal_content(value.to(held[name].dtype), held[name])]
         spread = _spread(derive, wide, new, {name: held[name].dtype for name in inexact})
     return {
         name: value for name, value in new.items() if name not in spread or _rounds_to(value, held[name], spread[name])
@@ -118,7 +119,8 @@ def as_computed(derive: Derive, first: Program, own: Mapping[str, Leaf]) -> dict
 
 
 def _alike(value: Tensor, held: Tensor) -> bool:
-    return value.shape == held.shape and held.dtype.is_floating_point
+    """Of whole numbers, nothing is a rounding of anything."""
+    return value.shape == held.shape and (held.dtype.is_floating_point or equal_content(value, held))
 
 
 def _spread(derive: Derive, wide: Tensors, new: Tensors, dtypes: Mapping[str, torch.dtype]) -> dict[str, Tensor]:

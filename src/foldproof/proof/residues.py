@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from foldproof.errors import FoldproofError
 from foldproof.program import Leaf, Outcome, Program, Watch, copied
 from foldproof.proof.question import Question, Tensors, copied_leaves, tied
-from foldproof.shadow import Draw, Factories, Shadow, Undecided, WritesBorrowed
+from foldproof.shadow import Draw, Factories, Reading, Shadow, Undecided, WritesBorrowed
 from foldproof.shadow.call import value_of
 
 
@@ -30,6 +30,10 @@ class Attempt:
     """The outputs' values, of both programs."""
     node: Any = None
     numbers: tuple[frozenset[float], frozenset[float]] = (frozenset(), frozenset())
+    roundings: tuple[frozenset[str], frozenset[str]] = (frozenset(), frozenset())
+    """Parameters that either program makes whole numbers of."""
+    leaves: Tensors = field(default_factory=dict)
+    """Of the second program, as it was run."""
     elements: int = 0
 
     @property
@@ -42,16 +46,14 @@ def attempt(
     seed: int,
     k: int,
     parameters_vary: bool,
-    *,
-    by_value: bool = False,
-    shift_first: bool = False,
+    reading: Reading = Reading(),  # noqa: B008
 ) -> Attempt:
-    """Run both programs on one draw of ``k`` primes (see `Draw` for the options); compare outputs and effects.
+    """Run both programs on one draw of ``k`` primes, read as ``reading`` says; compare outputs and effects.
 
     With ``parameters_vary`` every floating-point parameter and buffer gets random residues; else the exact residues
     of its value. Floating-point inputs always get random ones; integer and boolean tensors are held at their values.
     """
-    outcome = Attempt(Draw(seed, k, by_value=by_value, shift_first=shift_first))
+    outcome = Attempt(Draw(seed, k, reading))
     try:
         with torch.no_grad():
             first, second = run_both(question, outcome, parameters_vary)
@@ -63,9 +65,9 @@ def attempt(
     return outcome
 
 
-def scout(question: Question, seed: int, parameters_vary: bool, by_value: bool = False) -> Attempt:
+def scout(question: Question, seed: int, parameters_vary: bool, reading: Reading = Reading()) -> Attempt:  # noqa: B008
     """Run *before* with one prime, to learn how large its polynomials are; nothing is compared."""
-    found = Attempt(Draw(seed, 1, by_value=by_value))
+    found = Attempt(Draw(seed, 1, reading))
     try:
         with torch.no_grad():
             first, _ = _run(question, found, parameters_vary, (None, None), both=False)
@@ -103,16 +105,14 @@ def _run(
     write to it, all is done again on copies.
     """
     for lent in (True, False):
-        old = outcome.draw
-        options = {"by_value": old.by_value, "shift_first": old.shift_first}
-        draw = outcome.draw = Draw(old.seed, len(old.fields), **options)
+        draw = outcome.draw = Draw(outcome.draw.seed, len(outcome.draw.fields), outcome.draw.reading)
         leaves, inputs = _shadows_of(question, draw, parameters_vary, lent)
         ours = copied_leaves if not lent else _lent
         try:
             with Factories(draw):
                 args, kwargs = copied(inputs)
                 first = run_copied(question.before, "first", ours(leaves), args, kwargs, watch[0])
-                numbers = draw.take_numbers()
+                numbers, roundings = draw.take_numbers(), draw.take_roundings()
                 if not both:
                     return first, None
                 other = question.after(ours(leaves))
@@ -122,6 +122,8 @@ def _run(
                 second.effects = {other.names.get(name, name): t for name, t in second.effects.items()}
                 _complete(first, second, leaves | _numbered(inputs))
             outcome.numbers = (numbers, draw.take_numbers())
+            outcome.roundings = (roundings, draw.take_roundings())
+            outcome.leaves = other.leaves
             return first, second
         except WritesBorrowed:
             if question.overlapping:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
+from foldproof.rounding.quantized import UNROUNDED, WIDE
+
+aten = torch.ops.aten
+
+_KEEPING_STATISTICS = (aten.native_batch_norm.default, aten._native_batch_norm_legit.default)
 _NARROW = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -19,19 +26,30 @@ def widened(x: Any) -> Any:
     return torch.float64 if x in _NARROW else x
 
 
+def _is(x: Tensor, value: Tensor) -> bool:
+    """Are they the same numbers, up to the rounding of float32?"""
+    return (
+        x.shape == value.shape
+        and x.numel() > 0
+        and torch.allclose(x, value, rtol=1e-5, atol=1e-6 * float(value.abs().max()))
+    )
+
+
 class Float64(TorchDispatchMode):
     """While active, every operator computes in float64: tensors are widened, and so are dtypes that are asked for.
 
     With ``noise``, every result is moved by up to a unit in its last place, and numbers that float32 would round are
     rounded (Monte Carlo arithmetic, Parker 1997): how far outputs move tells how far rounding may drive them apart.
 
+    Quantizing any of the values ``exact`` leaves out the rounding.
+
     Raises (from any operator):
         TypeError: bits are reinterpreted as another dtype, which has no float64 form.
     """
 
-    def __init__(self, noise: torch.Generator | None = None) -> None:
+    def __init__(self, noise: torch.Generator | None = None, exact: Sequence[Tensor] = ()) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._noise = noise
+        self._noise, self._exact = noise, exact
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten._assert_tensor_metadata.default:
@@ -39,7 +57,11 @@ class Float64(TorchDispatchMode):
         if func is torch.ops.aten.view.dtype:
             raise TypeError("a view as another dtype has no float64 form")
         args, kwargs = self._widen(args), self._widen(kwargs or {})
-        out = func(*args, **kwargs)
+        if func in UNROUNDED and any(_is(args[0], value) for value in self._exact):
+            return UNROUNDED[func](*args, **kwargs)
+        out = WIDE.get(func, func)(*args, **kwargs)
+        if func in _KEEPING_STATISTICS and args[5] and args[3] is not None:
+            increment_version(args[3:5])  # its schema does not say that it writes to them
         if self._noise is None or any(r.alias_info is not None for r in func._schema.returns):
             return out
         return tree_map(self._noisy, out)

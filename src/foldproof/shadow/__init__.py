@@ -1,11 +1,22 @@
 """Tensors that carry, beside their value, an exact residue modulo several primes through every ATen operator."""
 
 from foldproof.shadow import rules as rules  # fills the registry
-from foldproof.shadow.draw import Draw, WritesBorrowed, all_finite
+from foldproof.shadow.draw import Draw, Reading, WritesBorrowed, all_finite
 from foldproof.shadow.factories import Factories
 from foldproof.shadow.registry import RULES, Rule
 from foldproof.shadow.residue import Residue
 from foldproof.shadow.tensor import Shadow
 from foldproof.shadow.undecided import Undecided
 
-__all__ = ["RULES", "Draw", "Factories", "Residue", "Rule", "Shadow", "Undecided", "WritesBorrowed", "all_finite"]
+__all__ = [
+    "RULES",
+    "Draw",
+    "Factories",
+    "Reading",
+    "Residue",
+    "Rule",
+    "Shadow",
+    "Undecided",
+    "WritesBorrowed",
+    "all_finite",
+]

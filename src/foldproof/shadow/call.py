@@ -49,10 +49,15 @@ class Call:
         return tree_map(value_of, x)
 
     def opaque(
-        self, operands: Sequence[Any], *attributes: object, real: Callable[..., Tensor], name: str | None = None
+        self,
+        operands: Sequence[Any],
+        *attributes: object,
+        real: Callable[..., Tensor],
+        name: str | None = None,
+        computes: torch.dtype | None = None,
     ) -> Residue:
-        """An opaque function named by the operator, its attributes, and the dtype it computes in."""
-        dtype = self.first_result.dtype
+        """An opaque function named by the operator, its attributes, and the dtype it computes in (the result's)."""
+        dtype = computes or self.first_result.dtype
         label = name or self.operator.overloadpacket.__name__
         key = f"{label}({', '.join(map(_named, attributes))}; {_COMPUTE.get(dtype, dtype)})"
         return self.draw.apply_opaque(key, self.residues(operands), real)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 
 from foldproof.field import Field, OpaqueFunction, Size, draw_primes, error_bound, few, many, primes_needed
 from foldproof.shadow.ondemand import OnDemand
@@ -26,6 +29,40 @@ _SMALL = 1 << 15  # elements of a leaf whose residues are kept in any case
 _ROOTS = {"rsqrt", "sqrt", "reciprocal"}  # what weights are scaled by: exact inverses of these are wanted
 
 
+@dataclass(frozen=True)
+class Step:
+    """A parameter that became whole numbers: read as exact here, so that it is an approximation with a bound.
+
+    ``real`` is its value before and ``whole`` after, both in float64: real is about scale·(whole − zero).
+    ``residue`` is that of the whole numbers, unrounded.
+    """
+
+    operator: OpOverload
+    real: Tensor
+    whole: Tensor
+    scale: Tensor
+    zero: Tensor
+    residue: Residue
+
+    def bound(self, whole: Tensor) -> float:
+        """How far whole numbers are from the parameter at this value, in real units; half a step where in range."""
+        error = (self.scale * (whole.double() - self.zero) - self.real).abs()
+        return max(float(self.scale.abs().max()) / 2, float(error.max()) if error.numel() else 0.0)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a draw reads what can be read in more than one way."""
+
+    by_value: bool = False
+    """Rectifiers are no opaque functions but follow the sign that the value has, as branches do."""
+    shift_first: bool = False
+    """A softmax takes out the first element that is not masked, instead of the largest by value."""
+    within: frozenset[str] = frozenset()
+    """Roundings of parameters (as `Draw.take_roundings` of a draw of the same seed and k names them) that are read as
+    if they left the parameter as it is."""
+
+
 class Draw:
     """A random point at which programs are compared: ``k`` primes and everything drawn modulo them.
 
@@ -33,21 +70,22 @@ class Draw:
     ``opaque`` and ``branch`` operators, ``escapes`` (values that left the tensor world), opaque evaluations, and the
     largest `Size` that was hashed or compared.
 
-    With ``by_value``, rectifiers are no opaque functions but follow the sign that the value has, as branches do.
+    ``reading`` says how to read what can be read in more than one way; ``steps`` tells the roundings that were read as
+    if they were none.
     """
 
-    def __init__(self, seed: int, k: int, *, by_value: bool = False, shift_first: bool = False) -> None:
+    def __init__(self, seed: int, k: int, reading: Reading = Reading()) -> None:
         rng = random.Random(seed)
-        self.seed, self.by_value = seed, by_value
+        self.seed, self.reading = seed, reading
         self.fields: Sequence[Field] = [Field(p) for p in draw_primes(k, rng)]
-        self.shift_first = shift_first
-        """A softmax takes out the first element that is not masked, instead of the largest by value."""
         self.shifted = False
         """A softmax did take one out."""
         self.opaque: dict[str, None] = {}
         self.branch: dict[str, None] = {}
         self.escapes: dict[str, None] = {}
         self.held: dict[str, None] = {}
+        self.steps: list[Step] = []
+        self._roundings: set[str] = set()
         self._rng, self._salt = rng, rng.getrandbits(64)
         self._infinity = tuple(tuple(float(rng.randrange(f.p) - f.p // 2) for _ in range(2)) for f in self.fields)
         self.products = Products()
@@ -153,6 +191,27 @@ class Draw:
         self._numbers.clear()
         return taken
 
+    def reads_as_exact(self, operands: Sequence[Residue]) -> bool:
+        """Is this rounding (scaled operand, zero point and limits) one to be read as exact? It is noted, at any rate.
+
+        Only what is computed of parameters ever is: how far a rounding moves data has no bound, for it may be cut off.
+        """
+        if any(operand.data for operand in operands):
+            return False
+        state = hashlib.sha256()
+        for operand in operands:
+            for field, part in zip(self.fields, operand.parts):
+                state.update(field.canonical(part).contiguous().cpu().numpy().tobytes())
+            state.update(repr(tuple(operand.shape)).encode())
+        self._roundings.add(state.hexdigest())
+        return state.hexdigest() in self.reading.within
+
+    def take_roundings(self) -> frozenset[str]:
+        """The roundings of parameters since the last call."""
+        taken = frozenset(self._roundings)
+        self._roundings.clear()
+        return taken
+
     def observe(self, size: Size) -> None:
         """Values of this size are hashed or compared."""
         degree, bits = size.difference
@@ -178,7 +237,8 @@ class Draw:
     @property
     def log2_error(self) -> float:
         """See `foldproof.field.error_bound`; to take out first elements is a second attempt: the chance doubles."""
-        return error_bound(self._degree, self._bits, self._pairs, len(self.fields)) + self.shift_first
+        attempts = int(self.reading.shift_first)
+        return error_bound(self._degree, self._bits, self._pairs, len(self.fields)) + attempts
 
     def primes_needed(self, evaluations: int = 1) -> int | None:
         """How many primes would bring the error below 2^-40, with so many times as many opaque evaluations."""

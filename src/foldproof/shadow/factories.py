@@ -1,10 +1,11 @@
-"""Tensors that a program makes from nothing, and then writes shadows into."""
+"""Tensors that a program makes from nothing, or from constants alone, and that have to be shadows all the same."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
+import torch.ao.quantization.fx._decomposed  # defines the operators
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -12,15 +13,22 @@ from foldproof.shadow.draw import Draw
 from foldproof.shadow.tensor import Shadow
 
 aten = torch.ops.aten
+decomposed = torch.ops.quantized_decomposed
 
 _EMPTY = {aten.empty.memory_format, aten.empty_strided.default}
 _ZERO = {aten.zeros.default}
+_DEQUANTIZE = {
+    decomposed.dequantize_per_tensor.default,
+    decomposed.dequantize_per_tensor.tensor,
+    decomposed.dequantize_per_channel.default,
+}
 
 
 class Factories(TorchDispatchMode):
     """While active, new empty and zero tensors are shadows, so that in-place writes into them keep what is known.
 
-    Uninitialised memory gets random residues: nothing may depend on it.
+    Uninitialised memory gets random residues: nothing may depend on it. Whole numbers that are dequantized are exact
+    constants, and so is what they stand for, which float32 would round.
     """
 
     def __init__(self, draw: Draw) -> None:
@@ -28,6 +36,8 @@ class Factories(TorchDispatchMode):
         self._draw = draw
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in _DEQUANTIZE and not isinstance(args[0], Shadow):
+            return func(Shadow(args[0], self._draw.constant(args[0])), *args[1:], **(kwargs or {}))
         made = func(*args, **(kwargs or {}))
         if func not in _EMPTY and func not in _ZERO:
             return made

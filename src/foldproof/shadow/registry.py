@@ -41,7 +41,7 @@ class Rule(NamedTuple):
     function: RuleFunction
     view: bool = False
     integers: bool = False
-    """Right on integer tensors that carry residues: it only selects and rearranges."""
+    """Right on integer tensors that carry residues: it only selects and rearranges, or stays in their range."""
     rewrites: bool = False
     """Runs other operators on the shadows instead: ``function(*args, **kwargs)`` gives the results themselves."""
 

@@ -68,6 +68,11 @@ class Residue:
         return self.cell.infinite
 
     @property
+    def varies(self) -> bool:
+        """Does it depend on inputs, parameters or opaque functions? Else it is a number."""
+        return self.size.difference[0] > 0
+
+    @property
     def borrowed(self) -> bool:
         """The memory is not ours to write to, or there is none."""
         return self.cell.borrowed or isinstance(self.parts, OnDemand)

@@ -198,12 +198,11 @@ def _wrap(call: Call, rule: Rule, operands: Sequence[Shadow], value: Tensor, res
         if value.dtype.is_floating_point and value.numel():
             raise call.undecided("its rule gives no residues for a floating-point result")
         return value
-    if not value.dtype.is_floating_point:
+    if not value.dtype.is_floating_point and not rule.integers:
         if all(o.dtype.is_floating_point for o in operands):  # rounded, as in sum(dtype=int)
             call.took_branch()
             return value
-        if not rule.integers:
-            raise call.undecided("integer arithmetic wraps around, which residues do not show")
+        raise call.undecided("integer arithmetic wraps around, which residues do not show")
     shape = residue.shape
     if shape != value.shape:
         raise call.undecided(f"the rule gives shape {tuple(shape)} where the operator gives {tuple(value.shape)}")

@@ -15,6 +15,7 @@ from foldproof.fusion.motion import averaging, selection
 from foldproof.fusion.plan import Planner
 from foldproof.fusion.region import Region
 from foldproof.fusion.surgery import Surgery
+from mutants import batching
 from mutants.mutant import Mutant, around, exported, mutant, nothing, patch
 
 _norm, _norm2 = partial(nn.BatchNorm1d, 6), partial(nn.BatchNorm2d, 6)
@@ -37,6 +38,14 @@ branch_changed = exported(
         lambda m, x: (y := x.relu(), v := y.view(2, 6, 7), a := m.a(v), y.mul_(2), a + m.b(v))[4],
         a=partial(nn.Conv1d, 6, 6, 3, padding=1),
         b=partial(nn.Conv1d, 6, 6, 1),
+    )
+)
+shared_changed = exported(
+    functional(
+        ((4, 6),),
+        lambda m, x: (y := x.relu(), v := y.view(4, 6), a := m.a(v).tanh(), y.mul_(2), a + m.b(v))[4],
+        a=_reader,
+        b=_reader,
     )
 )
 statistics_changed = exported(
@@ -97,6 +106,9 @@ MUTANTS: dict[str, Mutant] = {
     "a value is changed": mutant(value_changed, not_lasting),
     "what is seen through a view is changed": mutant(view_changed, not_lasting),
     "the input of one of two convolutions is changed": mutant(branch_changed, not_lasting),
+    "the input of one of two linears is changed": Mutant(
+        shared_changed, (batching.always, not_lasting), ("batch_linears",)
+    ),
     "statistics are changed": mutant(statistics_changed, around(Constants, "__init__", unwritten)),
     # the proof itself is broken
     "a region forgets what is read": mutant(two_readers, no_reader_guard, around(Region, "__init__", last_result)),

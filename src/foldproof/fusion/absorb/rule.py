@@ -25,7 +25,7 @@ class NewConstant:
 
     ``role`` is what it becomes to the operator; it takes its device and kind (parameter, buffer, constant) from the
     existing constant ``like``, and a name made from ``base``. The operator reads it through copies of ``views``, the
-    last of which reads the constant itself.
+    last of which reads the constant itself. It takes the place of ``like``, and of ``others``.
     """
 
     role: str
@@ -34,6 +34,7 @@ class NewConstant:
     dtype: torch.dtype
     expression: Operand
     views: tuple[Node, ...] = ()
+    others: tuple[str, ...] = ()
 
 
 NewConstants = tuple[NewConstant, ...]

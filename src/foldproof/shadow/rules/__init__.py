@@ -12,6 +12,8 @@ from foldproof.shadow.rules import (  # noqa: F401
     linear,
     normalisation,
     pooling,
+    quantization,
+    recurrent,
     reduction,
     structural,
 )

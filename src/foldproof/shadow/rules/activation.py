@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -131,7 +132,7 @@ def _where_positive(call: Call, x: Tensor, slope: float) -> Residue:
 @composed(aten.relu.default)
 def relu(call: Call, x: Tensor) -> Residue:
     """max(x, 0), opaque"""
-    if call.draw.by_value:
+    if call.draw.reading.by_value:
         return _where_positive(call, x, 0)
     return call.residue(x).maximum(call.residue(0))
 
@@ -139,21 +140,29 @@ def relu(call: Call, x: Tensor) -> Residue:
 @opaque(aten.leaky_relu.default)
 def leaky_relu(call: Call, x: Tensor, negative_slope: float = 0.01) -> Any:
     """any function of the element and the slope"""
-    if call.draw.by_value:
+    if call.draw.reading.by_value:
         return _where_positive(call, x, negative_slope)
     return pointwise(call, x, negative_slope)
 
 
 @composed(aten.maximum.default, aten.fmax.default)
 def maximum(call: Call, a: Tensor, b: Tensor) -> Residue:
-    """max(a, b), opaque and symmetric"""
-    return call.residue(a).maximum(call.residue(b))
+    """max(a, b), opaque and symmetric; of two constants, which parameters do not move, the larger one"""
+    return _of_constants(call, a, b, torch.maximum) or call.residue(a).maximum(call.residue(b))
 
 
 @composed(aten.minimum.default, aten.fmin.default)
 def minimum(call: Call, a: Tensor, b: Tensor) -> Residue:
     """min(a, b) = -max(-a, -b)"""
-    return call.residue(a).minimum(call.residue(b))
+    return _of_constants(call, a, b, torch.minimum) or call.residue(a).minimum(call.residue(b))
+
+
+def _of_constants(call: Call, a: Tensor, b: Tensor, extreme: Callable[[Tensor, Tensor], Tensor]) -> Residue | None:
+    x, y, value = call.residue(a), call.residue(b), call.value(a)
+    if x.varies or y.varies or x.infinite or y.infinite:
+        return None
+    first = extreme(value, call.value(b)) == value
+    return x.map(lambda p, q: torch.where(first, p, q), y)
 
 
 @composed(

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 
 from foldproof.shadow.call import Call
 from foldproof.shadow.registry import RuleKind, composed, rule
@@ -77,6 +78,7 @@ def batch_norm(
     )
     mean.copy_(new_mean)
     var.copy_(new_var)
+    increment_version((mean, var))  # the operator's schema does not say that it writes
     return tuple(results)
 
 
@@ -138,7 +140,7 @@ def exp_shifted(
     Where the value is -inf (a mask) the result is 0; ``empty_rows`` allows rows that are masked throughout.
     """
     call.draw.shifted = True
-    order = (value != -math.inf).to(torch.int8) if call.draw.shift_first else value
+    order = (value != -math.inf).to(torch.int8) if call.draw.reading.shift_first else value
     shift = extreme(x, order, dims, True, True)
     e = call.opaque([x - shift], real=torch.exp, name="exp")
     if x.infinite:

@@ -1,0 +1,52 @@
+"""The audit of a compiler against the compilation alone: the target is 5 times, graph proofs and taps together.
+
+The comparison of numbers at the end is `foldproof.compare`'s own cost, and is left out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from typing import Any
+
+import pytest
+import torch
+
+import foldproof
+from foldproof.auditing import api, compilers
+from foldproof.auditing.log import Log
+
+from .networks import bert_like, resnet_like
+
+
+@pytest.mark.parametrize("make", [resnet_like, bert_like])
+@pytest.mark.parametrize("compiler", ["inductor", "executorch"])
+def test_audit_over_compile(benchmark: Any, make: Any, compiler: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "_end_to_end", lambda *_: (None, ""))
+    if compiler == "executorch":
+        pytest.importorskip("executorch")
+    torch.manual_seed(0)
+    model, args = make()
+    ratios = []
+
+    def plain() -> float:
+        with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+            chosen = compilers.COMPILERS[compiler]
+            module = sys.modules[type(chosen).__module__]
+            for tap in [name for name in vars(module) if name.startswith("tap_")]:
+                patch.setattr(module, tap, lambda *_: contextlib.nullcontext())
+            start = time.perf_counter()
+            with torch._inductor.config.patch(force_disable_caches=True):
+                chosen.compile(model, args, {}, {}, Log(), frozenset())
+            return time.perf_counter() - start
+
+    def once() -> None:
+        alone = plain()
+        found = foldproof.audit(model, args, compiler=compiler)
+        assert not found.guilty
+        ratios.append(found.seconds / alone)
+
+    plain()  # what is built once on a machine is no part of it
+    benchmark.pedantic(once, rounds=1)
+    benchmark.extra_info["audit over compile, median"] = sorted(ratios)[len(ratios) // 2]

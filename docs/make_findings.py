@@ -1,0 +1,97 @@
+"""Writes docs/findings/: audits the models below with the installed compilers, one folder and one page for each fault.
+
+python -m docs.make_findings            audit anew, and write folders and pages
+python -m docs.make_findings --replay   run the saved programs on the installed versions, and write only the pages
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import foldproof
+from foldproof.auditing import replay
+from foldproof.errors import FoldproofError
+from tests.auditing.models import WRONG
+
+FOLDER = Path(__file__).parent / "findings"
+NAMES = {
+    "executorch: linear, 3-D, BatchNorm": "executorch_linear_batch_norm_3d",
+    "executorch: one conv weight, two BatchNorms": "executorch_shared_conv_weight",
+    "executorch: conv, ReLU, Hardtanh": "executorch_two_activations",
+    "torchao: conv, BatchNorm, BatchNorm": "torchao_two_batch_norms",
+    "torchao: conv output read twice": "torchao_conv_read_twice",
+    "torchao: tied linear": "torchao_tied_linear",
+    "fx: conv called twice": "fx_conv_called_twice",
+    "torchao: a buffer that is written to": "torchao_buffer_written",
+    "inductor: freezing ConvTranspose2d, BatchNorm": "inductor_binary_folding_transposed",
+    "inductor: batch_linear over a write": "inductor_batch_linear_write",
+}
+
+
+def main() -> None:
+    rows = []
+    for case, name in NAMES.items():
+        folder = FOLDER / name
+        if not (folder / "verdict.json").exists():
+            _audit(case, folder)
+        told = json.loads((folder / "verdict.json").read_text())
+        try:
+            state = replay(folder)[1]
+        except FoldproofError as error:
+            state = str(error)
+        (FOLDER / f"{name}.md").write_text(_page(case, folder, told, state))
+        rows.append(f"| [{case}]({name}.md) | `{told['pass']}` | {state.split(':')[0]} |")
+    head = [
+        "# Findings",
+        "",
+        "Wrong answers of released compilers, found and proved by `foldproof audit`. Each has a folder with a program",
+        "that stands alone; `foldproof replay FOLDER` runs it on the versions that are installed.",
+        "",
+        "| what | pass | state |",
+        "|---|---|---|",
+    ]
+    (FOLDER / "README.md").write_text("\n".join([*head, *rows]) + "\n")
+
+
+def _audit(case: str, folder: Path) -> None:
+    wrong = WRONG[case]
+    model, inputs = wrong.build()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = foldproof.audit(model, inputs, compiler=wrong.compiler, options=wrong.options)
+        if not found.guilty:
+            raise SystemExit(f"{case}: nothing is wrong any more: {found.conclusion}")
+        found.save(folder)
+
+
+def _page(case: str, folder: Path, told: dict[str, Any], state: str) -> str:
+    witness = told["verdict"]["witness"]
+    whole = told["end_to_end"]
+    lines = [
+        f"# {case}",
+        "",
+        f"**Pass:** `{told['pass']}` of {told['compiler']}. **State:** {state}.",
+        "",
+        "```python",
+        (folder / "repro.py").read_text().rstrip(),
+        "```",
+        "",
+        f"**Witness** (in the model that it was found in): {witness['description']}, output {witness['output']} at"
+        f" {witness['index']} is {witness['before']:.6g} before the pass and {witness['after']:.6g} after it, where"
+        f" rounding explains {witness['floor']:.2g}.",
+        "",
+        f"**End to end**, {whole['compiled']} against the model: largest difference {whole['largest_difference']:.3g}"
+        f" on outputs up to {whole['largest_magnitude']:.3g}.",
+        "",
+        f"Found with {', '.join(f'{k} {v}' for k, v in told['versions'].items())}. In [{folder.name}/]({folder.name}/):"
+        " the program, the graphs before and after the pass as Python, a report in the upstream's form, the verdict.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

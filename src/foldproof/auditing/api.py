@@ -1,0 +1,124 @@
+"""`audit`: run a compiler on a model, watch every graph pass, prove each one."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch.export import ExportedProgram
+from torch.utils._pytree import tree_leaves
+
+from foldproof.auditing.compilers import Compiler, compiler_named
+from foldproof.auditing.log import Log
+from foldproof.auditing.result import Audit, Step
+from foldproof.errors import FoldproofError
+from foldproof.program.loading import brief
+from foldproof.proof.shapes import as_inputs
+
+if TYPE_CHECKING:
+    from foldproof.comparison import CompareResult
+
+TRIALS = 24
+"""Inputs on which the compiled model is compared with the original."""
+
+Progress = Callable[[int, int | None, str], None]
+
+
+def audit(
+    model: Any,
+    inputs: Sequence[Any],
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    compiler: str = "inductor",
+    options: Mapping[str, Any] | None = None,
+    disable: Iterable[str] = (),
+    progress: Progress | None = None,
+) -> Audit:
+    """Which pass of a compiler, if any, changes the meaning of ``model``?
+
+    Runs the compiler as a user would, notes the graph before and after every pass, proves each step, and compares the
+    compiled model's numbers with the float64 truth. The compiler makes what it would make anyway.
+
+    Args:
+        model: an nn.Module in eval mode, or an ExportedProgram.
+        inputs: example positional arguments, as for the model.
+        kwargs: example keyword arguments.
+        compiler: inductor, torchao, executorch, fx (`torch.fx.experimental.optimization.fuse`), torch.ao (`fuse_fx`),
+            onnx or openvino.
+        options: settings of the compiler; for inductor those of torch._inductor.config.
+        disable: names of passes to leave out.
+        progress: called with (done, total, what).
+
+    Raises:
+        FoldproofError: no such compiler or option, or the model can't be compiled.
+        MissingExtra: the compiler is not installed.
+    """
+    start = time.perf_counter()
+    report = progress or (lambda done, total, what: None)
+    chosen = compiler_named(compiler)
+    args, named = as_inputs(inputs), dict(kwargs or {})
+    if isinstance(model, ExportedProgram):
+        model = model.module()
+    if not isinstance(model, nn.Module):
+        raise FoldproofError(f"audit takes an nn.Module or an ExportedProgram, not a {type(model).__name__}")
+    log = Log()
+    report(0, None, f"compiling with {compiler}")
+    try:
+        with torch.no_grad():
+            compiled = chosen.compile(model, args, named, options or {}, log, frozenset(disable))
+    except FoldproofError:
+        raise
+    except Exception as error:
+        cause = error.__cause__ if error.__cause__ is not None else error  # pass managers tell the pass, not the reason
+        why = brief(error) if cause is error else f"{brief(error)}, because of {brief(cause)}"
+        raise FoldproofError(f"{compiler} can't compile the model ({why})") from error
+    compile_seconds = time.perf_counter() - start
+    steps = [Step(change, tree_leaves((args, named))) for change in log.changes]
+    fired = [step for step in steps if step.fired]
+    for i, step in enumerate(fired):
+        report(i, len(fired) + 1, f"proving {step.name}")
+        _ = step.verdict
+    report(len(fired), len(fired) + 1, "comparing numbers")
+    whole, uncompared = _end_to_end(model, compiled.call, args, named)
+    return Audit(
+        compiler,
+        dict(options or {}),
+        steps,
+        whole,
+        compiled.what,
+        compile_seconds,
+        time.perf_counter() - start,
+        versions(chosen),
+        tuple(disable),
+        model,
+        args,
+        named,
+        uncompared,
+    )
+
+
+def _end_to_end(model: nn.Module, call: Callable[..., Any], args: Any, kwargs: Any) -> tuple[CompareResult | None, str]:
+    """The comparison of numbers, or why there is none; the passes have been judged all the same."""
+    from foldproof.comparison import compare
+
+    try:
+        with torch.no_grad():
+            return compare(model, call, args, kwargs, trials=TRIALS), ""
+    except (FoldproofError, RuntimeError) as error:
+        return None, str(error) if isinstance(error, FoldproofError) else brief(error)
+
+
+def versions(compiler: Compiler) -> dict[str, str]:
+    """The installed versions that matter."""
+    return {package: _version(package) for package in ("torch", "foldproof", *compiler.packages)}
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,92 @@
+"""What a compiler is: how it is run under its tap, and how a program that shows its fault is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from foldproof.auditing.log import Log
+from foldproof.errors import FoldproofError
+
+Options = Mapping[str, Any]
+Disabled = frozenset[str]
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What came out: something that takes the model's inputs, and what it is, in words."""
+
+    call: Callable[..., Any]
+    what: str
+
+
+class Compiler(Protocol):
+    """Runs one pipeline under its tap."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """What it is made of, besides torch: their versions are told."""
+
+    @property
+    def options(self) -> Mapping[str, str]:
+        """Options it knows, each with what it means."""
+
+    def compile(
+        self,
+        model: nn.Module,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: Options,
+        log: Log,
+        disabled: Disabled,
+    ) -> Compiled:
+        """Compile ``model``, and write every step into ``log``."""
+
+    def script(self, options: Options) -> tuple[list[str], list[str]]:
+        """Lines of Python: imports, and what makes ``got`` of ``model`` and the tuple ``inputs``."""
+
+
+def known(compiler: Compiler, options: Options) -> None:
+    """
+    Raises:
+        FoldproofError: an option that the compiler does not have.
+    """
+    for name in options:
+        if name not in compiler.options:
+            has = ", ".join(compiler.options) or "none"
+            raise FoldproofError(f"{compiler.name} has no option {name!r}; it has {has}")
+
+
+def buffers_of(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Copies of its buffers, by name."""
+    return {name: t.clone() for name, t in module.named_buffers()}
+
+
+def set_buffers(module: nn.Module, values: Mapping[str, torch.Tensor]) -> None:
+    """Write those ``values`` into its buffers that it has."""
+    with torch.no_grad():
+        for name, buffer in module.named_buffers():
+            if name in values:
+                buffer.copy_(values[name])
+
+
+def from_start(function: Callable[..., Any], module: nn.Module, buffers: Mapping[str, torch.Tensor]) -> Any:
+    """``function``, which runs ``module``, beginning every call with the same ``buffers``, which it may change."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        set_buffers(module, buffers)
+        return function(*args, **kwargs)
+
+    return call
+
+
+def copied(x: Any) -> Any:
+    """Arguments with their tensors cloned."""
+    return torch.utils._pytree.tree_map(lambda t: t.clone() if isinstance(t, torch.Tensor) else t, x)

@@ -1,0 +1,83 @@
+"""ExecuTorch: from a model to a .pte program in its runtime."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import nn
+
+from foldproof.auditing.compilers.compiler import Compiled, Disabled, Options, known
+from foldproof.auditing.log import Log
+from foldproof.auditing.taps.executorch import exir_program, tap_executorch
+from foldproof.auditing.taps.passes import tap_passes
+from foldproof.errors import FoldproofError
+from foldproof.program.state import deepcopied
+
+
+class Executorch:
+    name = "executorch"
+    packages = ("executorch",)
+    options = MappingProxyType({"partitioner": "xnnpack (default), none, or a list of partitioners"})
+
+    def compile(
+        self,
+        model: nn.Module,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: Options,
+        log: Log,
+        disabled: Disabled,
+    ) -> Compiled:
+        known(self, options)
+        exir_program()
+        from executorch.exir import to_edge_transform_and_lower
+        from executorch.runtime import Runtime
+
+        program = torch.export.export(deepcopied(model), args, kwargs)
+        taps = tap_passes(log, disabled), tap_executorch(log, disabled)
+        with taps[0], taps[1], log.call("", program, whole=False) as made:
+            edge = to_edge_transform_and_lower(
+                program, partitioner=_partitioners(options.get("partitioner", "xnnpack"))
+            )
+            lowered = edge.to_executorch()
+            made.append(lowered.exported_program())
+        buffer, spec = lowered.buffer, program.call_spec.out_spec
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            # Loaded anew, buffers that it writes to are what they were at first. Its memory has to stay while it runs.
+            loaded = Runtime.get().load_program(buffer)
+            method = loaded.load_method("forward")
+            given = torch.utils._pytree.tree_leaves((args, kwargs))
+            out = method.execute([x.contiguous() if isinstance(x, torch.Tensor) else x for x in given])
+            out = out[len(out) - spec.num_leaves :]  # inputs that were written to come first
+            return torch.utils._pytree.tree_unflatten(
+                [x.clone() if isinstance(x, torch.Tensor) else x for x in out], spec
+            )
+
+        return Compiled(call, "the .pte program in the ExecuTorch runtime")
+
+    def script(self, options: Options) -> tuple[list[str], list[str]]:
+        imports = ["import executorch.exir", "from executorch.runtime import Runtime"]
+        given = ""
+        if options.get("partitioner", "xnnpack") == "xnnpack":
+            imports.append("from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner")
+            given = ", partitioner=[XnnpackPartitioner()]"
+        return imports, [
+            f"edge = executorch.exir.to_edge_transform_and_lower(torch.export.export(model, inputs){given})",
+            "program = Runtime.get().load_program(buffer := edge.to_executorch().buffer)",
+            'got = program.load_method("forward").execute(inputs)[0]',
+        ]
+
+
+def _partitioners(wanted: Any) -> list[Any]:
+    if wanted == "none":
+        return []
+    if wanted != "xnnpack":
+        if isinstance(wanted, str):
+            raise FoldproofError(f"partitioner is xnnpack, none or a list of partitioners, not {wanted!r}")
+        return list(wanted)
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+
+    return [XnnpackPartitioner()]

@@ -1,0 +1,56 @@
+"""The functions of torch.fx and torch.ao that fold BatchNorm in a traced model."""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from collections.abc import Callable
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import nn
+
+from foldproof.auditing.compilers.compiler import Compiled, Disabled, Options, known
+from foldproof.auditing.log import Log, Rerun
+from foldproof.errors import FoldproofError
+from foldproof.program.loading import brief
+from foldproof.program.state import deepcopied
+
+
+class Fuse:
+    """One function that takes a model and gives a fused one, which is one pass."""
+
+    packages: tuple[str, ...] = ()
+    options = MappingProxyType[str, str]({})
+
+    def __init__(self, name: str, module: str, function: str) -> None:
+        self.name, self._module, self._function = name, module, function
+
+    def compile(
+        self,
+        model: nn.Module,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: Options,
+        log: Log,
+        disabled: Disabled,
+    ) -> Compiled:
+        known(self, options)
+        fuse: Callable[[Any], Any] = getattr(importlib.import_module(self._module), self._function)
+        try:
+            traced = torch.fx.symbolic_trace(deepcopied(model))
+        except Exception as error:
+            raise FoldproofError(
+                f"torch.fx can't trace the model, which {self._function} needs ({brief(error)})"
+            ) from error
+        if self._function in disabled:
+            return Compiled(traced, "the traced model")
+        with warnings.catch_warnings(), log.call(self._function, traced, lambda: Rerun(fuse, traced)) as made:
+            warnings.simplefilter("ignore")  # torch.ao says that it will go
+            fused = fuse(deepcopied(model))
+            made.append(fused)
+        return Compiled(fused, "the fused model")
+
+    def script(self, options: Options) -> tuple[list[str], list[str]]:
+        return [f"from {self._module} import {self._function}"], [f"got = {self._function}(model)(*inputs)"]

@@ -1,0 +1,61 @@
+"""`torch.compile` with Inductor."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import nn
+
+from foldproof.auditing.compilers.compiler import Compiled, Disabled, Options, buffers_of, copied, from_start
+from foldproof.auditing.log import Log
+from foldproof.auditing.taps.inductor import tap_inductor
+from foldproof.errors import FoldproofError
+from foldproof.program.loading import brief
+from foldproof.program.state import deepcopied
+
+
+class Inductor:
+    name = "inductor"
+    packages: tuple[str, ...] = ()
+    options = MappingProxyType({"…": "any setting of torch._inductor.config, such as freezing"})
+
+    def compile(
+        self,
+        model: nn.Module,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: Options,
+        log: Log,
+        disabled: Disabled,
+    ) -> Compiled:
+        torch._dynamo.reset()  # Dynamo keeps compiled code with code objects, whatever the configuration
+        own = deepcopied(model)
+        compiled: Callable[..., Any] = torch.compile(own, dynamic=False)
+        # Dynamo itself looks at some settings (freezing), so they are set, and not given to torch.compile.
+        with _configured(options), tap_inductor(log, own, disabled):
+            compiled(*copied(args), **copied(kwargs))
+        return Compiled(from_start(compiled, own, buffers_of(model)), "torch.compile")
+
+    def script(self, options: Options) -> tuple[list[str], list[str]]:
+        settings = [f"torch._inductor.config.{name} = {value!r}" for name, value in options.items()]
+        imports = ["import torch._inductor.config"] if options else []
+        return imports, [*settings, "got = torch.no_grad()(torch.compile(model))(*inputs)"]
+
+
+@contextlib.contextmanager
+def _configured(options: Options) -> Iterator[None]:
+    import torch._inductor.config as config
+
+    try:
+        patch: Any = config.patch(dict(options))
+        patch.__enter__()
+    except AttributeError as error:
+        raise FoldproofError(f"torch._inductor.config has no such setting ({brief(error)})") from error
+    try:
+        yield
+    finally:
+        patch.__exit__(None, None, None)

@@ -1,0 +1,54 @@
+"""ONNX: `torch.onnx.export`, with onnxscript's optimizer, and ONNX Runtime."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import nn
+
+from foldproof.auditing.compilers.compiler import Compiled, Disabled, Options, known
+from foldproof.auditing.log import Log
+from foldproof.auditing.taps.onnx import tap_onnx
+from foldproof.auditing.taps.passes import tap_passes
+from foldproof.errors import MissingExtra
+from foldproof.program.state import deepcopied
+
+
+class Onnx:
+    name = "onnx"
+    packages = ("onnx", "onnxscript", "onnxruntime")
+    options = MappingProxyType[str, str]({})
+
+    def compile(
+        self,
+        model: nn.Module,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: Options,
+        log: Log,
+        disabled: Disabled,
+    ) -> Compiled:
+        known(self, options)
+        from foldproof.comparison.runtimes import onnx_exporter
+
+        try:
+            import onnxruntime  # noqa: F401
+            import onnxscript  # noqa: F401
+        except ModuleNotFoundError as error:
+            raise MissingExtra(str(error.name), "onnx") from None
+        program = torch.export.export(deepcopied(model), args, kwargs)
+        call = onnx_exporter(program.module())
+        with tap_passes(log, disabled), tap_onnx(log, disabled):
+            call(*torch.utils._pytree.tree_leaves((args, kwargs)))
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            made = call(*torch.utils._pytree.tree_leaves((args, kwargs)))
+            leaves = torch.utils._pytree.tree_leaves(made)
+            return torch.utils._pytree.tree_unflatten(leaves, program.call_spec.out_spec)
+
+        return Compiled(run, "the ONNX model in ONNX Runtime")
+
+    def script(self, options: Options) -> tuple[list[str], list[str]]:
+        return [], ["got = torch.onnx.export(model, inputs, dynamo=True)(*inputs)[0]"]

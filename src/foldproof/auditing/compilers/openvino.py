@@ -1,0 +1,56 @@
+"""OpenVINO on the processor: what it does to a graph of PyTorch is watched, the rest is compared."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import nn
+
+from foldproof.auditing.compilers.compiler import Compiled, Disabled, Options, known
+from foldproof.auditing.log import Log
+from foldproof.auditing.taps.passes import tap_passes
+from foldproof.errors import MissingExtra
+from foldproof.program.state import deepcopied
+
+_SETTINGS = {"INFERENCE_PRECISION_HINT": "f32"}  # its own choice on some processors is bfloat16
+
+
+class Openvino:
+    name = "openvino"
+    packages = ("openvino",)
+    options = MappingProxyType[str, str]({})
+
+    def compile(
+        self,
+        model: nn.Module,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: Options,
+        log: Log,
+        disabled: Disabled,
+    ) -> Compiled:
+        known(self, options)
+        try:
+            import openvino
+        except ModuleNotFoundError:
+            raise MissingExtra("openvino", "openvino") from None
+        program = torch.export.export(deepcopied(model), args, kwargs)
+        with tap_passes(log, disabled):
+            compiled = openvino.compile_model(openvino.convert_model(program), "CPU", _SETTINGS)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            given = [x for x in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
+            made = compiled([x.contiguous().numpy() for x in given])
+            out = [torch.from_numpy(made[i].copy()) for i in range(len(compiled.outputs))]
+            return torch.utils._pytree.tree_unflatten(out, program.call_spec.out_spec)
+
+        return Compiled(call, "the model in OpenVINO")
+
+    def script(self, options: Options) -> tuple[list[str], list[str]]:
+        return ["import openvino"], [
+            "program = openvino.convert_model(torch.export.export(model, inputs))",
+            f"compiled = openvino.compile_model(program, config={_SETTINGS})",
+            "got = torch.from_numpy(compiled([x.numpy() for x in inputs])[0])",
+        ]

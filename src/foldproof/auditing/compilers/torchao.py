@@ -1,0 +1,125 @@
+"""torchao's quantization of exported programs (PT2E)."""
+
+from __future__ import annotations
+
+import copy
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import nn
+
+from foldproof.auditing.compilers.compiler import (
+    Compiled,
+    Disabled,
+    Options,
+    buffers_of,
+    copied,
+    from_start,
+    known,
+    set_buffers,
+)
+from foldproof.auditing.log import Log
+from foldproof.auditing.taps.passes import tap_passes
+from foldproof.auditing.taps.torchao import quantize_pt2e, tap_torchao
+from foldproof.errors import FoldproofError, MissingExtra
+from foldproof.program.loading import brief
+from foldproof.program.state import deepcopied
+
+
+class Torchao:
+    name = "torchao"
+    packages = ("torchao",)
+    options = MappingProxyType(
+        {
+            "quantizer": "x86 (default), xnnpack, none, or a torchao Quantizer",
+            "qat": "True for prepare_qat_pt2e instead of prepare_pt2e",
+        }
+    )
+
+    def compile(
+        self,
+        model: nn.Module,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: Options,
+        log: Log,
+        disabled: Disabled,
+    ) -> Compiled:
+        known(self, options)
+        steps = quantize_pt2e()
+        from torchao.quantization.pt2e import move_exported_model_to_eval
+
+        qat = bool(options.get("qat"))
+        own = deepcopied(model)
+        program = torch.export.export(own.train() if qat else own, args, kwargs).module()
+        quantizer = _quantizer(options.get("quantizer", "x86"))
+        with tap_passes(log, disabled), tap_torchao(log, disabled):
+            try:
+                with log.call("", program, whole=False) as made:
+                    prepared = (steps.prepare_qat_pt2e if qat else steps.prepare_pt2e)(program, quantizer)
+                    made.append(prepared)
+            except Exception as error:
+                raise FoldproofError(
+                    f"torchao can't prepare this model with its quantizer ({brief(error)}); choose another with the"
+                    " option quantizer=x86, xnnpack or none"
+                ) from error
+            prepared(*copied(args), **copied(kwargs))
+            set_buffers(prepared, buffers_of(model))
+            if qat:
+                move_exported_model_to_eval(prepared)
+            kept = copy.deepcopy(prepared)
+            with log.call("", prepared, whole=False) as made:
+                converted = steps.convert_pt2e(prepared)
+                made.append(converted)
+        if options.get("quantizer") == "none":
+            return Compiled(
+                from_start(converted, converted, buffers_of(converted)),
+                "the converted model, in which nothing is quantized",
+            )
+        if qat:
+            from torchao.quantization.pt2e import disable_fake_quant
+
+            kept.apply(disable_fake_quant)
+        return Compiled(from_start(kept, kept, buffers_of(kept)), "the prepared model, before anything is quantized")
+
+    def script(self, options: Options) -> tuple[list[str], list[str]]:
+        prepare = "prepare_qat_pt2e" if options.get("qat") else "prepare_pt2e"
+        imports, quantizer = _QUANTIZERS.get(str(options.get("quantizer", "x86")), _QUANTIZERS["x86"])
+        return [
+            f"from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, {prepare}",
+            imports,
+        ], [
+            f"got = convert_pt2e({prepare}(torch.export.export(model, inputs).module(), {quantizer}))(*inputs)",
+        ]
+
+
+_X86 = "from torchao.quantization.pt2e.quantizer.x86_inductor_quantizer import X86InductorQuantizer"
+_QUANTIZERS = {
+    "x86": (_X86, "X86InductorQuantizer()"),
+    "none": (_X86, "X86InductorQuantizer()"),
+    "xnnpack": (
+        "from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import XNNPACKQuantizer",
+        "XNNPACKQuantizer()",
+    ),
+}
+"""How to make each in a program that shows a fault: without a configuration they annotate nothing."""
+
+
+def _quantizer(wanted: Any) -> Any:
+    if not isinstance(wanted, str):
+        return wanted
+    from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
+
+    if wanted == "none":
+        return x86.X86InductorQuantizer()
+    if wanted == "x86":
+        return x86.X86InductorQuantizer().set_global(x86.get_default_x86_inductor_quantization_config())
+    if wanted != "xnnpack":
+        raise FoldproofError(f"quantizer is x86, xnnpack, none or a Quantizer, not {wanted!r}")
+    try:
+        from executorch.backends.xnnpack.quantizer import xnnpack_quantizer as xnnpack
+    except ModuleNotFoundError:
+        raise MissingExtra("executorch", "executorch") from None
+    config = xnnpack.get_symmetric_quantization_config(is_per_channel=True)
+    return xnnpack.XNNPACKQuantizer().set_global(config)

@@ -1,0 +1,117 @@
+"""Where the new constants of a graph come from: a value that the graph before computes, or the pass, run again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export import ExportedProgram
+
+from foldproof.auditing.log import program_in
+from foldproof.auditing.reading import mapped
+from foldproof.auditing.snapshot import Interpreted, Snapshot, attribute, is_functional
+from foldproof.program import Leaf, as_program
+from foldproof.proof.question import equal_content, match_leaves, tied
+
+Derive = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
+
+
+def new_constants(before: fx.GraphModule, after: fx.GraphModule) -> dict[str, Tensor]:
+    """Tensors that only *after* holds, by name."""
+    first, second = as_program(before).leaves, as_program(after).leaves
+    matched, _ = match_leaves(first, second)
+    return {name: leaf.tensor for name, leaf in second.items() if name not in matched}
+
+
+def unfolded(before: Snapshot, after: Snapshot) -> Snapshot:
+    """*after*, with constants that *before* computes from its parameters, bit for bit, read as those computations.
+
+    So what a pass evaluated keeps its origin, and what is said of the two graphs holds for other parameters, too.
+    """
+    wanted = new_constants(before.module, after.module)
+    nodes = _constant_nodes(before.graph)
+    if not wanted or not nodes:
+        return after
+    with torch.no_grad():
+        values = _evaluate(before.module, nodes)
+    computed = [n for n in nodes if n.op != "get_attr" and isinstance(values.get(n), Tensor)]
+    graph = fx.Graph()
+    made: dict[fx.Node, fx.Node] = {}
+    origin: dict[fx.Node, fx.Node] = {}
+
+    def origin_of(node: fx.Node) -> fx.Node:
+        """A node of *before*, with all that it depends on, in the new graph."""
+        for operand in node.all_input_nodes:
+            origin_of(operand)
+        if node not in origin:
+            origin[node] = graph.node_copy(node, origin.__getitem__)
+        return origin[node]
+
+    for node in after.graph.nodes:
+        found = None
+        if node.op == "get_attr" and str(node.target) in wanted:
+            tensor = wanted[str(node.target)]
+            found = next((n for n in computed if equal_content(values[n], tensor)), None)
+        made[node] = origin_of(found) if found is not None else graph.node_copy(node, made.__getitem__)
+    if not origin:
+        return after
+    root = nn.Module()
+    for source, copied in ((after.module, made), (before.module, origin)):
+        for node in copied:
+            if node.op in ("get_attr", "call_module"):
+                fx.graph_module._copy_attr(source, root, str(node.target))
+    return Snapshot(Interpreted(root, graph), copies=after.copies)
+
+
+def _constant_nodes(graph: fx.Graph) -> list[fx.Node]:
+    """The nodes that depend on nothing but parameters."""
+    found: dict[fx.Node, None] = {}
+    for node in graph.nodes:
+        if node.op == "get_attr" or (
+            node.op == "call_function"
+            and is_functional(node)
+            and node.all_input_nodes
+            and all(n in found for n in node.all_input_nodes)
+        ):
+            found[node] = None
+    return list(found) if any(n.op == "call_function" for n in found) else []
+
+
+def _evaluate(module: fx.GraphModule, nodes: list[fx.Node]) -> dict[fx.Node, Any]:
+    values: dict[fx.Node, Any] = {}
+    for node in nodes:
+        if node.op == "get_attr":
+            values[node] = attribute(module, str(node.target))
+        elif all(n in values for n in node.all_input_nodes):
+            args, kwargs = mapped((node.args, dict(node.kwargs)), values.__getitem__)
+            try:
+                values[node] = node.target(*args, **kwargs)  # type: ignore[operator]
+            except Exception:
+                continue  # it is no constant of *after*, then
+    return values
+
+
+def recomputed(run: Callable[[Any], Any], before: Any, wanted: Mapping[str, Tensor]) -> Derive | None:
+    """For a pass that computes weights: run it again on other parameters, and read what it makes of them.
+
+    None where it can't be run again, or does not make what is wanted.
+    """
+    program = as_program(before)
+
+    def derive(leaves: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        # In the dtype that the pass was given: it may look at it, or mix it with others.
+        def given(name: str, leaf: Leaf) -> Tensor:
+            return (leaves[name].to(leaf.tensor.dtype) if name in leaves else leaf.tensor.detach()).clone()
+
+        made = program.with_leaves(tied(program.leaves, given))  # which it may write to
+        result = program_in(run(made), made)
+        bare = isinstance(made, ExportedProgram) and not isinstance(result, ExportedProgram)
+        leaves_made = as_program(made if bare else result).leaves  # a bare graph's parameters are its program's
+        return {name: leaves_made[name].tensor for name in wanted if name in leaves_made}
+
+    try:
+        return derive if derive({}).keys() == wanted.keys() else None
+    except Exception:
+        return None

@@ -1,0 +1,202 @@
+"""Audits on disk: what a maintainer needs to see a fault, and a way to ask again later."""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from foldproof.auditing.api import versions
+from foldproof.auditing.compilers import COMPILERS, compiler_named
+from foldproof.auditing.inputs import inputs_for
+from foldproof.auditing.listing import listing
+from foldproof.auditing.log import Change
+from foldproof.auditing.reduce import Fault, reduced
+from foldproof.auditing.script import script
+from foldproof.errors import FoldproofError
+
+if TYPE_CHECKING:
+    from foldproof.auditing.result import Audit, Step
+
+
+def save(audit: Audit, folder: Path) -> Path:
+    """Write ``verdict.json`` and, for each guilty pass, ``repro.py``, ``graphs.py`` and ``report.md``.
+
+    With several guilty passes each has a folder of its own below, named after it.
+
+    Raises:
+        FoldproofError: the folder can't be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        guilty = {step.name: step for step in reversed(audit.guilty)}
+        for name, step in guilty.items():
+            place = folder if len(guilty) == 1 else folder / re.sub(r"\W+", "_", name)
+            place.mkdir(exist_ok=True)
+            _save_step(audit, step, place)
+        if len(guilty) != 1:
+            write(folder / "verdict.json", _lines(audit.to_dict()))
+    except OSError as error:
+        raise FoldproofError(f"{folder} can't be written: {error.strerror or error}") from error
+    return folder
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=path.suffix, delete=False, encoding="utf-8") as file:
+        file.write(text)
+    Path(file.name).replace(path)
+    path.chmod(0o644)
+
+
+def _save_step(audit: Audit, step: Step, folder: Path) -> None:
+    fault = Fault(COMPILERS[audit.compiler], audit.options, step.name)
+    change, text, ran = step.change, None, None
+    draft = None if audit.kwargs else reduced(fault, audit.model, audit.args)
+    if draft is not None:
+        model, inputs = draft.build()
+        change = fault.found(model, inputs) or change
+        if draft.written:
+            text = script(fault, draft)
+            write(folder / "repro.py", text)
+            ran = run(folder / "repro.py")
+    given = [x for x in tree_leaves(draft.build()[1] if draft is not None else audit.args) if isinstance(x, Tensor)]
+    drawn = inputs_for(change.before, given if change.inputs is None else change.inputs)
+    write(folder / "graphs.py", listing(change, drawn or ()))
+    write(folder / "report.md", report(audit, step, change, text, ran))
+    whole = audit.to_dict()
+    told = {
+        name: whole[name] for name in ("schema", "kind", "conclusion", "compiler", "options", "disabled", "versions")
+    }
+    told |= {"pass": step.name, "reproduced": ran is not None and ran.wrong, "verdict": step.verdict.to_dict()}
+    told["steps"] = [
+        {"name": s.name, "nodes": list(s.nodes), "verdict": str(s.verdict.kind)} for s in audit.steps if s.fired
+    ]
+    numbers = whole["end_to_end"] or {}
+    told["end_to_end"] = {name: numbers.get(name) for name in ("verdict", "largest_difference", "largest_magnitude")}
+    told["end_to_end"]["compiled"] = audit.compiled
+    here = f"{Path.cwd()}/"  # the folder is given away, and says nothing of where its model was
+    write(folder / "verdict.json", _lines(told).replace(here, ""))
+
+
+def _lines(told: Mapping[str, Any]) -> str:
+    """JSON with a line for each key, and for each element of a list of objects."""
+
+    def text(value: Any) -> str:
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            return "[\n" + ",\n".join(f"    {json.dumps(x, allow_nan=False)}" for x in value) + "\n  ]"
+        return json.dumps(value, allow_nan=False)
+
+    return "{\n" + ",\n".join(f"  {json.dumps(key)}: {text(value)}" for key, value in told.items()) + "\n}\n"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a reproduction: whether outputs still differ, and what was printed."""
+
+    wrong: bool
+    failed: bool
+    told: str
+
+
+def run(program: Path) -> Run:
+    """Run a reproduction in a process of its own, with the Python that runs this."""
+    done = subprocess.run(
+        [sys.executable, program.name],
+        cwd=program.parent,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    wrong = done.returncode != 0 and "AssertionError" in done.stderr and "not close" in done.stderr
+    start = next((i for i, line in enumerate(lines) if line.startswith("AssertionError")), len(lines) - 1)
+    return Run(wrong, done.returncode != 0 and not wrong, "\n".join(lines[start:]) if done.returncode else "")
+
+
+def report(audit: Audit, step: Step, change: Change, text: str | None, ran: Run | None) -> str:
+    """The fault in the form in which PyTorch and its neighbours take reports."""
+    witness = step.verdict.witness
+    where = f" (in {step.phase.replace('/', ' → ')})" if step.phase else ""
+    out = [
+        f"# {audit.compiler}: {step.name} changes what the model computes",
+        "",
+        "### 🐛 Describe the bug",
+        "",
+        f"`{step.name}`{where} replaces a part of the graph by another function of its inputs and parameters."
+        " The program compiles and runs without a warning; its outputs are wrong.",
+        "",
+    ]
+    if text is not None:
+        out += ["```python", text.rstrip(), "```", ""]
+        if ran is not None and ran.told:
+            out += ["```", ran.told, "```", ""]
+        if ran is not None and not ran.wrong:
+            out += ["(The graphs differ, but here the outputs of the whole program do not.)", ""]
+    elif witness is None:
+        out += ["No small program that shows it was found.", ""]
+    out += ["### What differs", ""]
+    difference = step.verdict.difference
+    if difference is not None:
+        out.append(
+            f"The first value that the new graph never computes: `{difference.operator}`, node `{difference.node}`."
+        )
+    if witness is not None:
+        out.append(
+            f"In float64, with {witness.description}: output {witness.output} at {list(witness.index)} is"
+            f" {witness.before:.6g} before the pass and {witness.after:.6g} after it;"
+            f" rounding explains {witness.floor:.1g}."
+        )
+    out += [
+        "",
+        f"The graph went from {change.before.size} to {change.after.size} nodes; `graphs.py` has both as Python.",
+        "",
+        "### Versions",
+        "",
+        f"Python {platform.python_version()}, " + ", ".join(f"{k} {v}" for k, v in audit.versions.items()),
+        "",
+    ]
+    return "\n".join(out)
+
+
+def replay(folder: str | Path) -> tuple[bool, str]:
+    """Run a saved reproduction on the installed versions: whether it is still wrong, and that in a sentence.
+
+    Raises:
+        FoldproofError: there is none in ``folder``, or it does not run.
+    """
+    folder = Path(folder)
+    told = _verdict(folder)
+    program = folder / "repro.py"
+    if not program.is_file():
+        raise FoldproofError(f"{folder} holds no repro.py to run again; write one with foldproof audit --save")
+    ran = run(program)
+    now = ", ".join(f"{name} {version}" for name, version in versions(compiler_named(str(told["compiler"]))).items())
+    if ran.failed:
+        raise FoldproofError(
+            f"{program} does not run with {now}: {ran.told.splitlines()[0] if ran.told else 'it fails'}"
+        )
+    if ran.wrong:
+        return True, f"still wrong with {now}: {told.get('pass')} in {told['compiler']}"
+    return False, f"fixed with {now}: {told.get('pass')} in {told['compiler']} does no harm to this model any more"
+
+
+def _verdict(folder: Path) -> Mapping[str, Any]:
+    try:
+        found: Mapping[str, Any] = json.loads((folder / "verdict.json").read_text(encoding="utf-8"))
+        _ = found["compiler"]
+        return found
+    except (OSError, ValueError, KeyError) as error:
+        raise FoldproofError(
+            f"{folder} is no folder that foldproof audit --save wrote: no verdict.json in it"
+        ) from error

@@ -1,0 +1,121 @@
+"""From a change of a graph to a verdict: the changed region first, then the whole graph."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch._ops import HigherOrderOperator
+
+from foldproof.auditing.constants import Derive, new_constants, recomputed, unfolded
+from foldproof.auditing.inputs import inputs_for
+from foldproof.auditing.log import Change
+from foldproof.auditing.quantization import unquantized
+from foldproof.auditing.region import changed_region
+from foldproof.auditing.snapshot import Snapshot, updates_statistics
+from foldproof.errors import FoldproofError
+from foldproof.proof import prove, prove_pass
+from foldproof.shadow import Undecided
+from foldproof.verdict import Kind, Verdict
+
+UNCHANGED = Verdict(Kind.PROVED, "the graph is unchanged")
+SAME = Verdict(
+    Kind.PROVED,
+    "the same operators on the same operands: only their order, their names, or nodes that nobody reads differ",
+    quantified="all inputs and all parameters",
+)
+
+
+def judge(change: Change, given: Sequence[Any]) -> Verdict:
+    """Whether the graphs before and after are the same function. ``given`` are the inputs of the whole model.
+
+    A pass that computes new weights is run again on shadows where that can be done; constants that the graph before
+    computes keep their origin; other new constants are numbers, for which there is ROUNDING at best.
+    """
+    start = time.perf_counter()
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # what a pass warns of, it warned of when it ran
+        try:
+            verdict = _judge(change, given)
+        except (FoldproofError, Undecided) as error:
+            verdict = Verdict(Kind.UNDECIDED, str(error))
+        except Exception as error:
+            line = next((line for line in str(error).splitlines() if line.strip()), "")
+            verdict = Verdict(Kind.UNDECIDED, f"the step can't be evaluated: {type(error).__name__}: {line}")
+    return replace(verdict, seconds=time.perf_counter() - start)
+
+
+def _judge(change: Change, given: Sequence[Any]) -> Verdict:
+    before, after = change.before, change.after
+    if not change.fired:
+        return UNCHANGED
+    if _same(before, after):
+        return SAME
+    for node in (*before.graph.nodes, *after.graph.nodes):
+        if isinstance(node.target, HigherOrderOperator):
+            return Verdict(Kind.UNDECIDED, f"no rule for the higher-order operator {node.target}")
+        if updates_statistics(node):
+            return Verdict(Kind.UNDECIDED, f"{node.name} is a normalization in training: it updates statistics unseen")
+    inputs = inputs_for(before, given if change.inputs is None else change.inputs)
+    if inputs is None:
+        return Verdict(Kind.UNDECIDED, "the graph's inputs are not known")
+    within = _apart_from_quantization(change, before, after, inputs)
+    return within or _of_graphs(change, before, unfolded(before, after), inputs)
+
+
+def _same(before: Snapshot, after: Snapshot) -> bool:
+    return before.functional and after.functional and before.effect == after.effect
+
+
+def _apart_from_quantization(
+    change: Change, before: Snapshot, after: Snapshot, inputs: Sequence[Any]
+) -> Verdict | None:
+    """PROVED_WITHIN, if the graphs are the same but for values that *after* rounds to integers and back.
+
+    None where *after* introduces no quantization. Where it does, a difference is one that is there without it, too.
+    """
+    first, _ = unquantized(before)
+    second, steps = unquantized(after)
+    known = {step.name for step in unquantized(before)[1]}
+    new = tuple(step for step in steps if step.name not in known)
+    if not new:
+        return None
+    verdict = SAME if _same(first, second) else _of_graphs(change, first, unfolded(first, second), inputs)
+    if verdict.kind is not Kind.PROVED:
+        return replace(verdict, notes=(*verdict.notes, "of the graphs without quantization"))
+    return replace(
+        verdict, kind=Kind.PROVED_WITHIN, reason="the same function up to the quantization of named values", steps=new
+    )
+
+
+def _of_graphs(change: Change, before: Snapshot, after: Snapshot, inputs: Sequence[Any]) -> Verdict:
+    if _same(before, after):
+        return SAME
+    wanted = {n: t for n, t in new_constants(before.module, after.module).items() if t.dtype.is_floating_point}
+    again = None if change.rerun is None else (change.rerun.run, change.rerun.program or change.before.module)
+    derive = recomputed(*again, wanted) if wanted and again is not None else None
+    region = changed_region(before, after, inputs)
+    if region is not None:
+        verdict = _attempt(region.before, region.after, region.inputs, derive)
+        if verdict.kind is Kind.PROVED:
+            nodes = sum(n.op == "call_function" for n in region.before.graph.nodes)
+            return replace(verdict, notes=(*verdict.notes, f"proved on the changed region of {nodes} operators"))
+    if derive is not None and again is not None:
+        try:
+            verdict = prove_pass(*again, inputs)
+        except Exception:
+            verdict = Verdict(Kind.UNDECIDED, "the pass can't be run again")
+        if verdict.kind is not Kind.UNDECIDED:
+            return verdict
+    return prove(before.module, after.module, inputs, derive=derive)
+
+
+def _attempt(before: Any, after: Any, inputs: Sequence[Any], derive: Derive | None) -> Verdict:
+    try:
+        return prove(before, after, inputs, derive=derive)
+    except Exception as error:  # the whole graph is tried next
+        return Verdict(Kind.UNDECIDED, str(error))

@@ -1,0 +1,72 @@
+"""Quantization is an approximation on purpose: a step with a bound, and no difference."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, fx
+
+from foldproof.auditing.reading import operator
+from foldproof.auditing.snapshot import Interpreted, Snapshot, attribute, is_functional
+from foldproof.verdict import ApproximationStep
+
+
+def unquantized(snapshot: Snapshot) -> tuple[Snapshot, list[ApproximationStep]]:
+    """The graph with each dequantize(quantize(x)) of equal parameters read as x; and these pairs, each as a step.
+
+    So is a fake quantization, which does both at once; that it rounds is nothing new where it stood before.
+
+    ``bound`` is half a quantization step, which holds where x lies in the range that the integers cover.
+    """
+    steps: list[ApproximationStep] = []
+    graph = fx.Graph()
+    made: dict[fx.Node, fx.Node] = {}
+    for node in snapshot.graph.nodes:
+        if _fake(snapshot, node):
+            made[node] = made[node.all_input_nodes[0]]
+            continue
+        pair = _pair(node)
+        if pair is None:
+            made[node] = graph.node_copy(node, made.__getitem__)
+            continue
+        made[node] = made[pair.all_input_nodes[0]]
+        scale = _value(snapshot, pair.args[1])
+        bound = float(scale.max()) / 2 if isinstance(scale, Tensor) else float(scale) / 2
+        steps.append(ApproximationStep(f"{pair.name}: {operator(pair.target)}, within its range", bound))
+    if len(made) == len(graph.nodes):
+        return snapshot, []
+    graph.eliminate_dead_code(is_impure_node=lambda n: n.op in ("placeholder", "output") or not is_functional(n))
+    module = Interpreted(snapshot.module, graph)
+    return Snapshot(module, copies=snapshot.copies), steps
+
+
+def _fake(snapshot: Snapshot, node: fx.Node) -> bool:
+    """Whether a node rounds to a quantized value and back at once."""
+    if node.op == "call_module":
+        kind = type(snapshot.module.get_submodule(str(node.target)))
+        return any(c.__name__ == "FakeQuantizeBase" for c in kind.__mro__)
+    target = operator(node.target)
+    return target is not None and "fake_quantize" in target._schema.name and len(target._schema.returns) == 1
+
+
+def _pair(node: fx.Node) -> fx.Node | None:
+    """The quantize node that ``node`` undoes, if it does."""
+    if not _is(node, "dequantize_per_"):
+        return None
+    source = node.args[0]
+    if not isinstance(source, fx.Node) or not _is(source, "quantize_per_"):
+        return None
+    return source if list(source.args[1:]) == list(node.args[1:]) else None
+
+
+def _is(node: fx.Node, name: str) -> bool:
+    target = operator(node.target)
+    return (
+        target is not None
+        and target.namespace == "quantized_decomposed"
+        and target._schema.name.split("::")[1].startswith(name)
+    )
+
+
+def _value(snapshot: Snapshot, x: Any) -> Any:
+    return attribute(snapshot.module, str(x.target)) if isinstance(x, fx.Node) else x

@@ -1,0 +1,210 @@
+"""How operators that only pipelines know are read: as the ATen operators that they stand for.
+
+What such an operator does differently (packed weights, memory that is given to it, a kernel that does two things at
+once) is below the graph, where numbers are compared and nothing is proved.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import fx
+from torch._ops import OpOverload, OpOverloadPacket
+
+aten = torch.ops.aten
+
+Emit = Callable[..., fx.Node]
+"""Writes a call of an operator into the graph that is read."""
+Reading = Callable[..., fx.Node | None]
+"""Takes ``emit`` and an operator's arguments by name; gives the node that stands for its result, None if it can't."""
+
+
+def mapped(x: Any, function: Callable[[fx.Node], Any]) -> Any:
+    """Arguments of a node with every node in them replaced."""
+    return fx.map_arg(x, function)
+
+
+def operator(target: Any) -> OpOverload | None:
+    """The ATen operator that a target is or (in edge programs) wraps."""
+    if isinstance(target, OpOverloadPacket) and target.overloads() == ["default"]:
+        return target.default
+    found = target if isinstance(target, OpOverload) else getattr(target, "_op", None)
+    return found if isinstance(found, OpOverload) else None
+
+
+def read_into(graph: fx.Graph, node: fx.Node, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> fx.Node | None:
+    """Write into ``graph`` what ``node``, called with these arguments, is read as; None if it stands for itself."""
+    target = operator(node.target)
+    if node.op != "call_function" or target is None:
+        return None
+
+    def emit(function: Any, *args: Any, **kwargs: Any) -> fx.Node:
+        return graph.create_node("call_function", function, args, kwargs, name=node.name)
+
+    if target.namespace == "EDGE_DO_NOT_DECOMP":  # ExecuTorch's way of keeping an operator whole for a while
+        packet = getattr(aten, target._schema.name.split("::")[1])
+        return emit(getattr(packet, target._overloadname), *args, **kwargs)
+    reading = READINGS.get(str(target))
+    if reading is not None:
+        schema = target._schema.arguments
+        named = {a.name: a.default_value for a in schema if a.has_default_value()}
+        named |= {a.name: value for a, value in zip(schema, args)} | dict(kwargs)
+        return reading(emit, **named)
+    functional = _functional(target)
+    return None if functional is None else _without_memory(emit, *functional, args, dict(kwargs))
+
+
+def fused_activation(graph: fx.Graph, node: fx.Node, result: fx.Node) -> fx.Node:
+    """XNNPACK's passes note an activation on the node before it, which then computes both: its result, clamped."""
+    limits = node.meta.get("XNN_FUSED_ACTIVATION")
+    if limits is None:
+        return result
+    low, high = (float(x) for x in (limits.output_min, limits.output_max))
+    return graph.call_function(aten.clamp.default, (result, low, None if math.isinf(high) else high))
+
+
+def _without_memory(
+    emit: Emit, functional: OpOverload, outs: frozenset[str], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> fx.Node | None:
+    """An operator that writes into memory it is given: its form that returns the result."""
+    memory = [value for name, value in kwargs.items() if name in outs]
+    left = {name: value for name, value in kwargs.items() if name not in outs}
+    if any(a.name == "dtype" for a in functional._schema.arguments) and "dtype" not in left:
+        first = memory[0].args[0] if memory and isinstance(memory[0], fx.Node) and memory[0].args else None
+        if not isinstance(first, (tuple, list)):
+            return None
+        left["dtype"] = first[1]  # ExecuTorch's alloc takes ((shape, dtype),)
+    return emit(functional, *args, **left)
+
+
+_OPTIONS = ("dtype", "layout", "device", "pin_memory", "memory_format")
+
+
+def _but_options(arguments: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    return [a for a in arguments if a[0] not in _OPTIONS]
+
+
+@functools.cache
+def _functional(target: OpOverload) -> tuple[OpOverload, frozenset[str]] | None:
+    """The overload that returns what ``target`` writes into its ``out`` arguments, and their names."""
+    outs = frozenset(a.name for a in target._schema.arguments if a.is_out)
+    written = {a.name for a in target._schema.arguments if a.alias_info is not None and a.alias_info.is_write}
+    if not outs or written != outs:
+        return None
+    wanted = [(a.name, str(a.type)) for a in target._schema.arguments if a.name not in outs]
+    packet = target.overloadpacket
+    for name in packet.overloads():
+        other = getattr(packet, name)
+        has = [(a.name, str(a.type)) for a in other._schema.arguments]
+        # What the memory that is written to decides, the functional form is told.
+        same = has == wanted or _but_options(has) == _but_options(wanted)
+        if same and not other._schema.is_mutable and len(other._schema.returns) == len(outs):
+            return other, outs
+    return None
+
+
+def _converted(emit: Emit, a: Any, dtype: Any) -> fx.Node:
+    return emit(aten._to_copy.default, a, dtype=dtype)
+
+
+def _reshaped(emit: Emit, self: Any, size: Any) -> fx.Node:
+    """Whether the strides allow a view changes as layouts do; the values it holds do not."""
+    return emit(aten.reshape.default, self, size)
+
+
+def _same(emit: Emit, self: Any, **_: Any) -> fx.Node:
+    """A weight in an order of its own, which `snapshot` reads in the usual one."""
+    return emit(aten.clone.default, self)
+
+
+def _transposed(emit: Emit, self: Any, groups: int, **_: Any) -> fx.Node | None:
+    """oneDNN holds weights of transposed convolutions output channels first."""
+    return emit(aten.transpose.int, self, 0, 1) if groups == 1 else None
+
+
+def _convolution(emit: Emit, **given: Any) -> fx.Node | None:
+    g = given
+    out = emit(
+        aten.convolution.default,
+        *(g["X"], g["W"], g["B"], g["stride"], g["padding"], g["dilation"], False, [0] * len(g["stride"]), g["groups"]),
+    )
+    return _activated(emit, out, g["attr"], g["scalars"], g["algorithm"])
+
+
+def _convolution_binary(emit: Emit, **given: Any) -> fx.Node | None:
+    function = {"add": aten.add.Tensor, "sub": aten.sub.Tensor, "mul": aten.mul.Tensor}.get(given["binary_attr"])
+    out = _convolution(emit, **given | {"attr": "none", "scalars": [], "algorithm": None})
+    if function is None or out is None or given["alpha"] not in (None, 1):
+        return None
+    both = emit(function, out, given["other"])
+    return _activated(emit, both, given["unary_attr"] or "none", given["unary_scalars"], given["unary_algorithm"])
+
+
+def _transposed_convolution(emit: Emit, **given: Any) -> fx.Node | None:
+    g = given
+    if g["groups"] != 1:
+        return None
+    weight = emit(aten.transpose.int, g["W"], 0, 1)
+    out = emit(
+        aten.convolution.default,
+        *(g["X"], weight, g["B"], g["stride"], g["padding"], g["dilation"], True, g["output_padding"], 1),
+    )
+    return _activated(emit, out, g["attr"], g["scalars"], g["algorithm"])
+
+
+def _linear(emit: Emit, X: Any, W: Any, B: Any, attr: str, scalars: Any, algorithm: Any) -> fx.Node | None:
+    return _activated(emit, emit(aten.linear.default, X, W, B), attr, scalars, algorithm)
+
+
+def _linear_binary(emit: Emit, X: Any, other: Any, W: Any, B: Any, attr: str) -> fx.Node | None:
+    function = {"add": aten.add.Tensor, "sub": aten.sub.Tensor, "mul": aten.mul.Tensor}.get(attr)
+    return None if function is None else emit(function, emit(aten.linear.default, X, W, B), other)
+
+
+def _mkl_linear(emit: Emit, X: Any, MKL_W: Any, ORI_W: Any, B: Any, batch_size: int) -> fx.Node:
+    return emit(aten.linear.default, X, ORI_W, B)
+
+
+_UNARY = {
+    "relu": aten.relu.default,
+    "sigmoid": aten.sigmoid.default,
+    "tanh": aten.tanh.default,
+    "swish": aten.silu.default,
+    "hardswish": aten.hardswish.default,
+    "hardsigmoid": aten.hardsigmoid.default,
+}
+
+
+def _activated(emit: Emit, x: fx.Node, name: str, scalars: Any, algorithm: Any) -> fx.Node | None:
+    """What oneDNN computes on a result before it writes it."""
+    if name == "none":
+        return x
+    if name in _UNARY:
+        return emit(_UNARY[name], x)
+    if name == "gelu":
+        return emit(aten.gelu.default, x, approximate=algorithm)
+    if name == "leaky_relu":
+        return emit(aten.leaky_relu.default, x, *scalars)
+    if name == "hardtanh":
+        return emit(aten.hardtanh.default, x, *scalars)
+    return None
+
+
+READINGS: Mapping[str, Reading] = {
+    "prims.convert_element_type.default": _converted,
+    "aten.view.default": _reshaped,
+    "aten._unsafe_view.default": _reshaped,
+    "mkldnn._reorder_convolution_weight.default": _same,
+    "mkldnn._reorder_linear_weight.default": _same,
+    "mkldnn._reorder_convolution_transpose_weight.default": _transposed,
+    "mkldnn._convolution_pointwise.default": _convolution,
+    "mkldnn._convolution_pointwise.binary": _convolution_binary,
+    "mkldnn._convolution_transpose_pointwise.default": _transposed_convolution,
+    "mkldnn._linear_pointwise.default": _linear,
+    "mkldnn._linear_pointwise.binary": _linear_binary,
+    "mkl._mkl_linear.default": _mkl_linear,
+}

@@ -1,0 +1,205 @@
+"""What an audit found: every step with its verdict, the whole end to end, and one sentence to act on."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import fx
+
+from foldproof.auditing.judge import judge
+from foldproof.auditing.log import Change
+from foldproof.verdict import Kind, Verdict
+
+if TYPE_CHECKING:
+    from foldproof.comparison import CompareResult
+
+SCHEMA = 1
+
+
+class Step:
+    """One call of a pass. Its verdict is found when it is first asked for."""
+
+    def __init__(self, change: Change, given: Sequence[Any]) -> None:
+        self.change = change
+        self._given = given
+
+    @property
+    def name(self) -> str:
+        """The pass; "unobserved (…)" for what happened between two of them."""
+        return self.change.name or f"unobserved ({self.change.note})"
+
+    @property
+    def phase(self) -> str:
+        """The calls that it was made in, outermost first."""
+        return self.change.phase
+
+    @property
+    def fired(self) -> bool:
+        """Whether the graph is another one afterwards."""
+        return self.change.fired
+
+    @property
+    def nodes(self) -> tuple[int, int]:
+        """How many nodes the graph had before and after."""
+        return self.change.before.size, self.change.after.size
+
+    @property
+    def before(self) -> fx.GraphModule:
+        return self.change.before.module
+
+    @property
+    def after(self) -> fx.GraphModule:
+        return self.change.after.module
+
+    @functools.cached_property
+    def verdict(self) -> Verdict:
+        return judge(self.change, self._given)
+
+    @property
+    def source(self) -> str | None:
+        """The line of the model's code at the first value that the pass got wrong, where that is known."""
+        difference = self.verdict.difference
+        source = difference.source if difference is not None else None
+        return None if source is None else re.sub(r"[GL]\['\w+'\]\.?", "", source)  # Dynamo's name of the model
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "phase": self.phase,
+            "fired": self.fired,
+            "nodes_before": self.nodes[0],
+            "nodes_after": self.nodes[1],
+            "pass_seconds": self.change.seconds,
+            "verdict": self.verdict.to_dict(),
+        }
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Every step of a compiler on one model, the compiled model against the original, and what follows.
+
+    ``end_to_end`` compares numbers; ``compiled`` says in words whose. ``compile_seconds`` is the compilation with
+    everything noted, ``seconds`` all of it.
+    """
+
+    compiler: str
+    options: Mapping[str, Any]
+    steps: Sequence[Step]
+    end_to_end: CompareResult | None
+    compiled: str
+    compile_seconds: float
+    seconds: float
+    versions: Mapping[str, str]
+    disabled: tuple[str, ...] = ()
+    model: Any = field(default=None, repr=False)
+    args: tuple[Any, ...] = field(default=(), repr=False)
+    kwargs: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    uncompared: str = ""
+    """Why there is no ``end_to_end``."""
+
+    @property
+    def guilty(self) -> list[Step]:
+        """The steps that are REFUTED."""
+        return [s for s in self.steps if s.fired and s.verdict.kind is Kind.REFUTED]
+
+    @property
+    def undecided(self) -> list[Step]:
+        return [s for s in self.steps if s.fired and s.verdict.kind is Kind.UNDECIDED]
+
+    @property
+    def kind(self) -> Kind:
+        """REFUTED if a step or the whole is; else UNDECIDED if one is; else ROUNDING if one is; else PROVED."""
+        kinds = [s.verdict.kind for s in self.steps if s.fired]
+        kinds.append(self.end_to_end.verdict.kind if self.end_to_end is not None else Kind.UNDECIDED)
+        order = (Kind.REFUTED, Kind.UNDECIDED, Kind.ROUNDING, Kind.PROVED_WITHIN)
+        return next((k for k in order if k in kinds), Kind.PROVED)
+
+    @property
+    def conclusion(self) -> str:
+        """One sentence that a person can act on."""
+        fired = [s for s in self.steps if s.fired]
+        if self.guilty:
+            names = list(dict.fromkeys(s.name for s in self.guilty))
+            first = self.guilty[0]
+            at = f" at {first.source}" if first.source else ""
+            others = f" (and so does {', '.join(names[1:])})" if len(names) > 1 else ""
+            return (
+                f"wrong: the pass {names[0]} changes the meaning of the model{at}{others};"
+                f" --disable {names[0]} compiles without it"
+            )
+        whole = self.end_to_end
+        kinds = Counter(s.verdict.kind for s in fired)
+        proved = kinds[Kind.PROVED] + kinds[Kind.PROVED_WITHIN]
+        decided = "every graph pass is proved"
+        if proved < len(fired):
+            decided = f"{proved} of {len(fired)} graph changes are proved"
+            decided += f", {kinds[Kind.ROUNDING]} differ by rounding only" if kinds[Kind.ROUNDING] else ""
+        if self.undecided:
+            reasons = Counter(s.verdict.reason for s in self.undecided)
+            decided += f", {len(self.undecided)} undecided because of {reasons.most_common(1)[0][0]}"
+        if whole is None:
+            return f"no pass is wrong: {decided}; the numbers are not compared: {self.uncompared}"
+        if whole.verdict.kind is Kind.REFUTED:
+            return (
+                f"wrong below the graph: {decided}, but {self.compiled} gives other numbers than rounding explains"
+                f"{_sources(whole)}"
+            )
+        if whole.verdict.kind is Kind.UNDECIDED:
+            return f"no pass is wrong: {decided}; the numbers are undecided: {whole.verdict.reason}"
+        if whole.identical:
+            return f"fine: {decided}, and the numbers are bit for bit the same"
+        return f"rounding: {decided}; the numbers differ by no more than rounding explains{_sources(whole)}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The audit as plain JSON values."""
+        return {
+            "schema": SCHEMA,
+            "kind": self.kind.value,
+            "conclusion": self.conclusion,
+            "compiler": self.compiler,
+            "options": {name: repr(value) for name, value in self.options.items()},
+            "disabled": list(self.disabled),
+            "versions": dict(self.versions),
+            "guilty": [s.name for s in self.guilty],
+            "steps": [s.to_dict() for s in self.steps],
+            "end_to_end": self.end_to_end.to_dict() if self.end_to_end is not None else None,
+            "compiled": self.compiled,
+            "uncompared": self.uncompared,
+            "compile_seconds": self.compile_seconds,
+            "seconds": self.seconds,
+        }
+
+    def save(self, folder: str | Path) -> Path:
+        """Write verdict.json and, for a guilty pass, a program that shows it, both graphs, and a report.
+
+        Raises:
+            FoldproofError: the folder can't be written.
+        """
+        from foldproof.auditing.folder import save
+
+        return save(self, Path(folder))
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.compiler}: {len([s for s in self.steps if s.fired])} of {len(self.steps)} steps changed a graph"
+        ]
+        for step in self.steps:
+            if step.fired:
+                before, after = step.nodes
+                lines.append(f"  {step.verdict.kind.value:<13} {step.name} ({before} → {after} nodes)")
+        if self.end_to_end is not None:
+            lines.append(f"end to end: {self.end_to_end.verdict}")
+        return "\n".join([*lines, self.conclusion])
+
+
+def _sources(whole: CompareResult) -> str:
+    if not whole.sources:
+        return ""
+    first = whole.sources[0]
+    return f"; most of it comes from {first.operator}" + (f" at {first.source}" if first.source else "")

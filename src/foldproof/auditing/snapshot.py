@@ -1,0 +1,424 @@
+"""A graph as it was between two passes: a copy of its nodes and, where they are written to since, of its tensors."""
+
+from __future__ import annotations
+
+import enum
+import functools
+import hashlib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch._ops import HigherOrderOperator, OpOverload, OpOverloadPacket
+from torch.export import ExportedProgram
+from torch.utils._pytree import tree_leaves
+
+from foldproof.auditing.copies import Copies
+from foldproof.auditing.reading import fused_activation, mapped, operator, read_into
+from foldproof.auditing.signature import Signature, signature_of
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """Nodes that a pass replaced by a call of code below the graph, kept to read that call as what it stands for.
+
+    ``inputs`` are the nodes that they read, ``places`` where these stand among the leaves of the call's arguments.
+    """
+
+    nodes: tuple[fx.Node, ...]
+    result: fx.Node
+    inputs: tuple[fx.Node, ...]
+    places: tuple[int, ...] = ()
+
+    @staticmethod
+    def cut(result: fx.Node, matched: Sequence[fx.Node]) -> Lowered:
+        """Copies of those of the ``matched`` nodes that ``result`` depends on."""
+        inside = set(matched)
+        needed: set[fx.Node] = set()
+        stack = [result]
+        while stack:
+            node = stack.pop()
+            if node in inside and node not in needed:
+                needed.add(node)
+                stack += node.all_input_nodes
+        own = [n for n in sorted_nodes(result.graph) if n in needed]
+        read = dict.fromkeys(n for node in own for n in node.all_input_nodes if n not in needed)
+        graph = fx.Graph()
+        made = {n: graph.placeholder(n.name) for n in read}
+        for node in own:
+            made[node] = graph.node_copy(node, made.__getitem__)
+        return Lowered(tuple(made[n] for n in (*read, *own)), made[result], tuple(read))
+
+    def placed(self, places: Sequence[int]) -> Lowered:
+        return replace(self, places=tuple(places))
+
+    def put_into(self, graph: fx.Graph, arguments: Any) -> fx.Node:
+        """Write the nodes into ``graph``, where the call with these arguments stood."""
+        given = tree_leaves(arguments)
+        made = {node: given[place] for node, place in zip(self.nodes, self.places)}
+        for node in self.nodes[len(self.places) :]:
+            made[node] = _copied_node(graph, node, made)
+        return made[self.result]  # type: ignore[no-any-return]
+
+
+class Snapshot:
+    """What a graph computes at one moment.
+
+    Parameters that the graph is given as inputs (by its ``signature``) become attributes of `module`, whose remaining
+    placeholders are the user's inputs in the order of ``order`` (a sort key; as they stand by default). What the
+    signature says is written back becomes a write. Nodes may be unsorted; some
+    passes leave them so. Operators that only a pipeline knows are read as the ATen operators that they stand for.
+
+    `digest` is equal for graphs that are node for node the same, with the very same tensors; `effect` also for those
+    that only order their nodes differently or hold nodes that nobody reads. Both are for snapshots with one ``copies``.
+    """
+
+    def __init__(
+        self,
+        source: fx.GraphModule,
+        signature: Signature | None = None,
+        order: Callable[[fx.Node], Any] | None = None,
+        lowered: Mapping[int, Lowered] | None = None,
+        copies: Copies | None = None,
+    ) -> None:
+        signature = signature or Signature()
+        self.copies = copies or Copies()
+        nodes = sorted_nodes(source.graph)
+        if order is not None:
+            given = sorted((n for n in nodes if n.op == "placeholder"), key=order)
+            nodes = given + [n for n in nodes if n.op != "placeholder"]
+        held: dict[str, Any] = {}
+        for node in nodes:
+            if node.op == "placeholder" and node.name in signature.parameters:
+                name, tensor = signature.parameters[node.name]
+                held[name] = tensor
+            elif node.op in ("get_attr", "call_module"):
+                held[str(node.target)] = attribute(source, str(node.target))
+        self.size = len(nodes)
+        self.graph = _copied(source, nodes, signature, lowered or {})
+        used = {str(n.target) for n in self.graph.nodes if n.op in ("get_attr", "call_module")}
+        self._held = {name: self._as_it_is(value) for name, value in held.items() if name in used}
+        self.values: dict[fx.Node, str] = {}
+        """For each node a digest of what it computes from the inputs: equal for equal expressions."""
+        self.digest, self.effect, self.functional = self._digests()
+
+    @functools.cached_property
+    def module(self) -> fx.GraphModule:
+        """The graph as a module that runs: placeholders are inputs, parameters are attributes."""
+        root = nn.Module()
+        for name, (_, value) in self._held.items():
+            _put(root, name, value)
+        return Interpreted(root, self.graph)
+
+    @property
+    def placeholders(self) -> list[fx.Node]:
+        return [n for n in self.graph.nodes if n.op == "placeholder"]
+
+    def identity(self, name: str) -> str:
+        """Which tensor or module an attribute is: equal only for the very same one with the same content."""
+        return self._held[name][0]
+
+    def _as_it_is(self, value: Any) -> tuple[str, Any]:
+        """What an attribute is: its identity, and a copy that stays as it is now."""
+        delegated = getattr(value, "original_module", None)
+        if isinstance(delegated, ExportedProgram):
+            # What ExecuTorch hands to a backend is read as the graph that it was made of.
+            seen = snapshot_of(delegated, copies=self.copies)
+            return seen.digest, seen.module
+        if isinstance(value, Tensor):
+            if value.layout is torch._mkldnn:  # type: ignore[attr-defined]
+                return self.copies.known(value), value.to_dense()
+            return self.copies.of(value)
+        identity = described(value, self.copies)
+        return identity, self.copies.module(identity, value) if isinstance(value, nn.Module) else value
+
+    def _digests(self) -> tuple[str, str, bool]:
+        whole = hashlib.sha256()
+        place: dict[fx.Node, str] = {}
+        effects: list[str] = []
+        functional = True
+        inputs = 0
+        for i, node in enumerate(self.graph.nodes):
+            place[node] = str(i)
+            what = f"{node.op} {callable_name(node.target)}"
+            if node.op in ("get_attr", "call_module"):
+                what = f"{node.op} {self.identity(str(node.target))}"
+            elif node.op == "placeholder":
+                what, inputs = f"input {inputs}", inputs + 1
+            whole.update(f"{what} {arguments(node, place)}\n".encode())
+            self.values[node] = hashlib.sha256(f"{what} {arguments(node, self.values)}".encode()).hexdigest()
+            functional &= is_functional(node)
+            if node.op == "output" or not is_functional(node):
+                effects.append(self.values[node])
+        return whole.hexdigest(), "|".join(effects), functional
+
+
+_PLAIN = (
+    bool,
+    int,
+    float,
+    complex,
+    str,
+    bytes,
+    torch.dtype,
+    torch.device,
+    torch.layout,
+    torch.memory_format,
+    enum.Enum,
+)
+
+
+def described(x: Any, copies: Copies, inside: frozenset[int] = frozenset()) -> str:
+    """All that decides what a module computes, or an argument says: equal only where nothing differs."""
+    if x is None or isinstance(x, _PLAIN):
+        return repr(x)
+    if isinstance(x, Tensor):
+        return copies.of(x)[0]
+    if id(x) in inside:
+        return "itself"
+    if isinstance(x, (fx.GraphModule, ExportedProgram)):
+        return snapshot_of(x, copies=copies).digest
+
+    def part(value: Any) -> str:
+        return described(value, copies, inside | {id(x)})
+
+    if isinstance(x, nn.Module):
+        return f"{callable_name(type(x))} {part(vars(x))}"
+    if isinstance(x, Mapping):
+        return repr([(part(k), part(v)) for k, v in x.items()])
+    if isinstance(x, (list, tuple)):
+        return f"{type(x).__name__} {[part(v) for v in x]}"
+    if isinstance(x, (set, frozenset)):
+        return repr(sorted(part(v) for v in x))
+    return copies.known(x)
+
+
+def _copied(
+    source: nn.Module, nodes: Sequence[fx.Node], signature: Signature, lowered: Mapping[int, Lowered]
+) -> fx.Graph:
+    graph = fx.Graph()
+    made: dict[fx.Node, fx.Node] = {}
+    for node in nodes:
+        if node.op == "output":
+            out = mapped(node.args[0], made.__getitem__)
+            graph.output(_written_back(graph, out, signature, made)).meta = dict(node.meta)
+        elif node.op == "placeholder" and node.name in signature.parameters:
+            made[node] = graph.create_node("get_attr", signature.parameters[node.name][0], name=node.name)
+        elif target_name(node.target) == "executorch_call_delegate":
+            delegate, *given = mapped(node.args, made.__getitem__)
+            made[node] = graph.create_node("call_module", delegate.target, tuple(given), name=node.name)
+        elif node.op == "call_module" and _observes(source, node):
+            # It notes what passes through, and hands it on as it is.
+            made[node] = graph.call_function(torch.ops.aten.clone.default, (made[node.all_input_nodes[0]],))
+        elif id(node.target) in lowered:
+            given = mapped((node.args, node.kwargs), made.__getitem__)
+            made[node] = lowered[id(node.target)].put_into(graph, given)
+        else:
+            made[node] = new = _copied_node(graph, node, made)
+            if node.op == "placeholder":
+                new.args = ()  # no default values: every input is given
+    for node in reversed(graph.nodes):
+        # Parameters that nobody reads are no part of the function; nor are packed weights that the reading left out.
+        if not node.users and (node.op == "get_attr" or target_name(node.target).startswith("mkl")):
+            graph.erase_node(node)
+    return graph
+
+
+def _written_back(graph: fx.Graph, out: Any, signature: Signature, made: Mapping[fx.Node, fx.Node]) -> Any:
+    """Writes what the signature says, and gives the outputs that are left."""
+    if not signature.written:
+        return out
+    inputs = {node.name: new for node, new in made.items() if node.op == "placeholder"}
+    for value, place in zip(out, signature.written):
+        if place is not None:
+            graph.call_function(torch.ops.aten.copy_.default, (inputs[place], value))
+    return tuple(value for value, place in zip(out, signature.written) if place is None)
+
+
+def _observes(source: nn.Module, node: fx.Node) -> bool:
+    """Whether a module is an observer (and no fake quantization), of torch.ao or torchao."""
+    return any(
+        c.__name__ in ("ObserverBase", "AffineQuantizedObserverBase") and "quantization" in c.__module__
+        for c in type(attribute(source, str(node.target))).__mro__
+    )
+
+
+def _copied_node(graph: fx.Graph, node: fx.Node, made: Mapping[fx.Node, fx.Node]) -> fx.Node:
+    args, kwargs = mapped((node.args, node.kwargs), made.__getitem__)
+    new = read_into(graph, node, args, kwargs) or graph.node_copy(node, made.__getitem__)
+    return fused_activation(graph, node, new)
+
+
+class Interpreted(fx.GraphModule):
+    """A graph module that is only interpreted: some graphs hold what can't be printed as code."""
+
+    def recompile(self) -> Any:
+        try:
+            return super().recompile()
+        except Exception:
+            return None
+
+
+def attribute(module: nn.Module, target: str) -> Any:
+    """What a get_attr or call_module node refers to."""
+    found: Any = module
+    for part in target.split("."):
+        found = getattr(found, part)
+    return found
+
+
+def _put(root: nn.Module, name: str, value: Any) -> None:
+    *path, last = name.split(".")
+    for part in path:
+        if not hasattr(root, part):
+            root.add_module(part, nn.Module())
+        root = getattr(root, part)
+    if isinstance(value, nn.Module):
+        root.add_module(last, value)
+    elif isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
+        root.register_buffer(last, value)
+    else:
+        setattr(root, last, value)
+
+
+def sorted_nodes(graph: fx.Graph) -> list[fx.Node]:
+    """The nodes, each after those that it reads, and otherwise as they stand."""
+    order: list[fx.Node] = []
+    done: set[fx.Node] = set()
+    for root in graph.nodes:
+        stack = [(root, False)]
+        while stack:
+            node, ready = stack.pop()
+            if node in done:
+                continue
+            if ready:
+                done.add(node)
+                order.append(node)
+                continue
+            stack.append((node, True))
+            stack.extend((n, False) for n in reversed(node.all_input_nodes) if n not in done)
+    return order
+
+
+def is_functional(node: fx.Node) -> bool:
+    """Whether the node surely writes to nothing and draws nothing at random."""
+    if node.op in ("placeholder", "get_attr", "output") or target_name(node.target).endswith("memory.alloc"):
+        return True
+    if node.op == "call_module" or isinstance(node.target, HigherOrderOperator):
+        return False
+    if node.op == "call_method":
+        return not str(node.target).endswith("_") and not str(node.target).startswith(_RANDOM)
+    aten = operator(node.target)
+    if aten is not None:
+        return not aten._schema.is_mutable and _quiet(aten, node)
+    name = getattr(node.target, "__name__", "")
+    module = getattr(node.target, "__module__", "") or ""
+    if module == "_operator":
+        return name not in _WRITING_OPERATORS
+    # Functions of torch and torch.nn.functional say in their names or arguments that they write.
+    known = module == "torch" or module.startswith(("torch._C", "torch.functional", "torch.nn.functional"))
+    return known and not name.endswith("_") and not _in_place(node) and _quiet_function(name, node)
+
+
+_WRITING_OPERATORS = (
+    {"setitem", "delitem"}
+    | {
+        f"i{name}"
+        for name in ("add", "and", "concat", "floordiv", "lshift", "matmul", "mod", "mul", "or", "pow", "rshift", "sub")
+    }
+    | {"itruediv", "ixor"}
+)
+
+_RANDOM = ("rand", "bernoulli", "multinomial", "normal", "poisson", "binomial", "gumbel", "fractional_max", "manual")
+
+_TRAINING = ("batch_norm", "native_batch_norm", "_batch_norm_impl_index", "instance_norm")
+"""These update statistics in training, which their schemas do not tell."""
+
+
+def updates_statistics(node: fx.Node) -> bool:
+    """Whether a call of an operator or function is a normalization that is training."""
+    name = getattr(getattr(operator(node.target), "overloadpacket", node.target), "__name__", "")
+    return node.op == "call_function" and name in _TRAINING and not is_functional(node)
+
+
+def _quiet(aten: OpOverload, node: fx.Node) -> bool:
+    """Whether an operator neither updates statistics nor draws random numbers, as it is called."""
+    given = {a.name: a.default_value for a in aten._schema.arguments if a.has_default_value()}
+    given |= dict(zip((a.name for a in aten._schema.arguments), node.args)) | dict(node.kwargs)
+    if "dropout_p" in given:
+        return bool(given["dropout_p"] == 0)
+    name = aten.overloadpacket.__name__
+    if name in _TRAINING or "dropout" in name or "rrelu" in name:
+        return not any(given.get(flag, False) for flag in ("training", "train", "use_input_stats"))
+    return torch.Tag.nondeterministic_seeded not in aten.tags
+
+
+def _quiet_function(name: str, node: fx.Node) -> bool:
+    """As `_quiet`, of a function of torch or torch.nn.functional."""
+    if name == "scaled_dot_product_attention":
+        return bool((node.args[4] if len(node.args) > 4 else node.kwargs.get("dropout_p", 0)) == 0)
+    place = 2 if "dropout" in name else 3 if name == "rrelu" else 5 if name in _TRAINING else None
+    if place is not None:
+        return len(node.args) > place and node.args[place] is False
+    return not name.startswith(_RANDOM) and name != "multi_head_attention_forward"
+
+
+def _in_place(node: fx.Node) -> bool:
+    if node.kwargs.get("out") is not None:
+        return True
+    try:
+        given = inspect.signature(node.target).bind(*node.args, **node.kwargs)  # type: ignore[arg-type]
+    except (TypeError, ValueError):  # functions written in C++ have no signature, and another name where they write
+        return bool(node.kwargs.get("inplace"))
+    return bool(given.arguments.get("inplace"))
+
+
+def target_name(target: Any) -> str:
+    """What a node calls, in words; `callable_name` tells apart what has one name."""
+    if isinstance(target, (str, OpOverload, OpOverloadPacket, HigherOrderOperator)):
+        return str(target)
+    if isinstance(target, functools.partial):
+        return f"partial {getattr(target.func, '__qualname__', target.func)}"
+    name = getattr(target, "__qualname__", None)
+    return f"{getattr(target, '__module__', '')}.{name}" if name else repr(target)
+
+
+def callable_name(target: Any) -> str:
+    """As `target_name`, and equal for nothing else: of lambdas, many have one name."""
+    known = isinstance(target, (str, OpOverload, OpOverloadPacket, HigherOrderOperator))
+    return target_name(target) if known else f"{target_name(target)} {id(target)}"
+
+
+class _Named:
+    """Stands for a node in the printed form of another's arguments."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"%{self.name}"
+
+
+def arguments(node: fx.Node, names: Mapping[fx.Node, str]) -> str:
+    def named(n: fx.Node) -> Any:
+        return _Named(names[n])
+
+    text = repr((mapped(node.args, named), mapped(node.kwargs, named)))
+    if "tensor(" in text:  # which is printed in part, and rounded
+        text += repr([x.tolist() for x in tree_leaves((node.args, node.kwargs)) if isinstance(x, Tensor)])
+    return text
+
+
+def snapshot_of(
+    program: fx.GraphModule | ExportedProgram, owners: Sequence[ExportedProgram] = (), copies: Copies | None = None
+) -> Snapshot:
+    """A snapshot of a whole program; ``owners`` are programs whose parameters a bare graph may be given as inputs."""
+    if isinstance(program, ExportedProgram):
+        return Snapshot(program.graph_module, signature_of(program), copies=copies)
+    found = (signature_of(owner, program) for owner in owners)
+    return Snapshot(program, next((s for s in found if s is not None), None), copies=copies)

@@ -1,0 +1,148 @@
+"""ExecuTorch: every pass from an exported program to the one in a .pte file, decompositions, and partitioning."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+from collections.abc import Callable, Iterator
+from types import ModuleType, SimpleNamespace
+from typing import Any
+from unittest import mock
+
+from torch.export import ExportedProgram
+
+from foldproof.auditing.log import Log, program_in
+from foldproof.auditing.taps.passes import observe_function, observed
+from foldproof.errors import MissingExtra
+
+STEPS = (
+    "remove_unused_parameters_pass",
+    "lift_constant_tensor_pass",
+    "quant_fusion_and_const_prop_pass",
+    "weights_to_outputs_pass",
+    "insert_write_back_for_buffers_pass",
+    "unsafe_remove_auto_functionalized_pass",
+    "external_constants_pass",
+    "reinplace_pass",
+)
+"""Steps that are no passes but functions, in the module that calls them."""
+
+
+def exir_program() -> ModuleType:
+    """
+    Raises:
+        MissingExtra: executorch is not installed.
+    """
+    try:
+        import executorch.exir.program._program as module
+    except ModuleNotFoundError:
+        raise MissingExtra("executorch", "executorch") from None
+    found: ModuleType = module
+    return found
+
+
+@contextlib.contextmanager
+def tap_executorch(log: Log, disabled: frozenset[str] = frozenset()) -> Iterator[None]:
+    """Note every step from an exported program to the one that is written into a .pte file."""
+    program_module = exir_program()
+    from executorch.backends.xnnpack.xnnpack_preprocess import XnnpackBackend
+    from executorch.exir import pass_manager
+    from executorch.exir.pass_base import ExportedProgramPassBase, ExportedProgramPassResult
+
+    with contextlib.ExitStack() as stack:
+
+        def patch(where: Any, name: str, new: Any) -> None:
+            stack.enter_context(mock.patch.object(where, name, new))
+
+        manager = pass_manager.ExportedProgramPassManager
+        patch(manager, "__call__", _manager_call(log, manager.__call__))
+        patch(pass_manager, "copy", SimpleNamespace(copy=functools.partial(_copy_owned, log), deepcopy=copy.deepcopy))
+        patch(
+            ExportedProgramPassBase,
+            "__call__",
+            _program_pass_call(log, ExportedProgramPassBase.__call__, disabled, ExportedProgramPassResult),
+        )
+        for name in STEPS:
+            if hasattr(program_module, name):
+                function = getattr(program_module, name)
+                patch(program_module, name, observed(log, name, _plain(function), disabled=name in disabled))
+        manager = program_module.EdgeProgramManager
+        patch(manager, "to_backend", _partition_call(log, manager.to_backend))
+        patch(XnnpackBackend, "preprocess", staticmethod(_separate(log, XnnpackBackend.preprocess)))
+        yield
+
+
+def _plain(function: Any) -> Callable[..., Any]:
+    """`functools.singledispatch` functions look at the type of their first argument, as any other call."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return call
+
+
+def _copy_owned(log: Log, x: Any) -> Any:
+    """The pass manager keeps the signature of a copy up to date; graphs that are seen meanwhile are that copy's."""
+    made = copy.copy(x)
+    if isinstance(made, ExportedProgram):
+        log.owners.append(made)
+    return made
+
+
+def _manager_call(log: Log, original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def call(self: Any, program: ExportedProgram, *args: Any, **kwargs: Any) -> Any:
+        passes, owners = self.passes, len(log.owners)
+        self.passes = [observe_function(log, p) for p in passes]
+        try:
+            with log.call(type(self).__name__, program, whole=False) as made:
+                result = original(self, program, *args, **kwargs)
+                made.append(program_in(result, program))
+        finally:
+            self.passes = passes
+            del log.owners[owners:]
+        return result
+
+    return call
+
+
+def _program_pass_call(
+    log: Log, original: Callable[..., Any], disabled: frozenset[str], unchanged: Callable[[Any, bool], Any]
+) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def call(self: Any, program: ExportedProgram, *args: Any, **kwargs: Any) -> Any:
+        name = type(self).__name__
+        if name in disabled:
+            return unchanged(program, False)
+        with log.call(name, program) as made:
+            result = original(self, program, *args, **kwargs)
+            made.append(program_in(result, program))
+        return result
+
+    return call
+
+
+def _partition_call(log: Log, original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if self.methods != {"forward"}:
+            return original(self, *args, **kwargs)
+        with log.call("partition", self.exported_program(), whole=False) as made:
+            result = original(self, *args, **kwargs)
+            made.append(result.exported_program())
+        return result
+
+    return call
+
+
+def _separate(log: Log, preprocess: Callable[..., Any]) -> Callable[..., Any]:
+    """A backend is given a part of the program, and runs passes of its own on it."""
+
+    @functools.wraps(preprocess)
+    def call(program: ExportedProgram, *args: Any, **kwargs: Any) -> Any:
+        with log.separate("XnnpackBackend.preprocess"), log.owned(program):
+            return preprocess(program, *args, **kwargs)
+
+    return call

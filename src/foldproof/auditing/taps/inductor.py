@@ -1,0 +1,299 @@
+"""Inductor: every graph pass from Dynamo's graph to the one that is lowered to kernels.
+
+Most passes run inside a `GraphTransformObserver`, whatever they are imported as: its class is where they are observed.
+The rest are functions of known modules. What happens between two observed calls is noted, too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor, fx
+from torch.fx.passes.graph_transform_observer import GraphTransformObserver
+from torch.utils._pytree import tree_leaves
+
+from foldproof.auditing.log import Change, Log
+from foldproof.auditing.signature import Signature
+from foldproof.auditing.snapshot import Lowered, Snapshot
+
+
+class _Phases:
+    """What is known of the graph that is being compiled: its inputs, and which of them are parameters."""
+
+    def __init__(self, log: Log, names: Mapping[int, str]) -> None:
+        self.log = log
+        self._parameters = names
+        self._examples: Sequence[Any] = ()
+        self._attributes: dict[str, Tensor] = {}
+        self._last: tuple[str, Snapshot] | None = None
+        self._running: fx.GraphModule | None = None
+        self.depth_of_patterns = 0
+        self.matched: list[str] = []
+        """Patterns that matched since the last pass of the pattern matcher began."""
+        self.lowered: dict[int, Lowered] = {}
+
+    def snapshot(self, module: fx.GraphModule) -> Snapshot:
+        bound = {}
+        place = {}
+        for i, node in enumerate(n for n in module.graph.nodes if n.op == "placeholder"):
+            place[node], value = self._source(node, i)
+            name = self._parameters.get(id(value))
+            if name is not None:
+                bound[node.name] = (name, value)
+        return Snapshot(module, Signature(bound), lambda n: place[n], self.lowered, self.log.copies)
+
+    def _source(self, node: fx.Node, i: int) -> tuple[int, Any]:
+        """The place of a placeholder among Dynamo's inputs, and its value there."""
+        described = node.meta.get("desc")
+        if described is None:
+            return i, self._examples[i] if i < len(self._examples) else None
+        target = getattr(described, "target", None)
+        if target is not None:
+            return i, self._attributes.get(target)
+        index = getattr(described, "idx", None)
+        if index is not None and type(described).__name__ == "PlainAOTInput":
+            return index, self._examples[index] if index < len(self._examples) else None
+        return len(self._examples) + i, None
+
+    def begin(self, module: fx.GraphModule, examples: Sequence[Any]) -> None:
+        """Dynamo hands over a new graph, unless it is one inside of another."""
+        if self._running is not None:
+            return
+        self._examples, self._last = list(examples), None
+        self._attributes = dict(module.named_parameters(remove_duplicate=False))
+        self._attributes |= dict(module.named_buffers(remove_duplicate=False))
+        self.log.given = [x for x in examples if id(x) not in self._parameters]
+
+    @contextlib.contextmanager
+    def scope(self, name: str, module: Any) -> Iterator[list[Any]]:
+        """A call of a pass inside a phase; outside of phases nothing is looked at.
+
+        A graph that an operator of the phase's graph holds is seen as a part of that.
+        """
+        module = module.owning_module if isinstance(module, fx.Graph) else module
+        made: list[Any] = []
+        root = self._running
+        if root is None or self.depth_of_patterns or not isinstance(module, fx.GraphModule) or _holds(root, module):
+            yield made
+            return
+        self.log.enter(name, self.look(module))
+        done = False
+        try:
+            yield made
+            done = True
+        finally:
+            after = made[-1] if made and isinstance(made[-1], fx.GraphModule) else module
+            self._running = after
+            self.log.leave(lambda: self.look(after), done)
+
+    def look(self, module: fx.GraphModule) -> Snapshot:
+        return self.log.look(lambda: self.snapshot(module))
+
+    @contextlib.contextmanager
+    def phase(self, name: str, module: fx.GraphModule) -> Iterator[list[Any]]:
+        """A phase; what became of the graph since the last one is AOTAutograd's doing, or unobserved."""
+        if self._running is not None:  # the graph is one that an operator of the outer phase's graph holds
+            yield []
+            return
+        first = self.look(module)
+        if self._last is not None and self._last[1].digest != first.digest:
+            before, last = self._last
+            between = "AOTAutograd" if before == "pre_grad" else ""
+            note = f"between {before} and {name}"
+            self.log.add(Change(between, "", last, first, note=note, inputs=self.log.given))
+        self._running = module
+        made: list[Any] = []
+        try:
+            with self.scope(name, module) as made:
+                yield made
+        finally:
+            self._running = None
+        self._last = name, self.look(made[-1] if made else module)
+
+
+def _holds(root: fx.GraphModule, module: fx.GraphModule) -> bool:
+    return root is not module and any(part is module for part in root.modules())
+
+
+@contextlib.contextmanager
+def tap_inductor(log: Log, model: torch.nn.Module, disabled: frozenset[str] = frozenset()) -> Iterator[None]:
+    """Note every graph pass while `torch.compile(model)` runs for the first time."""
+    import torch._inductor.compile_fx as compile_fx
+    import torch._inductor.config as config
+    import torch._inductor.freezing as freezing
+    from torch._inductor import pattern_matcher
+    from torch._inductor.fx_passes import (
+        binary_folding,
+        group_batch_fusion,
+        joint_graph,
+        mkldnn_fusion,
+        pre_grad,
+        quantization,
+    )
+
+    tensors = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+    phases = _Phases(log, {id(t): name for name, t in reversed(tensors)})
+    with contextlib.ExitStack() as stack:
+
+        def patch(where: Any, name: str, make: Callable[[Any], Any]) -> None:
+            original = getattr(where, name)
+            stack.enter_context(mock.patch.object(where, name, functools.wraps(original)(make(original))))
+
+        def pre(original: Callable[..., Any]) -> Callable[..., Any]:
+            def call(gm: fx.GraphModule, example_inputs: Any) -> Any:
+                phases.begin(gm, example_inputs)
+                with phases.phase("pre_grad", gm) as made:
+                    made.append(original(gm, example_inputs))
+                return made[-1]
+
+            return call
+
+        def phase(name: str, place: int = 0) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+            def make(original: Callable[..., Any]) -> Callable[..., Any]:
+                def call(*args: Any, **kwargs: Any) -> Any:
+                    with phases.phase(name, args[place]) as made:
+                        result = original(*args, **kwargs)
+                        made += [x for x in tree_leaves(result) if isinstance(x, fx.GraphModule)]
+                    return result
+
+                return call
+
+            return make
+
+        def step(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+            def make(original: Callable[..., Any]) -> Callable[..., Any]:
+                def call(gm: Any, *args: Any, **kwargs: Any) -> Any:
+                    if name in disabled:
+                        return None
+                    with phases.scope(name, gm) as made:
+                        result = original(gm, *args, **kwargs)
+                        made.append(result)
+                    return result
+
+                return call
+
+            return make
+
+        patch(compile_fx, "_recursive_pre_grad_passes", pre)
+        patch(compile_fx, "_recursive_joint_graph_passes", phase("joint"))
+        patch(compile_fx, "_recursive_post_grad_passes", phase("post_grad"))
+        patch(freezing, "_freeze", phase("freezing", 1))
+        patch(freezing, "convert_conv_weights_to_channels_last", phase("channels_last"))
+        for where, names in (
+            (pre_grad, ("numpy_compat_normalization", "fuse_fx", "stable_topological_sort")),
+            (quantization, ("quant_lift_up", "concat_linear_woq_int4")),
+            (joint_graph, ("canonicalize_aten_ir_passes", "replace_random_passes")),
+            (freezing, ("view_to_reshape", "replace_params_with_constants", "freezing_passes", "constant_fold")),
+            (mkldnn_fusion, ("grouped_gemm_pass", "_eliminate_duplicate_packed_nodes")),
+            (
+                binary_folding,
+                ("mark_mixed_dtype_allowed_computation_ops", "recover_original_precision_folded_computation_ops"),
+            ),
+        ):
+            for name in names:
+                patch(where, name, step(name))
+        patch(group_batch_fusion, "apply_group_batch_fusion", lambda original: _fusion(original, phases, disabled))
+        patch(pattern_matcher.PatternMatcherPass, "apply", lambda original: _patterns(original, phases, disabled))
+        patch(pattern_matcher.LoweringPatternEntry, "apply", lambda original: _lowering(original, phases))
+        for entry in ("LoweringPatternEntry", "GraphPatternEntry", "ReplacementPatternEntry"):
+            patch(getattr(pattern_matcher, entry), "apply", lambda original: _match(original, phases, disabled))
+        _observe(stack, phases)
+        stack.enter_context(
+            config.patch(
+                force_disable_caches=True, disabled_passes=",".join([config.disabled_passes, *sorted(disabled)])
+            )
+        )
+        stack.enter_context(torch._functorch.config.patch(enable_autograd_cache=False))
+        yield
+
+
+def _observe(stack: contextlib.ExitStack, phases: _Phases) -> None:
+    """Look at the graph wherever a `GraphTransformObserver` is entered and left."""
+    enter, leave = GraphTransformObserver.__enter__, GraphTransformObserver.__exit__
+    running: dict[int, list[Any]] = {}
+
+    def entered(self: GraphTransformObserver) -> GraphTransformObserver:
+        scope = phases.scope(self.passname, self.gm)
+        scope.__enter__()
+        running.setdefault(id(self), []).append(scope)
+        return enter(self)
+
+    def left(self: GraphTransformObserver, *error: Any) -> None:
+        leave(self, *error)
+        running[id(self)].pop().__exit__(*error)
+
+    stack.enter_context(mock.patch.object(GraphTransformObserver, "__enter__", entered))
+    stack.enter_context(mock.patch.object(GraphTransformObserver, "__exit__", left))
+
+
+def _fusion(original: Callable[..., Any], phases: _Phases, disabled: frozenset[str]) -> Callable[..., Any]:
+    """Group and batch fusions run in one observed call; each is a pass by itself, named as users configure it."""
+    from torch._inductor.fx_passes.group_batch_fusion import POST_GRAD_FUSIONS, PRE_GRAD_FUSIONS
+
+    names: dict[Any, str] = {made: name for name, made in [*POST_GRAD_FUSIONS.items(), *PRE_GRAD_FUSIONS.items()]}
+
+    def call(graph: fx.Graph, rule: Any) -> Any:
+        name = names.get(type(rule), type(rule).__name__)
+        if name in disabled:
+            return None
+        with phases.scope(name, graph):
+            return original(graph, rule)
+
+    return call
+
+
+def _patterns(original: Callable[..., Any], phases: _Phases, disabled: frozenset[str]) -> Callable[..., Any]:
+    """One pass of the pattern matcher, named by its pass or by where the patterns that matched come from."""
+
+    def call(self: Any, gm: Any) -> Any:
+        if self.pass_name in disabled:
+            return 0
+        phases.matched.clear()
+        with phases.scope(self.pass_name or "patterns", gm.graph if isinstance(gm, fx.GraphModule) else gm):
+            phases.depth_of_patterns += 1
+            try:
+                result = original(self, gm)
+            finally:
+                phases.depth_of_patterns -= 1
+            if self.pass_name is None and phases.matched:
+                phases.log.rename(", ".join(dict.fromkeys(phases.matched)))
+        return result
+
+    return call
+
+
+def _match(original: Callable[..., Any], phases: _Phases, disabled: frozenset[str]) -> Callable[..., Any]:
+    """Note which pattern matched, as the module and function that replace it."""
+
+    def call(self: Any, match: Any, graph: fx.Graph, node: fx.Node) -> None:
+        handler = getattr(self, "handler", None) or getattr(self, "replacement_graph", None)
+        name = getattr(handler, "__name__", None) or getattr(self, "pattern_name", None)
+        module = (getattr(handler, "__module__", None) or type(self).__name__).rpartition(".")[2]
+        name = f"{module}.{name}" if name else module
+        if name in disabled:
+            return
+        phases.matched.append(name)
+        original(self, match, graph, node)
+
+    return call
+
+
+def _lowering(original: Callable[..., Any], phases: _Phases) -> Callable[..., Any]:
+    """A match that is replaced by a call of its lowering, which no graph can run: it is read as what was matched."""
+
+    def call(self: Any, match: Any, graph: fx.Graph, node: fx.Node) -> None:
+        matched = Lowered.cut(node, match.nodes)
+        existing = set(graph.nodes)
+        given = tree_leaves((tuple(match.args), match.kwargs))
+        original(self, match, graph, node)
+        (made,) = (n for n in graph.nodes if n not in existing)
+        if matched is not None and all(n in given for n in matched.inputs):
+            phases.lowered[id(made.target)] = matched.placed([given.index(n) for n in matched.inputs])
+            phases.log.keep.append(made.target)
+
+    return call

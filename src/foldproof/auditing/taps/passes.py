@@ -1,0 +1,119 @@
+"""Passes of torch.fx's own pass infrastructure, whoever wrote them: `PassBase` objects and pass managers."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any
+from unittest import mock
+
+from torch import fx
+from torch.export import ExportedProgram
+from torch.fx.passes.infra.pass_base import PassBase, PassResult
+from torch.fx.passes.infra.pass_manager import PassManager
+
+from foldproof.auditing.log import Log, Rerun, program_in
+
+
+def graph_of(x: Any) -> fx.GraphModule | None:
+    """The graph of a program, if it is one that has a graph."""
+    if isinstance(x, ExportedProgram):
+        x = x.graph_module
+    return x if isinstance(x, fx.GraphModule) else None
+
+
+def observed(
+    log: Log, name: str, function: Callable[..., Any], place: int = 0, disabled: bool = False, whole: bool = True
+) -> Any:
+    """``function`` (program in its positional argument ``place`` → program, PassResult, or None: in place), noted."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        program = args[place] if len(args) > place else next(iter(kwargs.values()), None)
+        if graph_of(program) is None:
+            return function(*args, **kwargs)
+        if disabled:
+            return program
+
+        def again(copy: Any) -> Any:
+            return function(*args[:place], copy, *args[place + 1 :], **kwargs)
+
+        with log.call(name, program, rerun=lambda: Rerun(again, log.copies.copied(program)), whole=whole) as made:
+            result = function(*args, **kwargs)
+            made.append(program_in(result, program))
+        return result
+
+    return call
+
+
+@contextlib.contextmanager
+def tap_passes(log: Log, disabled: frozenset[str] = frozenset()) -> Iterator[None]:
+    """Note every `PassBase` call, every plain function that a `PassManager` calls, and decompositions."""
+    with contextlib.ExitStack() as stack:
+        decompose = observed(log, "run_decompositions", ExportedProgram.run_decompositions)
+        stack.enter_context(mock.patch.object(ExportedProgram, "run_decompositions", decompose))
+        stack.enter_context(mock.patch.object(PassBase, "__call__", _pass_call(log, PassBase.__call__, disabled)))
+        stack.enter_context(mock.patch.object(PassManager, "__call__", _manager_call(log, PassManager.__call__)))
+        yield
+
+
+def _pass_call(log: Log, original: Callable[..., Any], disabled: frozenset[str]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def call(self: Any, graph_module: Any, *args: Any, **kwargs: Any) -> Any:
+        name = type(self).__name__
+        if not isinstance(graph_module, fx.GraphModule):
+            return original(self, graph_module, *args, **kwargs)
+        if name in disabled:
+            return PassResult(graph_module, False)
+        holder = getattr(self, "exported_program", None)
+        holder = holder if isinstance(holder, ExportedProgram) else None
+        with log.call(name, graph_module, _rerun(log, original, self, holder), holder) as made:
+            result = original(self, graph_module, *args, **kwargs)
+            made.append(program_in(result, graph_module))
+        return result
+
+    return call
+
+
+def _rerun(log: Log, original: Callable[..., Any], one: Any, holder: ExportedProgram | None) -> Callable[[], Rerun]:
+    """How to run a pass again that computes new parameters: it may hold the program that they belong to."""
+    if holder is None:
+        return lambda: Rerun(lambda program: original(one, program))
+    (name,) = (name for name, value in vars(one).items() if value is holder)
+
+    def again(program: ExportedProgram) -> Any:
+        other = copy.copy(one)
+        setattr(other, name, program)
+        return original(other, program.graph_module)
+
+    return lambda: Rerun(again, log.copies.copied(holder))
+
+
+def _manager_call(log: Log, original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def call(self: Any, module: Any, *args: Any, **kwargs: Any) -> Any:
+        if not isinstance(module, fx.GraphModule):
+            return original(self, module, *args, **kwargs)
+        passes, validated = self.passes, self._validated
+        self.solve_constraints() if not validated else None
+        self.passes = [observe_function(log, p) for p in self.passes]
+        try:
+            with log.call(type(self).__name__, module, whole=False) as made:
+                result = original(self, module, *args, **kwargs)
+                made.append(program_in(result, module))
+        finally:
+            self.passes = passes
+        return result
+
+    return call
+
+
+def observe_function(log: Log, one: Any) -> Any:
+    """A pass that is a plain function, noted; `PassBase` objects, wrapped or not, are noted where they are called."""
+    if not inspect.isfunction(one):
+        return one
+    inner = inspect.getclosurevars(one).nonlocals.get("fn", getattr(one, "__wrapped__", None))
+    return one if isinstance(inner, PassBase) else observed(log, one.__name__, one)

@@ -1,0 +1,75 @@
+"""`watch` and `tap`: the passes that somebody's own code runs."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from torch.fx.passes.infra.pass_manager import PassManager
+
+from foldproof.auditing.log import Log
+from foldproof.auditing.result import Step
+from foldproof.auditing.taps.executorch import tap_executorch
+from foldproof.auditing.taps.passes import observed, tap_passes
+from foldproof.auditing.taps.torchao import tap_torchao
+from foldproof.errors import FoldproofError
+from foldproof.verdict import Kind
+
+
+class Watched:
+    """What was seen; each step's verdict is found when it is asked for."""
+
+    def __init__(self, log: Log, inputs: Sequence[Any]) -> None:
+        self._log, self._inputs = log, inputs
+
+    @property
+    def steps(self) -> list[Step]:
+        """Every call of a pass, in order."""
+        return [Step(change, self._inputs) for change in self._log.changes]
+
+    @property
+    def guilty(self) -> list[Step]:
+        """The steps that are REFUTED."""
+        return [s for s in self.steps if s.fired and s.verdict.kind is Kind.REFUTED]
+
+    def __str__(self) -> str:
+        lines = [
+            f"{s.verdict.kind.value:<13} {s.name} ({s.nodes[0]} → {s.nodes[1]} nodes)" for s in self.steps if s.fired
+        ]
+        return "\n".join(lines) or "no pass changed a graph"
+
+
+@contextlib.contextmanager
+def watch(inputs: Sequence[Any] = ()) -> Iterator[Watched]:
+    """Note every graph pass that runs inside: `PassBase` objects, pass managers, torchao's and ExecuTorch's steps.
+
+    torchao and ExecuTorch are watched where they have been imported before.
+
+    Args:
+        inputs: example inputs of the program that the passes work on; without them graphs are tried on random tensors
+            of the shapes that they were traced with.
+    """
+    log = Log()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(tap_passes(log))
+        if "executorch.exir" in sys.modules:
+            stack.enter_context(tap_executorch(log))
+        if "torchao.quantization.pt2e.quantize_pt2e" in sys.modules:
+            stack.enter_context(tap_torchao(log))
+        yield Watched(log, inputs)
+
+
+def tap(pass_manager: PassManager, inputs: Sequence[Any] = ()) -> Watched:
+    """Note every pass of ``pass_manager`` from now on; the passes stay what they are.
+
+    Raises:
+        FoldproofError: it holds no list of passes.
+    """
+    passes = getattr(pass_manager, "passes", None)
+    if not isinstance(passes, list):
+        raise FoldproofError(f"a {type(pass_manager).__name__} has no list of passes to tap")
+    log = Log()
+    pass_manager.passes = [observed(log, getattr(p, "__name__", type(p).__name__), p) for p in passes]
+    return Watched(log, inputs)

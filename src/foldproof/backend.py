@@ -1,0 +1,201 @@
+"""``torch.compile(model, backend="foldproof")``: foldproof's rewrites, each proved, then Inductor.
+
+Parameters are folded and joined when the model is compiled. Each call looks whether those are still what they were; if
+one was changed or replaced (in place, by ``load_state_dict``, by another instance of the model), what was made of them
+is made anew, which the proof allows where it speaks of all parameters. A change through ``.data`` is not seen. Proofs
+are made, and times measured, at the sizes of the first call, also where shapes are dynamic.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._dynamo.exc import RestartAnalysis, SkipFrame
+from torch._inductor.compile_fx import compile_fx
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.fx import GraphModule, Node
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from foldproof.fusion.expression import Expression, rounded
+from foldproof.fusion.module import ModuleHost
+from foldproof.fusion.rewriter import DEFAULT, Rewriter
+from foldproof.fusion.surgery import Surgery, is_finite
+from foldproof.program.loading import brief
+from foldproof.proof import prove_region
+
+log = logging.getLogger(__name__)
+
+RULES = (*DEFAULT, "batch_linears")
+"""Compiled code is for one machine, and rounds otherwise than eager code as it is."""
+
+
+def foldproof(
+    module: GraphModule,
+    inputs: Sequence[Any],
+    *,
+    mode: str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Callable[..., Any]:
+    """A backend of ``torch.compile``; ``mode`` and ``options`` are Inductor's.
+
+    Where gradients are needed, and where nothing can be rewritten, Inductor gets the model unchanged.
+
+    Warns:
+        UserWarning: something in the model can't be traced or folded, so that Inductor gets it unchanged.
+    """
+    config = {**(torch._inductor.list_mode_options(mode) if mode else {}), **(options or {})}
+    try:
+        found = None if _needs_gradients(inputs) else rewritten(module, inputs)
+        if found is not None:
+            compiled = _compiled(found.module, inputs, config)
+            return _Guarded(compiled, found, module, _states(found, inputs))
+    except (RestartAnalysis, SkipFrame):
+        raise  # dynamo's own ways to ask for another graph
+    except Exception as error:
+        warnings.warn(f"foldproof leaves a graph to Inductor as it is: {brief(error)}", stacklevel=2)
+    return _compiled(module, inputs, config)
+
+
+@dataclass(frozen=True)
+class Rewritten:
+    """A module after rewrites. ``made`` are its new constants, with the expressions that they hold.
+
+    ``read`` maps the names in the expressions to the indices of the inputs that they stand for. A ``general`` one is
+    right for all values of these, and not for those alone that it was made from.
+    """
+
+    module: GraphModule
+    made: tuple[tuple[Tensor, Expression], ...]
+    read: dict[str, int]
+    general: bool
+
+
+def rewritten(module: GraphModule, inputs: Sequence[Any]) -> Rewritten | None:
+    """The module in ATen operators after foldproof's rewrites; None where there is nothing to rewrite.
+
+    Args:
+        module: a graph of torch operators, as dynamo makes it: parameters are inputs, too.
+        inputs: what it is called with when it is compiled.
+    """
+    places = [node for node in module.graph.nodes if node.op == "placeholder"]
+    traced = _in_aten(module, places)
+    held = _hold_parameters(traced, places, inputs)
+    surgery = Surgery(ModuleHost(traced))
+    account = Rewriter.of(RULES, prove_region).run(surgery, lambda done, total, what: None, {})
+    for one in account.declined:
+        log.info("%s: declined, for %s", one.node, one.reason)
+    if not account.rewrites:
+        return None
+    for rewrite in account.rewrites:
+        log.info("%s: %s (%s) %s", rewrite.reported, rewrite.rule, rewrite.verdict.kind.value, rewrite.speed or "")
+    surgery.finish()
+    _give_back(traced, held)
+    kept = {str(node.target) for node in traced.graph.nodes if node.op == "get_attr"}
+    derived = {name: e for name, e in surgery.constants.derived.items() if name in kept}
+    numbers = {name: i for i, name in held.items()}
+    return Rewritten(
+        traced,
+        tuple((surgery.constants.tensors[name], expression) for name, expression in derived.items()),
+        {name: numbers[name] for expression in derived.values() for name in expression.reads()},
+        not any(r.conditional for r in account.rewrites)
+        and all(r.verdict.quantified.startswith("all inputs and all parameters") for r in account.rewrites),
+    )
+
+
+def _needs_gradients(inputs: Sequence[Any]) -> bool:
+    return torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in inputs)
+
+
+def _in_aten(module: GraphModule, places: Sequence[Node]) -> GraphModule:
+    """The same in ATen operators before autograd, as ``torch.export`` has them, at dynamo's symbolic shapes."""
+    values = [node.meta["example_value"] for node in places]
+    fakes = [value for value in values if isinstance(value, FakeTensor)]
+    with fakes[0].fake_mode:
+        return make_fx(module, pre_dispatch=True, _allow_non_fake_inputs=True)(*values)
+
+
+def _hold_parameters(traced: GraphModule, places: Sequence[Node], inputs: Sequence[Any]) -> dict[int, str]:
+    """Makes attributes of the inputs that are parameters and buffers: their names, by index of the input."""
+    held = {}
+    inner = [node for node in traced.graph.nodes if node.op == "placeholder"]
+    for i, (outer, node, value) in enumerate(zip(places, inner, inputs, strict=True)):
+        fixed = outer.meta.get("tensor_dict", {}).get("_dynamo_static_input_type") is not None
+        if not isinstance(value, Tensor) or not (fixed or isinstance(value, torch.nn.Parameter)):
+            continue
+        name = f"{outer.name.strip('_')}_{i}"
+        setattr(traced, name, value) if isinstance(value, torch.nn.Parameter) else traced.register_buffer(name, value)
+        with traced.graph.inserting_before(node):
+            attribute = traced.graph.get_attr(name)
+        attribute.meta["val"] = node.meta["val"]
+        node.replace_all_uses_with(attribute)
+        held[i] = name
+    return held
+
+
+def _give_back(traced: GraphModule, held: Mapping[int, str]) -> None:
+    """Makes inputs again of the parameters that are left."""
+    inner = [node for node in traced.graph.nodes if node.op == "placeholder"]
+    back = {name: inner[i] for i, name in held.items()}
+    for node in list(traced.graph.nodes):
+        if node.op == "get_attr" and node.target in back:
+            node.replace_all_uses_with(back[node.target])
+            traced.graph.erase_node(node)
+    for name in held.values():
+        if hasattr(traced, name):
+            delattr(traced, name)
+    traced.recompile()
+
+
+def _compiled(module: GraphModule, inputs: Sequence[Any], config: dict[str, Any]) -> Callable[..., Any]:
+    return compile_fx(module, inputs, config_patches=config or None)  # type: ignore[return-value]
+
+
+State = tuple[int, Tensor, int, int]
+"""An input whose value was read: its index, the tensor, its version, and its address."""
+
+
+def _states(rewritten: Rewritten, inputs: Sequence[Any]) -> list[State]:
+    return [(i, inputs[i], inputs[i]._version, inputs[i].data_ptr()) for i in rewritten.read.values()]
+
+
+@dataclass
+class _Guarded:
+    """Runs ``compiled``, which is ``rewritten`` for inputs in these ``states``; ``module`` is what it was before."""
+
+    compiled: Callable[..., Any]
+    rewritten: Rewritten
+    module: GraphModule
+    states: list[State]
+    fits: bool = True
+
+    def __call__(self, *inputs: Any) -> Any:
+        for i, tensor, version, address in self.states:  # at each call, so as fast as can be
+            now = inputs[i]
+            if now is not tensor or now._version != version or now.data_ptr() != address:
+                self._changed(inputs)
+                break
+        return self.compiled(*inputs) if self.fits else self.module(*inputs)
+
+    def _changed(self, inputs: Sequence[Any]) -> None:
+        self.fits = self.rewritten.general and self._renew(inputs)
+        self.states = _states(self.rewritten, inputs)
+        if not self.fits:
+            warnings.warn(
+                "a parameter was changed after foldproof folded it, and the fold is right for its old value only:"
+                " the model now runs uncompiled, until torch._dynamo.reset() has it compiled anew",
+                stacklevel=3,
+            )
+
+    @torch.no_grad()
+    def _renew(self, inputs: Sequence[Any]) -> bool:
+        """Computes the new constants from other parameters, and says whether they are finite."""
+        given = {name: inputs[i].detach() for name, i in self.rewritten.read.items()}
+        for tensor, expression in self.rewritten.made:
+            tensor.copy_(rounded(expression, given, tensor.dtype))
+        return all(is_finite(tensor) for tensor, _ in self.rewritten.made)

@@ -1,0 +1,88 @@
+"""`foldproof audit` and `foldproof replay`: what they do with torch, and how they print it."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from foldproof.cli.summary import STYLES
+from foldproof.errors import FoldproofError
+from foldproof.verdict import Kind
+
+if TYPE_CHECKING:
+    from foldproof.auditing import Audit
+
+Progress = Callable[[int, int | None, str], None]
+
+
+def audit(spec: str, compiler: str, options: Sequence[str], disable: Sequence[str], progress: Progress) -> Audit:
+    """Audits what ``spec`` names; raises FoldproofError where it can't be loaded, run or compiled."""
+    import foldproof
+    from foldproof.cli.work import _hushed
+    from foldproof.program.loading import check_runs, load_spec
+
+    given = dict(_option(text) for text in options)
+    progress(0, None, f"loading {spec}")
+    loaded = load_spec(spec)
+    with _hushed():
+        check_runs(loaded, loaded)
+        return foldproof.audit(
+            loaded.program,
+            loaded.require_inputs(),
+            loaded.kwargs,
+            compiler=compiler,
+            options=given,
+            disable=disable,
+            progress=progress,
+        )
+
+
+def _option(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise FoldproofError(f"--option takes NAME=VALUE, not {text!r}")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
+
+
+def print_audit(out: Console, found: Audit) -> None:
+    """One row for each pass that changed a graph, the numbers end to end, and a sentence to act on."""
+    fired = [step for step in found.steps if step.fired]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for name in ("pass", "nodes", "verdict", "time"):
+        table.add_column(name, overflow="fold", justify="right" if name in ("nodes", "time") else "left")
+    for step in fired:
+        before, after = step.nodes
+        verdict = Text(step.verdict.kind.value, STYLES[step.verdict.kind])
+        table.add_row(Text(step.name), f"{before} → {after}", verdict, f"{step.verdict.seconds:.2f} s")
+    out.print(table)
+    others = len({step.name for step in found.steps if not step.fired} - {step.name for step in fired})
+    out.print(f"{len(found.steps) - len(fired)} more calls of passes ({others} passes) changed nothing\n")
+    for step in found.guilty[:1]:
+        out.print(Text(f"{step.name}: {step.verdict}"), soft_wrap=True)
+    for step in found.undecided:
+        out.print(Text(f"{step.name}: UNDECIDED: {step.verdict.reason}"), soft_wrap=True)
+    whole = found.end_to_end
+    if whole is not None:
+        out.print(Text(f"end to end, {found.compiled} against the model: {whole}"), soft_wrap=True)
+    else:
+        out.print(Text(f"end to end, nothing is compared: {found.uncompared}"), soft_wrap=True)
+    out.print(f"compiled in {found.compile_seconds:.1f} s, audited in {found.seconds:.1f} s\n")
+    out.print(Text(found.conclusion, STYLES[found.kind]), soft_wrap=True)
+
+
+def replay(folder: Path) -> tuple[Kind, str]:
+    """Runs a saved reproduction again: REFUTED if it is still wrong, and that in a sentence."""
+    from foldproof.auditing.folder import replay as run_again
+
+    wrong, told = run_again(folder)
+    return (Kind.REFUTED if wrong else Kind.ROUNDING), told

@@ -1,0 +1,137 @@
+"""Linear operators that read one tensor, or are of equal sizes, become one, whose output they are parts of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch.fx import Graph, Node
+
+from foldproof.fusion import examples
+from foldproof.fusion.batching.members import Group, Member, groups, views_of
+from foldproof.fusion.batching.timing import require_faster
+from foldproof.fusion.batching.whole import Concatenated, Join, Stacked, Whole
+from foldproof.fusion.constants import Constants
+from foldproof.fusion.examples import Declines, Fires
+from foldproof.fusion.nodes import listed, operator_of
+from foldproof.fusion.plan import Edit, Plan
+from foldproof.fusion.refusal import CannotFold
+from foldproof.program.nodes import operator_name
+
+
+class BatchLinears:
+    """x W₁ᵀ + b₁, …, x Wₙᵀ + bₙ = the parts, along the last axis, of x [W₁; …; Wₙ]ᵀ + [b₁; …; bₙ].
+
+    So of products with constant matrices, and of convolutions of equal geometry along their output channels. Of
+    matrices of equal sizes and a tensor each: x₁W₁ᵀ, …, xₙWₙᵀ = the parts of one batch of products. The weights are
+    joined once, here; a missing bias is zeros where another has one. The parts are views. An operator on single
+    elements that is all that reads each of them is done once, on the whole.
+
+    Sums are the same sums, but may be added up in another order; and whether it is faster depends on the machine and on
+    the shapes. So it has to be asked for, and is done where it was measured to be faster. `batch_linears_bitwise` does
+    the same where all bits are the same, too, on all inputs that are tried; which is said of this machine only.
+    """
+
+    fires: tuple[Fires, ...] = examples.batching_fires
+    declines: tuple[Declines, ...] = examples.batching_declines
+
+    def __init__(self, id: str, *, bitwise: bool) -> None:
+        self.id = id
+        self.bitwise = bitwise
+
+    def groups(self, graph: Graph, constants: Constants) -> list[Group]:
+        """Operators that may become one, in the order of the graph."""
+        return groups(graph.nodes, constants.holds)
+
+    def plan(self, group: Group, constants: Constants) -> Plan:
+        """The plan to make one operator of a group.
+
+        Raises:
+            CannotFold: it would be another function, with the reason.
+        """
+        members = group.members
+        for x in group.reads:
+            constants.require_lasting(x)
+        names = [_names(member, constants) for member in members]
+        _require_alike(members, [constants.tensors[weight].requires_grad for weight, _ in names])
+        tails = _tails(members, constants)
+        join: Join = Concatenated(members) if group.is_shared else Stacked(members)
+        whole = Whole(members, join, tails)
+        results = [tail[-1] for tail in tails]
+        edits = [Edit("", node, (), partial(whole.install, i)) for i, node in enumerate(results)]
+        last = replace(edits.pop(0), rule=join.name, wanted=whole.constants(names, constants))
+        between = [node for tail in tails for node in tail[:-1]]
+        return Plan(
+            source=self.id,
+            folded=[],
+            edits=[*edits, last],
+            parts=dict(zip(results, whole.parts(), strict=True)),
+            reads=members[0].x if group.is_shared else None,
+            context=[*(_views(members) if group.is_shared else []), *between],
+            judge=partial(require_faster, bitwise=self.bitwise),
+        )
+
+
+ANYHOW = BatchLinears("batch_linears", bitwise=False)
+"""Results may be rounded otherwise."""
+BITWISE = BatchLinears("batch_linears_bitwise", bitwise=True)
+"""Only where every bit is the same on all inputs that are tried here, which is said of this machine only."""
+BATCHING = (ANYHOW, BITWISE)
+
+
+def _tails(group: Sequence[Member], constants: Constants) -> list[list[Node]]:
+    """Of each member, itself and the operators on single elements behind it that are the same for all."""
+    tails = [[member.node] for member in group]
+    while True:
+        readers = [list(tail[-1].users) for tail in tails]
+        if any(len(row) != 1 or not _is_pointwise(row[0]) or constants.is_written(row[0]) for row in readers):
+            return tails
+        nexts = [row[0] for row in readers]
+        if len({(node.target, str(node.args[1:]), str(node.kwargs)) for node in nexts}) > 1:
+            return tails
+        for tail, node in zip(tails, nexts, strict=True):
+            tail.append(node)
+
+
+def _is_pointwise(node: Node) -> bool:
+    """Is it a function of each element of its first argument, and of plain numbers?"""
+    found = operator_of(node)
+    return (
+        found is not None
+        and torch.Tag.pointwise in found.tags
+        and torch.Tag.nondeterministic_seeded not in found.tags
+        and not found._schema.is_mutable
+        and [x for x in (*node.args, *node.kwargs.values()) if isinstance(x, Node)] == [*node.args[:1]]
+    )
+
+
+def _require_alike(group: Sequence[Member], is_trained: Sequence[bool]) -> None:
+    if len(set(is_trained)) > 1:
+        trained = [one.node for one, wants_gradient in zip(group, is_trained, strict=True) if wants_gradient]
+        raise CannotFold(
+            f"the weights of {listed(trained)} are trained, those of the others are not, and one weight can't be both",
+            "call requires_grad_(False) on all of them, or on none",
+        )
+
+
+def _views(group: Sequence[Member]) -> list[Node]:
+    """Those by which members read one tensor that do not read one node."""
+    reads = dict.fromkeys(member.x for member in group)
+    return list(dict.fromkeys(view for x in reads for view in views_of(x))) if len(reads) > 1 else []
+
+
+def _names(member: Member, constants: Constants) -> tuple[str, str | None]:
+    """The names of the weight and of the bias, if there is one."""
+    if constants.is_written(member.node):
+        raise CannotFold(f"the output of {member.node.name} is changed in place")
+    weight = _name(member.transposed or member.weight, f"the weight of {member.node.name}", constants)
+    return weight, None if member.bias is None else _name(member.bias, f"the bias of {member.node.name}", constants)
+
+
+def _name(node: Node, what: str, constants: Constants) -> str:
+    found = constants.expression(node, what)
+    if not isinstance(found, str):
+        raise CannotFold(f"{what} is computed in the graph by {node.name} ({operator_name(node)})")
+    return found

@@ -1,0 +1,155 @@
+"""Is a rewritten region faster here? Measured, and remembered on disk."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import operator
+import os
+import platform
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+from torch.fx.node import map_arg
+from torch.utils.benchmark import Measurement, Timer
+
+from foldproof.fusion.refusal import CannotFold
+from foldproof.fusion.result import Speed
+
+ROUNDS = 15
+"""Of either side, in turns, so that what else the machine does hits both."""
+ROUND_SECONDS = 2e-3
+"""Of one measurement at least: many times the resolution of the clock."""
+GAIN = 1.1
+"""What has to be gained at least. Caches hold other things in a whole program than here, where little else is read, and
+smaller gains were found to be lost again there (``benchmarks/test_batching.py``, K = 1024)."""
+DRAWS = 8
+"""Inputs on which all bits have to be the same, of several magnitudes."""
+
+
+def require_faster(before: GraphModule, after: GraphModule, inputs: Sequence[Tensor], *, bitwise: bool) -> Speed:
+    """How long both take on this machine.
+
+    Raises:
+        CannotFold: *after* is not faster than *before* by `GAIN` and by more than the noise: the middle halves of the
+            measurements overlap. Or, where it has to be ``bitwise``, a result is rounded otherwise.
+    """
+    if bitwise and not same_bits(before, after, inputs):
+        raise CannotFold("as one operator it rounds some results otherwise here", "allow it with batch_linears")
+    measured = remembered(before, after, inputs)
+    speed = Speed(measured["before"][1], measured["after"][1], _setting(inputs), DRAWS if bitwise else 0)
+    if measured["after"][2] >= measured["before"][0] or speed.before < GAIN * speed.after:
+        raise CannotFold(f"as one operator it was not measured to be clearly faster here: {speed}")
+    return speed
+
+
+def same_bits(before: GraphModule, after: GraphModule, inputs: Sequence[Tensor]) -> bool:
+    """Are all results the same, to the last bit, on some inputs?"""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for i in range(DRAWS):
+            given = [
+                (torch.randn(x.shape, generator=generator) * 10.0 ** (i % 4 - 2)).to(x.device, x.dtype)
+                if x.is_floating_point()
+                else x
+                for x in inputs
+            ]
+            if not all(torch.equal(a, b) for a, b in zip(before(*given), after(*given), strict=True)):
+                return False
+    return True
+
+
+def remembered(before: GraphModule, after: GraphModule, inputs: Sequence[Tensor]) -> dict[str, list[float]]:
+    """Quartiles of the seconds that *before* and *after* take, measured now unless the same was measured before."""
+    key = {"machine": machine(inputs), "before": _described(before, inputs), "after": _described(after, inputs)}
+    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
+    file = folder() / f"{name}.json"
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        found = json.loads(file.read_text(encoding="utf-8"))
+        if found["key"] == key:
+            return {side: [float(x) for x in found["seconds"][side]] for side in ("before", "after")}
+    seconds = measure(before, after, inputs)
+    with contextlib.suppress(OSError):  # it is measured anew the next time
+        _write(file, json.dumps({"key": key, "seconds": seconds}, indent=1))
+    return seconds
+
+
+def measure(before: GraphModule, after: GraphModule, inputs: Sequence[Tensor]) -> dict[str, list[float]]:
+    """The quartiles of the seconds of one run of *before* and of *after*, measured in turns."""
+    sides = {"before": before, "after": after}
+    taken: dict[str, list[Measurement]] = {side: [] for side in sides}
+    with torch.no_grad():
+        timers = {
+            side: Timer("run(*inputs)", globals={"run": m, "inputs": inputs}, num_threads=torch.get_num_threads())
+            for side, m in sides.items()
+        }
+        once = max(timer.timeit(1).median for timer in (*timers.values(), *timers.values()))  # the first warms up
+        runs = max(1, round(ROUND_SECONDS / once))
+        for _ in range(ROUNDS):
+            for side, timer in timers.items():
+                taken[side].append(timer.timeit(runs))
+    points = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
+    return {
+        side: torch.tensor([m.median for m in row], dtype=torch.float64).quantile(points).tolist()
+        for side, row in taken.items()
+    }
+
+
+def folder() -> Path:
+    """Where measurements are kept: beside torch's other caches, which TORCH_HOME and XDG_CACHE_HOME move."""
+    return Path(torch.hub.get_dir()).parent / "foldproof" / "timings"
+
+
+def machine(inputs: Sequence[Tensor]) -> dict[str, Any]:
+    """What the times depend on, but for the program."""
+    devices = sorted({str(x.device) for x in inputs})
+    names = [torch.cuda.get_device_name(d) if d.startswith("cuda") else d for d in devices]
+    return {"torch": torch.__version__, "cpu": _cpu(), "devices": names, "threads": torch.get_num_threads()}
+
+
+def _setting(inputs: Sequence[Tensor]) -> str:
+    found = machine(inputs)
+    dtypes = ", ".join(sorted({str(x.dtype).removeprefix("torch.") for x in inputs}))
+    threads = "1 thread" if found["threads"] == 1 else f"{found['threads']} threads"
+    where = [name for name in found["devices"] if name != "cpu"] or [found["cpu"]]
+    return f"{', '.join(where)}, {threads}, {dtypes}, torch {found['torch']}"
+
+
+def _cpu() -> str:
+    with contextlib.suppress(OSError, IndexError):
+        rows = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next((row.split(":", 1)[1].strip() for row in rows if row.startswith("model name")), platform.machine())
+    return platform.processor() or platform.machine()
+
+
+def _described(module: GraphModule, inputs: Sequence[Tensor]) -> list[str]:
+    """The graph in words that don't depend on the names in it: each node's operator, its arguments, and its layout."""
+    numbers: dict[Node, Any] = {}
+    given = iter(inputs)
+    lines = []
+    for node in module.graph.nodes:
+        numbers[node] = f"%{len(numbers)}"
+        if node.op == "placeholder":
+            lines.append(f"input {_layout(next(given))}")
+        elif node.op == "get_attr":
+            lines.append(f"constant {_layout(operator.attrgetter(str(node.target))(module))}")
+        else:
+            lines.append(f"{node.target} {map_arg((node.args, node.kwargs), numbers.__getitem__)}")
+    return lines
+
+
+def _layout(x: Tensor) -> str:
+    return f"{x.dtype} {tuple(x.shape)} {x.stride()}"
+
+
+def _write(file: Path, text: str) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=file.parent, delete=False) as temporary:
+        temporary.write(text)
+    os.replace(temporary.name, file)

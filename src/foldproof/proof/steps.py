@@ -1,0 +1,43 @@
+"""Parameters that were rounded to whole numbers, as named approximation steps with their bounds."""
+
+from __future__ import annotations
+
+import torch
+
+from foldproof.proof.floats import Unrounded
+from foldproof.proof.residues import Attempt
+from foldproof.shadow import Shadow
+from foldproof.shadow.call import value_of
+from foldproof.shadow.draw import Step
+from foldproof.verdict import ApproximationStep
+
+
+def steps_of(found: Attempt) -> tuple[tuple[ApproximationStep, ...], Unrounded]:
+    """The steps of an attempt, and what to put in the place of what they rounded.
+
+    A step is bounded by what the second program holds, where that is a leaf; else by what the operator gave.
+    """
+    steps, leaves = [], {}
+    for step in found.draw.steps:
+        name = _leaf(found, step)
+        if name:
+            leaves[name] = step.real / step.scale + step.zero
+        bound = step.bound(value_of(found.leaves[name]) if name else step.whole)
+        steps.append(ApproximationStep(_told(step, name, bound), bound))
+    return tuple(steps), Unrounded(leaves, tuple(step.real for step in found.draw.steps))
+
+
+def _leaf(found: Attempt, step: Step) -> str | None:
+    """The leaf of the second program that holds what the step made."""
+    for name, leaf in found.leaves.items():
+        if isinstance(leaf, Shadow) and not leaf.dtype.is_floating_point and leaf.shape == step.residue.shape:
+            if all(torch.equal(a, b) for a, b in zip(leaf.residue.parts, step.residue.parts)):
+                return name
+    return None
+
+
+def _told(step: Step, name: str | None, bound: float) -> str:
+    low, high = float(step.scale.abs().min()), float(step.scale.abs().max())
+    steps = f"steps of {high:.3g}" if low == high else f"steps of {low:.3g} to {high:.3g}"
+    what = name or f"a parameter of shape {tuple(step.real.shape)} ({step.operator.overloadpacket.__name__})"
+    return f"{what} is rounded to {steps}{', and cut off' if bound > 0.51 * high else ''}"

@@ -1,0 +1,86 @@
+"""For the tests of whoever writes passes: a fixture ``prove``, and ``--foldproof-report FILE``.
+
+Imports no torch: pytest loads it in every project.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from foldproof.verdict import Verdict
+
+_RECORDS = pytest.StashKey[list[dict[str, Any]]]()
+
+
+class Prover:
+    """Asserts that programs, or what a pass makes of one, are the same function; notes every verdict."""
+
+    def __init__(self, test: str, records: list[dict[str, Any]]) -> None:
+        self._test, self._records = test, records
+
+    def __call__(
+        self, before: Any, after: Any, inputs: Sequence[Any], kwargs: Mapping[str, Any] | None = None
+    ) -> Verdict:
+        """Assert that two programs are the same function, up to rounding (see `foldproof.prove`).
+
+        Raises:
+            AssertionError: REFUTED or UNDECIDED; the text is the whole story.
+        """
+        from foldproof.proof import prove
+
+        return self._checked(prove(before, after, inputs, kwargs))
+
+    def of_pass(
+        self,
+        pass_fn: Callable[[Any], Any],
+        program: Any,
+        inputs: Sequence[Any],
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Verdict:
+        """Assert that a pass keeps the meaning of ``program`` (see `foldproof.prove_pass`).
+
+        Raises:
+            AssertionError: REFUTED or UNDECIDED; the text is the whole story.
+        """
+        from foldproof.proof import prove_pass
+
+        return self._checked(prove_pass(pass_fn, program, inputs, kwargs))
+
+    def _checked(self, verdict: Verdict) -> Verdict:
+        self._records.append({"test": self._test, "verdict": verdict.to_dict()})
+        if verdict.kind.exit_code:
+            raise AssertionError(str(verdict))
+        return verdict
+
+
+@pytest.fixture
+def prove(request: pytest.FixtureRequest) -> Prover:
+    """``prove(before, after, inputs)`` and ``prove.of_pass(pass_fn, program, inputs)``: assert, give the verdict."""
+    return Prover(request.node.nodeid, request.config.stash[_RECORDS])
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("foldproof")
+    group.addoption(
+        "--foldproof-report", metavar="FILE", help="Write every verdict of the fixture `prove` into FILE, as JSON."
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_RECORDS] = []
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    path = session.config.getoption("--foldproof-report")
+    if path is None or hasattr(session.config, "workerinput"):
+        return
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.part")
+    temporary.write_text(json.dumps(session.config.stash[_RECORDS], indent=2) + "\n", encoding="utf-8")
+    temporary.replace(target)

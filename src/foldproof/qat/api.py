@@ -1,0 +1,175 @@
+"""One call: fold the chains, quantize the biases, prove it, and say how far the result is from what was given."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+from torch.fx import GraphModule, Node
+
+from foldproof.errors import FoldproofError
+from foldproof.fusion.api import UNCHANGED
+from foldproof.fusion.result import Declined
+from foldproof.fusion.rewriter import UNPROVED
+from foldproof.program import as_program
+from foldproof.program.loading import brief
+from foldproof.qat.fold import Folded
+from foldproof.qat.passes import Account, rewrites, rewritten
+from foldproof.verdict import ApproximationStep, Kind, Verdict
+
+
+@dataclass(frozen=True)
+class FoldQATResult:
+    """The folded program, and an account of it.
+
+    ``ranges`` gives for each operator in ``folded`` the range of its output at the given inputs, so that
+    ``folded[i].bias.bound`` over it is the share by which the rounding of the bias can move the output.
+    """
+
+    program: GraphModule | ExportedProgram = field(repr=False)
+    folded: tuple[Folded, ...]
+    declined: tuple[Declined, ...]
+    verdict: Verdict
+    ranges: Mapping[str, float]
+    seconds: float
+
+    def share(self, folded: Folded) -> float:
+        """The bound of a bias as a share of the range of its operator's output; infinite where that does not vary."""
+        return _share(folded, self.ranges)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The account as plain JSON values, without the program."""
+        return {
+            "folded": [
+                {"node": f.node, "source": f.source, "chain": list(f.chain), "exact": f.exact}
+                | {"bias": f.bias.name, "bound": f.bias.bound, "step": f.bias.step, "range": self.ranges[f.node]}
+                | {"saturated": list(f.bias.saturated), "steps": [asdict(s) for s in f.steps]}
+                for f in self.folded
+            ],
+            "declined": [asdict(d) for d in self.declined],
+            "verdict": self.verdict.to_dict(),
+            "seconds": self.seconds,
+        }
+
+
+def fold_qat(
+    program: GraphModule | ExportedProgram,
+    inputs: tuple[Any, ...],
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    quantize_bias: bool = True,
+    prove: bool = True,
+) -> FoldQATResult:
+    """Folds what quantization-aware training left after convolutions and linears into their biases and weight scales.
+
+    Args:
+        program: what ``convert_pt2e`` made (a GraphModule), or its ``torch.export`` program. It is not changed; the
+            result is of the same form, and shares with it the tensors that stay.
+        inputs: example inputs, positional; the shapes at which the proof is made.
+        kwargs: example inputs, by keyword.
+        quantize_bias: biases of operators with quantized input and weight become int32, in steps of input scale times
+            weight scale, with zero point 0. False leaves them in floating point, rounded once to the weight's dtype: so
+            XNNPACK wants them, which makes whole numbers of them by itself and refuses those it is given.
+        prove: False skips the proof; the verdict is then UNDECIDED.
+
+    Returns:
+        The folded program, what was folded and what was not, and a verdict: PROVED_WITHIN with a step for each bias
+        that was rounded and each quantization that was left out or moved, or PROVED where there is none.
+
+    Raises:
+        FoldproofError: ``program`` is neither form, or can't be run on the inputs; also what `foldproof.prove` raises.
+
+    Warns:
+        UserWarning: a bias does not fit into 32 bits; the channels are named.
+    """
+    started = time.perf_counter()
+    if not isinstance(program, (GraphModule, ExportedProgram)):
+        raise FoldproofError(
+            f"can't fold a {type(program).__name__}: give what convert_pt2e made, or its torch.export program"
+        )
+    sizes, ranges = _observed(program, inputs, dict(kwargs or {}))
+    made, account = rewritten(program, rewrites(quantize_bias), sizes, prove)
+    return FoldQATResult(
+        made,
+        tuple(account.folded),
+        tuple(account.declined),
+        _verdict(account, ranges, prove),
+        {f.node: ranges[f.node] for f in account.folded},
+        time.perf_counter() - started,
+    )
+
+
+def _verdict(account: Account, ranges: Mapping[str, float], prove: bool) -> Verdict:
+    """Equal regions make equal programs, by substitution; the chances that one of them is wrong add up."""
+    if not account.folded:
+        return UNCHANGED
+    if not prove:
+        return UNPROVED
+    proofs = [v.proof for v in account.verdicts if v.proof is not None]
+    weakest = max(proofs, key=lambda p: p.log2_error)
+    proof = replace(
+        weakest,
+        log2_error=math.log2(sum(2.0**p.log2_error for p in proofs)),
+        shapes=tuple(shape for p in proofs for shape in p.shapes),
+        opaque=tuple(dict.fromkeys(name for p in proofs for name in p.opaque)),
+        branch=tuple(dict.fromkeys(name for p in proofs for name in p.branch)),
+    )
+    steps = [
+        step
+        for f, verdict in zip(account.folded, account.verdicts)
+        for step in (*(_with_share(s, f, ranges) for s in verdict.steps), *f.steps)
+    ]
+    named = "the same function over the real numbers"
+    if steps:
+        named += f", but for {len(steps)} named step{'s'[: len(steps) > 1]}"
+    first = account.verdicts[0]
+    return replace(
+        first,
+        kind=Kind.PROVED_WITHIN if steps else Kind.PROVED,
+        reason=f"{named}, operator by operator",
+        proof=proof,
+        steps=tuple(steps),
+        notes=tuple(dict.fromkeys(note for v in account.verdicts for note in v.notes)),
+        seconds=sum(v.seconds for v in account.verdicts),
+    )
+
+
+def _with_share(step: ApproximationStep, folded: Folded, ranges: Mapping[str, float]) -> ApproximationStep:
+    return replace(step, name=f"{step.name} ({_share(folded, ranges):.1g} of the output's range)")
+
+
+def _share(folded: Folded, ranges: Mapping[str, float]) -> float:
+    return folded.bias.bound / ranges[folded.node] if ranges[folded.node] else math.inf
+
+
+def _observed(
+    program: GraphModule | ExportedProgram, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[dict[str, torch.Size | int], dict[str, float]]:
+    """At these inputs: the shape of every tensor, every whole number, and how far a tensor's elements are apart."""
+    sizes: dict[str, torch.Size | int] = {}
+    ranges: dict[str, float] = {}
+
+    def note(node: Node, out: Any) -> None:
+        if isinstance(out, Tensor):
+            sizes[node.name] = out.shape
+            if out.is_floating_point() and out.numel():
+                ranges[node.name] = float(out.max() - out.min())
+        elif isinstance(out, int) and not isinstance(out, bool):
+            sizes[node.name] = out
+
+    source = as_program(program)
+    own = {name: leaf.tensor.detach().clone() for name, leaf in source.leaves.items()}
+    try:
+        with torch.no_grad():
+            source.run(own, inputs, kwargs, note)
+    except FoldproofError:
+        raise
+    except Exception as error:
+        raise FoldproofError(f"the program can't be run on these inputs: {brief(error)}") from error
+    return sizes, ranges

@@ -1,0 +1,105 @@
+"""The linear operators of quantized networks: their channels, and how their operands are quantized."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from foldproof.fusion.nodes import arguments, kind_of
+from foldproof.qat.image import Image
+from foldproof.qat.quantization import Dequantized
+
+CONVOLUTIONS = {"conv1d", "conv2d", "conv3d", "convolution"}
+TRANSPOSED = {"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}
+OPERATORS = CONVOLUTIONS | TRANSPOSED | {"linear"}
+
+
+@dataclass(frozen=True)
+class Operator:
+    """A convolution, transposed or not, or a linear, with constant weight and bias.
+
+    ``data`` is the operand that is no constant. ``input`` is its quantization, where it has one: with numbers, and
+    perhaps views in between.
+    """
+
+    node: Node
+    data: Node
+    weight: Node
+    bias: Node | None
+    groups: int
+    transposed: bool
+    input: Dequantized | None
+    weight_shape: torch.Size
+    dtype: torch.dtype
+    """Of the weight, as it is computed with."""
+
+    @staticmethod
+    def of(node: Node, image: Image) -> Operator | None:
+        if kind_of(node) not in OPERATORS:
+            return None
+        given = arguments(node)
+        data, weight, bias = node.args[0], given["weight"], given["bias"]
+        if not isinstance(data, Node) or not isinstance(weight, Node):
+            return None
+        if not image.constant(weight) or not image.constant(bias):
+            return None
+        transposed = kind_of(node) in TRANSPOSED or bool(given.get("transposed", False))
+        shape = image.evaluate(weight, image.tensors).shape
+        own = [] if Dequantized.of(weight) is not None else image.origins(weight)
+        dtype = image.tensors[image.names[own[0]]].dtype if own else torch.float32
+        return Operator(node, data, weight, bias, given.get("groups", 1), transposed, _input(data, image), shape, dtype)
+
+    def axis(self, rank: int) -> int:
+        """The channels' axis of the output: the last of a linear, the one before the spatial ones of a convolution."""
+        return rank - 1 if kind_of(self.node) == "linear" else rank - len(self.weight_shape) + 1
+
+    @property
+    def channels(self) -> int:
+        """The number of the output's channels."""
+        return self.weight_shape[self.weight_axis] * (self.groups if self.transposed else 1)
+
+    @property
+    def weight_axis(self) -> int:
+        """The weight's axis of output channels (of one group, where it is transposed)."""
+        return 1 if self.transposed else 0
+
+    @property
+    def quantized_weight(self) -> Dequantized | None:
+        """The weight's quantization, where it has one: for the whole tensor, or for each output channel."""
+        found = Dequantized.of(self.weight)
+        if found is None or (found.axis is None and not isinstance(found.scale, float)):
+            return None
+        return found if found.axis in (None, self.weight_axis) else None
+
+    def by_channel(self, weight: Tensor) -> Tensor:
+        """A tensor of the weight's shape with the output's channels as its first axis."""
+        if not self.transposed:
+            return weight
+        inputs, outputs, *kernel = weight.shape
+        grouped = weight.reshape(self.groups, inputs // self.groups, outputs, *kernel).transpose(1, 2)
+        return grouped.reshape(self.channels, inputs // self.groups, *kernel)
+
+    def along_channels(self, vector: Tensor) -> Tensor:
+        """A vector over the output's channels as a tensor to multiply the weight by.
+
+        It broadcasts to the weight's shape; of a transposed convolution in groups it is of that shape but for the
+        kernel.
+        """
+        rank = len(self.weight_shape)
+        if not self.transposed:
+            return vector.reshape(-1, *[1] * (rank - 1))
+        inputs, outputs = self.weight_shape[:2]
+        grouped = vector.reshape(self.groups, 1, outputs).expand(self.groups, inputs // self.groups, outputs)
+        return grouped.reshape(inputs, outputs, *[1] * (rank - 2))
+
+
+def _input(data: Node, image: Image) -> Dequantized | None:
+    operand: Any = data
+    while image.is_view(operand):
+        operand = next(node for node in operand.all_input_nodes if node not in image.numbers)
+    found = Dequantized.of(operand)
+    return found if found is not None and found.axis is None and isinstance(found.scale, float) else None

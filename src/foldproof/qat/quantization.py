@@ -1,0 +1,101 @@
+"""Quantization as it stands in a graph: scale, zero point and limits of an operator, and of a pair of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.ao.quantization.fx._decomposed  # defines the operators
+from torch.fx import Node
+
+from foldproof.fusion.nodes import arguments, operator_of
+
+decomposed = torch.ops.quantized_decomposed
+
+INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
+
+QUANTIZE = {
+    decomposed.quantize_per_tensor.default,
+    decomposed.quantize_per_tensor.tensor,
+    decomposed.quantize_per_channel.default,
+}
+DEQUANTIZE = {
+    decomposed.dequantize_per_tensor.default,
+    decomposed.dequantize_per_tensor.tensor,
+    decomposed.dequantize_per_channel.default,
+}
+PER_CHANNEL = {decomposed.quantize_per_channel.default, decomposed.dequantize_per_channel.default}
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """A value that is quantized to a whole tensor's scale, and dequantized again."""
+
+    quantize: Node
+    dequantize: Node
+    scale: float
+    zero_point: int
+    quant_min: int
+    quant_max: int
+    dtype: torch.dtype
+
+    @staticmethod
+    def of(quantize: Node) -> Quantization | None:
+        """The pair that begins here, if it is one: with numbers, alike in both, and nothing else that reads it."""
+        readers = list(quantize.users)
+        if operator_of(quantize) is not decomposed.quantize_per_tensor.default or len(readers) != 1:
+            return None
+        if operator_of(readers[0]) is not decomposed.dequantize_per_tensor.default:
+            return None
+        first, second = arguments(quantize), arguments(readers[0])
+        names = ("scale", "zero_point", "quant_min", "quant_max", "dtype")
+        if [first[n] for n in names] != [second[n] for n in names]:
+            return None
+        return Quantization(quantize, readers[0], *(first[n] for n in names))
+
+    @property
+    def operand(self) -> Node:
+        """What is quantized."""
+        (operand,) = self.quantize.all_input_nodes
+        return operand
+
+    @property
+    def low(self) -> float:
+        """The least number that it lets through."""
+        return self.scale * (self.quant_min - self.zero_point)
+
+    @property
+    def high(self) -> float:
+        return self.scale * (self.quant_max - self.zero_point)
+
+
+@dataclass(frozen=True)
+class Dequantized:
+    """What is read through a dequantization: ``node`` is the operator, ``values`` the whole numbers."""
+
+    node: Node
+    values: Node
+    scale: Any
+    zero_point: Any
+    axis: int | None
+    quant_min: int
+    quant_max: int
+    dtype: torch.dtype
+
+    @staticmethod
+    def of(node: Any) -> Dequantized | None:
+        if not isinstance(node, Node) or operator_of(node) not in DEQUANTIZE:
+            return None
+        given = arguments(node)
+        channels = operator_of(node) in PER_CHANNEL
+        return Dequantized(
+            node,
+            given["input"],
+            given["scales" if channels else "scale"],
+            given["zero_points" if channels else "zero_point"],
+            given["axis"] if channels else None,
+            given["quant_min"],
+            given["quant_max"],
+            given["dtype"],
+        )

@@ -1,0 +1,91 @@
+"""Only what a pass changed is proved, and what is cut out is all that it changed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import fx
+
+from foldproof import Kind
+from foldproof.auditing.judge import judge
+from foldproof.auditing.log import Change
+from foldproof.auditing.region import changed_region
+from foldproof.auditing.snapshot import Snapshot
+
+aten = torch.ops.aten
+INPUTS = (torch.randn(3, 4),)
+
+
+def chain(length: int, change: Any = None, at: int = 0) -> Snapshot:
+    """x → relu(x·2) → …; ``change`` edits the graph's node number ``at``."""
+    graph = fx.Graph()
+    node = graph.placeholder("x")
+    for _ in range(length):
+        node = graph.call_function(aten.mul.Tensor, (node, 2.0))
+        node = graph.call_function(aten.relu.default, (node,))
+    graph.output((node,))
+    if change is not None:
+        change(graph, list(graph.nodes)[at])
+    return Snapshot(fx.GraphModule({}, graph))
+
+
+def as_sum(graph: fx.Graph, node: fx.Node) -> None:
+    """x·2 → x + x"""
+    with graph.inserting_before(node):
+        new = graph.call_function(aten.add.Tensor, (node.args[0], node.args[0]))
+    node.replace_all_uses_with(new)
+    graph.erase_node(node)
+
+
+def as_square(graph: fx.Graph, node: fx.Node) -> None:
+    """x·2 → x·x, which is wrong"""
+    with graph.inserting_before(node):
+        new = graph.call_function(aten.mul.Tensor, (node.args[0], node.args[0]))
+    node.replace_all_uses_with(new)
+    graph.erase_node(node)
+
+
+def test_the_region_is_small() -> None:
+    region = changed_region(chain(500), chain(500, as_sum, at=501), INPUTS)
+    assert region is not None
+    assert sum(n.op == "call_function" for n in region.before.graph.nodes) == 2
+
+
+def test_right_and_wrong_changes() -> None:
+    for length in (1, 5):
+        right = judge(Change("", "", chain(length), chain(length, as_sum, at=1)), INPUTS)
+        wrong = judge(Change("", "", chain(length), chain(length, as_square, at=1)), INPUTS)
+        assert (right.kind, wrong.kind) == (Kind.PROVED, Kind.REFUTED)
+
+
+def test_a_reordered_graph_is_the_same() -> None:
+    graph = fx.Graph()
+    x = graph.placeholder("x")
+    a, b = graph.call_function(aten.relu.default, (x,)), graph.call_function(aten.tanh.default, (x,))
+    graph.output((graph.call_function(aten.add.Tensor, (a, b)),))
+    before = Snapshot(fx.GraphModule({}, graph))
+    b.append(a)
+    after = Snapshot(fx.GraphModule({}, graph))
+    verdict = judge(Change("sort", "", before, after), INPUTS)
+    assert verdict.kind is Kind.PROVED
+    assert "only their order" in verdict.reason
+
+
+def test_reordered_writes_are_not() -> None:
+    """x.add_(1) before and after x is read: the same operators on the same operands, and another function."""
+
+    def program(write_first: bool) -> Snapshot:
+        graph = fx.Graph()
+        x = graph.placeholder("x")
+        clone = graph.call_function(aten.clone.default, (x,))
+        if write_first:
+            graph.call_function(aten.add_.Tensor, (clone, 1.0))
+        out = graph.call_function(aten.tanh.default, (clone,))
+        if not write_first:
+            graph.call_function(aten.add_.Tensor, (clone, 1.0))
+        graph.output((out,))
+        return Snapshot(fx.GraphModule({}, graph))
+
+    verdict = judge(Change("sort", "", program(True), program(False)), INPUTS)
+    assert verdict.kind is Kind.REFUTED

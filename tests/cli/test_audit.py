@@ -1,0 +1,88 @@
+"""`foldproof audit` and `foldproof replay` as a user meets them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from foldproof.auditing import api
+
+from .test_commands import Foldproof, foldproof  # noqa: F401  # the fixture
+
+MODEL = """
+import torch
+from torch import nn
+
+
+class Twice(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        return self.bn(self.conv(x)) + self.conv(x)
+
+
+def make():
+    torch.manual_seed(0)
+    model = Twice()
+    model.bn.running_var.uniform_(0.5, 2)
+    return model.eval(), (torch.randn(2, 3, 4, 4),)
+
+
+def right():
+    return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)).eval(), (torch.randn(2, 3),)
+"""
+
+
+@pytest.fixture
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr(api, "TRIALS", 3)
+    (tmp_path / "model.py").write_text(MODEL)
+    return f"{tmp_path}/model.py"
+
+
+def test_a_wrong_pass(foldproof: Foldproof, model: str, tmp_path: Path) -> None:  # noqa: F811
+    folder, file = tmp_path / "wrong", tmp_path / "out.json"
+    ran = foldproof("audit", f"{model}:make", "--compiler", "fx", "--save", str(folder), "--json", str(file))
+    assert ran.status == 1, ran.err
+    assert "REFUTED" in ran.out
+    assert "wrong: the pass fuse changes the meaning of the model" in ran.out
+    assert json.loads(file.read_text())["guilty"] == ["fuse"]
+    again = foldproof("replay", str(folder))
+    assert again.status == 1
+    assert again.out.startswith("still wrong with torch")
+
+
+def test_without_the_pass(foldproof: Foldproof, model: str) -> None:  # noqa: F811
+    ran = foldproof("audit", f"{model}:make", "--compiler", "fx", "--disable", "fuse")
+    assert ran.status == 0, ran.out + ran.err
+
+
+def test_a_right_pass(foldproof: Foldproof, model: str) -> None:  # noqa: F811
+    ran = foldproof("audit", f"{model}:right", "--compiler", "fx")
+    assert ran.status == 0, ran.out + ran.err
+    assert "every graph pass is proved" in ran.out
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (["--compiler", "gcc"], "compiler must be one of"),
+        (["--compiler", "fx", "--option", "fast"], "NAME=VALUE"),
+        (["--compiler", "fx", "--option", "fast=1"], "no option 'fast'"),
+    ],
+)
+def test_mistakes(foldproof: Foldproof, model: str, args: list[str], told: str) -> None:  # noqa: F811
+    ran = foldproof("audit", f"{model}:make", *args)
+    assert ran.status == 2
+    assert told in ran.err
+    assert len(ran.err.splitlines()) == 1
+
+
+def test_replay_of_nothing(foldproof: Foldproof, tmp_path: Path) -> None:  # noqa: F811
+    ran = foldproof("replay", str(tmp_path))
+    assert ran.status == 2
+    assert "no verdict.json" in ran.err

@@ -1,0 +1,161 @@
+"""PROVED_WITHIN: programs that are equal but for parameters which one of them rounds, with a bound for each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, fx, nn
+
+import foldproof
+from foldproof import Kind
+from foldproof.testing import assert_equivalent
+
+decomposed = torch.ops.quantized_decomposed
+
+STEP = 1e-4
+INT32 = (-(2**31), 2**31 - 1, torch.int32)
+
+
+class FloatBias(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.randn(6, 3, 3, 3)), nn.Parameter(torch.randn(6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(torch.conv2d(x, self.weight, self.bias))
+
+
+class WholeBias(nn.Module):
+    """The same with a bias of whole numbers; ``into`` and ``out_of`` are the scales it is made and read with."""
+
+    def __init__(self, model: FloatBias, into: float = STEP, out_of: float = STEP, limits: Any = INT32) -> None:
+        super().__init__()
+        self.weight, self.into, self.out_of, self.limits = model.weight, into, out_of, limits
+        self.register_buffer("whole", self.made({"bias": model.bias.detach()})["whole"])
+
+    def made(self, old: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {"whole": decomposed.quantize_per_tensor(old["bias"].float(), self.into, 0, *self.limits)}
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = decomposed.dequantize_per_tensor(self.whole, self.out_of, 0, *self.limits)
+        return torch.relu(torch.conv2d(x, self.weight, bias))
+
+
+@pytest.fixture
+def model() -> FloatBias:
+    torch.manual_seed(0)
+    return FloatBias()
+
+
+def prove(before: nn.Module, after: WholeBias) -> foldproof.Verdict:
+    return foldproof.prove(before, after, (torch.randn(2, 3, 5, 5),), derive=after.made)
+
+
+def test_half_a_step(model: FloatBias) -> None:
+    verdict = prove(model, WholeBias(model))
+    assert verdict.kind is Kind.PROVED_WITHIN, str(verdict)
+    (step,) = verdict.steps
+    assert step.bound == pytest.approx(STEP / 2, rel=1e-2)
+    assert step.name == "whole is rounded to steps of 0.0001"
+    assert verdict.proof is not None and verdict.proof.log2_error < -40
+    assert "the bounds are for these parameter values" in verdict.quantified
+    assert "within 5e-05: whole is rounded" in str(verdict)
+    assert verdict.kind.exit_code == 0
+
+
+def test_the_bound_is_that_of_the_difference(model: FloatBias) -> None:
+    after = WholeBias(model, 0.02, 0.02)
+    (step,) = prove(model, after).steps
+    x = torch.randn(2, 3, 5, 5)
+    with torch.no_grad():
+        difference = float((model(x) - after(x)).abs().max())
+    assert 0.3 * step.bound < difference <= step.bound * 1.001
+
+
+def test_what_is_cut_off_has_a_bound_too(model: FloatBias) -> None:
+    limits = (-1000, 1000, torch.int32)
+    after = WholeBias(model, 1e-3, 1e-3, limits)
+    verdict = prove(model, after)
+    assert verdict.kind is Kind.PROVED_WITHIN
+    (step,) = verdict.steps
+    assert step.bound == pytest.approx(float(model.bias.abs().max()) - 1, rel=1e-3)
+    assert "cut off" in step.name
+
+
+@pytest.mark.parametrize("scales", [(STEP, 2 * STEP), (2 * STEP, STEP), (STEP, -STEP)])
+def test_another_scale_is_refuted(model: FloatBias, scales: tuple[float, float]) -> None:
+    verdict = prove(model, WholeBias(model, *scales))
+    assert verdict.kind is Kind.REFUTED, str(verdict)
+
+
+def test_a_wrong_parameter_is_refuted(model: FloatBias) -> None:
+    class Wrong(WholeBias):
+        def made(self, old: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            return super().made({"bias": -old["bias"]})
+
+    assert prove(model, Wrong(model)).kind is Kind.REFUTED
+
+
+def test_what_is_held_must_be_what_is_derived(model: FloatBias) -> None:
+    """One unit off in one channel: then it is no rounding of the expression, and nothing is proved of it."""
+    after = WholeBias(model, 0.02, 0.02)
+    after.whole[2] += 1
+    assert prove(model, after).kind not in (Kind.PROVED, Kind.PROVED_WITHIN)
+
+
+def quantize_biases(graph_module: fx.GraphModule) -> None:
+    """A pass that does nothing else."""
+    graph = graph_module.graph
+    for node in list(graph.nodes):
+        if node.op == "get_attr" and str(node.target).endswith("bias"):
+            with graph.inserting_after(node):
+                q = graph.call_function(decomposed.quantize_per_tensor.default, (node, STEP, 0, *INT32))
+            with graph.inserting_after(q):
+                back = graph.call_function(decomposed.dequantize_per_tensor.default, (q, STEP, 0, *INT32))
+            node.replace_all_uses_with(back, delete_user_cb=lambda user, q=q: user is not q)
+    graph_module.recompile()
+
+
+def test_a_pass_that_rounds(model: FloatBias) -> None:
+    x = (torch.randn(2, 3, 5, 5),)
+    verdict = foldproof.prove_pass(quantize_biases, torch.export.export(model, x).module(), x)
+    assert verdict.kind is Kind.PROVED_WITHIN, str(verdict)
+    assert [step.bound for step in verdict.steps] == [pytest.approx(STEP / 2, rel=1e-2)]
+
+
+def test_a_pass_that_rounds_and_is_wrong(model: FloatBias) -> None:
+    def wrong(graph_module: fx.GraphModule) -> None:
+        quantize_biases(graph_module)
+        next(n for n in graph_module.graph.nodes if n.target is torch.ops.aten.conv2d.default).args += ([2, 2],)
+        graph_module.recompile()
+
+    x = (torch.randn(2, 3, 6, 6),)
+    assert foldproof.prove_pass(wrong, torch.export.export(model, x).module(), x).kind is Kind.REFUTED
+
+
+def test_what_both_round_alike_is_no_step(model: FloatBias) -> None:
+    x = (torch.randn(2, 3, 5, 5),)
+    module = torch.export.export(model, x).module()
+    quantize_biases(module)
+    verdict = foldproof.prove(module, torch.export.export(module, x), x)
+    assert verdict.kind is Kind.PROVED and not verdict.steps, str(verdict)
+
+
+def test_rounded_data_is_no_step() -> None:
+    """How far it is moved has no bound."""
+
+    def rounds(x: Tensor) -> Tensor:
+        q = decomposed.quantize_per_tensor(x, 0.1, 0, -128, 127, torch.int8)
+        return decomposed.dequantize_per_tensor(q, 0.1, 0, -128, 127, torch.int8) * 2
+
+    verdict = foldproof.prove(lambda x: x * 2, rounds, (torch.randn(5, 5),))
+    assert verdict.kind is Kind.REFUTED, str(verdict)
+
+
+def test_where_nobody_says_what_was_rounded(model: FloatBias) -> None:
+    """Without ``derive`` the whole numbers are constants, and the difference is one."""
+    with pytest.raises(AssertionError):
+        assert_equivalent(model, WholeBias(model), (torch.randn(2, 3, 5, 5),))

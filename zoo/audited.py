@@ -1,0 +1,107 @@
+"""What docs/audit_zoo.md tells of one model: what `foldproof.audit` says of what compilers make of it.
+
+``python -m zoo.audited MODEL FOLDER`` audits MODEL in each of the `WAYS`, and writes FOLDER/WAY.json; it is a process
+of its own, as in `zoo.measure`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import foldproof
+from foldproof.auditing import api
+from foldproof.errors import FoldproofError
+from foldproof.verdict import Kind
+from zoo.measure import FOLD, first_line, sample, stamp
+
+WAYS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "Inductor": ("inductor", {}),
+    "Inductor, freezing": ("inductor", {"freezing": True}),
+    "torchao PTQ": ("torchao", {"quantizer": "x86"}),
+    "ExecuTorch XNNPACK": ("executorch", {"partitioner": "xnnpack"}),
+}
+"""Name → compiler and its options."""
+
+LIMIT = 1200
+"""Seconds of processor time that one model may take."""
+
+TRIALS = 4
+"""Inputs on which numbers are compared; `foldproof.compare` has a page of its own."""
+
+
+@dataclass(frozen=True)
+class Audited:
+    """One audit. ``calls`` of passes were watched, and those that changed a graph have ``verdicts``, counted.
+
+    ``open`` has rows of pass, verdict and reason of those that are neither proved nor rounding. ``numbers`` is the
+    verdict on the compiled model. ``failure`` is what was raised instead of all that.
+    """
+
+    calls: int = 0
+    verdicts: Mapping[str, int] = field(default_factory=dict)
+    open: list[tuple[str, str, str]] = field(default_factory=list)
+    numbers: str = ""
+    compile_seconds: float = 0.0
+    seconds: float = 0.0
+    failure: str | None = None
+
+
+def audited(name: str, way: str) -> Audited:
+    """Audit one model in one way."""
+    made = sample(name)
+    compiler, options = WAYS[way]
+    try:
+        found = foldproof.audit(made.model, made.inputs, compiler=compiler, options=options)
+    except FoldproofError as error:
+        return Audited(failure=first_line(str(error)))
+    fired = [step for step in found.steps if step.fired]
+    verdicts = [(step.name, step.verdict) for step in fired]
+    return Audited(
+        calls=len(found.steps),
+        verdicts=dict(Counter(str(v.kind) for _, v in verdicts)),
+        open=[(n, str(v.kind), v.reason) for n, v in verdicts if v.kind in (Kind.UNDECIDED, Kind.REFUTED)],
+        numbers=str(found.end_to_end.verdict.kind) if found.end_to_end is not None else found.uncompared,
+        compile_seconds=found.compile_seconds,
+        seconds=found.seconds,
+    )
+
+
+def read(path: Path) -> Audited | None:
+    """A result that was written and is not stale."""
+    if not path.exists():
+        return None
+    written = json.loads(path.read_text(encoding="utf-8"))
+    return Audited(**written["result"]) if written["stamp"] == stamp(FOLD) else None
+
+
+def write(path: Path, result: Audited) -> None:
+    """Whole or not at all."""
+    draft = path.with_suffix(".tmp")
+    written = {"stamp": stamp(FOLD), "result": asdict(result)}
+    draft.write_text(json.dumps(written, indent=1, ensure_ascii=False), encoding="utf-8")
+    os.replace(draft, path)
+
+
+def main(name: str, folder: Path) -> None:
+    resource.setrlimit(resource.RLIMIT_CPU, (LIMIT, LIMIT + 10))
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    api.TRIALS = TRIALS
+    for way in WAYS:
+        if read(folder / f"{way}.json") is None:
+            write(folder / f"{way}.json", audited(name, way))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))
