@@ -173,6 +173,8 @@ def test_passes_by_name() -> None:
     assert len(foldproof.fuse(model, inputs, passes=["batch_norm"]).rewrites) == 1
     with pytest.raises(FoldproofError, match="there is no pass 'batchnorm': choose from batch_norm, arithmetic"):
         foldproof.fuse(model, inputs, passes=["batchnorm"])
+    with pytest.raises(FoldproofError, match="must be a list of names"):
+        foldproof.fuse(model, inputs, passes="batch_norm")
 
 
 class Centred(nn.Module):
