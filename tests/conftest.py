@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 # One thread: the same sums in the same order, and workers that run side by side do not disturb each other.
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _same_numbers() -> None:
+    """Each test draws the same numbers, whatever ran before it in its process."""
+    torch.manual_seed(0)

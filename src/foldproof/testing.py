@@ -16,7 +16,8 @@ def assert_equivalent(
 ) -> Verdict:
     """Assert that two programs are the same function, up to rounding; returns the verdict (see `foldproof.prove`).
 
-    PROVED, PROVED_WITHIN and ROUNDING pass; a caller to whom rounding is not enough can look at ``.kind``.
+    PROVED, PROVED_WITHIN and ROUNDING pass; a caller to whom rounding is not enough can look at ``.kind``. Give the
+    programs parameters that matter: a fresh BatchNorm hardly does anything, so that leaving it out is ROUNDING.
 
     Raises:
         AssertionError: the verdict is REFUTED or UNDECIDED; its text is the whole story.

@@ -12,6 +12,10 @@ SCHEMA = 1
 """Version of the JSON form that `Verdict.to_dict` writes."""
 
 
+SAME_CHOICES = ", where they make the same choices"
+"""The end of what a proof speaks of that followed choices (of a maximum, an index, a rounding to integers)."""
+
+
 class Kind(str, Enum):
     """What is known about two programs."""
 

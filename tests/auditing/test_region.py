@@ -52,6 +52,13 @@ def test_the_region_is_small() -> None:
     assert sum(n.op == "call_function" for n in region.before.graph.nodes) == 2
 
 
+def test_a_large_graph_is_proved_where_it_changed() -> None:
+    """5,000 nodes, of which one was changed."""
+    verdict = judge(Change("", "", chain(2500), chain(2500, as_sum, at=2501)), INPUTS)
+    assert verdict.kind is Kind.PROVED
+    assert "proved on the changed region of 2 operators" in verdict.notes
+
+
 def test_right_and_wrong_changes() -> None:
     for length in (1, 5):
         right = judge(Change("", "", chain(length), chain(length, as_sum, at=1)), INPUTS)

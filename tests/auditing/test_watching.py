@@ -73,11 +73,11 @@ def test_the_plugin(pytester: pytest.Pytester) -> None:
             prove(lambda x: x + x, lambda x: 3 * x, (torch.randn(3),))
         """
     )
-    done = pytester.runpytest_subprocess("-p", "foldproof.pytest_plugin", "--foldproof-report", "verdicts.json")
+    done = pytester.runpytest_subprocess("--foldproof-report", "verdicts.json")
     done.assert_outcomes(passed=1, failed=1)
     assert '"REFUTED"' in (Path(pytester.path) / "verdicts.json").read_text()
 
 
 def test_the_plugin_does_not_import_torch(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("def test_nothing():\n    import sys\n    assert 'torch' not in sys.modules\n")
-    pytester.runpytest_subprocess("-p", "foldproof.pytest_plugin").assert_outcomes(passed=1)
+    pytester.runpytest_subprocess().assert_outcomes(passed=1)

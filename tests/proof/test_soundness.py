@@ -195,6 +195,33 @@ def test_effects_are_compared_on_the_same_variable_not_on_the_same_name() -> Non
     assert prove(Module(writes, a=a, b=b), Module(writes, a=b, b=a), (X[0],)).kind is Kind.REFUTED
 
 
+# Choices: a proof follows those that the given values make, and says so; where other inputs make others, it is asked.
+
+TIES = torch.ones(1, 2, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (lambda x: nn.functional.max_pool2d(-x, 2), lambda x: -nn.functional.max_pool2d(x, 2)),
+        (lambda x: x.amax(1), lambda x: x.amin(1)),
+        (lambda x: torch.where(x > 0, x, -x), lambda x: x),
+        (lambda x: x.to(torch.int32), lambda x: (x * 1.2).to(torch.int32)),
+    ],
+)
+def test_programs_that_agree_on_ties_only(before: Any, after: Any) -> None:
+    verdict = prove(before, after, (TIES,))
+    assert verdict.kind is Kind.REFUTED and verdict.witness is not None and "other choices" in verdict.reason
+
+
+def test_a_choice_that_parameters_make() -> None:
+    """max(t·x) is t·max(x) for these parameters."""
+    before = Module(lambda s, x: (x * s.t).amax(-1), t=parameter(0.7))
+    after = Module(lambda s, x: x.amax(-1) * s.t, t=parameter(0.7))
+    verdict = prove(before, after, (X,))
+    assert verdict.kind is Kind.PROVED and verdict.quantified.endswith("where they make the same choices")
+
+
 # Infinities: their signs and places are read off the values, so a claim has to say that it speaks of these only.
 
 

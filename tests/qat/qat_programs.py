@@ -269,7 +269,7 @@ LAYERS = {
         nn.Sequential(nn.Conv1d(3, 4, 3, padding="valid", bias=False), nn.BatchNorm1d(4), nn.ReLU6()),
         (2, 3, 7),
     ),
-    "linear, relu": (nn.Sequential(nn.Linear(5, 4, bias=False), nn.BatchNorm1d(4), nn.ReLU()), (8, 5)),
+    "linear, relu": (nn.Sequential(nn.Linear(5, 12, bias=False), nn.BatchNorm1d(12), nn.ReLU()), (8, 5)),
     "conv called twice": (Twice(), (2, 3, 7, 7)),
     "shared BatchNorm": (Shared(), (2, 3, 5, 5)),
     "linear": (nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6)), (8, 6)),

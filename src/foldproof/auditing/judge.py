@@ -111,7 +111,10 @@ def _of_graphs(change: Change, before: Snapshot, after: Snapshot, inputs: Sequen
             verdict = Verdict(Kind.UNDECIDED, "the pass can't be run again")
         if verdict.kind is not Kind.UNDECIDED:
             return verdict
-    return prove(before.module, after.module, inputs, derive=derive)
+        verdict = _attempt(before.module, after.module, inputs, derive)
+        if verdict.kind is not Kind.UNDECIDED:
+            return verdict
+    return prove(before.module, after.module, inputs)  # new parameters are constants
 
 
 def _attempt(before: Any, after: Any, inputs: Sequence[Any], derive: Derive | None) -> Verdict:

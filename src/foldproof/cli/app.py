@@ -124,7 +124,13 @@ def compare(
 def audit(
     spec: Annotated[str, typer.Argument(metavar="SPEC", help=f"What to compile: {FORMS}.", show_default=False)],
     compiler: Annotated[
-        str, typer.Option("--compiler", metavar="NAME", help="inductor, torchao, executorch or fx.", show_default=False)
+        str,
+        typer.Option(
+            "--compiler",
+            metavar="NAME",
+            help="inductor, torchao, executorch, fx, torch.ao, onnx or openvino.",
+            show_default=False,
+        ),
     ],
     option: Annotated[
         list[str] | None,

@@ -28,7 +28,7 @@ from foldproof.program.loading import brief
 from foldproof.program.nodes import operator_name
 from foldproof.proof import prove as prove_programs
 from foldproof.proof import prove_region
-from foldproof.verdict import Kind, Verdict
+from foldproof.verdict import SAME_CHOICES, Kind, Verdict
 
 DIALECTS = ("TRAINING", "ATEN", "EDGE")
 """Of programs made by ``torch.export.export``, after ``run_decompositions``, and of ExecuTorch's ``to_edge``."""
@@ -77,6 +77,8 @@ def fuse(
     Warns:
         UserWarning: a normalisation follows a linear operator whose channels are on another axis.
     """
+    if not accuracy_limit > 0:
+        raise FoldproofError(f"accuracy_limit is {accuracy_limit}, and must be a number above 0: 16 if it is not given")
     started = time.perf_counter()
     kwargs = dict(kwargs or {})
     before = _exported(model_or_program, inputs, kwargs, dynamic_shapes)
@@ -101,7 +103,7 @@ def fuse(
         verdict = prove_programs(before, after, inputs, kwargs, derive=surgery.derive, by_value=signs)
         if signs and verdict.proof is not None:
             # What was moved past a maximum is right for these signs only, whatever the residues of this draw show.
-            verdict = replace(verdict, quantified="all inputs, for these parameter values")
+            verdict = replace(verdict, quantified=f"all inputs, for these parameter values{SAME_CHOICES}")
     else:
         verdict = UNPROVED
     return FuseResult(

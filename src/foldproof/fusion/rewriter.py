@@ -74,8 +74,10 @@ class Rewriter:
         """A rewriter with these of `PASSES`.
 
         Raises:
-            FoldproofError: a name is none of them.
+            FoldproofError: a name is none of them, or ``passes`` is one string.
         """
+        if isinstance(passes, str):
+            raise FoldproofError(f"passes must be a list of names, not {passes!r}: write [{passes!r}]")
         chosen = DEFAULT if passes is None else tuple(passes)
         for name in chosen:
             if name not in PASSES:

@@ -21,12 +21,20 @@ def operator_name(node: fx.Node) -> str:
 
 
 def source_of(node: fx.Node) -> str | None:
-    """``file:line`` of the model's own code that made the node; else the module it stands in, by its path."""
+    """``file:line`` of the model's own code that made the node; else the module it stands in, by its path.
+
+    Files below the working directory are named from there.
+    """
     frames = _FRAME.findall(node.meta.get("stack_trace") or "")
     own = [(file, line) for file, line in frames if not file.startswith(_TORCH)]
     if own:
-        return "{}:{}".format(*own[-1])
+        return f"{_short(own[-1][0])}:{own[-1][1]}"
     modules = list((node.meta.get("nn_module_stack") or {}).values())
     if modules and modules[-1][0]:
         return f"module {modules[-1][0]}"
     return "{}:{}".format(*frames[-1]) if frames else None
+
+
+def _short(file: str) -> str:
+    here = os.getcwd() + os.sep
+    return file.removeprefix(here)

@@ -15,14 +15,14 @@ from torch.utils._pytree import tree_leaves
 from foldproof.program import require_ordinary
 from foldproof.program.nodes import operator_name, source_of
 from foldproof.proof.difference import first_difference
-from foldproof.proof.floats import ROUNDED, Trial, Unrounded, doubted, evaluate, insensitive, own_leaves, trials
+from foldproof.proof.floats import ROUNDED, Trial, Unrounded, alike, doubted, evaluate, insensitive, own_leaves, trials
 from foldproof.proof.question import Question
 from foldproof.proof.reality import repeats, unreal
 from foldproof.proof.residues import Attempt, attempt, scout
 from foldproof.proof.steps import steps_of
 from foldproof.rounding.spread import EXPLAINED
 from foldproof.shadow import Reading, Undecided, all_finite
-from foldproof.verdict import Difference, Kind, Proof, Rounding, Verdict, Witness
+from foldproof.verdict import SAME_CHOICES, Difference, Kind, Proof, Rounding, Verdict, Witness
 
 Progress = Callable[[int, int, str], None]
 
@@ -89,13 +89,8 @@ def _decide(question: Question, rng: random.Random, progress: Progress) -> Verdi
         return _refuted_by_structure(question, first)
     search = _search(question)
     if search.witness is not None:
-        return Verdict(
-            Kind.REFUTED,
-            f"a different function: {search.witness.shapes or first.mismatch or 'the outputs differ'}",
-            quantified="the witness below",
-            witness=_witness(search.witness),
-            difference=first_difference(question, rng.getrandbits(62)),
-        )
+        mismatch = search.witness.shapes or first.mismatch or "the outputs differ"
+        return replace(_refuted(mismatch, search.witness), difference=first_difference(question, rng.getrandbits(62)))
     if fixable and question.remade:
         # A pass that nothing refutes may still be right for these parameter values only.
         last = _attempt_surely(question, rng, False)
@@ -106,6 +101,12 @@ def _decide(question: Question, rng: random.Random, progress: Progress) -> Verdi
         if followed.equal:
             return _proved(question, followed, question.fixed)
     return _from_floats(question, first, last, search, rng)
+
+
+def _refuted(how: str, witness: Trial) -> Verdict:
+    return Verdict(
+        Kind.REFUTED, f"a different function: {how}", quantified="the witness below", witness=_witness(witness)
+    )
 
 
 def _refuted_by_structure(question: Question, found: Attempt) -> Verdict:
@@ -184,6 +185,13 @@ def _proved(question: Question, found: Attempt, quantified: str, unrounded: Unro
     if doubt is not None:
         return Verdict(Kind.UNDECIDED, doubt)
     draw = found.draw
+    if draw.branch:
+        elsewhere = _differs_elsewhere(question, unrounded)
+        if elsewhere is not None and (question.remade or not elsewhere.elsewhere):
+            followed = f"the outputs differ, where other choices are made than here by {', '.join(draw.branch)}"
+            return _refuted(followed, elsewhere)
+        quantified = question.fixed if elsewhere is not None else quantified
+        quantified += SAME_CHOICES
     proof = Proof(
         log2_error=draw.log2_error,
         degree=draw.degree,
@@ -215,7 +223,7 @@ def _contradiction(question: Question, unrounded: Unrounded) -> Verdict | None:
     own = ("the given inputs and parameters", own_leaves(question), question.args, question.kwargs)
     try:
         check = evaluate(question, *own, perturbations=0, unrounded=unrounded)
-        if check.shapes is None and check.comparison.relative <= 1e-4:
+        if alike(check):
             return None
         check = evaluate(question, *own, unrounded=unrounded)
         if not check.differs or doubted(question, check, unrounded):
@@ -228,6 +236,17 @@ def _contradiction(question: Question, unrounded: Unrounded) -> Verdict | None:
         " please report it",
         witness=_witness(check),
     )
+
+
+def _differs_elsewhere(question: Question, unrounded: Unrounded) -> Trial | None:
+    """Where programs differ that are equal as far as the given inputs and parameters make them choose."""
+    if unrounded is not ROUNDED:
+        question = replace(question, general=False)  # at other parameters, others are rounded
+    try:
+        found = trials(question, glance=True, unrounded=unrounded)
+        return next((t for t in found if t.differs and doubted(question, t, unrounded) is None), None)
+    except Undecided:
+        return None
 
 
 @dataclass(frozen=True)

@@ -233,21 +233,35 @@ def own_leaves(question: Question) -> dict[str, Tensor]:
     return tied(question.before.leaves, lambda name, leaf: leaf.tensor.detach())
 
 
-def trials(question: Question) -> Iterator[Trial]:
-    """Evaluations at the program's own parameters and, where the question allows it, at others."""
+def trials(question: Question, *, glance: bool = False, unrounded: Unrounded = ROUNDED) -> Iterator[Trial]:
+    """Evaluations at the program's own parameters and, where the question allows it, at others.
+
+    With ``glance`` those only where the outputs are not alike (see `alike`), so that most take one run of each program.
+    """
+    for where, elsewhere in _places(question):
+        if not glance or not alike(evaluate(question, *where, perturbations=0, unrounded=unrounded)):
+            yield replace(evaluate(question, *where, unrounded=unrounded), elsewhere=elsewhere)
+
+
+def alike(trial: Trial) -> bool:
+    """Whether the outputs agree to four digits, so that no floor is needed to tell."""
+    return trial.shapes is None and trial.comparison.relative <= 1e-4
+
+
+def _places(question: Question) -> Iterator[tuple[tuple[str, Tensors, tuple[Any, ...], Mapping[str, Any]], bool]]:
+    """Where to evaluate (see `evaluate`), and whether it is elsewhere than at the program's own parameters."""
     leaves, args, kwargs = own_leaves(question), question.args, question.kwargs
-    yield evaluate(question, "the given inputs and parameters", leaves, args, kwargs)
+    yield ("the given inputs and parameters", leaves, args, kwargs), False
     generator = torch.Generator().manual_seed(0)
     random_args, random_kwargs = tree_map(lambda x: _redrawn_input(x, generator), (args, dict(kwargs)))
     if any(_is_float(x) for x in tree_leaves((args, dict(kwargs)))):  # tokens can't be redrawn
-        yield evaluate(question, "random inputs, the given parameters", leaves, random_args, random_kwargs)
+        yield ("random inputs, the given parameters", leaves, random_args, random_kwargs), False
     if not question.general or not leaves:
         return
     # The last one makes variances tiny, which brings out what is done to an epsilon.
     for spread, shrink in ((1.0, 1.0), (4.0, 1.0), (1.0, 1e-5)):
         drawn = redrawn_leaves(question.before.leaves, generator, spread, shrink)
-        trial = evaluate(question, "random inputs and parameters", drawn, random_args, random_kwargs)
-        yield replace(trial, elsewhere=True)
+        yield ("random inputs and parameters", drawn, random_args, random_kwargs), True
 
 
 def _is_float(x: Any) -> bool:
