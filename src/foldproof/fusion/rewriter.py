@@ -26,6 +26,7 @@ from foldproof.fusion.region import Region
 from foldproof.fusion.result import Declined, Rewrite
 from foldproof.fusion.sources import SOURCES, BatchNorm, NormAffine, Site, Source, find, read
 from foldproof.fusion.surgery import Draft, Surgery
+from foldproof.program.drawing import drawing
 from foldproof.program.nodes import operator_name, source_of
 from foldproof.verdict import Kind, Verdict
 
@@ -165,7 +166,7 @@ class Rewriter:
         drafts = [{new.role: surgery.draft(new) for new in edit.wanted} for edit in plan.edits]
         new_values = relaid(plan.results, plan.input, surgery.order) if plan.input is not None else {}
         saving = weigh.saving(plan, [draft for row in drafts for draft in row.values()], surgery.constants)
-        verdict = UNPROVED
+        verdict, drawings = UNPROVED, None
         if self.prove_region is not None:
             before, after, derive = self._regions(surgery, plan, drafts)
             general = not plan.conditional
@@ -173,6 +174,8 @@ class Rewriter:
             if verdict.kind is not Kind.PROVED:
                 into = ", ".join(edit.node.name for edit in plan.edits)
                 raise CannotFold(f"the fold into {into} was withdrawn, for it is not proved: {verdict.reason}")
+            axes = {before.copies[node].name: axes for node, axes in plan.axes.items() if node in before.copies}
+            drawings = (drawing(before.graph, axes), drawing(after.graph))
             operands = [account.values.name(operand) for operand in before.operands]
             known = tuple(name for name in operands if name is not None)
             account.measured.append(Measured(before.made, after.made, known) if None not in operands else None)
@@ -187,6 +190,7 @@ class Rewriter:
             saving=saving,
             reported=reported.name,
             conditional=plan.conditional,
+            drawings=drawings,
         )
         account.rewrites.append(rewrite)
         read_before = [operand for edit in plan.edits for operand in edit.node.all_input_nodes]
