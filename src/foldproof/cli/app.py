@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from foldproof.cli import complain, summary
-from foldproof.cli.output import Output, Written
+from foldproof.cli.output import Output, Written, save_json
 from foldproof.cli.progress import Bar
 from foldproof.errors import FoldproofError
 from foldproof.verdict import SCHEMA, Kind
@@ -135,7 +135,8 @@ def audit(
     html_file: HtmlOption = None,
 ) -> None:
     """Run a compiler, prove every graph pass, and name the one that changes the meaning."""
-    raise typer.Exit(_guarded(partial(_audit, spec, compiler, option or [], disable or [], save, Written(json_file, html_file))))
+    written = Written(json_file, html_file)
+    raise typer.Exit(_guarded(partial(_audit, spec, compiler, option or [], disable or [], save, written)))
 
 
 @app.command()
@@ -143,11 +144,27 @@ def report(
     result: Annotated[Path, typer.Argument(metavar="FILE.json", help="What --json wrote.", show_default=False)],
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="FILE", help="Where to write it; FILE.html beside the result by default."),
+        typer.Option(
+            "-o", "--output", metavar="FILE", help="Where to write it; beside the result, as .html, by default."
+        ),
     ] = None,
 ) -> None:
     """Make a page for people (.html), JUnit XML (.xml) or SARIF (.sarif) of a result."""
     raise typer.Exit(_guarded(partial(_report, result, output)))
+
+
+@app.command()
+def explore(
+    result: Annotated[Path, typer.Argument(metavar="FILE.json", help="What --json wrote.", show_default=False)],
+) -> None:
+    """Open a result's graphs in Model Explorer, with verdicts, bounds and errors laid over them."""
+    raise typer.Exit(_guarded(partial(_explore, result)))
+
+
+@app.command()
+def doctor(json_file: JsonOption = None) -> None:
+    """Say which versions are installed, and what foldproof can do with them."""
+    raise typer.Exit(_guarded(partial(_doctor, json_file)))
 
 
 @app.command()
@@ -279,6 +296,27 @@ def _report(result: Path, output: Path | None) -> int:
     text = forms[output.suffix](load(result))
     out.write(lambda path: path.write_text(text, encoding="utf-8"))
     summary.print_written(summary.console(), [output])
+    return 0
+
+
+def _explore(result: Path) -> int:
+    from foldproof.report import load
+    from foldproof.report.explorer import explore as opened
+
+    opened(load(result))
+    return 0
+
+
+def _doctor(json_file: Path | None) -> int:
+    out = Output(json_file) if json_file is not None else None
+    from foldproof.cli import doctor as examination
+
+    found = examination.examine()
+    if out is not None:
+        out.write(partial(save_json, found))
+    console = summary.console()
+    examination.print_examination(console, found)
+    summary.print_written(console, [json_file] if json_file is not None else [])
     return 0
 
 

@@ -72,7 +72,8 @@ class Written:
         for i, path in enumerate(asked):
             if any(os.path.realpath(path) == os.path.realpath(other) for other in asked[:i]):
                 raise FoldproofError(f"{path} is given for two outputs; give two files")
-        self._json_out, self._html_out = (Output(f) if f is not None else None for f in (self._json_file, self._html_file))
+        self._json_out = Output(self._json_file) if self._json_file is not None else None
+        self._html_out = Output(self._html_file) if self._html_file is not None else None
         if self._html_file is not None:
             from foldproof.report import page
 

@@ -19,10 +19,8 @@ RUNS = 4
 """Perturbed runs; a root mean square over all elements of a layer needs no more."""
 
 
-def layers(
-    graph: Graph, values: Mapping[str, Tensor], given: Inputs, seed: int, operands: float
-) -> tuple[Layer, ...]:
-    """Every operator of the graph that rounds, in order; ``values`` are the candidate's, by node, where it shows them."""
+def layers(graph: Graph, values: Mapping[str, Tensor], given: Inputs, seed: int, operands: float) -> tuple[Layer, ...]:
+    """Every operator that rounds, in order; ``values`` are the candidate's, by node, where it shows them."""
     truth: dict[str, Tensor] = {}
     reference: dict[str, float] = {}
     candidate: dict[str, float] = {}

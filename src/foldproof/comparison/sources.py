@@ -59,7 +59,9 @@ def find_sources(
         return Findings(sources, f"{told}, so this is where rounding is to be expected to come from")
     partings = _partings(graph, values, given, operands)
     if not partings:
-        return Findings((), f"{told}; every operator that can be watched gives the same bits on both sides", None, values)
+        return Findings(
+            (), f"{told}; every operator that can be watched gives the same bits on both sides", None, values
+        )
     sources = _contributions(graph, partings, given, outputs, tell)
     told += _innocent(graph, values, partings)
     told += f"; {_fewest(graph, candidate, values, partings, sources, given, outputs)}"

@@ -80,8 +80,8 @@ class Declined:
 class FuseResult:
     """The folded program, and an account of it.
 
-    ``original`` is a drawing of the program that it was made of. ``verdict`` is about the whole program. ``operators_*`` count the calls in the graph by operator; ``bytes_*`` count
-    the memory of parameters, buffers and constants, shared memory once.
+    ``verdict`` is about the whole program. ``operators_*`` count the calls in the graph by operator; ``bytes_*`` count
+    the memory of parameters, buffers and constants, shared memory once. ``original`` shows the graph as it was.
     """
 
     program: ExportedProgram | GraphModule = field(repr=False)

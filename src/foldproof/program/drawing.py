@@ -43,7 +43,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Drawing:
-    """A graph, its nodes in order. ``omitted`` counts those that are left out because they lie far from what matters."""
+    """A graph, its nodes in order. ``omitted`` counts those that are left out, far from what matters."""
 
     boxes: tuple[Box, ...]
     omitted: int = 0
@@ -121,12 +121,15 @@ def _size(size: int | torch.SymInt) -> int | str:
 
 def _attributes(node: fx.Node) -> str:
     """Arguments that are no nodes, as they would be written; a node among them as a dot."""
-    shown = fx.node.map_arg((node.args, node.kwargs), lambda _: _Dot())
-    args, kwargs = shown
+    args, kwargs = fx.node.map_arg((node.args, node.kwargs), _dot)
     parts = [repr(a) for a in args if not isinstance(a, _Dot)]
     parts += [f"{name}={value!r}" for name, value in kwargs.items() if not isinstance(value, _Dot)]
     text = ", ".join(parts)
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+
+
+def _dot(node: fx.Node) -> Any:
+    return _Dot()
 
 
 class _Dot:

@@ -46,8 +46,6 @@ def validated(found: Any, name: str = "the result") -> Document:
         raise FoldproofError(f"{name} has schema {found['schema']!r}, but this foldproof reads schema {SCHEMA}")
     problem = next(iter(_validator().iter_errors(found)), None)
     if problem is not None:
-        while problem.context:  # the branch of the schema that gets furthest
-            problem = max(problem.context, key=lambda one: len(one.absolute_path))
         place = "/".join(map(str, problem.absolute_path)) or "the top"
         raise FoldproofError(f"{name} is not what foldproof writes: at {place}, {problem.message[:200]}")
     return found

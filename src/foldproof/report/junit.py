@@ -24,16 +24,19 @@ def junit(document: Document) -> str:
     attributes = {"tests": str(len(found)), "time": f"{sum(one.seconds for one in found):.3f}"}
     attributes |= {name: str(count) for name, count in counts.items()}
     top = ElementTree.Element("testsuites")
-    suite = ElementTree.SubElement(top, "testsuite", name=_clean(f"foldproof {document['command']}"), **attributes)
+    attributes |= {"name": f"foldproof {document['command']}"}
+    suite = ElementTree.SubElement(top, "testsuite", attributes)
     for one, problem in zip(found, problems, strict=True):
-        place = {"file": _clean(one.file), "line": str(one.line)} if one.file else {}
         case = ElementTree.SubElement(
-            suite, "testcase", classname=_clean(one.group), name=_clean(one.name), time=f"{one.seconds:.3f}", **place
+            suite, "testcase", classname=_clean(one.group), name=_clean(one.name), time=f"{one.seconds:.3f}"
         )
+        where = f" (at {one.file}:{one.line})" if one.file else ""
         if problem is not None:
-            ElementTree.SubElement(case, problem, message=_clean(one.text), type=one.kind).text = _clean(one.text)
+            ElementTree.SubElement(case, problem, message=_clean(one.text), type=one.kind).text = _clean(
+                one.text + where
+            )
         else:
-            ElementTree.SubElement(case, "system-out").text = _clean(f"{one.kind}: {one.text}")
+            ElementTree.SubElement(case, "system-out").text = _clean(f"{one.kind}: {one.text}{where}")
     ElementTree.indent(top)
     return ElementTree.tostring(top, encoding="unicode", xml_declaration=True) + "\n"
 

@@ -37,11 +37,11 @@ def html(document: Document) -> str:
         lstrip_blocks=True,
     )
     env.filters |= {"place": place, "size": size, "sig": sig, "counted": counted, "base": base_name, "power": power}
-    env.globals |= {
-        "symbol": SYMBOLS.__getitem__,
-        "asset": lambda name: Markup(_asset(name)),
-        "kinds": lambda rows: Counter(row["verdict"]["kind"] for row in rows),
-    }
+    env.globals.update(
+        symbol=SYMBOLS.__getitem__,
+        asset=lambda name: Markup(_asset(name)),
+        kinds=lambda rows: Counter(row["verdict"]["kind"] for row in rows),
+    )
     command = document["command"]
     return env.get_template(f"{command}.html").render(
         document=document,
@@ -54,11 +54,11 @@ def html(document: Document) -> str:
 
 def require() -> None:
     """Raises MissingExtra where a page can't be made; to be asked before hours of work."""
-    for package in ("jinja2", "jsonschema"):
-        try:
-            __import__(package)
-        except ModuleNotFoundError as error:
-            raise MissingExtra(package, "report") from error
+    try:
+        import jinja2  # noqa: F401
+        import jsonschema  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise MissingExtra(error.name or "jinja2", "report") from error
 
 
 def kind_of(document: Document) -> str | None:

@@ -19,7 +19,7 @@ from foldproof.auditing.listing import listing
 from foldproof.auditing.result import Step
 from foldproof.auditing.snapshot import Snapshot
 from foldproof.program.drawing import Drawing, drawing
-from foldproof.verdict import Kind
+from foldproof.verdict import Kind, Verdict
 
 WHOLE = 80
 """Graphs of so many nodes are drawn whole; of larger ones what a pass changed, and its neighbours."""
@@ -31,7 +31,7 @@ def audit_document(found: Audit, saved: Path | None = None) -> dict[str, Any]:
     return found.to_dict() | {"command": "audit", "steps": steps}
 
 
-def prove_document(verdict: Any, before: Any, after: Any, args: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+def prove_document(verdict: Verdict, before: Any, after: Any, args: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """A verdict's JSON, with the graphs of both programs, where they have any or can be exported."""
     graphs = {"before": _graph(before, args, kwargs), "after": _graph(after, args, kwargs)}
     return verdict.to_dict() | {"command": "prove", "graphs": graphs}
@@ -53,7 +53,9 @@ def _step(step: Step, told: Mapping[str, Any], found: Audit, saved: Path | None)
 def _drawn(one: Snapshot, other: Snapshot) -> Drawing:
     """One graph, where it differs marked: nodes of which the other has neither the value nor the very same call."""
     theirs, calls = set(other.values.values()), {_call(node) for node in other.graph.nodes}
-    differs = [n for n in one.graph.nodes if n.op != "output" and one.values.get(n) not in theirs and _call(n) not in calls]
+    differs = [
+        n for n in one.graph.nodes if n.op != "output" and one.values.get(n) not in theirs and _call(n) not in calls
+    ]
     return drawing(one.graph, differs=differs, near=WHOLE)
 
 
