@@ -23,7 +23,7 @@ Written by the commands themselves (`make docs`); a test fails when this page is
 def page() -> str:
     """The whole page: what ``--help`` prints, of every command."""
     listed = _help()
-    names = re.findall(r"(?m)^│ (\w+)", listed.partition("Commands")[2])
+    names = re.findall(r"(?m)^│ ([\w-]+)", listed.partition("Commands")[2])
     parts = [HEAD, f"```text\n{listed}\n```\n"]
     parts += [f"## {name}\n\n```text\n{_help(name)}\n```\n" for name in names]
     return "\n".join(parts)
