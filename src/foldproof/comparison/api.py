@@ -41,6 +41,7 @@ from foldproof.errors import FoldproofError
 from foldproof.program import as_program, require_ordinary
 from foldproof.program.drawing import drawing
 from foldproof.program.loading import brief
+from foldproof.program.nodes import source_of
 from foldproof.proof.shapes import as_inputs, sampled_inputs
 from foldproof.verdict import Difference, Kind, Rounding, Verdict, Witness
 
@@ -155,6 +156,11 @@ class _Comparison:
         problem = mismatch(first, one)
         if problem is not None:
             return self._ended(self._refuted_by_shape(problem, given), first)
+        call = self._graph.higher_order
+        if call is not None:
+            where = f" at {source_of(call)}" if source_of(call) else ""
+            reason = f"{call.target}{where} runs a part of the program by itself, where rounding is not followed"
+            return self._ended(Verdict(Kind.UNDECIDED, reason), first)
         trial = self._try(given, RUNS, first, one, thoroughly=True)
         unstable = self._unstable(trial, first, again, one, two)
         if unstable is not None:
