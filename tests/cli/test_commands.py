@@ -299,10 +299,7 @@ BAD = [
     (["compare", "models.py:small", "--against", "models.py"], "cannot compare with 'models.py'"),
     (["compare", "models.py:conv_bn", "--against", "whole.pt2"], "does not run on the inputs"),
     (["compare", "models.py:small", "--against", "eager", "--report", "no/such/folder/a.md"], "no/such/folder"),
-    (
-        ["compare", "models.py:small", "--against", "eager", "--json", "a", "--report", "./a"],
-        "is given for two outputs",
-    ),
+    (["compare", "models.py:small", "--against", "eager", "--json", "a", "--report", "./a"], "given for two outputs"),
 ]
 
 

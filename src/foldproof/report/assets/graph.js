@@ -125,7 +125,7 @@ const Graph = (() => {
     button("+", () => scale(1.25), "Larger");
     const view = frame.append("div").attr("class", "view").attr("tabindex", 0).attr("role", "group").attr("aria-label", `${title}: boxes and arrows`);
     const about = frame.append("div").attr("class", "about").attr("hidden", "").attr("aria-live", "polite");
-    render();
+    queueMicrotask(render); // when the graph beside it is there, too, and the width is known
 
     function button(text, act, label = text) {
       bar.append("button").attr("type", "button").attr("aria-label", label).text(text).on("click", act);
