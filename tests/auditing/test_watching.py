@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -16,10 +15,6 @@ import foldproof
 from foldproof import Kind
 
 pytest_plugins = ["pytester"]
-
-INSTALLED = any(entry.value == "foldproof.pytest_plugin" for entry in entry_points(group="pytest11"))
-PLUGIN = () if INSTALLED else ("-p", "foldproof.pytest_plugin")
-"""pytest finds the plugin by itself where foldproof is installed with it."""
 
 
 class SwapOperands(PassBase):
@@ -78,11 +73,11 @@ def test_the_plugin(pytester: pytest.Pytester) -> None:
             prove(lambda x: x + x, lambda x: 3 * x, (torch.randn(3),))
         """
     )
-    done = pytester.runpytest_subprocess(*PLUGIN, "--foldproof-report", "verdicts.json")
+    done = pytester.runpytest_subprocess("--foldproof-report", "verdicts.json")
     done.assert_outcomes(passed=1, failed=1)
     assert '"REFUTED"' in (Path(pytester.path) / "verdicts.json").read_text()
 
 
 def test_the_plugin_does_not_import_torch(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("def test_nothing():\n    import sys\n    assert 'torch' not in sys.modules\n")
-    pytester.runpytest_subprocess(*PLUGIN).assert_outcomes(passed=1)
+    pytester.runpytest_subprocess().assert_outcomes(passed=1)

@@ -56,8 +56,7 @@ def output_of(command: str) -> str:
     """What a command prints: foldproof runs in this process, pytest in one of its own."""
     program, *args = shlex.split(command)
     if program == "pytest":
-        plugins = ("-p", "no:cacheprovider", "-p", "foldproof.pytest_plugin")  # installed or not
-        ran = [sys.executable, "-m", "pytest", "-q", *plugins, *args]
+        ran = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *args]
         return subprocess.run(ran, capture_output=True, encoding="utf-8").stdout
     assert program == "foldproof", command
     with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
