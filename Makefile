@@ -6,7 +6,7 @@ BIN := .venv/bin
 # One thread per process: timings mean something, and parallel test workers do not fight over cores.
 export OMP_NUM_THREADS := 1
 
-.PHONY: demo test lint typecheck bench docs docs-bench docs-zoo clean
+.PHONY: demo test lint typecheck bench docs docs-bench docs-zoo docs-site browser clean
 .DELETE_ON_ERROR:
 
 demo: .venv/.demo
@@ -31,6 +31,8 @@ docs: .venv/.dev
 	$(BIN)/python -m docs.make_rules
 	$(BIN)/python -m docs.make_self_proof
 	$(BIN)/python -m docs.make_compare
+	$(BIN)/python -m docs.make_commands
+	$(BIN)/python -m docs.make_picture
 
 # The page of benchmark results; it wants a machine that does nothing else.
 docs-bench: .venv/.dev
@@ -39,6 +41,15 @@ docs-bench: .venv/.dev
 # The page that compares with other tools, in an hour; what is known already is kept in build/zoo.
 docs-zoo: .venv/.zoo
 	$(BIN)/python -m docs.make_zoo
+
+# The documentation as a site, in build/site; it needs no network, and warnings are errors.
+docs-site: .venv/.dev
+	$(BIN)/python -m mkdocs build --strict --quiet
+
+# What the tests of pages need, on Debian and as root.
+browser:
+	apt-get update -qq
+	apt-get install -qq -y --no-install-recommends chromium chromium-driver
 
 clean:
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .benchmarks

@@ -285,7 +285,7 @@ BAD = [
     (["fuse", "models.py:conv_bn", "-o", "folder.pt2"], "folder.pt2 can't be written"),
     (["fuse", "models.py:conv_bn", "-o", "out.onnx"], "out.onnx must end in .pt2"),
     (["fuse", "models.py:conv_bn", "-o", "out.pt2", "--json", "no/such/folder/out.json"], "no/such/folder"),
-    (["fuse", "models.py:conv_bn", "-o", "out.pt2", "--json", "./out.pt2"], "is given for both"),
+    (["fuse", "models.py:conv_bn", "-o", "out.pt2", "--json", "./out.pt2"], "is given for two outputs"),
     (["prove", "models.py:conv_bn", "missing.pt2"], "missing.pt2 does not exist"),
     (["prove", "inputless.pt2", "models.py:conv_bn"], "inputless.pt2 carries no example inputs"),
     (["prove", "models.py:conv_bn", "models.py:other_shape"], "models.py:other_shape does not run on the inputs of"),
@@ -299,7 +299,7 @@ BAD = [
     (["compare", "models.py:small", "--against", "models.py"], "cannot compare with 'models.py'"),
     (["compare", "models.py:conv_bn", "--against", "whole.pt2"], "does not run on the inputs"),
     (["compare", "models.py:small", "--against", "eager", "--report", "no/such/folder/a.md"], "no/such/folder"),
-    (["compare", "models.py:small", "--against", "eager", "--json", "a", "--report", "./a"], "is given for both"),
+    (["compare", "models.py:small", "--against", "eager", "--json", "a", "--report", "./a"], "given for two outputs"),
 ]
 
 

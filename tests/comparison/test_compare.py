@@ -376,3 +376,12 @@ def test_no_false_alarm_on_random_models_compiled_by_inductor(seed: int) -> None
     model, inputs = random_model(seed)
     result = foldproof.compare(model, "inductor", inputs, trials=3, locate=False)
     assert result.kind is Kind.ROUNDING, str(result)
+
+
+def test_parts_that_an_operator_runs_by_itself_are_undecided() -> None:
+    class Branches(torch.nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.cond(x.sum() > 0, lambda x: x / 3, lambda x: x - 1, (x,))
+
+    result = foldproof.compare(Branches(), lambda x: x * (1 / 3), (torch.rand(3),))
+    assert result.kind is Kind.UNDECIDED and "cond at " in result.verdict.reason, result

@@ -187,10 +187,12 @@ def trained(model: nn.Module, negative: bool = False, seed: int = 0) -> nn.Modul
     return model
 
 
-def prepared(model: nn.Module, x: Tensor, quantizer: Quantizer, negative: bool = False) -> fx.GraphModule:
+def prepared(
+    model: nn.Module, x: Tensor, quantizer: Quantizer, negative: bool = False, dynamic_shapes: Any = None
+) -> fx.GraphModule:
     """After QAT: observers have seen x and are switched off, BatchNorm is in eval mode."""
     model = trained(copy.deepcopy(model).train(), negative)
-    module = prepare_qat_pt2e(torch.export.export(model, (x,)).module(), quantizer)
+    module = prepare_qat_pt2e(torch.export.export(model, (x,), dynamic_shapes=dynamic_shapes).module(), quantizer)
     with torch.no_grad():
         module(x), module(x)
     move_exported_model_to_eval(module)
@@ -207,9 +209,11 @@ def without_counters(module: fx.GraphModule) -> fx.GraphModule:
     return module
 
 
-def converted(model: nn.Module, x: Tensor, quantizer: Quantizer, negative: bool = False) -> fx.GraphModule:
+def converted(
+    model: nn.Module, x: Tensor, quantizer: Quantizer, negative: bool = False, dynamic_shapes: Any = None
+) -> fx.GraphModule:
     """What `convert_pt2e` makes of it, in eval mode."""
-    module = convert_pt2e(prepared(model, x, quantizer, negative))
+    module = convert_pt2e(prepared(model, x, quantizer, negative, dynamic_shapes))
     move_exported_model_to_eval(module)
     return module
 

@@ -186,9 +186,11 @@ def test_groups_of_a_transposed_convolution() -> None:
 
 
 def test_dynamic_batches_and_sizes() -> None:
-    before, x = made("B per channel", "conv2d, relu")
-    sizes = {0: Dim("batch", min=2, max=64), 2: Dim("height", min=4, max=64)}
-    program = export(before, (x,), dynamic_shapes=(sizes,))
+    model, shape = LAYERS["conv2d, relu"]
+    x = torch.randn(shape)
+    sizes = ({0: Dim("batch", min=2, max=64), 2: Dim("height", min=4, max=64)},)
+    before = converted(model, x, QUANTIZERS["B per channel"](), dynamic_shapes=sizes)
+    program = export(before, (x,), dynamic_shapes=sizes)
     result = foldproof.fold_qat(program, (x,))
     assert result.verdict.kind is Kind.PROVED_WITHIN and not operators(result.program) & CHAIN
     assert result.program.range_constraints == program.range_constraints

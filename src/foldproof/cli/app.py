@@ -16,10 +16,10 @@ from typing import Annotated, Any
 import typer
 
 from foldproof.cli import complain, summary
-from foldproof.cli.output import Output
+from foldproof.cli.output import Output, Written, save_json
 from foldproof.cli.progress import Bar
 from foldproof.errors import FoldproofError
-from foldproof.verdict import Kind
+from foldproof.verdict import SCHEMA, Kind
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
@@ -43,6 +43,9 @@ app = typer.Typer(
 JsonOption = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Also write the whole result as JSON, with all evidence.")
 ]
+HtmlOption = Annotated[
+    Path | None, typer.Option("--html", metavar="FILE", help="Also write the whole result as a page for people.")
+]
 
 
 @app.command()
@@ -57,12 +60,13 @@ def fuse(
         typer.Option(metavar="X", help="Decline folds that take a result X times as far from the float64 truth."),
     ] = None,
     json_file: JsonOption = None,
+    html_file: HtmlOption = None,
 ) -> None:
     """Fold what can be folded, prove each rewrite and the whole, and save the program."""
     options: dict[str, Any] = {} if passes is None else {"passes": passes.split(",")}
     if accuracy_limit is not None:
         options["accuracy_limit"] = accuracy_limit
-    raise typer.Exit(_guarded(partial(_fuse, spec, output, json_file, options)))
+    raise typer.Exit(_guarded(partial(_fuse, spec, output, Written(json_file, html_file), options)))
 
 
 @app.command()
@@ -75,16 +79,17 @@ def fold_qat(
     json_file: JsonOption = None,
 ) -> None:
     """Fold what quantization-aware training left after conversion into quantized biases and weights, and prove it."""
-    raise typer.Exit(_guarded(partial(_fold_qat, spec, output, json_file, not float_biases)))
+    raise typer.Exit(_guarded(partial(_fold_qat, spec, output, Written(json_file, None), not float_biases)))
 
 
 @app.command()
 def explain(
     spec: Annotated[str, typer.Argument(metavar="SPEC", help=f"What to explain: {FORMS}.", show_default=False)],
     json_file: JsonOption = None,
+    html_file: HtmlOption = None,
 ) -> None:
     """For every normalisation that fuse leaves standing, say why, and what would change that."""
-    raise typer.Exit(_guarded(partial(_explain, spec, json_file)))
+    raise typer.Exit(_guarded(partial(_explain, spec, Written(json_file, html_file))))
 
 
 @app.command()
@@ -92,9 +97,10 @@ def prove(
     before: Annotated[str, typer.Argument(metavar="A", help=f"A program: {FORMS}.", show_default=False)],
     after: Annotated[str, typer.Argument(metavar="B", help="Another, run on the inputs of A.", show_default=False)],
     json_file: JsonOption = None,
+    html_file: HtmlOption = None,
 ) -> None:
     """Say whether two programs are the same function, and show the evidence."""
-    raise typer.Exit(_guarded(partial(_prove, before, after, json_file)))
+    raise typer.Exit(_guarded(partial(_prove, before, after, Written(json_file, html_file))))
 
 
 @app.command()
@@ -111,13 +117,14 @@ def compare(
         ),
     ],
     json_file: JsonOption = None,
+    html_file: HtmlOption = None,
     report: Annotated[
         Path | None,
         typer.Option(metavar="FILE.md", help="Also write a page to give away: a bug report, or an explanation."),
     ] = None,
 ) -> None:
     """Say whether two programs' numbers differ by rounding or by a bug, which is nearer the truth, and what did it."""
-    raise typer.Exit(_guarded(partial(_compare, spec, against, json_file, report)))
+    raise typer.Exit(_guarded(partial(_compare, spec, against, Written(json_file, html_file), report)))
 
 
 @app.command()
@@ -144,9 +151,39 @@ def audit(
         typer.Option("--save", metavar="FOLDER", help="Write a program that shows what is wrong, and a report."),
     ] = None,
     json_file: JsonOption = None,
+    html_file: HtmlOption = None,
 ) -> None:
     """Run a compiler, prove every graph pass, and name the one that changes the meaning."""
-    raise typer.Exit(_guarded(partial(_audit, spec, compiler, option or [], disable or [], save, json_file)))
+    written = Written(json_file, html_file)
+    raise typer.Exit(_guarded(partial(_audit, spec, compiler, option or [], disable or [], save, written)))
+
+
+@app.command()
+def report(
+    result: Annotated[Path, typer.Argument(metavar="FILE.json", help="What --json wrote.", show_default=False)],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", metavar="FILE", help="Where to write it; beside the result, as .html, by default."
+        ),
+    ] = None,
+) -> None:
+    """Make a page for people (.html), JUnit XML (.xml) or SARIF (.sarif) of a result."""
+    raise typer.Exit(_guarded(partial(_report, result, output)))
+
+
+@app.command()
+def explore(
+    result: Annotated[Path, typer.Argument(metavar="FILE.json", help="What --json wrote.", show_default=False)],
+) -> None:
+    """Open a result's graphs in Model Explorer, with verdicts, bounds and errors laid over them."""
+    raise typer.Exit(_guarded(partial(_explore, result)))
+
+
+@app.command()
+def doctor(json_file: JsonOption = None) -> None:
+    """Say which versions are installed, and what foldproof can do with them."""
+    raise typer.Exit(_guarded(partial(_doctor, json_file)))
 
 
 @app.command()
@@ -166,30 +203,32 @@ def run(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _fuse(spec: str, output: Path, json_file: Path | None, options: Mapping[str, Any]) -> int:
+def _fuse(spec: str, output: Path, written: Written, options: Mapping[str, Any]) -> int:
     def fused(progress: Bar) -> Any:
         from foldproof.cli import work
 
         return work.fuse(spec, progress, options)
 
-    return _made(fused, summary.print_fuse, output, json_file)
+    return _made(fused, summary.print_fuse, spec, output, written)
 
 
-def _fold_qat(spec: str, output: Path, json_file: Path | None, quantize_bias: bool) -> int:
+def _fold_qat(spec: str, output: Path, written: Written, quantize_bias: bool) -> int:
     def folded(progress: Bar) -> Any:
         from foldproof.cli import work
 
         return work.fold_qat(spec, progress, quantize_bias)
 
-    return _made(folded, summary.print_fold_qat, output, json_file)
+    return _made(folded, summary.print_fold_qat, spec, output, written)
 
 
-def _made(make: Callable[[Bar], Any], told: Callable[[Any, Any], None], output: Path, json_file: Path | None) -> int:
+def _made(
+    make: Callable[[Bar], Any], told: Callable[[Any, Any], None], spec: str, output: Path, written: Written
+) -> int:
     """Saves the program that ``make`` gives with its account, and prints the account as ``told``."""
     if output.suffix != ".pt2":
         raise FoldproofError(f"{output} must end in .pt2, so that foldproof and others recognise the program")
     program_out = Output(output)
-    json_out = _json_output(json_file, beside=output)
+    written.check(output)
 
     started = time.perf_counter()
     with Bar() as progress:
@@ -200,64 +239,62 @@ def _made(make: Callable[[Bar], Any], told: Callable[[Any, Any], None], output: 
         saved = result.verdict.kind is not Kind.REFUTED
         if saved:
             program_out.write(partial(work.save_program, result.program))
-        if json_out:
-            json_out.write(partial(work.save_json, result.to_dict()))
+        written.write(result.to_dict() | {"subject": spec})
 
     console = summary.console()
     told(console, result)
-    summary.print_ending(console, output if saved else None, json_file, time.perf_counter() - started)
+    summary.print_ending(console, output if saved else None, written.files, time.perf_counter() - started)
     status: int = result.verdict.kind.exit_code
     return status
 
 
-def _explain(spec: str, json_file: Path | None) -> int:
-    json_out = _json_output(json_file)
+def _explain(spec: str, written: Written) -> int:
+    written.check()
 
     with Bar() as progress:
         from foldproof.cli import work
 
         declined = work.explain(spec, progress)
-        if json_out:
-            json_out.write(partial(work.save_json, {"declined": [asdict(one) for one in declined]}))
+        told = {"schema": SCHEMA, "command": "explain", "declined": [asdict(one) for one in declined]}
+        written.write(told | {"subject": spec})
 
-    summary.print_explanations(summary.console(), declined)
+    out = summary.console()
+    summary.print_explanations(out, declined)
+    summary.print_written(out, written.files)
     return 0
 
 
-def _prove(before: str, after: str, json_file: Path | None) -> int:
-    json_out = _json_output(json_file)
+def _prove(before: str, after: str, written: Written) -> int:
+    written.check()
 
     with Bar() as progress:
         from foldproof.cli import work
 
-        verdict = work.prove(before, after, progress)
-        if json_out:
-            json_out.write(partial(work.save_json, verdict.to_dict()))
+        verdict, document = work.prove(before, after, progress)
+        if written.files:
+            written.write(document() | {"subject": before, "other": after})
 
-    summary.print_verdict(summary.console(), verdict)
+    out = summary.console()
+    summary.print_verdict(out, verdict)
+    summary.print_written(out, written.files)
     return verdict.kind.exit_code
 
 
-def _compare(spec: str, against: str, json_file: Path | None, report: Path | None) -> int:
-    json_out = _json_output(json_file)
+def _compare(spec: str, against: str, written: Written, report: Path | None) -> int:
+    written.check(report)
     report_out = Output(report) if report is not None else None
-    if json_file is not None and report is not None and os.path.realpath(json_file) == os.path.realpath(report):
-        raise FoldproofError(f"{report} is given for both --json and --report; give two files")
 
     with Bar() as progress:
         from foldproof.cli import work
 
         result = work.compare(spec, against, progress)
-        if json_out:
-            json_out.write(partial(work.save_json, result.to_dict()))
+        written.write(result.to_dict() | {"subject": spec})
         if report_out:
             report_out.write(partial(work.save_report, result, spec))
 
     out = summary.console()
     summary.print_comparison(out, result)
-    for written in (json_file, report):
-        if written is not None:
-            out.print(f"wrote {written}")
+    summary.print_written(out, [*written.files, *([report] if report else [])])
     return result.verdict.kind.exit_code
 
 
@@ -267,26 +304,61 @@ def _audit(
     options: Sequence[str],
     disable: Sequence[str],
     folder: Path | None,
-    json_file: Path | None,
+    written: Written,
 ) -> int:
-    json_out = _json_output(json_file)
+    written.check()
 
     with Bar() as progress:
-        from foldproof.cli import audits, work
+        from foldproof.cli import audits
 
         found = audits.audit(spec, compiler, options, disable, progress)
-        if json_out:
-            json_out.write(partial(work.save_json, found.to_dict()))
         if folder is not None:
             progress(0, None, "looking for a smaller model that shows it")
             found.save(folder)
+        if written.files:
+            written.write(audits.document(found, folder) | {"subject": spec})
 
     console = summary.console()
     audits.print_audit(console, found)
-    for written in (folder, json_file):
-        if written is not None:
-            console.print(f"wrote {written}")
+    summary.print_written(console, [*([folder] if folder else []), *written.files])
     return found.kind.exit_code
+
+
+def _report(result: Path, output: Path | None) -> int:
+    from foldproof.report import FORMS as forms
+    from foldproof.report import load
+
+    output = output or result.with_suffix(".html")
+    if output.suffix not in forms:
+        raise FoldproofError(f"{output} must end in {', '.join(forms)}, which says what is to be made")
+    if os.path.realpath(output) == os.path.realpath(result):
+        raise FoldproofError(f"{output} is the result itself; give another file")
+    out = Output(output)
+    text = forms[output.suffix](load(result))
+    out.write(lambda path: path.write_text(text, encoding="utf-8"))
+    summary.print_written(summary.console(), [output])
+    return 0
+
+
+def _explore(result: Path) -> int:
+    from foldproof.report import load
+    from foldproof.report.explorer import explore as opened
+
+    opened(load(result))
+    return 0
+
+
+def _doctor(json_file: Path | None) -> int:
+    out = Output(json_file) if json_file is not None else None
+    from foldproof.cli import doctor as examination
+
+    found = examination.examine()
+    if out is not None:
+        out.write(partial(save_json, found))
+    console = summary.console()
+    examination.print_examination(console, found)
+    summary.print_written(console, [json_file] if json_file is not None else [])
+    return 0
 
 
 def _replay(folder: Path) -> int:
@@ -295,14 +367,6 @@ def _replay(folder: Path) -> int:
     kind, told = audits.replay(folder)
     summary.console().print(told, soft_wrap=True)
     return kind.exit_code
-
-
-def _json_output(path: Path | None, beside: Path | None = None) -> Output | None:
-    if path is None:
-        return None
-    if beside is not None and os.path.realpath(path) == os.path.realpath(beside):
-        raise FoldproofError(f"{path} is given for both the program and --json; give two files")
-    return Output(path)
 
 
 def _guarded(command: Callable[[], int]) -> int:

@@ -44,6 +44,13 @@ def audit(spec: str, compiler: str, options: Sequence[str], disable: Sequence[st
         )
 
 
+def document(found: Audit, folder: Path | None) -> dict[str, Any]:
+    """The JSON form of an audit, with graphs; ``folder`` is where it was saved."""
+    from foldproof.report.pictures import audit_document
+
+    return audit_document(found, folder)
+
+
 def _option(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not name:

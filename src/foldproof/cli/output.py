@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+from foldproof import __version__
 from foldproof.errors import FoldproofError
 
 
@@ -48,3 +52,45 @@ class Output:
             raise FoldproofError(f"{self._shown} can't be written: {error.strerror or error}") from error
         finally:
             temporary.unlink(missing_ok=True)
+
+
+class Written:
+    """What ``--json`` and ``--html`` ask for: the result in either form."""
+
+    def __init__(self, json_file: Path | None, html_file: Path | None) -> None:
+        self._json_file, self._html_file = json_file, html_file
+        self.files = [path for path in (json_file, html_file) if path is not None]
+
+    def check(self, *others: Path | None) -> None:
+        """Finds out, before hours of work, whether the files can be written, and are not among ``others``.
+
+        Raises:
+            FoldproofError: one can't, or two are the same.
+            MissingExtra: what makes pages is not installed.
+        """
+        asked = [*(path for path in others if path is not None), *self.files]
+        for i, path in enumerate(asked):
+            if any(os.path.realpath(path) == os.path.realpath(other) for other in asked[:i]):
+                raise FoldproofError(f"{path} is given for two outputs; give two files")
+        self._json_out = Output(self._json_file) if self._json_file is not None else None
+        self._html_out = Output(self._html_file) if self._html_file is not None else None
+        if self._html_file is not None:
+            from foldproof.report import page
+
+            page.require()
+
+    def write(self, document: dict[str, Any]) -> None:
+        """Writes a result in the forms that were asked for."""
+        document = document | {"foldproof": __version__}
+        if self._json_out is not None:
+            self._json_out.write(partial(save_json, document))
+        if self._html_out is not None:
+            from foldproof.report import html
+
+            text = html(document)
+            self._html_out.write(lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def save_json(value: dict[str, Any], path: Path) -> None:
+    """Writes JSON that every parser reads: no NaN, no Infinity."""
+    path.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")

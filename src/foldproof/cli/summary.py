@@ -104,14 +104,19 @@ def print_comparison(out: Console, result: CompareResult) -> None:
     out.print(text, soft_wrap=True)
 
 
-def print_ending(out: Console, saved: Path | None, json_file: Path | None, seconds: float) -> None:
+def print_ending(out: Console, saved: Path | None, written: Sequence[Path], seconds: float) -> None:
     """Prints which files were written; ``saved`` is None where a refuted program was not."""
     if saved is None:
         out.print("The program was not saved, because it is refuted.", style="bold red")
     else:
         out.print(f"saved {saved} ({_size(saved.stat().st_size)}), {seconds:.1f} s in all")
-    if json_file is not None:
-        out.print(f"wrote {json_file}")
+    print_written(out, written)
+
+
+def print_written(out: Console, written: Sequence[Path]) -> None:
+    """Prints the names of files and folders that were written."""
+    for path in written:
+        out.print(f"wrote {path}")
 
 
 def _print_operators(out: Console, before: Counter[str], after: Counter[str]) -> None:

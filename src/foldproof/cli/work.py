@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -69,8 +68,11 @@ def _on_model(function: Callable[..., T], spec: str, progress: Progress, options
         )
 
 
-def prove(before: str, after: str, progress: Progress) -> Verdict:
-    """Compares what the two SPECs name, on the inputs of the first; raises FoldproofError where one can't be run."""
+def prove(before: str, after: str, progress: Progress) -> tuple[Verdict, Callable[[], dict[str, Any]]]:
+    """Compares what the two SPECs name, on the inputs of the first, and tells how to make the JSON form of the answer.
+
+    Raises FoldproofError where one can't be run.
+    """
     progress(0, None, f"loading {before}")
     a = load_spec(before)
     inputs = a.require_inputs()
@@ -80,7 +82,15 @@ def prove(before: str, after: str, progress: Progress) -> Verdict:
     with _hushed():
         check_runs(a, a)
         check_runs(b, a)
-        return foldproof.prove(a.program, b.program, inputs, a.kwargs, progress=progress)
+        verdict = foldproof.prove(a.program, b.program, inputs, a.kwargs, progress=progress)
+
+    def document() -> dict[str, Any]:
+        from foldproof.report.pictures import prove_document
+
+        with _hushed():
+            return prove_document(verdict, a.program, b.program, inputs, a.kwargs or {})
+
+    return verdict, document
 
 
 def compare(spec: str, against: str, progress: Progress) -> foldproof.CompareResult:
@@ -110,11 +120,6 @@ def save_program(program: ExportedProgram | GraphModule, path: Path) -> None:
     except Exception as error:
         raise FoldproofError(f"torch.export.save can't save the new program ({brief(error)})") from error
     path.write_bytes(content.getbuffer())
-
-
-def save_json(value: dict[str, Any], path: Path) -> None:
-    """Writes JSON that every parser reads: no NaN, no Infinity."""
-    path.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def save_report(result: foldproof.CompareResult, title: str, path: Path) -> None:

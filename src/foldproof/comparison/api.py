@@ -33,12 +33,15 @@ from foldproof.comparison.judge import (
     number,
     rms,
 )
+from foldproof.comparison.layers import layers
 from foldproof.comparison.reproduction import reproduce
-from foldproof.comparison.result import CompareResult, NoiseFloor
+from foldproof.comparison.result import CompareResult, InputDistance, Layer, NoiseFloor, OutputDistance
 from foldproof.comparison.sources import Findings, find_sources, guilty
 from foldproof.errors import FoldproofError
 from foldproof.program import as_program, require_ordinary
+from foldproof.program.drawing import drawing
 from foldproof.program.loading import brief
+from foldproof.program.nodes import source_of
 from foldproof.proof.shapes import as_inputs, sampled_inputs
 from foldproof.verdict import Difference, Kind, Rounding, Verdict, Witness
 
@@ -153,6 +156,11 @@ class _Comparison:
         problem = mismatch(first, one)
         if problem is not None:
             return self._ended(self._refuted_by_shape(problem, given), first)
+        call = self._graph.higher_order
+        if call is not None:
+            where = f" at {source_of(call)}" if source_of(call) else ""
+            reason = f"{call.target}{where} runs a part of the program by itself, where rounding is not followed"
+            return self._ended(Verdict(Kind.UNDECIDED, reason), first)
         trial = self._try(given, RUNS, first, one, thoroughly=True)
         unstable = self._unstable(trial, first, again, one, two)
         if unstable is not None:
@@ -163,6 +171,7 @@ class _Comparison:
             return self._ended(self._refuted_by_shape(found_at.problem, found_at.given), first)
         verdict = self._verdict(trials)
         found = Findings((), "")
+        seen: tuple[Layer, ...] = ()
         if self._locate and not all(t.judged is None for t in trials):
             worst = _worst(trials)
             self._tell(0, None, "looking for where it comes from")
@@ -170,12 +179,13 @@ class _Comparison:
             found = find_sources(
                 self._graph, self._candidate, worst.given, worst.outputs, self._operands, large, self._tell
             )
+            seen = layers(self._graph, found.values, worst.given, self._seed, self._operands)
         reproduction = None
         if verdict.kind is Kind.REFUTED and found.part is not None:
             at = guilty(found.sources)
             verdict = replace(verdict, difference=Difference(at.node, at.operator, at.source))
             reproduction = reproduce(found.part, self._candidate, at.node)
-        return self._build(verdict, trials, found, trials[0].outputs.reference, reproduction)
+        return self._build(verdict, trials, found, trials[0].outputs.reference, reproduction, seen)
 
     # ------------------------------------------------------------------ running
 
@@ -394,6 +404,7 @@ class _Comparison:
         found: Findings,
         reference: Sequence[Tensor],
         reproduction: str | None,
+        seen: tuple[Layer, ...] = (),
     ) -> CompareResult:
         notes = [*self._notes, *self._candidate.notes()]
         for t in trials:
@@ -418,6 +429,10 @@ class _Comparison:
             reproduction=reproduction,
             against=self._candidate.name,
             inputs=len(trials) or 1,
+            outputs=_output_distances(trials[0]) if trials else (),
+            distances=tuple(map(_input_distance, trials)),
+            layers=seen,
+            drawing=drawing(self._graph.program),
             identical=bool(trials) and all(t.judged is None for t in trials),
             largest=largest,
             scale=scale if math.isfinite(scale) else 0.0,
@@ -462,6 +477,22 @@ def _noise_floor(trials: Sequence[_Trial]) -> NoiseFloor | None:
     j, outputs = trial.judged, trial.outputs
     difference = rms(distance(outputs.candidate, outputs.reference, outputs.floats))
     return NoiseFloor(j.floor.size, difference, j.candidate.rms, j.reference.rms, j.floor.runs)
+
+
+def _output_distances(trial: _Trial) -> tuple[OutputDistance, ...]:
+    o = trial.outputs
+    reference, candidate = (distance(side, o.truth, o.floats) for side in (o.reference, o.candidate))
+    told = []
+    for j, i in enumerate(o.floats):
+        floor = rms([run[j].nan_to_num(0, 0, 0) for run in trial.judged.floor.deviations]) if trial.judged else None
+        told.append(OutputDistance(i, tuple(o.truth[i].shape), rms([reference[j]]), rms([candidate[j]]), floor))
+    return tuple(told)
+
+
+def _input_distance(trial: _Trial) -> InputDistance:
+    o = trial.outputs
+    reference, candidate = (rms(distance(side, o.truth, o.floats)) for side in (o.reference, o.candidate))
+    return InputDistance(reference, candidate, trial.judged.candidate.rms if trial.judged else None)
 
 
 def _types(trials: Sequence[_Trial]) -> list[str]:

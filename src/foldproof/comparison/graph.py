@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch._ops import HigherOrderOperator
 from torch.export import ExportedProgram
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
 
@@ -59,6 +60,11 @@ class Graph:
     def flat(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
         """The inputs as the graph takes them."""
         return list(self.program._get_flat_args_with_check(tuple(args), dict(kwargs))[0])
+
+    @property
+    def higher_order(self) -> fx.Node | None:
+        """The first call of `torch.cond` or the like."""
+        return next((n for n in self.module.graph.nodes if isinstance(n.target, HigherOrderOperator)), None)
 
     def put_together(self, out: Any) -> list[Tensor]:
         """What the graph's output node gives, as `flattened` outputs."""

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from foldproof.verdict import Kind, Verdict, plain
+from foldproof.program.drawing import Drawing
+from foldproof.verdict import SCHEMA, Kind, Verdict, plain
 
 SHOWN = 5
 """Sources that are printed; ``to_dict`` has all of them."""
@@ -107,6 +108,49 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Layer:
+    """Distances of an operator's value from the float64 truth at the worst input, each side on its own way there.
+
+    Root mean squares over the elements: ``floor`` is how far rounding alone moves the value, ``size`` that of the truth
+    itself. ``candidate`` is None where the candidate does not show this value.
+    """
+
+    node: str
+    operator: str
+    source: str | None
+    reference: float
+    candidate: float | None
+    floor: float
+    size: float
+
+
+@dataclass(frozen=True)
+class OutputDistance:
+    """Distances of one output from the float64 truth at the given inputs, and its noise floor; root mean squares.
+
+    ``floor`` is None where both sides agree to the bit, for then none is measured.
+    """
+
+    output: int
+    shape: tuple[int, ...]
+    reference: float
+    candidate: float
+    floor: float | None
+
+
+@dataclass(frozen=True)
+class InputDistance:
+    """One input: both sides' distances from the truth, over all outputs (root mean squares).
+
+    ``sigma`` is the candidate's in units of the noise floor, element by element; None for bit-identical outputs.
+    """
+
+    reference: float
+    candidate: float
+    sigma: float | None
+
+
+@dataclass(frozen=True)
 class CompareResult:
     """The answer to "two programs give different numbers: is that rounding, or is one wrong?".
 
@@ -132,11 +176,20 @@ class CompareResult:
     versions: Mapping[str, str] = field(default_factory=dict)
     reproduction: str | None = None
     """Where REFUTED and narrowed down: a Python script that shows it with nothing but PyTorch."""
+    outputs: tuple[OutputDistance, ...] = ()
+    distances: tuple[InputDistance, ...] = ()
+    """At each input, the given ones first."""
+    layers: tuple[Layer, ...] = ()
+    """Where a difference was looked into; empty for bit-identical outputs."""
+    drawing: Drawing = field(default=Drawing(()), repr=False)
+    """The reference's graph."""
 
     def to_dict(self) -> dict[str, Any]:
-        """The result as plain JSON values."""
+        """The result as plain JSON values (see `foldproof.report`)."""
         distance = self.truth_distance
         return {
+            "schema": SCHEMA,
+            "command": "compare",
             "verdict": self.verdict.to_dict(),
             "identical": self.identical,
             "largest_difference": plain(self.largest),
@@ -150,6 +203,10 @@ class CompareResult:
             "seconds": self.seconds,
             "versions": dict(self.versions),
             "reproduction": self.reproduction,
+            "outputs": [plain(asdict(one)) for one in self.outputs],
+            "distances": [plain(asdict(one)) for one in self.distances],
+            "layers": [plain(asdict(one)) for one in self.layers],
+            "graph": self.drawing.to_dict(),
         }
 
     def __str__(self) -> str:

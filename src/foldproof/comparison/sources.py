@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -60,20 +60,26 @@ def find_sources(
         return Findings(sources, f"{told}, so this is where rounding is to be expected to come from")
     partings = _partings(graph, values, given, operands)
     if not partings:
-        return Findings((), f"{told}; every operator that can be watched gives the same bits on both sides")
+        return Findings(
+            (), f"{told}; every operator that can be watched gives the same bits on both sides", None, values
+        )
     sources = _contributions(graph, partings, given, outputs, tell)
     told += _innocent(graph, values, partings)
     told += f"; {_fewest(graph, candidate, values, partings, sources, given, outputs)}"
-    return Findings(sources, told, _guilty_part(graph, values, sources, given))
+    return Findings(sources, told, _guilty_part(graph, values, sources, given), values)
 
 
 @dataclass(frozen=True)
 class Findings:
-    """Sources, most guilty first, a sentence on how they were found, and the most guilty one as a graph by itself."""
+    """Sources, most guilty first, a sentence on how they were found, and the most guilty one as a graph by itself.
+
+    ``values`` are the candidate's own, by node, where they could be seen.
+    """
 
     sources: tuple[Source, ...]
     told: str
     part: Part | None = None
+    values: Values = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

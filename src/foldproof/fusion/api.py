@@ -24,6 +24,7 @@ from foldproof.fusion.result import Declined, FuseResult, Rewrite
 from foldproof.fusion.rewriter import UNPROVED, Account, Progress, Rewriter
 from foldproof.fusion.surgery import Host, Surgery
 from foldproof.program import as_program
+from foldproof.program.drawing import drawing
 from foldproof.program.loading import brief
 from foldproof.program.nodes import operator_name
 from foldproof.proof import prove as prove_programs
@@ -116,6 +117,7 @@ def fuse(
         bytes_before=_bytes(before),
         bytes_after=_bytes(after),
         seconds=time.perf_counter() - started,
+        original=drawing(before),
     )
 
 

@@ -47,7 +47,7 @@ class Plan:
 
     ``folded`` are the calls that are saved, ``moved`` the operators that an affine passes on its way: their values
     change, and nothing else reads them. ``source`` says what is folded. A ``conditional`` plan is right for parameters
-    that give scales of the same sign only.
+    that give scales of the same sign only. ``axes`` are those of the affine, on the values that it is moved past.
 
     A plan that makes one operator of several has ``parts`` instead, which become parts of its value, laid out in memory
     as these fake tensors are; they are computed from ``reads`` by what is in ``context``. ``judge`` is given the region
@@ -65,6 +65,7 @@ class Plan:
     reads: Node | None = None
     context: list[Node] = field(default_factory=list)
     judge: Judge | None = None
+    axes: dict[Node, list[int]] = field(default_factory=dict)
 
     @staticmethod
     def of(site: Site) -> Plan:
@@ -72,7 +73,8 @@ class Plan:
         [*_, last] = site.steps
         if last.strip is not None:
             return Plan(site.rule, [], edits=[Edit("", last.node, (), partial(_strip, last.strip))])
-        return Plan(site.rule, [step.node for step in site.steps], site.results, site.input)
+        axes = dict.fromkeys(site.results, site.affine.axes)
+        return Plan(site.rule, [step.node for step in site.steps], site.results, site.input, axes=axes)
 
     @property
     def nodes(self) -> list[Node]:
@@ -136,6 +138,7 @@ class Planner:
             if affine.is_identity:
                 return
             demands.setdefault(node, {})[reader] = affine
+            plan.axes[node] = affine.axes
             queue.push(node)
 
         for reader in site.steps[0].results:
@@ -185,6 +188,7 @@ class Planner:
             if motion is None:
                 raise CannotFold(f"it is read by {node.name} ({operator_name(node)}), which it can't be moved through")
             carried[node] = motion.down(node, operands, self.constants)
+            plan.axes[node] = carried[node].axes
             self._pass(plan, node, motion)
             queue.push_all(self._readers(node))
         if not any(edit.wanted for edit in plan.edits):

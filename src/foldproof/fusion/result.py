@@ -9,7 +9,8 @@ from typing import Any
 from torch.export import ExportedProgram
 from torch.fx import GraphModule
 
-from foldproof.verdict import Verdict
+from foldproof.program.drawing import Drawing, drawing
+from foldproof.verdict import SCHEMA, Verdict
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class Rewrite:
     code, or the path of the module where no line is the model's own. ``verdict`` is about the rewritten region alone,
     ``reported`` the node that was folded away, which stands for the affine. A ``conditional`` rewrite is right for
     parameters that give its scales these signs. A rewrite that is made only where it is faster has a ``speed``.
+    ``drawings`` show the region before and after, where it was proved.
     """
 
     rule: str
@@ -82,6 +84,7 @@ class Rewrite:
     reported: str = ""
     conditional: bool = False
     speed: Speed | None = None
+    drawings: tuple[Drawing, Drawing] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ class FuseResult:
     """The folded program, and an account of it.
 
     ``verdict`` is about the whole program. ``operators_*`` count the calls in the graph by operator; ``bytes_*`` count
-    the memory of parameters, buffers and constants, shared memory once.
+    the memory of parameters, buffers and constants, shared memory once. ``original`` shows the graph as it was.
     """
 
     program: ExportedProgram | GraphModule = field(repr=False)
@@ -112,15 +115,19 @@ class FuseResult:
     bytes_before: int
     bytes_after: int
     seconds: float
+    original: Drawing = field(default=Drawing(()), repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """The account as plain JSON values, without the program."""
+        """The account as plain JSON values (see `foldproof.report`), without the program's weights."""
         return {
+            "schema": SCHEMA,
+            "command": "fuse",
             "rewrites": [
                 {"rule": r.rule, "nodes": list(r.nodes), "result": r.result, "source": r.source}
-                | {"through": list(r.through), "saving": asdict(r.saving)}
+                | {"through": list(r.through), "saving": asdict(r.saving), "reported": r.reported}
                 | {"accuracy": asdict(r.accuracy) if r.accuracy else None, "verdict": r.verdict.to_dict()}
                 | ({"speed": asdict(r.speed)} if r.speed else {})
+                | {"graphs": graphs(*r.drawings) if r.drawings else None}
                 for r in self.rewrites
             ],
             "declined": [asdict(d) for d in self.declined],
@@ -130,4 +137,10 @@ class FuseResult:
             "bytes_before": self.bytes_before,
             "bytes_after": self.bytes_after,
             "seconds": self.seconds,
+            "graphs": graphs(self.original, drawing(self.program)),
         }
+
+
+def graphs(before: Drawing, after: Drawing) -> dict[str, Any]:
+    """Two drawings as plain JSON values."""
+    return {"before": before.to_dict(), "after": after.to_dict()}

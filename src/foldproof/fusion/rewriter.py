@@ -27,6 +27,7 @@ from foldproof.fusion.region import Region
 from foldproof.fusion.result import Declined, Rewrite
 from foldproof.fusion.sources import SOURCES, BatchNorm, NormAffine, Site, Source, find, read
 from foldproof.fusion.surgery import Draft, Surgery
+from foldproof.program.drawing import drawing
 from foldproof.program.nodes import operator_name, source_of
 from foldproof.verdict import Kind, Verdict
 
@@ -189,7 +190,7 @@ class Rewriter:
             given |= dict.fromkeys(plan.results, value_of(plan.input))
         new_values = relaid(given, surgery.order)
         saving = weigh.saving(plan, [draft for row in drafts for draft in row.values()], surgery.constants)
-        verdict, speed = UNPROVED, None
+        verdict, speed, drawings = UNPROVED, None, None
         if self.prove_region is not None or plan.judge is not None:
             before, after, derive = self._regions(surgery, plan, drafts)
         if self.prove_region is not None:
@@ -201,6 +202,8 @@ class Rewriter:
         if plan.judge is not None:
             speed = plan.judge(before.made, after.made, before.inputs())
         if self.prove_region is not None:
+            axes = {before.copies[node].name: axes for node, axes in plan.axes.items() if node in before.copies}
+            drawings = (drawing(before.graph, axes), drawing(after.graph))
             operands = [account.values.name(operand) for operand in before.operands]
             known = tuple(name for name in operands if name is not None)
             account.measured.append(Measured(before.made, after.made, known) if None not in operands else None)
@@ -218,6 +221,7 @@ class Rewriter:
             reported=reported.name,
             conditional=plan.conditional,
             speed=speed,
+            drawings=drawings,
         )
         account.rewrites.append(rewrite)
         read_before = [operand for edit in plan.edits for operand in edit.node.all_input_nodes]

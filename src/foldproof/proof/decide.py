@@ -187,10 +187,9 @@ def _proved(question: Question, found: Attempt, quantified: str, unrounded: Unro
     draw = found.draw
     if draw.branch:
         elsewhere = _differs_elsewhere(question, unrounded)
-        if elsewhere is not None and (question.remade or not elsewhere.elsewhere):
+        if elsewhere is not None:
             followed = f"the outputs differ, where other choices are made than here by {', '.join(draw.branch)}"
             return _refuted(followed, elsewhere)
-        quantified = question.fixed if elsewhere is not None else quantified
         quantified += SAME_CHOICES
     proof = Proof(
         log2_error=draw.log2_error,
@@ -240,8 +239,9 @@ def _contradiction(question: Question, unrounded: Unrounded) -> Verdict | None:
 
 def _differs_elsewhere(question: Question, unrounded: Unrounded) -> Trial | None:
     """Where programs differ that are equal as far as the given inputs and parameters make them choose."""
-    if unrounded is not ROUNDED:
-        question = replace(question, general=False)  # at other parameters, others are rounded
+    if unrounded is not ROUNDED or not question.remade:
+        # At other parameters others are rounded, and what two given programs choose there is not claimed.
+        question = replace(question, general=False)
     try:
         found = trials(question, glance=True, unrounded=unrounded)
         return next((t for t in found if t.differs and doubted(question, t, unrounded) is None), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -236,9 +237,10 @@ def own_leaves(question: Question) -> dict[str, Tensor]:
 def trials(question: Question, *, glance: bool = False, unrounded: Unrounded = ROUNDED) -> Iterator[Trial]:
     """Evaluations at the program's own parameters and, where the question allows it, at others.
 
-    With ``glance`` those only where the outputs are not alike (see `alike`), so that most take one run of each program.
+    With ``glance`` not at the given inputs, and those only where the outputs are not alike (see `alike`), so that most
+    take one run of each program.
     """
-    for where, elsewhere in _places(question):
+    for where, elsewhere in itertools.islice(_places(question), 1 if glance else 0, None):
         if not glance or not alike(evaluate(question, *where, perturbations=0, unrounded=unrounded)):
             yield replace(evaluate(question, *where, unrounded=unrounded), elsewhere=elsewhere)
 

@@ -1,0 +1,123 @@
+"""`foldproof doctor`: what is installed, in which version, and what can be done with it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import platform
+import re
+import shutil
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from foldproof import __version__
+
+TESTED = {"torch": "2.13.0", "torchao": "0.18.0", "executorch": "1.5.1"}
+"""What the tests run with; other releases may have operators without a rule, and passes without a tap."""
+
+EXTRAS = {
+    "cli": "the command line",
+    "report": "pages for people: --html, foldproof report",
+    "explore": "foldproof explore",
+    "torchao": "audit --compiler torchao, fold_qat",
+    "executorch": "audit --compiler executorch, compare --against FILE.pte",
+    "onnx": "compare --against FILE.onnx",
+}
+
+
+def examine() -> dict[str, Any]:
+    """Versions, extras and abilities as plain JSON values."""
+    import torch
+
+    from foldproof.auditing.compilers import COMPILERS
+    from foldproof.comparison.candidate import BACKENDS, FILES
+    from foldproof.fusion.rewriter import PASSES
+    from foldproof.shadow import RULES
+
+    compiler = next(filter(None, map(shutil.which, ("g++", "clang++", "c++"))), None)
+    needs = {
+        "inductor": compiler is not None,
+        "torchao": _has("torchao"),
+        "executorch": _has("executorch"),
+        ".pte": _has("executorch"),
+        ".onnx": _has("onnxruntime"),
+    }
+    return {
+        "versions": {
+            "foldproof": __version__,
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+            **{name: _version(name) for name in TESTED if name != "torch"},
+        },
+        "tested": TESTED,
+        "machine": f"{platform.system()} {platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
+        "threads": torch.get_num_threads(),
+        "cpp_compiler": compiler,
+        "extras": {name: _extra(name, gives) for name, gives in EXTRAS.items()},
+        "operators": len(RULES),
+        "fuse": list(PASSES),
+        "audit": {name: needs.get(name, True) for name in COMPILERS},
+        "compare": {name: needs.get(name, True) for name in (*BACKENDS, *FILES)},
+    }
+
+
+def print_examination(out: Console, found: dict[str, Any]) -> None:
+    """Prints what `examine` found."""
+    versions = _table("package", "installed", "tested with")
+    for name, version in found["versions"].items():
+        tested = found["tested"].get(name, "")
+        same = not tested or version is None or version.split("+")[0] == tested
+        versions.add_row(name, Text(version or "not installed", "" if same and version else "yellow"), tested)
+    out.print(versions, "")
+    extras = _table("extra", "", "gives", "packages")
+    for name, extra in found["extras"].items():
+        told = ", ".join(f"{package} {version or 'missing'}" for package, version in extra["packages"].items())
+        extras.add_row(name, _mark(extra["present"]), extra["gives"], told)
+    out.print(extras, "")
+    out.print(f"{found['machine']}, {found['threads']} threads, C++ compiler {found['cpp_compiler'] or 'not found'}")
+    out.print(f"operators with a rule: {found['operators']}")
+    out.print(f"rules of fuse: {', '.join(found['fuse'])}")
+    for command in ("audit", "compare"):
+        able = [name if here else f"{name} (not here)" for name, here in found[command].items()]
+        out.print(f"{command}: {', '.join(able)}")
+    missing = [name for name, extra in found["extras"].items() if not extra["present"]]
+    if missing:
+        out.print(f"\nto get the rest: pip install 'foldproof[{','.join(missing)}]'")
+
+
+def _extra(name: str, gives: str) -> dict[str, Any]:
+    packages = {package: _version(package) for package in _packages(name)}
+    return {"gives": gives, "packages": packages, "present": bool(packages) and all(packages.values())}
+
+
+def _mark(present: bool) -> Text:
+    return Text("✓ present", "green") if present else Text("– missing", "yellow")
+
+
+def _packages(extra: str) -> list[str]:
+    """The packages of one of our extras, by our own metadata."""
+    found = re.compile(rf"([\w.-]+).*;.*extra == ['\"]{extra}['\"]")
+    wanted = importlib.metadata.requires("foldproof") or ()
+    return [match[1] for match in map(found.match, wanted) if match]
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _has(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    return table

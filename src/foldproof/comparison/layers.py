@@ -1,0 +1,70 @@
+"""How far from the truth each layer's values are, and how far rounding alone moves them: error along the depth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from foldproof.comparison.graph import Again, Graph
+from foldproof.comparison.inputs import Inputs
+from foldproof.comparison.judge import distance, number, rms
+from foldproof.comparison.result import Layer
+from foldproof.program.nodes import operator_name, source_of
+from foldproof.rounding.magnitude import is_exact
+
+RUNS = 4
+"""Perturbed runs; a root mean square over all elements of a layer needs no more."""
+
+
+def layers(graph: Graph, values: Mapping[str, Tensor], given: Inputs, seed: int, operands: float) -> tuple[Layer, ...]:
+    """Every operator that rounds, in order; ``values`` are the candidate's, by node, where it shows them."""
+    truth: dict[str, Tensor] = {}
+    reference: dict[str, float] = {}
+    candidate: dict[str, float] = {}
+    floor: dict[str, list[float]] = {}
+
+    def keep(node: fx.Node, value: Any, again: Again) -> Any:
+        if _rounds(node) and isinstance(value, Tensor) and value.is_floating_point():
+            truth[node.name] = value
+        return value
+
+    def measure(node: fx.Node, value: Any, again: Again) -> Any:
+        if node.name in truth:
+            reference[node.name] = rms(distance([value], [truth[node.name]], [0]))
+            theirs = values.get(node.name)
+            if theirs is not None and theirs.shape == value.shape:
+                candidate[node.name] = rms(distance([theirs], [truth[node.name]], [0]))
+        return value
+
+    def disturb(node: fx.Node, value: Any, again: Again) -> Any:
+        if node.name in truth:
+            floor.setdefault(node.name, []).append(rms(distance([value], [truth[node.name]], [0])))
+        return value
+
+    graph.truth(*given, after=keep)
+    graph.run(*given, after=measure)
+    for k in range(RUNS):
+        graph.perturbed(*given, seed * 100_003 + 7_000 + k, 1.0, operands, after=disturb)
+    return tuple(
+        Layer(
+            node.name,
+            operator_name(node),
+            source_of(node),
+            reference[node.name],
+            candidate.get(node.name),
+            (sum(x * x for x in floor[node.name]) / RUNS) ** 0.5,
+            rms([number(truth[node.name]).nan_to_num(0, 0, 0)]),
+        )
+        for node in graph.nodes
+        if node.name in reference and node.name in floor
+    )
+
+
+def _rounds(node: fx.Node) -> bool:
+    target = node.target
+    if not isinstance(target, torch._ops.OpOverload) or is_exact(target):
+        return False
+    return not any(r.alias_info is not None for r in target._schema.returns)  # a view, at least where it can be

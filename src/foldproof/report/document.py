@@ -1,0 +1,66 @@
+"""A result as JSON: read from a file, and held against the published schema (``schema.json`` beside this file)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from foldproof.errors import FoldproofError, MissingExtra
+from foldproof.verdict import SCHEMA
+
+Document = Mapping[str, Any]
+
+
+def load(path: Path) -> Document:
+    """The result in a file that ``--json`` wrote.
+
+    Raises:
+        FoldproofError: there is no such file, it is no JSON, or none of foldproof's.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise FoldproofError(f"{path} can't be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise FoldproofError(f"{path} is no JSON file ({error})") from error
+    return validated(found, str(path))
+
+
+def validated(found: Any, name: str = "the result") -> Document:
+    """``found``, if it has the form of the schema.
+
+    Raises:
+        FoldproofError: it has not.
+        MissingExtra: jsonschema is not installed.
+    """
+    if not isinstance(found, dict) or "command" not in found or "schema" not in found:
+        raise FoldproofError(
+            f"{name} is no result of foldproof with its command in it: write one with"
+            " foldproof fuse, explain, prove, compare or audit and --json"
+        )
+    if found["schema"] != SCHEMA:
+        raise FoldproofError(f"{name} has schema {found['schema']!r}, but this foldproof reads schema {SCHEMA}")
+    problem = next(iter(_validator().iter_errors(found)), None)
+    if problem is not None:
+        place = "/".join(map(str, problem.absolute_path)) or "the top"
+        raise FoldproofError(f"{name} is not what foldproof writes: at {place}, {problem.message[:200]}")
+    return found
+
+
+def schema() -> Document:
+    """The published JSON Schema."""
+    found: Document = json.loads(files(__package__).joinpath("schema.json").read_text(encoding="utf-8"))
+    return found
+
+
+@cache
+def _validator() -> Any:
+    try:
+        from jsonschema import Draft202012Validator
+    except ModuleNotFoundError as error:
+        raise MissingExtra("jsonschema", "report") from error
+    return Draft202012Validator(schema())

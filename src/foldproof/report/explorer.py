@@ -1,0 +1,143 @@
+"""A result in Model Explorer (`ai-edge-model-explorer`): graphs with verdicts, bounds and errors laid over them."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from foldproof.errors import FoldproofError, MissingExtra
+from foldproof.report.document import Document, validated
+
+VERDICT, BOUND = "verdict", "log10 of the chance of being wrong"
+COLOURS = {
+    "PROVED": "#dff3ec",
+    "PROVED_WITHIN": "#dff3ec",
+    "ROUNDING": "#e0f0fa",
+    "REFUTED": "#fdeadf",
+    "UNDECIDED": "#fbf3d0",
+}
+
+Overlay = tuple[str, str, str, float | str]
+"""What is laid over: its name, the graph, the node, and the value there."""
+
+
+def explore(document: Document) -> None:
+    """Starts Model Explorer's server on this machine and opens a browser; returns when it is ended with Ctrl-C.
+
+    Raises:
+        FoldproofError: ``document`` does not have the form of the schema, or no graph in it.
+        MissingExtra: ai-edge-model-explorer is not installed.
+    """
+    configured = config(document)
+    import model_explorer
+
+    model_explorer.visualize_from_config(configured)
+
+
+def config(document: Document) -> Any:
+    """A ``ModelExplorerConfig`` with the graphs of a result and one layer of node data for each thing known of them.
+
+    Raises:
+        FoldproofError: ``document`` does not have the form of the schema, or no graph in it.
+        MissingExtra: ai-edge-model-explorer is not installed.
+    """
+    document = validated(document)
+    try:
+        import model_explorer
+        from model_explorer import node_data_builder as data
+    except ModuleNotFoundError as error:
+        raise MissingExtra("ai-edge-model-explorer", "explore") from error
+    graphs = dict(_graphs(document))
+    if not graphs:
+        raise FoldproofError("this result has no graphs in it, so there is nothing to explore")
+    made = model_explorer.config()
+    made.graphs_list.append({"graphs": [_graph(name, graph) for name, graph in graphs.items()]})
+    made.model_sources.append({"url": f"graphs://foldproof {document['command']}/0"})
+    names = {graph: {node["name"] for node in found["nodes"]} for graph, found in graphs.items()}
+    layers: dict[str, dict[str, dict[str, Any]]] = defaultdict(lambda: defaultdict(dict))
+    for layer, graph, node, value in _overlays(document):
+        if node in names.get(graph, ()):
+            colour = COLOURS.get(value) if isinstance(value, str) else None
+            layers[layer][graph][node] = data.NodeDataResult(value=value, bgColor=colour)
+    for layer, by_graph in layers.items():
+        gradient = [] if layer == VERDICT else [data.GradientItem(0, "#ffffff"), data.GradientItem(1, "#d55e00")]
+        found = {graph: data.GraphNodeData(results, gradient=gradient) for graph, results in by_graph.items()}
+        made.add_node_data(layer, data.ModelNodeData(found))
+    return made
+
+
+def _graph(name: str, graph: Mapping[str, Any]) -> Any:
+    from model_explorer import graph_builder as build
+
+    nodes = []
+    for node in graph["nodes"]:
+        edges = [build.IncomingEdge(x, targetNodeInputId=str(i)) for i, x in enumerate(node["inputs"])]
+        shown = {key: node[key] for key in ("operator", "attributes", "source") if node.get(key)}
+        if "axes" in node:
+            shown["axes of the affine"] = ", ".join(map(str, node["axes"]))
+        result = f"{node.get('dtype', '')}{node.get('shape', '')}"
+        nodes.append(
+            build.GraphNode(
+                id=node["name"],
+                label=node["name"],
+                namespace=node.get("module", "").replace(".", "/"),
+                attrs=[build.KeyValue(key, str(value)) for key, value in shown.items()],
+                incomingEdges=edges,
+                outputsMetadata=[build.MetadataItem("0", [build.KeyValue("tensor_shape", result)])],
+            )
+        )
+    return build.Graph(id=name, nodes=nodes)
+
+
+def _graphs(document: Document) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    if document.get("graph"):
+        yield "reference", document["graph"]
+    for side, graph in (document.get("graphs") or {}).items():
+        if graph:
+            yield side, graph
+    for i, step in enumerate(document.get("steps", ()) if document["command"] == "audit" else ()):
+        for side, graph in (step.get("graphs") or {}).items():
+            yield _step(i, step, side), graph
+
+
+def _step(number: int, step: Mapping[str, Any], side: str) -> str:
+    return f"{number} {step['name']}, {side}"
+
+
+def _overlays(document: Document) -> Iterator[Overlay]:
+    if document["command"] == "fuse":
+        for row in document["rewrites"]:
+            yield from _verdict("before", row["nodes"], row["verdict"])
+            yield from _verdict("after", [row["result"]], row["verdict"])
+            if row["accuracy"]:
+                for side, node in (("before", row["reported"]), ("after", row["result"])):
+                    yield from _number("distance to the truth", side, node, row["accuracy"][side])
+    if document["command"] == "prove" and document["difference"]:
+        yield from _verdict("before", [document["difference"]["node"], *document["difference"]["region"]], document)
+    for i, step in enumerate(document.get("steps", ()) if document["command"] == "audit" else ()):
+        for side, graph in (step.get("graphs") or {}).items():
+            differing = [node["name"] for node in graph["nodes"] if node.get("differs")]
+            yield from _verdict(_step(i, step, side), differing, step["verdict"])
+    if document["command"] == "compare":
+        for layer in document.get("layers", ()):
+            for what in ("reference", "candidate", "floor"):
+                named = "noise floor" if what == "floor" else f"distance of the {what} to the truth"
+                yield from _number(named, "reference", layer["node"], layer[what])
+        for source in document["sources"]:
+            yield from _verdict("reference", [source["node"]], document["verdict"])
+            for what, named in (("sigma", "error there, in sigmas"), ("amplification", "amplification")):
+                yield from _number(named, "reference", source["node"], source[what])
+
+
+def _verdict(graph: str, nodes: list[str], verdict: Mapping[str, Any]) -> Iterator[Overlay]:
+    for node in nodes:
+        yield VERDICT, graph, node, verdict["kind"]
+        if verdict["proof"]:
+            yield BOUND, graph, node, verdict["proof"]["log2_error"] * math.log10(2)
+
+
+def _number(layer: str, graph: str, node: str, value: Any) -> Iterator[Overlay]:
+    if isinstance(value, (int, float)):
+        yield layer, graph, node, value

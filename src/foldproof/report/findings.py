@@ -1,0 +1,55 @@
+"""What a result says of single places, as other tools want to hear it: a name, a verdict, a text, a line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from foldproof.report.document import Document
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was judged; ``file`` and ``line`` are empty where no line of the model's own code is known."""
+
+    name: str
+    group: str
+    kind: str
+    text: str
+    seconds: float
+    file: str = ""
+    line: int = 0
+
+
+def findings(document: Document) -> list[Finding]:
+    """Everything that has a verdict: rewrites, passes that changed a graph, and the whole; declined folds have none."""
+    return list(_findings(document))
+
+
+def _findings(document: Document) -> Iterator[Finding]:
+    command = document["command"]
+    subject = document.get("subject", command)
+    for row in document.get("rewrites", ()):
+        yield _finding(f"{row['reported']} into {row['result']}", f"{command}.rewrites", row["verdict"], row["source"])
+    for step in document.get("steps", ()) if command == "audit" else ():
+        if step["fired"]:
+            place = ".".join(["audit", document["compiler"], *step["phase"].split("/")]).rstrip(".")
+            yield _finding(step["name"], place, step["verdict"], step.get("source"))
+    whole = {"prove": document, "audit": (document.get("end_to_end") or {}).get("verdict")}
+    verdict = whole.get(command, document.get("verdict"))
+    if verdict is not None:
+        yield _finding(subject, command, verdict, (verdict["difference"] or {}).get("source"))
+
+
+def _finding(name: str, group: str, verdict: Mapping[str, Any], source: str | None) -> Finding:
+    file, _, line = (source or "").rpartition(":")
+    known = bool(file) and line.isdigit()
+    text = verdict["reason"]
+    witness = verdict["witness"]
+    if witness and witness["difference"]:
+        text += (
+            f"; witness: output {witness['output']} at {witness['index']} is {witness['before']} before and"
+            f" {witness['after']} after, where rounding explains {witness['floor']}"
+        )
+    return Finding(name, group, verdict["kind"], text, verdict["seconds"], *((file, int(line)) if known else ()))

@@ -1,0 +1,148 @@
+"""A result as one HTML file that needs no network: styles, scripts and data are all in it."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import Any
+
+from foldproof.errors import MissingExtra
+from foldproof.report.document import Document, validated
+
+SYMBOLS = {"PROVED": "✓", "PROVED_WITHIN": "≈", "ROUNDING": "∿", "REFUTED": "✗", "UNDECIDED": "?"}
+"""Verdicts are told apart by these, not by colour alone."""
+
+
+def html(document: Document) -> str:
+    """The page of a result.
+
+    Raises:
+        FoldproofError: ``document`` does not have the form of the schema.
+        MissingExtra: jinja2 or jsonschema is not installed.
+    """
+    require()
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    document = validated(document)
+    env = Environment(
+        loader=PackageLoader("foldproof.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    env.filters |= {"place": place, "size": size, "sig": sig, "counted": counted, "base": base_name, "power": power}
+    env.globals.update(
+        symbol=SYMBOLS.__getitem__,
+        asset=lambda name: Markup(_asset(name)),
+        kinds=lambda rows: Counter(row["verdict"]["kind"] for row in rows),
+    )
+    command = document["command"]
+    return env.get_template(f"{command}.html").render(
+        document=document,
+        kind=kind_of(document),
+        title=f"foldproof {command}" + (f": {document['subject']}" if "subject" in document else ""),
+        sentence=sentence(document),
+        data=Markup(_embedded(document)),
+    )
+
+
+def require() -> None:
+    """Raises MissingExtra where a page can't be made; to be asked before hours of work."""
+    try:
+        import jinja2  # noqa: F401
+        import jsonschema  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise MissingExtra(error.name or "jinja2", "report") from error
+
+
+def kind_of(document: Document) -> str | None:
+    """The verdict's kind; None where there is none."""
+    if document["command"] in ("prove", "audit"):
+        return str(document["kind"])
+    return str(document["verdict"]["kind"]) if "verdict" in document else None
+
+
+def sentence(document: Document) -> str:
+    """What was found, in one sentence."""
+    command = document["command"]
+    if command == "audit":
+        return str(document["conclusion"])
+    if command == "prove":
+        return str(document["reason"])
+    if command == "compare":
+        return str(document["verdict"]["reason"])
+    declined = len(document["declined"])
+    if command == "explain":
+        return f"{counted(declined, 'operator')} left standing" if declined else "nothing is left standing"
+    made = counted(len(document["rewrites"]), "rewrite")
+    left = f", {declined} declined" if declined else ", nothing declined"
+    return f"{made}{left}: {document['verdict']['reason']}"
+
+
+def place(source: str | None) -> str:
+    """A source line, with no more of its folder than tells files apart."""
+    return "/".join(source.split("/")[-2:]) if source and "/" in source else source or ""
+
+
+def base_name(operator: str) -> str:
+    """``conv2d`` for ``aten.conv2d.default``, ``linear`` for ``<built-in function linear>``."""
+    if operator.startswith("<"):
+        return next(iter(re.findall(r"function (\w+)", operator)), operator)
+    return operator.split(".")[1] if operator.count(".") > 1 else operator
+
+
+def size(count: float) -> str:
+    """Bytes for people."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
+
+
+def sig(value: float | str | None) -> str:
+    """A number in three significant digits; those that JSON lacks come as strings."""
+    return "" if value is None else value if isinstance(value, str) else f"{value:.3g}"
+
+
+def power(log2: float) -> int:
+    """The exponent of a bound, rounded up."""
+    return math.ceil(log2)
+
+
+def counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _asset(name: str) -> str:
+    text = files("foldproof.report").joinpath(name).read_text(encoding="utf-8")
+    assert "</script" not in text and "</style" not in text
+    return re.sub(r"(?m)^//# sourceMappingURL=.*$", "", text)
+
+
+def _embedded(document: Document) -> str:
+    """JSON that can stand inside a script element, whatever strings are in it."""
+    text = json.dumps(_drawable(document), allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+def _drawable(document: Document) -> Any:
+    """What the scripts read; witnesses, proofs and listings are in the page already."""
+    keep = ("command", "graphs", "graph", "outputs", "distances", "layers", "sources", "truth_distance", "noise_floor")
+    out: dict[str, Any] = {name: document[name] for name in keep if name in document}
+    for name, wanted in (("rewrites", ("reported", "result", "accuracy", "graphs")), ("steps", ("name", "graphs"))):
+        if name in document:
+            out[name] = [_picked(row, wanted) for row in document[name]]
+    if document.get("end_to_end"):
+        out["end_to_end"] = _drawable(document["end_to_end"])
+    return out
+
+
+def _picked(row: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    return {name: row[name] for name in names if name in row}

@@ -1,0 +1,88 @@
+"""What the JSON of an audit and of a proof needs to be drawn: their graphs, and programs that show what is wrong."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export import ExportedProgram
+from torch.utils._pytree import tree_leaves
+
+from foldproof.auditing import Audit
+from foldproof.auditing.inputs import inputs_for
+from foldproof.auditing.listing import listing
+from foldproof.auditing.result import Step
+from foldproof.auditing.snapshot import Snapshot
+from foldproof.program.drawing import Drawing, drawing
+from foldproof.verdict import Kind, Verdict
+
+WHOLE = 80
+"""Graphs of so many nodes are drawn whole; of larger ones what a pass changed, and its neighbours."""
+
+
+def audit_document(found: Audit, saved: Path | None = None) -> dict[str, Any]:
+    """An audit's JSON, with the graphs before and after each step; ``saved`` is the folder of `Audit.save`."""
+    steps = [_step(step, told, found, saved) for step, told in zip(found.steps, found.to_dict()["steps"], strict=True)]
+    return found.to_dict() | {"command": "audit", "steps": steps}
+
+
+def prove_document(verdict: Verdict, before: Any, after: Any, args: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """A verdict's JSON, with the graphs of both programs, where they have any or can be exported."""
+    graphs = {"before": _graph(before, args, kwargs), "after": _graph(after, args, kwargs)}
+    return verdict.to_dict() | {"command": "prove", "graphs": graphs}
+
+
+def _step(step: Step, told: Mapping[str, Any], found: Audit, saved: Path | None) -> dict[str, Any]:
+    if not step.fired:
+        return dict(told)
+    wrong = step.verdict.kind is Kind.REFUTED
+    before, after = step.change.before, step.change.after
+    return dict(told) | {
+        "source": step.source,
+        "graphs": {"before": _drawn(before, after).to_dict(), "after": _drawn(after, before).to_dict()},
+        "listing": _listing(step, found) if wrong else None,
+        "reproduction": _saved(step.name, saved) if wrong and saved is not None else None,
+    }
+
+
+def _drawn(one: Snapshot, other: Snapshot) -> Drawing:
+    """One graph, where it differs marked: nodes of which the other has neither the value nor the very same call."""
+    theirs, calls = set(other.values.values()), {_call(node) for node in other.graph.nodes}
+    differs = [
+        n for n in one.graph.nodes if n.op != "output" and one.values.get(n) not in theirs and _call(n) not in calls
+    ]
+    return drawing(one.graph, differs=differs, near=WHOLE)
+
+
+def _call(node: fx.Node) -> tuple[Any, ...]:
+    """What follows a change computes other values by the same calls."""
+    return node.name, node.op, node.target, repr(node.args), repr(node.kwargs)
+
+
+def _listing(step: Step, found: Audit) -> str:
+    given = step.change.inputs
+    if given is None:
+        given = [x for x in tree_leaves((found.args, found.kwargs)) if isinstance(x, Tensor)]
+    return listing(step.change, inputs_for(step.change.before, given) or ())
+
+
+def _saved(name: str, folder: Path) -> str | None:
+    """The program that `Audit.save` wrote for a pass, if it could write one."""
+    places = [folder / re.sub(r"\W+", "_", name) / "repro.py", folder / "repro.py"]
+    return next((place.read_text(encoding="utf-8") for place in places if place.is_file()), None)
+
+
+def _graph(program: Any, args: Any, kwargs: Mapping[str, Any]) -> dict[str, Any] | None:
+    if isinstance(program, nn.Module) and not isinstance(program, fx.GraphModule):
+        try:
+            with torch.no_grad(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                program = torch.export.export(program, tuple(args), dict(kwargs))
+        except Exception:
+            return None  # the picture is no part of the proof
+    return drawing(program).to_dict() if isinstance(program, (ExportedProgram, fx.GraphModule)) else None

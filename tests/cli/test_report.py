@@ -1,0 +1,70 @@
+"""`foldproof report`, `--html` and `doctor` as a user meets them."""
+
+from __future__ import annotations
+
+import builtins
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from foldproof.report import FORMS
+
+from .test_commands import Foldproof, foldproof, written  # noqa: F401  # the fixture
+
+
+def test_a_page_beside_the_result(foldproof: Foldproof) -> None:  # noqa: F811
+    ran = foldproof("fuse", "models.py:conv_bn", "-o", "out.pt2", "--json", "out.json", "--html", "now.html")
+    assert ran.status == 0 and "wrote out.json\nwrote now.html" in ran.out
+    ran = foldproof("report", "out.json")
+    assert ran.status == 0 and ran.out == "wrote out.html\n"
+    assert Path("out.html").read_text() == Path("now.html").read_text()
+    assert "<!DOCTYPE html>" in Path("out.html").read_text()[:20]
+
+
+@pytest.mark.parametrize("suffix", FORMS)
+def test_the_suffix_says_what_is_made(foldproof: Foldproof, suffix: str) -> None:  # noqa: F811
+    assert foldproof("prove", "models.py:relu", "models.py:sigmoid", "--json", "out.json").status == 1
+    assert foldproof("report", "out.json", "-o", f"out{suffix}").status == 0
+    assert "REFUTED" in Path(f"out{suffix}").read_text()
+
+
+@pytest.mark.parametrize(
+    ("args", "told"),
+    [
+        (["report", "missing.json"], "missing.json can't be read: No such file"),
+        (["report", "models.py"], "models.py is no JSON file"),
+        (["report", "other.json"], "other.json is no result of foldproof"),
+        (["report", "other.json", "-o", "x.pdf"], "x.pdf must end in .html, .xml, .sarif"),
+        (["explore", "other.json"], "other.json is no result of foldproof"),
+        (["explain", "models.py:relu", "--json", "a", "--html", "./a"], "a is given for two outputs"),
+        (["explain", "models.py:relu", "--html", "missing/a.html"], "missing is not a folder"),
+    ],
+)
+def test_mistakes(foldproof: Foldproof, args: list[str], told: str) -> None:  # noqa: F811
+    Path("other.json").write_text('{"a": 1}')
+    ran = foldproof(*args)
+    assert ran.status == 2 and told in ran.err and len(ran.err.splitlines()) == 1
+    assert written() == {"other.json"}
+
+
+def test_what_is_missing_is_told_before_the_work(foldproof: Foldproof, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    real = builtins.__import__
+
+    def no_jinja(name: str, *args: Any, **kwargs: Any) -> Any:
+        if name == "jinja2":
+            raise ModuleNotFoundError("No module named 'jinja2'", name="jinja2")
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", no_jinja)
+    ran = foldproof("explain", "models.py:no_such", "--html", "out.html")
+    assert ran.status == 2 and "pip install 'foldproof[report]'" in ran.err
+
+
+def test_doctor(foldproof: Foldproof) -> None:  # noqa: F811
+    ran = foldproof("doctor", "--json", "doctor.json")
+    assert ran.status == 0 and "tested with" in ran.out and "batch_norm" in ran.out
+    found = json.loads(Path("doctor.json").read_text())
+    assert found["operators"] > 300 and found["audit"]["fx"] is True
+    assert set(found["extras"]) >= {"cli", "report", "explore", "executorch", "onnx", "torchao"}

@@ -1,0 +1,67 @@
+"""The documentation's code, run as it stands: Python, files that are shown, and commands with what they print."""
+
+from __future__ import annotations
+
+import contextlib
+import doctest
+import io
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from sybil import Document, Example, Region, Sybil
+from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser
+from sybil.parsers.markdown.lexers import RawFencedCodeBlockLexer
+
+from foldproof.cli import main
+
+FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+_FILE = RawFencedCodeBlockLexer(re.compile(r'python title="(?P<name>[\w.]+)"$\n', re.MULTILINE))
+
+
+def files(document: Document) -> list[Region]:
+    """Blocks with a title are files, written into the working folder."""
+    return [
+        Region(region.start, region.end, (region.lexemes["name"], region.lexemes["source"]), _write)
+        for region in _FILE(document)
+    ]
+
+
+def _write(example: Example) -> None:
+    name, source = example.parsed
+    Path(name).write_text(source, encoding="utf-8")
+
+
+def run(example: Example) -> str | None:
+    """A ``console`` block: each command runs, and prints what is shown.
+
+    Numbers may be others, for they are measured, on another machine; ``...`` stands for anything.
+    """
+    for part in re.split(r"(?m)^\$ ", example.parsed)[1:]:
+        command, _, expected = part.partition("\n")
+        got = output_of(command)
+        if not doctest.OutputChecker().check_output(_plain(expected), _plain(got), FLAGS):
+            return f"$ {command}\nshows:\n{expected}\nbut prints:\n{got}"
+    return None
+
+
+def _plain(text: str) -> str:
+    """Without the sizes of numbers and of rulers."""
+    return re.sub("─+", "─", re.sub(r"\d+(\.\d+)?(e[+-]\d+)?", "#", text))
+
+
+def output_of(command: str) -> str:
+    """What a command prints: foldproof runs in this process, pytest in one of its own."""
+    program, *args = shlex.split(command)
+    if program == "pytest":
+        ran = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *args]
+        return subprocess.run(ran, capture_output=True, encoding="utf-8").stdout
+    assert program == "foldproof", command
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        main(args)
+    return out.getvalue() + err.getvalue()
+
+
+SYBIL = Sybil([files, PythonCodeBlockParser(doctest_optionflags=FLAGS), CodeBlockParser("console", run)])

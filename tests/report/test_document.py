@@ -1,0 +1,76 @@
+"""The published schema against what the commands write."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from foldproof.errors import FoldproofError
+from foldproof.report import load, validated
+from foldproof.report.document import schema
+
+from .conftest import COMMANDS
+
+Written = Callable[[str], dict[str, Any]]
+
+
+def test_the_schema_is_one() -> None:
+    jsonschema.Draft202012Validator.check_schema(schema())
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_what_is_written_fits(written: Written, name: str) -> None:
+    document = written(name)
+    jsonschema.validate(document, schema(), jsonschema.Draft202012Validator)
+    assert document["command"] == COMMANDS[name][0] and document["subject"].startswith("models.py:")
+
+
+def test_graphs_are_whole(written: Written) -> None:
+    """Whatever a node reads is there, unless nodes are left out."""
+    fuse, audit = written("fuse"), written("audit")
+    found = [fuse["graphs"], *(r["graphs"] for r in fuse["rewrites"]), *(s["graphs"] for s in audit["steps"])]
+    for graph in (side for pair in found for side in (pair["before"], pair["after"])):
+        names = {node["name"] for node in graph["nodes"]}
+        assert graph["omitted"] == 0 and names
+        assert all(set(node["inputs"]) <= names for node in graph["nodes"])
+
+
+def test_a_comparison_tells_of_layers_outputs_and_inputs(written: Written) -> None:
+    found = written("compare_refuted")
+    layers = {layer["node"]: layer for layer in found["layers"]}
+    assert layers["conv2d"]["candidate"] < 10 * layers["conv2d"]["floor"]
+    assert layers["batch_norm"]["candidate"] > 1000 * layers["batch_norm"]["floor"]
+    [output] = found["outputs"]
+    assert output["reference"] < 10 * output["floor"] < output["candidate"]
+    assert len(found["distances"]) == found["inputs"]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda d: d.update(schema=2), "this foldproof reads schema 1"),
+        (lambda d: d.pop("command"), "write one with foldproof fuse"),
+        (lambda d: d["verdict"].update(kind="FINE"), "at verdict/kind"),
+        (lambda d: d["rewrites"][0]["graphs"]["before"].pop("nodes"), "at rewrites/0/graphs/before"),
+        (lambda d: d.pop("rewrites"), "'rewrites' is a required property"),
+    ],
+)
+def test_what_does_not_fit_is_named(written: Written, change: Callable[[dict[str, Any]], Any], told: str) -> None:
+    document = written("fuse")
+    change(document)
+    with pytest.raises(FoldproofError, match=told):
+        validated(document)
+
+
+def test_files_that_are_none(tmp_path: Path) -> None:
+    with pytest.raises(FoldproofError, match="can't be read"):
+        load(tmp_path / "missing.json")
+    for text, told in (("{", "is no JSON file"), ("[1]", "is no result"), (json.dumps({"a": 1}), "is no result")):
+        (tmp_path / "x.json").write_text(text)
+        with pytest.raises(FoldproofError, match=told):
+            load(tmp_path / "x.json")
