@@ -95,6 +95,14 @@ class TestRewrites:
         assert_agree(compiled(model), model, x)
         assert seen == [None]
 
+    def test_no_tensor_is_given(self, recwarn: pytest.WarningsRecorder) -> None:
+        def function(n: int) -> Tensor:
+            return torch.ones(n).sin()
+
+        fast = torch.compile(function, backend=backend.foldproof)
+        assert all(torch.allclose(fast(n), function(n)) for n in (3, 4))
+        assert not [w for w in recwarn if "foldproof" in str(w.message)]
+
     @torch.no_grad()
     @pytest.mark.parametrize("dynamic", [None, True])
     def test_dynamic_shapes(self, dynamic: bool | None, seen: list[Any]) -> None:
@@ -148,6 +156,19 @@ class TestParametersThatChange:
         model.o.running_var.add_(1)
         assert not torch.allclose(fast(x), before)
         assert_agree(fast, model, x)
+        assert len(seen) == 1
+
+    def test_by_a_fused_optimizer(self, seen: list[Any]) -> None:
+        """Its kernels leave the versions of parameters as they are."""
+        model, x = block()
+        fast, optimizer = compiled(model), torch.optim.Adam(model.parameters(), lr=0.1, fused=True)
+        for _ in range(3):
+            with torch.no_grad():
+                assert_agree(fast, model, x)
+            model(x).square().sum().backward()
+            optimizer.step()
+        with torch.no_grad():
+            assert_agree(fast, model, x)
         assert len(seen) == 1
 
     @torch.no_grad()

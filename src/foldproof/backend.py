@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -21,6 +21,8 @@ from torch._inductor.compile_fx import compile_fx
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from foldproof.fusion.expression import Expression, rounded
 from foldproof.fusion.module import ModuleHost
@@ -84,6 +86,8 @@ def rewritten(module: GraphModule, inputs: Sequence[Any]) -> Rewritten | None:
         inputs: what it is called with when it is compiled.
     """
     places = [node for node in module.graph.nodes if node.op == "placeholder"]
+    if not any(isinstance(node.meta["example_value"], FakeTensor) for node in places):
+        return None
     traced = _in_aten(module, places)
     held = _hold_parameters(traced, places, inputs)
     surgery = Surgery(ModuleHost(traced))
@@ -156,6 +160,28 @@ def _compiled(module: GraphModule, inputs: Sequence[Any], config: dict[str, Any]
     return compile_fx(module, inputs, config_patches=config or None)  # type: ignore[return-value]
 
 
+class _FusedSteps:
+    """Steps of fused optimizers, which change parameters and leave their versions as they are."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._last: MutableMapping[Tensor, int] = WeakTensorKeyDictionary()
+
+    def note(self, optimizer: Optimizer, *_: object) -> None:
+        """A hook to run after each step of any optimizer."""
+        fused = [group for group in optimizer.param_groups if group.get("fused")]
+        if fused:
+            self.number += 1
+            self._last.update((p, self.number) for group in fused for p in group["params"])
+
+    def last(self, parameter: Tensor) -> int:
+        """The number of the last one that changed it."""
+        return self._last.get(parameter, 0)
+
+
+_FUSED = _FusedSteps()
+register_optimizer_step_post_hook(_FUSED.note)
+
 State = tuple[int, Tensor, int, int]
 """An input whose value was read: its index, the tensor, its version, and its address."""
 
@@ -173,8 +199,13 @@ class _Guarded:
     module: GraphModule
     states: list[State]
     fits: bool = True
+    seen_steps: int = field(default_factory=lambda: _FUSED.number)
 
     def __call__(self, *inputs: Any) -> Any:
+        if self.seen_steps != _FUSED.number:
+            if any(_FUSED.last(inputs[i]) > self.seen_steps for i, *_ in self.states):
+                self._changed(inputs)
+            self.seen_steps = _FUSED.number
         for i, tensor, version, address in self.states:  # at each call, so as fast as can be
             now = inputs[i]
             if now is not tensor or now._version != version or now.data_ptr() != address:
