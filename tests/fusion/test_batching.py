@@ -255,11 +255,12 @@ class TestWhetherItPays:
             torch.set_num_threads(threads)
         assert len(list(own_cache.iterdir())) == 3
 
-    def test_a_broken_file_is_measured_anew(self, own_cache: Path) -> None:
+    @pytest.mark.parametrize("text", ["{", "{}", "[]"])
+    def test_a_broken_file_is_measured_anew(self, text: str, own_cache: Path) -> None:
         model, inputs = gate()
         batch(model, inputs)
         [file] = own_cache.iterdir()
-        file.write_text("{")
+        file.write_text(text)
         batch(model, inputs)
         assert "seconds" in json.loads(file.read_text())
 
