@@ -82,7 +82,7 @@ def fold_chain(rewriting: Rewriting, operator: Operator, quantize_bias: bool) ->
         bias = float_bias(rewriting, operator, at, real)
     end = _leave_out(rewriting, chain, moved)
     pairs = {pair.quantize: pair.operand for pair in chain.pairs} | {p.dequantize: p.quantize for p in chain.pairs}
-    claim = rewriting.claim(chain.end, end, operator.data, pairs)
+    claim = rewriting.claim(chain.end, end, operator.data, operator.dtype, pairs)
     names = tuple(node.name for node, _ in chain.going)
     return Folded(at.name, source_of(chain.end), names, exact, bias, claim, steps)
 
@@ -107,10 +107,11 @@ def quantize_bias(rewriting: Rewriting, operator: Operator) -> Folded | None:
 
     bias = whole_bias(rewriting, operator, at, real, None)
     if operator.bias is None or image.origins(operator.bias):
-        claim = rewriting.claim(operator.node, at, operator.data, {})
+        claim = rewriting.claim(operator.node, at, operator.data, operator.dtype, {})
         return Folded(at.name, source_of(at), (), True, bias, claim)
     # Nothing that it is computed from may vary: then the rest is proved, and how far the two are apart is known.
-    claim = rewriting.claim(operator.node, at, operator.data, {operator.bias: arguments(at)["bias"]})
+    instead = {operator.bias: arguments(at)["bias"]}
+    claim = rewriting.claim(operator.node, at, operator.data, operator.dtype, instead)
     step = ApproximationStep(f"{bias.name} is {operator.bias.name}, rounded to steps of {bias.step:.3g}", bias.bound)
     return Folded(at.name, source_of(at), (), True, bias, claim, (step,))
 
