@@ -221,6 +221,24 @@ class TestParametersThatChange:
             assert_agree(fast, model, x)
 
     @torch.no_grad()
+    def test_of_code_that_holds_values(self, seen: list[Any]) -> None:
+        """Inductor freezes weights, as it was told to: another model of this class has others."""
+
+        class Model(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.c, self.n = nn.Conv2d(8, 16, 3), nn.BatchNorm2d(16)
+
+            def forward(self, x: Tensor) -> Tensor:
+                return self.n(self.c(x)).relu()
+
+        (one, (x,)), (other, _) = (made(Model(), (2, 8, 9, 9)) for _ in range(2))
+        assert_agree(compiled(one, options={"freezing": True}), one, x)
+        assert seen[0].general
+        with pytest.warns(UserWarning, match="right for its old value only"):
+            assert_agree(compiled(other, options={"freezing": True}), other, x)
+
+    @torch.no_grad()
     def test_to_what_would_not_be_finite(self) -> None:
         model, x = block()
         fast = compiled(model)

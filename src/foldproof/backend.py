@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -56,6 +56,8 @@ def foldproof(
         found = None if _needs_gradients(inputs) else rewritten(module, inputs)
         if found is not None:
             compiled = _compiled(found.module, inputs, config)
+            if config.get("freezing", False):  # what was compiled holds values, and would not see new ones
+                found = replace(found, general=False)
             return _Guarded(compiled, found, module, _states(found, inputs))
     except (RestartAnalysis, SkipFrame):
         raise  # dynamo's own ways to ask for another graph
@@ -218,8 +220,8 @@ class _Guarded:
         self.states = _states(self.rewritten, inputs)
         if not self.fits:
             warnings.warn(
-                "a parameter was changed after foldproof folded it, and the fold is right for its old value only:"
-                " the model now runs uncompiled, until torch._dynamo.reset() has it compiled anew",
+                "a parameter was changed after foldproof folded it, and what was compiled is right for its old value"
+                " only: the model now runs uncompiled, until torch._dynamo.reset() has it compiled anew",
                 stacklevel=3,
             )
 
