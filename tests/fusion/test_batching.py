@@ -147,6 +147,16 @@ class TestWhatItDoes:
         other = (torch.randn(9, 8),)
         assert largest_error(run(program, other), run(result.program, other)) < 2e-6
 
+    def test_a_dynamic_batch_of_a_tensor_each(self) -> None:
+        """PyTorch 2.13 can't trace a baddbmm that broadcasts a bias to sizes that are not known."""
+        model, inputs = functional(((4, 8), (4, 8)), lambda m, x, y: m.a(x).relu() * m.b(y).relu(), a=six, b=six)()
+        rows = Dim("rows")
+        program = torch.export.export(model, inputs, dynamic_shapes=(({0: rows}, {0: rows}),))
+        result = batch(program, inputs)
+        assert len(result.rewrites) == 1 and result.verdict.kind is Kind.PROVED
+        other = (torch.randn(9, 8), torch.randn(9, 8))
+        assert largest_error(run(program, other), run(result.program.run_decompositions(), other)) < 2e-6
+
     def test_behind_folds(self) -> None:
         """First normalisations are folded, then their operators are joined."""
         model, inputs = functional(
