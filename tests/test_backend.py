@@ -145,6 +145,18 @@ class TestRewrites:
         for _ in range(3):
             assert_agree(fast, other, x)
 
+    @torch.no_grad()
+    def test_an_input_that_shows_what_is_written_to_another(self, seen: list[Any]) -> None:
+        def function(m: Any, x: Tensor, y: Tensor) -> Tensor:
+            q = m.q(x).relu()
+            y.add_(1)
+            return q * m.k(x).relu()
+
+        model, (x,) = made(Functional(function, q=linear(), k=linear()), (4, 8))
+        fast, other = compiled(model), x.clone()
+        assert_agree(lambda x: fast(x[:3], x[:3]), lambda x: model(other[:3], other[:3]), x)
+        assert seen == [None]
+
 
 class TestParametersThatChange:
     @torch.no_grad()

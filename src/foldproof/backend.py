@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -26,6 +27,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from foldproof.fusion.expression import Expression, rounded
 from foldproof.fusion.module import ModuleHost
+from foldproof.fusion.nodes import written
 from foldproof.fusion.rewriter import DEFAULT, Rewriter
 from foldproof.fusion.surgery import Surgery, is_finite
 from foldproof.program.loading import brief
@@ -91,6 +93,9 @@ def rewritten(module: GraphModule, inputs: Sequence[Any]) -> Rewritten | None:
     if not any(isinstance(node.meta["example_value"], FakeTensor) for node in places):
         return None
     traced = _in_aten(module, places)
+    if _writes_shared(traced, inputs):
+        log.info("nothing is rewritten: an input is written to whose memory another input shows, too")
+        return None
     held = _hold_parameters(traced, places, inputs)
     surgery = Surgery(ModuleHost(traced))
     account = Rewriter.of(RULES, prove_region).run(surgery, lambda done, total, what: None, {})
@@ -124,6 +129,18 @@ def _in_aten(module: GraphModule, places: Sequence[Node]) -> GraphModule:
     fakes = [value for value in values if isinstance(value, FakeTensor)]
     with fakes[0].fake_mode:
         return make_fx(module, pre_dispatch=True, _allow_non_fake_inputs=True)(*values)
+
+
+def _writes_shared(traced: GraphModule, inputs: Sequence[Any]) -> bool:
+    """May an input be written to that shares memory with another? The graph does not show that the other changes."""
+    inner = [node for node in traced.graph.nodes if node.op == "placeholder"]
+    memories = {
+        node: value.untyped_storage()._cdata if value.layout is torch.strided else id(value)
+        for node, value in zip(inner, inputs, strict=True)
+        if isinstance(value, Tensor)
+    }
+    readers = Counter(memories.values())
+    return any(readers[memories[node]] > 1 for node in written(traced.graph, traced) if node in memories)
 
 
 def _hold_parameters(traced: GraphModule, places: Sequence[Node], inputs: Sequence[Any]) -> dict[int, str]:
