@@ -302,6 +302,20 @@ def test_a_whole_speaks_of_no_more_than_its_parts() -> None:
     assert "the bounds are for these parameter values" in result.verdict.quantified
 
 
+def test_a_division_by_zero_is_told_for_what_it_is() -> None:
+    class Divided(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear, self.scale = nn.Linear(6, 4), nn.Parameter(torch.tensor([1.0, 0, 2, 3]))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.linear(x) / self.scale
+
+    x = torch.randn(3, 6)
+    result = foldproof.fold_qat(export(Divided(), (x,)), (x,))
+    assert not result.folded and "is not finite" in result.declined[0].reason
+
+
 def test_a_chain_that_changes_the_dtype_is_left() -> None:
     class Wider(nn.Module):
         def __init__(self) -> None:

@@ -185,7 +185,7 @@ class AffineOf:
 def _equal(x: Tensor, y: Tensor) -> bool:
     if isinstance(x, Shadow) and isinstance(y, Shadow):
         return all(torch.equal(p, q) for p, q in zip(x.residue.parts, y.residue.parts))
-    return bool(torch.allclose(x, y, rtol=1e-12, atol=0.0))
+    return bool(torch.allclose(x, y, rtol=1e-12, atol=0.0, equal_nan=True))
 
 
 def is_one(affine: AffineOf, tensors: Mapping[str, Tensor], k: int = 4) -> bool:
