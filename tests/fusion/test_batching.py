@@ -139,6 +139,12 @@ class TestWhatItDoes:
         expected = torch.cat([model.g.weight.grad, model.u.weight.grad])
         assert torch.allclose(gradients["g.weight_folded"], expected)
 
+    def test_a_bias_that_is_not_trained_stays_so(self) -> None:
+        model, inputs = gate()
+        model.u.bias.requires_grad_(False)
+        result = batch(model, inputs)
+        assert not result.rewrites and "the biases of linear are trained" in result.declined[0].reason
+
     def test_a_dynamic_batch(self) -> None:
         model, inputs = gate()
         program = torch.export.export(model, inputs, dynamic_shapes=(({0: Dim.DYNAMIC},),))
