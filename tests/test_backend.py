@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.metadata import entry_points
 from typing import Any
@@ -214,6 +215,27 @@ class TestParametersThatChange:
         for _ in range(2):
             for one, (model, (x,)) in zip(fast, models, strict=True):
                 assert_agree(one, model, x)
+
+    def test_in_two_threads(self) -> None:
+        class Model(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.q, self.k = nn.Linear(64, 64), nn.Linear(64, 64)
+
+            def forward(self, x: Tensor) -> Tensor:
+                return self.q(x).relu() * self.k(x)
+
+        models, x = [Model().eval() for _ in range(2)], torch.randn(256, 64)
+        fast = [compiled(model) for model in models]
+
+        @torch.no_grad()
+        def differs(i: int) -> bool:
+            expected = models[i](x)
+            return any(not torch.allclose(fast[i](x), expected, atol=1e-3) for _ in range(200))
+
+        assert not any(map(differs, range(2)))
+        with ThreadPoolExecutor() as pool:
+            assert not any(pool.map(differs, range(2)))
 
     @torch.no_grad()
     def test_of_a_fold_that_hangs_on_signs(self, seen: list[Any]) -> None:

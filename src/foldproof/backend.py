@@ -2,8 +2,9 @@
 
 Parameters are folded and joined when the model is compiled. Each call looks whether those are still what they were; if
 one was changed or replaced (in place, by ``load_state_dict``, by another instance of the model), what was made of them
-is made anew, which the proof allows where it speaks of all parameters. A change through ``.data`` is not seen. Proofs
-are made, and times measured, at the sizes of the first call, also where shapes are dynamic.
+is made anew, which the proof allows where it speaks of all parameters. A change through ``.data`` is not seen. Threads
+that call one compiled graph take turns. Proofs are made, and times measured, at the sizes of the first call, also where
+shapes are dynamic.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
+from threading import Lock
 from typing import Any
 
 import torch
@@ -219,8 +221,13 @@ class _Guarded:
     states: list[State]
     fits: bool = True
     seen_steps: int = field(default_factory=lambda: _FUSED.number)
+    lock: Lock = field(default_factory=Lock)
 
     def __call__(self, *inputs: Any) -> Any:
+        with self.lock:  # another thread may run it with other parameters
+            return self._run(inputs)
+
+    def _run(self, inputs: Sequence[Any]) -> Any:
         if self.seen_steps != _FUSED.number:
             if any(_FUSED.last(inputs[i]) > self.seen_steps for i, *_ in self.states):
                 self._changed(inputs)
