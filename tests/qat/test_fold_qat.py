@@ -111,6 +111,7 @@ def test_float_biases_for_backends_that_want_them() -> None:
     assert of_kind(result.program, "conv2d").args[2].op == "get_attr"
     assert not any("bias" in step.name for step in result.verdict.steps)
     assert result.verdict.kind is Kind.PROVED_WITHIN  # the observer in between
+    assert result.verdict.quantified.endswith("the bounds are for these parameter values")
 
 
 def test_the_passes_one_after_the_other() -> None:
@@ -242,6 +243,21 @@ def test_a_bias_that_does_not_fit() -> None:
     assert result.verdict.kind is Kind.PROVED_WITHIN
     (step,) = result.verdict.steps
     assert "cut off" in step.name and step.bound == pytest.approx(9e3 - 2147.48, rel=1e-3)
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1e30])
+def test_a_unit_that_float32_does_not_hold(scale: float) -> None:
+    class Extreme(Saturating):
+        def forward(self, x: Tensor) -> Tensor:
+            limits = (-128, 127, torch.int8)
+            x = decomposed.quantize_per_tensor(x, scale, 0, *limits)
+            weight = decomposed.dequantize_per_tensor(self.weight, scale, 0, *limits)
+            return nn.functional.linear(decomposed.dequantize_per_tensor(x, scale, 0, *limits), weight, self.bias) * 2
+
+    x = torch.rand(3, 2)
+    result = foldproof.fold_qat(export(Extreme(), (x,)), (x,))
+    assert not result.folded and "no number that float32 holds" in result.declined[0].reason
+    assert torch.equal(outputs(result.program, x), Extreme()(x))
 
 
 def test_a_bias_of_another_scale_is_expressed_anew() -> None:

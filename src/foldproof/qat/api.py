@@ -128,8 +128,13 @@ def _verdict(account: Account, ranges: Mapping[str, float], prove: bool) -> Verd
     named = "the same function over the real numbers"
     if steps:
         named += f", but for {len(steps)} named step{'s'[: len(steps) > 1]}"
+    least = min(account.verdicts, key=_generality)
+    quantified = least.quantified
+    if steps and "for these parameter values" not in quantified:  # those of observers, which no region has in it
+        quantified += "; the bounds are for these parameter values"
     return replace(
-        min(account.verdicts, key=_generality),
+        least,
+        quantified=quantified,
         kind=Kind.PROVED_WITHIN if steps else Kind.PROVED,
         reason=f"{named}, operator by operator",
         proof=proof,
