@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.metadata import entry_points
 from typing import Any
@@ -95,6 +96,14 @@ class TestRewrites:
         assert_agree(compiled(model), model, x)
         assert seen == [None]
 
+    def test_no_tensor_is_given(self, recwarn: pytest.WarningsRecorder) -> None:
+        def function(n: int) -> Tensor:
+            return torch.ones(n).sin()
+
+        fast = torch.compile(function, backend=backend.foldproof)
+        assert all(torch.allclose(fast(n), function(n)) for n in (3, 4))
+        assert not [w for w in recwarn if "foldproof" in str(w.message)]
+
     @torch.no_grad()
     @pytest.mark.parametrize("dynamic", [None, True])
     def test_dynamic_shapes(self, dynamic: bool | None, seen: list[Any]) -> None:
@@ -137,6 +146,18 @@ class TestRewrites:
         for _ in range(3):
             assert_agree(fast, other, x)
 
+    @torch.no_grad()
+    def test_an_input_that_shows_what_is_written_to_another(self, seen: list[Any]) -> None:
+        def function(m: Any, x: Tensor, y: Tensor) -> Tensor:
+            q = m.q(x).relu()
+            y.add_(1)
+            return q * m.k(x).relu()
+
+        model, (x,) = made(Functional(function, q=linear(), k=linear()), (4, 8))
+        fast, other = compiled(model), x.clone()
+        assert_agree(lambda x: fast(x[:3], x[:3]), lambda x: model(other[:3], other[:3]), x)
+        assert seen == [None]
+
 
 class TestParametersThatChange:
     @torch.no_grad()
@@ -148,6 +169,19 @@ class TestParametersThatChange:
         model.o.running_var.add_(1)
         assert not torch.allclose(fast(x), before)
         assert_agree(fast, model, x)
+        assert len(seen) == 1
+
+    def test_by_a_fused_optimizer(self, seen: list[Any]) -> None:
+        """Its kernels leave the versions of parameters as they are."""
+        model, x = block()
+        fast, optimizer = compiled(model), torch.optim.Adam(model.parameters(), lr=0.1, fused=True)
+        for _ in range(3):
+            with torch.no_grad():
+                assert_agree(fast, model, x)
+            model(x).square().sum().backward()
+            optimizer.step()
+        with torch.no_grad():
+            assert_agree(fast, model, x)
         assert len(seen) == 1
 
     @torch.no_grad()
@@ -182,6 +216,27 @@ class TestParametersThatChange:
             for one, (model, (x,)) in zip(fast, models, strict=True):
                 assert_agree(one, model, x)
 
+    def test_in_two_threads(self) -> None:
+        class Model(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.q, self.k = nn.Linear(64, 64), nn.Linear(64, 64)
+
+            def forward(self, x: Tensor) -> Tensor:
+                return self.q(x).relu() * self.k(x)
+
+        models, x = [Model().eval() for _ in range(2)], torch.randn(256, 64)
+        fast = [compiled(model) for model in models]
+
+        @torch.no_grad()
+        def differs(i: int) -> bool:
+            expected = models[i](x)
+            return any(not torch.allclose(fast[i](x), expected, atol=1e-3) for _ in range(200))
+
+        assert not any(map(differs, range(2)))
+        with ThreadPoolExecutor() as pool:
+            assert not any(pool.map(differs, range(2)))
+
     @torch.no_grad()
     def test_of_a_fold_that_hangs_on_signs(self, seen: list[Any]) -> None:
         """A scale was moved past a maximum: when it turns negative, the model runs as it was."""
@@ -198,6 +253,24 @@ class TestParametersThatChange:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # said once
             assert_agree(fast, model, x)
+
+    @torch.no_grad()
+    def test_of_code_that_holds_values(self, seen: list[Any]) -> None:
+        """Inductor freezes weights, as it was told to: another model of this class has others."""
+
+        class Model(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.c, self.n = nn.Conv2d(8, 16, 3), nn.BatchNorm2d(16)
+
+            def forward(self, x: Tensor) -> Tensor:
+                return self.n(self.c(x)).relu()
+
+        (one, (x,)), (other, _) = (made(Model(), (2, 8, 9, 9)) for _ in range(2))
+        assert_agree(compiled(one, options={"freezing": True}), one, x)
+        assert seen[0].general
+        with pytest.warns(UserWarning, match="right for its old value only"):
+            assert_agree(compiled(other, options={"freezing": True}), other, x)
 
     @torch.no_grad()
     def test_to_what_would_not_be_finite(self) -> None:

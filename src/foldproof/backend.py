@@ -2,16 +2,19 @@
 
 Parameters are folded and joined when the model is compiled. Each call looks whether those are still what they were; if
 one was changed or replaced (in place, by ``load_state_dict``, by another instance of the model), what was made of them
-is made anew, which the proof allows where it speaks of all parameters. A change through ``.data`` is not seen. Proofs
-are made, and times measured, at the sizes of the first call, also where shapes are dynamic.
+is made anew, which the proof allows where it speaks of all parameters. A change through ``.data`` is not seen. Threads
+that call one compiled graph take turns. Proofs are made, and times measured, at the sizes of the first call, also where
+shapes are dynamic.
 """
 
 from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field, replace
+from threading import Lock
 from typing import Any
 
 import torch
@@ -21,9 +24,12 @@ from torch._inductor.compile_fx import compile_fx
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from foldproof.fusion.expression import Expression, rounded
 from foldproof.fusion.module import ModuleHost
+from foldproof.fusion.nodes import written
 from foldproof.fusion.rewriter import DEFAULT, Rewriter
 from foldproof.fusion.surgery import Surgery, is_finite
 from foldproof.program.loading import brief
@@ -54,6 +60,8 @@ def foldproof(
         found = None if _needs_gradients(inputs) else rewritten(module, inputs)
         if found is not None:
             compiled = _compiled(found.module, inputs, config)
+            if config.get("freezing", False):  # what was compiled holds values, and would not see new ones
+                found = replace(found, general=False)
             return _Guarded(compiled, found, module, _states(found, inputs))
     except (RestartAnalysis, SkipFrame):
         raise  # dynamo's own ways to ask for another graph
@@ -84,7 +92,12 @@ def rewritten(module: GraphModule, inputs: Sequence[Any]) -> Rewritten | None:
         inputs: what it is called with when it is compiled.
     """
     places = [node for node in module.graph.nodes if node.op == "placeholder"]
+    if not any(isinstance(node.meta["example_value"], FakeTensor) for node in places):
+        return None
     traced = _in_aten(module, places)
+    if _writes_shared(traced, inputs):
+        log.info("nothing is rewritten: an input is written to whose memory another input shows, too")
+        return None
     held = _hold_parameters(traced, places, inputs)
     surgery = Surgery(ModuleHost(traced))
     account = Rewriter.of(RULES, prove_region).run(surgery, lambda done, total, what: None, {})
@@ -118,6 +131,18 @@ def _in_aten(module: GraphModule, places: Sequence[Node]) -> GraphModule:
     fakes = [value for value in values if isinstance(value, FakeTensor)]
     with fakes[0].fake_mode:
         return make_fx(module, pre_dispatch=True, _allow_non_fake_inputs=True)(*values)
+
+
+def _writes_shared(traced: GraphModule, inputs: Sequence[Any]) -> bool:
+    """May an input be written to that shares memory with another? The graph does not show that the other changes."""
+    inner = [node for node in traced.graph.nodes if node.op == "placeholder"]
+    memories = {
+        node: value.untyped_storage()._cdata if value.layout is torch.strided else id(value)
+        for node, value in zip(inner, inputs, strict=True)
+        if isinstance(value, Tensor)
+    }
+    readers = Counter(memories.values())
+    return any(readers[memories[node]] > 1 for node in written(traced.graph, traced) if node in memories)
 
 
 def _hold_parameters(traced: GraphModule, places: Sequence[Node], inputs: Sequence[Any]) -> dict[int, str]:
@@ -156,6 +181,28 @@ def _compiled(module: GraphModule, inputs: Sequence[Any], config: dict[str, Any]
     return compile_fx(module, inputs, config_patches=config or None)  # type: ignore[return-value]
 
 
+class _FusedSteps:
+    """Steps of fused optimizers, which change parameters and leave their versions as they are."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._last: MutableMapping[Tensor, int] = WeakTensorKeyDictionary()
+
+    def note(self, optimizer: Optimizer, *_: object) -> None:
+        """A hook to run after each step of any optimizer."""
+        fused = [group for group in optimizer.param_groups if group.get("fused")]
+        if fused:
+            self.number += 1
+            self._last.update((p, self.number) for group in fused for p in group["params"])
+
+    def last(self, parameter: Tensor) -> int:
+        """The number of the last one that changed it."""
+        return self._last.get(parameter, 0)
+
+
+_FUSED = _FusedSteps()
+register_optimizer_step_post_hook(_FUSED.note)
+
 State = tuple[int, Tensor, int, int]
 """An input whose value was read: its index, the tensor, its version, and its address."""
 
@@ -173,8 +220,18 @@ class _Guarded:
     module: GraphModule
     states: list[State]
     fits: bool = True
+    seen_steps: int = field(default_factory=lambda: _FUSED.number)
+    lock: Lock = field(default_factory=Lock)
 
     def __call__(self, *inputs: Any) -> Any:
+        with self.lock:  # another thread may run it with other parameters
+            return self._run(inputs)
+
+    def _run(self, inputs: Sequence[Any]) -> Any:
+        if self.seen_steps != _FUSED.number:
+            if any(_FUSED.last(inputs[i]) > self.seen_steps for i, *_ in self.states):
+                self._changed(inputs)
+            self.seen_steps = _FUSED.number
         for i, tensor, version, address in self.states:  # at each call, so as fast as can be
             now = inputs[i]
             if now is not tensor or now._version != version or now.data_ptr() != address:
@@ -187,8 +244,8 @@ class _Guarded:
         self.states = _states(self.rewritten, inputs)
         if not self.fits:
             warnings.warn(
-                "a parameter was changed after foldproof folded it, and the fold is right for its old value only:"
-                " the model now runs uncompiled, until torch._dynamo.reset() has it compiled anew",
+                "a parameter was changed after foldproof folded it, and what was compiled is right for its old value"
+                " only: the model now runs uncompiled, until torch._dynamo.reset() has it compiled anew",
                 stacklevel=3,
             )
 

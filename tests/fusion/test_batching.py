@@ -139,6 +139,12 @@ class TestWhatItDoes:
         expected = torch.cat([model.g.weight.grad, model.u.weight.grad])
         assert torch.allclose(gradients["g.weight_folded"], expected)
 
+    def test_a_bias_that_is_not_trained_stays_so(self) -> None:
+        model, inputs = gate()
+        model.u.bias.requires_grad_(False)
+        result = batch(model, inputs)
+        assert not result.rewrites and "the biases of linear are trained" in result.declined[0].reason
+
     def test_a_dynamic_batch(self) -> None:
         model, inputs = gate()
         program = torch.export.export(model, inputs, dynamic_shapes=(({0: Dim.DYNAMIC},),))
@@ -146,6 +152,16 @@ class TestWhatItDoes:
         assert len(result.rewrites) == 1 and result.verdict.kind is Kind.PROVED
         other = (torch.randn(9, 8),)
         assert largest_error(run(program, other), run(result.program, other)) < 2e-6
+
+    def test_a_dynamic_batch_of_a_tensor_each(self) -> None:
+        """PyTorch 2.13 can't trace a baddbmm that broadcasts a bias to sizes that are not known."""
+        model, inputs = functional(((4, 8), (4, 8)), lambda m, x, y: m.a(x).relu() * m.b(y).relu(), a=six, b=six)()
+        rows = Dim("rows")
+        program = torch.export.export(model, inputs, dynamic_shapes=(({0: rows}, {0: rows}),))
+        result = batch(program, inputs)
+        assert len(result.rewrites) == 1 and result.verdict.kind is Kind.PROVED
+        other = (torch.randn(9, 8), torch.randn(9, 8))
+        assert largest_error(run(program, other), run(result.program.run_decompositions(), other)) < 2e-6
 
     def test_behind_folds(self) -> None:
         """First normalisations are folded, then their operators are joined."""
@@ -255,11 +271,12 @@ class TestWhetherItPays:
             torch.set_num_threads(threads)
         assert len(list(own_cache.iterdir())) == 3
 
-    def test_a_broken_file_is_measured_anew(self, own_cache: Path) -> None:
+    @pytest.mark.parametrize("text", ["{", "{}", "[]"])
+    def test_a_broken_file_is_measured_anew(self, text: str, own_cache: Path) -> None:
         model, inputs = gate()
         batch(model, inputs)
         [file] = own_cache.iterdir()
-        file.write_text("{")
+        file.write_text(text)
         batch(model, inputs)
         assert "seconds" in json.loads(file.read_text())
 

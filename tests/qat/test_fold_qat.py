@@ -111,6 +111,7 @@ def test_float_biases_for_backends_that_want_them() -> None:
     assert of_kind(result.program, "conv2d").args[2].op == "get_attr"
     assert not any("bias" in step.name for step in result.verdict.steps)
     assert result.verdict.kind is Kind.PROVED_WITHIN  # the observer in between
+    assert result.verdict.quantified.endswith("the bounds are for these parameter values")
 
 
 def test_the_passes_one_after_the_other() -> None:
@@ -244,6 +245,21 @@ def test_a_bias_that_does_not_fit() -> None:
     assert "cut off" in step.name and step.bound == pytest.approx(9e3 - 2147.48, rel=1e-3)
 
 
+@pytest.mark.parametrize("scale", [1e-25, 1e30])
+def test_a_unit_that_float32_does_not_hold(scale: float) -> None:
+    class Extreme(Saturating):
+        def forward(self, x: Tensor) -> Tensor:
+            limits = (-128, 127, torch.int8)
+            x = decomposed.quantize_per_tensor(x, scale, 0, *limits)
+            weight = decomposed.dequantize_per_tensor(self.weight, scale, 0, *limits)
+            return nn.functional.linear(decomposed.dequantize_per_tensor(x, scale, 0, *limits), weight, self.bias) * 2
+
+    x = torch.rand(3, 2)
+    result = foldproof.fold_qat(export(Extreme(), (x,)), (x,))
+    assert not result.folded and "no number that float32 holds" in result.declined[0].reason
+    assert torch.equal(outputs(result.program, x), Extreme()(x))
+
+
 def test_a_bias_of_another_scale_is_expressed_anew() -> None:
     class Coarse(Saturating):
         def __init__(self) -> None:
@@ -262,6 +278,92 @@ def test_a_bias_of_another_scale_is_expressed_anew() -> None:
     assert result.verdict.kind is Kind.PROVED_WITHIN
     assert [step.bound for step in result.verdict.steps] == [pytest.approx(5e-7)]
     assert torch.allclose(outputs(result.program, *x), Coarse()(*x), atol=5e-7)
+
+
+class Observed(nn.Module):
+    """A linear on whole numbers as they are given, with an observer before its BatchNorm and a coarser one behind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.full((1, 4), 100, dtype=torch.int8))
+        self.norm = nn.BatchNorm1d(1)
+
+    def forward(self, q: Tensor) -> Tensor:
+        def observed(y: Tensor, *numbers: Any) -> Tensor:
+            y = decomposed.quantize_per_tensor(y, *numbers, -128, 127, torch.int8)
+            return decomposed.dequantize_per_tensor(y, *numbers, -128, 127, torch.int8)
+
+        x = decomposed.dequantize_per_tensor(q, 0.1, 0, 0, 127, torch.int8)  # the limits do not hold what is given
+        weight = decomposed.dequantize_per_tensor(self.weight, 0.01, 0, -128, 127, torch.int8)
+        return observed(self.norm(observed(nn.functional.linear(x, weight), 0.1, -128)), 1.0, 0)
+
+
+def test_whole_numbers_that_are_given_may_be_any() -> None:
+    x = torch.full((2, 4), -128, dtype=torch.int8)
+    program = export(Observed().eval(), (x,))
+    result = foldproof.fold_qat(program, (x,))
+    assert result.verdict.kind is Kind.PROVED_WITHIN
+    difference = float((outputs(program, x) - outputs(result.program, x)).abs().max())
+    assert 50 < difference <= bound_of(result) + 0.5  # and half a step of the quantization behind it
+
+
+def test_a_whole_speaks_of_no_more_than_its_parts() -> None:
+    """What is folded first rounds nothing; the bounds of what comes after are for these parameter values."""
+    x = torch.rand(3, 2) / 10
+    norm = nn.BatchNorm1d(2)
+    program = export(nn.Sequential(nn.Linear(2, 2), norm, Saturating()).eval(), (x,))
+    with pytest.warns(UserWarning, match="does not fit"):
+        result = foldproof.fold_qat(program, (x,))
+    assert len(result.folded) == 2 and result.verdict.kind is Kind.PROVED_WITHIN
+    assert "the bounds are for these parameter values" in result.verdict.quantified
+
+
+def test_a_division_by_zero_is_told_for_what_it_is() -> None:
+    class Divided(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear, self.scale = nn.Linear(6, 4), nn.Parameter(torch.tensor([1.0, 0, 2, 3]))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.linear(x) / self.scale
+
+    x = torch.randn(3, 6)
+    result = foldproof.fold_qat(export(Divided(), (x,)), (x,))
+    assert not result.folded and "is not finite" in result.declined[0].reason
+
+
+def test_a_chain_that_changes_the_dtype_is_left() -> None:
+    class Wider(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear, self.scale = nn.Linear(6, 4), nn.Parameter(torch.rand(4, dtype=torch.float64))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.linear(x) * self.scale
+
+    x = torch.randn(3, 6)
+    program = export(Wider(), (x,))
+    result = foldproof.fold_qat(program, (x,))
+    assert outputs(result.program, x).dtype is torch.float64
+    assert "makes torch.float64 of torch.float32" in result.declined[0].reason
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_what_is_not_quantized_may_have_any_dtype(dtype: torch.dtype) -> None:
+    x = torch.randn(3, 6, dtype=dtype)
+    program = export(trained(nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4)).eval()).to(dtype), (x,))
+    result = foldproof.fold_qat(program, (x,))
+    assert "batch_norm" not in operators(result.program) and result.verdict.proof is not None
+    assert outputs(result.program, x).dtype is dtype
+
+
+def test_nothing_in_the_batch() -> None:
+    x = torch.randn(0, 2)
+    result = foldproof.fold_qat(export(nn.Sequential(nn.Linear(2, 5), nn.BatchNorm1d(5)).eval(), (x,)), (x,))
+    assert not result.folded and "is empty at these inputs" in result.declined[0].reason
+    with pytest.warns(UserWarning, match="does not fit"):
+        unproved = foldproof.fold_qat(export(Saturating(), (x,)), (x,), prove=False)
+    assert unproved.ranges == {"linear": 0.0}
 
 
 def test_nothing_to_do() -> None:

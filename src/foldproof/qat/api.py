@@ -128,9 +128,13 @@ def _verdict(account: Account, ranges: Mapping[str, float], prove: bool) -> Verd
     named = "the same function over the real numbers"
     if steps:
         named += f", but for {len(steps)} named step{'s'[: len(steps) > 1]}"
-    first = account.verdicts[0]
+    least = min(account.verdicts, key=_generality)
+    quantified = least.quantified
+    if steps and "for these parameter values" not in quantified:  # those of observers, which no region has in it
+        quantified += "; the bounds are for these parameter values"
     return replace(
-        first,
+        least,
+        quantified=quantified,
         kind=Kind.PROVED_WITHIN if steps else Kind.PROVED,
         reason=f"{named}, operator by operator",
         proof=proof,
@@ -138,6 +142,11 @@ def _verdict(account: Account, ranges: Mapping[str, float], prove: bool) -> Verd
         notes=tuple(dict.fromkeys(note for v in account.verdicts for note in v.notes)),
         seconds=sum(v.seconds for v in account.verdicts),
     )
+
+
+def _generality(verdict: Verdict) -> tuple[bool, int]:
+    """Less where a verdict speaks of less: a whole speaks of no more than each of its regions does."""
+    return verdict.quantified.startswith("all inputs and all parameters"), -len(verdict.quantified)
 
 
 def _with_share(step: ApproximationStep, folded: Folded, ranges: Mapping[str, float]) -> ApproximationStep:
@@ -158,8 +167,8 @@ def _observed(
     def note(node: Node, out: Any) -> None:
         if isinstance(out, Tensor):
             sizes[node.name] = out.shape
-            if out.is_floating_point() and out.numel():
-                ranges[node.name] = float(out.max() - out.min())
+            if out.is_floating_point():
+                ranges[node.name] = float(out.max() - out.min()) if out.numel() else 0.0
         elif isinstance(out, int) and not isinstance(out, bool):
             sizes[node.name] = out
 

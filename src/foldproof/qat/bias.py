@@ -17,6 +17,7 @@ from torch.fx import Node
 from torch.fx.node import map_arg
 
 from foldproof.fusion.nodes import operator_of, set_argument
+from foldproof.fusion.refusal import CannotFold
 from foldproof.qat.image import Image, Leaves, precisely
 from foldproof.qat.operators import Operator
 from foldproof.qat.quantization import INT32_MAX, INT32_MIN, Dequantized, decomposed
@@ -77,6 +78,21 @@ def whole_bias(rewriting: Rewriting, operator: Operator, at: Node, real: Recipe,
     set_argument(at, "bias", back)
     value, steps = _computed(real, rewriting), _computed(scales, rewriting)
     return _rounded(at, rewriting.names[node], value, _held(rewriting, back), steps)
+
+
+def require_unit(rewriting: Rewriting, operator: Operator, scale: Recipe | None) -> None:
+    """
+    Raises:
+        CannotFold: a step of the bias is too small or too large for the float32 that it is dequantized with.
+    """
+    given, numbers = operator.input, torch.finfo(torch.float32)
+    assert given is not None
+    steps = _computed(steps_of_channels(rewriting, operator, scale), rewriting).abs() * given.scale
+    if not bool(((steps >= numbers.tiny) & (steps <= numbers.max)).all()):
+        raise CannotFold(
+            f"the scale of {operator.node.name}'s input times that of its weight, which a whole bias is in steps of, is"
+            " no number that float32 holds with all its digits"
+        )
 
 
 def is_right(operator: Operator, image: Image) -> bool:

@@ -128,6 +128,8 @@ class AffineOf:
     def __init__(self, chain: Chain, image: Image, axis: int) -> None:
         self._chain, self._image, self._axis = chain, image, axis
         self._shape = image.shape(chain.start)
+        if not self._shape.numel():
+            raise CannotFold(f"{chain.start.name} is empty at these inputs, so that nothing shows what follows it")
         for node, operand in chain.path:
             if _is_affine(node) and image.shape(node) != image.shape(operand):
                 raise CannotFold(f"{node.name} makes {tuple(image.shape(node))} of {tuple(image.shape(operand))}")
@@ -183,7 +185,7 @@ class AffineOf:
 def _equal(x: Tensor, y: Tensor) -> bool:
     if isinstance(x, Shadow) and isinstance(y, Shadow):
         return all(torch.equal(p, q) for p, q in zip(x.residue.parts, y.residue.parts))
-    return bool(torch.allclose(x, y, rtol=1e-12, atol=0.0))
+    return bool(torch.allclose(x, y, rtol=1e-12, atol=0.0, equal_nan=True))
 
 
 def is_one(affine: AffineOf, tensors: Mapping[str, Tensor], k: int = 4) -> bool:

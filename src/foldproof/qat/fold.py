@@ -11,7 +11,7 @@ from torch.fx import Node
 from foldproof.fusion.nodes import arguments
 from foldproof.fusion.refusal import CannotFold
 from foldproof.program.nodes import source_of
-from foldproof.qat.bias import Bias, float_bias, is_right, whole_bias
+from foldproof.qat.bias import Bias, float_bias, is_right, require_unit, whole_bias
 from foldproof.qat.chain import AffineOf, Chain, chain_of, is_one
 from foldproof.qat.image import Leaves
 from foldproof.qat.observers import Moved, left_out
@@ -72,17 +72,17 @@ def fold_chain(rewriting: Rewriting, operator: Operator, quantize_bias: bool) ->
         return (old if exact else old * found.scale) + found.shift
 
     scale: Recipe | None = None if exact else lambda leaves: affine(leaves).scale
+    whole = quantize_bias and _is_quantized(operator)
+    if whole:
+        require_unit(rewriting, operator, scale)
     if not quantized:
         scale_weight(rewriting, operator, at, scale)
     elif scale is not None:
         scale = scale_steps(rewriting, operator, at, scale)
-    if quantize_bias and _is_quantized(operator):
-        bias = whole_bias(rewriting, operator, at, real, scale)
-    else:
-        bias = float_bias(rewriting, operator, at, real)
+    bias = whole_bias(rewriting, operator, at, real, scale) if whole else float_bias(rewriting, operator, at, real)
     end = _leave_out(rewriting, chain, moved)
     pairs = {pair.quantize: pair.operand for pair in chain.pairs} | {p.dequantize: p.quantize for p in chain.pairs}
-    claim = rewriting.claim(chain.end, end, operator.data, pairs)
+    claim = rewriting.claim(chain.end, end, operator.data, operator.dtype, pairs)
     names = tuple(node.name for node, _ in chain.going)
     return Folded(at.name, source_of(chain.end), names, exact, bias, claim, steps)
 
@@ -93,11 +93,12 @@ def quantize_bias(rewriting: Rewriting, operator: Operator) -> Folded | None:
     None if it has one in the accumulator's unit already. One in another unit is expressed anew.
 
     Raises:
-        CannotFold: a shape is not known.
+        CannotFold: a shape is not known, or the accumulator's unit is no number of float32.
     """
     image, at = rewriting.image, rewriting.now(operator.node)
     if not _is_quantized(operator) or is_right(operator, image):
         return None
+    require_unit(rewriting, operator, None)
 
     def real(leaves: Leaves) -> Tensor:
         if operator.bias is None:
@@ -107,10 +108,11 @@ def quantize_bias(rewriting: Rewriting, operator: Operator) -> Folded | None:
 
     bias = whole_bias(rewriting, operator, at, real, None)
     if operator.bias is None or image.origins(operator.bias):
-        claim = rewriting.claim(operator.node, at, operator.data, {})
+        claim = rewriting.claim(operator.node, at, operator.data, operator.dtype, {})
         return Folded(at.name, source_of(at), (), True, bias, claim)
     # Nothing that it is computed from may vary: then the rest is proved, and how far the two are apart is known.
-    claim = rewriting.claim(operator.node, at, operator.data, {operator.bias: arguments(at)["bias"]})
+    instead = {operator.bias: arguments(at)["bias"]}
+    claim = rewriting.claim(operator.node, at, operator.data, operator.dtype, instead)
     step = ApproximationStep(f"{bias.name} is {operator.bias.name}, rounded to steps of {bias.step:.3g}", bias.bound)
     return Folded(at.name, source_of(at), (), True, bias, claim, (step,))
 

@@ -107,8 +107,8 @@ def _interval(operator: Operator, image: Image) -> Interval:
             " output"
         )
     # Padding puts zeros in, and the edge of a transposed convolution leaves terms out.
-    low = min(given.scale * (given.quant_min - given.zero_point), 0.0)
-    high = max(given.scale * (given.quant_max - given.zero_point), 0.0)
+    low, high = (given.scale * (limit - given.zero_point) for limit in given.limits)
+    low, high = min(low, 0.0), max(high, 0.0)
     rows = operator.by_channel(image.evaluate(operator.weight, image.tensors)).flatten(1)
     least = torch.minimum(rows * low, rows * high).sum(1)
     greatest = torch.maximum(rows * low, rows * high).sum(1)

@@ -23,7 +23,7 @@ from foldproof.qat.fold import Folded, fold_chain, quantize_bias
 from foldproof.qat.image import Sizes
 from foldproof.qat.operators import Operator
 from foldproof.qat.rewriting import Claim, Rewriting
-from foldproof.verdict import Verdict
+from foldproof.verdict import Kind, Verdict
 
 if TYPE_CHECKING:
     from executorch.exir.pass_base import ExportedProgramPassBase
@@ -86,11 +86,15 @@ def _run(host: Host, rewrites: list[Rewrite], sizes: Sizes, skipped: Mapping[str
 
 
 def _proved(claim: Claim, times: int) -> Verdict:
-    data = torch.randn(claim.shape, generator=torch.Generator().manual_seed(0))
+    data = torch.randn(claim.shape, generator=torch.Generator().manual_seed(0)).to(claim.dtype)
     verdicts = [prove_region(claim.before, claim.after, (data,), claim.derive) for _ in range(times)]
     for verdict in verdicts:
         if verdict.proof is None:
             return verdict
+    with torch.no_grad():
+        old, new = claim.before(data).dtype, claim.after(data).dtype
+    if old != new:  # over the real numbers it is the same
+        return Verdict(Kind.UNDECIDED, f"what follows it makes {old} of {new}, which would be left out")
     errors = [v.proof.log2_error for v in verdicts if v.proof is not None]
     first = verdicts[0]
     assert first.proof is not None

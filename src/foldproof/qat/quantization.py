@@ -99,3 +99,12 @@ class Dequantized:
             given["quant_max"],
             given["dtype"],
         )
+
+    @property
+    def limits(self) -> tuple[int, int]:
+        """The least and the greatest whole number that there may be: dequantizing does not hold them to its limits."""
+        if operator_of(self.values) in QUANTIZE:
+            given = arguments(self.values)
+            return given["quant_min"], given["quant_max"]
+        bits = torch.iinfo(self.dtype)
+        return bits.min, bits.max

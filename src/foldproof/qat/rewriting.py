@@ -30,6 +30,7 @@ class Claim:
     before: GraphModule
     after: GraphModule
     shape: torch.Size
+    dtype: torch.dtype
     derive: Callable[[Leaves], dict[str, Tensor]]
 
 
@@ -100,7 +101,7 @@ class Rewriting:
         node.replace_all_uses_with(other)
         self._successors[node] = other
 
-    def claim(self, before: Node, after: Node, data: Node, instead: Mapping[Node, Node]) -> Claim:
+    def claim(self, before: Node, after: Node, data: Node, dtype: torch.dtype, instead: Mapping[Node, Node]) -> Claim:
         """That the image's node ``before`` and the host's node ``after`` are the same function of the image's ``data``.
 
         What the image holds in the nodes of ``instead`` is taken for the nodes that they map to.
@@ -112,7 +113,7 @@ class Rewriting:
         second = region(after, self.now(data), held.names, held.tensors, sizes)
         read = {str(node.target) for node in second.graph.nodes if node.op == "get_attr"}
         new = {name: recipe for name, recipe in self._recipes.items() if name in read}
-        return Claim(first, second, image.shape(data), lambda leaves: {name: new[name](leaves) for name in new})
+        return Claim(first, second, image.shape(data), dtype, lambda leaves: {name: new[name](leaves) for name in new})
 
     def finish(self) -> Any:
         """The rewritten program, without what nothing reads any more."""

@@ -55,7 +55,9 @@ class BatchLinears:
         for x in group.reads:
             constants.require_lasting(x)
         names = [_names(member, constants) for member in members]
-        _require_alike(members, [constants.tensors[weight].requires_grad for weight, _ in names])
+        _require_alike("weights", members, [constants.tensors[weight].requires_grad for weight, _ in names])
+        biased = {one: constants.tensors[bias].requires_grad for one, (_, bias) in zip(members, names) if bias}
+        _require_alike("biases", list(biased), list(biased.values()))
         tails = _tails(members, constants)
         join: Join = Concatenated(members) if group.is_shared else Stacked(members)
         whole = Whole(members, join, tails)
@@ -107,11 +109,11 @@ def _is_pointwise(node: Node) -> bool:
     )
 
 
-def _require_alike(group: Sequence[Member], is_trained: Sequence[bool]) -> None:
+def _require_alike(what: str, group: Sequence[Member], is_trained: Sequence[bool]) -> None:
     if len(set(is_trained)) > 1:
         trained = [one.node for one, wants_gradient in zip(group, is_trained, strict=True) if wants_gradient]
         raise CannotFold(
-            f"the weights of {listed(trained)} are trained, those of the others are not, and one weight can't be both",
+            f"the {what} of {listed(trained)} are trained, those of the others are not, and one whole can't be both",
             "call requires_grad_(False) on all of them, or on none",
         )
 

@@ -70,7 +70,7 @@ def remembered(before: GraphModule, after: GraphModule, inputs: Sequence[Tensor]
     key = {"machine": machine(inputs), "before": _described(before, inputs), "after": _described(after, inputs)}
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
     file = folder() / f"{name}.json"
-    with contextlib.suppress(OSError, ValueError, KeyError):
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
         found = json.loads(file.read_text(encoding="utf-8"))
         if found["key"] == key:
             return {side: [float(x) for x in found["seconds"][side]] for side in ("before", "after")}

@@ -90,6 +90,8 @@ class Stacked:
         self.group, self.first = group, group[0]
         self.stored = [member.transposed or member.weight for member in group]
         self.outputs_first = (self.first.weight_axis == 0) != (self.first.transposed is not None)
+        # PyTorch 2.13 can't trace a baddbmm that broadcasts to sizes that are not known.
+        self.adds_apart = not all(isinstance(size, int) for size in value_of(self.first.node).shape)
 
     def weight(self, names: Sequence[str]) -> Expression:
         return Expression(stack, tuple(names), arranges=True)
@@ -107,8 +109,9 @@ class Stacked:
         x = apply(aten.stack.default, (list(xs),), {})
         if self.outputs_first:
             weight = apply(aten.transpose.int, (weight, 1, 2), {})
-        if bias is None:
-            return apply(aten.bmm.default, (x, weight), {})
+        if bias is None or self.adds_apart:
+            whole = apply(aten.bmm.default, (x, weight), {})
+            return whole if bias is None else apply(aten.add.Tensor, (whole, bias), {})
         return apply(aten.baddbmm.default, (bias, x, weight), {})
 
     def part(self, whole: Any, i: int) -> Call:
