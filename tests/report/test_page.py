@@ -51,7 +51,13 @@ def test_it_is_well_formed_and_asks_for_nothing(written: Written, name: str) -> 
 def test_the_verdict_comes_first(written: Written) -> None:
     text = html(written("fuse"))
     assert "<h1>1 rewrite, nothing declined: the same function over the real numbers</h1>" in text
+    assert "<h1>1 operator folded, nothing declined: the same function" in html(written("fold_qat"))
     assert "<h1>wrong: the pass fuse changes the meaning of the model" in html(written("audit"))
+
+
+def test_an_audit_says_what_was_compared(written: Written) -> None:
+    audit = written("audit")
+    assert f"<dt>Compared with</dt><dd>{audit['compiled']}, on 24 inputs</dd>" in html(audit)
 
 
 def test_text_of_others_stays_text(written: Written) -> None:
