@@ -36,6 +36,7 @@ def moved():
 COMMANDS = {
     "fuse": ["fuse", "models.py:moved", "-o", "out.pt2"],
     "fuse_declined": ["fuse", "models.py:residual", "-o", "out.pt2"],
+    "fold_qat": ["fold-qat", "models.py:quantized", "-o", "out.pt2"],
     "explain": ["explain", "models.py:residual"],
     "prove": ["prove", "models.py:conv_bn", "models.py:conv_bn"],
     "prove_refuted": ["prove", "models.py:conv_bn", "models.py:without_bias_of_bn"],

@@ -51,6 +51,7 @@ def test_it_is_well_formed_and_asks_for_nothing(written: Written, name: str) -> 
 def test_the_verdict_comes_first(written: Written) -> None:
     text = html(written("fuse"))
     assert "<h1>1 rewrite, nothing declined: the same function over the real numbers</h1>" in text
+    assert "<h1>1 operator folded, nothing declined: the same function" in html(written("fold_qat"))
     assert "<h1>wrong: the pass fuse changes the meaning of the model" in html(written("audit"))
 
 

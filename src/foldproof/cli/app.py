@@ -77,9 +77,10 @@ def fold_qat(
         bool, typer.Option("--float-biases", help="Leave biases in floating point, as XNNPACK wants them.")
     ] = False,
     json_file: JsonOption = None,
+    html_file: HtmlOption = None,
 ) -> None:
     """Fold what quantization-aware training left after conversion into quantized biases and weights, and prove it."""
-    raise typer.Exit(_guarded(partial(_fold_qat, spec, output, Written(json_file, None), not float_biases)))
+    raise typer.Exit(_guarded(partial(_fold_qat, spec, output, Written(json_file, html_file), not float_biases)))
 
 
 @app.command()

@@ -15,13 +15,14 @@ from torch.fx import GraphModule, Node
 
 from foldproof.errors import FoldproofError
 from foldproof.fusion.api import UNCHANGED
-from foldproof.fusion.result import Declined
+from foldproof.fusion.result import Declined, graphs
 from foldproof.fusion.rewriter import UNPROVED
 from foldproof.program import as_program
+from foldproof.program.drawing import Drawing, drawing
 from foldproof.program.loading import brief
 from foldproof.qat.fold import Folded
 from foldproof.qat.passes import Account, rewrites, rewritten
-from foldproof.verdict import ApproximationStep, Kind, Verdict
+from foldproof.verdict import SCHEMA, ApproximationStep, Kind, Verdict, plain
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class FoldQATResult:
     """The folded program, and an account of it.
 
     ``ranges`` gives for each operator in ``folded`` the range of its output at the given inputs, so that
-    ``folded[i].bias.bound`` over it is the share by which the rounding of the bias can move the output.
+    ``folded[i].bias.bound`` over it is the share by which the rounding of the bias can move the output. ``original``
+    shows the graph as it was.
     """
 
     program: GraphModule | ExportedProgram = field(repr=False)
@@ -38,23 +40,28 @@ class FoldQATResult:
     verdict: Verdict
     ranges: Mapping[str, float]
     seconds: float
+    original: Drawing = field(default=Drawing(()), repr=False)
 
     def share(self, folded: Folded) -> float:
         """The bound of a bias as a share of the range of its operator's output; infinite where that does not vary."""
         return _share(folded, self.ranges)
 
     def to_dict(self) -> dict[str, Any]:
-        """The account as plain JSON values, without the program."""
+        """The account as plain JSON values (see `foldproof.report`), without the program's weights."""
         return {
+            "schema": SCHEMA,
+            "command": "fold-qat",
             "folded": [
                 {"node": f.node, "source": f.source, "chain": list(f.chain), "exact": f.exact}
-                | {"bias": f.bias.name, "bound": f.bias.bound, "step": f.bias.step, "range": self.ranges[f.node]}
-                | {"saturated": list(f.bias.saturated), "steps": [asdict(s) for s in f.steps]}
+                | {"bias": f.bias.name, "bound": plain(f.bias.bound), "step": f.bias.step}
+                | {"range": plain(self.ranges[f.node]), "share": plain(self.share(f))}
+                | {"saturated": list(f.bias.saturated), "steps": [plain(asdict(s)) for s in f.steps]}
                 for f in self.folded
             ],
             "declined": [asdict(d) for d in self.declined],
             "verdict": self.verdict.to_dict(),
             "seconds": self.seconds,
+            "graphs": graphs(self.original, drawing(self.program)),
         }
 
 
@@ -102,6 +109,7 @@ def fold_qat(
         _verdict(account, ranges, prove),
         {f.node: ranges[f.node] for f in account.folded},
         time.perf_counter() - started,
+        drawing(program),
     )
 
 

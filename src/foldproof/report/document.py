@@ -40,7 +40,7 @@ def validated(found: Any, name: str = "the result") -> Document:
     if not isinstance(found, dict) or "command" not in found or "schema" not in found:
         raise FoldproofError(
             f"{name} is no result of foldproof with its command in it: write one with"
-            " foldproof fuse, explain, prove, compare or audit and --json"
+            " foldproof fuse, fold-qat, explain, prove, compare or audit and --json"
         )
     if found["schema"] != SCHEMA:
         raise FoldproofError(f"{name} has schema {found['schema']!r}, but this foldproof reads schema {SCHEMA}")

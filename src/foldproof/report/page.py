@@ -80,7 +80,10 @@ def sentence(document: Document) -> str:
     declined = len(document["declined"])
     if command == "explain":
         return f"{counted(declined, 'operator')} left standing" if declined else "nothing is left standing"
-    made = counted(len(document["rewrites"]), "rewrite")
+    if command == "fuse":
+        made = counted(len(document["rewrites"]), "rewrite")
+    else:
+        made = f"{counted(len(document['folded']), 'operator')} folded"
     left = f", {declined} declined" if declined else ", nothing declined"
     return f"{made}{left}: {document['verdict']['reason']}"
 
