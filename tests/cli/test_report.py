@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -67,4 +68,14 @@ def test_doctor(foldproof: Foldproof) -> None:  # noqa: F811
     assert ran.status == 0 and "tested with" in ran.out and "batch_norm" in ran.out
     found = json.loads(Path("doctor.json").read_text())
     assert found["operators"] > 300 and found["audit"]["fx"] is True
-    assert set(found["extras"]) >= {"cli", "report", "explore", "executorch", "onnx", "torchao"}
+    assert set(found["extras"]) == {"cli", "report", "explore", "executorch", "onnx", "openvino", "torchao"}
+
+
+def test_doctor_knows_what_is_not_here(foldproof: Foldproof, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    real = importlib.util.find_spec
+    absent = ("onnxscript", "openvino", "torchao")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name in absent else real(name, *rest))
+    ran = foldproof("doctor")
+    told = " ".join(ran.out.split())
+    assert ran.status == 0 and "torchao (not here), executorch" in told, told
+    assert "torch.ao, onnx (not here), openvino (not here)" in told, told

@@ -25,7 +25,8 @@ EXTRAS = {
     "explore": "foldproof explore",
     "torchao": "audit --compiler torchao, fold_qat",
     "executorch": "audit --compiler executorch, compare --against FILE.pte",
-    "onnx": "compare --against FILE.onnx",
+    "onnx": "audit --compiler onnx, compare --against FILE.onnx",
+    "openvino": "audit --compiler openvino",
 }
 
 
@@ -43,6 +44,8 @@ def examine() -> dict[str, Any]:
         "inductor": compiler is not None,
         "torchao": _has("torchao"),
         "executorch": _has("executorch"),
+        "onnx": _has("onnxruntime") and _has("onnxscript"),
+        "openvino": _has("openvino"),
         ".pte": _has("executorch"),
         ".onnx": _has("onnxruntime"),
     }
