@@ -175,6 +175,27 @@ def test_a_weight_quantized_along_another_axis() -> None:
     assert "batch_norm" in operators(result.program)
 
 
+def test_a_value_that_is_read_twice() -> None:
+    q, limits = decomposed, (-128, 127, torch.int8)
+
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("weight", torch.randint(-127, 128, (4, 3), dtype=torch.int8))
+            self.norm = nn.BatchNorm1d(4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = q.dequantize_per_tensor(q.quantize_per_tensor(x, 0.02, 3, *limits), 0.02, 3, *limits)
+            y = nn.functional.linear(x, q.dequantize_per_tensor(self.weight, 0.01, 0, *limits))
+            return self.norm(y) + y
+
+    x = torch.randn(5, 3)
+    result = foldproof.fold_qat(export(Residual().eval(), (x,)), (x,))
+    (declined,) = result.declined
+    assert "batch_norm, add read the output of linear" in declined.reason
+    assert "batch_norm" in operators(result.program)
+
+
 def test_groups_of_a_transposed_convolution() -> None:
     """torchao fails to prepare them: as they are, in floating point."""
     norm = nn.BatchNorm2d(6, eps=0.1, momentum=0.3)  # which torchao would reset

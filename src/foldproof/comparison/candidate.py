@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -141,6 +142,8 @@ def _pt2(name: str) -> Candidate:
 def _load_outputs(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:  # torch's own text says how to run the code that is in it
+        raise FoldproofError(f"{path} is damaged, or holds more than tensors: torch.save the outputs alone") from error
     except Exception as error:
         raise FoldproofError(f"{path} is no file of tensors that torch.save wrote ({brief(error)})") from error
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from foldproof.fusion.nodes import arguments, is_getitem, kind_of, operator_of, value_readers
+from foldproof.fusion.nodes import arguments, is_getitem, kind_of, listed, operator_of, value_readers
 from foldproof.fusion.refusal import AxisMismatch, CannotFold
 from foldproof.qat.image import Image, Leaves, precisely
 from foldproof.qat.quantization import DEQUANTIZE, QUANTIZE, Quantization
@@ -50,7 +50,11 @@ class Chain:
 
 
 def chain_of(start: Node, image: Image) -> Chain | None:
-    """The longest chain after ``start`` that ends in an operator which computes something; None if there is none."""
+    """The longest chain after ``start`` that ends in an operator which computes something; None if there is none.
+
+    Raises:
+        CannotFold: there is none because what a BatchNorm reads is read by others, too.
+    """
     path: list[tuple[Node, Node]] = []
     pairs: list[Quantization] = []
     node, found = start, None
@@ -71,6 +75,8 @@ def chain_of(start: Node, image: Image) -> Chain | None:
         if affine:
             going = tuple((n, operand) for n, operand in path if not _passes(n, image))
             found = Chain(start, tuple(path), going, tuple(pairs))
+    if found is None and len(readers) > 1 and any(kind_of(reader) in _NORMS for reader in readers):
+        raise CannotFold(f"{listed(readers)} read the output of {start.name}; what one of them does can't go into it")
     return found
 
 
