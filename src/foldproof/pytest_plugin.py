@@ -32,6 +32,7 @@ class Prover:
         Raises:
             AssertionError: REFUTED or UNDECIDED; the text is the whole story.
         """
+        __tracebackhide__ = True
         from foldproof.proof import prove
 
         return self._checked(prove(before, after, inputs, kwargs))
@@ -48,11 +49,13 @@ class Prover:
         Raises:
             AssertionError: REFUTED or UNDECIDED; the text is the whole story.
         """
+        __tracebackhide__ = True  # pytest then shows the line of the test
         from foldproof.proof import prove_pass
 
         return self._checked(prove_pass(pass_fn, program, inputs, kwargs))
 
     def _checked(self, verdict: Verdict) -> Verdict:
+        __tracebackhide__ = True
         self._records.append({"test": self._test, "verdict": verdict.to_dict()})
         if verdict.kind.exit_code:
             raise AssertionError(str(verdict))

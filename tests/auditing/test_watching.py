@@ -75,6 +75,7 @@ def test_the_plugin(pytester: pytest.Pytester) -> None:
     )
     done = pytester.runpytest_subprocess("--foldproof-report", "verdicts.json")
     done.assert_outcomes(passed=1, failed=1)
+    assert "pytest_plugin.py" not in done.stdout.str(), "what is shown is the line of the test"
     assert '"REFUTED"' in (Path(pytester.path) / "verdicts.json").read_text()
 
 

@@ -55,6 +55,11 @@ def test_the_verdict_comes_first(written: Written) -> None:
     assert "<h1>wrong: the pass fuse changes the meaning of the model" in html(written("audit"))
 
 
+def test_an_audit_says_what_was_compared(written: Written) -> None:
+    audit = written("audit")
+    assert f"<dt>Compared with</dt><dd>{audit['compiled']}, on 24 inputs</dd>" in html(audit)
+
+
 def test_text_of_others_stays_text(written: Written) -> None:
     evil = "</script><script>alert(1)</script><!--"
     document = written("audit") | {"subject": evil, "conclusion": evil, "compiler": evil}
