@@ -68,9 +68,9 @@ call of a pass was watched, and every call that changed a graph was judged. Noth
 REFUTED would be a finding, or a false alarm; the goal is none of the latter, and at most 10 % UNDECIDED. ROUNDING is a
 step whose new constants were rounded on the way, such as 1/√2. *numbers*: `foldproof.compare` of the compiled model
 with the original on {TRIALS} inputs. Made by {made};
-{WORKERS} models at a time with one thread each, on a machine that did much other work beside it. Ratios are of wall-clock
-times, and a compiler's first compilation includes its imports, so they say little: [benchmarks](benchmarks.md) have
-better ones. Empty cells were not audited."""
+{WORKERS} models at a time with one thread each, on a machine that did much other work beside it. Ratios are of
+wall-clock times, and a compiler's first compilation includes its imports, so they say little. Empty cells were not
+audited."""
     return (
         "\n\n".join(
             [
