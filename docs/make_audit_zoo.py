@@ -1,8 +1,8 @@
-"""Writes docs/audit_zoo.md: what `foldproof audit` says of compilers on the zoo. ``python -m docs.make_audit_zoo [N]``
+"""Writes docs/audit_zoo.md: what `foldproof audit` says of compilers on the zoo.
 
-Each model is audited in a process of its own. What was found is kept in build/audit_zoo, and taken from there as long
-as nothing that it depends on has changed. With N, only N models that have no result yet are audited, and the page tells
-of all that have one.
+``python -m docs.make_audit_zoo [MODEL ...]``. Each model is audited in a process of its own. What was found is kept in
+build/audit_zoo, and taken from there as long as nothing that it depends on has changed. With names, only those models
+are audited, in that order, and the page tells of all that have results.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ FOUND = PAGE.parent.parent / "build" / "audit_zoo"
 WORKERS = len(os.sched_getaffinity(0))
 
 
-def main(count: int | None = None) -> None:
+def main(*names: str) -> None:
     """Audit what has no result yet, then write the page in one go."""
-    missing = [name for name in ZOO if any(r is None for r in results(name).values())]
+    missing = [name for name in names or ZOO if any(r is None for r in results(name).values())]
     with ThreadPoolExecutor(WORKERS) as pool:
-        for name in pool.map(measure, missing[:count]):
+        for name in pool.map(measure, missing):
             sys.stderr.write(f"{name}\n")
     found = {name: {way: r for way, r in results(name).items() if r is not None} for name in ZOO}
     draft = PAGE.with_suffix(".tmp")
@@ -68,7 +68,9 @@ call of a pass was watched, and every call that changed a graph was judged. Noth
 REFUTED would be a finding, or a false alarm; the goal is none of the latter, and at most 10 % UNDECIDED. ROUNDING is a
 step whose new constants were rounded on the way, such as 1/√2. *numbers*: `foldproof.compare` of the compiled model
 with the original on {TRIALS} inputs. Made by {made};
-{WORKERS} models at a time with one thread each, seconds are wall-clock times of that run."""
+{WORKERS} models at a time with one thread each, on a machine that did much other work beside it. Ratios are of
+wall-clock times, and a compiler's first compilation includes its imports, so they say little. Empty cells were not
+audited."""
     return (
         "\n\n".join(
             [
@@ -164,4 +166,4 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:2]))
+    main(*sys.argv[1:])

@@ -39,6 +39,9 @@ absolute times mean little on shared machines; networks are in `benchmarks/netwo
   layers of BERT and of Llama (two heads of keys and values for eight of queries), at 1 and 64 tokens. The target is at
   most 1, beyond noise; where it was declined, the same program is measured twice, which shows the noise. Of processor
   time; the median is of one turn of all.
+* `test_audit_over_compile` is `foldproof audit`, taps and proofs together, against the compilation alone, in the same
+  process; the comparison of numbers is left out. The target is at most 5. The median is of one audit and one
+  compilation. Wall-clock times.
 
 | benchmark | median seconds | measured |
 |---|---|---|

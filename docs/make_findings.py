@@ -1,7 +1,8 @@
 """Writes docs/findings/: audits the models below with the installed compilers, one folder and one page for each fault.
 
-python -m docs.make_findings            audit anew, and write folders and pages
-python -m docs.make_findings --replay   run the saved programs on the installed versions, and write only the pages
+``python -m docs.make_findings`` audits where there is no folder yet, and runs each folder's program on the installed
+versions for its page. Remove folders to audit anew, on a machine that does little else: programs are made smaller for
+two minutes only.
 """
 
 from __future__ import annotations

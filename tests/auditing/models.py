@@ -62,6 +62,17 @@ class WriteBetween(nn.Module):
         return torch.cat(out)
 
 
+class AddedUp(nn.Module):
+    """A linear layer on a mean of words."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.linear = nn.Embedding(100, 256), nn.Linear(256, 8)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.linear(self.words(tokens).mean(1))
+
+
 @dataclass(frozen=True)
 class Case:
     """A released compiler's wrong answer: the pass that makes it."""

@@ -16,7 +16,7 @@ from foldproof.auditing import api
 from foldproof.auditing.compilers import COMPILERS
 from foldproof.auditing.log import Log
 
-from .models import WRONG, right
+from .models import WRONG, AddedUp, right
 
 
 @pytest.fixture(autouse=True)
@@ -90,6 +90,19 @@ def test_right_compilations_are_proved(compiler: str, options: dict[str, Any]) -
     assert found.end_to_end is not None
     assert found.end_to_end.verdict.kind is Kind.ROUNDING
     assert "every graph pass is proved" in found.conclusion
+
+
+def test_a_difference_below_the_graph_is_traced() -> None:
+    """As in PyTorch #179574, and small: the mean over an embedding is added up in another order."""
+    torch.manual_seed(0)
+    model, inputs = AddedUp().eval(), [torch.randint(100, (4, 64))]
+    found = foldproof.audit(model, inputs, disable=["reorder_for_locality"])
+    assert "reorder_for_locality" not in {step.name for step in found.steps if step.fired}
+    assert found.kind is Kind.ROUNDING
+    assert found.end_to_end is not None and "compiling mean" in found.end_to_end.found
+    first = found.end_to_end.sources[0]
+    assert first.operator == "aten.mean.dim" and first.measured and first.share > 0.9
+    assert "every graph pass is proved" in found.conclusion and "aten.mean.dim" in found.conclusion
 
 
 @pytest.mark.parametrize(

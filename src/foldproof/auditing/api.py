@@ -13,6 +13,7 @@ from torch.export import ExportedProgram
 from torch.utils._pytree import tree_leaves
 
 from foldproof.auditing.compilers import Compiler, compiler_named
+from foldproof.auditing.compilers.compiler import Compiled
 from foldproof.auditing.log import Log
 from foldproof.auditing.result import Audit, Step
 from foldproof.errors import FoldproofError
@@ -36,6 +37,7 @@ def audit(
     compiler: str = "inductor",
     options: Mapping[str, Any] | None = None,
     disable: Iterable[str] = (),
+    locate: bool = True,
     progress: Progress | None = None,
 ) -> Audit:
     """Which pass of a compiler, if any, changes the meaning of ``model``?
@@ -51,6 +53,8 @@ def audit(
             onnx or openvino.
         options: settings of the compiler; for inductor those of torch._inductor.config.
         disable: names of passes to leave out.
+        locate: whether to look for the operators that a difference of numbers comes from; with inductor, parts of the
+            model are then compiled several times.
         progress: called with (done, total, what).
 
     Raises:
@@ -83,7 +87,7 @@ def audit(
         report(i, len(fired) + 1, f"proving {step.name}")
         _ = step.verdict
     report(len(fired), len(fired) + 1, "comparing numbers")
-    whole, uncompared = _end_to_end(model, compiled.call, args, named)
+    whole, uncompared = _end_to_end(model, compiled, args, named, locate)
     return Audit(
         compiler,
         dict(options or {}),
@@ -101,13 +105,19 @@ def audit(
     )
 
 
-def _end_to_end(model: nn.Module, call: Callable[..., Any], args: Any, kwargs: Any) -> tuple[CompareResult | None, str]:
+def _end_to_end(
+    model: nn.Module, compiled: Compiled, args: Any, kwargs: Any, locate: bool
+) -> tuple[CompareResult | None, str]:
     """The comparison of numbers, or why there is none; the passes have been judged all the same."""
     from foldproof.comparison import compare
+    from foldproof.comparison.candidate import Candidate, caller
 
+    candidate: Any = compiled.call
+    if compiled.part is not None:
+        candidate = Candidate(compiled.what, caller(compiled.call), compile=compiled.part)
     try:
         with torch.no_grad():
-            return compare(model, call, args, kwargs, trials=TRIALS), ""
+            return compare(model, candidate, args, kwargs, trials=TRIALS, locate=locate), ""
     except (FoldproofError, RuntimeError) as error:
         return None, str(error) if isinstance(error, FoldproofError) else brief(error)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,8 +73,10 @@ def print_audit(out: Console, found: Audit) -> None:
         verdict = Text(step.verdict.kind.value, STYLES[step.verdict.kind])
         table.add_row(Text(step.name), f"{before} → {after}", verdict, f"{step.verdict.seconds:.2f} s")
     out.print(table)
-    others = len({step.name for step in found.steps if not step.fired} - {step.name for step in fired})
-    out.print(f"{len(found.steps) - len(fired)} more calls of passes ({others} passes) changed nothing\n")
+    others = Counter(step.name for step in found.steps if not step.fired)
+    told = ", ".join(name if n == 1 else f"{name} ({n} times)" for name, n in others.items())
+    idle = f"{others.total()} more calls of passes ({len(others)} passes) changed nothing"
+    out.print(Text(f"{idle}: {told}\n" if told else f"{idle}\n"), soft_wrap=True)
     for step in found.guilty[:1]:
         out.print(Text(f"{step.name}: {step.verdict}"), soft_wrap=True)
     for step in found.undecided:

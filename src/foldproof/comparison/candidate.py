@@ -56,23 +56,25 @@ def candidate_of(source: Any, reference: Any) -> Candidate:
     Raises:
         FoldproofError: it is nothing that gives numbers, or its file can't be loaded.
     """
+    if isinstance(source, Candidate):
+        return source
     if isinstance(source, (str, os.PathLike)):
         return _named(os.fspath(source), reference)
     if isinstance(source, ExportedProgram):
-        return Candidate("an ExportedProgram", _caller(source.module(check_guards=False)), program=source)
+        return Candidate("an ExportedProgram", caller(source.module(check_guards=False)), program=source)
     if isinstance(source, OptimizedModule):
         return _compiled_elsewhere(source, source.dynamo_ctx)
     if isinstance(source, fx.GraphModule):
-        return Candidate("a GraphModule", _caller(source), program=source)
+        return Candidate("a GraphModule", caller(source), program=source)
     if isinstance(source, nn.Module):
-        return Candidate(f"the module {type(source).__name__}", _caller(source), program=source)
+        return Candidate(f"the module {type(source).__name__}", caller(source), program=source)
     if isinstance(source, (Tensor, list, tuple, Mapping)):
         return _saved("saved outputs", source)
     if callable(source):
         context = _context(source)
         if context is not None:
             return _compiled_elsewhere(source, context)
-        return Candidate(getattr(source, "__name__", type(source).__name__), _caller(source))
+        return Candidate(getattr(source, "__name__", type(source).__name__), caller(source))
     raise FoldproofError(
         f"cannot compare with a {type(source).__name__}; give a callable, a compiled module, an ExportedProgram, saved"
         f" outputs, or one of: {AGAINST}"
@@ -81,7 +83,7 @@ def candidate_of(source: Any, reference: Any) -> Candidate:
 
 def _compiled_elsewhere(source: Any, context: Any) -> Candidate:
     backend = _backend(context)
-    return Candidate(f"torch.compile ({backend})", _caller(source), compile=context, backend=backend)
+    return Candidate(f"torch.compile ({backend})", caller(source), compile=context, backend=backend)
 
 
 def _named(name: str, reference: Any) -> Candidate:
@@ -108,7 +110,7 @@ def _compiled(backend: str, reference: Any) -> Candidate:
         return torch.compile(module, backend=backend)
 
     module = reference.module(check_guards=False) if isinstance(reference, ExportedProgram) else deepcopied(reference)
-    run = _caller(compile(module))
+    run = caller(compile(module))
     before = Counter(torch._dynamo.utils.counters["inductor"])
     fired: list[str] = []
 
@@ -133,10 +135,10 @@ def _pt2(name: str) -> Candidate:
         program = load_spec(name).program
     except FoldproofError:
         with contextlib.suppress(Exception):
-            return Candidate(f"{name} (AOTInductor)", _caller(torch._inductor.aoti_load_package(name)))
+            return Candidate(f"{name} (AOTInductor)", caller(torch._inductor.aoti_load_package(name)))
         raise
     assert isinstance(program, ExportedProgram)
-    return Candidate(name, _caller(program.module(check_guards=False)), program=program)
+    return Candidate(name, caller(program.module(check_guards=False)), program=program)
 
 
 def _load_outputs(path: Path) -> Any:
@@ -155,7 +157,9 @@ def _saved(name: str, outputs: Any) -> Candidate:
     return Candidate(name, lambda args, kwargs: flat, given_only=True)
 
 
-def _caller(function: Callable[..., Any]) -> Callable[[Sequence[Any], Mapping[str, Any]], list[Tensor]]:
+def caller(function: Callable[..., Any]) -> Callable[[Sequence[Any], Mapping[str, Any]], list[Tensor]]:
+    """A candidate's ``run``: the function's flat outputs, for copies of the inputs."""
+
     def run(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
         with torch.no_grad():
             return flattened(function(*copied(tuple(args)), **copied(dict(kwargs))))

@@ -18,10 +18,14 @@ Disabled = frozenset[str]
 
 @dataclass(frozen=True)
 class Compiled:
-    """What came out: something that takes the model's inputs, and what it is, in words."""
+    """What came out: something that takes the model's inputs, and what it is, in words.
+
+    ``part`` compiles another module in the same way, where that can be done.
+    """
 
     call: Callable[..., Any]
     what: str
+    part: Callable[[nn.Module], Callable[..., Any]] | None = None
 
 
 class Compiler(Protocol):

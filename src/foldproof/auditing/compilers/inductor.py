@@ -38,12 +38,29 @@ class Inductor:
         # Dynamo itself looks at some settings (freezing), so they are set, and not given to torch.compile.
         with _configured(options), tap_inductor(log, own, disabled):
             compiled(*copied(args), **copied(kwargs))
-        return Compiled(from_start(compiled, own, buffers_of(model)), "torch.compile")
+        return Compiled(from_start(compiled, own, buffers_of(model)), "torch.compile", _part(options, disabled))
 
     def script(self, options: Options) -> tuple[list[str], list[str]]:
         settings = [f"torch._inductor.config.{name} = {value!r}" for name, value in options.items()]
         imports = ["import torch._inductor.config"] if options else []
         return imports, [*settings, "got = torch.no_grad()(torch.compile(model))(*inputs)"]
+
+
+def _part(options: Options, disabled: Disabled) -> Callable[[nn.Module], Callable[..., Any]]:
+    """Compiles a module with the same settings, and without the same passes."""
+
+    def part(module: nn.Module) -> Callable[..., Any]:
+        torch._dynamo.reset()
+        compiled: Callable[..., Any] = torch.compile(module, dynamic=False)
+
+        def call(*args: Any) -> Any:
+            without = tap_inductor(Log(), module, disabled) if disabled else contextlib.nullcontext()
+            with _configured(options), without:
+                return compiled(*args)
+
+        return call
+
+    return part
 
 
 @contextlib.contextmanager
