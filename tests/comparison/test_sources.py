@@ -144,3 +144,20 @@ def test_an_explanation_for_whoever_asked() -> None:
     text = report(foldproof.compare(model.float(), close, inputs), "model.py:make")
     assert text.startswith("# model.py:make and saved outputs: rounding, not a bug")
     assert "noise floor" in text and "Versions:" in text
+
+
+def test_values_that_are_not_meant_to_be_the_same_are_no_sources() -> None:
+    """After a fold the convolution gives what the normalisation gave; as a difference that would be immense."""
+    from torch.fx.experimental.optimization import fuse
+
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.BatchNorm2d(8), torch.nn.ReLU()
+    ).eval()
+    with torch.no_grad():
+        for norm in model[1:3]:
+            norm.weight.normal_()
+            norm.running_mean.normal_()
+            norm.running_var.uniform_(0.5, 2)
+    result = foldproof.compare(model, fuse(model), (torch.randn(2, 3, 8, 8),))
+    assert result.kind is Kind.ROUNDING and not result.sources
+    assert "is not the same value there" in str(result)

@@ -40,6 +40,8 @@ TRACED = 64
 """Operators whose contribution to the outputs is computed: those with the largest local errors, in sigmas."""
 BEYOND = 9.0
 """From here on, in sigmas, an operator's local error is no rounding of its own."""
+SENSELESS = 3.0
+"""A share of a rounding difference beyond which the candidate's value is not meant to be the reference's."""
 ENOUGH = 0.1
 """What may be left of a difference that a few operators are said to reproduce, in root mean squares."""
 COMPILATIONS = 6
@@ -64,6 +66,12 @@ def find_sources(
             (), f"{told}; every operator that can be watched gives the same bits on both sides", None, values
         )
     sources = _contributions(graph, partings, given, outputs, tell)
+    other = next((s for s in sources if abs(s.share) > SENSELESS), None)
+    if other is not None and not large:
+        told += (
+            f", but what is {short(other.operator)} here is not the same value there (where weights are folded, say)"
+        )
+        return Findings((), f"{told}, so the difference can't be traced", None, values)
     told += _innocent(graph, values, partings)
     told += f"; {_fewest(graph, candidate, values, partings, sources, given, outputs)}"
     return Findings(sources, told, _guilty_part(graph, values, sources, given), values)
