@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
+from torch.ao.quantization.fx import _decomposed  # noqa: F401  (registers the operators)
 from torch.fx.passes.infra.pass_base import PassBase, PassResult
 
 import foldproof
@@ -17,6 +18,7 @@ from foldproof.auditing import api
 from foldproof.auditing.copies import Copies
 
 X = torch.randn(2, 3, 6, 6)
+DECOMPOSED = torch.ops.quantized_decomposed
 
 
 class Edit(PassBase):
@@ -287,3 +289,31 @@ def test_copies_are_made_anew_where_something_was_written() -> None:
     assert copied.tolist() == [0, 1, 2, 3, 4]
     assert now.tolist() == [0, 1, 2, 7, 4]
     assert copies.of(now)[0] == other
+
+
+class Requantized(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        whole = DECOMPOSED.quantize_per_tensor.default(x, 0.1, 0, -128, 127, torch.int8)
+        return torch.relu(DECOMPOSED.dequantize_per_tensor.default(whole, 0.1, 0, -128, 127, torch.int8))
+
+
+def test_a_coarser_quantization_does_not_hide_behind_a_new_one() -> None:
+    """The step that was there has another scale now: both are named, with their bounds."""
+    gm = torch.export.export(Requantized(), (torch.randn(4),)).module()
+
+    def quantize(module: fx.GraphModule) -> None:
+        for node in list(module.graph.nodes):
+            if "quantize_per_tensor" in str(node.target):
+                node.args = (node.args[0], 5.0, *node.args[2:])
+            elif "relu" in str(node.target):
+                rest = (0.1, 0, -128, 127, torch.int8)
+                with module.graph.inserting_after(node):
+                    whole = module.graph.call_function(DECOMPOSED.quantize_per_tensor.default, (node, *rest))
+                with module.graph.inserting_after(whole):
+                    back = module.graph.call_function(DECOMPOSED.dequantize_per_tensor.default, (whole, *rest))
+                node.replace_all_uses_with(back)
+                whole.args = (node, *rest)
+
+    verdict = verdict_on(gm, quantize, torch.randn(4))
+    assert verdict is not None and verdict.kind is Kind.PROVED_WITHIN
+    assert sorted(step.bound for step in verdict.steps) == [0.05, 0.05, 2.5]

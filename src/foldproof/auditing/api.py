@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,8 +11,8 @@ from torch import nn
 from torch.export import ExportedProgram
 from torch.utils._pytree import tree_leaves
 
-from foldproof.auditing.compilers import Compiler, compiler_named
-from foldproof.auditing.compilers.compiler import Compiled
+from foldproof.auditing.compilers import compiler_named
+from foldproof.auditing.compilers.compiler import Compiled, versions
 from foldproof.auditing.log import Log
 from foldproof.auditing.result import Audit, Step
 from foldproof.errors import FoldproofError
@@ -120,15 +119,3 @@ def _end_to_end(
             return compare(model, candidate, args, kwargs, trials=TRIALS, locate=locate), ""
     except (FoldproofError, RuntimeError) as error:
         return None, str(error) if isinstance(error, FoldproofError) else brief(error)
-
-
-def versions(compiler: Compiler) -> dict[str, str]:
-    """The installed versions that matter."""
-    return {package: _version(package) for package in ("torch", "foldproof", *compiler.packages)}
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from foldproof.auditing.api import versions
 from foldproof.auditing.compilers import COMPILERS, compiler_named
+from foldproof.auditing.compilers.compiler import versions
 from foldproof.auditing.inputs import inputs_for
 from foldproof.auditing.listing import listing
 from foldproof.auditing.log import Change

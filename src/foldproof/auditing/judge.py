@@ -76,14 +76,15 @@ def _apart_from_quantization(
 ) -> Verdict | None:
     """PROVED_WITHIN, if the graphs are the same but for values that *after* rounds to integers and back.
 
-    None where *after* introduces no quantization. Where it does, a difference is one that is there without it, too.
+    None where *after* introduces no quantization, or changes a fake one. Where it does, a difference is one that is
+    there without it, too. Quantizations that are changed or dropped are steps as well.
     """
-    first, _ = unquantized(before)
-    second, steps = unquantized(after)
-    known = {step.name for step in unquantized(before)[1]}
-    new = tuple(step for step in steps if step.name not in known)
-    if not new:
+    first, old, fakes = unquantized(before)
+    second, steps, kept = unquantized(after)
+    new = tuple(step for made, step in steps.items() if made not in old)
+    if not new or any(fakes.get(name, made) != made for name, made in kept.items()):
         return None
+    new += tuple(replace(s, name=f"{s.name} (before)") for made, s in old.items() if made not in steps)
     verdict = SAME if _same(first, second) else _of_graphs(change, first, unfolded(first, second), inputs)
     if verdict.kind is not Kind.PROVED:
         return replace(verdict, notes=(*verdict.notes, "of the graphs without quantization"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any
 
 from torch import Tensor, fx
@@ -10,20 +11,26 @@ from foldproof.auditing.reading import operator
 from foldproof.auditing.snapshot import Interpreted, Snapshot, attribute, is_functional
 from foldproof.verdict import ApproximationStep
 
+Parameters = tuple[Hashable, ...]
+"""A quantization's name and all that it is made with."""
 
-def unquantized(snapshot: Snapshot) -> tuple[Snapshot, list[ApproximationStep]]:
+
+def unquantized(snapshot: Snapshot) -> tuple[Snapshot, dict[Parameters, ApproximationStep], dict[str, Parameters]]:
     """The graph with each dequantize(quantize(x)) of equal parameters read as x; and these pairs, each as a step.
 
-    So is a fake quantization, which does both at once; that it rounds is nothing new where it stood before.
+    So is a fake quantization, which does both at once; that it rounds is nothing new where it stood before. These come
+    last, by name.
 
     ``bound`` is half a quantization step, which holds where x lies in the range that the integers cover.
     """
-    steps: list[ApproximationStep] = []
+    steps: dict[Parameters, ApproximationStep] = {}
+    fakes: dict[str, Parameters] = {}
     graph = fx.Graph()
     made: dict[fx.Node, fx.Node] = {}
     for node in snapshot.graph.nodes:
         if _fake(snapshot, node):
             made[node] = made[node.all_input_nodes[0]]
+            fakes[node.name] = _parameters(snapshot, node)
             continue
         pair = _pair(node)
         if pair is None:
@@ -32,12 +39,22 @@ def unquantized(snapshot: Snapshot) -> tuple[Snapshot, list[ApproximationStep]]:
         made[node] = made[pair.all_input_nodes[0]]
         scale = _value(snapshot, pair.args[1])
         bound = float(scale.max()) / 2 if isinstance(scale, Tensor) else float(scale) / 2
-        steps.append(ApproximationStep(f"{pair.name}: {operator(pair.target)}, within its range", bound))
+        told = f"{pair.name}: {operator(pair.target)}, within its range"
+        steps[_parameters(snapshot, pair)] = ApproximationStep(told, bound)
     if len(made) == len(graph.nodes):
-        return snapshot, []
+        return snapshot, {}, {}
     graph.eliminate_dead_code(is_impure_node=lambda n: n.op in ("placeholder", "output") or not is_functional(n))
     module = Interpreted(snapshot.module, graph)
-    return Snapshot(module, copies=snapshot.copies), steps
+    return Snapshot(module, copies=snapshot.copies), steps, fakes
+
+
+def _parameters(snapshot: Snapshot, node: fx.Node) -> Parameters:
+    given: list[Any] = [_value(snapshot, x) for x in (*node.args[1:], *node.kwargs.values())]
+    if node.op == "call_module":
+        held = snapshot.module.get_submodule(str(node.target)).state_dict()
+        given += [held[name] for name in ("scale", "zero_point") if name in held]
+    told = (x.tolist() if isinstance(x, Tensor) else x for x in given)
+    return node.name, str(operator(node.target) or node.target), repr(list(told))
 
 
 def _fake(snapshot: Snapshot, node: fx.Node) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -94,3 +95,15 @@ def from_start(function: Callable[..., Any], module: nn.Module, buffers: Mapping
 def copied(x: Any) -> Any:
     """Arguments with their tensors cloned."""
     return torch.utils._pytree.tree_map(lambda t: t.clone() if isinstance(t, torch.Tensor) else t, x)
+
+
+def versions(compiler: Compiler) -> dict[str, str]:
+    """The installed versions that matter."""
+    return {package: _version(package) for package in ("torch", "foldproof", *compiler.packages)}
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
