@@ -278,6 +278,18 @@ def _more(dtype: torch.dtype) -> Iterator[tuple[OpOverload, tuple[Any, ...], dic
             yield aten.mkldnn_rnn_layer.default, (*given, reverse, [], 2, 4, 1, biases, False, False, False), {}
             given[5:] = [state[0] for state in given[5:]]
             yield aten.mkldnn_rnn_layer.default, (*given, reverse, [], 2, 4, 3, biases, True, True, False), {}
+    qkv = x(24, 8), x(24), x(8, 8), x(8)
+    rest = x(8), x(8), x(8), x(8), x(16, 8), x(16), x(8, 16), x(8)
+    masks = torch.rand(5, 5) > 0.6, torch.rand(2, 5) > 0.6, torch.rand(2, 2, 5, 5) > 0.6
+    for m in masks:
+        m[..., 2] = False  # no row is masked throughout
+    for mask, kind in ((None, None), *((m, i) for i, m in enumerate(masks))):
+        y = x(2, 5, 8)
+        for weights in ((True, True), (True, False), (False, True)):
+            yield aten._native_multi_head_attention.default, (y, y, y, 8, 2, *qkv, mask, *weights, kind), {}
+        for gelu, first in itertools.product((True, False), repeat=2):
+            layer = (y, 8, 2, *qkv, gelu, first, 1e-5, *rest, mask, kind)
+            yield aten._transformer_encoder_layer_fwd.default, layer, {}
     for mode in (0, 1, 2):
         weights = x(6) if mode == 0 else None
         bags = torch.tensor([1, 4, 1, 0, 2, 2]), torch.tensor([0, 2, 2, 5])

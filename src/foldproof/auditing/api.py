@@ -51,13 +51,13 @@ def audit(
         compiler: inductor, torchao, executorch, fx (`torch.fx.experimental.optimization.fuse`), torch.ao (`fuse_fx`),
             onnx or openvino.
         options: settings of the compiler; for inductor those of torch._inductor.config.
-        disable: names of passes to leave out.
+        disable: names of passes to leave out, as the steps are named.
         locate: whether to look for the operators that a difference of numbers comes from; with inductor, parts of the
             model are then compiled several times.
         progress: called with (done, total, what).
 
     Raises:
-        FoldproofError: no such compiler or option, or the model can't be compiled.
+        FoldproofError: no such compiler, option or pass, or the model can't be compiled.
         MissingExtra: the compiler is not installed.
     """
     start = time.perf_counter()
@@ -68,17 +68,18 @@ def audit(
         model = model.module()
     if not isinstance(model, nn.Module):
         raise FoldproofError(f"audit takes an nn.Module or an ExportedProgram, not a {type(model).__name__}")
-    log = Log()
+    log = Log(part for name in disable for part in name.split(", "))  # what matches together has one row
     report(0, None, f"compiling with {compiler}")
     try:
         with torch.no_grad():
-            compiled = chosen.compile(model, args, named, options or {}, log, frozenset(disable))
+            compiled = chosen.compile(model, args, named, options or {}, log)
     except FoldproofError:
         raise
     except Exception as error:
         cause = error.__cause__ if error.__cause__ is not None else error  # pass managers tell the pass, not the reason
         why = brief(error) if cause is error else f"{brief(error)}, because of {brief(cause)}"
         raise FoldproofError(f"{compiler} can't compile the model ({why})") from error
+    _require_left_out(log, compiler)
     compile_seconds = time.perf_counter() - start
     steps = [Step(change, tree_leaves((args, named))) for change in log.changes]
     fired = [step for step in steps if step.fired]
@@ -96,12 +97,19 @@ def audit(
         compile_seconds,
         time.perf_counter() - start,
         versions(chosen),
-        tuple(disable),
+        tuple(sorted(log.without)),
         model,
         args,
         named,
         uncompared,
     )
+
+
+def _require_left_out(log: Log, compiler: str) -> None:
+    unknown = sorted(log.without - log.left_out)
+    if unknown:
+        ran = ", ".join(sorted({change.name for change in log.changes if change.name} - log.without))
+        raise FoldproofError(f"{compiler} ran no pass {unknown[0]!r} that can be left out; the passes that ran: {ran}")
 
 
 def _end_to_end(

@@ -18,11 +18,19 @@ from foldproof.proof.question import equal_content, match_leaves, tied
 Derive = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
 
 
-def new_constants(before: fx.GraphModule, after: fx.GraphModule) -> dict[str, Tensor]:
-    """Tensors that only *after* holds, by name."""
+def new_constants(before: fx.GraphModule, after: fx.GraphModule, *, twins: bool = False) -> dict[str, Tensor]:
+    """Tensors that only *after* holds, by name.
+
+    With ``twins`` also those of another name that equal one of *before*, which may be by chance: many are zero.
+    """
     first, second = as_program(before).leaves, as_program(after).leaves
     matched, _ = match_leaves(first, second)
-    return {name: leaf.tensor for name, leaf in second.items() if name not in matched}
+    known = {
+        name
+        for name, source in matched.items()
+        if not twins or name == source or first[source].tensor.data_ptr() == second[name].tensor.data_ptr()
+    }
+    return {name: leaf.tensor for name, leaf in second.items() if name not in known}
 
 
 def unfolded(before: Snapshot, after: Snapshot) -> Snapshot:

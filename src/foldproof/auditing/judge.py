@@ -96,7 +96,8 @@ def _apart_from_quantization(
 def _of_graphs(change: Change, before: Snapshot, after: Snapshot, inputs: Sequence[Any]) -> Verdict:
     if _same(before, after):
         return SAME
-    wanted = {n: t for n, t in new_constants(before.module, after.module).items() if t.dtype.is_floating_point}
+    new = new_constants(before.module, after.module, twins=True)
+    wanted = {n: t for n, t in new.items() if t.dtype.is_floating_point}
     again = None if change.rerun is None else (change.rerun.run, change.rerun.program or change.before.module)
     derive = recomputed(*again, wanted) if wanted and again is not None else None
     region = changed_region(before, after, inputs)

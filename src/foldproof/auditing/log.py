@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -77,7 +77,11 @@ class Log:
     that the changes form a chain from the first graph to the last.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, without: Iterable[str] = ()) -> None:
+        self.without = frozenset(without)
+        """Passes that the taps leave out."""
+        self.left_out: set[str] = set()
+        """Those of them that were called."""
         self.changes: list[Change] = []
         self._open: list[_Open] = []
         self._last: Snapshot | None = None
@@ -94,16 +98,25 @@ class Log:
         self._program: ExportedProgram | None = None
         self._blind = False
 
+    def leaves_out(self, name: str) -> bool:
+        """Whether a pass that is called now is to be left out."""
+        if name in self.without:
+            self.left_out.add(name)
+        return name in self.without
+
     @property
     def names(self) -> list[str]:
         """The passes that are running, outermost first."""
         return [call.name for call in self._open]
 
     def look(self, make: Callable[[], Snapshot]) -> Snapshot:
-        """A snapshot; the last one where nothing changed since, so that long pipelines share them."""
+        """A snapshot; the last one where nothing changed since, so that long pipelines share them.
+
+        New names alone make it another one, since the changed region of the next step is told by names, too.
+        """
         with torch.utils._python_dispatch._disable_current_modes():
             seen = make()
-        if self._last is None or self._last.digest != seen.digest:
+        if self._last is None or self._last.digest != seen.digest or self._last.names != seen.names:
             self._last = seen
         return self._last
 

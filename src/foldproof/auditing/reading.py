@@ -55,7 +55,9 @@ def read_into(graph: fx.Graph, node: fx.Node, args: tuple[Any, ...], kwargs: Map
         named |= {a.name: value for a, value in zip(schema, args)} | dict(kwargs)
         return reading(emit, **named)
     functional = _functional(target)
-    return None if functional is None else _without_memory(emit, *functional, args, dict(kwargs))
+    if functional is not None:
+        return _without_memory(emit, *functional, args, dict(kwargs))
+    return emit(target, *args, **kwargs) if target is not node.target else None  # an edge operator calls its own
 
 
 def fused_activation(graph: fx.Graph, node: fx.Node, result: fx.Node) -> fx.Node:

@@ -54,7 +54,7 @@ class Fault:
         log.watch = watch
         # A compiler may also fail on what it made wrong; then nothing more is known of it.
         with torch.no_grad(), contextlib.suppress(_Found, Exception):
-            self.compiler.compile(model, tuple(inputs), {}, self.options, log, frozenset())
+            self.compiler.compile(model, tuple(inputs), {}, self.options, log)
         return hit[0] if hit else None
 
 
@@ -88,8 +88,11 @@ def _numbers(module: fx.GraphModule, inputs: Sequence[Any]) -> list[Tensor]:
 
 
 def reduced(fault: Fault, model: nn.Module, inputs: Sequence[Any], seconds: float = 120.0) -> Draft | None:
-    """The smallest draft that was found within the time, or None if no draft of the model shows the fault."""
-    start = time.perf_counter()
+    """The smallest draft that was found within so much processor time; None if no draft of the model shows the fault.
+
+    Seconds of a clock on the wall would make the result depend on what else a machine does.
+    """
+    start = time.process_time()
     best = next((d for d in drafted(model, inputs) if fault.shown_by(d)), None)
     if best is None:
         return None
@@ -98,7 +101,7 @@ def reduced(fault: Fault, model: nn.Module, inputs: Sequence[Any], seconds: floa
         progress = False
         for candidates in (_made_numbers, _shorter_ends, _shorter_starts, _bypassed, _smaller_sizes, _simpler):
             found: Draft | None = best
-            while found is not None and time.perf_counter() - start < seconds:
+            while found is not None and time.process_time() - start < seconds:
                 found = next((d for d in candidates(best) if _size(d) < _size(best) and fault.shown_by(d)), None)
                 if found is not None:
                     best, progress = found, True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -131,7 +132,7 @@ class Audit:
             others = f" (and so does {', '.join(names[1:])})" if len(names) > 1 else ""
             return (
                 f"wrong: the pass {names[0]} changes the meaning of the model{at}{others};"
-                f" --disable {names[0]} compiles without it"
+                f" --disable {shlex.quote(names[0])} compiles without it"
             )
         whole = self.end_to_end
         kinds = Counter(s.verdict.kind for s in fired)

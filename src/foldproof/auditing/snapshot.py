@@ -8,6 +8,7 @@ import hashlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import getitem
 from typing import Any
 
 import torch
@@ -98,9 +99,17 @@ class Snapshot:
             elif node.op in ("get_attr", "call_module"):
                 held[str(node.target)] = attribute(source, str(node.target))
         self.size = len(nodes)
-        self.graph = _copied(source, nodes, signature, lowered or {})
+        # What ExecuTorch hands to a backend is read as the graph that it was made of.
+        delegated = {
+            name: snapshot_of(value.original_module, copies=self.copies)
+            for name, value in held.items()
+            if isinstance(getattr(value, "original_module", None), ExportedProgram)
+        }
+        self.graph = _copied(source, nodes, signature, lowered or {}, delegated)
         used = {str(n.target) for n in self.graph.nodes if n.op in ("get_attr", "call_module")}
         self._held = {name: self._as_it_is(value) for name, value in held.items() if name in used}
+        for name, seen in delegated.items():
+            self._held |= {f"{name}.{inner}": value for inner, value in seen._held.items()}
         self.values: dict[fx.Node, str] = {}
         """For each node a digest of what it computes from the inputs: equal for equal expressions."""
         self.digest, self.effect, self.functional = self._digests()
@@ -117,17 +126,17 @@ class Snapshot:
     def placeholders(self) -> list[fx.Node]:
         return [n for n in self.graph.nodes if n.op == "placeholder"]
 
+    @functools.cached_property
+    def names(self) -> list[str]:
+        """The names of the nodes, in order."""
+        return [n.name for n in self.graph.nodes]
+
     def identity(self, name: str) -> str:
         """Which tensor or module an attribute is: equal only for the very same one with the same content."""
         return self._held[name][0]
 
     def _as_it_is(self, value: Any) -> tuple[str, Any]:
         """What an attribute is: its identity, and a copy that stays as it is now."""
-        delegated = getattr(value, "original_module", None)
-        if isinstance(delegated, ExportedProgram):
-            # What ExecuTorch hands to a backend is read as the graph that it was made of.
-            seen = snapshot_of(delegated, copies=self.copies)
-            return seen.digest, seen.module
         if isinstance(value, Tensor):
             if value.layout is torch._mkldnn:  # type: ignore[attr-defined]
                 return self.copies.known(value), value.to_dense()
@@ -197,10 +206,14 @@ def described(x: Any, copies: Copies, inside: frozenset[int] = frozenset()) -> s
 
 
 def _copied(
-    source: nn.Module, nodes: Sequence[fx.Node], signature: Signature, lowered: Mapping[int, Lowered]
+    source: nn.Module,
+    nodes: Sequence[fx.Node],
+    signature: Signature,
+    lowered: Mapping[int, Lowered],
+    delegated: Mapping[str, Snapshot],
 ) -> fx.Graph:
     graph = fx.Graph()
-    made: dict[fx.Node, fx.Node] = {}
+    made: dict[fx.Node, Any] = {}
     for node in nodes:
         if node.op == "output":
             out = mapped(node.args[0], made.__getitem__)
@@ -208,8 +221,10 @@ def _copied(
         elif node.op == "placeholder" and node.name in signature.parameters:
             made[node] = graph.create_node("get_attr", signature.parameters[node.name][0], name=node.name)
         elif target_name(node.target) == "executorch_call_delegate":
-            delegate, *given = mapped(node.args, made.__getitem__)
-            made[node] = graph.create_node("call_module", delegate.target, tuple(given), name=node.name)
+            delegate = str(node.args[0].target)  # type: ignore[union-attr]
+            made[node] = _inlined(graph, delegated[delegate], delegate, mapped(node.args[1:], made.__getitem__))
+        elif node.target is getitem and isinstance(made[node.args[0]], (tuple, list)):  # type: ignore[index]
+            made[node] = made[node.args[0]][node.args[1]]  # type: ignore[index]
         elif node.op == "call_module" and _observes(source, node):
             # It notes what passes through, and hands it on as it is.
             made[node] = graph.call_function(torch.ops.aten.clone.default, (made[node.all_input_nodes[0]],))
@@ -225,6 +240,19 @@ def _copied(
         if not node.users and (node.op == "get_attr" or target_name(node.target).startswith("mkl")):
             graph.erase_node(node)
     return graph
+
+
+def _inlined(graph: fx.Graph, inner: Snapshot, name: str, given: Sequence[Any]) -> Any:
+    """Write the nodes of ``inner``, whose attributes are below ``name`` here, into ``graph``; give what it puts out."""
+    made: dict[fx.Node, Any] = dict(zip(inner.placeholders, given))
+    for node in inner.graph.nodes:
+        if node.op == "output":
+            return mapped(node.args[0], made.__getitem__)
+        if node not in made:
+            made[node] = graph.node_copy(node, made.__getitem__)
+            if node.op in ("get_attr", "call_module"):
+                made[node].target = f"{name}.{node.target}"
+    raise AssertionError("a graph has an output")
 
 
 def _written_back(graph: fx.Graph, out: Any, signature: Signature, made: Mapping[fx.Node, fx.Node]) -> Any:

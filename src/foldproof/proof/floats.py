@@ -201,7 +201,9 @@ def evaluate(
     def perturb(i: int) -> tuple[list[Tensor], list[Tensor]]:
         return _numbers(first.run(2 * i, wider), second.run(2 * i + 1, wider), originals)
 
-    moved = perturb if perturbations else None
+    # Where nothing differs, there is nothing to explain by rounding.
+    differ = any(not torch.equal(a, b) for a, b in zip(before, after))
+    moved = perturb if perturbations and differ else None
     comparison = compare_in_float64(before, after, moved, perturbations, EXPLAINED / wider)
     return Trial(description, comparison, args, kwargs, leaves, tuple(before), coarsest=first.coarsest)
 

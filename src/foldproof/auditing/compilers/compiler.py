@@ -14,7 +14,6 @@ from foldproof.auditing.log import Log
 from foldproof.errors import FoldproofError
 
 Options = Mapping[str, Any]
-Disabled = frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,6 @@ class Compiler(Protocol):
         kwargs: dict[str, Any],
         options: Options,
         log: Log,
-        disabled: Disabled,
     ) -> Compiled:
         """Compile ``model``, and write every step into ``log``."""
 

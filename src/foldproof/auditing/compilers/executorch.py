@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from foldproof.auditing.compilers.compiler import Compiled, Disabled, Options, known
+from foldproof.auditing.compilers.compiler import Compiled, Options, known
 from foldproof.auditing.log import Log
 from foldproof.auditing.taps.executorch import exir_program, tap_executorch
 from foldproof.auditing.taps.passes import tap_passes
@@ -28,7 +28,6 @@ class Executorch:
         kwargs: dict[str, Any],
         options: Options,
         log: Log,
-        disabled: Disabled,
     ) -> Compiled:
         known(self, options)
         exir_program()
@@ -36,7 +35,7 @@ class Executorch:
         from executorch.runtime import Runtime
 
         program = torch.export.export(deepcopied(model), args, kwargs)
-        taps = tap_passes(log, disabled), tap_executorch(log, disabled)
+        taps = tap_passes(log), tap_executorch(log)
         with taps[0], taps[1], log.call("", program, whole=False) as made:
             edge = to_edge_transform_and_lower(
                 program, partitioner=_partitioners(options.get("partitioner", "xnnpack"))

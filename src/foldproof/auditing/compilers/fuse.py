@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from foldproof.auditing.compilers.compiler import Compiled, Disabled, Options, known
+from foldproof.auditing.compilers.compiler import Compiled, Options, known
 from foldproof.auditing.log import Log, Rerun
 from foldproof.errors import FoldproofError
 from foldproof.program.loading import brief
@@ -34,7 +34,6 @@ class Fuse:
         kwargs: dict[str, Any],
         options: Options,
         log: Log,
-        disabled: Disabled,
     ) -> Compiled:
         known(self, options)
         fuse: Callable[[Any], Any] = getattr(importlib.import_module(self._module), self._function)
@@ -44,7 +43,7 @@ class Fuse:
             raise FoldproofError(
                 f"torch.fx can't trace the model, which {self._function} needs ({brief(error)})"
             ) from error
-        if self._function in disabled:
+        if log.leaves_out(self._function):
             return Compiled(traced, "the traced model")
         with warnings.catch_warnings(), log.call(self._function, traced, lambda: Rerun(fuse, traced)) as made:
             warnings.simplefilter("ignore")  # torch.ao says that it will go

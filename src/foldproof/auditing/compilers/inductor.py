@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from foldproof.auditing.compilers.compiler import Compiled, Disabled, Options, buffers_of, copied, from_start
+from foldproof.auditing.compilers.compiler import Compiled, Options, buffers_of, copied, from_start
 from foldproof.auditing.log import Log
 from foldproof.auditing.taps.inductor import tap_inductor
 from foldproof.errors import FoldproofError
@@ -30,15 +30,14 @@ class Inductor:
         kwargs: dict[str, Any],
         options: Options,
         log: Log,
-        disabled: Disabled,
     ) -> Compiled:
         torch._dynamo.reset()  # Dynamo keeps compiled code with code objects, whatever the configuration
         own = deepcopied(model)
         compiled: Callable[..., Any] = torch.compile(own, dynamic=False)
         # Dynamo itself looks at some settings (freezing), so they are set, and not given to torch.compile.
-        with _configured(options), tap_inductor(log, own, disabled):
+        with _configured(options), tap_inductor(log, own):
             compiled(*copied(args), **copied(kwargs))
-        return Compiled(from_start(compiled, own, buffers_of(model)), "torch.compile", _part(options, disabled))
+        return Compiled(from_start(compiled, own, buffers_of(model)), "torch.compile", _part(options, log.without))
 
     def script(self, options: Options) -> tuple[list[str], list[str]]:
         settings = [f"torch._inductor.config.{name} = {value!r}" for name, value in options.items()]
@@ -46,7 +45,7 @@ class Inductor:
         return imports, [*settings, "got = torch.no_grad()(torch.compile(model))(*inputs)"]
 
 
-def _part(options: Options, disabled: Disabled) -> Callable[[nn.Module], Callable[..., Any]]:
+def _part(options: Options, without: frozenset[str]) -> Callable[[nn.Module], Callable[..., Any]]:
     """Compiles a module with the same settings, and without the same passes."""
 
     def part(module: nn.Module) -> Callable[..., Any]:
@@ -54,8 +53,8 @@ def _part(options: Options, disabled: Disabled) -> Callable[[nn.Module], Callabl
         compiled: Callable[..., Any] = torch.compile(module, dynamic=False)
 
         def call(*args: Any) -> Any:
-            without = tap_inductor(Log(), module, disabled) if disabled else contextlib.nullcontext()
-            with _configured(options), without:
+            taps = tap_inductor(Log(without), module) if without else contextlib.nullcontext()
+            with _configured(options), taps:
                 return compiled(*args)
 
         return call

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from foldproof.auditing.compilers.compiler import Compiled, Disabled, Options, known
+from foldproof.auditing.compilers.compiler import Compiled, Options, known
 from foldproof.auditing.log import Log
 from foldproof.auditing.taps.onnx import tap_onnx
 from foldproof.auditing.taps.passes import tap_passes
@@ -28,7 +28,6 @@ class Onnx:
         kwargs: dict[str, Any],
         options: Options,
         log: Log,
-        disabled: Disabled,
     ) -> Compiled:
         known(self, options)
         from foldproof.comparison.runtimes import onnx_exporter
@@ -40,7 +39,7 @@ class Onnx:
             raise MissingExtra(str(error.name), "onnx") from None
         program = torch.export.export(deepcopied(model), args, kwargs)
         call = onnx_exporter(program.module())
-        with tap_passes(log, disabled), tap_onnx(log, disabled):
+        with tap_passes(log), tap_onnx(log):
             call(*torch.utils._pytree.tree_leaves((args, kwargs)))
 
         def run(*args: Any, **kwargs: Any) -> Any:

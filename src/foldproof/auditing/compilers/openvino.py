@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from foldproof.auditing.compilers.compiler import Compiled, Disabled, Options, known
+from foldproof.auditing.compilers.compiler import Compiled, Options, known
 from foldproof.auditing.log import Log
 from foldproof.auditing.taps.passes import tap_passes
 from foldproof.errors import MissingExtra
@@ -29,7 +29,6 @@ class Openvino:
         kwargs: dict[str, Any],
         options: Options,
         log: Log,
-        disabled: Disabled,
     ) -> Compiled:
         known(self, options)
         try:
@@ -37,7 +36,7 @@ class Openvino:
         except ModuleNotFoundError:
             raise MissingExtra("openvino", "openvino") from None
         program = torch.export.export(deepcopied(model), args, kwargs)
-        with tap_passes(log, disabled):
+        with tap_passes(log):
             compiled = openvino.compile_model(openvino.convert_model(program), "CPU", _SETTINGS)
 
         def call(*args: Any, **kwargs: Any) -> Any:

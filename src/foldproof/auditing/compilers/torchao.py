@@ -11,7 +11,6 @@ from torch import nn
 
 from foldproof.auditing.compilers.compiler import (
     Compiled,
-    Disabled,
     Options,
     buffers_of,
     copied,
@@ -44,7 +43,6 @@ class Torchao:
         kwargs: dict[str, Any],
         options: Options,
         log: Log,
-        disabled: Disabled,
     ) -> Compiled:
         known(self, options)
         steps = quantize_pt2e()
@@ -54,7 +52,7 @@ class Torchao:
         own = deepcopied(model)
         program = torch.export.export(own.train() if qat else own, args, kwargs).module()
         quantizer = _quantizer(options.get("quantizer", "x86"))
-        with tap_passes(log, disabled), tap_torchao(log, disabled):
+        with tap_passes(log), tap_torchao(log):
             try:
                 with log.call("", program, whole=False) as made:
                     prepared = (steps.prepare_qat_pt2e if qat else steps.prepare_pt2e)(program, quantizer)

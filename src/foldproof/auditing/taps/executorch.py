@@ -43,7 +43,7 @@ def exir_program() -> ModuleType:
 
 
 @contextlib.contextmanager
-def tap_executorch(log: Log, disabled: frozenset[str] = frozenset()) -> Iterator[None]:
+def tap_executorch(log: Log) -> Iterator[None]:
     """Note every step from an exported program to the one that is written into a .pte file."""
     program_module = exir_program()
     from executorch.backends.xnnpack.xnnpack_preprocess import XnnpackBackend
@@ -61,12 +61,12 @@ def tap_executorch(log: Log, disabled: frozenset[str] = frozenset()) -> Iterator
         patch(
             ExportedProgramPassBase,
             "__call__",
-            _program_pass_call(log, ExportedProgramPassBase.__call__, disabled, ExportedProgramPassResult),
+            _program_pass_call(log, ExportedProgramPassBase.__call__, ExportedProgramPassResult),
         )
         for name in STEPS:
             if hasattr(program_module, name):
                 function = getattr(program_module, name)
-                patch(program_module, name, observed(log, name, _plain(function), disabled=name in disabled))
+                patch(program_module, name, observed(log, name, _plain(function)))
         manager = program_module.EdgeProgramManager
         patch(manager, "to_backend", _partition_call(log, manager.to_backend))
         patch(XnnpackBackend, "preprocess", staticmethod(_separate(log, XnnpackBackend.preprocess)))
@@ -109,12 +109,12 @@ def _manager_call(log: Log, original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _program_pass_call(
-    log: Log, original: Callable[..., Any], disabled: frozenset[str], unchanged: Callable[[Any, bool], Any]
+    log: Log, original: Callable[..., Any], unchanged: Callable[[Any, bool], Any]
 ) -> Callable[..., Any]:
     @functools.wraps(original)
     def call(self: Any, program: ExportedProgram, *args: Any, **kwargs: Any) -> Any:
         name = type(self).__name__
-        if name in disabled:
+        if log.leaves_out(name):
             return unchanged(program, False)
         with log.call(name, program) as made:
             result = original(self, program, *args, **kwargs)

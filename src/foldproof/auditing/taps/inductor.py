@@ -121,7 +121,7 @@ def _holds(root: fx.GraphModule, module: fx.GraphModule) -> bool:
 
 
 @contextlib.contextmanager
-def tap_inductor(log: Log, model: torch.nn.Module, disabled: frozenset[str] = frozenset()) -> Iterator[None]:
+def tap_inductor(log: Log, model: torch.nn.Module) -> Iterator[None]:
     """Note every graph pass while `torch.compile(model)` runs for the first time."""
     import torch._inductor.compile_fx as compile_fx
     import torch._inductor.config as config
@@ -168,7 +168,7 @@ def tap_inductor(log: Log, model: torch.nn.Module, disabled: frozenset[str] = fr
         def step(name: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
             def make(original: Callable[..., Any]) -> Callable[..., Any]:
                 def call(gm: Any, *args: Any, **kwargs: Any) -> Any:
-                    if name in disabled:
+                    if log.leaves_out(name):
                         return None
                     with phases.scope(name, gm) as made:
                         result = original(gm, *args, **kwargs)
@@ -197,23 +197,20 @@ def tap_inductor(log: Log, model: torch.nn.Module, disabled: frozenset[str] = fr
         ):
             for name in names:
                 patch(where, name, step(name))
-        patch(group_batch_fusion, "apply_group_batch_fusion", lambda original: _fusion(original, phases, disabled))
-        patch(pattern_matcher.PatternMatcherPass, "apply", lambda original: _patterns(original, phases, disabled))
+        patch(group_batch_fusion, "apply_group_batch_fusion", lambda original: _fusion(original, phases))
+        patch(pattern_matcher.PatternMatcherPass, "apply", lambda original: _patterns(original, phases))
         patch(pattern_matcher.LoweringPatternEntry, "apply", lambda original: _lowering(original, phases))
         for entry in ("LoweringPatternEntry", "GraphPatternEntry", "ReplacementPatternEntry"):
-            patch(getattr(pattern_matcher, entry), "apply", lambda original: _match(original, phases, disabled))
+            patch(getattr(pattern_matcher, entry), "apply", lambda original: _match(original, phases))
         _observe(stack, phases)
-        stack.enter_context(
-            config.patch(
-                force_disable_caches=True, disabled_passes=",".join([config.disabled_passes, *sorted(disabled)])
-            )
-        )
+        stack.enter_context(config.patch(force_disable_caches=True))
         stack.enter_context(torch._functorch.config.patch(enable_autograd_cache=False))
         yield
 
 
 def _observe(stack: contextlib.ExitStack, phases: _Phases) -> None:
-    """Look at the graph wherever a `GraphTransformObserver` is entered and left."""
+    """Look at the graph wherever a `GraphTransformObserver` is entered and left; it also leaves out passes."""
+    check = GraphTransformObserver._check_disable_pass
     enter, leave = GraphTransformObserver.__enter__, GraphTransformObserver.__exit__
     running: dict[int, list[Any]] = {}
 
@@ -227,11 +224,15 @@ def _observe(stack: contextlib.ExitStack, phases: _Phases) -> None:
         leave(self, *error)
         running[id(self)].pop().__exit__(*error)
 
+    def left_out(self: GraphTransformObserver) -> bool:
+        return phases.log.leaves_out(self.passname) or check(self)
+
+    stack.enter_context(mock.patch.object(GraphTransformObserver, "_check_disable_pass", left_out))
     stack.enter_context(mock.patch.object(GraphTransformObserver, "__enter__", entered))
     stack.enter_context(mock.patch.object(GraphTransformObserver, "__exit__", left))
 
 
-def _fusion(original: Callable[..., Any], phases: _Phases, disabled: frozenset[str]) -> Callable[..., Any]:
+def _fusion(original: Callable[..., Any], phases: _Phases) -> Callable[..., Any]:
     """Group and batch fusions run in one observed call; each is a pass by itself, named as users configure it."""
     from torch._inductor.fx_passes.group_batch_fusion import POST_GRAD_FUSIONS, PRE_GRAD_FUSIONS
 
@@ -239,7 +240,7 @@ def _fusion(original: Callable[..., Any], phases: _Phases, disabled: frozenset[s
 
     def call(graph: fx.Graph, rule: Any) -> Any:
         name = names.get(type(rule), type(rule).__name__)
-        if name in disabled:
+        if phases.log.leaves_out(name):
             return None
         with phases.scope(name, graph):
             return original(graph, rule)
@@ -247,11 +248,11 @@ def _fusion(original: Callable[..., Any], phases: _Phases, disabled: frozenset[s
     return call
 
 
-def _patterns(original: Callable[..., Any], phases: _Phases, disabled: frozenset[str]) -> Callable[..., Any]:
+def _patterns(original: Callable[..., Any], phases: _Phases) -> Callable[..., Any]:
     """One pass of the pattern matcher, named by its pass or by where the patterns that matched come from."""
 
     def call(self: Any, gm: Any) -> Any:
-        if self.pass_name in disabled:
+        if phases.log.leaves_out(self.pass_name):
             return 0
         phases.matched.clear()
         with phases.scope(self.pass_name or "patterns", gm.graph if isinstance(gm, fx.GraphModule) else gm):
@@ -267,7 +268,7 @@ def _patterns(original: Callable[..., Any], phases: _Phases, disabled: frozenset
     return call
 
 
-def _match(original: Callable[..., Any], phases: _Phases, disabled: frozenset[str]) -> Callable[..., Any]:
+def _match(original: Callable[..., Any], phases: _Phases) -> Callable[..., Any]:
     """Note which pattern matched, as the module and function that replace it."""
 
     def call(self: Any, match: Any, graph: fx.Graph, node: fx.Node) -> None:
@@ -275,7 +276,7 @@ def _match(original: Callable[..., Any], phases: _Phases, disabled: frozenset[st
         name = getattr(handler, "__name__", None) or getattr(self, "pattern_name", None)
         module = (getattr(handler, "__module__", None) or type(self).__name__).rpartition(".")[2]
         name = f"{module}.{name}" if name else module
-        if name in disabled:
+        if phases.log.leaves_out(name):
             return
         phases.matched.append(name)
         original(self, match, graph, node)

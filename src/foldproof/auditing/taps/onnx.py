@@ -14,12 +14,12 @@ STEPS = ("insert_type_promotion_nodes", "remove_assertion_nodes")
 
 
 @contextlib.contextmanager
-def tap_onnx(log: Log, disabled: frozenset[str] = frozenset()) -> Iterator[None]:
+def tap_onnx(log: Log) -> Iterator[None]:
     """Note the steps of the exporter; the rest is seen by `tap_passes`."""
     from torch.onnx._internal.exporter import _fx_passes
 
     with contextlib.ExitStack() as stack:
         for name in STEPS:
-            step = observed(log, name, getattr(_fx_passes, name), disabled=name in disabled)
+            step = observed(log, name, getattr(_fx_passes, name))
             stack.enter_context(mock.patch.object(_fx_passes, name, step))
         yield

@@ -25,9 +25,7 @@ def graph_of(x: Any) -> fx.GraphModule | None:
     return x if isinstance(x, fx.GraphModule) else None
 
 
-def observed(
-    log: Log, name: str, function: Callable[..., Any], place: int = 0, disabled: bool = False, whole: bool = True
-) -> Any:
+def observed(log: Log, name: str, function: Callable[..., Any], place: int = 0, whole: bool = True) -> Any:
     """``function`` (program in its positional argument ``place`` → program, PassResult, or None: in place), noted."""
 
     @functools.wraps(function)
@@ -35,7 +33,7 @@ def observed(
         program = args[place] if len(args) > place else next(iter(kwargs.values()), None)
         if graph_of(program) is None:
             return function(*args, **kwargs)
-        if disabled:
+        if log.leaves_out(name):
             return program
 
         def again(copy: Any) -> Any:
@@ -50,23 +48,23 @@ def observed(
 
 
 @contextlib.contextmanager
-def tap_passes(log: Log, disabled: frozenset[str] = frozenset()) -> Iterator[None]:
+def tap_passes(log: Log) -> Iterator[None]:
     """Note every `PassBase` call, every plain function that a `PassManager` calls, and decompositions."""
     with contextlib.ExitStack() as stack:
         decompose = observed(log, "run_decompositions", ExportedProgram.run_decompositions)
         stack.enter_context(mock.patch.object(ExportedProgram, "run_decompositions", decompose))
-        stack.enter_context(mock.patch.object(PassBase, "__call__", _pass_call(log, PassBase.__call__, disabled)))
+        stack.enter_context(mock.patch.object(PassBase, "__call__", _pass_call(log, PassBase.__call__)))
         stack.enter_context(mock.patch.object(PassManager, "__call__", _manager_call(log, PassManager.__call__)))
         yield
 
 
-def _pass_call(log: Log, original: Callable[..., Any], disabled: frozenset[str]) -> Callable[..., Any]:
+def _pass_call(log: Log, original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def call(self: Any, graph_module: Any, *args: Any, **kwargs: Any) -> Any:
         name = type(self).__name__
         if not isinstance(graph_module, fx.GraphModule):
             return original(self, graph_module, *args, **kwargs)
-        if name in disabled:
+        if log.leaves_out(name):
             return PassResult(graph_module, False)
         holder = getattr(self, "exported_program", None)
         holder = holder if isinstance(holder, ExportedProgram) else None
