@@ -1,8 +1,8 @@
 """The audit of a compiler against the compilation alone: the target is 5 times, graph proofs and taps together.
 
 The comparison of numbers at the end is `foldproof.compare`'s own cost, and is left out. Both compile as for the first
-time, with empty caches; and without `torch.nn`'s fast path, which would leave one operator for each encoder layer and so
-next to nothing to compile.
+time, with empty caches; and without `torch.nn`'s fast path, which would leave one operator for each encoder layer and
+so next to nothing to compile.
 """
 
 from __future__ import annotations

@@ -105,6 +105,23 @@ def test_folds_of_an_untrained_model_are_proved_for_all_parameters() -> None:
     assert partition.verdict.reason == SAME.reason, "what is handed to a backend is read as the graph it was made of"
 
 
+def test_decomposed_activations_are_proved() -> None:
+    """Inductor writes each as arithmetic, or as a choice between its pieces."""
+    pieces = (nn.GELU(), nn.GELU("tanh"), nn.SiLU(), nn.LeakyReLU(), nn.ELU(), nn.PReLU(), nn.Hardswish(), nn.Mish())
+    layers = [layer for piece in pieces for layer in (nn.Linear(6, 6), piece)]
+    found = foldproof.audit(nn.Sequential(*layers).eval(), [torch.randn(4, 6)])
+    step = next(step for step in found.steps if step.name == "AOTAutograd")
+    assert step.verdict.kind is Kind.PROVED, str(step.verdict)
+    assert step.verdict.quantified.endswith("where they make the same choices")
+
+
+def test_an_encoder_layer_on_the_fast_path_is_proved() -> None:
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, activation="gelu").eval()
+    found = foldproof.audit(layer, [torch.randn(2, 4, 8)])
+    assert "_transformer_encoder_layer_fwd" in str(found.steps[-1].change.after.graph)
+    assert {step.verdict.kind for step in found.steps if step.fired} == {Kind.PROVED}
+
+
 def test_a_difference_below_the_graph_is_traced() -> None:
     """As in PyTorch #179574, and small: the mean over an embedding is added up in another order."""
     torch.manual_seed(0)

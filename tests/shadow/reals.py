@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from foldproof.shadow import Draw
+from foldproof.shadow import Draw, Reading
 
 
 class Reals:
@@ -39,8 +39,8 @@ class Reals:
 class RealDraw(Draw):
     """A draw with one field, the reals, in which opaque functions are the functions that they stand for."""
 
-    def __init__(self) -> None:
-        super().__init__(seed=0, k=1)
+    def __init__(self, reading: Reading) -> None:
+        super().__init__(seed=0, k=1, reading=reading)
         self.fields = [Reals()]  # type: ignore[list-item]
         self._infinity = ((math.inf, -math.inf),)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -12,8 +13,9 @@ from torch import Tensor
 from torch._ops import OpOverload
 from torch.utils._pytree import tree_leaves, tree_map
 
-from foldproof.shadow import RULES, Draw, Shadow, Undecided
+from foldproof.shadow import RULES, Draw, Reading, Shadow, Undecided
 from foldproof.shadow.registry import RuleKind
+from foldproof.shadow.rules import activation
 from tests.shadow.calls import Call, calls_of, carries_residues, copied, is_float
 from tests.shadow.reals import RealDraw
 
@@ -61,8 +63,14 @@ def test_over_the_reals(operator: OpOverload, record_property: Callable[[str, ob
     calls = calls_of(operator)
     assert calls, "no sample of the operator database reaches this operator: add a call to `calls.of_our_own`"
     checked = 0
-    for call in calls:
-        draw = RealDraw()
+    # Activations may be read as choices between their pieces.
+    readings = (
+        [Reading(), Reading(by_value=True)]
+        if RULES[operator].function.__module__ == activation.__name__
+        else [Reading()]
+    )
+    for call, reading in itertools.product(calls, readings):
+        draw = RealDraw(reading)
         results = results_on_shadows(call, partial(shadowed, draw=draw))
         for result in results or []:
             if isinstance(result, Shadow) and operator not in UNINITIALISED:

@@ -116,11 +116,12 @@ def _of_graphs(change: Change, before: Snapshot, after: Snapshot, inputs: Sequen
         verdict = _attempt(before.module, after.module, inputs, derive)
         if verdict.kind is not Kind.UNDECIDED:
             return verdict
-    return prove(before.module, after.module, inputs)  # new parameters are constants
+    return prove(before.module, after.module, inputs, by_value=True)  # new parameters are constants
 
 
 def _attempt(before: Any, after: Any, inputs: Sequence[Any], derive: Derive | None) -> Verdict:
     try:
-        return prove(before, after, inputs, derive=derive)
+        # Compilers write activations as choices between their pieces.
+        return prove(before, after, inputs, derive=derive, by_value=True)
     except Exception as error:  # the whole graph is tried next
         return Verdict(Kind.UNDECIDED, str(error))

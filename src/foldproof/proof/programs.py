@@ -41,8 +41,9 @@ def prove(
         derive: how *after*'s new parameters are computed: takes *before*'s parameters by name (tensors, or shadows
             of them) and returns new ones by *after*'s names. With it a fold is proved for all parameters; without
             it, new parameters are constants, and rounding them leaves ROUNDING at best.
-        by_value: where nothing else proves it, let relu and leaky_relu follow the signs that their values have; the
-            verdict names them among the operators of which it speaks on the visited branch only.
+        by_value: where nothing else proves it, let activations that are defined piece by piece (relu, leaky_relu, elu,
+            prelu …) follow the values that they have; the verdict names them among the operators of which it speaks on
+            the visited branch only.
         seed: fixes the random draw, to reproduce a run.
         progress: called with (done, total, what).
 

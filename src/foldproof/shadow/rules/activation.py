@@ -25,19 +25,15 @@ aten = torch.ops.aten
     aten.atan.default,
     aten.atanh.default,
     aten.ceil.default,
-    aten.celu.default,
     aten.cos.default,
     aten.cosh.default,
     aten.digamma.default,
-    aten.elu.default,
     aten.erf.default,
     aten.erfc.default,
     aten.erfinv.default,
     aten.exp2.default,
     aten.expm1.default,
     aten.floor.default,
-    aten.gelu.default,
-    aten.hardshrink.default,
     aten.lgamma.default,
     aten.log.default,
     aten.log10.default,
@@ -46,7 +42,6 @@ aten = torch.ops.aten
     aten.round.decimals,
     aten.round.default,
     aten.sgn.default,
-    aten.sigmoid.default,
     aten.sign.default,
     aten.sin.default,
     aten.sinc.default,
@@ -54,7 +49,6 @@ aten = torch.ops.aten
     aten.softshrink.default,
     aten.tan.default,
     aten.tanh.default,
-    aten.threshold.default,
     aten.trunc.default,
 )
 def pointwise(call: Call, x: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -122,18 +116,18 @@ def floor_divide(call: Call, a: Any, b: Any) -> Residue:
     return _rounded(call, call.residue(a) / call.residue(b), "floor")
 
 
-def _where_positive(call: Call, x: Tensor, slope: float) -> Residue:
-    """x where its value is positive, else slope·x: what rectifiers are once their branch is chosen."""
+def _chosen(call: Call, first: Tensor, a: Residue, b: Residue) -> Residue:
+    """a where ``first`` is true, else b: what a function that is defined piece by piece is at these values."""
     call.took_branch()
-    positive, residue = call.value(x) > 0, call.residue(x)
-    return residue.map(lambda a, b: torch.where(positive, a, b), residue * call.residue(slope))
+    return a.map(lambda p, q: torch.where(first, p, q), b)
 
 
 @composed(aten.relu.default)
 def relu(call: Call, x: Tensor) -> Residue:
     """max(x, 0), opaque"""
     if call.draw.reading.by_value:
-        return _where_positive(call, x, 0)
+        residue = call.residue(x)
+        return _chosen(call, call.value(x) > 0, residue, residue * call.residue(0))
     return call.residue(x).maximum(call.residue(0))
 
 
@@ -141,8 +135,49 @@ def relu(call: Call, x: Tensor) -> Residue:
 def leaky_relu(call: Call, x: Tensor, negative_slope: float = 0.01) -> Any:
     """any function of the element and the slope"""
     if call.draw.reading.by_value:
-        return _where_positive(call, x, negative_slope)
+        residue = call.residue(x)
+        return _chosen(call, call.value(x) > 0, residue, residue * call.residue(negative_slope))
     return pointwise(call, x, negative_slope)
+
+
+@opaque(aten.elu.default)
+def elu(call: Call, x: Tensor, alpha: float = 1, scale: float = 1, input_scale: float = 1) -> Any:
+    """any function of the element and the attributes"""
+    if call.draw.reading.by_value:
+        return _exponential_below(call, x, call.residue(x) * call.residue(input_scale), scale, alpha * scale)
+    return pointwise(call, x, alpha, scale, input_scale)
+
+
+@opaque(aten.celu.default)
+def celu(call: Call, x: Tensor, alpha: float = 1.0) -> Any:
+    """any function of the element and the attribute"""
+    if call.draw.reading.by_value:
+        return _exponential_below(call, x, call.residue(x) / call.residue(alpha), 1, alpha)
+    return pointwise(call, x, alpha)
+
+
+def _exponential_below(call: Call, x: Tensor, exponent: Residue, slope: float, factor: float) -> Residue:
+    below = call.opaque([exponent], real=torch.expm1, name="expm1") * call.residue(factor)
+    return _chosen(call, call.value(x) > 0, call.residue(x) * call.residue(slope), below)
+
+
+@opaque(aten.hardshrink.default)
+def hardshrink(call: Call, x: Tensor, lambd: float = 0.5) -> Any:
+    """any function of the element and the attribute"""
+    if call.draw.reading.by_value:
+        residue = call.residue(x)
+        return _chosen(call, call.value(x).abs() <= lambd, residue * call.residue(0), residue)
+    return pointwise(call, x, lambd)
+
+
+@opaque(aten.threshold.default)
+def threshold(call: Call, x: Tensor, threshold: float, value: float) -> Any:
+    """any function of the element and the attributes"""
+    if call.draw.reading.by_value:
+        residue = call.residue(x)
+        constant = call.residue(value).map(lambda part: part.expand(residue.shape))
+        return _chosen(call, call.value(x) <= threshold, constant, residue)
+    return pointwise(call, x, threshold, value)
 
 
 @composed(aten.maximum.default, aten.fmax.default)
@@ -207,23 +242,48 @@ def _clamped_shift(call: Call, x: Tensor) -> Residue:
     return shifted.maximum(call.residue(0)).minimum(call.residue(6))
 
 
+@composed(aten.sigmoid.default)
+def sigmoid(call: Call, x: Tensor) -> Residue:
+    """1/(1 + exp(-x))"""
+    return _sigmoid(call, call.residue(x))
+
+
+def _sigmoid(call: Call, x: Residue) -> Residue:
+    return (call.residue(1) + call.opaque([-x], real=torch.exp, name="exp")).inverse()
+
+
 @composed(aten.silu.default)
 def silu(call: Call, x: Tensor) -> Residue:
     """x·sigmoid(x)"""
-    return call.residue(x) * call.opaque([x], real=torch.sigmoid, name="sigmoid")
+    return call.residue(x) * _sigmoid(call, call.residue(x))
+
+
+@composed(aten.gelu.default)
+def gelu(call: Call, x: Tensor, *, approximate: str = "none") -> Residue:
+    """x/2·(1 + erf(x/√2)); with tanh, x/2·(1 + tanh(√(2/π)·(x + 0.044715·x³))); of the same numbers as PyTorch's"""
+    residue, one = call.residue(x), call.residue(1)
+    if approximate == "none":
+        bent = call.opaque([residue * call.residue(math.sqrt(0.5))], real=torch.erf, name="erf")
+    else:
+        cube = residue * residue * residue
+        inner = (residue + cube * call.residue(0.044715)) * call.residue(math.sqrt(2 / math.pi))
+        bent = call.opaque([inner], real=torch.tanh, name="tanh")
+    return residue * call.residue(0.5) * (one + bent)
 
 
 @composed(aten.glu.default)
 def glu(call: Call, x: Tensor, dim: int = -1) -> Residue:
     """a·sigmoid(b), for the two halves a, b"""
     a, b = (call.residue(x).map(lambda part, j=j: part.chunk(2, dim)[j]) for j in range(2))
-    return a * call.opaque([b], real=torch.sigmoid, name="sigmoid")
+    return a * _sigmoid(call, b)
 
 
 @composed(aten._prelu_kernel.default)
 def prelu(call: Call, x: Tensor, weight: Tensor) -> Residue:
     """max(x, 0) + weight·min(x, 0)"""
     residue, zero = call.residue(x), call.residue(0)
+    if call.draw.reading.by_value:
+        return _chosen(call, call.value(x) > 0, residue, call.residue(weight) * residue)
     return residue.maximum(zero) + call.residue(weight) * residue.minimum(zero)
 
 
