@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
+import pytest
 import torch
-from torch import fx
+from torch import Tensor, fx, nn
 
 from foldproof import Kind
+from foldproof.auditing.copies import Copies
 from foldproof.auditing.judge import judge
 from foldproof.auditing.log import Change
 from foldproof.auditing.region import changed_region
-from foldproof.auditing.snapshot import Snapshot
+from foldproof.auditing.snapshot import Snapshot, is_quiet
 
 aten = torch.ops.aten
 INPUTS = (torch.randn(3, 4),)
@@ -57,6 +60,51 @@ def test_a_large_graph_is_proved_where_it_changed() -> None:
     verdict = judge(Change("", "", chain(2500), chain(2500, as_sum, at=2501)), INPUTS)
     assert verdict.kind is Kind.PROVED
     assert "proved on the changed region of 2 operators" in verdict.notes
+
+
+def modules(*layers: nn.Module) -> tuple[Snapshot, Snapshot]:
+    """Layers called one after another, before and after the first of them was written as x + x."""
+    traced = fx.symbolic_trace(nn.Sequential(Doubled(), *layers).eval())
+    copies = Copies()
+    before = Snapshot(traced, copies=copies)
+    as_sum(traced.graph, next(n for n in traced.graph.nodes if n.target is operator.mul))
+    return before, Snapshot(traced, copies=copies)
+
+
+class Doubled(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 2.0
+
+
+def test_modules_that_write_nothing_are_cut_off() -> None:
+    layers = nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout(), nn.LeakyReLU()
+    region = changed_region(*modules(*layers), INPUTS)
+    assert region is not None
+    assert [n.name for n in region.before.graph.nodes if n.op.startswith("call")] == ["mul", "_1"]
+
+
+def hooked(layer: nn.Module) -> nn.Module:
+    layer.register_forward_hook(lambda *_: None)
+    return layer
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.ReLU(inplace=True),
+        nn.RReLU(),
+        hooked(nn.Linear(4, 4)),
+        nn.utils.parametrizations.weight_norm(nn.Linear(4, 4)),
+    ],
+)
+def test_modules_that_may_write_are_not(layer: nn.Module) -> None:
+    assert changed_region(*modules(layer), INPUTS) is None
+
+
+def test_norms_and_dropouts_in_training_are_not_quiet() -> None:
+    for layer in (nn.BatchNorm1d(4), nn.InstanceNorm1d(4, track_running_stats=True), nn.Dropout(), nn.AlphaDropout()):
+        assert not is_quiet(layer.train())
+        assert is_quiet(layer.eval())
 
 
 def test_right_and_wrong_changes() -> None:

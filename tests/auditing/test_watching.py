@@ -12,7 +12,7 @@ from torch.fx.passes.infra.pass_base import PassBase, PassResult
 from torch.fx.passes.infra.pass_manager import PassManager
 
 import foldproof
-from foldproof import Kind
+from foldproof import FoldproofError, Kind
 
 pytest_plugins = ["pytester"]
 
@@ -29,6 +29,11 @@ class SwapOperands(PassBase):
                 node.args = (node.args[1], node.args[0])
         graph_module.recompile()
         return PassResult(graph_module, True)
+
+
+def test_a_lone_tensor_is_no_list_of_inputs() -> None:
+    with pytest.raises(FoldproofError, match=r"write \(x,\)"), foldproof.watch(torch.randn(3, 4)):  # type: ignore[arg-type]
+        pass
 
 
 def traced() -> fx.GraphModule:

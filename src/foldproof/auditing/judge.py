@@ -62,7 +62,9 @@ def _judge(change: Change, given: Sequence[Any]) -> Verdict:
             return Verdict(Kind.UNDECIDED, f"{node.name} is a normalization in training: it updates statistics unseen")
     inputs = inputs_for(before, given if change.inputs is None else change.inputs)
     if inputs is None:
-        return Verdict(Kind.UNDECIDED, "the graph's inputs are not known")
+        known = len(given if change.inputs is None else change.inputs)
+        wanted = len(before.placeholders)
+        return Verdict(Kind.UNDECIDED, f"the {known} inputs that are known do not fit the graph, which takes {wanted}")
     within = _apart_from_quantization(change, before, after, inputs)
     return within or _of_graphs(change, before, unfolded(before, after), inputs)
 
@@ -104,7 +106,7 @@ def _of_graphs(change: Change, before: Snapshot, after: Snapshot, inputs: Sequen
     if region is not None:
         verdict = _attempt(region.before, region.after, region.inputs, derive)
         if verdict.kind is Kind.PROVED:
-            nodes = sum(n.op == "call_function" for n in region.before.graph.nodes)
+            nodes = sum(n.op.startswith("call_") for n in region.before.graph.nodes)
             return replace(verdict, notes=(*verdict.notes, f"proved on the changed region of {nodes} operators"))
     if derive is not None and again is not None:
         try:

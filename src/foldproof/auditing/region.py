@@ -35,7 +35,7 @@ def changed_region(before: Snapshot, after: Snapshot, inputs: Sequence[Any]) -> 
     sides = [_Side(before, {n: n.name for n in before.graph.nodes})]
     sides.append(_Side(after, _names_of_values(sides[0], after)))
     same = {name for name, line in sides[1].lines.items() if sides[0].lines.get(name) == line}
-    if not any(n.op == "call_function" and name in same for n, name in sides[0].names.items()):
+    if not any(n.op.startswith("call_") and name in same for n, name in sides[0].names.items()):
         return None
     pairs = _results(sides, same)
     if pairs is None:

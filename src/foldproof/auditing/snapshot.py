@@ -159,8 +159,9 @@ class Snapshot:
                 what, inputs = f"input {inputs}", inputs + 1
             whole.update(f"{what} {arguments(node, place)}\n".encode())
             self.values[node] = hashlib.sha256(f"{what} {arguments(node, self.values)}".encode()).hexdigest()
-            functional &= is_functional(node)
-            if node.op == "output" or not is_functional(node):
+            quiet = is_functional(node) or (node.op == "call_module" and is_quiet(self._held[str(node.target)][1]))
+            functional &= quiet
+            if node.op == "output" or not quiet:
                 effects.append(self.values[node])
         return whole.hexdigest(), "|".join(effects), functional
 
@@ -349,6 +350,28 @@ def is_functional(node: fx.Node) -> bool:
     # Functions of torch and torch.nn.functional say in their names or arguments that they write.
     known = module == "torch" or module.startswith(("torch._C", "torch.functional", "torch.nn.functional"))
     return known and not name.endswith("_") and not _in_place(node) and _quiet_function(name, node)
+
+
+def is_quiet(module: Any) -> bool:
+    """Whether a module is one of `torch.nn`'s that surely writes to nothing and draws nothing at random."""
+    if type(module) not in _quiet_modules() or "forward" in vars(module):
+        return False
+    if module._forward_hooks or module._forward_pre_hooks or any(module.children()):
+        return False
+    if getattr(module, "inplace", False) or getattr(module, "max_norm", None) is not None:
+        return False
+    return not (module.training and isinstance(module, (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd)))
+
+
+@functools.cache
+def _quiet_modules() -> frozenset[type]:
+    """RReLU is the one activation that draws; attention drops out."""
+    m = nn.modules
+    files = [m.activation, m.batchnorm, m.conv, m.dropout, m.flatten, m.instancenorm, m.linear, m.normalization]
+    files += [m.padding, m.pixelshuffle, m.pooling, m.sparse, m.upsampling]
+    found = {x for file in files for x in vars(file).values() if isinstance(x, type) and x.__module__ == file.__name__}
+    drawing = {nn.RReLU, nn.MultiheadAttention, nn.FractionalMaxPool2d, nn.FractionalMaxPool3d}
+    return frozenset(x for x in found - drawing if issubclass(x, nn.Module))
 
 
 _WRITING_OPERATORS = (

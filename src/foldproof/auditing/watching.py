@@ -15,6 +15,7 @@ from foldproof.auditing.taps.executorch import tap_executorch
 from foldproof.auditing.taps.passes import observed, tap_passes
 from foldproof.auditing.taps.torchao import tap_torchao
 from foldproof.errors import FoldproofError
+from foldproof.proof.shapes import as_inputs
 from foldproof.verdict import Kind
 
 
@@ -50,7 +51,11 @@ def watch(inputs: Sequence[Any] = ()) -> Iterator[Watched]:
     Args:
         inputs: example inputs of the program that the passes work on; without them graphs are tried on random tensors
             of the shapes that they were traced with.
+
+    Raises:
+        FoldproofError: ``inputs`` is no list or tuple.
     """
+    inputs = as_inputs(inputs)
     log = Log()
     with contextlib.ExitStack() as stack:
         stack.enter_context(tap_passes(log))
@@ -65,8 +70,9 @@ def tap(pass_manager: PassManager, inputs: Sequence[Any] = ()) -> Watched:
     """Note every pass of ``pass_manager`` from now on; the passes stay what they are.
 
     Raises:
-        FoldproofError: it holds no list of passes.
+        FoldproofError: it holds no list of passes, or ``inputs`` is no list or tuple.
     """
+    inputs = as_inputs(inputs)
     passes = getattr(pass_manager, "passes", None)
     if not isinstance(passes, list):
         raise FoldproofError(f"a {type(pass_manager).__name__} has no list of passes to tap")
