@@ -216,8 +216,14 @@ class Residue:
         if bool(functools.reduce(torch.mul, [p == 0 for p in self.parts]).any()):
             raise Undecided("a divisor is zero")
         parts = [f.inverse(p) for f, p in zip(self.draw.fields, self.parts)]
-        key = tuple(float(p) for p in self.parts) if self.numel() == 1 else None
-        return self._with(parts, self.size.inverse(key))
+        return self._with(parts, self.size.inverse(self._number()))
+
+    def _number(self) -> tuple[float, ...] | None:
+        """The one number that all elements are, or that the only element is; None where there is none."""
+        if self.numel() == 0 or (self.numel() > 1 and self.varies):
+            return None
+        first = [p.flatten()[0] for p in self.parts]
+        return tuple(map(float, first)) if all(bool((p == f).all()) for p, f in zip(self.parts, first)) else None
 
     def __truediv__(self, other: Residue) -> Residue:
         return self * other.inverse()

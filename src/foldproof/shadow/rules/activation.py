@@ -183,20 +183,21 @@ def threshold(call: Call, x: Tensor, threshold: float, value: float) -> Any:
 @composed(aten.maximum.default, aten.fmax.default)
 def maximum(call: Call, a: Tensor, b: Tensor) -> Residue:
     """max(a, b), opaque and symmetric; of two constants, which parameters do not move, the larger one"""
-    return _of_constants(call, a, b, torch.maximum) or call.residue(a).maximum(call.residue(b))
+    return _extreme(call, call.residue(a), call.value(a), b, torch.maximum)
 
 
 @composed(aten.minimum.default, aten.fmin.default)
 def minimum(call: Call, a: Tensor, b: Tensor) -> Residue:
     """min(a, b) = -max(-a, -b)"""
-    return _of_constants(call, a, b, torch.minimum) or call.residue(a).minimum(call.residue(b))
+    return _extreme(call, call.residue(a), call.value(a), b, torch.minimum)
 
 
-def _of_constants(call: Call, a: Tensor, b: Tensor, extreme: Callable[[Tensor, Tensor], Tensor]) -> Residue | None:
-    x, y, value = call.residue(a), call.residue(b), call.value(a)
+def _extreme(call: Call, x: Residue, value: Tensor, other: Any, extreme: Callable[[Tensor, Tensor], Tensor]) -> Residue:
+    """``torch.maximum`` or ``torch.minimum`` of x, which has this value, and of ``other``."""
+    y = call.residue(other)
     if x.varies or y.varies or x.infinite or y.infinite:
-        return None
-    first = extreme(value, call.value(b)) == value
+        return x.maximum(y) if extreme is torch.maximum else x.minimum(y)
+    first = extreme(value, torch.as_tensor(call.value(other), dtype=value.dtype, device=value.device)) == value
     return x.map(lambda p, q: torch.where(first, p, q), y)
 
 
@@ -210,14 +211,15 @@ def _of_constants(call: Call, a: Tensor, b: Tensor, extreme: Callable[[Tensor, T
     aten.hardtanh.default,
 )
 def clamp(call: Call, x: Tensor, *args: Any, **kwargs: Any) -> Residue:
-    """min(max(x, low), high), with opaque min and max"""
+    """min(max(x, low), high), with opaque min and max; of constants, the one it is"""
     given = call.arguments
     low, high = given.get("min", given.get("min_val")), given.get("max", given.get("max_val"))
-    out = call.residue(x)
+    out, value = call.residue(x), call.value(x)
     if low is not None and not _is(low, -math.inf):
-        out = out.maximum(call.residue(low))
+        out = _extreme(call, out, value, low, torch.maximum)
+        value = value.clamp(min=call.value(low))
     if high is not None and not _is(high, math.inf):
-        out = out.minimum(call.residue(high))
+        out = _extreme(call, out, value, high, torch.minimum)
     return out
 
 
