@@ -19,6 +19,7 @@ from foldproof.auditing.listing import listing
 from foldproof.auditing.result import Step
 from foldproof.auditing.snapshot import Snapshot
 from foldproof.program.drawing import Drawing, drawing
+from foldproof.program.likeness import unlike
 from foldproof.verdict import Kind, Verdict
 
 WHOLE = 80
@@ -27,14 +28,17 @@ WHOLE = 80
 
 def audit_document(found: Audit, saved: Path | None = None) -> dict[str, Any]:
     """An audit's JSON, with the graphs before and after each step; ``saved`` is the folder of `Audit.save`."""
-    steps = [_step(step, told, found, saved) for step, told in zip(found.steps, found.to_dict()["steps"], strict=True)]
-    return found.to_dict() | {"command": "audit", "steps": steps}
+    whole = found.to_dict()
+    steps = [_step(step, told, found, saved) for step, told in zip(found.steps, whole["steps"], strict=True)]
+    return whole | {"steps": steps}
 
 
 def prove_document(verdict: Verdict, before: Any, after: Any, args: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """A verdict's JSON, with the graphs of both programs, where they have any or can be exported."""
-    graphs = {"before": _graph(before, args, kwargs), "after": _graph(after, args, kwargs)}
-    return verdict.to_dict() | {"command": "prove", "graphs": graphs}
+    first, second = _program(before, args, kwargs), _program(after, args, kwargs)
+    marked = unlike(first, second) if first is not None and second is not None else ((), ())
+    drawn = [p and drawing(p, differs=nodes).to_dict() for p, nodes in zip((first, second), marked)]
+    return verdict.to_dict() | {"command": "prove", "graphs": dict(zip(("before", "after"), drawn))}
 
 
 def _step(step: Step, told: Mapping[str, Any], found: Audit, saved: Path | None) -> dict[str, Any]:
@@ -52,9 +56,15 @@ def _step(step: Step, told: Mapping[str, Any], found: Audit, saved: Path | None)
 
 def _drawn(one: Snapshot, other: Snapshot) -> Drawing:
     """One graph, where it differs marked: nodes of which the other has neither the value nor the very same call."""
+
+    def reads_the_same(node: fx.Node) -> bool:  # and computes another value: its module or constants are others
+        return all(one.values.get(x) in theirs for x in node.all_input_nodes if x.op != "get_attr")
+
     theirs, calls = set(other.values.values()), {_call(node) for node in other.graph.nodes}
     differs = [
-        n for n in one.graph.nodes if n.op != "output" and one.values.get(n) not in theirs and _call(n) not in calls
+        n
+        for n in one.graph.nodes
+        if n.op != "output" and one.values.get(n) not in theirs and (_call(n) not in calls or reads_the_same(n))
     ]
     return drawing(one.graph, differs=differs, near=WHOLE)
 
@@ -77,7 +87,7 @@ def _saved(name: str, folder: Path) -> str | None:
     return next((place.read_text(encoding="utf-8") for place in places if place.is_file()), None)
 
 
-def _graph(program: Any, args: Any, kwargs: Mapping[str, Any]) -> dict[str, Any] | None:
+def _program(program: Any, args: Any, kwargs: Mapping[str, Any]) -> ExportedProgram | fx.GraphModule | None:
     if isinstance(program, nn.Module) and not isinstance(program, fx.GraphModule):
         try:
             with torch.no_grad(), warnings.catch_warnings():
@@ -85,4 +95,4 @@ def _graph(program: Any, args: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]
                 program = torch.export.export(program, tuple(args), dict(kwargs))
         except Exception:
             return None  # the picture is no part of the proof
-    return drawing(program).to_dict() if isinstance(program, (ExportedProgram, fx.GraphModule)) else None
+    return program if isinstance(program, (ExportedProgram, fx.GraphModule)) else None

@@ -73,7 +73,7 @@ const Plots = (() => {
       x: { label: "operator, in order", domain: [0.5, all.length + 0.5], tickFormat: (d) => (Number.isInteger(d) ? String(d) : "") },
       y: { ...log("amplified by"), tickFormat: (d) => `×${d3.format("~r")(+d.toPrecision(2))}` },
       marks: [Plot.ruleY([1], { strokeDasharray: "4 3" }), Plot.ruleX(data, { x: "index", y1: 1, y2: "amplification", stroke: CANDIDATE }),
-        Plot.dot(data, { x: "index", y: "amplification", r: 4, fill: CANDIDATE, tip: true, title: (d) => `${d.node} (${d.operator})\nerror there ${d.error}\namplified ×${plain(d.amplification)}\nshare ${Math.round(100 * d.share)} %` })],
+        Plot.dot(data, { x: "index", y: "amplification", r: 4, fill: CANDIDATE, tip: true, title: (d) => `${d.node} (${d.operator})\nerror there ${d.error}\namplified ×${plain(d.amplification)}${d.share > 0 ? `\nshare ${Math.round(100 * d.share)} %` : ""}` })],
     });
   }
 
