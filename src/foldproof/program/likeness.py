@@ -4,27 +4,42 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
 from foldproof.program.nodes import operator_name
 
-Program = ExportedProgram | fx.GraphModule
 FAR = 100
 """So many nodes that the other graph has not are followed in search of one that it has."""
 
 
-def unlike(before: Program, after: Program) -> tuple[frozenset[fx.Node], frozenset[fx.Node]]:
-    """The calls in each program that have no equal in the other.
+@dataclass(frozen=True)
+class Known:
+    """A graph, and what its inputs and constants, and the modules that it calls, are known by in another, too."""
 
-    Two calls are equal if they call the same operator with the same attributes on equal operands: inputs by their
-    place, constants by their content, calls by these very rules. So that one difference does not mark all that follows
-    from it, two operands without an equal count as equal, and a single one as what it was made of.
+    graph: fx.Graph
+    leaves: Mapping[fx.Node, str]
+    modules: Mapping[str, Hashable]
+
+
+def known(program: ExportedProgram | fx.GraphModule) -> Known:
+    """A program by itself: inputs are known by their place, constants and modules by their content."""
+    called = {str(n.target) for n in program.graph.nodes if n.op == "call_module"}
+    return Known(program.graph, _leaves(program), {name: _module(_attribute(program, name)) for name in called})
+
+
+def unlike(before: Known, after: Known) -> tuple[frozenset[fx.Node], frozenset[fx.Node]]:
+    """The calls in each graph that have no equal in the other.
+
+    Two calls are equal if they call the same operator with the same attributes on equal operands. So that one
+    difference does not mark all that follows from it, two operands without an equal count as equal, and a single one as
+    what it was made of.
     """
     mine, theirs = _Side(before), _Side(after)
     waiting: dict[Hashable, list[fx.Node]] = defaultdict(list)
@@ -48,12 +63,12 @@ def _read_the_same(mine: _Side, node: fx.Node, theirs: _Side, other: fx.Node) ->
 
 
 class _Side:
-    """One of the programs; ``equal`` has a number for each call that has an equal, and the same one for that."""
+    """One of the graphs; ``equal`` has a number for each call that has an equal, and the same one for that."""
 
-    def __init__(self, program: Program) -> None:
-        self.calls = [n for n in program.graph.nodes if n.op not in ("placeholder", "get_attr", "output")]
+    def __init__(self, given: Known) -> None:
+        self.calls = [n for n in given.graph.nodes if n.op not in ("placeholder", "get_attr", "output")]
         self.equal: dict[fx.Node, int] = {}
-        self._program, self._leaves = program, _leaves(program)
+        self._leaves, self._modules = given.leaves, given.modules
 
     def without_equal(self) -> frozenset[fx.Node]:
         return frozenset(n for n in self.calls if n not in self.equal)
@@ -67,10 +82,9 @@ class _Side:
         return self._callee(node), repr(fx.node.map_arg((node.args, node.kwargs), named))
 
     def _callee(self, node: fx.Node) -> Hashable:
-        if node.op != "call_module":
-            return operator_name(node) if node.op == "call_function" else f"method {node.target}"
-        module = _attribute(self._program, str(node.target))
-        return repr(module), tuple(_content(x) for x in module.state_dict().values())
+        if node.op == "call_module":
+            return self._modules[str(node.target)]
+        return operator_name(node) if node.op == "call_function" else f"method {node.target}"
 
     def known(self, node: fx.Node) -> Hashable:
         """What a value is known by in both programs: of a call its number, None where it has no equal."""
@@ -106,8 +120,7 @@ def _operands(node: fx.Node) -> list[fx.Node]:
     return found
 
 
-def _leaves(program: Program) -> dict[fx.Node, str]:
-    """What inputs and constants are known by."""
+def _leaves(program: ExportedProgram | fx.GraphModule) -> dict[fx.Node, str]:
     names: dict[str, str] = {}
     if isinstance(program, ExportedProgram):
         specs = program.graph_signature.input_specs
@@ -122,6 +135,10 @@ def _leaves(program: Program) -> dict[fx.Node, str]:
         elif node.op == "get_attr":
             found[node] = _content(_attribute(program, str(node.target)))
     return found
+
+
+def _module(module: nn.Module) -> Hashable:
+    return repr(module), tuple(_content(x) for x in module.state_dict().values())
 
 
 def _held(program: Any, name: str) -> Any:

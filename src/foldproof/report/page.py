@@ -47,6 +47,7 @@ def html(document: Document) -> str:
         "base": base_name,
         "power": power,
         "share": share,
+        "flags": flags,
     }
     env.globals.update(
         symbol=SYMBOLS.__getitem__,
@@ -135,6 +136,13 @@ def size(count: float) -> str:
 def sig(value: float | str | None) -> str:
     """A number in three significant digits; those that JSON lacks come as strings."""
     return "" if value is None else value if isinstance(value, str) else f"{value:.3g}"
+
+
+def flags(text: str) -> Any:
+    """The text as HTML, where no line breaks inside an option such as ``--disable``."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub(r"--[\w-]+", r'<span class="nowrap">\g<0></span>', str(escape(text))))
 
 
 def share(part: float | str) -> str:

@@ -18,8 +18,8 @@ from foldproof.auditing.inputs import inputs_for
 from foldproof.auditing.listing import listing
 from foldproof.auditing.result import Step
 from foldproof.auditing.snapshot import Snapshot
-from foldproof.program.drawing import Drawing, drawing
-from foldproof.program.likeness import unlike
+from foldproof.program.drawing import drawing
+from foldproof.program.likeness import Known, known, unlike
 from foldproof.verdict import Kind, Verdict
 
 WHOLE = 80
@@ -36,7 +36,7 @@ def audit_document(found: Audit, saved: Path | None = None) -> dict[str, Any]:
 def prove_document(verdict: Verdict, before: Any, after: Any, args: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """A verdict's JSON, with the graphs of both programs, where they have any or can be exported."""
     first, second = _program(before, args, kwargs), _program(after, args, kwargs)
-    marked = unlike(first, second) if first is not None and second is not None else ((), ())
+    marked = unlike(known(first), known(second)) if first is not None and second is not None else ((), ())
     drawn = [p and drawing(p, differs=nodes).to_dict() for p, nodes in zip((first, second), marked)]
     return verdict.to_dict() | {"command": "prove", "graphs": dict(zip(("before", "after"), drawn))}
 
@@ -45,33 +45,24 @@ def _step(step: Step, told: Mapping[str, Any], found: Audit, saved: Path | None)
     if not step.fired:
         return dict(told)
     wrong = step.verdict.kind is Kind.REFUTED
-    before, after = step.change.before, step.change.after
+    before, after = _known(step.change.before), _known(step.change.after)
+    drawn = [
+        drawing(one.graph, differs=nodes, near=WHOLE).to_dict()
+        for one, nodes in zip((before, after), unlike(before, after))
+    ]
     return dict(told) | {
         "source": step.source,
-        "graphs": {"before": _drawn(before, after).to_dict(), "after": _drawn(after, before).to_dict()},
+        "graphs": dict(zip(("before", "after"), drawn)),
         "listing": _listing(step, found) if wrong else None,
         "reproduction": _saved(step.name, saved) if wrong and saved is not None else None,
     }
 
 
-def _drawn(one: Snapshot, other: Snapshot) -> Drawing:
-    """One graph, where it differs marked: nodes of which the other has neither the value nor the very same call."""
-
-    def reads_the_same(node: fx.Node) -> bool:  # and computes another value: its module or constants are others
-        return all(one.values.get(x) in theirs for x in node.all_input_nodes if x.op != "get_attr")
-
-    theirs, calls = set(other.values.values()), {_call(node) for node in other.graph.nodes}
-    differs = [
-        n
-        for n in one.graph.nodes
-        if n.op != "output" and one.values.get(n) not in theirs and (_call(n) not in calls or reads_the_same(n))
-    ]
-    return drawing(one.graph, differs=differs, near=WHOLE)
-
-
-def _call(node: fx.Node) -> tuple[Any, ...]:
-    """What follows a change computes other values by the same calls."""
-    return node.name, node.op, node.target, repr(node.args), repr(node.kwargs)
+def _known(one: Snapshot) -> Known:
+    """A graph of a compiler, where tensors and modules are known by themselves, and not by their content alone."""
+    leaves = {n: one.values[n] for n in one.graph.nodes if n.op in ("placeholder", "get_attr")}
+    called = {str(n.target) for n in one.graph.nodes if n.op == "call_module"}
+    return Known(one.graph, leaves, {name: one.identity(name) for name in called})
 
 
 def _listing(step: Step, found: Audit) -> str:

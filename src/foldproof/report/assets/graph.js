@@ -193,7 +193,7 @@ const Graph = (() => {
     function paint(g, boxes, clusters, focus) {
       const { width, height } = g.graph();
       const start = zoom === null;
-      if (start) zoom = Math.min(1, Math.max(0.6, (view.node().clientWidth - 12) / width));
+      if (start) zoom = Math.min(1, Math.max(view.node().clientWidth < 500 ? 0.8 : 0.6, (view.node().clientWidth - 12) / width));
       view.html("");
       const svg = view.append("svg").attr("viewBox", `0 0 ${width} ${height}`).attr("width", width * zoom).attr("height", height * zoom)
         .attr("role", "group").attr("aria-label", `${boxes.length} boxes`);
