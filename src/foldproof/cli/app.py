@@ -378,6 +378,7 @@ def _guarded(command: Callable[[], int]) -> int:
             warnings.filterwarnings("ignore", module=r"foldproof\.")
             warnings.simplefilter("ignore", DeprecationWarning)
             warnings.simplefilter("ignore", FutureWarning)
+            warnings.filterwarnings("ignore", "dynamo_pgo force disabled")  # by us, so that every pass runs
             return command()
     except FoldproofError as error:
         return complain(error)
