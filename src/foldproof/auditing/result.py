@@ -14,6 +14,7 @@ from torch import fx
 
 from foldproof.auditing.judge import judge
 from foldproof.auditing.log import Change
+from foldproof.program.state import quiet_copies
 from foldproof.verdict import SCHEMA, Kind, Verdict
 
 if TYPE_CHECKING:
@@ -182,7 +183,8 @@ class Audit:
         """
         from foldproof.auditing.folder import save
 
-        return save(self, Path(folder))
+        with quiet_copies():
+            return save(self, Path(folder))
 
     def __str__(self) -> str:
         lines = [
