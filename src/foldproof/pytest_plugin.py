@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from foldproof import __version__
+from foldproof.verdict import SCHEMA
+
 if TYPE_CHECKING:
     from foldproof.verdict import Verdict
 
@@ -71,19 +74,34 @@ def prove(request: pytest.FixtureRequest) -> Prover:
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("foldproof")
     group.addoption(
-        "--foldproof-report", metavar="FILE", help="Write every verdict of the fixture `prove` into FILE, as JSON."
+        "--foldproof-report",
+        metavar="FILE",
+        help="Write every verdict of the fixture `prove` into FILE, as JSON; `foldproof report FILE` makes it a page.",
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_RECORDS] = []
+    path = config.getoption("--foldproof-report")
+    if path is not None and not (Path(path).parent.is_dir() and not Path(path).is_dir()):
+        raise pytest.UsageError(f"--foldproof-report {path} can't be written: give a file in a folder that is there")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Of pytest-xdist: a worker has ended, and hands over what it noted."""
+    node.config.stash[_RECORDS] += getattr(node, "workeroutput", {}).get("foldproof", ())
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    path = session.config.getoption("--foldproof-report")
-    if path is None or hasattr(session.config, "workerinput"):
+    path, records = session.config.getoption("--foldproof-report"), session.config.stash[_RECORDS]
+    if path is None:
         return
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["foldproof"] = records
+        return
+    told = {"schema": SCHEMA, "command": "pytest", "foldproof": __version__, "tests": records}
     target = Path(path)
     temporary = target.with_name(f".{target.name}.part")
-    temporary.write_text(json.dumps(session.config.stash[_RECORDS], indent=2) + "\n", encoding="utf-8")
+    temporary.write_text(json.dumps(told, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     temporary.replace(target)

@@ -170,7 +170,7 @@ class Verdict:
             elif r.difference:
                 lines.append(
                     f"  worst element: {r.difference:.3g} from the float64 truth, where rounding has a standard"
-                    f" deviation of {r.floor:.3g} ({r.sigma:.3g} sigma; {r.trials} inputs)"
+                    f" deviation of {r.floor:.3g} ({r.sigma:.3g} sigma; {r.trials} input{'s' * (r.trials != 1)})"
                 )
         if self.witness:
             w = self.witness

@@ -131,7 +131,8 @@ def test_a_difference_below_the_graph_is_traced() -> None:
     assert found.kind is Kind.ROUNDING
     assert found.end_to_end is not None and "compiling mean" in found.end_to_end.found
     first = found.end_to_end.sources[0]
-    assert first.operator == "aten.mean.dim" and first.measured and first.share > 0.9
+    assert first.operator == "aten.mean.dim" and first.measured
+    assert first.share is not None and first.share > 0.9
     assert "every graph pass is proved" in found.conclusion and "aten.mean.dim" in found.conclusion
 
 

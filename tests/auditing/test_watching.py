@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import operator
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +13,8 @@ from torch.fx.passes.infra.pass_manager import PassManager
 
 import foldproof
 from foldproof import FoldproofError, Kind
+from foldproof.auditing.copies import Copies
+from foldproof.report import html, junit, load, sarif
 
 pytest_plugins = ["pytester"]
 
@@ -81,9 +83,39 @@ def test_the_plugin(pytester: pytest.Pytester) -> None:
     done = pytester.runpytest_subprocess("--foldproof-report", "verdicts.json")
     done.assert_outcomes(passed=1, failed=1)
     assert "pytest_plugin.py" not in done.stdout.str(), "what is shown is the line of the test"
-    assert '"REFUTED"' in (Path(pytester.path) / "verdicts.json").read_text()
+    document = load(pytester.path / "verdicts.json")
+    assert [(row["test"], row["verdict"]["kind"]) for row in document["tests"]] == [
+        ("test_the_plugin.py::test_right", "PROVED"),
+        ("test_the_plugin.py::test_wrong", "REFUTED"),
+    ]
+    assert "<h1>2 verdicts: 1 REFUTED, 1 PROVED; look at test_the_plugin.py::test_wrong first</h1>" in html(document)
+    assert 'classname="pytest.test_the_plugin" name="test_wrong"' in junit(document)
+    assert json.loads(sarif(document))["runs"][0]["results"][0]["message"]["text"].startswith("test_wrong: ")
+
+
+def test_workers_hand_over_their_verdicts(pytester: pytest.Pytester) -> None:
+    pytest.importorskip("xdist")
+    test = "def test_{0}(prove):\n    prove(abs, abs, (torch.randn(3),))\n"
+    pytester.makepyfile("import torch\n" + test.format("a") + test.format("b"))
+    pytester.runpytest_subprocess("-n", "2", "--foldproof-report", "verdicts.json").assert_outcomes(passed=2)
+    assert len(load(pytester.path / "verdicts.json")["tests"]) == 2
+
+
+def test_a_report_that_can_not_be_written_is_told_before_the_tests(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("def test_nothing():\n    pass\n")
+    done = pytester.runpytest_subprocess("--foldproof-report", "missing/verdicts.json")
+    assert done.ret == pytest.ExitCode.USAGE_ERROR
+    assert "missing/verdicts.json can't be written" in done.stderr.str()
 
 
 def test_the_plugin_does_not_import_torch(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("def test_nothing():\n    import sys\n    assert 'torch' not in sys.modules\n")
     pytester.runpytest_subprocess().assert_outcomes(passed=1)
+
+
+def test_copies_are_made_in_silence(recwarn: pytest.WarningsRecorder) -> None:
+    program = torch.export.export(torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.ReLU()).eval(), INPUTS[:1])
+    with foldproof.watch(INPUTS[:1]) as log:
+        PassManager(passes=[SwapOperands()])(program.module())
+    Copies().copied(program)
+    assert log.steps and not [w for w in recwarn if "LeafSpec" in str(w.message)]

@@ -96,6 +96,25 @@ def quantized():
     return seeded(Quantized), (torch.randn(5, 3, generator=torch.Generator().manual_seed(1)),)
 
 
+class QuantizedTwice(Quantized):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("other", self.weight[:, :1].repeat(1, 4))
+        self.bias = nn.Parameter(torch.randn(4))
+
+    def forward(self, x):
+        q = torch.ops.quantized_decomposed
+        limits = (-128, 127, torch.int8)
+        x = q.dequantize_per_tensor(q.quantize_per_tensor(super().forward(x), 0.02, 0, *limits), 0.02, 0, *limits)
+        return nn.functional.linear(x, q.dequantize_per_tensor(self.other, 0.01, 0, *limits), self.bias)
+
+
+def quantized_biases():
+    import torch.ao.quantization.fx._decomposed
+
+    return seeded(QuantizedTwice), (torch.randn(5, 3, generator=torch.Generator().manual_seed(1)),)
+
+
 def relu():
     return nn.ReLU(), image()
 

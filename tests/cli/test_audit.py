@@ -73,6 +73,7 @@ def test_a_right_pass(foldproof: Foldproof, model: str) -> None:  # noqa: F811
         (["--compiler", "gcc"], "compiler must be one of"),
         (["--compiler", "fx", "--option", "fast"], "NAME=VALUE"),
         (["--compiler", "fx", "--option", "fast=1"], "no option 'fast'"),
+        (["--compiler", "fx", "--save", "models.py/saved"], "models.py/saved can't be written: "),
     ],
 )
 def test_mistakes(foldproof: Foldproof, model: str, args: list[str], told: str) -> None:  # noqa: F811

@@ -188,6 +188,11 @@ class TestFoldQAT:
         [one] = json.loads(Path("out.json").read_text())["folded"]
         assert one["chain"] == ["batch_norm"] and 0 < one["bound"] < 1e-3 * one["range"]
 
+    def test_a_bias_without_a_chain_is_no_fold(self, foldproof: Foldproof) -> None:
+        ran = foldproof("fold-qat", "models.py:quantized_biases", "-o", "out.pt2", "--html", "out.html")
+        assert ran.status == 0 and "1 operator folded, 1 bias quantized, with no chain behind\n" in ran.out, ran
+        assert "<h1>1 operator folded, 1 bias quantized, nothing declined: " in Path("out.html").read_text()
+
     def test_float_biases(self, foldproof: Foldproof) -> None:
         assert foldproof("fold-qat", "models.py:quantized", "-o", "out.pt2", "--float-biases").status == 0
         assert not any(t.dtype == torch.int32 for t in torch.export.load("out.pt2").state_dict.values())

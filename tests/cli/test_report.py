@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import importlib.metadata
 import importlib.util
 import json
 from pathlib import Path
@@ -37,6 +38,7 @@ def test_the_suffix_says_what_is_made(foldproof: Foldproof, suffix: str) -> None
         (["report", "missing.json"], "missing.json can't be read: No such file"),
         (["report", "models.py"], "models.py is no JSON file"),
         (["report", "other.json"], "other.json is no result of foldproof"),
+        (["report", "old.json"], "old.json has schema 0, but this foldproof reads schema 1: make it again"),
         (["report", "other.json", "-o", "x.pdf"], "x.pdf must end in .html, .xml, .sarif"),
         (["explore", "other.json"], "other.json is no result of foldproof"),
         (["explain", "models.py:relu", "--json", "a", "--html", "./a"], "a is given for two outputs"),
@@ -45,9 +47,10 @@ def test_the_suffix_says_what_is_made(foldproof: Foldproof, suffix: str) -> None
 )
 def test_mistakes(foldproof: Foldproof, args: list[str], told: str) -> None:  # noqa: F811
     Path("other.json").write_text('{"a": 1}')
+    Path("old.json").write_text('{"schema": 0, "command": "fuse"}')
     ran = foldproof(*args)
     assert ran.status == 2 and told in ran.err and len(ran.err.splitlines()) == 1
-    assert written() == {"other.json"}
+    assert written() == {"other.json", "old.json"}
 
 
 def test_what_is_missing_is_told_before_the_work(foldproof: Foldproof, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
@@ -69,6 +72,29 @@ def test_doctor(foldproof: Foldproof) -> None:  # noqa: F811
     found = json.loads(Path("doctor.json").read_text())
     assert found["operators"] > 300 and found["audit"]["fx"] is True
     assert set(found["extras"]) == {"cli", "report", "explore", "executorch", "onnx", "openvino", "torchao"}
+
+
+def test_doctor_of_a_foldproof_that_is_not_installed(foldproof: Foldproof, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    def missing(name: str) -> None:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "requires", missing)
+    ran = foldproof("doctor")
+    assert ran.status == 2 and "pip install -e ." in ran.err and len(ran.err.splitlines()) == 1
+
+
+def test_doctor_says_what_is_missing_and_how_to_get_it(foldproof: Foldproof, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    real = importlib.metadata.version
+
+    def version(name: str) -> str:
+        if name in ("openvino", "jinja2"):
+            raise importlib.metadata.PackageNotFoundError(name)
+        return real(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    ran = foldproof("doctor")
+    assert ran.status == 0 and "to get the rest: pip install 'foldproof[report,openvino]'" in ran.out
+    assert "openvino missing" in ran.out and "jinja2 missing" in ran.out
 
 
 def test_doctor_knows_what_is_not_here(foldproof: Foldproof, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811

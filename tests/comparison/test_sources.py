@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 import foldproof
 from examples import parallel_linears
 from foldproof.comparison.report import report
+from foldproof.comparison.result import Source
 from foldproof.verdict import Kind
 from zoo.planted import BUGS, OPERATORS, Bug, everything, planted, ulps
 
@@ -25,7 +27,7 @@ def test_pytorch_179574_is_the_mean_and_not_the_linears() -> None:
     assert "Inductor batched no operators here" in result.verdict.notes
     first = result.sources[0]
     assert first.operator == "aten.mean.dim" and first.source is not None and "parallel_linears.py" in first.source
-    assert first.share > 0.9 and first.amplification > 5
+    assert first.share is not None and first.share > 0.9 and first.amplification > 5
     assert "linear" in result.found.split("gave the same bits")[0]
     assert "compiling mean" in result.found and "reproduces the difference" in result.found
 
@@ -99,13 +101,40 @@ def test_other_weights_are_found_where_they_are_used() -> None:
     assert result.verdict.difference is not None and result.verdict.difference.node == "linear_1"
 
 
+def test_shares_that_mean_nothing_are_not_given() -> None:
+    """Each of the layers alone makes those after it round otherwise: projected on the difference, they sum to more."""
+
+    def layers(nudge: float) -> nn.Module:
+        torch.manual_seed(0)
+        model = nn.Sequential(*[m for _ in range(6) for m in (nn.Linear(16, 16), nn.Tanh())]).eval()
+        for parameter in model.parameters():
+            parameter.data = parameter.data.mul(1 + nudge)
+        return model
+
+    inputs = (torch.randn(8, 16),)
+    result = foldproof.compare(layers(0), torch.export.export(layers(1.2e-7), inputs), inputs, trials=1)
+    assert result.kind is Kind.ROUNDING and len(result.sources) > 1
+    assert {s.share for s in result.sources} == {None} and "no shares are given" in result.found
+    assert all(
+        f"at module {2 * i}: " in str(s) and "%" not in str(s) for s in result.sources for i in [int(s.node[7:] or 0)]
+    )
+    propagated = [s.propagated for s in result.sources]
+    assert propagated == sorted(propagated, reverse=True)
+
+
+def test_a_share_that_makes_the_difference_smaller_says_so() -> None:
+    source = Source("add", "aten.add.Tensor", None, 1.0, 1.0, 1.0, 1.0, -0.06, 1.0)
+    assert "add (aten.add.Tensor): takes 6% off; " in str(source)
+    assert "less than 1%; " in str(replace(source, share=0.001))
+
+
 def test_a_candidate_that_gives_outputs_only() -> None:
     model, inputs = small()
     close = model.double()(inputs[0].double()).float().detach()
     result = foldproof.compare(model.float(), close, inputs)
     assert result.kind is Kind.ROUNDING
     assert [s.measured for s in result.sources] == [False] * len(result.sources) and result.sources
-    assert sum(s.share for s in result.sources) == pytest.approx(1)
+    assert sum(s.share or 0.0 for s in result.sources) == pytest.approx(1)
     wrong = foldproof.compare(model, 1.01 * close, inputs)
     assert wrong.kind is Kind.REFUTED and not wrong.sources and "can't be seen" in wrong.found
 

@@ -50,12 +50,15 @@ COMMANDS = {
 
 @pytest.fixture(scope="session")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str, Any]]:
-    """What ``--json`` writes for one of `COMMANDS`; each runs once."""
+    """What ``--json`` writes for one of `COMMANDS`, each of which runs once; for "audit_saved" what ``--save`` does."""
     folder = tmp_path_factory.mktemp("results")
     (folder / "models.py").write_text(MODELS + MORE)
     known: dict[str, dict[str, Any]] = {}
 
     def make(name: str) -> dict[str, Any]:
+        if name == "audit_saved":
+            make("audit")
+            known[name] = json.loads((folder / "saved" / "verdict.json").read_text())
         if name not in known:
             with pytest.MonkeyPatch.context() as patch:
                 patch.chdir(folder)

@@ -9,9 +9,12 @@ from typing import Any
 
 import jsonschema
 import pytest
+import torch
+from torch import nn
 
+import foldproof
 from foldproof.errors import FoldproofError
-from foldproof.report import load, validated
+from foldproof.report import FORMS, load, validated
 from foldproof.report.document import schema
 
 from .conftest import COMMANDS
@@ -28,6 +31,20 @@ def test_what_is_written_fits(written: Written, name: str) -> None:
     document = written(name)
     jsonschema.validate(document, schema(), jsonschema.Draft202012Validator)
     assert document["command"] == COMMANDS[name][0] and document["subject"].startswith("models.py:")
+
+
+def test_what_audit_saves_fits_and_has_what_changed(written: Written) -> None:
+    document = written("audit_saved")
+    jsonschema.validate(document, schema(), jsonschema.Draft202012Validator)
+    assert (document["command"], document["pass"]) == ("audit", "fuse")
+    assert [step["verdict"]["kind"] for step in document["steps"]] == ["REFUTED"]
+    assert all("REFUTED" in made(document) for made in FORMS.values())
+
+
+def test_an_audit_as_python_has_it_fits() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.ReLU()).eval()
+    found = foldproof.audit(model, (torch.randn(3, 2),), compiler="fx")
+    assert validated(found.to_dict())["command"] == "audit"
 
 
 def test_graphs_are_whole(written: Written) -> None:

@@ -55,6 +55,11 @@ def test_the_verdict_comes_first(written: Written) -> None:
     assert "<h1>wrong: the pass fuse changes the meaning of the model" in html(written("audit"))
 
 
+def test_rewrites_are_found_by_their_module(written: Written) -> None:
+    [row] = [found for _, found in Parsed(html(written("fuse"))).elements if found.get("class") == "row rewrite"]
+    assert {"batch_norm", "conv2d", "flatten", "0", "2"} <= set((row["data-text"] or "").split())
+
+
 def test_an_audit_says_what_was_compared(written: Written) -> None:
     audit = written("audit")
     assert f"<dt>Compared with</dt><dd>{audit['compiled']}, on 24 inputs</dd>" in html(audit)

@@ -17,6 +17,7 @@ from foldproof.auditing.log import Log
 from foldproof.auditing.result import Audit, Step
 from foldproof.errors import FoldproofError
 from foldproof.program.loading import brief
+from foldproof.program.state import quiet_copies
 from foldproof.proof.shapes import as_inputs
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def audit(
     log = Log(part for name in disable for part in name.split(", "))  # what matches together has one row
     report(0, None, f"compiling with {compiler}")
     try:
-        with torch.no_grad():
+        with torch.no_grad(), quiet_copies():
             compiled = chosen.compile(model, args, named, options or {}, log)
     except FoldproofError:
         raise

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.utils._pytree import tree_leaves
 
+from foldproof.program.state import quiet_copies
+
 T = TypeVar("T")
 
 
@@ -75,7 +77,8 @@ class Copies:
 
     def copied(self, x: T) -> T:
         """A deep copy of a module or program, with copies of its tensors as they are now."""
-        return copy.deepcopy(x, {id(t): self.of(t)[1] for t in tensors_in(x)})
+        with quiet_copies():
+            return copy.deepcopy(x, {id(t): self.of(t)[1] for t in tensors_in(x)})
 
 
 def tensors_in(x: Any) -> Iterator[Tensor]:

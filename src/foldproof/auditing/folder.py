@@ -74,17 +74,12 @@ def _save_step(audit: Audit, step: Step, folder: Path) -> None:
     drawn = inputs_for(change.before, given if change.inputs is None else change.inputs)
     write(folder / "graphs.py", listing(change, drawn or ()))
     write(folder / "report.md", report(audit, step, change, text, ran))
-    whole = audit.to_dict()
-    told = {
-        name: whole[name] for name in ("schema", "kind", "conclusion", "compiler", "options", "disabled", "versions")
-    }
+    told = audit.to_dict()
     told |= {"pass": step.name, "reproduced": ran is not None and ran.wrong, "verdict": step.verdict.to_dict()}
-    told["steps"] = [
-        {"name": s.name, "nodes": list(s.nodes), "verdict": str(s.verdict.kind)} for s in audit.steps if s.fired
-    ]
-    numbers = whole["end_to_end"] or {}
-    told["end_to_end"] = {name: numbers.get(name) for name in ("verdict", "largest_difference", "largest_magnitude")}
-    told["end_to_end"]["compiled"] = audit.compiled
+    told["steps"] = [s.to_dict() for s in audit.steps if s.fired]
+    if told["end_to_end"] is not None:  # without its graph and layers, which are what is long
+        kept = {name: value for name, value in told["end_to_end"].items() if name not in ("graph", "layers")}
+        told["end_to_end"] = kept | {"compiled": audit.compiled}
     here = f"{Path.cwd()}/"  # the folder is given away, and says nothing of where its model was
     write(folder / "verdict.json", _lines(told).replace(here, ""))
 

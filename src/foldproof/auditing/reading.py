@@ -118,6 +118,10 @@ def _reshaped(emit: Emit, self: Any, size: Any) -> fx.Node:
     return emit(aten.reshape.default, self, size)
 
 
+def _empty(emit: Emit, size: Any, dtype: Any, **_: Any) -> fx.Node:
+    return emit(aten.empty.memory_format, size, dtype=dtype)
+
+
 def _same(emit: Emit, self: Any, **_: Any) -> fx.Node:
     """A weight in an order of its own, which `snapshot` reads in the usual one."""
     return emit(aten.clone.default, self)
@@ -198,6 +202,7 @@ def _activated(emit: Emit, x: fx.Node, name: str, scalars: Any, algorithm: Any) 
 
 READINGS: Mapping[str, Reading] = {
     "prims.convert_element_type.default": _converted,
+    "dim_order_ops._empty_dim_order.default": _empty,
     "aten.view.default": _reshaped,
     "aten._unsafe_view.default": _reshaped,
     "mkldnn._reorder_convolution_weight.default": _same,

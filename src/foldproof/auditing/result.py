@@ -15,12 +15,11 @@ from torch import fx
 
 from foldproof.auditing.judge import judge
 from foldproof.auditing.log import Change
-from foldproof.verdict import Kind, Verdict
+from foldproof.program.state import quiet_copies
+from foldproof.verdict import SCHEMA, Kind, Verdict
 
 if TYPE_CHECKING:
     from foldproof.comparison import CompareResult
-
-SCHEMA = 1
 
 
 class Step:
@@ -158,9 +157,10 @@ class Audit:
         return f"rounding: {decided}; the numbers differ by no more than rounding explains{_sources(whole)}"
 
     def to_dict(self) -> dict[str, Any]:
-        """The audit as plain JSON values."""
+        """The audit as plain JSON values (see `foldproof.report`), without pictures of the graphs."""
         return {
             "schema": SCHEMA,
+            "command": "audit",
             "kind": self.kind.value,
             "conclusion": self.conclusion,
             "compiler": self.compiler,
@@ -184,7 +184,8 @@ class Audit:
         """
         from foldproof.auditing.folder import save
 
-        return save(self, Path(folder))
+        with quiet_copies():
+            return save(self, Path(folder))
 
     def __str__(self) -> str:
         lines = [
@@ -200,7 +201,8 @@ class Audit:
 
 
 def _sources(whole: CompareResult) -> str:
-    if not whole.sources:
+    first = next(iter(whole.sources), None)
+    if first is None or (first.share or 0.0) < 0.5:
         return ""
-    first = whole.sources[0]
-    return f"; most of it comes from {first.operator}" + (f" at {first.source}" if first.source else "")
+    what = "it comes" if first.measured else "such rounding is to be expected"
+    return f"; most of {what} from {first.operator}" + (f" at {first.source}" if first.source else "")

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from foldproof.cli import complain, summary
-from foldproof.cli.output import Output, Written, save_json
+from foldproof.cli.output import Output, Written, check_folder, save_json
 from foldproof.cli.progress import Bar
 from foldproof.errors import FoldproofError
 from foldproof.verdict import SCHEMA, Kind
@@ -308,6 +308,8 @@ def _audit(
     written: Written,
 ) -> int:
     written.check()
+    if folder is not None:
+        check_folder(folder)
 
     with Bar() as progress:
         from foldproof.cli import audits
@@ -378,6 +380,7 @@ def _guarded(command: Callable[[], int]) -> int:
             warnings.filterwarnings("ignore", module=r"foldproof\.")
             warnings.simplefilter("ignore", DeprecationWarning)
             warnings.simplefilter("ignore", FutureWarning)
+            warnings.filterwarnings("ignore", "dynamo_pgo force disabled")  # by us, so that every pass runs
             return command()
     except FoldproofError as error:
         return complain(error)

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from foldproof import __version__
+from foldproof.errors import FoldproofError
 
 TESTED = {"torch": "2.13.0", "torchao": "0.18.0", "executorch": "1.5.1"}
 """What the tests run with; other releases may have operators without a rule, and passes without a tap."""
@@ -23,7 +24,7 @@ EXTRAS = {
     "cli": "the command line",
     "report": "pages for people: --html, foldproof report",
     "explore": "foldproof explore",
-    "torchao": "audit --compiler torchao, fold_qat",
+    "torchao": "audit --compiler torchao; what fold-qat folds is made by it",
     "executorch": "audit --compiler executorch, compare --against FILE.pte",
     "onnx": "audit --compiler onnx, compare --against FILE.onnx",
     "openvino": "audit --compiler openvino",
@@ -104,7 +105,13 @@ def _mark(present: bool) -> Text:
 def _packages(extra: str) -> list[str]:
     """The packages of one of our extras, by our own metadata."""
     found = re.compile(rf"([\w.-]+).*;.*extra == ['\"]{extra}['\"]")
-    wanted = importlib.metadata.requires("foldproof") or ()
+    try:
+        wanted = importlib.metadata.requires("foldproof") or ()
+    except importlib.metadata.PackageNotFoundError as error:
+        raise FoldproofError(
+            "doctor reads from foldproof's installation which extras there are, and foldproof runs here without having"
+            " been installed: pip install -e . in its folder"
+        ) from error
     return [match[1] for match in map(found.match, wanted) if match]
 
 

@@ -54,6 +54,19 @@ class Output:
             temporary.unlink(missing_ok=True)
 
 
+def check_folder(path: Path) -> None:
+    """Finds out, before hours of work, whether a folder is there or can be made.
+
+    Raises:
+        FoldproofError: a file is in its place, or the folder that it is to be in can't be written.
+    """
+    place = next(one for one in (path, *path.absolute().parents) if one.exists())
+    if not place.is_dir():
+        raise FoldproofError(f"{path} can't be written: {place} is not a folder")
+    if not os.access(place, os.W_OK):
+        raise FoldproofError(f"{path} can't be written: {place} is read-only")
+
+
 class Written:
     """What ``--json`` and ``--html`` ask for: the result in either form."""
 

@@ -60,12 +60,18 @@ def print_fuse(out: Console, result: FuseResult) -> None:
 def print_fold_qat(out: Console, result: FoldQATResult) -> None:
     """Prints what `foldproof.fold_qat` did: each operator's chain and bias, what was declined and why, the verdict."""
     if result.folded:
-        out.print(f"{_count(len(result.folded), 'operator')} folded")
+        chains = sum(bool(one.chain) for one in result.folded)
+        biases = len(result.folded) - chains
+        parts = [f"{_count(chains, 'operator')} folded"] * bool(chains)
+        parts += [f"{_count(biases, 'bias', 'biases')} quantized, with no chain behind"] * bool(biases)
+        out.print(", ".join(parts))
         table = _table("operator", "chain", "weight", "bias within", "of the range", "source")
         for one in result.folded[:ROWS]:
             weight = "as it was" if one.exact else "scaled"
             bounds = f"{one.bias.bound:.2g}", f"{result.share(one):.1g}"
-            table.add_row(Text(one.node), str(len(one.chain)), weight, *bounds, Text(_place(one.source)))
+            table.add_row(
+                Text(one.node), str(len(one.chain)) if one.chain else "none", weight, *bounds, Text(_place(one.source))
+            )
         out.print(table)
         if len(result.folded) > ROWS:
             out.print(f"… and {len(result.folded) - ROWS} more; --json lists them all")
@@ -194,8 +200,8 @@ def _kinds(kinds: Counter[Kind]) -> str:
     return ", ".join(f"{count} {kind.value}" for kind, count in kinds.items())
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+def _count(number: int, what: str, several: str = "") -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {several or f'{what}s'}"
 
 
 def _size(count: float) -> str:

@@ -74,9 +74,10 @@ class Source:
     All sizes are root mean squares. ``error`` is the difference made there. ``contribution`` is what it becomes in the
     outputs when the reference runs with this one difference put in, and ``amplification`` their ratio; that includes
     that later layers, fed other numbers, round otherwise. ``propagated`` is what it becomes where they do not round.
-    ``share`` is the part of the whole difference that it accounts for (the projection of its contribution on it; shares
-    of several sources need not add up to 1, as their roundings mix). ``sigma`` is the candidate's local error in units
-    of what this operator alone may round.
+    ``share`` is the part of the whole difference that it accounts for (the projection of its contribution on it; a
+    negative one makes it smaller). It is None where a share would mean nothing: shares do not add up to about 1, or all
+    sources together do not reproduce the difference, as later layers round otherwise once a number changes. ``sigma``
+    is the candidate's local error in units of what this operator alone may round.
 
     ``measured`` is False where the candidate gives no numbers but its outputs: then ``share`` is the operator's part of
     the noise floor, that is, where rounding is to be *expected* to come from.
@@ -89,7 +90,7 @@ class Source:
     contribution: float
     amplification: float
     propagated: float
-    share: float
+    share: float | None
     sigma: float
     measured: bool = True
 
@@ -97,14 +98,22 @@ class Source:
         where = f" at {self.source}" if self.source else ""
         if not self.measured:
             return (
-                f"{self.node} ({self.operator}){where}: {100 * self.share:.0f}% of the noise floor;"
+                f"{self.node} ({self.operator}){where}: {percent(self.share or 0.0)} of the noise floor;"
                 f" {self.error:.2g} there, {self.contribution:.2g} in the outputs"
             )
+        share = ""
+        if self.share is not None:
+            share = f"{percent(self.share)}; " if self.share >= 0 else f"takes {percent(-self.share)} off; "
         return (
-            f"{self.node} ({self.operator}){where}: {100 * self.share:.0f}%; {self.error:.2g} there"
+            f"{self.node} ({self.operator}){where}: {share}{self.error:.2g} there"
             f" ({self.sigma:.2g} sigma of its own rounding), amplified ×{self.amplification:.3g} to"
             f" {self.contribution:.2g} in the outputs ({self.propagated:.2g} if later layers did not round)"
         )
+
+
+def percent(share: float) -> str:
+    """A share for people."""
+    return "less than 1%" if 0 < share < 0.005 else f"{100 * share:.0f}%"
 
 
 @dataclass(frozen=True)

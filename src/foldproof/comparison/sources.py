@@ -44,6 +44,12 @@ SENSELESS = 3.0
 """A share of a rounding difference beyond which the candidate's value is not meant to be the reference's."""
 ENOUGH = 0.1
 """What may be left of a difference that a few operators are said to reproduce, in root mean squares."""
+SHARED = 0.25
+"""How far shares may be from adding up to the whole; further off, they say nothing of what each operator does."""
+NO_SHARES = (
+    "; one by one their effects do not add up to it, for when a number changes all later layers round otherwise: no"
+    " shares are given"
+)
 COMPILATIONS = 6
 """How often a program is compiled to watch its values, at most."""
 ALONE = 4
@@ -66,15 +72,26 @@ def find_sources(
             (), f"{told}; every operator that can be watched gives the same bits on both sides", None, values
         )
     sources = _contributions(graph, partings, given, outputs, tell)
-    other = next((s for s in sources if abs(s.share) > SENSELESS), None)
+    other = next((s for s in sources if abs(s.share or 0.0) > SENSELESS), None)
     if other is not None and not large:
         told += (
             f", but what is {short(other.operator)} here is not the same value there (where weights are folded, say)"
         )
         return Findings((), f"{told}, so the difference can't be traced", None, values)
     told += _innocent(graph, values, partings)
-    told += f"; {_fewest(graph, candidate, values, partings, sources, given, outputs)}"
-    return Findings(sources, told, _guilty_part(graph, values, sources, given), values)
+    said, left, count = _fewest(graph, candidate, values, partings, sources, given, outputs)
+    if large and left <= ENOUGH and any(s.sigma > BEYOND for s in sources[:count]):
+        sources = sources[:count]  # what the others do differently cancels out, or is rounding
+    elif left > ENOUGH or not _add_up([s.share or 0.0 for s in sources]):
+        said += NO_SHARES if len(sources) > 1 else ""
+        sources = tuple(replace(s, share=None) for s in sources)
+        sources = sources if large else tuple(sorted(sources, key=lambda s: -s.propagated))
+    return Findings(sources, f"{told}; {said}", _guilty_part(graph, values, sources, given), values)
+
+
+def _add_up(shares: Sequence[float]) -> bool:
+    """Whether shares can be read as such; those that cancel each other can't."""
+    return abs(sum(shares) - 1) <= SHARED and sum(map(abs, shares)) <= 1 + 2 * SHARED
 
 
 @dataclass(frozen=True)
@@ -339,7 +356,7 @@ def _contributions(
                 sigma=parting.sigma,
             )
         )
-    return tuple(sorted(sources, key=lambda s: -abs(s.share)))
+    return tuple(sorted(sources, key=lambda s: -abs(s.share or 0.0)))
 
 
 def _all_values(run: Callable[..., Any], given: Inputs) -> dict[str, Any]:
@@ -383,8 +400,11 @@ def _fewest(
     sources: Sequence[Source],
     given: Inputs,
     outputs: Outputs,
-) -> str:
-    """How many of the most guilty operators reproduce the difference, and whether they do so when compiled alone."""
+) -> tuple[str, float, int]:
+    """How many of the most guilty operators reproduce the difference, and whether they do so when compiled alone.
+
+    That in words, what part of the difference is left when these, or all, do what the candidate does, and their number.
+    """
     errors = {p.node.name: p.error for p in partings}
     left = 1.0
     for count in range(1, len(sources) + 1):
@@ -393,22 +413,30 @@ def _fewest(
         if left <= ENOUGH:
             break
     else:
-        return f"the {len(sources)} operators that differ leave {100 * left:.0f}% of the difference unexplained"
+        whose = (
+            "the operator that differs does" if len(sources) == 1 else f"the {len(sources)} operators that differ do"
+        )
+        return f"what {whose} differently leaves {100 * left:.0f}% of the difference to be explained", left, count
     told = _listed(guilty) if count <= 3 else f"{count} operators"
     said = f"what {told} {'does' if count == 1 else 'do'} differently reproduces the difference {_but(left)}"
     if candidate.compile is None or count > ALONE:
-        return said
+        return said, left, count
     nodes = {n.name: n for n in graph.nodes}
     try:
         regions = [_region(graph, nodes[name], values) for name in guilty]
-        left = _left(graph, {r.node: _Recompiled(candidate, r) for r in regions}, given, outputs)
+        alone = _left(graph, {r.node: _Recompiled(candidate, r) for r in regions}, given, outputs)
     except Exception as error:
-        return f"{said} (compiling {'it' if count == 1 else 'them'} alone failed: {brief(error)})"
-    if left > ENOUGH:
-        return f"{said}, but only when compiled together with what is around {'it' if count == 1 else 'them'}"
+        return f"{said} (compiling {'it' if count == 1 else 'them'} alone failed: {brief(error)})", left, count
+    if alone > ENOUGH:
+        said += f", but only when compiled together with what is around {'it' if count == 1 else 'them'}"
+        return said, left, count
     fused = [name for r in regions for name in r.fused]
     whole = f"{told} (with {_listed(fused[:3])}{' …' if len(fused) > 3 else ''}, fused into it)" if fused else told
-    return f"compiling {whole} alone, and running all else by the reference, reproduces the difference {_but(left)}"
+    return (
+        f"compiling {whole} alone, and running all else by the reference, reproduces the difference {_but(alone)}",
+        left,
+        count,
+    )
 
 
 def _adding(error: Tensor) -> Instead:
@@ -495,7 +523,7 @@ def _expected(graph: Graph, given: Inputs, outputs: Outputs, operands: float, te
     """Each operator's part of the noise floor."""
     truth = _all_values(graph.truth, given)
     nodes = _watched(graph)
-    sources = []
+    sources, squares = [], {}
     for i, node in enumerate(nodes):
         tell(i, len(nodes), "perturbing one operator after the other")
         at: list[Tensor] = []
@@ -511,6 +539,7 @@ def _expected(graph: Graph, given: Inputs, outputs: Outputs, operands: float, te
         if size:
             gain = size / error if error else 0.0
             where = operator_name(node), source_of(node)
-            sources.append(Source(node.name, *where, error, size, gain, size, size * size, 0.0, measured=False))
-    whole = sum(s.share for s in sources)
-    return tuple(replace(s, share=s.share / whole) for s in sorted(sources, key=lambda s: -s.share))
+            squares[node.name] = size * size
+            sources.append(Source(node.name, *where, error, size, gain, size, None, 0.0, measured=False))
+    whole = sum(squares.values())
+    return tuple(replace(s, share=squares[s.node] / whole) for s in sorted(sources, key=lambda s: -squares[s.node]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -139,4 +140,4 @@ class _Dot:
 
 def _module(node: fx.Node) -> str:
     stack = [path for path, _ in (node.meta.get("nn_module_stack") or {}).values() if isinstance(path, str)]
-    return stack[-1] if stack else ""
+    return re.sub(r"^[GL]\['\w+'\]\.?", "", stack[-1]) if stack else ""  # Dynamo's name of the model

@@ -81,15 +81,21 @@ def copied(x: Any) -> Any:
     return tree_map(lambda t: t.detach().clone() if isinstance(t, Tensor) else t, x)
 
 
+@contextlib.contextmanager
+def quiet_copies() -> Iterator[None]:
+    """Around ``copy.deepcopy``: torch 2.13 copies its own pytree specs in a way that it has deprecated."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)
+        yield
+
+
 def deepcopied(x: T) -> T:
     """A deep copy.
 
     Raises:
         FoldproofError: something in it can't be copied.
     """
-    with warnings.catch_warnings():
-        # torch 2.13 copies its own pytree specs in a way that it has deprecated.
-        warnings.simplefilter("ignore", FutureWarning)
+    with quiet_copies():
         try:
             return copy.deepcopy(x)
         except Exception as error:

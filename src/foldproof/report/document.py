@@ -39,11 +39,14 @@ def validated(found: Any, name: str = "the result") -> Document:
     """
     if not isinstance(found, dict) or "command" not in found or "schema" not in found:
         raise FoldproofError(
-            f"{name} is no result of foldproof with its command in it: write one with"
-            " foldproof fuse, fold-qat, explain, prove, compare or audit and --json"
+            f"{name} is no result of foldproof with its command in it: write one with foldproof fuse, fold-qat,"
+            " explain, prove, compare or audit and --json, with audit --save, or with pytest --foldproof-report"
         )
     if found["schema"] != SCHEMA:
-        raise FoldproofError(f"{name} has schema {found['schema']!r}, but this foldproof reads schema {SCHEMA}")
+        raise FoldproofError(
+            f"{name} has schema {found['schema']!r}, but this foldproof reads schema {SCHEMA}: make it again, or report"
+            " with the version that wrote it"
+        )
     problem = next(iter(_validator().iter_errors(found)), None)
     if problem is not None:
         place = "/".join(map(str, problem.absolute_path)) or "the top"

@@ -30,6 +30,10 @@ def findings(document: Document) -> list[Finding]:
 def _findings(document: Document) -> Iterator[Finding]:
     command = document["command"]
     subject = document.get("subject", command)
+    for row in document.get("tests", ()):
+        file, _, name = row["test"].partition("::")
+        place = ".".join(["pytest", *file.removesuffix(".py").split("/")])
+        yield _finding(name or file, place, row["verdict"], (row["verdict"]["difference"] or {}).get("source"))
     for row in document.get("rewrites", ()):
         yield _finding(f"{row['reported']} into {row['result']}", f"{command}.rewrites", row["verdict"], row["source"])
     for step in document.get("steps", ()) if command == "audit" else ():

@@ -17,6 +17,9 @@ SYMBOLS = {"PROVED": "✓", "PROVED_WITHIN": "≈", "ROUNDING": "∿", "REFUTED"
 """Verdicts are told apart by these, not by colour alone."""
 
 
+WORST_FIRST = ("REFUTED", "UNDECIDED", "ROUNDING", "PROVED_WITHIN", "PROVED")
+
+
 def html(document: Document) -> str:
     """The page of a result.
 
@@ -36,7 +39,16 @@ def html(document: Document) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    env.filters |= {"place": place, "size": size, "sig": sig, "counted": counted, "base": base_name, "power": power}
+    env.filters |= {
+        "place": place,
+        "size": size,
+        "sig": sig,
+        "counted": counted,
+        "base": base_name,
+        "power": power,
+        "share": share,
+        "flags": flags,
+    }
     env.globals.update(
         symbol=SYMBOLS.__getitem__,
         asset=lambda name: Markup(_asset(name)),
@@ -65,6 +77,9 @@ def kind_of(document: Document) -> str | None:
     """The verdict's kind; None where there is none."""
     if document["command"] in ("prove", "audit"):
         return str(document["kind"])
+    if document["command"] == "pytest":
+        kinds = {row["verdict"]["kind"] for row in document["tests"]}
+        return next((kind for kind in WORST_FIRST if kind in kinds), None)
     return str(document["verdict"]["kind"]) if "verdict" in document else None
 
 
@@ -77,13 +92,22 @@ def sentence(document: Document) -> str:
         return str(document["reason"])
     if command == "compare":
         return str(document["verdict"]["reason"])
+    if command == "pytest":
+        kinds = Counter(row["verdict"]["kind"] for row in document["tests"])
+        first = next((r["test"] for r in document["tests"] if r["verdict"]["kind"] in WORST_FIRST[:2]), None)
+        told = ", ".join(f"{kinds[kind]} {kind.replace('_', ' ')}" for kind in WORST_FIRST if kinds[kind])
+        told += f"; look at {first} first" if first else ""
+        return f"{counted(len(document['tests']), 'verdict')}: {told}" if told else "no test asked for a verdict"
     declined = len(document["declined"])
     if command == "explain":
         return f"{counted(declined, 'operator')} left standing" if declined else "nothing is left standing"
     if command == "fuse":
         made = counted(len(document["rewrites"]), "rewrite")
     else:
-        made = f"{counted(len(document['folded']), 'operator')} folded"
+        chains = sum(bool(one["chain"]) for one in document["folded"])
+        biases = len(document["folded"]) - chains
+        made = f"{counted(chains, 'operator')} folded"
+        made += f", {counted(biases, 'bias', 'biases')} quantized" if biases else ""
     left = f", {declined} declined" if declined else ", nothing declined"
     return f"{made}{left}: {document['verdict']['reason']}"
 
@@ -114,13 +138,28 @@ def sig(value: float | str | None) -> str:
     return "" if value is None else value if isinstance(value, str) else f"{value:.3g}"
 
 
+def flags(text: str) -> Any:
+    """The text as HTML, where no line breaks inside an option such as ``--disable``."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub(r"--[\w-]+", r'<span class="nowrap">\g<0></span>', str(escape(text))))
+
+
+def share(part: float | str) -> str:
+    """A part of a difference; one below zero makes it smaller."""
+    if isinstance(part, str):
+        return part
+    told = "less than 1 %" if 0 < abs(part) < 0.005 else f"{abs(part):.0%}".replace("%", " %")
+    return f"takes {told} off" if part < 0 else told
+
+
 def power(log2: float) -> int:
     """The exponent of a bound, rounded up."""
     return math.ceil(log2)
 
 
-def counted(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+def counted(number: int, what: str, several: str = "") -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {several or f'{what}s'}"
 
 
 def _asset(name: str) -> str:

@@ -18,7 +18,8 @@ from foldproof.auditing.inputs import inputs_for
 from foldproof.auditing.listing import listing
 from foldproof.auditing.result import Step
 from foldproof.auditing.snapshot import Snapshot
-from foldproof.program.drawing import Drawing, drawing
+from foldproof.program.drawing import drawing
+from foldproof.program.likeness import Known, known, unlike
 from foldproof.verdict import Kind, Verdict
 
 WHOLE = 80
@@ -27,41 +28,41 @@ WHOLE = 80
 
 def audit_document(found: Audit, saved: Path | None = None) -> dict[str, Any]:
     """An audit's JSON, with the graphs before and after each step; ``saved`` is the folder of `Audit.save`."""
-    steps = [_step(step, told, found, saved) for step, told in zip(found.steps, found.to_dict()["steps"], strict=True)]
-    return found.to_dict() | {"command": "audit", "steps": steps}
+    whole = found.to_dict()
+    steps = [_step(step, told, found, saved) for step, told in zip(found.steps, whole["steps"], strict=True)]
+    return whole | {"steps": steps}
 
 
 def prove_document(verdict: Verdict, before: Any, after: Any, args: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """A verdict's JSON, with the graphs of both programs, where they have any or can be exported."""
-    graphs = {"before": _graph(before, args, kwargs), "after": _graph(after, args, kwargs)}
-    return verdict.to_dict() | {"command": "prove", "graphs": graphs}
+    first, second = _program(before, args, kwargs), _program(after, args, kwargs)
+    marked = unlike(known(first), known(second)) if first is not None and second is not None else ((), ())
+    drawn = [p and drawing(p, differs=nodes).to_dict() for p, nodes in zip((first, second), marked)]
+    return verdict.to_dict() | {"command": "prove", "graphs": dict(zip(("before", "after"), drawn))}
 
 
 def _step(step: Step, told: Mapping[str, Any], found: Audit, saved: Path | None) -> dict[str, Any]:
     if not step.fired:
         return dict(told)
     wrong = step.verdict.kind is Kind.REFUTED
-    before, after = step.change.before, step.change.after
+    before, after = _known(step.change.before), _known(step.change.after)
+    drawn = [
+        drawing(one.graph, differs=nodes, near=WHOLE).to_dict()
+        for one, nodes in zip((before, after), unlike(before, after))
+    ]
     return dict(told) | {
         "source": step.source,
-        "graphs": {"before": _drawn(before, after).to_dict(), "after": _drawn(after, before).to_dict()},
+        "graphs": dict(zip(("before", "after"), drawn)),
         "listing": _listing(step, found) if wrong else None,
         "reproduction": _saved(step.name, saved) if wrong and saved is not None else None,
     }
 
 
-def _drawn(one: Snapshot, other: Snapshot) -> Drawing:
-    """One graph, where it differs marked: nodes of which the other has neither the value nor the very same call."""
-    theirs, calls = set(other.values.values()), {_call(node) for node in other.graph.nodes}
-    differs = [
-        n for n in one.graph.nodes if n.op != "output" and one.values.get(n) not in theirs and _call(n) not in calls
-    ]
-    return drawing(one.graph, differs=differs, near=WHOLE)
-
-
-def _call(node: fx.Node) -> tuple[Any, ...]:
-    """What follows a change computes other values by the same calls."""
-    return node.name, node.op, node.target, repr(node.args), repr(node.kwargs)
+def _known(one: Snapshot) -> Known:
+    """A graph of a compiler, where tensors and modules are known by themselves, and not by their content alone."""
+    leaves = {n: one.values[n] for n in one.graph.nodes if n.op in ("placeholder", "get_attr")}
+    called = {str(n.target) for n in one.graph.nodes if n.op == "call_module"}
+    return Known(one.graph, leaves, {name: one.identity(name) for name in called})
 
 
 def _listing(step: Step, found: Audit) -> str:
@@ -77,7 +78,7 @@ def _saved(name: str, folder: Path) -> str | None:
     return next((place.read_text(encoding="utf-8") for place in places if place.is_file()), None)
 
 
-def _graph(program: Any, args: Any, kwargs: Mapping[str, Any]) -> dict[str, Any] | None:
+def _program(program: Any, args: Any, kwargs: Mapping[str, Any]) -> ExportedProgram | fx.GraphModule | None:
     if isinstance(program, nn.Module) and not isinstance(program, fx.GraphModule):
         try:
             with torch.no_grad(), warnings.catch_warnings():
@@ -85,4 +86,4 @@ def _graph(program: Any, args: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]
                 program = torch.export.export(program, tuple(args), dict(kwargs))
         except Exception:
             return None  # the picture is no part of the proof
-    return drawing(program).to_dict() if isinstance(program, (ExportedProgram, fx.GraphModule)) else None
+    return program if isinstance(program, (ExportedProgram, fx.GraphModule)) else None

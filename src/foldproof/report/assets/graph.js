@@ -6,7 +6,7 @@ const Graph = (() => {
   const RUN = 40;
   let drawn = 0;
 
-  const short = (operator) => (operator.startsWith("torch.") ? operator.split(".").pop() : operator.split(".").length > 2 ? operator.split(".")[1] : operator);
+  const short = (operator) => (/^(torch|_operator)\./.test(operator) ? operator.split(".").pop() : operator.split(".").length > 2 ? operator.split(".")[1] : operator);
   const clip = (text, length) => (text.length > length ? text.slice(0, length - 1) + "…" : text);
 
   // Modules inside modules; single steps on the way are put together, and a module of one operator is that operator.
@@ -193,7 +193,7 @@ const Graph = (() => {
     function paint(g, boxes, clusters, focus) {
       const { width, height } = g.graph();
       const start = zoom === null;
-      if (start) zoom = Math.min(1, Math.max(0.6, (view.node().clientWidth - 12) / width));
+      if (start) zoom = Math.min(1, Math.max(view.node().clientWidth < 500 ? 0.8 : 0.6, (view.node().clientWidth - 12) / width));
       view.html("");
       const svg = view.append("svg").attr("viewBox", `0 0 ${width} ${height}`).attr("width", width * zoom).attr("height", height * zoom)
         .attr("role", "group").attr("aria-label", `${boxes.length} boxes`);
@@ -266,11 +266,12 @@ const Graph = (() => {
     });
   }
 
-  // Names of the nodes of one graph that have no equal in the other: marked ones, or those of another name, operator,
-  // constants or operands. An operand that is gone from the other graph counts as what it was made of.
-  function differing(one, other) {
+  // Names of the nodes of one graph that have no equal in the other: those that the result marks, or, of a program and
+  // what was made of it (named), those of another name, operator, constants or operands. There, an operand that is gone
+  // from the other graph counts as what it was made of.
+  function differing(one, other, named) {
     if (!one || !other) return new Map();
-    if ([...one.nodes, ...other.nodes].some((n) => n.differs)) return new Map(one.nodes.filter((n) => n.differs).map((n) => [n.name, true]));
+    if (!named) return new Map(one.nodes.filter((n) => n.differs).map((n) => [n.name, true]));
     const keys = (nodes, theirs) => {
       const known = new Set(theirs.map((n) => n.name)), mine = new Map(nodes.map((n) => [n.name, n]));
       const lasting = (name) => {

@@ -60,7 +60,7 @@
       return;
     }
     for (const [side, other, sign] of [["before", "after", "−"], ["after", "before", "+"]]) {
-      if (found[side]) Graph.draw(place, { title: place.dataset[side], graph: found[side], signs: Graph.differing(found[side], found[other]), sign });
+      if (found[side]) Graph.draw(place, { title: place.dataset[side], graph: found[side], signs: Graph.differing(found[side], found[other], ["fuse", "fold-qat"].includes(data.command)), sign });
     }
   }
 

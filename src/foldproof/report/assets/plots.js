@@ -57,11 +57,12 @@ const Plots = (() => {
   function ratios(place, values, title, note, label) {
     const data = values.filter((r) => Number.isFinite(r) && r > 0).map((r) => ({ log: Math.log2(r) }));
     if (data.length < 2) return;
-    const reach = Math.max(0.5, ...data.map((d) => Math.abs(d.log)));
+    const reach = 1.05 * Math.max(0.5, ...data.map((d) => Math.abs(d.log)));
+    const edges = d3.range(-10, 11).map((i) => (i * reach) / 10);
     figure(place, title, note, {
-      x: { label, domain: [-reach * 1.05, reach * 1.05], tickFormat: (d) => `×${d3.format("~r")(+(2 ** d).toPrecision(2))}`, ticks: 5 },
+      x: { label, domain: [-reach, reach], tickFormat: (d) => `×${d3.format("~r")(+(2 ** d).toPrecision(2))}`, ticks: 5 },
       inset: 0, y: { label: "how many", grid: true, tickFormat: (d) => (Number.isInteger(d) ? String(d) : "") },
-      marks: [Plot.rectY(data, Plot.binX({ y: "count" }, { x: "log", domain: [-reach * 1.05, reach * 1.05], thresholds: 20, fill: REFERENCE, insetLeft: 1 })), Plot.ruleX([0], { strokeDasharray: "4 3" }), Plot.ruleY([0])],
+      marks: [Plot.rectY(data, Plot.binX({ y: "count" }, { x: "log", thresholds: edges, fill: REFERENCE, insetLeft: 1 })), Plot.ruleX([0], { strokeDasharray: "4 3" }), Plot.ruleY([0])],
     });
   }
 
@@ -73,7 +74,7 @@ const Plots = (() => {
       x: { label: "operator, in order", domain: [0.5, all.length + 0.5], tickFormat: (d) => (Number.isInteger(d) ? String(d) : "") },
       y: { ...log("amplified by"), tickFormat: (d) => `×${d3.format("~r")(+d.toPrecision(2))}` },
       marks: [Plot.ruleY([1], { strokeDasharray: "4 3" }), Plot.ruleX(data, { x: "index", y1: 1, y2: "amplification", stroke: CANDIDATE }),
-        Plot.dot(data, { x: "index", y: "amplification", r: 4, fill: CANDIDATE, tip: true, title: (d) => `${d.node} (${d.operator})\nerror there ${d.error}\namplified ×${plain(d.amplification)}\nshare ${Math.round(100 * d.share)} %` })],
+        Plot.dot(data, { x: "index", y: "amplification", r: 4, fill: CANDIDATE, tip: true, title: (d) => `${d.node} (${d.operator})\nerror there ${d.error}\namplified ×${plain(d.amplification)}${d.share > 0 ? `\nshare ${Math.round(100 * d.share)} %` : ""}` })],
     });
   }
 
