@@ -65,7 +65,7 @@ def config(document: Document) -> Any:
     for layer, by_graph in sorted(layers.items(), key=lambda item: item[0] == VERDICT):
         words = layer == VERDICT
         shown = {
-            "gradient": [] if words else [data.GradientItem(0, "#ffffff"), data.GradientItem(1, "#d55e00")],
+            "gradient": [] if words else [data.GradientItem(0, "#fbeade"), data.GradientItem(1, "#d55e00")],
             "hideInAggregatedStatsTable": words,
             "hideAggregatedStats": ["sum"],  # of errors, and of logarithms, it says nothing
             "hideInChildrenStatsTable": layer in (VERDICT, BOUND),
