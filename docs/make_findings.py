@@ -87,8 +87,11 @@ def _page(case: str, folder: Path, told: dict[str, Any], state: str) -> str:
         f"**End to end**, {whole['compiled']} against the model: largest difference {whole['largest_difference']:.3g}"
         f" on outputs up to {whole['largest_magnitude']:.3g}.",
         "",
-        f"Found with {', '.join(f'{k} {v}' for k, v in told['versions'].items())}. In [{folder.name}/]({folder.name}/):"
-        " the program, the graphs before and after the pass as Python, a report in the upstream's form, the verdict.",
+        f"Found with {', '.join(f'{k} {v}' for k, v in told['versions'].items())}. In its folder:"
+        f" [the program]({folder.name}/repro.py),"
+        f" [the graphs before and after the pass]({folder.name}/graphs.py) as Python,"
+        f" [a report]({folder.name}/report.md) in the upstream's form,"
+        f" [the verdict]({folder.name}/verdict.json).",
         "",
     ]
     return "\n".join(lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import doctest
 import io
@@ -16,8 +17,13 @@ from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser
 from sybil.parsers.markdown.lexers import RawFencedCodeBlockLexer
 
 from foldproof.cli import main
+from zoo.findings import FINDINGS
+from zoo.wrong_answers import WRONG_ANSWERS
 
+ROOT = Path(__file__).parents[2]
+REPRODUCTIONS = sorted((ROOT / "docs" / "findings").glob("*/repro.py"))
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+FENCES = re.compile(r"^```(.*)\n([\s\S]*?)^```$", re.MULTILINE)
 _FILE = RawFencedCodeBlockLexer(re.compile(r'python title="(?P<name>[\w.]+)"$\n', re.MULTILINE))
 
 
@@ -64,4 +70,39 @@ def output_of(command: str) -> str:
     return out.getvalue() + err.getvalue()
 
 
-SYBIL = Sybil([files, PythonCodeBlockParser(doctest_optionflags=FLAGS), CodeBlockParser("console", run)])
+def printed(document: Document) -> list[Region]:
+    """Blocks without a language that follow Python: what that printed, which the namespace holds as ``printed``."""
+    found, end = [], -1
+    for block in FENCES.finditer(document.text):
+        if not block[1] and document.text[end : block.start()].isspace():
+            found.append(Region(block.start(), block.end(), block[2], _was_printed))
+        end = block.end() if block[1] == "python" else -1
+    return found
+
+
+def _was_printed(example: Example) -> str | None:
+    got = example.namespace["printed"]
+    if doctest.OutputChecker().check_output(_plain(example.parsed), _plain(got), FLAGS):
+        return None
+    return f"shown:\n{example.parsed}\nbut printed:\n{got}"
+
+
+def _form(source: str) -> str | None:
+    """A program without its comments and layout."""
+    try:
+        return ast.dump(ast.parse(source))
+    except SyntaxError:  # a dialogue, ``>>>``
+        return None
+
+
+_TESTED = [*(one.program for one in (*FINDINGS, *WRONG_ANSWERS)), *(path.read_text() for path in REPRODUCTIONS)]
+_PROGRAMS = {_form(program) for program in _TESTED}
+
+
+def runs_elsewhere(source: str) -> bool:
+    """Whether a block is one of the found bugs, each of which has a test of its own."""
+    form = _form(source)
+    return form is not None and form in _PROGRAMS
+
+
+SYBIL = Sybil([files, printed, PythonCodeBlockParser(doctest_optionflags=FLAGS), CodeBlockParser("console", run)])

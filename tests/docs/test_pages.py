@@ -1,41 +1,91 @@
-"""Every block of code in the documentation, run page by page."""
+"""Every block of code in the README and in the documentation, run page by page."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import linecache
+import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from .pages import SYBIL
+from .names import NAMES
+from .pages import FENCES, ROOT, SYBIL, runs_elsewhere
 
-DOCS = Path(__file__).parents[2] / "docs"
-ELSEWHERE = ("findings", "zoo.md", "self_proof.md")
-"""Found bugs, which their own programs show; and results that take an hour, with the code that made them."""
-PAGES = sorted(
-    page.relative_to(DOCS).as_posix()
-    for page in DOCS.rglob("*.md")
-    if "```python" in page.read_text() and page.relative_to(DOCS).parts[0] not in ELSEWHERE
-)
+NOT_RUN = {
+    ("CONTRIBUTING.md", "@exact(aten.mm.default)"): "an operator has one rule, and this one has it",
+    ("README.md", "$ foldproof compare examples/parallel_linears.py:make"): "comparison/test_sources.py compares it",
+    (
+        "README.md",
+        "$ foldproof audit examples/two_activations.py:make",
+    ): "takes minutes; auditing/test_audit.py does it",
+    ("README.md", "batch_linears into one linear: "): "on another machine it may not pay",
+    ("docs/howto/torch_compile.md", "$ foldproof audit examples/parallel_linears.py:make"): "takes minutes",
+    (
+        "docs/howto/torch_compile.md",
+        "foldproof audit model.py:make",
+    ): "takes minutes; auditing/test_audit.py is like it",
+}
+"""How blocks begin that no test runs as they stand, and why."""
 
 
-def test_there_are_pages() -> None:
-    assert {"proof_from_scratch.md", "tutorials/deployer.md"} <= set(PAGES)
+def code(text: str) -> list[re.Match[str]]:
+    """All blocks of Python and of commands."""
+    blocks = FENCES.finditer(text)
+    return [b for b in blocks if re.match(r"python|console|sh|bash", b[1]) or re.search(r"^\$ ", b[2], re.MULTILINE)]
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_its_code_runs_and_prints_what_is_shown(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def reason(page: str, source: str) -> str | None:
+    """Why a block is not run here, if it is not."""
+    if runs_elsewhere(source):
+        return "a test of its own"
+    return next((why for (where, start), why in NOT_RUN.items() if where == page and source.startswith(start)), None)
+
+
+TEXTS = {
+    str(page.relative_to(ROOT)): page.read_text(encoding="utf-8")
+    for page in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+}
+PAGES = [page for page, text in TEXTS.items() if any(not reason(page, block[2]) for block in code(text))]
+
+
+@pytest.fixture
+def _in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Files that a page shows are written there, and can be imported; the next page's are others."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", ["", *sys.path])
     known = set(sys.modules)
-    try:
-        examples = list(SYBIL.parse(DOCS / page).examples())
-        assert examples
-        for example in examples:
-            example.evaluate()
-    finally:
-        for name in set(sys.modules) - known:
-            if (tmp_path / f"{name}.py").exists():
-                del sys.modules[name]
-        linecache.checkcache()
+    yield
+    for name in set(sys.modules) - known:
+        if (tmp_path / f"{name}.py").exists():
+            del sys.modules[name]
+    linecache.checkcache()
+
+
+@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.usefixtures("_in_a_folder")
+def test_its_code_runs_and_prints_what_is_shown(page: str) -> None:
+    document = SYBIL.parse(ROOT / page)
+    known = NAMES[page]() if page in NAMES else {}
+    left = [block.span() for block in FENCES.finditer(document.text) if reason(page, block[2])]
+    for example in document:
+        if not any(start <= example.start < end for start, end in left):
+            document.namespace.update(known)
+            with contextlib.redirect_stdout(io.StringIO()) as out:
+                example.evaluate()
+            document.namespace["printed"] = out.getvalue()
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_no_code_is_overlooked(page: str) -> None:
+    starts = [example.start for example in SYBIL.parse(ROOT / page)]
+    for block in code(TEXTS[page]):
+        assert reason(page, block[2]) or any(block.start() <= at < block.end() for at in starts), block[0]
+
+
+@pytest.mark.parametrize(("page", "start"), NOT_RUN)
+def test_what_is_not_run_is_there(page: str, start: str) -> None:
+    assert f"```\n{start}" in TEXTS[page] or f"```python\n{start}" in TEXTS[page] or f"```sh\n{start}" in TEXTS[page]

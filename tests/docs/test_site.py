@@ -1,4 +1,4 @@
-"""The site builds without a warning, and its pages load nothing from elsewhere."""
+"""The site builds without a warning, loads nothing from elsewhere, and is searched from a folder."""
 
 from __future__ import annotations
 
@@ -8,28 +8,61 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from docs.make_commands import PAGE, page
+
+from ..report.browsers import browser
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_site(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
     done = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)],
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)],
         cwd=ROOT,
         capture_output=True,
         encoding="utf-8",
         env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
     )
     assert done.returncode == 0, done.stderr
-    pages = list(tmp_path.rglob("*.html"))
+    return folder
+
+
+def test_it_is_whole(site: Path) -> None:
+    pages = list(site.rglob("*.html"))
     assert len(pages) > 20
     for one in pages:
         text = one.read_text(encoding="utf-8")
         loaded = re.findall(r'<(?:script|img|iframe)[^>]*\ssrc="([^"]*)"', text)
         loaded += re.findall(r'<link[^>]*rel="stylesheet"[^>]*href="([^"]*)"', text)
         assert not [url for url in loaded if re.match(r"(https?:)?//", url)], one
-    assert "accuracy_limit" in (tmp_path / "api.html").read_text(encoding="utf-8")
+    assert "accuracy_limit" in (site / "api.html").read_text(encoding="utf-8")
+
+
+def test_it_is_searched_without_a_server(site: Path) -> None:
+    wait = pytest.importorskip("selenium.webdriver.support.wait")
+    with browser() as chrome:
+        chrome.get((site / "index.html").as_uri())
+        chrome.find_element("css selector", ".md-search__input").send_keys("witness")
+        found = wait.WebDriverWait(chrome, 20).until(
+            lambda page: page.find_elements("css selector", ".md-search-result__item a")
+        )
+        hrefs = [link.get_attribute("href") for link in found]
+        assert any("verdicts.html" in href for href in hrefs), hrefs
+        # Files are not counted as resources; what is asked of a network is, whether it comes or not.
+        assert chrome.execute_script("return performance.getEntriesByType('resource').map(one => one.name)") == []
+        assert not [entry for entry in chrome.get_log("browser") if entry["level"] == "SEVERE"]
+
+
+def test_links_of_the_readme() -> None:
+    """What the site links to is checked when it is built."""
+    text = re.sub(r"```[\s\S]*?```", "", (ROOT / "README.md").read_text(encoding="utf-8"))
+    links = [link for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text) if "://" not in link]
+    assert links
+    assert not [link for link in links if not (ROOT / link).exists()]
 
 
 def test_the_page_of_commands_is_fresh() -> None:

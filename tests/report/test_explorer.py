@@ -37,6 +37,11 @@ def test_a_fusion_with_verdicts_bounds_and_errors(written: Written) -> None:
     assert layers["distance to the truth"]["before"]["results"]["batch_norm"]["value"] < 1e-6
 
 
+def test_the_verdict_is_what_is_shown_first(written: Written) -> None:
+    """Model Explorer opens with the last layer."""
+    assert list(shown(written("fuse"))[1])[-1] == "verdict"
+
+
 def test_a_wrong_pass_marks_what_differs(written: Written) -> None:
     graphs, layers = shown(written("audit"))
     assert set(graphs) == {"0 fuse, before", "0 fuse, after"}

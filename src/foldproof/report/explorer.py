@@ -61,9 +61,17 @@ def config(document: Document) -> Any:
         if node in names.get(graph, ()):
             colour = COLOURS.get(value) if isinstance(value, str) else None
             layers[layer][graph][node] = data.NodeDataResult(value=value, bgColor=colour)
-    for layer, by_graph in layers.items():
-        gradient = [] if layer == VERDICT else [data.GradientItem(0, "#ffffff"), data.GradientItem(1, "#d55e00")]
-        found = {graph: data.GraphNodeData(results, gradient=gradient) for graph, results in by_graph.items()}
+    # The last layer is the one that the page shows first: the verdict.
+    for layer, by_graph in sorted(layers.items(), key=lambda item: item[0] == VERDICT):
+        words = layer == VERDICT
+        shown = {
+            "gradient": [] if words else [data.GradientItem(0, "#fbeade"), data.GradientItem(1, "#d55e00")],
+            "hideInAggregatedStatsTable": words,
+            "hideAggregatedStats": ["sum"],  # of errors, and of logarithms, it says nothing
+            "hideInChildrenStatsTable": layer in (VERDICT, BOUND),
+            "showExpandedSummaryOnGroupNode": words,
+        }
+        found = {graph: data.GraphNodeData(results, **shown) for graph, results in by_graph.items()}
         made.add_node_data(layer, data.ModelNodeData(found))
     return made
 

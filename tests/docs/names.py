@@ -1,0 +1,66 @@
+"""What the README's pieces of code call by a name: the things that its readers have already."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+
+def readme() -> dict[str, Any]:
+    """A new network, programs made of it, and passes that change nothing; a quantized network for ``fold_qat``."""
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import to_edge_transform_and_lower
+    from torch.fx.passes.infra.pass_manager import PassManager
+
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout()).eval()
+    model[1].running_var.uniform_(0.5, 2)
+    images = torch.randn(2, 3, 8, 8)
+    program = torch.export.export(model, (images,))
+    return {
+        "torch": torch,
+        "model": model,
+        "images": images,
+        "inputs": (images,),
+        "before": model,
+        "after": model[:2],
+        "program": program,
+        "graph_module": program.module(),
+        "converted": torch.export.export(_Quantized().eval(), (images,)).module(),
+        "pass_fn": _without_dropout,
+        "my_pipeline": _without_dropout,
+        "pass_manager": PassManager(passes=[_without_dropout]),
+        "PassManager": PassManager,
+        "XnnpackPartitioner": XnnpackPartitioner,
+        "to_edge_transform_and_lower": to_edge_transform_and_lower,
+    }
+
+
+class _Quantized(nn.Module):
+    """A convolution with a quantized input and weight, and the BatchNorm that a quantizer's pattern did not match."""
+
+    def __init__(self) -> None:
+        import torch.ao.quantization.fx._decomposed  # it registers the operators
+
+        super().__init__()
+        self.register_buffer("weight", torch.randint(-127, 128, (4, 3, 1, 1), dtype=torch.int8))
+        self.bn = nn.BatchNorm2d(4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q = torch.ops.quantized_decomposed
+        limits = (-128, 127, torch.int8)
+        x = q.dequantize_per_tensor(q.quantize_per_tensor(x, 0.02, 3, *limits), 0.02, 3, *limits)
+        return self.bn(nn.functional.conv2d(x, q.dequantize_per_tensor(self.weight, 0.01, 0, *limits)))
+
+
+def _without_dropout(program: fx.GraphModule | torch.export.ExportedProgram) -> None:
+    graph_module = program if isinstance(program, fx.GraphModule) else program.graph_module
+    for node in graph_module.graph.nodes:
+        if node.target is torch.ops.aten.dropout.default:
+            node.replace_all_uses_with(node.args[0])
+    graph_module.graph.eliminate_dead_code()
+    graph_module.recompile()
+
+
+NAMES = {"README.md": readme}

@@ -1,0 +1,36 @@
+"""The programs of the findings: each still shows its wrong answer, on the releases that are installed."""
+
+from __future__ import annotations
+
+import runpy
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import torch._dynamo
+import torch._inductor.config as inductor
+
+from .pages import REPRODUCTIONS
+
+
+@pytest.fixture(autouse=True)
+def _settings() -> Iterator[None]:
+    """The programs change settings of Inductor, and here all run in one process."""
+    with inductor.patch({"freezing": False, "pre_grad_fusion_options": {}, "force_disable_caches": True}):
+        yield
+    torch._dynamo.reset()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("program", REPRODUCTIONS, ids=lambda path: path.parent.name)
+def test_it_is_still_wrong(program: Path) -> None:
+    """When this fails the release has been mended: see whether its page should say so."""
+    with pytest.raises(AssertionError, match="not close"):
+        runpy.run_path(str(program))
+
+
+@pytest.mark.parametrize("program", REPRODUCTIONS, ids=lambda path: path.parent.name)
+def test_its_page_shows_it(program: Path) -> None:
+    page = program.parents[1] / f"{program.parent.name}.md"
+    assert f"```python\n{program.read_text().rstrip()}\n```" in page.read_text()
