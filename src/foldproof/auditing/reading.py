@@ -48,15 +48,18 @@ def read_into(graph: fx.Graph, node: fx.Node, args: tuple[Any, ...], kwargs: Map
     if target.namespace == "EDGE_DO_NOT_DECOMP":  # ExecuTorch's way of keeping an operator whole for a while
         packet = getattr(aten, target._schema.name.split("::")[1])
         return emit(getattr(packet, target._overloadname), *args, **kwargs)
+    functional = _functional(target)
+    if functional is not None:
+        without = _without_memory(*functional, kwargs)
+        if without is None:
+            return None
+        target, kwargs = functional[0], without
     reading = READINGS.get(str(target))
     if reading is not None:
         schema = target._schema.arguments
         named = {a.name: a.default_value for a in schema if a.has_default_value()}
         named |= {a.name: value for a, value in zip(schema, args)} | dict(kwargs)
         return reading(emit, **named)
-    functional = _functional(target)
-    if functional is not None:
-        return _without_memory(emit, *functional, args, dict(kwargs))
     return emit(target, *args, **kwargs) if target is not node.target else None  # an edge operator calls its own
 
 
@@ -69,10 +72,8 @@ def fused_activation(graph: fx.Graph, node: fx.Node, result: fx.Node) -> fx.Node
     return graph.call_function(aten.clamp.default, (result, low, None if math.isinf(high) else high))
 
 
-def _without_memory(
-    emit: Emit, functional: OpOverload, outs: frozenset[str], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> fx.Node | None:
-    """An operator that writes into memory it is given: its form that returns the result."""
+def _without_memory(functional: OpOverload, outs: frozenset[str], kwargs: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What the form that returns its result is given, of the arguments of one that writes into memory."""
     memory = [value for name, value in kwargs.items() if name in outs]
     left = {name: value for name, value in kwargs.items() if name not in outs}
     if any(a.name == "dtype" for a in functional._schema.arguments) and "dtype" not in left:
@@ -80,7 +81,7 @@ def _without_memory(
         if not isinstance(first, (tuple, list)):
             return None
         left["dtype"] = first[1]  # ExecuTorch's alloc takes ((shape, dtype),)
-    return emit(functional, *args, **left)
+    return left
 
 
 _OPTIONS = ("dtype", "layout", "device", "pin_memory", "memory_format")
