@@ -138,8 +138,9 @@ class Audit:
         proved = kinds[Kind.PROVED] + kinds[Kind.PROVED_WITHIN]
         decided = "every graph pass is proved"
         if proved < len(fired):
+            rounded = kinds[Kind.ROUNDING]
             decided = f"{proved} of {len(fired)} graph changes are proved"
-            decided += f", {kinds[Kind.ROUNDING]} differ by rounding only" if kinds[Kind.ROUNDING] else ""
+            decided += f", {rounded} differ{'s' * (rounded == 1)} by rounding only" if rounded else ""
         if self.undecided:
             reasons = Counter(s.verdict.reason for s in self.undecided)
             decided += f", {len(self.undecided)} undecided because of {reasons.most_common(1)[0][0]}"

@@ -62,6 +62,10 @@ def _option(text: str) -> tuple[str, Any]:
         return name, value
 
 
+NAMED = 4
+"""How many passes that changed nothing are named; the results as JSON, and pages, name all."""
+
+
 def print_audit(out: Console, found: Audit) -> None:
     """One row for each pass that changed a graph, the numbers end to end, and a sentence to act on."""
     fired = [step for step in found.steps if step.fired]
@@ -74,9 +78,11 @@ def print_audit(out: Console, found: Audit) -> None:
         table.add_row(Text(step.name), f"{before} → {after}", verdict, f"{step.verdict.seconds:.2f} s")
     out.print(table)
     others = Counter(step.name for step in found.steps if not step.fired)
-    told = ", ".join(name if n == 1 else f"{name} ({n} times)" for name, n in others.items())
-    idle = f"{others.total()} more calls of passes ({len(others)} passes) changed nothing"
-    out.print(Text(f"{idle}: {told}\n" if told else f"{idle}\n"), soft_wrap=True)
+    if others:
+        told = [name if n == 1 else f"{name} ({n} times)" for name, n in others.most_common()]
+        told = [*told[:NAMED], "…"] if len(told) > NAMED else told
+        calls = f"{others.total()} more call{'s' * (others.total() > 1)} of passes changed nothing"
+        out.print(Text(f"{calls}: {', '.join(told)}\n"), soft_wrap=True)
     for step in found.guilty[:1]:
         out.print(Text(f"{step.name}: {step.verdict}"), soft_wrap=True)
     for step in found.undecided:
