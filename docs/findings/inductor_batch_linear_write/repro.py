@@ -1,4 +1,4 @@
-import torch, torch.nn as nn, torch.nn.functional as F, torch._inductor.config
+import torch, torch.nn as nn, torch.nn.functional as F, copy, torch._inductor.config
 class Model(nn.Module):
     def __init__(self):
         super().__init__()
@@ -11,5 +11,5 @@ class Model(nn.Module):
 model, inputs = Model().eval(), (torch.ones(1, 1),)
 for i, t in enumerate(model.state_dict().values()): t.copy_(torch.linspace(1, 2 + i % 7, t.numel()).view(t.shape))
 torch._inductor.config.pre_grad_fusion_options = {'batch_linear': {}}
-got = torch.no_grad()(torch.compile(model))(*[x.clone() for x in inputs])
-torch.testing.assert_close(got, model(*[x.clone() for x in inputs]))
+got = torch.no_grad()(torch.compile(copy.deepcopy(model)))(*copy.deepcopy(inputs))
+torch.testing.assert_close(got, model(*copy.deepcopy(inputs)))

@@ -14,7 +14,6 @@ def before(x):
     bn_bias = torch.tensor([1.0, 5.0])  # bn.bias  # <<<
     bn_running_mean = torch.tensor([1.0, 6.0])  # bn.running_mean  # <<<
     bn_running_var = torch.tensor([1.0, 7.0])  # bn.running_var  # <<<
-    _guards_fn = torch.func.functional_call(nn.GuardsFn(), {}, (x,))
     conv2d = torch.ops.aten.conv2d.default(x, conv_weight, conv_bias)  # <<<
     batch_norm = torch.ops.aten.batch_norm.default(conv2d, bn_weight, bn_bias, bn_running_mean, bn_running_var, False, 0.1, 1e-05, False)  # <<<
     add = torch.ops.aten.add.Tensor(batch_norm, conv2d)  # <<<
@@ -24,7 +23,6 @@ def before(x):
 def after(x):
     conv_weight = torch.tensor([[[[0.9999949932098389]]], [[[3.0237135887145996]]]])  # conv.weight  # <<<
     conv_bias = torch.tensor([1.0, 0.4644298553466797])  # conv.bias  # <<<
-    _guards_fn = torch.func.functional_call(nn.GuardsFn(), {}, (x,))
     conv2d = torch.ops.aten.conv2d.default(x, conv_weight, conv_bias)  # <<<
     add = torch.ops.aten.add.Tensor(conv2d, conv2d)  # <<<
     return (add,)

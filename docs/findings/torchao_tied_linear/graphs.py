@@ -14,7 +14,6 @@ def before(x):
     first_bias = torch.tensor([1.0, 5.0])  # first.bias  # <<<
     first_running_mean = torch.tensor([1.0, 6.0])  # first.running_mean  # <<<
     first_running_var = torch.tensor([1.0, 7.0])  # first.running_var  # <<<
-    _guards_fn = torch.func.functional_call(nn.GuardsFn(), {}, (x,))
     linear = torch.ops.aten.linear.default(x, linear_weight, linear_bias)  # <<<
     batch_norm = torch.ops.aten.batch_norm.default(linear, first_weight, first_bias, first_running_mean, first_running_var, False, 0.1, 1e-05, False)  # <<<
     linear_1 = torch.ops.aten.linear.default(batch_norm, linear_weight, linear_bias)  # <<<
@@ -24,7 +23,6 @@ def before(x):
 def after(x):
     linear_weight = torch.tensor([[0.9999949932098389, 1.3333266973495483], [2.519761323928833, 3.0237135887145996]])  # linear.weight  # <<<
     linear_bias = torch.tensor([1.0, 0.4644298553466797])  # linear.bias  # <<<
-    _guards_fn = torch.func.functional_call(nn.GuardsFn(), {}, (x,))
     linear = torch.ops.aten.linear.default(x, linear_weight, linear_bias)  # <<<
     linear_1 = torch.ops.aten.linear.default(linear, linear_weight, linear_bias)  # <<<
     return (linear_1,)

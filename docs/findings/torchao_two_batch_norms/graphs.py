@@ -18,7 +18,6 @@ def before(x):
     first_running_var = torch.tensor([1.0, 7.0])  # first.running_var  # <<<
     second_running_mean = torch.tensor([1.0, 4.0])  # second.running_mean  # <<<
     second_running_var = torch.tensor([1.0, 5.0])  # second.running_var  # <<<
-    _guards_fn = torch.func.functional_call(nn.GuardsFn(), {}, (x,))
     conv2d = torch.ops.aten.conv2d.default(x, conv_weight, conv_bias)  # <<<
     batch_norm = torch.ops.aten.batch_norm.default(conv2d, first_weight, first_bias, first_running_mean, first_running_var, False, 0.1, 1e-05, False)  # <<<
     batch_norm_1 = torch.ops.aten.batch_norm.default(batch_norm, second_weight, second_bias, second_running_mean, second_running_var, False, 0.1, 1e-05, False)  # <<<
@@ -28,7 +27,6 @@ def before(x):
 def after(x):
     conv_weight = torch.tensor([[[[0.9999949932098389]]], [[[3.0237135887145996]]]])  # conv.weight  # <<<
     conv_bias = torch.tensor([1.0, 0.4644298553466797])  # conv.bias  # <<<
-    _guards_fn = torch.func.functional_call(nn.GuardsFn(), {}, (x,))
     conv2d = torch.ops.aten.conv2d.default(x, conv_weight, conv_bias)  # <<<
     return (conv2d,)
 
