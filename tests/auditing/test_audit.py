@@ -51,6 +51,13 @@ def test_the_guilty_pass_is_named(name: str) -> None:
     assert found.end_to_end.verdict.kind is Kind.REFUTED
 
 
+def test_the_place_in_the_model_is_told() -> None:
+    """Operators that are read as others keep where they come from."""
+    installed("executorch")
+    (step,) = audited("executorch: conv, ReLU, Hardtanh").guilty
+    assert step.source == "module 1"
+
+
 @pytest.mark.parametrize("name", [name for name in WRONG if not name.startswith("torchao")])
 def test_all_other_steps_are_proved(name: str) -> None:
     installed(WRONG[name].compiler)

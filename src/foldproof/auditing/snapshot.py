@@ -277,7 +277,11 @@ def _observes(source: nn.Module, node: fx.Node) -> bool:
 
 def _copied_node(graph: fx.Graph, node: fx.Node, made: Mapping[fx.Node, fx.Node]) -> fx.Node:
     args, kwargs = mapped((node.args, node.kwargs), made.__getitem__)
-    new = read_into(graph, node, args, kwargs) or graph.node_copy(node, made.__getitem__)
+    new = read_into(graph, node, args, kwargs)
+    if new is None:
+        new = graph.node_copy(node, made.__getitem__)
+    else:
+        new.meta = dict(node.meta)  # it comes from the same line
     return fused_activation(graph, node, new)
 
 

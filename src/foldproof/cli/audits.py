@@ -76,13 +76,14 @@ def print_audit(out: Console, found: Audit) -> None:
         before, after = step.nodes
         verdict = Text(step.verdict.kind.value, STYLES[step.verdict.kind])
         table.add_row(Text(step.name), f"{before} → {after}", verdict, f"{step.verdict.seconds:.2f} s")
-    out.print(table)
+    out.print(table if fired else "no pass changed a graph")
     others = Counter(step.name for step in found.steps if not step.fired)
     if others:
         told = [name if n == 1 else f"{name} ({n} times)" for name, n in others.most_common()]
         told = [*told[:NAMED], "…"] if len(told) > NAMED else told
         calls = f"{others.total()} more call{'s' * (others.total() > 1)} of passes changed nothing"
-        out.print(Text(f"{calls}: {', '.join(told)}\n"), soft_wrap=True)
+        out.print(Text(f"{calls}: {', '.join(told)}"), soft_wrap=True)
+    out.print()
     for step in found.guilty[:1]:
         out.print(Text(f"{step.name}: {step.verdict}"), soft_wrap=True)
     for step in found.undecided:
