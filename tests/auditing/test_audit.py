@@ -129,6 +129,46 @@ def test_an_encoder_layer_on_the_fast_path_is_proved() -> None:
     assert {step.verdict.kind for step in found.steps if step.fired} == {Kind.PROVED}
 
 
+class Splits(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first, second = x.split([1, 3], 1)
+        return first * second
+
+
+def test_lists_that_are_written_into_memory_are_followed() -> None:
+    """ExecuTorch's operator returns nothing then, and the memory is read."""
+    installed("executorch")
+    options = {"partitioner": "none"}
+    found = foldproof.audit(Splits(), [torch.randn(2, 4)], compiler="executorch", options=options)
+    step = next(step for step in found.steps if step.name == "ToOutVarPass")
+    assert "split" in str(step.change.after.graph)
+    assert step.verdict.kind is Kind.PROVED
+
+
+class Cached(nn.Module):
+    """It computes a constant once, and keeps it as neither parameter nor buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4))
+        self.cache: dict[str, torch.Tensor] = {}
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if "twice" not in self.cache:
+            self.cache["twice"] = self.weight * 2
+        return x * self.cache["twice"]
+
+
+@pytest.mark.parametrize("freezing", [True, False])
+def test_tensors_that_are_no_parameters_are_known(freezing: bool) -> None:
+    model, x = Cached().eval(), torch.randn(2, 4)
+    with torch.no_grad():
+        model(x)
+    found = foldproof.audit(model, [x], options={"freezing": freezing})
+    fired = [step for step in found.steps if step.fired]
+    assert fired and {step.verdict.kind for step in fired} == {Kind.PROVED}, str(found)
+
+
 def test_a_difference_below_the_graph_is_traced() -> None:
     """As in PyTorch #179574, and small: the mean over an embedding is added up in another order."""
     torch.manual_seed(0)

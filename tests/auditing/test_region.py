@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from foldproof import Kind
@@ -14,7 +15,7 @@ from foldproof.auditing.copies import Copies
 from foldproof.auditing.judge import judge
 from foldproof.auditing.log import Change
 from foldproof.auditing.region import changed_region
-from foldproof.auditing.snapshot import Snapshot, is_quiet
+from foldproof.auditing.snapshot import Snapshot, is_functional, is_quiet
 
 aten = torch.ops.aten
 INPUTS = (torch.randn(3, 4),)
@@ -99,6 +100,20 @@ def hooked(layer: nn.Module) -> nn.Module:
 )
 def test_modules_that_may_write_are_not(layer: nn.Module) -> None:
     assert changed_region(*modules(layer), INPUTS) is None
+
+
+def test_a_norm_in_training_without_statistics_updates_none() -> None:
+    graph = fx.Graph()
+    x, mean = graph.placeholder("x"), graph.placeholder("mean")
+    calls = {
+        graph.call_function(F.batch_norm, (x, None, None), {"training": True}): True,
+        graph.call_function(F.batch_norm, (x, mean, mean), {"training": True}): False,
+        graph.call_function(torch.batch_norm, (x, None, None, mean, mean, True, 0.1, 1e-5, False)): False,
+        graph.call_function(aten.batch_norm.default, (x, None, None, None, None, True, 0.1, 1e-5, False)): True,
+        graph.call_function(aten.batch_norm.default, (x, None, None, mean, mean, True, 0.1, 1e-5, False)): False,
+        graph.call_function(aten.instance_norm.default, (x, None, None, None, None, True, 0.1, 1e-5, False)): True,
+    }
+    assert [is_functional(call) for call in calls] == [*calls.values()]
 
 
 def test_norms_and_dropouts_in_training_are_not_quiet() -> None:

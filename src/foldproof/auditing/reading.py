@@ -63,6 +63,16 @@ def read_into(graph: fx.Graph, node: fx.Node, args: tuple[Any, ...], kwargs: Map
     return emit(target, *args, **kwargs) if target is not node.target else None  # an edge operator calls its own
 
 
+def memory_of(node: fx.Node) -> fx.Node | None:
+    """The one node whose memory an operator writes its result into, and which is read for it from then on."""
+    target = operator(node.target) if node.op == "call_function" else None
+    functional = None if target is None else _functional(target)
+    if functional is None or len(functional[1]) != 1:
+        return None
+    (memory,) = (node.kwargs.get(name) for name in functional[1])
+    return memory if isinstance(memory, fx.Node) else None
+
+
 def fused_activation(graph: fx.Graph, node: fx.Node, result: fx.Node) -> fx.Node:
     """XNNPACK's passes note an activation on the node before it, which then computes both: its result, clamped."""
     limits = node.meta.get("XNN_FUSED_ACTIVATION")

@@ -12,13 +12,14 @@ from operator import getitem
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch._ops import HigherOrderOperator, OpOverload, OpOverloadPacket
 from torch.export import ExportedProgram
 from torch.utils._pytree import tree_leaves
 
 from foldproof.auditing.copies import Copies
-from foldproof.auditing.reading import fused_activation, mapped, operator, read_into
+from foldproof.auditing.reading import fused_activation, mapped, memory_of, operator, read_into
 from foldproof.auditing.signature import Signature, signature_of
 
 
@@ -234,6 +235,9 @@ def _copied(
             made[node] = lowered[id(node.target)].put_into(graph, given)
         else:
             made[node] = new = _copied_node(graph, node, made)
+            memory = memory_of(node)
+            if memory is not None:
+                made[memory] = new
             if node.op == "placeholder":
                 new.args = ()  # no default values: every input is given
     for node in reversed(graph.nodes):
@@ -406,6 +410,8 @@ def _quiet(aten: OpOverload, node: fx.Node) -> bool:
     if "dropout_p" in given:
         return bool(given["dropout_p"] == 0)
     name = aten.overloadpacket.__name__
+    if name in _TRAINING and given.get("running_mean") is given.get("running_var") is None:
+        return True  # there are no statistics to update
     if name in _TRAINING or "dropout" in name or "rrelu" in name:
         return not any(given.get(flag, False) for flag in ("training", "train", "use_input_stats"))
     return torch.Tag.nondeterministic_seeded not in aten.tags
@@ -415,6 +421,10 @@ def _quiet_function(name: str, node: fx.Node) -> bool:
     """As `_quiet`, of a function of torch or torch.nn.functional."""
     if name == "scaled_dot_product_attention":
         return bool((node.args[4] if len(node.args) > 4 else node.kwargs.get("dropout_p", 0)) == 0)
+    if node.target in (F.batch_norm, F.instance_norm):  # torch's take their arguments in another order
+        given = inspect.signature(node.target).bind(*node.args, **node.kwargs).arguments
+        if given.get("running_mean") is given.get("running_var") is None:
+            return True
     place = 2 if "dropout" in name else 3 if name == "rrelu" else 5 if name in _TRAINING else None
     if place is not None:
         return len(node.args) > place and node.args[place] is False

@@ -30,6 +30,8 @@ class _Phases:
         self._parameters = names
         self._examples: Sequence[Any] = ()
         self._attributes: dict[str, Tensor] = {}
+        self._held = dict(names)
+        """Names of parameters, and of other tensors that Dynamo's graph holds (a cache of the model's, say), by id."""
         self._last: tuple[str, Snapshot] | None = None
         self._running: fx.GraphModule | None = None
         self.depth_of_patterns = 0
@@ -42,7 +44,7 @@ class _Phases:
         place = {}
         for i, node in enumerate(n for n in module.graph.nodes if n.op == "placeholder"):
             place[node], value = self._source(node, i)
-            name = self._parameters.get(id(value))
+            name = self._held.get(id(value))
             if name is not None:
                 bound[node.name] = (name, value)
         return Snapshot(module, Signature(bound), lambda n: place[n], self.lowered, self.log.copies)
@@ -67,6 +69,7 @@ class _Phases:
         self._examples, self._last = list(examples), None
         self._attributes = dict(module.named_parameters(remove_duplicate=False))
         self._attributes |= dict(module.named_buffers(remove_duplicate=False))
+        self._held = {id(t): name for name, t in self._attributes.items()} | dict(self._parameters)
         self.log.given = [x for x in examples if id(x) not in self._parameters]
 
     @contextlib.contextmanager
