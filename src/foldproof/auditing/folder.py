@@ -39,6 +39,8 @@ def save(audit: Audit, folder: Path) -> Path:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for name in ("verdict.json", "repro.py", "graphs.py", "report.md"):  # of an audit before this one
+            (folder / name).unlink(missing_ok=True)
         guilty = {step.name: step for step in reversed(audit.guilty)}
         for name, step in guilty.items():
             place = folder if len(guilty) == 1 else folder / re.sub(r"\W+", "_", name)
@@ -76,7 +78,7 @@ def _save_step(audit: Audit, step: Step, folder: Path) -> None:
     write(folder / "report.md", report(audit, step, change, text, ran))
     told = audit.to_dict()
     told |= {"pass": step.name, "reproduced": ran is not None and ran.wrong, "verdict": step.verdict.to_dict()}
-    told["steps"] = [s.to_dict() for s in audit.steps if s.fired]
+    told["steps"] = [step for step in told["steps"] if step["fired"]]
     if told["end_to_end"] is not None:  # without its graph and layers, which are what is long
         kept = {name: value for name, value in told["end_to_end"].items() if name not in ("graph", "layers")}
         told["end_to_end"] = kept | {"compiled": audit.compiled}
@@ -148,7 +150,8 @@ def report(audit: Audit, step: Step, change: Change, text: str | None, ran: Run 
         )
     if witness is not None:
         out.append(
-            f"In float64, with {witness.description}: output {witness.output} at {list(witness.index)} is"
+            f"In the model that it was found in, in float64, with {witness.description}: output {witness.output} at"
+            f" {list(witness.index)} is"
             f" {witness.before:.6g} before the pass and {witness.after:.6g} after it;"
             f" rounding explains {witness.floor:.1g}."
         )

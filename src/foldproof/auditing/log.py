@@ -80,8 +80,8 @@ class Log:
     def __init__(self, without: Iterable[str] = ()) -> None:
         self.without = frozenset(without)
         """Passes that the taps leave out."""
-        self.left_out: set[str] = set()
-        """Those of them that were called."""
+        self.optional: set[str] = set()
+        """Passes that were called and can be left out."""
         self.changes: list[Change] = []
         self._open: list[_Open] = []
         self._last: Snapshot | None = None
@@ -100,8 +100,7 @@ class Log:
 
     def leaves_out(self, name: str) -> bool:
         """Whether a pass that is called now is to be left out."""
-        if name in self.without:
-            self.left_out.add(name)
+        self.optional.add(name)
         return name in self.without
 
     @property

@@ -16,7 +16,7 @@ from torch import fx
 from foldproof.auditing.judge import judge
 from foldproof.auditing.log import Change
 from foldproof.program.state import quiet_copies
-from foldproof.verdict import SCHEMA, Kind, Verdict
+from foldproof.verdict import SAME_CHOICES, SCHEMA, Kind, Verdict
 
 if TYPE_CHECKING:
     from foldproof.comparison import CompareResult
@@ -68,6 +68,10 @@ class Step:
         source = difference.source if difference is not None else None
         return None if source is None else re.sub(r"[GL]\['\w+'\]\.?", "", source)  # Dynamo's name of the model
 
+    def __repr__(self) -> str:
+        judged = f", {self.verdict.kind.value}" if "verdict" in vars(self) else ""
+        return f"Step({self.name!r}{judged})"
+
     def to_dict(self) -> dict[str, Any]:
         return {
             "name": self.name,
@@ -75,6 +79,7 @@ class Step:
             "fired": self.fired,
             "nodes_before": self.nodes[0],
             "nodes_after": self.nodes[1],
+            "source": self.source if self.fired else None,
             "pass_seconds": self.change.seconds,
             "verdict": self.verdict.to_dict(),
         }
@@ -102,6 +107,8 @@ class Audit:
     kwargs: Mapping[str, Any] = field(default_factory=dict, repr=False)
     uncompared: str = ""
     """Why there is no ``end_to_end``."""
+    optional: frozenset[str] = frozenset()
+    """Passes that can be left out."""
 
     @property
     def guilty(self) -> list[Step]:
@@ -129,14 +136,16 @@ class Audit:
             first = self.guilty[0]
             at = f" at {first.source}" if first.source else ""
             others = f" (and so does {', '.join(names[1:])})" if len(names) > 1 else ""
-            return (
-                f"wrong: the pass {names[0]} changes the meaning of the model{at}{others};"
-                f" --disable {shlex.quote(names[0])} compiles without it"
+            without = self.without(names[0])
+            return f"wrong: the pass {names[0]} changes the meaning of the model{at}{others}" + (
+                f"; {without} compiles without it" if without else ""
             )
         whole = self.end_to_end
         kinds = Counter(s.verdict.kind for s in fired)
         proved = kinds[Kind.PROVED] + kinds[Kind.PROVED_WITHIN]
-        decided = "every graph pass is proved"
+        decided = "every graph pass is proved" if fired else "no pass changed the graph"
+        chosen = sum(s.verdict.quantified.endswith(SAME_CHOICES) for s in fired)
+        decided += f" ({chosen} of {len(fired)}{SAME_CHOICES.replace(',', '')})" if chosen else ""
         if proved < len(fired):
             rounded = kinds[Kind.ROUNDING]
             decided = f"{proved} of {len(fired)} graph changes are proved"
@@ -157,6 +166,11 @@ class Audit:
             return f"fine: {decided}, and the numbers are bit for bit the same"
         return f"rounding: {decided}; the numbers differ by no more than rounding explains{_sources(whole)}"
 
+    def without(self, name: str) -> str | None:
+        """The option that leaves a pass out; None for what can't be left out."""
+        parts = name.split(", ")  # what matches together has one row
+        return f"--disable {shlex.quote(name)}" if self.optional.issuperset(parts) else None
+
     def to_dict(self) -> dict[str, Any]:
         """The audit as plain JSON values (see `foldproof.report`), without pictures of the graphs."""
         return {
@@ -169,7 +183,7 @@ class Audit:
             "disabled": list(self.disabled),
             "versions": dict(self.versions),
             "guilty": [s.name for s in self.guilty],
-            "steps": [s.to_dict() for s in self.steps],
+            "steps": [s.to_dict() | {"without": self.without(s.name)} for s in self.steps],
             "end_to_end": self.end_to_end.to_dict() if self.end_to_end is not None else None,
             "compiled": self.compiled,
             "uncompared": self.uncompared,

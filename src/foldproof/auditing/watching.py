@@ -16,19 +16,23 @@ from foldproof.auditing.taps.passes import observed, tap_passes
 from foldproof.auditing.taps.torchao import tap_torchao
 from foldproof.errors import FoldproofError
 from foldproof.proof.shapes import as_inputs
-from foldproof.verdict import Kind
+from foldproof.verdict import SAME_CHOICES, Kind
 
 
 class Watched:
     """What was seen; each step's verdict is found when it is asked for."""
 
     def __init__(self, log: Log, inputs: Sequence[Any]) -> None:
-        self._log, self._inputs = log, inputs
+        self._log, self._inputs, self._steps = log, inputs, list[Step]()
 
     @property
     def steps(self) -> list[Step]:
         """Every call of a pass, in order."""
-        return [Step(change, self._inputs) for change in self._log.changes]
+        changes = self._log.changes
+        if [step.change for step in self._steps] != changes:  # more were seen meanwhile
+            known = {id(step.change): step for step in self._steps}
+            self._steps = [known.get(id(c)) or Step(c, self._inputs) for c in changes]
+        return self._steps
 
     @property
     def guilty(self) -> list[Step]:
@@ -37,7 +41,10 @@ class Watched:
 
     def __str__(self) -> str:
         lines = [
-            f"{s.verdict.kind.value:<13} {s.name} ({s.nodes[0]} → {s.nodes[1]} nodes)" for s in self.steps if s.fired
+            f"{s.verdict.kind.value:<13} {s.name} ({s.nodes[0]} → {s.nodes[1]} nodes)"
+            + SAME_CHOICES * s.verdict.quantified.endswith(SAME_CHOICES)
+            for s in self.steps
+            if s.fired
         ]
         return "\n".join(lines) or "no pass changed a graph"
 

@@ -146,12 +146,15 @@ def _held(program: Any, name: str) -> Any:
 
 
 def _attribute(program: Any, path: str) -> Any:
+    found = program.graph_module if isinstance(program, ExportedProgram) else program
     for name in path.split("."):
-        program = getattr(program, name)
-    return program
+        found = getattr(found, name)
+    return found
 
 
 def _content(value: Any) -> str:
+    if isinstance(value, fx.GraphModule):
+        return f"graph {value.graph}"
     if not isinstance(value, Tensor):
         return f"constant {type(value).__name__} {value!r}"
     try:

@@ -117,7 +117,13 @@ def floor_divide(call: Call, a: Any, b: Any) -> Residue:
 
 
 def _chosen(call: Call, first: Tensor, a: Residue, b: Residue) -> Residue:
-    """a where ``first`` is true, else b: what a function that is defined piece by piece is at these values."""
+    """a where ``first`` is true, else b: what a function that is defined piece by piece is at these values.
+
+    Raises:
+        Undecided: all values are on one side, so that nothing would be said of the other piece.
+    """
+    if first.numel() and bool((first == first.flatten()[0]).all()):
+        raise call.undecided("all values are in one piece of it")
     call.took_branch()
     return a.map(lambda p, q: torch.where(first, p, q), b)
 
@@ -126,8 +132,9 @@ def _chosen(call: Call, first: Tensor, a: Residue, b: Residue) -> Residue:
 def relu(call: Call, x: Tensor) -> Residue:
     """max(x, 0), opaque"""
     if call.draw.reading.by_value:
-        residue = call.residue(x)
-        return _chosen(call, call.value(x) > 0, residue, residue * call.residue(0))
+        call.took_branch()
+        residue, positive = call.residue(x), call.value(x) > 0
+        return residue.map(lambda part: torch.where(positive, part, 0.0))
     return call.residue(x).maximum(call.residue(0))
 
 
