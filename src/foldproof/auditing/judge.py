@@ -53,6 +53,9 @@ def _judge(change: Change, given: Sequence[Any]) -> Verdict:
     before, after = change.before, change.after
     if not change.fired:
         return UNCHANGED
+    if before.structure and after.structure and before.structure != after.structure:
+        told = f"{before.structure} before, {after.structure} after"
+        return Verdict(Kind.UNDECIDED, f"inputs or outputs are put together differently: {told}")
     if _same(before, after):
         return SAME
     for node in (*before.graph.nodes, *after.graph.nodes):

@@ -55,7 +55,7 @@ def read_into(graph: fx.Graph, node: fx.Node, args: tuple[Any, ...], kwargs: Map
         named |= {a.name: value for a, value in zip(schema, args)} | dict(kwargs)
         return reading(emit, **named)
     functional = _functional(target)
-    if functional is not None:
+    if functional is not None and all(_own_memory(node, node.kwargs.get(name)) for name in functional[1]):
         return _without_memory(emit, *functional, args, dict(kwargs))
     return emit(target, *args, **kwargs) if target is not node.target else None  # an edge operator calls its own
 
@@ -67,6 +67,14 @@ def fused_activation(graph: fx.Graph, node: fx.Node, result: fx.Node) -> fx.Node
         return result
     low, high = (float(x) for x in (limits.output_min, limits.output_max))
     return graph.call_function(aten.clamp.default, (result, low, None if math.isinf(high) else high))
+
+
+def _own_memory(node: fx.Node, memory: Any) -> bool:
+    """Whether nobody else reads or writes the memory that ``node`` writes to, so that it may as well make its own."""
+    if not isinstance(memory, fx.Node) or set(memory.users) != {node}:
+        return False
+    name = getattr(memory.target, "__name__", "")
+    return name == "alloc" or name.startswith("empty")
 
 
 def _without_memory(
