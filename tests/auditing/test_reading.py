@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import pytest
@@ -88,12 +89,41 @@ def _graph(target: Any, args: tuple[Any, ...]) -> fx.GraphModule:
         (nn.functional.relu, 1, {"inplace": True}, False),
         (nn.functional.dropout, 1, {}, False),
         (torch.add, 2, {"out": None}, True),
+        (nn.functional.embedding, 2, {}, True),
+        (nn.functional.embedding, 2, {"max_norm": 1.0}, False),
+        (nn.functional.embedding_bag, 2, {"max_norm": 1.0}, False),
+        (torch._native_batch_norm_legit, 5, {}, False),
+        (torch.lstm, 4, {}, False),
+        (operator.call, 2, {}, False),
     ],
 )
 def test_what_surely_writes_to_nothing(target: Any, args: int, kwargs: dict[str, Any], functional: bool) -> None:
     graph = fx.Graph()
     node = graph.call_function(target, tuple(graph.placeholder(f"x{i}") for i in range(args)), kwargs)
     assert is_functional(node) is functional
+
+
+def test_memory_that_others_read_is_written_to() -> None:
+    """relu(x) + 1, written over relu(x), which is read afterwards."""
+    graph = fx.Graph()
+    y = graph.call_function(aten.relu.default, (graph.placeholder("x"),))
+    added = graph.call_function(aten.add.out, (y, 1.0), {"out": y})
+    graph.output((added, graph.call_function(aten.mul.Tensor, (y, 2.0))))
+    assert not Snapshot(fx.GraphModule({}, graph)).functional
+
+
+def test_memory_of_its_own_is_left_out() -> None:
+    graph = fx.Graph()
+    memory = graph.call_function(aten.empty.memory_format, ([3],))
+    graph.output(graph.call_function(aten.add.out, (graph.placeholder("x"), 1.0), {"out": memory}))
+    assert [n.target for n in Snapshot(fx.GraphModule({}, graph)).graph.nodes][-2] is aten.add.Tensor
+
+
+def test_an_element_of_a_literal_tuple() -> None:
+    graph = fx.Graph()
+    x = graph.placeholder("x")
+    graph.output(graph.call_function(operator.getitem, ((graph.call_function(torch.relu, (x,)), x), 0)))
+    assert Snapshot(fx.GraphModule({}, graph)).functional
 
 
 def test_batch_statistics_are_written() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from foldproof.auditing.snapshot import Snapshot, is_functional, is_quiet
 
 aten = torch.ops.aten
 INPUTS = (torch.randn(3, 4),)
+SMALL = (torch.randn(3, 4, dtype=torch.float64) * 1e-300,)  # which can be doubled often
 
 
 def chain(length: int, change: Any = None, at: int = 0) -> Snapshot:
@@ -51,14 +53,14 @@ def as_square(graph: fx.Graph, node: fx.Node) -> None:
 
 
 def test_the_region_is_small() -> None:
-    region = changed_region(chain(500), chain(500, as_sum, at=501), INPUTS)
+    region = changed_region(chain(500), chain(500, as_sum, at=501), SMALL)
     assert region is not None
     assert sum(n.op == "call_function" for n in region.before.graph.nodes) == 2
 
 
 def test_a_large_graph_is_proved_where_it_changed() -> None:
     """5,000 nodes, of which one was changed."""
-    verdict = judge(Change("", "", chain(2500), chain(2500, as_sum, at=2501)), INPUTS)
+    verdict = judge(Change("", "", chain(2500), chain(2500, as_sum, at=2501)), SMALL)
     assert verdict.kind is Kind.PROVED
     assert "proved on the changed region of 2 operators" in verdict.notes
 
@@ -116,6 +118,12 @@ def test_a_norm_in_training_without_statistics_updates_none() -> None:
     assert [is_functional(call) for call in calls] == [*calls.values()]
 
 
+def test_statistics_that_are_written_in_eval() -> None:
+    layer = nn.InstanceNorm1d(4, track_running_stats=True).eval()
+    layer.track_running_stats = False
+    assert not is_quiet(layer)
+
+
 def test_norms_and_dropouts_in_training_are_not_quiet() -> None:
     for layer in (nn.BatchNorm1d(4), nn.InstanceNorm1d(4, track_running_stats=True), nn.Dropout(), nn.AlphaDropout()):
         assert not is_quiet(layer.train())
@@ -159,3 +167,45 @@ def test_reordered_writes_are_not() -> None:
 
     verdict = judge(Change("sort", "", program(True), program(False)), INPUTS)
     assert verdict.kind is Kind.REFUTED
+
+
+def edited(build: Callable[[fx.Graph, bool], None]) -> tuple[Snapshot, Snapshot]:
+    copies, made = Copies(), []
+    for wrong in (False, True):
+        graph = fx.Graph()
+        build(graph, wrong)
+        made.append(Snapshot(fx.GraphModule({}, graph), copies=copies))
+    return made[0], made[1]
+
+
+def frozen_index(graph: fx.Graph, wrong: bool) -> None:
+    """sin(x)[argmax(x)], where the index becomes what it is at these inputs"""
+    x = graph.placeholder("x")
+    index = graph.call_function(aten.argmax.default, (x,))
+    y = graph.call_function(aten.sin.default, (x,))
+    one = (y, 0, 2, 1) if wrong else (y, 0, index)
+    out = graph.call_function(aten.narrow.default if wrong else aten.index_select.default, one)
+    graph.output((out, index))
+
+
+def frozen_choice(graph: fx.Graph, wrong: bool) -> None:
+    """sum(x) > 0 ? sin(x) : cos(x), which becomes the branch of these inputs"""
+    x = graph.placeholder("x")
+    choice = graph.call_function(aten.gt.Scalar, (graph.call_function(aten.sum.default, (x,)), 0))
+    a, b = graph.call_function(aten.sin.default, (x,)), graph.call_function(aten.cos.default, (x,))
+    graph.output((a if wrong else graph.call_function(aten.where.self, (choice, a, b)), b, choice))
+
+
+def moved_memory(graph: fx.Graph, wrong: bool) -> None:
+    """The first two numbers where x[::2] lies, of which a copy lies elsewhere"""
+    some = graph.call_function(aten.slice.Tensor, (graph.placeholder("x"), 0, 0, 4, 2))
+    read = graph.call_function(aten.clone.default, (some,)) if wrong else some
+    out = graph.call_function(aten.as_strided.default, (read, [2], [1], 0))
+    graph.output((out, graph.call_function(aten.relu.default, (some,))))
+
+
+@pytest.mark.parametrize("build", [frozen_index, frozen_choice, moved_memory])
+def test_what_no_proof_on_the_region_speaks_of(build: Callable[[fx.Graph, bool], None]) -> None:
+    """A region's inputs are all values of floats; what they decide, and where they lie, is not cut off."""
+    before, after = edited(build)
+    assert judge(Change("", "", before, after), (torch.tensor([0.1, 0.3, 2.0, 0.2]),)).kind is Kind.REFUTED

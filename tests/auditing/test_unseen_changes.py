@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,13 +12,18 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.ao.quantization.fx import _decomposed  # noqa: F401  (registers the operators)
 from torch.fx.passes.infra.pass_base import PassBase, PassResult
+from torch.utils._pytree import tree_flatten
 
 import foldproof
 from foldproof import Kind, Verdict
 from foldproof.auditing import api
 from foldproof.auditing.copies import Copies
+from foldproof.auditing.judge import judge
+from foldproof.auditing.log import Change
+from foldproof.auditing.snapshot import Snapshot
 
 X = torch.randn(2, 3, 6, 6)
+aten = torch.ops.aten
 DECOMPOSED = torch.ops.quantized_decomposed
 
 
@@ -116,6 +122,25 @@ def test_an_attribute_of_a_module() -> None:
         module.get_submodule("0").factor = 3.0  # type: ignore
 
     model = nn.Sequential(Scale())
+    verdict = verdict_on(fx.GraphModule(model, Leaves().trace(model)), edit)
+    assert verdict is not None
+    assert verdict.kind is Kind.REFUTED
+
+
+class Configured(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.config = SimpleNamespace(factor=2.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.config.factor  # type: ignore[no-any-return]
+
+
+def test_what_a_module_is_configured_by() -> None:
+    def edit(module: fx.GraphModule) -> None:
+        module.get_submodule("0").config.factor = 3.0  # type: ignore
+
+    model = nn.Sequential(Configured())
     verdict = verdict_on(fx.GraphModule(model, Leaves().trace(model)), edit)
     assert verdict is not None
     assert verdict.kind is Kind.REFUTED
@@ -317,3 +342,61 @@ def test_a_coarser_quantization_does_not_hide_behind_a_new_one() -> None:
     verdict = verdict_on(gm, quantize, torch.randn(4))
     assert verdict is not None and verdict.kind is Kind.PROVED_WITHIN
     assert sorted(step.bound for step in verdict.steps) == [0.05, 0.05, 2.5]
+
+
+def quantized(node: fx.Node, scale: float) -> fx.Node:
+    """The node that stands for ``node``, quantized and back."""
+    whole = node.graph.call_function(DECOMPOSED.quantize_per_tensor.default, (node, scale, 0, -128, 127, torch.int8))
+    return node.graph.call_function(DECOMPOSED.dequantize_per_tensor.default, (whole, *whole.args[1:]))
+
+
+def test_a_coarser_fake_quantization_does_not_hide_behind_another_name() -> None:
+    def program(scale: float, name: str, quantize: bool) -> fx.GraphModule:
+        graph = fx.Graph()
+        fake = aten.fake_quantize_per_tensor_affine.default
+        node = graph.create_node("call_function", fake, (graph.placeholder("x"), scale, 0, -128, 127), name=name)
+        node = graph.call_function(aten.sin.default, (node,))
+        graph.output(quantized(node, 0.01) if quantize else node)
+        return fx.GraphModule({}, graph)
+
+    copies = Copies()
+
+    def judged(after: fx.GraphModule) -> Verdict:
+        change = Change("", "", Snapshot(program(0.01, "a", False), copies=copies), Snapshot(after, copies=copies))
+        return judge(change, (torch.randn(5),))
+
+    assert judged(program(0.01, "b", True)).kind is Kind.PROVED_WITHIN
+    assert judged(program(3.0, "b", True)).kind is not Kind.PROVED_WITHIN
+
+
+def test_parameters_that_a_quantization_cuts_off() -> None:
+    """The weight is 3, of which 127·0.001 is left."""
+    graph = fx.Graph()
+    x, weight = graph.placeholder("x"), graph.get_attr("weight")
+    graph.output(graph.call_function(aten.mul.Tensor, (x, weight)))
+    module = fx.GraphModule({"weight": torch.full((4,), 3.0)}, graph)
+
+    def edit(module: fx.GraphModule) -> None:
+        out = next(n for n in module.graph.nodes if n.target is aten.mul.Tensor)
+        with module.graph.inserting_before(out):
+            out.args = (out.args[0], quantized(out.args[1], 0.001))
+
+    verdict = verdict_on(module, edit, torch.randn(4))
+    assert verdict is not None and verdict.kind is Kind.PROVED_WITHIN
+    assert [step.bound for step in verdict.steps] == [pytest.approx(3 - 0.127)]
+
+
+class Named(nn.Module):
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"a": x + 1, "b": x + 2}
+
+
+def test_outputs_that_are_put_together_differently() -> None:
+    def edit(module: fx.GraphModule) -> None:
+        codegen: Any = module.graph._codegen
+        swapped = tree_flatten({"b": 0, "a": 0})[1]
+        codegen.pytree_info = codegen.pytree_info._replace(out_spec=swapped)
+
+    verdict = verdict_on(exported(Named()), edit)
+    assert verdict is not None
+    assert verdict.kind is Kind.UNDECIDED

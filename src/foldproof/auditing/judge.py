@@ -53,6 +53,9 @@ def _judge(change: Change, given: Sequence[Any]) -> Verdict:
     before, after = change.before, change.after
     if not change.fired:
         return UNCHANGED
+    if before.structure and after.structure and before.structure != after.structure:
+        told = f"{before.structure} before, {after.structure} after"
+        return Verdict(Kind.UNDECIDED, f"inputs or outputs are put together differently: {told}")
     if _same(before, after):
         return SAME
     for node in (*before.graph.nodes, *after.graph.nodes):
@@ -78,15 +81,18 @@ def _apart_from_quantization(
 ) -> Verdict | None:
     """PROVED_WITHIN, if the graphs are the same but for values that *after* rounds to integers and back.
 
-    None where *after* introduces no quantization, or changes a fake one. Where it does, a difference is one that is
-    there without it, too. Quantizations that are changed or dropped are steps as well.
+    None where *after* introduces no quantization, or a fake one. Where it does, a difference is one that is there
+    without it, too. Quantizations that are changed or dropped are steps as well.
     """
     first, old, fakes = unquantized(before)
     second, steps, kept = unquantized(after)
     new = tuple(step for made, step in steps.items() if made not in old)
-    if not new or any(fakes.get(name, made) != made for name, made in kept.items()):
+    known, left = ([made for _, *made in which] for which in (fakes, kept))  # passes that retrace rename
+    if not new or any(made not in known for made in left):
         return None
-    new += tuple(replace(s, name=f"{s.name} (before)") for made, s in old.items() if made not in steps)
+    dropped = [s for made, s in old.items() if made not in steps]
+    dropped += [s for (_, *made), s in fakes.items() if made not in left]
+    new += tuple(replace(s, name=f"{s.name} (before)") for s in dropped)
     verdict = SAME if _same(first, second) else _of_graphs(change, first, unfolded(first, second), inputs)
     if verdict.kind is not Kind.PROVED:
         return replace(verdict, notes=(*verdict.notes, "of the graphs without quantization"))

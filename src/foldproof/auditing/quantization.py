@@ -13,39 +13,65 @@ from foldproof.verdict import ApproximationStep
 
 Parameters = tuple[Hashable, ...]
 """A quantization's name and all that it is made with."""
+Steps = dict[Parameters, ApproximationStep]
 
 
-def unquantized(snapshot: Snapshot) -> tuple[Snapshot, dict[Parameters, ApproximationStep], dict[str, Parameters]]:
+def unquantized(snapshot: Snapshot) -> tuple[Snapshot, Steps, Steps]:
     """The graph with each dequantize(quantize(x)) of equal parameters read as x; and these pairs, each as a step.
 
     So is a fake quantization, which does both at once; that it rounds is nothing new where it stood before. These come
-    last, by name.
+    last.
 
-    ``bound`` is half a quantization step, which holds where x lies in the range that the integers cover.
+    ``bound`` is half a quantization step, which holds where x lies in the range that the integers cover. Whether
+    parameters do is known: theirs is how far they really move, where that is more.
     """
-    steps: dict[Parameters, ApproximationStep] = {}
-    fakes: dict[str, Parameters] = {}
+    steps: Steps = {}
+    fakes: Steps = {}
     graph = fx.Graph()
     made: dict[fx.Node, fx.Node] = {}
     for node in snapshot.graph.nodes:
         if _fake(snapshot, node):
             made[node] = made[node.all_input_nodes[0]]
-            fakes[node.name] = _parameters(snapshot, node)
+            fakes[_parameters(snapshot, node)] = _step(snapshot, node, _half_a_step(_scale(snapshot, node)))
             continue
         pair = _pair(node)
         if pair is None:
             made[node] = graph.node_copy(node, made.__getitem__)
             continue
         made[node] = made[pair.all_input_nodes[0]]
-        scale = _value(snapshot, pair.args[1])
-        bound = float(scale.max()) / 2 if isinstance(scale, Tensor) else float(scale) / 2
-        told = f"{pair.name}: {operator(pair.target)}, within its range"
-        steps[_parameters(snapshot, pair)] = ApproximationStep(told, bound)
+        bound = max(_half_a_step(_value(snapshot, pair.args[1])), _moved(snapshot, pair, node))
+        steps[_parameters(snapshot, pair)] = _step(snapshot, pair, bound)
     if len(made) == len(graph.nodes):
         return snapshot, {}, {}
     graph.eliminate_dead_code(is_impure_node=lambda n: n.op in ("placeholder", "output") or not is_functional(n))
     module = Interpreted(snapshot.module, graph)
     return Snapshot(module, copies=snapshot.copies), steps, fakes
+
+
+def _step(snapshot: Snapshot, node: fx.Node, bound: float) -> ApproximationStep:
+    called = operator(node.target) or type(attribute(snapshot.module, str(node.target))).__name__
+    return ApproximationStep(f"{node.name}: {called}, within its range", bound)
+
+
+def _half_a_step(scale: Any) -> float:
+    return float(scale.abs().max() if isinstance(scale, Tensor) else scale) / 2
+
+
+def _scale(snapshot: Snapshot, fake: fx.Node) -> Any:
+    if fake.op == "call_module":
+        return attribute(snapshot.module, f"{fake.target}.scale")
+    return _value(snapshot, fake.args[1])
+
+
+def _moved(snapshot: Snapshot, quantize: fx.Node, dequantize: fx.Node) -> float:
+    """How far a parameter is moved; 0 for what is computed."""
+    operand = quantize.all_input_nodes[0]
+    if operand.op != "get_attr":
+        return 0.0
+    x, *rest = (_value(snapshot, a) for a in quantize.args)
+    whole = quantize.target(x, *rest)  # type: ignore[operator]
+    back = dequantize.target(whole, *rest)  # type: ignore[operator]
+    return float((back.double() - x.double()).abs().max()) if x.numel() else 0.0
 
 
 def _parameters(snapshot: Snapshot, node: fx.Node) -> Parameters:

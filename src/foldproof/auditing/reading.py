@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping
+from operator import getitem
 from typing import Any
 
 import torch
@@ -50,7 +51,8 @@ def read_into(graph: fx.Graph, node: fx.Node, args: tuple[Any, ...], kwargs: Map
         return emit(getattr(packet, target._overloadname), *args, **kwargs)
     functional = _functional(target)
     if functional is not None:
-        without = _without_memory(*functional, kwargs)
+        owned = all(_own_memory(node, node.kwargs.get(name)) for name in functional[1])
+        without = _without_memory(*functional, kwargs) if owned else None
         if without is None:
             return None
         target, kwargs = functional[0], without
@@ -70,7 +72,7 @@ def memory_of(node: fx.Node) -> fx.Node | None:
     if functional is None or len(functional[1]) != 1:
         return None
     (memory,) = (node.kwargs.get(name) for name in functional[1])
-    return memory if isinstance(memory, fx.Node) else None
+    return memory if isinstance(memory, fx.Node) and _own_memory(node, memory) else None
 
 
 def fused_activation(graph: fx.Graph, node: fx.Node, result: fx.Node) -> fx.Node:
@@ -80,6 +82,17 @@ def fused_activation(graph: fx.Graph, node: fx.Node, result: fx.Node) -> fx.Node
         return result
     low, high = (float(x) for x in (limits.output_min, limits.output_max))
     return graph.call_function(aten.clamp.default, (result, low, None if math.isinf(high) else high))
+
+
+def _own_memory(node: fx.Node, memory: Any) -> bool:
+    """Whether nobody else writes the memory that ``node`` writes to, so that it may as well make its own.
+
+    Lists are written into memory whose elements are read from there.
+    """
+    if not isinstance(memory, fx.Node) or any(n is not node and n.target is not getitem for n in memory.users):
+        return False
+    name = getattr(memory.target, "__name__", "")
+    return name == "alloc" or name.startswith("empty")
 
 
 def _without_memory(functional: OpOverload, outs: frozenset[str], kwargs: Mapping[str, Any]) -> dict[str, Any] | None:

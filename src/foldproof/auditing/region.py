@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, fx
 from torch.utils._pytree import tree_leaves
 
-from foldproof.auditing.snapshot import Interpreted, Snapshot, arguments, callable_name
+from foldproof.auditing.snapshot import Interpreted, Snapshot, arguments, callable_name, target_name
 from foldproof.program.interpreter import Interpreter
+from foldproof.shadow import all_finite
 
 
 @dataclass(frozen=True)
@@ -37,24 +38,37 @@ def changed_region(before: Snapshot, after: Snapshot, inputs: Sequence[Any]) -> 
     same = {name for name, line in sides[1].lines.items() if sides[0].lines.get(name) == line}
     if not any(n.op.startswith("call_") and name in same for n, name in sides[0].names.items()):
         return None
-    pairs = _results(sides, same)
-    if pairs is None:
+    if any(_reads_layout(node) for side in sides for node in side.needed):
         return None
-    regions = [[n for n in side.needed if side.names[n] not in same and n.op != "output"] for side in sides]
-    used: dict[str, fx.Node] = {}
-    for side, region, results in zip(sides, regions, zip(*pairs) if pairs else ((), ())):
-        read = [n for node in region for n in node.all_input_nodes] + list(results)
-        used |= {side.names[n]: n for n in read if side.names[n] in same}
-    frontier = [name for name, node in used.items() if node.op != "get_attr"]
-    if not pairs or any(n.op == "placeholder" for region in regions for n in region):
-        return None
-    values = _values(sides[0], inputs, frontier)
-    if values is None:
+    while True:
+        pairs = _results(sides, same)
+        if not pairs:
+            return None
+        regions = [[n for n in side.needed if side.names[n] not in same and n.op != "output"] for side in sides]
+        used: dict[str, fx.Node] = {}
+        for side, region, results in zip(sides, regions, zip(*pairs)):
+            read = [n for node in region for n in node.all_input_nodes] + list(results)
+            used |= {side.names[n]: n for n in read if side.names[n] in same}
+        if any(n.op == "placeholder" for region in regions for n in region):
+            return None
+        run = _run(sides[0], inputs, [name for name, node in used.items() if node.op != "get_attr"])
+        if run is None:
+            return None
+        values, held = run
+        # A proof would hold these at their values: what computes them belongs to the region.
+        inside = [used[name] for name in values if name in held]
+        if not inside:
+            break
+        for node in inside:
+            name = sides[0].names.get(node) or sides[1].names[node]
+            same.discard(name)
+            inside += [n for n in sides[0].nodes[name].all_input_nodes if sides[0].names[n] in held & same]
+    if not all(isinstance(x, Tensor) for x in values.values()):
         return None
     modules = []
     for side, region, results in zip(sides, regions, zip(*pairs)):
         graph = fx.Graph()
-        made = {name: graph.placeholder(name) for name in frontier}
+        made = {name: graph.placeholder(name) for name in values}
         for name, node in used.items():
             if node.op == "get_attr":
                 made[name] = graph.create_node("get_attr", node.target, name=name)
@@ -62,7 +76,7 @@ def changed_region(before: Snapshot, after: Snapshot, inputs: Sequence[Any]) -> 
             made[side.names[node]] = graph.node_copy(node, lambda n: made[side.names[n]])
         graph.output([made[side.names[n]] for n in results])
         modules.append(Interpreted(side.snapshot.module, graph))
-    return Region(modules[0], modules[1], tuple(values[name] for name in frontier))
+    return Region(modules[0], modules[1], tuple(values.values()))
 
 
 class _Side:
@@ -148,17 +162,33 @@ def _results(sides: Sequence[_Side], same: set[str]) -> list[tuple[fx.Node, fx.N
     return pairs
 
 
+def _reads_layout(node: fx.Node) -> bool:
+    """Whether a node depends on how its operand lies in memory, which no value tells."""
+    return any(part in target_name(node.target) for part in ("stride", "storage_offset", "is_contiguous", "data_ptr"))
+
+
+def _stands_for_all(x: Any) -> bool:
+    """Whether a proof on this value speaks of all values of its shape."""
+    return isinstance(x, Tensor) and x.dtype.is_floating_point and all_finite(x)
+
+
 class _Done(Exception):
     """All that was wanted is there."""
 
 
-def _values(side: _Side, inputs: Sequence[Any], wanted: Sequence[str]) -> dict[str, Tensor] | None:
-    """Values of nodes, from one run of the graph; None where one is no tensor, or the run fails."""
+def _run(side: _Side, inputs: Sequence[Any], wanted: Sequence[str]) -> tuple[dict[str, Any], set[str]] | None:
+    """Values of nodes, from one run of the graph; and which nodes, of all that ran, a proof would hold at their values.
+
+    None where the run fails.
+    """
     missing = set(wanted)
-    values: dict[str, Tensor] = {}
+    values: dict[str, Any] = {}
+    held: set[str] = set()
 
     def watch(node: fx.Node, out: Any) -> None:
         name = side.names[node]
+        if node.op not in ("placeholder", "get_attr") and not _stands_for_all(out):
+            held.add(name)
         if name in missing:
             values[name] = out.detach().clone() if isinstance(out, Tensor) else out
             missing.discard(name)
@@ -166,7 +196,7 @@ def _values(side: _Side, inputs: Sequence[Any], wanted: Sequence[str]) -> dict[s
                 raise _Done
 
     if not missing:
-        return values
+        return values, held
     given = [x.detach().clone() if isinstance(x, Tensor) else x for x in inputs]
     try:
         with torch.no_grad():
@@ -175,4 +205,4 @@ def _values(side: _Side, inputs: Sequence[Any], wanted: Sequence[str]) -> dict[s
         pass
     except Exception:
         return None
-    return values if not missing and all(isinstance(v, Tensor) for v in values.values()) else None
+    return None if missing else ({name: values[name] for name in wanted}, held)

@@ -9,6 +9,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import getitem
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -100,6 +101,9 @@ class Snapshot:
             elif node.op in ("get_attr", "call_module"):
                 held[str(node.target)] = attribute(source, str(node.target))
         self.size = len(nodes)
+        pytree = getattr(source.graph._codegen, "pytree_info", None)
+        self.structure = None if pytree is None else f"{pytree.in_spec} → {pytree.out_spec}"
+        """How inputs are taken apart and outputs put together, where the graph says it."""
         # What ExecuTorch hands to a backend is read as the graph that it was made of.
         delegated = {
             name: snapshot_of(value.original_module, copies=self.copies)
@@ -146,7 +150,7 @@ class Snapshot:
         return identity, self.copies.module(identity, value) if isinstance(value, nn.Module) else value
 
     def _digests(self) -> tuple[str, str, bool]:
-        whole = hashlib.sha256()
+        whole = hashlib.sha256(f"{self.structure}\n".encode())
         place: dict[fx.Node, str] = {}
         effects: list[str] = []
         functional = True
@@ -204,7 +208,11 @@ def described(x: Any, copies: Copies, inside: frozenset[int] = frozenset()) -> s
         return f"{type(x).__name__} {[part(v) for v in x]}"
     if isinstance(x, (set, frozenset)):
         return repr(sorted(part(v) for v in x))
-    return copies.known(x)
+    known = copies.known(x)
+    if hasattr(x, "tobytes"):  # an array
+        return f"{known} {x.tobytes()!r}"
+    # Passes may write to what a module is configured by.
+    return known if callable(x) or isinstance(x, ModuleType) else f"{known} {part(getattr(x, '__dict__', None))}"
 
 
 def _copied(
@@ -225,8 +233,8 @@ def _copied(
         elif target_name(node.target) == "executorch_call_delegate":
             delegate = str(node.args[0].target)  # type: ignore[union-attr]
             made[node] = _inlined(graph, delegated[delegate], delegate, mapped(node.args[1:], made.__getitem__))
-        elif node.target is getitem and isinstance(made[node.args[0]], (tuple, list)):  # type: ignore[index]
-            made[node] = made[node.args[0]][node.args[1]]  # type: ignore[index]
+        elif node.target is getitem and isinstance(whole := mapped(node.args[0], made.__getitem__), (tuple, list)):
+            made[node] = whole[node.args[1]]  # type: ignore[index]
         elif node.op == "call_module" and _observes(source, node):
             # It notes what passes through, and hands it on as it is.
             made[node] = graph.call_function(torch.ops.aten.clone.default, (made[node.all_input_nodes[0]],))
@@ -357,7 +365,9 @@ def is_functional(node: fx.Node) -> bool:
         return name not in _WRITING_OPERATORS
     # Functions of torch and torch.nn.functional say in their names or arguments that they write.
     known = module == "torch" or module.startswith(("torch._C", "torch.functional", "torch.nn.functional"))
-    return known and not name.endswith("_") and not _in_place(node) and _quiet_function(name, node)
+    return (
+        known and not name.endswith("_") and not _in_place(node) and not _writes(name) and _quiet_function(name, node)
+    )
 
 
 def is_quiet(module: Any) -> bool:
@@ -368,6 +378,8 @@ def is_quiet(module: Any) -> bool:
         return False
     if getattr(module, "inplace", False) or getattr(module, "max_norm", None) is not None:
         return False
+    if isinstance(module, nn.modules.batchnorm._NormBase) and module.running_mean is not None:
+        return not module.training and module.track_running_stats
     return not (module.training and isinstance(module, (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd)))
 
 
@@ -383,7 +395,7 @@ def _quiet_modules() -> frozenset[type]:
 
 
 _WRITING_OPERATORS = (
-    {"setitem", "delitem"}
+    {"call", "setitem", "delitem"}
     | {
         f"i{name}"
         for name in ("add", "and", "concat", "floordiv", "lshift", "matmul", "mod", "mul", "or", "pow", "rshift", "sub")
@@ -409,11 +421,11 @@ def _quiet(aten: OpOverload, node: fx.Node) -> bool:
     given |= dict(zip((a.name for a in aten._schema.arguments), node.args)) | dict(node.kwargs)
     if "dropout_p" in given:
         return bool(given["dropout_p"] == 0)
-    name = aten.overloadpacket.__name__
-    if name in _TRAINING and given.get("running_mean") is given.get("running_var") is None:
+    if aten.overloadpacket.__name__ in _TRAINING and given.get("running_mean") is given.get("running_var") is None:
         return True  # there are no statistics to update
-    if name in _TRAINING or "dropout" in name or "rrelu" in name:
-        return not any(given.get(flag, False) for flag in ("training", "train", "use_input_stats"))
+    flags = [given[flag] for flag in ("training", "train", "use_input_stats") if flag in given]
+    if flags:  # of normalizations, dropouts, rrelu and recurrent layers
+        return not any(flags)
     return torch.Tag.nondeterministic_seeded not in aten.tags
 
 
@@ -428,17 +440,27 @@ def _quiet_function(name: str, node: fx.Node) -> bool:
     place = 2 if "dropout" in name else 3 if name == "rrelu" else 5 if name in _TRAINING else None
     if place is not None:
         return len(node.args) > place and node.args[place] is False
-    return not name.startswith(_RANDOM) and name != "multi_head_attention_forward"
+    # Attention and recurrent layers drop out.
+    drawing = name in ("multi_head_attention_forward", "lstm", "gru", "rnn_relu", "rnn_tanh")
+    return not name.startswith(_RANDOM) and not drawing
+
+
+@functools.cache
+def _writes(name: str) -> bool:
+    """Whether the operator of this name writes to its arguments, whatever they are."""
+    packet = getattr(torch.ops.aten, name, None)
+    schemas = [getattr(packet, o)._schema for o in packet.overloads()] if isinstance(packet, OpOverloadPacket) else []
+    return any(s.is_mutable and not any(a.is_out for a in s.arguments) for s in schemas)
 
 
 def _in_place(node: fx.Node) -> bool:
     if node.kwargs.get("out") is not None:
         return True
     try:
-        given = inspect.signature(node.target).bind(*node.args, **node.kwargs)  # type: ignore[arg-type]
+        given = inspect.signature(node.target).bind(*node.args, **node.kwargs).arguments  # type: ignore[arg-type]
     except (TypeError, ValueError):  # functions written in C++ have no signature, and another name where they write
-        return bool(node.kwargs.get("inplace"))
-    return bool(given.arguments.get("inplace"))
+        given = node.kwargs
+    return bool(given.get("inplace")) or given.get("max_norm") is not None  # to which embeddings scale their weights
 
 
 def target_name(target: Any) -> str:

@@ -96,7 +96,7 @@ def _decide(question: Question, rng: random.Random, progress: Progress) -> Verdi
         last = _attempt_surely(question, rng, False)
         if last.equal:
             return _proved(question, last, question.fixed)
-    if question.by_value and first.reason is None and search.failure is None:
+    if question.by_value and first.reason is None and search.failure is None and search.elsewhere is None:
         followed = _attempt_surely(question, rng, False, Reading(by_value=True))
         if followed.equal:
             return _proved(question, followed, question.fixed)

@@ -239,10 +239,11 @@ def own_leaves(question: Question) -> dict[str, Tensor]:
 def trials(question: Question, *, glance: bool = False, unrounded: Unrounded = ROUNDED) -> Iterator[Trial]:
     """Evaluations at the program's own parameters and, where the question allows it, at others.
 
-    With ``glance`` not at the given inputs, and those only where the outputs are not alike (see `alike`), so that most
-    take one run of each program.
+    With ``glance`` where other choices may be made than at the given inputs, and those only where the outputs are not
+    alike (see `alike`), so that most take one run of each program.
     """
-    for where, elsewhere in itertools.islice(_places(question), 1 if glance else 0, None):
+    places = itertools.chain(itertools.islice(_places(question), 1, None), _opposite(question)) if glance else None
+    for where, elsewhere in places or _places(question):
         if not glance or not alike(evaluate(question, *where, perturbations=0, unrounded=unrounded)):
             yield replace(evaluate(question, *where, unrounded=unrounded), elsewhere=elsewhere)
 
@@ -252,7 +253,10 @@ def alike(trial: Trial) -> bool:
     return trial.shapes is None and trial.comparison.relative <= 1e-4
 
 
-def _places(question: Question) -> Iterator[tuple[tuple[str, Tensors, tuple[Any, ...], Mapping[str, Any]], bool]]:
+_Place = tuple[tuple[str, Tensors, tuple[Any, ...], Mapping[str, Any]], bool]
+
+
+def _places(question: Question) -> Iterator[_Place]:
     """Where to evaluate (see `evaluate`), and whether it is elsewhere than at the program's own parameters."""
     leaves, args, kwargs = own_leaves(question), question.args, question.kwargs
     yield ("the given inputs and parameters", leaves, args, kwargs), False
@@ -266,6 +270,14 @@ def _places(question: Question) -> Iterator[tuple[tuple[str, Tensors, tuple[Any,
     for spread, shrink in ((1.0, 1.0), (4.0, 1.0), (1.0, 1e-5)):
         drawn = redrawn_leaves(question.before.leaves, generator, spread, shrink)
         yield ("random inputs and parameters", drawn, random_args, random_kwargs), True
+
+
+def _opposite(question: Question) -> Iterator[_Place]:
+    """Larger than `_places`' random inputs and of the other sign: what those leave as it is, a threshold may change."""
+    if any(_is_float(x) for x in tree_leaves((question.args, dict(question.kwargs)))):
+        *_, args, kwargs = next(itertools.islice(_places(question), 1, None))[0]
+        args, kwargs = tree_map(lambda x: x * -4 if _is_float(x) else x, (args, dict(kwargs)))
+        yield ("large random inputs, the given parameters", own_leaves(question), args, kwargs), False
 
 
 def _is_float(x: Any) -> bool:

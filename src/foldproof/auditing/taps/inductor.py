@@ -255,7 +255,7 @@ def _patterns(original: Callable[..., Any], phases: _Phases) -> Callable[..., An
     """One pass of the pattern matcher, named by its pass or by where the patterns that matched come from."""
 
     def call(self: Any, gm: Any) -> Any:
-        if phases.log.leaves_out(self.pass_name):
+        if self.pass_name and phases.log.leaves_out(self.pass_name):
             return 0
         phases.matched.clear()
         with phases.scope(self.pass_name or "patterns", gm.graph if isinstance(gm, fx.GraphModule) else gm):

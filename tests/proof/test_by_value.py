@@ -1,0 +1,33 @@
+"""Activations that follow their values prove nothing where other values are known to tell two programs apart."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from foldproof import Kind, prove
+
+
+class Embedded(nn.Module):
+    def __init__(self, rectified: bool) -> None:
+        super().__init__()
+        self.table = nn.Embedding.from_pretrained(torch.tensor([1.0, 1.0, -1.0])[:, None].expand(3, 4).clone())
+        self.rectified = rectified
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.table(x)
+        return F.leaky_relu(out, 0.3) if self.rectified else out
+
+
+def test_other_parameters_tell_programs_on_tokens_apart() -> None:
+    found = prove(Embedded(True), Embedded(False), (torch.tensor([0, 1]),), by_value=True)
+    assert found.kind is not Kind.PROVED
+    assert "at other parameters than these the two programs differ" in found.notes
+
+
+def test_a_threshold_that_most_inputs_do_not_reach() -> None:
+    x = torch.rand(16)
+    found = prove(lambda x: F.leaky_relu(x + 3, 0.1), lambda x: x + 3, (x,), by_value=True)
+    assert found.kind is Kind.REFUTED
+    assert prove(F.relu, lambda x: torch.where(x > 0, x, 0), (x,), by_value=True).kind is Kind.PROVED
