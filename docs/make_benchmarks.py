@@ -40,8 +40,9 @@ absolute times mean little on shared machines; networks are in `benchmarks/netwo
   most 1, beyond noise; where it was declined, the same program is measured twice, which shows the noise. Of processor
   time; the median is of one turn of all.
 * `test_audit_over_compile` is `foldproof audit`, taps and proofs together, against the compilation alone, in the same
-  process; the comparison of numbers is left out. The target is at most 5. The median is of one audit and one
-  compilation. Wall-clock times.
+  process; the comparison of numbers is left out. Both start with empty caches and without `torch.nn`'s fast path, which
+  makes one operator of each encoder layer and leaves next to nothing to compile. The target is at most 5. The median is
+  of one audit and one compilation. Wall-clock times.
 
 | benchmark | median seconds | measured |
 |---|---|---|

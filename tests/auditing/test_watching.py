@@ -33,6 +33,27 @@ class SwapOperands(PassBase):
         return PassResult(graph_module, True)
 
 
+class Dropped(PassBase):
+    """Takes out a threshold that no value of these inputs reaches."""
+
+    def call(self, graph_module: fx.GraphModule) -> PassResult:
+        for node in graph_module.graph.nodes:
+            if node.target is torch.threshold:
+                node.replace_all_uses_with(node.args[0])
+        graph_module.graph.eliminate_dead_code()
+        graph_module.recompile()
+        return PassResult(graph_module, True)
+
+
+def test_what_all_values_choose_alike_is_no_proof() -> None:
+    program = fx.symbolic_trace(lambda x: torch.threshold(x, -1000, 7) * 2)
+    with foldproof.watch([torch.randn(3, 4)]) as log:
+        Dropped()(program)
+    (step,) = log.steps
+    assert step.verdict.kind not in (Kind.PROVED, Kind.PROVED_WITHIN), str(step.verdict)
+    assert step is log.steps[0], "what was judged is not judged again"
+
+
 def test_a_lone_tensor_is_no_list_of_inputs() -> None:
     with pytest.raises(FoldproofError, match=r"write \(x,\)"), foldproof.watch(torch.randn(3, 4)):  # type: ignore[arg-type]
         pass

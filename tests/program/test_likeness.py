@@ -83,3 +83,18 @@ def test_a_fold_marks_what_it_changed() -> None:
     assert isinstance(folded, ExportedProgram)
     before, after = marked(export(model, args), folded)
     assert before == {"conv2d", "batch_norm", "conv2d_1", "batch_norm_1"} and after == {"conv2d", "conv2d_1"}
+
+
+class Chooses(nn.Module):
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cond(x.sum() > 0, self.function, torch.cos, (x,))
+
+
+def test_branches_are_known_by_their_graphs() -> None:
+    first, same, other = (export(Chooses(f), (X,)) for f in (torch.sin, torch.sin, torch.tan))
+    assert marked(first, same) == (set(), set())
+    assert marked(first, other) != (set(), set())
