@@ -137,7 +137,8 @@ class TestWhatItDoes:
         module(*inputs).square().sum().backward()
         gradients = {name: p.grad for name, p in module.named_parameters()}
         expected = torch.cat([model.g.weight.grad, model.u.weight.grad])
-        assert torch.allclose(gradients["g.weight_folded"], expected)
+        # Sums in another order: elements near zero keep fewer digits.
+        torch.testing.assert_close(gradients["g.weight_folded"], expected, rtol=1e-4, atol=1e-5)
 
     def test_a_bias_that_is_not_trained_stays_so(self) -> None:
         model, inputs = gate()
