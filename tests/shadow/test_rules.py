@@ -38,6 +38,7 @@ BY_DESIGN = (
     "no rule for the reduction",
     "no element to choose",
     "no rule for this form",
+    "all values are in one piece",
 )
 """Refusals of a rule that are right; any other fails the test."""
 
