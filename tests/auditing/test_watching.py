@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import operator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -34,19 +35,20 @@ class SwapOperands(PassBase):
 
 
 class Dropped(PassBase):
-    """Takes out a threshold that no value of these inputs reaches."""
+    """Takes out a threshold or rectifier that no value of these inputs reaches."""
 
     def call(self, graph_module: fx.GraphModule) -> PassResult:
         for node in graph_module.graph.nodes:
-            if node.target is torch.threshold:
+            if node.target in (torch.threshold, torch.relu):
                 node.replace_all_uses_with(node.args[0])
         graph_module.graph.eliminate_dead_code()
         graph_module.recompile()
         return PassResult(graph_module, True)
 
 
-def test_what_all_values_choose_alike_is_no_proof() -> None:
-    program = fx.symbolic_trace(lambda x: torch.threshold(x, -1000, 7) * 2)
+@pytest.mark.parametrize("clips", [lambda x: torch.threshold(x, -1000, 7), lambda x: torch.relu(x + 1000)])
+def test_what_all_values_choose_alike_is_no_proof(clips: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    program = fx.symbolic_trace(lambda x: clips(x) * 2)
     with foldproof.watch([torch.randn(3, 4)]) as log:
         Dropped()(program)
     (step,) = log.steps

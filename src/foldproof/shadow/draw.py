@@ -55,7 +55,7 @@ class Reading:
     """How a draw reads what can be read in more than one way."""
 
     by_value: bool = False
-    """Rectifiers are no opaque functions but follow the sign that the value has, as branches do."""
+    """Activations in pieces are no opaque functions but follow the values, which have to be in more than one piece."""
     shift_first: bool = False
     """A softmax takes out the first element that is not masked, instead of the largest by value."""
     within: frozenset[str] = frozenset()

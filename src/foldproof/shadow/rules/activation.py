@@ -132,9 +132,8 @@ def _chosen(call: Call, first: Tensor, a: Residue, b: Residue) -> Residue:
 def relu(call: Call, x: Tensor) -> Residue:
     """max(x, 0), opaque"""
     if call.draw.reading.by_value:
-        call.took_branch()
-        residue, positive = call.residue(x), call.value(x) > 0
-        return residue.map(lambda part: torch.where(positive, part, 0.0))
+        residue = call.residue(x)
+        return _chosen(call, call.value(x) > 0, residue, residue * call.residue(0))
     return call.residue(x).maximum(call.residue(0))
 
 
