@@ -16,7 +16,6 @@ aten = torch.ops.aten
 decomposed = torch.ops.quantized_decomposed
 
 _EMPTY = {aten.empty.memory_format, aten.empty_strided.default}
-_ZERO = {aten.zeros.default}
 _DEQUANTIZE = {
     decomposed.dequantize_per_tensor.default,
     decomposed.dequantize_per_tensor.tensor,
@@ -39,9 +38,11 @@ class Factories(TorchDispatchMode):
         if func in _DEQUANTIZE and not isinstance(args[0], Shadow):
             return func(Shadow(args[0], self._draw.constant(args[0])), *args[1:], **(kwargs or {}))
         made = func(*args, **(kwargs or {}))
-        if func not in _EMPTY and func not in _ZERO:
+        zero = func is aten.zeros.default or (func is aten.full.default and args[1] == 0)
+        if not zero and func not in _EMPTY:
             return made
         if type(made) is not Tensor or not made.dtype.is_floating_point:
             return made
-        made.zero_()
-        return Shadow(made, self._draw.constant(made) if func in _ZERO else self._draw.variable(made, data=True))
+        if zero:
+            return Shadow(made, self._draw.constant(made))
+        return Shadow(made.zero_(), self._draw.variable(made, data=True))
