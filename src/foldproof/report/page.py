@@ -95,9 +95,9 @@ def sentence(document: Document) -> str:
         return str(document["verdict"]["reason"])
     if command == "pytest":
         kinds = Counter(row["verdict"]["kind"] for row in document["tests"])
-        first = next((r["test"] for r in document["tests"] if r["verdict"]["kind"] in WORST_FIRST[:2]), None)
+        bad = [row for kind in WORST_FIRST[:2] for row in document["tests"] if row["verdict"]["kind"] == kind]
         told = ", ".join(f"{kinds[kind]} {kind.replace('_', ' ')}" for kind in WORST_FIRST if kinds[kind])
-        told += f"; look at {first} first" if first else ""
+        told += f"; look at {bad[0]['test']} first" if bad else ""
         return f"{counted(len(document['tests']), 'verdict')}: {told}" if told else "no test asked for a verdict"
     declined = len(document["declined"])
     if command == "explain":
@@ -107,7 +107,7 @@ def sentence(document: Document) -> str:
     else:
         chains = sum(bool(one["chain"]) for one in document["folded"])
         biases = len(document["folded"]) - chains
-        made = f"{counted(chains, 'operator')} folded"
+        made = f"{counted(chains, 'operator')} folded" if chains else "nothing folded"
         made += f", {counted(biases, 'bias', 'biases')} quantized" if biases else ""
     left = f", {declined} declined" if declined else ", nothing declined"
     return f"{made}{left}: {document['verdict']['reason']}"
