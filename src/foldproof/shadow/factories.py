@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from foldproof.shadow.draw import Draw
-from foldproof.shadow.tensor import Shadow
+from foldproof.shadow.registry import RULES
+from foldproof.shadow.tensor import Shadow, no_rule
 
 aten = torch.ops.aten
 decomposed = torch.ops.quantized_decomposed
@@ -46,3 +47,19 @@ class Factories(TorchDispatchMode):
         if zero:
             return Shadow(made, self._draw.constant(made))
         return Shadow(made.zero_(), self._draw.variable(made, data=True))
+
+
+class Deterministic(TorchDispatchMode):
+    """While active, operators that draw random numbers are undecided: a proof would speak of what was drawn.
+
+    Raises (from any operator):
+        Undecided: it is random.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if torch.Tag.nondeterministic_seeded in getattr(func, "tags", ()) and func not in RULES:
+            raise no_rule(func)
+        return func(*args, **(kwargs or {}))
