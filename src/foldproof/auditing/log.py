@@ -82,6 +82,8 @@ class Log:
         """Passes that the taps leave out."""
         self.optional: set[str] = set()
         """Passes that were called and can be left out."""
+        self.failed = ""
+        """The pass that raised, if one did."""
         self.changes: list[Change] = []
         self._open: list[_Open] = []
         self._last: Snapshot | None = None
@@ -218,4 +220,6 @@ class Log:
             done = True
         finally:
             self._blind = False
+            if not done:
+                self.failed = self.failed or name
             self.leave(lambda: seen(made[-1] if made else program), done)
