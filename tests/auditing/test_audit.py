@@ -233,3 +233,11 @@ def test_mistakes_are_told() -> None:
         foldproof.audit(model, inputs, disable=["reorder"])
     with pytest.raises(FoldproofError, match=r"not a function"):
         foldproof.audit(lambda x: x, inputs)
+
+
+def test_a_pass_that_fails_is_named() -> None:
+    """torchao 0.18 takes the first axis of a grouped transposed weight for the outputs, whatever the quantizer."""
+    installed("torchao")
+    model = nn.Sequential(nn.ConvTranspose2d(4, 6, 3, groups=2), nn.BatchNorm2d(6)).eval()
+    with pytest.raises(FoldproofError, match=r"--disable _fuse_conv_bn_ leaves out the pass that failed$"):
+        foldproof.audit(model, [torch.randn(1, 4, 4, 4)], compiler="torchao")

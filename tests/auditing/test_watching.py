@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import operator
 from collections.abc import Callable
@@ -10,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.passes.infra.pass_base import PassBase, PassResult
-from torch.fx.passes.infra.pass_manager import PassManager
+from torch.fx.passes.infra.pass_manager import PassManager, pass_result_wrapper
 
 import foldproof
 from foldproof import FoldproofError, Kind
@@ -106,6 +107,42 @@ def test_a_watched_manager_is_a_chain_of_its_passes() -> None:
     with foldproof.watch(INPUTS) as log:
         manager(traced())
     assert [step.name for step in log.steps] == ["SwapOperands", "SwapOperands"]
+
+
+def swap(module: fx.GraphModule, target: object = operator.sub) -> PassResult:
+    return SwapOperands(target).call(module)
+
+
+class Swaps:
+    def __call__(self, module: fx.GraphModule) -> PassResult:
+        return swap(module)
+
+    def run(self, module: fx.GraphModule) -> PassResult:
+        return swap(module)
+
+
+@pytest.mark.parametrize(
+    ("one", "name"),
+    [
+        (swap, "swap"),
+        (functools.partial(swap, target=operator.sub), "swap"),
+        (pass_result_wrapper(functools.partial(swap)), "swap"),
+        (Swaps(), "Swaps"),
+        (Swaps().run, "run"),
+        (SwapOperands(operator.sub), "SwapOperands"),
+        (pass_result_wrapper(SwapOperands(operator.sub)), "SwapOperands"),
+    ],
+)
+@pytest.mark.parametrize("tapped", [True, False])
+def test_passes_of_any_form_are_named(one: Callable[..., PassResult], name: str, tapped: bool) -> None:
+    manager = PassManager(passes=[one])
+    if tapped:
+        log = foldproof.tap(manager, INPUTS)
+        manager(traced())
+    else:
+        with foldproof.watch(INPUTS) as log:
+            manager(traced())
+    assert [step.name for step in log.guilty] == [name]
 
 
 def test_the_plugin(pytester: pytest.Pytester) -> None:

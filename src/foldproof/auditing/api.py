@@ -80,7 +80,8 @@ def audit(
     except Exception as error:
         cause = error.__cause__ if error.__cause__ is not None else error  # pass managers tell the pass, not the reason
         why = brief(error) if cause is error else f"{brief(error)}, because of {brief(cause)}"
-        raise FoldproofError(f"{compiler} can't compile the model ({why})") from error
+        without = f"; --disable {log.failed} leaves out the pass that failed" if log.failed in log.optional else ""
+        raise FoldproofError(f"{compiler} can't compile the model ({why}){without}") from error
     _require_left_out(log, compiler)
     compile_seconds = time.perf_counter() - start
     steps = [Step(change, tree_leaves((args, named))) for change in log.changes]

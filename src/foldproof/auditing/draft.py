@@ -211,15 +211,14 @@ def lines(draft: Draft) -> list[str]:
     if chain is not None:
         return [f"model, inputs = nn.Sequential({', '.join(chain)}).eval(), {inputs}", FILL.format(draft.lowest)]
     names = [n.name for n in draft.graph.nodes if n.op == "placeholder"]
+    held = [f"        {line}" for line in _attributes(draft)]
     return [
         "class Model(nn.Module):",
-        "    def __init__(self):",
-        "        super().__init__()",
-        *[f"        {line}" for line in _attributes(draft)],
+        *(["    def __init__(self):", "        super().__init__()", *held] if held else []),
         f"    def forward({', '.join(['self', *names])}):",
         *[f"        {line}" for line in body(draft.graph)],
         f"model, inputs = Model().eval(), {inputs}",
-        FILL.format(draft.lowest),
+        *([FILL.format(draft.lowest)] if held else []),
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
 import re
@@ -18,6 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 from foldproof.auditing.compilers import COMPILERS, compiler_named
 from foldproof.auditing.compilers.compiler import versions
+from foldproof.auditing.definitions import Unwritable
 from foldproof.auditing.inputs import inputs_for
 from foldproof.auditing.listing import listing
 from foldproof.auditing.log import Change
@@ -69,9 +71,10 @@ def _save_step(audit: Audit, step: Step, folder: Path) -> None:
         model, inputs = draft.build()
         change = fault.found(model, inputs) or change
         if draft.written:
-            text = script(fault, draft)
-            write(folder / "repro.py", text)
-            ran = run(folder / "repro.py")
+            with contextlib.suppress(Unwritable):
+                text = script(fault, draft)
+                write(folder / "repro.py", text)
+                ran = run(folder / "repro.py")
     given = [x for x in tree_leaves(draft.build()[1] if draft is not None else audit.args) if isinstance(x, Tensor)]
     drawn = inputs_for(change.before, given if change.inputs is None else change.inputs)
     write(folder / "graphs.py", listing(change, drawn or ()))

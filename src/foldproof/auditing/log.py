@@ -82,6 +82,8 @@ class Log:
         """Passes that the taps leave out."""
         self.optional: set[str] = set()
         """Passes that were called and can be left out."""
+        self.failed = ""
+        """The pass that raised, if one did."""
         self.changes: list[Change] = []
         self.lowerings: list[str] = []
         """Patterns that were replaced by a call of their lowering, below which there is no graph."""
@@ -220,4 +222,6 @@ class Log:
             done = True
         finally:
             self._blind = False
+            if not done:
+                self.failed = self.failed or name
             self.leave(lambda: seen(made[-1] if made else program), done)

@@ -12,7 +12,7 @@ from torch.fx.passes.infra.pass_manager import PassManager
 from foldproof.auditing.log import Log
 from foldproof.auditing.result import Step
 from foldproof.auditing.taps.executorch import tap_executorch
-from foldproof.auditing.taps.passes import observed, tap_passes
+from foldproof.auditing.taps.passes import observed, pass_name, tap_passes
 from foldproof.auditing.taps.torchao import tap_torchao
 from foldproof.errors import FoldproofError
 from foldproof.proof.shapes import as_inputs
@@ -84,5 +84,5 @@ def tap(pass_manager: PassManager, inputs: Sequence[Any] = ()) -> Watched:
     if not isinstance(passes, list):
         raise FoldproofError(f"a {type(pass_manager).__name__} has no list of passes to tap")
     log = Log()
-    pass_manager.passes = [observed(log, getattr(p, "__name__", type(p).__name__), p) for p in passes]
+    pass_manager.passes = [observed(log, pass_name(p), p) for p in passes]
     return Watched(log, inputs)

@@ -53,7 +53,11 @@ class Compiler(Protocol):
         """Compile ``model``, and write every step into ``log``."""
 
     def script(self, options: Options) -> tuple[list[str], list[str]]:
-        """Lines of Python: imports, and what makes ``got`` of ``model`` and the tuple ``inputs``."""
+        """Lines of Python: imports and definitions, and what makes ``got`` of ``model`` and the tuple ``inputs``.
+
+        Raises:
+            Unwritable: the options can't be written.
+        """
 
 
 def known(compiler: Compiler, options: Options) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from foldproof.auditing.compilers.compiler import Compiled, Options, buffers_of, copied, from_start
+from foldproof.auditing.definitions import Definitions
 from foldproof.auditing.log import Log
 from foldproof.auditing.taps.inductor import tap_inductor
 from foldproof.errors import FoldproofError
@@ -40,9 +41,10 @@ class Inductor:
         return Compiled(from_start(compiled, own, buffers_of(model)), "torch.compile", _part(options, log.without))
 
     def script(self, options: Options) -> tuple[list[str], list[str]]:
-        settings = [f"torch._inductor.config.{name} = {value!r}" for name, value in options.items()]
+        own = Definitions()
+        settings = [f"torch._inductor.config.{name} = {own.expression(value)}" for name, value in options.items()]
         imports = ["import torch._inductor.config"] if options else []
-        return imports, [*settings, "got = torch.no_grad()(torch.compile(model))(*inputs)"]
+        return [*imports, *own.lines], [*settings, "got = torch.no_grad()(torch.compile(model))(*inputs)"]
 
 
 def _part(options: Options, without: frozenset[str]) -> Callable[[nn.Module], Callable[..., Any]]:

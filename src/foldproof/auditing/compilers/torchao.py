@@ -58,6 +58,8 @@ class Torchao:
                     prepared = (steps.prepare_qat_pt2e if qat else steps.prepare_pt2e)(program, quantizer)
                     made.append(prepared)
             except Exception as error:
+                if log.failed not in ("", "prepare"):
+                    raise  # that pass does not ask the quantizer
                 raise FoldproofError(
                     f"torchao can't prepare this model with its quantizer ({brief(error)}); choose another with the"
                     " option quantizer=x86, xnnpack or none"

@@ -110,8 +110,21 @@ def _manager_call(log: Log, original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def observe_function(log: Log, one: Any) -> Any:
-    """A pass that is a plain function, noted; `PassBase` objects, wrapped or not, are noted where they are called."""
+    """A pass of a manager, noted; `PassBase` objects, wrapped or not, are noted where they are called."""
+    return one if isinstance(_inner(one), PassBase) else observed(log, pass_name(one), one)
+
+
+def pass_name(one: Any) -> str:
+    """What somebody would call a pass: the name of a function, also of one with arguments filled in, or of a class."""
+    one = _inner(one)
+    while isinstance(one, functools.partial):
+        one = one.func
+    return str(getattr(one, "__name__", type(one).__name__))
+
+
+def _inner(one: Any) -> Any:
+    """The pass that a pass manager wrapped in a function."""
     if not inspect.isfunction(one):
         return one
-    inner = inspect.getclosurevars(one).nonlocals.get("fn", getattr(one, "__wrapped__", None))
-    return one if isinstance(inner, PassBase) else observed(log, one.__name__, one)
+    inner = inspect.getclosurevars(one).nonlocals.get("fn", getattr(one, "__wrapped__", one))
+    return inner if callable(inner) else one

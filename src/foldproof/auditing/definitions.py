@@ -1,0 +1,118 @@
+"""Settings of a compiler in Python: a pass that somebody wrote is defined in the program that shows its fault."""
+
+from __future__ import annotations
+
+import ast
+import enum
+import inspect
+import site
+import symtable
+import sysconfig
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from types import BuiltinFunctionType, FunctionType, ModuleType
+from typing import Any
+
+import torch
+
+
+class Unwritable(Exception):
+    """No few lines of Python make it: a closure, or an object with a state of its own."""
+
+
+class Definitions:
+    """Imports and definitions that expressions need, in order.
+
+    Functions and classes of installed packages are imported; others are given with their source, and with all that
+    this refers to.
+    """
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self._made: dict[str, Any] = {"torch": torch, "nn": torch.nn}
+
+    def expression(self, value: Any) -> str:
+        """What makes ``value``, after the lines.
+
+        Raises:
+            Unwritable: it can't be written so.
+        """
+        if isinstance(value, (FunctionType, BuiltinFunctionType, type)):
+            self._define(value)
+            return value.__name__
+        if isinstance(value, enum.Enum):
+            return f"{self.expression(type(value))}.{value.name}"
+        if isinstance(value, (torch.dtype, torch._ops.OpOverload, torch._ops.OpOverloadPacket)):
+            return str(value) if isinstance(value, torch.dtype) else f"torch.ops.{value}"
+        try:
+            if ast.literal_eval(repr(value)) == value:
+                return repr(value)
+        except (ValueError, SyntaxError):
+            pass
+        plain = not any("__new__" in vars(c) for c in type(value).__mro__[:-1])
+        if plain and getattr(value, "__dict__", None) == {}:
+            return f"{self.expression(type(value))}()"
+        raise Unwritable(f"{value!r} can't be written in a line of Python")
+
+    def _define(self, value: Any) -> None:
+        name = value.__name__
+        if not self._is_new(name, value):
+            return
+        module = inspect.getmodule(value)
+        if module is not None and _installed(module) and getattr(module, name, None) is value:
+            if module.__name__ != "builtins":
+                self.lines.append(f"from {module.__name__} import {name}")
+            return
+        try:
+            source = textwrap.dedent(inspect.getsource(value)).rstrip()
+        except (OSError, TypeError):
+            raise Unwritable(f"{name} has no source") from None
+        if not source.startswith(("def ", "class ", "@")) or getattr(value, "__closure__", None):
+            raise Unwritable(f"{name} is a lambda or a closure")
+        known = value.__globals__ if isinstance(value, FunctionType) else vars(module)
+        for other in _globals(symtable.symtable(source, "", "exec")):
+            if other in known and known[other] is not value:
+                self._name(other, known[other])
+        self.lines += source.splitlines()
+
+    def _name(self, name: str, value: Any) -> None:
+        """Give ``value`` the name that it has where the source is from."""
+        if getattr(value, "__name__", None) == name and not isinstance(value, ModuleType):
+            self._define(value)
+        elif self._is_new(name, value):
+            if not isinstance(value, ModuleType):
+                self.lines.append(f"{name} = {self.expression(value)}")
+            elif isinstance(value, torch._ops._OpNamespace):
+                self.lines.append(f"{name} = {value.__name__}")
+            elif _installed(value):
+                self.lines.append(
+                    f"import {value.__name__} as {name}".replace(f"import {name} as {name}", f"import {name}")
+                )
+            else:
+                raise Unwritable(f"{value.__name__} is not installed")
+
+    def _is_new(self, name: str, value: Any) -> bool:
+        if name in self._made and self._made[name] is not value:
+            raise Unwritable(f"{name} is the name of two things")
+        new = name not in self._made
+        self._made[name] = value
+        return new
+
+
+def _installed(module: ModuleType) -> bool:
+    """Whether a module comes with Python or with a package, so that others have it, too."""
+    file = getattr(module, "__file__", None)
+    if module.__name__ == "__main__":
+        return False
+    paths = [*site.getsitepackages(), *(sysconfig.get_path(p) for p in ("stdlib", "platstdlib", "purelib", "platlib"))]
+    return file is None or any(Path(path) in Path(file).parents for path in paths)
+
+
+def _globals(table: symtable.SymbolTable) -> Iterator[str]:
+    """The names that a source takes from its module, or from Python."""
+    for symbol in table.get_symbols():
+        if symbol.is_referenced() and (symbol.is_global() or table.get_type() == "module"):
+            yield symbol.get_name()
+    for inner in table.get_children():
+        yield from _globals(inner)

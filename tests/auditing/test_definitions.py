@@ -1,0 +1,113 @@
+"""Settings in Python: a pass of one's own is written out, so that a program that shows its fault stands alone."""
+
+from __future__ import annotations
+
+import functools
+import math
+import operator
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+from torch._inductor.custom_graph_pass import CustomGraphPass
+
+from foldproof.auditing.compilers import COMPILERS
+from foldproof.auditing.definitions import Definitions, Unwritable
+from foldproof.auditing.draft import drafted
+from foldproof.auditing.reduce import Fault
+from foldproof.auditing.script import script
+
+aten = torch.ops.aten
+WHOLE, HALF = 1.0, aten.mul.Tensor
+
+
+def halved(x: float) -> float:
+    return math.sqrt(WHOLE) * x / 2
+
+
+def swap(graph: fx.Graph) -> None:
+    for node in graph.nodes:
+        if node.target in (aten.sub.Tensor, HALF, operator.sub, F.relu):
+            node.args = tuple(reversed(node.args))
+
+
+class Swap(CustomGraphPass):
+    def __call__(self, graph: fx.Graph) -> None:
+        swap(graph)
+
+    def uuid(self) -> float:
+        return halved(4)
+
+
+class Configured(Swap):
+    def __init__(self) -> None:
+        self.times = 2
+
+
+def made(value: Any) -> Any:
+    """What the lines and the expression make, where nothing else is known."""
+    own = Definitions()
+    code = own.expression(value)
+    names: dict[str, Any] = {"torch": torch, "nn": torch.nn}
+    exec("from __future__ import annotations\n" + "\n".join(own.lines), names)
+    return eval(code, names)
+
+
+@pytest.mark.parametrize("value", [True, "max", {"batch_linear": {}}, [1, 2.5], torch.float16, aten.mm.default, F.relu])
+def test_plain_values_and_what_is_installed(value: Any) -> None:
+    assert made(value) == value
+
+
+@pytest.mark.parametrize("value", [swap, Swap()])
+def test_a_pass_with_all_that_it_refers_to(value: Callable[[fx.Graph], None]) -> None:
+    graph = fx.Graph()
+    node = graph.call_function(aten.sub.Tensor, (graph.placeholder("x"), graph.placeholder("y")))
+    there = made(value)
+    assert there is not value
+    there(graph)
+    assert [str(x) for x in node.args] == ["y", "x"]
+
+
+def test_definitions_follow_what_they_refer_to() -> None:
+    own = Definitions()
+    assert own.expression(Swap()) == "Swap()"
+    assert own.expression(swap) == "swap", "what is there is not written again"
+    text = "\n".join(own.lines)
+    assert text.index("aten = torch.ops.aten") < text.index("def swap") < text.index("class Swap")
+    assert "import torch.nn.functional as F" in own.lines
+    assert "import math" in own.lines
+    assert "WHOLE = 1.0" in own.lines
+    assert "HALF = torch.ops.aten.mul.Tensor" in own.lines
+    assert text.count("def swap") == 1
+
+
+class Subtract(nn.Module):
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return x - y
+
+
+def test_a_program_that_shows_a_fault_defines_the_pass() -> None:
+    fault = Fault(COMPILERS["inductor"], {"post_grad_custom_pre_pass": swap}, "post_grad_custom_pre_pass")
+    draft = replace(drafted(Subtract(), (torch.ones(1), torch.ones(1)))[0], held=None, given=None)
+    text = script(fault, draft)
+    compile(text, "repro.py", "exec")
+    assert "def swap(graph: fx.Graph)" in text
+    assert "torch._inductor.config.post_grad_custom_pre_pass = swap" in text
+    assert "__init__" not in text and "state_dict" not in text, "a model without parameters needs neither"
+
+
+def closed(times: int) -> Callable[[fx.Graph], None]:
+    def inner(graph: fx.Graph) -> None:
+        graph.lint() if times else None
+
+    return inner
+
+
+@pytest.mark.parametrize("value", [lambda graph: None, closed(2), Configured(), functools.partial(swap), torch.ones(2)])
+def test_what_can_not_be_written(value: Any) -> None:
+    with pytest.raises(Unwritable):
+        made(value)
