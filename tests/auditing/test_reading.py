@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import fx, nn
 
+from foldproof.auditing.reading import written
 from foldproof.auditing.snapshot import Snapshot, is_functional
 
 mkldnn, prims, aten = torch.ops.mkldnn, torch.ops.prims, torch.ops.aten
@@ -132,3 +133,11 @@ def test_batch_statistics_are_written() -> None:
     call = (x, x, x, x, x)
     assert is_functional(graph.call_function(aten.batch_norm.default, (*call, False, 0.1, 1e-5, False)))
     assert not is_functional(graph.call_function(aten.batch_norm.default, (*call, True, 0.1, 1e-5, False)))
+
+
+def test_arguments_are_written_as_python_that_runs() -> None:
+    node = fx.Graph().placeholder("x")
+    value = ([node, slice(None, node)], float("-inf"), torch.device("cpu"), torch.float16, "text")
+    text = written(value, lambda n: f"{n.name}_1")
+    assert text == "([x_1, slice(None, x_1, None)], float('-inf'), torch.device('cpu'), torch.float16, 'text')"
+    assert eval(text, {"torch": torch, "x_1": 3})[1:] == value[1:]

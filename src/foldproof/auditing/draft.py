@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from foldproof.auditing.reading import mapped
+from foldproof.auditing.reading import mapped, written
 from foldproof.auditing.snapshot import attribute, is_functional, snapshot_of, target_name
 
 
@@ -29,13 +29,14 @@ class Made:
     parameter: bool = False
 
     def code(self, function: str) -> str:
-        """The expression that makes it; ``function`` is one of ones, arange, empty."""
+        """The expression that makes it; ``function`` is one of ones, arange, centred (arange around 0), empty."""
         dtype = "" if self.dtype is torch.float32 else f", dtype={self.dtype}"
         shape = ", ".join(map(str, self.shape))
-        if function == "arange":
+        if function in ("arange", "centred"):
             count = int(torch.Size(self.shape).numel())
             point = "." if self.dtype.is_floating_point else ""
-            return f"torch.arange({count}{point}{dtype}).reshape({shape})"
+            first = f"{-count}{point}, " if function == "centred" else ""
+            return f"torch.arange({first}{count}{point}{', 2' if first else ''}{dtype}).reshape({shape})"
         return f"torch.{function}({shape}{dtype})" if self.shape else f"torch.{function}((){dtype})"
 
 
@@ -48,7 +49,7 @@ class Draft:
     tensors: Mapping[str, Made]
     inputs: Sequence[Made]
     filled: str = "arange"
-    """How inputs are made: ones or arange."""
+    """How inputs are made: ones, arange or centred."""
     lowest: int = 1
     """The smallest number in parameters and buffers: see `fill`."""
     held: Mapping[str, Tensor] | None = None
@@ -299,16 +300,8 @@ def _mentions(node: fx.Node) -> int:
 _INFIX = {operator.add: "+", operator.sub: "-", operator.mul: "*", operator.truediv: "/", operator.matmul: "@"}
 
 
-class _Code:
-    def __init__(self, code: str) -> None:
-        self.code = code
-
-    def __repr__(self) -> str:
-        return self.code
-
-
 def _text(value: Any, text: Mapping[fx.Node, str]) -> str:
-    return repr(mapped(value, lambda n: _Code(text[n])))
+    return written(value, text.__getitem__)
 
 
 def _call(node: fx.Node, text: Mapping[fx.Node, str]) -> str:

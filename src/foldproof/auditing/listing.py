@@ -10,7 +10,7 @@ from torch import Tensor, fx
 
 from foldproof.auditing.draft import Made, function_name
 from foldproof.auditing.log import Change
-from foldproof.auditing.reading import operator
+from foldproof.auditing.reading import operator, written
 from foldproof.auditing.snapshot import Snapshot, attribute
 from foldproof.program.likeness import Known, unlike
 
@@ -75,8 +75,8 @@ def _function(name: str, snapshot: Snapshot, differs: frozenset[fx.Node]) -> lis
 
 
 def _line(node: fx.Node, snapshot: Snapshot) -> str | None:
-    args = [repr(a) for a in node.args]
-    given = ", ".join([*args, *(f"{k}={v!r}" for k, v in node.kwargs.items())])
+    args = [_text(a) for a in node.args]
+    given = ", ".join([*args, *(f"{k}={_text(v)}" for k, v in node.kwargs.items())])
     if node.op == "placeholder" or (node.op == "get_attr" and not node.users):
         return None
     if node.op == "output":
@@ -93,6 +93,10 @@ def _line(node: fx.Node, snapshot: Snapshot) -> str | None:
         return f"{node.name} = torch.func.functional_call({made}, {{{state}}}, ({given},))"
     aten = operator(node.target)
     return f"{node.name} = {f'torch.ops.{aten}' if aten is not None else function_name(node.target)}({given})"
+
+
+def _text(x: Any) -> str:
+    return written(x, lambda n: n.name)
 
 
 def _tensor(x: Tensor) -> str:

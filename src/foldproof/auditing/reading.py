@@ -29,6 +29,29 @@ def mapped(x: Any, function: Callable[[fx.Node], Any]) -> Any:
     return fx.map_arg(x, function)
 
 
+class Code:
+    """Python that stands in the text of a value as it is."""
+
+    def __init__(self, code: str) -> None:
+        self.code = code
+
+    def __repr__(self) -> str:
+        return self.code
+
+
+def written(x: Any, names: Callable[[fx.Node], str]) -> str:
+    """Arguments of a node as Python that runs where torch is imported."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, torch.device):
+            return Code(f"torch.device({str(value)!r})")
+        if isinstance(value, float) and not math.isfinite(value):
+            return Code(f"float({str(value)!r})")
+        return value
+
+    return repr(torch.utils._pytree.tree_map(plain, mapped(x, lambda n: Code(names(n)))))
+
+
 def operator(target: Any) -> OpOverload | None:
     """The ATen operator that a target is or (in edge programs) wraps."""
     if isinstance(target, OpOverloadPacket) and target.overloads() == ["default"]:

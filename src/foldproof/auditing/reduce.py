@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import io
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,7 +37,7 @@ class Fault:
         self.tries += 1
         try:
             model, inputs = draft.build()
-            with torch.no_grad():
+            with torch.no_grad(), contextlib.redirect_stderr(io.StringIO()):  # fx prints what a graph raises
                 model(*(x.clone() for x in inputs))
         except Exception:
             return False
@@ -53,7 +54,7 @@ class Fault:
 
         log.watch = watch
         # A compiler may also fail on what it made wrong; then nothing more is known of it.
-        with torch.no_grad(), contextlib.suppress(_Found, Exception):
+        with torch.no_grad(), contextlib.suppress(_Found, Exception), contextlib.redirect_stderr(io.StringIO()):
             self.compiler.compile(model, tuple(inputs), {}, self.options, log)
         return hit[0] if hit else None
 
@@ -123,7 +124,7 @@ def _made_numbers(draft: Draft) -> Iterator[Draft]:
     """Numbers that are made by a rule, and not the model's own."""
     if not draft.written:
         for lowest in (1, -1):
-            for filled in ("ones", "arange"):
+            for filled in ("ones", "arange", "centred"):
                 yield replace(draft, held=None, given=None, lowest=lowest, filled=filled)
         yield replace(draft, given=None)
         yield replace(draft, held=None)
