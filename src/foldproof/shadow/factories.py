@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from foldproof.shadow.draw import Draw
-from foldproof.shadow.tensor import Shadow
+from foldproof.shadow.registry import RULES
+from foldproof.shadow.tensor import Shadow, no_rule
 
 aten = torch.ops.aten
 decomposed = torch.ops.quantized_decomposed
@@ -27,8 +28,8 @@ _DEQUANTIZE = {
 class Factories(TorchDispatchMode):
     """While active, new empty and zero tensors are shadows, so that in-place writes into them keep what is known.
 
-    Uninitialised memory gets random residues: nothing may depend on it. Whole numbers that are dequantized are exact
-    constants, and so is what they stand for, which float32 would round.
+    Uninitialised memory gets random residues: nothing may depend on it. Random numbers have no rule. Whole
+    numbers that are dequantized are exact constants, and so is what they stand for, which float32 would round.
     """
 
     def __init__(self, draw: Draw) -> None:
@@ -36,9 +37,12 @@ class Factories(TorchDispatchMode):
         self._draw = draw
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
         if func in _DEQUANTIZE and not isinstance(args[0], Shadow):
-            return func(Shadow(args[0], self._draw.constant(args[0])), *args[1:], **(kwargs or {}))
-        made = func(*args, **(kwargs or {}))
+            return func(Shadow(args[0], self._draw.constant(args[0])), *args[1:], **kwargs)
+        if torch.Tag.nondeterministic_seeded in func.tags and func not in RULES:  # other numbers may show more
+            raise no_rule(func)
+        made = func(*args, **kwargs)
         if func not in _EMPTY and func not in _ZERO:
             return made
         if type(made) is not Tensor or not made.dtype.is_floating_point:

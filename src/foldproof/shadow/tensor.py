@@ -159,7 +159,7 @@ def _dispatch(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -
             return result
         custom = _maybe_get_opdef(func)  # written in Python: its body runs on shadows like any other code
         if custom is None:
-            raise _no_rule(func)
+            raise no_rule(func)
         from foldproof.shadow.factories import Factories
 
         with Factories(draw):
@@ -180,7 +180,7 @@ def _dispatch(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     return value
 
 
-def _no_rule(func: OpOverload) -> Undecided:
+def no_rule(func: OpOverload) -> Undecided:
     random = ", which is random" if torch.Tag.nondeterministic_seeded in func.tags else ""
     return Undecided(f"no rule for operator {func}{random}")
 
@@ -236,7 +236,7 @@ def _reshape_in_place(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str,
     """``squeeze_`` and its like: the tensor becomes a view of what it was."""
     functional = functional_form(func)
     if functional is None or functional not in RULES or not RULES[functional].view or not isinstance(args[0], Shadow):
-        raise _no_rule(func)
+        raise no_rule(func)
     args[0].data = functional(*args, **kwargs)
     return args[0]
 
@@ -258,11 +258,11 @@ def _write(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
     else:
         functional = functional_form(func)
         if functional is None or torch.Tag.nondeterministic_seeded in func.tags:
-            raise _no_rule(func)
+            raise no_rule(func)
         rest = {n: v for n, v in kwargs.items() if not (argument.kwarg_only and n == argument.name)}
         result = functional(*args, **rest)
         if not isinstance(result, Tensor):
-            raise _no_rule(func)
+            raise no_rule(func)
         if result.shape != target.shape:
             raise Undecided(f"{func} writes shape {tuple(result.shape)} into shape {tuple(target.shape)}")
     if not isinstance(target, Shadow):
