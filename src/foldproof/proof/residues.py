@@ -113,10 +113,12 @@ def _run(
                 args, kwargs = copied(inputs)
                 first = run_copied(question.before, "first", ours(leaves), args, kwargs, watch[0])
                 numbers, roundings = draw.take_numbers(), draw.take_roundings()
-                if not both:
-                    return first, None
+            if not both:
+                return first, None
+            with Factories(draw, random=True):
                 other = question.after(ours(leaves))
-                draw.take_numbers()
+            draw.take_numbers()
+            with Factories(draw):
                 args, kwargs = copied(inputs)
                 second = run_copied(other.after, "second", other.leaves, args, kwargs, watch[1])
                 _require_separate(question.before, leaves, first.effects)

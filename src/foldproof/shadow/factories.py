@@ -28,20 +28,21 @@ _DEQUANTIZE = {
 class Factories(TorchDispatchMode):
     """While active, new empty and zero tensors are shadows, so that in-place writes into them keep what is known.
 
-    Uninitialised memory gets random residues: nothing may depend on it. Random numbers have no rule. Whole
-    numbers that are dequantized are exact constants, and so is what they stand for, which float32 would round.
+    Uninitialised memory gets random residues: nothing may depend on it. Whole numbers that are dequantized are exact
+    constants, and so is what they stand for, which float32 would round. Random numbers have no rule, unless they are
+    allowed, as to a pass, which may make example inputs of them.
     """
 
-    def __init__(self, draw: Draw) -> None:
+    def __init__(self, draw: Draw, random: bool = False) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._draw = draw
+        self._draw, self._random = draw, random
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func in _DEQUANTIZE and not isinstance(args[0], Shadow):
             return func(Shadow(args[0], self._draw.constant(args[0])), *args[1:], **kwargs)
-        if torch.Tag.nondeterministic_seeded in func.tags and func not in RULES:  # other numbers may show more
-            raise no_rule(func)
+        if torch.Tag.nondeterministic_seeded in func.tags and func not in RULES and not self._random:
+            raise no_rule(func)  # what these numbers do not show, others may
         made = func(*args, **kwargs)
         if func not in _EMPTY and func not in _ZERO:
             return made
