@@ -15,7 +15,7 @@ from typing import Any
 import foldproof
 from foldproof.auditing import replay
 from foldproof.errors import FoldproofError
-from tests.auditing.models import WRONG
+from tests.auditing.models import FOUND
 
 FOLDER = Path(__file__).parent / "findings"
 NAMES = {
@@ -28,7 +28,18 @@ NAMES = {
     "fx: conv called twice": "fx_conv_called_twice",
     "torchao: a buffer that is written to": "torchao_buffer_written",
     "inductor: freezing ConvTranspose2d, BatchNorm": "inductor_binary_folding_transposed",
+    "inductor: matmul, add with alpha": "inductor_add_alpha",
+    "inductor: scaled, less the largest of all": "inductor_less_largest",
+    "inductor: whole numbers, less the largest": "inductor_whole_numbers",
+    "inductor: cumsum in whole numbers": "inductor_cumsum",
+    "inductor: freezing conv, sub with alpha": "inductor_binary_folding_alpha",
     "inductor: batch_linear over a write": "inductor_batch_linear_write",
+    "inductor: batch_linear_lhs over a write": "inductor_batch_linear_lhs_write",
+    "inductor: batch_aten_sub with alpha": "inductor_batch_sub_alpha",
+    "inductor: batch_clamp with two minima": "inductor_batch_clamp",
+    "inductor: batch_nan_to_num with a number": "inductor_batch_nan_to_num",
+    "inductor: batch_relu in place": "inductor_batch_relu_in_place",
+    "inductor: batch_dropout in eval mode": "inductor_batch_dropout",
 }
 
 
@@ -58,7 +69,7 @@ def main() -> None:
 
 
 def _audit(case: str, folder: Path) -> None:
-    wrong = WRONG[case]
+    wrong = FOUND[case]
     model, inputs = wrong.build()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

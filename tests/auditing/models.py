@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,6 +63,96 @@ class WriteBetween(nn.Module):
         return torch.cat(out)
 
 
+class Doubled(nn.Module):
+    """A product, and twice a bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.randn(4, 5)), nn.Parameter(torch.randn(5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.add(x @ self.weight, self.bias, alpha=2)
+
+
+class BelowLargest(nn.Module):
+    """Scaled columns, less the largest element of all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor([1.0, 2.0, -3.0, 4.0]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x * self.scale
+        return y - y.amax(keepdim=True)
+
+
+class WholeNumbers(nn.Module):
+    """Scaled and rounded to whole numbers, less the largest of each row."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = (x * 2.5).to(torch.int32)
+        return (y - y.amax(1, keepdim=True)).float()
+
+
+class Places(nn.Module):
+    """A constant, counted up in whole numbers."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.full((4,), 2.5).cumsum(0, dtype=torch.int64)
+
+
+class Shifted(nn.Module):
+    """A convolution, less twice a shift of its channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.shift = nn.Conv2d(3, 4, 1), nn.Parameter(torch.randn(4, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sub(self.conv(x), self.shift, alpha=2)
+
+
+class RoundedDown(nn.Module):
+    """Almost a hardsigmoid."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.div(torch.clamp(self.conv(x) + 3, 0, 6), 6, rounding_mode="floor")
+
+
+class Halves(nn.Module):
+    """One function of both rows of its input, each by itself."""
+
+    def __init__(self, of: Callable[[Tensor], Tensor], other: Callable[[Tensor], Tensor] | None = None) -> None:
+        super().__init__()
+        self.of, self.other = of, other or of
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = (x * 2).unbind()
+        return torch.cat([self.of(a) * 3, self.other(b) * 3])
+
+
+def rectified_in_place(x: Tensor) -> Tensor:
+    """Twice the rectified x, since x is rectified itself."""
+    return F.relu(x, inplace=True) + x
+
+
+class TwoHeads(nn.Module):
+    """Two linear layers on one input, and a write to it in between."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = self.first(x)
+        x.add_(1)
+        return torch.cat([first, self.second(x)])
+
+
 class AddedUp(nn.Module):
     """A linear layer on a mean of words."""
 
@@ -88,6 +179,10 @@ class Case:
         return trained(self.model), (torch.randn(self.shape),)
 
 
+def _batched(name: str, model: nn.Module, options: str = "pre_grad_fusion_options") -> Case:
+    return Case("inductor", model, (2, 4), name, {options: {name: {"min_fuse_set_size": 2}}})
+
+
 WRONG = {
     "executorch: linear, 3-D, BatchNorm": Case(
         "executorch", nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6)), (4, 6, 6), "FuseBatchNormPass"
@@ -111,7 +206,34 @@ WRONG = {
     "inductor: batch_linear over a write": Case(
         "inductor", WriteBetween(), (2, 4), "batch_linear", {"pre_grad_fusion_options": {"batch_linear": {}}}
     ),
+    "inductor: matmul, add with alpha": Case("inductor", Doubled(), (3, 4), "post_grad.addmm"),
+    "inductor: scaled, less the largest of all": Case(
+        "inductor", BelowLargest(), (3, 4), "joint_graph.mul_softmax_pattern"
+    ),
+    "inductor: whole numbers, less the largest": Case(
+        "inductor", WholeNumbers(), (3, 4), "joint_graph.mul_softmax_pattern"
+    ),
+    "inductor: cumsum in whole numbers": Case("inductor", Places(), (4,), "post_grad.pointless_cumsum_replacement"),
+    "inductor: freezing conv, sub with alpha": Case(
+        "inductor", Shifted(), (2, 3, 4, 4), "binary_folding.folded_op", {"freezing": True}
+    ),
 }
+
+FOUND = WRONG | {
+    "inductor: batch_aten_sub with alpha": _batched(
+        "batch_aten_sub", Halves(lambda x: torch.sub(x.cos(), x.sin(), alpha=2)), "post_grad_fusion_options"
+    ),
+    "inductor: batch_clamp with two minima": _batched(
+        "batch_clamp", Halves(lambda x: torch.clamp(x, -1, max=1), lambda x: torch.clamp(x, 0, max=1))
+    ),
+    "inductor: batch_nan_to_num with a number": _batched(
+        "batch_nan_to_num", Halves(lambda x: torch.nan_to_num(x.log(), 5.0))
+    ),
+    "inductor: batch_relu in place": _batched("batch_relu", Halves(rectified_in_place)),
+    "inductor: batch_dropout in eval mode": _batched("batch_dropout", Halves(lambda x: F.dropout(x, 0.5, False))),
+    "inductor: batch_linear_lhs over a write": _batched("batch_linear_lhs", TwoHeads()),
+}
+"""With fusions that have to be asked for, each wrong in a way of its own."""
 
 
 def right() -> tuple[nn.Module, tuple[Tensor, ...]]:

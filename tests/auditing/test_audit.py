@@ -17,8 +17,9 @@ from foldproof.auditing import api
 from foldproof.auditing.compilers import COMPILERS
 from foldproof.auditing.judge import SAME
 from foldproof.auditing.log import Log
+from tests.proof.models import trained
 
-from .models import WRONG, AddedUp, right
+from .models import WRONG, AddedUp, RoundedDown, right
 
 
 @pytest.fixture(autouse=True)
@@ -74,6 +75,17 @@ def test_without_the_guilty_pass_all_is_well(name: str) -> None:
     assert not found.guilty
     assert found.end_to_end is not None
     assert found.end_to_end.verdict.kind is Kind.ROUNDING
+
+
+def test_a_wrong_lowering_is_named() -> None:
+    """What a pattern is lowered to is no graph, so nothing is proved of it; but it can be left out."""
+    torch.manual_seed(0)
+    model, inputs = trained(RoundedDown()), (torch.randn(2, 3, 4, 4),)
+    found = foldproof.audit(model, inputs, compiler="inductor", options={"freezing": True}, locate=False)
+    assert not found.guilty and found.kind is Kind.REFUTED
+    assert found.lowering == "mkldnn_fusion.fn"
+    assert found.conclusion.startswith("wrong below the graph")
+    assert "--disable mkldnn_fusion.fn compiles without it" in found.conclusion
 
 
 @pytest.mark.parametrize(

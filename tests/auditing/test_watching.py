@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import fx
+from torch import Tensor, fx, nn
 from torch.fx.passes.infra.pass_base import PassBase, PassResult
 from torch.fx.passes.infra.pass_manager import PassManager
 
@@ -68,6 +68,11 @@ def traced() -> fx.GraphModule:
 INPUTS = (torch.randn(3, 4), torch.randn(3, 4))
 
 
+class Sum(nn.Module):
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return x + y
+
+
 def test_watch() -> None:
     with foldproof.watch(INPUTS) as log:
         SwapOperands(operator.add)(traced())
@@ -75,6 +80,18 @@ def test_watch() -> None:
     assert [step.verdict.kind for step in log.steps] == [Kind.PROVED, Kind.REFUTED]
     assert [step.name for step in log.guilty] == ["SwapOperands"]
     assert "REFUTED" in str(log)
+
+
+def test_inputs_that_do_not_fit_are_told() -> None:
+    program = torch.export.export(Sum(), INPUTS).module()
+    with foldproof.watch((torch.randn(5, 4), torch.randn(5, 4))) as log:
+        SwapOperands(torch.ops.aten.add.Tensor)(program)
+    (step,) = log.steps
+    assert step.verdict.kind is Kind.PROVED, str(step.verdict)
+    assert any("the given inputs do not fit this graph" in note for note in step.verdict.notes)
+    with foldproof.watch(INPUTS) as log:
+        SwapOperands(torch.ops.aten.add.Tensor)(program)
+    assert not any("do not fit" in note for note in log.steps[0].verdict.notes)
 
 
 def test_tap() -> None:

@@ -17,7 +17,8 @@ from .pages import REPRODUCTIONS
 @pytest.fixture(autouse=True)
 def _settings() -> Iterator[None]:
     """The programs change settings of Inductor, and here all run in one process."""
-    with inductor.patch({"freezing": False, "pre_grad_fusion_options": {}, "force_disable_caches": True}):
+    fusions = {f"{when}_grad_fusion_options": {} for when in ("pre", "post")}
+    with inductor.patch({"freezing": False, "force_disable_caches": True} | fusions):
         yield
     torch._dynamo.reset()
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from foldproof.errors import FoldproofError
-from foldproof.program.loading import check_runs, load_spec
+from foldproof.program.loading import brief, check_runs, load_spec
 
 
 @pytest.fixture(autouse=True)
@@ -223,3 +223,9 @@ class TestCheckRuns:
         check_runs(loaded, loaded)
         with pytest.raises(FoldproofError, match="model.pt2 does not run on the inputs of model.py:two"):
             check_runs(loaded, other)
+
+
+def test_the_first_line_of_an_error_says_something() -> None:
+    told = brief(RuntimeError("backend='inductor' raised:\nRuntimeError: sizes differ\n\nSet TORCH_LOGS"))
+    assert told == "RuntimeError: backend='inductor' raised: RuntimeError: sizes differ"
+    assert brief(ValueError("")) == "ValueError"

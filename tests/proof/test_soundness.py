@@ -362,15 +362,6 @@ def test_equal_parameters_that_are_swapped_or_tied_limit_the_claim(swap: bool) -
 # What a program makes of nothing.
 
 
-def test_a_random_choice_that_these_draws_do_not_make() -> None:
-    for random in (
-        lambda x: x * (torch.rand(()) > 1e-6),
-        lambda x: x + (torch.randint(10**9, ()) == 7),
-    ):
-        verdict = prove(random, lambda x: x, (X,))
-        assert verdict.kind is Kind.UNDECIDED and "random" in verdict.reason, str(verdict)
-
-
 def test_what_is_written_into_new_memory_is_seen_in_float64() -> None:
     def filling(factor: float) -> Callable[[Tensor], Tensor]:
         def function(x: Tensor) -> Tensor:

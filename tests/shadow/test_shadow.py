@@ -293,7 +293,9 @@ def test_factories(draw: Draw) -> None:
     with Factories(draw):
         zero, blank, other = torch.zeros(3), torch.empty(3), torch.empty(3)
         assert torch.zeros(3, dtype=torch.int64).sum() == 0
-    assert same(zero, constant(draw, torch.zeros(3)))
+        full, ones = torch.full((3,), 0.0), torch.full((3,), 1.0)
+    assert same(zero, constant(draw, torch.zeros(3))) and same(zero, full)
+    assert type(ones) is Tensor
     assert not same(blank, other)  # nothing may depend on uninitialised memory
 
 

@@ -12,13 +12,14 @@ from torch.export import ExportedProgram
 from torch.utils._pytree import tree_leaves
 
 from foldproof.auditing.compilers import compiler_named
-from foldproof.auditing.compilers.compiler import Compiled, versions
+from foldproof.auditing.compilers.compiler import Compiled, Compiler, versions
 from foldproof.auditing.log import Log
 from foldproof.auditing.result import Audit, Step
 from foldproof.errors import FoldproofError
 from foldproof.program.loading import brief
 from foldproof.program.state import quiet_copies
 from foldproof.proof.shapes import as_inputs
+from foldproof.verdict import Kind
 
 if TYPE_CHECKING:
     from foldproof.comparison import CompareResult
@@ -89,6 +90,14 @@ def audit(
         _ = step.verdict
     report(len(fired), len(fired) + 1, "comparing numbers")
     whole, uncompared = _end_to_end(model, compiled, args, named, locate)
+    lowering = ""
+    if (
+        whole is not None
+        and whole.verdict.kind is Kind.REFUTED
+        and not any(s.verdict.kind is Kind.REFUTED for s in fired)
+    ):
+        report(len(fired) + 1, None, "leaving out lowerings")
+        lowering = _guilty_lowering(chosen, model, args, named, dict(options or {}), log)
     return Audit(
         compiler,
         dict(options or {}),
@@ -104,6 +113,7 @@ def audit(
         named,
         uncompared,
         frozenset(log.optional),
+        lowering,
     )
 
 
@@ -112,6 +122,19 @@ def _require_left_out(log: Log, compiler: str) -> None:
     if unknown:
         others = ", ".join(sorted(log.optional)) or "none"
         raise FoldproofError(f"{compiler} ran no pass {unknown[0]!r} that can be left out; those that can: {others}")
+
+
+def _guilty_lowering(
+    chosen: Compiler, model: nn.Module, args: Any, kwargs: Any, options: Mapping[str, Any], log: Log
+) -> str:
+    """The lowering without which the numbers are right; empty if there is none."""
+    for name in dict.fromkeys(log.lowerings):
+        with torch.no_grad(), quiet_copies():
+            compiled = chosen.compile(model, args, kwargs, options, Log({*log.without, name}))
+        whole, _ = _end_to_end(model, compiled, args, kwargs, locate=False)
+        if whole is not None and whole.verdict.kind is not Kind.REFUTED:
+            return name
+    return ""
 
 
 def _end_to_end(

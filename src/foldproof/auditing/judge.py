@@ -29,6 +29,8 @@ SAME = Verdict(
     quantified="all inputs and all parameters",
 )
 
+STRANGE = "the given inputs do not fit this graph: it was tried on random ones, of the shapes that it was traced with"
+
 
 def judge(change: Change, given: Sequence[Any]) -> Verdict:
     """Whether the graphs before and after are the same function. ``given`` are the inputs of the whole model.
@@ -63,13 +65,18 @@ def _judge(change: Change, given: Sequence[Any]) -> Verdict:
             return Verdict(Kind.UNDECIDED, f"no rule for the higher-order operator {node.target}")
         if updates_statistics(node):
             return Verdict(Kind.UNDECIDED, f"{node.name} is a normalization in training: it updates statistics unseen")
-    inputs = inputs_for(before, given if change.inputs is None else change.inputs)
+    known = given if change.inputs is None else change.inputs
+    inputs = inputs_for(before, known)
     if inputs is None:
-        known = len(given if change.inputs is None else change.inputs)
         wanted = len(before.placeholders)
-        return Verdict(Kind.UNDECIDED, f"the {known} inputs that are known do not fit the graph, which takes {wanted}")
+        return Verdict(
+            Kind.UNDECIDED, f"the {len(known)} inputs that are known do not fit the graph, which takes {wanted}"
+        )
     within = _apart_from_quantization(change, before, after, inputs)
-    return within or _of_graphs(change, before, unfolded(before, after), inputs)
+    verdict = within or _of_graphs(change, before, unfolded(before, after), inputs)
+    if known and inputs and inputs[0] is not known[0]:
+        verdict = replace(verdict, notes=(*verdict.notes, STRANGE))
+    return verdict
 
 
 def _same(before: Snapshot, after: Snapshot) -> bool:

@@ -12,6 +12,7 @@ from foldproof.auditing.draft import Made, function_name
 from foldproof.auditing.log import Change
 from foldproof.auditing.reading import operator
 from foldproof.auditing.snapshot import Snapshot, attribute
+from foldproof.program.likeness import Known, unlike
 
 SMALL = 64
 """Tensors of up to so many elements are written out; larger ones are made anew in their shape."""
@@ -19,7 +20,7 @@ SMALL = 64
 
 def listing(change: Change, inputs: Sequence[Any]) -> str:
     """A file with functions ``before`` and ``after``, and a call of both on ``inputs``."""
-    common = set(change.before.values.values()) & set(change.after.values.values())
+    before, after = differing(change)
     given = ", ".join(_tensor(x) if isinstance(x, Tensor) else repr(x) for x in inputs)
     lines = [
         f'"""The graph before and after {change.name or change.note}. Lines marked <<< have no equal in the other."""',
@@ -31,10 +32,10 @@ def listing(change: Change, inputs: Sequence[Any]) -> str:
         "from torch import nn",
         "",
         "",
-        *_function("before", change.before, common),
+        *_function("before", change.before, before),
         "",
         "",
-        *_function("after", change.after, common),
+        *_function("after", change.after, after),
         "",
         "",
         'if __name__ == "__main__":',
@@ -44,14 +45,32 @@ def listing(change: Change, inputs: Sequence[Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _function(name: str, snapshot: Snapshot, common: set[str]) -> list[str]:
+def differing(change: Change) -> tuple[frozenset[fx.Node], frozenset[fx.Node]]:
+    """The calls (see `unlike`) and the constants of each graph that have no equal in the other."""
+    before, after = _known(change.before), _known(change.after)
+    calls = unlike(before, after)
+    return calls[0] | _missing(before, after), calls[1] | _missing(after, before)
+
+
+def _missing(one: Known, other: Known) -> frozenset[fx.Node]:
+    there = set(other.leaves.values())
+    return frozenset(n for n, leaf in one.leaves.items() if n.op == "get_attr" and leaf not in there)
+
+
+def _known(one: Snapshot) -> Known:
+    """A graph of a compiler, where tensors and modules are known by themselves, and not by their content alone."""
+    leaves = {n: one.values[n] for n in one.graph.nodes if n.op in ("placeholder", "get_attr")}
+    called = {str(n.target) for n in one.graph.nodes if n.op == "call_module"}
+    return Known(one.graph, leaves, {name: one.identity(name) for name in called})
+
+
+def _function(name: str, snapshot: Snapshot, differs: frozenset[fx.Node]) -> list[str]:
     inputs = [n.name for n in snapshot.placeholders]
     out = [f"def {name}({', '.join(inputs)}):"]
     for node in snapshot.graph.nodes:
         line = _line(node, snapshot)
         if line is not None:
-            mark = "" if snapshot.values.get(node) in common or node.op == "output" else "  # <<<"
-            out.append(f"    {line}{mark}")
+            out.append(f"    {line}{'  # <<<' if node in differs else ''}")
     return out
 
 

@@ -83,6 +83,8 @@ class Log:
         self.optional: set[str] = set()
         """Passes that were called and can be left out."""
         self.changes: list[Change] = []
+        self.lowerings: list[str] = []
+        """Patterns that were replaced by a call of their lowering, below which there is no graph."""
         self._open: list[_Open] = []
         self._last: Snapshot | None = None
         self.owners: list[ExportedProgram] = []

@@ -109,6 +109,8 @@ class Audit:
     """Why there is no ``end_to_end``."""
     optional: frozenset[str] = frozenset()
     """Passes that can be left out."""
+    lowering: str = ""
+    """The pattern whose lowering gives the wrong numbers, where no graph shows it: without it they are right."""
 
     @property
     def guilty(self) -> list[Step]:
@@ -155,6 +157,11 @@ class Audit:
             decided += f", {len(self.undecided)} undecided because of {reasons.most_common(1)[0][0]}"
         if whole is None:
             return f"no pass is wrong: {decided}; the numbers are not compared: {self.uncompared}"
+        if whole.verdict.kind is Kind.REFUTED and self.lowering:
+            return (
+                f"wrong below the graph: {decided}, but the lowering {self.lowering} gives other numbers than rounding"
+                f" explains; {self.without(self.lowering)} compiles without it"
+            )
         if whole.verdict.kind is Kind.REFUTED:
             return (
                 f"wrong below the graph: {decided}, but {self.compiled} gives other numbers than rounding explains"
@@ -183,6 +190,7 @@ class Audit:
             "disabled": list(self.disabled),
             "versions": dict(self.versions),
             "guilty": [s.name for s in self.guilty],
+            "lowering": self.lowering,
             "steps": [s.to_dict() | {"without": self.without(s.name)} for s in self.steps],
             "end_to_end": self.end_to_end.to_dict() if self.end_to_end is not None else None,
             "compiled": self.compiled,

@@ -8,6 +8,7 @@ from typing import Any
 
 from foldproof.program.drawing import Drawing
 from foldproof.verdict import SCHEMA, Kind, Verdict, plain
+from foldproof.wording import part, percent
 
 SHOWN = 5
 """Sources that are printed; ``to_dict`` has all of them."""
@@ -101,19 +102,12 @@ class Source:
                 f"{self.node} ({self.operator}){where}: {percent(self.share or 0.0)} of the noise floor;"
                 f" {self.error:.2g} there, {self.contribution:.2g} in the outputs"
             )
-        share = ""
-        if self.share is not None:
-            share = f"{percent(self.share)}; " if self.share >= 0 else f"takes {percent(-self.share)} off; "
+        share = "" if self.share is None else f"{part(self.share)}; "
         return (
             f"{self.node} ({self.operator}){where}: {share}{self.error:.2g} there"
             f" ({self.sigma:.2g} sigma of its own rounding), amplified ×{self.amplification:.3g} to"
             f" {self.contribution:.2g} in the outputs ({self.propagated:.2g} if later layers did not round)"
         )
-
-
-def percent(share: float) -> str:
-    """A share for people."""
-    return "less than 1%" if 0 < share < 0.005 else f"{100 * share:.0f}%"
 
 
 @dataclass(frozen=True)

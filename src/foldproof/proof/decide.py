@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -15,7 +16,18 @@ from torch.utils._pytree import tree_leaves
 from foldproof.program import require_ordinary
 from foldproof.program.nodes import operator_name, source_of
 from foldproof.proof.difference import first_difference
-from foldproof.proof.floats import ROUNDED, Trial, Unrounded, alike, doubted, evaluate, insensitive, own_leaves, trials
+from foldproof.proof.floats import (
+    ROUNDED,
+    Trial,
+    Unrounded,
+    alike,
+    doubted,
+    evaluate,
+    glances,
+    insensitive,
+    own_leaves,
+    trials,
+)
 from foldproof.proof.question import Question
 from foldproof.proof.reality import repeats, unreal
 from foldproof.proof.residues import Attempt, attempt, scout
@@ -27,6 +39,9 @@ from foldproof.verdict import SAME_CHOICES, Difference, Kind, Proof, Rounding, V
 Progress = Callable[[int, int, str], None]
 
 AS_IT_IS = Reading()
+
+LARGEST = 1e6
+"""Numbers beyond are for what no value reaches, such as the masks of attention."""
 
 
 def decide(question: Question, seed: int | None = None, progress: Progress | None = None) -> Verdict:
@@ -100,7 +115,12 @@ def _decide(question: Question, rng: random.Random, progress: Progress) -> Verdi
         followed = _attempt_surely(question, rng, False, Reading(by_value=True))
         if followed.equal:
             return _proved(question, followed, question.fixed)
-    return _from_floats(question, first, last, search, rng)
+    verdict = _from_floats(question, first, last, search, rng)
+    if verdict.rounding is not None:
+        witness = _glance(question, _scales(last))
+        if witness is not None:
+            return _refuted(f"{last.mismatch}{_constants(last)}", witness)
+    return verdict
 
 
 def _refuted(how: str, witness: Trial) -> Verdict:
@@ -186,7 +206,7 @@ def _proved(question: Question, found: Attempt, quantified: str, unrounded: Unro
         return Verdict(Kind.UNDECIDED, doubt)
     draw = found.draw
     if draw.branch:
-        elsewhere = _differs_elsewhere(question, unrounded)
+        elsewhere = _differs_elsewhere(question, found, unrounded)
         if elsewhere is not None:
             followed = f"the outputs differ, where other choices are made than here by {', '.join(draw.branch)}"
             return _refuted(followed, elsewhere)
@@ -237,13 +257,18 @@ def _contradiction(question: Question, unrounded: Unrounded) -> Verdict | None:
     )
 
 
-def _differs_elsewhere(question: Question, unrounded: Unrounded) -> Trial | None:
+def _differs_elsewhere(question: Question, found: Attempt, unrounded: Unrounded) -> Trial | None:
     """Where programs differ that are equal as far as the given inputs and parameters make them choose."""
     if unrounded is not ROUNDED or not question.remade:
         # At other parameters others are rounded, and what two given programs choose there is not claimed.
         question = replace(question, general=False)
+    return _glance(question, [None, *_scales(found)], unrounded)
+
+
+def _glance(question: Question, scales: Sequence[float | None], unrounded: Unrounded = ROUNDED) -> Trial | None:
+    """A witness that more inputs give, if any."""
     try:
-        found = trials(question, glance=True, unrounded=unrounded)
+        found = glances(question, scales, unrounded)
         return next((t for t in found if t.differs and doubted(question, t, unrounded) is None), None)
     except Undecided:
         return None
@@ -329,10 +354,20 @@ def _undecided(reason: str, found: Attempt) -> Verdict:
 
 def _constants(found: Attempt) -> str:
     """The numbers that only one program computes with: the usual reason why there is no proof."""
-    before, after = found.numbers
-    only = [(before - after, "the first"), (after - before, "the second")]
-    told = [f"{', '.join(map(repr, sorted(n)[:4]))} in {which} only" for n, which in only if n]
+    only = zip(_only(found), ("the first", "the second"))
+    told = [f"{', '.join(map(repr, n))} in {which} only" for n, which in only if n]
     return f"; constants: {'; '.join(told)}" if told else ""
+
+
+def _only(found: Attempt) -> tuple[list[float], list[float]]:
+    """At most four numbers that only the first computes with, and as many of the second."""
+    before, after = found.numbers
+    return sorted(before - after)[:4], sorted(after - before)[:4]
+
+
+def _scales(found: Attempt) -> list[float]:
+    """Of inputs: what a number is for may show only where values are about as large, as in relu and relu6."""
+    return [2 * abs(n) for n in chain(*_only(found)) if 0 < abs(n) < LARGEST]
 
 
 def _witness(trial: Trial) -> Witness:

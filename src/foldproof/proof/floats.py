@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import torch
@@ -95,6 +95,7 @@ class _Side:
         args, kwargs = tree_map(
             lambda t: moved(_wide(t)) if isinstance(t, Tensor) else t, (self.args, dict(self.kwargs))
         )
+        torch.default_generator.manual_seed(0)  # what is random is so in one way, and moves no floor
         with torch.no_grad(), Float64(generator, self.exact):
             outcome = run_copied(self.program, self.which, leaves, args, kwargs)
         outcome.effects = {self.names.get(name, name): t for name, t in outcome.effects.items()}
@@ -102,6 +103,7 @@ class _Side:
 
     def run_in_own_dtype(self) -> Outcome:
         args, kwargs = copied((self.args, dict(self.kwargs)))
+        torch.default_generator.manual_seed(0)
         return run_copied(self.program, self.which, copied_leaves(self.leaves), args, kwargs)
 
 
@@ -218,10 +220,7 @@ def doubted(question: Question, trial: Trial, unrounded: Unrounded = ROUNDED) ->
         return "the difference is a jump that rounding can cause"
     first, second = _sides(question, trial.leaves, trial.args, trial.kwargs)
     with torch.no_grad():
-        real = [
-            run_copied(s.program, s.which, copied_leaves(s.leaves), *copied((s.args, dict(s.kwargs))))
-            for s in (first, second)
-        ]
+        real = [side.run_in_own_dtype() for side in (first, second)]
     outputs = [[_number(x) for x in o.outputs if _is_number(x)] for o in real]
     if any(c.output >= len(o) for o in outputs):
         return None  # an effect
@@ -236,16 +235,22 @@ def own_leaves(question: Question) -> dict[str, Tensor]:
     return tied(question.before.leaves, lambda name, leaf: leaf.tensor.detach())
 
 
-def trials(question: Question, *, glance: bool = False, unrounded: Unrounded = ROUNDED) -> Iterator[Trial]:
-    """Evaluations at the program's own parameters and, where the question allows it, at others.
+def trials(question: Question) -> Iterator[Trial]:
+    """Evaluations at the program's own parameters and, where the question allows it, at others."""
+    for where, elsewhere in _places(question):
+        yield replace(evaluate(question, *where), elsewhere=elsewhere)
 
-    With ``glance`` where other choices may be made than at the given inputs, and those only where the outputs are not
-    alike (see `alike`), so that most take one run of each program.
+
+def glances(question: Question, scales: Sequence[float | None], unrounded: Unrounded = ROUNDED) -> Iterator[Trial]:
+    """Evaluations at random inputs of these root mean squares; None stands for `_places` and `_opposite`.
+
+    Only those where the outputs are not alike (see `alike`), so that most take one run of each program.
     """
-    places = itertools.chain(itertools.islice(_places(question), 1, None), _opposite(question)) if glance else None
-    for where, elsewhere in places or _places(question):
-        if not glance or not alike(evaluate(question, *where, perturbations=0, unrounded=unrounded)):
-            yield replace(evaluate(question, *where, unrounded=unrounded), elsewhere=elsewhere)
+    for scale in scales:
+        places = _scaled(question, scale) if scale else (*islice(_places(question), 1, None), *_opposite(question))
+        for where, elsewhere in places:
+            if not alike(evaluate(question, *where, perturbations=0, unrounded=unrounded)):
+                yield replace(evaluate(question, *where, unrounded=unrounded), elsewhere=elsewhere)
 
 
 def alike(trial: Trial) -> bool:
@@ -274,10 +279,23 @@ def _places(question: Question) -> Iterator[_Place]:
 
 def _opposite(question: Question) -> Iterator[_Place]:
     """Larger than `_places`' random inputs and of the other sign: what those leave as it is, a threshold may change."""
+    return _other_inputs(question, "large random inputs", lambda x: x * -4)
+
+
+def _scaled(question: Question, scale: float) -> Iterator[_Place]:
+    return _other_inputs(question, f"random inputs of scale {scale:.3g}", lambda x: x * (scale / _rms(x)))
+
+
+def _other_inputs(question: Question, what: str, change: Callable[[Tensor], Tensor]) -> Iterator[_Place]:
     if any(_is_float(x) for x in tree_leaves((question.args, dict(question.kwargs)))):
-        *_, args, kwargs = next(itertools.islice(_places(question), 1, None))[0]
-        args, kwargs = tree_map(lambda x: x * -4 if _is_float(x) else x, (args, dict(kwargs)))
-        yield ("large random inputs, the given parameters", own_leaves(question), args, kwargs), False
+        *_, args, kwargs = next(islice(_places(question), 1, None))[0]
+        args, kwargs = tree_map(lambda x: change(x) if _is_float(x) else x, (args, dict(kwargs)))
+        yield (f"{what}, the given parameters", own_leaves(question), args, kwargs), False
+
+
+def _rms(x: Tensor) -> float:
+    """The root mean square; 1 where that says nothing."""
+    return (float(x.double().square().mean().sqrt()) if x.numel() else 0.0) or 1.0
 
 
 def _is_float(x: Any) -> bool:
@@ -287,8 +305,7 @@ def _is_float(x: Any) -> bool:
 def _redrawn_input(x: Any, generator: torch.Generator) -> Any:
     if not _is_float(x):
         return x
-    scale = float(x.double().square().mean().sqrt()) if x.numel() else 1.0
-    drawn = torch.randn(x.shape, generator=generator, dtype=torch.float64) * (scale or 1.0)
+    drawn = torch.randn(x.shape, generator=generator, dtype=torch.float64) * _rms(x)
     return drawn.to(x.dtype).to(x.device)
 
 

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
 from foldproof.errors import FoldproofError
 from foldproof.program import Leaf, Outcome, Program, Watch, copied, mark
 from foldproof.proof.question import Question, Tensors, copied_leaves, identity, tied
-from foldproof.shadow import Draw, Factories, Reading, Shadow, Undecided, WritesBorrowed
+from foldproof.shadow import Deterministic, Draw, Factories, Reading, Shadow, Undecided, WritesBorrowed
 from foldproof.shadow.call import value_of
 
 
@@ -111,16 +111,16 @@ def _run(
         try:
             with Factories(draw):
                 args, kwargs = copied(inputs)
-                first = run_copied(question.before, "first", ours(leaves), args, kwargs, watch[0])
+                with Deterministic():
+                    first = run_copied(question.before, "first", ours(leaves), args, kwargs, watch[0])
                 numbers, roundings = draw.take_numbers(), draw.take_roundings()
-            if not both:
-                return first, None
-            with Factories(draw, random=True):
+                if not both:
+                    return first, None
                 other = question.after(ours(leaves))
-            draw.take_numbers()
-            with Factories(draw):
+                draw.take_numbers()
                 args, kwargs = copied(inputs)
-                second = run_copied(other.after, "second", other.leaves, args, kwargs, watch[1])
+                with Deterministic():
+                    second = run_copied(other.after, "second", other.leaves, args, kwargs, watch[1])
                 _require_separate(question.before, leaves, first.effects)
                 _require_separate(other.after, other.leaves, second.effects)
                 second.effects = {other.names.get(name, name): t for name, t in second.effects.items()}

@@ -12,6 +12,7 @@ from typing import Any
 
 from foldproof.errors import MissingExtra
 from foldproof.report.document import Document, validated
+from foldproof.wording import counted, part, size
 
 SYMBOLS = {"PROVED": "✓", "PROVED_WITHIN": "≈", "ROUNDING": "∿", "REFUTED": "✗", "UNDECIDED": "?"}
 """Verdicts are told apart by these, not by colour alone."""
@@ -94,9 +95,9 @@ def sentence(document: Document) -> str:
         return str(document["verdict"]["reason"])
     if command == "pytest":
         kinds = Counter(row["verdict"]["kind"] for row in document["tests"])
-        first = next((r["test"] for r in document["tests"] if r["verdict"]["kind"] in WORST_FIRST[:2]), None)
+        bad = [row for kind in WORST_FIRST[:2] for row in document["tests"] if row["verdict"]["kind"] == kind]
         told = ", ".join(f"{kinds[kind]} {kind.replace('_', ' ')}" for kind in WORST_FIRST if kinds[kind])
-        told += f"; look at {first} first" if first else ""
+        told += f"; look at {bad[0]['test']} first" if bad else ""
         return f"{counted(len(document['tests']), 'verdict')}: {told}" if told else "no test asked for a verdict"
     declined = len(document["declined"])
     if command == "explain":
@@ -106,7 +107,7 @@ def sentence(document: Document) -> str:
     else:
         chains = sum(bool(one["chain"]) for one in document["folded"])
         biases = len(document["folded"]) - chains
-        made = f"{counted(chains, 'operator')} folded"
+        made = f"{counted(chains, 'operator')} folded" if chains else "nothing folded"
         made += f", {counted(biases, 'bias', 'biases')} quantized" if biases else ""
     left = f", {declined} declined" if declined else ", nothing declined"
     return f"{made}{left}: {document['verdict']['reason']}"
@@ -124,15 +125,6 @@ def base_name(operator: str) -> str:
     return operator.split(".")[1] if operator.count(".") > 1 else operator
 
 
-def size(count: float) -> str:
-    """Bytes for people."""
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} GB"
-
-
 def sig(value: float | str | None) -> str:
     """A number in three significant digits; those that JSON lacks come as strings."""
     return "" if value is None else value if isinstance(value, str) else f"{value:.3g}"
@@ -145,21 +137,14 @@ def flags(text: str) -> Any:
     return Markup(re.sub(r"--[\w-]+", r'<span class="nowrap">\g<0></span>', str(escape(text))))
 
 
-def share(part: float | str) -> str:
-    """A part of a difference; one below zero makes it smaller."""
-    if isinstance(part, str):
-        return part
-    told = "less than 1 %" if 0 < abs(part) < 0.005 else f"{abs(part):.0%}".replace("%", " %")
-    return f"takes {told} off" if part < 0 else told
+def share(of: float | str) -> str:
+    """A part of a difference; numbers that JSON lacks come as strings."""
+    return of if isinstance(of, str) else part(of)
 
 
 def power(log2: float) -> int:
     """The exponent of a bound, rounded up."""
     return math.ceil(log2)
-
-
-def counted(number: int, what: str, several: str = "") -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {several or f'{what}s'}"
 
 
 def _asset(name: str) -> str:

@@ -15,11 +15,10 @@ from torch.utils._pytree import tree_leaves
 
 from foldproof.auditing import Audit
 from foldproof.auditing.inputs import inputs_for
-from foldproof.auditing.listing import listing
+from foldproof.auditing.listing import differing, listing
 from foldproof.auditing.result import Step
-from foldproof.auditing.snapshot import Snapshot
 from foldproof.program.drawing import drawing
-from foldproof.program.likeness import Known, known, unlike
+from foldproof.program.likeness import known, unlike
 from foldproof.verdict import Kind, Verdict
 
 WHOLE = 80
@@ -45,24 +44,14 @@ def _step(step: Step, told: Mapping[str, Any], found: Audit, saved: Path | None)
     if not step.fired:
         return dict(told)
     wrong = step.verdict.kind is Kind.REFUTED
-    before, after = _known(step.change.before), _known(step.change.after)
-    drawn = [
-        drawing(one.graph, differs=nodes, near=WHOLE).to_dict()
-        for one, nodes in zip((before, after), unlike(before, after))
-    ]
+    sides = zip((step.change.before, step.change.after), differing(step.change))
+    drawn = [drawing(one.graph, differs=nodes, near=WHOLE).to_dict() for one, nodes in sides]
     return dict(told) | {
         "source": step.source,
         "graphs": dict(zip(("before", "after"), drawn)),
         "listing": _listing(step, found) if wrong else None,
         "reproduction": _saved(step.name, saved) if wrong and saved is not None else None,
     }
-
-
-def _known(one: Snapshot) -> Known:
-    """A graph of a compiler, where tensors and modules are known by themselves, and not by their content alone."""
-    leaves = {n: one.values[n] for n in one.graph.nodes if n.op in ("placeholder", "get_attr")}
-    called = {str(n.target) for n in one.graph.nodes if n.op == "call_module"}
-    return Known(one.graph, leaves, {name: one.identity(name) for name in called})
 
 
 def _listing(step: Step, found: Audit) -> str:

@@ -2,7 +2,7 @@
 
 from foldproof.shadow import rules as rules  # fills the registry
 from foldproof.shadow.draw import Draw, Reading, WritesBorrowed, all_finite
-from foldproof.shadow.factories import Factories
+from foldproof.shadow.factories import Deterministic, Factories
 from foldproof.shadow.registry import RULES, Rule
 from foldproof.shadow.residue import Residue
 from foldproof.shadow.tensor import Shadow
@@ -10,6 +10,7 @@ from foldproof.shadow.undecided import Undecided
 
 __all__ = [
     "RULES",
+    "Deterministic",
     "Draw",
     "Factories",
     "Reading",

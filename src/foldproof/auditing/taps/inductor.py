@@ -282,6 +282,8 @@ def _match(original: Callable[..., Any], phases: _Phases) -> Callable[..., Any]:
         if phases.log.leaves_out(name):
             return
         phases.matched.append(name)
+        if type(self).__name__ == "LoweringPatternEntry":
+            phases.log.lowerings.append(name)
         original(self, match, graph, node)
 
     return call

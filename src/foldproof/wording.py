@@ -1,0 +1,27 @@
+"""Numbers as people read them, on a terminal and on a page."""
+
+from __future__ import annotations
+
+
+def counted(number: int, what: str, several: str = "") -> str:
+    """``1 rewrite``, ``2 rewrites``."""
+    return f"{number} {what}" if number == 1 else f"{number} {several or f'{what}s'}"
+
+
+def size(count: float) -> str:
+    """Bytes: ``1.2 MB``."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
+
+
+def percent(share: float) -> str:
+    """A share: ``12%``."""
+    return "less than 1%" if 0 < share < 0.005 else f"{100 * share:.0f}%"
+
+
+def part(share: float) -> str:
+    """A part of a difference; one below zero makes it smaller."""
+    return f"takes {percent(-share)} off" if share < 0 else percent(share)
