@@ -357,3 +357,84 @@ def test_equal_parameters_that_are_swapped_or_tied_limit_the_claim(swap: bool) -
     after = Module(lambda s, x: x * s.a + s.b, a=b if swap else a, b=a)
     verdict = prove(before, after, (X,))
     assert verdict.kind is Kind.PROVED and verdict.quantified == "all inputs, for these parameter values", str(verdict)
+
+
+# What a program makes of nothing.
+
+
+def test_what_is_written_into_new_memory_is_seen_in_float64() -> None:
+    def filling(factor: float) -> Callable[[Tensor], Tensor]:
+        def function(x: Tensor) -> Tensor:
+            new = torch.zeros(3, 4)
+            new[:] = x * factor
+            return new + x
+
+        return function
+
+    verdict = prove(filling(2.0), filling(3.0), (X,))
+    assert verdict.kind is Kind.REFUTED, str(verdict)
+
+
+# Memory that is shared, and memory that is written behind PyTorch's back.
+
+
+def _two_buffers(shared: str) -> Module:
+    """Writes to one buffer; another is a buffer of its own, the same one, or one that overlaps it."""
+    memory = torch.ones(5)
+    b = {"none": torch.ones(4), "all": memory[:4], "some": memory[1:]}[shared]
+    model = Module(lambda s, x: (s.a.add_(1), x)[1], a=memory[:4], b=b)
+    if shared == "all":
+        model.b = model.a
+    return model
+
+
+@pytest.mark.parametrize(("before", "after"), [("none", "all"), ("none", "some"), ("all", "none"), ("some", "none")])
+def test_a_write_that_reaches_another_buffer_in_one_program_only(before: str, after: str) -> None:
+    verdict = prove(_two_buffers(before), _two_buffers(after), (X,))
+    assert verdict.kind is Kind.UNDECIDED and "share memory" in verdict.reason, str(verdict)
+    assert prove(_two_buffers("all"), _two_buffers("all"), (X,)).kind is Kind.PROVED
+
+
+UNMARKED: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
+    "a counter": (lambda s, x: s.n.data.add_(1), (X,)),
+    "whole numbers that are given": (lambda s, i: i.data.add_(1), (torch.arange(3),)),
+    "an input's data": (lambda s, x: setattr(x, "data", x + 1), (X,)),
+}
+
+
+@pytest.mark.parametrize("name", UNMARKED)
+def test_writes_that_leave_no_mark(name: str) -> None:
+    writes, inputs = UNMARKED[name]
+    n = torch.tensor(1)
+    before = Module(lambda s, x: (s.n * 1, writes(s, x))[0], n=n)
+    verdict = prove(before, Module(lambda s, x: s.n * 1, n=n), inputs)
+    assert verdict.kind is Kind.REFUTED and "is written to" in verdict.reason, str(verdict)
+
+
+def test_a_buffer_that_was_none() -> None:
+    keeps, forgets = Module(lambda s, x: (setattr(s, "last", x), x)[1]), Module(lambda s, x: x)
+    keeps.register_buffer("last", None)
+    forgets.register_buffer("last", None)
+    verdict = prove(keeps, forgets, (X,))
+    assert verdict.kind is Kind.UNDECIDED and "writes to last" in verdict.reason, str(verdict)
+    assert prove(keeps, keeps, (X,)).kind is Kind.PROVED
+
+
+@pytest.mark.parametrize("given", [{"x": X}, [X]])
+def test_containers_that_a_program_fills(given: Any) -> None:
+    key = "x" if isinstance(given, dict) else 0
+
+    def filling(c: Any) -> Tensor:
+        c.update(y=c["x"]) if isinstance(c, dict) else c.append(c[0])
+        return c[key]  # type: ignore[no-any-return]
+
+    assert prove(filling, lambda c: c[key], (given,)).kind is Kind.UNDECIDED
+
+
+def test_counters_that_outputs_are_made_of_are_held() -> None:
+    for before, after in (
+        (nn.BatchNorm1d(4, momentum=None), nn.BatchNorm1d(4, momentum=1.0)),
+        (Module(lambda s, x: x * s.num_batches_tracked, num_batches_tracked=torch.tensor(1)), lambda x: x),
+    ):
+        verdict = prove(before, after, (X,))
+        assert verdict.kind is not Kind.PROVED or any("held at" in note for note in verdict.notes), str(verdict)

@@ -136,6 +136,17 @@ def test_a_pass_that_rounds_and_is_wrong(model: FloatBias) -> None:
     assert foldproof.prove_pass(wrong, torch.export.export(model, x).module(), x).kind is Kind.REFUTED
 
 
+def test_a_pass_that_rounds_what_it_computes_itself() -> None:
+    """It ended the process: shadows of one draw got into the plain parameters of a run beside it."""
+
+    def rounds(linear: nn.Linear) -> None:
+        whole = decomposed.quantize_per_tensor(linear.weight.data, 0.01, 0, -128, 127, torch.int8)
+        linear.weight.data = decomposed.dequantize_per_tensor(whole, 0.01, 0, -128, 127, torch.int8)
+
+    verdict = foldproof.prove_pass(rounds, nn.Linear(4, 4), (torch.randn(3, 4),))
+    assert verdict.kind is not Kind.PROVED, str(verdict)
+
+
 def test_what_both_round_alike_is_no_step(model: FloatBias) -> None:
     x = (torch.randn(2, 3, 5, 5),)
     module = torch.export.export(model, x).module()

@@ -59,3 +59,14 @@ def test_float64_mode_computes_in_double_whatever_is_asked() -> None:
     with Float64():  # type: ignore[no-untyped-call]
         total = (x.to(torch.float16).float() + torch.ones(2, dtype=torch.float32)).sum()
     assert total.dtype == torch.float64 and total.item() == pytest.approx(3 + 1e-9, abs=1e-15)
+
+
+def test_float64_mode_keeps_what_is_written() -> None:
+    outside = torch.ones(2)
+    with Float64():
+        new = torch.zeros(2)
+        for x in (new, outside):
+            x[0] = 3
+            x.add_(1)
+        assert new.tolist() == [4.0, 1.0] and (outside * 1).tolist() == [4.0, 2.0]
+    assert outside.tolist() == [1.0, 1.0]

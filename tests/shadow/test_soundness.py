@@ -235,6 +235,12 @@ def test_nearest_neighbours_are_those_of_the_dtype(draw: Draw) -> None:
     assert not same(single, double)
 
 
+def in_range(t: Tensor) -> Tensor:
+    """A mask that carries residues."""
+    mask: Tensor = torch.ops.aten.fake_quantize_per_tensor_affine_cachemask(t, 1.0, 0, -128, 127)[1]
+    return mask
+
+
 @pytest.mark.parametrize(
     ("choose", "operator"),
     [
@@ -248,6 +254,9 @@ def test_nearest_neighbours_are_those_of_the_dtype(draw: Draw) -> None:
         (lambda t: t[t.argmax()] if t.ndim < 2 else t.max(0).values, "max"),
         (lambda t: t.norm(INF, 1), "linalg_vector_norm"),
         (lambda t: F.softplus(t), "softplus"),
+        (lambda t: torch.where(in_range(t), t, -t), "where"),
+        (lambda t: t.masked_fill(in_range(t), 0.0), "masked_fill"),
+        (lambda t: t.masked_scatter(in_range(t), -t), "masked_scatter"),
     ],
 )
 def test_choices_by_value_are_noted(draw: Draw, x: Shadow, choose: Callable[[Tensor], Tensor], operator: str) -> None:

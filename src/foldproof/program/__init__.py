@@ -3,6 +3,6 @@
 from foldproof.program.forms import as_program, require_ordinary
 from foldproof.program.interpreter import Watch
 from foldproof.program.program import Leaf, Outcome, Program
-from foldproof.program.state import copied
+from foldproof.program.state import copied, mark
 
-__all__ = ["Leaf", "Outcome", "Program", "Watch", "as_program", "copied", "require_ordinary"]
+__all__ = ["Leaf", "Outcome", "Program", "Watch", "as_program", "copied", "mark", "require_ordinary"]

@@ -37,19 +37,20 @@ def replaced(module: nn.Module, leaves: Mapping[str, Tensor]) -> Iterator[dict[s
     Attributes that forward sets (caches, counters, the training flag) are put back; so are lists, dicts and sets.
     """
     written: dict[str, Tensor] = {}
-    marks = {name: _mark(tensor) for name, tensor in leaves.items()}
+    marks = {name: mark(tensor) for name, tensor in leaves.items()}
     with _kept(module), _reparametrize_module(module, dict(leaves)):
         try:
             yield written
         finally:
             now = dict(owned(module))
+            written.update({name: tensor for name, tensor in now.items() if name not in leaves})  # None until now
             for name, tensor in leaves.items():
                 current = now.get(name, tensor)
-                if current is not tensor or _mark(tensor) != marks[name]:
+                if current is not tensor or mark(tensor) != marks[name]:
                     written[name] = current
 
 
-def _mark(tensor: Tensor) -> tuple[int, int]:
+def mark(tensor: Tensor) -> tuple[int, int]:
     """Changes when the tensor is written to, or its ``.data`` is replaced."""
     residue = getattr(tensor, "residue", None)
     return tensor._version, tensor.data_ptr() if residue is None else id(residue)

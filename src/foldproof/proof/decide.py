@@ -404,7 +404,8 @@ def _held(question: Question) -> list[str]:
         notes.append("integer and boolean inputs are held at the given values")
     if any(not isinstance(x, (Tensor, type(None))) for x in inputs):
         notes.append("inputs that are no tensors are held at the given values")
-    if any(not t.dtype.is_floating_point and not name.endswith("num_batches_tracked") for name, t in leaves.items()):
+    whole = [name for name, t in leaves.items() if not t.dtype.is_floating_point]
+    if any(f"{name.removesuffix('num_batches_tracked')}running_mean" not in leaves for name in whole):
         notes.append("integer and boolean buffers are held at their values")
     if question.before.form != "ExportedProgram" and any(leaf.constant for leaf in question.before.leaves.values()):
         notes.append("what observers hold (scales, zero points, extremes) is held at its values")

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
 from foldproof.program.nodes import operator_name, source_of
@@ -57,7 +58,8 @@ def first_difference(question: Question, seed: int) -> Difference | None:
 
 
 def _digests(out: Any) -> list[str]:
-    return [_digest(t) for t in tree_leaves(out) if isinstance(t, Tensor)]
+    with _disable_current_modes():  # residues that are made on demand are drawn
+        return [_digest(t) for t in tree_leaves(out) if isinstance(t, Tensor)]
 
 
 def _digest(t: Tensor) -> str:

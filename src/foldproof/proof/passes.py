@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
+from torch.utils._python_dispatch import _disable_current_modes
 
 from foldproof.errors import FoldproofError
 from foldproof.program import Leaf, Program, as_program, copied
@@ -18,7 +19,7 @@ from foldproof.proof.floats import redrawn_leaves
 from foldproof.proof.question import Question, Sides, Tensors, copied_leaves, equal_content, tied
 from foldproof.proof.residues import failed
 from foldproof.proof.shapes import as_inputs, sampled_inputs
-from foldproof.shadow import Draw, Shadow, Undecided, WritesBorrowed
+from foldproof.shadow import Draw, Factories, Shadow, Undecided, WritesBorrowed
 from foldproof.shadow.call import value_of
 from foldproof.verdict import Verdict
 
@@ -101,19 +102,22 @@ def _shadowed(leaves: Tensors) -> bool:
 
 def _alike_elsewhere(pass_fn: Pass, program: Program) -> bool:
     """Whether the pass does the same on shadows as on ordinary tensors at other parameters, too."""
-    drawn = redrawn_leaves(program.leaves, torch.Generator().manual_seed(1), 4.0, 1.0)
-    try:
-        plain = _snapshot(_apply(pass_fn, program.with_leaves(copied_leaves(drawn))))
-    except Exception:
-        return True  # there is nothing to compare with
-    draw = Draw(0, 1)
+    with torch.no_grad(), _disable_current_modes():  # what a pass makes is of the draw at hand, or of none
+        drawn = redrawn_leaves(program.leaves, torch.Generator().manual_seed(1), 4.0, 1.0)
+        try:
+            plain = _snapshot(_apply(pass_fn, program.with_leaves(copied_leaves(drawn))))
+        except Exception:
+            return True  # there is nothing to compare with
+        draw = Draw(0, 1)
 
-    def shadow(name: str, leaf: Leaf) -> Tensor:
-        value = copied(drawn[name])
-        return Shadow(value, draw.variable(value, data=False)) if value.dtype.is_floating_point else value
+        def shadow(name: str, leaf: Leaf) -> Tensor:
+            value = copied(drawn[name])
+            return Shadow(value, draw.variable(value, data=False)) if value.dtype.is_floating_point else value
 
-    with torch.no_grad():
-        return _snapshot(_on_shadows(pass_fn, program, tied(program.leaves, shadow))) == plain
+        leaves = tied(program.leaves, shadow)
+        with Factories(draw):
+            made = _on_shadows(pass_fn, program, leaves)
+        return _snapshot(made) == plain
 
 
 def _on_shadows(pass_fn: Pass, program: Program, leaves: Tensors) -> Any:

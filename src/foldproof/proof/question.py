@@ -62,7 +62,7 @@ class Question:
             if not leaf.tensor.numel():
                 continue
             other = seen.setdefault(leaf.tensor.untyped_storage().data_ptr(), (name, leaf.tensor))
-            if _identity(other[1]) != _identity(leaf.tensor):
+            if identity(other[1]) != identity(leaf.tensor):
                 return f"{other[0]} and {name} share memory"
         return None
 
@@ -77,20 +77,20 @@ def match_leaves(before: Mapping[str, Leaf], after: Mapping[str, Leaf]) -> tuple
     notes: list[str] = []
     by_identity: dict[Any, list[str]] = {}
     for name, leaf in before.items():
-        by_identity.setdefault(_identity(leaf.tensor), []).append(name)
+        by_identity.setdefault(identity(leaf.tensor), []).append(name)
     taken: dict[Any, str] = {}
 
     def accept(name: str, source: str) -> None:
         """Match, unless *after* ties what *before* does not."""
-        key = _identity(after[name].tensor)
+        key = identity(after[name].tensor)
         first = taken.setdefault(key, source)
-        if not after[name].tensor.numel() or _identity(before[first].tensor) == _identity(before[source].tensor):
+        if not after[name].tensor.numel() or identity(before[first].tensor) == identity(before[source].tensor):
             matched[name] = source
         else:
             notes.append(f"the second program ties {name} to another parameter, which the first does not")
 
     for name, leaf in after.items():
-        same = by_identity.get(_identity(leaf.tensor), []) if leaf.tensor.numel() else []
+        same = by_identity.get(identity(leaf.tensor), []) if leaf.tensor.numel() else []
         if same:
             accept(name, name if name in same else same[0])
         elif name in before and equal_content(before[name].tensor, leaf.tensor):
@@ -112,7 +112,8 @@ def match_leaves(before: Mapping[str, Leaf], after: Mapping[str, Leaf]) -> tuple
     return matched, notes
 
 
-def _identity(x: Tensor) -> tuple[Any, ...]:
+def identity(x: Tensor) -> tuple[Any, ...]:
+    """Equal for the same elements of the same memory."""
     return (x.untyped_storage().data_ptr(), x.storage_offset(), tuple(x.shape), x.stride(), x.dtype)
 
 
@@ -143,7 +144,7 @@ def tied(leaves: Mapping[str, Leaf], make: Callable[[str, Leaf], Tensor]) -> dic
     made: dict[Any, Tensor] = {}
     out = {}
     for name, leaf in leaves.items():
-        key = _identity(leaf.tensor) if leaf.tensor.numel() else name
+        key = identity(leaf.tensor) if leaf.tensor.numel() else name
         if key not in made:
             made[key] = make(name, leaf)
         out[name] = made[key]

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
 
 from foldproof.errors import FoldproofError
-from foldproof.program import Leaf, Outcome, Program, Watch, copied
-from foldproof.proof.question import Question, Tensors, copied_leaves, tied
+from foldproof.program import Leaf, Outcome, Program, Watch, copied, mark
+from foldproof.proof.question import Question, Tensors, copied_leaves, identity, tied
 from foldproof.shadow import Deterministic, Draw, Factories, Reading, Shadow, Undecided, WritesBorrowed
 from foldproof.shadow.call import value_of
 
@@ -121,7 +121,11 @@ def _run(
                 args, kwargs = copied(inputs)
                 with Deterministic():
                     second = run_copied(other.after, "second", other.leaves, args, kwargs, watch[1])
+                _require_separate(question.before, leaves, first.effects)
+                _require_separate(other.after, other.leaves, second.effects)
                 second.effects = {other.names.get(name, name): t for name, t in second.effects.items()}
+                if any(name.endswith("num_batches_tracked") for name in first.effects):
+                    draw.held.setdefault("num_batches_tracked")  # of which a momentum may be made
                 _complete(first, second, leaves | _numbered(inputs))
             outcome.numbers = (numbers, draw.take_numbers())
             outcome.roundings = (roundings, draw.take_roundings())
@@ -164,8 +168,12 @@ def run_copied(
     Raises:
         Undecided: an operator has no rule, or the program itself raises.
     """
-    given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
-    versions = [t._version for t in given]
+    contents, structure = tree_flatten((args, kwargs))
+    given = {f"input {i}": t for i, t in enumerate(t for t in contents if isinstance(t, Tensor))}
+    marks = {name: mark(t) for name, t in given.items()}
+    # A write through `.data` leaves no mark. A shadow's is one to the shadow itself; whole numbers are looked at.
+    plain = {name: t for name, t in {**leaves, **given}.items() if not isinstance(t, Shadow)}
+    whole = {name: (t, t.clone()) for name, t in plain.items() if not t.dtype.is_floating_point}
     try:
         # What is compiled inside runs eagerly here: Dynamo would give up on shadows, and then for good, so that not
         # even the run as it is would see what the compiled code does.
@@ -175,10 +183,31 @@ def run_copied(
         raise
     except Exception as error:
         raise failed(f"the {which} program", error) from error
-    for i, (t, version) in enumerate(zip(given, versions)):
-        if t._version != version:
-            outcome.effects.setdefault(f"input {i}", t)
+    for name, t in given.items():
+        if mark(t) != marks[name]:
+            outcome.effects.setdefault(name, t)
+    for name, (t, content) in whole.items():
+        if not torch.equal(t, content):
+            outcome.effects.setdefault(name, t)
+    now, arranged = tree_flatten((args, kwargs))
+    if arranged != structure or any(a is not b for a, b in zip(contents, now)):
+        raise Undecided(f"the {which} program changes the lists or dicts that it is given, which is not compared")
     return outcome
+
+
+def _require_separate(program: Program, leaves: Tensors, written: Mapping[str, Tensor]) -> None:
+    """
+    Raises:
+        Undecided: a leaf is written to that is one with another in the program and not among ``leaves``, or the other
+            way round, so that the run on these does not show what the write does.
+    """
+    own = {n: leaf.tensor for n, leaf in program.leaves.items() if leaf.tensor.numel()}
+    memory = {n: t.untyped_storage().data_ptr() for n, t in own.items() if not isinstance(t, Shadow)}
+    for name in sorted(written.keys() & memory.keys()):
+        for other in memory:
+            shared, one = memory[other] == memory[name], leaves[other] is leaves[name]
+            if (shared or one) and not (one and identity(own[other]) == identity(own[name])):
+                raise Undecided(f"{name} and {other} share memory in one of the programs, and are written to")
 
 
 def _shadow_leaf(draw: Draw, leaf: Leaf, vary: bool, lent: bool) -> Tensor:

@@ -50,6 +50,7 @@ class Float64(TorchDispatchMode):
     def __init__(self, noise: torch.Generator | None = None, exact: Sequence[Tensor] = ()) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._noise, self._exact = noise, exact
+        self._widened: dict[int, tuple[Tensor, Tensor]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten._assert_tensor_metadata.default:
@@ -59,7 +60,7 @@ class Float64(TorchDispatchMode):
         args, kwargs = self._widen(args), self._widen(kwargs or {})
         if func in UNROUNDED and any(_is(args[0], value) for value in self._exact):
             return UNROUNDED[func](*args, **kwargs)
-        out = WIDE.get(func, func)(*args, **kwargs)
+        out = tree_map(widened, WIDE.get(func, func)(*args, **kwargs))  # what is made of nothing is single, too
         if func in _KEEPING_STATISTICS and args[5] and args[3] is not None:
             increment_version(args[3:5])  # its schema does not say that it writes to them
         if self._noise is None or any(r.alias_info is not None for r in func._schema.returns):
@@ -68,13 +69,23 @@ class Float64(TorchDispatchMode):
 
     def _widen(self, x: Any) -> Any:
         def widen(v: Any) -> Any:
-            if isinstance(v, (Tensor, torch.dtype)):
+            if isinstance(v, Tensor):
+                return self._wide(v)
+            if isinstance(v, torch.dtype):
                 return widened(v)
             if self._noise is not None and type(v) is float and v != float(torch.tensor(v, dtype=torch.float32)):
                 return v * (1 + 2.0**-24 * float(torch.rand((), generator=self._noise) * 2 - 1))
             return v
 
         return tree_map(widen, x)
+
+    def _wide(self, x: Tensor) -> Tensor:
+        """The one float64 copy of a tensor, so that what is written to it is there when it is read again."""
+        if x.dtype not in _NARROW:
+            return x
+        if id(x) not in self._widened:
+            self._widened[id(x)] = x, widened(x)
+        return self._widened[id(x)][1]
 
     def _noisy(self, x: Any) -> Any:
         if not isinstance(x, Tensor) or x.dtype != torch.float64:

@@ -281,21 +281,21 @@ def write_into(call: Call, x: Tensor, src: Tensor, *args: Any, **kwargs: Any) ->
 @exact(aten.masked_fill.Scalar, aten.masked_fill.Tensor)
 def masked_fill(call: Call, x: Tensor, mask: Tensor, value: Any) -> Residue:
     """elements under the mask replaced by the exact residue of the constant"""
-    at = call.value(mask)
+    at = call.indices(mask)
     return call.residue(x).map(lambda part, v: torch.where(at, v, part), call.stored(value))
 
 
 @exact(aten.masked_scatter.default)
 def masked_scatter(call: Call, x: Tensor, mask: Tensor, source: Tensor) -> Residue:
     """elements under the mask replaced by those of the source, in order"""
-    at = call.value(mask)
+    at = call.indices(mask)
     return call.residue(x).map(lambda part, s: aten.masked_scatter.default(part, at, s), call.residue(source))
 
 
 @exact(aten.where.self, aten.where.ScalarSelf, aten.where.ScalarOther)
 def where(call: Call, condition: Tensor, x: Any, y: Any) -> Residue:
-    """one or the other by the condition's value (the comparison that made it is the branch)"""
-    at = call.value(condition)
+    """one or the other by the condition's value (the comparison that made it, if one did, is the branch)"""
+    at = call.indices(condition)
     return call.stored(x).map(lambda a, b: torch.where(at, a, b), call.stored(y))
 
 
