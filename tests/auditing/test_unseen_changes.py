@@ -21,6 +21,7 @@ from foldproof.auditing.copies import Copies
 from foldproof.auditing.judge import judge
 from foldproof.auditing.log import Change
 from foldproof.auditing.snapshot import Snapshot
+from tests.proof.models import trained
 
 X = torch.randn(2, 3, 6, 6)
 aten = torch.ops.aten
@@ -101,6 +102,27 @@ def test_a_right_pass_that_writes_into_parameters() -> None:
     assert verdict is not None
     assert verdict.kind is Kind.PROVED
     assert verdict.quantified.startswith("all inputs and all parameters")
+
+
+def test_a_pass_that_does_something_else_when_it_is_run_again() -> None:
+    """What is proved of its second run says nothing of the first."""
+    calls: list[int] = []
+
+    def fold(module: fx.GraphModule) -> None:
+        calls.append(1)
+        conv, norm = module.get_submodule("0"), module.get_submodule("1")
+        scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)  # type: ignore
+        mean = norm.running_mean if len(calls) > 1 else 0  # forgotten the first time
+        conv.bias.data = (conv.bias - mean) * scale + norm.bias  # type: ignore
+        conv.weight.data = conv.weight * scale.view(-1, 1, 1, 1)  # type: ignore
+        (node,) = (n for n in module.graph.nodes if n.target == "1")
+        node.replace_all_uses_with(node.args[0])
+        module.graph.erase_node(node)
+
+    model = trained(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))
+    verdict = verdict_on(fx.symbolic_trace(model), fold)
+    assert verdict is not None
+    assert verdict.kind is Kind.REFUTED
 
 
 class Scale(nn.Module):
@@ -236,6 +258,19 @@ class Counter(nn.Module):
         return self.linear(x) * self.count
 
 
+class Averages(nn.Module):
+    """Keeps a moving average, whose factor ExecuTorch makes a tensor of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("average", torch.zeros(3))
+        self.linear = nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.average.mul_(0.9).add_(x.mean(0))
+        return self.linear(x) - self.average
+
+
 class Broken(nn.Module):
     """Dynamo makes two graphs of it."""
 
@@ -256,7 +291,7 @@ class WritesInput(nn.Module):
 
 
 @pytest.mark.parametrize("compiler", ["inductor", "executorch"])
-@pytest.mark.parametrize("model", [Counter, Broken, WritesInput])
+@pytest.mark.parametrize("model", [Counter, Averages, Broken, WritesInput])
 def test_models_with_effects_and_breaks(compiler: str, model: type[nn.Module], monkeypatch: pytest.MonkeyPatch) -> None:
     if compiler == "executorch":
         pytest.importorskip("executorch")

@@ -109,6 +109,37 @@ def test_a_watched_manager_is_a_chain_of_its_passes() -> None:
     assert [step.name for step in log.steps] == ["SwapOperands", "SwapOperands"]
 
 
+class Shifted(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x - x.shape[0]
+
+
+class Specialised(PassBase):
+    """Takes the size that a graph was traced at for its only one."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def call(self, graph_module: fx.GraphModule) -> PassResult:
+        for node in graph_module.graph.nodes:
+            if node.target is torch.ops.aten.sub.Tensor:
+                node.args = (node.args[0], self.size)
+        return PassResult(graph_module, True)
+
+
+def test_graphs_with_dynamic_sizes_are_proved_at_several() -> None:
+    x = torch.randn(4, 3)
+    batch = torch.export.Dim("batch", min=2, max=8)
+    program = torch.export.export(Shifted(), (x,), dynamic_shapes=({0: batch},))
+    module = program.module()
+    assert isinstance(module, fx.GraphModule)
+    with foldproof.watch((x,)) as log:
+        Specialised(4)(module)
+    assert [step.verdict.kind for step in log.steps] == [Kind.REFUTED]
+    (size,) = (n.meta["val"].shape[0] for n in program.graph.nodes if n.op == "placeholder")
+    assert not size.node.expr.is_number, "the sizes of the program stay dynamic"
+
+
 def swap(module: fx.GraphModule, target: object = operator.sub) -> PassResult:
     return SwapOperands(target).call(module)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,7 +12,15 @@ from torch.export import ExportedProgram
 
 from foldproof.auditing.log import program_in
 from foldproof.auditing.reading import mapped
-from foldproof.auditing.snapshot import Interpreted, Snapshot, attribute, is_functional
+from foldproof.auditing.snapshot import (
+    Interpreted,
+    Snapshot,
+    arguments,
+    attribute,
+    is_functional,
+    snapshot_of,
+    target_name,
+)
 from foldproof.program import Leaf, as_program
 from foldproof.proof.question import equal_content, match_leaves, tied
 
@@ -123,3 +132,36 @@ def recomputed(run: Callable[[Any], Any], before: Any, wanted: Mapping[str, Tens
         return derive if derive({}).keys() == wanted.keys() else None
     except Exception:
         return None
+
+
+def repeats(run: Callable[[Any], Any], before: Any, after: Snapshot) -> bool:
+    """Whether a pass that is run again does what it did: it may count its calls, or miss something on a copy."""
+    program = as_program(before)
+    try:
+        made = program.with_leaves(tied(program.leaves, lambda name, leaf: leaf.tensor.detach().clone()))
+        result = program_in(run(made), made)
+        owners = [made] if isinstance(made, ExportedProgram) else []
+        return _contents(snapshot_of(result, owners)) == _contents(after)
+    except Exception:
+        return False
+
+
+def _contents(snapshot: Snapshot) -> list[str]:
+    """All that a graph puts out and does, as expressions of its inputs and of the contents of its tensors."""
+    values: dict[fx.Node, str] = {}
+    out = []
+    for i, node in enumerate(sorted(snapshot.graph.nodes, key=lambda n: n.op != "placeholder")):
+        what = f"{node.op} {i if node.op == 'placeholder' else target_name(node.target)}"
+        if node.op in ("get_attr", "call_module"):
+            held = attribute(snapshot.module, str(node.target))
+            state = [held] if isinstance(held, Tensor) else [*held.state_dict().values()]
+            what = f"{node.op} {'' if isinstance(held, Tensor) else repr(held)} "
+            what += " ".join(f"{t.dtype} {tuple(t.shape)} {_digest(t)}" for t in state)
+        values[node] = hashlib.sha256(f"{what} {arguments(node, values)}".encode()).hexdigest()
+        if node.op == "output" or not is_functional(node):
+            out.append(values[node])
+    return out
+
+
+def _digest(x: Tensor) -> str:
+    return hashlib.sha256(x.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()).hexdigest()

@@ -41,7 +41,8 @@ def _fits(placeholder: fx.Node, given: Any) -> bool:
 
 
 def _shape(described: Any) -> tuple[int, ...]:
-    return tuple(int(s) for s in described.shape)  # a symbolic size counts as its hint
+    # A symbolic size counts as its hint; int() would fix it, in the program that it belongs to.
+    return tuple(s.node.hint if isinstance(s, torch.SymInt) else s for s in described.shape)
 
 
 def _drawn(placeholder: fx.Node, generator: torch.Generator) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch._ops import HigherOrderOperator
 
-from foldproof.auditing.constants import Derive, new_constants, recomputed, unfolded
+from foldproof.auditing.constants import Derive, new_constants, recomputed, repeats, unfolded
 from foldproof.auditing.inputs import inputs_for
 from foldproof.auditing.log import Change
 from foldproof.auditing.quantization import unquantized
@@ -19,6 +19,7 @@ from foldproof.auditing.region import changed_region
 from foldproof.auditing.snapshot import Snapshot, updates_statistics
 from foldproof.errors import FoldproofError
 from foldproof.proof import prove, prove_pass
+from foldproof.proof.shapes import sampled_inputs
 from foldproof.shadow import Undecided
 from foldproof.verdict import Kind, Verdict
 
@@ -113,21 +114,25 @@ def _of_graphs(change: Change, before: Snapshot, after: Snapshot, inputs: Sequen
         return SAME
     new = new_constants(before.module, after.module, twins=True)
     wanted = {n: t for n, t in new.items() if t.dtype.is_floating_point}
-    again = None if change.rerun is None else (change.rerun.run, change.rerun.program or change.before.module)
+    again = None
+    if change.rerun is not None and (change.rerun.program is not None or not change.before.writes_back):
+        again = change.rerun.run, change.rerun.program or change.before.module
     derive = recomputed(*again, wanted) if wanted and again is not None else None
-    region = changed_region(before, after, inputs)
+    one_size = len(sampled_inputs(before.module, inputs, {})) == 1  # else each region would need its own sizes
+    region = changed_region(before, after, inputs) if one_size else None
     if region is not None:
         verdict = _attempt(region.before, region.after, region.inputs, derive)
         if verdict.kind is Kind.PROVED:
             nodes = sum(n.op.startswith("call_") for n in region.before.graph.nodes)
             return replace(verdict, notes=(*verdict.notes, f"proved on the changed region of {nodes} operators"))
     if derive is not None and again is not None:
-        try:
-            verdict = prove_pass(*again, inputs)
-        except Exception:
-            verdict = Verdict(Kind.UNDECIDED, "the pass can't be run again")
-        if verdict.kind is not Kind.UNDECIDED:
-            return verdict
+        if repeats(*again, change.after):
+            try:
+                verdict = prove_pass(*again, inputs)
+            except Exception:
+                verdict = Verdict(Kind.UNDECIDED, "the pass can't be run again")
+            if verdict.kind is not Kind.UNDECIDED:
+                return verdict
         verdict = _attempt(before.module, after.module, inputs, derive)
         if verdict.kind is not Kind.UNDECIDED:
             return verdict

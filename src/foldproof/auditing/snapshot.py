@@ -104,6 +104,8 @@ class Snapshot:
         pytree = getattr(source.graph._codegen, "pytree_info", None)
         self.structure = None if pytree is None else f"{pytree.in_spec} → {pytree.out_spec}"
         """How inputs are taken apart and outputs put together, where the graph says it."""
+        self.writes_back = any(signature.written)
+        """Whether its last nodes write what only a signature says, so that no pass was given them."""
         # What ExecuTorch hands to a backend is read as the graph that it was made of.
         delegated = {
             name: snapshot_of(value.original_module, copies=self.copies)

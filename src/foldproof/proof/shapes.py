@@ -7,7 +7,7 @@ from typing import Any
 
 import sympy  # type: ignore[import-untyped]
 import torch
-from torch import Tensor
+from torch import Tensor, fx
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.utils._pytree import tree_flatten, tree_unflatten
@@ -29,16 +29,17 @@ def as_inputs(inputs: Any) -> tuple[Any, ...]:
 
 
 def sampled_inputs(source: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Inputs]:
-    """The given inputs and, where ``source`` is an ExportedProgram with dynamic dimensions, smaller and larger ones.
+    """The given inputs and, where ``source`` is a graph that was traced with dynamic sizes, smaller and larger ones.
 
     Every dynamic dimension is taken at its given size, at its smallest (at least 1), and at one above the given; all
-    within the program's range constraints.
+    within the ranges that it was traced with.
     """
     given: Inputs = (tuple(args), dict(kwargs))
-    if not isinstance(source, ExportedProgram):
+    if not isinstance(source, (ExportedProgram, fx.GraphModule)):
         return [given]
     leaves, spec = tree_flatten(given)
-    sizes = _symbolic_sizes(source)
+    values = _described_inputs(source)
+    sizes = [_symbolic_size(value) for value in values]
     if len(sizes) != len(leaves) or not any(isinstance(s, sympy.Expr) for size in sizes for s in size):
         return [given]
     hints = {
@@ -48,9 +49,10 @@ def sampled_inputs(source: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) 
         for d, s in enumerate(size)
         if isinstance(s, sympy.Symbol)
     }
+    ranges = source.range_constraints if isinstance(source, ExportedProgram) else _traced_ranges(values)
     out = [given]
     for choose in (_smallest, _larger):
-        chosen = {s: choose(source, s, hint) for s, hint in hints.items()}
+        chosen = {s: choose(*_range(ranges, s), hint) for s, hint in hints.items()}
         if chosen == hints:
             continue
         resized = [_resized(leaf, size, chosen) for leaf, size in zip(leaves, sizes)]
@@ -58,32 +60,41 @@ def sampled_inputs(source: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) 
     return out
 
 
-def _symbolic_sizes(program: ExportedProgram) -> list[tuple[Any, ...]]:
-    """For each user input, its sizes: integers or sympy expressions."""
-    names = [s.arg.name for s in program.graph_signature.input_specs if s.kind is InputKind.USER_INPUT]
-    placeholders = {n.name: n for n in program.graph.nodes if n.op == "placeholder"}
-    out = []
-    for name in names:
-        value = placeholders[name].meta.get("val") if name in placeholders else None
-        shape = value.shape if isinstance(value, Tensor) else ()
-        out.append(tuple(s.node.expr if isinstance(s, torch.SymInt) else s for s in shape))
-    return out
+def _described_inputs(source: ExportedProgram | fx.GraphModule) -> list[Any]:
+    """What each user input was traced as."""
+    placeholders = {n.name: n for n in source.graph.nodes if n.op == "placeholder"}
+    names = list(placeholders)
+    if isinstance(source, ExportedProgram):
+        names = [s.arg.name for s in source.graph_signature.input_specs if s.kind is InputKind.USER_INPUT]
+    return [placeholders[name].meta.get("val") if name in placeholders else None for name in names]
 
 
-def _range(program: ExportedProgram, symbol: sympy.Symbol) -> tuple[int, float]:
-    found = program.range_constraints.get(symbol)
+def _symbolic_size(value: Any) -> tuple[Any, ...]:
+    """The sizes of an input: integers or sympy expressions."""
+    shape = value.shape if isinstance(value, Tensor) else ()
+    return tuple(s.node.expr if isinstance(s, torch.SymInt) else s for s in shape)
+
+
+def _traced_ranges(values: Sequence[Any]) -> Mapping[sympy.Symbol, Any]:
+    """The range of every symbol of a graph without a program around it, as its tracing left them."""
+    sizes: list[Any] = [s for value in values if isinstance(value, Tensor) for s in value.shape]
+    return next((s.node.shape_env.var_to_range for s in sizes if isinstance(s, torch.SymInt)), {})
+
+
+def _range(ranges: Mapping[sympy.Symbol, Any], symbol: sympy.Symbol) -> tuple[int, float]:
+    found = ranges.get(symbol)
     if found is None:
         return 1, float("inf")
     upper = float(found.upper) if found.upper.is_number else float("inf")
     return max(int(found.lower), 1), upper
 
 
-def _smallest(program: ExportedProgram, symbol: sympy.Symbol, hint: int) -> int:
-    return min(_range(program, symbol)[0], max(hint, 1))
+def _smallest(lower: int, upper: float, hint: int) -> int:
+    return min(lower, max(hint, 1))
 
 
-def _larger(program: ExportedProgram, symbol: sympy.Symbol, hint: int) -> int:
-    return int(min(hint + 1, _range(program, symbol)[1]))
+def _larger(lower: int, upper: float, hint: int) -> int:
+    return int(min(hint + 1, upper))
 
 
 def _resized(leaf: Any, size: tuple[Any, ...], chosen: Mapping[sympy.Symbol, int]) -> Any:
