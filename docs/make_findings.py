@@ -42,6 +42,29 @@ NAMES = {
     "inductor: batch_dropout in eval mode": "inductor_batch_dropout",
 }
 
+_UNNAMED = (
+    "The pattern matcher takes a call for a match whatever keyword arguments it has that the pattern does not name"
+    " (`CallFunction` in `torch/_inductor/pattern_matcher.py`), so `{}` is lost."
+)
+_POSITIONAL = "Only keyword arguments are compared and handed on: positional ones are lost."
+CAUSES = {
+    "inductor: matmul, add with alpha": _UNNAMED.format("alpha"),
+    "inductor: cumsum in whole numbers": _UNNAMED.format("dtype"),
+    "inductor: freezing conv, sub with alpha": _UNNAMED.format("alpha"),
+    "inductor: scaled, less the largest of all": "`_other_is_broadcasted_in_dim` asks whether the factor is the same"
+    " along each dimension that is reduced, and `amax` without a dimension, which reduces all, names none.",
+    "inductor: whole numbers, less the largest": "The conversion moves in front of the product, as if its dtype were"
+    " one of floating point.",
+    "inductor: batch_linear_lhs over a write": "The layers are joined where the first one stood.",
+    "inductor: batch_linear over a write": "The layers are joined where the first one stood.",
+    "inductor: batch_aten_sub with alpha": "`alpha` is handed on for `add` only.",
+    "inductor: batch_clamp with two minima": _POSITIONAL,
+    "inductor: batch_nan_to_num with a number": _POSITIONAL,
+    "inductor: batch_dropout in eval mode": f"{_POSITIONAL} So dropout has its default, which is to drop half.",
+    "inductor: batch_relu in place": "What is rectified in place is the stacked copy.",
+}
+"""Seen in the sources of the release."""
+
 
 def main() -> None:
     rows = []
@@ -95,6 +118,7 @@ def _page(case: str, folder: Path, told: dict[str, Any], state: str) -> str:
         f" {witness['index']} is {witness['before']:.6g} before the pass and {witness['after']:.6g} after it, where"
         f" rounding explains {witness['floor']:.2g}.",
         "",
+        *([f"**Cause:** {CAUSES[case]}", ""] if case in CAUSES else []),
         f"**End to end**, {whole['compiled']} against the model: largest difference {whole['largest_difference']:.3g}"
         f" on outputs up to {whole['largest_magnitude']:.3g}.",
         "",
