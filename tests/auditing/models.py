@@ -227,10 +227,10 @@ FOUND = WRONG | {
         "batch_clamp", Halves(lambda x: torch.clamp(x, -1, max=1), lambda x: torch.clamp(x, 0, max=1))
     ),
     "inductor: batch_nan_to_num with a number": _batched(
-        "batch_nan_to_num", Halves(lambda x: torch.nan_to_num(x.log(), 5.0))
+        "batch_nan_to_num", Halves(lambda x: torch.nan_to_num(x.sqrt(), 5.0))
     ),
     "inductor: batch_relu in place": _batched("batch_relu", Halves(rectified_in_place)),
-    "inductor: batch_dropout in eval mode": _batched("batch_dropout", Halves(lambda x: F.dropout(x, 0.5, False))),
+    "inductor: batch_dropout in eval mode": _batched("batch_dropout", Halves(nn.Dropout(0.5))),
     "inductor: batch_linear_lhs over a write": _batched("batch_linear_lhs", TwoHeads()),
 }
 """With fusions that have to be asked for, each wrong in a way of its own."""

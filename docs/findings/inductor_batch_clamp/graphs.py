@@ -30,5 +30,5 @@ def after(l_x_, l_y_):
 
 if __name__ == "__main__":
     with torch.no_grad():
-        print('before', before(torch.tensor([3.0819921493530273, -0.586857795715332, -4.357578754425049, 1.1368625164031982]), torch.tensor([-2.1690447330474854, -2.7971909046173096, 0.8066936731338501, 1.6760526895523071])))
-        print('after', after(torch.tensor([3.0819921493530273, -0.586857795715332, -4.357578754425049, 1.1368625164031982]), torch.tensor([-2.1690447330474854, -2.7971909046173096, 0.8066936731338501, 1.6760526895523071])))
+        print('before', before(torch.tensor([-1.0]), torch.tensor([-1.0])))
+        print('after', after(torch.tensor([-1.0]), torch.tensor([-1.0])))

@@ -8,14 +8,14 @@ from torch import nn
 
 
 def before():
-    full_default = torch.ops.aten.full.default([4], 2.5, dtype=torch.float32, layout=torch.strided, device=device(type='cpu'), pin_memory=False)
+    full_default = torch.ops.aten.full.default([4], 2.5, dtype=torch.float32, layout=torch.strided, device=torch.device('cpu'), pin_memory=False)
     cumsum = torch.ops.aten.cumsum.default(full_default, 0, dtype=torch.int64)  # <<<
     return (cumsum,)
 
 
 def after():
-    full_default = torch.ops.aten.full.default([4], 2.5, dtype=torch.float32, layout=torch.strided, device=device(type='cpu'), pin_memory=False)
-    iota_default = torch.ops.prims.iota.default(4, start=0, step=1, dtype=torch.int64, device=device(type='cpu'), requires_grad=False)  # <<<
+    full_default = torch.ops.aten.full.default([4], 2.5, dtype=torch.float32, layout=torch.strided, device=torch.device('cpu'), pin_memory=False)
+    iota_default = torch.ops.prims.iota.default(4, start=0, step=1, dtype=torch.int64, device=torch.device('cpu'), requires_grad=False)  # <<<
     mul_tensor = torch.ops.aten.mul.Tensor(iota_default, 1)  # <<<
     add_tensor = torch.ops.aten.add.Tensor(mul_tensor, 1)  # <<<
     convert_element_type_default = torch.ops.aten._to_copy.default(add_tensor, dtype=torch.float32)  # <<<

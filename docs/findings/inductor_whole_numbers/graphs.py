@@ -25,7 +25,7 @@ def after(arg0_1):
     mul_tensor_2 = torch.ops.aten.mul.Tensor(sub_tensor, 2.5)  # <<<
     amax_default_1 = torch.ops.aten.amax.default(convert_element_type_default, [1], True)
     sub_tensor_1 = torch.ops.aten.sub.Tensor(convert_element_type_default, amax_default_1)
-    full_default = torch.ops.aten.full.default([1, 2], True, dtype=torch.bool, layout=torch.strided, device=device(type='cpu'), pin_memory=False)  # <<<
+    full_default = torch.ops.aten.full.default([1, 2], True, dtype=torch.bool, layout=torch.strided, device=torch.device('cpu'), pin_memory=False)  # <<<
     logical_not_default = torch.ops.aten.logical_not.default(full_default)  # <<<
     any_dims = torch.ops.aten.any.dims(logical_not_default, [1], True)  # <<<
     logical_not_default_1 = torch.ops.aten.logical_not.default(any_dims)  # <<<

@@ -1,11 +1,8 @@
 import torch, torch.nn as nn
 class Model(nn.Module):
-    def __init__(self):
-        super().__init__()
     def forward(self, x):
         to = (x * 2.5).to(torch.int32)
         return (to - to.amax(1, keepdim=True))
 model, inputs = Model().eval(), (torch.arange(2.).reshape(1, 2),)
-for i, t in enumerate(model.state_dict().values()): t.copy_(torch.linspace(1, 2 + i % 7, t.numel()).view(t.shape))
 got = torch.no_grad()(torch.compile(model))(*inputs)
 torch.testing.assert_close(got, model(*inputs))

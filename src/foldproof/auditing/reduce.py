@@ -31,6 +31,8 @@ class Fault:
     def __init__(self, compiler: Compiler, options: Mapping[str, Any], guilty: str) -> None:
         self.compiler, self.options, self.guilty = compiler, options, guilty
         self.tries = 0
+        self.inputs_too = False
+        """Whether what is written to inputs counts as a difference; a program that shows it compares outputs."""
 
     def shown_by(self, draft: Draft) -> bool:
         """Whether compiling ``draft`` shows it."""
@@ -48,7 +50,7 @@ class Fault:
         log, hit = Log(), list[Change]()
 
         def watch(change: Change) -> None:
-            if change.name == self.guilty and change.fired and not hit and _differs(change, inputs):
+            if change.name == self.guilty and change.fired and not hit and _differs(change, inputs, self.inputs_too):
                 hit.append(change)
                 raise _Found
 
@@ -63,14 +65,14 @@ class _Found(BaseException):
     """Ends a compilation from within; most compilers catch exceptions of other kinds, and go on."""
 
 
-def _differs(change: Change, given: Sequence[Any]) -> bool:
+def _differs(change: Change, given: Sequence[Any], inputs_too: bool) -> bool:
     # Where a pass has just run, tensors may be fake.
     with torch.utils._python_dispatch._disable_current_modes():
         inputs = inputs_for(change.before, given if change.inputs is None else change.inputs)
         if inputs is None:
             return False
         try:
-            first, second = (_numbers(s.module, inputs) for s in (change.before, change.after))
+            first, second = (_numbers(s.module, inputs, inputs_too) for s in (change.before, change.after))
         except Exception:
             return False
         if [t.shape for t in first] != [t.shape for t in second]:
@@ -81,11 +83,12 @@ def _differs(change: Change, given: Sequence[Any]) -> bool:
         )
 
 
-def _numbers(module: fx.GraphModule, inputs: Sequence[Any]) -> list[Tensor]:
+def _numbers(module: fx.GraphModule, inputs: Sequence[Any], inputs_too: bool) -> list[Tensor]:
     given = [x.clone() if isinstance(x, Tensor) else x for x in inputs]
     with torch.no_grad():
         out = Interpreter(copy.deepcopy(module), None).run(*given)  # which may write to its buffers
-    return [t.double() for t in (*tree_leaves(out), *given) if isinstance(t, Tensor)]
+    seen = (*tree_leaves(out), *given) if inputs_too else tree_leaves(out)
+    return [t.double() for t in seen if isinstance(t, Tensor)]
 
 
 def reduced(fault: Fault, model: nn.Module, inputs: Sequence[Any], seconds: float = 120.0) -> Draft | None:
@@ -94,7 +97,11 @@ def reduced(fault: Fault, model: nn.Module, inputs: Sequence[Any], seconds: floa
     Seconds of a clock on the wall would make the result depend on what else a machine does.
     """
     start = time.process_time()
-    best = next((d for d in drafted(model, inputs) if fault.shown_by(d)), None)
+    drafts = drafted(model, inputs)
+    best = next((d for d in drafts if fault.shown_by(d)), None)
+    if best is None:
+        fault.inputs_too = True
+        best = next((d for d in drafts if fault.shown_by(d)), None)
     if best is None:
         return None
     progress = True
