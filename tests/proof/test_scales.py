@@ -35,6 +35,11 @@ def test_small_inputs_do_not_hide_a_difference(name: str) -> None:
     assert not torch.allclose(first(at), second(at), rtol=1e-5, atol=1e-7)
 
 
+def test_an_epsilon_shows_where_inputs_are_small() -> None:
+    found = prove(lambda x: F.layer_norm(3 * x, (5,)), lambda x: F.layer_norm(x, (5,)), (torch.randn(4, 5),))
+    assert found.kind is Kind.REFUTED, str(found)
+
+
 def test_a_rounded_number_is_rounding() -> None:
     """As compilers write a constant in the dtype of what it is used with."""
     found = prove(

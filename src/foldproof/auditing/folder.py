@@ -119,7 +119,9 @@ def run(program: Path) -> Run:
         text=True,
     )
     lines = [line for line in done.stderr.splitlines() if line.strip()]
-    wrong = done.returncode != 0 and "AssertionError" in done.stderr and "not close" in done.stderr
+    # What assert_close says of values, and of shapes and dtypes.
+    told = any(words in done.stderr for words in ("not close", "do not match"))
+    wrong = done.returncode != 0 and "AssertionError" in done.stderr and told
     start = next((i for i, line in enumerate(lines) if line.startswith("AssertionError")), len(lines) - 1)
     return Run(wrong, done.returncode != 0 and not wrong, "\n".join(lines[start:]) if done.returncode else "")
 

@@ -40,6 +40,8 @@ Progress = Callable[[int, int, str], None]
 
 AS_IT_IS = Reading()
 
+SMALL = 1e-3
+"""Of so small inputs the epsilons of norms show."""
 LARGEST = 1e6
 """Numbers beyond are for what no value reaches, such as the masks of attention."""
 
@@ -117,7 +119,7 @@ def _decide(question: Question, rng: random.Random, progress: Progress) -> Verdi
             return _proved(question, followed, question.fixed)
     verdict = _from_floats(question, first, last, search, rng)
     if verdict.rounding is not None:
-        witness = _glance(question, _scales(last))
+        witness = _glance(question, [SMALL, *_scales(last)])
         if witness is not None:
             return _refuted(f"{last.mismatch}{_constants(last)}", witness)
     return verdict
