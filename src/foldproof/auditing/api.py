@@ -130,8 +130,11 @@ def _guilty_lowering(
 ) -> str:
     """The lowering without which the numbers are right; empty if there is none."""
     for name in dict.fromkeys(log.lowerings):
-        with torch.no_grad(), quiet_copies():
-            compiled = chosen.compile(model, args, kwargs, options, Log({*log.without, name}))
+        try:
+            with torch.no_grad(), quiet_copies():
+                compiled = chosen.compile(model, args, kwargs, options, Log({*log.without, name}))
+        except Exception:
+            continue  # it can't be done without
         whole, _ = _end_to_end(model, compiled, args, kwargs, locate=False)
         if whole is not None and whole.verdict.kind is not Kind.REFUTED:
             return name
