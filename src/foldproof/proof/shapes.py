@@ -31,8 +31,8 @@ def as_inputs(inputs: Any) -> tuple[Any, ...]:
 def sampled_inputs(source: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Inputs]:
     """The given inputs and, where ``source`` is a graph that was traced with dynamic sizes, smaller and larger ones.
 
-    Every dynamic dimension is taken at its given size, at its smallest (at least 1), and at one above the given; all
-    within the ranges that it was traced with.
+    Every dynamic dimension is taken at its given size, at its smallest (at least 1), and at one above the given, with
+    the integers among the inputs that stand for sizes; all within the ranges and the guards that it was traced with.
     """
     given: Inputs = (tuple(args), dict(kwargs))
     if not isinstance(source, (ExportedProgram, fx.GraphModule)):
@@ -43,17 +43,17 @@ def sampled_inputs(source: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) 
     if len(sizes) != len(leaves) or not any(isinstance(s, sympy.Expr) for size in sizes for s in size):
         return [given]
     hints = {
-        s: leaf.shape[d]
+        s: leaf.shape[d] if isinstance(leaf, Tensor) else leaf
         for leaf, size in zip(leaves, sizes)
-        if isinstance(leaf, Tensor)
         for d, s in enumerate(size)
         if isinstance(s, sympy.Symbol)
     }
-    ranges = source.range_constraints if isinstance(source, ExportedProgram) else _traced_ranges(values)
+    traced = next((s.node.shape_env for value in values for s in _sizes(value) if isinstance(s, torch.SymInt)), None)
+    ranges = source.range_constraints if isinstance(source, ExportedProgram) else traced.var_to_range if traced else {}
     out = [given]
     for choose in (_smallest, _larger):
         chosen = {s: choose(*_range(ranges, s), hint) for s, hint in hints.items()}
-        if chosen == hints:
+        if chosen == hints or any(g.expr.subs(chosen) == sympy.false for g in (traced.guards if traced else ())):
             continue
         resized = [_resized(leaf, size, chosen) for leaf, size in zip(leaves, sizes)]
         out.append(tree_unflatten(resized, spec))
@@ -69,16 +69,14 @@ def _described_inputs(source: ExportedProgram | fx.GraphModule) -> list[Any]:
     return [placeholders[name].meta.get("val") if name in placeholders else None for name in names]
 
 
+def _sizes(value: Any) -> Sequence[Any]:
+    """The sizes of a tensor, or the integer that an input is itself."""
+    return value.shape if isinstance(value, Tensor) else (value,) if isinstance(value, torch.SymInt) else ()
+
+
 def _symbolic_size(value: Any) -> tuple[Any, ...]:
-    """The sizes of an input: integers or sympy expressions."""
-    shape = value.shape if isinstance(value, Tensor) else ()
-    return tuple(s.node.expr if isinstance(s, torch.SymInt) else s for s in shape)
-
-
-def _traced_ranges(values: Sequence[Any]) -> Mapping[sympy.Symbol, Any]:
-    """The range of every symbol of a graph without a program around it, as its tracing left them."""
-    sizes: list[Any] = [s for value in values if isinstance(value, Tensor) for s in value.shape]
-    return next((s.node.shape_env.var_to_range for s in sizes if isinstance(s, torch.SymInt)), {})
+    """`_sizes` as integers or sympy expressions."""
+    return tuple(s.node.expr if isinstance(s, torch.SymInt) else s for s in _sizes(value))
 
 
 def _range(ranges: Mapping[sympy.Symbol, Any], symbol: sympy.Symbol) -> tuple[int, float]:
@@ -98,9 +96,9 @@ def _larger(lower: int, upper: float, hint: int) -> int:
 
 
 def _resized(leaf: Any, size: tuple[Any, ...], chosen: Mapping[sympy.Symbol, int]) -> Any:
-    if not isinstance(leaf, Tensor):
-        return leaf
     shape = [int(s.subs(chosen)) if isinstance(s, sympy.Expr) else s for s in size]
+    if not isinstance(leaf, Tensor):
+        return shape[0] if shape else leaf
     if list(leaf.shape) == shape:
         return leaf
     if leaf.dtype.is_floating_point:

@@ -1,0 +1,61 @@
+"""Graphs of compilers that were traced with dynamic sizes: tried at those sizes only that they were traced for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from foldproof import Kind, prove
+from foldproof.proof.shapes import sampled_inputs
+
+X = torch.randn(6, 4)
+
+
+def traced(function: Callable[..., Any]) -> fx.GraphModule:
+    made: fx.GraphModule = make_fx(function, tracing_mode="symbolic")(X)
+    return made
+
+
+def with_size(function: Callable[[Tensor, Any], Tensor]) -> fx.GraphModule:
+    """As AOTAutograd hands graphs over: the size is an input beside the tensor."""
+    module = traced(lambda x: function(x, x.shape[0]))
+    tensor = next(n for n in module.graph.nodes if n.op == "placeholder")
+    with module.graph.inserting_before(tensor):
+        size = module.graph.placeholder("size")
+    size.meta["val"] = tensor.meta["val"].shape[0]
+    for node in list(module.graph.nodes):
+        if node.target in (torch.ops.aten.sym_size.int, torch.ops.aten.sym_size):
+            node.replace_all_uses_with(size)
+    module.graph.eliminate_dead_code()
+    module.recompile()
+    return module
+
+
+def test_integers_that_stand_for_sizes_go_along() -> None:
+    average = with_size(lambda x, n: x.sum(0) / n)
+    assert [(size, tuple(x.shape)) for (size, x), _ in sampled_inputs(average, (6, X), {})] == [
+        (6, (6, 4)),
+        (2, (2, 2)),
+        (7, (7, 5)),
+    ]
+    found = prove(average, with_size(lambda x, n: x.mean(0)), (6, X))
+    assert found.kind is Kind.PROVED, str(found)
+    assert prove(average, with_size(lambda x, n: x.sum(0) / 6), (6, X)).kind is Kind.REFUTED
+
+
+def even(function: Callable[[Tensor, Any], Tensor]) -> fx.GraphModule:
+    def called(x: Tensor) -> Tensor:
+        assert x.shape[0] % 2 == 0
+        return function(x, x.shape[0])
+
+    return traced(called)
+
+
+def test_sizes_that_break_a_guard_are_left_out() -> None:
+    found = prove(even(lambda x, n: x[: n // 2 * 2] + 1), even(lambda x, n: x + 1), (X,))
+    assert found.kind is Kind.PROVED and found.proof is not None, str(found)
+    assert found.proof.shapes == ("(6, 4)", "(2, 2)")
