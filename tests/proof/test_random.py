@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 
 import pytest
@@ -14,6 +15,16 @@ from foldproof import Kind, prove
 Function = Callable[[Tensor], Tensor]
 
 X = torch.randn(40, generator=torch.Generator().manual_seed(0))
+
+
+@torch.library.custom_op("foldproof_tests::masked", mutates_args=())
+def masked(x: Tensor) -> Tensor:
+    return torch.where(torch.rand(40) > 1e-9, x, 0 * x)
+
+
+@torch.library.custom_op("foldproof_tests::mask", mutates_args=())
+def mask(size: int) -> Tensor:
+    return torch.rand(size) > 1e-9
 
 
 @pytest.mark.parametrize("second", [lambda x: F.dropout(x, 0.5), lambda x: x + torch.rand(40)])
@@ -36,6 +47,19 @@ def test_a_program_that_becomes_random_is_refuted(second: Function) -> None:
 def test_random_programs_are_undecided(first: Function, second: Function) -> None:
     found = prove(first, second, (X,))
     assert found.kind is Kind.UNDECIDED and "which is random" in found.reason, str(found)
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        lambda x: torch.ops.foldproof_tests.masked(x),
+        lambda x: torch.where(torch.ops.foldproof_tests.mask(40), x, 0 * x),
+        lambda x: x if random.random() > 1e-9 else 0 * x,
+    ],
+)
+def test_numbers_that_are_drawn_unseen(first: Function) -> None:
+    found = prove(first, lambda x: x * 1, (X,))
+    assert found.kind is Kind.UNDECIDED and "random" in found.reason, str(found)
 
 
 def test_random_numbers_that_do_not_count() -> None:

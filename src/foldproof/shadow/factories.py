@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from foldproof.shadow.draw import Draw
 from foldproof.shadow.registry import RULES
 from foldproof.shadow.tensor import Shadow, no_rule
+from foldproof.shadow.undecided import Undecided
 
 aten = torch.ops.aten
 decomposed = torch.ops.quantized_decomposed
@@ -52,12 +54,25 @@ class Factories(TorchDispatchMode):
 class Deterministic(TorchDispatchMode):
     """While active, operators that draw random numbers are undecided: a proof would speak of what was drawn.
 
-    Raises (from any operator):
+    What no dispatch mode sees (the body of a custom operator, Python's own generator) moves a generator's state.
+
+    Raises (from any operator, or at the end):
         Undecided: it is random.
     """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+
+    def __enter__(self) -> Deterministic:
+        self._states = torch.get_rng_state(), random.getstate()
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        super().__exit__(*raised)  # type: ignore[no-untyped-call]
+        moved = not torch.equal(self._states[0], torch.get_rng_state()) or self._states[1] != random.getstate()
+        if raised[0] is None and moved:
+            raise Undecided("the program draws random numbers, in Python or inside of a custom operator")
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if torch.Tag.nondeterministic_seeded in getattr(func, "tags", ()) and func not in RULES:
