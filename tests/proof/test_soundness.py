@@ -420,6 +420,30 @@ def test_a_buffer_that_was_none() -> None:
     assert prove(keeps, keeps, (X,)).kind is Kind.PROVED
 
 
+def test_a_buffer_that_was_none_and_becomes_another() -> None:
+    first, second = (Module(lambda s, x, c=c: (setattr(s, "last", x * c), x)[1]) for c in (1, 2))
+    for module in (first, second):
+        module.register_buffer("last", None)
+    assert prove(first, second, (X,)).kind is Kind.REFUTED
+
+
+def test_writes_to_numbers_that_float_evaluations_do_not_see() -> None:
+    twice, thrice = (Module(lambda s, x, c=c: (s.a.data.mul_(c), x)[1], a=torch.ones(4)) for c in (2, 3))
+    verdict = prove(twice, thrice, (X,))
+    assert verdict.kind is Kind.UNDECIDED and "do not see what is written to a" in verdict.reason, str(verdict)
+    assert prove(twice, Module(lambda s, x: (s.a.data.add_(s.a), x)[1], a=torch.ones(4)), (X,)).kind is Kind.PROVED
+
+
+def test_tensors_from_outside_that_share_memory() -> None:
+    base = torch.zeros(4)
+    part = base[:2]
+
+    def filled(number: float) -> Callable[[Tensor], Tensor]:
+        return lambda x: (base.fill_(number), x * 1.0000001 + part.sum())[1]
+
+    assert prove(filled(0.0), filled(5.0), (X,)).kind is Kind.REFUTED
+
+
 @pytest.mark.parametrize("given", [{"x": X}, [X]])
 def test_containers_that_a_program_fills(given: Any) -> None:
     key = "x" if isinstance(given, dict) else 0
@@ -437,4 +461,4 @@ def test_counters_that_outputs_are_made_of_are_held() -> None:
         (Module(lambda s, x: x * s.num_batches_tracked, num_batches_tracked=torch.tensor(1)), lambda x: x),
     ):
         verdict = prove(before, after, (X,))
-        assert verdict.kind is not Kind.PROVED or any("held at" in note for note in verdict.notes), str(verdict)
+        assert verdict.kind is Kind.PROVED and any("held at" in note for note in verdict.notes), str(verdict)

@@ -136,7 +136,7 @@ def _guilty_lowering(
         except Exception:
             continue  # it can't be done without
         whole, _ = _end_to_end(model, compiled, args, kwargs, locate=False)
-        if whole is not None and whole.verdict.kind is not Kind.REFUTED:
+        if whole is not None and whole.verdict.kind is Kind.ROUNDING:
             return name
     return ""
 

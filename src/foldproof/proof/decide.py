@@ -330,6 +330,9 @@ def _from_floats(question: Question, first: Attempt, last: Attempt, search: _Sea
         rounding=Rounding(worst.difference, worst.floor, len(search.agreeing)),
         notes=tuple(notes),
     )
+    if first.written is not None and any(first.written not in t.written for t in search.agreeing):
+        why = f"float64 evaluations do not see what is written to {first.written}"
+        return replace(found, reason=f"no algebraic proof ({first.mismatch}), and {why}")
     if len(search.agreeing) > 1 and insensitive(*search.agreeing[:2]):
         why = "the outputs hardly depend on the inputs, so that agreeing floats say little; give inputs that matter"
         return replace(found, reason=f"no algebraic proof ({first.mismatch}), and {why}")

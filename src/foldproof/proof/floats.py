@@ -36,6 +36,8 @@ class Trial:
     kwargs: Mapping[str, Any]
     leaves: Tensors
     outputs: tuple[Tensor, ...]
+    written: frozenset[str]
+    """Whose contents were compared, too, because a program writes to them."""
     shapes: str | None = None
     elsewhere: bool = False
     """At other parameters than the program's own."""
@@ -157,11 +159,21 @@ def _sides(
     )
 
 
+def _written(first: Outcome, second: Outcome, originals: Mapping[str, Tensor]) -> list[str]:
+    """What either writes to and can be compared: what one does not write is as it was, if it was there."""
+    both = first.effects.keys() & second.effects.keys()
+    return sorted(n for n in first.effects.keys() | second.effects.keys() if n in originals or n in both)
+
+
 def _numbers(first: Outcome, second: Outcome, originals: Mapping[str, Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-    """Outputs and effects of both, as float64 tensors; what one does not write is as it was."""
-    names = sorted(name for name in first.effects.keys() | second.effects.keys() if name in originals)
+    """Outputs and effects of both, as float64 tensors."""
+    names = _written(first, second, originals)
     return tuple(  # type: ignore[return-value]
-        [_number(x) for x in (*o.outputs, *(o.effects.get(n, originals[n]) for n in names)) if _is_number(x)]
+        [
+            _number(x)
+            for x in (*o.outputs, *(o.effects[n] if n in o.effects else originals[n] for n in names))
+            if _is_number(x)
+        ]
         for o in (first, second)
     )
 
@@ -195,10 +207,13 @@ def evaluate(
     first, second = _sides(question, leaves, args, kwargs, unrounded)
     tensors = [t for t in tree_leaves((args, dict(kwargs))) if isinstance(t, Tensor)]
     originals = {**leaves, **{f"input {i}": t for i, t in enumerate(tensors)}}
-    before, after = _numbers(first.run(), second.run(), originals)
+    ran = first.run(), second.run()
+    written = frozenset(_written(*ran, originals))
+    before, after = _numbers(*ran, originals)
     if [t.shape for t in before] != [t.shape for t in after]:
         shapes = f"shapes {[tuple(t.shape) for t in before]} before, {[tuple(t.shape) for t in after]} after"
-        return Trial(description, Comparison(0, (), 0, 0, 0, 0, 0), args, kwargs, leaves, tuple(before), shapes)
+        none = Comparison(0, (), 0, 0, 0, 0, 0)
+        return Trial(description, none, args, kwargs, leaves, tuple(before), written, shapes)
 
     def perturb(i: int) -> tuple[list[Tensor], list[Tensor]]:
         return _numbers(first.run(2 * i, wider), second.run(2 * i + 1, wider), originals)
@@ -207,7 +222,7 @@ def evaluate(
     # Perturbed runs can only raise the floor, which is not needed where the least one explains all.
     if perturbations and (comparison.ratio > 1 or comparison.unfinite):
         comparison = compare_in_float64(before, after, perturb, perturbations, EXPLAINED / wider)
-    return Trial(description, comparison, args, kwargs, leaves, tuple(before), coarsest=first.coarsest)
+    return Trial(description, comparison, args, kwargs, leaves, tuple(before), written, coarsest=first.coarsest)
 
 
 def doubted(question: Question, trial: Trial, unrounded: Unrounded = ROUNDED) -> str | None:

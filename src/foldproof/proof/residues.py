@@ -25,6 +25,8 @@ class Attempt:
     mismatch: str | None = None
     structural: bool = False
     """The mismatch is one of structure or of plain values: it needs no residues to be seen."""
+    written: str | None = None
+    """What was written to differently, where that is the mismatch."""
     reason: str | None = None
     values: tuple[list[Any], list[Any]] = ((), ())  # type: ignore[assignment]
     """The outputs' values, of both programs."""
@@ -257,13 +259,13 @@ def _compare(outcome: Attempt, first: Outcome, second: Outcome) -> None:
     if first.effects.keys() != second.effects.keys():
         odd = sorted(first.effects.keys() ^ second.effects.keys())
         raise Undecided(f"one program writes to {odd[0]}, which the other does not have")
-    pairs = [(f"output {i}", a, b) for i, (a, b) in enumerate(zip(first.outputs, second.outputs))]
-    pairs += [(f"what is written to {n}", first.effects[n], second.effects[n]) for n in sorted(first.effects)]
-    for what, a, b in pairs:
+    outputs = [(f"output {i}", None, a, b) for i, (a, b) in enumerate(zip(first.outputs, second.outputs))]
+    effects = [(f"what is written to {n}", n, first.effects[n], second.effects[n]) for n in sorted(first.effects)]
+    for what, written, a, b in (*outputs, *effects):
         plain = not (isinstance(a, Tensor) and isinstance(b, Tensor) and a.shape == b.shape)
         found = _compare_plain(a, b) if plain else _compare_tensors(outcome.draw, a, b)
         if found:
-            outcome.mismatch = f"{what}: {found}"
+            outcome.mismatch, outcome.written = f"{what}: {found}", written
             # Python floats (of `.item()`, say) may differ by rounding.
             outcome.structural = plain and not (isinstance(a, float) and isinstance(b, float))
             return

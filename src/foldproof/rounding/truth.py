@@ -50,7 +50,7 @@ class Float64(TorchDispatchMode):
     def __init__(self, noise: torch.Generator | None = None, exact: Sequence[Tensor] = ()) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._noise, self._exact = noise, exact
-        self._widened: dict[int, tuple[Tensor, Tensor]] = {}
+        self._widened: dict[tuple[int, torch.dtype], tuple[Tensor, Tensor]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten._assert_tensor_metadata.default:
@@ -80,12 +80,15 @@ class Float64(TorchDispatchMode):
         return tree_map(widen, x)
 
     def _wide(self, x: Tensor) -> Tensor:
-        """The one float64 copy of a tensor, so that what is written to it is there when it is read again."""
-        if x.dtype not in _NARROW:
-            return x
-        if id(x) not in self._widened:
-            self._widened[id(x)] = x, widened(x)
-        return self._widened[id(x)][1]
+        """The tensor in the one float64 copy of its memory, so that any view reads what is written there."""
+        if x.dtype not in _NARROW or x.layout is not torch.strided:
+            return widened(x)  # type: ignore[no-any-return]
+        memory = x.untyped_storage()
+        key = memory.data_ptr(), x.dtype
+        if key not in self._widened:
+            whole = torch.empty(0, dtype=x.dtype, device=x.device).set_(memory)
+            self._widened[key] = whole, whole.to(torch.float64)
+        return self._widened[key][1].as_strided(x.shape, x.stride(), x.storage_offset())
 
     def _noisy(self, x: Any) -> Any:
         if not isinstance(x, Tensor) or x.dtype != torch.float64:
