@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, fx
 
 from foldproof import Kind, prove
 
@@ -20,6 +20,10 @@ DIFFERENT: dict[str, tuple[Function, Function]] = {
     "a far limit": (F.relu, lambda x: x.clamp(0, 1e4)),
     "a piece of hardswish": (F.hardswish, lambda x: x * 0.5 + x * x / 6),
     "a choice none makes here": (lambda x: torch.where(x > 3, x * 2, x), lambda x: x),
+    "a limit among smaller numbers": (
+        F.relu,
+        lambda x: x.clamp(0, 1000.0) + 0 * (x - 4.5) * (x - 3.5) * (x - 2.5) * (x - 1.5),
+    ),
     "gelu and its approximation": (F.gelu, lambda x: F.gelu(x, approximate="tanh")),
 }
 
@@ -33,6 +37,26 @@ def test_small_inputs_do_not_hide_a_difference(name: str) -> None:
     assert found.witness is not None
     (at,) = found.witness.inputs
     assert not torch.allclose(first(at), second(at), rtol=1e-5, atol=1e-7)
+
+
+def test_the_first_difference_is_told() -> None:
+    first, second = fx.symbolic_trace(lambda x: F.relu(x + 1)), fx.symbolic_trace(lambda x: F.relu6(x + 1))
+    found = prove(first, second, (0.01 * torch.randn(4, 5),))
+    assert found.kind is Kind.REFUTED and found.difference is not None, str(found)
+    assert found.difference.node == "relu"
+
+
+def test_half_precision_reaches_its_own_size_only() -> None:
+    found = prove(F.relu, lambda x: x.clamp(0, 10000.0), (torch.randn(4, 5).half(),))
+    assert found.kind is Kind.REFUTED, str(found)
+
+
+def test_a_scale_that_a_program_refuses_is_no_end() -> None:
+    def large(x: Tensor) -> Tensor:
+        torch._assert(bool((x.abs().max() > 0.01).item()), "small")
+        return F.relu(x)
+
+    assert prove(large, F.relu6, (0.05 * torch.randn(4, 5),)).kind is Kind.REFUTED
 
 
 def test_an_epsilon_shows_where_inputs_are_small() -> None:

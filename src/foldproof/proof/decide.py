@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import random
 import time
@@ -43,7 +44,9 @@ AS_IT_IS = Reading()
 SMALL = 1e-3
 """Of so small inputs the epsilons of norms show."""
 LARGEST = 1e6
-"""Numbers beyond are for what no value reaches, such as the masks of attention."""
+"""Numbers beyond are for what no value reaches, such as masks of -1e9."""
+SCALES = 8
+"""So many scales of inputs are tried, the largest first."""
 
 
 def decide(question: Question, seed: int | None = None, progress: Progress | None = None) -> Verdict:
@@ -121,7 +124,9 @@ def _decide(question: Question, rng: random.Random, progress: Progress) -> Verdi
     if verdict.rounding is not None:
         witness = _glance(question, [SMALL, *_scales(last)])
         if witness is not None:
-            return _refuted(f"{last.mismatch}{_constants(last)}", witness)
+            difference = verdict.difference or first_difference(question, rng.getrandbits(62))
+            refuted = _refuted(f"{last.mismatch}{_constants(last)}", witness)
+            return replace(refuted, difference=difference, notes=verdict.notes)
     return verdict
 
 
@@ -268,12 +273,13 @@ def _differs_elsewhere(question: Question, found: Attempt, unrounded: Unrounded)
 
 
 def _glance(question: Question, scales: Sequence[float | None], unrounded: Unrounded = ROUNDED) -> Trial | None:
-    """A witness that more inputs give, if any."""
-    try:
-        found = glances(question, scales, unrounded)
-        return next((t for t in found if t.differs and doubted(question, t, unrounded) is None), None)
-    except Undecided:
-        return None
+    """A witness that inputs of one of these scales give, if any."""
+    for scale in scales:
+        with contextlib.suppress(Undecided):  # where a program fails, others may still show it
+            for trial in glances(question, scale, unrounded):
+                if trial.differs and doubted(question, trial, unrounded) is None:
+                    return trial if repeats(question) else None
+    return None
 
 
 @dataclass(frozen=True)
@@ -360,19 +366,20 @@ def _undecided(reason: str, found: Attempt) -> Verdict:
 def _constants(found: Attempt) -> str:
     """The numbers that only one program computes with: the usual reason why there is no proof."""
     only = zip(_only(found), ("the first", "the second"))
-    told = [f"{', '.join(map(repr, n))} in {which} only" for n, which in only if n]
+    told = [f"{', '.join(map(repr, sorted(n)[:4]))} in {which} only" for n, which in only if n]
     return f"; constants: {'; '.join(told)}" if told else ""
 
 
-def _only(found: Attempt) -> tuple[list[float], list[float]]:
-    """At most four numbers that only the first computes with, and as many of the second."""
+def _only(found: Attempt) -> tuple[frozenset[float], frozenset[float]]:
+    """Numbers that only the first computes with, and that only the second does."""
     before, after = found.numbers
-    return sorted(before - after)[:4], sorted(after - before)[:4]
+    return before - after, after - before
 
 
 def _scales(found: Attempt) -> list[float]:
     """Of inputs: what a number is for may show only where values are about as large, as in relu and relu6."""
-    return [2 * abs(n) for n in chain(*_only(found)) if 0 < abs(n) < LARGEST]
+    sizes = {2 * abs(n) for n in chain(*_only(found)) if 0 < abs(n) < LARGEST}
+    return sorted(sizes, reverse=True)[:SCALES]
 
 
 def _witness(trial: Trial) -> Witness:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -256,16 +256,15 @@ def trials(question: Question) -> Iterator[Trial]:
         yield replace(evaluate(question, *where), elsewhere=elsewhere)
 
 
-def glances(question: Question, scales: Sequence[float | None], unrounded: Unrounded = ROUNDED) -> Iterator[Trial]:
-    """Evaluations at random inputs of these root mean squares; None stands for `_places` and `_opposite`.
+def glances(question: Question, scale: float | None, unrounded: Unrounded = ROUNDED) -> Iterator[Trial]:
+    """Evaluations at random inputs of this root mean square; None stands for `_places` and `_opposite`.
 
     Only those where the outputs are not alike (see `alike`), so that most take one run of each program.
     """
-    for scale in scales:
-        places = _scaled(question, scale) if scale else (*islice(_places(question), 1, None), *_opposite(question))
-        for where, elsewhere in places:
-            if not alike(evaluate(question, *where, perturbations=0, unrounded=unrounded)):
-                yield replace(evaluate(question, *where, unrounded=unrounded), elsewhere=elsewhere)
+    places = _scaled(question, scale) if scale else (*islice(_places(question), 1, None), *_opposite(question))
+    for where, elsewhere in places:
+        if not alike(evaluate(question, *where, perturbations=0, unrounded=unrounded)):
+            yield replace(evaluate(question, *where, unrounded=unrounded), elsewhere=elsewhere)
 
 
 def alike(trial: Trial) -> bool:
@@ -298,7 +297,10 @@ def _opposite(question: Question) -> Iterator[_Place]:
 
 
 def _scaled(question: Question, scale: float) -> Iterator[_Place]:
-    return _other_inputs(question, f"random inputs of scale {scale:.3g}", lambda x: x * (scale / _rms(x)))
+    def scaled(x: Tensor) -> Tensor:
+        return x * (min(scale, torch.finfo(x.dtype).max / 8) / _rms(x))  # a normal number is hardly as large as 8
+
+    return _other_inputs(question, f"random inputs of scale {scale:.3g}", scaled)
 
 
 def _other_inputs(question: Question, what: str, change: Callable[[Tensor], Tensor]) -> Iterator[_Place]:
