@@ -7,7 +7,7 @@ import math
 import operator
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -21,6 +21,9 @@ from foldproof.auditing.draft import drafted
 from foldproof.auditing.reduce import Fault
 from foldproof.auditing.script import script
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 aten = torch.ops.aten
 WHOLE, HALF = 1.0, aten.mul.Tensor
 
@@ -29,7 +32,7 @@ def halved(x: float) -> float:
     return math.sqrt(WHOLE) * x / 2
 
 
-def swap(graph: fx.Graph) -> None:
+def swap(graph: fx.Graph, besides: Sequence[Any] = ()) -> None:
     for node in graph.nodes:
         if node.target in (aten.sub.Tensor, HALF, operator.sub, F.relu):
             node.args = tuple(reversed(node.args))
@@ -90,14 +93,19 @@ class Subtract(nn.Module):
         return x - y
 
 
-def test_a_program_that_shows_a_fault_defines_the_pass() -> None:
+def test_a_program_that_shows_a_fault_defines_the_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch._inductor.config, "post_grad_custom_pre_pass", None)  # the program sets it
     fault = Fault(COMPILERS["inductor"], {"post_grad_custom_pre_pass": swap}, "post_grad_custom_pre_pass")
     draft = replace(drafted(Subtract(), (torch.ones(1), torch.ones(1)))[0], held=None, given=None)
     text = script(fault, draft)
-    compile(text, "repro.py", "exec")
-    assert "def swap(graph: fx.Graph)" in text
+    exec(text.partition("\ngot = ")[0], {})
+    assert "def swap(graph: fx.Graph, besides" in text
     assert "torch._inductor.config.post_grad_custom_pre_pass = swap" in text
     assert "__init__" not in text and "state_dict" not in text, "a model without parameters needs neither"
+
+
+def model(graph: fx.Graph) -> None:
+    """A pass with a name that the program has for its model."""
 
 
 def closed(times: int) -> Callable[[fx.Graph], None]:
@@ -107,7 +115,9 @@ def closed(times: int) -> Callable[[fx.Graph], None]:
     return inner
 
 
-@pytest.mark.parametrize("value", [lambda graph: None, closed(2), Configured(), functools.partial(swap), torch.ones(2)])
+@pytest.mark.parametrize(
+    "value", [lambda graph: None, closed(2), model, Configured(), functools.partial(swap), torch.ones(2)]
+)
 def test_what_can_not_be_written(value: Any) -> None:
     with pytest.raises(Unwritable):
         made(value)

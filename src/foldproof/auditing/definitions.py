@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import copy
 import enum
 import inspect
+import operator
 import site
 import symtable
 import sysconfig
@@ -15,6 +17,10 @@ from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
 import torch
+
+TAKEN: dict[str, Any] = {"F": torch.nn.functional, "copy": copy, "operator": operator}
+"""Names that a program which shows a fault has for itself."""
+TAKEN |= dict.fromkeys(("Model", "model", "inputs", "got", "i", "t"))
 
 
 class Unwritable(Exception):
@@ -93,7 +99,7 @@ class Definitions:
                 raise Unwritable(f"{value.__name__} is not installed")
 
     def _is_new(self, name: str, value: Any) -> bool:
-        if name in self._made and self._made[name] is not value:
+        if self._made.get(name, TAKEN.get(name, value)) is not value:
             raise Unwritable(f"{name} is the name of two things")
         new = name not in self._made
         self._made[name] = value

@@ -222,6 +222,5 @@ class Log:
             done = True
         finally:
             self._blind = False
-            if not done:
-                self.failed = self.failed or name
+            self.failed = "" if done else self.failed or name  # what was caught did no harm
             self.leave(lambda: seen(made[-1] if made else program), done)

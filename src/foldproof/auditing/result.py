@@ -110,7 +110,7 @@ class Audit:
     optional: frozenset[str] = frozenset()
     """Passes that can be left out."""
     lowering: str = ""
-    """The pattern whose lowering gives the wrong numbers, where no graph shows it: without it they are right."""
+    """Patterns of one name without whose lowerings the numbers are right, where they are wrong and no graph shows it."""
 
     @property
     def guilty(self) -> list[Step]:

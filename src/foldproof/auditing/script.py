@@ -30,4 +30,6 @@ def script(fault: Fault, draft: Draft) -> str:
         first += ", operator"
     plain = [line.removeprefix("import ") for line in imports if line.startswith("import ")]
     others = [line for line in imports if not line.startswith("import ")]
-    return "\n".join([", ".join([first, *plain]), *others, *body]) + "\n"
+    # Annotations of definitions may name what is imported for type checkers only.
+    future = ["from __future__ import annotations"] if any(re.match(r"def |class |@", line) for line in others) else []
+    return "\n".join([*future, ", ".join([first, *plain]), *others, *body]) + "\n"
