@@ -110,7 +110,7 @@ class Audit:
     optional: frozenset[str] = frozenset()
     """Passes that can be left out."""
     lowering: str = ""
-    """Patterns of one name without whose lowerings the numbers are right, where they are wrong and no graph shows it."""
+    """Patterns of one name without whose lowerings numbers are right that are wrong, though no graph shows it."""
 
     @property
     def guilty(self) -> list[Step]:
