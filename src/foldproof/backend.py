@@ -33,6 +33,7 @@ from foldproof.fusion.nodes import written
 from foldproof.fusion.rewriter import DEFAULT, Rewriter
 from foldproof.fusion.surgery import Surgery, is_finite
 from foldproof.program.loading import brief
+from foldproof.program.state import storage_key
 from foldproof.proof import prove_region
 
 log = logging.getLogger(__name__)
@@ -137,9 +138,7 @@ def _writes_shared(traced: GraphModule, inputs: Sequence[Any]) -> bool:
     """May an input be written to that shares memory with another? The graph does not show that the other changes."""
     inner = [node for node in traced.graph.nodes if node.op == "placeholder"]
     memories = {
-        node: value.untyped_storage()._cdata if value.layout is torch.strided else id(value)
-        for node, value in zip(inner, inputs, strict=True)
-        if isinstance(value, Tensor)
+        node: storage_key(value) for node, value in zip(inner, inputs, strict=True) if isinstance(value, Tensor)
     }
     readers = Counter(memories.values())
     return any(readers[memories[node]] > 1 for node in written(traced.graph, traced) if node in memories)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -55,6 +56,7 @@ def test_random_programs_are_undecided(first: Function, second: Function) -> Non
         lambda x: torch.ops.foldproof_tests.masked(x),
         lambda x: torch.where(torch.ops.foldproof_tests.mask(40), x, 0 * x),
         lambda x: x if random.random() > 1e-9 else 0 * x,
+        lambda x: x if np.random.rand() > 1e-9 else 0 * x,
     ],
 )
 def test_numbers_that_are_drawn_unseen(first: Function) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, fx, nn
+from torch.utils._pytree import tree_leaves
 
 from foldproof import FoldproofError, Kind, Verdict, prove, prove_pass
 
@@ -425,6 +426,23 @@ def test_a_buffer_that_was_none_and_becomes_another() -> None:
     for module in (first, second):
         module.register_buffer("last", None)
     assert prove(first, second, (X,)).kind is Kind.REFUTED
+
+
+@pytest.mark.parametrize("read", [lambda b: b, lambda b: [b[:2]], lambda b: {"view": b.view(3, 1)}])
+def test_attributes_that_share_memory_with_a_buffer(read: Callable[[Tensor], Any]) -> None:
+    class Read(nn.Module):
+        def __init__(self, count: bool) -> None:
+            super().__init__()
+            self.register_buffer("seen", torch.zeros(3))
+            self.other, self.count = [read(self.seen)], count
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.seen.add_(1)
+            total = sum(t.sum() for t in tree_leaves(self.other))
+            return x * (total if self.count else 0 * total)
+
+    found = prove(Read(True), Read(False), (X,))
+    assert found.kind is Kind.UNDECIDED and "shares its memory" in found.reason, str(found)
 
 
 def test_writes_to_numbers_that_float_evaluations_do_not_see() -> None:

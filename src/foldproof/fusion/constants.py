@@ -17,6 +17,7 @@ from foldproof.fusion.expression import Expression, Operand, rounded
 from foldproof.fusion.nodes import base_of, is_getitem, memory_of, operator_of, written
 from foldproof.fusion.refusal import CannotFold
 from foldproof.program.nodes import operator_name
+from foldproof.program.state import storage_key
 
 
 class Constants:
@@ -55,7 +56,7 @@ class Constants:
 
     def _settle(self) -> None:
         # Two names may share memory; writing to one then changes the other.
-        self._stale = {_memory(self.tensors[name]) for node, name in self.names.items() if node in self._written}
+        self._stale = {storage_key(self.tensors[name]) for node, name in self.names.items() if node in self._written}
 
     def add(self, node: Node, name: str, tensor: Tensor, expression: Expression) -> None:
         """Makes ``node`` a constant that holds ``tensor``, the rounded value of ``expression``."""
@@ -156,7 +157,7 @@ class Constants:
 
     def changes(self, tensor: Tensor) -> bool:
         """Does running the program change the memory of ``tensor``, perhaps through another name?"""
-        return bool(self._stale) and _memory(tensor) in self._stale
+        return bool(self._stale) and storage_key(tensor) in self._stale
 
     def original(self, expression: Operand) -> Operand:
         """The same over the constants that the program held before anything was folded."""
@@ -242,7 +243,3 @@ def _plain(tensor: Tensor) -> bool:
         and not tensor.is_quantized
         and not is_traceable_wrapper_subclass(tensor)
     )
-
-
-def _memory(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata if tensor.layout is torch.strided else id(tensor)

@@ -12,7 +12,16 @@ from torch.utils._pytree import tree_flatten
 
 from foldproof.program.interpreter import Interpreter, Watch
 from foldproof.program.program import Leaf, Outcome
-from foldproof.program.state import Parameters, copied, deepcopied, owned, quantization_parameters, replaced
+from foldproof.program.state import (
+    Parameters,
+    copied,
+    deepcopied,
+    loose,
+    owned,
+    quantization_parameters,
+    replaced,
+    storage_key,
+)
 from foldproof.program.structure import arranged
 
 
@@ -29,9 +38,9 @@ class FunctionProgram:
         self._function = function
         self._modules = _closed_over(function)
         self.leaves = {
-            f"{variable}.{name}": Leaf(tensor)
+            f"{variable}.{name}": leaf
             for variable, module in self._modules.items()
-            for name, tensor in owned(module)
+            for name, leaf in _leaves(module, fixed=set()).items()
         }
 
     def run(
@@ -56,6 +65,12 @@ class FunctionProgram:
         return self._function
 
 
+def _leaves(module: nn.Module, fixed: set[str]) -> dict[str, Leaf]:
+    """What a module owns, by name; what ``fixed`` names is constant."""
+    read = {storage_key(t) for t in loose(module)}
+    return {name: Leaf(tensor, name in fixed, storage_key(tensor) in read) for name, tensor in owned(module)}
+
+
 def _closed_over(function: Callable[..., Any]) -> dict[str, nn.Module]:
     """The modules that a Python function reads from its enclosing scopes, by variable name."""
     owner = getattr(function, "__self__", None)
@@ -75,8 +90,7 @@ class ModuleProgram:
     def __init__(self, module: nn.Module) -> None:
         self._module = module
         # Scale and zero point of a fake quantization follow from each other's observations: they can't vary freely.
-        fixed = quantization_parameters(module)
-        self.leaves = {name: Leaf(tensor, constant=name in fixed) for name, tensor in owned(module)}
+        self.leaves = _leaves(module, quantization_parameters(module))
 
     def run(
         self, leaves: Mapping[str, Tensor], args: Sequence[Any], kwargs: Mapping[str, Any], watch: Watch | None = None

@@ -18,6 +18,8 @@ class Leaf:
 
     tensor: Tensor
     constant: bool = False
+    aliased: bool = False
+    """An attribute that is neither parameter nor buffer reads its memory, too, and is not replaced with it."""
 
 
 @dataclass

@@ -8,9 +8,10 @@ import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils.stateless import _reparametrize_module
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from foldproof.errors import FoldproofError
 
@@ -28,6 +29,18 @@ def quantization_parameters(module: nn.Module) -> set[str]:
     observers = [m for m in module.modules() if callable(getattr(m, "calculate_qparams", None))]
     held = {id(t) for observer in observers for _, t in owned(observer)}
     return {name for name, tensor in owned(module) if id(tensor) in held}
+
+
+def storage_key(tensor: Tensor) -> int:
+    """Equal for tensors that share memory, for as long as one of them lives."""
+    return tensor.untyped_storage()._cdata if tensor.layout is torch.strided else id(tensor)
+
+
+def loose(module: nn.Module) -> list[Tensor]:
+    """Tensors in attributes (and in their lists and dicts) that are neither parameters nor buffers."""
+    registered = {"_parameters", "_buffers", "_modules"}
+    attributes = [[v for k, v in m.__dict__.items() if k not in registered] for m in module.modules()]
+    return [t for t in tree_leaves(attributes) if isinstance(t, Tensor)]
 
 
 @contextlib.contextmanager

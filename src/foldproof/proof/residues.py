@@ -201,8 +201,12 @@ def _require_separate(program: Program, leaves: Tensors, written: Mapping[str, T
     """
     Raises:
         Undecided: a leaf is written to that is one with another in the program and not among ``leaves``, or the other
-            way round, so that the run on these does not show what the write does.
+            way round, or that is read by an attribute that was not replaced, so that the run on these does not show
+            what the write does.
     """
+    for name in sorted(written.keys() & program.leaves.keys()):
+        if program.leaves[name].aliased:
+            raise Undecided(f"{name} is written to, and an attribute that is no buffer shares its memory")
     own = {n: leaf.tensor for n, leaf in program.leaves.items() if leaf.tensor.numel()}
     memory = {n: t.untyped_storage().data_ptr() for n, t in own.items() if not isinstance(t, Shadow)}
     for name in sorted(written.keys() & memory.keys()):

@@ -50,7 +50,7 @@ class Float64(TorchDispatchMode):
     def __init__(self, noise: torch.Generator | None = None, exact: Sequence[Tensor] = ()) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._noise, self._exact = noise, exact
-        self._widened: dict[tuple[int, torch.dtype], tuple[Tensor, Tensor]] = {}
+        self._widened: dict[tuple[int, torch.dtype], tuple[torch.UntypedStorage, Tensor]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten._assert_tensor_metadata.default:
@@ -84,10 +84,11 @@ class Float64(TorchDispatchMode):
         if x.dtype not in _NARROW or x.layout is not torch.strided:
             return widened(x)  # type: ignore[no-any-return]
         memory = x.untyped_storage()
-        key = memory.data_ptr(), x.dtype
+        key = memory._cdata, x.dtype
         if key not in self._widened:
-            whole = torch.empty(0, dtype=x.dtype, device=x.device).set_(memory)
-            self._widened[key] = whole, whole.to(torch.float64)
+            # By x's own operators: another such mode around this one has the copy that they read.
+            whole = x.detach().as_strided((memory.nbytes() // x.itemsize,), (1,), 0)
+            self._widened[key] = memory, whole.to(torch.float64)
         return self._widened[key][1].as_strided(x.shape, x.stride(), x.storage_offset())
 
     def _noisy(self, x: Any) -> Any:
