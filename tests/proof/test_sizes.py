@@ -59,3 +59,23 @@ def test_sizes_that_break_a_guard_are_left_out() -> None:
     found = prove(even(lambda x, n: x[: n // 2 * 2] + 1), even(lambda x, n: x + 1), (X,))
     assert found.kind is Kind.PROVED and found.proof is not None, str(found)
     assert found.proof.shapes == ("(6, 4)", "(2, 2)")
+
+
+def by_dynamo(function: Callable[[Tensor], Tensor]) -> fx.GraphModule:
+    seen: list[fx.GraphModule] = []
+
+    def backend(module: fx.GraphModule, inputs: list[Any]) -> Any:
+        seen.append(module)
+        return module
+
+    torch.compiler.reset()
+    torch.compile(function, backend=backend, dynamic=True)(X)
+    return seen[0]
+
+
+def test_graphs_of_dynamo() -> None:
+    average = by_dynamo(lambda x: x.sum(0) / x.shape[0])
+    found = prove(average, by_dynamo(lambda x: x.mean(0) + 0 * x.shape[0] * x.shape[1]), (6, 4, X))
+    assert found.kind is Kind.PROVED and found.proof is not None and len(found.proof.shapes) == 3, str(found)
+    fixed = by_dynamo(lambda x: x.sum(0) / 6 + 0 * x.shape[0] * x.shape[1])
+    assert prove(average, fixed, (6, 4, X)).kind is Kind.REFUTED

@@ -66,7 +66,8 @@ def _described_inputs(source: ExportedProgram | fx.GraphModule) -> list[Any]:
     names = list(placeholders)
     if isinstance(source, ExportedProgram):
         names = [s.arg.name for s in source.graph_signature.input_specs if s.kind is InputKind.USER_INPUT]
-    return [placeholders[name].meta.get("val") if name in placeholders else None for name in names]
+    metas: list[dict[str, Any]] = [placeholders[name].meta if name in placeholders else {} for name in names]
+    return [meta.get("val", meta.get("example_value")) for meta in metas]  # Dynamo's are examples
 
 
 def _sizes(value: Any) -> Sequence[Any]:
