@@ -93,12 +93,13 @@ class Subtract(nn.Module):
         return x - y
 
 
-def test_a_program_that_shows_a_fault_defines_the_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch._inductor.config, "post_grad_custom_pre_pass", None)  # the program sets it
+def test_a_program_that_shows_a_fault_defines_the_pass() -> None:
     fault = Fault(COMPILERS["inductor"], {"post_grad_custom_pre_pass": swap}, "post_grad_custom_pre_pass")
     draft = replace(drafted(Subtract(), (torch.ones(1), torch.ones(1)))[0], held=None, given=None)
     text = script(fault, draft)
-    exec(text.partition("\ngot = ")[0], {})
+    # The program sets an option; monkeypatch would end by hiding it.
+    with torch._inductor.config.patch(post_grad_custom_pre_pass=None):  # type: ignore[attr-defined]
+        exec(text.partition("\ngot = ")[0], {})
     assert "def swap(graph: fx.Graph, besides" in text
     assert "torch._inductor.config.post_grad_custom_pre_pass = swap" in text
     assert "__init__" not in text and "state_dict" not in text, "a model without parameters needs neither"
