@@ -183,13 +183,23 @@ def test_another_function_of_the_same_name() -> None:
     assert verdict.kind is Kind.REFUTED
 
 
-def test_two_draws_are_not_one() -> None:
+@torch.library.custom_op("foldproof_tests::noise", mutates_args=())
+def noise(x: Tensor) -> Tensor:
+    return torch.randn(x.shape)
+
+
+@pytest.mark.parametrize(
+    "drawn",
+    [lambda x: x.bernoulli(0.5), lambda x: torch._standard_gamma(x), lambda x: torch.ops.foldproof_tests.noise(x)],
+)
+def test_two_draws_are_not_one(drawn: Callable[[Any], Any]) -> None:
     def merge(module: fx.GraphModule) -> None:
-        first, second = (n for n in module.graph.nodes if n.target == "bernoulli")
+        first, second = list(module.graph.nodes)[1:3]
         second.replace_all_uses_with(first)
         module.graph.erase_node(second)
 
-    verdict = verdict_on(fx.symbolic_trace(lambda x: x.bernoulli(0.5) + x.bernoulli(0.5)), merge, torch.rand(4))
+    graph = fx.symbolic_trace(lambda x: sum(two) if len(two := [drawn(x), drawn(x)]) == 2 else two)
+    verdict = verdict_on(graph, merge, torch.rand(4))
     assert verdict is not None
     assert verdict.kind is Kind.UNDECIDED
 

@@ -115,3 +115,33 @@ def test_in_inference_mode() -> None:
     model = nn.Linear(4, 4)
     with torch.inference_mode():
         assert prove(model, copy.deepcopy(model), (X,)).kind is Kind.PROVED
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [lambda x, mask: x[mask], lambda x, mask: (x, int(mask.sum())), lambda x, mask: (x, mask.nonzero())],
+)
+def test_how_many_elements_are_chosen_may_hang_on_rounding(chosen: Callable[[Tensor, Tensor], Any]) -> None:
+    x = torch.randn(200, generator=torch.Generator().manual_seed(0))
+    found = prove(lambda x: chosen(x, x * 3 / 3 >= x), lambda x: chosen(x, x >= x), (x,))
+    assert found.kind in (Kind.ROUNDING, Kind.UNDECIDED), str(found)
+    assert prove(lambda x: chosen(x, x > 0), lambda x: chosen(x, x > 0.5), (x,)).kind is Kind.REFUTED
+
+
+@pytest.mark.parametrize("kept", [nn.Buffer, lambda x: x])
+def test_tensors_that_are_no_leaves_are_rounded_as_leaves_are(kept: Callable[[Tensor], Tensor]) -> None:
+    frequencies = 10000.0 ** -(torch.arange(32, dtype=torch.float64) / 32)
+    places = torch.arange(131064, 131072)
+    computed = Module(lambda s, x: x * torch.outer(places.float(), s.f).cos(), f=None)
+    del computed.f
+    computed.f = kept(frequencies.float())
+    table = torch.outer(places.double(), frequencies).cos().float()
+    found = prove(computed, Module(lambda s, x: x * table), (torch.randn(8, 32),))
+    assert found.kind is Kind.ROUNDING, str(found)
+
+
+def test_attributes_that_were_made_in_inference_mode() -> None:
+    module = Module(lambda s, x: x * s.held[0], held=[])
+    with torch.inference_mode():
+        module.held.append(torch.ones(4))
+    assert prove(module, module, (X,)).kind is Kind.PROVED

@@ -24,6 +24,7 @@ DIFFERENT: dict[str, tuple[Function, Function]] = {
         F.relu,
         lambda x: x.clamp(0, 1000.0) + 0 * (x - 4.5) * (x - 3.5) * (x - 2.5) * (x - 1.5),
     ),
+    "a limit that is a tensor": (F.relu, lambda x: torch.minimum(x.relu(), torch.tensor(6.0))),
     "gelu and its approximation": (F.gelu, lambda x: F.gelu(x, approximate="tanh")),
 }
 

@@ -12,6 +12,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from foldproof import Kind, prove
 from foldproof.proof.shapes import sampled_inputs
 
+from .models import Module
+
 X = torch.randn(6, 4)
 
 
@@ -47,6 +49,18 @@ def test_integers_that_stand_for_sizes_go_along() -> None:
     assert prove(average, with_size(lambda x, n: x.sum(0) / 6), (6, X)).kind is Kind.REFUTED
 
 
+def test_sizes_that_are_made_of_others() -> None:
+    def exported(total: int | None, sizes: Any) -> torch.export.ExportedProgram:
+        average = Module(lambda s, x: x.view(-1, 2, x.shape[1]).sum((0, 1)) / (total or x.shape[0]))
+        return torch.export.export(average, (X,), dynamic_shapes=((sizes,),))
+
+    pairs, columns = torch.export.Dim("pairs", max=64), torch.export.Dim("columns", min=2, max=64)
+    for sizes in ({0: 2 * pairs}, {0: 2 * pairs, 1: columns}):
+        found = prove(exported(None, sizes), exported(None, sizes), (X,))
+        assert found.kind is Kind.PROVED and found.proof is not None and len(found.proof.shapes) == 3, str(found)
+    assert prove(exported(None, {0: 2 * pairs}), exported(6, {0: 2 * pairs}), (X,)).kind is Kind.REFUTED
+
+
 def even(function: Callable[[Tensor, Any], Tensor]) -> fx.GraphModule:
     def called(x: Tensor) -> Tensor:
         assert x.shape[0] % 2 == 0
@@ -79,3 +93,12 @@ def test_graphs_of_dynamo() -> None:
     assert found.kind is Kind.PROVED and found.proof is not None and len(found.proof.shapes) == 3, str(found)
     fixed = by_dynamo(lambda x: x.sum(0) / 6 + 0 * x.shape[0] * x.shape[1])
     assert prove(average, fixed, (6, 4, X)).kind is Kind.REFUTED
+
+
+def test_integers_that_are_no_sizes_are_held() -> None:
+    seen: list[fx.GraphModule] = []
+    torch.compiler.reset()
+    torch.compile(lambda x, n: x * n, backend=lambda m, _: (seen.append(m), m)[1], dynamic=True)(X, 5)
+    (times,) = seen
+    found = prove(times, times, (6, 4, X, 5))
+    assert found.kind is Kind.PROVED and found.proof is not None and len(found.proof.shapes) == 3, str(found)

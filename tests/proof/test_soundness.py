@@ -480,3 +480,81 @@ def test_counters_that_outputs_are_made_of_are_held() -> None:
     ):
         verdict = prove(before, after, (X,))
         assert verdict.kind is Kind.PROVED and any("held at" in note for note in verdict.notes), str(verdict)
+
+
+def written_memory(changes: bool, read: Callable[[Tensor], Any]) -> nn.Module:
+    """``read`` of an attribute that is no buffer, and is filled with fives before if it ``changes``."""
+    return Module(lambda s, x: ((s.held[0].fill_(5.0) if changes else None), (x * 2, read(s.held[0])))[1], held=[ZEROS])
+
+
+ZEROS = torch.zeros(3)
+
+
+@pytest.mark.parametrize("read", [lambda t: t, lambda t: t[:2], lambda t: [t.view(3, 1)]])
+def test_attributes_that_are_written_to_and_put_out(read: Callable[[Tensor], Any]) -> None:
+    assert prove(written_memory(True, read), written_memory(False, read), (X,)).kind is Kind.REFUTED
+    five = Module(lambda s, x: (x * 2, read(torch.full((3,), 5.0))))
+    assert prove(written_memory(True, read), five, (X,)).kind is Kind.PROVED
+    assert torch.equal(ZEROS, torch.zeros(3)), "what was written to is put back"
+
+
+def test_a_buffer_that_becomes_none() -> None:
+    keeps, drops = Module(lambda s, x: x, a=X), Module(lambda s, x: (setattr(s, "a", None), x)[1], a=X)
+    assert prove(keeps, drops, (X,)).kind is Kind.REFUTED
+    assert prove(drops, drops, (X,)).kind is Kind.PROVED
+
+
+def test_exported_programs_that_write_to_inputs() -> None:
+    class Caching(nn.Module):
+        def __init__(self, writes: bool) -> None:
+            super().__init__()
+            self.writes = writes
+
+        def forward(self, n: int, mask: Tensor | None, *, new: Tensor, cache: Tensor) -> Tensor:
+            if self.writes:
+                cache.copy_(new)
+            return new * n
+
+    def exported(writes: bool) -> torch.export.ExportedProgram:
+        return torch.export.export(Caching(writes), args, {"new": X, "cache": 2 * X}).run_decompositions()
+
+    args, kwargs = (2, None), {"cache": 2 * X, "new": X}
+    assert prove(exported(True), Caching(True), args, kwargs).kind is Kind.PROVED
+    assert prove(exported(True), exported(False), args, kwargs).kind is Kind.REFUTED
+
+
+def test_a_number_that_was_read_out_of_the_example() -> None:
+    scale = X.abs().mean().item()
+
+    def dynamic(x: Tensor) -> Tensor:
+        return torch.round(x / x.abs().mean().item())
+
+    assert prove(dynamic, lambda x: torch.round(x / scale), (X,)).kind is Kind.REFUTED
+    assert prove(dynamic, lambda x: torch.round(x / x.abs().mean().item() * 1), (X,)).kind is Kind.PROVED
+
+
+@pytest.mark.parametrize("z", [torch.ones(3, dtype=torch.complex64), torch.randn(3).to(torch.complex64)])
+def test_complex_inputs(z: Tensor) -> None:
+    assert prove(lambda z: z * z, lambda z: z * z.conj(), (z,)).kind is Kind.REFUTED
+    found = prove(lambda z: z * z, lambda z: z**2, (z,))
+    assert found.kind is Kind.UNDECIDED and "complex" in found.reason, str(found)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (lambda x: x > 0, lambda x: (x > 0).float()),
+        (lambda x: x > 0, lambda x: (x > 0).to(torch.int8)),
+        (lambda x: x.argsort(), lambda x: x.argsort().int()),
+    ],
+)
+def test_whole_numbers_of_another_dtype(first: Callable[[Tensor], Tensor], second: Callable[[Tensor], Tensor]) -> None:
+    assert prove(first, second, (X,)).kind is Kind.REFUTED
+
+
+def test_parameters_of_eight_bits() -> None:
+    weight = torch.randn(4, 4, generator=GENERATOR).to(torch.float8_e4m3fn)
+    once, more = (Module(lambda s, x, c=c: x @ s.w.float() * c, w=weight) for c in (1.0, 1.1))
+    assert prove(once, more, (X,)).kind is Kind.REFUTED
+    assert prove(once, Module(lambda s, x: x @ s.w.float(), w=weight), (X,)).kind is Kind.PROVED
+    assert prove(lambda x: x.float(), lambda x: x.float() * 1.5, (weight,)).kind is Kind.REFUTED

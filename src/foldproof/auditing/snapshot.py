@@ -407,6 +407,22 @@ _WRITING_OPERATORS = (
 
 _RANDOM = ("rand", "bernoulli", "multinomial", "normal", "poisson", "binomial", "gumbel", "fractional_max", "manual")
 
+_KNOWN = frozenset(
+    (
+        "aten",
+        "prims",
+        "quantized",
+        "quantized_decomposed",
+        "torchao",
+        "mkldnn",
+        "mkl",
+        "onednn",
+        "inductor",
+        "dim_order_ops",
+    )
+)
+"""Namespaces whose operators say of themselves whether they draw; custom ones need not."""
+
 _TRAINING = ("batch_norm", "native_batch_norm", "_batch_norm_impl_index", "instance_norm")
 """These update statistics in training, which their schemas do not tell."""
 
@@ -428,7 +444,7 @@ def _quiet(aten: OpOverload, node: fx.Node) -> bool:
     flags = [given[flag] for flag in ("training", "train", "use_input_stats") if flag in given]
     if flags:  # of normalizations, dropouts, rrelu and recurrent layers
         return not any(flags)
-    return torch.Tag.nondeterministic_seeded not in aten.tags
+    return aten.namespace in _KNOWN and torch.Tag.nondeterministic_seeded not in aten.tags
 
 
 def _quiet_function(name: str, node: fx.Node) -> bool:
@@ -444,7 +460,7 @@ def _quiet_function(name: str, node: fx.Node) -> bool:
         return len(node.args) > place and node.args[place] is False
     # Attention and recurrent layers drop out.
     drawing = name in ("multi_head_attention_forward", "lstm", "gru", "rnn_relu", "rnn_tanh")
-    return not name.startswith(_RANDOM) and not drawing
+    return not name.startswith(_RANDOM) and not drawing and not _draws(name)
 
 
 @functools.cache
@@ -453,6 +469,14 @@ def _writes(name: str) -> bool:
     packet = getattr(torch.ops.aten, name, None)
     schemas = [getattr(packet, o)._schema for o in packet.overloads()] if isinstance(packet, OpOverloadPacket) else []
     return any(s.is_mutable and not any(a.is_out for a in s.arguments) for s in schemas)
+
+
+@functools.cache
+def _draws(name: str) -> bool:
+    """Whether the operator of this name draws random numbers."""
+    packet = getattr(torch.ops.aten, name, None)
+    overloads = packet.overloads() if isinstance(packet, OpOverloadPacket) else []
+    return any(torch.Tag.nondeterministic_seeded in getattr(packet, o).tags for o in overloads)
 
 
 def _in_place(node: fx.Node) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
+from torch.utils._pytree import tree_leaves
 
 from foldproof.errors import FoldproofError
 from foldproof.program.interpreter import Interpreter, Watch
@@ -46,7 +47,9 @@ class ExportedProgramForm:
         except Exception as error:
             message = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
             raise FoldproofError(f"the inputs do not fit the ExportedProgram: {message}") from error
-        given = []
+        given: list[Any] = []
+        # Where they are among the tensors as they were given, of which this program may order the named ones anew.
+        places = {id(t): i for i, t in enumerate(t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor))}
         for spec in program.graph_signature.input_specs:
             if spec.kind is InputKind.USER_INPUT:
                 given.append(next(flat))
@@ -58,14 +61,14 @@ class ExportedProgramForm:
         results = Interpreter(program.graph_module, watch).run(*given, enable_io_processing=False)
         outputs: list[Any] = []
         effects: dict[str, Tensor] = {}
-        inputs = [s.arg.name for s in program.graph_signature.input_specs if s.kind is InputKind.USER_INPUT]
+        inputs = {spec.arg.name: x for spec, x in zip(program.graph_signature.input_specs, given)}
         for spec, result in zip(program.graph_signature.output_specs, results):
             if spec.kind is OutputKind.USER_OUTPUT:
                 outputs.append(result)
             elif spec.kind is OutputKind.BUFFER_MUTATION and spec.target is not None:
                 effects[spec.target] = result
             elif spec.target is not None:
-                effects[f"input {inputs.index(spec.target)}"] = result
+                effects[f"input {places[id(inputs[spec.target])]}"] = result
         for name, tensor in leaves.items():  # graphs that are not functional write in place
             if tensor._version != versions[name]:
                 effects.setdefault(name, tensor)

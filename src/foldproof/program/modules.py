@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -25,8 +25,12 @@ from foldproof.program.state import (
 from foldproof.program.structure import arranged
 
 
-def _outcome(out: Any) -> Outcome:
-    return Outcome(*arranged(*tree_flatten(out)))
+def _outcome(out: Any, modules: Iterable[nn.Module]) -> Outcome:
+    """What was put out, in memory that does not change when what forward wrote to is put back."""
+    leaves, structure = tree_flatten(out)
+    read = {storage_key(t) for module in modules for t in loose(module)}
+    kept = [x.clone() if isinstance(x, Tensor) and storage_key(x) in read else x for x in leaves]
+    return Outcome(*arranged(kept, structure))
 
 
 class FunctionProgram:
@@ -51,7 +55,7 @@ class FunctionProgram:
             for variable, module in self._modules.items():
                 own = {name: leaves[f"{variable}.{name}"] for name, _ in owned(module)}
                 written[variable] = stack.enter_context(replaced(module, own))
-            outcome = _outcome(self._function(*args, **kwargs))
+            outcome = _outcome(self._function(*args, **kwargs), self._modules.values())
         outcome.effects = {f"{v}.{name}": t for v, own in written.items() for name, t in own.items()}
         return outcome
 
@@ -96,7 +100,7 @@ class ModuleProgram:
         self, leaves: Mapping[str, Tensor], args: Sequence[Any], kwargs: Mapping[str, Any], watch: Watch | None = None
     ) -> Outcome:
         with replaced(self._module, {name: leaves[name] for name in self.leaves}) as written:
-            outcome = _outcome(self._call(args, kwargs, watch))
+            outcome = _outcome(self._call(args, kwargs, watch), [self._module])
         outcome.effects = written
         return outcome
 
@@ -105,7 +109,7 @@ class ModuleProgram:
 
     def run_as_it_is(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Outcome:
         with replaced(self._module, own_copies(self.leaves)) as written:
-            outcome = _outcome(self._module(*copied(args), **copied(kwargs)))
+            outcome = _outcome(self._module(*copied(args), **copied(kwargs)), [self._module])
         outcome.effects = written
         return outcome
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.stateless import _reparametrize_module
+from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map
 
 from foldproof.errors import FoldproofError
@@ -58,7 +59,7 @@ def replaced(module: nn.Module, leaves: Mapping[str, Tensor]) -> Iterator[dict[s
             now = dict(owned(module))
             written.update({name: tensor for name, tensor in now.items() if name not in leaves})  # None until now
             for name, tensor in leaves.items():
-                current = now.get(name, tensor)
+                current = now.get(name, torch.empty(0))  # None by now
                 if current is not tensor or mark(tensor) != marks[name]:
                     written[name] = current
 
@@ -72,18 +73,19 @@ def mark(tensor: Tensor) -> tuple[int, int]:
 @contextlib.contextmanager
 def _kept(module: nn.Module) -> Iterator[None]:
     before = [(m, {k: _shallow(v) for k, v in m.__dict__.items()}) for m in module.modules()]
-    loose = [
-        (t, t._version, t.detach().clone()) for _, state in before for t in state.values() if isinstance(t, Tensor)
-    ]
+    # Nobody can write to tensors of inference mode.
+    with _disable_current_modes():
+        writable = [(t, t._version, t.detach().clone()) for t in loose(module) if not t.is_inference()]
     try:
         yield
     finally:
         for m, state in before:
             m.__dict__.clear()
             m.__dict__.update(state)
-        for tensor, version, content in loose:
-            if tensor._version != version:
-                tensor.detach().copy_(content)
+        with _disable_current_modes():  # a mode may have a copy of its own to write to, which is not to be put back
+            for tensor, version, content in writable:
+                if tensor._version != version:
+                    tensor.detach().copy_(content)
 
 
 def _shallow(x: Any) -> Any:

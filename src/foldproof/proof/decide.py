@@ -212,12 +212,15 @@ def _proved(question: Question, found: Attempt, quantified: str, unrounded: Unro
     if doubt is not None:
         return Verdict(Kind.UNDECIDED, doubt)
     draw = found.draw
-    if draw.branch:
+    if draw.branch or draw.escapes:
         elsewhere = _differs_elsewhere(question, found, unrounded)
         if elsewhere is not None:
-            followed = f"the outputs differ, where other choices are made than here by {', '.join(draw.branch)}"
+            choosing = ", ".join([*draw.branch, *draw.escapes])
+            followed = f"the outputs differ, where other choices are made than here by {choosing}"
             return _refuted(followed, elsewhere)
-        quantified += SAME_CHOICES
+        # What parameters alone gave is the same as long as they are.
+        if draw.branch or any(draw.escapes.values()) or not quantified.startswith(question.fixed):
+            quantified += SAME_CHOICES
     proof = Proof(
         log2_error=draw.log2_error,
         degree=draw.degree,
@@ -231,7 +234,7 @@ def _proved(question: Question, found: Attempt, quantified: str, unrounded: Unro
     notes = (
         *(f"{what} is held at its values" for what in draw.held),
         *(
-            f"a value left the tensor world ({e}): the claim speaks of parameters that decide the same there"
+            f"a value left the tensor world ({e}): the claim speaks of inputs and parameters that give the same there"
             for e in draw.escapes
         ),
     )
@@ -416,9 +419,11 @@ def _held(question: Question) -> list[str]:
         notes.append("integer and boolean inputs are held at the given values")
     if any(not isinstance(x, (Tensor, type(None))) for x in inputs):
         notes.append("inputs that are no tensors are held at the given values")
-    whole = [name for name, t in leaves.items() if not t.dtype.is_floating_point]
+    whole = [name for name, t in leaves.items() if not (t.dtype.is_floating_point or t.dtype.is_complex)]
     if any(f"{name.removesuffix('num_batches_tracked')}running_mean" not in leaves for name in whole):
         notes.append("integer and boolean buffers are held at their values")
+    if any(t.dtype.is_complex for t in leaves.values()):
+        notes.append("complex parameters and buffers are held at their values")
     if question.before.form != "ExportedProgram" and any(leaf.constant for leaf in question.before.leaves.values()):
         notes.append("what observers hold (scales, zero points, extremes) is held at its values")
     if any(not all_finite(t) and bool(t.isinf().any()) for t in (*tensors, *leaves.values())):

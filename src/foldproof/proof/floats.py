@@ -100,6 +100,8 @@ class _Side:
         torch.default_generator.manual_seed(0)  # what is random is so in one way, and moves no floor
         with torch.no_grad(), Float64(generator, self.exact):
             outcome = run_copied(self.program, self.which, leaves, args, kwargs)
+            # What was written to memory from outside is in this mode's copy of it.
+            outcome.outputs = [x.clone() if _is_float(x) and x.dtype != torch.float64 else x for x in outcome.outputs]
         outcome.effects = {self.names.get(name, name): t for name, t in outcome.effects.items()}
         return outcome
 
@@ -131,7 +133,8 @@ def _wide(t: Tensor) -> Tensor:
 
 
 def _epsilons(xs: Any) -> list[float]:
-    return [torch.finfo(t.dtype).eps for t in tree_leaves(xs) if _is_float(t)]
+    """Of what is computed with: numbers of eight bits are stored only."""
+    return [torch.finfo(t.dtype).eps for t in tree_leaves(xs) if _is_float(t) and t.element_size() > 1]
 
 
 def _sides(
@@ -142,7 +145,7 @@ def _sides(
     unrounded: Unrounded = ROUNDED,
 ) -> tuple[_Side, _Side]:
     other, wide = question.other(leaves), _Widened()
-    coarsest = max(_epsilons([dict(leaves), dict(other.leaves), args, dict(kwargs)]), default=2.0**-52)
+    coarsest = max(_epsilons([dict(leaves), dict(other.leaves), args, dict(kwargs)]), default=2.0**-23)
     return (
         _Side(question.before, "first", leaves, args, kwargs, coarsest, {}, wide, unrounded.values),
         _Side(
@@ -227,9 +230,11 @@ def evaluate(
 
 def doubted(question: Question, trial: Trial, unrounded: Unrounded = ROUNDED) -> str | None:
     """Why a witness does not convince: more perturbations explain it, or it is seen in float64 only; else None."""
-    if trial.shapes is not None:
-        return None
     c, at = trial.comparison, (trial.description, trial.leaves, trial.args, trial.kwargs)
+    if trial.shapes is not None:
+        sides = _sides(question, trial.leaves, trial.args, trial.kwargs, unrounded)
+        seen = [{_shapes(side.run(noise)) for noise in (None, *range(2 * PERTURBATIONS))} for side in sides]
+        return "rounding changes how many elements there are" if any(len(s) > 1 for s in seen) else None
     again = evaluate(question, *at, 8 * PERTURBATIONS, WIDER, unrounded)
     if again.comparison.ratio < REAL / 8 / WIDER if c.ratio >= REAL else again.comparison.share < COMMON / 4:
         return "the difference is a jump that rounding can cause"
@@ -244,6 +249,10 @@ def doubted(question: Question, trial: Trial, unrounded: Unrounded = ROUNDED) ->
     if c.difference > min(1000 * first.coarsest, 1 / 8) * scale and float((a - b).abs()) < c.difference / 4:
         return "the programs differ in float64, but not in their own dtype, on which their meaning depends"
     return None
+
+
+def _shapes(outcome: Outcome) -> tuple[torch.Size, ...]:
+    return tuple(_number(x).shape for x in outcome.outputs if _is_number(x))
 
 
 def own_leaves(question: Question) -> dict[str, Tensor]:
@@ -293,12 +302,13 @@ def _places(question: Question) -> Iterator[_Place]:
 
 def _opposite(question: Question) -> Iterator[_Place]:
     """Larger than `_places`' random inputs and of the other sign: what those leave as it is, a threshold may change."""
-    return _other_inputs(question, "large random inputs", lambda x: x * -4)
+    return _other_inputs(question, "large random inputs", lambda x: (widened(x) * -4).to(x.dtype))
 
 
 def _scaled(question: Question, scale: float) -> Iterator[_Place]:
     def scaled(x: Tensor) -> Tensor:
-        return x * (min(scale, torch.finfo(x.dtype).max / 8) / _rms(x))  # a normal number is hardly as large as 8
+        wide: Tensor = widened(x) * (min(scale, torch.finfo(x.dtype).max / 8) / _rms(x))
+        return wide.to(x.dtype)  # a normal number is hardly as large as 8
 
     return _other_inputs(question, f"random inputs of scale {scale:.3g}", scaled)
 
@@ -312,17 +322,17 @@ def _other_inputs(question: Question, what: str, change: Callable[[Tensor], Tens
 
 def _rms(x: Tensor) -> float:
     """The root mean square; 1 where that says nothing."""
-    return (float(x.double().square().mean().sqrt()) if x.numel() else 0.0) or 1.0
+    return (float(widened(x).abs().square().mean().sqrt()) if x.numel() else 0.0) or 1.0
 
 
 def _is_float(x: Any) -> bool:
-    return isinstance(x, Tensor) and x.dtype.is_floating_point
+    return isinstance(x, Tensor) and (x.dtype.is_floating_point or x.dtype.is_complex)
 
 
 def _redrawn_input(x: Any, generator: torch.Generator) -> Any:
     if not _is_float(x):
         return x
-    drawn = torch.randn(x.shape, generator=generator, dtype=torch.float64) * _rms(x)
+    drawn = torch.randn(x.shape, generator=generator, dtype=widened(x.dtype)) * _rms(x)
     return drawn.to(x.dtype).to(x.device)
 
 

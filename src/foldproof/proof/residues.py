@@ -109,6 +109,7 @@ def _run(
     for lent in (True, False):
         draw = outcome.draw = Draw(outcome.draw.seed, len(outcome.draw.fields), outcome.draw.reading)
         leaves, inputs = _shadows_of(question, draw, parameters_vary, lent)
+        draw.take_numbers()  # those of the parameters are no constants of a program
         ours = copied_leaves if not lent else _lent
         try:
             with Factories(draw):
@@ -230,6 +231,8 @@ def _shadow_leaf(draw: Draw, leaf: Leaf, vary: bool, lent: bool) -> Tensor:
 
 def _shadow_inputs(draw: Draw, inputs: Any) -> Any:
     def shadow(x: Any) -> Any:
+        if isinstance(x, Tensor) and x.dtype.is_complex:
+            raise Undecided("inputs are complex, and there are no residues of complex numbers")
         if not isinstance(x, Tensor) or not x.dtype.is_floating_point:
             return x
         value = x.detach().clone()
@@ -266,17 +269,32 @@ def _compare(outcome: Attempt, first: Outcome, second: Outcome) -> None:
     outputs = [(f"output {i}", None, a, b) for i, (a, b) in enumerate(zip(first.outputs, second.outputs))]
     effects = [(f"what is written to {n}", n, first.effects[n], second.effects[n]) for n in sorted(first.effects)]
     for what, written, a, b in (*outputs, *effects):
-        plain = not (isinstance(a, Tensor) and isinstance(b, Tensor) and a.shape == b.shape)
+        plain = not (isinstance(a, Tensor) and isinstance(b, Tensor) and _alike(a, b))
         found = _compare_plain(a, b) if plain else _compare_tensors(outcome.draw, a, b)
         if found:
             outcome.mismatch, outcome.written = f"{what}: {found}", written
-            # Python floats (of `.item()`, say) may differ by rounding.
-            outcome.structural = plain and not (isinstance(a, float) and isinstance(b, float))
+            outcome.structural = plain and not _may_be_rounding(outcome.draw, a, b)
             return
+
+
+def _alike(a: Tensor, b: Tensor) -> bool:
+    """Whether shapes are the same, and so are dtypes, but for the precision of floating-point numbers."""
+    return a.shape == b.shape and (a.dtype == b.dtype or (a.is_floating_point() and b.is_floating_point()))
+
+
+def _may_be_rounding(draw: Draw, a: Any, b: Any) -> bool:
+    """Whether rounding may make the difference of plain values: in Python floats, or in what counts true elements."""
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        counted = a.ndim == b.ndim and a.dtype == b.dtype
+    else:
+        counted = type(a) is type(b) is int
+    return (isinstance(a, float) and isinstance(b, float)) or (counted and bool(draw.branch or draw.escapes))
 
 
 def _compare_plain(a: Any, b: Any) -> str | None:
     if isinstance(a, Tensor) and isinstance(b, Tensor):
+        if a.shape == b.shape:
+            return f"{a.dtype} before, {b.dtype} after"
         return f"shape {tuple(a.shape)} before, {tuple(b.shape)} after"
     if a is b:
         return None
@@ -293,8 +311,6 @@ def _brief(x: Any) -> str:
 
 def _compare_tensors(draw: Draw, a: Tensor, b: Tensor) -> str | None:
     """How tensors of one shape differ: by residue, where either carries one, else by value; None if they don't."""
-    if a.dtype != b.dtype and not (a.dtype.is_floating_point and b.dtype.is_floating_point):
-        return f"{a.dtype} before, {b.dtype} after"
     if isinstance(a, Shadow) or isinstance(b, Shadow):
         x, y = (t.residue if isinstance(t, Shadow) else draw.constant(t) for t in (a, b))
         draw.observe(x.size)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import sympy  # type: ignore[import-untyped]
@@ -42,12 +42,10 @@ def sampled_inputs(source: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) 
     sizes = [_symbolic_size(value) for value in values]
     if len(sizes) != len(leaves) or not any(isinstance(s, sympy.Expr) for size in sizes for s in size):
         return [given]
-    hints = {
-        s: leaf.shape[d] if isinstance(leaf, Tensor) else leaf
-        for leaf, size in zip(leaves, sizes)
-        for d, s in enumerate(size)
-        if isinstance(s, sympy.Symbol)
-    }
+    tensors = [(leaf, size) for leaf, size in zip(leaves, sizes) if isinstance(leaf, Tensor)]
+    hints = dict(known for leaf, size in tensors for s, n in zip(size, leaf.shape) for known in _solved(s, n))
+    if any(isinstance(s, sympy.Expr) and not s.free_symbols <= hints.keys() for _, size in tensors for s in size):
+        return [given]
     traced = next((s.node.shape_env for value in values for s in _sizes(value) if isinstance(s, torch.SymInt)), None)
     ranges = source.range_constraints if isinstance(source, ExportedProgram) else traced.var_to_range if traced else {}
     out = [given]
@@ -58,6 +56,14 @@ def sampled_inputs(source: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) 
         resized = [_resized(leaf, size, chosen) for leaf, size in zip(leaves, sizes)]
         out.append(tree_unflatten(resized, spec))
     return out
+
+
+def _solved(size: Any, given: int) -> Iterator[tuple[sympy.Symbol, int]]:
+    """The value of the symbol that a size is made of, where it is ``given``."""
+    symbols = size.free_symbols if isinstance(size, sympy.Expr) else set()
+    if len(symbols) == 1:
+        (symbol,) = symbols
+        yield from ((symbol, int(value)) for value in sympy.solve(size - given, symbol) if value.is_integer)
 
 
 def _described_inputs(source: ExportedProgram | fx.GraphModule) -> list[Any]:
@@ -97,9 +103,10 @@ def _larger(lower: int, upper: float, hint: int) -> int:
 
 
 def _resized(leaf: Any, size: tuple[Any, ...], chosen: Mapping[sympy.Symbol, int]) -> Any:
-    shape = [int(s.subs(chosen)) if isinstance(s, sympy.Expr) else s for s in size]
-    if not isinstance(leaf, Tensor):
-        return shape[0] if shape else leaf
+    numbers = [s.subs(chosen) if isinstance(s, sympy.Expr) else s for s in size]
+    if not isinstance(leaf, Tensor):  # an integer that no size is made of stays as it is
+        return int(numbers[0]) if numbers and numbers[0].is_number else leaf
+    shape = [int(n) for n in numbers]
     if list(leaf.shape) == shape:
         return leaf
     if leaf.dtype.is_floating_point:

@@ -43,8 +43,8 @@ class Comparison:
 
 
 def perturbed(x: Tensor, epsilon: float, generator: torch.Generator) -> Tensor:
-    """``x`` (float64) with every element moved by up to half an ``epsilon``, relatively; integers as they are."""
-    if not x.dtype.is_floating_point:
+    """``x``, of double precision, with every element moved by up to half an ``epsilon`` of it; integers stay."""
+    if not (x.dtype.is_floating_point or x.dtype.is_complex):
         return x
     noise = torch.rand(x.shape, generator=generator, dtype=torch.float64) * 2 - 1
     return torch.where(x.isfinite(), x + x * noise.to(x.device) * (epsilon / 2), x)

@@ -12,18 +12,25 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
 from foldproof.rounding.quantized import UNROUNDED, WIDE
+from foldproof.rounding.spread import perturbed
 
 aten = torch.ops.aten
 
 _KEEPING_STATISTICS = (aten.native_batch_norm.default, aten._native_batch_norm_legit.default)
-_NARROW = (torch.float32, torch.float16, torch.bfloat16)
+_WIDER = dict.fromkeys(
+    (
+        *(torch.float32, torch.float16, torch.bfloat16),
+        *(torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz, torch.float8_e8m0fnu),
+    ),
+    torch.float64,
+) | {torch.complex64: torch.complex128}
 
 
 def widened(x: Any) -> Any:
-    """A tensor or dtype of lower floating-point precision as float64; anything else unchanged."""
+    """A tensor or dtype of lower floating-point precision in double precision; anything else unchanged."""
     if isinstance(x, Tensor):
-        return x.to(torch.float64) if x.dtype in _NARROW else x
-    return torch.float64 if x in _NARROW else x
+        return x.to(_WIDER[x.dtype]) if x.dtype in _WIDER else x
+    return _WIDER.get(x, x) if isinstance(x, torch.dtype) else x
 
 
 def _is(x: Tensor, value: Tensor) -> bool:
@@ -81,15 +88,19 @@ class Float64(TorchDispatchMode):
 
     def _wide(self, x: Tensor) -> Tensor:
         """The tensor in the one float64 copy of its memory, so that any view reads what is written there."""
-        if x.dtype not in _NARROW or x.layout is not torch.strided:
+        if x.dtype not in _WIDER or x.layout is not torch.strided:
             return widened(x)  # type: ignore[no-any-return]
         memory = x.untyped_storage()
         key = memory._cdata, x.dtype
         if key not in self._widened:
             # By x's own operators: another such mode around this one has the copy that they read.
             whole = x.detach().as_strided((memory.nbytes() // x.itemsize,), (1,), 0)
-            self._widened[key] = memory, whole.to(torch.float64)
+            self._widened[key] = memory, self._from_outside(widened(whole), torch.finfo(x.dtype).eps)
         return self._widened[key][1].as_strided(x.shape, x.stride(), x.storage_offset())
+
+    def _from_outside(self, x: Tensor, epsilon: float) -> Tensor:
+        """What the program reads beside its leaves and inputs was rounded as they were."""
+        return x if self._noise is None else perturbed(x, epsilon, self._noise)
 
     def _noisy(self, x: Any) -> Any:
         if not isinstance(x, Tensor) or x.dtype != torch.float64:

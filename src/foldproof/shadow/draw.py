@@ -63,11 +63,16 @@ class Reading:
     if they left the parameter as it is."""
 
 
+_FEW = 16
+"""A tensor of so few numbers may hold a limit or a divisor."""
+
+
 class Draw:
     """A random point at which programs are compared: ``k`` primes and everything drawn modulo them.
 
     Shadows of one draw may meet; shadows of different draws may not. The draw records what a verdict must tell:
-    ``opaque`` and ``branch`` operators, ``escapes`` (values that left the tensor world), opaque evaluations, and the
+    ``opaque`` and ``branch`` operators, ``escapes`` (values that left the tensor world, and
+    whether they depend on the program's input), opaque evaluations, and the
     largest `Size` that was hashed or compared.
 
     ``reading`` says how to read what can be read in more than one way; ``steps`` tells the roundings that were read as
@@ -82,7 +87,7 @@ class Draw:
         """A softmax did take one out."""
         self.opaque: dict[str, None] = {}
         self.branch: dict[str, None] = {}
-        self.escapes: dict[str, None] = {}
+        self.escapes: dict[str, bool] = {}
         self.held: dict[str, None] = {}
         self.steps: list[Step] = []
         self._roundings: set[str] = set()
@@ -146,6 +151,8 @@ class Draw:
             raise Undecided(f"a constant is of dtype {x.dtype} and layout {x.layout}, which has no residues")
         if not all_finite(x) and bool(torch.isnan(x).any()):
             raise Undecided("a constant is nan")
+        if x.is_floating_point() and x.numel() <= _FEW:  # numbers, made tensors by compilers
+            self._numbers.update(n for n in x.detach().flatten().tolist() if math.isfinite(n))
 
         def make(i: int) -> Tensor:
             return laid_out_like(x, self.fields[i].embed(x))
@@ -275,8 +282,9 @@ def _size_of_tensor(x: Tensor) -> Size:
         return Size.constant(0, 0.0)
     if not x.dtype.is_floating_point:
         return Size.constant(0, 64.0)
-    _, exponent = torch.frexp(x.to(torch.float64))
-    exponent = exponent[(x != 0) & torch.isfinite(x)]
+    wide = x.to(torch.float64)
+    _, exponent = torch.frexp(wide)
+    exponent = exponent[(wide != 0) & torch.isfinite(wide)]
     if not exponent.numel():
         return Size.constant(0, 0.0)
     mantissa = _MANTISSA.get(x.dtype, 53)

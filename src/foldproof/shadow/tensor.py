@@ -14,7 +14,7 @@ from torch._ops import OpOverload
 from torch.utils._pytree import tree_iter, tree_map
 
 from foldproof.shadow.call import Call, value_of
-from foldproof.shadow.draw import Draw, WritesBorrowed
+from foldproof.shadow.draw import WritesBorrowed
 from foldproof.shadow.ondemand import OnDemand
 from foldproof.shadow.registry import RULES, Rule, RuleKind, functional_form
 from foldproof.shadow.residue import Residue
@@ -82,7 +82,7 @@ class Shadow(Tensor):
         return _dispatch(func, args, kwargs or {})
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
-        _escape(self.residue.draw, "repr")
+        _escape(self.residue, "repr")
         return f"Shadow({self.value!r}, k={len(self.residue.parts)})"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Shadow:
@@ -98,15 +98,15 @@ class Shadow(Tensor):
     # Leaving the tensor world. `.item()`, `float()` and `if` go through `_local_scalar_dense`.
 
     def numpy(self, *, force: bool = False) -> Any:
-        _escape(self.residue.draw, "numpy")
+        _escape(self.residue, "numpy")
         return self.value.numpy(force=force)
 
     def __array__(self, dtype: Any = None) -> Any:
-        _escape(self.residue.draw, "numpy")
+        _escape(self.residue, "numpy")
         return self.value.__array__(dtype)
 
     def tolist(self) -> Any:
-        _escape(self.residue.draw, "tolist")
+        _escape(self.residue, "tolist")
         return self.value.tolist()
 
     # Storage is the value's: passes look at it to tell tied tensors.
@@ -131,10 +131,12 @@ class Shadow(Tensor):
         self.value, self.residue = new.value, new.residue
 
 
-def _escape(draw: Draw, how: str) -> None:
+def _escape(residue: Residue, how: str) -> None:
+    escapes = residue.draw.escapes
     for frame in reversed(traceback.extract_stack()):
         if not any(part in frame.filename for part in ("/torch/", "foldproof/shadow", "\\torch\\")):
-            draw.escapes.setdefault(f"`{how}` at {frame.filename}:{frame.lineno}")
+            where = f"`{how}` at {frame.filename}:{frame.lineno}"
+            escapes[where] = residue.data or escapes.get(where, False)
             return
 
 
@@ -144,7 +146,8 @@ def _dispatch(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     if any(s.residue.draw is not draw for s in shadows):
         raise Undecided("shadows of two different draws met")
     if func in _ESCAPES:
-        _escape(draw, func.overloadpacket.__name__.removeprefix("_"))
+        for shadow in shadows:
+            _escape(shadow.residue, func.overloadpacket.__name__.removeprefix("_"))
     if func in _ESCAPES or func in _BLIND:
         return func(*tree_map(value_of, args), **tree_map(value_of, kwargs))
     rule = RULES.get(func)
