@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -11,20 +12,25 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
 from foldproof.auditing.log import program_in
-from foldproof.auditing.reading import mapped
+from foldproof.auditing.reading import mapped, operator
 from foldproof.auditing.snapshot import (
     Interpreted,
     Snapshot,
     arguments,
     attribute,
     is_functional,
+    put,
     snapshot_of,
     target_name,
 )
 from foldproof.program import Leaf, as_program
+from foldproof.program.state import storage_key
+from foldproof.proof.floats import redrawn_leaves
 from foldproof.proof.question import equal_content, match_leaves, tied
 
 Derive = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
+Again = tuple[Callable[[Any], Any], Any]
+"""A pass and the program that it is run on."""
 
 
 def new_constants(before: fx.GraphModule, after: fx.GraphModule, *, twins: bool = False) -> dict[str, Tensor]:
@@ -42,19 +48,27 @@ def new_constants(before: fx.GraphModule, after: fx.GraphModule, *, twins: bool 
     return {name: leaf.tensor for name, leaf in second.items() if name not in known}
 
 
-def unfolded(before: Snapshot, after: Snapshot) -> Snapshot:
+def unfolded(before: Snapshot, after: Snapshot, again: Again | None = None) -> tuple[Snapshot, bool]:
     """*after*, with constants that *before* computes from its parameters, bit for bit, read as those computations.
 
-    So what a pass evaluated keeps its origin, and what is said of the two graphs holds for other parameters, too.
+    So what a pass evaluated keeps its origin, and what is said of the two graphs holds for other parameters, too,
+    unless constants may be equal by chance: then the second value is False. A pass that can be run ``again`` (see
+    `recomputed`) tells by what it makes of other parameters where a constant comes from.
     """
     wanted = new_constants(before.module, after.module)
-    nodes = _constant_nodes(before.graph)
+    nodes = _constant_nodes(before, after)
     if not wanted or not nodes:
-        return after
-    with torch.no_grad():
-        values = _evaluate(before.module, nodes)
+        return after, True
+    values = _evaluate(before.module, nodes)
     computed = [n for n in nodes if n.op != "get_attr" and isinstance(values.get(n), Tensor)]
-    graph = fx.Graph()
+    equal = {name: [n for n in computed if equal_content(values[n], tensor)] for name, tensor in wanted.items()}
+    origins, surely = _origins(before, {name: found for name, found in equal.items() if found}, again)
+    if not origins:
+        return after, True
+    graph, root = fx.Graph(), nn.Module()
+    for node in after.graph.nodes:
+        if node.op in ("get_attr", "call_module") and str(node.target) not in origins:
+            fx.graph_module._copy_attr(after.module, root, str(node.target))
     made: dict[fx.Node, fx.Node] = {}
     origin: dict[fx.Node, fx.Node] = {}
 
@@ -64,49 +78,119 @@ def unfolded(before: Snapshot, after: Snapshot) -> Snapshot:
             origin_of(operand)
         if node not in origin:
             origin[node] = graph.node_copy(node, origin.__getitem__)
+            if node.op == "get_attr":  # under a name of its own: *after* may call another tensor so
+                tensor = attribute(before.module, str(node.target))
+                origin[node].target = f"origin_{len(origin)}"
+                put(root, str(origin[node].target), tensor)
         return origin[node]
 
     for node in after.graph.nodes:
-        found = None
-        if node.op == "get_attr" and str(node.target) in wanted:
-            tensor = wanted[str(node.target)]
-            found = next((n for n in computed if equal_content(values[n], tensor)), None)
+        found = origins.get(str(node.target)) if node.op == "get_attr" else None
         made[node] = origin_of(found) if found is not None else graph.node_copy(node, made.__getitem__)
-    if not origin:
-        return after
-    root = nn.Module()
-    for source, copied in ((after.module, made), (before.module, origin)):
-        for node in copied:
-            if node.op in ("get_attr", "call_module"):
-                fx.graph_module._copy_attr(source, root, str(node.target))
-    return Snapshot(Interpreted(root, graph), copies=after.copies)
+    return Snapshot(Interpreted(root, graph), copies=after.copies), surely
 
 
-def _constant_nodes(graph: fx.Graph) -> list[fx.Node]:
-    """The nodes that depend on nothing but parameters."""
-    found: dict[fx.Node, None] = {}
-    for node in graph.nodes:
-        if node.op == "get_attr" or (
-            node.op == "call_function"
-            and is_functional(node)
-            and node.all_input_nodes
-            and all(n in found for n in node.all_input_nodes)
+def _origins(
+    before: Snapshot, equal: Mapping[str, list[fx.Node]], again: Again | None
+) -> tuple[dict[str, fx.Node], bool]:
+    """Of the nodes that are equal to a constant, the one that it was made by; and whether that is sure for all."""
+    if not equal:
+        return {}, True
+    leaves = as_program(before.module).leaves
+    other = redrawn_leaves(leaves, torch.Generator().manual_seed(0), 1.0, 1.0)
+    nodes = dict.fromkeys(n for found in equal.values() for n in found)
+    elsewhere = _evaluate(before.module, _with_operands(nodes), other)
+    derive = recomputed(*again, dict.fromkeys(equal, torch.empty(0))) if again is not None else None
+    made: Mapping[str, Tensor] = {}
+    with contextlib.suppress(Exception):  # it may refuse other parameters
+        made = derive(other) if derive is not None else {}
+    origins: dict[str, fx.Node] = {}
+    surely = True
+    for name, found in equal.items():
+        if name in made:
+            found = [n for n in found if n in elsewhere and _close(elsewhere[n], made[name])]
+        elif any(_may_be_mistaken(before, n) for n in _with_operands(found)) or not all(
+            n in elsewhere and _close(elsewhere[n], elsewhere[found[0]]) for n in found
         ):
+            surely = False
+        if found:
+            origins[name] = found[0]
+    return origins, surely
+
+
+def _may_be_mistaken(before: Snapshot, node: fx.Node) -> bool:
+    """Whether a parameter is one number everywhere, as before training: so may be others that it is taken for."""
+    held = attribute(before.module, str(node.target)) if node.op == "get_attr" else None
+    return isinstance(held, Tensor) and held.numel() > 1 and bool((held == held.flatten()[0]).all())
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and torch.allclose(a.double(), b.double(), rtol=1e-4, atol=1e-30, equal_nan=True)
+
+
+def _with_operands(nodes: Iterable[fx.Node]) -> list[fx.Node]:
+    """The nodes and all that they depend on, in order."""
+    wanted: dict[fx.Node, None] = {}
+
+    def visit(node: fx.Node) -> None:
+        for operand in node.all_input_nodes:
+            visit(operand)
+        wanted.setdefault(node)
+
+    for node in nodes:
+        visit(node)
+    return list(wanted)
+
+
+def _constant_nodes(before: Snapshot, after: Snapshot) -> list[fx.Node]:
+    """The nodes of *before* that depend on nothing but parameters, which neither graph writes to."""
+    written = _written(before) | _written(after)
+    found: dict[fx.Node, None] = {}
+    for node in before.graph.nodes:
+        if node.op == "get_attr":
+            held = attribute(before.module, str(node.target))
+            constant = isinstance(held, Tensor) and storage_key(held) not in written
+        else:
+            operands = node.all_input_nodes
+            constant = node.op == "call_function" and is_functional(node) and bool(operands)
+            constant = constant and all(n in found for n in operands)
+        if constant:
             found[node] = None
     return list(found) if any(n.op == "call_function" for n in found) else []
 
 
-def _evaluate(module: fx.GraphModule, nodes: list[fx.Node]) -> dict[fx.Node, Any]:
+def _written(snapshot: Snapshot) -> set[int]:
+    """The memory (see `storage_key`) of parameters that the graph may write to, perhaps through views."""
+    acting = [n for n in snapshot.graph.nodes if not is_functional(n)]
+    pending = [operand for node in acting for operand in node.all_input_nodes]
+    memory = set()
+    seen: set[fx.Node] = set()
+    while pending:
+        node = pending.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if node.op == "get_attr":
+            held = attribute(snapshot.module, str(node.target))
+            memory |= {storage_key(held)} if isinstance(held, Tensor) else set()
+        aten = operator(node.target)
+        if aten is None or any(r.alias_info is not None for r in aten._schema.returns):
+            pending += node.all_input_nodes
+    return memory
+
+
+def _evaluate(
+    module: fx.GraphModule, nodes: Iterable[fx.Node], leaves: Mapping[str, Tensor] | None = None
+) -> dict[fx.Node, Any]:
+    """What the nodes compute from the module's parameters, or from ``leaves``; without those that fail."""
     values: dict[fx.Node, Any] = {}
     for node in nodes:
         if node.op == "get_attr":
-            values[node] = attribute(module, str(node.target))
+            values[node] = (leaves or {}).get(str(node.target), attribute(module, str(node.target)))
         elif all(n in values for n in node.all_input_nodes):
             args, kwargs = mapped((node.args, dict(node.kwargs)), values.__getitem__)
-            try:
+            with contextlib.suppress(Exception), torch.no_grad():  # it is no constant of *after*, then
                 values[node] = node.target(*args, **kwargs)  # type: ignore[operator]
-            except Exception:
-                continue  # it is no constant of *after*, then
     return values
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch._ops import HigherOrderOperator
 
-from foldproof.auditing.constants import Derive, new_constants, recomputed, repeats, unfolded
+from foldproof.auditing.constants import Again, Derive, new_constants, recomputed, repeats, unfolded
 from foldproof.auditing.inputs import inputs_for
 from foldproof.auditing.log import Change
 from foldproof.auditing.quantization import unquantized
@@ -21,7 +21,7 @@ from foldproof.errors import FoldproofError
 from foldproof.proof import prove, prove_pass
 from foldproof.proof.shapes import sampled_inputs
 from foldproof.shadow import Undecided
-from foldproof.verdict import Kind, Verdict
+from foldproof.verdict import SAME_CHOICES, Kind, Verdict
 
 UNCHANGED = Verdict(Kind.PROVED, "the graph is unchanged")
 SAME = Verdict(
@@ -29,6 +29,8 @@ SAME = Verdict(
     "the same operators on the same operands: only their order, their names, or nodes that nobody reads differ",
     quantified="all inputs and all parameters",
 )
+
+HERE = "all inputs, for these parameter values"
 
 STRANGE = "the given inputs do not fit this graph: it was tried on random ones, of the shapes that it was traced with"
 
@@ -74,7 +76,7 @@ def _judge(change: Change, given: Sequence[Any]) -> Verdict:
             Kind.UNDECIDED, f"the {len(known)} inputs that are known do not fit the graph, which takes {wanted}"
         )
     within = _apart_from_quantization(change, before, after, inputs)
-    verdict = within or _of_graphs(change, before, unfolded(before, after), inputs)
+    verdict = within or _of_unfolded(change, before, after, inputs)
     if known and inputs and inputs[0] is not known[0]:
         verdict = replace(verdict, notes=(*verdict.notes, STRANGE))
     return verdict
@@ -101,7 +103,7 @@ def _apart_from_quantization(
     dropped = [s for made, s in old.items() if made not in steps]
     dropped += [s for (_, *made), s in fakes.items() if made not in left]
     new += tuple(replace(s, name=f"{s.name} (before)") for s in dropped)
-    verdict = SAME if _same(first, second) else _of_graphs(change, first, unfolded(first, second), inputs)
+    verdict = SAME if _same(first, second) else _of_unfolded(change, first, second, inputs)
     if verdict.kind is not Kind.PROVED:
         return replace(verdict, notes=(*verdict.notes, "of the graphs without quantization"))
     return replace(
@@ -109,34 +111,61 @@ def _apart_from_quantization(
     )
 
 
+def _of_unfolded(change: Change, before: Snapshot, after: Snapshot, inputs: Sequence[Any]) -> Verdict:
+    """As `_of_graphs`; where constants may be what they are by chance, other parameters are not spoken of."""
+    read, surely = unfolded(before, after, _again(change))
+    verdict = _of_graphs(change, before, read, inputs)
+    if surely or verdict.kind is not Kind.PROVED:
+        return verdict
+    chosen = SAME_CHOICES * verdict.quantified.endswith(SAME_CHOICES)
+    return replace(verdict, quantified=HERE + chosen)
+
+
+def _again(change: Change) -> Again | None:
+    """The pass and what it is run on again, if it can be."""
+    if change.rerun is None or (change.rerun.program is None and change.before.writes_back):
+        return None
+    return change.rerun.run, change.rerun.program or change.before.module
+
+
 def _of_graphs(change: Change, before: Snapshot, after: Snapshot, inputs: Sequence[Any]) -> Verdict:
     if _same(before, after):
         return SAME
     new = new_constants(before.module, after.module, twins=True)
     wanted = {n: t for n, t in new.items() if t.dtype.is_floating_point}
-    again = None
-    if change.rerun is not None and (change.rerun.program is not None or not change.before.writes_back):
-        again = change.rerun.run, change.rerun.program or change.before.module
+    again = _again(change)
     derive = recomputed(*again, wanted) if wanted and again is not None else None
     one_size = len(sampled_inputs(before.module, inputs, {})) == 1  # else each region would need its own sizes
     region = changed_region(before, after, inputs) if one_size else None
+    # A pass that is right by chance, for these parameters, shows it when it is run again.
+    may_be_chance = again is not None and before is change.before
     if region is not None:
         verdict = _attempt(region.before, region.after, region.inputs, derive)
-        if verdict.kind is Kind.PROVED:
+        if verdict.kind is Kind.PROVED and not (may_be_chance and verdict.quantified.startswith(HERE)):
             nodes = sum(n.op.startswith("call_") for n in region.before.graph.nodes)
             return replace(verdict, notes=(*verdict.notes, f"proved on the changed region of {nodes} operators"))
-    if derive is not None and again is not None:
-        if repeats(*again, change.after):
-            try:
-                verdict = prove_pass(*again, inputs)
-            except Exception:
-                verdict = Verdict(Kind.UNDECIDED, "the pass can't be run again")
-            if verdict.kind is not Kind.UNDECIDED:
-                return verdict
-        verdict = _attempt(before.module, after.module, inputs, derive)
+    if derive is not None:
+        verdict = _run_again(change, inputs)
+        if verdict.kind is Kind.UNDECIDED:
+            verdict = _attempt(before.module, after.module, inputs, derive)
         if verdict.kind is not Kind.UNDECIDED:
             return verdict
-    return prove(before.module, after.module, inputs, by_value=True)  # new parameters are constants
+    verdict = prove(before.module, after.module, inputs, by_value=True)  # new parameters are constants
+    if derive is None and may_be_chance and verdict.kind is Kind.PROVED and verdict.quantified.startswith(HERE):
+        found = _run_again(change, inputs)
+        verdict = verdict if found.kind is Kind.UNDECIDED else found
+    return verdict
+
+
+def _run_again(change: Change, inputs: Sequence[Any]) -> Verdict:
+    """What `prove_pass` says of the pass, if it does again what it did."""
+    again = _again(change)
+    if again is None or not repeats(*again, change.after):
+        return Verdict(Kind.UNDECIDED, "the pass can't be run again")
+    try:
+        return prove_pass(*again, inputs)
+    except Exception as error:
+        return Verdict(Kind.UNDECIDED, str(error))
 
 
 def _attempt(before: Any, after: Any, inputs: Sequence[Any], derive: Derive | None) -> Verdict:

@@ -126,7 +126,7 @@ class Snapshot:
         """The graph as a module that runs: placeholders are inputs, parameters are attributes."""
         root = nn.Module()
         for name, (_, value) in self._held.items():
-            _put(root, name, value)
+            put(root, name, value)
         return Interpreted(root, self.graph)
 
     @property
@@ -317,7 +317,7 @@ def attribute(module: nn.Module, target: str) -> Any:
     return found
 
 
-def _put(root: nn.Module, name: str, value: Any) -> None:
+def put(root: nn.Module, name: str, value: Any) -> None:
     *path, last = name.split(".")
     for part in path:
         if not hasattr(root, part):

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from foldproof.program import Leaf, Outcome, Program, copied
 from foldproof.proof.question import Question, Tensors, copied_leaves, tied
-from foldproof.proof.residues import run_copied
+from foldproof.proof.residues import idle_counters, run_copied
 from foldproof.rounding import Comparison, Float64, compare_in_float64
 from foldproof.rounding.spread import EXPLAINED, PERTURBATIONS, perturbed
 from foldproof.rounding.truth import widened
@@ -165,7 +165,8 @@ def _sides(
 def _written(first: Outcome, second: Outcome, originals: Mapping[str, Tensor]) -> list[str]:
     """What either writes to and can be compared: what one does not write is as it was, if it was there."""
     both = first.effects.keys() & second.effects.keys()
-    return sorted(n for n in first.effects.keys() | second.effects.keys() if n in originals or n in both)
+    either = (first.effects.keys() | second.effects.keys()) - set(idle_counters(first, second, originals))
+    return sorted(n for n in either if n in originals or n in both)
 
 
 def _numbers(first: Outcome, second: Outcome, originals: Mapping[str, Tensor]) -> tuple[list[Tensor], list[Tensor]]:

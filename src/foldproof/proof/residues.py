@@ -129,6 +129,9 @@ def _run(
                 second.effects = {other.names.get(name, name): t for name, t in second.effects.items()}
                 if any(name.endswith("num_batches_tracked") for name in first.effects):
                     draw.held.setdefault("num_batches_tracked")  # of which a momentum may be made
+                for name in idle_counters(first, second, leaves):
+                    question.notes.append(f"only one program counts in {name}, which moves no statistics")
+                    (first if name in first.effects else second).effects.pop(name)
                 _complete(first, second, leaves | _numbered(inputs))
             outcome.numbers = (numbers, draw.take_numbers())
             outcome.roundings = (roundings, draw.take_roundings())
@@ -244,6 +247,17 @@ def _shadow_inputs(draw: Draw, inputs: Any) -> Any:
 def _numbered(inputs: Any) -> dict[str, Tensor]:
     tensors = [t for t in tree_leaves(inputs) if isinstance(t, Tensor)]
     return {f"input {i}": t for i, t in enumerate(tensors)}
+
+
+def idle_counters(first: Outcome, second: Outcome, leaves: Mapping[str, Tensor]) -> list[str]:
+    """Counters of BatchNorm that one program only goes on with, though both leave the statistics as they are.
+
+    Exports for quantization-aware training leave them behind; nobody reads them.
+    """
+    odd = first.effects.keys() ^ second.effects.keys()
+    written = first.effects.keys() | second.effects.keys()
+    statistics = {name: name.removesuffix("num_batches_tracked") + "running_mean" for name in odd}
+    return sorted(n for n, mean in statistics.items() if mean != n + "running_mean" and mean in leaves.keys() - written)
 
 
 def _complete(first: Outcome, second: Outcome, originals: Mapping[str, Tensor]) -> None:
