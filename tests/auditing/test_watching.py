@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import operator
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -227,3 +228,43 @@ def test_copies_are_made_in_silence(recwarn: pytest.WarningsRecorder) -> None:
         PassManager(passes=[SwapOperands()])(program.module())
     Copies().copied(program)
     assert log.steps and not [w for w in recwarn if "LeafSpec" in str(w.message)]
+
+
+class Locked(nn.Module):
+    """A leaf that can't be copied."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = threading.Lock()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 2
+
+
+def test_a_graph_that_can_not_be_seen_is_no_obstacle() -> None:
+    class Tracer(fx.Tracer):
+        def is_leaf_module(self, m: nn.Module, qualified_name: str) -> bool:
+            return isinstance(m, Locked)
+
+    class Rename(PassBase):
+        def call(self, graph_module: fx.GraphModule) -> PassResult:
+            for node in graph_module.graph.nodes:
+                node.target = torch.add if node.target is operator.add else node.target
+            graph_module.recompile()
+            return PassResult(graph_module, True)
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.leaf = Locked()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.leaf(x) + 1.0  # type: ignore[no-any-return]
+
+    model = Model()
+    graph_module = fx.GraphModule(model, Tracer().trace(model))
+    with foldproof.watch((torch.randn(2),)) as log:
+        Rename()(graph_module)
+    assert torch.add in [n.target for n in graph_module.graph.nodes]
+    (step,) = log.steps
+    assert step.verdict.kind is Kind.UNDECIDED and "can't be seen" in step.verdict.reason, str(step.verdict)

@@ -11,6 +11,8 @@ from torch import Tensor, fx
 
 from foldproof import Kind, prove
 
+from .models import Module
+
 Function = Callable[[Tensor], Tensor]
 
 # Pairs that small inputs don't tell apart.
@@ -38,6 +40,14 @@ def test_small_inputs_do_not_hide_a_difference(name: str) -> None:
     assert found.witness is not None
     (at,) = found.witness.inputs
     assert not torch.allclose(first(at), second(at), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("limit", [50.0, 50])
+def test_a_limit_that_is_a_buffer(limit: float) -> None:
+    capped = Module(lambda s, x: torch.clamp(x, max=s.limit), limit=torch.tensor(limit))
+    assert (
+        prove(capped, Module(lambda s, x: x * 1, limit=torch.tensor(limit)), (torch.randn(4, 5),)).kind is Kind.REFUTED
+    )
 
 
 def test_the_first_difference_is_told() -> None:

@@ -56,6 +56,8 @@ def judge(change: Change, given: Sequence[Any]) -> Verdict:
 
 def _judge(change: Change, given: Sequence[Any]) -> Verdict:
     before, after = change.before, change.after
+    if change.unseen:
+        return Verdict(Kind.UNDECIDED, f"the graph can't be seen: {change.unseen}")
     if not change.fired:
         return UNCHANGED
     if before.structure and after.structure and before.structure != after.structure:

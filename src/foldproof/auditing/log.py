@@ -51,10 +51,12 @@ class Change:
     inputs: Sequence[Any] | None = None
     """What the graph is given, where the tap knows it."""
     note: str = ""
+    unseen: str = ""
+    """Why a graph can't be seen, and so nothing be said; then ``before`` or ``after`` stands for nothing."""
 
     @property
     def fired(self) -> bool:
-        return self.before.digest != self.after.digest
+        return bool(self.unseen) or self.before.digest != self.after.digest
 
 
 @dataclass
@@ -68,6 +70,10 @@ class _Open:
     """How many changes were written down before it began."""
     children: list[tuple[int, Change]] = field(default_factory=list)
     rerun: Rerun | None = None
+
+
+def _nothing() -> Snapshot:
+    return Snapshot(fx.GraphModule({}, fx.Graph()))
 
 
 class Log:
@@ -142,9 +148,9 @@ class Log:
         call = self._open.pop()
         try:
             after = look()
-        except Exception:
+        except Exception as error:
             if done:
-                raise
+                self._unseen(call.name, call.before, error)
             return
         if not done and after.digest == call.before.digest:
             return
@@ -171,10 +177,15 @@ class Log:
         if self._open:
             self._open[-1].children.append((call.place, Change(call.name, phase, call.before, after, seconds)))
 
+    def _unseen(self, name: str, before: Snapshot, error: Exception) -> None:
+        """A pass works all the same where its graph can't be seen."""
+        why = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        self.add(Change(name, "/".join(self.names), before, before, inputs=self.given, unseen=why))
+
     @contextmanager
     def separate(self, name: str) -> Iterator[None]:
         """What is called inside works on a graph of its own."""
-        self._open.append(_Open(name, Snapshot(fx.GraphModule({}, fx.Graph())), 0.0, len(self.changes)))
+        self._open.append(_Open(name, _nothing(), 0.0, len(self.changes)))
         try:
             yield
         finally:
@@ -213,7 +224,13 @@ class Log:
             owners = [holder, *reversed(self.owners), self._program]
             return self.look(lambda: snapshot_of(x, [o for o in owners if o is not None], self.copies))
 
-        self.enter(name, seen(program), rerun() if rerun is not None else None)
+        try:
+            before, again = seen(program), rerun() if rerun is not None else None
+        except Exception as error:
+            self._unseen(name, _nothing(), error)
+            yield []
+            return
+        self.enter(name, before, again)
         self._blind = whole
         made: list[Any] = []
         done = False

@@ -122,7 +122,7 @@ def _decide(question: Question, rng: random.Random, progress: Progress) -> Verdi
             return _proved(question, followed, question.fixed)
     verdict = _from_floats(question, first, last, search, rng)
     if verdict.rounding is not None:
-        witness = _glance(question, [SMALL, *_scales(last)])
+        witness = _glance(question, [SMALL, *_scales(question, last)])
         if witness is not None:
             difference = verdict.difference or first_difference(question, rng.getrandbits(62))
             refuted = _refuted(f"{last.mismatch}{_constants(last)}", witness)
@@ -272,7 +272,7 @@ def _differs_elsewhere(question: Question, found: Attempt, unrounded: Unrounded)
     if unrounded is not ROUNDED or not question.remade:
         # At other parameters others are rounded, and what two given programs choose there is not claimed.
         question = replace(question, general=False)
-    return _glance(question, [None, *_scales(found)], unrounded)
+    return _glance(question, [None, *_scales(question, found)], unrounded)
 
 
 def _glance(question: Question, scales: Sequence[float | None], unrounded: Unrounded = ROUNDED) -> Trial | None:
@@ -379,9 +379,17 @@ def _only(found: Attempt) -> tuple[frozenset[float], frozenset[float]]:
     return before - after, after - before
 
 
-def _scales(found: Attempt) -> list[float]:
-    """Of inputs: what a number is for may show only where values are about as large, as in relu and relu6."""
-    sizes = {2 * abs(n) for n in chain(*_only(found)) if 0 < abs(n) < LARGEST}
+def _scales(question: Question, found: Attempt) -> list[float]:
+    """Of inputs: what a number is for may show only where values are about as large, as in relu and relu6.
+
+    It is one that only one program computes with, or a parameter that is a single number.
+    """
+    single = [
+        float(leaf.tensor)
+        for leaf in question.before.leaves.values()
+        if leaf.tensor.numel() == 1 and not leaf.tensor.is_complex()
+    ]
+    sizes = {2 * abs(n) for n in (*chain(*_only(found)), *single) if 0 < abs(n) < LARGEST}
     return sorted(sizes, reverse=True)[:SCALES]
 
 
