@@ -32,6 +32,9 @@ SAME = Verdict(
 
 HERE = "all inputs, for these parameter values"
 
+LONG = 5.0
+"""Seconds that a pass takes which is not run again."""
+
 STRANGE = "the given inputs do not fit this graph: it was tried on random ones, of the shapes that it was traced with"
 
 
@@ -124,8 +127,8 @@ def _of_unfolded(change: Change, before: Snapshot, after: Snapshot, inputs: Sequ
 
 
 def _again(change: Change) -> Again | None:
-    """The pass and what it is run on again, if it can be."""
-    if change.rerun is None or (change.rerun.program is None and change.before.writes_back):
+    """The pass and what it is run on again, if it can be, and soon: a proof takes a dozen runs."""
+    if change.rerun is None or change.seconds > LONG or (change.rerun.program is None and change.before.writes_back):
         return None
     return change.rerun.run, change.rerun.program or change.before.module
 
