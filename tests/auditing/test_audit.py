@@ -229,10 +229,31 @@ def test_mistakes_are_told() -> None:
         foldproof.audit(model, inputs, compiler="fx", options={"quantize": 1})
     with pytest.raises(FoldproofError, match="no such setting"):
         foldproof.audit(model, inputs, options={"freezin": True})
+    with pytest.raises(FoldproofError, match=r"^freezing is True or False, not 'false'$"):
+        foldproof.audit(model, inputs, options={"freezing": "false"})
+    with pytest.raises(FoldproofError, match=r"^post_grad_fusion_options is a dict, not True$"):
+        foldproof.audit(model, inputs, options={"post_grad_fusion_options": True})
+    with pytest.raises(FoldproofError, match=r"^max_fusion_size is a number, not 'few'$"):
+        foldproof.audit(model, inputs, options={"max_fusion_size": "few"})
     with pytest.raises(FoldproofError, match="inductor ran no pass 'reorder' that can be left out.* remove_noop_ops"):
         foldproof.audit(model, inputs, disable=["reorder"])
     with pytest.raises(FoldproofError, match=r"not a function"):
         foldproof.audit(lambda x: x, inputs)
+
+
+def test_quantization_aware_training_is_asked_for_or_not() -> None:
+    installed("torchao")
+    model, inputs = right()
+    with pytest.raises(FoldproofError, match=r"^qat is True or False, not 'maybe'$"):
+        foldproof.audit(model, inputs, compiler="torchao", options={"qat": "maybe"})
+
+
+def test_no_partitioner_is_none() -> None:
+    installed("executorch")
+    model, inputs = right()
+    found = foldproof.audit(model, inputs, compiler="executorch", options={"partitioner": None})
+    assert found.kind is not Kind.REFUTED
+    assert not any("Xnnpack" in step.phase for step in found.steps)
 
 
 def test_a_pass_that_fails_is_named() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from foldproof.auditing import api
+from foldproof.cli import audits
 
 from .test_commands import Foldproof, foldproof  # noqa: F401  # the fixture
 
@@ -68,11 +69,21 @@ def test_a_right_pass(foldproof: Foldproof, model: str) -> None:  # noqa: F811
 
 
 @pytest.mark.parametrize(
+    ("text", "value"),
+    [("false", False), ("False", False), ("TRUE", True), ("none", None), ("3", 3), ("{'a': 1}", {"a": 1}), ("x86", "x86")],
+)
+def test_options_are_values_of_python(text: str, value: object) -> None:
+    assert audits._option(f"freezing={text}") == ("freezing", value)
+
+
+@pytest.mark.parametrize(
     ("args", "told"),
     [
         (["--compiler", "gcc"], "compiler must be one of"),
         (["--compiler", "fx", "--option", "fast"], "NAME=VALUE"),
         (["--compiler", "fx", "--option", "fast=1"], "no option 'fast'"),
+        (["--compiler", "inductor", "--option", "freezing=yes"], "freezing is True or False, not 'yes'"),
+        (["--compiler", "inductor", "--option", "freezing=3"], "freezing is True or False, not 3"),
         (["--compiler", "fx", "--save", "models.py/saved"], "models.py/saved can't be written: "),
     ],
 )

@@ -56,10 +56,16 @@ def _option(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise FoldproofError(f"--option takes NAME=VALUE, not {text!r}")
+    if value.lower() in _WORDS:
+        return name, _WORDS[value.lower()]
     try:
         return name, ast.literal_eval(value)
     except (ValueError, SyntaxError):
         return name, value
+
+
+_WORDS = {"true": True, "false": False, "none": None}
+"""As they are written in a shell: "false" as a text would be true."""
 
 
 NAMED = 4
