@@ -237,6 +237,10 @@ def test_mistakes_are_told() -> None:
         foldproof.audit(model, inputs, options={"max_fusion_size": "few"})
     with pytest.raises(FoldproofError, match="inductor ran no pass 'reorder' that can be left out.* remove_noop_ops"):
         foldproof.audit(model, inputs, disable=["reorder"])
+    with pytest.raises(FoldproofError, match=r"^the model does not run on its inputs \(RuntimeError: .*\)$"):
+        foldproof.audit(model, [torch.randn(2, 3)], compiler="fx")
+    with pytest.raises(FoldproofError, match=r"^options are a mapping from names to values, not a list$"):
+        foldproof.audit(model, inputs, options=["freezing"])  # type: ignore[arg-type]
     with pytest.raises(FoldproofError, match=r"not a function"):
         foldproof.audit(lambda x: x, inputs)
 
@@ -254,6 +258,25 @@ def test_no_partitioner_is_none() -> None:
     found = foldproof.audit(model, inputs, compiler="executorch", options={"partitioner": None})
     assert found.kind is not Kind.REFUTED
     assert not any("Xnnpack" in step.phase for step in found.steps)
+
+
+def test_one_name_is_left_out_by_itself() -> None:
+    model, inputs = right()
+    assert not [s for s in foldproof.audit(model, inputs, compiler="fx", disable="fuse").steps if s.fired]
+
+
+class Counted(nn.Module):
+    calls = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return x + 1
+
+
+def test_that_the_model_runs_is_tried_on_copies() -> None:
+    model, x = Counted().eval(), torch.randn(4, 3, requires_grad=True) * 1
+    api._require_runs(model, (x,), {})
+    assert model.calls == 0
 
 
 def test_a_pass_that_fails_is_named() -> None:

@@ -27,13 +27,12 @@ def audit(spec: str, compiler: str, options: Sequence[str], disable: Sequence[st
     """Audits what ``spec`` names; raises FoldproofError where it can't be loaded, run or compiled."""
     import foldproof
     from foldproof.cli.work import _hushed
-    from foldproof.program.loading import check_runs, load_spec
+    from foldproof.program.loading import load_spec
 
     given = dict(_option(text) for text in options)
     progress(0, None, f"loading {spec}")
     loaded = load_spec(spec)
     with _hushed():
-        check_runs(loaded, loaded)
         return foldproof.audit(
             loaded.program,
             loaded.require_inputs(),
