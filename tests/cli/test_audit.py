@@ -35,6 +35,10 @@ def make():
 
 def right():
     return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)).eval(), (torch.randn(2, 3),)
+
+
+def unfit():
+    return right()[0], (torch.randn(2, 5),)
 """
 
 
@@ -92,6 +96,27 @@ def test_mistakes(foldproof: Foldproof, model: str, args: list[str], told: str) 
     assert ran.status == 2
     assert told in ran.err
     assert len(ran.err.splitlines()) == 1
+
+
+def test_inputs_that_do_not_fit(foldproof: Foldproof, model: str) -> None:  # noqa: F811
+    ran = foldproof("audit", f"{model}:unfit", "--compiler", "fx")
+    assert ran.status == 2
+    assert "the model does not run on its inputs (RuntimeError: " in ran.err
+    assert len(ran.err.splitlines()) == 1
+
+
+def test_a_fine_audit_leaves_no_reproduction(foldproof: Foldproof, model: str, tmp_path: Path) -> None:  # noqa: F811
+    folder = tmp_path / "fine"
+    folder.mkdir()
+    (folder / "repro.py").write_text("of another audit")
+    audit = ("audit", f"{model}:right", "--compiler", "fx", "--save", str(folder))
+    told = f"no pass is wrong: wrote only the verdict to {folder}"
+    assert f"{told} (the reproduction that was there is gone)\n" in foldproof(*audit).out
+    assert [file.name for file in folder.iterdir()] == ["verdict.json"]
+    assert f"{told}\n" in foldproof(*audit).out
+    again = foldproof("replay", str(folder))
+    assert again.status == 2
+    assert f"{folder} records no guilty pass, so there is nothing to run again" in again.err
 
 
 def test_replay_of_nothing(foldproof: Foldproof, tmp_path: Path) -> None:  # noqa: F811

@@ -310,6 +310,7 @@ def _audit(
     written.check()
     if folder is not None:
         check_folder(folder)
+    reproduced = folder is not None and (folder / "repro.py").is_file()
 
     with Bar() as progress:
         from foldproof.cli import audits
@@ -323,6 +324,10 @@ def _audit(
 
     console = summary.console()
     audits.print_audit(console, found)
+    if folder is not None and not found.guilty:
+        gone = " (the reproduction that was there is gone)" if reproduced else ""
+        console.print(f"no pass is wrong: wrote only the verdict to {folder}{gone}", soft_wrap=True)
+        folder = None
     summary.print_written(console, [*([folder] if folder else []), *written.files])
     return found.kind.exit_code
 
