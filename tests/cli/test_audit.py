@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,10 @@ def right():
     return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)).eval(), (torch.randn(2, 3),)
 
 
+def deep():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3)).eval(), (torch.randn(2, 3, 8, 8),)
+
+
 def unfit():
     return right()[0], (torch.randn(2, 5),)
 """
@@ -55,6 +60,8 @@ def test_a_wrong_pass(foldproof: Foldproof, model: str, tmp_path: Path) -> None:
     assert ran.status == 1, ran.err
     assert "REFUTED" in ran.out
     assert "wrong: the pass fuse changes the meaning of the model" in ran.out
+    assert "audit without it: --disable fuse\n" in ran.out
+    assert ", saved in " in ran.out
     assert json.loads(file.read_text())["guilty"] == ["fuse"]
     again = foldproof("replay", str(folder))
     assert again.status == 1
@@ -72,9 +79,27 @@ def test_a_right_pass(foldproof: Foldproof, model: str) -> None:  # noqa: F811
     assert "every graph pass is proved" in ran.out
 
 
+def test_quantization_is_told_with_its_bounds(foldproof: Foldproof, model: str) -> None:  # noqa: F811
+    pytest.importorskip("torchao")
+    ran = foldproof("audit", f"{model}:deep", "--compiler", "torchao")
+    assert ran.status == 0, ran.out + ran.err
+    assert re.search(r"^\w+: within [\d.e-]+: \w+: ", ran.out, re.MULTILINE), ran.out
+    conclusion = ran.out.splitlines()[-1]
+    assert " within bounds of the quantization" in conclusion
+    assert "the numbers of the prepared model, before anything is quantized, " in conclusion
+
+
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("false", False), ("False", False), ("TRUE", True), ("none", None), ("3", 3), ("{'a': 1}", {"a": 1}), ("x86", "x86")],
+    [
+        ("false", False),
+        ("False", False),
+        ("TRUE", True),
+        ("none", None),
+        ("3", 3),
+        ("{'a': 1}", {"a": 1}),
+        ("x86", "x86"),
+    ],
 )
 def test_options_are_values_of_python(text: str, value: object) -> None:
     assert audits._option(f"freezing={text}") == ("freezing", value)

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from foldproof.auditing.compilers.compiler import (
+    UNQUANTIZED,
     Compiled,
     Options,
     buffers_of,
@@ -83,7 +84,7 @@ class Torchao:
             from torchao.quantization.pt2e import disable_fake_quant
 
             kept.apply(disable_fake_quant)
-        return Compiled(from_start(kept, kept, buffers_of(kept)), "the prepared model, before anything is quantized")
+        return Compiled(from_start(kept, kept, buffers_of(kept)), f"the prepared model{UNQUANTIZED}")
 
     def script(self, options: Options) -> tuple[list[str], list[str]]:
         prepare = "prepare_qat_pt2e" if options.get("qat") else "prepare_pt2e"
