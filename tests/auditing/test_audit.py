@@ -85,7 +85,7 @@ def test_a_wrong_lowering_is_named() -> None:
     assert not found.guilty and found.kind is Kind.REFUTED
     assert found.lowering == "mkldnn_fusion.fn"
     assert found.conclusion.startswith("wrong below the graph")
-    assert "--disable mkldnn_fusion.fn compiles without it" in found.conclusion
+    assert "audit without it: --disable mkldnn_fusion.fn" in found.conclusion
 
 
 @pytest.mark.parametrize(
@@ -229,10 +229,54 @@ def test_mistakes_are_told() -> None:
         foldproof.audit(model, inputs, compiler="fx", options={"quantize": 1})
     with pytest.raises(FoldproofError, match="no such setting"):
         foldproof.audit(model, inputs, options={"freezin": True})
+    with pytest.raises(FoldproofError, match=r"^freezing is True or False, not 'false'$"):
+        foldproof.audit(model, inputs, options={"freezing": "false"})
+    with pytest.raises(FoldproofError, match=r"^post_grad_fusion_options is a dict, not True$"):
+        foldproof.audit(model, inputs, options={"post_grad_fusion_options": True})
+    with pytest.raises(FoldproofError, match=r"^max_fusion_size is a number, not 'few'$"):
+        foldproof.audit(model, inputs, options={"max_fusion_size": "few"})
     with pytest.raises(FoldproofError, match="inductor ran no pass 'reorder' that can be left out.* remove_noop_ops"):
         foldproof.audit(model, inputs, disable=["reorder"])
+    with pytest.raises(FoldproofError, match=r"^the model does not run on its inputs \(RuntimeError: .*\)$"):
+        foldproof.audit(model, [torch.randn(2, 3)], compiler="fx")
+    with pytest.raises(FoldproofError, match=r"^options are a mapping from names to values, not a list$"):
+        foldproof.audit(model, inputs, options=["freezing"])  # type: ignore[arg-type]
     with pytest.raises(FoldproofError, match=r"not a function"):
         foldproof.audit(lambda x: x, inputs)
+
+
+def test_quantization_aware_training_is_asked_for_or_not() -> None:
+    installed("torchao")
+    model, inputs = right()
+    with pytest.raises(FoldproofError, match=r"^qat is True or False, not 'maybe'$"):
+        foldproof.audit(model, inputs, compiler="torchao", options={"qat": "maybe"})
+
+
+def test_no_partitioner_is_none() -> None:
+    installed("executorch")
+    model, inputs = right()
+    found = foldproof.audit(model, inputs, compiler="executorch", options={"partitioner": None})
+    assert found.kind is not Kind.REFUTED
+    assert not any("Xnnpack" in step.phase for step in found.steps)
+
+
+def test_one_name_is_left_out_by_itself() -> None:
+    model, inputs = right()
+    assert not [s for s in foldproof.audit(model, inputs, compiler="fx", disable="fuse").steps if s.fired]
+
+
+class Counted(nn.Module):
+    calls = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return x + 1
+
+
+def test_that_the_model_runs_is_tried_on_copies() -> None:
+    model, x = Counted().eval(), torch.randn(4, 3, requires_grad=True) * 1
+    api._require_runs(model, (x,), {})
+    assert model.calls == 0
 
 
 def test_a_pass_that_fails_is_named() -> None:

@@ -53,6 +53,8 @@ def test_the_report_and_the_verdict(saved: Path) -> None:
     report = (saved / "report.md").read_text()
     for part in ("### 🐛 Describe the bug", "```python", "not close", "### Versions", "torch 2."):
         assert part in report
+    assert "In the program above the pass goes from " in report
+    assert "(in  →" not in report
     told = json.loads((saved / "verdict.json").read_text())
     assert told["pass"] == "fuse"
     assert told["reproduced"] is True

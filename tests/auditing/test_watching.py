@@ -84,6 +84,15 @@ def test_watch() -> None:
     assert "REFUTED" in str(log)
 
 
+def test_no_pass_seen_is_no_clean_bill() -> None:
+    with foldproof.watch(INPUTS) as log:
+        swap(traced())  # a plain function
+    assert str(log) == "no pass was seen: plain functions are not watched, prove_pass runs them"
+    with foldproof.watch(INPUTS) as log:
+        SwapOperands()(traced())
+    assert str(log) == "no pass changed a graph"
+
+
 def test_inputs_that_do_not_fit_are_told() -> None:
     program = torch.export.export(Sum(), INPUTS).module()
     with foldproof.watch((torch.randn(5, 4), torch.randn(5, 4))) as log:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from foldproof.auditing import api
+from foldproof.cli import audits
 
 from .test_commands import Foldproof, foldproof  # noqa: F401  # the fixture
 
@@ -34,6 +36,14 @@ def make():
 
 def right():
     return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)).eval(), (torch.randn(2, 3),)
+
+
+def deep():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3)).eval(), (torch.randn(2, 3, 8, 8),)
+
+
+def unfit():
+    return right()[0], (torch.randn(2, 5),)
 """
 
 
@@ -50,6 +60,8 @@ def test_a_wrong_pass(foldproof: Foldproof, model: str, tmp_path: Path) -> None:
     assert ran.status == 1, ran.err
     assert "REFUTED" in ran.out
     assert "wrong: the pass fuse changes the meaning of the model" in ran.out
+    assert "audit without it: --disable fuse\n" in ran.out
+    assert ", saved in " in ran.out
     assert json.loads(file.read_text())["guilty"] == ["fuse"]
     again = foldproof("replay", str(folder))
     assert again.status == 1
@@ -67,12 +79,40 @@ def test_a_right_pass(foldproof: Foldproof, model: str) -> None:  # noqa: F811
     assert "every graph pass is proved" in ran.out
 
 
+def test_quantization_is_told_with_its_bounds(foldproof: Foldproof, model: str) -> None:  # noqa: F811
+    pytest.importorskip("torchao")
+    ran = foldproof("audit", f"{model}:deep", "--compiler", "torchao")
+    assert ran.status == 0, ran.out + ran.err
+    assert re.search(r"^\w+: within [\d.e-]+: \w+: ", ran.out, re.MULTILINE), ran.out
+    conclusion = ran.out.splitlines()[-1]
+    assert " within bounds of the quantization" in conclusion
+    assert "the numbers of the prepared model, before anything is quantized, " in conclusion
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("false", False),
+        ("False", False),
+        ("TRUE", True),
+        ("none", None),
+        ("3", 3),
+        ("{'a': 1}", {"a": 1}),
+        ("x86", "x86"),
+    ],
+)
+def test_options_are_values_of_python(text: str, value: object) -> None:
+    assert audits._option(f"freezing={text}") == ("freezing", value)
+
+
 @pytest.mark.parametrize(
     ("args", "told"),
     [
         (["--compiler", "gcc"], "compiler must be one of"),
         (["--compiler", "fx", "--option", "fast"], "NAME=VALUE"),
         (["--compiler", "fx", "--option", "fast=1"], "no option 'fast'"),
+        (["--compiler", "inductor", "--option", "freezing=yes"], "freezing is True or False, not 'yes'"),
+        (["--compiler", "inductor", "--option", "freezing=3"], "freezing is True or False, not 3"),
         (["--compiler", "fx", "--save", "models.py/saved"], "models.py/saved can't be written: "),
     ],
 )
@@ -81,6 +121,27 @@ def test_mistakes(foldproof: Foldproof, model: str, args: list[str], told: str) 
     assert ran.status == 2
     assert told in ran.err
     assert len(ran.err.splitlines()) == 1
+
+
+def test_inputs_that_do_not_fit(foldproof: Foldproof, model: str) -> None:  # noqa: F811
+    ran = foldproof("audit", f"{model}:unfit", "--compiler", "fx")
+    assert ran.status == 2
+    assert "the model does not run on its inputs (RuntimeError: " in ran.err
+    assert len(ran.err.splitlines()) == 1
+
+
+def test_a_fine_audit_leaves_no_reproduction(foldproof: Foldproof, model: str, tmp_path: Path) -> None:  # noqa: F811
+    folder = tmp_path / "fine"
+    folder.mkdir()
+    (folder / "repro.py").write_text("of another audit")
+    audit = ("audit", f"{model}:right", "--compiler", "fx", "--save", str(folder))
+    told = f"no pass is wrong: wrote only the verdict to {folder}"
+    assert f"{told} (the reproduction that was there is gone)\n" in foldproof(*audit).out
+    assert [file.name for file in folder.iterdir()] == ["verdict.json"]
+    assert f"{told}\n" in foldproof(*audit).out
+    again = foldproof("replay", str(folder))
+    assert again.status == 2
+    assert f"{folder} records no guilty pass, so there is nothing to run again" in again.err
 
 
 def test_replay_of_nothing(foldproof: Foldproof, tmp_path: Path) -> None:  # noqa: F811

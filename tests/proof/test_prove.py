@@ -9,7 +9,7 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.export import Dim
 
 import foldproof
@@ -260,6 +260,19 @@ def test_pass_that_returns_a_number() -> None:
     model, x = network()
     with pytest.raises(FoldproofError, match="no program"):
         foldproof.prove_pass(lambda m: 3, model, (x,))
+
+
+def test_pass_that_returns_whether_it_changed_something() -> None:
+    def swap(m: fx.GraphModule, names: tuple[str, str]) -> bool:
+        for node in m.graph.nodes:
+            if node.op == "call_function":
+                node.args = tuple(n for name in names for n in m.graph.nodes if n.name == name)
+        m.recompile()
+        return m.graph.eliminate_dead_code()
+
+    program, inputs = fx.symbolic_trace(lambda x, y: x - y), (torch.randn(3), torch.randn(3))
+    assert foldproof.prove_pass(lambda m: swap(m, ("x", "y")), program, inputs).kind is Kind.PROVED
+    assert foldproof.prove_pass(lambda m: swap(m, ("y", "x")), program, inputs).kind is Kind.REFUTED
 
 
 def test_pass_that_goes_through_numpy_loses_provenance() -> None:

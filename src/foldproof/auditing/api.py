@@ -12,12 +12,12 @@ from torch.export import ExportedProgram
 from torch.utils._pytree import tree_leaves
 
 from foldproof.auditing.compilers import compiler_named
-from foldproof.auditing.compilers.compiler import Compiled, Compiler, versions
+from foldproof.auditing.compilers.compiler import Compiled, Compiler, copied, versions
 from foldproof.auditing.log import Log
 from foldproof.auditing.result import Audit, Step
 from foldproof.errors import FoldproofError
-from foldproof.program.loading import brief
-from foldproof.program.state import quiet_copies
+from foldproof.program.loading import Loaded, brief, check_runs
+from foldproof.program.state import deepcopied, quiet_copies
 from foldproof.proof.shapes import as_inputs
 from foldproof.verdict import Kind
 
@@ -37,7 +37,7 @@ def audit(
     *,
     compiler: str = "inductor",
     options: Mapping[str, Any] | None = None,
-    disable: Iterable[str] = (),
+    disable: str | Iterable[str] = (),
     locate: bool = True,
     progress: Progress | None = None,
 ) -> Audit:
@@ -53,13 +53,13 @@ def audit(
         compiler: inductor, torchao, executorch, fx (`torch.fx.experimental.optimization.fuse`), torch.ao (`fuse_fx`),
             onnx or openvino.
         options: settings of the compiler; for inductor those of torch._inductor.config.
-        disable: names of passes to leave out, as the steps are named.
+        disable: names of passes (or one name) to leave out, as the steps are named.
         locate: whether to look for the operators that a difference of numbers comes from; with inductor, parts of the
             model are then compiled several times.
         progress: called with (done, total, what).
 
     Raises:
-        FoldproofError: no such compiler, option or pass, or the model can't be compiled.
+        FoldproofError: no such compiler, option or pass, or the model can't be run on the inputs or compiled.
         MissingExtra: the compiler is not installed.
     """
     start = time.perf_counter()
@@ -70,7 +70,11 @@ def audit(
         model = model.module()
     if not isinstance(model, nn.Module):
         raise FoldproofError(f"audit takes an nn.Module or an ExportedProgram, not a {type(model).__name__}")
-    log = Log(part for name in disable for part in name.split(", "))  # what matches together has one row
+    if not isinstance(options, Mapping | None):
+        raise FoldproofError(f"options are a mapping from names to values, not a {type(options).__name__}")
+    names = [disable] if isinstance(disable, str) else disable
+    log = Log(part for name in names for part in name.split(", "))  # what matches together has one row
+    _require_runs(model, args, named)
     report(0, None, f"compiling with {compiler}")
     try:
         with torch.no_grad(), quiet_copies():
@@ -116,6 +120,13 @@ def audit(
         frozenset(log.optional),
         lowering,
     )
+
+
+def _require_runs(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Some compilers never run the model, and would be blamed for inputs that do not fit."""
+    with torch.no_grad(), quiet_copies():
+        own = Loaded("the model", deepcopied(model), *copied((args, kwargs)))
+        check_runs(own, own)
 
 
 def _require_left_out(log: Log, compiler: str) -> None:

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 def save(audit: Audit, folder: Path) -> Path:
     """Write ``verdict.json`` and, for each guilty pass, ``repro.py``, ``graphs.py`` and ``report.md``.
 
-    With several guilty passes each has a folder of its own below, named after it.
+    With several guilty passes each has a folder of its own below, named after it. What an audit before this one left
+    in the folder goes, as the new verdict contradicts it.
 
     Raises:
         FoldproofError: the folder can't be written.
@@ -129,7 +130,8 @@ def run(program: Path) -> Run:
 def report(audit: Audit, step: Step, change: Change, text: str | None, ran: Run | None) -> str:
     """The fault in the form in which PyTorch and its neighbours take reports."""
     witness = step.verdict.witness
-    where = f" (in {step.phase.replace('/', ' → ')})" if step.phase else ""
+    phases = [part for part in step.phase.split("/") if part]  # a call that is no pass has no name
+    where = f" (in {' → '.join(phases)})" if phases else ""
     out = [
         f"# {audit.compiler}: {step.name} changes what the model computes",
         "",
@@ -160,9 +162,12 @@ def report(audit: Audit, step: Step, change: Change, text: str | None, ran: Run 
             f" {witness.before:.6g} before the pass and {witness.after:.6g} after it;"
             f" rounding explains {witness.floor:.1g}."
         )
+    # What a smaller program was found for is not the model any more, whose nodes the audit counts.
+    here = "In the model" if change is step.change else "In the program above" if text else "In a smaller model"
     out += [
         "",
-        f"The graph went from {change.before.size} to {change.after.size} nodes; `graphs.py` has both as Python.",
+        f"{here} the pass goes from {change.before.size} to {change.after.size} nodes;"
+        " `graphs.py` has both graphs as Python.",
         "",
         "### Versions",
         "",
@@ -182,7 +187,9 @@ def replay(folder: str | Path) -> tuple[bool, str]:
     told = _verdict(folder)
     program = folder / "repro.py"
     if not program.is_file():
-        raise FoldproofError(f"{folder} holds no repro.py to run again; write one with foldproof audit --save")
+        if not told.get("guilty", True):
+            raise FoldproofError(f"{folder} records no guilty pass, so there is nothing to run again")
+        raise FoldproofError(f"{folder} holds no repro.py to run again")
     ran = run(program)
     now = ", ".join(f"{name} {version}" for name, version in versions(compiler_named(str(told["compiler"]))).items())
     if ran.failed:

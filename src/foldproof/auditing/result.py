@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import fx
 
+from foldproof.auditing.compilers.compiler import UNQUANTIZED
 from foldproof.auditing.judge import judge
 from foldproof.auditing.log import Change
 from foldproof.program.state import quiet_copies
@@ -140,27 +141,30 @@ class Audit:
             others = f" (and so does {', '.join(names[1:])})" if len(names) > 1 else ""
             without = self.without(names[0])
             return f"wrong: the pass {names[0]} changes the meaning of the model{at}{others}" + (
-                f"; {without} compiles without it" if without else ""
+                f"; audit without it: {without}" if without else ""
             )
         whole = self.end_to_end
         kinds = Counter(s.verdict.kind for s in fired)
         proved = kinds[Kind.PROVED] + kinds[Kind.PROVED_WITHIN]
         decided = "every graph pass is proved" if fired else "no pass changed the graph"
+        bounded = f", {kinds[Kind.PROVED_WITHIN]} within bounds of the quantization" * bool(kinds[Kind.PROVED_WITHIN])
+        numbers = f"the numbers of {self.compiled}," if self.compiled.endswith(UNQUANTIZED) else "the numbers"
+        decided += bounded
         chosen = sum(s.verdict.quantified.endswith(SAME_CHOICES) for s in fired)
         decided += f" ({chosen} of {len(fired)}{SAME_CHOICES.replace(',', '')})" if chosen else ""
         if proved < len(fired):
             rounded = kinds[Kind.ROUNDING]
-            decided = f"{proved} of {len(fired)} graph changes are proved"
+            decided = f"{proved} of {len(fired)} graph changes are proved{bounded}"
             decided += f", {rounded} differ{'s' * (rounded == 1)} by rounding only" if rounded else ""
         if self.undecided:
             reasons = Counter(s.verdict.reason for s in self.undecided)
-            decided += f", {len(self.undecided)} undecided because of {reasons.most_common(1)[0][0]}"
+            decided += f", {len(self.undecided)} undecided: {reasons.most_common(1)[0][0]}"
         if whole is None:
-            return f"no pass is wrong: {decided}; the numbers are not compared: {self.uncompared}"
+            return f"no pass is wrong: {decided}; {numbers} are not compared: {self.uncompared}"
         if whole.verdict.kind is Kind.REFUTED and self.lowering:
             return (
                 f"wrong below the graph: {decided}, but the lowering {self.lowering} gives other numbers than rounding"
-                f" explains; {self.without(self.lowering)} compiles without it"
+                f" explains; audit without it: {self.without(self.lowering)}"
             )
         if whole.verdict.kind is Kind.REFUTED:
             return (
@@ -168,10 +172,10 @@ class Audit:
                 f"{_sources(whole)}"
             )
         if whole.verdict.kind is Kind.UNDECIDED:
-            return f"no pass is wrong: {decided}; the numbers are undecided: {whole.verdict.reason}"
+            return f"no pass is wrong: {decided}; {numbers} are undecided: {whole.verdict.reason}"
         if whole.identical:
-            return f"fine: {decided}, and the numbers are bit for bit the same"
-        return f"rounding: {decided}; the numbers differ by no more than rounding explains{_sources(whole)}"
+            return f"fine: {decided}, and {numbers} are bit for bit the same"
+        return f"rounding: {decided}; {numbers} differ by no more than rounding explains{_sources(whole)}"
 
     def without(self, name: str) -> str | None:
         """The option that leaves a pass out; None for what can't be left out."""

@@ -46,6 +46,8 @@ class Watched:
             for s in self.steps
             if s.fired
         ]
+        if not lines and not self._log.optional and not self._log.changes:
+            return "no pass was seen: plain functions are not watched, prove_pass runs them"
         return "\n".join(lines) or "no pass changed a graph"
 
 
@@ -53,7 +55,8 @@ class Watched:
 def watch(inputs: Sequence[Any] = ()) -> Iterator[Watched]:
     """Note every graph pass that runs inside: `PassBase` objects, pass managers, torchao's and ExecuTorch's steps.
 
-    torchao and ExecuTorch are watched where they have been imported before.
+    torchao and ExecuTorch are watched where they have been imported before. Plain functions that no pass manager calls
+    are not seen: `prove_pass` runs them.
 
     Args:
         inputs: example inputs of the program that the passes work on; without them graphs are tried on random tensors

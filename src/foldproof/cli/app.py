@@ -310,6 +310,8 @@ def _audit(
     written.check()
     if folder is not None:
         check_folder(folder)
+    saving = None
+    reproduced = folder is not None and (folder / "repro.py").is_file()
 
     with Bar() as progress:
         from foldproof.cli import audits
@@ -317,12 +319,18 @@ def _audit(
         found = audits.audit(spec, compiler, options, disable, progress)
         if folder is not None:
             progress(0, None, "looking for a smaller model that shows it")
+            start = time.perf_counter()
             found.save(folder)
+            saving = time.perf_counter() - start
         if written.files:
             written.write(audits.document(found, folder) | {"subject": spec})
 
     console = summary.console()
-    audits.print_audit(console, found)
+    audits.print_audit(console, found, saving)
+    if folder is not None and not found.guilty:
+        gone = " (the reproduction that was there is gone)" if reproduced else ""
+        console.print(f"no pass is wrong: wrote only the verdict to {folder}{gone}", soft_wrap=True)
+        folder = None
     summary.print_written(console, [*([folder] if folder else []), *written.files])
     return found.kind.exit_code
 

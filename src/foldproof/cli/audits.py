@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from foldproof.errors import FoldproofError
 from foldproof.verdict import Kind
 
 if TYPE_CHECKING:
-    from foldproof.auditing import Audit
+    from foldproof.auditing import Audit, Step
 
 Progress = Callable[[int, int | None, str], None]
 
@@ -27,13 +28,12 @@ def audit(spec: str, compiler: str, options: Sequence[str], disable: Sequence[st
     """Audits what ``spec`` names; raises FoldproofError where it can't be loaded, run or compiled."""
     import foldproof
     from foldproof.cli.work import _hushed
-    from foldproof.program.loading import check_runs, load_spec
+    from foldproof.program.loading import load_spec
 
     given = dict(_option(text) for text in options)
     progress(0, None, f"loading {spec}")
     loaded = load_spec(spec)
     with _hushed():
-        check_runs(loaded, loaded)
         return foldproof.audit(
             loaded.program,
             loaded.require_inputs(),
@@ -56,18 +56,27 @@ def _option(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise FoldproofError(f"--option takes NAME=VALUE, not {text!r}")
+    if value.lower() in _WORDS:
+        return name, _WORDS[value.lower()]
     try:
         return name, ast.literal_eval(value)
     except (ValueError, SyntaxError):
         return name, value
 
 
+_WORDS = {"true": True, "false": False, "none": None}
+"""As they are written in a shell: "false" as a text would be true."""
+
+
 NAMED = 4
-"""How many passes that changed nothing are named; the results as JSON, and pages, name all."""
+"""How many passes that changed nothing, or stay within bounds, are named; results as JSON, and pages, name all."""
 
 
-def print_audit(out: Console, found: Audit) -> None:
-    """One row for each pass that changed a graph, the numbers end to end, and a sentence to act on."""
+def print_audit(out: Console, found: Audit, saving: float | None = None) -> None:
+    """One row for each pass that changed a graph, the numbers end to end, and a sentence to act on.
+
+    ``saving`` is how long it took to save it, in seconds.
+    """
     fired = [step for step in found.steps if step.fired]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for name in ("pass", "nodes", "verdict", "time"):
@@ -83,6 +92,7 @@ def print_audit(out: Console, found: Audit) -> None:
         told = [*told[:NAMED], "…"] if len(told) > NAMED else told
         calls = f"{others.total()} more call{'s' * (others.total() > 1)} of passes changed nothing"
         out.print(Text(f"{calls}: {', '.join(told)}"), soft_wrap=True)
+    _print_bounds(out, [step for step in fired if step.verdict.steps])
     out.print()
     for step in found.guilty[:1]:
         out.print(Text(f"{step.name}: {step.verdict}"), soft_wrap=True)
@@ -90,11 +100,23 @@ def print_audit(out: Console, found: Audit) -> None:
         out.print(Text(f"{step.name}: UNDECIDED: {step.verdict.reason}"), soft_wrap=True)
     whole = found.end_to_end
     if whole is not None:
+        if found.guilty and not whole.sources:
+            whole = replace(whole, found="")  # why nothing was found, where the pass is
         out.print(Text(f"end to end, {found.compiled} against the model: {whole}"), soft_wrap=True)
     else:
         out.print(Text(f"end to end, nothing is compared: {found.uncompared}"), soft_wrap=True)
-    out.print(f"compiled in {found.compile_seconds:.1f} s, audited in {found.seconds:.1f} s\n")
+    saved = "" if saving is None else f", saved in {saving:.1f} s"
+    out.print(f"compiled in {found.compile_seconds:.1f} s, audited in {found.seconds:.1f} s{saved}\n")
     out.print(Text(found.conclusion, STYLES[found.kind]), soft_wrap=True)
+
+
+def _print_bounds(out: Console, within: Sequence[Step]) -> None:
+    """The largest bound of each step that approximates on purpose."""
+    for step in within[:NAMED]:
+        largest = max(step.verdict.steps, key=lambda one: one.bound)
+        out.print(Text(f"{step.name}: within {largest.bound:.3g}: {largest.name}"), soft_wrap=True)
+    if len(within) > NAMED:
+        out.print(f"… and {len(within) - NAMED} more within bounds")
 
 
 def replay(folder: Path) -> tuple[Kind, str]:

@@ -41,8 +41,8 @@ def prove_pass(
     of the old ones they are; the caller's program is not touched.
 
     Args:
-        pass_fn: takes the program. May change it in place (returning None), or return a GraphModule, nn.Module,
-            ExportedProgram, or a PassResult.
+        pass_fn: takes the program. May change it in place (returning None, or whether it did), or return a GraphModule,
+            nn.Module, ExportedProgram, or a PassResult.
         program: an nn.Module, GraphModule, or ExportedProgram (edge programs too).
         inputs: example positional arguments, as in `foldproof.prove`.
         kwargs: example keyword arguments.
@@ -80,7 +80,7 @@ def prove_pass(
 def _apply(pass_fn: Pass, program: Any) -> Any:
     """Run the pass and find the program that it made."""
     result = pass_fn(program)
-    if result is None:
+    if result is None or isinstance(result, bool):  # whether it changed something, in place
         return program
     if isinstance(result, ExportedProgram):
         return result

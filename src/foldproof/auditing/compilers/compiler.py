@@ -15,6 +15,9 @@ from foldproof.errors import FoldproofError
 
 Options = Mapping[str, Any]
 
+UNQUANTIZED = ", before anything is quantized"
+"""The end of what came out, in words, where it is not the last model: that one's numbers are others on purpose."""
+
 
 @dataclass(frozen=True)
 class Compiled:

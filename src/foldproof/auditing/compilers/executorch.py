@@ -71,7 +71,7 @@ class Executorch:
 
 
 def _partitioners(wanted: Any) -> list[Any]:
-    if wanted == "none":
+    if wanted in ("none", None):
         return []
     if wanted != "xnnpack":
         if isinstance(wanted, str):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -69,6 +69,8 @@ def _configured(options: Options) -> Iterator[None]:
     import torch._inductor.config as config
 
     try:
+        for name, value in options.items():
+            _require_fitting(name, getattr(config, name), value)
         patch: Any = config.patch(dict(options))
         patch.__enter__()
     except AttributeError as error:
@@ -77,3 +79,19 @@ def _configured(options: Options) -> Iterator[None]:
         yield
     finally:
         patch.__exit__(None, None, None)
+
+
+def _require_fitting(name: str, now: Any, value: Any) -> None:
+    """Inductor takes any value for any setting, and any text that is not empty as true.
+
+    Raises:
+        FoldproofError: ``value`` is of another type than the setting has ``now``.
+    """
+    if isinstance(now, bool):
+        fits, wanted = isinstance(value, bool), "True or False"
+    elif isinstance(now, Mapping):
+        fits, wanted = isinstance(value, Mapping), "a dict"
+    else:
+        fits, wanted = not (isinstance(now, int) and isinstance(value, str)), "a number"
+    if not fits:
+        raise FoldproofError(f"{name} is {wanted}, not {value!r}")

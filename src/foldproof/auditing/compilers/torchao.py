@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from foldproof.auditing.compilers.compiler import (
+    UNQUANTIZED,
     Compiled,
     Options,
     buffers_of,
@@ -48,7 +49,9 @@ class Torchao:
         steps = quantize_pt2e()
         from torchao.quantization.pt2e import move_exported_model_to_eval
 
-        qat = bool(options.get("qat"))
+        qat = options.get("qat", False)
+        if not isinstance(qat, bool):
+            raise FoldproofError(f"qat is True or False, not {qat!r}")
         own = deepcopied(model)
         program = torch.export.export(own.train() if qat else own, args, kwargs).module()
         quantizer = _quantizer(options.get("quantizer", "x86"))
@@ -72,7 +75,7 @@ class Torchao:
             with log.call("", prepared, whole=False) as made:
                 converted = steps.convert_pt2e(prepared)
                 made.append(converted)
-        if options.get("quantizer") == "none":
+        if options.get("quantizer", "x86") in _NOTHING:
             return Compiled(
                 from_start(converted, converted, buffers_of(converted)),
                 "the converted model, in which nothing is quantized",
@@ -81,7 +84,7 @@ class Torchao:
             from torchao.quantization.pt2e import disable_fake_quant
 
             kept.apply(disable_fake_quant)
-        return Compiled(from_start(kept, kept, buffers_of(kept)), "the prepared model, before anything is quantized")
+        return Compiled(from_start(kept, kept, buffers_of(kept)), f"the prepared model{UNQUANTIZED}")
 
     def script(self, options: Options) -> tuple[list[str], list[str]]:
         prepare = "prepare_qat_pt2e" if options.get("qat") else "prepare_pt2e"
@@ -93,6 +96,9 @@ class Torchao:
             f"got = convert_pt2e({prepare}(torch.export.export(model, inputs).module(), {quantizer}))(*inputs)",
         ]
 
+
+_NOTHING = ("none", None)
+"""What asks for no quantizer."""
 
 _X86 = "from torchao.quantization.pt2e.quantizer.x86_inductor_quantizer import X86InductorQuantizer"
 _QUANTIZERS = {
@@ -107,11 +113,11 @@ _QUANTIZERS = {
 
 
 def _quantizer(wanted: Any) -> Any:
-    if not isinstance(wanted, str):
+    if not isinstance(wanted, str | None):
         return wanted
     from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
 
-    if wanted == "none":
+    if wanted in _NOTHING:
         return x86.X86InductorQuantizer()
     if wanted == "x86":
         return x86.X86InductorQuantizer().set_global(x86.get_default_x86_inductor_quantization_config())
