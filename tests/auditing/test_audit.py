@@ -285,3 +285,14 @@ def test_a_pass_that_fails_is_named() -> None:
     model = nn.Sequential(nn.ConvTranspose2d(4, 6, 3, groups=2), nn.BatchNorm2d(6)).eval()
     with pytest.raises(FoldproofError, match=r"--disable _fuse_conv_bn_ leaves out the pass that failed$"):
         foldproof.audit(model, [torch.randn(1, 4, 4, 4)], compiler="torchao")
+
+
+def test_quantization_aware_training_is_not_accused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The export leaves a counter of batches behind, which goes with the fold."""
+    installed("torchao")
+    monkeypatch.setattr(api, "TRIALS", 3)
+    model = trained(nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU()))
+    found = foldproof.audit(model, (torch.randn(2, 3, 6, 6),), compiler="torchao", options={"qat": True}, locate=False)
+    (fold,) = (step for step in found.steps if step.name == "_fold_conv_bn_qat")
+    assert fold.fired and not found.guilty, found.conclusion
+    assert any("counts in 1.num_batches_tracked" in note for note in fold.verdict.notes), str(fold.verdict)
