@@ -85,6 +85,8 @@ def compare(
             compiled several times.
         progress: called with (done, total, what).
 
+    Outputs are compared, not what is written to buffers and inputs; `foldproof.prove` looks at that.
+
     Neither program, nor its parameters or inputs, is changed, unless the candidate is a callable that changes things
     that foldproof can't see.
 
