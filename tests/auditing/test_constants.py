@@ -111,6 +111,25 @@ def test_a_constant_that_is_right_by_chance() -> None:
     assert right.kind is Kind.PROVED and right.quantified == "all inputs and all parameters", str(right)
 
 
+def test_one_number_may_be_another() -> None:
+    """Weight and variance are swapped, and both are 2; the pass can't be run again."""
+    calls: list[int] = []
+
+    def edit(module: fx.GraphModule) -> None:
+        calls.append(0)
+        if len(calls) > 1:
+            raise RuntimeError("once only")
+        constant(module, called(module, operator.mul), module.variance * torch.rsqrt(module.weight + 1e-5))  # type: ignore[operator]
+
+    root, graph = nn.Module(), fx.Graph()
+    root.weight, root.variance = nn.Parameter(torch.full((1,), 2.0)), nn.Parameter(torch.full((1,), 2.0))
+    x, weight, variance = graph.placeholder("x"), graph.get_attr("weight"), graph.get_attr("variance")
+    root_of = graph.call_function(torch.rsqrt, (graph.call_function(operator.add, (variance, 1e-5)),))
+    graph.output(graph.call_function(torch.mul, (x, graph.call_function(operator.mul, (weight, root_of)))))
+    found = tapped(edit, fx.GraphModule(root, graph), torch.randn(3, 4))
+    assert found.kind is not Kind.PROVED or found.quantified == "all inputs, for these parameter values", str(found)
+
+
 def test_a_constant_that_may_be_right_by_chance() -> None:
     """The pass can't be run again: it counts its calls."""
     calls: list[int] = []

@@ -119,9 +119,17 @@ def _origins(
 
 
 def _may_be_mistaken(before: Snapshot, node: fx.Node) -> bool:
-    """Whether a parameter is one number everywhere, as before training: so may be others that it is taken for."""
+    """Whether a parameter is one number everywhere, as before training: so may be others that it is taken for.
+
+    One that is a single number is that anyway, and counts if another has the same.
+    """
     held = attribute(before.module, str(node.target)) if node.op == "get_attr" else None
-    return isinstance(held, Tensor) and held.numel() > 1 and bool((held == held.flatten()[0]).all())
+    if not isinstance(held, Tensor) or not held.numel():
+        return False
+    if held.numel() == 1:
+        leaves = as_program(before.module).leaves.values()
+        return len({id(leaf.tensor) for leaf in leaves if equal_content(leaf.tensor, held)}) > 1
+    return bool((held == held.flatten()[0]).all())
 
 
 def _close(a: Tensor, b: Tensor) -> bool:

@@ -71,9 +71,8 @@ class Draw:
     """A random point at which programs are compared: ``k`` primes and everything drawn modulo them.
 
     Shadows of one draw may meet; shadows of different draws may not. The draw records what a verdict must tell:
-    ``opaque`` and ``branch`` operators, ``escapes`` (values that left the tensor world, and
-    whether they depend on the program's input), opaque evaluations, and the
-    largest `Size` that was hashed or compared.
+    ``opaque`` and ``branch`` operators, ``escapes`` (values that left the tensor world, and whether they depend on the
+    program's input), opaque evaluations, and the largest `Size` that was hashed or compared.
 
     ``reading`` says how to read what can be read in more than one way; ``steps`` tells the roundings that were read as
     if they were none.
