@@ -23,6 +23,7 @@ from foldproof.auditing.snapshot import (
     snapshot_of,
     target_name,
 )
+from foldproof.digest import digest
 from foldproof.program import Leaf, as_program
 from foldproof.program.state import storage_key
 from foldproof.proof.floats import redrawn_leaves
@@ -248,12 +249,8 @@ def _contents(snapshot: Snapshot) -> list[str]:
             held = attribute(snapshot.module, str(node.target))
             state = [held] if isinstance(held, Tensor) else [*held.state_dict().values()]
             what = f"{node.op} {'' if isinstance(held, Tensor) else repr(held)} "
-            what += " ".join(f"{t.dtype} {tuple(t.shape)} {_digest(t)}" for t in state)
+            what += " ".join(f"{t.dtype} {tuple(t.shape)} {digest([t])}" for t in state)
         values[node] = hashlib.sha256(f"{what} {arguments(node, values)}".encode()).hexdigest()
         if node.op == "output" or not is_functional(node):
             out.append(values[node])
     return out
-
-
-def _digest(x: Tensor) -> str:
-    return hashlib.sha256(x.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()).hexdigest()

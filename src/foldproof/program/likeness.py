@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
+from foldproof.digest import digest
 from foldproof.program.nodes import operator_name
 
 FAR = 100
@@ -158,8 +158,7 @@ def _content(value: Any) -> str:
     if not isinstance(value, Tensor):
         return f"constant {type(value).__name__} {value!r}"
     try:
-        held = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-        content = hashlib.sha256(held.data).hexdigest()
+        content = digest([value])
     except (RuntimeError, TypeError):  # sparse ones, and subclasses without memory
         content = f"object {id(value)}"
     return f"constant {value.dtype} {tuple(value.shape)} {content}"

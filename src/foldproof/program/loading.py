@@ -27,6 +27,7 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from foldproof.errors import FoldproofError
+from foldproof.program.state import owned
 
 FORMS = "a .pt2 file, path/file.py:callable or package.module:callable"
 
@@ -84,10 +85,13 @@ def check_runs(loaded: Loaded, of: Loaded) -> None:
     """
     inputs = copy.deepcopy((of.require_inputs(), of.kwargs))
     program = loaded.program.module() if isinstance(loaded.program, ExportedProgram) else loaded.program
-    state = {name: tensor.detach().clone() for name, tensor in program.state_dict(keep_vars=True).items()}
+    # One copy of each tensor, under all its names, so that tied weights stay tied.
+    own = dict(owned(program))
+    copies = {id(tensor): tensor.detach().clone() for tensor in own.values()}
+    state = {name: copies[id(tensor)] for name, tensor in own.items()}
     try:
         with torch.no_grad():
-            torch.func.functional_call(program, state, *inputs)
+            torch.func.functional_call(program, state, *inputs, tie_weights=False)
     except Exception as error:
         whose = "its inputs" if of is loaded else f"the inputs of {of.spec}"
         raise FoldproofError(f"{loaded.spec} does not run on {whose} ({brief(error)})") from error

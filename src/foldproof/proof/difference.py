@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor, fx
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
+from foldproof.digest import digest
 from foldproof.program.nodes import operator_name, source_of
 from foldproof.proof.question import Question
 from foldproof.proof.residues import Attempt, run_both
@@ -64,10 +64,4 @@ def _digests(out: Any) -> list[str]:
 
 def _digest(t: Tensor) -> str:
     """A fingerprint of the elements in order, whatever the shape, so that views are the same value."""
-    state = hashlib.sha256()
-    if isinstance(t, Shadow):
-        for part in t.residue.parts:
-            state.update(part.to(torch.int32).contiguous().cpu().numpy().tobytes())
-    else:
-        state.update(t.detach().to(torch.float64).contiguous().cpu().numpy().tobytes())
-    return state.hexdigest()
+    return digest([part.to(torch.int32) for part in t.residue.parts] if isinstance(t, Shadow) else [t.to(torch.float64)])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import random
 from collections import Counter
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 from torch._ops import OpOverload
 
+from foldproof.digest import digest
 from foldproof.field import Field, OpaqueFunction, Size, draw_primes, error_bound, few, many, primes_needed
 from foldproof.shadow.ondemand import OnDemand
 from foldproof.shadow.products import Products
@@ -204,13 +204,10 @@ class Draw:
         """
         if any(operand.data for operand in operands):
             return False
-        state = hashlib.sha256()
-        for operand in operands:
-            for field, part in zip(self.fields, operand.parts):
-                state.update(field.canonical(part).contiguous().cpu().numpy().tobytes())
-            state.update(repr(tuple(operand.shape)).encode())
-        self._roundings.add(state.hexdigest())
-        return state.hexdigest() in self.reading.within
+        parts = [f.canonical(part) for operand in operands for f, part in zip(self.fields, operand.parts)]
+        rounding = f"{digest(parts)} {[tuple(operand.shape) for operand in operands]}"
+        self._roundings.add(rounding)
+        return rounding in self.reading.within
 
     def take_roundings(self) -> frozenset[str]:
         """The roundings of parameters since the last call."""
