@@ -17,7 +17,7 @@ def digest(tensors: Iterable[Tensor]) -> str:
     Neither shapes nor dtypes are part of it.
 
     Raises:
-        RuntimeError, TypeError: a tensor has no memory of its own: a sparse one, one on the meta device, some subclasses.
+        RuntimeError, TypeError: a tensor has no memory of its own (a sparse one, one on the meta device, a subclass).
     """
     state = hashlib.sha256()
     for tensor in tensors:

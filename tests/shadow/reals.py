@@ -42,7 +42,7 @@ class RealDraw(Draw):
     def __init__(self, reading: Reading) -> None:
         super().__init__(seed=0, k=1, reading=reading)
         self.fields = [Reals()]  # type: ignore[list-item]
-        self._infinity = ((math.inf, -math.inf),)
+        self.infinity = ((math.inf, -math.inf),)
 
     def _evaluate(
         self, name: str, operands: Sequence[Sequence[Tensor]], real: Callable[..., Tensor], nonzero: bool

@@ -9,7 +9,7 @@ from torch._decomp import core_aten_decompositions
 from torch._ops import OpOverload
 from torch.utils._pytree import tree_leaves, tree_map
 
-from foldproof.shadow import RULES, Draw, Shadow, Undecided
+from foldproof.shadow import RULES, Draw, Shadow, Undecided, draw_variable, embed_constant
 from tests.shadow.calls import calls_of, copied, is_float
 
 aten = torch.ops.aten
@@ -44,7 +44,8 @@ def test_agrees_with_its_decomposition(operator: OpOverload) -> None:
     for call in calls_of(operator, torch.float32):
         draw = Draw(seed=5, k=2)
         args, kwargs = tree_map(
-            lambda t: Shadow(t.clone(), draw.variable(t, True)) if is_float(t) else copied(t), (call.args, call.kwargs)
+            lambda t: Shadow(t.clone(), draw_variable(draw, t, True)) if is_float(t) else copied(t),
+            (call.args, call.kwargs),
         )
         try:
             fused = tree_leaves(operator(*args, **kwargs))
@@ -65,7 +66,7 @@ def test_exceptions_are_real(operator: OpOverload) -> None:
     with pytest.raises((AssertionError, Undecided)):
         for call in calls_of(operator, torch.float32):
             draw = Draw(seed=5, k=2)
-            args = tree_map(lambda t: Shadow(t.clone(), draw.variable(t, True)) if is_float(t) else t, call.args)
+            args = tree_map(lambda t: Shadow(t.clone(), draw_variable(draw, t, True)) if is_float(t) else t, call.args)
             if not any(isinstance(a, Shadow) and a.numel() for a in args):
                 continue
             fused, parts = operator(*args, **call.kwargs), TABLE[operator](*args, **call.kwargs)
@@ -74,4 +75,4 @@ def test_exceptions_are_real(operator: OpOverload) -> None:
 
 
 def residues(draw: Draw, x: Tensor) -> tuple[Tensor, ...]:
-    return (x.residue if isinstance(x, Shadow) else draw.constant(x)).parts
+    return (x.residue if isinstance(x, Shadow) else embed_constant(draw, x)).parts

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 
 import foldproof
-from foldproof.shadow import Draw, Shadow, WritesBorrowed
+from foldproof.shadow import Draw, Shadow, WritesBorrowed, draw_variable, embed_constant
 from foldproof.shadow.ondemand import OnDemand
 
 LARGE = (200, 301)
 
 
 def lent(draw: Draw, value: Tensor, vary: bool = True) -> Shadow:
-    residue = draw.variable(value, data=False, lent=True) if vary else draw.constant(value, lent=True)
+    residue = draw_variable(draw, value, data=False, lent=True) if vary else embed_constant(draw, value, lent=True)
     assert isinstance(residue.parts, OnDemand)
     return Shadow(value, residue)
 
@@ -68,7 +68,7 @@ def test_nothing_writes_to_it() -> None:
 def test_infinite_elements_are_kept() -> None:
     value = torch.randn(LARGE)
     value[3, 4] = torch.inf
-    residue = Draw(seed=0, k=2).variable(value, data=False, lent=True)
+    residue = draw_variable(Draw(seed=0, k=2), value, data=False, lent=True)
     assert residue.infinite and isinstance(residue.parts, tuple)
 
 
@@ -108,9 +108,9 @@ def test_products_with_a_leaf_are_those_that_would_be_made_anew() -> None:
     other = lent(draw, w.value.clone())
     eager_w, eager_kernel, eager_other = (x.clone() for x in (w, kernel, other))
     value = torch.randn(4, 256, generator=generator)
-    x, y = (Shadow(value, draw.variable(value, data=True)) for _ in range(2))
+    x, y = (Shadow(value, draw_variable(draw, value, data=True)) for _ in range(2))
     pixels = torch.randn(1, 64, 6, 6, generator=generator)
-    z = Shadow(pixels, draw.variable(pixels, data=True))
+    z = Shadow(pixels, draw_variable(draw, pixels, data=True))
     conv = nn.functional.conv2d
     cases = [
         (lambda m, k, o: x @ m),

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.testing._internal.common_methods_invocations import op_db
 from torch.utils._pytree import tree_leaves, tree_map
 
-from foldproof.shadow import Reading, Shadow, Undecided
+from foldproof.shadow import Reading, Shadow, Undecided, embed_constant
 from tests.shadow.calls import copied, floats, is_float
 from tests.shadow.reals import RealDraw
 
@@ -57,7 +57,7 @@ def _widened(x: Any) -> Any:
 
 def _on_reals(x: Any) -> Any:
     draw = RealDraw(Reading())
-    return tree_map(lambda t: Shadow(t.clone(), draw.constant(t)) if is_float(t) else copied(t), x)
+    return tree_map(lambda t: Shadow(t.clone(), embed_constant(draw, t)) if is_float(t) else copied(t), x)
 
 
 def _called(function: Callable[..., Any], arguments: Any) -> list[Any]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch._ops import OpOverload
 from torch.utils._pytree import tree_leaves, tree_map
 
-from foldproof.shadow import RULES, Draw, Shadow, Undecided
+from foldproof.shadow import RULES, Draw, Shadow, Undecided, draw_variable
 from foldproof.shadow.registry import RuleKind
 from tests.shadow.calls import Call, calls_of, copied, is_float
 
@@ -25,7 +25,8 @@ LARGER = {torch.float32: torch.float64}
 
 def leaves(call: Call, draw: Draw) -> tuple[Any, Any]:
     return tree_map(
-        lambda t: Shadow(t.clone(), draw.variable(t, True)) if is_float(t) else copied(t), (call.args, call.kwargs)
+        lambda t: Shadow(t.clone(), draw_variable(draw, t, True)) if is_float(t) else copied(t),
+        (call.args, call.kwargs),
     )
 
 
@@ -59,7 +60,7 @@ def test_other_operands(operator: OpOverload) -> None:
         before = evaluate(operator, args, kwargs)
         for i, operand in enumerate(args):
             if isinstance(operand, Shadow):
-                changed = [*args[:i], Shadow(operand.value, draw.variable(operand, True)), *args[i + 1 :]]
+                changed = [*args[:i], Shadow(operand.value, draw_variable(draw, operand, True)), *args[i + 1 :]]
                 assert not equal(before, evaluate(operator, changed, kwargs)), f"operand {i}"
 
 
@@ -111,7 +112,7 @@ def test_other_attributes(operator: OpOverload) -> None:
 def test_equal_numbers_are_equal_attributes() -> None:
     """1, 1.0 and True are the same number, 1 and 1.5 are not; nor are 0.1 and the float next to it."""
     x = torch.randn(4)
-    shadow = Shadow(x, Draw(seed=0, k=2).variable(x, True))
+    shadow = Shadow(x, draw_variable(Draw(seed=0, k=2), x, True))
 
     def elu(alpha: float) -> list[tuple[Tensor, ...]]:
         return evaluate(aten.elu.default, (shadow, alpha), {})
@@ -125,7 +126,7 @@ def test_equal_numbers_are_equal_attributes() -> None:
 def test_operators_differ() -> None:
     """No two pointwise functions of one element are taken for the same."""
     x = torch.rand(4) * 0.5 + 0.25
-    shadow = Shadow(x, Draw(seed=0, k=2).variable(x, True))
+    shadow = Shadow(x, draw_variable(Draw(seed=0, k=2), x, True))
     seen: dict[bytes, OpOverload] = {}
     for operator in OPAQUE:
         if len([a for a in operator._schema.arguments if str(a.type) == "Tensor"]) == 1:
@@ -143,7 +144,7 @@ def digest() -> str:
     """A fingerprint of every opaque operator's residues on fixed operands."""
     out = hashlib.sha256()
     values = torch.linspace(0.1, 0.9, 6)
-    shadow = Shadow(values, Draw(seed=11, k=3).variable(values, True))
+    shadow = Shadow(values, draw_variable(Draw(seed=11, k=3), values, True))
     for operator in OPAQUE:
         tensors = len([a for a in operator._schema.arguments if str(a.type) == "Tensor"])
         try:

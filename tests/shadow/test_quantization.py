@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from foldproof.shadow import Draw, Reading, Shadow, Undecided
+from foldproof.shadow import Draw, Reading, Shadow, Undecided, draw_variable
 
 aten = torch.ops.aten
 decomposed = torch.ops.quantized_decomposed
@@ -19,7 +19,7 @@ SCALE, ZERO, LOW, HIGH = 0.1, 3, -128, 127
 @pytest.fixture
 def x() -> Shadow:
     value = torch.randn(3, 4)
-    return Shadow(value, Draw(seed=1, k=2).variable(value, data=False))
+    return Shadow(value, draw_variable(Draw(seed=1, k=2), value, data=False))
 
 
 def same(a: Any, b: Any) -> bool:
@@ -61,7 +61,7 @@ def test_every_attribute_counts(x: Shadow, other: dict[str, Any]) -> None:
 
 def test_axis_counts() -> None:
     value = torch.randn(3, 3)
-    x = Shadow(value, Draw(seed=1, k=2).variable(value, data=False))
+    x = Shadow(value, draw_variable(Draw(seed=1, k=2), value, data=False))
     scales = torch.tensor([0.1, 0.2, 0.3])
     assert not same(channels(x, scales, 0), channels(x, scales, 1))
 
@@ -101,7 +101,7 @@ def within(draw: Draw) -> Draw:
 
 def shadow(draw: Draw, data: bool) -> Shadow:
     value = torch.linspace(-2, 2, 12).reshape(3, 4)
-    return Shadow(value, draw.variable(value, data))
+    return Shadow(value, draw_variable(draw, value, data))
 
 
 def test_a_rounded_parameter_can_be_read_as_exact() -> None:

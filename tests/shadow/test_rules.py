@@ -13,7 +13,7 @@ from torch import Tensor
 from torch._ops import OpOverload
 from torch.utils._pytree import tree_leaves, tree_map
 
-from foldproof.shadow import RULES, Draw, Reading, Shadow, Undecided
+from foldproof.shadow import RULES, Draw, Reading, Shadow, Undecided, draw_variable, embed_constant
 from foldproof.shadow.registry import RuleKind
 from foldproof.shadow.rules import activation
 from tests.shadow.calls import Call, calls_of, carries_residues, copied, is_float
@@ -45,7 +45,7 @@ BY_DESIGN = (
 
 def shadowed(x: Any, draw: Draw) -> Any:
     """Shadows whose residues are the exact constants."""
-    return tree_map(lambda t: Shadow(t.clone(), draw.constant(t)) if carries_residues(t) else copied(t), x)
+    return tree_map(lambda t: Shadow(t.clone(), embed_constant(draw, t)) if carries_residues(t) else copied(t), x)
 
 
 def results_on_shadows(call: Call, shadow: Callable[[Any], Any]) -> list[Any] | None:
@@ -144,7 +144,7 @@ def test_results_look_like_the_operators(operator: OpOverload) -> None:
         def variable(t: Any) -> Any:
             if not carries_residues(t):
                 return copied(t)
-            shadow = Shadow(t.clone(), draw.variable(t, data=i % 2 == 0))
+            shadow = Shadow(t.clone(), draw_variable(draw, t, data=i % 2 == 0))
             memory.add(shadow.residue.parts[0].untyped_storage().data_ptr())
             return shadow
 

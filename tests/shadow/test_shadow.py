@@ -12,18 +12,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
-from foldproof.shadow import RULES, Draw, Factories, Shadow, Undecided
+from foldproof.shadow import RULES, Draw, Factories, Shadow, Undecided, draw_variable, embed_constant
 from foldproof.shadow.registry import Rule, RuleKind
 
 aten = torch.ops.aten
 
 
 def leaf(draw: Draw, value: Tensor, data: bool = False) -> Shadow:
-    return Shadow(value, draw.variable(value, data))
+    return Shadow(value, draw_variable(draw, value, data))
 
 
 def constant(draw: Draw, value: Tensor) -> Shadow:
-    return Shadow(value, draw.constant(value))
+    return Shadow(value, embed_constant(draw, value))
 
 
 @pytest.fixture
@@ -276,7 +276,7 @@ def test_integers_do_not_wrap_unnoticed(draw: Draw) -> None:
 )
 def test_constants_without_residues(draw: Draw, value: Tensor) -> None:
     with pytest.raises(Undecided):
-        draw.constant(value)
+        embed_constant(draw, value)
 
 
 @pytest.mark.parametrize("to", [torch.complex64, "sparse"])

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch._ops import OpOverload
 from torch.utils._pytree import tree_map
 
-from foldproof.shadow import RULES, Draw, Shadow, Undecided
+from foldproof.shadow import RULES, Draw, Shadow, Undecided, draw_variable, embed_constant
 from foldproof.shadow.registry import functional_form
 from tests.shadow.calls import Call, calls_of, copied, is_float
 
@@ -42,7 +42,8 @@ OUT = {o: f for o, f in MUTABLE.items() if o._schema.arguments[-1].is_out}
 
 def _shadows(call: Call, draw: Draw) -> tuple[list[object], dict[str, object]]:
     args, kwargs = tree_map(
-        lambda t: Shadow(t.clone(), draw.variable(t, True)) if is_float(t) else copied(t), (call.args, call.kwargs)
+        lambda t: Shadow(t.clone(), draw_variable(draw, t, True)) if is_float(t) else copied(t),
+        (call.args, call.kwargs),
     )
     return list(args), kwargs
 
@@ -100,26 +101,26 @@ def test_out(operator: OpOverload) -> None:
             continue
         draw = functional.residue.draw
         blank = torch.zeros_like(functional.value)
-        out = Shadow(blank, draw.constant(blank))
+        out = Shadow(blank, embed_constant(draw, blank))
         assert operator(*args, **kwargs, **{name: out}) is out
         assert _same(out, functional)
 
 
 def _leaf(*shape: int) -> Shadow:
     value = torch.randn(shape)
-    return Shadow(value, Draw(seed=0, k=2).variable(value, True))
+    return Shadow(value, draw_variable(Draw(seed=0, k=2), value, True))
 
 
 def test_out_of_another_shape_is_refused() -> None:
     x = _leaf(3)
-    out = Shadow(torch.zeros(2, 3), x.residue.draw.constant(torch.zeros(2, 3)))
+    out = Shadow(torch.zeros(2, 3), embed_constant(x.residue.draw, torch.zeros(2, 3)))
     with pytest.raises(Undecided, match="writes shape"):
         aten.exp.out(x, out=out)
 
 
 def test_writes_through_views_reach_the_base() -> None:
     x, y = _leaf(4, 3), None
-    y = Shadow(torch.ones(3), x.residue.draw.variable(torch.ones(3), False))
+    y = Shadow(torch.ones(3), draw_variable(x.residue.draw, torch.ones(3), False))
     x[1].copy_(y)
     x.t()[:, 2].mul_(2)
     assert torch.equal(x.value[1], y.value)
@@ -185,8 +186,8 @@ def test_writes_without_a_rule_are_named(operator: str) -> None:
 def test_batch_norm_writes_its_statistics() -> None:
     draw = Draw(seed=0, k=2)
     x, mean, var = torch.randn(4, 3), torch.zeros(3), torch.ones(3)
-    shadow = Shadow(x, draw.variable(x, True))
-    statistics = [Shadow(t.clone(), draw.variable(t, False)) for t in (mean, var)]
+    shadow = Shadow(x, draw_variable(draw, x, True))
+    statistics = [Shadow(t.clone(), draw_variable(draw, t, False)) for t in (mean, var)]
     before = [s.residue.parts[0].clone() for s in statistics]
     torch.nn.functional.batch_norm(shadow, *statistics, training=True)
     torch.nn.functional.batch_norm(x, mean, var, training=True)

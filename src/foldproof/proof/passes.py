@@ -19,7 +19,7 @@ from foldproof.proof.floats import redrawn_leaves
 from foldproof.proof.question import Question, Sides, Tensors, copied_leaves, equal_content, tied
 from foldproof.proof.residues import failed
 from foldproof.proof.shapes import as_inputs, sampled_inputs
-from foldproof.shadow import Draw, Factories, Shadow, Undecided, WritesBorrowed
+from foldproof.shadow import Draw, Factories, Shadow, Undecided, WritesBorrowed, draw_variable
 from foldproof.shadow.call import value_of
 from foldproof.verdict import Verdict
 
@@ -112,7 +112,7 @@ def _alike_elsewhere(pass_fn: Pass, program: Program) -> bool:
 
         def shadow(name: str, leaf: Leaf) -> Tensor:
             value = copied(drawn[name])
-            return Shadow(value, draw.variable(value, data=False)) if value.dtype.is_floating_point else value
+            return Shadow(value, draw_variable(draw, value, data=False)) if value.dtype.is_floating_point else value
 
         leaves = tied(program.leaves, shadow)
         with Factories(draw):

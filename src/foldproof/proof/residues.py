@@ -13,7 +13,17 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
 from foldproof.errors import FoldproofError
 from foldproof.program import Leaf, Outcome, Program, Watch, copied, mark
 from foldproof.proof.question import Question, Tensors, copied_leaves, identity, tied
-from foldproof.shadow import Deterministic, Draw, Factories, Reading, Shadow, Undecided, WritesBorrowed
+from foldproof.shadow import (
+    Deterministic,
+    Draw,
+    Factories,
+    Reading,
+    Shadow,
+    Undecided,
+    WritesBorrowed,
+    draw_variable,
+    embed_constant,
+)
 from foldproof.shadow.call import value_of
 
 
@@ -227,7 +237,9 @@ def _shadow_leaf(draw: Draw, leaf: Leaf, vary: bool, lent: bool) -> Tensor:
     if not lent:
         value = value.clone()
     varies = vary and not leaf.constant
-    shadow = Shadow(value, draw.variable(value, data=False, lent=lent) if varies else draw.constant(value, lent=lent))
+    shadow = Shadow(
+        value, draw_variable(draw, value, data=False, lent=lent) if varies else embed_constant(draw, value, lent=lent)
+    )
     shadow.residue.cell.borrowed = lent
     return shadow
 
@@ -239,7 +251,7 @@ def _shadow_inputs(draw: Draw, inputs: Any) -> Any:
         if not isinstance(x, Tensor) or not x.dtype.is_floating_point:
             return x
         value = x.detach().clone()
-        return Shadow(value, draw.variable(value, data=True))
+        return Shadow(value, draw_variable(draw, value, data=True))
 
     return tree_map(shadow, inputs)
 
@@ -326,7 +338,7 @@ def _brief(x: Any) -> str:
 def _compare_tensors(draw: Draw, a: Tensor, b: Tensor) -> str | None:
     """How tensors of one shape differ: by residue, where either carries one, else by value; None if they don't."""
     if isinstance(a, Shadow) or isinstance(b, Shadow):
-        x, y = (t.residue if isinstance(t, Shadow) else draw.constant(t) for t in (a, b))
+        x, y = (t.residue if isinstance(t, Shadow) else embed_constant(draw, t) for t in (a, b))
         draw.observe(x.size)
         draw.observe(y.size)
         wrong = torch.zeros(a.shape, dtype=torch.bool, device=a.device)

@@ -30,8 +30,8 @@ def steps_of(found: Attempt) -> tuple[tuple[ApproximationStep, ...], Unrounded]:
 def _leaf(found: Attempt, step: Step) -> str | None:
     """The leaf of the second program that holds what the step made."""
     for name, leaf in found.leaves.items():
-        if isinstance(leaf, Shadow) and not leaf.dtype.is_floating_point and leaf.shape == step.residue.shape:
-            if all(torch.equal(a, b) for a, b in zip(leaf.residue.parts, step.residue.parts)):
+        if isinstance(leaf, Shadow) and not leaf.dtype.is_floating_point and leaf.shape == step.parts[0].shape:
+            if all(torch.equal(a, b) for a, b in zip(leaf.residue.parts, step.parts)):
                 return name
     return None
 

@@ -19,7 +19,7 @@ from foldproof.fusion.nodes import arguments, is_getitem, kind_of, listed, opera
 from foldproof.fusion.refusal import AxisMismatch, CannotFold
 from foldproof.qat.image import Image, Leaves, precisely
 from foldproof.qat.quantization import DEQUANTIZE, QUANTIZE, Quantization
-from foldproof.shadow import Draw, Shadow, Undecided
+from foldproof.shadow import Draw, Shadow, Undecided, draw_variable, embed_constant
 
 Interval = tuple[Tensor, Tensor]
 """The least and the greatest number of each channel."""
@@ -199,12 +199,12 @@ def is_one(affine: AffineOf, tensors: Mapping[str, Tensor], k: int = 4) -> bool:
     draw = Draw(seed=0, k=k)
 
     def shadow(t: Tensor) -> Tensor:
-        return Shadow(t.detach().clone(), draw.variable(t, data=False)) if t.is_floating_point() else t
+        return Shadow(t.detach().clone(), draw_variable(draw, t, data=False)) if t.is_floating_point() else t
 
     try:
         with torch.no_grad():
             scale = affine({name: shadow(t) for name, t in tensors.items()}).scale
     except Undecided:
         return False
-    residue = scale.residue if isinstance(scale, Shadow) else draw.constant(scale)
+    residue = scale.residue if isinstance(scale, Shadow) else embed_constant(draw, scale)
     return all(bool((field.canonical(part) == 1).all()) for field, part in zip(draw.fields, residue.parts))

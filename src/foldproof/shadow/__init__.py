@@ -1,11 +1,12 @@
 """Tensors that carry, beside their value, an exact residue modulo several primes through every ATen operator."""
 
 from foldproof.shadow import rules as rules  # fills the registry
-from foldproof.shadow.draw import Draw, Reading, WritesBorrowed, all_finite
-from foldproof.shadow.factories import Deterministic, Factories
+from foldproof.shadow.deterministic import Deterministic
+from foldproof.shadow.draw import Draw, Reading, WritesBorrowed
+from foldproof.shadow.leaves import all_finite, draw_variable, embed_constant
 from foldproof.shadow.registry import RULES, Rule
 from foldproof.shadow.residue import Residue
-from foldproof.shadow.tensor import Shadow
+from foldproof.shadow.tensor import Factories, Shadow
 from foldproof.shadow.undecided import Undecided
 
 __all__ = [
@@ -20,4 +21,6 @@ __all__ = [
     "Undecided",
     "WritesBorrowed",
     "all_finite",
+    "draw_variable",
+    "embed_constant",
 ]

@@ -11,7 +11,8 @@ from torch._ops import OpOverload
 from torch.utils._pytree import tree_map
 
 from foldproof.shadow.draw import Draw
-from foldproof.shadow.residue import Residue
+from foldproof.shadow.leaves import embed_constant
+from foldproof.shadow.residue import Residue, apply_opaque
 from foldproof.shadow.undecided import Undecided
 
 # The dtype an operator computes in, which is what a rounding operator's identity hangs on (at::opmath_type).
@@ -33,13 +34,13 @@ class Call:
         if isinstance(x, nn.Parameter) and not hasattr(x, "residue"):
             self.draw.held.setdefault(f"a parameter of shape {tuple(x.shape)} that no program registers")
         known = getattr(x, "residue", None)
-        return known if isinstance(known, Residue) else self.draw.constant(x)
+        return known if isinstance(known, Residue) else embed_constant(self.draw, x)
 
     def stored(self, number: Any) -> Residue:
         """The residue of a number that the operator writes into a tensor, and so rounds to the result's dtype."""
         if isinstance(number, Tensor):
             return self.residue(number)
-        return self.draw.constant(torch.tensor(number, dtype=self.first_result.dtype))
+        return embed_constant(self.draw, torch.tensor(number, dtype=self.first_result.dtype))
 
     def residues(self, xs: Sequence[Any]) -> list[Residue]:
         return [self.residue(x) for x in xs]
@@ -60,7 +61,7 @@ class Call:
         dtype = computes or self.first_result.dtype
         label = name or self.operator.overloadpacket.__name__
         key = f"{label}({', '.join(map(_named, attributes))}; {_COMPUTE.get(dtype, dtype)})"
-        return self.draw.apply_opaque(key, self.residues(operands), real)
+        return apply_opaque(key, self.residues(operands), real)
 
     @property
     def arguments(self) -> dict[str, Any]:

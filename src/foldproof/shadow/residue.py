@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from foldproof.field import BALANCED_TERMS, EXACT_TERMS, Size
+from foldproof.shadow.draw import Draw
 from foldproof.shadow.ondemand import OnDemand
 from foldproof.shadow.undecided import Undecided
 
-if TYPE_CHECKING:
-    from foldproof.shadow.draw import Draw
-
 Map = Callable[..., Tensor]
+
+_ROOTS = {"rsqrt", "sqrt", "reciprocal"}  # what weights are scaled by: exact inverses of these are wanted
 
 
 class Cell:
@@ -160,7 +161,7 @@ class Residue:
 
     def mean(self, dims: Sequence[int] | None = None, keepdim: bool = False) -> Residue:
         dims = list(range(self.ndim)) if not dims else list(dims)
-        return self.sum(dims, keepdim) / self.draw.constant(_terms(self.shape, dims))
+        return self.sum(dims, keepdim) / embed_number(self.draw, _terms(self.shape, dims))
 
     def bilinear(
         self, other: Residue, function: Map, terms: int, plus: Residue | None = None, name: Hashable = None
@@ -210,7 +211,7 @@ class Residue:
             Undecided: an element is infinite, or 0 whatever the parameters are (0 modulo every prime).
         """
         if self.data:
-            return self.draw.apply_opaque("reciprocal", [self], torch.reciprocal, nonzero=True)
+            return apply_opaque("reciprocal", [self], torch.reciprocal, nonzero=True)
         if self.infinite:
             raise Undecided("a divisor is infinite")
         if bool(functools.reduce(torch.mul, [p == 0 for p in self.parts]).any()):
@@ -232,17 +233,17 @@ class Residue:
         """1/sqrt(x), opaque; tied to `sqrt` by rsqrt = 1/sqrt."""
         if self.data:
             return self.sqrt().inverse()
-        return self.draw.apply_opaque("rsqrt", [self], torch.rsqrt, nonzero=True)
+        return apply_opaque("rsqrt", [self], torch.rsqrt, nonzero=True)
 
     def sqrt(self) -> Residue:
         """sqrt(x), opaque. Without data, the reciprocal of `rsqrt`, so that BatchNorm's scale needs no denominator."""
         if self.data:
-            return self.draw.apply_opaque("sqrt", [self], torch.sqrt, nonzero=True)
+            return apply_opaque("sqrt", [self], torch.sqrt, nonzero=True)
         return self.rsqrt().inverse()
 
     def power(self, exponent: int) -> Residue:
         """``x ** exponent`` for a whole exponent >= 0."""
-        result, square = self.draw.constant(1).map(lambda x: x.expand(self.shape)), self
+        result, square = embed_number(self.draw, 1).map(lambda x: x.expand(self.shape)), self
         while exponent:
             result = result * square if exponent & 1 else result
             exponent >>= 1
@@ -253,13 +254,40 @@ class Residue:
         """max(x, y), opaque and symmetric: a function of x + y and x * y, which determine the unordered pair."""
         zero = other.numel() == 1 and not any(bool(p) for p in other.parts)
         total, product = (self, other) if zero else (self + other, self * other)
-        return self.draw.apply_opaque(
-            "maximum", [total, product], lambda *_: torch.maximum(self.parts[0], other.parts[0])
-        )
+        return apply_opaque("maximum", [total, product], lambda *_: torch.maximum(self.parts[0], other.parts[0]))
 
     def minimum(self, other: Residue) -> Residue:
         """min(x, y) = -max(-x, -y)."""
         return -(-self).maximum(-other)
+
+
+def apply_opaque(name: str, operands: Sequence[Residue], real: Callable[..., Tensor], nonzero: bool = False) -> Residue:
+    """The opaque function ``name`` (operator, attributes and dtype) of ``operands`` of one draw, which broadcast.
+
+    ``real`` is the function itself on float64 tensors; it is what the same rule means over the real numbers.
+    """
+    draw = operands[0].draw
+    out = draw.evaluate(name, [tuple(o.parts) for o in operands], real, nonzero)
+    for operand in operands:
+        draw.observe(operand.size)
+    data = name not in _ROOTS or any(o.data for o in operands)
+    return Residue(draw, out, Size.variable(), data)
+
+
+def embed_number(draw: Draw, x: float | int | bool) -> Residue:
+    """The exact residues of a finite number."""
+    draw.note_numbers([float(x)])
+    device_free = [torch.tensor(float(f.number(x)), dtype=torch.float64) for f in draw.fields]
+    return Residue(draw, tuple(f.reduce(t) for f, t in zip(draw.fields, device_free)), _size_of_number(x))
+
+
+def _size_of_number(x: int | float) -> Size:
+    if x == 0:
+        return Size.constant(0, 0.0)
+    if isinstance(x, int):
+        return Size.constant(0, math.log2(abs(x)))
+    _, denominator = x.as_integer_ratio()
+    return Size.constant(1 - denominator.bit_length(), math.log2(abs(x)))
 
 
 def _each(function: Map, *operands: Residue) -> Iterator[Tensor]:

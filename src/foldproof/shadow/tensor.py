@@ -3,42 +3,35 @@
 from __future__ import annotations
 
 import copy
-import traceback
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.ao.quantization.fx._decomposed  # defines the operators
 from torch import Tensor, nn
 from torch._library.custom_ops import _maybe_get_opdef
 from torch._ops import OpOverload
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_map
 
 from foldproof.shadow.call import Call, value_of
-from foldproof.shadow.draw import WritesBorrowed
+from foldproof.shadow.draw import Draw, WritesBorrowed
+from foldproof.shadow.escapes import BLIND, ESCAPING, note_escape
+from foldproof.shadow.leaves import draw_variable, embed_constant, mark_infinities
 from foldproof.shadow.ondemand import OnDemand
 from foldproof.shadow.registry import RULES, Rule, RuleKind, functional_form
 from foldproof.shadow.residue import Residue
-from foldproof.shadow.undecided import Undecided
+from foldproof.shadow.undecided import Undecided, no_rule
 
 aten = torch.ops.aten
+decomposed = torch.ops.quantized_decomposed
 
-# Operators that take a value out of the tensor world, and with it what is known of its origin.
-_ESCAPES = {
-    aten._local_scalar_dense.default,
-    aten.item.default,
-    aten.equal.default,
-    aten.allclose.default,
-    aten.is_nonzero.default,
+_EMPTY = {aten.empty.memory_format, aten.empty_strided.default}
+_DEQUANTIZE = {
+    decomposed.dequantize_per_tensor.default,
+    decomposed.dequantize_per_tensor.tensor,
+    decomposed.dequantize_per_channel.default,
 }
-
-# Operators whose result says nothing of the values they are given.
-_BLIND = {
-    aten._fused_sdp_choice.default,
-    aten._has_compatible_shallow_copy_type.default,
-    aten.is_same_size.default,
-    aten._assert_tensor_metadata.default,
-}
-
 
 # Operators that keep infinities whatever the other operands are: infinity plus x is infinity.
 _KEEP_INFINITIES = {"add", "sub", "where", "masked_fill", "constant_pad_nd", "fill", "full_like", "copy", "neg"}
@@ -82,7 +75,7 @@ class Shadow(Tensor):
         return _dispatch(func, args, kwargs or {})
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
-        _escape(self.residue, "repr")
+        note_escape(self.residue, "repr")
         return f"Shadow({self.value!r}, k={len(self.residue.parts)})"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Shadow:
@@ -98,15 +91,15 @@ class Shadow(Tensor):
     # Leaving the tensor world. `.item()`, `float()` and `if` go through `_local_scalar_dense`.
 
     def numpy(self, *, force: bool = False) -> Any:
-        _escape(self.residue, "numpy")
+        note_escape(self.residue, "numpy")
         return self.value.numpy(force=force)
 
     def __array__(self, dtype: Any = None) -> Any:
-        _escape(self.residue, "numpy")
+        note_escape(self.residue, "numpy")
         return self.value.__array__(dtype)
 
     def tolist(self) -> Any:
-        _escape(self.residue, "tolist")
+        note_escape(self.residue, "tolist")
         return self.value.tolist()
 
     # Storage is the value's: passes look at it to tell tied tensors.
@@ -126,18 +119,9 @@ class Shadow(Tensor):
         if self.residue.borrowed:
             raise WritesBorrowed
         if not isinstance(new, Shadow):
-            new = Shadow(new, self.residue.draw.constant(new))
+            new = Shadow(new, embed_constant(self.residue.draw, new))
         Tensor.data.__set__(self, new)  # type: ignore[attr-defined]  # shape, strides and dtype
         self.value, self.residue = new.value, new.residue
-
-
-def _escape(residue: Residue, how: str) -> None:
-    escapes = residue.draw.escapes
-    for frame in reversed(traceback.extract_stack()):
-        if not any(part in frame.filename for part in ("/torch/", "foldproof/shadow", "\\torch\\")):
-            where = f"`{how}` at {frame.filename}:{frame.lineno}"
-            escapes[where] = residue.data or escapes.get(where, False)
-            return
 
 
 def _dispatch(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -145,10 +129,10 @@ def _dispatch(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     draw = shadows[0].residue.draw
     if any(s.residue.draw is not draw for s in shadows):
         raise Undecided("shadows of two different draws met")
-    if func in _ESCAPES:
+    if func in ESCAPING:
         for shadow in shadows:
-            _escape(shadow.residue, func.overloadpacket.__name__.removeprefix("_"))
-    if func in _ESCAPES or func in _BLIND:
+            note_escape(shadow.residue, func.overloadpacket.__name__.removeprefix("_"))
+    if func in ESCAPING or func in BLIND:
         return func(*tree_map(value_of, args), **tree_map(value_of, kwargs))
     rule = RULES.get(func)
     if rule is not None and rule.rewrites:
@@ -163,8 +147,6 @@ def _dispatch(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -
         custom = _maybe_get_opdef(func)  # written in Python: its body runs on shadows like any other code
         if custom is None:
             raise no_rule(func)
-        from foldproof.shadow.factories import Factories
-
         with Factories(draw):
             return custom._init_fn(*args, **kwargs)
     if rule.kind is RuleKind.BRANCH:
@@ -183,15 +165,10 @@ def _dispatch(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     return value
 
 
-def no_rule(func: OpOverload) -> Undecided:
-    random = ", which is random" if torch.Tag.nondeterministic_seeded in func.tags else ""
-    return Undecided(f"no rule for operator {func}{random}")
-
-
 def _empty(call: Call, value: Any) -> Any:
     """A result of no elements says nothing, whatever the operator."""
     floats = isinstance(value, Tensor) and value.dtype.is_floating_point
-    return Shadow(value, call.draw.constant(value)) if floats else value
+    return Shadow(value, embed_constant(call.draw, value)) if floats else value
 
 
 def _wrap(call: Call, rule: Rule, operands: Sequence[Shadow], value: Tensor, residue: Residue | None) -> Tensor:
@@ -214,7 +191,7 @@ def _wrap(call: Call, rule: Rule, operands: Sequence[Shadow], value: Tensor, res
     if residue.infinite:
         if bool(torch.isnan(value).any()):
             raise call.undecided("infinities make a nan")
-        residue = call.draw.mark_infinities(value, residue)
+        residue = mark_infinities(value, residue)
         name = call.operator.overloadpacket.__name__
         if residue.infinite and not rule.integers and name not in _KEEP_INFINITIES:
             # Where they are, and of which sign, may hang on the values of the other operands.
@@ -272,7 +249,7 @@ def _write(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
         if isinstance(result, Shadow):
             raise Undecided(f"{func} writes a shadow into an ordinary tensor, which cannot carry residues")
         return target.copy_(result)
-    source = result.residue if isinstance(result, Shadow) else target.residue.draw.constant(result)
+    source = result.residue if isinstance(result, Shadow) else embed_constant(target.residue.draw, result)
     value = value_of(result)
     if not target.dtype.is_floating_point and value.dtype != target.dtype:
         raise Undecided(f"{func} writes {value.dtype} into {target.dtype}")
@@ -283,3 +260,28 @@ def _write(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
     cell.size = cell.size.join(source.size)
     cell.data, cell.infinite = cell.data or source.data, cell.infinite or source.infinite
     return target
+
+
+class Factories(TorchDispatchMode):
+    """While active, new empty and zero tensors are shadows, so that in-place writes into them keep what is known.
+
+    Uninitialised memory gets random residues: nothing may depend on it. Whole numbers that are dequantized are exact
+    constants, and so is what they stand for, which float32 would round.
+    """
+
+    def __init__(self, draw: Draw) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._draw = draw
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in _DEQUANTIZE and not isinstance(args[0], Shadow):
+            return func(Shadow(args[0], embed_constant(self._draw, args[0])), *args[1:], **(kwargs or {}))
+        made = func(*args, **(kwargs or {}))
+        zero = func is aten.zeros.default or (func is aten.full.default and args[1] == 0)
+        if not zero and func not in _EMPTY:
+            return made
+        if type(made) is not Tensor or not made.dtype.is_floating_point:
+            return made
+        if zero:
+            return Shadow(made, embed_constant(self._draw, made))
+        return Shadow(made.zero_(), draw_variable(self._draw, made, data=True))

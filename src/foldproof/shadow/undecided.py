@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import torch
 from torch import fx
+from torch._ops import OpOverload
 
 
 class Undecided(Exception):
@@ -12,3 +14,8 @@ class Undecided(Exception):
     """
 
     node: fx.Node | None = None
+
+
+def no_rule(func: OpOverload) -> Undecided:
+    random = ", which is random" if torch.Tag.nondeterministic_seeded in func.tags else ""
+    return Undecided(f"no rule for operator {func}{random}")

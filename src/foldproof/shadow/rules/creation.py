@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from foldproof.shadow.call import Call
+from foldproof.shadow.leaves import draw_variable
 from foldproof.shadow.registry import exact
 from foldproof.shadow.residue import Residue
 
@@ -39,4 +40,4 @@ def fill(call: Call, x: Tensor, value: Any) -> Residue:
 def empty(call: Call, *args: Any, **kwargs: Any) -> Residue | None:
     """random residues: nothing may depend on uninitialised memory"""
     made = call.first_result.zero_()
-    return call.draw.variable(made, data=True) if made.dtype.is_floating_point else None
+    return draw_variable(call.draw, made, data=True) if made.dtype.is_floating_point else None

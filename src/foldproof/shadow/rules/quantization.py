@@ -170,12 +170,14 @@ def _quantized(
     step, zero = (_broadcast(call.residue(v), x, axis) for v in (scale, zero_point))
     low, high = (_broadcast(call.residue(limit), x, None) for limit in (low, high))
     scaled = residue / step
-    if call.draw.reads_as_exact((scaled, zero, low, high)):
+    operands = (scaled, zero, low, high)
+    # Only what is computed of parameters is read so: how far a rounding moves data has no bound, as it may cut it off.
+    if not any(o.data for o in operands) and call.draw.reads_as_exact([o.parts for o in operands]):
         out = scaled + zero
         units, offset = (_vector(torch.as_tensor(call.value(v)).double(), x, axis) for v in (scale, zero_point))
         made = call.first_result
         whole = made.double() / units + offset if made.dtype.is_floating_point else made.double()
-        call.draw.steps.append(Step(call.operator, call.value(x).double(), whole, units, offset, out))
+        call.draw.steps.append(Step(call.operator, call.value(x).double(), whole, units, offset, out.parts))
         return out
     rounded = call.opaque([scaled], real=torch.round, name="round", computes=x.dtype)
     return (rounded + zero).maximum(low).minimum(high)

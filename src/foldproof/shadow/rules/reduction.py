@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from foldproof.shadow.call import Call
+from foldproof.shadow.leaves import embed_constant
 from foldproof.shadow.registry import composed, exact
 from foldproof.shadow.residue import Residue
 from foldproof.shadow.rules.arithmetic import power
@@ -75,7 +76,7 @@ def product(x: Residue, dim: int, keepdim: bool) -> Residue:
         x = pairs.map(lambda p, r: torch.cat([p, r], dim), rest)
     if x.shape[dim] == 0:
         shape = [1 if d == dim % x.ndim else s for d, s in enumerate(x.shape)]
-        x = x.draw.constant(1).map(lambda p: p.expand(shape))
+        x = embed_constant(x.draw, 1).map(lambda p: p.expand(shape))
     return x if keepdim else x.map(lambda p: p.squeeze(dim))
 
 
@@ -85,7 +86,7 @@ def variance(x: Residue, dims: list[int], correction: float, keepdim: bool) -> t
     deviation = x - center
     total = (deviation * deviation).sum(dims, keepdim)
     terms = x.numel() // max(center.numel(), 1)
-    var = total / x.draw.constant(terms - correction)
+    var = total / embed_constant(x.draw, terms - correction)
     return var, center if keepdim else center.map(lambda p: p.reshape(total.shape))
 
 
@@ -135,7 +136,7 @@ def norm(call: Call, x: Residue, value: Tensor, ord: float, dims: list[int] | No
         return (x * x).sum(dims, keepdim).sqrt()
     if ord == 0:
         call.took_branch()
-        return call.draw.constant((value != 0).to(torch.float64)).sum(dims, keepdim)
+        return embed_constant(call.draw, (value != 0).to(torch.float64)).sum(dims, keepdim)
     size = call.opaque([x], real=torch.abs, name="abs")
     if ord == 1:
         return size.sum(dims, keepdim)

@@ -1,0 +1,48 @@
+"""A watch for random numbers."""
+
+from __future__ import annotations
+
+import pickle
+import random
+import sys
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from foldproof.shadow.registry import RULES
+from foldproof.shadow.undecided import Undecided, no_rule
+
+
+class Deterministic(TorchDispatchMode):
+    """While active, operators that draw random numbers are undecided: a proof would speak of what was drawn.
+
+    What no dispatch mode sees (in custom operators, Python or numpy) moves a generator's state.
+
+    Raises (from any operator, or at the end):
+        Undecided: it is random.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    def __enter__(self) -> Deterministic:
+        self._state = _generators()
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        super().__exit__(*raised)  # type: ignore[no-untyped-call]
+        if raised[0] is None and self._state != _generators():
+            raise Undecided("the program draws random numbers, in Python or inside of a custom operator")
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if torch.Tag.nondeterministic_seeded in getattr(func, "tags", ()) and func not in RULES:
+            raise no_rule(func)
+        return func(*args, **(kwargs or {}))
+
+
+def _generators() -> bytes:
+    """The states of the generators on the CPU."""
+    numpy = sys.modules.get("numpy")
+    return pickle.dumps((torch.get_rng_state().tolist(), random.getstate(), numpy and numpy.random.get_state()))

@@ -1,0 +1,112 @@
+"""The residues of tensors that no operator made: drawn for inputs and parameters, exact for constants."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from foldproof.field import Size, many
+from foldproof.shadow.draw import Draw
+from foldproof.shadow.ondemand import OnDemand
+from foldproof.shadow.residue import Residue, embed_number, laid_out_like
+from foldproof.shadow.undecided import Undecided
+
+_SMALL = 1 << 15
+"""The residues of a leaf of no more elements are kept in any case."""
+
+_FEW = 16
+"""A tensor of no more numbers may hold a limit or a divisor."""
+
+
+def draw_variable(draw: Draw, like: Tensor, data: bool, lent: bool = False) -> Residue:
+    """Independent uniform residues, laid out like ``like``; ``data`` marks what depends on the program's input.
+
+    Elements that share memory share residues. Infinite elements are no variables: they stay what they are.
+    ``lent`` says that nobody will write to ``like`` or to the residues; large ones are then made on demand.
+    """
+    if like.numel() <= _SMALL:
+        rows = draw.draw_few(like.shape).to(like.device)
+        return _leaf(draw, like, lambda i: laid_out_like(like, rows[i]), Size.variable(), data)
+    seeds = draw.draw_seeds()
+
+    def make(i: int) -> Tensor:
+        return laid_out_like(like, many(like.shape, seeds[i]).to(like.device))
+
+    return _leaf(draw, like, make, Size.variable(), data, lent)
+
+
+def embed_constant(draw: Draw, x: Tensor | float | int | bool, lent: bool = False) -> Residue:
+    """The exact residues of a constant. Infinities are marked, and follow the value from there on.
+
+    ``lent`` is as for `draw_variable`.
+
+    Raises:
+        Undecided: the constant holds a nan, or is complex.
+    """
+    if not isinstance(x, Tensor):
+        if isinstance(x, complex) or not math.isfinite(x):
+            return embed_constant(draw, torch.tensor(x))
+        return embed_number(draw, x)
+    if x.dtype.is_complex:
+        raise Undecided("complex numbers have no residues")
+    if x.layout != torch.strided or x.is_quantized or x.dtype == torch.uint64:
+        raise Undecided(f"a constant is of dtype {x.dtype} and layout {x.layout}, which has no residues")
+    if not all_finite(x) and bool(torch.isnan(x).any()):
+        raise Undecided("a constant is nan")
+    if x.is_floating_point() and x.numel() <= _FEW:  # numbers, made tensors by compilers
+        draw.note_numbers(n for n in x.detach().flatten().tolist() if math.isfinite(n))
+
+    def make(i: int) -> Tensor:
+        return laid_out_like(x, draw.fields[i].embed(x))
+
+    return _leaf(draw, x, make, _size_of_tensor(x), lent=lent)
+
+
+def _leaf(
+    draw: Draw, like: Tensor, make: Callable[[int], Tensor], size: Size, data: bool = False, lent: bool = False
+) -> Residue:
+    k = len(draw.fields)
+    if lent and like.numel() > _SMALL and all_finite(like):
+        meta = torch.empty_strided(like.shape, like.stride(), dtype=torch.float64, device="meta")
+        return Residue(draw, OnDemand(meta, k, make), size, data)
+    made = Residue(draw, tuple(make(i) for i in range(k)), size, data)
+    return made if all_finite(like) else mark_infinities(like, made).laid_out_like(like)
+
+
+def mark_infinities(value: Tensor, residue: Residue) -> Residue:
+    """Let infinite elements follow the value (a mask of -inf, say): one random residue stands for each sign."""
+    draw, infinite = residue.draw, torch.isinf(value)
+    if not bool(infinite.any()):
+        return Residue(draw, residue.parts, residue.size, residue.data)
+    positive = value > 0
+    codes = (torch.where(positive, plus, minus).to(torch.float64) for plus, minus in draw.infinity)
+    parts = tuple(torch.where(infinite, code, part) for code, part in zip(codes, residue.parts))
+    return Residue(draw, parts, residue.size, residue.data, infinite=True)
+
+
+def all_finite(x: Tensor) -> bool:
+    """Whether ``x`` holds neither infinities nor nan: in one pass that makes no tensor, if its sum is finite, too."""
+    if not x.dtype.is_floating_point:
+        return True
+    x = x.float() if x.element_size() == 1 else x  # of which there are no sums
+    return math.isfinite(x.detach().sum()) or bool(x.isfinite().all())
+
+
+_MANTISSA = {torch.float64: 53, torch.float32: 24, torch.bfloat16: 8, torch.float16: 11}
+
+
+def _size_of_tensor(x: Tensor) -> Size:
+    if x.dtype == torch.bool or not x.numel():
+        return Size.constant(0, 0.0)
+    if not x.dtype.is_floating_point:
+        return Size.constant(0, 64.0)
+    wide = x.to(torch.float64)
+    _, exponent = torch.frexp(wide)
+    exponent = exponent[(wide != 0) & torch.isfinite(wide)]
+    if not exponent.numel():
+        return Size.constant(0, 0.0)
+    mantissa = _MANTISSA.get(x.dtype, 53)
+    return Size.constant(int(exponent.min()) - mantissa, float(exponent.max()))
