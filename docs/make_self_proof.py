@@ -123,7 +123,7 @@ def _models(rows: Sequence[Row]) -> str:
         proof = r.decomposed.proof
         evidence = ["", "", "", ""]
         if proof is not None:
-            evidence = [str(proof.k), str(proof.degree), f"{proof.opaque_evaluations:,}", f"{proof.log2_error:.1f}"]
+            evidence = [str(proof.k), str(proof.degree), f"{proof.evaluations:,}", f"{proof.log2_error:.1f}"]
         before, after = r.operators
         line = [r.name, str(r.family), f"{before} → {'—' if after is None else after}"]
         line += [str(r.decomposed.kind), *evidence, f"{r.decomposed.seconds:.1f}"]
@@ -152,7 +152,7 @@ def _assumptions(results: Sequence[SelfProof]) -> str:
     for r in results:
         proof = (r.decomposed if r.decomposed.proof is not None else r.exported).proof
         if proof is not None:
-            rows.append([r.name, _names(proof.opaque), _names(proof.branch)])
+            rows.append([r.name, _names(proof.uninterpreted), _names(proof.branching)])
     return _table(["model", "opaque", "branching"], rows)
 
 

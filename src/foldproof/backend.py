@@ -118,7 +118,7 @@ def rewritten(module: GraphModule, inputs: Sequence[Any]) -> Rewritten | None:
         tuple((surgery.constants.tensors[name], expression) for name, expression in derived.items()),
         {name: numbers[name] for expression in derived.values() for name in expression.reads()},
         not any(r.conditional for r in account.rewrites)
-        and all(r.verdict.quantified.startswith("all inputs and all parameters") for r in account.rewrites),
+        and all((r.verdict.claim is not None and r.verdict.claim.all_parameters) for r in account.rewrites),
     )
 
 

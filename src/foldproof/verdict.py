@@ -1,19 +1,18 @@
-"""The closed set of answers that foldproof gives, and the evidence each one carries. Knows nothing of torch."""
+"""The closed set of answers that foldproof gives, and the evidence of each. Knows nothing of torch."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any
 
-SCHEMA = 1
-"""Version of the JSON form that `Verdict.to_dict` writes."""
+from foldproof.claim import Claim, Scope
 
-
-SAME_CHOICES = ", where they make the same choices"
-"""The end of what a proof speaks of that followed choices (of a maximum, an index, a rounding to integers)."""
+SCHEMA = 2
+"""Version of the JSON form that `Verdict.to_dict` writes; see ``report/schema.json``."""
 
 
 class Kind(str, Enum):
@@ -36,25 +35,54 @@ class Kind(str, Enum):
 
 @dataclass(frozen=True)
 class Proof:
-    """How sure a residue comparison is, and of what.
+    """The certainty of a residue comparison.
 
     ``log2_error`` bounds the probability that this PROVED is wrong, over the draw of residues and primes
-    (Schwartz 1980, Zippel 1979): (1 + pairs of opaque evaluations) * (degree/p + bits/(19*#primes))^k.
+    (Schwartz 1980, Zippel 1979): the sum over all attempts that might have proved it of
+    (1 + pairs of uninterpreted evaluations) * (degree/p + bits/(19*#primes))^k.
+
+    Attributes:
+        log2_error: base-2 logarithm of that bound.
+        degree: the largest degree of a polynomial that was hashed or compared.
+        bits: the largest size of a coefficient, in bits.
+        evaluations: elements that uninterpreted functions were applied to.
+        primes: the primes carried jointly.
+        attempts: comparisons that might have given this proof; each is charged in ``log2_error``.
+        uninterpreted: operators of which nothing was assumed but that equal operands give equal results.
+        branching: operators of which one branch was followed, the one that the values took.
     """
 
     log2_error: float
     degree: int
     bits: int
-    opaque_evaluations: int
+    evaluations: int
     primes: tuple[int, ...]
-    shapes: tuple[str, ...]
-    opaque: tuple[str, ...] = ()
-    branch: tuple[str, ...] = ()
+    attempts: int = 1
+    uninterpreted: tuple[str, ...] = ()
+    branching: tuple[str, ...] = ()
 
     @property
     def k(self) -> int:
         """Number of primes carried jointly."""
         return len(self.primes)
+
+    @property
+    def opaque_evaluations(self) -> int:
+        """Deprecated name of ``evaluations``."""
+        warn_of_old_name(self, "opaque_evaluations", "evaluations")
+        return self.evaluations
+
+    @property
+    def opaque(self) -> tuple[str, ...]:
+        """Deprecated name of ``uninterpreted``."""
+        warn_of_old_name(self, "opaque", "uninterpreted")
+        return self.uninterpreted
+
+    @property
+    def branch(self) -> tuple[str, ...]:
+        """Deprecated name of ``branching``."""
+        warn_of_old_name(self, "branch", "branching")
+        return self.branching
 
 
 @dataclass(frozen=True)
@@ -67,30 +95,39 @@ class ApproximationStep:
 
 @dataclass(frozen=True)
 class Rounding:
-    """A difference against what rounding can explain.
+    """A difference in floating point, against what rounding explains.
 
-    From `foldproof.prove`: both programs in float64, against rounding the parameters to their dtype; ``difference`` and
-    ``floor`` are maxima of absolute values over elements, of the trial with the largest ratio.
-    From `foldproof.compare`: both programs as they run, against the noise floor, and ``sigma`` is set: ``difference``
-    is the candidate's distance to the float64 truth at its worst element, ``floor`` the standard deviation that
-    rounding gives that element, and ``sigma`` their ratio. Bit-identical outputs have difference 0.
+    `foldproof.prove` evaluates both programs in float64, where only the rounding of constants can drive them apart;
+    `foldproof.compare` runs both as they are, where every operator rounds. Either is measured by runs in which just
+    that is moved within its rounding (Monte Carlo arithmetic, Parker 1997).
+
+    Attributes:
+        difference: how far off the worst element is: the second program from the first, or the candidate from the
+            float64 reference; 0 for outputs of the same bits.
+        floor: the standard deviation that rounding gives that element.
+        trials: inputs that were tried.
+        sigma: ``difference`` in units of ``floor``.
     """
 
     difference: float
     floor: float
     trials: int
-    sigma: float | None = None
-
-    @property
-    def ratio(self) -> float:
-        return self.difference / self.floor if self.floor else math.inf if self.difference else 0.0
+    sigma: float
 
 
 @dataclass(frozen=True)
-class Witness:
-    """Real inputs and parameters on which the two programs differ by far more than rounding.
+class Counterexample:
+    """Real inputs and parameters on which the two programs differ by far more than rounding explains.
 
-    ``inputs`` and ``parameters`` hold the tensors themselves; ``to_dict`` keeps small ones as lists, and shapes.
+    Attributes:
+        description: where the inputs and parameters come from.
+        output: number of the output that differs most.
+        index: the element of it that differs most.
+        before: that element's value in the first program; ``after`` in the second.
+        difference: the distance of the two, absolute.
+        floor: the standard deviation that rounding gives that distance.
+        inputs: the inputs, tensors or other values, in order.
+        parameters: the parameters by name. ``to_dict`` keeps the values of small tensors, and shapes of all.
     """
 
     description: str
@@ -106,7 +143,7 @@ class Witness:
 
 @dataclass(frozen=True)
 class Difference:
-    """The first value of *before* that *after* never computes although the differing output needs it."""
+    """The first value of the first program that the second never computes although the differing output needs it."""
 
     node: str
     operator: str
@@ -118,73 +155,133 @@ class Difference:
 class Verdict:
     """The answer to "are these two programs the same function?", with its evidence.
 
-    ``quantified`` says of which inputs and parameters the claim speaks. ``reason`` is one sentence.
+    Attributes:
+        kind: the answer.
+        reason: one sentence.
+        claim: the inputs, parameters and shapes for which the answer holds; None where nothing is claimed.
+        proof: the certainty of a proof.
+        steps: where the programs differ on purpose, each with its bound.
+        rounding: a difference in floating point, against what rounding explains.
+        counterexample: of REFUTED, the inputs and parameters that show it.
+        difference: where the programs part.
+        notes: more sentences.
+        seconds: the time that it took.
     """
 
     kind: Kind
     reason: str
-    quantified: str = ""
+    claim: Claim | None = None
     proof: Proof | None = None
     steps: tuple[ApproximationStep, ...] = ()
     rounding: Rounding | None = None
-    witness: Witness | None = None
+    counterexample: Counterexample | None = None
     difference: Difference | None = None
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
 
+    @property
+    def follows_choices(self) -> bool:
+        """Whether the answer holds only where both programs choose as they did at the points that were looked at."""
+        return self.claim is not None and bool(self.claim.choices)
+
+    @property
+    def quantified(self) -> str:
+        """Deprecated: ``str(verdict.claim)``."""
+        warn_of_old_name(self, "quantified", "claim, and str() of it")
+        return "" if self.claim is None else str(self.claim)
+
+    @property
+    def witness(self) -> Counterexample | None:
+        """Deprecated name of ``counterexample``."""
+        warn_of_old_name(self, "witness", "counterexample")
+        return self.counterexample
+
+    def evidence(self) -> list[Evidence]:
+        """The evidence in words, a label and a text each, in the order in which people read it."""
+        return [Evidence(label, text) for label, tell in EVIDENCE for text in tell(self)]
+
     def to_dict(self) -> dict[str, Any]:
         """The verdict as plain JSON values (schema version in ``"schema"``)."""
         out: dict[str, Any] = {"schema": SCHEMA, "kind": self.kind.value}
-        for name in ("reason", "quantified", "notes", "seconds"):
+        for name in ("reason", "notes", "seconds"):
             out[name] = plain(getattr(self, name))
+        out["claim"] = self.claim.to_dict() if self.claim else None
         out["proof"] = plain(asdict(self.proof)) if self.proof else None
         out["steps"] = [asdict(s) for s in self.steps]
-        out["rounding"] = plain(asdict(self.rounding) | {"ratio": self.rounding.ratio}) if self.rounding else None
+        out["rounding"] = plain(asdict(self.rounding)) if self.rounding else None
         out["difference"] = plain(asdict(self.difference)) if self.difference else None
-        out["witness"] = _witness_dict(self.witness) if self.witness else None
+        out["counterexample"] = _counterexample_dict(self.counterexample) if self.counterexample else None
+        out["evidence"] = [asdict(e) for e in self.evidence()]
         return out
 
     def __str__(self) -> str:
-        lines = [f"{self.kind}: {self.reason}"]
-        if self.quantified:
-            lines.append(f"  speaks of: {self.quantified}")
-        if self.proof:
-            p = self.proof
-            lines.append(
-                f"  chance of being wrong below 2^{math.ceil(p.log2_error)}"
-                f" (degree {p.degree}, {p.opaque_evaluations} opaque evaluations, {p.k} primes {list(p.primes)})"
-            )
-            lines.append(f"  shapes: {', '.join(p.shapes)}")
-            if p.opaque:
-                lines.append(f"  opaque (any function will do): {', '.join(p.opaque)}")
-            if p.branch:
-                lines.append(f"  only the visited branch of: {', '.join(p.branch)}")
-        lines += [f"  within {s.bound:.3g}: {s.name}" for s in self.steps]
-        if self.rounding:
-            r = self.rounding
-            if r.sigma is None:
-                lines.append(
-                    f"  float64 difference {r.difference:.3g}, rounding explains {r.floor:.3g}"
-                    f" (ratio {r.ratio:.3g}, {r.trials} trials)"
-                )
-            elif r.difference:
-                lines.append(
-                    f"  worst element: {r.difference:.3g} from the float64 truth, where rounding has a standard"
-                    f" deviation of {r.floor:.3g} ({r.sigma:.3g} sigma; {r.trials} input{'s' * (r.trials != 1)})"
-                )
-        if self.witness:
-            w = self.witness
-            lines.append(
-                f"  witness: {w.description}"
-                if not w.difference
-                else f"  witness: {w.description}: output {w.output} at {list(w.index)} is {w.before:.6g} before and"
-                f" {w.after:.6g} after; differs by {w.difference:.3g} where rounding explains {w.floor:.3g}"
-            )
-        if self.difference:
-            d = self.difference
-            lines.append(f"  first difference: {d.node} ({d.operator})" + (f" at {d.source}" if d.source else ""))
-        lines += [f"  note: {n}" for n in self.notes]
-        return "\n".join(lines)
+        return "\n".join([f"{self.kind}: {self.reason}", *(f"  {e.label}: {e.text}" for e in self.evidence())])
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One piece of a verdict's evidence in words."""
+
+    label: str
+    text: str
+
+
+def _tell_certainty(verdict: Verdict) -> Iterable[str]:
+    if verdict.proof:
+        p = verdict.proof
+        counts = f"degree {p.degree}, {p.evaluations} uninterpreted evaluations, {p.k} primes {list(p.primes)}"
+        yield f"below 2^{math.ceil(p.log2_error)} ({counts}{f', {p.attempts} attempts' * (p.attempts > 1)})"
+
+
+def _tell_rounding(verdict: Verdict) -> Iterable[str]:
+    r = verdict.rounding
+    if r is not None and r.difference:
+        yield (
+            f"the worst element is off by {r.difference:.3g}, where rounding has a standard deviation of {r.floor:.3g}"
+            f" ({r.sigma:.3g} sigma; {r.trials} input{'s' * (r.trials != 1)})"
+        )
+
+
+def _tell_counterexample(verdict: Verdict) -> Iterable[str]:
+    c = verdict.counterexample
+    if c is not None and not c.difference:
+        yield c.description
+    elif c is not None:
+        yield (
+            f"{c.description}: output {c.output} at {list(c.index)} is {c.before:.6g} before and {c.after:.6g} after,"
+            f" a difference of {c.difference:.3g} where rounding has a standard deviation of {c.floor:.3g}"
+        )
+
+
+def _tell_difference(verdict: Verdict) -> Iterable[str]:
+    d = verdict.difference
+    if d is not None:
+        yield f"{d.node} ({d.operator})" + (f" at {d.source}" if d.source else "")
+
+
+def _listed(names: Iterable[str]) -> Iterable[str]:
+    text = ", ".join(names)
+    return [text] if text else []
+
+
+EVIDENCE: tuple[tuple[str, Callable[[Verdict], Iterable[str]]], ...] = (
+    ("holds for", lambda v: [str(v.claim)] if v.claim and v.claim.scope is not Scope.POINT else []),
+    ("shapes", lambda v: _listed(v.claim.shapes if v.claim and v.proof else ())),
+    ("chance of being wrong", _tell_certainty),
+    ("uninterpreted (any function will do)", lambda v: _listed(v.proof.uninterpreted if v.proof else ())),
+    ("only the visited branch of", lambda v: _listed(v.proof.branching if v.proof else ())),
+    ("approximation", lambda v: [f"{s.name}: within {s.bound:.3g}" for s in v.steps]),
+    ("rounding", _tell_rounding),
+    ("counterexample", _tell_counterexample),
+    ("first difference", _tell_difference),
+    ("note", lambda v: v.notes),
+)
+"""Each kind of evidence once: its label, and its texts for a verdict. Terminal, pages and reports read this list."""
+
+
+def warn_of_old_name(owner: object, old: str, new: str) -> None:
+    """Warn the reader of an attribute that has another name by now."""
+    warnings.warn(f"{type(owner).__name__}.{old} is deprecated: use .{new}", DeprecationWarning, stacklevel=3)
 
 
 def plain(value: Any) -> Any:
@@ -198,7 +295,7 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _witness_dict(w: Witness) -> dict[str, Any]:
+def _counterexample_dict(w: Counterexample) -> dict[str, Any]:
     keep = ("description", "output", "index", "before", "after", "difference", "floor")
     out = {name: plain(getattr(w, name)) for name in keep}
     out["inputs"] = [_tensor_dict(t) for t in w.inputs]

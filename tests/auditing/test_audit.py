@@ -46,7 +46,7 @@ def test_the_guilty_pass_is_named(name: str) -> None:
     found = audited(name)
     assert {step.name for step in found.guilty} == {WRONG[name].guilty}
     assert found.kind is Kind.REFUTED
-    assert found.guilty[0].verdict.witness is not None
+    assert found.guilty[0].verdict.counterexample is not None
     assert WRONG[name].guilty in found.conclusion
     assert found.end_to_end is not None
     assert found.end_to_end.verdict.kind is Kind.REFUTED
@@ -120,7 +120,7 @@ def test_folds_of_an_untrained_model_are_proved_for_all_parameters() -> None:
     found = foldproof.audit(nn.Sequential(*layers).eval(), [torch.randn(2, 3, 8, 8)], compiler="executorch")
     fold, partition = (next(s for s in found.steps if s.name == n) for n in ("FuseBatchNormPass", "partition"))
     assert fold.verdict.kind is Kind.PROVED
-    assert fold.verdict.quantified.startswith("all inputs and all parameters"), str(fold.verdict)
+    assert str(fold.verdict.claim).startswith("all inputs and all parameters"), str(fold.verdict)
     assert partition.verdict.reason == SAME.reason, "what is handed to a backend is read as the graph it was made of"
 
 
@@ -131,7 +131,7 @@ def test_decomposed_activations_are_proved() -> None:
     found = foldproof.audit(nn.Sequential(*layers).eval(), [torch.randn(4, 6)])
     step = next(step for step in found.steps if step.name == "AOTAutograd")
     assert step.verdict.kind is Kind.PROVED, str(step.verdict)
-    assert step.verdict.quantified.endswith("where they make the same choices")
+    assert str(step.verdict.claim).endswith("where they make the same choices")
 
 
 def test_an_encoder_layer_on_the_fast_path_is_proved() -> None:

@@ -108,7 +108,7 @@ def test_a_constant_that_is_right_by_chance() -> None:
     x = torch.randn(3, 4)
     assert tapped(folded_norm(2), fx.symbolic_trace(Norms()), x).kind is Kind.REFUTED
     right = tapped(folded_norm(1), fx.symbolic_trace(Norms()), x)
-    assert right.kind is Kind.PROVED and right.quantified == "all inputs and all parameters", str(right)
+    assert right.kind is Kind.PROVED and str(right.claim) == "all inputs and all parameters", str(right)
 
 
 def test_one_number_may_be_another() -> None:
@@ -127,7 +127,7 @@ def test_one_number_may_be_another() -> None:
     root_of = graph.call_function(torch.rsqrt, (graph.call_function(operator.add, (variance, 1e-5)),))
     graph.output(graph.call_function(torch.mul, (x, graph.call_function(operator.mul, (weight, root_of)))))
     found = tapped(edit, fx.GraphModule(root, graph), torch.randn(3, 4))
-    assert found.kind is not Kind.PROVED or found.quantified == "all inputs, for these parameter values", str(found)
+    assert found.kind is not Kind.PROVED or str(found.claim) == "all inputs, for these parameter values", str(found)
 
 
 def test_a_constant_that_may_be_right_by_chance() -> None:
@@ -142,11 +142,11 @@ def test_a_constant_that_may_be_right_by_chance() -> None:
 
     module = fx.symbolic_trace(Norms())
     found = tapped(edit, copy.deepcopy(module), torch.randn(3, 4))
-    assert found.kind is Kind.PROVED and found.quantified == "all inputs, for these parameter values", str(found)
+    assert found.kind is Kind.PROVED and str(found.claim) == "all inputs, for these parameter values", str(found)
     calls.clear()
     torch.manual_seed(0)
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.uniform_(0.5, 2)
     found = tapped(edit, module, torch.randn(3, 4))
-    assert found.kind is Kind.PROVED and found.quantified == "all inputs and all parameters", str(found)
+    assert found.kind is Kind.PROVED and str(found.claim) == "all inputs and all parameters", str(found)

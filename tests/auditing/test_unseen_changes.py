@@ -101,7 +101,7 @@ def test_a_right_pass_that_writes_into_parameters() -> None:
     verdict = verdict_on(fx.symbolic_trace(model), fold)
     assert verdict is not None
     assert verdict.kind is Kind.PROVED
-    assert verdict.quantified.startswith("all inputs and all parameters")
+    assert str(verdict.claim).startswith("all inputs and all parameters")
 
 
 def test_a_pass_that_does_something_else_when_it_is_run_again() -> None:

@@ -109,7 +109,7 @@ class TestFuse:
         assert ["all", "operators", "3", "2"] in lines
         assert "1 rewrite: 1 PROVED" in ran.out
         assert "nothing declined" in ran.out
-        assert "chance of being wrong below 2^-" in ran.out
+        assert "chance of being wrong: below 2^-" in ran.out
         assert "saved out.pt2 (" in ran.out
         assert ran.err == ""
 
@@ -226,8 +226,8 @@ class TestProve:
         ran = foldproof("prove", before, other, "--json", "verdict.json")
         assert ran.status == 1, ran
         assert ran.out.startswith("REFUTED: ")
-        assert "witness: " in ran.out
-        assert json.loads(Path("verdict.json").read_text())["witness"]["difference"] > 0
+        assert "counterexample: " in ran.out
+        assert json.loads(Path("verdict.json").read_text())["counterexample"]["difference"] > 0
 
     def test_undecided_names_the_operator(self, foldproof: Foldproof) -> None:
         ran = foldproof("prove", "models.py:noisy", "models.py:noisy")
@@ -260,7 +260,7 @@ class TestCompare:
         assert ran.status == 1, ran
         assert ran.out.startswith("REFUTED: ") and "first difference: batch_norm" in ran.out
         assert "### Versions" in Path("bug.md").read_text()
-        assert json.loads(Path("result.json").read_text())["verdict"]["witness"]["difference"] > 0
+        assert json.loads(Path("result.json").read_text())["verdict"]["counterexample"]["difference"] > 0
 
     def test_saved_outputs(self, foldproof: Foldproof) -> None:
         export("conv_bn", "model.pt2")

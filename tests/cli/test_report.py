@@ -38,7 +38,7 @@ def test_the_suffix_says_what_is_made(foldproof: Foldproof, suffix: str) -> None
         (["report", "missing.json"], "missing.json can't be read: No such file"),
         (["report", "models.py"], "models.py is no JSON file"),
         (["report", "other.json"], "other.json is no result of foldproof"),
-        (["report", "old.json"], "old.json has schema 0, but this foldproof reads schema 1: make it again"),
+        (["report", "old.json"], "old.json has schema 0, but this foldproof reads schemas 1 and 2: make it again"),
         (["report", "other.json", "-o", "x.pdf"], "x.pdf must end in .html, .xml, .sarif"),
         (["explore", "other.json"], "other.json is no result of foldproof"),
         (["explain", "models.py:relu", "--json", "a", "--html", "./a"], "a is given for two outputs"),

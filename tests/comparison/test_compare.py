@@ -161,7 +161,7 @@ class TestRefuted:
         other[3].bias.data.zero_()
         result = foldproof.compare(model, lambda x: other(x), (data(),), trials=3)
         assert result.kind is Kind.REFUTED
-        witness = result.verdict.witness
+        witness = result.verdict.counterexample
         assert witness is not None and witness.difference > 1000 * witness.floor
         assert torch.equal(witness.inputs[0], data())
         assert witness.before == model(data())[witness.index].item()
@@ -192,7 +192,7 @@ class TestRefuted:
 
         result = foldproof.compare(model, other, (data(),), trials=3)
         assert result.kind is Kind.REFUTED
-        assert result.verdict.witness is not None and result.verdict.witness.index == (2, 5)
+        assert result.verdict.counterexample is not None and result.verdict.counterexample.index == (2, 5)
 
     def test_a_small_output_beside_a_large_one(self) -> None:
         class Two(nn.Module):
@@ -204,13 +204,13 @@ class TestRefuted:
 
         result = foldproof.compare(Two(), other, (data(),), trials=2)
         assert result.kind is Kind.REFUTED
-        assert result.verdict.witness is not None and result.verdict.witness.output == 1
+        assert result.verdict.counterexample is not None and result.verdict.counterexample.output == 1
 
     def test_wrong_for_other_inputs_only(self) -> None:
         model, x = net(), data()
         result = foldproof.compare(model, lambda z: model(z) + 0.1 * (not torch.equal(z, x)), (x,), trials=3)
         assert result.kind is Kind.REFUTED
-        assert result.verdict.witness is not None and "drawn" in result.verdict.witness.description
+        assert result.verdict.counterexample is not None and "drawn" in result.verdict.counterexample.description
 
     def test_wrong_at_another_size_only(self) -> None:
         model, x = net(), data()
@@ -242,7 +242,7 @@ class TestRefuted:
 
         result = foldproof.compare(model, other, (data(),), trials=2)
         assert result.kind is Kind.REFUTED
-        assert result.verdict.witness is not None and result.verdict.witness.output == 1
+        assert result.verdict.counterexample is not None and result.verdict.counterexample.output == 1
 
     @pytest.mark.parametrize("value", [math.nan, math.inf])
     def test_not_finite_in_the_candidate_only(self, value: float) -> None:

@@ -46,7 +46,7 @@ def test_it_is_searched_without_a_server(site: Path) -> None:
     wait = pytest.importorskip("selenium.webdriver.support.wait")
     with browser() as chrome:
         chrome.get((site / "index.html").as_uri())
-        chrome.find_element("css selector", ".md-search__input").send_keys("witness")
+        chrome.find_element("css selector", ".md-search__input").send_keys("counterexample")
         found = wait.WebDriverWait(chrome, 20).until(
             lambda page: page.find_elements("css selector", ".md-search-result__item a")
         )

@@ -29,5 +29,5 @@ def test_demo(tmp_path: Path) -> None:
     assert difference is not None and 0 < float(difference[1]) < 1e-3
     assert ran.stdout.count("\nPROVED: ") == 1
     assert ran.stdout.count("\nREFUTED: ") == 1
-    assert "witness: " in ran.stdout
+    assert "counterexample: " in ran.stdout
     assert [path.name for path in (tmp_path / "build").iterdir()] == ["efficientnet_lite0_folded.pt2"]

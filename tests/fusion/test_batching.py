@@ -70,7 +70,7 @@ class TestWhatItDoes:
         assert sum(counts(result).values()) <= 1  # a batch of products without biases is bmm, which attention is, too
         assert rewrite.saving.operators == len(rewrite.nodes) - 1
         assert rewrite.verdict.kind is result.verdict.kind is Kind.PROVED, result.verdict
-        assert all(v.quantified.startswith("all inputs and all param") for v in (rewrite.verdict, result.verdict))
+        assert all(str(v.claim).startswith("all inputs and all param") for v in (rewrite.verdict, result.verdict))
         assert rewrite.accuracy is not None and rewrite.accuracy.ratio <= 16
         assert result.bytes_after <= result.bytes_before + 64 and rewrite.saving.copies <= 64  # biases that are zeros
         assert_unchanged(before, program)

@@ -58,7 +58,7 @@ def test_fires_and_is_proved(example: Fires, form: str) -> None:
     assert any(rewrite.accuracy is not None for rewrite in result.rewrites)
     assert result.verdict.kind is Kind.PROVED, result.verdict
     assert result.verdict.proof is not None and result.verdict.proof.log2_error < -40
-    assert result.verdict.quantified.startswith("all inputs")
+    assert str(result.verdict.claim).startswith("all inputs")
     assert_unchanged(before, program)
     assert largest_error(run(program, inputs), run(result.program, inputs)) < 2e-6
 

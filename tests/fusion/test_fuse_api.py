@@ -66,7 +66,7 @@ def test_the_report() -> None:
         ("conv2d", "batch_norm"),
         "conv2d",
     )
-    assert rewrite.verdict.proof is not None and rewrite.verdict.proof.shapes == (str(IMAGE),)
+    assert rewrite.verdict.proof is not None and rewrite.verdict.claim.shapes == (str(IMAGE),)
     assert (declined.node, declined.operator) == ("batch_norm_1", "aten.batch_norm.default")
     assert "a shift does not pass relu (relu)" in declined.reason
     for one in (rewrite, declined):
@@ -231,7 +231,7 @@ def test_a_fold_past_a_maximum_speaks_of_these_weights_only() -> None:
     assert rewrite.conditional
     for verdict in (rewrite.verdict, result.verdict):
         assert verdict.kind is Kind.PROVED
-        assert verdict.quantified.startswith("all inputs, for these parameter values, where they make the same choices")
+        assert str(verdict.claim).startswith("all inputs, for these parameter values, where they make the same choices")
 
 
 def test_inputs_that_the_program_writes_to_stay_what_they_were() -> None:

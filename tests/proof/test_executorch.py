@@ -37,5 +37,5 @@ def test_fuse_batch_norm_pass(name: str) -> None:
     verdict = foldproof.prove_pass(fuse, edge, inputs)
     assert verdict.kind is expected, str(verdict)
     if expected is Kind.REFUTED:
-        assert verdict.witness is not None and verdict.witness.difference > 0.1
+        assert verdict.counterexample is not None and verdict.counterexample.difference > 0.1
     assert any("batch_norm" in str(n.target) for n in edge.graph.nodes), "the caller's program was changed"

@@ -41,11 +41,11 @@ def test_forms_agree() -> None:
     for form in forms:
         verdict = foldproof.prove(model, form, (x,))
         assert verdict.kind is Kind.PROVED, str(verdict)
-        assert verdict.quantified == "all inputs and all parameters"
+        assert str(verdict.claim) == "all inputs and all parameters"
         assert (
             verdict.proof is not None
             and verdict.proof.log2_error < -40
-            and verdict.proof.opaque == ("rsqrt", "maximum")
+            and verdict.proof.uninterpreted == ("rsqrt", "maximum")
         )
 
 
@@ -61,7 +61,7 @@ def test_rounded_constants_are_rounding() -> None:
     model, x = network()
     verdict = foldproof.prove(model, folded(model), (x,))
     assert verdict.kind is Kind.ROUNDING, str(verdict)
-    assert verdict.rounding is not None and 0 < verdict.rounding.ratio < 32
+    assert verdict.rounding is not None and 0 < verdict.rounding.sigma < 12
     assert any("only the second program has" in note for note in verdict.notes)
 
 
@@ -81,7 +81,7 @@ def test_parameter_values_that_matter_limit_the_claim() -> None:
     without = nn.Linear(3, 4, bias=False)
     without.weight = linear.weight
     verdict = foldproof.prove(linear, without, (torch.randn(2, 3),))
-    assert verdict.kind is Kind.PROVED and verdict.quantified == "all inputs, for these parameter values"
+    assert verdict.kind is Kind.PROVED and str(verdict.claim) == "all inputs, for these parameter values"
     nn.init.ones_(linear.bias)
     assert foldproof.prove(linear, without, (torch.randn(2, 3),)).kind is Kind.REFUTED
 
@@ -110,7 +110,7 @@ def test_swapped_equal_biases_are_not_confused() -> None:
             return x * self.b + self.a if self.swap else x * self.a + self.b
 
     verdict = foldproof.prove(Two(False), Two(True), (torch.randn(3),))
-    assert verdict.kind is Kind.PROVED and verdict.quantified == "all inputs, for these parameter values"
+    assert verdict.kind is Kind.PROVED and str(verdict.claim) == "all inputs, for these parameter values"
 
 
 def test_no_rule_is_undecided_and_named() -> None:
@@ -123,7 +123,7 @@ def test_no_rule_is_undecided_and_named() -> None:
 def test_branches_are_named() -> None:
     x = torch.randn(2, 5)
     verdict = foldproof.prove(lambda x: x.amax(1), lambda x: x.max(1).values, (x,))
-    assert verdict.kind is Kind.PROVED and verdict.proof is not None and set(verdict.proof.branch) == {"amax", "max"}
+    assert verdict.kind is Kind.PROVED and verdict.proof is not None and set(verdict.proof.branching) == {"amax", "max"}
 
 
 def test_values_that_leave_the_tensor_world_are_told() -> None:
@@ -135,7 +135,8 @@ def test_values_that_leave_the_tensor_world_are_told() -> None:
 def test_integer_inputs_are_held() -> None:
     table = nn.Embedding(10, 4)
     verdict = foldproof.prove(table, lambda i: table.weight[i], (torch.tensor([1, 2]),))
-    assert verdict.kind is Kind.PROVED and any("held at" in n for n in verdict.notes)
+    assert verdict.kind is Kind.PROVED and not verdict.claim.all_inputs
+    assert str(verdict.claim) == "the given inputs and all parameters; held at their values: input 0 (integers)"
 
 
 def test_dynamic_shapes_are_sampled() -> None:
@@ -145,7 +146,7 @@ def test_dynamic_shapes_are_sampled() -> None:
     verdict = foldproof.prove(program, program.run_decompositions(), (x,))
     assert verdict.kind is Kind.PROVED and verdict.proof is not None
     assert (
-        "(4, 3, 8)" in verdict.proof.shapes and "(5, 3, 9)" in verdict.proof.shapes and len(verdict.proof.shapes) == 3
+        "(4, 3, 8)" in verdict.claim.shapes and "(5, 3, 9)" in verdict.claim.shapes and len(verdict.claim.shapes) == 3
     )
 
 
@@ -252,7 +253,7 @@ def test_wrong_inputs_for_an_exported_program() -> None:
 def test_assert_equivalent() -> None:
     model, x = network()
     assert assert_equivalent(model, folded(model), (x,)).kind is Kind.ROUNDING
-    with pytest.raises(AssertionError, match="(?s)REFUTED.*witness"):
+    with pytest.raises(AssertionError, match="(?s)REFUTED.*counterexample"):
         assert_equivalent(model, lambda x: F.relu(model(x)), (x,))
 
 
@@ -285,7 +286,7 @@ def test_pass_that_goes_through_numpy_loses_provenance() -> None:
     assert verdict.kind in (Kind.PROVED, Kind.ROUNDING)
     assert any("numpy" in n for n in verdict.notes), str(verdict)
     if verdict.kind is Kind.PROVED:
-        assert verdict.quantified == "all inputs, for these parameter values"
+        assert str(verdict.claim).startswith("all inputs, for these parameter values")
 
 
 def test_pass_that_treats_shadows_differently_is_undecided() -> None:

@@ -37,8 +37,8 @@ def test_small_inputs_do_not_hide_a_difference(name: str) -> None:
     x = 0.01 * torch.randn(4, 5, generator=torch.Generator().manual_seed(0))
     found = prove(first, second, (x,))
     assert found.kind is Kind.REFUTED, str(found)
-    assert found.witness is not None
-    (at,) = found.witness.inputs
+    assert found.counterexample is not None
+    (at,) = found.counterexample.inputs
     assert not torch.allclose(first(at), second(at), rtol=1e-5, atol=1e-7)
 
 

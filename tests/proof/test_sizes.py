@@ -57,7 +57,7 @@ def test_sizes_that_are_made_of_others() -> None:
     pairs, columns = torch.export.Dim("pairs", max=64), torch.export.Dim("columns", min=2, max=64)
     for sizes in ({0: 2 * pairs}, {0: 2 * pairs, 1: columns}):
         found = prove(exported(None, sizes), exported(None, sizes), (X,))
-        assert found.kind is Kind.PROVED and found.proof is not None and len(found.proof.shapes) == 3, str(found)
+        assert found.kind is Kind.PROVED and found.proof is not None and len(found.claim.shapes) == 3, str(found)
     assert prove(exported(None, {0: 2 * pairs}), exported(6, {0: 2 * pairs}), (X,)).kind is Kind.REFUTED
 
 
@@ -72,7 +72,7 @@ def even(function: Callable[[Tensor, Any], Tensor]) -> fx.GraphModule:
 def test_sizes_that_break_a_guard_are_left_out() -> None:
     found = prove(even(lambda x, n: x[: n // 2 * 2] + 1), even(lambda x, n: x + 1), (X,))
     assert found.kind is Kind.PROVED and found.proof is not None, str(found)
-    assert found.proof.shapes == ("(6, 4)", "(2, 2)")
+    assert found.claim.shapes == ("(6, 4)", "(2, 2)")
 
 
 def by_dynamo(function: Callable[[Tensor], Tensor]) -> fx.GraphModule:
@@ -90,7 +90,7 @@ def by_dynamo(function: Callable[[Tensor], Tensor]) -> fx.GraphModule:
 def test_graphs_of_dynamo() -> None:
     average = by_dynamo(lambda x: x.sum(0) / x.shape[0])
     found = prove(average, by_dynamo(lambda x: x.mean(0) + 0 * x.shape[0] * x.shape[1]), (6, 4, X))
-    assert found.kind is Kind.PROVED and found.proof is not None and len(found.proof.shapes) == 3, str(found)
+    assert found.kind is Kind.PROVED and found.proof is not None and len(found.claim.shapes) == 3, str(found)
     fixed = by_dynamo(lambda x: x.sum(0) / 6 + 0 * x.shape[0] * x.shape[1])
     assert prove(average, fixed, (6, 4, X)).kind is Kind.REFUTED
 
@@ -101,4 +101,4 @@ def test_integers_that_are_no_sizes_are_held() -> None:
     torch.compile(lambda x, n: x * n, backend=lambda m, _: (seen.append(m), m)[1], dynamic=True)(X, 5)
     (times,) = seen
     found = prove(times, times, (6, 4, X, 5))
-    assert found.kind is Kind.PROVED and found.proof is not None and len(found.proof.shapes) == 3, str(found)
+    assert found.kind is Kind.PROVED and found.proof is not None and len(found.claim.shapes) == 3, str(found)

@@ -14,6 +14,7 @@ from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_leaves
 
 from foldproof import FoldproofError, Kind, Verdict, prove, prove_pass
+from foldproof.claim import Why
 
 from .models import AddsAndSubtracts, Holder, Module, parameter
 
@@ -141,7 +142,7 @@ def test_new_data_of_a_parameter_does_not_reach_the_other_program() -> None:
         prove(Module(clips, w=parameter(*w)), Module(lambda s, x: x * s.w, w=parameter(*w)), (X,))
         for w in (W, (1.0, 2.0, 3.0, 4.0))
     )
-    assert within.kind is Kind.PROVED and within.quantified.endswith("for these parameter values"), str(within)
+    assert within.kind is Kind.PROVED and str(within.claim).endswith("for these parameter values"), str(within)
     assert beyond.kind is Kind.REFUTED, str(beyond)
 
 
@@ -212,7 +213,7 @@ TIES = torch.ones(1, 2, 4, 4)
 )
 def test_programs_that_agree_on_ties_only(before: Any, after: Any) -> None:
     verdict = prove(before, after, (TIES,))
-    assert verdict.kind is Kind.REFUTED and verdict.witness is not None and "other choices" in verdict.reason
+    assert verdict.kind is Kind.REFUTED and verdict.counterexample is not None and "chooses otherwise" in verdict.reason
 
 
 def test_a_choice_that_parameters_make() -> None:
@@ -220,14 +221,14 @@ def test_a_choice_that_parameters_make() -> None:
     before = Module(lambda s, x: (x * s.t).amax(-1), t=parameter(0.7))
     after = Module(lambda s, x: x.amax(-1) * s.t, t=parameter(0.7))
     verdict = prove(before, after, (X,))
-    assert verdict.kind is Kind.PROVED and verdict.quantified.endswith("where they make the same choices")
+    assert verdict.kind is Kind.PROVED and str(verdict.claim).endswith("where they make the same choices")
 
 
 # Infinities: their signs and places are read off the values, so a claim has to say that it speaks of these only.
 
 
 def infinite_branch(verdict: Verdict) -> bool:
-    return verdict.proof is not None and any("infinite" in name for name in verdict.proof.branch)
+    return verdict.proof is not None and any("infinite" in name for name in verdict.proof.branching)
 
 
 def test_a_factor_moved_into_a_mask_is_a_branch() -> None:
@@ -244,7 +245,7 @@ def test_infinite_leaves_and_inputs_are_held_and_told() -> None:
     of_leaves = prove(Module(lambda s, x: x + s.b * 2, b=bound), Module(lambda s, x: x + s.b, b=bound), (X,))
     of_inputs = prove(lambda x: x * 2, lambda x: x, (torch.full((3,), INF),))
     for verdict in (of_leaves, of_inputs):
-        assert any("infinite elements" in note and "held" in note for note in verdict.notes), str(verdict)
+        assert any(h.why is Why.INFINITE for h in verdict.claim.held) and not verdict.claim.is_general, str(verdict)
 
 
 def test_rows_that_are_empty_at_these_inputs_only() -> None:
@@ -324,9 +325,14 @@ nn.init.eye_(IDENTITY.weight)
 nn.init.zeros_(IDENTITY.bias)
 
 HELD: dict[str, tuple[Any, Any, tuple[Any, ...], str]] = {
-    "a Python number": (lambda x, s: x * s, lambda x, s: x * 2.0, (X, 2.0), "no tensors are held"),
-    "an array": (lambda x, a: x * float(a[0]), lambda x, a: x * 2, (X, np.array([2.0])), "no tensors are held"),
-    "a tensor in an object": (lambda o: o.held.abs(), lambda o: o.held, (Holder(X.abs()),), "no tensors are held"),
+    "a Python number": (lambda x, s: x * s, lambda x, s: x * 2.0, (X, 2.0), "input 1 (no tensor)"),
+    "an array": (lambda x, a: x * float(a[0]), lambda x, a: x * 2, (X, np.array([2.0])), "input 1 (an object)"),
+    "a tensor in an object": (
+        lambda o: o.held.abs(),
+        lambda o: o.held,
+        (Holder(X.abs()),),
+        "the given inputs; held at their values: input 0 (an object)",
+    ),
     "a parameter of a closure": (lambda x: LINEAR(x) * UNREGISTERED, lambda x: LINEAR(x), (X,), "no program registers"),
     "modules in a list": (
         Module(lambda s, x: s.rest[0](s.linear(x)), linear=LINEAR, rest=[IDENTITY]),
@@ -347,7 +353,7 @@ HELD: dict[str, tuple[Any, Any, tuple[Any, ...], str]] = {
 def test_what_is_held_is_told(name: str) -> None:
     before, after, inputs, told = HELD[name]
     verdict = prove(before, after, inputs)
-    assert verdict.kind is Kind.PROVED and any(told in note for note in verdict.notes), str(verdict)
+    assert verdict.kind is Kind.PROVED and told in str(verdict), str(verdict)
 
 
 @pytest.mark.parametrize("swap", [True, False])
@@ -357,7 +363,7 @@ def test_equal_parameters_that_are_swapped_or_tied_limit_the_claim(swap: bool) -
     before = Module(lambda s, x: x * s.a + s.b, a=a, b=b)
     after = Module(lambda s, x: x * s.a + s.b, a=b if swap else a, b=a)
     verdict = prove(before, after, (X,))
-    assert verdict.kind is Kind.PROVED and verdict.quantified == "all inputs, for these parameter values", str(verdict)
+    assert verdict.kind is Kind.PROVED and str(verdict.claim) == "all inputs, for these parameter values", str(verdict)
 
 
 # What a program makes of nothing.
@@ -479,7 +485,7 @@ def test_counters_that_outputs_are_made_of_are_held() -> None:
         (Module(lambda s, x: x * s.num_batches_tracked, num_batches_tracked=torch.tensor(1)), lambda x: x),
     ):
         verdict = prove(before, after, (X,))
-        assert verdict.kind is Kind.PROVED and any("held at" in note for note in verdict.notes), str(verdict)
+        assert verdict.kind is Kind.PROVED and any(h.why is Why.INTEGERS for h in verdict.claim.held), str(verdict)
 
 
 def written_memory(changes: bool, read: Callable[[Tensor], Any]) -> nn.Module:

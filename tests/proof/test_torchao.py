@@ -51,7 +51,7 @@ def test_ordinary_folds_are_proved(name: str) -> None:
     verdict, module = prove_on(fuse, nn.Sequential(layer, norm, nn.ReLU()), torch.randn(shape))
     assert verdict.kind is Kind.PROVED, str(verdict)
     assert verdict.proof is not None and verdict.proof.log2_error < -40
-    assert verdict.quantified == "all inputs and all parameters"
+    assert str(verdict.claim) == "all inputs and all parameters"
     # The pass did fold (elsewhere the claim would be empty), and the caller's program is as it was.
     fuse(module_copy := torch.export.export(trained(nn.Sequential(layer, norm)), (torch.randn(shape),)).module())
     assert not any("batch_norm" in str(n.target) for n in module_copy.graph.nodes)
@@ -62,7 +62,7 @@ def test_seed_1_before_the_mend_is_refuted() -> None:
     torch.manual_seed(0)
     verdict, _ = prove_on(fuse_as_before_4242, nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5)), torch.randn(2, 5, 3))
     assert verdict.kind is Kind.REFUTED
-    witness = verdict.witness
+    witness = verdict.counterexample
     assert witness is not None and witness.difference > 1000 * witness.floor
     assert verdict.difference is not None and verdict.difference.operator == "aten.linear.default"
     # The witness stands by itself: the unfolded model gives the value that it names.
@@ -93,7 +93,7 @@ def test_wrong_folds_of_the_release_are_refuted(name: str) -> None:
     torch.manual_seed(0)
     verdict, _ = prove_on(fuse, model, torch.randn(shape))
     assert verdict.kind is Kind.REFUTED, str(verdict)
-    assert verdict.witness is not None and verdict.difference is not None
+    assert verdict.counterexample is not None and verdict.difference is not None
 
 
 def test_a_fresh_batch_norm_hides_nothing() -> None:
@@ -102,4 +102,4 @@ def test_a_fresh_batch_norm_hides_nothing() -> None:
     x = torch.randn(2, 5, 3)
     verdict = foldproof.prove_pass(fuse_as_before_4242, torch.export.export(model, (x,)).module(), (x,))
     assert verdict.kind is Kind.REFUTED, str(verdict)
-    assert verdict.witness is not None and "random inputs and parameters" in verdict.witness.description
+    assert verdict.counterexample is not None and "random inputs and parameters" in verdict.counterexample.description

@@ -61,8 +61,8 @@ def test_half_a_step(model: FloatBias) -> None:
     assert step.bound == pytest.approx(STEP / 2, rel=1e-2)
     assert step.name == "whole is rounded to steps of 0.0001"
     assert verdict.proof is not None and verdict.proof.log2_error < -40
-    assert "the bounds are for these parameter values" in verdict.quantified
-    assert "within 5e-05: whole is rounded" in str(verdict)
+    assert "the bounds are for these parameter values" in str(verdict.claim)
+    assert "approximation: whole is rounded to steps of 0.0001: within 5e-05" in str(verdict)
     assert verdict.kind.exit_code == 0
 
 

@@ -16,7 +16,7 @@ from zoo.self_proof import prove_itself, refute_spoilt, spoilt
 
 def assert_proved_in_general(verdict: Verdict) -> None:
     assert verdict.kind is Kind.PROVED, verdict
-    assert verdict.quantified.startswith("all inputs and all parameters")
+    assert str(verdict.claim).startswith("all inputs and all parameters")
     assert verdict.proof is not None and verdict.proof.log2_error < -40
 
 
@@ -39,7 +39,7 @@ def test_pytorch_proves_itself(name: str) -> None:
 def test_a_wrong_program_is_refuted(name: str) -> None:
     verdict = refute_spoilt(ZOO[name])
     assert verdict.kind is Kind.REFUTED, verdict
-    assert verdict.witness is not None and verdict.difference is not None
+    assert verdict.counterexample is not None and verdict.difference is not None
 
 
 def test_zoo_is_large_and_few_questions_are_open() -> None:
@@ -81,5 +81,5 @@ def test_dynamic_batch(name: str) -> None:
     program = torch.export.export(sample.model, sample.inputs, dynamic_shapes=({0: Dim("batch")},))
     verdict = foldproof.prove(program, program.run_decompositions(), sample.inputs, seed=0)
     assert_proved_in_general(verdict)
-    assert verdict.proof is not None and len(set(verdict.proof.shapes)) > 2
+    assert verdict.proof is not None and len(set(verdict.claim.shapes)) > 2
     assert foldproof.prove(program, spoilt(program), sample.inputs, seed=0).kind is Kind.REFUTED

@@ -111,7 +111,7 @@ def test_float_biases_for_backends_that_want_them() -> None:
     assert of_kind(result.program, "conv2d").args[2].op == "get_attr"
     assert not any("bias" in step.name for step in result.verdict.steps)
     assert result.verdict.kind is Kind.PROVED_WITHIN  # the observer in between
-    assert result.verdict.quantified.endswith("the bounds are for these parameter values")
+    assert str(result.verdict.claim).endswith("the bounds are for these parameter values")
 
 
 def test_the_passes_one_after_the_other() -> None:
@@ -336,7 +336,7 @@ def test_a_whole_speaks_of_no_more_than_its_parts() -> None:
     with pytest.warns(UserWarning, match="does not fit"):
         result = foldproof.fold_qat(program, (x,))
     assert len(result.folded) == 2 and result.verdict.kind is Kind.PROVED_WITHIN
-    assert "the bounds are for these parameter values" in result.verdict.quantified
+    assert "the bounds are for these parameter values" in str(result.verdict.claim)
 
 
 def test_a_division_by_zero_is_told_for_what_it_is() -> None:

@@ -124,4 +124,4 @@ def test_mutant(mutant: str, quantizer: str, layer: str, monkeypatch: pytest.Mon
     result = foldproof.fold_qat(before, (x,))
     assert not result.folded and result.verdict.kind is Kind.PROVED  # nothing was rewritten
     (declined,) = result.declined
-    assert "REFUTED: a different function" in declined.reason and "witness:" in declined.reason
+    assert "REFUTED: a different function" in declined.reason and "counterexample:" in declined.reason

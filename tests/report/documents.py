@@ -5,17 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 VERDICT = {
-    "schema": 1,
+    "schema": 2,
     "kind": "PROVED",
     "reason": "the same function over the real numbers",
-    "quantified": "all inputs and all parameters",
+    "claim": None,
     "notes": [],
     "seconds": 0.1,
     "proof": None,
     "steps": [],
     "rounding": None,
     "difference": None,
-    "witness": None,
+    "counterexample": None,
+    "evidence": [],
 }
 
 
@@ -65,7 +66,7 @@ def large_fuse(operators: int) -> dict[str, Any]:
         )
         last = add
     return {
-        "schema": 1,
+        "schema": 2,
         "command": "fuse",
         "subject": "model.py:make",
         "foldproof": "0",

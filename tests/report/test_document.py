@@ -70,7 +70,7 @@ def test_a_comparison_tells_of_layers_outputs_and_inputs(written: Written) -> No
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda d: d.update(schema=2), "this foldproof reads schema 1"),
+        (lambda d: d.update(schema=3), "this foldproof reads schemas 1 and 2"),
         (lambda d: d.pop("command"), "write one with foldproof fuse"),
         (lambda d: d["verdict"].update(kind="FINE"), "at verdict/kind"),
         (lambda d: d["rewrites"][0]["graphs"]["before"].pop("nodes"), "at rewrites/0/graphs/before"),
@@ -91,3 +91,14 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         (tmp_path / "x.json").write_text(text)
         with pytest.raises(FoldproofError, match=told):
             load(tmp_path / "x.json")
+
+
+def test_results_of_version_1_are_read() -> None:
+    """This one was saved by foldproof 0.1."""
+    path = Path(__file__).parent / "version_1.json"
+    assert json.loads(path.read_text())["schema"] == 1
+    found = load(path)
+    refuted = [step for step in found["steps"] if step["verdict"]["kind"] == "REFUTED"]
+    for verdict in (found["verdict"], found["end_to_end"]["verdict"], *(step["verdict"] for step in refuted)):
+        assert verdict["schema"] == 2 and verdict["counterexample"] and verdict["claim"]["scope"] == "point"
+        assert "witness" not in verdict

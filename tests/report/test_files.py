@@ -37,7 +37,7 @@ def test_a_wrong_pass_is_a_failed_case(written: Written) -> None:
     assert (wrong.classname, wrong.name) == ("audit.fx", "fuse")
     [failure] = wrong.result
     assert isinstance(failure, junitparser.Failure) and failure.type == "REFUTED"
-    assert "elements differ; witness: output 0 at" in failure.message
+    assert "elements differ; counterexample: output 0 at" in failure.message
     assert whole.name == "models.py:twice"
 
 

@@ -27,7 +27,7 @@ from foldproof.digest import digest
 from foldproof.program import Leaf, as_program
 from foldproof.program.state import storage_key
 from foldproof.proof.floats import redrawn_leaves
-from foldproof.proof.question import equal_content, match_leaves, tied
+from foldproof.proof.obligation import equal_content, match_leaves, tied
 
 Derive = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
 Again = tuple[Callable[[Any], Any], Any]

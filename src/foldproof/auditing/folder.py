@@ -129,7 +129,7 @@ def run(program: Path) -> Run:
 
 def report(audit: Audit, step: Step, change: Change, text: str | None, ran: Run | None) -> str:
     """The fault in the form in which PyTorch and its neighbours take reports."""
-    witness = step.verdict.witness
+    shown = step.verdict.counterexample
     phases = [part for part in step.phase.split("/") if part]  # a call that is no pass has no name
     where = f" (in {' → '.join(phases)})" if phases else ""
     out = [
@@ -147,7 +147,7 @@ def report(audit: Audit, step: Step, change: Change, text: str | None, ran: Run 
             out += ["```", ran.told, "```", ""]
         if ran is not None and not ran.wrong:
             out += ["(The graphs differ, but here the outputs of the whole program do not.)", ""]
-    elif witness is None:
+    elif shown is None:
         out += ["No small program that shows it was found.", ""]
     out += ["### What differs", ""]
     difference = step.verdict.difference
@@ -155,12 +155,12 @@ def report(audit: Audit, step: Step, change: Change, text: str | None, ran: Run 
         out.append(
             f"The first value that the new graph never computes: `{difference.operator}`, node `{difference.node}`."
         )
-    if witness is not None:
+    if shown is not None:
         out.append(
-            f"In the model that it was found in, in float64, with {witness.description}: output {witness.output} at"
-            f" {list(witness.index)} is"
-            f" {witness.before:.6g} before the pass and {witness.after:.6g} after it;"
-            f" rounding explains {witness.floor:.1g}."
+            f"In the model that it was found in, in float64, with {shown.description}: output {shown.output} at"
+            f" {list(shown.index)} is"
+            f" {shown.before:.6g} before the pass and {shown.after:.6g} after it;"
+            f" rounding explains {shown.floor:.1g}."
         )
     # What a smaller program was found for is not the model any more, whose nodes the audit counts.
     here = "In the model" if change is step.change else "In the program above" if text else "In a smaller model"

@@ -17,20 +17,19 @@ from foldproof.auditing.log import Change
 from foldproof.auditing.quantization import unquantized
 from foldproof.auditing.region import changed_region
 from foldproof.auditing.snapshot import Snapshot, updates_statistics
+from foldproof.claim import IDENTITY
 from foldproof.errors import FoldproofError
 from foldproof.proof import prove, prove_pass
 from foldproof.proof.shapes import sampled_inputs
 from foldproof.shadow import Undecided
-from foldproof.verdict import SAME_CHOICES, Kind, Verdict
+from foldproof.verdict import Kind, Verdict
 
-UNCHANGED = Verdict(Kind.PROVED, "the graph is unchanged")
+UNCHANGED = Verdict(Kind.PROVED, "the graph is unchanged", claim=IDENTITY)
 SAME = Verdict(
     Kind.PROVED,
     "the same operators on the same operands: only their order, their names, or nodes that nobody reads differ",
-    quantified="all inputs and all parameters",
+    claim=IDENTITY,
 )
-
-HERE = "all inputs, for these parameter values"
 
 LONG = 5.0
 """Seconds that a pass takes which is not run again."""
@@ -120,10 +119,9 @@ def _of_unfolded(change: Change, before: Snapshot, after: Snapshot, inputs: Sequ
     """As `_of_graphs`; where constants may be what they are by chance, other parameters are not spoken of."""
     read, surely = unfolded(before, after, _again(change))
     verdict = _of_graphs(change, before, read, inputs)
-    if surely or verdict.kind is not Kind.PROVED:
+    if surely or verdict.kind is not Kind.PROVED or verdict.claim is None:
         return verdict
-    chosen = SAME_CHOICES * verdict.quantified.endswith(SAME_CHOICES)
-    return replace(verdict, quantified=HERE + chosen)
+    return replace(verdict, claim=verdict.claim.with_parameters_held())
 
 
 def _again(change: Change) -> Again | None:
@@ -146,7 +144,7 @@ def _of_graphs(change: Change, before: Snapshot, after: Snapshot, inputs: Sequen
     may_be_chance = again is not None and before is change.before
     if region is not None:
         verdict = _attempt(region.before, region.after, region.inputs, derive)
-        if verdict.kind is Kind.PROVED and not (may_be_chance and verdict.quantified.startswith(HERE)):
+        if verdict.kind is Kind.PROVED and not (may_be_chance and _holds_here(verdict)):
             nodes = sum(n.op.startswith("call_") for n in region.before.graph.nodes)
             return replace(verdict, notes=(*verdict.notes, f"proved on the changed region of {nodes} operators"))
     if derive is not None:
@@ -156,10 +154,15 @@ def _of_graphs(change: Change, before: Snapshot, after: Snapshot, inputs: Sequen
         if verdict.kind is not Kind.UNDECIDED:
             return verdict
     verdict = prove(before.module, after.module, inputs, by_value=True)  # new parameters are constants
-    if derive is None and may_be_chance and verdict.kind is Kind.PROVED and verdict.quantified.startswith(HERE):
+    if derive is None and may_be_chance and verdict.kind is Kind.PROVED and _holds_here(verdict):
         found = _run_again(change, inputs)
         verdict = verdict if found.kind is Kind.UNDECIDED else found
     return verdict
+
+
+def _holds_here(verdict: Verdict) -> bool:
+    """Whether the verdict is for these parameter values only."""
+    return verdict.claim is not None and not verdict.claim.all_parameters
 
 
 def _run_again(change: Change, inputs: Sequence[Any]) -> Verdict:

@@ -16,8 +16,9 @@ from torch import fx
 from foldproof.auditing.compilers.compiler import UNQUANTIZED
 from foldproof.auditing.judge import judge
 from foldproof.auditing.log import Change
+from foldproof.claim import SAME_CHOICES
 from foldproof.program.state import quiet_copies
-from foldproof.verdict import SAME_CHOICES, SCHEMA, Kind, Verdict
+from foldproof.verdict import SCHEMA, Kind, Verdict
 
 if TYPE_CHECKING:
     from foldproof.comparison import CompareResult
@@ -150,7 +151,7 @@ class Audit:
         bounded = f", {kinds[Kind.PROVED_WITHIN]} within bounds of the quantization" * bool(kinds[Kind.PROVED_WITHIN])
         numbers = f"the numbers of {self.compiled}," if self.compiled.endswith(UNQUANTIZED) else "the numbers"
         decided += bounded
-        chosen = sum(s.verdict.quantified.endswith(SAME_CHOICES) for s in fired)
+        chosen = sum(s.verdict.follows_choices for s in fired)
         decided += f" ({chosen} of {len(fired)}{SAME_CHOICES.replace(',', '')})" if chosen else ""
         if proved < len(fired):
             rounded = kinds[Kind.ROUNDING]

@@ -14,9 +14,10 @@ from foldproof.auditing.result import Step
 from foldproof.auditing.taps.executorch import tap_executorch
 from foldproof.auditing.taps.passes import observed, pass_name, tap_passes
 from foldproof.auditing.taps.torchao import tap_torchao
+from foldproof.claim import SAME_CHOICES
 from foldproof.errors import FoldproofError
 from foldproof.proof.shapes import as_inputs
-from foldproof.verdict import SAME_CHOICES, Kind
+from foldproof.verdict import Kind
 
 
 class Watched:
@@ -42,7 +43,7 @@ class Watched:
     def __str__(self) -> str:
         lines = [
             f"{s.verdict.kind.value:<13} {s.name} ({s.nodes[0]} → {s.nodes[1]} nodes)"
-            + SAME_CHOICES * s.verdict.quantified.endswith(SAME_CHOICES)
+            + SAME_CHOICES * s.verdict.follows_choices
             for s in self.steps
             if s.fired
         ]

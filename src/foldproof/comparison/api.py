@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 import foldproof
+from foldproof.claim import Claim, Held, Role, Scope, Why
 from foldproof.comparison.candidate import Candidate, candidate_of
 from foldproof.comparison.distance import truth_distance
 from foldproof.comparison.graph import Graph, flattened
@@ -43,7 +44,8 @@ from foldproof.program.drawing import drawing
 from foldproof.program.loading import brief
 from foldproof.program.nodes import source_of
 from foldproof.proof.shapes import as_inputs, sampled_inputs
-from foldproof.verdict import Difference, Kind, Rounding, Verdict, Witness
+from foldproof.proof.variation import named_inputs
+from foldproof.verdict import Counterexample, Difference, Kind, Rounding, Verdict
 
 Progress = Callable[[int, int | None, str], None]
 
@@ -302,7 +304,7 @@ class _Comparison:
             return Verdict(
                 Kind.ROUNDING,
                 f"bit-identical on all {count} inputs" if count > 1 else "bit-identical on the given inputs",
-                quantified=_spoken(count),
+                claim=self._claim(count),
                 rounding=Rounding(0.0, self._floor_size(trials), count, 0.0),
             )
         worst = _worst(trials)
@@ -321,31 +323,31 @@ class _Comparison:
                 return Verdict(
                     Kind.UNDECIDED,
                     f"{reason}, but how far {names} may round is not known",
-                    _spoken(count),
+                    self._claim(count),
                     rounding=rounding,
                 )
             doubt = self._doubt(unexplained)
             if doubt:
-                return Verdict(Kind.UNDECIDED, doubt, _spoken(count), rounding=rounding)
+                return Verdict(Kind.UNDECIDED, doubt, self._claim(count), rounding=rounding)
             return Verdict(
                 Kind.REFUTED,
                 f"no rounding: {reason}",
-                quantified="the witness below",
+                claim=self._claim(1, Scope.POINT),
                 rounding=rounding,
-                witness=self._witness(unexplained),
+                counterexample=self._counterexample(unexplained),
             )
         unsure = next((t.judged.unsure for t in trials if t.judged is not None and t.judged.unsure), None)
         if unsure is not None:
-            return Verdict(Kind.UNDECIDED, unsure, _spoken(count), rounding=rounding)
+            return Verdict(Kind.UNDECIDED, unsure, self._claim(count), rounding=rounding)
         empty = self._vacuous(trials)
         if empty is not None:
-            return Verdict(Kind.UNDECIDED, empty, _spoken(count), rounding=rounding)
+            return Verdict(Kind.UNDECIDED, empty, self._claim(count), rounding=rounding)
         same = sum(t.judged is None for t in trials)
         told = f" ({same} of {count} inputs bit-identical)" if same else ""
         return Verdict(
             Kind.ROUNDING,
             "the difference is within what rounding explains: neither side is wrong" + told,
-            quantified=_spoken(count),
+            claim=self._claim(count),
             rounding=rounding,
         )
 
@@ -374,22 +376,27 @@ class _Comparison:
             )
         return None
 
-    def _witness(self, trial: _Trial) -> Witness:
+    def _claim(self, points: int, scope: Scope = Scope.TRIED) -> Claim:
+        varied = [name for name, x in named_inputs(self._args, self._kwargs) if isinstance(x, Tensor)]
+        held = [Held(name, Role.PARAMETER, Why.CHOSEN) for name in self._owner.leaves]
+        return Claim(scope, tuple(varied if points > 1 else ()), held=tuple(held), points=points)
+
+    def _counterexample(self, trial: _Trial) -> Counterexample:
         judged = trial.judged
         assert judged is not None
         inputs = tuple(tree_leaves(trial.given))
         described = "the given inputs" if trial.given[0] is self._args else "inputs drawn from the given ones"
         p = judged.place
         if p is None:
-            return Witness(described, 0, (), 0.0, 0.0, 0.0, 0.0, inputs)
-        return Witness(
+            return Counterexample(described, 0, (), 0.0, 0.0, 0.0, 0.0, inputs)
+        return Counterexample(
             described, p.output, p.index, p.reference, p.candidate, abs(p.candidate - p.reference), p.sigma, inputs
         )
 
     def _refuted_by_shape(self, problem: str, given: Inputs) -> Verdict:
         described = "the given inputs" if given[0] is self._args else "inputs drawn from the given ones"
-        witness = Witness(f"{described}: {problem}", 0, (), 0.0, 0.0, 0.0, 0.0, tuple(tree_leaves(given)))
-        return Verdict(Kind.REFUTED, problem, quantified="the witness below", witness=witness)
+        shown = Counterexample(f"{described}: {problem}", 0, (), 0.0, 0.0, 0.0, 0.0, tuple(tree_leaves(given)))
+        return Verdict(Kind.REFUTED, problem, claim=self._claim(1, Scope.POINT), counterexample=shown)
 
     # ------------------------------------------------------------------ the result
 
@@ -506,10 +513,6 @@ def _types(trials: Sequence[_Trial]) -> list[str]:
         for i, (a, b) in enumerate(zip(outputs.reference, outputs.candidate))
         if a.dtype != b.dtype
     ]
-
-
-def _spoken(count: int) -> str:
-    return "the given inputs, for these parameters" if count == 1 else f"{count} inputs tried, for these parameters"
 
 
 def _reduced() -> float:

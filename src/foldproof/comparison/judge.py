@@ -57,7 +57,7 @@ class Judged:
     @property
     def ratio(self) -> float:
         """How far beyond the perturbed runs' own scores the candidate is: the smaller of truth's and reference's."""
-        return min(_ratio(self.candidate, self.floor), _ratio(self.difference, self.floor))
+        return min(self.floor.ratio(self.candidate), self.floor.ratio(self.difference))
 
 
 @dataclass(frozen=True)
@@ -147,20 +147,12 @@ def judge(outputs: Outputs, perturb: Perturb, runs: int, thoroughly: bool = True
     return judged
 
 
-def _ratio(found: Score, floor: Floor) -> float:
-    null = floor.null
-    parts = [
-        s / max(n, least) if s else 0.0 for s, n, least in ((found.rms, null.rms, 1.0), (found.worst, null.worst, 3.0))
-    ]
-    return max(parts)
-
-
 def _scored(outputs: Outputs, floor: Floor) -> Judged:
     which = outputs.floats
     c = floor.score(distance(outputs.candidate, outputs.truth, which))
     r = floor.score(distance(outputs.reference, outputs.truth, which))
     d = floor.score(distance(outputs.candidate, outputs.reference, which))
-    return Judged(floor, c, r, d, _place(outputs, floor, c if _ratio(c, floor) <= _ratio(d, floor) else d))
+    return Judged(floor, c, r, d, _place(outputs, floor, c if floor.ratio(c) <= floor.ratio(d) else d))
 
 
 def _place(outputs: Outputs, floor: Floor, found: Score) -> Place | None:
@@ -178,9 +170,7 @@ def _at(outputs: Outputs, output: int, index: tuple[int, ...], sigma: float) -> 
 def _explain_jumps(outputs: Outputs, perturb: Perturb, judged: Judged) -> None:
     """Whether louder noise makes the elements that are too far away jump as far as that."""
     which, floor = outputs.floats, judged.floor
-    near = (
-        judged.candidate if _ratio(judged.candidate, floor) <= _ratio(judged.difference, floor) else judged.difference
-    )
+    near = judged.candidate if floor.ratio(judged.candidate) <= floor.ratio(judged.difference) else judged.difference
     far = outputs.truth if near is judged.candidate else outputs.reference
     deviation = distance(outputs.candidate, far, which)
     reached = [torch.zeros_like(d) for d in deviation]
@@ -194,7 +184,7 @@ def _explain_jumps(outputs: Outputs, perturb: Perturb, judged: Judged) -> None:
         if k + 1 == SURE // 4 and not any(bool((j & (d != 0)).any()) for j, d in zip(jumps, deviation)):
             break  # nothing jumps here
     rest = floor.score(left)
-    ratio = _ratio(rest, floor)
+    ratio = floor.ratio(rest)
     if ratio <= EXPLAINED:
         judged.notes.append(
             "some elements differ by a jump that rounding can cause: a value on the edge between two ways"

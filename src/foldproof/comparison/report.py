@@ -84,10 +84,13 @@ def _table(result: CompareResult) -> str:
         rows.append(("noise floor (root mean square)", f"{f.size:.3g}"))
         rows.append(("difference (root mean square)", f"{f.difference:.3g}"))
         rows.append(("distance to the truth, in sigmas", f"candidate {f.sigma:.3g}, reference {f.reference_sigma:.3g}"))
-    if result.verdict.witness and result.verdict.witness.difference:
-        w = result.verdict.witness
+    if result.verdict.counterexample and result.verdict.counterexample.difference:
+        w = result.verdict.counterexample
         rows.append(
-            ("witness", f"output {w.output} at {list(w.index)}: reference {w.before:.9g}, candidate {w.after:.9g}")
+            (
+                "counterexample",
+                f"output {w.output} at {list(w.index)}: reference {w.before:.9g}, candidate {w.after:.9g}",
+            )
         )
     return "\n".join(["| | |", "| --- | --- |", *(f"| {a} | {b} |" for a, b in rows)])
 

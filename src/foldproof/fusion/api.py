@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.fx import GraphModule
 
+from foldproof.claim import IDENTITY
 from foldproof.errors import FoldproofError
 from foldproof.fusion.accuracy import measure
 from foldproof.fusion.batching import BITWISE
@@ -29,7 +30,7 @@ from foldproof.program.loading import brief
 from foldproof.program.nodes import operator_name
 from foldproof.proof import prove as prove_programs
 from foldproof.proof import prove_region
-from foldproof.verdict import SAME_CHOICES, Kind, Verdict
+from foldproof.verdict import Kind, Verdict
 
 DIALECTS = ("TRAINING", "ATEN", "EDGE")
 """Of programs made by ``torch.export.export``, after ``run_decompositions``, and of ExecuTorch's ``to_edge``."""
@@ -37,7 +38,7 @@ DIALECTS = ("TRAINING", "ATEN", "EDGE")
 ACCURACY_LIMIT = 16.0
 """A fold may cost four bits: it rounds the weight once more, and sums may cancel."""
 
-UNCHANGED = Verdict(Kind.PROVED, "nothing was rewritten, so the program is the same", "all inputs and all parameters")
+UNCHANGED = Verdict(Kind.PROVED, "nothing was rewritten, so the program is the same", IDENTITY)
 
 
 def fuse(
@@ -102,9 +103,10 @@ def fuse(
     elif prove:
         signs = any(rewrite.conditional for rewrite in rewrites)
         verdict = prove_programs(before, after, inputs, kwargs, derive=surgery.derive, by_value=signs)
-        if signs and verdict.proof is not None:
+        if signs and verdict.proof is not None and verdict.claim is not None:
             # What was moved past a maximum is right for these signs only, whatever the residues of this draw show.
-            verdict = replace(verdict, quantified=f"all inputs, for these parameter values{SAME_CHOICES}")
+            claim = verdict.claim.with_parameters_held()
+            verdict = replace(verdict, claim=replace(claim, choices=claim.choices or ("a maximum",)))
     else:
         verdict = UNPROVED
     return FuseResult(

@@ -11,15 +11,16 @@ from torch.utils._pytree import tree_leaves
 
 from foldproof.digest import digest
 from foldproof.program.nodes import operator_name, source_of
-from foldproof.proof.question import Question
-from foldproof.proof.residues import Attempt, run_both
+from foldproof.proof.attempt import lending, run_both
+from foldproof.proof.obligation import ProofObligation
+from foldproof.proof.variation import vary
 from foldproof.shadow import Draw, Shadow, Undecided
 from foldproof.verdict import Difference
 
 
-def first_difference(question: Question, seed: int) -> Difference | None:
+def first_difference(obligation: ProofObligation, seed: int) -> Difference | None:
     """Run both graphs on shadows, and walk back from the output through the values that *after* does not have."""
-    attempt = Attempt(Draw(seed, 2))
+    variation = vary(obligation, obligation.general)
     results: dict[fx.Node, list[str]] = {}
     present: set[str] = set()
 
@@ -31,10 +32,10 @@ def first_difference(question: Question, seed: int) -> Difference | None:
 
     try:
         with torch.no_grad():
-            run_both(question, attempt, question.general, (note, note_present))
+            lending(obligation, lambda lent: run_both(obligation, Draw(seed, 2), variation, lent, (note, note_present)))
     except Undecided:
         return None
-    nodes = question.before.nodes()
+    nodes = obligation.before.nodes()
     if not nodes or not present:
         return None
 
@@ -64,4 +65,6 @@ def _digests(out: Any) -> list[str]:
 
 def _digest(t: Tensor) -> str:
     """A fingerprint of the elements in order, whatever the shape, so that views are the same value."""
-    return digest([part.to(torch.int32) for part in t.residue.parts] if isinstance(t, Shadow) else [t.to(torch.float64)])
+    return digest(
+        [part.to(torch.int32) for part in t.residue.parts] if isinstance(t, Shadow) else [t.to(torch.float64)]
+    )

@@ -12,18 +12,20 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from foldproof.program import Leaf, Outcome, Program, copied
-from foldproof.proof.question import Question, Tensors, copied_leaves, tied
-from foldproof.proof.residues import idle_counters, run_copied
+from foldproof.proof.obligation import ProofObligation, Tensors, copied_leaves, equal_content, identity, tied
+from foldproof.proof.running import idle_counters, run_copied
 from foldproof.rounding import Comparison, Float64, compare_in_float64
-from foldproof.rounding.spread import EXPLAINED, PERTURBATIONS, perturbed
+from foldproof.rounding.constants import ConstantNoise, mark
+from foldproof.rounding.spread import EXPLAINED, FLOAT32_ROUNDINGS, FLOAT64_ROUNDINGS, NOTHING, PERTURBATIONS, perturbed
 from foldproof.rounding.truth import widened
 
-REAL = 1024.0
-"""From so many floors on a difference is a witness."""
-COMMON = 1 / 16
-"""In half precision, where nothing is as large: the share of an output that has to exceed `EXPLAINED` floors."""
+REAL = 16.0
+"""From so many times what rounding explains on a difference may be a counterexample; see `doubted`, too."""
 WIDER = 4.0
-"""How much more leaves are moved to see whether a difference is a jump, which some rounding can cause as well."""
+"""How many roundings constants are moved by before anything is called wrong: a fold is a handful of operations."""
+AMPLIFIED = 2.0**-14
+"""How far they are moved besides, relative: a float32 constant may come of a chain that makes a rounding a thousand
+times larger, as the cosine of a large angle does."""
 
 
 @dataclass(frozen=True)
@@ -41,15 +43,11 @@ class Trial:
     shapes: str | None = None
     elsewhere: bool = False
     """At other parameters than the program's own."""
-    coarsest: float = 0.0
-    """The largest epsilon of any leaf's or input's dtype, of either program."""
 
     @property
     def differs(self) -> bool:
-        """Whether this is a witness. What overflows may spoil finite elements, too: exp(x)/∞ is 0."""
-        coarse = REAL * self.coarsest / 2 > 1 / 8  # the floor is hardly below half an epsilon of an element
-        large = self.comparison.ratio >= REAL or (coarse and self.comparison.share >= COMMON)
-        return self.shapes is not None or (large and not self.comparison.unfinite)
+        """Whether this is a counterexample. What overflows may spoil finite elements, too: exp(x)/∞ is 0."""
+        return self.shapes is not None or (self.comparison.ratio >= REAL and not self.comparison.unfinite)
 
     @property
     def elements(self) -> int:
@@ -72,33 +70,39 @@ ROUNDED = Unrounded({}, ())
 
 @dataclass(frozen=True)
 class _Side:
-    """One program, where it is evaluated."""
+    """One program, where it is evaluated.
+
+    Its ``own`` leaves are those that the other program does not have: what a pass folded, or a constant of its own.
+    """
 
     program: Program
     which: str
     leaves: Tensors
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
-    coarsest: float
-    """The largest epsilon of any leaf's or input's dtype, of either program."""
     names: Mapping[str, str]
     widened: _Widened
     exact: tuple[Tensor, ...]
+    own: frozenset[int]
 
-    def run(self, noise: int | None = None, wider: float = 1.0) -> Outcome:
-        """A float64 run; with ``noise``, leaves, inputs (so much ``wider``) and operators perturbed by this seed."""
-        generator = None if noise is None else torch.Generator().manual_seed(noise)
-
-        def moved(wide: Tensor) -> Tensor:
-            return wide if generator is None else perturbed(wide, wider * self.coarsest, generator)
-
-        once = {id(t): moved(self.widened(t)) for t in self.leaves.values()}  # tied ones stay tied
+    def run(self, noise: int | None = None, amplitude: float = 1.0, spread: float = 0.0) -> Outcome:
+        """A float64 run; with ``noise`` as the seed, constants are moved; see `ConstantNoise`."""
+        generator = torch.Generator().manual_seed(noise or 0)
+        # Tied leaves stay tied.
+        epsilons = {id(t): _epsilon(t) * amplitude + 2 * spread for t in self.leaves.values() if id(t) in self.own}
+        once = {}
+        for t in self.leaves.values():
+            wide = self.widened(t)
+            if noise is not None and epsilons.get(id(t)):
+                wide = perturbed(wide, epsilons[id(t)], generator)
+            once[id(t)] = mark(wide, t.dtype, data=False)
         leaves = {name: once[id(t)] for name, t in self.leaves.items()}
         args, kwargs = tree_map(
-            lambda t: moved(_wide(t)) if isinstance(t, Tensor) else t, (self.args, dict(self.kwargs))
+            lambda t: mark(_wide(t), t.dtype, data=True) if isinstance(t, Tensor) else t, (self.args, dict(self.kwargs))
         )
         torch.default_generator.manual_seed(0)  # what is random is so in one way, and moves no floor
-        with torch.no_grad(), Float64(generator, self.exact):
+        mode = Float64(self.exact) if noise is None else ConstantNoise(generator, amplitude, spread, self.exact)
+        with torch.no_grad(), mode:
             outcome = run_copied(self.program, self.which, leaves, args, kwargs)
             # What was written to memory from outside is in this mode's copy of it.
             outcome.outputs = [x.clone() if _is_float(x) and x.dtype != torch.float64 else x for x in outcome.outputs]
@@ -132,33 +136,30 @@ def _wide(t: Tensor) -> Tensor:
     return wide.clone() if wide.dtype == t.dtype else wide
 
 
-def _epsilons(xs: Any) -> list[float]:
-    """Of what is computed with: numbers of eight bits are stored only."""
-    return [torch.finfo(t.dtype).eps for t in tree_leaves(xs) if _is_float(t) and t.element_size() > 1]
-
-
 def _sides(
-    question: Question,
+    obligation: ProofObligation,
     leaves: Tensors,
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
     unrounded: Unrounded = ROUNDED,
 ) -> tuple[_Side, _Side]:
-    other, wide = question.other(leaves), _Widened()
-    coarsest = max(_epsilons([dict(leaves), dict(other.leaves), args, dict(kwargs)]), default=2.0**-23)
+    other, wide = obligation.other(leaves), _Widened()
+    second = {**other.leaves, **unrounded.leaves}
+    memory = {identity(t): t for t in leaves.values() if t.numel()}
+
+    def twin(name: str, t: Tensor) -> Tensor | None:
+        """The first program's leaf that this one of the second is: the same memory, or the same name and content."""
+        source = leaves.get(other.names.get(name, name))
+        if source is not None and equal_content(source, t):  # *after* was given clones where it computes with them
+            return source
+        return memory.get(identity(t)) if t.numel() else None
+
+    twins = {id(t): found for name, t in second.items() if (found := twin(name, t)) is not None}
+    ours = frozenset(map(id, leaves.values())) - {id(t) for t in twins.values()}
+    theirs = frozenset(map(id, second.values())) - twins.keys()
     return (
-        _Side(question.before, "first", leaves, args, kwargs, coarsest, {}, wide, unrounded.values),
-        _Side(
-            other.after,
-            "second",
-            {**other.leaves, **unrounded.leaves},
-            args,
-            kwargs,
-            coarsest,
-            other.names,
-            wide,
-            unrounded.values,
-        ),
+        _Side(obligation.before, "first", leaves, args, kwargs, {}, wide, unrounded.values, ours),
+        _Side(other.after, "second", second, args, kwargs, other.names, wide, unrounded.values, theirs),
     )
 
 
@@ -192,23 +193,24 @@ def _number(x: Any) -> Tensor:
 
 
 def evaluate(
-    question: Question,
+    obligation: ProofObligation,
     description: str,
     leaves: Tensors,
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
     perturbations: int = PERTURBATIONS,
-    wider: float = 1.0,
+    amplitude: float = 1.0,
+    spread: float = 0.0,
     unrounded: Unrounded = ROUNDED,
 ) -> Trial:
     """Evaluate both programs on these leaves and inputs, with so many perturbed runs to measure the rounding floor.
 
-    These move leaves and inputs ``wider`` than rounding does.
+    These move constants by ``amplitude`` roundings and ``spread``; see `foldproof.rounding.constants`.
 
     Raises:
         Undecided: a program has no float64 form, or fails.
     """
-    first, second = _sides(question, leaves, args, kwargs, unrounded)
+    first, second = _sides(obligation, leaves, args, kwargs, unrounded)
     tensors = [t for t in tree_leaves((args, dict(kwargs))) if isinstance(t, Tensor)]
     originals = {**leaves, **{f"input {i}": t for i, t in enumerate(tensors)}}
     ran = first.run(), second.run()
@@ -216,30 +218,34 @@ def evaluate(
     before, after = _numbers(*ran, originals)
     if [t.shape for t in before] != [t.shape for t in after]:
         shapes = f"shapes {[tuple(t.shape) for t in before]} before, {[tuple(t.shape) for t in after]} after"
-        none = Comparison(0, (), 0, 0, 0, 0, 0)
-        return Trial(description, none, args, kwargs, leaves, tuple(before), written, shapes)
+        return Trial(description, NOTHING, args, kwargs, leaves, tuple(before), written, shapes)
 
     def perturb(i: int) -> tuple[list[Tensor], list[Tensor]]:
-        return _numbers(first.run(2 * i, wider), second.run(2 * i + 1, wider), originals)
+        noisy = first.run(2 * i + 1, amplitude, spread), second.run(2 * i + 2, amplitude, spread)
+        return _numbers(*noisy, originals)
 
-    comparison = compare_in_float64(before, after, None, beyond=EXPLAINED / wider)
+    floats = [t for t in (*leaves.values(), *second.leaves.values(), *tensors) if t.is_floating_point()]
+    double = bool(floats) and all(t.dtype == torch.float64 for t in floats)
+    least = FLOAT64_ROUNDINGS if double else FLOAT32_ROUNDINGS
+    comparison = compare_in_float64(before, after, None, least=least)
     # Perturbed runs can only raise the floor, which is not needed where the least one explains all.
     if perturbations and (comparison.ratio > 1 or comparison.unfinite):
-        comparison = compare_in_float64(before, after, perturb, perturbations, EXPLAINED / wider)
-    return Trial(description, comparison, args, kwargs, leaves, tuple(before), written, coarsest=first.coarsest)
+        comparison = compare_in_float64(before, after, perturb, perturbations, least)
+    return Trial(description, comparison, args, kwargs, leaves, tuple(before), written)
 
 
-def doubted(question: Question, trial: Trial, unrounded: Unrounded = ROUNDED) -> str | None:
-    """Why a witness does not convince: more perturbations explain it, or it is seen in float64 only; else None."""
+def doubted(obligation: ProofObligation, trial: Trial, unrounded: Unrounded = ROUNDED) -> str | None:
+    """Why a counterexample does not convince: a jump that rounding can cause, or a difference in float64 only."""
     c, at = trial.comparison, (trial.description, trial.leaves, trial.args, trial.kwargs)
     if trial.shapes is not None:
-        sides = _sides(question, trial.leaves, trial.args, trial.kwargs, unrounded)
-        seen = [{_shapes(side.run(noise)) for noise in (None, *range(2 * PERTURBATIONS))} for side in sides]
+        sides = _sides(obligation, trial.leaves, trial.args, trial.kwargs, unrounded)
+        noises = (None, *range(1, 2 * PERTURBATIONS))
+        seen = [{_shapes(side.run(noise)) for noise in noises} for side in sides]
         return "rounding changes how many elements there are" if any(len(s) > 1 for s in seen) else None
-    again = evaluate(question, *at, 8 * PERTURBATIONS, WIDER, unrounded)
-    if again.comparison.ratio < REAL / 8 / WIDER if c.ratio >= REAL else again.comparison.share < COMMON / 4:
-        return "the difference is a jump that rounding can cause"
-    first, second = _sides(question, trial.leaves, trial.args, trial.kwargs)
+    again = evaluate(obligation, *at, 4 * PERTURBATIONS, WIDER, AMPLIFIED, unrounded)
+    if again.comparison.ratio < EXPLAINED:
+        return "the difference is a jump that rounding can cause, or that of a constant computed in another order"
+    first, second = _sides(obligation, trial.leaves, trial.args, trial.kwargs)
     with torch.no_grad():
         real = [side.run_in_own_dtype() for side in (first, second)]
     outputs = [[_number(x) for x in o.outputs if _is_number(x)] for o in real]
@@ -247,7 +253,8 @@ def doubted(question: Question, trial: Trial, unrounded: Unrounded = ROUNDED) ->
         return None  # an effect
     a, b = (o[c.output][c.index] for o in outputs)
     scale = float(outputs[0][c.output].abs().max())
-    if c.difference > min(1000 * first.coarsest, 1 / 8) * scale and float((a - b).abs()) < c.difference / 4:
+    coarsest = max((torch.finfo(x.dtype).eps for o in real for x in o.outputs if _is_float(x)), default=0.0)
+    if c.difference > min(1000 * coarsest, 1 / 8) * scale and float((a - b).abs()) < c.difference / 4:
         return "the programs differ in float64, but not in their own dtype, on which their meaning depends"
     return None
 
@@ -256,74 +263,78 @@ def _shapes(outcome: Outcome) -> tuple[torch.Size, ...]:
     return tuple(_number(x).shape for x in outcome.outputs if _is_number(x))
 
 
-def own_leaves(question: Question) -> dict[str, Tensor]:
-    return tied(question.before.leaves, lambda name, leaf: leaf.tensor.detach())
+def own_leaves(obligation: ProofObligation) -> dict[str, Tensor]:
+    return tied(obligation.before.leaves, lambda name, leaf: leaf.tensor.detach())
 
 
-def trials(question: Question) -> Iterator[Trial]:
-    """Evaluations at the program's own parameters and, where the question allows it, at others."""
-    for where, elsewhere in _places(question):
-        yield replace(evaluate(question, *where), elsewhere=elsewhere)
+def trials(obligation: ProofObligation) -> Iterator[Trial]:
+    """Evaluations at the program's own parameters and, where the obligation allows it, at others."""
+    for where, elsewhere in _places(obligation):
+        yield replace(evaluate(obligation, *where), elsewhere=elsewhere)
 
 
-def glances(question: Question, scale: float | None, unrounded: Unrounded = ROUNDED) -> Iterator[Trial]:
+def glances(obligation: ProofObligation, scale: float | None, unrounded: Unrounded = ROUNDED) -> Iterator[Trial]:
     """Evaluations at random inputs of this root mean square; None stands for `_places` and `_opposite`.
 
     Only those where the outputs are not alike (see `alike`), so that most take one run of each program.
     """
-    places = _scaled(question, scale) if scale else (*islice(_places(question), 1, None), *_opposite(question))
+    places = _scaled(obligation, scale) if scale else (*islice(_places(obligation), 1, None), *_opposite(obligation))
     for where, elsewhere in places:
-        if not alike(evaluate(question, *where, perturbations=0, unrounded=unrounded)):
-            yield replace(evaluate(question, *where, unrounded=unrounded), elsewhere=elsewhere)
+        if not alike(evaluate(obligation, *where, perturbations=0, unrounded=unrounded)):
+            yield replace(evaluate(obligation, *where, unrounded=unrounded), elsewhere=elsewhere)
 
 
 def alike(trial: Trial) -> bool:
     """Whether the outputs agree to four digits, so that no floor is needed to tell."""
-    return trial.shapes is None and trial.comparison.relative <= 1e-4
+    return trial.shapes is None and trial.comparison.agree
 
 
 _Place = tuple[tuple[str, Tensors, tuple[Any, ...], Mapping[str, Any]], bool]
 
 
-def _places(question: Question) -> Iterator[_Place]:
+def _places(obligation: ProofObligation) -> Iterator[_Place]:
     """Where to evaluate (see `evaluate`), and whether it is elsewhere than at the program's own parameters."""
-    leaves, args, kwargs = own_leaves(question), question.args, question.kwargs
+    leaves, args, kwargs = own_leaves(obligation), obligation.args, obligation.kwargs
     yield ("the given inputs and parameters", leaves, args, kwargs), False
     generator = torch.Generator().manual_seed(0)
     random_args, random_kwargs = tree_map(lambda x: _redrawn_input(x, generator), (args, dict(kwargs)))
     if any(_is_float(x) for x in tree_leaves((args, dict(kwargs)))):  # tokens can't be redrawn
         yield ("random inputs, the given parameters", leaves, random_args, random_kwargs), False
-    if not question.general or not leaves:
+    if not obligation.general or not leaves:
         return
     # The last one makes variances tiny, which brings out what is done to an epsilon.
     for spread, shrink in ((1.0, 1.0), (4.0, 1.0), (1.0, 1e-5)):
-        drawn = redrawn_leaves(question.before.leaves, generator, spread, shrink)
+        drawn = redrawn_leaves(obligation.before.leaves, generator, spread, shrink)
         yield ("random inputs and parameters", drawn, random_args, random_kwargs), True
 
 
-def _opposite(question: Question) -> Iterator[_Place]:
+def _opposite(obligation: ProofObligation) -> Iterator[_Place]:
     """Larger than `_places`' random inputs and of the other sign: what those leave as it is, a threshold may change."""
-    return _other_inputs(question, "large random inputs", lambda x: (widened(x) * -4).to(x.dtype))
+    return _other_inputs(obligation, "large random inputs", lambda x: (widened(x) * -4).to(x.dtype))
 
 
-def _scaled(question: Question, scale: float) -> Iterator[_Place]:
+def _scaled(obligation: ProofObligation, scale: float) -> Iterator[_Place]:
     def scaled(x: Tensor) -> Tensor:
         wide: Tensor = widened(x) * (min(scale, torch.finfo(x.dtype).max / 8) / _rms(x))
         return wide.to(x.dtype)  # a normal number is hardly as large as 8
 
-    return _other_inputs(question, f"random inputs of scale {scale:.3g}", scaled)
+    return _other_inputs(obligation, f"random inputs of scale {scale:.3g}", scaled)
 
 
-def _other_inputs(question: Question, what: str, change: Callable[[Tensor], Tensor]) -> Iterator[_Place]:
-    if any(_is_float(x) for x in tree_leaves((question.args, dict(question.kwargs)))):
-        *_, args, kwargs = next(islice(_places(question), 1, None))[0]
+def _other_inputs(obligation: ProofObligation, what: str, change: Callable[[Tensor], Tensor]) -> Iterator[_Place]:
+    if any(_is_float(x) for x in tree_leaves((obligation.args, dict(obligation.kwargs)))):
+        *_, args, kwargs = next(islice(_places(obligation), 1, None))[0]
         args, kwargs = tree_map(lambda x: change(x) if _is_float(x) else x, (args, dict(kwargs)))
-        yield (f"{what}, the given parameters", own_leaves(question), args, kwargs), False
+        yield (f"{what}, the given parameters", own_leaves(obligation), args, kwargs), False
 
 
 def _rms(x: Tensor) -> float:
     """The root mean square; 1 where that says nothing."""
     return (float(widened(x).abs().square().mean().sqrt()) if x.numel() else 0.0) or 1.0
+
+
+def _epsilon(x: Tensor) -> float:
+    return torch.finfo(x.dtype).eps if x.is_floating_point() else 0.0
 
 
 def _is_float(x: Any) -> bool:

@@ -14,10 +14,11 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from foldproof.errors import FoldproofError
 from foldproof.program import Leaf, Program, as_program, copied
-from foldproof.proof.decide import Progress, decide_all
+from foldproof.proof.decide import decide_all
 from foldproof.proof.floats import redrawn_leaves
-from foldproof.proof.question import Question, Sides, Tensors, copied_leaves, equal_content, tied
-from foldproof.proof.residues import failed
+from foldproof.proof.inquiry import Progress
+from foldproof.proof.obligation import ProofObligation, Sides, Tensors, copied_leaves, equal_content, tied
+from foldproof.proof.running import failed
 from foldproof.proof.shapes import as_inputs, sampled_inputs
 from foldproof.shadow import Draw, Factories, Shadow, Undecided, WritesBorrowed, draw_variable
 from foldproof.shadow.call import value_of
@@ -69,12 +70,11 @@ def prove_pass(
         second = as_program(after)
         return Sides(second, {name: leaf.tensor for name, leaf in second.leaves.items()})
 
-    claim = "all inputs and all parameters"
-    questions = [
-        Question(first, sides, args, named, True, claim, remade=True)
+    obligations = [
+        ProofObligation(first, sides, args, named, True, remade=True)
         for args, named in sampled_inputs(program, as_inputs(inputs), kwargs or {})
     ]
-    return decide_all(questions, seed, progress)
+    return decide_all(obligations, seed, progress)
 
 
 def _apply(pass_fn: Pass, program: Any) -> Any:

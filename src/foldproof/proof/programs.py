@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from foldproof.program import Leaf, Program, as_program
-from foldproof.proof.decide import Progress, decide_all
-from foldproof.proof.question import Derive, Question, Sides, Tensors, equal_content, match_leaves
+from foldproof.proof.decide import decide_all
+from foldproof.proof.inquiry import Progress
+from foldproof.proof.obligation import Derive, ProofObligation, Sides, Tensors, equal_content, match_leaves
 from foldproof.proof.shapes import as_inputs, sampled_inputs
 from foldproof.rounding.spread import perturbed
 from foldproof.shadow import Shadow
@@ -59,17 +60,18 @@ def prove(
     samples = sampled_inputs(before, as_inputs(inputs), kwargs or {})
     if len(samples) == 1:
         samples = sampled_inputs(after, as_inputs(inputs), kwargs or {})
-    return decide_all([question_of(first, second, *sample, derive, by_value) for sample in samples], seed, progress)
+    obligations = [_obligation(first, second, *sample, derive, by_value) for sample in samples]
+    return decide_all(obligations, seed, progress)
 
 
-def question_of(
+def _obligation(
     first: Program,
     second: Program,
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
     derive: Derive | None,
     by_value: bool = False,
-) -> Question:
+) -> ProofObligation:
     # What is known to be derived is not taken for another leaf that happens to have the same content.
     derived = frozenset(as_computed(derive, first, second.leaves) if derive is not None else ())
     matched, notes = match_leaves(first.leaves, {n: leaf for n, leaf in second.leaves.items() if n not in derived})
@@ -85,13 +87,19 @@ def question_of(
         made |= {n: leaf.tensor.detach().clone() for n, leaf in own.items() if n not in made}
         return Sides(second, made, matched)
 
-    quantified = "all inputs and all parameters" if first.leaves else "all inputs"
-    if derived:
-        quantified += "; the second program's new parameters are those expressions of them, rounded once"
     if fixed:
         notes.append(f"only the second program has {', '.join(fixed[:3])}{' …' if len(fixed) > 3 else ''}")
-    return Question(
-        first, sides, args, kwargs, not fixed, quantified, computes=bool(derived), notes=notes, by_value=by_value
+    return ProofObligation(
+        first,
+        sides,
+        args,
+        kwargs,
+        not fixed,
+        computes=bool(derived),
+        by_value=by_value,
+        derived=tuple(sorted(derived)),
+        unmatched=tuple(fixed),
+        notes=tuple(notes),
     )
 
 

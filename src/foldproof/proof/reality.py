@@ -10,39 +10,39 @@ from torch import Tensor
 
 from foldproof.errors import FoldproofError
 from foldproof.program import Program
-from foldproof.proof.question import Question, tied
-from foldproof.proof.residues import Attempt
+from foldproof.proof.attempt import Attempt
+from foldproof.proof.obligation import ProofObligation, tied
 
 
-def unreal(question: Question, found: Attempt) -> str | None:
+def unreal(obligation: ProofObligation, found: Attempt) -> str | None:
     """Why the runs on shadows do not stand for the real programs; None if they do.
 
     A module may do something else with ordinary tensors than with shadows (hooks on a graph, compiled parts, checks of
     a tensor's class, Python state); then a proof would speak of a program that nobody runs.
     """
-    own = tied(question.before.leaves, lambda name, leaf: leaf.tensor.detach())
-    programs = (("first", question.before), ("second", question.other(own).after))
+    own = tied(obligation.before.leaves, lambda name, leaf: leaf.tensor.detach())
+    programs = (("first", obligation.before), ("second", obligation.other(own).after))
     for (which, program), values in zip(programs, found.values):
-        what = _differs(program, question, values)
+        what = _differs(program, obligation, values)
         if what:
             return f"the {which} program {what}"
     return None
 
 
-def repeats(question: Question) -> bool:
+def repeats(obligation: ProofObligation) -> bool:
     """Whether *before* gives the same outputs twice (it is neither random nor changed by being run)."""
     try:
         with torch.no_grad():
-            once, again = (question.before.run_as_it_is(question.args, question.kwargs).outputs for _ in range(2))
+            once, again = (obligation.before.run_as_it_is(obligation.args, obligation.kwargs).outputs for _ in range(2))
     except Exception:
         return True
     return _first_mismatch(once, again) is None
 
 
-def _differs(program: Program, question: Question, values: Sequence[Any]) -> str | None:
+def _differs(program: Program, obligation: ProofObligation, values: Sequence[Any]) -> str | None:
     try:
         with torch.no_grad():
-            real = program.run_as_it_is(question.args, question.kwargs)
+            real = program.run_as_it_is(obligation.args, obligation.kwargs)
     except FoldproofError as error:
         return f"can't be run as it is: {error}"
     except Exception as error:

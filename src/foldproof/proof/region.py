@@ -8,8 +8,8 @@ from torch import Tensor, fx
 
 from foldproof.program import as_program
 from foldproof.proof.decide import decide
+from foldproof.proof.obligation import Derive, ProofObligation, Sides, Tensors
 from foldproof.proof.programs import as_computed, holding
-from foldproof.proof.question import Derive, Question, Sides, Tensors
 from foldproof.verdict import Verdict
 
 
@@ -47,5 +47,7 @@ def prove_region(
                 made[name] = leaves[name] if name in leaves and name not in new else leaf.tensor.detach().clone()
         return Sides(second, made)
 
-    claim = "all inputs and all parameters"
-    return decide(Question(first, sides, tuple(inputs), {}, general, claim, by_value=not general), seed)
+    obligation = ProofObligation(
+        first, sides, tuple(inputs), {}, general, by_value=not general, derived=tuple(sorted(computed))
+    )
+    return decide(obligation, seed)

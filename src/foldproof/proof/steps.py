@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from foldproof.proof.attempt import Attempt
 from foldproof.proof.floats import Unrounded
-from foldproof.proof.residues import Attempt
+from foldproof.proof.obligation import Tensors
 from foldproof.shadow import Shadow
 from foldproof.shadow.call import value_of
 from foldproof.shadow.draw import Step
@@ -17,19 +18,21 @@ def steps_of(found: Attempt) -> tuple[tuple[ApproximationStep, ...], Unrounded]:
 
     A step is bounded by what the second program holds, where that is a leaf; else by what the operator gave.
     """
+    assert found.runs is not None
+    held = found.runs.leaves
     steps, leaves = [], {}
     for step in found.draw.steps:
-        name = _leaf(found, step)
+        name = _leaf(held, step)
         if name:
             leaves[name] = step.real / step.scale + step.zero
-        bound = step.bound(value_of(found.leaves[name]) if name else step.whole)
+        bound = step.bound(value_of(held[name]) if name else step.whole)
         steps.append(ApproximationStep(_told(step, name, bound), bound))
     return tuple(steps), Unrounded(leaves, tuple(step.real for step in found.draw.steps))
 
 
-def _leaf(found: Attempt, step: Step) -> str | None:
+def _leaf(held: Tensors, step: Step) -> str | None:
     """The leaf of the second program that holds what the step made."""
-    for name, leaf in found.leaves.items():
+    for name, leaf in held.items():
         if isinstance(leaf, Shadow) and not leaf.dtype.is_floating_point and leaf.shape == step.parts[0].shape:
             if all(torch.equal(a, b) for a, b in zip(leaf.residue.parts, step.parts)):
                 return name

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 
+from foldproof.claim import meet
 from foldproof.errors import FoldproofError
 from foldproof.fusion.api import UNCHANGED
 from foldproof.fusion.result import Declined, graphs
@@ -124,9 +125,9 @@ def _verdict(account: Account, ranges: Mapping[str, float], prove: bool) -> Verd
     proof = replace(
         weakest,
         log2_error=math.log2(sum(2.0**p.log2_error for p in proofs)),
-        shapes=tuple(shape for p in proofs for shape in p.shapes),
-        opaque=tuple(dict.fromkeys(name for p in proofs for name in p.opaque)),
-        branch=tuple(dict.fromkeys(name for p in proofs for name in p.branch)),
+        attempts=sum(p.attempts for p in proofs),
+        uninterpreted=tuple(dict.fromkeys(name for p in proofs for name in p.uninterpreted)),
+        branching=tuple(dict.fromkeys(name for p in proofs for name in p.branching)),
     )
     steps = [
         step
@@ -136,13 +137,9 @@ def _verdict(account: Account, ranges: Mapping[str, float], prove: bool) -> Verd
     named = "the same function over the real numbers"
     if steps:
         named += f", but for {len(steps)} named step{'s'[: len(steps) > 1]}"
-    least = min(account.verdicts, key=_generality)
-    quantified = least.quantified
-    if steps and "for these parameter values" not in quantified:  # those of observers, which no region has in it
-        quantified += "; the bounds are for these parameter values"
-    return replace(
-        least,
-        quantified=quantified,
+    claim = meet(v.claim for v in account.verdicts if v.claim is not None)
+    return Verdict(
+        claim=replace(claim, local_bounds=bool(steps)),  # steps of observers are in no region
         kind=Kind.PROVED_WITHIN if steps else Kind.PROVED,
         reason=f"{named}, operator by operator",
         proof=proof,
@@ -150,11 +147,6 @@ def _verdict(account: Account, ranges: Mapping[str, float], prove: bool) -> Verd
         notes=tuple(dict.fromkeys(note for v in account.verdicts for note in v.notes)),
         seconds=sum(v.seconds for v in account.verdicts),
     )
-
-
-def _generality(verdict: Verdict) -> tuple[bool, int]:
-    """Less where a verdict speaks of less: a whole speaks of no more than each of its regions does."""
-    return verdict.quantified.startswith("all inputs and all parameters"), -len(verdict.quantified)
 
 
 def _with_share(step: ApproximationStep, folded: Folded, ranges: Mapping[str, float]) -> ApproximationStep:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from foldproof.errors import FoldproofError, MissingExtra
+from foldproof.report.migration import migrate
 from foldproof.verdict import SCHEMA
 
 Document = Mapping[str, Any]
@@ -42,10 +43,13 @@ def validated(found: Any, name: str = "the result") -> Document:
             f"{name} is no result of foldproof with its command in it: write one with foldproof fuse, fold-qat,"
             " explain, prove, compare or audit and --json, with audit --save, or with pytest --foldproof-report"
         )
+    if found["schema"] == 1:
+        found = migrate(found)
+        assert isinstance(found, dict)
     if found["schema"] != SCHEMA:
         raise FoldproofError(
-            f"{name} has schema {found['schema']!r}, but this foldproof reads schema {SCHEMA}: make it again, or report"
-            " with the version that wrote it"
+            f"{name} has schema {found['schema']!r}, but this foldproof reads schemas 1 and {SCHEMA}: make it again, or"
+            " report with the version that wrote it"
         )
     problem = next(iter(_validator().iter_errors(found)), None)
     if problem is not None:

@@ -50,10 +50,10 @@ def _finding(name: str, group: str, verdict: Mapping[str, Any], source: str | No
     file, _, line = (source or "").rpartition(":")
     known = bool(file) and line.isdigit()
     text = verdict["reason"]
-    witness = verdict["witness"]
-    if witness and witness["difference"]:
+    shown = verdict["counterexample"]
+    if shown and shown["difference"]:
         text += (
-            f"; witness: output {witness['output']} at {witness['index']} is {witness['before']} before and"
-            f" {witness['after']} after, where rounding explains {witness['floor']}"
+            f"; counterexample: output {shown['output']} at {shown['index']} is {shown['before']} before and"
+            f" {shown['after']} after, where rounding explains {shown['floor']}"
         )
     return Finding(name, group, verdict["kind"], text, verdict["seconds"], *((file, int(line)) if known else ()))

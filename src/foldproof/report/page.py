@@ -160,7 +160,7 @@ def _embedded(document: Document) -> str:
 
 
 def _drawable(document: Document) -> Any:
-    """What the scripts read; witnesses, proofs and listings are in the page already."""
+    """What the scripts read; counterexamples, proofs and listings are in the page already."""
     keep = ("command", "graphs", "graph", "outputs", "distances", "layers", "sources", "truth_distance", "noise_floor")
     out: dict[str, Any] = {name: document[name] for name in keep if name in document}
     for name, wanted in (("rewrites", ("reported", "result", "accuracy", "graphs")), ("steps", ("name", "graphs"))):

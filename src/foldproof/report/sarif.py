@@ -12,7 +12,7 @@ from foldproof.report.findings import Finding, findings
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 RULES = {
-    "REFUTED": ("error", "Two programs that should be the same function differ, as a witness shows."),
+    "REFUTED": ("error", "Two programs that should be the same function differ, as a counterexample shows."),
     "UNDECIDED": ("warning", "Whether two programs are the same function could not be decided."),
 }
 

@@ -27,13 +27,22 @@ class Floor:
     """How far rounding moves one program's outputs at one input.
 
     ``deviations[k][j]`` is how far perturbed run k moved output j from the truth (float64, of the output's shape).
+    ``least`` are standard deviations that each element has at least, where there are such.
     """
 
-    def __init__(self, deviations: Sequence[Sequence[Tensor]]) -> None:
+    def __init__(self, deviations: Sequence[Sequence[Tensor]], least: Sequence[Tensor] | None = None) -> None:
         self.deviations = deviations
         self.runs = len(deviations)
         self._sums = [_sum(column) for column in zip(*deviations)]
-        self.sigmas = [_sigma(total, self.runs) for total in self._sums]
+        self._least = least
+        self.sigmas = self._sigmas(self._sums, self.runs)
+
+    def _sigmas(self, sums: Sequence[Tensor], runs: int) -> list[Tensor]:
+        if self._least is None:
+            return [_sigma(total, runs) for total in sums]
+        if not runs:
+            return list(self._least)
+        return [torch.maximum(_sigma(total, runs), least) for total, least in zip(sums, self._least)]
 
     def score(self, deviation: Sequence[Tensor]) -> Score:
         """How unusual these distances to the truth are."""
@@ -44,9 +53,14 @@ class Floor:
         """The largest scores that perturbed runs themselves reach, each measured by the others."""
         scores = []
         for one in self.deviations:
-            rest = [_sigma(total - _finite(d).square(), self.runs - 1) for total, d in zip(self._sums, one)]
-            scores.append(score([_finite(d) for d in one], rest))
+            others = [total - _finite(d).square() for total, d in zip(self._sums, one)]
+            scores.append(score([_finite(d) for d in one], self._sigmas(others, self.runs - 1)))
         return Score(max((s.rms for s in scores), default=0.0), max((s.worst for s in scores), default=0.0))
+
+    def ratio(self, found: Score) -> float:
+        """How many times more unusual a score is than what perturbed runs reach; 1 and 3 sigma at least."""
+        expected = ((found.rms, max(self.null.rms, 1.0)), (found.worst, max(self.null.worst, 3.0)))
+        return max(one / most for one, most in expected)
 
     @property
     def size(self) -> float:

@@ -43,7 +43,7 @@ class Noise(Float64):
     """
 
     def __init__(self, generator: torch.Generator, amplitude: float = 1.0, operands: float = 0.0) -> None:
-        super().__init__(generator)  # which also rounds Python numbers that float32 does not hold
+        super().__init__()
         self.dtype = torch.float32
         self.active = True
         self.unknown: set[str] = set()
@@ -88,11 +88,14 @@ class Noise(Float64):
         rest = tree_map(self._rounded, tuple(out[1:]))
         return type(out)((moved, *rest)) if type(out) in (tuple, list) else (moved, *rest)
 
-    def _from_outside(self, x: Tensor, epsilon: float) -> Tensor:
-        return x  # so are parameters: both sides compute with the same
+    def _widen(self, x: Any) -> Any:
+        return super()._widen(tree_map(self._number, x))
 
-    def _noisy(self, x: Any) -> Any:
-        return x  # moved by more than that below
+    def _number(self, x: Any) -> Any:
+        """Kernels round a Python number that float32 does not hold."""
+        if self.active and type(x) is float and x != float(torch.tensor(x, dtype=torch.float32)):
+            return x * (1 + 2.0**-24 * float(torch.rand((), generator=self._generator) * 2 - 1))
+        return x
 
     def _moved(self, x: Tensor, bound: Tensor) -> Tensor:
         noise = torch.rand(x.shape, generator=self._generator, dtype=torch.float64) * 2 - 1

@@ -1,4 +1,4 @@
-"""Two outputs in float64, and how far rounding the leaves to their dtypes may drive them apart."""
+"""Two programs' outputs in float64, and how far the rounding of constants may drive them apart."""
 
 from __future__ import annotations
 
@@ -8,18 +8,32 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-PERTURBATIONS = 4
+from foldproof.rounding.floor import Floor
 
-EXPLAINED = 32.0
-"""Differences up to this many times what rounding the leaves moves the outputs by count as rounding."""
+PERTURBATIONS = 6
+"""Perturbed runs of each program that a floor is measured by."""
+EXPLAINED = 4.0
+"""Scores up to this many times what perturbed runs themselves reach count as rounding: a constant may be the result of
+some ten roundings, of which a run moves it by one."""
+FLOAT32_ROUNDINGS = 2.0**-24
+"""The least standard deviation of an output, relative: constants inside of kernels are those of float32."""
+FLOAT64_ROUNDINGS = 2.0**-50
+"""The same for programs in float64 alone."""
 
 
 @dataclass(frozen=True)
 class Comparison:
     """Where two lists of outputs differ most, in units of what rounding explains.
 
-    ``output`` and ``index`` locate the worst element; ``difference`` and ``floor`` are absolute values there;
-    ``relative`` is the largest difference over the largest magnitude of its output.
+    Attributes:
+        output: number of the output with the worst element.
+        index: that element; ``before`` and ``after`` are its values.
+        difference: the distance of the two.
+        sigma: the standard deviation that rounding gives that distance.
+        ratio: how many times further apart the outputs are than perturbed runs of themselves: 1 is what is expected.
+        agree: whether every element agrees to four digits, so that no floor is needed to tell.
+        unfinite: elements that are infinite or nan on one side only (or differ in sign), or that differ and are no
+            number when perturbed: no counterexample, and no agreement.
     """
 
     output: int
@@ -27,19 +41,13 @@ class Comparison:
     before: float
     after: float
     difference: float
-    floor: float
-    relative: float
+    sigma: float
+    ratio: float
+    agree: bool
     unfinite: int = 0
-    """Elements that are infinite or nan on one side only (or differ in sign), or that differ and are no number when
-    perturbed: no witness, and no agreement."""
-    share: float = 0.0
-    """The largest share of an output's elements that differ by more than so many floors as were asked for."""
 
-    @property
-    def ratio(self) -> float:
-        if self.difference == 0:
-            return 0.0
-        return self.difference / self.floor if self.floor else float("inf")
+
+NOTHING = Comparison(0, (), 0.0, 0.0, 0.0, 0.0, 0.0, True)
 
 
 def perturbed(x: Tensor, epsilon: float, generator: torch.Generator) -> Tensor:
@@ -58,40 +66,55 @@ def compare_in_float64(
     after: Sequence[Tensor],
     perturb: Callable[[int], Pair] | None,
     times: int = PERTURBATIONS,
-    beyond: float = EXPLAINED,
+    least: float = FLOAT32_ROUNDINGS,
 ) -> Comparison:
     """Compare float64 outputs element by element.
 
-    ``perturb(i)`` runs *before* and *after* once more with leaves, inputs (see `perturbed`) and operators perturbed;
-    the largest of ``times`` such excursions of an element, plus a few roundings of the element itself, is what rounding
-    explains. Without ``perturb`` it is those roundings only. ``beyond`` floors, an element counts into the ``share``.
+    ``perturb(i)`` runs *before* and *after* once more with what may have been rounded moved within its rounding. How
+    far their difference moves, in ``times`` runs, is the floor that the difference itself is measured by; without
+    ``perturb`` it is ``least`` standard deviations of each element, relative, which it never falls below.
     """
-    spreads = [torch.zeros_like(b) for b in before]
+    pairs = [(b, a) for b, a in zip(before, after)]
+    finite = [b.isfinite() & a.isfinite() for b, a in pairs]
+    same = [(b == a) | (b.isnan() & a.isnan()) for b, a in pairs]
+    zero = [torch.zeros_like(b) for b in before]
+    deviation = [torch.where(f & ~s, a - b, z) for (b, a), f, s, z in zip(pairs, finite, same, zero)]
+    rest = [torch.where(f, b.abs(), 0.0) * least + torch.finfo(torch.float64).tiny for (b, _), f in zip(pairs, finite)]
+    runs: list[list[Tensor]] = []
+    lost = [torch.zeros_like(f) for f in finite]
     for i in range(times if perturb is not None else 0):
         assert perturb is not None
-        moved = zip(spreads, before, after, *perturb(i))
-        spreads = [torch.maximum(s, torch.maximum((p - b).abs(), (q - a).abs())) for s, b, a, p, q in moved]
-    worst: Comparison | None = None
-    unfinite, share = 0, 0.0
-    for j, (b, a, s) in enumerate(zip(before, after, spreads)):
-        if not b.numel():
-            continue
-        finite = b.isfinite() & a.isfinite()
-        same = (b == a) | (b.isnan() & a.isnan())
-        difference = torch.where(finite & ~same, (a - b).abs(), 0.0)
-        magnitude = torch.where(finite, b.abs(), 0.0)
-        least = magnitude * 2.0**-22 + torch.finfo(torch.float64).tiny
-        unfinite += int(((~finite & ~same) | (~s.isfinite() & (difference > least))).sum())
-        floor = torch.where(s.isnan(), torch.inf, s) + least
-        ratio = torch.where(difference > 0, difference / floor, 0.0)
-        share = max(share, float((ratio > beyond).double().mean()))
-        at = int(ratio.reshape(-1).argmax())
-        scale = float(magnitude.max())
-        relative = float(difference.max()) / scale if scale else float(difference.max())
-        index = tuple(int(i) for i in torch.unravel_index(torch.tensor(at), b.shape)) if b.ndim else ()
-        found = Comparison(
-            j, index, float(b[index]), float(a[index]), float(difference[index]), float(floor[index]), relative
-        )
-        if worst is None or found.ratio > worst.ratio:
-            worst = found
-    return replace(worst or Comparison(0, (), 0.0, 0.0, 0.0, 0.0, 0.0), unfinite=unfinite, share=share)
+        p, q = perturb(i)
+        moved = [(y - a) - (x - b) for (b, a), x, y in zip(pairs, p, q)]
+        lost = [n | ~m.isfinite() for n, m in zip(lost, moved)]
+        runs.append(moved)
+    floor = Floor(runs, rest)
+    unfinite = 0
+    for f, s, n, d, r in zip(finite, same, lost, deviation, rest):
+        unfinite += int(((~f & ~s) | (f & n & (d.abs() > r))).sum())
+        d.masked_fill_(n, 0.0)
+    found = floor.score(deviation)
+    at = (found.output, found.index)
+    if not before or not before[at[0]].numel():
+        return replace(NOTHING, unfinite=unfinite)
+    index = found.index or (0,) * before[at[0]].ndim
+    return Comparison(
+        found.output,
+        index,
+        float(before[at[0]][index]),
+        float(after[at[0]][index]),
+        float(deviation[at[0]][index].abs()),
+        float(floor.sigmas[at[0]][index]),
+        floor.ratio(found),
+        all(_agree(b, d) for b, d in zip(before, deviation)),
+        unfinite,
+    )
+
+
+def _agree(before: Tensor, deviation: Tensor) -> bool:
+    """Elements that are small beside the others agree as these do: but a few huge ones, as of a mask, hide nothing."""
+    magnitude = torch.where(before.isfinite(), before.abs(), 0.0)
+    if not magnitude.numel():
+        return True
+    typical = magnitude.flatten().kthvalue(max(magnitude.numel() // 4, 1)).values
+    return bool((deviation.abs() <= 1e-4 * (magnitude + typical)).all())

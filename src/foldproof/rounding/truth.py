@@ -12,7 +12,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
 from foldproof.rounding.quantized import UNROUNDED, WIDE
-from foldproof.rounding.spread import perturbed
 
 aten = torch.ops.aten
 
@@ -45,18 +44,15 @@ def _is(x: Tensor, value: Tensor) -> bool:
 class Float64(TorchDispatchMode):
     """While active, every operator computes in float64: tensors are widened, and so are dtypes that are asked for.
 
-    With ``noise``, every result is moved by up to a unit in its last place, and numbers that float32 would round are
-    rounded (Monte Carlo arithmetic, Parker 1997): how far outputs move tells how far rounding may drive them apart.
-
     Quantizing any of the values ``exact`` leaves out the rounding.
 
     Raises (from any operator):
         TypeError: bits are reinterpreted as another dtype, which has no float64 form.
     """
 
-    def __init__(self, noise: torch.Generator | None = None, exact: Sequence[Tensor] = ()) -> None:
+    def __init__(self, exact: Sequence[Tensor] = ()) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._noise, self._exact = noise, exact
+        self._exact = exact
         self._widened: dict[tuple[int, torch.dtype], tuple[torch.UntypedStorage, Tensor]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -70,19 +66,13 @@ class Float64(TorchDispatchMode):
         out = tree_map(widened, WIDE.get(func, func)(*args, **kwargs))  # what is made of nothing is single, too
         if func in _KEEPING_STATISTICS and args[5] and args[3] is not None:
             increment_version(args[3:5])  # its schema does not say that it writes to them
-        if self._noise is None or any(r.alias_info is not None for r in func._schema.returns):
-            return out
-        return tree_map(self._noisy, out)
+        return out
 
     def _widen(self, x: Any) -> Any:
         def widen(v: Any) -> Any:
             if isinstance(v, Tensor):
                 return self._wide(v)
-            if isinstance(v, torch.dtype):
-                return widened(v)
-            if self._noise is not None and type(v) is float and v != float(torch.tensor(v, dtype=torch.float32)):
-                return v * (1 + 2.0**-24 * float(torch.rand((), generator=self._noise) * 2 - 1))
-            return v
+            return widened(v) if isinstance(v, torch.dtype) else v
 
         return tree_map(widen, x)
 
@@ -99,11 +89,5 @@ class Float64(TorchDispatchMode):
         return self._widened[key][1].as_strided(x.shape, x.stride(), x.storage_offset())
 
     def _from_outside(self, x: Tensor, epsilon: float) -> Tensor:
-        """What the program reads beside its leaves and inputs was rounded as they were."""
-        return x if self._noise is None else perturbed(x, epsilon, self._noise)
-
-    def _noisy(self, x: Any) -> Any:
-        if not isinstance(x, Tensor) or x.dtype != torch.float64:
-            return x
-        noise = torch.rand(x.shape, generator=self._noise, dtype=torch.float64).to(x.device)
-        return torch.where(x.isfinite(), x.addcmul(x, noise * 2 - 1, value=2.0**-52), x)  # ∞ + ∞·noise may be nan
+        """What the program reads beside its leaves and inputs, in float64; ``epsilon`` is that of its own dtype."""
+        return x

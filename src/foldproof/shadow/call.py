@@ -32,7 +32,7 @@ class Call:
         if isinstance(x, Residue):
             return x
         if isinstance(x, nn.Parameter) and not hasattr(x, "residue"):
-            self.draw.held.setdefault(f"a parameter of shape {tuple(x.shape)} that no program registers")
+            self.draw.unregistered.setdefault(f"a parameter of shape {tuple(x.shape)} that no program registers")
         known = getattr(x, "residue", None)
         return known if isinstance(known, Residue) else embed_constant(self.draw, x)
 

@@ -73,7 +73,7 @@ class Draw:
         self.opaque: dict[str, None] = {}
         self.branch: dict[str, None] = {}
         self.escapes: dict[str, bool] = {}
-        self.held: dict[str, None] = {}
+        self.unregistered: dict[str, None] = {}
         self.steps: list[Step] = []
         self._roundings: set[str] = set()
         self._rng, self._salt = rng, rng.getrandbits(64)
@@ -167,14 +167,13 @@ class Draw:
 
     @property
     def log2_error(self) -> float:
-        """See `foldproof.field.error_bound`; to take out first elements is a second attempt: the chance doubles."""
-        attempts = int(self.reading.shift_first)
-        return error_bound(self._degree, self._bits, self._pairs, len(self.fields)) + attempts
+        """See `foldproof.field.error_bound`."""
+        return error_bound(self._degree, self._bits, self._pairs, len(self.fields))
 
-    def primes_needed(self, evaluations: int = 1) -> int | None:
-        """How many primes would bring the error below 2^-40, with so many times as many opaque evaluations."""
+    def primes_needed(self, log2_error: float, evaluations: int = 1) -> int | None:
+        """The primes that bring the error below 2^log2_error, with ``evaluations`` times as many opaque evaluations."""
         pairs = _pairs(n * evaluations for n in self._evaluations.values())
-        return primes_needed(self._degree, self._bits, pairs, -41.0 if self.shifted else -40.0)
+        return primes_needed(self._degree, self._bits, pairs, log2_error)
 
 
 def _pairs(evaluations: Iterable[int]) -> int:

@@ -1,4 +1,4 @@
-"""What is asked: two programs, their inputs, and which tensors of *after* are which of *before*."""
+"""What is to be proved: two programs, their inputs, and which tensors of *after* are which of *before*."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from foldproof.program import Leaf, Program
 
@@ -17,22 +18,33 @@ Derive = Callable[[Tensors], Tensors]
 
 @dataclass(frozen=True)
 class Sides:
-    """*after* at some leaves of *before*: a program and its leaves. Made anew for every draw and every trial."""
+    """*after* at some leaves of *before*: a program and its leaves, made anew for every sample point and trial."""
 
     after: Program
     leaves: Tensors
     names: Mapping[str, str] = field(default_factory=dict)
-    """What *before* calls a leaf, by *after*'s name, where that is another."""
+    """*before*'s name of a leaf, by *after*'s name, where that is another."""
 
 
-@dataclass
-class Question:
+@dataclass(frozen=True)
+class ProofObligation:
     """Are ``before`` and what ``after`` makes of it the same function?
 
-    ``after(leaves)`` takes *before*'s leaves (real tensors or shadows; a complete mapping by name) and gives the
-    other program with its leaves: shared ones, derived ones, and its own. It is where a pass is run.
-    ``general`` says that it may be asked for leaves other than the program's own. ``quantified`` and ``fixed`` tell
-    what the claim speaks of in either case.
+    Attributes:
+        before: the first program.
+        after: takes *before*'s leaves (real tensors or shadows; a complete mapping by name) and gives the second
+            program with its leaves: shared ones, derived ones, and its own. A pass is run here.
+        args: positional inputs of both programs.
+        kwargs: keyword inputs of both programs.
+        general: whether leaves other than the program's own may be asked for.
+        remade: whether a pass makes ``after`` anew from other leaves, so that it has to be right for those, too.
+        computes: whether ``after`` computes with the leaves that it is given, and might write to them.
+        by_value: whether rectifiers may follow the signs of values where nothing else proves the programs equal; see
+            `foldproof.shadow.Draw`.
+        derived: the second program's leaves that ``after`` computes from those that it is given.
+        unmatched: the second program's floating-point leaves that are none of the first's, and not derived: they are
+            held at their values.
+        notes: sentences for the verdict.
     """
 
     before: Program
@@ -40,19 +52,26 @@ class Question:
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     general: bool
-    quantified: str
     remade: bool = False
-    """``after`` is made anew from other leaves (by a pass), so that it has to be right for those, too."""
     computes: bool = True
-    """``after`` computes with the leaves that it is given, and might write to them."""
     by_value: bool = False
-    """Where nothing else proves it, rectifiers may follow the signs that values have: see `foldproof.shadow.Draw`."""
-    fixed: str = "all inputs, for these parameter values"
-    notes: list[str] = field(default_factory=list)
+    derived: tuple[str, ...] = ()
+    unmatched: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def other(self, leaves: Tensors) -> Sides:
         """``after`` at ``leaves``, which it does not write to."""
         return self.after(copied_leaves(leaves) if self.computes else leaves)
+
+    @property
+    def input_tensors(self) -> list[Tensor]:
+        """The tensors among the inputs, in order."""
+        return [t for t in tree_leaves((self.args, dict(self.kwargs))) if isinstance(t, Tensor)]
+
+    @property
+    def shapes(self) -> tuple[str, ...]:
+        """The shapes of all inputs, as one string."""
+        return (" ".join(str(tuple(t.shape)) for t in self.input_tensors),)
 
     @property
     def overlapping(self) -> str | None:

@@ -1,0 +1,364 @@
+"""One comparison: run both programs on the shadows of one sample point, and compare residues exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, fx
+from torch.utils._pytree import tree_leaves, tree_structure, tree_unflatten
+
+from foldproof.claim import Claim, Held, Role, Scope, Why
+from foldproof.program import Leaf, Outcome, Watch, copied
+from foldproof.proof.obligation import ProofObligation, Tensors, copied_leaves, tied
+from foldproof.proof.running import idle_counters, require_separate, run_copied
+from foldproof.proof.variation import Variation, named_inputs, vary
+from foldproof.shadow import (
+    Deterministic,
+    Draw,
+    Factories,
+    Reading,
+    Shadow,
+    Undecided,
+    WritesBorrowed,
+    draw_variable,
+    embed_constant,
+)
+from foldproof.shadow.call import value_of
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Equal:
+    """All residues agree; ``elements`` numbers were compared."""
+
+    elements: int
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """The outputs, or what is written, differ."""
+
+    what: str
+    """Where, in words."""
+    structural: bool = False
+    """It is one of structure or of plain values: it needs no residues to be seen."""
+    written: str | None = None
+    """The leaf or input that is written to differently."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The comparison could not be made; ``node`` is where it stopped, in a graph."""
+
+    reason: str
+    node: fx.Node | None = None
+
+
+Result = Equal | Mismatch | Failed
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Both programs run at one sample point."""
+
+    first: Outcome
+    second: Outcome
+    numbers: tuple[frozenset[float], frozenset[float]]
+    """The numbers that either program computes with, parameters aside."""
+    roundings: tuple[frozenset[str], frozenset[str]]
+    """Parameters that either program makes whole numbers of."""
+    leaves: Tensors
+    """Of the second program, as it was run."""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One comparison at one sample point."""
+
+    draw: Draw
+    variation: Variation
+    result: Result
+    runs: Runs | None = None
+    """None where the result is `Failed`."""
+
+    @property
+    def equal(self) -> bool:
+        return isinstance(self.result, Equal)
+
+    @property
+    def failure(self) -> str | None:
+        return self.result.reason if isinstance(self.result, Failed) else None
+
+    @property
+    def mismatch(self) -> Mismatch | None:
+        return self.result if isinstance(self.result, Mismatch) else None
+
+    def claim(self, obligation: ProofObligation) -> Claim:
+        """What this attempt shows, if the programs are equal at its sample point.
+
+        Values that leave the tensor world decide as branches do. If they come of parameters alone, they decide nothing
+        for as long as the parameters are held.
+        """
+        claim, draw = self.variation.claim(Scope.ALL), self.draw
+        unvaried = [Held(what, Role.PARAMETER, Why.UNREGISTERED) for what in draw.unregistered]
+        # A momentum may be made of the number of batches.
+        counted = [] if self.runs is None else [n for n in self.runs.first.effects if n.endswith("num_batches_tracked")]
+        unvaried += [Held(name, Role.PARAMETER, Why.INTEGERS) for name in counted]
+        escaped = [how for how, of_data in draw.escapes.items() if of_data or claim.all_parameters]
+        return replace(
+            claim,
+            held=tuple(dict.fromkeys((*claim.held, *unvaried))),
+            derived=obligation.derived if claim.all_parameters else (),
+            choices=(*draw.branch, *escaped),
+            shapes=obligation.shapes,
+        )
+
+    @property
+    def values(self) -> tuple[list[Any], list[Any]]:
+        """The outputs' values, of both programs."""
+        assert self.runs is not None
+        return [value_of(t) for t in self.runs.first.outputs], [value_of(t) for t in self.runs.second.outputs]
+
+
+def attempt(
+    obligation: ProofObligation,
+    seed: int,
+    k: int,
+    parameters_vary: bool,
+    reading: Reading = Reading(),  # noqa: B008
+) -> Attempt:
+    """Run both programs on one draw of ``k`` primes, read as ``reading`` says; compare outputs and effects.
+
+    What varies gets random residues, everything else the exact residues of its value; see `variation.vary`.
+    """
+    variation, draws = vary(obligation, parameters_vary), []
+
+    def run(lent: bool) -> tuple[Draw, Runs]:
+        draws.append(Draw(seed, k, reading))
+        return draws[-1], run_both(obligation, draws[-1], variation, lent)
+
+    try:
+        with torch.no_grad():
+            draw, runs = lending(obligation, run)
+            return Attempt(draw, variation, _compare(draw, runs.first, runs.second), runs)
+    except Undecided as error:
+        return Attempt(draws[-1], variation, Failed(str(error), error.node))
+
+
+def scout(
+    obligation: ProofObligation,
+    seed: int,
+    parameters_vary: bool,
+    reading: Reading = Reading(),  # noqa: B008
+) -> Attempt | Draw:
+    """Run *before* with one prime, to learn how large its polynomials are; the failed attempt where it can't be run."""
+    variation, draws = vary(obligation, parameters_vary), []
+
+    def run(lent: bool) -> Outcome:
+        draws.append(Draw(seed, 1, reading))
+        leaves, inputs = _shadows_of(obligation, draws[-1], variation, lent)
+        with Factories(draws[-1]):
+            return _run_first(obligation, leaves, inputs, lent)
+
+    try:
+        with torch.no_grad():
+            first = lending(obligation, run)
+    except Undecided as error:
+        return Attempt(draws[-1], variation, Failed(str(error), error.node))
+    for t in (*first.outputs, *first.effects.values()):
+        if isinstance(t, Shadow):
+            draws[-1].observe(t.residue.size)
+    return draws[-1]
+
+
+def lending(obligation: ProofObligation, run: Callable[[bool], T]) -> T:
+    """``run(True)``, with the leaves' memory lent to the programs; if it is written to, ``run(False)``, with copies.
+
+    Leaves are large, and nearly never written to.
+
+    Raises:
+        Undecided: leaves that overlap are written to.
+    """
+    try:
+        return run(True)
+    except WritesBorrowed:
+        if obligation.overlapping:
+            raise Undecided(f"{obligation.overlapping}, and one of them is written to") from None
+    return run(False)
+
+
+def run_both(
+    obligation: ProofObligation,
+    draw: Draw,
+    variation: Variation,
+    lent: bool,
+    watch: tuple[Watch | None, Watch | None] = (None, None),
+) -> Runs:
+    """Run both programs on the shadows of one sample point.
+
+    Raises:
+        Undecided: an operator has no rule, or a program itself raises.
+        WritesBorrowed: the memory of the leaves was ``lent``, and one is written to.
+    """
+    leaves, inputs = _shadows_of(obligation, draw, variation, lent)
+    with Factories(draw):
+        first = _run_first(obligation, leaves, inputs, lent, watch[0])
+        numbers, roundings = draw.take_numbers(), draw.take_roundings()
+        other = obligation.after(_lent(leaves) if lent else copied_leaves(leaves))
+        draw.take_numbers()
+        args, kwargs = copied(inputs)
+        with Deterministic():
+            second = run_copied(other.after, "second", other.leaves, args, kwargs, watch[1])
+        require_separate(obligation.before, leaves, first.effects)
+        require_separate(other.after, other.leaves, second.effects)
+        second.effects = {other.names.get(name, name): t for name, t in second.effects.items()}
+        idle = idle_counters(first, second, leaves)
+        for name in idle:
+            (first if name in first.effects else second).effects.pop(name)
+        _complete(first, second, leaves | _numbered(inputs))
+    return Runs(
+        first,
+        second,
+        (numbers, draw.take_numbers()),
+        (roundings, draw.take_roundings()),
+        other.leaves,
+        tuple(f"only one program counts in {name}, which moves no statistics" for name in idle),
+    )
+
+
+def _run_first(
+    obligation: ProofObligation, leaves: dict[str, Tensor], inputs: Any, lent: bool, watch: Watch | None = None
+) -> Outcome:
+    args, kwargs = copied(inputs)
+    with Deterministic():
+        ours = _lent(leaves) if lent else copied_leaves(leaves)
+        return run_copied(obligation.before, "first", ours, args, kwargs, watch)
+
+
+def _shadows_of(
+    obligation: ProofObligation, draw: Draw, variation: Variation, lent: bool
+) -> tuple[dict[str, Tensor], tuple[Any, Any]]:
+    """Shadows of the leaves, by name, and of (args, kwargs), with residues drawn for what varies."""
+
+    def leaf(name: str, leaf: Leaf) -> Tensor:
+        return _shadow_leaf(draw, leaf.tensor.detach(), name in variation.parameters, lent)
+
+    leaves = tied(obligation.before.leaves, leaf)
+    draw.take_numbers()  # those of the parameters are no constants of a program
+    given = dict(named_inputs(obligation.args, obligation.kwargs))
+    shadows = [_shadow_input(draw, x, name in variation.inputs) for name, x in given.items()]
+    structure = tree_structure((obligation.args, dict(obligation.kwargs)))
+    return leaves, tree_unflatten(shadows, structure)
+
+
+def _shadow_leaf(draw: Draw, value: Tensor, varies: bool, lent: bool) -> Tensor:
+    if not value.dtype.is_floating_point:
+        return value.clone()
+    if not lent:
+        value = value.clone()
+    shadow = Shadow(
+        value, draw_variable(draw, value, data=False, lent=lent) if varies else embed_constant(draw, value, lent=lent)
+    )
+    shadow.residue.cell.borrowed = lent
+    return shadow
+
+
+def _shadow_input(draw: Draw, x: Any, varies: bool) -> Any:
+    if isinstance(x, Tensor) and x.dtype.is_complex:
+        raise Undecided("inputs are complex, and there are no residues of complex numbers")
+    if not varies:
+        return x
+    value = x.detach().clone()
+    return Shadow(value, draw_variable(draw, value, data=True))
+
+
+def _lent(leaves: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same shadows; of integer tensors, which are none, copies."""
+    shadows = {name: t for name, t in leaves.items() if isinstance(t, Shadow)}
+    others: dict[str, Tensor] = copied_leaves({name: t for name, t in leaves.items() if name not in shadows})
+    return others | shadows
+
+
+def _numbered(inputs: Any) -> dict[str, Tensor]:
+    tensors = [t for t in tree_leaves(inputs) if isinstance(t, Tensor)]
+    return {f"input {i}": t for i, t in enumerate(tensors)}
+
+
+def _complete(first: Outcome, second: Outcome, originals: Mapping[str, Tensor]) -> None:
+    """What one program writes to and the other does not, the other leaves as it was."""
+    for one, other in ((first, second), (second, first)):
+        for name in other.effects.keys() - one.effects.keys():
+            if name in originals:
+                one.effects[name] = originals[name]
+
+
+def _compare(draw: Draw, first: Outcome, second: Outcome) -> Equal | Mismatch:
+    if first.structure != second.structure or len(first.outputs) != len(second.outputs):
+        what = (
+            f"outputs are put together differently: {len(first.outputs)} ({first.structure}) before,"
+            f" {len(second.outputs)} ({second.structure}) after"
+        )
+        return Mismatch(what, structural=True)
+    if first.effects.keys() != second.effects.keys():
+        odd = sorted(first.effects.keys() ^ second.effects.keys())
+        raise Undecided(f"one program writes to {odd[0]}, which the other does not have")
+    outputs = [(f"output {i}", None, a, b) for i, (a, b) in enumerate(zip(first.outputs, second.outputs))]
+    effects = [(f"what is written to {n}", n, first.effects[n], second.effects[n]) for n in sorted(first.effects)]
+    for what, written, a, b in (*outputs, *effects):
+        plain = not (isinstance(a, Tensor) and isinstance(b, Tensor) and _alike(a, b))
+        found = _compare_plain(a, b) if plain else _compare_tensors(draw, a, b)
+        if found:
+            return Mismatch(f"{what}: {found}", plain and not _may_be_rounding(draw, a, b), written)
+    return Equal(sum(t.numel() for t in first.outputs if isinstance(t, Tensor)))
+
+
+def _alike(a: Tensor, b: Tensor) -> bool:
+    """Whether shapes are the same, and so are dtypes, but for the precision of floating-point numbers."""
+    return a.shape == b.shape and (a.dtype == b.dtype or (a.is_floating_point() and b.is_floating_point()))
+
+
+def _may_be_rounding(draw: Draw, a: Any, b: Any) -> bool:
+    """Whether rounding may make the difference of plain values: in Python floats, or in what counts true elements."""
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        counted = a.ndim == b.ndim and a.dtype == b.dtype
+    else:
+        counted = type(a) is type(b) is int
+    return (isinstance(a, float) and isinstance(b, float)) or (counted and bool(draw.branch or draw.escapes))
+
+
+def _compare_plain(a: Any, b: Any) -> str | None:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        if a.shape == b.shape:
+            return f"{a.dtype} before, {b.dtype} after"
+        return f"shape {tuple(a.shape)} before, {tuple(b.shape)} after"
+    if a is b:
+        return None
+    plain = (int, float, complex, bool, str, bytes, type(None), torch.dtype, torch.device, torch.Size)
+    if (isinstance(a, plain) and isinstance(b, plain)) or isinstance(a, Tensor) or isinstance(b, Tensor):
+        same = type(a) is type(b) and a == b
+        return None if same else f"{_brief(a)} before, {_brief(b)} after"
+    raise Undecided(f"an output is a {type(a).__name__}, which is neither a tensor nor a plain value")
+
+
+def _brief(x: Any) -> str:
+    return f"a tensor of shape {tuple(x.shape)}" if isinstance(x, Tensor) else repr(x)
+
+
+def _compare_tensors(draw: Draw, a: Tensor, b: Tensor) -> str | None:
+    """How tensors of one shape differ: by residue, where either carries one, else by value; None if they don't."""
+    if isinstance(a, Shadow) or isinstance(b, Shadow):
+        x, y = (t.residue if isinstance(t, Shadow) else embed_constant(draw, t) for t in (a, b))
+        draw.observe(x.size)
+        draw.observe(y.size)
+        wrong = torch.zeros(a.shape, dtype=torch.bool, device=a.device)
+        for p, q in zip(x.parts, y.parts):
+            wrong |= p != q
+    else:
+        wrong = ~((a == b) | (a.isnan() & b.isnan()))
+    count = int(wrong.sum())
+    return f"{count} of {a.numel()} elements differ" if count else None

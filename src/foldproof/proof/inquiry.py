@@ -1,0 +1,239 @@
+"""The facts about one proof obligation, each found when a strategy first asks for it.
+
+Strategies share what they learn through an `Inquiry`: an attempt or a search is made once, and every comparison that
+might have ended in a proof is counted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import chain
+
+from foldproof.proof.attempt import Attempt, Failed, attempt, scout
+from foldproof.proof.difference import first_difference
+from foldproof.proof.floats import ROUNDED, Trial, Unrounded, doubted, glances, trials
+from foldproof.proof.obligation import ProofObligation
+from foldproof.proof.reality import repeats
+from foldproof.proof.variation import vary
+from foldproof.rounding.spread import EXPLAINED
+from foldproof.shadow import Reading, Undecided
+from foldproof.verdict import Difference
+
+Progress = Callable[[int, int, str], None]
+
+LOG2_ERROR = -40.0
+"""Bound on the chance that a printed proof is wrong, as a base-2 logarithm."""
+LOG2_ERROR_OF_ONE = LOG2_ERROR - 3
+"""The bound for one comparison: eight of them fit into `LOG2_ERROR`, and no obligation takes more."""
+SMALLEST_SCALE = 1e-3
+"""Inputs of this root mean square show the epsilons of norms."""
+LARGEST_CONSTANT = 1e6
+"""Larger numbers, such as masks of -1e9, are ones that no value is compared with in earnest."""
+MOST_SCALES = 8
+"""Scales of inputs that are tried, the largest first: a trial runs both programs."""
+
+AS_IT_IS = Reading()
+
+
+@dataclass(frozen=True)
+class Search:
+    """Float64 evaluations: those that agree, one that does not, or why there could be none."""
+
+    agreeing: tuple[Trial, ...]
+    counterexample: Trial | None = None
+    elsewhere: Trial | None = None
+    """Two given programs agree at their own parameters, and differ at these."""
+    failure: str | None = None
+
+    @property
+    def worst(self) -> Trial:
+        """The trial whose difference is the largest beside what rounding explains."""
+        return max(self.agreeing, key=lambda t: t.comparison.ratio)
+
+
+class Inquiry:
+    """What is known of ``obligation``."""
+
+    def __init__(self, obligation: ProofObligation, rng: random.Random, progress: Progress) -> None:
+        self.obligation = obligation
+        self._rng, self._progress = rng, progress
+        self._attempts: list[Attempt] = []
+
+    @property
+    def notes(self) -> list[str]:
+        """What the verdict has to tell besides its evidence."""
+        told = list(self.obligation.notes)
+        told += [note for a in self._attempts if a.runs is not None for note in a.runs.notes]
+        storages = [t.untyped_storage().data_ptr() for t in self.obligation.input_tensors if t.numel()]
+        if len(set(storages)) < len(storages):
+            told.append("inputs that share memory are taken as separate")
+        return told
+
+    # -------------------------------------------------------------- comparisons of residues
+
+    @cached_property
+    def exact(self) -> Attempt:
+        """The programs as they are, for all parameters where the obligation allows it."""
+        self._progress(0, 3, "comparing residues")
+        return self._attempt_surely(self.obligation.general)
+
+    @cached_property
+    def within(self) -> Attempt | None:
+        """The programs with parameters read as exact that only one of them rounds; None where there are none."""
+        exact = self.exact.mismatch
+        k: int | None = 1
+        while exact is not None and not exact.structural and k is not None:
+            seed = self._draw_seed()
+            runs = attempt(self.obligation, seed, k, self.obligation.general).runs
+            if runs is None or not runs.roundings[0] ^ runs.roundings[1]:
+                return None
+            found = self._attempt(
+                k, self.obligation.general, Reading(within=runs.roundings[0] ^ runs.roundings[1]), seed
+            )
+            if not found.equal or found.draw.log2_error <= LOG2_ERROR_OF_ONE:
+                return found
+            k = found.draw.primes_needed(LOG2_ERROR_OF_ONE)
+        return None
+
+    @cached_property
+    def fixed(self) -> Attempt:
+        """The programs at these parameter values."""
+        if not self.obligation.general:
+            return self.exact
+        self._progress(1, 3, "comparing residues at these parameter values")
+        return self._attempt_surely(False)
+
+    @cached_property
+    def by_value(self) -> Attempt:
+        """The programs at these parameter values, with rectifiers that follow the signs of values."""
+        return self._attempt_surely(False, Reading(by_value=True))
+
+    @property
+    def last(self) -> Attempt:
+        """The most lenient comparison that was made: its failure is the reason to give."""
+        return self.fixed if "fixed" in self.__dict__ else self.exact
+
+    @property
+    def attempts(self) -> int:
+        """Comparisons that might have ended in a proof."""
+        return len(self._charged)
+
+    @property
+    def _charged(self) -> list[Attempt]:
+        enough = [a for a in self._attempts if a.draw.log2_error <= LOG2_ERROR_OF_ONE]
+        return [a for a in enough if not isinstance(a.result, Failed)]
+
+    @property
+    def log2_error(self) -> float:
+        """The chance that any of the comparisons so far called different programs equal: their sum."""
+        return math.log2(sum(2.0**a.draw.log2_error for a in self._charged))
+
+    def _draw_seed(self) -> int:
+        return self._rng.getrandbits(62)
+
+    def _attempt(self, k: int, parameters: bool, reading: Reading, seed: int | None = None) -> Attempt:
+        found = attempt(self.obligation, self._draw_seed() if seed is None else seed, k, parameters, reading)
+        self._attempts.append(found)
+        return found
+
+    def _attempt_surely(self, parameters: bool, reading: Reading = AS_IT_IS) -> Attempt:
+        """A comparison with enough primes; a run of the first program with one prime tells how many that is."""
+        draw = scout(self.obligation, self._draw_seed(), parameters, reading)
+        if isinstance(draw, Attempt):
+            return draw
+        k = draw.primes_needed(LOG2_ERROR_OF_ONE, evaluations=2)
+        for _ in range(2):  # the scout did not see the second program, which may need more
+            if k is None:
+                break
+            found = self._attempt(max(k, 2), parameters, reading)
+            if found.mismatch is not None and found.draw.shifted and not found.mismatch.structural:
+                again = self._attempt(max(k, 2), parameters, replace(reading, shift_first=True))
+                found = again if again.equal else found
+            if not found.equal or found.draw.log2_error <= LOG2_ERROR_OF_ONE:
+                return found
+            draw = found.draw
+            k = draw.primes_needed(LOG2_ERROR_OF_ONE)
+        why = (
+            f"the polynomials are too large to compare reliably (degree {draw.degree}, {draw.bits:.3g} bits); prove a"
+            " smaller region"
+            if k is None
+            else "the size of the polynomials changes from draw to draw"
+        )
+        return Attempt(draw, vary(self.obligation, parameters), Failed(why))
+
+    # -------------------------------------------------------------- evaluations in floating point
+
+    @cached_property
+    def search(self) -> Search:
+        """Both programs in float64, at their own parameters and, where the obligation allows it, at others."""
+        self._progress(2, 3, "evaluating in float64")
+        done: list[Trial] = []
+        try:
+            for trial in trials(self.obligation):
+                if not trial.differs:
+                    # Where other parameters make one side overflow, nothing is learnt.
+                    if not (trial.elsewhere and trial.comparison.unfinite):
+                        done.append(trial)
+                    continue
+                doubt = doubted(self.obligation, trial)
+                if doubt is None and not repeats(self.obligation):
+                    doubt = "the first program is random, or changes by being run"
+                if doubt is not None:
+                    return Search(tuple(done), failure=doubt)
+                agrees_here = bool(done) and Search(tuple(done)).worst.comparison.ratio <= EXPLAINED
+                if trial.elsewhere and not self.obligation.remade and agrees_here:
+                    return Search(tuple(done), elsewhere=trial)
+                return Search(tuple(done), counterexample=trial)
+        except Undecided as error:
+            return Search(tuple(done), failure=str(error))
+        return Search(tuple(done))
+
+    def look_at_scales(self, found: Attempt) -> Trial | None:
+        """A counterexample at small inputs, or at inputs as large as the numbers that decide something, if any."""
+        return self._look(self.obligation, [SMALLEST_SCALE, *self._scales(found)])
+
+    def look_where_choices_differ(self, found: Attempt, unrounded: Unrounded = ROUNDED) -> Trial | None:
+        """Where programs differ that are equal as far as the given inputs and parameters make them choose."""
+        obligation = self.obligation
+        if unrounded is not ROUNDED or not obligation.remade:
+            # At other parameters others are rounded, and what two given programs choose there is not claimed.
+            obligation = replace(obligation, general=False)
+        return self._look(obligation, [None, *self._scales(found)], unrounded)
+
+    def first_difference(self) -> Difference | None:
+        """Where the two graphs part."""
+        return first_difference(self.obligation, self._draw_seed())
+
+    def _look(
+        self, obligation: ProofObligation, scales: Sequence[float | None], unrounded: Unrounded = ROUNDED
+    ) -> Trial | None:
+        for scale in scales:
+            with contextlib.suppress(Undecided):  # where a program fails, others may still show it
+                for trial in glances(obligation, scale, unrounded):
+                    if trial.differs and doubted(obligation, trial, unrounded) is None:
+                        return trial if repeats(obligation) else None
+        return None
+
+    def _scales(self, found: Attempt) -> list[float]:
+        """Scales of inputs at which a number may matter, as 6 does in relu6 where values are about as large.
+
+        The numbers are those that only one program computes with, and parameters that are a single number.
+        """
+        single = [
+            float(leaf.tensor)
+            for leaf in self.obligation.before.leaves.values()
+            if leaf.tensor.numel() == 1 and not leaf.tensor.is_complex()
+        ]
+        sizes = {2 * abs(n) for n in (*chain(*own_numbers(found)), *single) if 0 < abs(n) < LARGEST_CONSTANT}
+        return sorted(sizes, reverse=True)[:MOST_SCALES]
+
+
+def own_numbers(found: Attempt) -> tuple[frozenset[float], frozenset[float]]:
+    """Numbers that only the first program computes with, and that only the second does."""
+    before, after = found.runs.numbers if found.runs is not None else (frozenset[float](), frozenset[float]())
+    return before - after, after - before

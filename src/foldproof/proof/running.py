@@ -1,0 +1,88 @@
+"""Running a program on leaves and inputs that are ours to write to, and noting what it writes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten
+
+from foldproof.errors import FoldproofError
+from foldproof.program import Outcome, Program, Watch, mark
+from foldproof.proof.obligation import Tensors, identity
+from foldproof.shadow import Shadow, Undecided, WritesBorrowed
+
+
+def failed(what: str, error: Exception) -> Undecided:
+    """The reason to give where a program raises on its own."""
+    message = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    out = Undecided(f"{what} fails on these inputs: {type(error).__name__}: {message}")
+    out.node = getattr(error, "node", None)
+    return out
+
+
+def run_copied(
+    program: Program, which: str, leaves: Tensors, args: Any, kwargs: Any, watch: Watch | None = None
+) -> Outcome:
+    """Run on arguments that are ours to write to, and count writes to them among the effects.
+
+    Raises:
+        Undecided: an operator has no rule, or the program itself raises.
+    """
+    contents, structure = tree_flatten((args, kwargs))
+    given = {f"input {i}": t for i, t in enumerate(t for t in contents if isinstance(t, Tensor))}
+    marks = {name: mark(t) for name, t in given.items()}
+    # A write through `.data` leaves no mark. A shadow's is one to the shadow itself; whole numbers are looked at.
+    plain = {name: t for name, t in {**leaves, **given}.items() if not isinstance(t, Shadow)}
+    whole = {name: (t, t.clone()) for name, t in plain.items() if not t.dtype.is_floating_point}
+    try:
+        # What is compiled inside runs eagerly here: Dynamo would give up on shadows, and then for good, so that not
+        # even the run as it is would see what the compiled code does.
+        with torch.compiler.set_stance("force_eager"):
+            outcome = program.run(leaves, args, kwargs, watch)
+    except (Undecided, WritesBorrowed, FoldproofError):
+        raise
+    except Exception as error:
+        raise failed(f"the {which} program", error) from error
+    for name, t in given.items():
+        if mark(t) != marks[name]:
+            outcome.effects.setdefault(name, t)
+    for name, (t, content) in whole.items():
+        if not torch.equal(t, content):
+            outcome.effects.setdefault(name, t)
+    now, arranged = tree_flatten((args, kwargs))
+    if arranged != structure or any(a is not b for a, b in zip(contents, now)):
+        raise Undecided(f"the {which} program changes the lists or dicts that it is given, which is not compared")
+    return outcome
+
+
+def require_separate(program: Program, leaves: Tensors, written: Mapping[str, Tensor]) -> None:
+    """
+    Raises:
+        Undecided: a leaf is written to that is one with another in the program and not among ``leaves``, or the other
+            way round, or that is read by an attribute that was not replaced, so that the run on these does not show
+            what the write does.
+    """
+    for name in sorted(written.keys() & program.leaves.keys()):
+        if program.leaves[name].aliased:
+            raise Undecided(f"{name} is written to, and an attribute that is no buffer shares its memory")
+    own = {n: leaf.tensor for n, leaf in program.leaves.items() if leaf.tensor.numel()}
+    memory = {n: t.untyped_storage().data_ptr() for n, t in own.items() if not isinstance(t, Shadow)}
+    for name in sorted(written.keys() & memory.keys()):
+        for other in memory:
+            shared, one = memory[other] == memory[name], leaves[other] is leaves[name]
+            if (shared or one) and not (one and identity(own[other]) == identity(own[name])):
+                raise Undecided(f"{name} and {other} share memory in one of the programs, and are written to")
+
+
+def idle_counters(first: Outcome, second: Outcome, leaves: Mapping[str, Tensor]) -> list[str]:
+    """Counters of BatchNorm that one program only goes on with, though both leave the statistics as they are.
+
+    Exports for quantization-aware training leave them behind; nobody reads them.
+    """
+    odd = first.effects.keys() ^ second.effects.keys()
+    written = first.effects.keys() | second.effects.keys()
+    statistics = {name: name.removesuffix("num_batches_tracked") + "running_mean" for name in odd}
+    return sorted(n for n, mean in statistics.items() if mean != n + "running_mean" and mean in leaves.keys() - written)

@@ -1,0 +1,99 @@
+"""Which values of a proof obligation are drawn at random, which are held, and why: the ground of every claim.
+
+Sample points are drawn by a `Variation`, and claims are written from the same one. So a claim cannot say "all inputs"
+where a tensor kept its value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import SequenceKey, keystr, tree_leaves_with_path
+
+from foldproof.claim import Claim, Held, Role, Scope, Why
+from foldproof.program import Leaf
+from foldproof.proof.obligation import ProofObligation
+from foldproof.shadow import all_finite
+
+
+@dataclass(frozen=True)
+class Variation:
+    """Names of the inputs and of the first program's leaves that are drawn at random, and the values that are held."""
+
+    inputs: tuple[str, ...]
+    parameters: tuple[str, ...]
+    held: tuple[Held, ...]
+
+    def claim(self, scope: Scope, points: int = 0) -> Claim:
+        """The claim of programs that were compared at points drawn so."""
+        return Claim(scope, self.inputs, self.parameters, self.held, points=points)
+
+
+def vary(obligation: ProofObligation, parameters: bool) -> Variation:
+    """Every floating-point input varies; so does, if ``parameters`` are to, every one of the first program's leaves.
+
+    Integers, booleans, complex numbers and values that are no tensors are held; so is what observers hold, since scale
+    and zero point follow from each other's observations. A literal constant of an exported program is part of the
+    program.
+    """
+    inputs, held = [], []
+    for name, x in named_inputs(obligation.args, obligation.kwargs):
+        why = _why_input(x)
+        if why is None or why is Why.INFINITE:
+            inputs.append(name)
+        if why is not None and x is not None:
+            held.append(Held(name, Role.INPUT, why))
+    leaves = obligation.before.leaves
+    varied = []
+    for name, leaf in leaves.items():
+        why = _why_leaf(leaf, parameters)
+        if why is None or why is Why.INFINITE:
+            varied.append(name)
+        literal = why is Why.CONSTANT and obligation.before.form == "ExportedProgram"
+        if why is not None and not literal and not _is_counter(name, leaves):
+            held.append(Held(name, Role.PARAMETER, Why.OBSERVED if why is Why.CONSTANT else why))
+    held += [Held(name, Role.PARAMETER, Why.CHOSEN) for name in obligation.unmatched]
+    return Variation(tuple(inputs), tuple(varied), tuple(held))
+
+
+def named_inputs(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Every value among the inputs: ``input 0``, ``input 1[2]``, or a keyword's name."""
+    for path, x in tree_leaves_with_path((args, dict(kwargs))):
+        first: Any = path[1]
+        name = f"input {first.idx}" if path[0] == SequenceKey(0) else str(first.key)
+        yield name + keystr(tuple(path[2:])), x
+
+
+_PLAIN = (bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.layout, torch.SymInt)
+
+
+def _why_input(x: Any) -> Why | None:
+    if isinstance(x, Tensor):
+        return _why_tensor(x)
+    return Why.PLAIN if x is None or isinstance(x, _PLAIN) else Why.OBJECT
+
+
+def _why_leaf(leaf: Leaf, parameters: bool) -> Why | None:
+    x = leaf.tensor
+    if leaf.constant:
+        return Why.CONSTANT
+    why = _why_tensor(x)
+    return why if parameters or why not in (None, Why.INFINITE) else Why.CHOSEN
+
+
+def _why_tensor(x: Tensor) -> Why | None:
+    if x.dtype.is_complex:
+        return Why.COMPLEX
+    if not x.dtype.is_floating_point:
+        return Why.BOOLEANS if str(x.dtype) == "torch.bool" else Why.INTEGERS
+    return None if all_finite(x) or not bool(x.isinf().any()) else Why.INFINITE
+
+
+def _is_counter(name: str, leaves: Mapping[str, Leaf]) -> bool:
+    """A BatchNorm's count of batches, which decides nothing where statistics are not updated."""
+    stem = name.removesuffix("num_batches_tracked")
+    return stem != name and f"{stem}running_mean" in leaves

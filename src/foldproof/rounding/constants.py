@@ -1,0 +1,136 @@
+"""Float64 runs in which every constant is moved within its own rounding, and data is not.
+
+Two programs that share their inputs and parameters can't be driven apart by the rounding of these: both read the same
+numbers. In float64 only what one of them holds for itself can be: a parameter that it computed beforehand, a Python
+number that a kernel rounds to its compute type, and whatever is computed of constants alone, which the other program
+may have folded in its own precision. `ConstantNoise` moves just these, each by what its own dtype rounds. So a floor
+made of such runs stays far below the rounding of half-precision data, and a changed constant shows above it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_iter, tree_leaves, tree_map
+
+from foldproof.rounding.bound import error_bound
+from foldproof.rounding.truth import Float64
+
+_FLOAT64_ROUNDING = 2.0**-52
+_ATTRIBUTE = "_foldproof_origin"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The dtype in which the program itself holds a tensor, and whether its inputs go into it."""
+
+    dtype: torch.dtype
+    data: bool
+
+
+def mark(x: Tensor, dtype: torch.dtype, *, data: bool) -> Tensor:
+    """Tell `ConstantNoise` what a leaf or an input, widened to float64, is; gives ``x``."""
+    setattr(x, _ATTRIBUTE, Origin(dtype, data))
+    return x
+
+
+class ConstantNoise(Float64):
+    """While active, constants are moved by up to ``amplitude`` roundings of their own; data by those of float64.
+
+    ``spread`` moves constants by that much more, relative to their size. Tensors that are not marked (see `mark`) come
+    from outside of the program, and are constants. Quantizing any of the values ``exact`` leaves out the rounding.
+    """
+
+    def __init__(
+        self,
+        generator: torch.Generator,
+        amplitude: float = 1.0,
+        spread: float = 0.0,
+        exact: Sequence[Tensor] = (),
+    ) -> None:
+        super().__init__(exact)
+        self._generator, self._amplitude, self._spread = generator, amplitude, spread
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        origin = _origin_of_result(args, kwargs)
+        # Numbers are rounded by kernels, whatever they are combined with.
+        wide_args, wide_kwargs = tree_map(self._number, (args, kwargs))
+        out = super().__torch_dispatch__(func, types, wide_args, wide_kwargs)
+        if not any(r.alias_info is not None for r in func._schema.returns):
+            out = self._moved_result(func, out, args, kwargs, origin)
+        for result in tree_iter(out):
+            if isinstance(result, Tensor):
+                _remember(result, origin)
+        return out
+
+    def _moved_result(self, func: Any, out: Any, args: Any, kwargs: Any, origin: Origin) -> Any:
+        if origin.data:
+            return tree_map(lambda x: self._moved_by(x, x.abs() * _FLOAT64_ROUNDING) if _is_wide(x) else x, out)
+        first = next((x for x in tree_iter(out) if _is_wide(x)), None)
+        if first is None or not first.numel():
+            return out
+        bound, _ = error_bound(func, first, self._widen(args), self._widen(kwargs), origin.dtype)
+        if bound is None:
+            return out
+        epsilon = torch.finfo(origin.dtype).eps / 2
+
+        def moved(x: Any) -> Any:
+            if not _is_wide(x):
+                return x
+            rounding = bound if x is first else x.abs() * epsilon
+            return self._moved_by(x, rounding * self._amplitude + x.abs() * self._spread)
+
+        return tree_map(moved, out)
+
+    def _number(self, x: Any) -> Any:
+        if type(x) is float and x != float(torch.tensor(x, dtype=torch.float32)):
+            return x * (1 + (2.0**-24 * self._amplitude + self._spread) * float(self._uniform(())))
+        return x
+
+    def _from_outside(self, x: Tensor, epsilon: float) -> Tensor:
+        return self._moved_by(x, x.abs() * (epsilon / 2 * self._amplitude + self._spread)) if _is_wide(x) else x
+
+    def _moved_by(self, x: Tensor, bound: Tensor) -> Tensor:
+        moved = self._uniform(x.shape).to(x.device) * bound
+        # Laid out in memory as x is: views hang on that.
+        out: Tensor = x.clone().add_(torch.where(x.isfinite() & moved.isfinite(), moved, 0.0))
+        return out
+
+    def _uniform(self, shape: Any) -> Tensor:
+        return torch.rand(shape, generator=self._generator, dtype=torch.float64) * 2 - 1
+
+
+def _is_wide(x: Any) -> bool:
+    return isinstance(x, Tensor) and x.dtype == torch.float64
+
+
+def _known(x: Tensor) -> Origin:
+    found = getattr(x, _ATTRIBUTE, None)
+    return found if isinstance(found, Origin) else Origin(x.dtype, False)
+
+
+def _remember(result: Tensor, origin: Origin) -> None:
+    """What is written to with data is data from there on."""
+    before = getattr(result, _ATTRIBUTE, None)
+    data = origin.data or (isinstance(before, Origin) and before.data)
+    setattr(result, _ATTRIBUTE, Origin(origin.dtype, data))
+
+
+def _origin_of_result(args: Any, kwargs: Any) -> Origin:
+    tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+    known = [_known(x) for x in tensors]
+    asked = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.dtype) and x.is_floating_point]
+    # A tensor without dimensions decides no dtype beside others.
+    ruling = [k.dtype for x, k in zip(tensors, known) if x.ndim] or [k.dtype for k in known]
+    return Origin(asked[0] if asked else _promoted(ruling), any(k.data for k in known))
+
+
+def _promoted(dtypes: Iterable[torch.dtype]) -> torch.dtype:
+    floats = [d for d in dtypes if d.is_floating_point and d.itemsize > 1]
+    return functools.reduce(torch.promote_types, floats) if floats else torch.float32
