@@ -128,7 +128,10 @@ def folding(name: str) -> Folding:
         batch_norms=(len(normalisations), batch_norms(result.program.graph.nodes)),
         rewrites=len(result.rewrites),
         others=sum(normalisations.isdisjoint(rewrite.nodes) for rewrite in result.rewrites),
-        these_weights=sum(rewrite.verdict.claim is not None and not rewrite.verdict.claim.all_parameters for rewrite in result.rewrites),
+        these_weights=sum(
+            rewrite.verdict.claim is not None and not rewrite.verdict.claim.all_parameters
+            for rewrite in result.rewrites
+        ),
         declined=[(*what, n) for what, n in Counter((d.operator, d.reason) for d in result.declined).items()],
         verdict=str(result.verdict.kind),
         reason=result.verdict.reason,

@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
 from foldproof.auditing.log import program_in
-from foldproof.auditing.reading import mapped, operator
+from foldproof.auditing.reading import operator
 from foldproof.auditing.snapshot import (
     Interpreted,
     Snapshot,
@@ -24,6 +24,7 @@ from foldproof.auditing.snapshot import (
     target_name,
 )
 from foldproof.digest import digest
+from foldproof.graph.text import map_nodes
 from foldproof.program import Leaf, as_program
 from foldproof.program.state import storage_key
 from foldproof.proof.floats import redrawn_leaves
@@ -197,7 +198,7 @@ def _evaluate(
         if node.op == "get_attr":
             values[node] = (leaves or {}).get(str(node.target), attribute(module, str(node.target)))
         elif all(n in values for n in node.all_input_nodes):
-            args, kwargs = mapped((node.args, dict(node.kwargs)), values.__getitem__)
+            args, kwargs = map_nodes((node.args, dict(node.kwargs)), values.__getitem__)
             with contextlib.suppress(Exception), torch.no_grad():  # it is no constant of *after*, then
                 values[node] = node.target(*args, **kwargs)  # type: ignore[operator]
     return values

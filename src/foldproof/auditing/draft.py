@@ -16,8 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from foldproof.auditing.reading import mapped, written
+from foldproof.auditing.reading import written
 from foldproof.auditing.snapshot import attribute, is_functional, snapshot_of, target_name
+from foldproof.graph.text import map_nodes
 
 
 @dataclass(frozen=True)
@@ -293,7 +294,7 @@ def _mentions(node: fx.Node) -> int:
         return n
 
     for user in node.users:
-        mapped((user.args, user.kwargs), see)
+        map_nodes((user.args, user.kwargs), see)
     return count
 
 

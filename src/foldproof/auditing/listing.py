@@ -12,7 +12,7 @@ from foldproof.auditing.draft import Made, function_name
 from foldproof.auditing.log import Change
 from foldproof.auditing.reading import operator, written
 from foldproof.auditing.snapshot import Snapshot, attribute
-from foldproof.program.likeness import Known, unlike
+from foldproof.graph.diff import LabelledGraph, diff_graphs
 
 SMALL = 64
 """Tensors of up to so many elements are written out; larger ones are made anew in their shape."""
@@ -46,22 +46,22 @@ def listing(change: Change, inputs: Sequence[Any]) -> str:
 
 
 def differing(change: Change) -> tuple[frozenset[fx.Node], frozenset[fx.Node]]:
-    """The calls (see `unlike`) and the constants of each graph that have no equal in the other."""
-    before, after = _known(change.before), _known(change.after)
-    calls = unlike(before, after)
-    return calls[0] | _missing(before, after), calls[1] | _missing(after, before)
+    """The calls (see `diff_graphs`) and the constants of each graph that have no equal in the other."""
+    before, after = _labelled(change.before), _labelled(change.after)
+    diff = diff_graphs(before, after)
+    return diff.only_before | _missing(before, after), diff.only_after | _missing(after, before)
 
 
-def _missing(one: Known, other: Known) -> frozenset[fx.Node]:
+def _missing(one: LabelledGraph, other: LabelledGraph) -> frozenset[fx.Node]:
     there = set(other.leaves.values())
     return frozenset(n for n, leaf in one.leaves.items() if n.op == "get_attr" and leaf not in there)
 
 
-def _known(one: Snapshot) -> Known:
+def _labelled(one: Snapshot) -> LabelledGraph:
     """A graph of a compiler, where tensors and modules are known by themselves, and not by their content alone."""
     leaves = {n: one.values[n] for n in one.graph.nodes if n.op in ("placeholder", "get_attr")}
     called = {str(n.target) for n in one.graph.nodes if n.op == "call_module"}
-    return Known(one.graph, leaves, {name: one.identity(name) for name in called})
+    return LabelledGraph(one.graph, leaves, {name: one.identity(name) for name in called})
 
 
 def _function(name: str, snapshot: Snapshot, differs: frozenset[fx.Node]) -> list[str]:

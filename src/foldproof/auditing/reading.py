@@ -16,6 +16,8 @@ import torch
 from torch import fx
 from torch._ops import OpOverload, OpOverloadPacket
 
+from foldproof.graph.text import Verbatim, map_nodes
+
 aten = torch.ops.aten
 
 Emit = Callable[..., fx.Node]
@@ -24,32 +26,17 @@ Reading = Callable[..., fx.Node | None]
 """Takes ``emit`` and an operator's arguments by name; gives the node that stands for its result, None if it can't."""
 
 
-def mapped(x: Any, function: Callable[[fx.Node], Any]) -> Any:
-    """Arguments of a node with every node in them replaced."""
-    return fx.map_arg(x, function)
-
-
-class Code:
-    """Python that stands in the text of a value as it is."""
-
-    def __init__(self, code: str) -> None:
-        self.code = code
-
-    def __repr__(self) -> str:
-        return self.code
-
-
 def written(x: Any, names: Callable[[fx.Node], str]) -> str:
     """Arguments of a node as Python that runs where torch is imported."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, torch.device):
-            return Code(f"torch.device({str(value)!r})")
+            return Verbatim(f"torch.device({str(value)!r})")
         if isinstance(value, float) and not math.isfinite(value):
-            return Code(f"float({str(value)!r})")
+            return Verbatim(f"float({str(value)!r})")
         return value
 
-    return repr(torch.utils._pytree.tree_map(plain, mapped(x, lambda n: Code(names(n)))))
+    return repr(torch.utils._pytree.tree_map(plain, map_nodes(x, lambda n: Verbatim(names(n)))))
 
 
 def operator(target: Any) -> OpOverload | None:

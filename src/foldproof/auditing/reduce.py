@@ -19,7 +19,7 @@ from foldproof.auditing.compilers import Compiler
 from foldproof.auditing.draft import Draft, Made, drafted, shortest
 from foldproof.auditing.inputs import inputs_for
 from foldproof.auditing.log import Change, Log
-from foldproof.program.interpreter import Interpreter
+from foldproof.graph.interpreter import Interpreter
 
 WRONG = 1e-2
 """A relative difference of this size is no rounding in float64, and is seen in float32."""

@@ -11,7 +11,7 @@ from torch import Tensor, fx
 from torch.utils._pytree import tree_leaves
 
 from foldproof.auditing.snapshot import Interpreted, Snapshot, arguments, callable_name, target_name
-from foldproof.program.interpreter import Interpreter
+from foldproof.graph.interpreter import Interpreter
 from foldproof.shadow import all_finite
 
 

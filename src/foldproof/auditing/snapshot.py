@@ -20,8 +20,9 @@ from torch.export import ExportedProgram
 from torch.utils._pytree import tree_leaves
 
 from foldproof.auditing.copies import Copies
-from foldproof.auditing.reading import fused_activation, mapped, memory_of, operator, read_into
+from foldproof.auditing.reading import fused_activation, memory_of, operator, read_into
 from foldproof.auditing.signature import Signature, signature_of
+from foldproof.graph.text import Verbatim, map_nodes
 
 
 @dataclass(frozen=True)
@@ -228,20 +229,20 @@ def _copied(
     made: dict[fx.Node, Any] = {}
     for node in nodes:
         if node.op == "output":
-            out = mapped(node.args[0], made.__getitem__)
+            out = map_nodes(node.args[0], made.__getitem__)
             graph.output(_written_back(graph, out, signature, made)).meta = dict(node.meta)
         elif node.op == "placeholder" and node.name in signature.parameters:
             made[node] = graph.create_node("get_attr", signature.parameters[node.name][0], name=node.name)
         elif target_name(node.target) == "executorch_call_delegate":
             delegate = str(node.args[0].target)  # type: ignore[union-attr]
-            made[node] = _inlined(graph, delegated[delegate], delegate, mapped(node.args[1:], made.__getitem__))
-        elif node.target is getitem and isinstance(whole := mapped(node.args[0], made.__getitem__), (tuple, list)):
+            made[node] = _inlined(graph, delegated[delegate], delegate, map_nodes(node.args[1:], made.__getitem__))
+        elif node.target is getitem and isinstance(whole := map_nodes(node.args[0], made.__getitem__), (tuple, list)):
             made[node] = whole[node.args[1]]  # type: ignore[index]
         elif node.op == "call_module" and _observes(source, node):
             # It notes what passes through, and hands it on as it is.
             made[node] = graph.call_function(torch.ops.aten.clone.default, (made[node.all_input_nodes[0]],))
         elif id(node.target) in lowered:
-            given = mapped((node.args, node.kwargs), made.__getitem__)
+            given = map_nodes((node.args, node.kwargs), made.__getitem__)
             made[node] = lowered[id(node.target)].put_into(graph, given)
         else:
             made[node] = new = _copied_node(graph, node, made)
@@ -262,7 +263,7 @@ def _inlined(graph: fx.Graph, inner: Snapshot, name: str, given: Sequence[Any]) 
     made: dict[fx.Node, Any] = dict(zip(inner.placeholders, given))
     for node in inner.graph.nodes:
         if node.op == "output":
-            return mapped(node.args[0], made.__getitem__)
+            return map_nodes(node.args[0], made.__getitem__)
         if node not in made:
             made[node] = graph.node_copy(node, made.__getitem__)
             if node.op in ("get_attr", "call_module"):
@@ -290,7 +291,7 @@ def _observes(source: nn.Module, node: fx.Node) -> bool:
 
 
 def _copied_node(graph: fx.Graph, node: fx.Node, made: Mapping[fx.Node, fx.Node]) -> fx.Node:
-    args, kwargs = mapped((node.args, node.kwargs), made.__getitem__)
+    args, kwargs = map_nodes((node.args, node.kwargs), made.__getitem__)
     new = read_into(graph, node, args, kwargs)
     if new is None:
         new = graph.node_copy(node, made.__getitem__)
@@ -505,23 +506,11 @@ def callable_name(target: Any) -> str:
     return target_name(target) if known else f"{target_name(target)} {id(target)}"
 
 
-class _Named:
-    """Stands for a node in the printed form of another's arguments."""
-
-    __slots__ = ("name",)
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __repr__(self) -> str:
-        return f"%{self.name}"
-
-
 def arguments(node: fx.Node, names: Mapping[fx.Node, str]) -> str:
     def named(n: fx.Node) -> Any:
-        return _Named(names[n])
+        return Verbatim(f"%{names[n]}")
 
-    text = repr((mapped(node.args, named), mapped(node.kwargs, named)))
+    text = repr((map_nodes(node.args, named), map_nodes(node.kwargs, named)))
     if "tensor(" in text:  # which is printed in part, and rounded
         text += repr([x.tolist() for x in tree_leaves((node.args, node.kwargs)) if isinstance(x, Tensor)])
     return text

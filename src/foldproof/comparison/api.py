@@ -39,10 +39,10 @@ from foldproof.comparison.reproduction import reproduce
 from foldproof.comparison.result import CompareResult, InputDistance, Layer, NoiseFloor, OutputDistance
 from foldproof.comparison.sources import Findings, find_sources, guilty
 from foldproof.errors import FoldproofError
+from foldproof.graph.text import source_of
+from foldproof.graph.view import view_graph
 from foldproof.program import as_program, require_ordinary
-from foldproof.program.drawing import drawing
 from foldproof.program.loading import brief
-from foldproof.program.nodes import source_of
 from foldproof.proof.shapes import as_inputs, sampled_inputs
 from foldproof.proof.variation import named_inputs
 from foldproof.verdict import Counterexample, Difference, Kind, Rounding, Verdict
@@ -441,7 +441,7 @@ class _Comparison:
             outputs=_output_distances(trials[0]) if trials else (),
             distances=tuple(map(_input_distance, trials)),
             layers=seen,
-            drawing=drawing(self._graph.program),
+            drawing=view_graph(self._graph.program),
             identical=bool(trials) and all(t.judged is None for t in trials),
             largest=largest,
             scale=scale if math.isfinite(scale) else 0.0,

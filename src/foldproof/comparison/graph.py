@@ -13,16 +13,12 @@ from torch.export import ExportedProgram
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
 
 from foldproof.errors import FoldproofError
+from foldproof.graph.interpreter import Again, Change, Interpreter
 from foldproof.program.loading import brief
 from foldproof.program.state import copied, deepcopied
 from foldproof.program.structure import arranged
 from foldproof.rounding.noise import Noise
 from foldproof.rounding.truth import Float64, widened
-
-Again = Callable[..., Any]
-"""Computes a node's value once more, from the same operands; by another function, where one is given."""
-After = Callable[[fx.Node, Any, Again], Any]
-"""Called with each node, its value, and `Again`; what it returns is the node's value from there on."""
 
 
 class Graph:
@@ -74,7 +70,7 @@ class Graph:
         self,
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
-        after: After | None = None,
+        after: Change | None = None,
         known: Mapping[str, Any] | None = None,
     ) -> list[Tensor]:
         """The outputs in the program's own dtypes; learns which dtype each node has. ``known`` is as in `truth`."""
@@ -91,7 +87,7 @@ class Graph:
         self,
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
-        after: After | None = None,
+        after: Change | None = None,
         known: Mapping[str, Any] | None = None,
     ) -> list[Tensor]:
         """The outputs in float64; ``known`` has the values of nodes, by name, that need not be computed."""
@@ -108,7 +104,7 @@ class Graph:
         amplitude: float = 1.0,
         operands: float = 0.0,
         only: str | None = None,
-        after: After | None = None,
+        after: Change | None = None,
         known: Mapping[str, Any] | None = None,
     ) -> list[Tensor]:
         """The outputs in float64 with every operator's result (or that of ``only`` one) moved within its rounding."""
@@ -130,7 +126,7 @@ class Graph:
         module: fx.GraphModule,
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
-        after: After | None,
+        after: Change | None,
         before: Callable[[fx.Node], None] | None,
         known: Mapping[str, Any] | None = None,
     ) -> list[Tensor]:
@@ -143,32 +139,12 @@ class Graph:
         )
         args, kwargs = copied((tuple(args), dict(kwargs)))
         codegen = module.graph._codegen
-        walk = _Walk(module, after, before)
+        walk = Interpreter(module, before=before, change=after)
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             flat = self.flat(args, kwargs)
             out = walk.run(*flat, initial_env=start, enable_io_processing=False)
             return flattened(codegen.process_outputs(out))
-
-
-class _Walk(fx.Interpreter):
-    def __init__(self, module: fx.GraphModule, after: After | None, before: Callable[[fx.Node], None] | None) -> None:
-        super().__init__(module, garbage_collect_values=True)
-        self.extra_traceback = False
-        self._after, self._before = after, before
-
-    def run_node(self, n: fx.Node) -> Any:
-        if self._before is not None:
-            self._before(n)
-        out = super().run_node(n)
-        if self._after is None or n.op == "output":
-            return out
-
-        def again(function: Any = n.target) -> Any:
-            args, kwargs = self.fetch_args_kwargs_from_env(n)
-            return function(*args, **kwargs)
-
-        return self._after(n, out, again)
 
 
 def widen(x: Any) -> Any:

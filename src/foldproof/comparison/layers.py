@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from foldproof.comparison.graph import Again, Graph
+from foldproof.comparison.graph import Graph
 from foldproof.comparison.inputs import Inputs
 from foldproof.comparison.judge import distance, number, rms
 from foldproof.comparison.result import Layer
-from foldproof.program.nodes import operator_name, source_of
+from foldproof.graph.interpreter import Again
+from foldproof.graph.text import operator_name, source_of
 from foldproof.rounding.magnitude import is_exact
 
 RUNS = 4

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from foldproof.program.drawing import Drawing
+from foldproof.graph.view import GraphView
 from foldproof.verdict import SCHEMA, Kind, Verdict, plain
 from foldproof.wording import part, percent
 
@@ -184,7 +184,7 @@ class CompareResult:
     """At each input, the given ones first."""
     layers: tuple[Layer, ...] = ()
     """Where a difference was looked into; empty for bit-identical outputs."""
-    drawing: Drawing = field(default=Drawing(()), repr=False)
+    drawing: GraphView = field(default=GraphView(()), repr=False)
     """The reference's graph."""
 
     def to_dict(self) -> dict[str, Any]:

@@ -8,7 +8,6 @@ float64 run of the reference shows what later layers make of it. To first order 
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -17,14 +16,16 @@ import torch
 from torch import Tensor, fx, nn
 
 from foldproof.comparison.candidate import Candidate
-from foldproof.comparison.graph import Again, Graph
+from foldproof.comparison.graph import Graph
 from foldproof.comparison.inputs import Inputs
 from foldproof.comparison.judge import Outputs, distance, identical, rms
 from foldproof.comparison.result import Source
 from foldproof.errors import FoldproofError
+from foldproof.graph.diff import align_nodes
+from foldproof.graph.interpreter import Again
+from foldproof.graph.text import operator_name, source_of
 from foldproof.program import copied
 from foldproof.program.loading import brief
-from foldproof.program.nodes import operator_name, source_of
 from foldproof.program.state import deepcopied
 from foldproof.rounding.floor import Floor
 from foldproof.rounding.magnitude import is_exact
@@ -257,16 +258,8 @@ def _graph_values(graph: Graph, candidate: Candidate, given: Inputs) -> tuple[Va
         return value
 
     other.run(*given, after=keep)
-    ours = {n.name: n for n in graph.nodes if isinstance(n.meta.get("val"), Tensor)}
-    others = {n.name: n for n in other.nodes if n.name in theirs}
-    matcher = difflib.SequenceMatcher(
-        None, [_token(n) for n in ours.values()], [_token(n) for n in others.values()], autojunk=False
-    )
-    pairs = {
-        list(ours.values())[block.a + i]: list(others.values())[block.b + i]
-        for block in matcher.get_matching_blocks()
-        for i in range(block.size)
-    }
+    ours = [n for n in graph.nodes if isinstance(n.meta.get("val"), Tensor)]
+    pairs = align_nodes(ours, [n for n in other.nodes if n.name in theirs])
     values = {node.name: theirs[match.name] for node, match in pairs.items()}
     # Where the candidate's operators read something else in a value's place, that is its value.
     for node, match in pairs.items():
@@ -276,11 +269,6 @@ def _graph_values(graph: Graph, candidate: Candidate, given: Inputs) -> tuple[Va
     watched = {n.name for n in _watched(graph)}
     values = {name: value for name, value in values.items() if name in watched}
     return values, f"both graphs were walked side by side ({len(values)} of {len(watched)} operators are in both)"
-
-
-def _token(node: fx.Node) -> tuple[str, Any]:
-    value = node.meta.get("val")
-    return operator_name(node), tuple(map(str, value.shape)) if isinstance(value, Tensor) else None
 
 
 # ---------------------------------------------------------------------- what each operator does differently

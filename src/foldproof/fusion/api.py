@@ -24,10 +24,10 @@ from foldproof.fusion.module import ModuleHost, copied_module
 from foldproof.fusion.result import Declined, FuseResult, Rewrite
 from foldproof.fusion.rewriter import UNPROVED, Account, Progress, Rewriter
 from foldproof.fusion.surgery import Host, Surgery
+from foldproof.graph.text import operator_name
+from foldproof.graph.view import view_graph
 from foldproof.program import as_program
-from foldproof.program.drawing import drawing
 from foldproof.program.loading import brief
-from foldproof.program.nodes import operator_name
 from foldproof.proof import prove as prove_programs
 from foldproof.proof import prove_region
 from foldproof.verdict import Kind, Verdict
@@ -119,7 +119,7 @@ def fuse(
         bytes_before=_bytes(before),
         bytes_after=_bytes(after),
         seconds=time.perf_counter() - started,
-        original=drawing(before),
+        original=view_graph(before),
     )
 
 

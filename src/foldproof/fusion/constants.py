@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from foldproof.fusion.expression import Expression, Operand, rounded
 from foldproof.fusion.nodes import base_of, is_getitem, memory_of, operator_of, written
 from foldproof.fusion.refusal import CannotFold
-from foldproof.program.nodes import operator_name
+from foldproof.graph.text import operator_name
 from foldproof.program.state import storage_key
 
 

@@ -13,7 +13,7 @@ from torch._ops import HigherOrderOperator, OpOverload
 from torch.fx import Graph, GraphModule, Node
 
 from foldproof.fusion.refusal import CannotFold
-from foldproof.program.nodes import operator_name
+from foldproof.graph.text import operator_name
 
 aten = torch.ops.aten
 

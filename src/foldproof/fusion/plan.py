@@ -25,7 +25,7 @@ from foldproof.fusion.refusal import CannotFold
 from foldproof.fusion.result import Speed
 from foldproof.fusion.sources import Site
 from foldproof.fusion.vectors import scaled, total
-from foldproof.program.nodes import operator_name
+from foldproof.graph.text import operator_name
 
 
 @dataclass(frozen=True)

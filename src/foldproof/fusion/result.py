@@ -9,7 +9,7 @@ from typing import Any
 from torch.export import ExportedProgram
 from torch.fx import GraphModule
 
-from foldproof.program.drawing import Drawing, drawing
+from foldproof.graph.view import GraphView, view_graph
 from foldproof.verdict import SCHEMA, Verdict
 
 
@@ -84,7 +84,7 @@ class Rewrite:
     reported: str = ""
     conditional: bool = False
     speed: Speed | None = None
-    drawings: tuple[Drawing, Drawing] | None = field(default=None, repr=False)
+    drawings: tuple[GraphView, GraphView] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class FuseResult:
     bytes_before: int
     bytes_after: int
     seconds: float
-    original: Drawing = field(default=Drawing(()), repr=False)
+    original: GraphView = field(default=GraphView(()), repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """The account as plain JSON values (see `foldproof.report`), without the program's weights."""
@@ -137,10 +137,10 @@ class FuseResult:
             "bytes_before": self.bytes_before,
             "bytes_after": self.bytes_after,
             "seconds": self.seconds,
-            "graphs": graphs(self.original, drawing(self.program)),
+            "graphs": graphs(self.original, view_graph(self.program)),
         }
 
 
-def graphs(before: Drawing, after: Drawing) -> dict[str, Any]:
+def graphs(before: GraphView, after: GraphView) -> dict[str, Any]:
     """Two drawings as plain JSON values."""
     return {"before": before.to_dict(), "after": after.to_dict()}

@@ -27,8 +27,8 @@ from foldproof.fusion.region import Region
 from foldproof.fusion.result import Declined, Rewrite
 from foldproof.fusion.sources import SOURCES, BatchNorm, NormAffine, Site, Source, find, read
 from foldproof.fusion.surgery import Draft, Surgery
-from foldproof.program.drawing import drawing
-from foldproof.program.nodes import operator_name, source_of
+from foldproof.graph.text import operator_name, source_of
+from foldproof.graph.view import view_graph
 from foldproof.verdict import Kind, Verdict
 
 Progress = Callable[[int, int, str], None]
@@ -203,7 +203,7 @@ class Rewriter:
             speed = plan.judge(before.made, after.made, before.inputs())
         if self.prove_region is not None:
             axes = {before.copies[node].name: axes for node, axes in plan.axes.items() if node in before.copies}
-            drawings = (drawing(before.graph, axes), drawing(after.graph))
+            drawings = (view_graph(before.graph, axes), view_graph(after.graph))
             operands = [account.values.name(operand) for operand in before.operands]
             known = tuple(name for name in operands if name is not None)
             account.measured.append(Measured(before.made, after.made, known) if None not in operands else None)

@@ -1,7 +1,7 @@
 """One face for nn.Module, GraphModule, ExportedProgram and plain callables."""
 
+from foldproof.graph.interpreter import Watch
 from foldproof.program.forms import as_program, require_ordinary
-from foldproof.program.interpreter import Watch
 from foldproof.program.program import Leaf, Outcome, Program
 from foldproof.program.state import copied, mark
 

@@ -11,7 +11,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 from torch.utils._pytree import tree_leaves
 
 from foldproof.errors import FoldproofError
-from foldproof.program.interpreter import Interpreter, Watch
+from foldproof.graph.interpreter import Interpreter, Watch
 from foldproof.program.program import Leaf, Outcome
 from foldproof.program.state import Parameters, copied, deepcopied
 from foldproof.program.structure import arranged

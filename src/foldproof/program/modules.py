@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, fx, nn
 from torch.utils._pytree import tree_flatten
 
-from foldproof.program.interpreter import Interpreter, Watch
+from foldproof.graph.interpreter import Interpreter, Watch
 from foldproof.program.program import Leaf, Outcome
 from foldproof.program.state import (
     Parameters,

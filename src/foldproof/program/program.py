@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, fx
 
-from foldproof.program.interpreter import Watch
+from foldproof.graph.interpreter import Watch
 from foldproof.program.structure import Structure
 
 

@@ -43,8 +43,8 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from foldproof.claim import Claim, Scope, meet
+from foldproof.graph.text import operator_name, source_of
 from foldproof.program import require_ordinary
-from foldproof.program.nodes import operator_name, source_of
 from foldproof.proof.attempt import Attempt, Equal, Failed
 from foldproof.proof.floats import ROUNDED, Trial, Unrounded, alike, doubted, evaluate, insensitive, own_leaves
 from foldproof.proof.inquiry import Inquiry, Progress, Search, own_numbers

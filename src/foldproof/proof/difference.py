@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
 from foldproof.digest import digest
-from foldproof.program.nodes import operator_name, source_of
+from foldproof.graph.text import operator_name, source_of
 from foldproof.proof.attempt import lending, run_both
 from foldproof.proof.obligation import ProofObligation
 from foldproof.proof.variation import vary

@@ -18,8 +18,8 @@ from foldproof.errors import FoldproofError
 from foldproof.fusion.api import UNCHANGED
 from foldproof.fusion.result import Declined, graphs
 from foldproof.fusion.rewriter import UNPROVED
+from foldproof.graph.view import GraphView, view_graph
 from foldproof.program import as_program
-from foldproof.program.drawing import Drawing, drawing
 from foldproof.program.loading import brief
 from foldproof.qat.fold import Folded
 from foldproof.qat.passes import Account, rewrites, rewritten
@@ -41,7 +41,7 @@ class FoldQATResult:
     verdict: Verdict
     ranges: Mapping[str, float]
     seconds: float
-    original: Drawing = field(default=Drawing(()), repr=False)
+    original: GraphView = field(default=GraphView(()), repr=False)
 
     def share(self, folded: Folded) -> float:
         """The bound of a bias as a share of the range of its operator's output; infinite where that does not vary."""
@@ -62,7 +62,7 @@ class FoldQATResult:
             "declined": [asdict(d) for d in self.declined],
             "verdict": self.verdict.to_dict(),
             "seconds": self.seconds,
-            "graphs": graphs(self.original, drawing(self.program)),
+            "graphs": graphs(self.original, view_graph(self.program)),
         }
 
 
@@ -110,7 +110,7 @@ def fold_qat(
         _verdict(account, ranges, prove),
         {f.node: ranges[f.node] for f in account.folded},
         time.perf_counter() - started,
-        drawing(program),
+        view_graph(program),
     )
 
 

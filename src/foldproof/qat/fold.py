@@ -10,7 +10,7 @@ from torch.fx import Node
 
 from foldproof.fusion.nodes import arguments
 from foldproof.fusion.refusal import CannotFold
-from foldproof.program.nodes import source_of
+from foldproof.graph.text import source_of
 from foldproof.qat.bias import Bias, float_bias, is_right, require_unit, whole_bias
 from foldproof.qat.chain import AffineOf, Chain, chain_of, is_one
 from foldproof.qat.image import Leaves

@@ -17,7 +17,7 @@ from foldproof.fusion.module import ModuleHost
 from foldproof.fusion.refusal import CannotFold
 from foldproof.fusion.result import Declined
 from foldproof.fusion.surgery import Host
-from foldproof.program.nodes import operator_name, source_of
+from foldproof.graph.text import operator_name, source_of
 from foldproof.proof import prove_region
 from foldproof.qat.fold import Folded, fold_chain, quantize_bias
 from foldproof.qat.image import Sizes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,8 @@ from foldproof.auditing import Audit
 from foldproof.auditing.inputs import inputs_for
 from foldproof.auditing.listing import differing, listing
 from foldproof.auditing.result import Step
-from foldproof.program.drawing import drawing
-from foldproof.program.likeness import known, unlike
+from foldproof.graph.diff import diff_graphs, label_by_content
+from foldproof.graph.view import view_graph
 from foldproof.verdict import Kind, Verdict
 
 WHOLE = 80
@@ -35,8 +35,11 @@ def audit_document(found: Audit, saved: Path | None = None) -> dict[str, Any]:
 def prove_document(verdict: Verdict, before: Any, after: Any, args: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """A verdict's JSON, with the graphs of both programs, where they have any or can be exported."""
     first, second = _program(before, args, kwargs), _program(after, args, kwargs)
-    marked = unlike(known(first), known(second)) if first is not None and second is not None else ((), ())
-    drawn = [p and drawing(p, differs=nodes).to_dict() for p, nodes in zip((first, second), marked)]
+    marked: tuple[Collection[fx.Node], Collection[fx.Node]] = ((), ())
+    if first is not None and second is not None:
+        diff = diff_graphs(label_by_content(first), label_by_content(second))
+        marked = diff.only_before, diff.only_after
+    drawn = [p and view_graph(p, differs=nodes).to_dict() for p, nodes in zip((first, second), marked)]
     return verdict.to_dict() | {"command": "prove", "graphs": dict(zip(("before", "after"), drawn))}
 
 
@@ -45,7 +48,7 @@ def _step(step: Step, told: Mapping[str, Any], found: Audit, saved: Path | None)
         return dict(told)
     wrong = step.verdict.kind is Kind.REFUTED
     sides = zip((step.change.before, step.change.after), differing(step.change))
-    drawn = [drawing(one.graph, differs=nodes, near=WHOLE).to_dict() for one, nodes in sides]
+    drawn = [view_graph(one.graph, differs=nodes, near=WHOLE).to_dict() for one, nodes in sides]
     return dict(told) | {
         "source": step.source,
         "graphs": dict(zip(("before", "after"), drawn)),

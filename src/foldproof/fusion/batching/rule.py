@@ -18,7 +18,7 @@ from foldproof.fusion.examples import Declines, Fires
 from foldproof.fusion.nodes import listed, operator_of
 from foldproof.fusion.plan import Edit, Plan
 from foldproof.fusion.refusal import CannotFold
-from foldproof.program.nodes import operator_name
+from foldproof.graph.text import operator_name
 
 
 class BatchLinears:

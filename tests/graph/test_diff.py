@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram, export
 
 import foldproof
-from foldproof.program.likeness import known, unlike
+from foldproof.graph.diff import diff_graphs, label_by_content
 
 Program = ExportedProgram | fx.GraphModule
 
@@ -35,8 +35,8 @@ def exported(name: str, then: Callable[[Tensor, Tensor], Tensor]) -> ExportedPro
 
 
 def marked(before: Program, after: Program) -> tuple[set[str], set[str]]:
-    first, second = unlike(known(before), known(after))
-    return {n.name for n in first}, {n.name for n in second}
+    found = diff_graphs(label_by_content(before), label_by_content(after))
+    return {n.name for n in found.only_before}, {n.name for n in found.only_after}
 
 
 @pytest.mark.parametrize("form", [lambda program: program, lambda program: program.module()])

@@ -1,9 +1,10 @@
-"""Which nodes of two programs compute the same, whatever they are called: for people who look at both side by side."""
+"""The difference of two graphs: which of their nodes compute the same, whatever these are called."""
 
 from __future__ import annotations
 
+import difflib
 from collections import defaultdict
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,33 +13,44 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
 from foldproof.digest import digest
-from foldproof.program.nodes import operator_name
+from foldproof.graph.text import Verbatim, map_nodes, operator_name
 
-FAR = 100
-"""So many nodes that the other graph has not are followed in search of one that it has."""
+MAX_HOPS = 100
+"""The search for the origin of a value that the other graph lacks ends after this many nodes."""
 
 
 @dataclass(frozen=True)
-class Known:
-    """A graph, and what its inputs and constants, and the modules that it calls, are known by in another, too."""
+class LabelledGraph:
+    """A graph with labels for its inputs and constants, and for the modules that it calls.
+
+    Two graphs can be compared if equal labels mean the same thing in both.
+    """
 
     graph: fx.Graph
     leaves: Mapping[fx.Node, str]
     modules: Mapping[str, Hashable]
 
 
-def known(program: ExportedProgram | fx.GraphModule) -> Known:
-    """A program by itself: inputs are known by their place, constants and modules by their content."""
+@dataclass(frozen=True)
+class GraphDiff:
+    """The calls of two graphs that have no equal in the other graph."""
+
+    only_before: frozenset[fx.Node]
+    only_after: frozenset[fx.Node]
+
+
+def label_by_content(program: ExportedProgram | fx.GraphModule) -> LabelledGraph:
+    """Label the inputs of a program by their places, its constants and called modules by their contents."""
     called = {str(n.target) for n in program.graph.nodes if n.op == "call_module"}
-    return Known(program.graph, _leaves(program), {name: _module(_attribute(program, name)) for name in called})
+    return LabelledGraph(program.graph, _leaves(program), {name: _module(_attribute(program, name)) for name in called})
 
 
-def unlike(before: Known, after: Known) -> tuple[frozenset[fx.Node], frozenset[fx.Node]]:
-    """The calls in each graph that have no equal in the other.
+def diff_graphs(before: LabelledGraph, after: LabelledGraph) -> GraphDiff:
+    """Find the calls in each graph that have no equal in the other.
 
     Two calls are equal if they call the same operator with the same attributes on equal operands. So that one
     difference does not mark all that follows from it, two operands without an equal count as equal, and a single one as
-    what it was made of.
+    the nearest of its origins that has an equal.
     """
     mine, theirs = _Side(before), _Side(after)
     waiting: dict[Hashable, list[fx.Node]] = defaultdict(list)
@@ -50,21 +62,36 @@ def unlike(before: Known, after: Known) -> tuple[frozenset[fx.Node], frozenset[f
         if found is not None:
             alike.remove(found)
             mine.equal[node] = theirs.equal[found] = number
-    return mine.without_equal(), theirs.without_equal()
+    return GraphDiff(mine.without_equal(), theirs.without_equal())
+
+
+def align_nodes(before: Sequence[fx.Node], after: Sequence[fx.Node]) -> dict[fx.Node, fx.Node]:
+    """Pair nodes of two graphs that call the same operator with results of the same shape, in the order of both.
+
+    Constants do not count, so that programs with other weights can be aligned, too.
+    """
+    first, second = ([_token(node) for node in nodes] for nodes in (before, after))
+    blocks = difflib.SequenceMatcher(None, first, second, autojunk=False).get_matching_blocks()
+    return {before[block.a + i]: after[block.b + i] for block in blocks for i in range(block.size)}
+
+
+def _token(node: fx.Node) -> Hashable:
+    value = node.meta.get("val")
+    return operator_name(node), tuple(map(str, value.shape)) if isinstance(value, Tensor) else None
 
 
 def _read_the_same(mine: _Side, node: fx.Node, theirs: _Side, other: fx.Node) -> bool:
     for one, another in zip(_operands(node), _operands(other), strict=True):
-        known = mine.known(one), theirs.known(another)
-        if known[0] != known[1] and (None not in known or mine.lasting(one) != theirs.lasting(another)):
+        labels = mine.label(one), theirs.label(another)
+        if labels[0] != labels[1] and (None not in labels or mine.origin(one) != theirs.origin(another)):
             return False
     return True
 
 
 class _Side:
-    """One of the graphs; ``equal`` has a number for each call that has an equal, and the same one for that."""
+    """One of the graphs. ``equal`` numbers the calls that have an equal; equals have the same number."""
 
-    def __init__(self, given: Known) -> None:
+    def __init__(self, given: LabelledGraph) -> None:
         self.calls = [n for n in given.graph.nodes if n.op not in ("placeholder", "get_attr", "output")]
         self.equal: dict[fx.Node, int] = {}
         self._leaves, self._modules = given.leaves, given.modules
@@ -73,42 +100,34 @@ class _Side:
         return frozenset(n for n in self.calls if n not in self.equal)
 
     def call(self, node: fx.Node) -> Hashable:
-        """The operator and its arguments, inputs and constants by what they are known by, and calls as blanks."""
+        """The operator and its arguments, with labels in place of inputs and constants and a blank for each call."""
 
         def named(operand: fx.Node) -> Any:
-            return _Written(self._leaves.get(operand, "a call"))
+            return Verbatim(self._leaves.get(operand, "a call"))
 
-        return self._callee(node), repr(fx.node.map_arg((node.args, node.kwargs), named))
+        return self._callee(node), repr(map_nodes((node.args, node.kwargs), named))
 
     def _callee(self, node: fx.Node) -> Hashable:
         if node.op == "call_module":
             return self._modules[str(node.target)]
         return operator_name(node) if node.op == "call_function" else f"method {node.target}"
 
-    def known(self, node: fx.Node) -> Hashable:
-        """What a value is known by in both programs: of a call its number, None where it has no equal."""
+    def label(self, node: fx.Node) -> Hashable:
+        """The label of a value in both graphs: of a call its number, None for a call without an equal."""
         return self._leaves.get(node, self.equal.get(node))
 
-    def lasting(self, node: fx.Node) -> Hashable:
-        """What the value, or what it was made of, is known by."""
-        for _ in range(FAR):
+    def origin(self, node: fx.Node) -> Hashable:
+        """The label of the value, or of the nearest of its origins that has one."""
+        for _ in range(MAX_HOPS):
             operands = _operands(node)
-            if self.known(node) is not None or not operands:
+            if self.label(node) is not None or not operands:
                 break
             node = operands[0]
-        return self.known(node)
-
-
-class _Written:
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def __repr__(self) -> str:
-        return self._text
+        return self.label(node)
 
 
 def _operands(node: fx.Node) -> list[fx.Node]:
-    """Every node that is read, as often as it is."""
+    """The nodes that are read, repetitions included."""
     found: list[fx.Node] = []
 
     def note(operand: fx.Node) -> fx.Node:

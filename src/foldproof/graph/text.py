@@ -1,9 +1,11 @@
-"""What people want to know of a graph's node: which operator it calls, and which line of theirs made it."""
+"""Nodes as text: the operator that a node calls, the line of the model that made it, and its arguments."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import fx
@@ -13,17 +15,34 @@ _FRAME = re.compile(r'File "(.+?)", line (\d+)')
 _TORCH = os.path.dirname(torch.__file__) + os.sep
 
 
+class Verbatim:
+    """Text that stands without quotes in the ``repr`` of a list or dict around it, in place of a node."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+def map_nodes(arguments: Any, function: Callable[[fx.Node], Any]) -> Any:
+    """The arguments of a node with ``function`` applied to every node in them; it may give anything."""
+    return fx.map_arg(arguments, function)
+
+
 def operator_name(node: fx.Node) -> str:
-    """What the node calls: ``aten.conv2d.default``, in edge programs too; for other nodes their kind."""
+    """The callee as ``aten.conv2d.default``, in edge programs too; the kind of a node that calls no function."""
     if node.op != "call_function":
         return node.op
     return str(node.target if isinstance(node.target, OpOverload) else getattr(node.target, "_op", node.target))
 
 
 def source_of(node: fx.Node) -> str | None:
-    """``file:line`` of the model's own code that made the node; else the module it stands in, by its path.
+    """``file:line`` of the model's own code that made the node; else the path of the module that it belongs to.
 
-    Files below the working directory are named from there.
+    Files below the working directory are named relative to it.
     """
     frames = _FRAME.findall(node.meta.get("stack_trace") or "")
     own = [(file, line) for file, line in frames if not file.startswith(_TORCH)]

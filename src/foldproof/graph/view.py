@@ -1,4 +1,4 @@
-"""A graph as plain data, to be drawn: what people see of it when the program itself is gone."""
+"""A graph as plain data: all that a page needs to draw it when the program itself is gone."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.fx.node import _get_qualified_name
 
-from foldproof.program.nodes import operator_name, source_of
+from foldproof.graph.text import Verbatim, map_nodes, operator_name, source_of
 from foldproof.verdict import plain
 
-LONGEST = 120
-"""Characters of the attributes of a node; a list of a thousand sizes says no more than its beginning."""
+MAX_ATTRIBUTE_CHARACTERS = 120
+"""Attributes are cut off here: a list of a thousand sizes says no more than its beginning."""
 
 
 @dataclass(frozen=True)
-class Box:
-    """A node. ``kind`` is input, constant, call or output; ``inputs`` are the names of the nodes that it reads.
+class NodeView:
+    """One node. ``kind`` is input, constant, call or output; ``inputs`` are the names of the nodes that it reads.
 
     ``attributes`` are its other arguments as text, ``module`` the path of the module it stands in (``layers.0.conv``).
     ``shape`` has numbers, or the names of dynamic sizes, and is None for what is no tensor. ``axes`` are those along
@@ -43,30 +43,30 @@ class Box:
 
 
 @dataclass(frozen=True)
-class Drawing:
-    """A graph, its nodes in order. ``omitted`` counts those that are left out, far from what matters."""
+class GraphView:
+    """A graph, its nodes in order. ``omitted`` counts the nodes that are left out, far from any difference."""
 
-    boxes: tuple[Box, ...]
+    nodes: tuple[NodeView, ...]
     omitted: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; what a node has not is left out."""
-        rows = ({k: v for k, v in asdict(box).items() if v not in ("", None, (), False)} for box in self.boxes)
+        """The view as plain JSON values, without the fields that a node leaves empty."""
+        rows = ({k: v for k, v in asdict(node).items() if v not in ("", None, (), False)} for node in self.nodes)
         return {"nodes": [plain({"inputs": []} | row) for row in rows], "omitted": self.omitted}
 
 
-def drawing(
+def view_graph(
     program: ExportedProgram | fx.GraphModule | fx.Graph,
     axes: Mapping[str, Sequence[int]] | None = None,
     differs: Collection[fx.Node] = (),
     near: int | None = None,
-) -> Drawing:
-    """The graph of ``program``.
+) -> GraphView:
+    """View the graph of ``program``.
 
     Args:
         axes: for names of nodes, the axes of a moved affine.
         differs: nodes to be marked.
-        near: with so many nodes or fewer the whole graph is drawn, else only what ``differs`` and its neighbours.
+        near: a graph of more nodes than this is reduced to the nodes in ``differs`` and their neighbours.
     """
     graph = program if isinstance(program, fx.Graph) else program.graph
     constants = _constants(program) if isinstance(program, ExportedProgram) else {}
@@ -76,18 +76,18 @@ def drawing(
         close = {x for node in differs for x in (node, *node.all_input_nodes, *node.users)}
         kept = [node for node in nodes if node in close]
     marked = set(differs)
-    boxes = tuple(_box(node, constants, (axes or {}).get(node.name, ()), node in marked) for node in kept)
-    return Drawing(boxes, len(nodes) - len(kept))
+    views = tuple(_view(node, constants, (axes or {}).get(node.name, ()), node in marked) for node in kept)
+    return GraphView(views, len(nodes) - len(kept))
 
 
-def _box(node: fx.Node, constants: Mapping[str, str], axes: Sequence[int], differs: bool) -> Box:
+def _view(node: fx.Node, constants: Mapping[str, str], axes: Sequence[int], differs: bool) -> NodeView:
     kind = {"placeholder": "input", "get_attr": "constant", "output": "output"}.get(node.op, "call")
     operator = _operator(node)
     if node.name in constants:
         kind, operator = "constant", constants[node.name]
     value = node.meta.get("val", node.meta.get("example_value"))
     shape = tuple(_size(n) for n in value.shape) if isinstance(value, Tensor) else None
-    return Box(
+    return NodeView(
         name=node.name,
         kind=kind,
         operator=operator,
@@ -103,7 +103,7 @@ def _box(node: fx.Node, constants: Mapping[str, str], axes: Sequence[int], diffe
 
 
 def _operator(node: fx.Node) -> str:
-    """What is called: of an operator its overload, of a Python function its qualified name; else the target."""
+    """The callee: an operator by its overload, a Python function by its qualified name, anything else by its target."""
     if node.op == "call_function" and not isinstance(node.target, torch._ops.OpOverload):
         name = operator_name(node)
         return _get_qualified_name(node.target) if name.startswith("<") and callable(node.target) else name
@@ -111,7 +111,7 @@ def _operator(node: fx.Node) -> str:
 
 
 def _constants(program: ExportedProgram) -> dict[str, str]:
-    """Placeholders that stand for what the program owns, and the names of that."""
+    """Map the placeholders that stand for tensors of the program to the names of these."""
     specs = program.graph_signature.input_specs
     return {str(s.arg.name): s.target for s in specs if s.kind is not InputKind.USER_INPUT and s.target is not None}
 
@@ -121,21 +121,12 @@ def _size(size: int | torch.SymInt) -> int | str:
 
 
 def _attributes(node: fx.Node) -> str:
-    """Arguments that are no nodes, as they would be written; a node among them as a dot."""
-    args, kwargs = fx.node.map_arg((node.args, node.kwargs), _dot)
-    parts = [repr(a) for a in args if not isinstance(a, _Dot)]
-    parts += [f"{name}={value!r}" for name, value in kwargs.items() if not isinstance(value, _Dot)]
+    """The arguments that are no nodes, as code; a node inside a list becomes a dot."""
+    args, kwargs = map_nodes((node.args, node.kwargs), lambda _: Verbatim("·"))
+    parts = [repr(a) for a in args if not isinstance(a, Verbatim)]
+    parts += [f"{name}={value!r}" for name, value in kwargs.items() if not isinstance(value, Verbatim)]
     text = ", ".join(parts)
-    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
-
-
-def _dot(node: fx.Node) -> Any:
-    return _Dot()
-
-
-class _Dot:
-    def __repr__(self) -> str:
-        return "·"
+    return text if len(text) <= MAX_ATTRIBUTE_CHARACTERS else text[: MAX_ATTRIBUTE_CHARACTERS - 1] + "…"
 
 
 def _module(node: fx.Node) -> str:
