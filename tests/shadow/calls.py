@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import random
 import warnings
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch._ops import OpOverload
+from torch.testing._internal import common_utils
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_map
 
@@ -65,6 +68,28 @@ def is_float(x: Any) -> bool:
     return isinstance(x, Tensor) and x.dtype.is_floating_point and x.layout == torch.strided
 
 
+def samples_of(entry: Any, count: int) -> Iterator[Any]:
+    """The first samples in float64 of an entry of the database, as its ``sample_inputs`` gives them.
+
+    That method reads the stack for the name of a test, and seeding all devices at each sample writes the stack down.
+    Below pytest the stack is so deep that this took most of the time.
+    """
+    _seed(0)
+    made = iter(entry.sample_inputs_func(entry, "cpu", torch.float64, False))
+    for _ in range(count):
+        _seed(common_utils.SEED)
+        sample = next(made, None)
+        if sample is None:
+            return
+        yield sample
+
+
+def _seed(seed: int) -> None:
+    torch.default_generator.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed)
+
+
 @functools.cache
 def from_database() -> dict[OpOverload, list[Call]]:
     """The calls of operators with a rule that the database's samples in float64 lead to."""
@@ -74,11 +99,10 @@ def from_database() -> dict[OpOverload, list[Call]]:
     for entry in op_db:
         if torch.float64 not in entry.dtypes:
             continue
-        torch.manual_seed(0)
         recorder.origin = f"op_db {entry.name}"
-        with warnings.catch_warnings(), contextlib.suppress(Exception):  # samples that this platform cannot run
+        with warnings.catch_warnings(), contextlib.suppress(Exception):  # samples that this platform can't make or run
             warnings.simplefilter("ignore")
-            for sample in itertools.islice(entry.sample_inputs("cpu", torch.float64, requires_grad=False), SAMPLES):
+            for sample in samples_of(entry, SAMPLES):
                 with recorder, torch.no_grad(), contextlib.suppress(Exception):
                     entry.op(sample.input, *sample.args, **sample.kwargs)
     return {operator: list(calls.values()) for operator, calls in recorder.calls.items()}
