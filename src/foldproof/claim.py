@@ -74,6 +74,7 @@ class Claim:
         derived: parameters of the second program that were computed from the first one's, and rounded once.
         choices: operators whose choices the values made (the place of a maximum, an index, a rounding to integers): the
             claim holds where both programs choose as they did at the points that were looked at.
+        differs_elsewhere: whether the programs were seen to differ at other parameters.
         local_bounds: whether the bounds of the approximation steps are for these parameter values only.
         points: how many points were tried, where the scope is TRIED.
         shapes: the shapes of the inputs, one string for each sample of them.
@@ -85,6 +86,7 @@ class Claim:
     held: tuple[Held, ...] = ()
     derived: tuple[str, ...] = ()
     choices: tuple[str, ...] = ()
+    differs_elsewhere: bool = False
     local_bounds: bool = False
     points: int = 0
     shapes: tuple[str, ...] = ()
@@ -102,7 +104,8 @@ class Claim:
     @property
     def is_general(self) -> bool:
         """Whether the claim holds for all inputs and all parameters, whatever choices their values make."""
-        return self.all_inputs and self.all_parameters and not self.choices and not self.local_bounds
+        limited = self.choices or self.local_bounds or self.differs_elsewhere
+        return self.all_inputs and self.all_parameters and not limited
 
     def meet(self, other: Claim) -> Claim:
         """The weaker of two claims: what holds for both programs of a pair, each proved of one part."""
@@ -115,6 +118,7 @@ class Claim:
             held,
             _distinct((*self.derived, *other.derived)),
             _distinct((*self.choices, *other.choices)),
+            self.differs_elsewhere or other.differs_elsewhere,
             self.local_bounds or other.local_bounds,
             min((c.points for c in (self, other) if c.scope is Scope.TRIED), default=0),
             _distinct((*self.shapes, *other.shapes)),
@@ -131,7 +135,8 @@ class Claim:
         out: dict[str, Any] = {"scope": self.scope.value, "text": str(self), "is_general": self.is_general}
         for name in ("inputs", "parameters", "derived", "choices", "shapes"):
             out[name] = list(getattr(self, name))
-        return out | {"held": held, "local_bounds": self.local_bounds, "points": self.points}
+        flags = {"differs_elsewhere": self.differs_elsewhere}
+        return out | flags | {"held": held, "local_bounds": self.local_bounds, "points": self.points}
 
     def __str__(self) -> str:
         if self.scope is Scope.POINT:
@@ -150,7 +155,9 @@ class Claim:
 
     def _tried(self) -> str:
         words = f"{self.points} inputs tried" if self.points > 1 else "the given inputs"
-        return words if self.parameters else f"{words}, for these parameter values"
+        if not self.parameters:
+            words += ", for these parameter values"
+        return words + "; at other parameters the programs differ" * self.differs_elsewhere
 
     def _subject(self) -> str:
         held = [h for h in self.held if h.role is Role.INPUT and h.why is not Why.PLAIN]

@@ -46,21 +46,23 @@ class Prover:
         program: Any,
         inputs: Sequence[Any],
         kwargs: Mapping[str, Any] | None = None,
+        *,
+        must_change: bool = True,
     ) -> Verdict:
-        """Assert that a pass keeps the meaning of ``program`` (see `foldproof.prove_pass`).
+        """Assert that a pass keeps the meaning of ``program`` (see `foldproof.prove_pass`) and, by default, changes it.
 
         Raises:
-            AssertionError: REFUTED or UNDECIDED; the text is the whole story.
+            AssertionError: REFUTED or UNDECIDED, or the pass changed nothing; the text is the whole story.
         """
         __tracebackhide__ = True  # pytest then shows the line of the test
         from foldproof.proof import prove_pass
 
-        return self._checked(prove_pass(pass_fn, program, inputs, kwargs))
+        return self._checked(prove_pass(pass_fn, program, inputs, kwargs, must_change=must_change))
 
     def _checked(self, verdict: Verdict) -> Verdict:
         __tracebackhide__ = True
         self._records.append({"test": self._test, "verdict": verdict.to_dict()})
-        if verdict.kind.exit_code:
+        if not verdict.ok:
             raise AssertionError(str(verdict))
         return verdict
 

@@ -180,6 +180,14 @@ class Verdict:
     seconds: float = 0.0
 
     @property
+    def ok(self) -> bool:
+        """Whether the programs were found equal, up to rounding and named steps, and not at these parameters only."""
+        return not self.kind.exit_code and not (self.claim is not None and self.claim.differs_elsewhere)
+
+    def __bool__(self) -> bool:
+        raise TypeError("a Verdict is neither true nor false: ask for verdict.ok, or compare verdict.kind")
+
+    @property
     def follows_choices(self) -> bool:
         """Whether the answer holds only where both programs choose as they did at the points that were looked at."""
         return self.claim is not None and bool(self.claim.choices)

@@ -80,7 +80,7 @@ def _judge(change: Change, given: Sequence[Any]) -> Verdict:
             Kind.UNDECIDED, f"the {len(known)} inputs that are known do not fit the graph, which takes {wanted}"
         )
     within = _apart_from_quantization(change, before, after, inputs)
-    verdict = within or _of_unfolded(change, before, after, inputs)
+    verdict = _of_unfolded(change, before, after, inputs) if within is None else within
     if known and inputs and inputs[0] is not known[0]:
         verdict = replace(verdict, notes=(*verdict.notes, STRANGE))
     return verdict

@@ -289,8 +289,6 @@ def _judge_floats(inquiry: Inquiry) -> Verdict:
     """Neither proof nor counterexample: ROUNDING, if both programs could be run on residues and in float64."""
     obligation, search, exact, last = inquiry.obligation, inquiry.search, inquiry.exact, inquiry.last
     notes = [f"a value left the tensor world: {how}" for how in exact.draw.escapes]
-    if search.elsewhere is not None:
-        notes.append("at other parameters than these the two programs differ")
     no_proof = f"no algebraic proof ({exact.mismatch.what if exact.mismatch else exact.failure})"
     if last.failure is not None or search.failure is not None or not any(t.elements for t in search.agreeing):
         failure = search.failure or "no output can be evaluated in float64"
@@ -302,7 +300,7 @@ def _judge_floats(inquiry: Inquiry) -> Verdict:
     found = Verdict(
         Kind.UNDECIDED,
         "",
-        claim=replace(claim, shapes=obligation.shapes),
+        claim=replace(claim, shapes=obligation.shapes, differs_elsewhere=search.elsewhere is not None),
         rounding=Rounding(worst.difference, worst.sigma, points, sigma),
         notes=tuple(notes),
     )

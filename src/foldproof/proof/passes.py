@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ from foldproof.proof.running import failed
 from foldproof.proof.shapes import as_inputs, sampled_inputs
 from foldproof.shadow import Draw, Factories, Shadow, Undecided, WritesBorrowed, draw_variable
 from foldproof.shadow.call import value_of
-from foldproof.verdict import Verdict
+from foldproof.verdict import Kind, Verdict
 
 Pass = Callable[[Any], Any]
 
@@ -33,6 +33,7 @@ def prove_pass(
     inputs: Sequence[Any],
     kwargs: Mapping[str, Any] | None = None,
     *,
+    must_change: bool = False,
     seed: int | None = None,
     progress: Progress | None = None,
 ) -> Verdict:
@@ -47,6 +48,7 @@ def prove_pass(
         program: an nn.Module, GraphModule, or ExportedProgram (edge programs too).
         inputs: example positional arguments, as in `foldproof.prove`.
         kwargs: example keyword arguments.
+        must_change: give UNDECIDED where the pass changes nothing, which a pattern that never matches does.
         seed: fixes the random draw.
         progress: called with (done, total, what).
 
@@ -57,7 +59,11 @@ def prove_pass(
     first = as_program(program)
     if first.form == "callable":
         raise FoldproofError("a pass needs something to rewrite: an nn.Module, a GraphModule or an ExportedProgram")
-    plain = _snapshot(_apply(pass_fn, first.with_leaves(tied(first.leaves, lambda name, leaf: copied(leaf.tensor)))))
+    copy = first.with_leaves(tied(first.leaves, lambda name, leaf: copied(leaf.tensor)))
+    old = _snapshot(copy)
+    plain = _snapshot(_apply(pass_fn, copy))
+    if must_change and plain == old:
+        return Verdict(Kind.UNDECIDED, UNCHANGED)
 
     @functools.cache
     def alike_elsewhere() -> bool:
@@ -74,7 +80,13 @@ def prove_pass(
         ProofObligation(first, sides, args, named, True, remade=True)
         for args, named in sampled_inputs(program, as_inputs(inputs), kwargs or {})
     ]
-    return decide_all(obligations, seed, progress)
+    verdict = decide_all(obligations, seed, progress)
+    if plain == old and verdict.kind is Kind.PROVED:
+        return replace(verdict, reason=f"{verdict.reason}: {UNCHANGED}")
+    return verdict
+
+
+UNCHANGED = "the pass changed nothing"
 
 
 def _apply(pass_fn: Pass, program: Any) -> Any:
@@ -144,6 +156,13 @@ class _Snapshot:
 
 def _snapshot(made: Any) -> _Snapshot:
     program = as_program(made)
-    values = {name: value_of(leaf.tensor).detach() for name, leaf in program.leaves.items()}
+    values = {name: value_of(leaf.tensor).detach().clone() for name, leaf in program.leaves.items()}
     lines = [f"{n.op} {n.target} {n.args} {n.kwargs}" for n in program.nodes()]
-    return _Snapshot(tuple(lines or [type(m).__name__ for m in made.modules()]), values)
+    return _Snapshot(tuple(lines or [_described(m) for m in made.modules()]), values)
+
+
+def _described(module: nn.Module) -> str:
+    """A module's class and settings, and which functions are hung on it."""
+    held = sorted((k, v) for k, v in module.__dict__.items() if isinstance(v, (bool, int, float, str, tuple)))
+    hung = {k: len(v) for k, v in module.__dict__.items() if k.endswith("_hooks") and v}
+    return f"{type(module).__name__} {held} {hung} {list(module._modules)} {'forward' in module.__dict__}"
