@@ -11,9 +11,9 @@ from torch import Tensor, fx
 from torch.utils._pytree import tree_leaves, tree_structure, tree_unflatten
 
 from foldproof.claim import Claim, Held, Role, Scope, Why
-from foldproof.program import Leaf, Outcome, Watch, copied
+from foldproof.program import Leaf, Outcome, Program, Watch, copied
 from foldproof.proof.obligation import ProofObligation, Tensors, copied_leaves, tied
-from foldproof.proof.running import idle_counters, require_separate, run_copied
+from foldproof.proof.running import idle_counters, require_separate, run_copied, state_after, writes_state
 from foldproof.proof.variation import Variation, named_inputs, vary
 from foldproof.shadow import (
     Deterministic,
@@ -73,6 +73,8 @@ class Runs:
     """Parameters that either program makes whole numbers of."""
     leaves: Tensors
     """Of the second program, as it was run."""
+    again: tuple[Outcome, Outcome] | None = None
+    """A second call of both, on other inputs and what the first call left in their leaves, if either writes there."""
     notes: tuple[str, ...] = ()
 
 
@@ -145,7 +147,7 @@ def attempt(
     try:
         with torch.no_grad():
             draw, runs = lending(obligation, run)
-            return Attempt(draw, variation, _compare(draw, runs.first, runs.second), runs)
+            return Attempt(draw, variation, _compare_runs(draw, runs), runs)
     except Undecided as error:
         return Attempt(draws[-1], variation, Failed(str(error), error.node))
 
@@ -163,7 +165,7 @@ def scout(
         draws.append(Draw(seed, 1, reading))
         leaves, inputs = _shadows_of(obligation, draws[-1], variation, lent)
         with Factories(draws[-1]):
-            return _run_first(obligation, leaves, inputs, lent)
+            return _run(obligation.before, "first", _ours(leaves, lent), inputs)
 
     try:
         with torch.no_grad():
@@ -207,37 +209,49 @@ def run_both(
     """
     leaves, inputs = _shadows_of(obligation, draw, variation, lent)
     with Factories(draw):
-        first = _run_first(obligation, leaves, inputs, lent, watch[0])
+        ours = _ours(leaves, lent)
+        first = _run(obligation.before, "first", ours, inputs, watch[0])
         numbers, roundings = draw.take_numbers(), draw.take_roundings()
-        other = obligation.after(_lent(leaves) if lent else copied_leaves(leaves))
+        other = obligation.after(_ours(leaves, lent))
         draw.take_numbers()
-        args, kwargs = copied(inputs)
-        with Deterministic():
-            second = run_copied(other.after, "second", other.leaves, args, kwargs, watch[1])
+        second = _run(other.after, "second", other.leaves, inputs, watch[1])
         require_separate(obligation.before, leaves, first.effects)
         require_separate(other.after, other.leaves, second.effects)
-        second.effects = {other.names.get(name, name): t for name, t in second.effects.items()}
-        idle = idle_counters(first, second, leaves)
-        for name in idle:
-            (first if name in first.effects else second).effects.pop(name)
-        _complete(first, second, leaves | _numbered(inputs))
-    return Runs(
-        first,
-        second,
-        (numbers, draw.take_numbers()),
-        (roundings, draw.take_roundings()),
-        other.leaves,
-        tuple(f"only one program counts in {name}, which moves no statistics" for name in idle),
-    )
+        constants = (numbers, draw.take_numbers()), (roundings, draw.take_roundings())
+        again = None
+        if writes_state(ours, first) or writes_state(other.leaves, second):
+            inputs_again = _shadows_of_inputs(obligation, draw, variation)
+            again = (
+                _run(obligation.before, "first", state_after(ours, first), inputs_again),
+                _run(other.after, "second", state_after(other.leaves, second), inputs_again),
+            )
+        idle = _match_effects(first, second, leaves | _numbered(inputs), other.names)
+        if again is not None:
+            _match_effects(*again, leaves | _numbered(inputs_again), other.names)
+        notes = tuple(f"only one program counts in {name}, which moves no statistics" for name in idle)
+    return Runs(first, second, *constants, other.leaves, again, notes)
 
 
-def _run_first(
-    obligation: ProofObligation, leaves: dict[str, Tensor], inputs: Any, lent: bool, watch: Watch | None = None
-) -> Outcome:
+def _run(program: Program, which: str, leaves: Tensors, inputs: Any, watch: Watch | None = None) -> Outcome:
     args, kwargs = copied(inputs)
     with Deterministic():
-        ours = _lent(leaves) if lent else copied_leaves(leaves)
-        return run_copied(obligation.before, "first", ours, args, kwargs, watch)
+        return run_copied(program, which, leaves, args, kwargs, watch)
+
+
+def _ours(leaves: dict[str, Tensor], lent: bool) -> dict[str, Tensor]:
+    return _lent(leaves) if lent else copied_leaves(leaves)
+
+
+def _match_effects(
+    first: Outcome, second: Outcome, originals: Mapping[str, Tensor], names: Mapping[str, str]
+) -> list[str]:
+    """Name the effects of the second program as the first one's, and complete both; gives the counters left out."""
+    second.effects = {names.get(name, name): t for name, t in second.effects.items()}
+    idle = idle_counters(first, second, originals)
+    for name in idle:
+        (first if name in first.effects else second).effects.pop(name)
+    _complete(first, second, originals)
+    return idle
 
 
 def _shadows_of(
@@ -250,10 +264,13 @@ def _shadows_of(
 
     leaves = tied(obligation.before.leaves, leaf)
     draw.take_numbers()  # those of the parameters are no constants of a program
+    return leaves, _shadows_of_inputs(obligation, draw, variation)
+
+
+def _shadows_of_inputs(obligation: ProofObligation, draw: Draw, variation: Variation) -> Any:
     given = dict(named_inputs(obligation.args, obligation.kwargs))
     shadows = [_shadow_input(draw, x, name in variation.inputs) for name, x in given.items()]
-    structure = tree_structure((obligation.args, dict(obligation.kwargs)))
-    return leaves, tree_unflatten(shadows, structure)
+    return tree_unflatten(shadows, tree_structure((obligation.args, dict(obligation.kwargs))))
 
 
 def _shadow_leaf(draw: Draw, value: Tensor, varies: bool, lent: bool) -> Tensor:
@@ -295,6 +312,15 @@ def _complete(first: Outcome, second: Outcome, originals: Mapping[str, Tensor]) 
         for name in other.effects.keys() - one.effects.keys():
             if name in originals:
                 one.effects[name] = originals[name]
+
+
+def _compare_runs(draw: Draw, runs: Runs) -> Equal | Mismatch:
+    found = _compare(draw, runs.first, runs.second)
+    if isinstance(found, Equal) and runs.again is not None:
+        once_more = _compare(draw, *runs.again)
+        if isinstance(once_more, Mismatch):
+            return replace(once_more, what=f"in a second call, {once_more.what}")
+    return found
 
 
 def _compare(draw: Draw, first: Outcome, second: Outcome) -> Equal | Mismatch:

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from foldproof.program import Leaf, Outcome, Program, copied
 from foldproof.proof.obligation import ProofObligation, Tensors, copied_leaves, equal_content, identity, tied
-from foldproof.proof.running import idle_counters, run_copied
+from foldproof.proof.running import idle_counters, run_copied, state_after, writes_state
 from foldproof.rounding import Comparison, Float64, compare_in_float64
 from foldproof.rounding.constants import ConstantNoise, mark
 from foldproof.rounding.spread import EXPLAINED, FLOAT32_ROUNDINGS, FLOAT64_ROUNDINGS, NOTHING, PERTURBATIONS, perturbed
@@ -85,8 +85,11 @@ class _Side:
     exact: tuple[Tensor, ...]
     own: frozenset[int]
 
-    def run(self, noise: int | None = None, amplitude: float = 1.0, spread: float = 0.0) -> Outcome:
-        """A float64 run; with ``noise`` as the seed, constants are moved; see `ConstantNoise`."""
+    def run(self, noise: int | None = None, amplitude: float = 1.0, spread: float = 0.0, calls: int = 1) -> Outcome:
+        """Float64 calls in a row, outputs one after the other; with ``noise`` as the seed, constants are moved.
+
+        See `ConstantNoise`. Effects are those of the last call on leaves, and of the first on inputs.
+        """
         generator = torch.Generator().manual_seed(noise or 0)
         # Tied leaves stay tied.
         epsilons = {id(t): _epsilon(t) * amplitude + 2 * spread for t in self.leaves.values() if id(t) in self.own}
@@ -97,13 +100,19 @@ class _Side:
                 wide = perturbed(wide, epsilons[id(t)], generator)
             once[id(t)] = mark(wide, t.dtype, data=False)
         leaves = {name: once[id(t)] for name, t in self.leaves.items()}
-        args, kwargs = tree_map(
-            lambda t: mark(_wide(t), t.dtype, data=True) if isinstance(t, Tensor) else t, (self.args, dict(self.kwargs))
-        )
+
+        def given() -> Any:
+            inputs = (self.args, dict(self.kwargs))
+            return tree_map(lambda t: mark(_wide(t), t.dtype, data=True) if isinstance(t, Tensor) else t, inputs)
+
         torch.default_generator.manual_seed(0)  # what is random is so in one way, and moves no floor
         mode = Float64(self.exact) if noise is None else ConstantNoise(generator, amplitude, spread, self.exact)
         with torch.no_grad(), mode:
-            outcome = run_copied(self.program, self.which, leaves, args, kwargs)
+            outcome = run_copied(self.program, self.which, leaves, *given())
+            for _ in range(calls - 1):
+                later = run_copied(self.program, self.which, state_after(leaves, outcome), *given())
+                outcome.outputs = [*outcome.outputs, *later.outputs]
+                outcome.effects = {**outcome.effects, **{n: t for n, t in later.effects.items() if n in leaves}}
             # What was written to memory from outside is in this mode's copy of it.
             outcome.outputs = [x.clone() if _is_float(x) and x.dtype != torch.float64 else x for x in outcome.outputs]
         outcome.effects = {self.names.get(name, name): t for name, t in outcome.effects.items()}
@@ -214,6 +223,10 @@ def evaluate(
     tensors = [t for t in tree_leaves((args, dict(kwargs))) if isinstance(t, Tensor)]
     originals = {**leaves, **{f"input {i}": t for i, t in enumerate(tensors)}}
     ran = first.run(), second.run()
+    calls = 1
+    if writes_state(leaves, ran[0]) or any(name in leaves or name in second.leaves for name in ran[1].effects):
+        calls, description = 2, f"{description}, in two calls in a row"
+        ran = first.run(calls=calls), second.run(calls=calls)
     written = frozenset(_written(*ran, originals))
     before, after = _numbers(*ran, originals)
     if [t.shape for t in before] != [t.shape for t in after]:
@@ -221,7 +234,7 @@ def evaluate(
         return Trial(description, NOTHING, args, kwargs, leaves, tuple(before), written, shapes)
 
     def perturb(i: int) -> tuple[list[Tensor], list[Tensor]]:
-        noisy = first.run(2 * i + 1, amplitude, spread), second.run(2 * i + 2, amplitude, spread)
+        noisy = first.run(2 * i + 1, amplitude, spread, calls), second.run(2 * i + 2, amplitude, spread, calls)
         return _numbers(*noisy, originals)
 
     floats = [t for t in (*leaves.values(), *second.leaves.values(), *tensors) if t.is_floating_point()]
@@ -250,7 +263,7 @@ def doubted(obligation: ProofObligation, trial: Trial, unrounded: Unrounded = RO
         real = [side.run_in_own_dtype() for side in (first, second)]
     outputs = [[_number(x) for x in o.outputs if _is_number(x)] for o in real]
     if any(c.output >= len(o) for o in outputs):
-        return None  # an effect
+        return None  # an effect, or a second call
     a, b = (o[c.output][c.index] for o in outputs)
     scale = float(outputs[0][c.output].abs().max())
     coarsest = max((torch.finfo(x.dtype).eps for o in real for x in o.outputs if _is_float(x)), default=0.0)
