@@ -60,11 +60,18 @@ class Proof:
     attempts: int = 1
     uninterpreted: tuple[str, ...] = ()
     branching: tuple[str, ...] = ()
+    _shapes: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def k(self) -> int:
         """Number of primes carried jointly."""
         return len(self.primes)
+
+    @property
+    def shapes(self) -> tuple[str, ...]:
+        """Deprecated: they are in ``verdict.claim.shapes``."""
+        warn_of_old_name(self, "shapes", "shapes of the verdict's claim")
+        return self._shapes
 
     @property
     def opaque_evaluations(self) -> int:
@@ -113,6 +120,12 @@ class Rounding:
     floor: float
     trials: int
     sigma: float
+
+    @property
+    def ratio(self) -> float:
+        """Deprecated name of ``sigma``."""
+        warn_of_old_name(self, "ratio", "sigma")
+        return self.sigma
 
 
 @dataclass(frozen=True)
@@ -184,6 +197,10 @@ class Verdict:
         """Whether the programs were found equal, up to rounding and named steps, and not at these parameters only."""
         return not self.kind.exit_code and not (self.claim is not None and self.claim.differs_elsewhere)
 
+    def __post_init__(self) -> None:
+        if self.proof is not None and self.claim is not None:
+            object.__setattr__(self.proof, "_shapes", self.claim.shapes)  # for its deprecated attribute
+
     def __bool__(self) -> bool:
         raise TypeError("a Verdict is neither true nor false: ask for verdict.ok, or compare verdict.kind")
 
@@ -214,7 +231,9 @@ class Verdict:
         for name in ("reason", "notes", "seconds"):
             out[name] = plain(getattr(self, name))
         out["claim"] = self.claim.to_dict() if self.claim else None
-        out["proof"] = plain(asdict(self.proof)) if self.proof else None
+        proof = asdict(self.proof) if self.proof else {}
+        proof.pop("_shapes", None)
+        out["proof"] = plain(proof) or None
         out["steps"] = [asdict(s) for s in self.steps]
         out["rounding"] = plain(asdict(self.rounding)) if self.rounding else None
         out["difference"] = plain(asdict(self.difference)) if self.difference else None

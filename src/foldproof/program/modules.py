@@ -8,15 +8,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, fx, nn
-from torch.utils._pytree import tree_flatten
+from torch.utils._pytree import keystr, tree_flatten, tree_flatten_with_path, tree_unflatten
 
 from foldproof.graph.interpreter import Interpreter, Watch
+from foldproof.program.mirror import captured, mirror, rebound
 from foldproof.program.program import Leaf, Outcome
 from foldproof.program.state import (
     Parameters,
     copied,
     deepcopied,
     loose,
+    mark,
     owned,
     quantization_parameters,
     replaced,
@@ -34,29 +36,39 @@ def _outcome(out: Any, modules: Iterable[nn.Module]) -> Outcome:
 
 
 class FunctionProgram:
-    """A callable; its leaves are those of the modules that it closes over (or is a method of)."""
+    """A callable; its leaves are tensors that it reads from outside, and those of modules that it reads or is of."""
 
     form = "callable"
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
-        self._modules = _closed_over(function)
-        self.leaves = {
-            f"{variable}.{name}": leaf
-            for variable, module in self._modules.items()
-            for name, leaf in _leaves(module, fixed=set()).items()
-        }
+        found, self._structure = tree_flatten_with_path(captured(function))
+        variables: list[tuple[Any, ...]] = [path for path, _ in found]
+        self._names = [variable.key + keystr(tuple(place)) for variable, *place in variables]
+        self._values = [mirror(x) if isinstance(x, nn.Module) else x for _, x in found]
+        self.leaves: dict[str, Leaf] = {}
+        for name, x in zip(self._names, self._values):
+            if isinstance(x, Tensor):
+                self.leaves[name] = Leaf(x)
+            elif isinstance(x, nn.Module):
+                self.leaves |= {f"{name}.{leaf}": found for leaf, found in _leaves(x, fixed=set()).items()}
 
     def run(
         self, leaves: Mapping[str, Tensor], args: Sequence[Any], kwargs: Mapping[str, Any], watch: Watch | None = None
     ) -> Outcome:
+        modules = {name: x for name, x in zip(self._names, self._values) if isinstance(x, nn.Module)}
+        tensors = {name: leaves[name] for name, x in zip(self._names, self._values) if isinstance(x, Tensor)}
+        marks = {name: mark(x) for name, x in tensors.items()}
+        values = [tensors.get(name, x) for name, x in zip(self._names, self._values)]
+        function = rebound(self._function, tree_unflatten(values, self._structure))
         with contextlib.ExitStack() as stack:
             written = {}
-            for variable, module in self._modules.items():
-                own = {name: leaves[f"{variable}.{name}"] for name, _ in owned(module)}
-                written[variable] = stack.enter_context(replaced(module, own))
-            outcome = _outcome(self._function(*args, **kwargs), self._modules.values())
-        outcome.effects = {f"{v}.{name}": t for v, own in written.items() for name, t in own.items()}
+            for name, module in modules.items():
+                own = {leaf: leaves[f"{name}.{leaf}"] for leaf, _ in owned(module)}
+                written[name] = stack.enter_context(replaced(module, own))
+            outcome = _outcome(function(*args, **kwargs), modules.values())
+        outcome.effects = {f"{name}.{leaf}": t for name, own in written.items() for leaf, t in own.items()}
+        outcome.effects |= {name: x for name, x in tensors.items() if mark(x) != marks[name]}
         return outcome
 
     def run_as_it_is(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Outcome:
@@ -75,24 +87,13 @@ def _leaves(module: nn.Module, fixed: set[str]) -> dict[str, Leaf]:
     return {name: Leaf(tensor, name in fixed, storage_key(tensor) in read) for name, tensor in owned(module)}
 
 
-def _closed_over(function: Callable[..., Any]) -> dict[str, nn.Module]:
-    """The modules that a Python function reads from its enclosing scopes, by variable name."""
-    owner = getattr(function, "__self__", None)
-    if isinstance(owner, nn.Module):
-        return {"self": owner}
-    if not inspect.isfunction(function):
-        return {}
-    seen = inspect.getclosurevars(function)
-    return {name: v for name, v in {**seen.globals, **seen.nonlocals}.items() if isinstance(v, nn.Module)}
-
-
 class ModuleProgram:
     """An nn.Module."""
 
     form = "nn.Module"
 
     def __init__(self, module: nn.Module) -> None:
-        self._module = module
+        self._original, self._module = module, mirror(module)
         # Scale and zero point of a fake quantization follow from each other's observations: they can't vary freely.
         self.leaves = _leaves(module, quantization_parameters(module))
 
@@ -117,7 +118,7 @@ class ModuleProgram:
         return []
 
     def with_leaves(self, leaves: Mapping[str, Tensor]) -> nn.Module:
-        module = deepcopied(self._module)
+        module = deepcopied(self._original)
         parameter = Parameters()
         for name, tensor in leaves.items():
             path, _, attribute = name.rpartition(".")
@@ -130,26 +131,50 @@ class ModuleProgram:
 
 
 class GraphProgram(ModuleProgram):
-    """A GraphModule, run node by node."""
+    """A GraphModule, called as its owner calls it: with its hooks, and node by node where the call runs its graph.
+
+    It does not where the instance has a ``forward`` of its own, or the graph was edited and not recompiled.
+    """
 
     form = "GraphModule"
 
     def __init__(self, module: fx.GraphModule) -> None:
         super().__init__(module)
         self._graph_module = module
+        assert isinstance(self._module, fx.GraphModule)
+        self._mirror = self._module
+        self._runs_graph = "forward" not in module.__dict__ and runs_its_graph(module)
 
     def _call(self, args: Sequence[Any], kwargs: Mapping[str, Any], watch: Watch | None) -> Any:
-        module, codegen = self._graph_module, self._graph_module.graph._codegen
+        if not self._runs_graph:
+            return self._module(*args, **kwargs)
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            return self._run_graph(args, kwargs, watch)
+
+        self._module.__dict__["forward"] = forward
+        try:
+            return nn.Module.__call__(self._module, *args, **kwargs)
+        finally:
+            self._module.__dict__.pop("forward", None)
+
+    def _run_graph(self, args: Sequence[Any], kwargs: Mapping[str, Any], watch: Watch | None) -> Any:
+        module, codegen = self._mirror, self._graph_module.graph._codegen
         if not isinstance(codegen, fx.graph._PyTreeCodeGen):
             # A plain FX graph takes its arguments as its forward does.
-            bound = inspect.signature(module.forward).bind(*args, **kwargs)
+            bound = inspect.signature(type(module).forward).bind(module, *args, **kwargs)
             bound.apply_defaults()
-            return Interpreter(module, watch).run(*bound.args, *bound.kwargs.values())
+            return Interpreter(module, watch).run(*bound.args[1:], *bound.kwargs.values())
         out = Interpreter(module, watch).run(*codegen.process_inputs(*args, **kwargs), enable_io_processing=False)
         return codegen.process_outputs(out)
 
     def nodes(self) -> list[fx.Node]:
-        return list(self._graph_module.graph.nodes)
+        return list(self._graph_module.graph.nodes) if self._runs_graph else []
+
+
+def runs_its_graph(module: fx.GraphModule) -> bool:
+    """Whether the code that a call runs is that of the graph as it is now."""
+    return str(module.graph.python_code("self").src) == str(module.code)
 
 
 def own_copies(leaves: Mapping[str, Leaf]) -> dict[str, Tensor]:
@@ -159,7 +184,7 @@ def own_copies(leaves: Mapping[str, Leaf]) -> dict[str, Tensor]:
         if id(leaf.tensor) not in made:
             copy = leaf.tensor.detach().clone()
             if isinstance(leaf.tensor, nn.Parameter):
-                copy = nn.Parameter(copy, requires_grad=False)
+                copy = nn.Parameter(copy, requires_grad=leaf.tensor.requires_grad)
             copy.__dict__.update(leaf.tensor.__dict__)
             made[id(leaf.tensor)] = copy
     return {name: made[id(leaf.tensor)] for name, leaf in leaves.items()}

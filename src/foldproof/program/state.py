@@ -67,7 +67,9 @@ def replaced(module: nn.Module, leaves: Mapping[str, Tensor]) -> Iterator[dict[s
 def mark(tensor: Tensor) -> tuple[int, int]:
     """Changes when the tensor is written to, or its ``.data`` is replaced."""
     residue = getattr(tensor, "residue", None)
-    return tensor._version, tensor.data_ptr() if residue is None else id(residue)
+    if residue is None:
+        return tensor._version, tensor.data_ptr()
+    return residue.cell.writes, id(residue)  # which no context of PyTorch's hides
 
 
 @contextlib.contextmanager

@@ -165,7 +165,7 @@ def scout(
         draws.append(Draw(seed, 1, reading))
         leaves, inputs = _shadows_of(obligation, draws[-1], variation, lent)
         with Factories(draws[-1]):
-            return _run(obligation.before, "first", _ours(leaves, lent), inputs)
+            return _run(draws[-1], obligation.before, "first", _ours(leaves, lent), inputs)
 
     try:
         with torch.no_grad():
@@ -210,11 +210,11 @@ def run_both(
     leaves, inputs = _shadows_of(obligation, draw, variation, lent)
     with Factories(draw):
         ours = _ours(leaves, lent)
-        first = _run(obligation.before, "first", ours, inputs, watch[0])
+        first = _run(draw, obligation.before, "first", ours, inputs, watch[0])
         numbers, roundings = draw.take_numbers(), draw.take_roundings()
         other = obligation.after(_ours(leaves, lent))
         draw.take_numbers()
-        second = _run(other.after, "second", other.leaves, inputs, watch[1])
+        second = _run(draw, other.after, "second", other.leaves, inputs, watch[1])
         require_separate(obligation.before, leaves, first.effects)
         require_separate(other.after, other.leaves, second.effects)
         constants = (numbers, draw.take_numbers()), (roundings, draw.take_roundings())
@@ -222,8 +222,8 @@ def run_both(
         if writes_state(ours, first) or writes_state(other.leaves, second):
             inputs_again = _shadows_of_inputs(obligation, draw, variation)
             again = (
-                _run(obligation.before, "first", state_after(ours, first), inputs_again),
-                _run(other.after, "second", state_after(other.leaves, second), inputs_again),
+                _run(draw, obligation.before, "first", state_after(ours, first), inputs_again),
+                _run(draw, other.after, "second", state_after(other.leaves, second), inputs_again),
             )
         idle = _match_effects(first, second, leaves | _numbered(inputs), other.names)
         if again is not None:
@@ -232,10 +232,14 @@ def run_both(
     return Runs(first, second, *constants, other.leaves, again, notes)
 
 
-def _run(program: Program, which: str, leaves: Tensors, inputs: Any, watch: Watch | None = None) -> Outcome:
+def _run(draw: Draw, program: Program, which: str, leaves: Tensors, inputs: Any, watch: Watch | None = None) -> Outcome:
     args, kwargs = copied(inputs)
-    with Deterministic():
-        return run_copied(program, which, leaves, args, kwargs, watch)
+    draw.running = True
+    try:
+        with Deterministic():
+            return run_copied(program, which, leaves, args, kwargs, watch)
+    finally:
+        draw.running = False
 
 
 def _ours(leaves: dict[str, Tensor], lent: bool) -> dict[str, Tensor]:

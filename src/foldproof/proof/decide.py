@@ -15,7 +15,7 @@ PROVED therefore needs equal residues, and three checks of what residues do not 
 * the shadow run was the real program (`reality`): the values that the shadows carried are what the owner's call gives;
 * the rules are those of the real operators: one float64 evaluation agrees with the residues;
 * choices that values made (a maximum's place, an index) are looked for at other inputs, too; the claim then holds where
-  both programs choose alike, and says so.
+  both programs choose alike, and says so. So are other integers and booleans, which a proof holds at their values.
 
 PROVED_WITHIN is a proof with some roundings of parameters read as if they were none; each is a named step with a bound.
 
@@ -46,7 +46,17 @@ from foldproof.claim import Claim, Scope, meet
 from foldproof.graph.text import operator_name, source_of
 from foldproof.program import require_ordinary
 from foldproof.proof.attempt import Attempt, Equal, Failed
-from foldproof.proof.floats import ROUNDED, Trial, Unrounded, alike, doubted, evaluate, insensitive, own_leaves
+from foldproof.proof.floats import (
+    ROUNDED,
+    Trial,
+    Unrounded,
+    alike,
+    doubted,
+    evaluate,
+    insensitive,
+    own_leaves,
+    unlike_in_own_dtype,
+)
 from foldproof.proof.inquiry import Inquiry, Progress, Search, own_numbers
 from foldproof.proof.obligation import ProofObligation
 from foldproof.proof.reality import unreal
@@ -186,7 +196,16 @@ def explain_by_rounding(inquiry: Inquiry) -> Verdict | None:
         what = last.mismatch.what if last.mismatch else "the outputs differ"
         refuted = _refuted(inquiry, f"{what}{_tell_constants(last)}", found)
         return replace(refuted, difference=inquiry.first_difference(), notes=verdict.notes)
-    return verdict if verdict.kind is not Kind.ROUNDING else replace(verdict, difference=inquiry.first_difference())
+    found = inquiry.look_at_other_integers()
+    if found is not None:
+        refuted = _refuted(inquiry, "the outputs differ at other integers and booleans than the given ones", found)
+        return replace(refuted, difference=inquiry.first_difference(), notes=verdict.notes)
+    if verdict.kind is not Kind.ROUNDING:
+        return verdict
+    unlike = unlike_in_own_dtype(inquiry.obligation)
+    if unlike is not None:
+        return replace(verdict, kind=Kind.UNDECIDED, reason=f"{unlike}, though float64 evaluations agree")
+    return replace(verdict, difference=inquiry.first_difference())
 
 
 STRATEGIES: tuple[Strategy, ...] = (
@@ -233,6 +252,9 @@ def _proved(inquiry: Inquiry, found: Attempt, unrounded: Unrounded = ROUNDED) ->
         if elsewhere is not None:
             choosing = ", ".join([*draw.branch, *draw.escapes])
             return _refuted(inquiry, f"the outputs differ where {choosing} chooses otherwise than here", elsewhere)
+    elsewhere = inquiry.look_at_other_integers() if unrounded is ROUNDED else None
+    if elsewhere is not None:
+        return _refuted(inquiry, "the outputs differ at other integers and booleans than the given ones", elsewhere)
     proof = Proof(
         log2_error=inquiry.log2_error,
         degree=draw.degree,

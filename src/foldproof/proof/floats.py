@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -18,6 +19,7 @@ from foldproof.rounding import Comparison, Float64, compare_in_float64
 from foldproof.rounding.constants import ConstantNoise, mark
 from foldproof.rounding.spread import EXPLAINED, FLOAT32_ROUNDINGS, FLOAT64_ROUNDINGS, NOTHING, PERTURBATIONS, perturbed
 from foldproof.rounding.truth import widened
+from foldproof.shadow import Undecided
 
 REAL = 16.0
 """From so many times what rounding explains on a difference may be a counterexample; see `doubted`, too."""
@@ -339,6 +341,68 @@ def _other_inputs(obligation: ProofObligation, what: str, change: Callable[[Tens
         *_, args, kwargs = next(islice(_places(obligation), 1, None))[0]
         args, kwargs = tree_map(lambda x: change(x) if _is_float(x) else x, (args, dict(kwargs)))
         yield (f"{what}, the given parameters", own_leaves(obligation), args, kwargs), False
+
+
+def at_other_integers(obligation: ProofObligation) -> Iterator[Trial]:
+    """Evaluations with other integers and booleans among the inputs, where the programs take them.
+
+    Integers are drawn from the range of those given, and from a somewhat larger one; booleans at random, all true, all
+    false, and the other way round.
+    """
+    given = (obligation.args, dict(obligation.kwargs))
+    if not any(isinstance(x, Tensor) and not _is_float(x) for x in tree_leaves(given)):
+        return
+    generator = torch.Generator().manual_seed(0)
+    for change in (_redrawn_within, _flipped, _redrawn_beyond, _all_true, _all_false):
+        args, kwargs = tree_map(
+            lambda x: change(x, generator) if isinstance(x, Tensor) and not _is_float(x) and x.numel() else x, given
+        )
+        where = ("other integers and booleans, the given parameters", own_leaves(obligation), args, kwargs)
+        with contextlib.suppress(Undecided):  # indices out of range
+            if not alike(evaluate(obligation, *where, perturbations=0)):
+                yield evaluate(obligation, *where)
+
+
+def _redrawn_within(x: Tensor, generator: torch.Generator) -> Tensor:
+    if x.dtype is torch.bool:
+        return (torch.rand(x.shape, generator=generator) < 0.5).to(x.device)
+    low, high = int(x.min()), int(x.max())
+    return torch.randint(low, high + 1, x.shape, generator=generator).to(x.dtype).to(x.device)
+
+
+def _redrawn_beyond(x: Tensor, generator: torch.Generator) -> Tensor:
+    if x.dtype is torch.bool:
+        return _redrawn_within(x, generator)
+    high = min(2 * int(x.abs().max()) + 3, torch.iinfo(x.dtype).max)
+    low = -high if int(x.min()) < 0 else 0
+    return torch.randint(low, high + 1, x.shape, generator=generator).to(x.dtype).to(x.device)
+
+
+def _flipped(x: Tensor, generator: torch.Generator) -> Tensor:
+    return ~x if x.dtype is torch.bool else x.flip(0) if x.ndim else x
+
+
+def _all_true(x: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.ones_like(x) if x.dtype is torch.bool else x
+
+
+def _all_false(x: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.zeros_like(x) if x.dtype is torch.bool else x
+
+
+def unlike_in_own_dtype(obligation: ProofObligation) -> str | None:
+    """How the programs differ when they run in their own dtypes, where one result is a finite number; None if not."""
+    first, second = _sides(obligation, own_leaves(obligation), obligation.args, obligation.kwargs)
+    with torch.no_grad():
+        one, other = (side.run_in_own_dtype() for side in (first, second))
+    for i, (a, b) in enumerate(zip(one.outputs, other.outputs)):
+        if not (isinstance(a, Tensor) and isinstance(b, Tensor) and a.shape == b.shape):
+            continue
+        x, y = _number(a), _number(b)
+        odd = int((x.isfinite() != y.isfinite()).sum() + (x.isinf() & y.isinf() & (x != y)).sum())
+        if odd:
+            return f"in their own dtypes, {odd} of {x.numel()} elements of output {i} are finite in one program only"
+    return None
 
 
 def _rms(x: Tensor) -> float:

@@ -16,7 +16,7 @@ from itertools import chain
 
 from foldproof.proof.attempt import Attempt, Failed, attempt, scout
 from foldproof.proof.difference import first_difference
-from foldproof.proof.floats import ROUNDED, Trial, Unrounded, doubted, glances, trials
+from foldproof.proof.floats import ROUNDED, Trial, Unrounded, at_other_integers, doubted, glances, trials
 from foldproof.proof.obligation import ProofObligation
 from foldproof.proof.reality import repeats
 from foldproof.proof.variation import vary
@@ -68,7 +68,7 @@ class Inquiry:
     def notes(self) -> list[str]:
         """What the verdict has to tell besides its evidence."""
         told = list(self.obligation.notes)
-        told += [note for a in self._attempts if a.runs is not None for note in a.runs.notes]
+        told += [note for a in self._attempts if a.runs is not None and a.equal for note in a.runs.notes]
         storages = [t.untyped_storage().data_ptr() for t in self.obligation.input_tensors if t.numel()]
         if len(set(storages)) < len(storages):
             told.append("inputs that share memory are taken as separate")
@@ -204,6 +204,13 @@ class Inquiry:
             # At other parameters others are rounded, and what two given programs choose there is not claimed.
             obligation = replace(obligation, general=False)
         return self._look(obligation, [None, *self._scales(found)], unrounded)
+
+    def look_at_other_integers(self) -> Trial | None:
+        """A counterexample at other integers and booleans among the inputs, which proofs hold at their values."""
+        for trial in at_other_integers(self.obligation):
+            if trial.differs and doubted(self.obligation, trial) is None:
+                return trial if repeats(self.obligation) else None
+        return None
 
     def first_difference(self) -> Difference | None:
         """Where the two graphs part."""

@@ -45,6 +45,7 @@ class ProofObligation:
         unmatched: the second program's floating-point leaves that are none of the first's, and not derived: they are
             held at their values.
         notes: sentences for the verdict.
+        gradients: whether the owner records gradients when calling the programs.
     """
 
     before: Program
@@ -58,6 +59,7 @@ class ProofObligation:
     derived: tuple[str, ...] = ()
     unmatched: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    gradients: bool = field(default_factory=torch.is_grad_enabled)
 
     def other(self, leaves: Tensors) -> Sides:
         """``after`` at ``leaves``, which it does not write to."""

@@ -32,7 +32,7 @@ def unreal(obligation: ProofObligation, found: Attempt) -> str | None:
 def repeats(obligation: ProofObligation) -> bool:
     """Whether *before* gives the same outputs twice (it is neither random nor changed by being run)."""
     try:
-        with torch.no_grad():
+        with torch.set_grad_enabled(obligation.gradients):
             once, again = (obligation.before.run_as_it_is(obligation.args, obligation.kwargs).outputs for _ in range(2))
     except Exception:
         return True
@@ -41,7 +41,7 @@ def repeats(obligation: ProofObligation) -> bool:
 
 def _differs(program: Program, obligation: ProofObligation, values: Sequence[Any]) -> str | None:
     try:
-        with torch.no_grad():
+        with torch.set_grad_enabled(obligation.gradients):
             real = program.run_as_it_is(obligation.args, obligation.kwargs)
     except FoldproofError as error:
         return f"can't be run as it is: {error}"

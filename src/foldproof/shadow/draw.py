@@ -73,6 +73,8 @@ class Draw:
         self.opaque: dict[str, None] = {}
         self.branch: dict[str, None] = {}
         self.escapes: dict[str, bool] = {}
+        self.running = False
+        """A program runs, and no pass."""
         self.unregistered: dict[str, None] = {}
         self.steps: list[Step] = []
         self._roundings: set[str] = set()

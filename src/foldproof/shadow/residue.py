@@ -24,10 +24,11 @@ _ROOTS = {"rsqrt", "sqrt", "reciprocal"}  # what weights are scaled by: exact in
 class Cell:
     """Bookkeeping shared by a tensor and its views, so that a write through one is known to all."""
 
-    __slots__ = ("borrowed", "data", "infinite", "size")
+    __slots__ = ("borrowed", "data", "infinite", "size", "writes")
 
     def __init__(self, size: Size, data: bool, infinite: bool) -> None:
         self.size, self.data, self.infinite = size, data, infinite
+        self.writes = 0
         self.borrowed = False
         """The memory is not ours to write to."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch.utils._pytree import tree_iter, tree_map
 
 from foldproof.shadow.call import Call, value_of
 from foldproof.shadow.draw import Draw, WritesBorrowed
-from foldproof.shadow.escapes import BLIND, ESCAPING, note_escape
+from foldproof.shadow.escapes import BLIND, ESCAPING, is_called_by_libraries, note_escape
 from foldproof.shadow.leaves import draw_variable, embed_constant, mark_infinities
 from foldproof.shadow.ondemand import OnDemand
 from foldproof.shadow.registry import RULES, Rule, RuleKind, functional_form
@@ -102,12 +103,22 @@ class Shadow(Tensor):
         note_escape(self.residue, "tolist")
         return self.value.tolist()
 
-    # Storage is the value's: passes look at it to tell tied tensors.
+    def __dlpack__(self, *args: Any, **kwargs: Any) -> Any:
+        note_escape(self.residue, "__dlpack__")
+        return self.value.__dlpack__(*args, **kwargs)
+
+    def storage(self) -> Any:
+        note_escape(self.residue, "storage")
+        return self.value.storage()
+
+    # Storage is the value's. Passes compare it to tell tied parameters; a program that asks for it reads numbers.
 
     def data_ptr(self) -> int:
         return self.value.data_ptr()
 
     def untyped_storage(self) -> Any:
+        if (self.residue.data or self.residue.draw.running) and not is_called_by_libraries(sys._getframe(1)):
+            note_escape(self.residue, "untyped_storage")
         return self.value.untyped_storage()
 
     @property
@@ -257,6 +268,7 @@ def _write(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
     for to, part in zip(target.residue.parts, source.parts):
         to.copy_(part)
     cell = target.residue.cell
+    cell.writes += 1
     cell.size = cell.size.join(source.size)
     cell.data, cell.infinite = cell.data or source.data, cell.infinite or source.infinite
     return target

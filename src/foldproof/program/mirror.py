@@ -1,0 +1,79 @@
+"""Copies of modules and functions that share the originals' tensors, so that running them touches nobody's module.
+
+Another thread may serve the module while it is proved, or prove it as well. A mirror has the same tensors, settings,
+hooks and instance methods; only the dictionaries and lists that hold them are its own. No code of the user's runs while
+it is made, as `copy.deepcopy` would have it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def mirror(module: nn.Module) -> nn.Module:
+    """A module like ``module``, with mirrors of its submodules; scripted ones have no mirror and stay themselves."""
+    made: dict[int, nn.Module] = {}
+    originals = [m for m in module.modules() if not isinstance(m, torch.jit.ScriptModule)]
+    for m in originals:
+        made[id(m)] = object.__new__(type(m))
+    for m in originals:
+        made[id(m)].__dict__.update({name: _swapped(x, made) for name, x in m.__dict__.items()})
+    return made.get(id(module), module)
+
+
+def captured(function: Callable[..., Any]) -> dict[str, Any]:
+    """Modules and tensors, and lists and dicts of them, that a Python function reads from outside, by variable name.
+
+    A method of a module reads that module, as ``self``.
+    """
+    owner = getattr(function, "__self__", None)
+    if isinstance(owner, nn.Module):
+        return {"self": owner}
+    if not inspect.isfunction(function):
+        return {}
+    seen = inspect.getclosurevars(function)
+    return {name: x for name, x in {**seen.globals, **seen.nonlocals}.items() if _holds_state(x)}
+
+
+def rebound(function: Callable[..., Any], values: Mapping[str, Any]) -> Callable[..., Any]:
+    """``function`` with other ``values`` of the variables that `captured` names."""
+    if isinstance(function, types.MethodType):
+        return types.MethodType(function.__func__, values["self"])
+    if not isinstance(function, types.FunctionType):
+        return function
+    cells = tuple(
+        types.CellType(values[name]) if name in values else cell
+        for name, cell in zip(function.__code__.co_freevars, function.__closure__ or ())
+    )
+    outside = {**function.__globals__, **{name: x for name, x in values.items() if name in function.__globals__}}
+    made = types.FunctionType(function.__code__, outside, function.__name__, function.__defaults__, cells)
+    made.__kwdefaults__ = function.__kwdefaults__
+    made.__dict__.update(function.__dict__)
+    return made
+
+
+def _holds_state(x: Any) -> bool:
+    if isinstance(x, (nn.Module, Tensor)):
+        return True
+    if type(x) in (list, tuple):
+        return any(_holds_state(v) for v in x)
+    return type(x) is dict and any(_holds_state(v) for v in x.values())
+
+
+def _swapped(x: Any, made: Mapping[int, nn.Module]) -> Any:
+    if isinstance(x, nn.Module):
+        return made.get(id(x), x)
+    if isinstance(x, types.MethodType) and id(x.__self__) in made:
+        return types.MethodType(x.__func__, made[id(x.__self__)])
+    if type(x) in (list, tuple, set):
+        return type(x)(_swapped(v, made) for v in x)
+    if type(x) in (dict, OrderedDict):
+        return type(x)((k, _swapped(v, made)) for k, v in x.items())
+    return x
