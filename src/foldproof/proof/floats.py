@@ -103,16 +103,19 @@ class _Side:
             once[id(t)] = mark(wide, t.dtype, data=False)
         leaves = {name: once[id(t)] for name, t in self.leaves.items()}
 
-        def given() -> Any:
-            inputs = (self.args, dict(self.kwargs))
-            return tree_map(lambda t: mark(_wide(t), t.dtype, data=True) if isinstance(t, Tensor) else t, inputs)
+        def given(call: int) -> Any:
+            # Later calls get other inputs: two equal ones would leave some states as they are.
+            others = torch.Generator().manual_seed(call)
+            drawn = tree_map(lambda x: _redrawn_input(x, others) if call else x, (self.args, dict(self.kwargs)))
+            return tree_map(lambda t: mark(_wide(t), t.dtype, data=True) if isinstance(t, Tensor) else t, drawn)
 
+        inputs = [given(call) for call in range(calls)]  # not inside of the mode, for which all that is new is constant
         torch.default_generator.manual_seed(0)  # what is random is so in one way, and moves no floor
         mode = Float64(self.exact) if noise is None else ConstantNoise(generator, amplitude, spread, self.exact)
         with torch.no_grad(), mode:
-            outcome = run_copied(self.program, self.which, leaves, *given())
-            for _ in range(calls - 1):
-                later = run_copied(self.program, self.which, state_after(leaves, outcome), *given())
+            outcome = run_copied(self.program, self.which, leaves, *inputs[0])
+            for call in range(1, calls):
+                later = run_copied(self.program, self.which, state_after(leaves, outcome), *inputs[call])
                 outcome.outputs = [*outcome.outputs, *later.outputs]
                 outcome.effects = {**outcome.effects, **{n: t for n, t in later.effects.items() if n in leaves}}
             # What was written to memory from outside is in this mode's copy of it.

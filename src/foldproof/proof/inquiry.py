@@ -173,6 +173,7 @@ class Inquiry:
         """Both programs in float64, at their own parameters and, where the obligation allows it, at others."""
         self._progress(2, 3, "evaluating in float64")
         done: list[Trial] = []
+        doubt: str | None = None
         try:
             for trial in trials(self.obligation):
                 if not trial.differs:
@@ -180,18 +181,19 @@ class Inquiry:
                     if not (trial.elsewhere and trial.comparison.unfinite):
                         done.append(trial)
                     continue
-                doubt = doubted(self.obligation, trial)
-                if doubt is None and not repeats(self.obligation):
-                    doubt = "the first program is random, or changes by being run"
-                if doubt is not None:
-                    return Search(tuple(done), failure=doubt)
+                why = doubted(self.obligation, trial)
+                if why is None and not repeats(self.obligation):
+                    why = "the first program is random, or changes by being run"
+                if why is not None:
+                    doubt = doubt or why  # another trial may convince
+                    continue
                 agrees_here = bool(done) and Search(tuple(done)).worst.comparison.ratio <= EXPLAINED
                 if trial.elsewhere and not self.obligation.remade and agrees_here:
-                    return Search(tuple(done), elsewhere=trial)
+                    return Search(tuple(done), elsewhere=trial, failure=doubt)
                 return Search(tuple(done), counterexample=trial)
         except Undecided as error:
             return Search(tuple(done), failure=str(error))
-        return Search(tuple(done))
+        return Search(tuple(done), failure=doubt)
 
     def look_at_scales(self, found: Attempt) -> Trial | None:
         """A counterexample at small inputs, or at inputs as large as the numbers that decide something, if any."""

@@ -31,9 +31,9 @@ def as_inputs(inputs: Any) -> tuple[Any, ...]:
 def sampled_inputs(source: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Inputs]:
     """The given inputs and, where ``source`` is a graph that was traced with dynamic sizes, smaller and larger ones.
 
-    Every dynamic dimension is taken at its given size, at its smallest (at least 1), and above the given, all by one
-    and each by another number, so that sizes that happen to be equal are told apart. The integers among the inputs that
-    stand for sizes change with them, within the ranges and the guards that it was traced with.
+    Every dynamic dimension is taken at its given size, at its smallest (at least 1), and above the given, where
+    sizes that happen to be equal become different ones. The integers among the inputs that stand for sizes change with
+    them, within the ranges and the guards that it was traced with.
     """
     given: Inputs = (tuple(args), dict(kwargs))
     if not isinstance(source, (ExportedProgram, fx.GraphModule)):
@@ -49,16 +49,15 @@ def sampled_inputs(source: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) 
         return [given]
     traced = next((s.node.shape_env for value in values for s in _sizes(value) if isinstance(s, torch.SymInt)), None)
     ranges = source.range_constraints if isinstance(source, ExportedProgram) else traced.var_to_range if traced else {}
-    out, tried = [given], list[dict[sympy.Symbol, int]]()
-    for choose in (_smallest, _larger, _distinct):
-        chosen = {s: choose(*_range(ranges, s), hint, i) for i, (s, hint) in enumerate(hints.items())}
-        if (
-            chosen == hints
-            or chosen in tried
-            or any(g.expr.subs(chosen) == sympy.false for g in (traced.guards if traced else ()))
-        ):
+    out = [given]
+    values = list(hints.values())
+    for choose in (_smallest, _larger):
+        chosen = {
+            s: choose(*_range(ranges, s), hint, values[:i].count(hint)) for i, (s, hint) in enumerate(hints.items())
+        }
+        guards = traced.guards if traced else ()
+        if chosen == hints or any(g.expr.subs(chosen) == sympy.false for g in guards):
             continue
-        tried.append(chosen)
         resized = [_resized(leaf, size, chosen) for leaf, size in zip(leaves, sizes)]
         out.append(tree_unflatten(resized, spec))
     return out
@@ -105,12 +104,8 @@ def _smallest(lower: int, upper: float, hint: int, number: int) -> int:
 
 
 def _larger(lower: int, upper: float, hint: int, number: int) -> int:
-    return int(min(hint + 1, upper))
-
-
-def _distinct(lower: int, upper: float, hint: int, number: int) -> int:
-    """The ``number``-th dimension grows by that much."""
-    return int(min(hint + number, upper))
+    """One above the given size, and more for the ``number``-th of several that have it."""
+    return int(min(hint + 1 + number, upper))
 
 
 def _resized(leaf: Any, size: tuple[Any, ...], chosen: Mapping[sympy.Symbol, int]) -> Any:
