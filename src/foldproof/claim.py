@@ -74,6 +74,7 @@ class Claim:
         derived: parameters of the second program that were computed from the first one's, and rounded once.
         choices: operators whose choices the values made (the place of a maximum, an index, a rounding to integers): the
             claim holds where both programs choose as they did at the points that were looked at.
+        uncovered: operators of which some outcome was never seen while the programs ran on many inputs.
         differs_elsewhere: whether the programs were seen to differ at other parameters.
         local_bounds: whether the bounds of the approximation steps are for these parameter values only.
         points: how many points were tried, where the scope is TRIED.
@@ -86,6 +87,7 @@ class Claim:
     held: tuple[Held, ...] = ()
     derived: tuple[str, ...] = ()
     choices: tuple[str, ...] = ()
+    uncovered: tuple[str, ...] = ()
     differs_elsewhere: bool = False
     local_bounds: bool = False
     points: int = 0
@@ -104,7 +106,7 @@ class Claim:
     @property
     def is_general(self) -> bool:
         """Whether the claim holds for all inputs and all parameters, whatever choices their values make."""
-        limited = self.choices or self.local_bounds or self.differs_elsewhere
+        limited = self.choices or self.uncovered or self.local_bounds or self.differs_elsewhere
         return self.all_inputs and self.all_parameters and not limited
 
     def meet(self, other: Claim) -> Claim:
@@ -118,6 +120,7 @@ class Claim:
             held,
             _distinct((*self.derived, *other.derived)),
             _distinct((*self.choices, *other.choices)),
+            _distinct((*self.uncovered, *other.uncovered)),
             self.differs_elsewhere or other.differs_elsewhere,
             self.local_bounds or other.local_bounds,
             min((c.points for c in (self, other) if c.scope is Scope.TRIED), default=0),
@@ -133,7 +136,7 @@ class Claim:
         """The claim as plain JSON values, with its words as ``"text"``."""
         held = [{"name": h.name, "role": h.role.value, "why": h.why.value} for h in self.held]
         out: dict[str, Any] = {"scope": self.scope.value, "text": str(self), "is_general": self.is_general}
-        for name in ("inputs", "parameters", "derived", "choices", "shapes"):
+        for name in ("inputs", "parameters", "derived", "choices", "uncovered", "shapes"):
             out[name] = list(getattr(self, name))
         flags = {"differs_elsewhere": self.differs_elsewhere}
         return out | flags | {"held": held, "local_bounds": self.local_bounds, "points": self.points}
@@ -148,6 +151,7 @@ class Claim:
             parts.append("the second program's new parameters are those expressions of them, rounded once")
         if self.local_bounds:
             parts.append("the bounds are for these parameter values")
+        parts += self._unseen()
         told = _told([h for h in self.held if h.why is not Why.CHOSEN])
         if told:
             parts.append(f"held at their values: {told}")
@@ -157,7 +161,11 @@ class Claim:
         words = f"{self.points} inputs tried" if self.points > 1 else "the given inputs"
         if not self.parameters:
             words += ", for these parameter values"
-        return words + "; at other parameters the programs differ" * self.differs_elsewhere
+        parts = [words, *["at other parameters the programs differ"] * self.differs_elsewhere, *self._unseen()]
+        return "; ".join(parts)
+
+    def _unseen(self) -> list[str]:
+        return [f"with outcomes that were never seen, of {', '.join(self.uncovered)}"] if self.uncovered else []
 
     def _subject(self) -> str:
         held = [h for h in self.held if h.role is Role.INPUT and h.why is not Why.PLAIN]

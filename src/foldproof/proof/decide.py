@@ -191,11 +191,13 @@ def explain_by_rounding(inquiry: Inquiry) -> Verdict | None:
     verdict, last = _judge_floats(inquiry), inquiry.last
     if verdict.rounding is None:
         return verdict
-    found = inquiry.look_at_scales(last)
+    found = inquiry.look_further(last)
     if found is not None:
         what = last.mismatch.what if last.mismatch else "the outputs differ"
         refuted = _refuted(inquiry, f"{what}{_tell_constants(last)}", found)
         return replace(refuted, difference=inquiry.first_difference(), notes=verdict.notes)
+    assert verdict.claim is not None
+    verdict = replace(verdict, claim=replace(verdict.claim, uncovered=inquiry.coverage.uncovered))
     found = inquiry.look_at_other_integers()
     if found is not None:
         refuted = _refuted(inquiry, "the outputs differ at other integers and booleans than the given ones", found)
@@ -247,11 +249,13 @@ def _proved(inquiry: Inquiry, found: Attempt, unrounded: Unrounded = ROUNDED) ->
     doubt = unreal(obligation, found)
     if doubt is not None:
         return Verdict(Kind.UNDECIDED, doubt)
+    claim = found.claim(obligation)
     if draw.branch or draw.escapes:
-        elsewhere = inquiry.look_where_choices_differ(found, unrounded)
+        elsewhere = inquiry.look_further(found, unrounded)
         if elsewhere is not None:
             choosing = ", ".join([*draw.branch, *draw.escapes])
             return _refuted(inquiry, f"the outputs differ where {choosing} chooses otherwise than here", elsewhere)
+        claim = replace(claim, uncovered=tuple(name for name in inquiry.coverage.uncovered if name in draw.branch))
     elsewhere = inquiry.look_at_other_integers() if unrounded is ROUNDED else None
     if elsewhere is not None:
         return _refuted(inquiry, "the outputs differ at other integers and booleans than the given ones", elsewhere)
@@ -269,9 +273,7 @@ def _proved(inquiry: Inquiry, found: Attempt, unrounded: Unrounded = ROUNDED) ->
         f"a value left the tensor world ({how}): the claim holds for inputs and parameters that give the same there"
         for how in draw.escapes
     )
-    return Verdict(
-        Kind.PROVED, "the same function over the real numbers", found.claim(obligation), proof=proof, notes=notes
-    )
+    return Verdict(Kind.PROVED, "the same function over the real numbers", claim, proof=proof, notes=notes)
 
 
 def _contradiction(obligation: ProofObligation, unrounded: Unrounded) -> Verdict | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from foldproof.program import Leaf, Outcome, Program, copied
+from foldproof.proof.coverage import Coverage
 from foldproof.proof.obligation import ProofObligation, Tensors, copied_leaves, equal_content, identity, tied
 from foldproof.proof.running import idle_counters, run_copied, state_after, writes_state
 from foldproof.rounding import Comparison, Float64, compare_in_float64
@@ -28,6 +29,12 @@ WIDER = 4.0
 AMPLIFIED = 2.0**-14
 """How far they are moved besides, relative: a float32 constant may come of a chain that makes a rounding a thousand
 times larger, as the cosine of a large angle does."""
+
+
+MOST_DRAWS = 24
+"""Random inputs that are tried for the sake of outcomes that were not seen yet."""
+IDLE_DRAWS = 4
+"""After so many in a row that show none, more are not worth their time."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +94,14 @@ class _Side:
     exact: tuple[Tensor, ...]
     own: frozenset[int]
 
-    def run(self, noise: int | None = None, amplitude: float = 1.0, spread: float = 0.0, calls: int = 1) -> Outcome:
+    def run(
+        self,
+        noise: int | None = None,
+        amplitude: float = 1.0,
+        spread: float = 0.0,
+        calls: int = 1,
+        coverage: Coverage | None = None,
+    ) -> Outcome:
         """Float64 calls in a row, outputs one after the other; with ``noise`` as the seed, constants are moved.
 
         See `ConstantNoise`. Effects are those of the last call on leaves, and of the first on inputs.
@@ -112,7 +126,8 @@ class _Side:
         inputs = [given(call) for call in range(calls)]  # not inside of the mode, for which all that is new is constant
         torch.default_generator.manual_seed(0)  # what is random is so in one way, and moves no floor
         mode = Float64(self.exact) if noise is None else ConstantNoise(generator, amplitude, spread, self.exact)
-        with torch.no_grad(), mode:
+        watch = contextlib.nullcontext() if coverage is None else coverage.watching(self.which)
+        with torch.no_grad(), mode, watch:
             outcome = run_copied(self.program, self.which, leaves, *inputs[0])
             for call in range(1, calls):
                 later = run_copied(self.program, self.which, state_after(leaves, outcome), *inputs[call])
@@ -216,10 +231,12 @@ def evaluate(
     amplitude: float = 1.0,
     spread: float = 0.0,
     unrounded: Unrounded = ROUNDED,
+    coverage: Coverage | None = None,
 ) -> Trial:
     """Evaluate both programs on these leaves and inputs, with so many perturbed runs to measure the rounding floor.
 
-    These move constants by ``amplitude`` roundings and ``spread``; see `foldproof.rounding.constants`.
+    These move constants by ``amplitude`` roundings and ``spread``; see `foldproof.rounding.constants`. The decisions of
+    the unperturbed runs are noted in ``coverage``.
 
     Raises:
         Undecided: a program has no float64 form, or fails.
@@ -227,7 +244,7 @@ def evaluate(
     first, second = _sides(obligation, leaves, args, kwargs, unrounded)
     tensors = [t for t in tree_leaves((args, dict(kwargs))) if isinstance(t, Tensor)]
     originals = {**leaves, **{f"input {i}": t for i, t in enumerate(tensors)}}
-    ran = first.run(), second.run()
+    ran = first.run(coverage=coverage), second.run(coverage=coverage)
     calls = 1
     if writes_state(leaves, ran[0]) or any(name in leaves or name in second.leaves for name in ran[1].effects):
         calls, description = 2, f"{description}, in two calls in a row"
@@ -291,14 +308,39 @@ def trials(obligation: ProofObligation) -> Iterator[Trial]:
         yield replace(evaluate(obligation, *where), elsewhere=elsewhere)
 
 
-def glances(obligation: ProofObligation, scale: float | None, unrounded: Unrounded = ROUNDED) -> Iterator[Trial]:
+def glances(
+    obligation: ProofObligation, scale: float | None, coverage: Coverage, unrounded: Unrounded = ROUNDED
+) -> Iterator[Trial]:
     """Evaluations at random inputs of this root mean square; None stands for `_places` and `_opposite`.
 
     Only those where the outputs are not alike (see `alike`), so that most take one run of each program.
     """
     places = _scaled(obligation, scale) if scale else (*islice(_places(obligation), 1, None), *_opposite(obligation))
+    yield from _unlike(obligation, places, coverage, unrounded)
+
+
+def draws(obligation: ProofObligation, coverage: Coverage, unrounded: Unrounded = ROUNDED) -> Iterator[Trial]:
+    """As `glances`, at fresh random inputs, until all outcomes were seen or some draws in a row show no new one."""
+    given = (obligation.args, dict(obligation.kwargs))
+    if not any(_is_float(x) for x in tree_leaves(given)):
+        return
+    idle = 0
+    for seed in range(1, MOST_DRAWS + 1):
+        if not coverage.uncovered or idle == IDLE_DRAWS:
+            return
+        generator = torch.Generator().manual_seed(seed)
+        args, kwargs = tree_map(lambda x: _redrawn_input(x, generator), given)
+        coverage.changed = False
+        where = ("random inputs, the given parameters", own_leaves(obligation), args, kwargs)
+        yield from _unlike(obligation, [(where, False)], coverage, unrounded)
+        idle = 0 if coverage.changed else idle + 1
+
+
+def _unlike(
+    obligation: ProofObligation, places: Iterable[_Place], coverage: Coverage, unrounded: Unrounded
+) -> Iterator[Trial]:
     for where, elsewhere in places:
-        if not alike(evaluate(obligation, *where, perturbations=0, unrounded=unrounded)):
+        if not alike(evaluate(obligation, *where, perturbations=0, unrounded=unrounded, coverage=coverage)):
             yield replace(evaluate(obligation, *where, unrounded=unrounded), elsewhere=elsewhere)
 
 

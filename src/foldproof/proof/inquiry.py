@@ -9,14 +9,15 @@ from __future__ import annotations
 import contextlib
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 
 from foldproof.proof.attempt import Attempt, Failed, attempt, scout
+from foldproof.proof.coverage import Coverage
 from foldproof.proof.difference import first_difference
-from foldproof.proof.floats import ROUNDED, Trial, Unrounded, at_other_integers, doubted, glances, trials
+from foldproof.proof.floats import ROUNDED, Trial, Unrounded, at_other_integers, doubted, draws, glances, trials
 from foldproof.proof.obligation import ProofObligation
 from foldproof.proof.reality import repeats
 from foldproof.proof.variation import vary
@@ -63,6 +64,7 @@ class Inquiry:
         self.obligation = obligation
         self._rng, self._progress = rng, progress
         self._attempts: list[Attempt] = []
+        self.coverage = Coverage()
 
     @property
     def notes(self) -> list[str]:
@@ -195,51 +197,57 @@ class Inquiry:
             return Search(tuple(done), failure=str(error))
         return Search(tuple(done), failure=doubt)
 
-    def look_at_scales(self, found: Attempt) -> Trial | None:
-        """A counterexample at small inputs, or at inputs as large as the numbers that decide something, if any."""
-        return self._look(self.obligation, [SMALLEST_SCALE, *self._scales(found)])
+    def look_further(self, found: Attempt, unrounded: Unrounded = ROUNDED) -> Trial | None:
+        """A counterexample where values decide otherwise than at the given inputs, if any.
 
-    def look_where_choices_differ(self, found: Attempt, unrounded: Unrounded = ROUNDED) -> Trial | None:
-        """Where programs differ that are equal as far as the given inputs and parameters make them choose."""
+        Inputs are drawn at small scales, at those of all numbers that values may be compared with, and at the scale of
+        the given ones until each decision showed each of its outcomes. What stays unseen is told by `coverage`.
+        """
         obligation = self.obligation
         if unrounded is not ROUNDED or not obligation.remade:
             # At other parameters others are rounded, and what two given programs choose there is not claimed.
             obligation = replace(obligation, general=False)
-        return self._look(obligation, [None, *self._scales(found)], unrounded)
+        for scale in (None, SMALLEST_SCALE, *self._scales(found)):
+            found_at = self._convincing(obligation, glances(obligation, scale, self.coverage, unrounded), unrounded)
+            if found_at is not None:
+                return found_at
+        return self._convincing(obligation, draws(obligation, self.coverage, unrounded), unrounded)
 
     def look_at_other_integers(self) -> Trial | None:
         """A counterexample at other integers and booleans among the inputs, which proofs hold at their values."""
-        for trial in at_other_integers(self.obligation):
-            if trial.differs and doubted(self.obligation, trial) is None:
-                return trial if repeats(self.obligation) else None
-        return None
+        return self._convincing(self.obligation, at_other_integers(self.obligation))
 
     def first_difference(self) -> Difference | None:
         """Where the two graphs part."""
         return first_difference(self.obligation, self._draw_seed())
 
-    def _look(
-        self, obligation: ProofObligation, scales: Sequence[float | None], unrounded: Unrounded = ROUNDED
+    def _convincing(
+        self, obligation: ProofObligation, trials: Iterator[Trial], unrounded: Unrounded = ROUNDED
     ) -> Trial | None:
-        for scale in scales:
-            with contextlib.suppress(Undecided):  # where a program fails, others may still show it
-                for trial in glances(obligation, scale, unrounded):
-                    if trial.differs and doubted(obligation, trial, unrounded) is None:
-                        return trial if repeats(obligation) else None
+        with contextlib.suppress(Undecided):  # where a program fails, others may still show it
+            for trial in trials:
+                if trial.differs and doubted(obligation, trial, unrounded) is None:
+                    return trial if repeats(obligation) else None
         return None
 
     def _scales(self, found: Attempt) -> list[float]:
         """Scales of inputs at which a number may matter, as 6 does in relu6 where values are about as large.
 
-        The numbers are those that only one program computes with, and parameters that are a single number.
+        First come those that only one program computes with and parameters that are a single number, then all others:
+        both programs may have a threshold, and differ beyond it.
         """
         single = [
             float(leaf.tensor)
             for leaf in self.obligation.before.leaves.values()
             if leaf.tensor.numel() == 1 and not leaf.tensor.is_complex()
         ]
-        sizes = {2 * abs(n) for n in (*chain(*own_numbers(found)), *single) if 0 < abs(n) < LARGEST_CONSTANT}
-        return sorted(sizes, reverse=True)[:MOST_SCALES]
+        common = chain(*found.runs.numbers) if found.runs is not None else ()
+        chosen: list[float] = []
+        for numbers in ({*chain(*own_numbers(found)), *single}, {*common}):
+            for size in sorted({2 * abs(n) for n in numbers if 0 < abs(n) < LARGEST_CONSTANT}, reverse=True):
+                if not any(size / 2 < other < 2 * size for other in chosen):
+                    chosen.append(size)
+        return chosen[:MOST_SCALES]
 
 
 def own_numbers(found: Attempt) -> tuple[frozenset[float], frozenset[float]]:

@@ -52,6 +52,7 @@ def _claim(words: str, shapes: list[str]) -> dict[str, Any]:
         "held": [],
         "derived": [],
         "choices": [],
+        "uncovered": [],
         "differs_elsewhere": False,
         "local_bounds": "the bounds are for" in words,
         "points": 0,

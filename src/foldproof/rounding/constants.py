@@ -39,6 +39,17 @@ def mark(x: Tensor, dtype: torch.dtype, *, data: bool) -> Tensor:
     return x
 
 
+def depends_on_data(x: Tensor) -> bool:
+    """Whether inputs of the program go into a tensor of a run in which they were marked."""
+    found = getattr(x, _ATTRIBUTE, None)
+    return isinstance(found, Origin) and found.data
+
+
+def remember_data(x: Tensor) -> None:
+    """Note that inputs go into ``x``."""
+    setattr(x, _ATTRIBUTE, Origin(x.dtype, True))
+
+
 class ConstantNoise(Float64):
     """While active, constants are moved by up to ``amplitude`` roundings of their own; data by those of float64.
 
@@ -70,15 +81,16 @@ class ConstantNoise(Float64):
         return out
 
     def _moved_result(self, func: Any, out: Any, args: Any, kwargs: Any, origin: Origin) -> Any:
-        if origin.data:
-            return tree_map(lambda x: self._moved_by(x, x.abs() * _FLOAT64_ROUNDING) if _is_wide(x) else x, out)
         first = next((x for x in tree_iter(out) if _is_wide(x)), None)
         if first is None or not first.numel():
             return out
-        bound, _ = error_bound(func, first, self._widen(args), self._widen(kwargs), origin.dtype)
+        dtype = torch.float64 if origin.data else origin.dtype
+        bound, _ = error_bound(func, first, self._widen(args), self._widen(kwargs), dtype)
         if bound is None:
             return out
-        epsilon = torch.finfo(origin.dtype).eps / 2
+        if origin.data:
+            return tree_map(lambda x: self._moved_by(x, bound if x is first else x.abs() * _FLOAT64_ROUNDING), out)
+        epsilon = torch.finfo(dtype).eps / 2
 
         def moved(x: Any) -> Any:
             if not _is_wide(x):
@@ -96,7 +108,9 @@ class ConstantNoise(Float64):
     def _from_outside(self, x: Tensor, epsilon: float) -> Tensor:
         return self._moved_by(x, x.abs() * (epsilon / 2 * self._amplitude + self._spread)) if _is_wide(x) else x
 
-    def _moved_by(self, x: Tensor, bound: Tensor) -> Tensor:
+    def _moved_by(self, x: Any, bound: Tensor) -> Any:
+        if not _is_wide(x):
+            return x
         moved = self._uniform(x.shape).to(x.device) * bound
         # Laid out in memory as x is: views hang on that.
         out: Tensor = x.clone().add_(torch.where(x.isfinite() & moved.isfinite(), moved, 0.0))

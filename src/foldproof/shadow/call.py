@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._ops import OpOverload
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_iter, tree_map
 
 from foldproof.shadow.draw import Draw
-from foldproof.shadow.leaves import embed_constant
+from foldproof.shadow.leaves import FEW, embed_constant
 from foldproof.shadow.residue import Residue, apply_opaque
 from foldproof.shadow.undecided import Undecided
+
+# Integers that wrap around or saturate within the range of ordinary numbers.
+_NARROW = (torch.int8, torch.uint8, torch.int16)
 
 # The dtype an operator computes in, which is what a rounding operator's identity hangs on (at::opmath_type).
 _COMPUTE = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
@@ -78,6 +82,20 @@ class Call:
     def took_branch(self) -> None:
         """The result follows a choice made by values: the verdict will say that it speaks of this choice only."""
         self.draw.branch.setdefault(self.operator.overloadpacket.__name__)
+        self.note_limits()
+
+    def note_limits(self) -> None:
+        """Note the numbers that values are compared with: inputs of their size show what is beyond."""
+        given = [x for x in tree_iter((self.args, dict(self.kwargs))) if type(x) in (int, float)]
+        given += [
+            n
+            for x in tree_iter((self.args, dict(self.kwargs)))
+            if isinstance(x, Tensor) and not hasattr(x, "residue") and x.numel() <= FEW and not x.is_complex()
+            for n in x.flatten().tolist()
+        ]
+        results = [x for x in tree_iter(self.result) if isinstance(x, Tensor) and x.dtype in _NARROW]
+        given += [torch.iinfo(x.dtype).max for x in results]
+        self.draw.note_numbers(float(n) for n in given if math.isfinite(n))
 
     def indices(self, index: Tensor) -> Tensor:
         """The values of an index or mask: a choice made by values, if it depends on a shadow."""

@@ -17,7 +17,7 @@ from foldproof.shadow.undecided import Undecided
 _SMALL = 1 << 15
 """The residues of a leaf of no more elements are kept in any case."""
 
-_FEW = 16
+FEW = 16
 """A tensor of no more numbers may hold a limit or a divisor."""
 
 
@@ -56,7 +56,7 @@ def embed_constant(draw: Draw, x: Tensor | float | int | bool, lent: bool = Fals
         raise Undecided(f"a constant is of dtype {x.dtype} and layout {x.layout}, which has no residues")
     if not all_finite(x) and bool(torch.isnan(x).any()):
         raise Undecided("a constant is nan")
-    if x.is_floating_point() and x.numel() <= _FEW:  # numbers, made tensors by compilers
+    if x.is_floating_point() and x.numel() <= FEW:  # numbers, made tensors by compilers
         draw.note_numbers(n for n in x.detach().flatten().tolist() if math.isfinite(n))
 
     def make(i: int) -> Tensor:

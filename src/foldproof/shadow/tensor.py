@@ -164,6 +164,8 @@ def _dispatch(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -
         draw.branch.setdefault(func.overloadpacket.__name__)
     value = func(*tree_map(value_of, args), **tree_map(value_of, kwargs))
     call = Call(draw, func, args, kwargs, value)
+    if rule.kind is RuleKind.BRANCH:
+        call.note_limits()
     if not any(v.numel() for v in tree_iter(value) if isinstance(v, Tensor)):
         return tree_map(lambda v: _empty(call, v), value)
     residue = rule.function(call, *args, **kwargs)

@@ -1,0 +1,168 @@
+"""Which outcomes the decisions of two programs took, over all inputs that they were run on.
+
+A proof that follows choices is one of the branches that were visited, and floats that agree say nothing of a branch
+that was not. So every place at which values of the program's inputs decide is watched while the programs run on many
+inputs: comparisons, roundings to integers, places of maxima and sorts, and functions that are defined piece by piece. A
+decision is covered if each element of it had each of its outcomes. What is not covered is named in the claim.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter, tree_leaves
+
+from foldproof.rounding.constants import depends_on_data, remember_data
+
+aten = torch.ops.aten
+
+MOST_INDICES = 256
+"""Along longer dimensions no number of draws shows every index."""
+
+Pieces = Callable[..., list[Tensor]]
+"""Takes an operator's arguments, gives for each boundary between two pieces on which side of it the elements are."""
+
+_PIECES: dict[str, Pieces] = {
+    **dict.fromkeys(
+        ("relu", "leaky_relu", "elu", "celu", "selu", "prelu", "_prelu_kernel", "rrelu", "abs", "sign", "sgn"),
+        lambda x, *rest, **named: [x > 0],
+    ),
+    **dict.fromkeys(("hardtanh", "hardtanh_"), lambda x, low=-1, high=1: [x < low, x > high]),
+    **dict.fromkeys(("hardswish", "hardsigmoid"), lambda x: [x < -3, x > 3]),
+    **dict.fromkeys(("hardshrink", "softshrink"), lambda x, bound=0.5: [x < -bound, x > bound]),
+    **dict.fromkeys(("maximum", "minimum", "fmax", "fmin"), lambda a, b: [a > b]),
+    "relu6": lambda x: [x < 0, x > 6],
+    "threshold": lambda x, at, value: [x > at],
+    "softplus": lambda x, beta=1, at=20: [x * beta > at],
+    "clamp_min": lambda x, low: [x < low],
+    "clamp_max": lambda x, high: [x > high],
+    "clamp": lambda x, low=None, high=None, **named: _clamped(x, low, high, **named),
+    "smooth_l1_loss": lambda a, b, reduction=1, beta=1.0: [(a - b).abs() < beta],
+    "huber_loss": lambda a, b, reduction=1, delta=1.0: [(a - b).abs() < delta],
+}
+
+
+def _clamped(x: Tensor, low: Any = None, high: Any = None, min: Any = None, max: Any = None) -> list[Tensor]:
+    low, high = low if low is not None else min, high if high is not None else max
+    below = [] if low is None else [x < low]
+    return below if high is None else [*below, x > high]
+
+
+@dataclass
+class _Seen:
+    """The outcomes of one decision so far, element by element."""
+
+    yes: Tensor
+    no: Tensor
+
+    @property
+    def covered(self) -> bool:
+        return bool((self.yes & self.no).all())
+
+
+class Coverage:
+    """The decisions of both programs, over all runs that were watched."""
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[str, int, str, tuple[int, ...]], _Seen] = {}
+        self.changed = False
+        """An outcome was seen for the first time since this was last set to False."""
+
+    @contextlib.contextmanager
+    def watching(self, program: str) -> Iterator[None]:
+        """Around a run of the program of this name, in float64 and with its inputs marked as data."""
+        with _Watch(self, program):
+            yield
+
+    @property
+    def uncovered(self) -> tuple[str, ...]:
+        """The operators that decide and did not show all outcomes, in either program."""
+        return tuple(dict.fromkeys(key[2] for key, seen in self._seen.items() if not seen.covered))
+
+    def note(self, program: str, number: int, name: str, outcome: Tensor) -> None:
+        """One more yes or no of the ``number``-th decision of a run."""
+        key = (program, number, name, tuple(outcome.shape))
+        old = self._seen.get(key)
+        yes, no = outcome.clone(), ~outcome
+        if old is not None:
+            yes, no = yes | old.yes, no | old.no
+        if old is None or not (torch.equal(yes, old.yes) and torch.equal(no, old.no)):
+            self.changed = True
+            self._seen[key] = _Seen(yes, no)
+
+
+class _Watch(TorchDispatchMode):
+    def __init__(self, coverage: Coverage, program: str) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._coverage, self._program, self._number = coverage, program, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        of_data = any(depends_on_data(x) for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor))
+        if of_data:
+            self._note(func, args, kwargs, out)
+            for x in tree_iter(out):
+                if isinstance(x, Tensor):
+                    remember_data(x)
+        return out
+
+    def _note(self, func: Any, args: Any, kwargs: Any, out: Any) -> None:
+        """Only what floating-point numbers decide: integers are held, and decide as they did."""
+        if not any(isinstance(x, Tensor) and x.is_floating_point() for x in tree_leaves((args, kwargs))):
+            return
+        name = func.overloadpacket.__name__
+        for outcome in _outcomes(func, args, kwargs, out):
+            self._coverage.note(self._program, self._number, name, outcome)
+            self._number += 1
+
+
+def _outcomes(func: Any, args: Any, kwargs: Any, out: Any) -> list[Tensor]:
+    """What a call decided, each as yes or no for every element."""
+    name = func.overloadpacket.__name__.removesuffix("_")
+    if name in _PIECES:
+        return _PIECES[name](*args, **kwargs)
+    given = {a.name: a.default_value for a in func._schema.arguments} | kwargs
+    given |= dict(zip(given, args))
+    results = [x for x in tree_iter(out) if isinstance(x, Tensor) and x.numel()]
+    integers = [x for x in results if not x.is_floating_point() and not x.is_complex() and x.dtype is not torch.bool]
+    x = args[0]
+    if name in ("amax", "amin", "max", "min", "aminmax") and not integers:
+        return _which(*_extreme(x, given.get("dim"), "min" not in name))
+    if name in ("argmax", "argmin", "max", "min", "median", "kthvalue", "mode"):
+        dim = given.get("dim")
+        return _which(integers[0], x.numel() if dim is None else x.shape[dim] if x.ndim else 1)
+    if name == "topk" and x.ndim:
+        at, dim = integers[0], given["dim"]
+        return [(at == i).any(dim) for i in range(x.shape[dim])] if x.shape[dim] <= MOST_INDICES else _parity(at)
+    found = [x for x in results if x.dtype is torch.bool]
+    for places in integers:  # an order, places of windows, or a rounding to integers
+        found += _parity(places)
+        if name == "_to_copy":
+            limits = torch.iinfo(places.dtype)
+            found += [x > limits.max, x < limits.min] if limits.bits <= 16 else []
+    return found
+
+
+def _extreme(x: Tensor, dim: Any, largest: bool) -> tuple[Tensor, int]:
+    """The place of the largest (smallest) element along ``dim``, and the number of places."""
+    dims = [dim] if isinstance(dim, int) else list(dim or range(x.ndim))
+    flat = x.movedim(dims, list(range(-len(dims), 0))).flatten(-len(dims)) if x.ndim else x.reshape(1)
+    return (flat.argmax(-1) if largest else flat.argmin(-1)), flat.shape[-1]
+
+
+def _which(places: Tensor, size: int) -> list[Tensor]:
+    """For each of ``size`` places, whether it is the one; of very many, only that it is not always the same."""
+    if size > MOST_INDICES:
+        return _parity(places)
+    return [places == i for i in range(size)] if size > 1 else []
+
+
+def _parity(numbers: Tensor) -> list[Tensor]:
+    return [(numbers & 1).bool()]
