@@ -111,7 +111,7 @@ _LEGEND = """\
 *operators*: calls in the exported program → in its decomposition. *k*: primes carried jointly; *degree* of the largest
 polynomial that was compared; *opaque*: elements that opaque functions were evaluated at; *error*: the chance that this
 PROVED is wrong is below 2 to this power. *moved*: how far other inputs move the output that moves least (root mean
-squares, relative): what shows that comparing outputs means something. Every PROVED speaks of all inputs and all
+squares, relative): what shows that comparing outputs means something. Every PROVED is for all inputs and all
 parameters of the shapes used, but integer inputs (tokens) are held at their values."""
 
 

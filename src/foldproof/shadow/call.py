@@ -80,7 +80,7 @@ class Call:
         return result
 
     def took_branch(self) -> None:
-        """The result follows a choice made by values: the verdict will say that it speaks of this choice only."""
+        """The result follows a choice made by values: the verdict will say that it holds for this choice only."""
         self.draw.branch.setdefault(self.operator.overloadpacket.__name__)
         self.note_limits()
 

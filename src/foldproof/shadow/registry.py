@@ -22,7 +22,7 @@ class RuleKind(str, Enum):
     OPAQUE = "opaque"
     """any function will do: equal operands and attributes give equal results, nothing else is assumed"""
     BRANCH = "branch"
-    """the residue follows the choice that the value made; the proof speaks of that choice only"""
+    """the residue follows the choice that the value made; the proof holds for that choice only"""
 
     def __str__(self) -> str:
         return self.value
