@@ -312,7 +312,10 @@ def test_models_with_effects_and_breaks(compiler: str, model: type[nn.Module], m
     found = foldproof.audit(made, (x,), compiler=compiler)
     fired = [step for step in found.steps if step.fired]
     assert fired
-    assert {step.verdict.kind for step in fired} == {Kind.PROVED}, str(found)
+    # ExecuTorch rounds the 0.9 of `Averages` to float32, which the second of two calls shows.
+    rounded = {step.name for step in fired if step.verdict.kind is Kind.ROUNDING}
+    assert rounded <= {"ScalarToTensorPass"}, str(found)
+    assert {step.verdict.kind for step in fired if step.name not in rounded} == {Kind.PROVED}, str(found)
     assert found.kind is Kind.ROUNDING
     assert all(torch.equal(t, before[name]) for name, t in made.state_dict().items()), "the model is the user's"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -19,6 +21,7 @@ from foldproof.shadow import (
     Deterministic,
     Draw,
     Factories,
+    GeneratorMoved,
     Reading,
     Shadow,
     Undecided,
@@ -146,10 +149,30 @@ def attempt(
 
     try:
         with torch.no_grad():
-            draw, runs = lending(obligation, run)
+            draw, runs = _undisturbed(lambda: lending(obligation, run))
             return Attempt(draw, variation, _compare_runs(draw, runs), runs)
     except Undecided as error:
         return Attempt(draws[-1], variation, Failed(str(error), error.node))
+
+
+MOST_REPEATS = 12
+"""Runs that are made while other threads draw random numbers, before the program is taken to draw them."""
+
+
+def _undisturbed(run: Callable[[], T]) -> T:
+    """``run()``, made again where a generator moved meanwhile: that of a random program moves every time.
+
+    Raises:
+        GeneratorMoved: it did.
+    """
+    for i in range(MOST_REPEATS):
+        try:
+            return run()
+        except GeneratorMoved:  # noqa: PERF203 (to try again is the point)
+            if threading.active_count() == 1 or i + 1 == MOST_REPEATS:
+                raise
+            time.sleep(0.001 * i)
+    raise AssertionError("the last repeat returns or raises")
 
 
 def scout(
@@ -169,7 +192,7 @@ def scout(
 
     try:
         with torch.no_grad():
-            first = lending(obligation, run)
+            first = _undisturbed(lambda: lending(obligation, run))
     except Undecided as error:
         return Attempt(draws[-1], variation, Failed(str(error), error.node))
     for t in (*first.outputs, *first.effects.values()):
@@ -206,6 +229,7 @@ def run_both(
     Raises:
         Undecided: an operator has no rule, or a program itself raises.
         WritesBorrowed: the memory of the leaves was ``lent``, and one is written to.
+        GeneratorMoved: a random generator was used meanwhile.
     """
     leaves, inputs = _shadows_of(obligation, draw, variation, lent)
     with Factories(draw):
@@ -232,7 +256,14 @@ def run_both(
     return Runs(first, second, *constants, other.leaves, again, notes)
 
 
-def _run(draw: Draw, program: Program, which: str, leaves: Tensors, inputs: Any, watch: Watch | None = None) -> Outcome:
+def _run(
+    draw: Draw,
+    program: Program,
+    which: str,
+    leaves: Tensors,
+    inputs: Any,
+    watch: Watch | None = None,
+) -> Outcome:
     args, kwargs = copied(inputs)
     draw.running = True
     try:

@@ -1,7 +1,7 @@
 """Tensors that carry, beside their value, an exact residue modulo several primes through every ATen operator."""
 
 from foldproof.shadow import rules as rules  # fills the registry
-from foldproof.shadow.deterministic import Deterministic
+from foldproof.shadow.deterministic import Deterministic, GeneratorMoved
 from foldproof.shadow.draw import Draw, Reading, WritesBorrowed
 from foldproof.shadow.leaves import all_finite, draw_variable, embed_constant
 from foldproof.shadow.registry import RULES, Rule
@@ -14,6 +14,7 @@ __all__ = [
     "Deterministic",
     "Draw",
     "Factories",
+    "GeneratorMoved",
     "Reading",
     "Residue",
     "Rule",

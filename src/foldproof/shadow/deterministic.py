@@ -14,6 +14,10 @@ from foldproof.shadow.registry import RULES
 from foldproof.shadow.undecided import Undecided, no_rule
 
 
+class GeneratorMoved(Undecided):
+    """A generator was used while a program ran, by it or by another thread."""
+
+
 class Deterministic(TorchDispatchMode):
     """While active, operators that draw random numbers are undecided: a proof would speak of what was drawn.
 
@@ -21,6 +25,7 @@ class Deterministic(TorchDispatchMode):
 
     Raises (from any operator, or at the end):
         Undecided: it is random.
+        GeneratorMoved: it seems to be.
     """
 
     def __init__(self) -> None:
@@ -34,7 +39,7 @@ class Deterministic(TorchDispatchMode):
     def __exit__(self, *raised: Any) -> None:
         super().__exit__(*raised)  # type: ignore[no-untyped-call]
         if raised[0] is None and self._state != _generators():
-            raise Undecided("the program draws random numbers, in Python or inside of a custom operator")
+            raise GeneratorMoved("the program draws random numbers, in Python or inside of a custom operator")
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if torch.Tag.nondeterministic_seeded in getattr(func, "tags", ()) and func not in RULES:

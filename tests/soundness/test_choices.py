@@ -1,0 +1,116 @@
+"""Decisions that values make: other branches are visited, or named as uncovered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import foldproof
+from foldproof import Kind
+
+from .programs import normal
+
+X = normal(6, 8)
+TABLE = torch.arange(10.0).sin()
+CUT = TABLE * (torch.arange(10) < 9)
+MASK = torch.full((6, 8), -1e9).triu(3)
+
+
+class Experts(nn.Module):
+    def __init__(self, negated: int | None) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.gate, self.negated = nn.Linear(8, 4), negated
+        self.experts = nn.ModuleList(nn.Linear(8, 8) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        chosen = self.gate(x).topk(1, -1).indices.squeeze(-1)
+        out = torch.zeros_like(x)
+        for k, expert in enumerate(self.experts):
+            y = -expert(x) if k == self.negated else expert(x)
+            out = out + y * (chosen == k)[:, None]
+        return out
+
+
+DIFFERENT: dict[str, tuple[Any, Any, Tensor]] = {
+    "beyond a threshold": (lambda x: torch.where(x > 20, 2 * x, x), lambda x: torch.where(x > 20, 3 * x, x), X),
+    "below a threshold tensor": (
+        lambda x: torch.where(x < torch.tensor(-9.0), 2 * x, x),
+        lambda x: torch.where(x < torch.tensor(-9.0), x * 0, x),
+        X,
+    ),
+    "the tail of huber": (
+        lambda x: F.huber_loss(x, torch.zeros_like(x), delta=5.0),
+        lambda x: torch.where(x.abs() < 5, 0.5 * x * x, 5 * (x.abs() - 2.0)).mean(),
+        X,
+    ),
+    "a table that is cut off": (
+        lambda x: TABLE[x.abs().clamp(max=9).long()],
+        lambda x: CUT[x.abs().clamp(max=9).long()],
+        X,
+    ),
+    "wrapping against saturating": (
+        lambda x: (x * 10).round().to(torch.int8).float(),
+        lambda x: (x * 10).round().clamp(-128, 127).to(torch.int8).float(),
+        X,
+    ),
+    "a dead relu": (lambda x: x + F.relu(x - 100), lambda x: x + 2 * F.relu(x - 100), X),
+    "another slope": (lambda x: F.leaky_relu(x + 50, 0.1), lambda x: F.leaky_relu(x + 50, 0.2), X),
+    "beside a mask": (lambda x: x + MASK, lambda x: x * 1.01 + MASK, X),
+    "one expert": (Experts(None), Experts(3), normal(3, 8)),
+}
+
+
+@pytest.mark.parametrize("name", DIFFERENT)
+def test_another_branch_is_visited(name: str) -> None:
+    before, after, x = DIFFERENT[name]
+    verdict = foldproof.prove(before, after, (x,))
+    assert verdict.kind is Kind.REFUTED, str(verdict)
+
+
+def test_what_was_not_seen_is_named() -> None:
+    """No input that is tried has twenty million in it."""
+    far = foldproof.prove(lambda x: torch.where(x > 2e7, 2 * x, x), lambda x: torch.where(x > 2e7, x + x, x), (X,))
+    assert far.kind is Kind.PROVED and far.claim is not None
+    assert far.claim.uncovered == ("gt",) and not far.claim.is_general and "never seen" in str(far.claim)
+
+
+def test_covered_choices_are_not_named() -> None:
+    found = foldproof.prove(lambda x: torch.where(x > 0, x, -x), lambda x: torch.where(x > 0, x, 0 - x), (X,))
+    assert found.kind is Kind.PROVED and found.claim is not None and found.claim.uncovered == ()
+    assert found.claim.choices == ("gt",) and not found.claim.is_general
+
+
+INTEGERS: dict[str, tuple[Any, Any, tuple[Tensor, ...]]] = {
+    "a square": (lambda i: i * i, lambda i: 2 * i, (torch.tensor([0, 2]),)),
+    "a mask that is all true": (lambda x, m: x * m, lambda x, m: x, (X, torch.ones(6, 8, dtype=torch.bool))),
+    "a mask that is all false": (lambda x, m: x.masked_fill(m, 0), lambda x, m: x, (X, torch.zeros(8).bool())),
+    "indices in order": (lambda x, i: x[i], lambda x, i: x, (X, torch.arange(6))),
+    "positions": (lambda x, p: x + p, lambda x, p: x + torch.arange(8), (X, torch.arange(8))),
+}
+
+
+@pytest.mark.parametrize("name", INTEGERS)
+def test_other_integers_are_tried(name: str) -> None:
+    verdict = foldproof.prove(*INTEGERS[name])
+    assert verdict.kind is Kind.REFUTED, str(verdict)
+
+
+def test_equal_sizes_are_told_apart() -> None:
+    class Sum(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.sum(1) / x.shape[0]
+
+    class Mean(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.mean(1)
+
+    x = normal(4, 4)
+    sizes = {"x": {0: torch.export.Dim("a"), 1: torch.export.Dim("b")}}
+    before, after = (torch.export.export(m, (x,), dynamic_shapes=sizes) for m in (Sum(), Mean()))
+    assert foldproof.prove(before, after, (x,)).kind is Kind.REFUTED
+    assert foldproof.prove(after, after, (x,)).kind is Kind.PROVED
