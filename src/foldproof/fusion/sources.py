@@ -13,21 +13,21 @@ from torch.fx import Node
 
 from foldproof.fusion import examples
 from foldproof.fusion.affine import Affine
-from foldproof.fusion.constants import Constants
 from foldproof.fusion.examples import Declines, Fires
-from foldproof.fusion.expression import Expression, Operand
-from foldproof.fusion.nodes import (
+from foldproof.graph.nodes import (
     arguments,
     is_getitem,
     kind_of,
     listed,
     operator_node,
     set_argument,
-    value_of,
     value_readers,
 )
-from foldproof.fusion.refusal import CannotFold
-from foldproof.fusion.vectors import flat, number, product
+from foldproof.rewriting.constants import Constants
+from foldproof.rewriting.expression import Expression, Operand
+from foldproof.rewriting.refusal import CannotFold
+from foldproof.rewriting.sizes import value_of
+from foldproof.rewriting.vectors import flat, number, product
 
 
 @dataclass(frozen=True)

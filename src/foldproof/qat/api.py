@@ -15,14 +15,12 @@ from torch.fx import GraphModule, Node
 
 from foldproof.claim import meet
 from foldproof.errors import FoldproofError
-from foldproof.fusion.api import UNCHANGED
-from foldproof.fusion.result import Declined, graphs
-from foldproof.fusion.rewriter import UNPROVED
-from foldproof.graph.view import GraphView, view_graph
+from foldproof.graph.view import GraphView, view_graph, views_to_dict
 from foldproof.program import as_program
 from foldproof.program.loading import brief
 from foldproof.qat.fold import Folded
 from foldproof.qat.passes import Account, rewrites, rewritten
+from foldproof.rewriting.account import UNCHANGED, UNPROVED, Declined
 from foldproof.verdict import SCHEMA, ApproximationStep, Kind, Verdict, plain
 
 
@@ -62,7 +60,7 @@ class FoldQATResult:
             "declined": [asdict(d) for d in self.declined],
             "verdict": self.verdict.to_dict(),
             "seconds": self.seconds,
-            "graphs": graphs(self.original, view_graph(self.program)),
+            "graphs": views_to_dict(self.original, view_graph(self.program)),
         }
 
 

@@ -16,13 +16,13 @@ from torch import Tensor
 from torch.fx import Node
 from torch.fx.node import map_arg
 
-from foldproof.fusion.nodes import operator_of, set_argument
-from foldproof.fusion.refusal import CannotFold
+from foldproof.graph.nodes import operator_of, set_argument
 from foldproof.qat.image import Image, Leaves, precisely
 from foldproof.qat.operators import Operator
 from foldproof.qat.quantization import INT32_MAX, INT32_MIN, Dequantized, decomposed
 from foldproof.qat.rewriting import Recipe, Rewriting
 from foldproof.qat.weight import steps_of_channels
+from foldproof.rewriting.refusal import CannotFold
 from foldproof.rounding import Float64
 
 

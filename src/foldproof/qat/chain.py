@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from foldproof.fusion.nodes import arguments, is_getitem, kind_of, listed, operator_of, value_readers
-from foldproof.fusion.refusal import AxisMismatch, CannotFold
+from foldproof.graph.nodes import arguments, is_getitem, kind_of, listed, operator_of, value_readers
 from foldproof.qat.image import Image, Leaves, precisely
 from foldproof.qat.quantization import DEQUANTIZE, QUANTIZE, Quantization
+from foldproof.rewriting.refusal import AxisMismatch, CannotFold
 from foldproof.shadow import Draw, Shadow, Undecided, draw_variable, embed_constant
 
 Interval = tuple[Tensor, Tensor]

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from foldproof.fusion.nodes import arguments
-from foldproof.fusion.refusal import CannotFold
+from foldproof.graph.nodes import arguments
 from foldproof.graph.text import source_of
 from foldproof.qat.bias import Bias, float_bias, is_right, require_unit, whole_bias
 from foldproof.qat.chain import AffineOf, Chain, chain_of, is_one
@@ -19,6 +18,7 @@ from foldproof.qat.operators import Operator
 from foldproof.qat.quantization import Dequantized, decomposed
 from foldproof.qat.rewriting import Claim, Recipe, Rewriting
 from foldproof.qat.weight import scale_steps, scale_weight
+from foldproof.rewriting.refusal import CannotFold
 from foldproof.verdict import ApproximationStep
 
 

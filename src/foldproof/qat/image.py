@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.fx import Node
 from torch.fx.node import map_arg
 
-from foldproof.fusion.exported import copied
-from foldproof.fusion.nodes import is_getitem, is_view, operator_of, set_sizes
-from foldproof.fusion.refusal import CannotFold
-from foldproof.fusion.surgery import Host
+from foldproof.graph.nodes import is_getitem, is_view, operator_of, set_sizes
+from foldproof.rewriting.exported import copied
+from foldproof.rewriting.host import GraphHost
+from foldproof.rewriting.refusal import CannotFold
 from foldproof.rounding import Float64
 from foldproof.shadow import Shadow
 
@@ -31,7 +31,7 @@ class Image:
     at the example inputs: ``sizes`` says so, or else the nodes' metadata.
     """
 
-    def __init__(self, host: Host, sizes: Sizes) -> None:
+    def __init__(self, host: GraphHost, sizes: Sizes) -> None:
         nodes = list(host.graph.nodes)
         self.twins = dict(zip(nodes, copied(host.graph).nodes, strict=True))
         constants = host.constants
@@ -110,7 +110,7 @@ def precisely(tensors: Iterable[Tensor]) -> Any:
     return contextlib.nullcontext() if any(isinstance(t, Shadow) for t in tensors) else Float64()
 
 
-def _held(host: Host, node: Node) -> Tensor:
+def _held(host: GraphHost, node: Node) -> Tensor:
     return host.constants.tensors[host.constants.names[node]]
 
 

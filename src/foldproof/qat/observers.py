@@ -14,12 +14,12 @@ from dataclasses import dataclass
 import torch
 from torch.fx import Node
 
-from foldproof.fusion.nodes import kind_of, operator_of, value_readers
-from foldproof.fusion.refusal import CannotFold
+from foldproof.graph.nodes import kind_of, operator_of, value_readers
 from foldproof.qat.chain import AffineOf, Chain, ChannelAffine, Interval
 from foldproof.qat.image import Image
 from foldproof.qat.operators import Operator
 from foldproof.qat.quantization import QUANTIZE, Quantization
+from foldproof.rewriting.refusal import CannotFold
 from foldproof.verdict import ApproximationStep
 
 _FUSED = {"relu", "relu_", "hardtanh", "hardtanh_", "clamp"}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from foldproof.fusion.nodes import arguments, kind_of
+from foldproof.graph.nodes import arguments, kind_of
 from foldproof.qat.image import Image
 from foldproof.qat.quantization import Dequantized
 

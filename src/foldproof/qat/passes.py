@@ -12,17 +12,16 @@ from torch.fx import GraphModule
 from torch.fx.passes.infra.pass_base import PassBase, PassResult
 
 from foldproof.errors import MissingExtra
-from foldproof.fusion.api import host_of
-from foldproof.fusion.module import ModuleHost
-from foldproof.fusion.refusal import CannotFold
-from foldproof.fusion.result import Declined
-from foldproof.fusion.surgery import Host
 from foldproof.graph.text import operator_name, source_of
 from foldproof.proof import prove_region
 from foldproof.qat.fold import Folded, fold_chain, quantize_bias
 from foldproof.qat.image import Sizes
 from foldproof.qat.operators import Operator
 from foldproof.qat.rewriting import Claim, Rewriting
+from foldproof.rewriting.account import Declined
+from foldproof.rewriting.editor import GraphEditor
+from foldproof.rewriting.host import GraphHost
+from foldproof.rewriting.refusal import CannotFold
 from foldproof.verdict import Kind, Verdict
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ def rewritten(
     """
     withdrawn: dict[str, Declined] = {}
     while True:
-        made, account = _run(host_of(program), rewrites, sizes, withdrawn)
+        made, account = _run(GraphEditor.on_copy(program).host, rewrites, sizes, withdrawn)
         if not prove:
             return made, account
         # Each region may err by 2^-40, and their chances add up; of two independent proofs they multiply.
@@ -65,7 +64,7 @@ def rewritten(
             return made, account
 
 
-def _run(host: Host, rewrites: list[Rewrite], sizes: Sizes, skipped: Mapping[str, Any]) -> tuple[Any, Account]:
+def _run(host: GraphHost, rewrites: list[Rewrite], sizes: Sizes, skipped: Mapping[str, Any]) -> tuple[Any, Account]:
     account, rewriting = Account(), Rewriting(host, sizes)
     with torch.no_grad():
         for node in list(rewriting.image.twins.values()):
@@ -117,7 +116,7 @@ class _Pass(PassBase):
         _, self.result = rewritten(graph_module, [self._rewrite], self._sizes)
         kept = {folded.node for folded in self.result.folded}
         rest = {node.name: None for node in graph_module.graph.nodes if node.name not in kept}
-        _run(ModuleHost(graph_module), [self._rewrite], self._sizes, rest)
+        _run(GraphEditor.in_place(graph_module).host, [self._rewrite], self._sizes, rest)
         return PassResult(graph_module, bool(kept))
 
 

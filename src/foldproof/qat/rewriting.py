@@ -12,10 +12,10 @@ from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx import GraphModule, Node
 
-from foldproof.fusion.nodes import edge_form, is_edge, operator_of
-from foldproof.fusion.surgery import Host
+from foldproof.graph.nodes import edge_form, is_edge, operator_of
 from foldproof.qat.image import Image, Leaves, Sizes
 from foldproof.qat.region import region
+from foldproof.rewriting.host import GraphHost
 
 Recipe = Callable[[Leaves], Tensor]
 
@@ -37,7 +37,7 @@ class Claim:
 class Rewriting:
     """The rewrite of one host: its image before, and the constants that came in since."""
 
-    def __init__(self, host: Host, sizes: Sizes) -> None:
+    def __init__(self, host: GraphHost, sizes: Sizes) -> None:
         self.host, self.image = host, Image(host, sizes)
         self.names: dict[Node, str] = {}
         self._recipes: dict[str, Recipe] = {}

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from foldproof.fusion.nodes import set_argument
-from foldproof.fusion.refusal import CannotFold
+from foldproof.graph.nodes import set_argument
 from foldproof.qat.image import Leaves
 from foldproof.qat.operators import Operator
 from foldproof.qat.quantization import Dequantized, decomposed
 from foldproof.qat.rewriting import Recipe, Rewriting
+from foldproof.rewriting.refusal import CannotFold
 
 
 def steps_of_channels(rewriting: Rewriting, operator: Operator, scale: Recipe | None) -> Recipe:

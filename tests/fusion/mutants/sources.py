@@ -13,10 +13,10 @@ from torch.fx import Node
 
 from foldproof.fusion import sources
 from foldproof.fusion.affine import Affine
-from foldproof.fusion.constants import Constants
 from foldproof.fusion.examples import Made, chain, functional
-from foldproof.fusion.nodes import kind_of, set_argument
 from foldproof.fusion.sources import Arithmetic, NormAffine, Site
+from foldproof.graph.nodes import kind_of, set_argument
+from foldproof.rewriting.constants import Constants
 from mutants.mutant import (
     Mutant,
     Patch,

@@ -13,11 +13,11 @@ from torch.fx import Graph, Node
 from torch.fx.node import map_arg
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from foldproof.fusion.expression import Expression, Operand, rounded
-from foldproof.fusion.nodes import base_of, is_getitem, memory_of, operator_of, written
-from foldproof.fusion.refusal import CannotFold
+from foldproof.graph.nodes import base_of, is_getitem, memory_of, operator_of, written
 from foldproof.graph.text import operator_name
 from foldproof.program.state import storage_key
+from foldproof.rewriting.expression import Expression, Operand, rounded
+from foldproof.rewriting.refusal import CannotFold
 
 
 class Constants:

@@ -12,7 +12,6 @@ from torch import nn
 from torch._ops import HigherOrderOperator, OpOverload
 from torch.fx import Graph, GraphModule, Node
 
-from foldproof.fusion.refusal import CannotFold
 from foldproof.graph.text import operator_name
 
 aten = torch.ops.aten
@@ -88,14 +87,6 @@ def short_name(node: Node) -> str:
     """The operator's bare name: ``conv2d``."""
     found = operator_of(node)
     return found._schema.name.split("::")[-1] if found is not None else operator_name(node)
-
-
-def value_of(node: Node) -> torch.Tensor:
-    """The fake tensor that stands for the node's value, with its shape, dtype and strides."""
-    value = node.meta.get("val")
-    if not isinstance(value, torch.Tensor):
-        raise CannotFold(f"the shape of {node.name} is not known: export the program with torch.export")
-    return value
 
 
 def set_sizes(x: Any) -> Any:
