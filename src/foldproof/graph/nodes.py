@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch._ops import HigherOrderOperator, OpOverload
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx import Graph, GraphModule, Node
 
 from foldproof.graph.text import operator_name
@@ -81,6 +82,25 @@ def edge_form(operator: OpOverload) -> Any:
 
     namespace, _, name = operator._schema.name.partition("::")
     return getattr(getattr(getattr(ops.edge, namespace), name), operator._overloadname)
+
+
+def insert_call(before: Node, origin: Node, operator: OpOverload, *args: Any) -> Node:
+    """Call an ATen operator just before ``before``, as if ``origin`` were replaced by it.
+
+    The new node is an edge operator if ``origin`` is one, names the same source, and has a fake value if its operands
+    have.
+    """
+    with before.graph.inserting_before(before):
+        node = before.graph.call_function(operator, args)
+    node.meta = {key: origin.meta[key] for key in ("nn_module_stack", "stack_trace") if key in origin.meta}
+    values = [x.meta.get("val") if isinstance(x, Node) else x for x in args]
+    fakes = [value for value in values if isinstance(value, FakeTensor)]
+    if fakes and all(value is not None for value in values):
+        with fakes[0].fake_mode:
+            node.meta["val"] = operator(*values)
+    if is_edge(origin):
+        node.target = edge_form(operator)
+    return node
 
 
 def short_name(node: Node) -> str:

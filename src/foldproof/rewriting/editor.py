@@ -18,7 +18,7 @@ from torch.fx import GraphModule, Node
 from foldproof.errors import FoldproofError
 from foldproof.graph.nodes import is_getitem
 from foldproof.program.loading import brief
-from foldproof.program.state import owned
+from foldproof.program.state import owned, quiet_copies
 from foldproof.rewriting.edit import Draft, Drafted, Edit, NewConstant
 from foldproof.rewriting.exported import ExportedHost
 from foldproof.rewriting.expression import Expression, as_expression, derive, rounded
@@ -49,7 +49,8 @@ class GraphEditor:
             FoldproofError: the program is in a dialect that can't be changed any more.
         """
         if isinstance(program, GraphModule):
-            new = copy.deepcopy(program, {id(tensor): tensor for _, tensor in owned(program)})
+            with quiet_copies():
+                new = copy.deepcopy(program, {id(tensor): tensor for _, tensor in owned(program)})
             assert isinstance(new, GraphModule)
             return GraphEditor(ModuleHost(new))
         if program.dialect not in DIALECTS:
