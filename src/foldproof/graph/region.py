@@ -51,18 +51,19 @@ class Region:
 
 def cut_region(
     nodes: Sequence[Node],
-    results: Iterable[Node],
+    results: Node | Sequence[Node],
     *,
     inputs: Iterable[Node] = (),
     constants: Mapping[Node, str] | None = None,
     known: Mapping[Node, Any] | None = None,
     name: Callable[[Node], str] = lambda node: node.name,
 ) -> Region:
-    """Copy nodes into a graph of their own, which puts out the tuple of ``results``.
+    """Copy nodes into a graph of their own.
 
     Args:
         nodes: the nodes of the region, each after those that it reads.
-        results: the nodes whose values are read outside.
+        results: the nodes whose values are read outside, of which the graph puts out a tuple; or the only one, for a
+            graph that puts out its bare value.
         inputs: the first placeholders, read or not, so that two regions get the same ones. Operands that are neither
             in ``nodes`` nor in any other argument follow.
         constants: operands that become ``get_attr`` nodes, with the names of the attributes.
@@ -73,7 +74,7 @@ def cut_region(
     copies: dict[Node, Any] = {}
     inside, constants, known = set(nodes), constants or {}, known or {}
     outside = dict.fromkeys(x for node in nodes for x in node.all_input_nodes if x not in inside)
-    outside |= dict.fromkeys(x for x in results if x not in inside)
+    outside |= dict.fromkeys(x for x in ([results] if isinstance(results, Node) else results) if x not in inside)
     read = [x for x in outside if x not in constants and x not in known]
     for node in dict.fromkeys([*inputs, *read]):
         copies[node] = graph.placeholder(name(node))
@@ -85,7 +86,7 @@ def cut_region(
     behind = tuple(node for node, copy in copies.items() if isinstance(copy, Node) and copy.op == "placeholder")
     for node in nodes:
         copies[node] = graph.node_copy(node, copies.__getitem__)
-    graph.output(tuple(copies[node] for node in results))
+    graph.output(copies[results] if isinstance(results, Node) else tuple(copies[node] for node in results))
     return Region(graph, copies, behind)
 
 
