@@ -26,6 +26,7 @@ from foldproof.program import as_program
 from foldproof.program.loading import brief
 from foldproof.proof import prove as prove_programs
 from foldproof.proof import prove_region
+from foldproof.proof.shapes import as_inputs
 from foldproof.rewriting.account import UNCHANGED, UNPROVED, Declined
 from foldproof.rewriting.editor import GraphEditor
 
@@ -35,7 +36,7 @@ ACCURACY_LIMIT = 16.0
 
 def fuse(
     model_or_program: nn.Module | ExportedProgram,
-    inputs: tuple[Any, ...],
+    inputs: Sequence[Any],
     kwargs: Mapping[str, Any] | None = None,
     *,
     dynamic_shapes: Any = None,
@@ -74,7 +75,7 @@ def fuse(
     if not accuracy_limit > 0:
         raise FoldproofError(f"accuracy_limit is {accuracy_limit}, and must be a number above 0: 16 if it is not given")
     started = time.perf_counter()
-    kwargs = dict(kwargs or {})
+    inputs, kwargs = as_inputs(inputs), dict(kwargs or {})
     before = _exported(model_or_program, inputs, kwargs, dynamic_shapes)
     progress = progress or (lambda done, total, what: None)
     rewriter = Rewriter.of(passes, prove_region if prove else None)
@@ -117,7 +118,7 @@ def fuse(
 
 def explain(
     model_or_program: nn.Module | ExportedProgram,
-    inputs: tuple[Any, ...],
+    inputs: Sequence[Any],
     kwargs: Mapping[str, Any] | None = None,
     *,
     dynamic_shapes: Any = None,
@@ -135,7 +136,7 @@ def explain(
     Raises:
         FoldproofError: as of `fuse`.
     """
-    before = _exported(model_or_program, inputs, dict(kwargs or {}), dynamic_shapes)
+    before = _exported(model_or_program, as_inputs(inputs), dict(kwargs or {}), dynamic_shapes)
     nothing = (lambda done, total, what: None) if progress is None else progress
     return tuple(Rewriter.of(None, prove_region).run(GraphEditor.on_copy(before), nothing, {}).declined)
 
@@ -169,8 +170,6 @@ def _changes_bits(rewrite: Rewrite) -> str | None:
 def _exported(
     program: nn.Module | ExportedProgram, inputs: tuple[Any, ...], kwargs: dict[str, Any], dynamic_shapes: Any
 ) -> GraphModule | ExportedProgram:
-    if not isinstance(inputs, tuple):
-        raise FoldproofError(f"inputs must be a tuple of example inputs, not {type(inputs).__name__}: write (x,)")
     if isinstance(program, ExportedProgram):
         if dynamic_shapes is not None:
             raise FoldproofError("dynamic_shapes is for modules: an exported program has its dynamic shapes already")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from foldproof.errors import FoldproofError
 from foldproof.graph.view import GraphView, view_graph, views_to_dict
 from foldproof.program import as_program
 from foldproof.program.loading import brief
+from foldproof.proof.shapes import as_inputs
 from foldproof.qat.fold import Folded
 from foldproof.qat.passes import Account, rewrites, rewritten
 from foldproof.rewriting.account import UNCHANGED, UNPROVED, Declined
@@ -66,7 +67,7 @@ class FoldQATResult:
 
 def fold_qat(
     program: GraphModule | ExportedProgram,
-    inputs: tuple[Any, ...],
+    inputs: Sequence[Any],
     kwargs: Mapping[str, Any] | None = None,
     *,
     quantize_bias: bool = True,
@@ -99,7 +100,7 @@ def fold_qat(
         raise FoldproofError(
             f"can't fold a {type(program).__name__}: give what convert_pt2e made, or its torch.export program"
         )
-    sizes, ranges = _observed(program, inputs, dict(kwargs or {}))
+    sizes, ranges = _observed(program, as_inputs(inputs), dict(kwargs or {}))
     made, account = rewritten(program, rewrites(quantize_bias), sizes, prove)
     return FoldQATResult(
         made,
