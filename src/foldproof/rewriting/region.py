@@ -7,6 +7,7 @@ result; and edits are the very functions that change the program afterwards, so 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -49,8 +50,20 @@ class RewrittenRegion:
         return {name: value.to(wanted[name][1]) for name, value in values.items()}
 
     def inputs(self) -> list[Tensor]:
-        """Tensors of the shape and dtype of the inputs, a dynamic size the one that it was exported with."""
-        return [_example(operand.meta["val"]) for operand in self.operands]
+        """Tensors of the shape and dtype of the inputs, a dynamic size the one that it was exported with.
+
+        A proof holds whole numbers at their values, so they are 0 and 1, which are different rows of a table and
+        different sides of a mask; they are 0 where the region does not run on that (a table of one row).
+        """
+        varied, zeros = ([_example(operand.meta["val"], limit) for operand in self.operands] for limit in (1, 0))
+        if all(x.is_floating_point() for x in varied):
+            return varied
+        try:
+            with torch.no_grad():
+                self.before(*varied)
+        except Exception:
+            return zeros
+        return varied
 
 
 def cut_rewrite(
@@ -115,8 +128,9 @@ def _numbers(nodes: Iterable[Node], constants: Constants) -> dict[Node, Any]:
     return {operand: set_sizes(operand.meta["val"]) for operand in unknown}
 
 
-def _example(value: Tensor) -> Tensor:
+def _example(value: Tensor, limit: int) -> Tensor:
     shape = [max(set_sizes(size), 1) for size in value.shape]  # an empty tensor shows nothing
     if value.is_floating_point():
         return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(value.device, value.dtype)
-    return torch.zeros(shape, dtype=value.dtype, device=value.device)
+    numbers = torch.arange(math.prod(shape)).clamp(max=limit).reshape(shape)  # in order, so that offsets are in order
+    return numbers.to(value.device, value.dtype)
