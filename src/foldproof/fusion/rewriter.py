@@ -1,4 +1,34 @@
-"""The rewriting loop: find an affine, plan where it goes, weigh it, prove the region, rewrite; or say why not."""
+"""The rewriting loop: find an affine, plan where it goes, weigh it, prove the region, rewrite; or say why not.
+
+What is claimed: the program that comes out is the function that went in, of its inputs and its parameters (of these
+parameter values, for a rewrite that is conditional). It is claimed of every rewrite by itself.
+
+Why that is sound:
+
+1. *Rules are guesses.* A source says that an operator is an affine, a motion how it passes an operator, an absorber
+   what becomes of a weight. Their guards make good folds likely and reasons readable; no answer rests on them. If one
+   is missing or wrong, the plan is wrong, and step 3 throws it away.
+2. *One thing is planned, proved and done.* A plan is a list of edits, each a function that changes one node, and of
+   nodes whose readers are to read another one. The same edits are applied to a copy of the region and, if that is
+   proved, to the program. The new constants are expressions over old ones: the proof evaluates an expression on
+   residues, and the number that the program holds is the same expression in float64, rounded once.
+3. *A region stands for the program.* All nodes whose values change, and the calls that compute their constants, are cut
+   out with everything that is read outside as a result; `foldproof.graph.region` says why equal regions make equal
+   programs, and what has to belong to one. What is not PROVED is withdrawn; nothing has been changed by then.
+   Two things a region does not show, and guards have to: writes to memory from outside (constants that the program
+   changes are not folded, and an affine does not move down past a write to what it read), and sizes other than those
+   of the example (channels must not lie along a dynamic dimension). `fuse` proves the whole program at the end, at
+   several sizes, where a mistake in these shows.
+4. *Rewrites follow each other.* Each starts from the program that the last one left, and a constant that one made is
+   read by the next as an expression over the original ones. So the program after n rewrites equals the first one by n
+   equalities; the chances that one of them is wrong add up.
+
+What is not claimed by a region: that the fold pays (`weigh`), that it keeps digits (`accuracy`, which may have the loop
+run again without it), or that other layouts in memory do no harm (`layout` refuses those that reach the outside).
+
+The loop ends because each rewrite removes a call, and goes round again only when branches were merged, after which an
+affine may have found a place. Joining parallel linears comes last, for their weights have to be what they will be.
+"""
 
 from __future__ import annotations
 
@@ -88,7 +118,7 @@ class Rewriter:
         return Rewriter(prove_region, sources, parallel=parallel, weights=WEIGHTS in chosen, batching=batching)
 
     def run(self, editor: GraphEditor, progress: Progress, refused: Mapping[str, str]) -> Account:
-        """Rewrites the editor's working copy, in the order of its graph, until nothing more can be folded.
+        """Rewrite the program under edit, in the order of its graph, until nothing more can be folded.
 
         ``refused`` maps names of nodes that are to be left, to reasons.
         """
