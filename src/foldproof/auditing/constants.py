@@ -24,6 +24,7 @@ from foldproof.auditing.snapshot import (
     target_name,
 )
 from foldproof.digest import digest
+from foldproof.graph.region import collect_dependencies
 from foldproof.graph.text import map_nodes
 from foldproof.program import Leaf, as_program
 from foldproof.program.state import storage_key
@@ -101,7 +102,7 @@ def _origins(
     leaves = as_program(before.module).leaves
     other = redrawn_leaves(leaves, torch.Generator().manual_seed(0), 1.0, 1.0)
     nodes = dict.fromkeys(n for found in equal.values() for n in found)
-    elsewhere = _evaluate(before.module, _with_operands(nodes), other)
+    elsewhere = _evaluate(before.module, collect_dependencies(nodes), other)
     derive = recomputed(*again, dict.fromkeys(equal, torch.empty(0))) if again is not None else None
     made: Mapping[str, Tensor] = {}
     with contextlib.suppress(Exception):  # it may refuse other parameters
@@ -111,7 +112,7 @@ def _origins(
     for name, found in equal.items():
         if name in made:
             found = [n for n in found if n in elsewhere and _close(elsewhere[n], made[name])]
-        elif any(_may_be_mistaken(before, n) for n in _with_operands(found)) or not all(
+        elif any(_may_be_mistaken(before, n) for n in collect_dependencies(found)) or not all(
             n in elsewhere and _close(elsewhere[n], elsewhere[found[0]]) for n in found
         ):
             surely = False
@@ -136,20 +137,6 @@ def _may_be_mistaken(before: Snapshot, node: fx.Node) -> bool:
 
 def _close(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and torch.allclose(a.double(), b.double(), rtol=1e-4, atol=1e-30, equal_nan=True)
-
-
-def _with_operands(nodes: Iterable[fx.Node]) -> list[fx.Node]:
-    """The nodes and all that they depend on, in order."""
-    wanted: dict[fx.Node, None] = {}
-
-    def visit(node: fx.Node) -> None:
-        for operand in node.all_input_nodes:
-            visit(operand)
-        wanted.setdefault(node)
-
-    for node in nodes:
-        visit(node)
-    return list(wanted)
 
 
 def _constant_nodes(before: Snapshot, after: Snapshot) -> list[fx.Node]:

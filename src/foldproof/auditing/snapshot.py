@@ -22,6 +22,7 @@ from torch.utils._pytree import tree_leaves
 from foldproof.auditing.copies import Copies
 from foldproof.auditing.reading import fused_activation, memory_of, operator, read_into
 from foldproof.auditing.signature import Signature, signature_of
+from foldproof.graph.region import Region, collect_dependencies, cut_region
 from foldproof.graph.text import Verbatim, map_nodes
 
 
@@ -29,32 +30,17 @@ from foldproof.graph.text import Verbatim, map_nodes
 class Lowered:
     """Nodes that a pass replaced by a call of code below the graph, kept to read that call as what it stands for.
 
-    ``inputs`` are the nodes that they read, ``places`` where these stand among the leaves of the call's arguments.
+    ``places`` say where the inputs of the ``region`` stand among the leaves of the call's arguments.
     """
 
-    nodes: tuple[fx.Node, ...]
-    result: fx.Node
-    inputs: tuple[fx.Node, ...]
+    region: Region
     places: tuple[int, ...] = ()
 
     @staticmethod
     def cut(result: fx.Node, matched: Sequence[fx.Node]) -> Lowered:
         """Copies of those of the ``matched`` nodes that ``result`` depends on."""
         inside = set(matched)
-        needed: set[fx.Node] = set()
-        stack = [result]
-        while stack:
-            node = stack.pop()
-            if node in inside and node not in needed:
-                needed.add(node)
-                stack += node.all_input_nodes
-        own = [n for n in sorted_nodes(result.graph) if n in needed]
-        read = dict.fromkeys(n for node in own for n in node.all_input_nodes if n not in needed)
-        graph = fx.Graph()
-        made = {n: graph.placeholder(n.name) for n in read}
-        for node in own:
-            made[node] = graph.node_copy(node, made.__getitem__)
-        return Lowered(tuple(made[n] for n in (*read, *own)), made[result], tuple(read))
+        return Lowered(cut_region(collect_dependencies([result], stop=lambda n: n not in inside), result))
 
     def placed(self, places: Sequence[int]) -> Lowered:
         return replace(self, places=tuple(places))
@@ -62,10 +48,11 @@ class Lowered:
     def put_into(self, graph: fx.Graph, arguments: Any) -> fx.Node:
         """Write the nodes into ``graph``, where the call with these arguments stood."""
         given = tree_leaves(arguments)
-        made = {node: given[place] for node, place in zip(self.nodes, self.places)}
-        for node in self.nodes[len(self.places) :]:
+        *nodes, end = self.region.graph.nodes
+        made = {node: given[place] for node, place in zip(nodes, self.places)}
+        for node in nodes[len(self.places) :]:
             made[node] = _copied_node(graph, node, made)
-        return made[self.result]  # type: ignore[no-any-return]
+        return made[end.args[0]]  # type: ignore[index, no-any-return]
 
 
 class Snapshot:
@@ -90,7 +77,7 @@ class Snapshot:
     ) -> None:
         signature = signature or Signature()
         self.copies = copies or Copies()
-        nodes = sorted_nodes(source.graph)
+        nodes = collect_dependencies(source.graph.nodes)  # each after those that it reads
         if order is not None:
             given = sorted((n for n in nodes if n.op == "placeholder"), key=order)
             nodes = given + [n for n in nodes if n.op != "placeholder"]
@@ -330,25 +317,6 @@ def put(root: nn.Module, name: str, value: Any) -> None:
         root.register_buffer(last, value)
     else:
         setattr(root, last, value)
-
-
-def sorted_nodes(graph: fx.Graph) -> list[fx.Node]:
-    """The nodes, each after those that it reads, and otherwise as they stand."""
-    order: list[fx.Node] = []
-    done: set[fx.Node] = set()
-    for root in graph.nodes:
-        stack = [(root, False)]
-        while stack:
-            node, ready = stack.pop()
-            if node in done:
-                continue
-            if ready:
-                done.add(node)
-                order.append(node)
-                continue
-            stack.append((node, True))
-            stack.extend((n, False) for n in reversed(node.all_input_nodes) if n not in done)
-    return order
 
 
 def is_functional(node: fx.Node) -> bool:
