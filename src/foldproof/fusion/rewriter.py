@@ -50,8 +50,8 @@ from foldproof.fusion.motion import MOTIONS, Motion
 from foldproof.fusion.parallel import PARALLEL, ParallelConvolutions
 from foldproof.fusion.plan import Plan, Planner
 from foldproof.fusion.result import Rewrite
-from foldproof.fusion.sources import SOURCES, BatchNorm, NormAffine, Site, Source, find, read
-from foldproof.graph.nodes import is_getitem, kind_of, listed, short_name
+from foldproof.fusion.sources import SOURCES, NormAffine, Site, Source, find, is_normalisation, read
+from foldproof.graph.nodes import is_getitem, listed, short_name
 from foldproof.graph.text import operator_name, source_of
 from foldproof.graph.view import view_graph
 from foldproof.rewriting.account import UNPROVED, Declined
@@ -167,7 +167,7 @@ class Rewriter:
                 if editor.constants.holds(node) or not editor.constants.holds_computed(operand):
                     continue
                 calls = [operand, *editor.constants.computing([operand])]
-                norms = [call for call in calls if _is_normalisation(call)]
+                norms = [call for call in calls if is_normalisation(call, editor.constants)]
                 if not norms:
                     continue
                 try:
@@ -259,11 +259,11 @@ class Rewriter:
 
     def _decline(self, node: Node, refusal: CannotFold, constants: Constants, account: Account) -> None:
         """Reports what was left, unless nobody expects it to go: arithmetic with numbers, or with whole tensors."""
-        is_normalisation = _is_normalisation(node)
-        if not is_normalisation and not _is_learnable(node, constants):
+        normalises = is_normalisation(node, constants)
+        if not normalises and not _is_learnable(node, constants):
             return
         account.declined.append(Declined(node.name, operator_name(node), source_of(node), str(refusal), refusal.hint))
-        if isinstance(refusal, AxisMismatch) and is_normalisation:
+        if isinstance(refusal, AxisMismatch) and normalises:
             account.warnings.append(f"{node.name} ({short_name(node)}) is not folded: {refusal}")
 
     def _left_in_subgraphs(self, editor: GraphEditor) -> list[Declined]:
@@ -277,7 +277,7 @@ class Rewriter:
             for name, part in editor.host.subgraphs.named_modules()
             if name and isinstance(part, GraphModule)
             for node in part.graph.nodes
-            if _is_normalisation(node)
+            if is_normalisation(node, editor.constants)
         ]
 
 
@@ -291,10 +291,6 @@ class Account:
     declined: list[Declined] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     values: Values = field(default_factory=Values)
-
-
-def _is_normalisation(node: Node) -> bool:
-    return kind_of(node) in BatchNorm.kinds or kind_of(node) in BatchNorm.training_kinds
 
 
 def _is_learnable(node: Node, constants: Constants) -> bool:
