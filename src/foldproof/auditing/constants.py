@@ -14,18 +14,14 @@ from torch.export import ExportedProgram
 from foldproof.auditing.log import program_in
 from foldproof.auditing.reading import operator
 from foldproof.auditing.snapshot import (
-    Interpreted,
     Snapshot,
-    arguments,
-    attribute,
     is_functional,
-    put,
     snapshot_of,
-    target_name,
 )
 from foldproof.digest import digest
+from foldproof.graph.module import InterpretedModule, get_attribute, set_attribute
 from foldproof.graph.region import collect_dependencies
-from foldproof.graph.text import map_nodes
+from foldproof.graph.text import map_nodes, target_name, write_arguments
 from foldproof.program import Leaf, as_program
 from foldproof.program.state import storage_key
 from foldproof.proof.floats import redrawn_leaves
@@ -82,15 +78,15 @@ def unfolded(before: Snapshot, after: Snapshot, again: Again | None = None) -> t
         if node not in origin:
             origin[node] = graph.node_copy(node, origin.__getitem__)
             if node.op == "get_attr":  # under a name of its own: *after* may call another tensor so
-                tensor = attribute(before.module, str(node.target))
+                tensor = get_attribute(before.module, str(node.target))
                 origin[node].target = f"origin_{len(origin)}"
-                put(root, str(origin[node].target), tensor)
+                set_attribute(root, str(origin[node].target), tensor)
         return origin[node]
 
     for node in after.graph.nodes:
         found = origins.get(str(node.target)) if node.op == "get_attr" else None
         made[node] = origin_of(found) if found is not None else graph.node_copy(node, made.__getitem__)
-    return Snapshot(Interpreted(root, graph), copies=after.copies), surely
+    return Snapshot(InterpretedModule(root, graph), copies=after.copies), surely
 
 
 def _origins(
@@ -126,7 +122,7 @@ def _may_be_mistaken(before: Snapshot, node: fx.Node) -> bool:
 
     One that is a single number is that anyway, and counts if another has the same.
     """
-    held = attribute(before.module, str(node.target)) if node.op == "get_attr" else None
+    held = get_attribute(before.module, str(node.target)) if node.op == "get_attr" else None
     if not isinstance(held, Tensor) or not held.numel():
         return False
     if held.numel() == 1:
@@ -145,7 +141,7 @@ def _constant_nodes(before: Snapshot, after: Snapshot) -> list[fx.Node]:
     found: dict[fx.Node, None] = {}
     for node in before.graph.nodes:
         if node.op == "get_attr":
-            held = attribute(before.module, str(node.target))
+            held = get_attribute(before.module, str(node.target))
             constant = isinstance(held, Tensor) and storage_key(held) not in written
         else:
             operands = node.all_input_nodes
@@ -168,7 +164,7 @@ def _written(snapshot: Snapshot) -> set[int]:
             continue
         seen.add(node)
         if node.op == "get_attr":
-            held = attribute(snapshot.module, str(node.target))
+            held = get_attribute(snapshot.module, str(node.target))
             memory |= {storage_key(held)} if isinstance(held, Tensor) else set()
         aten = operator(node.target)
         if aten is None or any(r.alias_info is not None for r in aten._schema.returns):
@@ -183,7 +179,7 @@ def _evaluate(
     values: dict[fx.Node, Any] = {}
     for node in nodes:
         if node.op == "get_attr":
-            values[node] = (leaves or {}).get(str(node.target), attribute(module, str(node.target)))
+            values[node] = (leaves or {}).get(str(node.target), get_attribute(module, str(node.target)))
         elif all(n in values for n in node.all_input_nodes):
             args, kwargs = map_nodes((node.args, dict(node.kwargs)), values.__getitem__)
             with contextlib.suppress(Exception), torch.no_grad():  # it is no constant of *after*, then
@@ -234,11 +230,11 @@ def _contents(snapshot: Snapshot) -> list[str]:
     for i, node in enumerate(sorted(snapshot.graph.nodes, key=lambda n: n.op != "placeholder")):
         what = f"{node.op} {i if node.op == 'placeholder' else target_name(node.target)}"
         if node.op in ("get_attr", "call_module"):
-            held = attribute(snapshot.module, str(node.target))
+            held = get_attribute(snapshot.module, str(node.target))
             state = [held] if isinstance(held, Tensor) else [*held.state_dict().values()]
             what = f"{node.op} {'' if isinstance(held, Tensor) else repr(held)} "
             what += " ".join(f"{t.dtype} {tuple(t.shape)} {digest([t])}" for t in state)
-        values[node] = hashlib.sha256(f"{what} {arguments(node, values)}".encode()).hexdigest()
+        values[node] = hashlib.sha256(f"{what} {write_arguments(node, values)}".encode()).hexdigest()
         if node.op == "output" or not is_functional(node):
             out.append(values[node])
     return out

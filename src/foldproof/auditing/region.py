@@ -34,9 +34,12 @@ import torch
 from torch import Tensor, fx
 from torch.utils._pytree import tree_leaves
 
-from foldproof.auditing.snapshot import Interpreted, Snapshot, arguments, callable_name, target_name
+from foldproof.auditing.snapshot import Snapshot
+from foldproof.graph.diff import NamedGraph, share_names
 from foldproof.graph.interpreter import Interpreter
+from foldproof.graph.module import InterpretedModule
 from foldproof.graph.region import collect_dependencies, cut_region
+from foldproof.graph.text import target_name
 from foldproof.shadow import all_finite
 
 
@@ -61,11 +64,12 @@ def changed_region(before: Snapshot, after: Snapshot, inputs: Sequence[Any]) -> 
     """
     if not (before.functional and after.functional):
         return None
-    first = _Side(before, {n: n.name for n in before.graph.nodes})
-    sides = first, _Side(after, _names_of_values(first, after))
+    named = share_names(before.labelled(), after.labelled(), (before.values, after.values))
+    first, second = _Side(before, named[0]), _Side(after, named[1])
+    sides = first, second
     if any(_reads_layout(node) for side in sides for node in side.needed):
         return None
-    same = {name for name, line in sides[1].lines.items() if first.lines.get(name) == line}
+    same = {name for name, line in second.lines.items() if first.lines.get(name) == line}
     if not any(first.nodes[name].op.startswith("call_") for name in same):
         return None
     while True:
@@ -127,24 +131,15 @@ def _cut(side: _Side, results: Sequence[fx.Node], same: set[str], inputs: Sequen
     region = cut_region(
         side.changed(same), list(results), inputs=given, constants=constants, name=side.names.__getitem__
     )
-    return Interpreted(side.snapshot.module, region.graph)
+    return InterpretedModule(side.module, region.graph)
 
 
 class _Side:
-    """One graph: its nodes by the names that both graphs share, and each as a line that tells all it does."""
+    """One graph: its nodes under the names that both graphs share."""
 
-    def __init__(self, snapshot: Snapshot, names: Mapping[fx.Node, str]) -> None:
-        self.snapshot, self.names = snapshot, names
-        inputs = {n: i for i, n in enumerate(snapshot.placeholders)}
-        self.lines: dict[str, str] = {}
-        for node, name in names.items():
-            what = f"{node.op} {callable_name(node.target)}"
-            if node.op in ("get_attr", "call_module"):
-                what += f" {snapshot.identity(str(node.target))}"
-            elif node.op == "placeholder":
-                what = f"input {inputs[node]}"
-            self.lines[name] = f"{what} {arguments(node, names)}"
-        self.nodes = {name: node for node, name in names.items()}
+    def __init__(self, snapshot: Snapshot, named: NamedGraph) -> None:
+        self.module = snapshot.module
+        self.names, self.nodes, self.lines = named.names, named.nodes, named.lines
         self.end = snapshot.graph.output_node()
         read = set(collect_dependencies([self.end]))
         self.needed = [n for n in snapshot.graph.nodes if n in read]
@@ -152,28 +147,6 @@ class _Side:
     def changed(self, same: set[str]) -> list[fx.Node]:
         """The nodes that an output depends on whose names are not in ``same``, but for the output itself."""
         return [n for n in self.needed if self.names[n] not in same and n is not self.end]
-
-
-def _names_of_values(before: _Side, after: Snapshot) -> dict[fx.Node, str]:
-    """Names for *after*'s nodes: *before*'s for a value that it computes, too (passes that retrace rename)."""
-    by_value: dict[str, str] = {}
-    for node, value in before.snapshot.values.items():
-        by_value.setdefault(value, before.names[node])
-    names: dict[fx.Node, str] = {}
-    taken: set[str] = set()
-    for node in after.graph.nodes:
-        name = by_value.get(after.values.get(node, ""))
-        if name is not None and name not in taken:
-            names[node] = name
-            taken.add(name)
-    for node in after.graph.nodes:
-        if node not in names:
-            name = node.name
-            while name in taken:
-                name += "_"
-            names[node] = name
-            taken.add(name)
-    return names
 
 
 def _results(sides: Sequence[_Side], same: set[str]) -> list[tuple[fx.Node, fx.Node]] | None:
@@ -248,7 +221,7 @@ def _run(side: _Side, inputs: Sequence[Any], wanted: Sequence[str]) -> _Values |
         given = [x.detach().clone() if isinstance(x, Tensor) else x for x in inputs]
         try:
             with torch.no_grad():
-                Interpreter(side.snapshot.module, watch).run(*given)
+                Interpreter(side.module, watch).run(*given)
         except _Done:
             pass
         except Exception:
