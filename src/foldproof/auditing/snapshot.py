@@ -54,7 +54,7 @@ class Lowered:
         made = {node: given[place] for node, place in zip(nodes, self.places)}
         for node in nodes[len(self.places) :]:
             made[node] = _copied_node(graph, node, made)
-        return made[end.args[0]]  # type: ignore[index, no-any-return]
+        return made[end.args[0]]  # type: ignore[no-any-return]
 
 
 class Snapshot:
