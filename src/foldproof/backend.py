@@ -27,14 +27,13 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from foldproof.fusion.expression import Expression, rounded
-from foldproof.fusion.module import ModuleHost
-from foldproof.fusion.nodes import written
 from foldproof.fusion.rewriter import DEFAULT, Rewriter
-from foldproof.fusion.surgery import Surgery, is_finite
+from foldproof.graph.nodes import written
 from foldproof.program.loading import brief
 from foldproof.program.state import storage_key
 from foldproof.proof import prove_region
+from foldproof.rewriting.editor import GraphEditor, is_finite
+from foldproof.rewriting.expression import Expression, rounded
 
 log = logging.getLogger(__name__)
 
@@ -100,22 +99,22 @@ def rewritten(module: GraphModule, inputs: Sequence[Any]) -> Rewritten | None:
         log.info("nothing is rewritten: an input is written to whose memory another input shows, too")
         return None
     held = _hold_parameters(traced, places, inputs)
-    surgery = Surgery(ModuleHost(traced))
-    account = Rewriter.of(RULES, prove_region).run(surgery, lambda done, total, what: None, {})
+    editor = GraphEditor.in_place(traced)
+    account = Rewriter.of(RULES, prove_region).run(editor, lambda done, total, what: None, {})
     for one in account.declined:
         log.info("%s: declined, for %s", one.node, one.reason)
     if not account.rewrites:
         return None
     for rewrite in account.rewrites:
         log.info("%s: %s (%s) %s", rewrite.reported, rewrite.rule, rewrite.verdict.kind.value, rewrite.speed or "")
-    surgery.finish()
+    editor.finish()
     _give_back(traced, held)
     kept = {str(node.target) for node in traced.graph.nodes if node.op == "get_attr"}
-    derived = {name: e for name, e in surgery.constants.derived.items() if name in kept}
+    derived = {name: e for name, e in editor.constants.derived.items() if name in kept}
     numbers = {name: i for i, name in held.items()}
     return Rewritten(
         traced,
-        tuple((surgery.constants.tensors[name], expression) for name, expression in derived.items()),
+        tuple((editor.constants.tensors[name], expression) for name, expression in derived.items()),
         {name: numbers[name] for expression in derived.values() for name in expression.reads()},
         not any(r.conditional for r in account.rewrites)
         and all((r.verdict.claim is not None and r.verdict.claim.all_parameters) for r in account.rewrites),

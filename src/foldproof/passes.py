@@ -14,11 +14,9 @@ from torch.fx import GraphModule
 from torch.fx.passes.infra.pass_base import PassBase, PassResult
 
 from foldproof.errors import MissingExtra
-from foldproof.fusion.api import host_of
-from foldproof.fusion.module import ModuleHost
 from foldproof.fusion.rewriter import Account, Rewriter
-from foldproof.fusion.surgery import Surgery
 from foldproof.proof import prove_region
+from foldproof.rewriting.editor import GraphEditor
 
 if TYPE_CHECKING:
     from executorch.exir.pass_base import ExportedProgramPassBase
@@ -34,9 +32,9 @@ def fold(program: ExportedProgram, passes: Sequence[str] | None = None) -> Expor
     Raises:
         FoldproofError: ``program`` is of a form that can't be changed, or a pass has another name.
     """
-    surgery = Surgery(host_of(program))
-    _run(surgery, passes)
-    folded: ExportedProgram = surgery.finish()
+    editor = GraphEditor.on_copy(program)
+    _run(editor, passes)
+    folded: ExportedProgram = editor.finish()
     return folded
 
 
@@ -62,9 +60,9 @@ class FoldAffines(PassBase):
         self.result: Account | None = None
 
     def call(self, graph_module: GraphModule) -> PassResult:
-        surgery = Surgery(ModuleHost(graph_module))
-        self.result = _run(surgery, self.passes)
-        surgery.finish()
+        editor = GraphEditor.in_place(graph_module)
+        self.result = _run(editor, self.passes)
+        editor.finish()
         return PassResult(graph_module, bool(self.result.rewrites))
 
 
@@ -85,12 +83,12 @@ def executorch_pass(passes: Sequence[str] | None = None) -> ExportedProgramPassB
         result: Account | None = None
 
         def call(self, exported_program: ExportedProgram) -> Any:
-            surgery = Surgery(host_of(exported_program))
-            self.result = _run(surgery, passes)
-            return ExportedProgramPassResult(surgery.finish(), bool(self.result.rewrites))
+            editor = GraphEditor.on_copy(exported_program)
+            self.result = _run(editor, passes)
+            return ExportedProgramPassResult(editor.finish(), bool(self.result.rewrites))
 
     return FoldAffinesOfProgram()
 
 
-def _run(surgery: Surgery, passes: Sequence[str] | None) -> Account:
-    return Rewriter.of(passes, prove_region).run(surgery, lambda done, total, what: None, {})
+def _run(editor: GraphEditor, passes: Sequence[str] | None) -> Account:
+    return Rewriter.of(passes, prove_region).run(editor, lambda done, total, what: None, {})

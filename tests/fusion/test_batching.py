@@ -19,7 +19,7 @@ from foldproof import Kind
 from foldproof.fusion import DEFAULT, PASSES, FuseResult
 from foldproof.fusion.batching import BATCHING, timing
 from foldproof.fusion.examples import Declines, Fires, Functional, functional, made
-from foldproof.fusion.refusal import CannotFold
+from foldproof.rewriting.refusal import CannotFold
 
 FIRES = [pytest.param(example, id=example.name) for example in BATCHING[0].fires]
 DECLINES = [pytest.param(example, id=example.name) for example in BATCHING[0].declines]

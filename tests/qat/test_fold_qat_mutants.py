@@ -9,17 +9,21 @@ import torch
 
 import foldproof
 from foldproof import Kind
-from foldproof.qat import chain, fold, rewriting
+from foldproof.qat import bias, chain, fold, weight
+from foldproof.rewriting.expression import Expression
 from tests.qat.qat_programs import made
 
-decomposed = torch.ops.quantized_decomposed
 Affine = chain.ChannelAffine
 
 
 def affine_mutant(change: Any) -> Any:
     def install(monkeypatch: pytest.MonkeyPatch) -> None:
-        right = chain.AffineOf.__call__
-        monkeypatch.setattr(chain.AffineOf, "__call__", lambda self, leaves: change(self, right(self, leaves), leaves))
+        right = chain.ChainAffine.affine
+
+        def affine(self: Any, constants: Any) -> Any:
+            return change(right(self, constants), dict(zip(self.reads, constants)))
+
+        monkeypatch.setattr(chain.ChainAffine, "affine", affine)
 
     return install
 
@@ -29,10 +33,10 @@ def leaf(leaves: Any, name: str) -> Any:
 
 
 MUTANTS = {
-    "shift has the wrong sign": affine_mutant(lambda s, a, leaves: Affine(a.axis, a.scale, -a.shift)),
-    "shift is forgotten": affine_mutant(lambda s, a, leaves: Affine(a.axis, a.scale, a.shift * 0)),
+    "shift has the wrong sign": affine_mutant(lambda a, leaves: Affine(a.axis, a.scale, -a.shift)),
+    "shift is forgotten": affine_mutant(lambda a, leaves: Affine(a.axis, a.scale, a.shift * 0)),
     "mean has the wrong sign": affine_mutant(
-        lambda s, a, leaves: Affine(
+        lambda a, leaves: Affine(
             a.axis,
             a.scale,
             a.shift
@@ -43,12 +47,12 @@ MUTANTS = {
         )
     ),
     "gamma is forgotten": affine_mutant(
-        lambda s, a, leaves: Affine(
+        lambda a, leaves: Affine(
             a.axis, a.scale, (a.shift - leaf(leaves, "1.bias")) / leaf(leaves, "1.weight") + leaf(leaves, "1.bias")
         )
     ),
     "eps is forgotten": affine_mutant(
-        lambda s, a, leaves: Affine(
+        lambda a, leaves: Affine(
             a.axis,
             a.scale,
             (a.shift - leaf(leaves, "1.bias"))
@@ -57,45 +61,41 @@ MUTANTS = {
             + leaf(leaves, "1.bias"),
         )
     ),
-    "beta is forgotten": affine_mutant(lambda s, a, leaves: Affine(a.axis, a.scale, a.shift - leaf(leaves, "1.bias"))),
-    "channels are reversed": affine_mutant(lambda s, a, leaves: Affine(a.axis, a.scale, a.shift.flip(0))),
+    "beta is forgotten": affine_mutant(lambda a, leaves: Affine(a.axis, a.scale, a.shift - leaf(leaves, "1.bias"))),
+    "channels are reversed": affine_mutant(lambda a, leaves: Affine(a.axis, a.scale, a.shift.flip(0))),
 }
 
 
 def scale_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fold, "is_one", lambda *_: True)
+    monkeypatch.setattr(chain.ChainAffine, "is_exact", lambda _: True)
 
 
 def bias_scale_of_the_wrong_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = rewriting.Rewriting.call
+    right = bias.insert_call
 
-    def call(self: Any, before: Any, target: Any, node: Any, scale: Any, *rest: Any) -> Any:
+    def call(before: Any, origin: Any, target: Any, node: Any, scale: Any, *rest: Any) -> Any:
         wrong = scale * 2 if isinstance(scale, float) else before.args[1].args[1]
-        return right(self, before, target, node, wrong if rest[-1] is torch.int32 else scale, *rest)
+        return right(before, origin, target, node, wrong, *rest)
 
-    monkeypatch.setattr(rewriting.Rewriting, "call", call)
+    monkeypatch.setattr(bias, "insert_call", call)
 
 
 def weight_axis(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = rewriting.Rewriting.call
+    right = weight.insert_call
 
-    def call(self: Any, before: Any, target: Any, *args: Any) -> Any:
-        if target is decomposed.dequantize_per_channel.default and args[-1] is torch.int8:
-            args = (*args[:3], 1 - args[3], *args[4:])
-        return right(self, before, target, *args)
+    def call(before: Any, origin: Any, target: Any, *args: Any) -> Any:
+        return right(before, origin, target, *args[:3], 1 - args[3], *args[4:])
 
-    monkeypatch.setattr(rewriting.Rewriting, "call", call)
+    monkeypatch.setattr(weight, "insert_call", call)
 
 
 def old_bias_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("whole_bias", "float_bias"):
         right = getattr(fold, name)
 
-        def without(rewriting: Any, operator: Any, at: Any, real: Any, *rest: Any, right: Any = right) -> Any:
-            def less(leaves: Any) -> Any:
-                return real(leaves) - rewriting.image.evaluate(operator.bias, leaves)
-
-            return right(rewriting, operator, at, less, *rest)
+        def without(context: Any, operator: Any, real: Any, *rest: Any, right: Any = right) -> Any:
+            less = Expression(torch.sub, (real, context.expression(operator.bias)))
+            return right(context, operator, less, *rest)
 
         monkeypatch.setattr(fold, name, without)
 

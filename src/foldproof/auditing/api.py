@@ -14,7 +14,8 @@ from torch.utils._pytree import tree_leaves
 from foldproof.auditing.compilers import compiler_named
 from foldproof.auditing.compilers.compiler import Compiled, Compiler, copied, versions
 from foldproof.auditing.log import Log
-from foldproof.auditing.result import Audit, Step
+from foldproof.auditing.result import Audit
+from foldproof.auditing.step import Step
 from foldproof.errors import FoldproofError
 from foldproof.program.loading import Loaded, brief, check_runs
 from foldproof.program.state import deepcopied, quiet_copies

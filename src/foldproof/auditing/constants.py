@@ -14,17 +14,14 @@ from torch.export import ExportedProgram
 from foldproof.auditing.log import program_in
 from foldproof.auditing.reading import operator
 from foldproof.auditing.snapshot import (
-    Interpreted,
     Snapshot,
-    arguments,
-    attribute,
     is_functional,
-    put,
     snapshot_of,
-    target_name,
 )
 from foldproof.digest import digest
-from foldproof.graph.text import map_nodes
+from foldproof.graph.module import InterpretedModule, get_attribute, set_attribute
+from foldproof.graph.region import collect_dependencies
+from foldproof.graph.text import map_nodes, target_name, write_arguments
 from foldproof.program import Leaf, as_program
 from foldproof.program.state import storage_key
 from foldproof.proof.floats import redrawn_leaves
@@ -81,15 +78,15 @@ def unfolded(before: Snapshot, after: Snapshot, again: Again | None = None) -> t
         if node not in origin:
             origin[node] = graph.node_copy(node, origin.__getitem__)
             if node.op == "get_attr":  # under a name of its own: *after* may call another tensor so
-                tensor = attribute(before.module, str(node.target))
+                tensor = get_attribute(before.module, str(node.target))
                 origin[node].target = f"origin_{len(origin)}"
-                put(root, str(origin[node].target), tensor)
+                set_attribute(root, str(origin[node].target), tensor)
         return origin[node]
 
     for node in after.graph.nodes:
         found = origins.get(str(node.target)) if node.op == "get_attr" else None
         made[node] = origin_of(found) if found is not None else graph.node_copy(node, made.__getitem__)
-    return Snapshot(Interpreted(root, graph), copies=after.copies), surely
+    return Snapshot(InterpretedModule(root, graph), copies=after.copies), surely
 
 
 def _origins(
@@ -101,7 +98,7 @@ def _origins(
     leaves = as_program(before.module).leaves
     other = redrawn_leaves(leaves, torch.Generator().manual_seed(0), 1.0, 1.0)
     nodes = dict.fromkeys(n for found in equal.values() for n in found)
-    elsewhere = _evaluate(before.module, _with_operands(nodes), other)
+    elsewhere = _evaluate(before.module, collect_dependencies(nodes), other)
     derive = recomputed(*again, dict.fromkeys(equal, torch.empty(0))) if again is not None else None
     made: Mapping[str, Tensor] = {}
     with contextlib.suppress(Exception):  # it may refuse other parameters
@@ -111,7 +108,7 @@ def _origins(
     for name, found in equal.items():
         if name in made:
             found = [n for n in found if n in elsewhere and _close(elsewhere[n], made[name])]
-        elif any(_may_be_mistaken(before, n) for n in _with_operands(found)) or not all(
+        elif any(_may_be_mistaken(before, n) for n in collect_dependencies(found)) or not all(
             n in elsewhere and _close(elsewhere[n], elsewhere[found[0]]) for n in found
         ):
             surely = False
@@ -125,7 +122,7 @@ def _may_be_mistaken(before: Snapshot, node: fx.Node) -> bool:
 
     One that is a single number is that anyway, and counts if another has the same.
     """
-    held = attribute(before.module, str(node.target)) if node.op == "get_attr" else None
+    held = get_attribute(before.module, str(node.target)) if node.op == "get_attr" else None
     if not isinstance(held, Tensor) or not held.numel():
         return False
     if held.numel() == 1:
@@ -138,27 +135,13 @@ def _close(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and torch.allclose(a.double(), b.double(), rtol=1e-4, atol=1e-30, equal_nan=True)
 
 
-def _with_operands(nodes: Iterable[fx.Node]) -> list[fx.Node]:
-    """The nodes and all that they depend on, in order."""
-    wanted: dict[fx.Node, None] = {}
-
-    def visit(node: fx.Node) -> None:
-        for operand in node.all_input_nodes:
-            visit(operand)
-        wanted.setdefault(node)
-
-    for node in nodes:
-        visit(node)
-    return list(wanted)
-
-
 def _constant_nodes(before: Snapshot, after: Snapshot) -> list[fx.Node]:
     """The nodes of *before* that depend on nothing but parameters, which neither graph writes to."""
     written = _written(before) | _written(after)
     found: dict[fx.Node, None] = {}
     for node in before.graph.nodes:
         if node.op == "get_attr":
-            held = attribute(before.module, str(node.target))
+            held = get_attribute(before.module, str(node.target))
             constant = isinstance(held, Tensor) and storage_key(held) not in written
         else:
             operands = node.all_input_nodes
@@ -181,7 +164,7 @@ def _written(snapshot: Snapshot) -> set[int]:
             continue
         seen.add(node)
         if node.op == "get_attr":
-            held = attribute(snapshot.module, str(node.target))
+            held = get_attribute(snapshot.module, str(node.target))
             memory |= {storage_key(held)} if isinstance(held, Tensor) else set()
         aten = operator(node.target)
         if aten is None or any(r.alias_info is not None for r in aten._schema.returns):
@@ -196,7 +179,7 @@ def _evaluate(
     values: dict[fx.Node, Any] = {}
     for node in nodes:
         if node.op == "get_attr":
-            values[node] = (leaves or {}).get(str(node.target), attribute(module, str(node.target)))
+            values[node] = (leaves or {}).get(str(node.target), get_attribute(module, str(node.target)))
         elif all(n in values for n in node.all_input_nodes):
             args, kwargs = map_nodes((node.args, dict(node.kwargs)), values.__getitem__)
             with contextlib.suppress(Exception), torch.no_grad():  # it is no constant of *after*, then
@@ -247,11 +230,11 @@ def _contents(snapshot: Snapshot) -> list[str]:
     for i, node in enumerate(sorted(snapshot.graph.nodes, key=lambda n: n.op != "placeholder")):
         what = f"{node.op} {i if node.op == 'placeholder' else target_name(node.target)}"
         if node.op in ("get_attr", "call_module"):
-            held = attribute(snapshot.module, str(node.target))
+            held = get_attribute(snapshot.module, str(node.target))
             state = [held] if isinstance(held, Tensor) else [*held.state_dict().values()]
             what = f"{node.op} {'' if isinstance(held, Tensor) else repr(held)} "
             what += " ".join(f"{t.dtype} {tuple(t.shape)} {digest([t])}" for t in state)
-        values[node] = hashlib.sha256(f"{what} {arguments(node, values)}".encode()).hexdigest()
+        values[node] = hashlib.sha256(f"{what} {write_arguments(node, values)}".encode()).hexdigest()
         if node.op == "output" or not is_functional(node):
             out.append(values[node])
     return out

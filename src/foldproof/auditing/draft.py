@@ -17,8 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from foldproof.auditing.reading import written
-from foldproof.auditing.snapshot import attribute, is_functional, snapshot_of, target_name
-from foldproof.graph.text import map_nodes
+from foldproof.auditing.snapshot import is_functional, snapshot_of
+from foldproof.graph.module import get_attribute
+from foldproof.graph.text import map_nodes, target_name
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ def _draft(source: fx.Graph, module: nn.Module, inputs: Sequence[Made], given: S
             continue
         target = str(node.target)
         name = names.setdefault(target, re.sub(r"\W", "_", target if not target[0].isdigit() else f"m{target}"))
-        value = attribute(module, target)
+        value = get_attribute(module, target)
         node.target = name
         if isinstance(value, nn.Module):
             if not type(value).__module__.startswith("torch.nn.modules"):

@@ -11,8 +11,9 @@ from torch import Tensor, fx
 from foldproof.auditing.draft import Made, function_name
 from foldproof.auditing.log import Change
 from foldproof.auditing.reading import operator, written
-from foldproof.auditing.snapshot import Snapshot, attribute
+from foldproof.auditing.snapshot import Snapshot
 from foldproof.graph.diff import LabelledGraph, diff_graphs
+from foldproof.graph.module import get_attribute
 
 SMALL = 64
 """Tensors of up to so many elements are written out; larger ones are made anew in their shape."""
@@ -47,7 +48,7 @@ def listing(change: Change, inputs: Sequence[Any]) -> str:
 
 def differing(change: Change) -> tuple[frozenset[fx.Node], frozenset[fx.Node]]:
     """The calls (see `diff_graphs`) and the constants of each graph that have no equal in the other."""
-    before, after = _labelled(change.before), _labelled(change.after)
+    before, after = change.before.labelled(), change.after.labelled()
     diff = diff_graphs(before, after)
     return diff.only_before | _missing(before, after), diff.only_after | _missing(after, before)
 
@@ -55,13 +56,6 @@ def differing(change: Change) -> tuple[frozenset[fx.Node], frozenset[fx.Node]]:
 def _missing(one: LabelledGraph, other: LabelledGraph) -> frozenset[fx.Node]:
     there = set(other.leaves.values())
     return frozenset(n for n, leaf in one.leaves.items() if n.op == "get_attr" and leaf not in there)
-
-
-def _labelled(one: Snapshot) -> LabelledGraph:
-    """A graph of a compiler, where tensors and modules are known by themselves, and not by their content alone."""
-    leaves = {n: one.values[n] for n in one.graph.nodes if n.op in ("placeholder", "get_attr")}
-    called = {str(n.target) for n in one.graph.nodes if n.op == "call_module"}
-    return LabelledGraph(one.graph, leaves, {name: one.identity(name) for name in called})
 
 
 def _function(name: str, snapshot: Snapshot, differs: frozenset[fx.Node]) -> list[str]:
@@ -82,7 +76,7 @@ def _line(node: fx.Node, snapshot: Snapshot) -> str | None:
     if node.op == "output":
         return f"return {node.args[0]!r}"
     if node.op == "get_attr":
-        value = attribute(snapshot.module, str(node.target))
+        value = get_attribute(snapshot.module, str(node.target))
         return f"{node.name} = {_tensor(value) if isinstance(value, Tensor) else repr(value)}  # {node.target}"
     if node.op == "call_method":
         return f"{node.name} = {args[0]}.{node.target}({', '.join(args[1:])})"

@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor, fx
 
 from foldproof.auditing.reading import operator
-from foldproof.auditing.snapshot import Interpreted, Snapshot, attribute, is_functional
+from foldproof.auditing.snapshot import Snapshot, is_functional
+from foldproof.graph.module import InterpretedModule, get_attribute
 from foldproof.verdict import ApproximationStep
 
 Parameters = tuple[Hashable, ...]
@@ -44,12 +45,12 @@ def unquantized(snapshot: Snapshot) -> tuple[Snapshot, Steps, Steps]:
     if len(made) == len(graph.nodes):
         return snapshot, {}, {}
     graph.eliminate_dead_code(is_impure_node=lambda n: n.op in ("placeholder", "output") or not is_functional(n))
-    module = Interpreted(snapshot.module, graph)
+    module = InterpretedModule(snapshot.module, graph)
     return Snapshot(module, copies=snapshot.copies), steps, fakes
 
 
 def _step(snapshot: Snapshot, node: fx.Node, bound: float) -> ApproximationStep:
-    called = operator(node.target) or type(attribute(snapshot.module, str(node.target))).__name__
+    called = operator(node.target) or type(get_attribute(snapshot.module, str(node.target))).__name__
     return ApproximationStep(f"{node.name}: {called}, within its range", bound)
 
 
@@ -59,7 +60,7 @@ def _half_a_step(scale: Any) -> float:
 
 def _scale(snapshot: Snapshot, fake: fx.Node) -> Any:
     if fake.op == "call_module":
-        return attribute(snapshot.module, f"{fake.target}.scale")
+        return get_attribute(snapshot.module, f"{fake.target}.scale")
     return _value(snapshot, fake.args[1])
 
 
@@ -112,4 +113,4 @@ def _is(node: fx.Node, name: str) -> bool:
 
 
 def _value(snapshot: Snapshot, x: Any) -> Any:
-    return attribute(snapshot.module, str(x.target)) if isinstance(x, fx.Node) else x
+    return get_attribute(snapshot.module, str(x.target)) if isinstance(x, fx.Node) else x

@@ -1,4 +1,28 @@
-"""The part of a graph that a pass changed, cut out of both graphs, so that only it has to be proved."""
+"""The part of a graph that a pass changed, cut out of both graphs, so that only it has to be proved.
+
+What is claimed: if the two regions are the same function of their inputs, the two graphs are the same function of
+theirs. Why a proof of a region says so is argued in `foldproof.graph.region`; the argument needs the nodes outside to
+be paired, and some things to be inside. This is how they come about:
+
+1. *Names pair the nodes.* Passes keep the names of the nodes that they leave alone. Where a graph was traced anew, a
+   node that computes the same expression of the inputs as a node before takes the name of that one. Names are a guess;
+   nothing rests on them but what step 2 checks.
+2. *Unchanged* is a name that stands in both graphs for the same operator with the same attributes, on operands of the
+   same names. Constants and modules count as the same only if they are the same object with the same content.
+3. *All else that an output depends on is the region*, in each graph its own. Its inputs are the unchanged values that
+   it reads; its results are the values that unchanged nodes read in both graphs under one name, and the outputs of the
+   graph that are other nodes now. Where a result has no counterpart, nothing is cut.
+4. So unchanged values are equal in both graphs, by induction along the graph after: the operands of an unchanged node
+   are unchanged nodes, equal by induction, or results of the region, equal by the proof and because the inputs that
+   they depend on come earlier.
+5. *Nobody writes, draws or looks at layouts*, or nothing is cut; then the values are all that matters.
+6. *Inputs have to stand for all values.* The region grows backwards over whole numbers, booleans and infinities, which
+   a proof would hold at their values, until it reads finite floating-point values, or inputs of the graph, which a
+   proof of the whole would hold, too. To grow is always allowed: an unchanged node that is called changed takes nothing
+   away from the argument.
+
+What is not equal on a region is no fault yet, for its inputs may depend on each other: the caller looks at the whole.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +34,20 @@ import torch
 from torch import Tensor, fx
 from torch.utils._pytree import tree_leaves
 
-from foldproof.auditing.snapshot import Interpreted, Snapshot, arguments, callable_name, target_name
+from foldproof.auditing.snapshot import Snapshot
+from foldproof.graph.diff import NamedGraph, share_names
 from foldproof.graph.interpreter import Interpreter
+from foldproof.graph.module import InterpretedModule
+from foldproof.graph.region import collect_dependencies, cut_region
+from foldproof.graph.text import target_name
 from foldproof.shadow import all_finite
 
 
 @dataclass(frozen=True)
-class Region:
-    """Two graphs with the same inputs, which differ where the whole graphs do.
+class ChangedRegion:
+    """Two graphs of the same inputs, which differ where the whole graphs do.
 
-    ``inputs`` are values that both graphs compute alike, taken from a run of the first; the outputs are the values that
-    the unchanged rest of both graphs reads. Where the regions are the same function of their inputs, so are the whole
-    graphs, by substitution along the order of the nodes. The converse does not hold: inputs may depend on each other.
+    ``inputs`` are values that both graphs compute alike, taken from a run of the first.
     """
 
     before: fx.GraphModule
@@ -29,107 +55,98 @@ class Region:
     inputs: tuple[Any, ...]
 
 
-def changed_region(before: Snapshot, after: Snapshot, inputs: Sequence[Any]) -> Region | None:
-    """The changed region of two graphs, or None where nothing can be cut off (or a node writes in place)."""
+def changed_region(before: Snapshot, after: Snapshot, inputs: Sequence[Any]) -> ChangedRegion | None:
+    """Cut out the changed region of two graphs; None where that can't be done, or leaves nothing outside.
+
+    Args:
+        before, after: the graphs.
+        inputs: example inputs of both.
+    """
     if not (before.functional and after.functional):
         return None
-    sides = [_Side(before, {n: n.name for n in before.graph.nodes})]
-    sides.append(_Side(after, _names_of_values(sides[0], after)))
-    same = {name for name, line in sides[1].lines.items() if sides[0].lines.get(name) == line}
-    if not any(n.op.startswith("call_") and name in same for n, name in sides[0].names.items()):
-        return None
+    named = share_names(before.labelled(), after.labelled(), (before.values, after.values))
+    first, second = _Side(before, named[0]), _Side(after, named[1])
+    sides = first, second
     if any(_reads_layout(node) for side in sides for node in side.needed):
         return None
-    while True:
-        pairs = _results(sides, same)
-        if not pairs:
-            return None
-        regions = [[n for n in side.needed if side.names[n] not in same and n.op != "output"] for side in sides]
-        used: dict[str, fx.Node] = {}
-        for side, region, results in zip(sides, regions, zip(*pairs)):
-            read = [n for node in region for n in node.all_input_nodes] + list(results)
-            used |= {side.names[n]: n for n in read if side.names[n] in same}
-        if any(n.op == "placeholder" for region in regions for n in region):
-            return None
-        run = _run(sides[0], inputs, [name for name, node in used.items() if node.op != "get_attr"])
-        if run is None:
-            return None
-        values, held = run
-        # A proof would hold these at their values: what computes them belongs to the region.
-        inside = [used[name] for name in values if name in held]
-        if not inside:
-            break
-        for node in inside:
-            name = sides[0].names.get(node) or sides[1].names[node]
-            same.discard(name)
-            inside += [n for n in sides[0].nodes[name].all_input_nodes if sides[0].names[n] in held & same]
-    if not all(isinstance(x, Tensor) for x in values.values()):
+    same = {name for name, line in second.lines.items() if first.lines.get(name) == line}
+    if not any(first.nodes[name].op.startswith("call_") for name in same):
         return None
-    modules = []
-    for side, region, results in zip(sides, regions, zip(*pairs)):
-        graph = fx.Graph()
-        made = {name: graph.placeholder(name) for name in values}
-        for name, node in used.items():
-            if node.op == "get_attr":
-                made[name] = graph.create_node("get_attr", node.target, name=name)
-        for node in region:
-            made[side.names[node]] = graph.node_copy(node, lambda n: made[side.names[n]])
-        graph.output([made[side.names[n]] for n in results])
-        modules.append(Interpreted(side.snapshot.module, graph))
-    return Region(modules[0], modules[1], tuple(values.values()))
+    while True:
+        border = _border(sides, same)
+        values = None if border is None else _run(first, inputs, border.inputs)
+        if border is None or values is None:
+            return None
+        grown = _held(first, values, same, border.inputs)
+        if not grown:
+            break
+        same -= grown
+    given = [values.of[name] for name in border.inputs]
+    if not all(isinstance(x, Tensor) for x in given):
+        return None
+    one, other = (_cut(side, results, same, border.inputs) for side, results in zip(sides, zip(*border.results)))
+    return ChangedRegion(one, other, tuple(given))
+
+
+@dataclass(frozen=True)
+class _Border:
+    """Names of the unchanged values that the regions read, and the results of both regions, pair by pair."""
+
+    inputs: tuple[str, ...]
+    results: list[tuple[fx.Node, fx.Node]]
+
+
+def _border(sides: Sequence[_Side], same: set[str]) -> _Border | None:
+    """The border of the regions; None where results have no counterpart, or an input of the graph is in a region."""
+    pairs = _results(sides, same)
+    if not pairs:
+        return None
+    used: dict[str, None] = {}
+    for side, results in zip(sides, zip(*pairs)):
+        region = side.changed(same)
+        if any(node.op == "placeholder" for node in region):
+            return None
+        read = [*(n for node in region for n in node.all_input_nodes), *results]
+        names = [side.names[n] for n in read if n.op != "get_attr"]
+        used |= dict.fromkeys(name for name in names if name in same)
+    return _Border(tuple(used), pairs)
+
+
+def _held(side: _Side, values: _Values, same: set[str], inputs: Sequence[str]) -> set[str]:
+    """The names of inputs that a proof would hold at their values, and of what they are computed from that it would."""
+    pending = [name for name in inputs if name in values.held]
+    found: set[str] = set()
+    while pending:
+        name = pending.pop()
+        if name not in found:
+            found.add(name)
+            operands = [side.names[n] for n in side.nodes[name].all_input_nodes]
+            pending += [operand for operand in operands if operand in values.held & same]
+    return found
+
+
+def _cut(side: _Side, results: Sequence[fx.Node], same: set[str], inputs: Sequence[str]) -> fx.GraphModule:
+    constants = {n: str(n.target) for name, n in side.nodes.items() if n.op == "get_attr" and name in same}
+    given = [side.nodes[name] for name in inputs]
+    region = cut_region(
+        side.changed(same), list(results), inputs=given, constants=constants, name=side.names.__getitem__
+    )
+    return InterpretedModule(side.module, region.graph)
 
 
 class _Side:
-    """One graph: its nodes by the names that both graphs share, and each as a line that tells all it does."""
+    """One graph: its nodes under the names that both graphs share."""
 
-    def __init__(self, snapshot: Snapshot, names: Mapping[fx.Node, str]) -> None:
-        self.snapshot, self.names = snapshot, names
-        inputs = {n: i for i, n in enumerate(snapshot.placeholders)}
-        self.lines: dict[str, str] = {}
-        for node, name in names.items():
-            what = f"{node.op} {callable_name(node.target)}"
-            if node.op in ("get_attr", "call_module"):
-                what += f" {snapshot.identity(str(node.target))}"
-            elif node.op == "placeholder":
-                what = f"input {inputs[node]}"
-            self.lines[name] = f"{what} {arguments(node, names)}"
-        self.nodes = {name: node for node, name in names.items()}
-        self.needed = _needed(snapshot.graph)
-        self.end = next(n for n in snapshot.graph.nodes if n.op == "output")
+    def __init__(self, snapshot: Snapshot, named: NamedGraph) -> None:
+        self.module = snapshot.module
+        self.names, self.nodes, self.lines = named.names, named.nodes, named.lines
+        self.end = snapshot.graph.output_node()
+        read = set(collect_dependencies([self.end]))
+        self.needed = [n for n in snapshot.graph.nodes if n in read]
 
-
-def _names_of_values(before: _Side, after: Snapshot) -> dict[fx.Node, str]:
-    """Names for *after*'s nodes: *before*'s for a value that it computes, too (passes that retrace rename)."""
-    by_value: dict[str, str] = {}
-    for node, value in before.snapshot.values.items():
-        by_value.setdefault(value, before.names[node])
-    names: dict[fx.Node, str] = {}
-    taken: set[str] = set()
-    for node in after.graph.nodes:
-        name = by_value.get(after.values.get(node, ""))
-        if name is not None and name not in taken:
-            names[node] = name
-            taken.add(name)
-    for node in after.graph.nodes:
-        if node not in names:
-            name = node.name
-            while name in taken:
-                name += "_"
-            names[node] = name
-            taken.add(name)
-    return names
-
-
-def _needed(graph: fx.Graph) -> list[fx.Node]:
-    """The nodes that an output depends on, in order."""
-    found: set[fx.Node] = set()
-    stack = [n for n in graph.nodes if n.op == "output"]
-    while stack:
-        node = stack.pop()
-        if node not in found:
-            found.add(node)
-            stack += node.all_input_nodes
-    return [n for n in graph.nodes if n in found]
+    def changed(self, same: set[str]) -> list[fx.Node]:
+        """The nodes that an output depends on whose names are not in ``same``, but for the output itself."""
+        return [n for n in self.needed if self.names[n] not in same and n is not self.end]
 
 
 def _results(sides: Sequence[_Side], same: set[str]) -> list[tuple[fx.Node, fx.Node]] | None:
@@ -176,11 +193,16 @@ class _Done(Exception):
     """All that was wanted is there."""
 
 
-def _run(side: _Side, inputs: Sequence[Any], wanted: Sequence[str]) -> tuple[dict[str, Any], set[str]] | None:
-    """Values of nodes, from one run of the graph; and which nodes, of all that ran, a proof would hold at their values.
+@dataclass(frozen=True)
+class _Values:
+    """Values ``of`` some nodes, and the names of all nodes before them that a proof would hold at their values."""
 
-    None where the run fails.
-    """
+    of: Mapping[str, Any]
+    held: set[str]
+
+
+def _run(side: _Side, inputs: Sequence[Any], wanted: Sequence[str]) -> _Values | None:
+    """Run the graph until the values of some nodes are known; None where it fails."""
     missing = set(wanted)
     values: dict[str, Any] = {}
     held: set[str] = set()
@@ -195,14 +217,13 @@ def _run(side: _Side, inputs: Sequence[Any], wanted: Sequence[str]) -> tuple[dic
             if not missing:
                 raise _Done
 
-    if not missing:
-        return values, held
-    given = [x.detach().clone() if isinstance(x, Tensor) else x for x in inputs]
-    try:
-        with torch.no_grad():
-            Interpreter(side.snapshot.module, watch).run(*given)
-    except _Done:
-        pass
-    except Exception:
-        return None
-    return None if missing else ({name: values[name] for name in wanted}, held)
+    if missing:
+        given = [x.detach().clone() if isinstance(x, Tensor) else x for x in inputs]
+        try:
+            with torch.no_grad():
+                Interpreter(side.module, watch).run(*given)
+        except _Done:
+            pass
+        except Exception:
+            return None
+    return None if missing else _Values(values, held)

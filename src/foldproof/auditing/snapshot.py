@@ -22,39 +22,27 @@ from torch.utils._pytree import tree_leaves
 from foldproof.auditing.copies import Copies
 from foldproof.auditing.reading import fused_activation, memory_of, operator, read_into
 from foldproof.auditing.signature import Signature, signature_of
-from foldproof.graph.text import Verbatim, map_nodes
+from foldproof.graph.diff import LabelledGraph
+from foldproof.graph.module import InterpretedModule, get_attribute, set_attribute
+from foldproof.graph.region import Region, collect_dependencies, cut_region
+from foldproof.graph.text import identify_target, map_nodes, target_name, write_arguments
 
 
 @dataclass(frozen=True)
 class Lowered:
     """Nodes that a pass replaced by a call of code below the graph, kept to read that call as what it stands for.
 
-    ``inputs`` are the nodes that they read, ``places`` where these stand among the leaves of the call's arguments.
+    ``places`` say where the inputs of the ``region`` stand among the leaves of the call's arguments.
     """
 
-    nodes: tuple[fx.Node, ...]
-    result: fx.Node
-    inputs: tuple[fx.Node, ...]
+    region: Region
     places: tuple[int, ...] = ()
 
     @staticmethod
     def cut(result: fx.Node, matched: Sequence[fx.Node]) -> Lowered:
         """Copies of those of the ``matched`` nodes that ``result`` depends on."""
         inside = set(matched)
-        needed: set[fx.Node] = set()
-        stack = [result]
-        while stack:
-            node = stack.pop()
-            if node in inside and node not in needed:
-                needed.add(node)
-                stack += node.all_input_nodes
-        own = [n for n in sorted_nodes(result.graph) if n in needed]
-        read = dict.fromkeys(n for node in own for n in node.all_input_nodes if n not in needed)
-        graph = fx.Graph()
-        made = {n: graph.placeholder(n.name) for n in read}
-        for node in own:
-            made[node] = graph.node_copy(node, made.__getitem__)
-        return Lowered(tuple(made[n] for n in (*read, *own)), made[result], tuple(read))
+        return Lowered(cut_region(collect_dependencies([result], stop=lambda n: n not in inside), result))
 
     def placed(self, places: Sequence[int]) -> Lowered:
         return replace(self, places=tuple(places))
@@ -62,10 +50,11 @@ class Lowered:
     def put_into(self, graph: fx.Graph, arguments: Any) -> fx.Node:
         """Write the nodes into ``graph``, where the call with these arguments stood."""
         given = tree_leaves(arguments)
-        made = {node: given[place] for node, place in zip(self.nodes, self.places)}
-        for node in self.nodes[len(self.places) :]:
+        *nodes, end = self.region.graph.nodes
+        made = {node: given[place] for node, place in zip(nodes, self.places)}
+        for node in nodes[len(self.places) :]:
             made[node] = _copied_node(graph, node, made)
-        return made[self.result]  # type: ignore[no-any-return]
+        return made[end.args[0]]  # type: ignore[no-any-return]
 
 
 class Snapshot:
@@ -90,7 +79,7 @@ class Snapshot:
     ) -> None:
         signature = signature or Signature()
         self.copies = copies or Copies()
-        nodes = sorted_nodes(source.graph)
+        nodes = collect_dependencies(source.graph.nodes)  # each after those that it reads
         if order is not None:
             given = sorted((n for n in nodes if n.op == "placeholder"), key=order)
             nodes = given + [n for n in nodes if n.op != "placeholder"]
@@ -100,7 +89,7 @@ class Snapshot:
                 name, tensor = signature.parameters[node.name]
                 held[name] = tensor
             elif node.op in ("get_attr", "call_module"):
-                held[str(node.target)] = attribute(source, str(node.target))
+                held[str(node.target)] = get_attribute(source, str(node.target))
         self.size = len(nodes)
         pytree = getattr(source.graph._codegen, "pytree_info", None)
         self.structure = None if pytree is None else f"{pytree.in_spec} → {pytree.out_spec}"
@@ -127,8 +116,8 @@ class Snapshot:
         """The graph as a module that runs: placeholders are inputs, parameters are attributes."""
         root = nn.Module()
         for name, (_, value) in self._held.items():
-            put(root, name, value)
-        return Interpreted(root, self.graph)
+            set_attribute(root, name, value)
+        return InterpretedModule(root, self.graph)
 
     @property
     def placeholders(self) -> list[fx.Node]:
@@ -142,6 +131,12 @@ class Snapshot:
     def identity(self, name: str) -> str:
         """Which tensor or module an attribute is: equal only for the very same one with the same content."""
         return self._held[name][0]
+
+    def labelled(self) -> LabelledGraph:
+        """The graph with tensors and modules known by themselves, and not by their content alone."""
+        leaves = {n: self.values[n] for n in self.graph.nodes if n.op in ("placeholder", "get_attr")}
+        called = {str(n.target) for n in self.graph.nodes if n.op == "call_module"}
+        return LabelledGraph(self.graph, leaves, {name: self.identity(name) for name in called})
 
     def _as_it_is(self, value: Any) -> tuple[str, Any]:
         """What an attribute is: its identity, and a copy that stays as it is now."""
@@ -160,13 +155,13 @@ class Snapshot:
         inputs = 0
         for i, node in enumerate(self.graph.nodes):
             place[node] = str(i)
-            what = f"{node.op} {callable_name(node.target)}"
+            what = f"{node.op} {identify_target(node.target)}"
             if node.op in ("get_attr", "call_module"):
                 what = f"{node.op} {self.identity(str(node.target))}"
             elif node.op == "placeholder":
                 what, inputs = f"input {inputs}", inputs + 1
-            whole.update(f"{what} {arguments(node, place)}\n".encode())
-            self.values[node] = hashlib.sha256(f"{what} {arguments(node, self.values)}".encode()).hexdigest()
+            whole.update(f"{what} {write_arguments(node, place)}\n".encode())
+            self.values[node] = hashlib.sha256(f"{what} {write_arguments(node, self.values)}".encode()).hexdigest()
             quiet = is_functional(node) or (node.op == "call_module" and is_quiet(self._held[str(node.target)][1]))
             functional &= quiet
             if node.op == "output" or not quiet:
@@ -204,7 +199,7 @@ def described(x: Any, copies: Copies, inside: frozenset[int] = frozenset()) -> s
         return described(value, copies, inside | {id(x)})
 
     if isinstance(x, nn.Module):
-        return f"{callable_name(type(x))} {part(vars(x))}"
+        return f"{identify_target(type(x))} {part(vars(x))}"
     if isinstance(x, Mapping):
         return repr([(part(k), part(v)) for k, v in x.items()])
     if isinstance(x, (list, tuple)):
@@ -286,7 +281,7 @@ def _observes(source: nn.Module, node: fx.Node) -> bool:
     """Whether a module is an observer (and no fake quantization), of torch.ao or torchao."""
     return any(
         c.__name__ in ("ObserverBase", "AffineQuantizedObserverBase") and "quantization" in c.__module__
-        for c in type(attribute(source, str(node.target))).__mro__
+        for c in type(get_attribute(source, str(node.target))).__mro__
     )
 
 
@@ -298,57 +293,6 @@ def _copied_node(graph: fx.Graph, node: fx.Node, made: Mapping[fx.Node, fx.Node]
     else:
         new.meta = dict(node.meta)  # it comes from the same line
     return fused_activation(graph, node, new)
-
-
-class Interpreted(fx.GraphModule):
-    """A graph module that is only interpreted: some graphs hold what can't be printed as code."""
-
-    def recompile(self) -> Any:
-        try:
-            return super().recompile()
-        except Exception:
-            return None
-
-
-def attribute(module: nn.Module, target: str) -> Any:
-    """What a get_attr or call_module node refers to."""
-    found: Any = module
-    for part in target.split("."):
-        found = getattr(found, part)
-    return found
-
-
-def put(root: nn.Module, name: str, value: Any) -> None:
-    *path, last = name.split(".")
-    for part in path:
-        if not hasattr(root, part):
-            root.add_module(part, nn.Module())
-        root = getattr(root, part)
-    if isinstance(value, nn.Module):
-        root.add_module(last, value)
-    elif isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
-        root.register_buffer(last, value)
-    else:
-        setattr(root, last, value)
-
-
-def sorted_nodes(graph: fx.Graph) -> list[fx.Node]:
-    """The nodes, each after those that it reads, and otherwise as they stand."""
-    order: list[fx.Node] = []
-    done: set[fx.Node] = set()
-    for root in graph.nodes:
-        stack = [(root, False)]
-        while stack:
-            node, ready = stack.pop()
-            if node in done:
-                continue
-            if ready:
-                done.add(node)
-                order.append(node)
-                continue
-            stack.append((node, True))
-            stack.extend((n, False) for n in reversed(node.all_input_nodes) if n not in done)
-    return order
 
 
 def is_functional(node: fx.Node) -> bool:
@@ -488,32 +432,6 @@ def _in_place(node: fx.Node) -> bool:
     except (TypeError, ValueError):  # functions written in C++ have no signature, and another name where they write
         given = node.kwargs
     return bool(given.get("inplace")) or given.get("max_norm") is not None  # to which embeddings scale their weights
-
-
-def target_name(target: Any) -> str:
-    """What a node calls, in words; `callable_name` tells apart what has one name."""
-    if isinstance(target, (str, OpOverload, OpOverloadPacket, HigherOrderOperator)):
-        return str(target)
-    if isinstance(target, functools.partial):
-        return f"partial {getattr(target.func, '__qualname__', target.func)}"
-    name = getattr(target, "__qualname__", None)
-    return f"{getattr(target, '__module__', '')}.{name}" if name else repr(target)
-
-
-def callable_name(target: Any) -> str:
-    """As `target_name`, and equal for nothing else: of lambdas, many have one name."""
-    known = isinstance(target, (str, OpOverload, OpOverloadPacket, HigherOrderOperator))
-    return target_name(target) if known else f"{target_name(target)} {id(target)}"
-
-
-def arguments(node: fx.Node, names: Mapping[fx.Node, str]) -> str:
-    def named(n: fx.Node) -> Any:
-        return Verbatim(f"%{names[n]}")
-
-    text = repr((map_nodes(node.args, named), map_nodes(node.kwargs, named)))
-    if "tensor(" in text:  # which is printed in part, and rounded
-        text += repr([x.tolist() for x in tree_leaves((node.args, node.kwargs)) if isinstance(x, Tensor)])
-    return text
 
 
 def snapshot_of(

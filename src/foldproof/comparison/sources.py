@@ -23,6 +23,7 @@ from foldproof.comparison.result import Source
 from foldproof.errors import FoldproofError
 from foldproof.graph.diff import align_nodes
 from foldproof.graph.interpreter import Again
+from foldproof.graph.region import collect_dependencies, cut_region
 from foldproof.graph.text import operator_name, source_of
 from foldproof.program import copied
 from foldproof.program.loading import brief
@@ -123,7 +124,7 @@ def guilty(sources: Sequence[Source]) -> Source:
 
 def _guilty_part(graph: Graph, values: Values, sources: Sequence[Source], given: Inputs) -> Part:
     node = next(n for n in graph.nodes if n.name == guilty(sources).node)
-    region = _region(graph, node, values)
+    region = _fused_region(graph, node, values)
     operands: dict[str, Any] = {}
 
     def follow(n: fx.Node, value: Any, again: Again) -> Any:
@@ -411,7 +412,7 @@ def _fewest(
         return said, left, count
     nodes = {n.name: n for n in graph.nodes}
     try:
-        regions = [_region(graph, nodes[name], values) for name in guilty]
+        regions = [_fused_region(graph, nodes[name], values) for name in guilty]
         alone = _left(graph, {r.node: _Recompiled(candidate, r) for r in regions}, given, outputs)
     except Exception as error:
         return f"{said} (compiling {'it' if count == 1 else 'them'} alone failed: {brief(error)})", left, count
@@ -435,7 +436,7 @@ def _adding(error: Tensor) -> Instead:
 
 
 @dataclass(frozen=True)
-class _Region:
+class _Fused:
     """A node and what is computed on the way to it from values that are stored, as a graph of its own."""
 
     node: str
@@ -444,34 +445,21 @@ class _Region:
     module: fx.GraphModule
 
 
-def _region(graph: Graph, node: fx.Node, values: Values) -> _Region:
-    inside: dict[fx.Node, None] = {}
-    border: dict[fx.Node, None] = {}
+def _fused_region(graph: Graph, node: fx.Node, values: Values) -> _Fused:
+    def is_stored(n: fx.Node) -> bool:
+        return n is not node and (n.op != "call_function" or n.name in values)
 
-    def visit(n: fx.Node) -> None:
-        if n in inside or n in border:
-            return
-        if n is not node and (n.op != "call_function" or n.name in values):
-            border[n] = None
-            return
-        for operand in n.all_input_nodes:
-            visit(operand)
-        inside[n] = None
-
-    visit(node)
-    made = fx.Graph()
-    copies = {n: made.placeholder(n.name) for n in border}
-    for n in inside:
-        copies[n] = made.node_copy(n, lambda x: copies[x])
-    made.output(copies[node])
-    watched = [n.name for n in inside if n is not node and n.name in graph.dtypes]
-    return _Region(node.name, tuple(watched), tuple(n.name for n in border), fx.GraphModule(nn.Module(), made))
+    nodes = collect_dependencies([node], is_stored)
+    region = cut_region(nodes, node)
+    fused = tuple(n.name for n in nodes if n is not node and n.name in graph.dtypes)
+    module = fx.GraphModule(nn.Module(), region.graph)
+    return _Fused(node.name, fused, tuple(n.name for n in region.inputs), module)
 
 
 class _Recompiled:
     """A region, compiled as the candidate was, in place of its node."""
 
-    def __init__(self, candidate: Candidate, region: _Region) -> None:
+    def __init__(self, candidate: Candidate, region: _Fused) -> None:
         assert candidate.compile is not None
         self._function = candidate.compile(region.module)
         self._inputs = region.inputs

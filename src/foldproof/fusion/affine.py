@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from foldproof.fusion.expression import Operand
-from foldproof.fusion.vectors import UNREAD, product, reshaped, scaled, taken, total
+from foldproof.rewriting.expression import Operand
+from foldproof.rewriting.vectors import UNREAD, product, reshaped, scaled, taken, total
 
 
 @dataclass(frozen=True, eq=False)

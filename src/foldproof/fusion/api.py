@@ -15,35 +15,28 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.fx import GraphModule
 
-from foldproof.claim import IDENTITY
 from foldproof.errors import FoldproofError
 from foldproof.fusion.accuracy import measure
 from foldproof.fusion.batching import BITWISE
-from foldproof.fusion.exported import ExportedHost
-from foldproof.fusion.module import ModuleHost, copied_module
-from foldproof.fusion.result import Declined, FuseResult, Rewrite
-from foldproof.fusion.rewriter import UNPROVED, Account, Progress, Rewriter
-from foldproof.fusion.surgery import Host, Surgery
+from foldproof.fusion.result import FuseResult, Rewrite
+from foldproof.fusion.rewriter import Account, Progress, Rewriter
 from foldproof.graph.text import operator_name
 from foldproof.graph.view import view_graph
 from foldproof.program import as_program
 from foldproof.program.loading import brief
 from foldproof.proof import prove as prove_programs
 from foldproof.proof import prove_region
-from foldproof.verdict import Kind, Verdict
-
-DIALECTS = ("TRAINING", "ATEN", "EDGE")
-"""Of programs made by ``torch.export.export``, after ``run_decompositions``, and of ExecuTorch's ``to_edge``."""
+from foldproof.proof.shapes import as_inputs
+from foldproof.rewriting.account import UNCHANGED, UNPROVED, Declined
+from foldproof.rewriting.editor import GraphEditor
 
 ACCURACY_LIMIT = 16.0
 """A fold may cost four bits: it rounds the weight once more, and sums may cancel."""
 
-UNCHANGED = Verdict(Kind.PROVED, "nothing was rewritten, so the program is the same", IDENTITY)
-
 
 def fuse(
     model_or_program: nn.Module | ExportedProgram,
-    inputs: tuple[Any, ...],
+    inputs: Sequence[Any],
     kwargs: Mapping[str, Any] | None = None,
     *,
     dynamic_shapes: Any = None,
@@ -82,14 +75,14 @@ def fuse(
     if not accuracy_limit > 0:
         raise FoldproofError(f"accuracy_limit is {accuracy_limit}, and must be a number above 0: 16 if it is not given")
     started = time.perf_counter()
-    kwargs = dict(kwargs or {})
+    inputs, kwargs = as_inputs(inputs), dict(kwargs or {})
     before = _exported(model_or_program, inputs, kwargs, dynamic_shapes)
     progress = progress or (lambda done, total, what: None)
     rewriter = Rewriter.of(passes, prove_region if prove else None)
     refused: dict[str, str] = {}
     while True:
-        surgery = Surgery(host_of(before))
-        account = rewriter.run(surgery, progress, refused)
+        editor = GraphEditor.on_copy(before)
+        account = rewriter.run(editor, progress, refused)
         rewrites = measured(account, before, inputs, kwargs)
         worse = {r.reported: why for r in rewrites if (why := _loses_digits(r, accuracy_limit) or _changes_bits(r))}
         if not worse:
@@ -97,12 +90,12 @@ def fuse(
         refused |= worse
     for text in dict.fromkeys(account.warnings):
         warnings.warn(text, stacklevel=2)
-    after = surgery.finish()
+    after = editor.finish()
     if not rewrites:
         verdict = UNCHANGED
     elif prove:
         signs = any(rewrite.conditional for rewrite in rewrites)
-        verdict = prove_programs(before, after, inputs, kwargs, derive=surgery.derive, by_value=signs)
+        verdict = prove_programs(before, after, inputs, kwargs, derive=editor.derive, by_value=signs)
         if signs and verdict.proof is not None and verdict.claim is not None:
             # What was moved past a maximum is right for these signs only, whatever the residues of this draw show.
             claim = verdict.claim.with_parameters_held()
@@ -125,7 +118,7 @@ def fuse(
 
 def explain(
     model_or_program: nn.Module | ExportedProgram,
-    inputs: tuple[Any, ...],
+    inputs: Sequence[Any],
     kwargs: Mapping[str, Any] | None = None,
     *,
     dynamic_shapes: Any = None,
@@ -143,9 +136,9 @@ def explain(
     Raises:
         FoldproofError: as of `fuse`.
     """
-    before = _exported(model_or_program, inputs, dict(kwargs or {}), dynamic_shapes)
+    before = _exported(model_or_program, as_inputs(inputs), dict(kwargs or {}), dynamic_shapes)
     nothing = (lambda done, total, what: None) if progress is None else progress
-    return tuple(Rewriter.of(None, prove_region).run(Surgery(host_of(before)), nothing, {}).declined)
+    return tuple(Rewriter.of(None, prove_region).run(GraphEditor.on_copy(before), nothing, {}).declined)
 
 
 def measured(
@@ -174,18 +167,9 @@ def _changes_bits(rewrite: Rewrite) -> str | None:
     return "as one operator it rounds some results otherwise here, on these inputs"
 
 
-def host_of(program: GraphModule | ExportedProgram) -> Host:
-    """A working copy of a program, for changing it."""
-    if isinstance(program, ExportedProgram) and program.dialect not in DIALECTS:
-        raise FoldproofError(f"can't fuse a program of dialect {program.dialect!r}: fuse it before it is lowered")
-    return ModuleHost(copied_module(program)) if isinstance(program, GraphModule) else ExportedHost(program)
-
-
 def _exported(
     program: nn.Module | ExportedProgram, inputs: tuple[Any, ...], kwargs: dict[str, Any], dynamic_shapes: Any
 ) -> GraphModule | ExportedProgram:
-    if not isinstance(inputs, tuple):
-        raise FoldproofError(f"inputs must be a tuple of example inputs, not {type(inputs).__name__}: write (x,)")
     if isinstance(program, ExportedProgram):
         if dynamic_shapes is not None:
             raise FoldproofError("dynamic_shapes is for modules: an exported program has its dynamic shapes already")

@@ -12,8 +12,9 @@ from torch.fx import Node
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.fx.node import map_arg
 
-from foldproof.fusion.nodes import operator_of, value_of
-from foldproof.fusion.refusal import CannotFold
+from foldproof.graph.nodes import operator_of
+from foldproof.rewriting.refusal import CannotFold
+from foldproof.rewriting.sizes import value_of
 
 
 def relaid(new: Mapping[Node, Tensor], order: Callable[[Node], int]) -> dict[Node, Any]:

@@ -11,15 +11,17 @@ from torch.fx import Node
 
 from foldproof.fusion import examples
 from foldproof.fusion.absorb.convolution import Convolution
-from foldproof.fusion.absorb.rule import NewConstant, install_arguments, remade, remade_bias
-from foldproof.fusion.constants import Constants
+from foldproof.fusion.absorb.rule import install_arguments, remade, remade_bias
 from foldproof.fusion.examples import Declines, Fires
-from foldproof.fusion.expression import Expression, Operand
-from foldproof.fusion.nodes import arguments, kind_of, value_of, value_readers
-from foldproof.fusion.plan import Edit, Plan
-from foldproof.fusion.refusal import CannotFold
+from foldproof.fusion.plan import Plan
 from foldproof.fusion.sources import SOURCES, Step, read
-from foldproof.fusion.vectors import total
+from foldproof.graph.nodes import arguments, kind_of, value_readers
+from foldproof.rewriting.constants import Constants
+from foldproof.rewriting.edit import Edit, NewConstant
+from foldproof.rewriting.expression import Expression, Operand
+from foldproof.rewriting.refusal import CannotFold
+from foldproof.rewriting.sizes import value_of
+from foldproof.rewriting.vectors import total
 
 
 @dataclass(frozen=True)

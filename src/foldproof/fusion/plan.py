@@ -15,28 +15,18 @@ from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
 from foldproof.fusion.absorb import ABSORBERS, Absorber
-from foldproof.fusion.absorb.rule import NewConstant
 from foldproof.fusion.affine import Affine
-from foldproof.fusion.constants import Constants
-from foldproof.fusion.expression import Operand
 from foldproof.fusion.motion import MOTIONS, Motion
-from foldproof.fusion.nodes import is_getitem, listed, value_of, value_readers
-from foldproof.fusion.refusal import CannotFold
 from foldproof.fusion.result import Speed
 from foldproof.fusion.sources import Site
-from foldproof.fusion.vectors import scaled, total
+from foldproof.graph.nodes import is_getitem, listed, value_readers
 from foldproof.graph.text import operator_name
-
-
-@dataclass(frozen=True)
-class Edit:
-    """A change of one node: new constants, put in place by ``install``."""
-
-    rule: str
-    node: Node
-    wanted: tuple[NewConstant, ...]
-    install: Callable[[Node, Mapping[str, Node]], None]
-
+from foldproof.rewriting.constants import Constants
+from foldproof.rewriting.edit import Edit, NewConstant
+from foldproof.rewriting.expression import Operand
+from foldproof.rewriting.refusal import CannotFold
+from foldproof.rewriting.sizes import value_of
+from foldproof.rewriting.vectors import scaled, total
 
 Judge = Callable[[GraphModule, GraphModule, Sequence[Tensor]], Speed]
 

@@ -9,7 +9,8 @@ from typing import Any
 from torch.export import ExportedProgram
 from torch.fx import GraphModule
 
-from foldproof.graph.view import GraphView, view_graph
+from foldproof.graph.view import GraphView, view_graph, views_to_dict
+from foldproof.rewriting.account import Declined
 from foldproof.verdict import SCHEMA, Verdict
 
 
@@ -88,17 +89,6 @@ class Rewrite:
 
 
 @dataclass(frozen=True)
-class Declined:
-    """A normalisation that was left standing, why, and what would change that (where the reason does not say it)."""
-
-    node: str
-    operator: str
-    source: str | None
-    reason: str
-    hint: str = ""
-
-
-@dataclass(frozen=True)
 class FuseResult:
     """The folded program, and an account of it.
 
@@ -127,7 +117,7 @@ class FuseResult:
                 | {"through": list(r.through), "saving": asdict(r.saving), "reported": r.reported}
                 | {"accuracy": asdict(r.accuracy) if r.accuracy else None, "verdict": r.verdict.to_dict()}
                 | ({"speed": asdict(r.speed)} if r.speed else {})
-                | {"graphs": graphs(*r.drawings) if r.drawings else None}
+                | {"graphs": views_to_dict(*r.drawings) if r.drawings else None}
                 for r in self.rewrites
             ],
             "declined": [asdict(d) for d in self.declined],
@@ -137,10 +127,5 @@ class FuseResult:
             "bytes_before": self.bytes_before,
             "bytes_after": self.bytes_after,
             "seconds": self.seconds,
-            "graphs": graphs(self.original, view_graph(self.program)),
+            "graphs": views_to_dict(self.original, view_graph(self.program)),
         }
-
-
-def graphs(before: GraphView, after: GraphView) -> dict[str, Any]:
-    """Two drawings as plain JSON values."""
-    return {"before": before.to_dict(), "after": after.to_dict()}

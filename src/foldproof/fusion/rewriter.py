@@ -1,4 +1,34 @@
-"""The rewriting loop: find an affine, plan where it goes, weigh it, prove the region, rewrite; or say why not."""
+"""The rewriting loop: find an affine, plan where it goes, weigh it, prove the region, rewrite; or say why not.
+
+What is claimed: the program that comes out is the function that went in, of its inputs and its parameters (of these
+parameter values, for a rewrite that is conditional). It is claimed of every rewrite by itself.
+
+Why that is sound:
+
+1. *Rules are guesses.* A source says that an operator is an affine, a motion how it passes an operator, an absorber
+   what becomes of a weight. Their guards make good folds likely and reasons readable; no answer rests on them. If one
+   is missing or wrong, the plan is wrong, and step 3 throws it away.
+2. *One thing is planned, proved and done.* A plan is a list of edits, each a function that changes one node, and of
+   nodes whose readers are to read another one. The same edits are applied to a copy of the region and, if that is
+   proved, to the program. The new constants are expressions over old ones: the proof evaluates an expression on
+   residues, and the number that the program holds is the same expression in float64, rounded once.
+3. *A region stands for the program.* All nodes whose values change, and the calls that compute their constants, are cut
+   out with everything that is read outside as a result; `foldproof.graph.region` says why equal regions make equal
+   programs, and what has to belong to one. What is not PROVED is withdrawn; nothing has been changed by then.
+   Two things a region does not show, and guards have to: writes to memory from outside (constants that the program
+   changes are not folded, and an affine does not move down past a write to what it read), and sizes other than those
+   of the example (channels must not lie along a dynamic dimension). `fuse` proves the whole program at the end, at
+   several sizes, where a mistake in these shows.
+4. *Rewrites follow each other.* Each starts from the program that the last one left, and a constant that one made is
+   read by the next as an expression over the original ones. So the program after n rewrites equals the first one by n
+   equalities; the chances that one of them is wrong add up.
+
+What is not claimed by a region: that the fold pays (`weigh`), that it keeps digits (`accuracy`, which may have the loop
+run again without it), or that other layouts in memory do no harm (`layout` refuses those that reach the outside).
+
+The loop ends because each rewrite removes a call, and goes round again only when branches were merged, after which an
+affine may have found a place. Joining parallel linears comes last, for their weights have to be what they will be.
+"""
 
 from __future__ import annotations
 
@@ -15,20 +45,21 @@ from foldproof.fusion import weigh
 from foldproof.fusion.absorb import ABSORBERS, Absorber
 from foldproof.fusion.accuracy import Measured, Values
 from foldproof.fusion.batching import BATCHING, BatchLinears
-from foldproof.fusion.constants import Constants
-from foldproof.fusion.expression import as_expression, evaluate
 from foldproof.fusion.layout import relaid
 from foldproof.fusion.motion import MOTIONS, Motion
-from foldproof.fusion.nodes import is_getitem, kind_of, listed, short_name, value_of
 from foldproof.fusion.parallel import PARALLEL, ParallelConvolutions
-from foldproof.fusion.plan import Edit, Plan, Planner
-from foldproof.fusion.refusal import AxisMismatch, CannotFold
-from foldproof.fusion.region import Region
-from foldproof.fusion.result import Declined, Rewrite
-from foldproof.fusion.sources import SOURCES, BatchNorm, NormAffine, Site, Source, find, read
-from foldproof.fusion.surgery import Draft, Surgery
+from foldproof.fusion.plan import Plan, Planner
+from foldproof.fusion.result import Rewrite
+from foldproof.fusion.sources import SOURCES, NormAffine, Site, Source, find, is_normalisation, read
+from foldproof.graph.nodes import is_getitem, listed, short_name
 from foldproof.graph.text import operator_name, source_of
 from foldproof.graph.view import view_graph
+from foldproof.rewriting.account import UNPROVED, Declined
+from foldproof.rewriting.constants import Constants
+from foldproof.rewriting.editor import GraphEditor
+from foldproof.rewriting.refusal import AxisMismatch, CannotFold
+from foldproof.rewriting.region import cut_rewrite
+from foldproof.rewriting.sizes import value_of
 from foldproof.verdict import Kind, Verdict
 
 Progress = Callable[[int, int, str], None]
@@ -50,8 +81,6 @@ DEFAULT = (*(source.id for source in SOURCES if source.id != NormAffine.id), WEI
 """What `fuse` does when it is not told: all that computes less, on any machine."""
 PASSES = (*DEFAULT, NormAffine.id, *(rule.id for rule in BATCHING))
 """What it can be told to do."""
-
-UNPROVED = Verdict(Kind.UNDECIDED, "proofs were switched off (prove=False)")
 
 
 @dataclass(frozen=True)
@@ -88,8 +117,8 @@ class Rewriter:
         batching = next((rule for rule in reversed(BATCHING) if rule.id in chosen), None)  # the stricter of two
         return Rewriter(prove_region, sources, parallel=parallel, weights=WEIGHTS in chosen, batching=batching)
 
-    def run(self, surgery: Surgery, progress: Progress, refused: Mapping[str, str]) -> Account:
-        """Rewrites the surgery's working copy, in the order of its graph, until nothing more can be folded.
+    def run(self, editor: GraphEditor, progress: Progress, refused: Mapping[str, str]) -> Account:
+        """Rewrite the program under edit, in the order of its graph, until nothing more can be folded.
 
         ``refused`` maps names of nodes that are to be left, to reasons.
         """
@@ -97,78 +126,78 @@ class Rewriter:
         while True:
             account.declined = []
             made = len(account.rewrites)
-            chains = find(surgery.graph.nodes, surgery.constants, self.sources)
+            chains = find(editor.graph.nodes, editor.constants, self.sources)
             for done, chain in enumerate(chains):
                 progress(done, len(chains) + 1, chain[0].name)
-                self._fold_chain(surgery, chain, account)
+                self._fold_chain(editor, chain, account)
             if self.weights:
-                self._fold_weights(surgery, account)
-            if not self._merge(surgery, account) or made == len(account.rewrites):
+                self._fold_weights(editor, account)
+            if not self._merge(editor, account) or made == len(account.rewrites):
                 break
-        self._batch(surgery, account)
+        self._batch(editor, account)
         progress(len(chains), len(chains) + 1, "the whole program")
-        account.declined += self._left_in_subgraphs(surgery)
+        account.declined += self._left_in_subgraphs(editor)
         return account
 
-    def _fold_chain(self, surgery: Surgery, chain: list[Node], account: Account) -> None:
+    def _fold_chain(self, editor: GraphEditor, chain: list[Node], account: Account) -> None:
         """Folds affines in a row as one; if that can't be, each by itself."""
         if len(chain) > 1:
             with contextlib.suppress(CannotFold):
-                steps = [read(node, surgery.constants, self.sources) for node in chain]
-                self._fold(surgery, Site(tuple(steps)), account)
+                steps = [read(node, editor.constants, self.sources) for node in chain]
+                self._fold(editor, Site(tuple(steps)), account)
                 return
         for node in chain:
-            self._fold_one(surgery, node, account)
+            self._fold_one(editor, node, account)
 
-    def _fold_one(self, surgery: Surgery, node: Node, account: Account) -> None:
+    def _fold_one(self, editor: GraphEditor, node: Node, account: Account) -> None:
         try:
-            step = read(node, surgery.constants, self.sources)
-            self._fold(surgery, Site((step,)), account)
+            step = read(node, editor.constants, self.sources)
+            self._fold(editor, Site((step,)), account)
         except CannotFold as refusal:
-            self._decline(node, refusal, surgery.constants, account)
+            self._decline(node, refusal, editor.constants, account)
 
-    def _fold(self, surgery: Surgery, site: Site, account: Account) -> None:
-        planner = Planner(surgery.constants, surgery.order, self.absorbers, self.motions)
-        self._carry_out(surgery, planner.plan(site), site.node, account)
+    def _fold(self, editor: GraphEditor, site: Site, account: Account) -> None:
+        planner = Planner(editor.constants, editor.order, self.absorbers, self.motions)
+        self._carry_out(editor, planner.plan(site), site.node, account)
 
-    def _fold_weights(self, surgery: Surgery, account: Account) -> None:
+    def _fold_weights(self, editor: GraphEditor, account: Account) -> None:
         """Computes once what the program computes at each run by normalising a weight (as in BiT and NFNet)."""
-        for node in list(surgery.graph.nodes):
+        for node in list(editor.graph.nodes):
             for operand in node.all_input_nodes:
-                if surgery.constants.holds(node) or not surgery.constants.holds_computed(operand):
+                if editor.constants.holds(node) or not editor.constants.holds_computed(operand):
                     continue
-                calls = [operand, *surgery.constants.computing([operand])]
-                norms = [call for call in calls if _is_normalisation(call)]
+                calls = [operand, *editor.constants.computing([operand])]
+                norms = [call for call in calls if is_normalisation(call, editor.constants)]
                 if not norms:
                     continue
                 try:
-                    plan = Planner(surgery.constants, surgery.order).constant(operand, node, norms)
-                    self._carry_out(surgery, plan, norms[0], account)
+                    plan = Planner(editor.constants, editor.order).constant(operand, node, norms)
+                    self._carry_out(editor, plan, norms[0], account)
                 except CannotFold as refusal:
-                    self._decline(norms[0], refusal, surgery.constants, account)
+                    self._decline(norms[0], refusal, editor.constants, account)
 
-    def _merge(self, surgery: Surgery, account: Account) -> bool:
+    def _merge(self, editor: GraphEditor, account: Account) -> bool:
         """Makes one convolution of those that are added up, and says whether there were any."""
         merged = False
-        for node in list(surgery.graph.nodes):
+        for node in list(editor.graph.nodes):
             if self.parallel is None or not self.parallel.takes(node):
                 continue
             try:
-                plan = self.parallel.plan(node, surgery.constants)
-                self._carry_out(surgery, plan, node, account)
+                plan = self.parallel.plan(node, editor.constants)
+                self._carry_out(editor, plan, node, account)
                 merged = True
             except CannotFold:
                 pass  # most sums are of something else
         return merged
 
-    def _batch(self, surgery: Surgery, account: Account) -> None:
+    def _batch(self, editor: GraphEditor, account: Account) -> None:
         """Makes one operator of those that read one tensor; last, so that their weights are what they will be."""
         if self.batching is None:
             return
-        for group in self.batching.groups(surgery.graph, surgery.constants):
+        for group in self.batching.groups(editor.graph, editor.constants):
             first, *others = [member.node for member in group.members]
             try:
-                self._carry_out(surgery, self.batching.plan(group, surgery.constants), first, account)
+                self._carry_out(editor, self.batching.plan(group, editor.constants), first, account)
             except CannotFold as refusal:
                 alike = "which read the same" if group.is_shared else "of equal sizes"
                 reason = f"it is not made one with {listed(others)}, {alike}: {refusal}"
@@ -176,7 +205,7 @@ class Rewriter:
                     Declined(first.name, operator_name(first), source_of(first), reason, refusal.hint)
                 )
 
-    def _carry_out(self, surgery: Surgery, plan: Plan, reported: Node, account: Account) -> None:
+    def _carry_out(self, editor: GraphEditor, plan: Plan, reported: Node, account: Account) -> None:
         """Weighs, proves and makes the changes of a plan.
 
         Raises:
@@ -184,33 +213,34 @@ class Rewriter:
         """
         if reported.name in account.refused:
             raise CannotFold(account.refused[reported.name], "raise accuracy_limit, if these digits do not matter")
-        drafts = [{new.role: surgery.draft(new) for new in edit.wanted} for edit in plan.edits]
+        drafted = editor.draft_all(plan.edits)
         given = dict(plan.parts)
         if plan.input is not None:
             given |= dict.fromkeys(plan.results, value_of(plan.input))
-        new_values = relaid(given, surgery.order)
-        saving = weigh.saving(plan, [draft for row in drafts for draft in row.values()], surgery.constants)
+        new_values = relaid(given, editor.order)
+        redirected = {result: plan.input for result in plan.results if plan.input is not None}
+        saving = weigh.saving(plan, [draft for _, row in drafted for draft in row.values()], editor.constants)
         verdict, speed, drawings = UNPROVED, None, None
         if self.prove_region is not None or plan.judge is not None:
-            before, after, derive = self._regions(surgery, plan, drafts)
+            region = cut_rewrite(editor, [*plan.nodes, *plan.context], drafted, redirected)
+            before, after, inputs = region.before, region.after, region.inputs()
         if self.prove_region is not None:
-            general = not plan.conditional
-            verdict = self.prove_region(before.made, after.made, before.inputs(), derive, general=general)
+            verdict = self.prove_region(before, after, inputs, region.derive, general=not plan.conditional)
             if verdict.kind is not Kind.PROVED:
                 into = ", ".join(edit.node.name for edit in plan.edits)
                 raise CannotFold(f"the fold into {into} was withdrawn, for it is not proved: {verdict.reason}")
         if plan.judge is not None:
-            speed = plan.judge(before.made, after.made, before.inputs())
+            speed = plan.judge(before, after, inputs)
         if self.prove_region is not None:
-            axes = {before.copies[node].name: axes for node, axes in plan.axes.items() if node in before.copies}
-            drawings = (view_graph(before.graph, axes), view_graph(after.graph))
-            operands = [account.values.name(operand) for operand in before.operands]
+            axes = {region.copies[node].name: axes for node, axes in plan.axes.items() if node in region.copies}
+            drawings = (view_graph(before, axes), view_graph(after))
+            operands = [account.values.name(operand) for operand in region.operands]
             known = tuple(name for name in operands if name is not None)
-            account.measured.append(Measured(before.made, after.made, known) if None not in operands else None)
+            account.measured.append(Measured(before, after, known) if None not in operands else None)
         account.values.changed(*plan.new_values())
         rewrite = Rewrite(
             rule=plan.rule,
-            nodes=tuple(node.name for node in sorted(plan.nodes, key=surgery.order)),
+            nodes=tuple(node.name for node in sorted(plan.nodes, key=editor.order)),
             result=next(edit.node.name for edit in plan.edits if edit.wanted),
             source=source_of(reported),
             verdict=verdict,
@@ -224,59 +254,19 @@ class Rewriter:
             drawings=drawings,
         )
         account.rewrites.append(rewrite)
-        read_before = [operand for edit in plan.edits for operand in edit.node.all_input_nodes]
-        for edit, row in zip(plan.edits, drafts, strict=True):
-            edit.install(edit.node, _seen(edit, edit.node, {role: surgery.add(d) for role, d in row.items()}))
-        for node, value in new_values.items():
-            if node not in plan.results:
-                node.meta["val"] = value
-        for result in plan.results:
-            assert plan.input is not None
-            surgery.replace(result, plan.input)
-        for operand in read_before:
-            surgery.erase_unread(operand)
-
-    def _regions(
-        self, surgery: Surgery, plan: Plan, drafts: Sequence[Mapping[str, Draft]]
-    ) -> tuple[Region, Region, Derive]:
-        """What the plan touches, before and after, and how the new constants come from the old."""
-        constants = surgery.constants
-        touched = [*plan.nodes, *plan.context]
-        nodes = sorted([*touched, *constants.computing(touched)], key=surgery.order)
-        before, after = Region(nodes, constants), Region(nodes, constants)
-        made = {draft.name: draft for row in drafts for draft in row.values()}
-        for edit, row in zip(plan.edits, drafts, strict=True):
-            new = {role: after.parameter(draft.name) for role, draft in row.items()}
-            edit.install(after.copies[edit.node], _seen(edit, after.copies[edit.node], new))
-        for result in plan.results:
-            assert plan.input is not None
-            after.copies[result].replace_all_uses_with(after.copies[plan.input])
-        expressions = {
-            row[new.role].name: as_expression(new.expression)
-            for edit, row in zip(plan.edits, drafts, strict=True)
-            for new in edit.wanted
-        }
-
-        def derive(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-            read = {str(node.target) for node in after.graph.nodes if node.op == "get_attr"}  # not by what is dead
-            wanted = {name: expression for name, expression in expressions.items() if name in read}
-            values = evaluate(wanted, parameters.__getitem__)
-            return {name: value.to(made[name].tensor.dtype) for name, value in values.items()}
-
-        before.make({})
-        after.make({name: draft.tensor for name, draft in made.items()})
-        return before, after, derive
+        values = {node: value for node, value in new_values.items() if node not in redirected}
+        editor.carry_out(drafted, redirected, values)
 
     def _decline(self, node: Node, refusal: CannotFold, constants: Constants, account: Account) -> None:
         """Reports what was left, unless nobody expects it to go: arithmetic with numbers, or with whole tensors."""
-        is_normalisation = _is_normalisation(node)
-        if not is_normalisation and not _is_learnable(node, constants):
+        normalises = is_normalisation(node, constants)
+        if not normalises and not _is_learnable(node, constants):
             return
         account.declined.append(Declined(node.name, operator_name(node), source_of(node), str(refusal), refusal.hint))
-        if isinstance(refusal, AxisMismatch) and is_normalisation:
+        if isinstance(refusal, AxisMismatch) and normalises:
             account.warnings.append(f"{node.name} ({short_name(node)}) is not folded: {refusal}")
 
-    def _left_in_subgraphs(self, surgery: Surgery) -> list[Declined]:
+    def _left_in_subgraphs(self, editor: GraphEditor) -> list[Declined]:
         return [
             Declined(
                 f"{name}.{node.name}",
@@ -284,10 +274,10 @@ class Rewriter:
                 source_of(node),
                 f"it is inside the subgraph {name} of a higher-order operator, which is left whole",
             )
-            for name, part in surgery.host.subgraphs.named_modules()
+            for name, part in editor.host.subgraphs.named_modules()
             if name and isinstance(part, GraphModule)
             for node in part.graph.nodes
-            if _is_normalisation(node)
+            if is_normalisation(node, editor.constants)
         ]
 
 
@@ -301,21 +291,6 @@ class Account:
     declined: list[Declined] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     values: Values = field(default_factory=Values)
-
-
-def _seen(edit: Edit, reader: Node, new: Mapping[str, Node]) -> dict[str, Node]:
-    """The nodes that ``reader`` gets for new constants: these, through copies of their views."""
-    found = dict(new)
-    for wanted in edit.wanted:
-        for view in reversed(wanted.views):
-            place = {view.all_input_nodes[0]: found[wanted.role]}
-            with reader.graph.inserting_before(reader):
-                found[wanted.role] = reader.graph.node_copy(view, place.__getitem__)
-    return found
-
-
-def _is_normalisation(node: Node) -> bool:
-    return kind_of(node) in BatchNorm.kinds or kind_of(node) in BatchNorm.training_kinds
 
 
 def _is_learnable(node: Node, constants: Constants) -> bool:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import reduce
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -13,21 +13,21 @@ from torch.fx import Node
 
 from foldproof.fusion import examples
 from foldproof.fusion.affine import Affine
-from foldproof.fusion.constants import Constants
 from foldproof.fusion.examples import Declines, Fires
-from foldproof.fusion.expression import Expression, Operand
-from foldproof.fusion.nodes import (
+from foldproof.graph.nodes import (
     arguments,
     is_getitem,
     kind_of,
     listed,
     operator_node,
     set_argument,
-    value_of,
     value_readers,
 )
-from foldproof.fusion.refusal import CannotFold
-from foldproof.fusion.vectors import flat, number, product
+from foldproof.rewriting.constants import Constants
+from foldproof.rewriting.expression import Expression, Operand
+from foldproof.rewriting.refusal import CannotFold
+from foldproof.rewriting.sizes import value_of
+from foldproof.rewriting.vectors import flat, number, product
 
 
 @dataclass(frozen=True)
@@ -140,16 +140,57 @@ class BatchNorm:
                 "it is in training mode and computes its statistics from each batch: call model.eval()",
                 "call model.eval() before the export",
             )
-        weight = constants.optional(given["weight"], "its weight")
-        bias = constants.optional(given["bias"], "its bias")
-        mean = constants.expression(given["running_mean"], "its running mean")
-        variance = constants.expression(given["running_var"], "its running variance")
-        scale = Expression(batch_norm_scale, (weight, variance, given["eps"]))
-        shift = Expression(batch_norm_shift, (bias, mean, scale))
-        input = given["input"]
-        channels = value_of(given["running_mean"]).shape[0]
-        affine = Affine.along(1, value_of(input).dim(), int(channels), scale, shift)
-        return Step(self, node, input, _results(node), affine)
+        return Step(self, node, given["input"], _results(node), _of_statistics(given, constants))
+
+
+class InstanceNorm:
+    """Instance normalisation that uses its running statistics is a `BatchNorm`: an affine of each channel, axis 1.
+
+    So it does in eval mode with track_running_stats=True. Otherwise its statistics are those of each sample, and it is
+    no affine (Ulyanov et al. 2016).
+    """
+
+    id = "instance_norm"
+    is_normalisation = True
+    fires: tuple[Fires, ...] = examples.instance_norm_fires
+    declines: tuple[Declines, ...] = examples.instance_norm_declines
+
+    def takes(self, node: Node, constants: Constants) -> bool:
+        return kind_of(node) == "instance_norm" and not arguments(node)["use_input_stats"]
+
+    def read(self, node: Node, constants: Constants) -> Step:
+        given = arguments(node)
+        return Step(self, node, given["input"], (node,), _of_statistics(given, constants))
+
+
+def _of_statistics(given: Mapping[str, Any], constants: Constants) -> Affine:
+    """The affine of a normalisation with fixed statistics, from its arguments.
+
+    Core ATen has an instance normalisation as a batch normalisation of all instances in a row, whose vectors are those
+    of one instance, repeated.
+    """
+    vectors = [given[name] for name in ("weight", "bias", "running_mean", "running_var")]
+    times = {_repetitions(vector) for vector in vectors if vector is not None}
+    if len(times) == 1 and times != {None}:
+        vectors = [None if vector is None else vector.args[0] for vector in vectors]
+    weight, bias = (constants.optional(x, f"its {name}") for x, name in zip(vectors, ("weight", "bias")))
+    mean, variance = (
+        constants.expression(x, f"its running {name}") for x, name in zip(vectors[2:], ("mean", "variance"))
+    )
+    scale = Expression(batch_norm_scale, (weight, variance, given["eps"]))
+    shift = Expression(batch_norm_shift, (bias, mean, scale))
+    channels, count = int(value_of(given["running_mean"]).shape[0]), int(value_of(vectors[2]).shape[0])
+    affine = Affine.along(1, value_of(given["input"]).dim(), channels, scale, shift)
+    return replace(affine, channels=affine.channels % count, count=count)
+
+
+def _repetitions(vector: Node) -> int | None:
+    """The number of times that ``vector`` repeats another one; None for any other node."""
+    if kind_of(vector) != "repeat":
+        return None
+    given = arguments(vector)
+    repeats = given["repeats"]
+    return repeats[0] if len(repeats) == 1 and value_of(given["self"]).dim() == 1 else None
 
 
 def batch_norm_scale(weight: Tensor | None, variance: Tensor, eps: float) -> Tensor:
@@ -330,8 +371,13 @@ def _without_affine(node: Node) -> None:
             set_argument(node, name, None)
 
 
-SOURCES: tuple[Source, ...] = (BatchNorm(), Arithmetic(), NormAffine())
+SOURCES: tuple[Source, ...] = (BatchNorm(), InstanceNorm(), Arithmetic(), NormAffine())
 """Every operator that is read as an affine."""
+
+
+def is_normalisation(node: Node, constants: Constants) -> bool:
+    """Is it a normalisation that people expect to be folded, so that they are told why it was not?"""
+    return any(source.is_normalisation and source.takes(node, constants) for source in SOURCES)
 
 
 def find(nodes: Iterable[Node], constants: Constants, sources: tuple[Source, ...] = SOURCES) -> list[list[Node]]:

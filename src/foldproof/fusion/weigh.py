@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch.fx import Node
 
-from foldproof.fusion.constants import Constants
-from foldproof.fusion.nodes import operator_node, set_sizes
 from foldproof.fusion.plan import Plan
-from foldproof.fusion.refusal import CannotFold
 from foldproof.fusion.result import Saving
-from foldproof.fusion.surgery import Draft
+from foldproof.graph.nodes import operator_node, set_sizes
+from foldproof.rewriting.constants import Constants
+from foldproof.rewriting.edit import Draft
+from foldproof.rewriting.refusal import CannotFold
 
 
 def saving(plan: Plan, drafts: Sequence[Draft], constants: Constants) -> Saving:

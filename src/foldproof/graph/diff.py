@@ -13,7 +13,8 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
 from foldproof.digest import digest
-from foldproof.graph.text import Verbatim, map_nodes, operator_name
+from foldproof.graph.module import get_attribute
+from foldproof.graph.text import Verbatim, identify_target, map_nodes, operator_name, write_arguments
 
 MAX_HOPS = 100
 """The search for the origin of a value that the other graph lacks ends after this many nodes."""
@@ -63,6 +64,63 @@ def diff_graphs(before: LabelledGraph, after: LabelledGraph) -> GraphDiff:
             alike.remove(found)
             mine.equal[node] = theirs.equal[found] = number
     return GraphDiff(mine.without_equal(), theirs.without_equal())
+
+
+@dataclass(frozen=True)
+class NamedGraph:
+    """A graph under names that another graph shares.
+
+    ``names`` maps the nodes to names, ``nodes`` back. ``lines`` tells by name all that a node does: it is equal in two
+    graphs for the same operator (the same function, not only one of its name) with the same attributes, on operands of
+    the same names.
+    """
+
+    names: Mapping[fx.Node, str]
+    nodes: Mapping[str, fx.Node]
+    lines: Mapping[str, str]
+
+
+def share_names(
+    before: LabelledGraph, after: LabelledGraph, values: tuple[Mapping[fx.Node, str], Mapping[fx.Node, str]]
+) -> tuple[NamedGraph, NamedGraph]:
+    """Name the nodes of two graphs alike: as they are called, unless both compute the same value under other names.
+
+    Args:
+        before, after: the graphs.
+        values: for each graph the digests of what its nodes compute from the inputs, equal for equal expressions.
+    """
+    first = {node: node.name for node in before.graph.nodes}
+    by_value: dict[str, str] = {}
+    for node, value in values[0].items():
+        by_value.setdefault(value, first[node])
+    second: dict[fx.Node, str] = {}
+    taken: set[str] = set()
+    for node in after.graph.nodes:
+        name = by_value.get(values[1].get(node, ""))
+        if name is not None and name not in taken:
+            second[node] = name
+            taken.add(name)
+    for node in after.graph.nodes:
+        if node not in second:
+            name = node.name
+            while name in taken:
+                name += "_"
+            second[node] = name
+            taken.add(name)
+    return _named(before, first), _named(after, second)
+
+
+def _named(labelled: LabelledGraph, names: Mapping[fx.Node, str]) -> NamedGraph:
+    lines = {}
+    for node, name in names.items():
+        if node in labelled.leaves:
+            what = f"{node.op} {labelled.leaves[node]}"
+        elif node.op == "call_module":
+            what = f"{node.op} {labelled.modules[str(node.target)]}"
+        else:
+            what = f"{node.op} {identify_target(node.target)}"
+        lines[name] = f"{what} {write_arguments(node, names)}"
+    return NamedGraph(names, {name: node for node, name in names.items()}, lines)
 
 
 def align_nodes(before: Sequence[fx.Node], after: Sequence[fx.Node]) -> dict[fx.Node, fx.Node]:
@@ -163,11 +221,8 @@ def _held(program: Any, name: str) -> Any:
     return program.state_dict.get(name, program.constants.get(name))
 
 
-def _attribute(program: Any, path: str) -> Any:
-    found = program.graph_module if isinstance(program, ExportedProgram) else program
-    for name in path.split("."):
-        found = getattr(found, name)
-    return found
+def _attribute(program: ExportedProgram | fx.GraphModule, path: str) -> Any:
+    return get_attribute(program.graph_module if isinstance(program, ExportedProgram) else program, path)
 
 
 def _content(value: Any) -> str:

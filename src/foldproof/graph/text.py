@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import fx
-from torch._ops import OpOverload
+from torch import Tensor, fx
+from torch._ops import HigherOrderOperator, OpOverload, OpOverloadPacket
+from torch.utils._pytree import tree_leaves
 
 _FRAME = re.compile(r'File "(.+?)", line (\d+)')
 _TORCH = os.path.dirname(torch.__file__) + os.sep
@@ -30,6 +32,34 @@ class Verbatim:
 def map_nodes(arguments: Any, function: Callable[[fx.Node], Any]) -> Any:
     """The arguments of a node with ``function`` applied to every node in them; it may give anything."""
     return fx.map_arg(arguments, function)
+
+
+def write_arguments(node: fx.Node, names: Mapping[fx.Node, str]) -> str:
+    """The arguments of a node as text that is equal for equal arguments only, with names in place of nodes."""
+
+    def named(n: fx.Node) -> Any:
+        return Verbatim(f"%{names[n]}")
+
+    text = repr((map_nodes(node.args, named), map_nodes(node.kwargs, named)))
+    if "tensor(" in text:  # which is printed in part, and rounded
+        text += repr([x.tolist() for x in tree_leaves((node.args, node.kwargs)) if isinstance(x, Tensor)])
+    return text
+
+
+def target_name(target: Any) -> str:
+    """The name of what a node calls; `identify_target` tells apart what has one name."""
+    if isinstance(target, (str, OpOverload, OpOverloadPacket, HigherOrderOperator)):
+        return str(target)
+    if isinstance(target, functools.partial):
+        return f"partial {getattr(target.func, '__qualname__', target.func)}"
+    name = getattr(target, "__qualname__", None)
+    return f"{getattr(target, '__module__', '')}.{name}" if name else repr(target)
+
+
+def identify_target(target: Any) -> str:
+    """As `target_name`, and equal for nothing else: of lambdas, many have one name."""
+    known = isinstance(target, (str, OpOverload, OpOverloadPacket, HigherOrderOperator))
+    return target_name(target) if known else f"{target_name(target)} {id(target)}"
 
 
 def operator_name(node: fx.Node) -> str:

@@ -80,6 +80,11 @@ def view_graph(
     return GraphView(views, len(nodes) - len(kept))
 
 
+def views_to_dict(before: GraphView, after: GraphView) -> dict[str, Any]:
+    """Two views, before and after a change, as plain JSON values."""
+    return {"before": before.to_dict(), "after": after.to_dict()}
+
+
 def _view(node: fx.Node, constants: Mapping[str, str], axes: Sequence[int], differs: bool) -> NodeView:
     kind = {"placeholder": "input", "get_attr": "constant", "output": "output"}.get(node.op, "call")
     operator = _operator(node)

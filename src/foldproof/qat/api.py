@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -15,14 +15,13 @@ from torch.fx import GraphModule, Node
 
 from foldproof.claim import meet
 from foldproof.errors import FoldproofError
-from foldproof.fusion.api import UNCHANGED
-from foldproof.fusion.result import Declined, graphs
-from foldproof.fusion.rewriter import UNPROVED
-from foldproof.graph.view import GraphView, view_graph
+from foldproof.graph.view import GraphView, view_graph, views_to_dict
 from foldproof.program import as_program
 from foldproof.program.loading import brief
+from foldproof.proof.shapes import as_inputs
 from foldproof.qat.fold import Folded
 from foldproof.qat.passes import Account, rewrites, rewritten
+from foldproof.rewriting.account import UNCHANGED, UNPROVED, Declined
 from foldproof.verdict import SCHEMA, ApproximationStep, Kind, Verdict, plain
 
 
@@ -62,13 +61,13 @@ class FoldQATResult:
             "declined": [asdict(d) for d in self.declined],
             "verdict": self.verdict.to_dict(),
             "seconds": self.seconds,
-            "graphs": graphs(self.original, view_graph(self.program)),
+            "graphs": views_to_dict(self.original, view_graph(self.program)),
         }
 
 
 def fold_qat(
     program: GraphModule | ExportedProgram,
-    inputs: tuple[Any, ...],
+    inputs: Sequence[Any],
     kwargs: Mapping[str, Any] | None = None,
     *,
     quantize_bias: bool = True,
@@ -101,7 +100,7 @@ def fold_qat(
         raise FoldproofError(
             f"can't fold a {type(program).__name__}: give what convert_pt2e made, or its torch.export program"
         )
-    sizes, ranges = _observed(program, inputs, dict(kwargs or {}))
+    sizes, ranges = _observed(program, as_inputs(inputs), dict(kwargs or {}))
     made, account = rewritten(program, rewrites(quantize_bias), sizes, prove)
     return FoldQATResult(
         made,

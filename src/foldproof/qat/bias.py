@@ -7,28 +7,27 @@ at another scale that the bias might be given.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.fx import Node
-from torch.fx.node import map_arg
 
-from foldproof.fusion.nodes import operator_of, set_argument
-from foldproof.fusion.refusal import CannotFold
-from foldproof.qat.image import Image, Leaves, precisely
+from foldproof.graph.nodes import insert_call, set_argument
+from foldproof.qat.context import Context
 from foldproof.qat.operators import Operator
 from foldproof.qat.quantization import INT32_MAX, INT32_MIN, Dequantized, decomposed
-from foldproof.qat.rewriting import Recipe, Rewriting
-from foldproof.qat.weight import steps_of_channels
-from foldproof.rounding import Float64
+from foldproof.qat.weight import filled, steps_of_channels
+from foldproof.rewriting.edit import Draft, Edit
+from foldproof.rewriting.expression import Expression, Operand
+from foldproof.rewriting.refusal import CannotFold
 
 
 @dataclass(frozen=True)
 class Bias:
-    """A new bias: what it is, how far its rounding moves it, and which channels did not fit into 32 bits.
+    """A new bias: its value, how far its rounding moves it, and the channels that did not fit into 32 bits.
 
     ``bound`` is in the units of the operator's output; ``step`` is the largest step, 0 for a bias that stays float.
     ``name`` is that of the constant which holds it.
@@ -40,54 +39,76 @@ class Bias:
     step: float
     saturated: tuple[int, ...] = ()
 
+    def warn(self, node: str) -> None:
+        """
+        Warns:
+            UserWarning: channels did not fit.
+        """
+        if self.saturated:
+            warnings.warn(
+                f"the bias of {node} does not fit into int32 in channel{'s'[: len(self.saturated) > 1]}"
+                f" {', '.join(map(str, self.saturated))}, and is cut off there",
+                stacklevel=2,
+            )
 
-def float_bias(rewriting: Rewriting, operator: Operator, at: Node, real: Recipe) -> Bias:
-    """Gives the host's node ``at`` the bias that ``real`` computes, rounded to the dtype of the weight."""
-    node = rewriting.constant(f"{at.name}_bias_folded", real, operator.dtype)
-    set_argument(at, "bias", node)
-    name = rewriting.names[node]
-    value, held = _computed(real, rewriting), rewriting.host.constants.tensors[name].double()
-    return Bias(name, value, float((held - value).abs().max()), 0.0)
+
+def float_bias(context: Context, operator: Operator, real: Operand) -> Edit:
+    """The edit by which an operator gets the bias ``real``, rounded to the dtype of the weight."""
+    new = context.new("bias", f"{operator.node.name}_bias", real, operator.dtype)
+    return Edit("bias", operator.node, (new,), lambda node, made: set_argument(node, "bias", made["bias"]))
 
 
-def whole_bias(rewriting: Rewriting, operator: Operator, at: Node, real: Recipe, scale: Recipe | None) -> Bias:
-    """Gives ``at``, whose input and weight are quantized, the bias that ``real`` computes in whole numbers.
+def whole_bias(context: Context, operator: Operator, real: Operand, scale: Operand) -> Edit:
+    """The edit by which an operator of quantized input and weight gets the bias ``real`` in whole numbers.
 
     ``scale`` is what the weight's scales are multiplied by, None for 1.
     """
     given, weight = operator.input, operator.quantized_weight
     assert given is not None and weight is not None
-    base, unit = f"{at.name}_bias_folded", given.scale
-    by_channel = steps_of_channels(rewriting, operator, scale)
-    limits = (INT32_MIN, INT32_MAX, torch.int32)
-
-    def scales(leaves: Leaves) -> Tensor:
-        return by_channel(leaves).mul(unit)
-
-    back: Node
+    base, limits = f"{operator.node.name}_bias", (INT32_MIN, INT32_MAX, torch.int32)
     if scale is None and weight.axis is None:
-        step = unit * weight.scale
-        node = rewriting.constant(base, lambda leaves: _whole(real, lambda _: step, leaves), torch.int32)
-        back = rewriting.call(at, decomposed.dequantize_per_tensor.default, node, step, 0, *limits)
-    else:
-        zero = torch.zeros(operator.channels, dtype=torch.int64)
-        node = rewriting.constant(base, lambda leaves: _whole(real, scales, leaves), torch.int32)
-        held = rewriting.constant(f"{base}_scale", scales, torch.float32)
-        zeros = rewriting.constant(f"{base}_zero_point", lambda _: zero, torch.int64)
-        back = rewriting.call(at, decomposed.dequantize_per_channel.default, node, held, zeros, 0, *limits)
-    set_argument(at, "bias", back)
-    value, steps = _computed(real, rewriting), _computed(scales, rewriting)
-    return _rounded(at, rewriting.names[node], value, _held(rewriting, back), steps)
+        step = given.scale * weight.scale
+        whole = context.new("bias", base, Expression(_Whole(), (real, step)), torch.int32)
+
+        def install(node: Node, new: Mapping[str, Node]) -> None:
+            target = decomposed.dequantize_per_tensor.default
+            set_argument(node, "bias", insert_call(node, node, target, new["bias"], step, 0, *limits))
+
+        return Edit("bias", operator.node, (whole,), install)
+    steps = _unit(context, operator, scale)
+    whole = context.new("bias", base, Expression(_Whole(), (real, steps)), torch.int32)
+    scales = context.new("scales", f"{base}_scale", steps, torch.float32)
+    none = Expression(filled, (0.0, operator.channels))
+    zeros = context.new("zeros", f"{base}_zero_point", none, torch.int64)
+
+    def install_channels(node: Node, new: Mapping[str, Node]) -> None:
+        target = decomposed.dequantize_per_channel.default
+        back = insert_call(node, node, target, new["bias"], new["scales"], new["zeros"], 0, *limits)
+        set_argument(node, "bias", back)
+
+    return Edit("bias", operator.node, (whole, scales, zeros), install_channels)
 
 
-def require_unit(rewriting: Rewriting, operator: Operator, scale: Recipe | None) -> None:
+def read_bias(context: Context, operator: Operator, real: Operand, scale: Operand, row: Mapping[str, Draft]) -> Bias:
+    """The account of a drafted bias, which `float_bias` or `whole_bias` made of ``real`` and ``scale``."""
+    made, value = row["bias"], context.value(real)
+    held = made.tensor.detach().to("cpu", torch.float64)
+    if made.tensor.is_floating_point():
+        return Bias(made.name, value, float((held - value).abs().max()), 0.0)
+    steps = context.value(_unit(context, operator, scale))
+    held = held * (row["scales"].tensor.detach().to("cpu", torch.float64) if "scales" in row else steps)
+    saturated = tuple(int(i) for i in ((held - value).abs() > steps).nonzero().flatten())
+    bound = max(float(steps.max()) / 2, float((held - value).abs().max()))
+    return Bias(made.name, value, bound, float(steps.max()), saturated)
+
+
+def require_unit(context: Context, operator: Operator, scale: Operand) -> None:
     """
     Raises:
         CannotFold: a step of the bias is too small or too large for the float32 that it is dequantized with.
     """
-    given, numbers = operator.input, torch.finfo(torch.float32)
-    assert given is not None
-    steps = _computed(steps_of_channels(rewriting, operator, scale), rewriting).abs() * given.scale
+    numbers = torch.finfo(torch.float32)
+    steps = context.value(_unit(context, operator, scale)).abs()
     if not bool(((steps >= numbers.tiny) & (steps <= numbers.max)).all()):
         raise CannotFold(
             f"the scale of {operator.node.name}'s input times that of its weight, which a whole bias is in steps of, is"
@@ -95,15 +116,12 @@ def require_unit(rewriting: Rewriting, operator: Operator, scale: Recipe | None)
         )
 
 
-def is_right(operator: Operator, image: Image) -> bool:
+def is_right(context: Context, operator: Operator) -> bool:
     """Is the bias one of whole numbers already, in the steps that integer kernels take it to have?"""
     found, given, weight = Dequantized.of(operator.bias), operator.input, operator.quantized_weight
     if found is None or given is None or weight is None or found.dtype is not torch.int32:
         return False
-    steps, scales, zeros = (
-        torch.as_tensor(image.evaluate(x, image.tensors), dtype=torch.float64).flatten()
-        for x in (found.scale, weight.scale, found.zero_point)
-    )
+    steps, scales, zeros = (context.value(x).flatten() for x in (found.scale, weight.scale, found.zero_point))
     expected = scales * given.scale
     if len(steps) not in (1, len(expected)) and len(expected) != 1:
         return False
@@ -111,43 +129,23 @@ def is_right(operator: Operator, image: Image) -> bool:
     return close and not bool(zeros.any())
 
 
-def _whole(real: Recipe, steps: Callable[[Leaves], Any], leaves: Leaves) -> Tensor:
-    """The bias in whole numbers, by the operators that quantize, but in float64."""
-    with precisely(leaves.values()):
-        x, unit = real(leaves).to(torch.float32), steps(leaves)
-        made: Any
-        if isinstance(unit, float):
-            made = decomposed.quantize_per_tensor(x, unit, 0, INT32_MIN, INT32_MAX, torch.int32)
+def _unit(context: Context, operator: Operator, scale: Operand) -> Expression:
+    """The steps of a whole bias, channel by channel."""
+    assert operator.input is not None
+    return Expression(torch.mul, (steps_of_channels(context, operator, scale), float(operator.input.scale)))
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """The bias in whole numbers, by the operators that quantize, but in float64 for real numbers."""
+
+    may_narrow: ClassVar[bool] = True
+
+    def __call__(self, real: Tensor, steps: Any) -> Tensor:
+        x, limits = real.to(torch.float32), (INT32_MIN, INT32_MAX, torch.int32)
+        made: Tensor
+        if isinstance(steps, float):
+            made = decomposed.quantize_per_tensor(x, steps, 0, *limits)
         else:
-            zeros = torch.zeros(len(x), dtype=torch.int64)
-            made = decomposed.quantize_per_channel(x, unit, zeros, 0, INT32_MIN, INT32_MAX, torch.int32)
-    whole: Tensor = made
-    return whole
-
-
-def _computed(recipe: Recipe, rewriting: Rewriting) -> Tensor:
-    with torch.no_grad():
-        return recipe(rewriting.image.tensors).detach().to(torch.float64)
-
-
-def _held(rewriting: Rewriting, back: Node) -> Tensor:
-    """What a new dequantization really gives, in float64."""
-    held = rewriting.host.constants
-    args = map_arg(back.args, lambda node: held.tensors[held.names[node]])
-    operator = operator_of(back)
-    assert operator is not None
-    with Float64():
-        found: Tensor = operator(*args)
-    return found
-
-
-def _rounded(at: Node, name: str, value: Tensor, held: Tensor, steps: Tensor) -> Bias:
-    saturated = tuple(int(i) for i in ((held - value).abs() > steps).nonzero().flatten())
-    if saturated:
-        warnings.warn(
-            f"the bias of {at.name} does not fit into int32 in channel{'s'[: len(saturated) > 1]}"
-            f" {', '.join(map(str, saturated))}, and is cut off there",
-            stacklevel=2,
-        )
-    bound = max(float(steps.max()) / 2, float((held - value).abs().max()))
-    return Bias(name, value, bound, float(steps.max()), saturated)
+            made = decomposed.quantize_per_channel(x, steps, torch.zeros(len(x), dtype=torch.int64), 0, *limits)
+        return made

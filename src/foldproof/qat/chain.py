@@ -7,18 +7,22 @@ on the numbers of the elements.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.fx import Node
 
-from foldproof.fusion.nodes import arguments, is_getitem, kind_of, listed, operator_of, value_readers
-from foldproof.fusion.refusal import AxisMismatch, CannotFold
-from foldproof.qat.image import Image, Leaves, precisely
+from foldproof.graph.nodes import arguments, is_getitem, kind_of, listed, operator_of, value_readers
+from foldproof.graph.region import collect_dependencies, cut_region
+from foldproof.graph.text import map_nodes
+from foldproof.qat.context import Context
 from foldproof.qat.quantization import DEQUANTIZE, QUANTIZE, Quantization
+from foldproof.rewriting.expression import Expression
+from foldproof.rewriting.refusal import AxisMismatch, CannotFold
+from foldproof.rounding import Float64
 from foldproof.shadow import Draw, Shadow, Undecided, draw_variable, embed_constant
 
 Interval = tuple[Tensor, Tensor]
@@ -33,7 +37,7 @@ _IDENTITIES = {"clone", "contiguous", "dropout", "alias"}
 
 @dataclass(frozen=True)
 class Chain:
-    """The sequence of nodes from the reader of ``start`` to ``end``, all of them nodes of the image.
+    """The sequence of nodes from the reader of ``start`` to ``end``.
 
     ``path`` gives each node with the operand through which it continues; ``pairs`` are the quantizations in between.
     ``going`` are the nodes that are no views, with their operands: they go when the chain is folded.
@@ -49,7 +53,7 @@ class Chain:
         return self.path[-1][0]
 
 
-def chain_of(start: Node, image: Image) -> Chain | None:
+def chain_of(start: Node, context: Context) -> Chain | None:
     """The longest chain after ``start`` that ends in an operator which computes something; None if there is none.
 
     Raises:
@@ -67,13 +71,13 @@ def chain_of(start: Node, image: Image) -> Chain | None:
             continue
         if kind_of(reader) in _NORMS and [is_getitem(u) and u.args[1] == 0 for u in value_readers(reader)] == [True]:
             (reader,) = value_readers(reader)  # it returns saved statistics, too, which nobody reads
-        affine = _is_affine(reader) and _affine_in(reader, node, image)
-        if not affine and not _passes(reader, image):
+        affine = _is_affine(reader) and _affine_in(reader, node, context)
+        if not affine and not _passes(reader, context):
             break
         path.append((reader, node))
         node = reader
         if affine:
-            going = tuple((n, operand) for n, operand in path if not _passes(n, image))
+            going = tuple((n, operand) for n, operand in path if not _passes(n, context))
             found = Chain(start, tuple(path), going, tuple(pairs))
     if found is None and len(readers) > 1 and any(kind_of(reader) in _NORMS for reader in readers):
         raise CannotFold(f"{listed(readers)} read the output of {start.name}; what one of them does can't go into it")
@@ -93,16 +97,16 @@ def _is_quantization(node: Node) -> bool:
     return operator_of(node) in QUANTIZE or operator_of(node) in DEQUANTIZE
 
 
-def _passes(node: Node, image: Image) -> bool:
+def _passes(node: Node, context: Context) -> bool:
     if kind_of(node) == "dropout":
         return not arguments(node)["train"]
-    return kind_of(node) in _IDENTITIES or image.is_view(node)
+    return kind_of(node) in _IDENTITIES or context.is_view(node)
 
 
-def _affine_in(node: Node, operand: Node, image: Image) -> bool:
+def _affine_in(node: Node, operand: Node, context: Context) -> bool:
     """Is it affine in this one operand, all others being constant?"""
     node = _computes(node)
-    if any(other is not operand and not image.constant(other) for other in node.all_input_nodes):
+    if any(other is not operand and not context.is_fixed(other) for other in node.all_input_nodes):
         return False
     given = arguments(node)
     if kind_of(node) in _NORMS:
@@ -128,52 +132,103 @@ class ChannelAffine:
         return torch.minimum(*ends), torch.maximum(*ends)
 
 
-class AffineOf:
-    """The affine that a chain is, computed from leaves: real ones, or shadows. Quantizations in it do nothing here."""
+class ChainAffine:
+    """The affine that a chain is, as a function of the constants that the chain reads; quantizations do nothing here.
 
-    def __init__(self, chain: Chain, image: Image, axis: int) -> None:
-        self._chain, self._image, self._axis = chain, image, axis
-        self._shape = image.shape(chain.start)
+    The chain is cut out of the program, so that it can still be run when it was folded away.
+    """
+
+    may_narrow: ClassVar[bool] = True
+    """The chain may ask for a dtype."""
+
+    def __init__(self, chain: Chain, context: Context, axis: int) -> None:
+        self._start, self._axis = chain.start, axis
+        self._shape = context.sizes.shape(chain.start)
         if not self._shape.numel():
             raise CannotFold(f"{chain.start.name} is empty at these inputs, so that nothing shows what follows it")
         for node, operand in chain.path:
-            if _is_affine(node) and image.shape(node) != image.shape(operand):
-                raise CannotFold(f"{node.name} makes {tuple(image.shape(node))} of {tuple(image.shape(operand))}")
+            if _is_affine(node) and context.sizes.shape(node) != context.sizes.shape(operand):
+                shapes = (tuple(context.sizes.shape(x)) for x in (node, operand))
+                raise CannotFold("{} makes {} of {}".format(node.name, *shapes))
+        names = context.editor.constants.names
 
-    def __call__(self, leaves: Leaves) -> ChannelAffine:
-        return self.between(self._chain.start, self._chain.end, leaves)
+        def is_outside(node: Node) -> bool:
+            return node is chain.start or node in names or context.is_number(node)
 
-    def between(self, first: Node, last: Node, leaves: Leaves) -> ChannelAffine:
-        """What is made of ``first`` to get ``last``, two nodes of the chain; of the channels that the start has."""
-        with precisely(leaves.values()):
-            shift, both = (self._at(number, first, last, leaves) for number in (0.0, 1.0))
-            return ChannelAffine(self._axis, self._vector(both - shift), self._vector(shift))
+        nodes = collect_dependencies([chain.end], is_outside)
+        numbers = {x: context.sizes.number(x) for node in nodes for x in node.all_input_nodes if context.is_number(x)}
+        region = cut_region(nodes, [chain.end], inputs=[chain.start], known=numbers)
+        self._copies = region.copies
+        self._constants = [region.copies[node] for node in region.inputs[1:]]
+        self._path = [(region.copies[node], region.copies[operand]) for node, operand in chain.path]
+        self._passing = {region.copies[node] for node, _ in chain.path if _passes(node, context)}
+        self.reads = tuple(names[node] for node in region.inputs[1:])
+        """The names of the constants that the chain reads."""
+        self._held = [context.editor.constants.tensors[name] for name in self.reads]
 
-    def _at(self, number: float, first: Node, last: Node, leaves: Leaves) -> Tensor:
+    def __call__(self, *constants: Tensor) -> Tensor:
+        """The scale and the shift, as the rows of a matrix."""
+        affine = self.affine(constants)
+        return torch.stack([affine.scale, affine.shift])
+
+    @property
+    def scale(self) -> Expression:
+        """The scale of each channel of the linear operator."""
+        return Expression(_row, (Expression(self, self.reads), 0))
+
+    @property
+    def shift(self) -> Expression:
+        """The shift of each channel."""
+        return Expression(_row, (Expression(self, self.reads), 1))
+
+    def affine(self, constants: Sequence[Tensor]) -> ChannelAffine:
+        """The affine at these values of the constants in ``reads``: real ones in `Float64`, or shadows."""
+        return self._between(self._path[0][1], self._path[-1][0], constants)
+
+    def between(self, first: Node, last: Node) -> ChannelAffine:
+        """The affine from ``first`` to ``last``, two nodes of the chain, along the channels of its start."""
+        with torch.no_grad(), Float64():
+            return self._between(self._copies[first], self._copies[last], self._held)
+
+    def _between(self, first: Node, last: Node, constants: Sequence[Tensor]) -> ChannelAffine:
+        shift, both = (self._at(number, first, last, constants) for number in (0.0, 1.0))
+        return ChannelAffine(self._axis, self._vector(both - shift), self._vector(shift))
+
+    def _at(self, number: float, first: Node, last: Node, constants: Sequence[Tensor]) -> Tensor:
         """The value of ``last`` where all elements of ``first`` are this number, in their order at the start."""
-        values: dict[Node, Any] = {self._chain.start: torch.full(self._shape, number, dtype=torch.float64)}
-        for node, operand in self._before(last):
-            values[node] = values[operand] if _is_quantization(node) else self._image.value(node, leaves, values)
-            if node is first:
-                values[node] = torch.full(values[node].shape, number, dtype=torch.float64)
-        made: Tensor = values[last]
-        return made.reshape(-1)[self._places(last)].reshape(self._shape)
+        wide = [t.detach().to(torch.float64) if t.is_floating_point() else t for t in constants]
+        values: dict[Node, Any] = dict(zip(self._constants, wide, strict=True))
 
-    def _before(self, last: Node) -> list[tuple[Node, Node]]:
-        """The path as far as ``last``."""
-        nodes = [self._chain.start, *(node for node, _ in self._chain.path)]
-        return list(self._chain.path[: nodes.index(last)])
+        def run(node: Node, operand: Node) -> Tensor:
+            made: Tensor = values[operand] if _is_quantization(node) else _value(node, values)
+            return torch.full(made.shape, number, dtype=torch.float64) if node is first else made
+
+        made = self._follow(torch.full(self._shape, number, dtype=torch.float64), last, values, run)
+        return made.reshape(-1)[self._places(last)].reshape(self._shape)
 
     def _places(self, last: Node) -> Tensor:
         """Where in ``last`` each element of the start is."""
         numbers = torch.arange(self._shape.numel()).reshape(self._shape)
-        values: dict[Node, Any] = {self._chain.start: numbers}
-        for node, operand in self._before(last):
-            values[node] = self._image.value(node, {}, values) if _passes(node, self._image) else values[operand]
-        found: Tensor = values[last].reshape(-1)
+        values: dict[Node, Any] = {}
+
+        def run(node: Node, operand: Node) -> Tensor:
+            made: Tensor = _value(node, values) if node in self._passing else values[operand]
+            return made
+
+        found = self._follow(numbers, last, values, run).reshape(-1)
         if not torch.equal(found.sort().values, numbers.reshape(-1)):
-            raise CannotFold(f"{last.name} does not show every element of {self._chain.start.name} once")
+            raise CannotFold(f"{last.name} does not show every element of {self._start.name} once")
         return found.argsort()
+
+    def _follow(self, x: Tensor, last: Node, values: dict[Node, Any], run: Callable[[Node, Node], Tensor]) -> Tensor:
+        """What becomes of ``x`` on the path to ``last``, step by step; ``values`` notes it for each node."""
+        values[self._path[0][1]] = x
+        for node, operand in self._path:
+            if last in values:
+                break
+            values[node] = run(node, operand)
+        found: Tensor = values[last]
+        return found
 
     def _vector(self, x: Tensor) -> Tensor:
         """The one number of each channel."""
@@ -182,29 +237,42 @@ class AffineOf:
         everywhere = vector.reshape([-1 if d == self._axis else 1 for d in range(x.dim())]).expand(x.shape)
         if not _equal(x, everywhere):
             raise AxisMismatch(
-                f"what follows {self._chain.start.name} is an affine along another axis than its channels, axis"
+                f"what follows {self._start.name} is an affine along another axis than its channels, axis"
                 f" {self._axis}, so its constants can't take it in"
             )
         return vector
+
+    def is_exact(self, k: int = 4) -> bool:
+        """Is the scale 1 whatever the constants are? Random residues show it (a proof of the fold follows)."""
+        draw = Draw(seed=0, k=k)
+
+        def shadow(t: Tensor) -> Tensor:
+            return Shadow(t.detach().clone(), draw_variable(draw, t, data=False)) if t.is_floating_point() else t
+
+        try:
+            with torch.no_grad():
+                made = {name: shadow(t) for name, t in zip(self.reads, self._held)}
+                scale = self.affine([made[name] for name in self.reads]).scale
+        except Undecided:
+            return False
+        residue = scale.residue if isinstance(scale, Shadow) else embed_constant(draw, scale)
+        return all(bool((field.canonical(part) == 1).all()) for field, part in zip(draw.fields, residue.parts))
+
+
+def _value(node: Node, values: dict[Node, Any]) -> Any:
+    """The value of a node, and of those that it is computed from, where ``values`` does not have it yet."""
+    if node not in values:
+        args, kwargs = map_nodes((node.args, dict(node.kwargs)), lambda x: _value(x, values))
+        function = operator_of(node) or node.target
+        values[node] = function(*args, **kwargs)  # type: ignore[operator]
+    return values[node]
+
+
+def _row(matrix: Tensor, index: int) -> Tensor:
+    return matrix[index]
 
 
 def _equal(x: Tensor, y: Tensor) -> bool:
     if isinstance(x, Shadow) and isinstance(y, Shadow):
         return all(torch.equal(p, q) for p, q in zip(x.residue.parts, y.residue.parts))
     return bool(torch.allclose(x, y, rtol=1e-12, atol=0.0, equal_nan=True))
-
-
-def is_one(affine: AffineOf, tensors: Mapping[str, Tensor], k: int = 4) -> bool:
-    """Is the scale 1 whatever the parameters are? Random residues show it (a proof of the fold follows)."""
-    draw = Draw(seed=0, k=k)
-
-    def shadow(t: Tensor) -> Tensor:
-        return Shadow(t.detach().clone(), draw_variable(draw, t, data=False)) if t.is_floating_point() else t
-
-    try:
-        with torch.no_grad():
-            scale = affine({name: shadow(t) for name, t in tensors.items()}).scale
-    except Undecided:
-        return False
-    residue = scale.residue if isinstance(scale, Shadow) else embed_constant(draw, scale)
-    return all(bool((field.canonical(part) == 1).all()) for field, part in zip(draw.fields, residue.parts))

@@ -1,24 +1,31 @@
-"""The two rewrites of one linear operator: its chain into its bias and weight, and its bias into whole numbers."""
+"""The two rewrites of one linear operator: its chain into its bias and weight, and its bias into whole numbers.
+
+Each is planned here, as edits; `passes` proves and carries it out.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
 from torch.fx import Node
 
-from foldproof.fusion.nodes import arguments
-from foldproof.fusion.refusal import CannotFold
+from foldproof.graph.nodes import insert_call
+from foldproof.graph.region import collect_dependencies
 from foldproof.graph.text import source_of
-from foldproof.qat.bias import Bias, float_bias, is_right, require_unit, whole_bias
-from foldproof.qat.chain import AffineOf, Chain, chain_of, is_one
-from foldproof.qat.image import Leaves
+from foldproof.qat.bias import Bias, float_bias, is_right, read_bias, require_unit, whole_bias
+from foldproof.qat.chain import Chain, ChainAffine, chain_of
+from foldproof.qat.context import Context
 from foldproof.qat.observers import Moved, left_out
 from foldproof.qat.operators import Operator
 from foldproof.qat.quantization import Dequantized, decomposed
-from foldproof.qat.rewriting import Claim, Recipe, Rewriting
-from foldproof.qat.weight import scale_steps, scale_weight
+from foldproof.qat.weight import filled, scale_steps, scale_weight
+from foldproof.rewriting.edit import Drafted, Edit
+from foldproof.rewriting.expression import Expression, Operand
+from foldproof.rewriting.refusal import CannotFold
+from foldproof.rewriting.region import RewrittenRegion, cut_rewrite
+from foldproof.rewriting.vectors import product, total
 from foldproof.verdict import ApproximationStep
 
 
@@ -35,104 +42,120 @@ class Folded:
     chain: tuple[str, ...]
     exact: bool
     bias: Bias
-    claim: Claim = field(repr=False, compare=False)
     steps: tuple[ApproximationStep, ...] = ()
 
 
-def fold_chain(rewriting: Rewriting, operator: Operator, quantize_bias: bool) -> Folded | None:
-    """Folds the affine of each channel that follows the operator into its bias and weight; None if nothing follows.
+@dataclass(frozen=True)
+class Fold:
+    """A plan: edits with their constants, and the chain that goes. ``moved`` is a quantization that stays behind it.
+
+    ``without`` are the quantizations that the proof leaves out: nodes whose readers are to read another one.
+    ``rounded`` says that nothing which the bias is computed from varies, so that the proof is about the rest alone.
+    """
+
+    operator: Operator
+    drafted: Drafted
+    account: Folded
+    chain: Chain | None = None
+    moved: Moved | None = None
+    without: Mapping[Node, Node] = field(default_factory=dict)
+    rounded: bool = False
+
+    def region(self, context: Context) -> RewrittenRegion:
+        """The operator and its chain, before and after, without quantizations that were left out or moved."""
+        nodes = [self.operator.node]
+        if self.chain is not None:
+            nodes += collect_dependencies([self.chain.end], lambda n: n is nodes[0] or context.is_given(n))
+        numbers = {x: context.sizes.number(x) for node in nodes for x in node.all_input_nodes if context.is_number(x)}
+        before = self.drafted if self.rounded else ()
+        return cut_rewrite(
+            context.editor, nodes, self.drafted, self._gone(), known=numbers, before=before, without=self.without
+        )
+
+    def carry_out(self, context: Context) -> None:
+        """Change the program."""
+        gone = self._gone()
+        if self.moved is not None and self.chain is not None:
+            end, m = self.chain.end, self.moved
+            numbers = (m.scale, m.zero_point, m.quant_min, m.quant_max, m.dtype)
+            origin = self.operator.node
+            q = insert_call(end, origin, decomposed.quantize_per_tensor.default, gone[end], *numbers)
+            gone[end] = insert_call(end, origin, decomposed.dequantize_per_tensor.default, q, *numbers)
+        context.editor.carry_out(self.drafted, gone)
+        self.account.bias.warn(self.account.node)
+
+    def _gone(self) -> dict[Node, Node]:
+        """Every node of the chain that is no view, with the node that its readers read instead."""
+        gone: dict[Node, Node] = {}
+        for node, operand in self.chain.going if self.chain is not None else ():
+            gone[node] = gone.get(operand, operand)
+        return gone
+
+
+def fold_chain(context: Context, operator: Operator, quantize_bias: bool) -> Fold | None:
+    """Plan to fold the affine of each channel that follows the operator into its bias and weight; None without one.
 
     In torchao's simulation of a folded BatchNorm, y = BatchNorm(conv(x, s·w)/s + b) with s = γ/√(σ²+ε), the scales
     cancel and C = (b − μ)·s + β is left, which goes into the bias. A scale that does not cancel goes into the scale
     that the weight is dequantized with; a weight that is not quantized is multiplied by it.
 
     Raises:
-        CannotFold: it can't be, and why. Nothing that the program reads has changed.
+        CannotFold: it can't be, and why.
     """
-    image, at = rewriting.image, rewriting.now(operator.node)
-    chain = chain_of(operator.node, image)
+    at = operator.node
+    chain = chain_of(at, context)
     if chain is None:
         return None
-    affine = AffineOf(chain, image, operator.axis(len(image.shape(operator.node))))
-    now = affine(image.tensors)
+    affine = ChainAffine(chain, context, operator.axis(len(context.sizes.shape(at))))
+    now = affine.between(chain.start, chain.end)
     if not bool(torch.isfinite(now.scale).all() and torch.isfinite(now.shift).all()):
         raise CannotFold(f"what follows {at.name} is not finite: a variance + eps is 0, or a scale is 0")
-    exact = is_one(affine, image.tensors)
+    exact = affine.is_exact()
     quantized = Dequantized.of(operator.weight) is not None
     if quantized and operator.quantized_weight is None and not exact:
         raise CannotFold(f"the weight of {at.name} is quantized along another axis than its output channels")
-    moved, steps = left_out(chain, affine, operator, image)
-
-    def real(leaves: Leaves) -> Tensor:
-        """The bias after; the old one is scaled, too."""
-        found = affine(leaves)
-        if operator.bias is None:
-            return found.shift
-        old: Tensor = image.evaluate(operator.bias, leaves)
-        return (old if exact else old * found.scale) + found.shift
-
-    scale: Recipe | None = None if exact else lambda leaves: affine(leaves).scale
+    moved, steps = left_out(chain, affine, operator, context)
+    scale: Operand = None if exact else affine.scale
+    old = None if operator.bias is None else product(context.expression(operator.bias), scale)
+    real = total(old, affine.shift)
     whole = quantize_bias and _is_quantized(operator)
     if whole:
-        require_unit(rewriting, operator, scale)
+        require_unit(context, operator, scale)
+    edits: list[Edit] = []
     if not quantized:
-        scale_weight(rewriting, operator, at, scale)
+        edits += scale_weight(context, operator, scale)
     elif scale is not None:
-        scale = scale_steps(rewriting, operator, at, scale)
-    bias = whole_bias(rewriting, operator, at, real, scale) if whole else float_bias(rewriting, operator, at, real)
-    end = _leave_out(rewriting, chain, moved)
-    pairs = {pair.quantize: pair.operand for pair in chain.pairs} | {p.dequantize: p.quantize for p in chain.pairs}
-    claim = rewriting.claim(chain.end, end, operator.data, operator.dtype, pairs)
+        edit, scale = scale_steps(context, operator, scale)
+        edits.append(edit)
+    edits.append(whole_bias(context, operator, real, scale) if whole else float_bias(context, operator, real))
+    drafted = context.editor.draft_all(edits)
+    bias = read_bias(context, operator, real, scale, drafted[-1][1])
     names = tuple(node.name for node, _ in chain.going)
-    return Folded(at.name, source_of(chain.end), names, exact, bias, claim, steps)
+    account = Folded(at.name, source_of(chain.end), names, exact, bias, steps)
+    return Fold(operator, drafted, account, chain, moved, {p.dequantize: p.operand for p in chain.pairs})
 
 
-def quantize_bias(rewriting: Rewriting, operator: Operator) -> Folded | None:
-    """Gives an operator of quantized input and weight an int32 bias; zeros where it has none.
+def quantize_bias(context: Context, operator: Operator) -> Fold | None:
+    """Plan to give an operator of quantized input and weight an int32 bias; zeros where it has none.
 
     None if it has one in the accumulator's unit already. One in another unit is expressed anew.
 
     Raises:
         CannotFold: a shape is not known, or the accumulator's unit is no number of float32.
     """
-    image, at = rewriting.image, rewriting.now(operator.node)
-    if not _is_quantized(operator) or is_right(operator, image):
+    at = operator.node
+    if not _is_quantized(operator) or is_right(context, operator):
         return None
-    require_unit(rewriting, operator, None)
-
-    def real(leaves: Leaves) -> Tensor:
-        if operator.bias is None:
-            return torch.zeros(operator.channels, dtype=torch.float64)
-        found: Tensor = image.evaluate(operator.bias, leaves)
-        return found
-
-    bias = whole_bias(rewriting, operator, at, real, None)
-    if operator.bias is None or image.origins(operator.bias):
-        claim = rewriting.claim(operator.node, at, operator.data, operator.dtype, {})
-        return Folded(at.name, source_of(at), (), True, bias, claim)
-    # Nothing that it is computed from may vary: then the rest is proved, and how far the two are apart is known.
-    instead = {operator.bias: arguments(at)["bias"]}
-    claim = rewriting.claim(operator.node, at, operator.data, operator.dtype, instead)
+    require_unit(context, operator, None)
+    none = Expression(filled, (0.0, operator.channels))
+    real: Operand = none if operator.bias is None else context.expression(operator.bias)
+    drafted = context.editor.draft_all([whole_bias(context, operator, real, None)])
+    bias = read_bias(context, operator, real, None, drafted[0][1])
+    if operator.bias is None or context.origins(operator.bias):
+        return Fold(operator, drafted, Folded(at.name, source_of(at), (), True, bias))
     step = ApproximationStep(f"{bias.name} is {operator.bias.name}, rounded to steps of {bias.step:.3g}", bias.bound)
-    return Folded(at.name, source_of(at), (), True, bias, claim, (step,))
+    return Fold(operator, drafted, Folded(at.name, source_of(at), (), True, bias, (step,)), rounded=True)
 
 
 def _is_quantized(operator: Operator) -> bool:
     return operator.input is not None and operator.quantized_weight is not None
-
-
-def _leave_out(rewriting: Rewriting, chain: Chain, moved: Moved | None) -> Node:
-    """Every node of the chain that is no view is replaced by what it reads.
-
-    Returns the host's node that holds what the chain's end held, before it is quantized by what was ``moved`` there.
-    """
-    for node, operand in chain.going[:-1]:
-        rewriting.succeed(rewriting.now(node), rewriting.now(operand))
-    end, value = rewriting.now(chain.end), rewriting.now(chain.going[-1][1])
-    after = value
-    if moved is not None:
-        numbers = (moved.scale, moved.zero_point, moved.quant_min, moved.quant_max, moved.dtype)
-        q = rewriting.call(end, decomposed.quantize_per_tensor.default, value, *numbers)
-        after = rewriting.call(end, decomposed.dequantize_per_tensor.default, q, *numbers)
-    rewriting.succeed(end, after)
-    return value

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 import torch
 from torch.fx import Node
 
-from foldproof.fusion.nodes import kind_of, operator_of, value_readers
-from foldproof.fusion.refusal import CannotFold
-from foldproof.qat.chain import AffineOf, Chain, ChannelAffine, Interval
-from foldproof.qat.image import Image
+from foldproof.graph.nodes import kind_of, operator_of, value_readers
+from foldproof.qat.chain import Chain, ChainAffine, ChannelAffine, Interval
+from foldproof.qat.context import Context
 from foldproof.qat.operators import Operator
 from foldproof.qat.quantization import QUANTIZE, Quantization
+from foldproof.rewriting.refusal import CannotFold
 from foldproof.verdict import ApproximationStep
 
 _FUSED = {"relu", "relu_", "hardtanh", "hardtanh_", "clamp"}
@@ -56,7 +56,7 @@ def moved_behind(pair: Quantization, affine: ChannelAffine) -> Moved:
 
 
 def left_out(
-    chain: Chain, affine: AffineOf, operator: Operator, image: Image
+    chain: Chain, affine: ChainAffine, operator: Operator, context: Context
 ) -> tuple[Moved | None, tuple[ApproximationStep, ...]]:
     """What the chain's last quantization becomes behind it, if it is needed there, and a step for each that goes.
 
@@ -68,10 +68,10 @@ def left_out(
     if not chain.pairs:
         return None, ()
     moved, steps = None, []
-    here, interval = chain.start, _interval(operator, image)
+    here, interval = chain.start, _interval(operator, context)
     for pair in chain.pairs:
-        seen = affine.between(here, pair.operand, image.tensors).of(interval)
-        after = affine.between(pair.dequantize, chain.end, image.tensors)
+        seen = affine.between(here, pair.operand).of(interval)
+        after = affine.between(pair.dequantize, chain.end)
         if pair is chain.pairs[-1] and not quantized_anyway(chain.end):
             moved = moved_behind(pair, after)
         steps.append(_step(pair, moved, seen, after, operator))
@@ -97,7 +97,7 @@ def _step(
     return ApproximationStep(f"{what} is moved behind it ({steps}): {half:.3g} where it cut nothing off", bound)
 
 
-def _interval(operator: Operator, image: Image) -> Interval:
+def _interval(operator: Operator, context: Context) -> Interval:
     """The least and the greatest that each output channel can be, for any quantized input."""
     given = operator.input
     if given is None:
@@ -109,10 +109,10 @@ def _interval(operator: Operator, image: Image) -> Interval:
     # Padding puts zeros in, and the edge of a transposed convolution leaves terms out.
     low, high = (given.scale * (limit - given.zero_point) for limit in given.limits)
     low, high = min(low, 0.0), max(high, 0.0)
-    rows = operator.by_channel(image.evaluate(operator.weight, image.tensors)).flatten(1)
+    rows = operator.by_channel(context.value(operator.weight)).flatten(1)
     least = torch.minimum(rows * low, rows * high).sum(1)
     greatest = torch.maximum(rows * low, rows * high).sum(1)
     if operator.bias is None:
         return least, greatest
-    bias = image.evaluate(operator.bias, image.tensors)
+    bias = context.value(operator.bias)
     return least + bias, greatest + bias

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from foldproof.fusion.nodes import arguments, kind_of
-from foldproof.qat.image import Image
+from foldproof.graph.nodes import arguments, kind_of
+from foldproof.qat.context import Context
 from foldproof.qat.quantization import Dequantized
 
 CONVOLUTIONS = {"conv1d", "conv2d", "conv3d", "convolution"}
@@ -38,20 +38,21 @@ class Operator:
     """Of the weight, as it is computed with."""
 
     @staticmethod
-    def of(node: Node, image: Image) -> Operator | None:
+    def of(node: Node, context: Context) -> Operator | None:
         if kind_of(node) not in OPERATORS:
             return None
         given = arguments(node)
         data, weight, bias = node.args[0], given["weight"], given["bias"]
         if not isinstance(data, Node) or not isinstance(weight, Node):
             return None
-        if not image.constant(weight) or not image.constant(bias):
+        if not context.is_fixed(weight) or not context.is_fixed(bias):
             return None
         transposed = kind_of(node) in TRANSPOSED or bool(given.get("transposed", False))
-        shape = image.evaluate(weight, image.tensors).shape
-        own = [] if Dequantized.of(weight) is not None else image.origins(weight)
-        dtype = image.tensors[image.names[own[0]]].dtype if own else torch.float32
-        return Operator(node, data, weight, bias, given.get("groups", 1), transposed, _input(data, image), shape, dtype)
+        shape = context.value(weight).shape
+        own = [] if Dequantized.of(weight) is not None else context.origins(weight)
+        dtype = context.editor.constants.tensors[own[0]].dtype if own else torch.float32
+        groups, given_input = given.get("groups", 1), _input(data, context)
+        return Operator(node, data, weight, bias, groups, transposed, given_input, shape, dtype)
 
     def axis(self, rank: int) -> int:
         """The channels' axis of the output: the last of a linear, the one before the spatial ones of a convolution."""
@@ -97,9 +98,9 @@ class Operator:
         return grouped.reshape(inputs, outputs, *[1] * (rank - 2))
 
 
-def _input(data: Node, image: Image) -> Dequantized | None:
+def _input(data: Node, context: Context) -> Dequantized | None:
     operand: Any = data
-    while image.is_view(operand):
-        operand = next(node for node in operand.all_input_nodes if node not in image.numbers)
+    while context.is_view(operand):
+        operand = next(node for node in operand.all_input_nodes if not context.is_number(node))
     found = Dequantized.of(operand)
     return found if found is not None and found.axis is None and isinstance(found.scale, float) else None

@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.export import ExportedProgram
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 from torch.fx.passes.infra.pass_base import PassBase, PassResult
 
 from foldproof.errors import MissingExtra
-from foldproof.fusion.api import host_of
-from foldproof.fusion.module import ModuleHost
-from foldproof.fusion.refusal import CannotFold
-from foldproof.fusion.result import Declined
-from foldproof.fusion.surgery import Host
 from foldproof.graph.text import operator_name, source_of
 from foldproof.proof import prove_region
-from foldproof.qat.fold import Folded, fold_chain, quantize_bias
-from foldproof.qat.image import Sizes
+from foldproof.qat.context import Context
+from foldproof.qat.fold import Fold, Folded, fold_chain, quantize_bias
 from foldproof.qat.operators import Operator
-from foldproof.qat.rewriting import Claim, Rewriting
+from foldproof.rewriting.account import Declined
+from foldproof.rewriting.editor import GraphEditor
+from foldproof.rewriting.refusal import CannotFold
+from foldproof.rewriting.region import RewrittenRegion
+from foldproof.rewriting.sizes import Observed, Sizes
 from foldproof.verdict import Kind, Verdict
 
 if TYPE_CHECKING:
     from executorch.exir.pass_base import ExportedProgramPassBase
 
-Rewrite = Callable[[Rewriting, Operator], Folded | None]
+Rewrite = Callable[[Context, Operator], Fold | None]
 
 
 @dataclass
@@ -41,60 +40,64 @@ class Account:
 
 
 def rewritten(
-    program: GraphModule | ExportedProgram, rewrites: list[Rewrite], sizes: Sizes, prove: bool = True
+    program: GraphModule | ExportedProgram, rewrites: Sequence[Rewrite], sizes: Observed, prove: bool = True
 ) -> tuple[Any, Account]:
     """A new program, in which for each linear operator the first of ``rewrites`` that does anything was applied.
 
     A rewrite that is not proved on its region is left out.
     """
-    withdrawn: dict[str, Declined] = {}
-    while True:
-        made, account = _run(host_of(program), rewrites, sizes, withdrawn)
-        if not prove:
-            return made, account
-        # Each region may err by 2^-40, and their chances add up; of two independent proofs they multiply.
-        times = 1 if len(account.folded) == 1 else 2
-        for folded in account.folded:
-            account.verdicts.append(_proved(folded.claim, times))
-            if account.verdicts[-1].proof is None:
-                reason = f"its fold was withdrawn, for it is not proved: {account.verdicts[-1]}"
-                withdrawn[folded.node] = Declined(folded.node, "", folded.source, reason)
-                break
-        else:
-            account.declined += withdrawn.values()
-            return made, account
+    editor = GraphEditor.on_copy(program)
+    account = run(editor, rewrites, sizes, prove)
+    return editor.finish(), account
 
 
-def _run(host: Host, rewrites: list[Rewrite], sizes: Sizes, skipped: Mapping[str, Any]) -> tuple[Any, Account]:
-    account, rewriting = Account(), Rewriting(host, sizes)
+def run(editor: GraphEditor, rewrites: Sequence[Rewrite], sizes: Observed, prove: bool = True) -> Account:
+    """Rewrites the program under edit; see `rewritten`."""
+    account, context = Account(), Context(editor, Sizes(sizes))
     with torch.no_grad():
-        for node in list(rewriting.image.twins.values()):
-            operator = Operator.of(node, rewriting.image)
-            for rewrite in rewrites if node.name not in skipped else ():
-                if operator is None:
-                    break
+        operators = [o for node in list(editor.graph.nodes) if (o := Operator.of(node, context)) is not None]
+        # Each region may err by 2^-40, and their chances add up; of two independent proofs they multiply.
+        proofs = 0 if not prove else min(len(operators), 2)
+        for operator in operators:
+            for rewrite in rewrites:
                 try:
-                    folded = rewrite(rewriting, operator)
+                    fold = rewrite(context, operator)
                 except CannotFold as refusal:
-                    declined = Declined(node.name, operator_name(node), source_of(node), str(refusal))
-                    account.declined.append(declined)
+                    account.declined.append(_declined(operator.node, str(refusal)))
                     continue
-                if folded is not None:
-                    account.folded.append(folded)
+                if fold is not None:
+                    _carry_out(fold, context, account, proofs)
                     break
-        return rewriting.finish(), account
+    return account
 
 
-def _proved(claim: Claim, times: int) -> Verdict:
-    data = torch.randn(claim.shape, generator=torch.Generator().manual_seed(0)).to(claim.dtype)
-    verdicts = [prove_region(claim.before, claim.after, (data,), claim.derive) for _ in range(times)]
+def _carry_out(fold: Fold, context: Context, account: Account, proofs: int) -> None:
+    """Make a fold if it is proved."""
+    if proofs:
+        verdict = _proved(fold.region(context), fold.operator, context, proofs)
+        if verdict.proof is None:
+            reason = f"its fold was withdrawn, for it is not proved: {verdict}"
+            account.declined.append(_declined(fold.operator.node, reason))
+            return
+        account.verdicts.append(verdict)
+    fold.carry_out(context)
+    account.folded.append(fold.account)
+
+
+def _declined(node: Node, reason: str) -> Declined:
+    return Declined(node.name, operator_name(node), source_of(node), reason)
+
+
+def _proved(region: RewrittenRegion, operator: Operator, context: Context, times: int) -> Verdict:
+    shape = context.sizes.shape(operator.data)
+    data = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(operator.dtype)
+    verdicts = [prove_region(region.before, region.after, (data,), region.derive) for _ in range(times)]
     for verdict in verdicts:
         if verdict.proof is None:
             return verdict
-    with torch.no_grad():
-        old, new = claim.before(data).dtype, claim.after(data).dtype
-    if old != new:  # over the real numbers it is the same
-        return Verdict(Kind.UNDECIDED, f"what follows it makes {old} of {new}, which would be left out")
+    (old,), (new,) = region.before(data), region.after(data)
+    if old.dtype != new.dtype:  # over the real numbers it is the same
+        return Verdict(Kind.UNDECIDED, f"what follows it makes {old.dtype} of {new.dtype}, which would be left out")
     errors = [v.proof.log2_error for v in verdicts if v.proof is not None]
     first = verdicts[0]
     assert first.proof is not None
@@ -108,23 +111,22 @@ class _Pass(PassBase):
         sizes: shapes by node name, where nodes have no ``meta["val"]``.
     """
 
-    def __init__(self, rewrite: Rewrite, sizes: Sizes | None) -> None:
+    def __init__(self, rewrite: Rewrite, sizes: Observed | None) -> None:
         super().__init__()
         self._rewrite, self._sizes = rewrite, sizes or {}
         self.result = Account()
 
     def call(self, graph_module: GraphModule) -> PassResult:
-        _, self.result = rewritten(graph_module, [self._rewrite], self._sizes)
-        kept = {folded.node for folded in self.result.folded}
-        rest = {node.name: None for node in graph_module.graph.nodes if node.name not in kept}
-        _run(ModuleHost(graph_module), [self._rewrite], self._sizes, rest)
-        return PassResult(graph_module, bool(kept))
+        editor = GraphEditor.in_place(graph_module)
+        self.result = run(editor, [self._rewrite], self._sizes)
+        editor.finish()
+        return PassResult(graph_module, bool(self.result.folded))
 
 
 class QuantizeFusedConvBnBias(_Pass):
     """Gives every linear operator of quantized operands an int32 bias, see `quantize_bias`."""
 
-    def __init__(self, *, sizes: Sizes | None = None) -> None:
+    def __init__(self, *, sizes: Observed | None = None) -> None:
         super().__init__(quantize_bias, sizes)
 
 
@@ -136,13 +138,13 @@ class FoldQATConvBN(_Pass):
         sizes: shapes by node name, where nodes have no ``meta["val"]``.
     """
 
-    def __init__(self, *, quantize_bias: bool = True, sizes: Sizes | None = None) -> None:
+    def __init__(self, *, quantize_bias: bool = True, sizes: Observed | None = None) -> None:
         super().__init__(folding(quantize_bias), sizes)
 
 
 def folding(quantize_bias: bool) -> Rewrite:
     """`fold_chain`, with biases of whole numbers or of floating point."""
-    return lambda rewriting, operator: fold_chain(rewriting, operator, quantize_bias)
+    return lambda context, operator: fold_chain(context, operator, quantize_bias)
 
 
 def rewrites(with_whole_biases: bool) -> list[Rewrite]:

@@ -9,7 +9,7 @@ import torch
 import torch.ao.quantization.fx._decomposed  # defines the operators
 from torch.fx import Node
 
-from foldproof.fusion.nodes import arguments, operator_of
+from foldproof.graph.nodes import arguments, operator_of
 
 decomposed = torch.ops.quantized_decomposed
 

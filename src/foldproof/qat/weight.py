@@ -2,99 +2,119 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 from torch.fx import Node
 
-from foldproof.fusion.nodes import set_argument
-from foldproof.fusion.refusal import CannotFold
-from foldproof.qat.image import Leaves
+from foldproof.graph.nodes import arguments, insert_call, set_argument
+from foldproof.qat.context import Context
 from foldproof.qat.operators import Operator
-from foldproof.qat.quantization import Dequantized, decomposed
-from foldproof.qat.rewriting import Recipe, Rewriting
+from foldproof.qat.quantization import decomposed
+from foldproof.rewriting.edit import Edit, NewConstant
+from foldproof.rewriting.expression import Expression, Operand
+from foldproof.rewriting.refusal import CannotFold
+from foldproof.rewriting.vectors import product
+
+Install = Callable[[Node, Mapping[str, Node]], None]
 
 
-def steps_of_channels(rewriting: Rewriting, operator: Operator, scale: Recipe | None) -> Recipe:
-    """The scales of the quantized weight's channels, times ``scale``."""
+def steps_of_channels(context: Context, operator: Operator, scale: Operand) -> Expression:
+    """The scales of the quantized weight's channels, times ``scale`` (None for 1)."""
     weight = operator.quantized_weight
     assert weight is not None
-
-    def steps(leaves: Leaves) -> Tensor:
-        if weight.axis is None:
-            found: Tensor = torch.full((operator.channels,), weight.scale, dtype=torch.float64)
-        else:  # of a transposed convolution in groups there are those of one group only
-            found = rewriting.image.evaluate(weight.scale, leaves)
-            found = found.repeat(operator.channels // len(found))
-        return found if scale is None else found * scale(leaves)
-
-    return steps
+    if weight.axis is None:
+        steps = Expression(filled, (float(weight.scale), operator.channels))
+    else:  # of a transposed convolution in groups there are those of one group only
+        steps = Expression(_repeated, (context.expression(weight.scale), operator.channels))
+    return steps if scale is None else Expression(torch.mul, (steps, scale))
 
 
-def scale_steps(rewriting: Rewriting, operator: Operator, at: Node, scale: Recipe) -> Recipe:
-    """Multiplies the scales that the weight is dequantized with: from now on there is one for each channel.
+def scale_steps(context: Context, operator: Operator, scale: Operand) -> tuple[Edit, Operand]:
+    """Multiply the scales that the weight is dequantized with: from now on there is one for each channel.
 
     Where the scale is negative the whole numbers are turned around instead, so that steps stay positive.
 
     Returns:
-        The size of ``scale``: what the steps were really multiplied by.
+        The edit, and the size of ``scale``: what the steps are really multiplied by.
 
     Raises:
         CannotFold: the scale is 0 in a channel, or has no place in the weight, or numbers can't be turned around.
     """
-    weight, image = operator.quantized_weight, rewriting.image
+    weight, at = operator.quantized_weight, operator.node
     assert weight is not None
     if operator.transposed and operator.groups > 1:
         raise CannotFold(
             f"{at.name} is transposed and has {operator.groups} groups, whose channels share the scales of its weight"
         )
-    signs = scale(image.tensors).sign()
+    signs = context.value(scale).sign()
     _require(bool(signs.all()), at, signs == 0, "by 0, and the scale of a quantized weight is positive")
-    turned = operator.along_channels(signs)
-    size: Recipe = lambda leaves: scale(leaves) * signs  # noqa: E731
-
-    def turned_around(leaves: Leaves) -> Tensor:
-        q, zero = image.evaluate(weight.values, leaves), _zeros(rewriting, operator, weight, leaves)
-        made: Tensor = (q.to(torch.float64) - zero) * turned + zero
-        return made
-
-    base = f"{at.name}_weight_folded"
-    values = rewriting.now(weight.values)
+    sign = Expression(_vector, (tuple(signs.tolist()),))
+    size = product(scale, sign)
+    base = f"{at.name}_weight"
+    wanted = [context.new("scales", f"{base}_scale", steps_of_channels(context, operator, size), torch.float32)]
     if bool((signs < 0).any()):
-        after = operator.by_channel(turned_around(image.tensors)).flatten(1)
+        turned = Expression(
+            _TurnedAround(operator), (context.expression(weight.values), _zeros(context, operator), sign)
+        )
+        after = operator.by_channel(context.value(turned)).flatten(1)
         beyond = (after < weight.quant_min).any(1) | (after > weight.quant_max).any(1)
         why = f"by a negative number, and its weight holds a {weight.quant_min}, which has no opposite"
         _require(not bool(beyond.any()), at, beyond, f"{why} in {weight.quant_min} to {weight.quant_max}")
-        values = rewriting.constant(base, lambda leaves: turned_around(leaves).to(weight.dtype), weight.dtype)
-    scales = rewriting.constant(f"{base}_scale", steps_of_channels(rewriting, operator, size), torch.float32)
-    if isinstance(weight.zero_point, Node):
-        zeros = rewriting.now(weight.zero_point)
-    else:
-        zero = int(weight.zero_point)
-        zeros = rewriting.constant(
-            f"{base}_zero_point", lambda _: torch.full((operator.channels,), zero, dtype=torch.int64), torch.int64
-        )
+        wanted.append(context.new("values", base, turned, weight.dtype))
+    if not isinstance(weight.zero_point, Node):
+        zeros = Expression(filled, (float(weight.zero_point), operator.channels))
+        wanted.append(context.new("zeros", f"{base}_zero_point", zeros, torch.int64))
     limits = (weight.quant_min, weight.quant_max, weight.dtype)
-    target = decomposed.dequantize_per_channel.default
-    set_argument(at, "weight", rewriting.call(at, target, values, scales, zeros, operator.weight_axis, *limits))
-    return size
+
+    def install(node: Node, new: Mapping[str, Node]) -> None:
+        old = arguments(arguments(node)["weight"])
+        values, zeros = new.get("values", old["input"]), new["zeros"] if "zeros" in new else old["zero_points"]
+        target = decomposed.dequantize_per_channel.default
+        back = insert_call(node, node, target, values, new["scales"], zeros, operator.weight_axis, *limits)
+        set_argument(node, "weight", back)
+
+    return Edit("weight", at, tuple(wanted), install), size
 
 
-def scale_weight(rewriting: Rewriting, operator: Operator, at: Node, scale: Recipe | None) -> None:
-    """A weight that is not quantized: what it is computed as, times the scale, becomes one constant."""
-    image = rewriting.image
-    if scale is None and operator.weight in image.names:
-        return
+def scale_weight(context: Context, operator: Operator, scale: Operand) -> list[Edit]:
+    """Make one constant of a weight that is not quantized: of what it is computed as, times the scale (None for 1).
 
-    def weight(leaves: Leaves) -> Tensor:
-        found: Tensor = image.evaluate(operator.weight, leaves)
-        return found if scale is None else found * operator.along_channels(scale(leaves))
+    Nothing is to be done where the scale is 1 and the weight is a constant already.
+    """
+    if scale is None and operator.weight in context.editor.constants.names:
+        return []
+    weight = context.expression(operator.weight)
+    if scale is not None:
+        weight = product(weight, Expression(operator.along_channels, (scale,)))
+    like = next(iter(context.origins(operator.weight)), None)
+    new: NewConstant = context.new("weight", f"{operator.node.name}_weight", weight, operator.dtype, like)
+    return [Edit("weight", operator.node, (new,), lambda node, made: set_argument(node, "weight", made["weight"]))]
 
-    own = rewriting.image.origins(operator.weight)
-    like = rewriting.now(own[0]) if own else None
-    node = rewriting.constant(f"{at.name}_weight_folded", weight, operator.dtype, like)
-    set_argument(at, "weight", node)
+
+def filled(value: float, count: int) -> Tensor:
+    """A vector of one number."""
+    return torch.full((count,), value, dtype=torch.float64)
+
+
+def _repeated(vector: Tensor, count: int) -> Tensor:
+    return vector.repeat(count // len(vector))
+
+
+def _vector(values: tuple[float, ...]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+class _TurnedAround:
+    """Whole numbers around zero points, with the opposite sign in some channels."""
+
+    def __init__(self, operator: Operator) -> None:
+        self._operator = operator
+
+    def __call__(self, values: Tensor, zeros: Tensor | float, signs: Tensor) -> Tensor:
+        zero = self._operator.along_channels(zeros) if isinstance(zeros, Tensor) else zeros
+        return (values.to(torch.float64) - zero) * self._operator.along_channels(signs) + zero
 
 
 def _require(holds: bool, at: Node, wrong: Tensor, why: str) -> None:
@@ -104,6 +124,6 @@ def _require(holds: bool, at: Node, wrong: Tensor, why: str) -> None:
         raise CannotFold(f"what follows {at.name} scales {channels} {why}: fold before the weight is quantized")
 
 
-def _zeros(rewriting: Rewriting, operator: Operator, weight: Dequantized, leaves: Leaves) -> Any:
-    zero = rewriting.image.evaluate(weight.zero_point, leaves)
-    return operator.along_channels(zero) if isinstance(zero, Tensor) else zero
+def _zeros(context: Context, operator: Operator) -> Operand:
+    assert operator.quantized_weight is not None
+    return context.expression(operator.quantized_weight.zero_point)

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 from foldproof.auditing import Audit
 from foldproof.auditing.inputs import inputs_for
 from foldproof.auditing.listing import differing, listing
-from foldproof.auditing.result import Step
+from foldproof.auditing.step import Step
 from foldproof.graph.diff import diff_graphs, label_by_content
 from foldproof.graph.view import view_graph
 from foldproof.verdict import Kind, Verdict

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from foldproof.fusion import affine, vectors
+from foldproof.fusion import affine
 from foldproof.fusion.affine import Affine
 from foldproof.fusion.examples import functional
 from foldproof.fusion.motion import selection
+from foldproof.rewriting import vectors
 from mutants.mutant import Mutant, Patch, around, exported, flipped, mutant, patch, turned
 
 _norm = partial(nn.BatchNorm1d, 6)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from foldproof.fusion.absorb import convolution
 from foldproof.fusion.absorb.convolution import Convolution, TransposedConvolution, _Operands
 from foldproof.fusion.examples import chain, functional
-from foldproof.fusion.expression import Expression
+from foldproof.rewriting.expression import Expression
 from mutants.mutant import (
     Mutant,
     Patch,

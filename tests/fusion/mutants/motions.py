@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from torch.fx import Node
 
 from foldproof.fusion.affine import Affine
-from foldproof.fusion.constants import Constants
 from foldproof.fusion.examples import Made, chain, functional
 from foldproof.fusion.motion import averaging, pointwise
 from foldproof.fusion.motion.averaging import AVERAGES, MAXIMA, Averaging
 from foldproof.fusion.motion.pointwise import Product, Rectifier, Sum
 from foldproof.fusion.motion.rule import Affines
-from foldproof.fusion.nodes import kind_of
+from foldproof.graph.nodes import kind_of
+from foldproof.rewriting.constants import Constants
 from mutants.mutant import (
     Mutant,
     Patch,

@@ -11,13 +11,14 @@ import torch
 from torch import nn
 from torch.fx import Node
 
-from foldproof.fusion import plan, surgery
+from foldproof.fusion import plan
 from foldproof.fusion.affine import Affine
 from foldproof.fusion.examples import chain, functional
 from foldproof.fusion.plan import Planner, _Queue
 from foldproof.fusion.sources import Site
-from foldproof.fusion.surgery import Surgery
-from foldproof.fusion.vectors import number
+from foldproof.rewriting import editor
+from foldproof.rewriting.editor import GraphEditor
+from foldproof.rewriting.vectors import number
 from mutants.mutant import (
     Mutant,
     Patch,
@@ -174,7 +175,7 @@ def unchanged(original: Any, self: Planner, node: Node, affine: Affine, reader: 
     return replace(edit, install=nothing)
 
 
-def first_draft(original: Any, self: Surgery, wanted: Any) -> Any:
+def first_draft(original: Any, self: GraphEditor, wanted: Any) -> Any:
     """What has the same name is the same constant."""
     made = self.__dict__.setdefault("made", {})
     return made.setdefault(wanted.base, original(self, wanted))
@@ -233,6 +234,6 @@ MUTANTS: dict[str, Mutant] = {
         around(Planner, "_constant", lambda original, self, node, a, reader: original(self, node, doubled(a), reader)),
     ),
     # constants that are not what was proved
-    "constants are evaluated carelessly": mutant(conv, around(surgery, "rounded", careless)),
-    "constants of one name are one": mutant(two_normalisations, around(Surgery, "draft", first_draft)),
+    "constants are evaluated carelessly": mutant(conv, around(editor, "rounded", careless)),
+    "constants of one name are one": mutant(two_normalisations, around(GraphEditor, "draft", first_draft)),
 }

@@ -17,7 +17,7 @@ from foldproof.fusion.absorb.matrix import Einsum, Linear, MatrixProduct, _Matri
 from foldproof.fusion.absorb.norm import OwnAffine
 from foldproof.fusion.affine import Affine
 from foldproof.fusion.examples import Made, chain, functional
-from foldproof.fusion.expression import Expression
+from foldproof.rewriting.expression import Expression
 from mutants.convolutions import told
 from mutants.mutant import (
     Mutant,

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.fx import Node
 
 from foldproof.fusion.affine import Affine
-from foldproof.fusion.constants import Constants
 from foldproof.fusion.examples import Made, chain, functional
 from foldproof.fusion.motion import selection
 from foldproof.fusion.motion.rule import Affines
 from foldproof.fusion.motion.selection import Selection, _Sources
-from foldproof.fusion.nodes import is_getitem, kind_of
+from foldproof.graph.nodes import is_getitem, kind_of
+from foldproof.rewriting.constants import Constants
 from mutants.mutant import Mutant, Patch, around, exported, mutant, nothing, patch, unshifted
 
 _norm, _norm2 = partial(nn.BatchNorm1d, 6), partial(nn.BatchNorm2d, 6)

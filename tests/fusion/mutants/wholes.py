@@ -9,12 +9,12 @@ import torch
 from torch import nn
 from torch.export import Dim
 
-from foldproof.fusion.constants import Constants
 from foldproof.fusion.examples import functional
 from foldproof.fusion.motion import averaging, selection
 from foldproof.fusion.plan import Planner
-from foldproof.fusion.region import Region
-from foldproof.fusion.surgery import Surgery
+from foldproof.rewriting import region
+from foldproof.rewriting.constants import Constants
+from foldproof.rewriting.editor import GraphEditor
 from mutants import batching
 from mutants.mutant import Mutant, around, exported, mutant, nothing, patch
 
@@ -84,10 +84,8 @@ def _normalise(m: Any, x: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
     return nn.functional.batch_norm(x, mean, m.n.running_var, m.n.weight, m.n.bias)
 
 
-def last_result(original: Any, self: Region, *a: Any) -> None:
-    original(self, *a)
-    output = self.graph.output_node()
-    output.args = (output.args[0][-1:],)
+def last_result(original: Any, nodes: Any, results: Any, **k: Any) -> Any:
+    return original(nodes, list(results)[-1:], **k)
 
 
 no_reader_guard = patch(Planner, "_require_only_reader", nothing)
@@ -111,10 +109,10 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "statistics are changed": mutant(statistics_changed, around(Constants, "__init__", unwritten)),
     # the proof itself is broken
-    "a region forgets what is read": mutant(two_readers, no_reader_guard, around(Region, "__init__", last_result)),
+    "a region forgets what is read": mutant(two_readers, no_reader_guard, around(region, "cut_region", last_result)),
     # constants
     "constants are mixed up": mutant(
-        two_normalisations, patch(Surgery, "_free_name", lambda self, base: f"{base}_folded")
+        two_normalisations, patch(GraphEditor, "_free_name", lambda self, base: f"{base}_folded")
     ),
     # other sizes
     "weights that add up at one size": mutant(

@@ -298,8 +298,8 @@ def _lowering(original: Callable[..., Any], phases: _Phases) -> Callable[..., An
         given = tree_leaves((tuple(match.args), match.kwargs))
         original(self, match, graph, node)
         (made,) = (n for n in graph.nodes if n not in existing)
-        if matched is not None and all(n in given for n in matched.inputs):
-            phases.lowered[id(made.target)] = matched.placed([given.index(n) for n in matched.inputs])
+        if matched is not None and all(n in given for n in matched.region.inputs):
+            phases.lowered[id(made.target)] = matched.placed([given.index(n) for n in matched.region.inputs])
             phases.log.keep.append(made.target)
 
     return call

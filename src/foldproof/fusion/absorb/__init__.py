@@ -4,7 +4,7 @@ from foldproof.fusion.absorb.convolution import Convolution, TransposedConvoluti
 from foldproof.fusion.absorb.embedding import Embedding, EmbeddingBag
 from foldproof.fusion.absorb.matrix import Einsum, Linear, MatrixProduct
 from foldproof.fusion.absorb.norm import OwnAffine
-from foldproof.fusion.absorb.rule import Absorber, NewConstant
+from foldproof.fusion.absorb.rule import Absorber
 
 ABSORBERS: tuple[Absorber, ...] = (
     Convolution(),
@@ -18,4 +18,4 @@ ABSORBERS: tuple[Absorber, ...] = (
 )
 """Every rule that absorbs an affine."""
 
-__all__ = ["ABSORBERS", "Absorber", "NewConstant"]
+__all__ = ["ABSORBERS", "Absorber"]

@@ -18,12 +18,13 @@ from foldproof.fusion.absorb.rule import (
     require_input,
 )
 from foldproof.fusion.affine import Affine
-from foldproof.fusion.constants import Constants
 from foldproof.fusion.examples import Declines, Fires
-from foldproof.fusion.expression import Expression, Operand
-from foldproof.fusion.nodes import arguments, kind_of, short_name, value_of
-from foldproof.fusion.refusal import CannotFold
-from foldproof.fusion.vectors import total
+from foldproof.graph.nodes import arguments, kind_of, short_name
+from foldproof.rewriting.constants import Constants
+from foldproof.rewriting.expression import Expression, Operand
+from foldproof.rewriting.refusal import CannotFold
+from foldproof.rewriting.sizes import value_of
+from foldproof.rewriting.vectors import total
 
 
 class Convolution:

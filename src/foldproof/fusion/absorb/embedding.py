@@ -16,10 +16,11 @@ from foldproof.fusion.absorb.rule import (
     require_no_shift,
 )
 from foldproof.fusion.affine import Affine
-from foldproof.fusion.constants import Constants
 from foldproof.fusion.examples import Declines, Fires
-from foldproof.fusion.nodes import arguments, is_getitem, kind_of, operator_node, short_name, value_of
-from foldproof.fusion.refusal import CannotFold
+from foldproof.graph.nodes import arguments, is_getitem, kind_of, operator_node, short_name
+from foldproof.rewriting.constants import Constants
+from foldproof.rewriting.refusal import CannotFold
+from foldproof.rewriting.sizes import value_of
 
 
 class Embedding:

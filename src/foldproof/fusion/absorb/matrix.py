@@ -20,13 +20,14 @@ from foldproof.fusion.absorb.rule import (
     require_no_shift,
 )
 from foldproof.fusion.affine import Affine
-from foldproof.fusion.constants import Constants
 from foldproof.fusion.examples import Declines, Fires
-from foldproof.fusion.expression import Expression, Operand
 from foldproof.fusion.motion.selection import Selection
-from foldproof.fusion.nodes import arguments, aten, is_edge, kind_of, set_operator, value_of
-from foldproof.fusion.refusal import CannotFold
-from foldproof.fusion.vectors import product, reshaped, total
+from foldproof.graph.nodes import arguments, aten, is_edge, kind_of, set_operator
+from foldproof.rewriting.constants import Constants
+from foldproof.rewriting.expression import Expression, Operand
+from foldproof.rewriting.refusal import CannotFold
+from foldproof.rewriting.sizes import value_of
+from foldproof.rewriting.vectors import product, reshaped, total
 
 
 class Linear:

@@ -9,11 +9,12 @@ from torch.fx import Node
 from foldproof.fusion import examples
 from foldproof.fusion.absorb.rule import NewConstants, install_arguments, moved_bias, remade, require_axes
 from foldproof.fusion.affine import Affine
-from foldproof.fusion.constants import Constants
 from foldproof.fusion.examples import Declines, Fires
-from foldproof.fusion.nodes import arguments, is_getitem, kind_of, operator_node, short_name, value_of
-from foldproof.fusion.refusal import CannotFold
-from foldproof.fusion.vectors import reshaped, scaled
+from foldproof.graph.nodes import arguments, is_getitem, kind_of, operator_node, short_name
+from foldproof.rewriting.constants import Constants
+from foldproof.rewriting.refusal import CannotFold
+from foldproof.rewriting.sizes import value_of
+from foldproof.rewriting.vectors import reshaped, scaled
 
 
 class OwnAffine:

@@ -3,39 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
-import torch
 from torch import Tensor
 from torch.fx import Node
 
 from foldproof.fusion.affine import Affine
-from foldproof.fusion.constants import Constants
 from foldproof.fusion.examples import Declines, Fires
-from foldproof.fusion.expression import Expression, Operand
-from foldproof.fusion.nodes import arguments, set_argument, short_name, value_of
-from foldproof.fusion.refusal import AxisMismatch, CannotFold
-from foldproof.fusion.vectors import scaled, total
-
-
-@dataclass(frozen=True)
-class NewConstant:
-    """A constant that an absorber asks for.
-
-    ``role`` is what it becomes to the operator; it takes its device and kind (parameter, buffer, constant) from the
-    existing constant ``like``, and a name made from ``base``. The operator reads it through copies of ``views``, the
-    last of which reads the constant itself. It takes the place of ``like``, and of ``others``.
-    """
-
-    role: str
-    base: str
-    like: str
-    dtype: torch.dtype
-    expression: Operand
-    views: tuple[Node, ...] = ()
-    others: tuple[str, ...] = ()
-
+from foldproof.graph.nodes import arguments, set_argument, short_name
+from foldproof.rewriting.constants import Constants
+from foldproof.rewriting.edit import NewConstant
+from foldproof.rewriting.expression import Expression, Operand
+from foldproof.rewriting.refusal import AxisMismatch, CannotFold
+from foldproof.rewriting.sizes import value_of
+from foldproof.rewriting.vectors import scaled, total
 
 NewConstants = tuple[NewConstant, ...]
 

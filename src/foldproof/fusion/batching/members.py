@@ -10,7 +10,8 @@ import torch
 from torch.fx import Node
 
 from foldproof.fusion.absorb.convolution import Convolution
-from foldproof.fusion.nodes import arguments, aten, is_edge, is_view, kind_of, operator_of, value_of
+from foldproof.graph.nodes import arguments, aten, is_edge, is_view, kind_of, operator_of
+from foldproof.rewriting.sizes import value_of
 
 Call = tuple[Any, tuple[Any, ...], dict[str, Any]]
 """An operator, its arguments and its keyword arguments."""

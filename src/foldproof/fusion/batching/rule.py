@@ -13,12 +13,13 @@ from foldproof.fusion import examples
 from foldproof.fusion.batching.members import Group, Member, groups, views_of
 from foldproof.fusion.batching.timing import require_faster
 from foldproof.fusion.batching.whole import Concatenated, Join, Stacked, Whole
-from foldproof.fusion.constants import Constants
 from foldproof.fusion.examples import Declines, Fires
-from foldproof.fusion.nodes import listed, operator_of
-from foldproof.fusion.plan import Edit, Plan
-from foldproof.fusion.refusal import CannotFold
+from foldproof.fusion.plan import Plan
+from foldproof.graph.nodes import listed, operator_of
 from foldproof.graph.text import operator_name
+from foldproof.rewriting.constants import Constants
+from foldproof.rewriting.edit import Edit
+from foldproof.rewriting.refusal import CannotFold
 
 
 class BatchLinears:

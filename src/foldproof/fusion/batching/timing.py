@@ -19,8 +19,8 @@ from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 from torch.utils.benchmark import Measurement, Timer
 
-from foldproof.fusion.refusal import CannotFold
 from foldproof.fusion.result import Speed
+from foldproof.rewriting.refusal import CannotFold
 
 ROUNDS = 15
 """Of either side, in turns, so that what else the machine does hits both."""

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 from torch.fx import Graph, Node
 
-from foldproof.fusion.absorb.rule import NewConstant
 from foldproof.fusion.batching.members import Call, Member
-from foldproof.fusion.constants import Constants
-from foldproof.fusion.expression import Expression, Operand
-from foldproof.fusion.nodes import arguments, aten, operator_of, short_name, value_of
-from foldproof.fusion.vectors import joined, reshaped
+from foldproof.graph.nodes import arguments, aten, operator_of, short_name
+from foldproof.rewriting.constants import Constants
+from foldproof.rewriting.edit import NewConstant
+from foldproof.rewriting.expression import Expression, Operand
+from foldproof.rewriting.sizes import value_of
+from foldproof.rewriting.vectors import joined, reshaped
 
 Apply = Callable[[Any, tuple[Any, ...], Mapping[str, Any]], Any]
 """Applies an operator to arguments: to fake tensors, or to nodes, by adding one to a graph."""

@@ -46,7 +46,7 @@ def lively(model: nn.Module) -> nn.Module:
     """The model in eval mode with random statistics and affine parameters, negative scales included."""
     generator = torch.Generator().manual_seed(0)
     for part in model.modules():
-        if isinstance(part, nn.modules.batchnorm._BatchNorm):
+        if isinstance(part, nn.modules.batchnorm._NormBase):
             if part.running_mean is not None and part.running_var is not None:
                 part.running_mean.normal_(generator=generator)
                 part.running_var.uniform_(0.5, 2, generator=generator)

@@ -63,6 +63,19 @@ batch_norm_declines = (
     Declines("a nonlinear operator before it", chain(_image, _conv, nn.ReLU, _norm2), "a shift does not pass relu"),
 )
 
+_instance2 = partial(nn.InstanceNorm2d, 6, affine=True, track_running_stats=True)
+
+instance_norm_fires = (
+    Fires("running statistics", chain(_image, _conv, _instance2)),
+    Fires("no affine parameters", chain(_image, _conv, partial(_instance2, affine=False))),
+    Fires("an image without a batch", chain((3, 7, 8), _conv, _instance2)),
+)
+
+instance_norm_declines = (
+    Declines("nothing linear before it", chain((2, 6, 7, 8), _instance2), "reads an input of the program"),
+    Declines("a nonlinear operator before it", chain(_image, _conv, nn.ReLU, _instance2), "a shift does not pass relu"),
+)
+
 arithmetic_fires = (
     Fires(
         "a frozen normalisation: times, plus",

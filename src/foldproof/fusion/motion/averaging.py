@@ -7,7 +7,6 @@ from torch.fx import Node
 
 from foldproof.fusion import examples
 from foldproof.fusion.affine import Affine
-from foldproof.fusion.constants import Constants
 from foldproof.fusion.examples import Declines, Fires
 from foldproof.fusion.motion.rule import (
     Affines,
@@ -17,8 +16,10 @@ from foldproof.fusion.motion.rule import (
     run_on,
     sizes_of,
 )
-from foldproof.fusion.nodes import arguments, is_getitem, kind_of, operator_node, value_of
-from foldproof.fusion.refusal import CannotFold
+from foldproof.graph.nodes import arguments, is_getitem, kind_of, operator_node
+from foldproof.rewriting.constants import Constants
+from foldproof.rewriting.refusal import CannotFold
+from foldproof.rewriting.sizes import value_of
 
 _AVERAGES = """
     avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d _adaptive_avg_pool2d

@@ -9,12 +9,13 @@ from torch.fx import Node
 
 from foldproof.fusion import examples
 from foldproof.fusion.affine import Affine
-from foldproof.fusion.constants import Constants
 from foldproof.fusion.examples import Declines, Fires
 from foldproof.fusion.motion.rule import Affines, require_no_negative, sizes_of
-from foldproof.fusion.nodes import arguments, kind_of, short_name, value_of
-from foldproof.fusion.refusal import CannotFold
-from foldproof.fusion.vectors import number, scaled
+from foldproof.graph.nodes import arguments, kind_of, short_name
+from foldproof.rewriting.constants import Constants
+from foldproof.rewriting.refusal import CannotFold
+from foldproof.rewriting.sizes import value_of
+from foldproof.rewriting.vectors import number, scaled
 
 
 class Rectifier:

@@ -11,9 +11,8 @@ from torch.fx import Node
 from torch.fx.node import map_arg
 
 from foldproof.fusion.affine import Affine
-from foldproof.fusion.constants import Constants
 from foldproof.fusion.examples import Declines, Fires
-from foldproof.fusion.nodes import (
+from foldproof.graph.nodes import (
     arguments,
     is_getitem,
     kind_of,
@@ -21,11 +20,12 @@ from foldproof.fusion.nodes import (
     operator_of,
     set_sizes,
     short_name,
-    value_of,
 )
-from foldproof.fusion.refusal import CannotFold
-from foldproof.fusion.vectors import UNREAD
 from foldproof.program.loading import brief
+from foldproof.rewriting.constants import Constants
+from foldproof.rewriting.refusal import CannotFold
+from foldproof.rewriting.sizes import value_of
+from foldproof.rewriting.vectors import UNREAD
 
 Affines = Mapping[Node, Affine]
 

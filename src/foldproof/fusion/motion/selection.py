@@ -8,13 +8,14 @@ from torch.fx import Node
 
 from foldproof.fusion import examples
 from foldproof.fusion.affine import Affine
-from foldproof.fusion.constants import Constants
 from foldproof.fusion.examples import Declines, Fires
-from foldproof.fusion.expression import Operand
 from foldproof.fusion.motion.rule import Affines, run_on, sizes_of
-from foldproof.fusion.nodes import arguments, is_getitem, kind_of, operator_node, value_of
-from foldproof.fusion.refusal import CannotFold
-from foldproof.fusion.vectors import UNREAD, joined
+from foldproof.graph.nodes import arguments, is_getitem, kind_of, operator_node
+from foldproof.rewriting.constants import Constants
+from foldproof.rewriting.expression import Operand
+from foldproof.rewriting.refusal import CannotFold
+from foldproof.rewriting.sizes import value_of
+from foldproof.rewriting.vectors import UNREAD, joined
 
 _VIEWS = """
     view reshape flatten unflatten permute transpose t numpy_T mT movedim swapaxes squeeze unsqueeze expand expand_as

@@ -1,4 +1,4 @@
-"""An ExportedProgram while it is changed: a working copy of its graph, new constants, and a new program at the end."""
+"""An ExportedProgram under edit: a working copy of its graph, new constants, and a new program at the end."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.export import ExportedProgram, ModuleCallEntry
 from torch.export.graph_signature import ExportGraphSignature, InputKind, InputSpec, TensorArgument
 from torch.fx import Graph, GraphModule, Node
 
-from foldproof.fusion.constants import Constants
+from foldproof.rewriting.constants import Constants
 
 KINDS = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
 # What torch.export puts before the name of a placeholder.
@@ -21,7 +21,7 @@ _PREFIX = {InputKind.PARAMETER: "p_", InputKind.BUFFER: "b_", InputKind.CONSTANT
 
 
 class ExportedHost:
-    """Working copy of ``program``, which itself is never changed; constants that stay are shared with it."""
+    """A working copy of ``program``, which itself is never changed; constants that stay are shared with it."""
 
     def __init__(self, program: ExportedProgram) -> None:
         self.program = program

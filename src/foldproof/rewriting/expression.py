@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Union
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from foldproof.rounding import Float64
 
@@ -83,11 +83,17 @@ def evaluate(expressions: Mapping[str, Expression], parameter: Callable[[str], T
     return {name: values[expression] for name, expression in expressions.items()}
 
 
+def derive(expressions: Mapping[str, Expression], parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The values of named expressions of tensors in float64, or of shadows, which bring their own arithmetic."""
+    read = {name for expression in expressions.values() for name in expression.reads()}
+    if any(type(parameters[name]) not in (Tensor, nn.Parameter) for name in read):
+        return evaluate(expressions, parameters.__getitem__)
+    with _precisely(expressions.values()):
+        return evaluate(expressions, lambda name: _wide(parameters[name]))
+
+
 def rounded(expression: Expression, parameters: Mapping[str, Tensor], dtype: torch.dtype) -> Tensor:
     """The value on the CPU (not every device has float64), computed in float64 and rounded once to ``dtype``."""
-
-    def wide(name: str) -> Tensor:
-        return parameters[name].to("cpu", torch.float64)
 
     def value(operand: Operand) -> Tensor:
         if isinstance(operand, str):
@@ -96,8 +102,8 @@ def rounded(expression: Expression, parameters: Mapping[str, Tensor], dtype: tor
         if operand.arranges:
             given = [value(x).to(dtype) if isinstance(x, (Expression, str)) else x for x in operand.operands]
             return operand.function(*given)
-        with contextlib.nullcontext() if operand.in_float64() else Float64():
-            return evaluate({"": operand}, wide)[""]
+        with _precisely([operand]):
+            return evaluate({"": operand}, lambda name: _wide(parameters[name].cpu()))[""]
 
     if not expression.rowwise:
         return value(expression).to(dtype)
@@ -107,6 +113,14 @@ def rounded(expression: Expression, parameters: Mapping[str, Tensor], dtype: tor
     for part, *pieces in zip(result.split(rows), *(operand.split(rows) for operand in operands), strict=True):
         part.copy_(expression.function(*(piece.double() for piece in pieces)))
     return result
+
+
+def _precisely(expressions: Iterable[Expression]) -> contextlib.AbstractContextManager[object]:
+    return contextlib.nullcontext() if all(expression.in_float64() for expression in expressions) else Float64()
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor.detach().to(torch.float64) if tensor.is_floating_point() else tensor
 
 
 def _substituted(operand: Operand, known: Mapping[str, Expression]) -> Operand:

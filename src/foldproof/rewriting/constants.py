@@ -13,11 +13,11 @@ from torch.fx import Graph, Node
 from torch.fx.node import map_arg
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from foldproof.fusion.expression import Expression, Operand, rounded
-from foldproof.fusion.nodes import base_of, is_getitem, memory_of, operator_of, written
-from foldproof.fusion.refusal import CannotFold
+from foldproof.graph.nodes import base_of, is_getitem, memory_of, operator_of, written
 from foldproof.graph.text import operator_name
 from foldproof.program.state import storage_key
+from foldproof.rewriting.expression import Expression, Operand, rounded
+from foldproof.rewriting.refusal import CannotFold
 
 
 class Constants:
@@ -65,17 +65,21 @@ class Constants:
         self.tensors[name] = tensor
         self.derived[name] = expression
 
-    def expression(self, node: object, what: str) -> Operand:
+    def expression(self, node: object, what: str, *, integers: bool = False) -> Operand:
         """What a constant node stands for: a constant's name, or an `Expression` where it is computed from constants.
 
+        Args:
+            node: the node.
+            what: says in the message what the node is to its reader.
+            integers: constants of whole numbers may be read, too.
+
         Raises:
-            CannotFold: it depends on an input, is written to, or is a tensor without plain floating-point elements;
-                ``what`` says in the message what the node is to its reader.
+            CannotFold: it depends on an input, is written to, or reads a tensor without plain floating-point elements.
         """
         if not isinstance(node, Node):
             raise CannotFold(f"{what} is {node!r}, not a tensor")
         if node in self.names or node.op != "call_function":
-            return self.name(node, what)
+            return self.name(node, what, integers=integers)
         if node in self._written:
             raise CannotFold(f"{what}, {node.name}, is {self._written[node]}, so it is not constant")
         if not self.holds_computed(node):
@@ -83,7 +87,7 @@ class Constants:
         slots: list[Operand] = []
 
         def slot(operand: Node) -> Any:
-            slots.append(self.expression(operand, what))
+            slots.append(self.expression(operand, what, integers=integers))
             return Slot(len(slots) - 1)
 
         arguments, keywords = map_arg(node.args, slot), map_arg(dict(node.kwargs), slot)
@@ -91,7 +95,7 @@ class Constants:
         call = OperatorCall(target, _frozen(arguments), tuple((k, _frozen(v)) for k, v in keywords.items()))
         return Expression(call, tuple(slots))
 
-    def name(self, node: Node, what: str) -> str:
+    def name(self, node: Node, what: str, *, integers: bool = False) -> str:
         """The name of the constant that ``node`` stands for; see `expression`."""
         name = self.names.get(node)
         if name is None:
@@ -103,7 +107,7 @@ class Constants:
             raise CannotFold(f"{what}, {name}, shares memory with a tensor that the program writes to")
         if isinstance(tensor, FakeTensor) or tensor.device.type == "meta":
             raise CannotFold(f"{what}, {name}, has no values: load the weights before fusing")
-        if not _plain(tensor):
+        if not _plain(tensor, integers):
             kind = type(tensor).__name__ if tensor.layout is torch.strided else f"{tensor.layout} tensor"
             raise CannotFold(f"{what}, {name}, is a {kind} of {tensor.dtype}, not a plain floating-point tensor")
         return name
@@ -124,6 +128,14 @@ class Constants:
     def holds(self, node: object) -> bool:
         """Does ``node`` depend on no input of the program: a constant, or computed from constants alone?"""
         return isinstance(node, Node) and (node in self.names or node in self._computed)
+
+    def is_fixed(self, node: Node) -> bool:
+        """Is ``node`` the same in every run: a constant, or computed from constants, that the program never changes?"""
+        if node in self._written:
+            return False
+        if node in self.names:
+            return not self.changes(self.tensors[self.names[node]])
+        return node in self._computed and all(map(self.is_fixed, node.all_input_nodes))
 
     def holds_computed(self, node: Node) -> bool:
         """Is ``node`` a call that computes the same at every run, from constants alone?"""
@@ -184,15 +196,24 @@ class Constants:
         return found
 
     def base(self, node: Node) -> str:
-        """The constant that ``node`` is a view of, or is computed from; of several, the first."""
-        pending, seen = [base_of(node)], set[Node]()
+        """The constant that ``node`` is a view of, or is computed from; of several, the nearest."""
+        found = self.origins(base_of(node))
+        if not found:
+            raise CannotFold(f"{node.name} is made from no parameter")
+        return found[0]
+
+    def origins(self, node: Node) -> list[str]:
+        """The floating-point constants that ``node`` is computed from, the nearest first."""
+        pending, seen, found = [node], {node}, dict[str, None]()
         while pending:
-            node = pending.pop(0)
-            if node in self.names and self.tensors[self.names[node]].is_floating_point():
-                return self.names[node]
-            pending += [operand for operand in node.all_input_nodes if operand not in seen]
-            seen.update(node.all_input_nodes)
-        raise CannotFold(f"{node.name} is made from no parameter")
+            current = pending.pop(0)
+            if current in self.names:
+                if self.tensors[self.names[current]].is_floating_point():
+                    found[self.names[current]] = None
+                continue
+            pending += [operand for operand in current.all_input_nodes if operand not in seen]
+            seen.update(current.all_input_nodes)
+        return list(found)
 
 
 @dataclass(frozen=True)
@@ -236,9 +257,9 @@ def _frozen(x: Any) -> Any:
     return tuple(map(_frozen, x)) if isinstance(x, (list, tuple)) else x
 
 
-def _plain(tensor: Tensor) -> bool:
+def _plain(tensor: Tensor, integers: bool) -> bool:
     return (
-        tensor.is_floating_point()
+        (tensor.is_floating_point() or (integers and not tensor.dtype.is_complex))
         and tensor.layout is torch.strided
         and not tensor.is_quantized
         and not is_traceable_wrapper_subclass(tensor)

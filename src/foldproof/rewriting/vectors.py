@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from foldproof.fusion.expression import Expression, Operand
+from foldproof.rewriting.expression import Expression, Operand
 
 UNREAD = -1
 """The channel of an element that nothing reads: any scale and shift will do."""

@@ -1,20 +1,19 @@
-"""A GraphModule while it is changed: its parameters are attributes, read by get_attr nodes."""
+"""A GraphModule under edit: its parameters are attributes, read by get_attr nodes."""
 
 from __future__ import annotations
 
-import copy
 import operator
 from collections.abc import Mapping
 
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
-from foldproof.fusion.constants import Constants
 from foldproof.program.state import owned
+from foldproof.rewriting.constants import Constants
 
 
 class ModuleHost:
-    """``module`` itself is changed; see `copied_module` for one that may be."""
+    """``module`` itself is changed."""
 
     def __init__(self, module: GraphModule) -> None:
         self.module = module
@@ -61,11 +60,3 @@ class ModuleHost:
                 delattr(self.module.get_submodule(owner), attribute)
         self.module.recompile()
         return self.module
-
-
-def copied_module(module: GraphModule) -> GraphModule:
-    """A GraphModule with a graph and modules of its own, which shares its tensors with ``module``."""
-    tensors = {id(tensor): tensor for _, tensor in owned(module)}
-    new = copy.deepcopy(module, tensors)
-    assert isinstance(new, GraphModule)
-    return new

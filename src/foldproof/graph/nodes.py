@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 from torch._ops import HigherOrderOperator, OpOverload
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx import Graph, GraphModule, Node
 
-from foldproof.fusion.refusal import CannotFold
 from foldproof.graph.text import operator_name
 
 aten = torch.ops.aten
@@ -84,18 +84,29 @@ def edge_form(operator: OpOverload) -> Any:
     return getattr(getattr(getattr(ops.edge, namespace), name), operator._overloadname)
 
 
+def insert_call(before: Node, origin: Node, operator: OpOverload, *args: Any) -> Node:
+    """Call an ATen operator just before ``before``, as if ``origin`` were replaced by it.
+
+    The new node is an edge operator if ``origin`` is one, names the same source, and has a fake value if its operands
+    have.
+    """
+    with before.graph.inserting_before(before):
+        node = before.graph.call_function(operator, args)
+    node.meta = {key: origin.meta[key] for key in ("nn_module_stack", "stack_trace") if key in origin.meta}
+    values = [x.meta.get("val") if isinstance(x, Node) else x for x in args]
+    fakes = [value for value in values if isinstance(value, FakeTensor)]
+    if fakes and all(value is not None for value in values):
+        with fakes[0].fake_mode:
+            node.meta["val"] = operator(*values)
+    if is_edge(origin):
+        node.target = edge_form(operator)
+    return node
+
+
 def short_name(node: Node) -> str:
     """The operator's bare name: ``conv2d``."""
     found = operator_of(node)
     return found._schema.name.split("::")[-1] if found is not None else operator_name(node)
-
-
-def value_of(node: Node) -> torch.Tensor:
-    """The fake tensor that stands for the node's value, with its shape, dtype and strides."""
-    value = node.meta.get("val")
-    if not isinstance(value, torch.Tensor):
-        raise CannotFold(f"the shape of {node.name} is not known: export the program with torch.export")
-    return value
 
 
 def set_sizes(x: Any) -> Any:

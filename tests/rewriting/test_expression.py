@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from foldproof.fusion.expression import Expression, evaluate, rounded
+from foldproof.rewriting.expression import Expression, evaluate, rounded
 
 
 def add(a: Tensor, b: Tensor | float) -> Tensor:

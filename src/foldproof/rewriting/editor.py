@@ -1,0 +1,183 @@
+"""The editor of a program: new constants come in, calls read others, and what nothing reads goes."""
+
+from __future__ import annotations
+
+import copy
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.export import ExportedProgram
+from torch.fx import GraphModule, Node
+
+from foldproof.errors import FoldproofError
+from foldproof.graph.nodes import is_getitem
+from foldproof.program.loading import brief
+from foldproof.program.state import owned, quiet_copies
+from foldproof.rewriting.edit import Draft, Drafted, Edit, NewConstant
+from foldproof.rewriting.exported import ExportedHost
+from foldproof.rewriting.expression import Expression, as_expression, derive, rounded
+from foldproof.rewriting.host import GraphHost
+from foldproof.rewriting.module import ModuleHost
+from foldproof.rewriting.refusal import CannotFold
+
+DIALECTS = ("TRAINING", "ATEN", "EDGE")
+"""Of programs made by ``torch.export.export``, after ``run_decompositions``, and of ExecuTorch's ``to_edge``."""
+
+
+class GraphEditor:
+    """The changes that are made to one program."""
+
+    def __init__(self, host: GraphHost) -> None:
+        self.host, self.graph, self.constants = host, host.graph, host.constants
+        self._drafts: dict[tuple[Expression, torch.dtype], Draft] = {}
+        self._nodes = {name: node for node, name in host.constants.names.items()}
+        self._erased: dict[str, str] = {}
+        self._numbers = Counter[str]()
+        self._places = {node: place for place, node in enumerate(host.graph.nodes)}
+
+    @staticmethod
+    def on_copy(program: GraphModule | ExportedProgram) -> GraphEditor:
+        """Edit a working copy of a program, which shares with it the tensors that stay.
+
+        Raises:
+            FoldproofError: the program is in a dialect that can't be changed any more.
+        """
+        if isinstance(program, GraphModule):
+            with quiet_copies():
+                new = copy.deepcopy(program, {id(tensor): tensor for _, tensor in owned(program)})
+            assert isinstance(new, GraphModule)
+            return GraphEditor(ModuleHost(new))
+        if program.dialect not in DIALECTS:
+            raise FoldproofError(f"can't fuse a program of dialect {program.dialect!r}: fuse it before it is lowered")
+        return GraphEditor(ExportedHost(program))
+
+    @staticmethod
+    def in_place(module: GraphModule) -> GraphEditor:
+        """Edit ``module`` itself."""
+        return GraphEditor(ModuleHost(module))
+
+    def order(self, node: Node) -> int:
+        """Where a node stands in the graph; constants stand at the beginning."""
+        return self._places.get(node, -1)
+
+    def draft(self, wanted: NewConstant) -> Draft:
+        """Evaluate a new constant, or find the one that an equal expression made before.
+
+        Raises:
+            CannotFold: it can't be computed, or isn't finite in its dtype.
+        """
+        expression = as_expression(self.constants.original(wanted.expression))
+        known = self._drafts.get((expression, wanted.dtype))
+        if known is not None:
+            return known
+        model = self.constants.tensors[wanted.like]
+        with torch.no_grad():
+            try:
+                tensor = rounded(expression, self.constants.originals, wanted.dtype).to(model.device)
+            except Exception as error:
+                raise CannotFold(f"the folded {wanted.base} can't be computed: {brief(error)}") from error
+            if not is_finite(tensor):
+                dtype = str(wanted.dtype).removeprefix("torch.")
+                raise CannotFold(
+                    f"the folded {wanted.base} would not be finite in {dtype}: a variance + eps is 0, or a scale is too"
+                    " large"
+                )
+        if isinstance(model, nn.Parameter):
+            tensor = nn.Parameter(tensor, requires_grad=model.requires_grad and tensor.is_floating_point())
+        return Draft(self._free_name(wanted.base), wanted.like, expression, tensor)
+
+    def draft_all(self, edits: Sequence[Edit]) -> Drafted:
+        """Draft the new constants of some edits, by their roles; see `draft`."""
+        return [(edit, {new.role: self.draft(new) for new in edit.wanted}) for edit in edits]
+
+    def carry_out(
+        self, drafted: Drafted, redirected: Mapping[Node, Node], values: Mapping[Node, Any] | None = None
+    ) -> None:
+        """Make edits, let the readers of nodes read other ones, and erase the calls that nothing reads any more.
+
+        Args:
+            drafted: the edits with their constants, as `draft_all` gives them.
+            redirected: the nodes, each with the one that takes its place.
+            values: new fake values, for nodes whose strides change.
+        """
+        read_before = [operand for edit, _ in drafted for operand in edit.node.all_input_nodes]
+        for edit, row in drafted:
+            edit.apply(edit.node, {role: self.add(draft) for role, draft in row.items()})
+        for node, value in (values or {}).items():
+            node.meta["val"] = value
+        for old, new in redirected.items():
+            self.replace(old, new)
+        for operand in read_before:
+            self.erase_unread(operand)
+
+    def add(self, draft: Draft) -> Node:
+        """The node of a drafted constant, which is added to the program if it isn't there yet."""
+        if draft.name in self._nodes:
+            return self._nodes[draft.name]
+        like = self._nodes[draft.like]
+        node = self.host.insert(draft.name, draft.tensor, like)
+        tensor = draft.tensor
+        fake = like.meta.get("val")
+        if isinstance(fake, FakeTensor):
+            with fake.fake_mode:
+                node.meta["val"] = torch.empty_strided(
+                    tensor.shape,
+                    tensor.stride(),
+                    dtype=tensor.dtype,
+                    device=tensor.device,
+                    requires_grad=tensor.requires_grad,
+                )
+        self._nodes[draft.name] = node
+        self._drafts[draft.expression, tensor.dtype] = draft
+        self.constants.add(node, draft.name, tensor, draft.expression)
+        return node
+
+    def replace(self, old: Node, new: Node) -> None:
+        """Make all readers of ``old`` read ``new``, and erase ``old`` and what only it needed."""
+        old.replace_all_uses_with(new)
+        self._erased[old.name] = new.name
+        self.erase_unread(old)
+
+    def erase_unread(self, node: Node) -> None:
+        """Erase a call that nothing reads, and then the calls that only it read."""
+        pending = dict.fromkeys([node])
+        while pending:
+            node, _ = pending.popitem()
+            if node._erased or node.op != "call_function" or node.is_impure():
+                continue
+            if all(is_getitem(user) and not user.users for user in node.users):
+                pending |= dict.fromkeys(node.all_input_nodes)
+                for part in list(node.users):
+                    self.graph.erase_node(part)
+                self.graph.erase_node(node)
+
+    def derive(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Compute the constants that only the new program has from those of the original."""
+        read = {name: e for name, e in self.constants.derived.items() if self._nodes[name].users}
+        return derive(read, parameters)
+
+    def finish(self) -> Any:
+        """The edited program."""
+        return self.host.finish(self._erased)
+
+    def _free_name(self, base: str) -> str:
+        """``<base>_folded``, numbered where that is taken, by a constant or by the name of a node."""
+        base = re.sub(r"_folded(_\d+)?$", "", base)  # of a constant that was folded before
+        while True:
+            number = self._numbers[base]
+            self._numbers[base] += 1
+            name = f"{base}_folded_{number}" if number else f"{base}_folded"
+            if self.host.is_free(name):
+                return name
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Is every element a number, neither infinite nor nan?"""
+    # Ten times as fast as isfinite().all(), which makes copies; nan goes through.
+    return tensor.numel() == 0 or all(math.isfinite(bound.item()) for bound in (tensor.amin(), tensor.amax()))

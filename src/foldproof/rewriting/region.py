@@ -1,0 +1,136 @@
+"""A rewrite on the region that it touches: the program before, the program after, and how new constants are computed.
+
+Why a proof of the region speaks for the whole program, and what has to belong to the region, is said in `graph.region`.
+Here every node whose value changes is inside, with the calls that compute its constants; what is read outside is a
+result; and edits are the very functions that change the program afterwards, so that what is proved is what is done.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+from foldproof.graph.nodes import set_sizes, value_readers
+from foldproof.graph.region import Region, cut_region
+from foldproof.rewriting.constants import Constants
+from foldproof.rewriting.edit import Drafted
+from foldproof.rewriting.editor import GraphEditor
+from foldproof.rewriting.expression import as_expression, derive
+
+
+@dataclass(frozen=True)
+class RewrittenRegion:
+    """Two programs of the same inputs.
+
+    ``copies`` maps the nodes of the region to those of ``before``; ``operands`` are the nodes behind the inputs.
+    """
+
+    before: GraphModule
+    after: GraphModule
+    copies: Mapping[Node, Any]
+    operands: tuple[Node, ...]
+    _drafted: Drafted
+
+    def derive(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The constants that only ``after`` has, computed from those of ``before`` in float64 (or on shadows)."""
+        read = {str(node.target) for node in self.after.graph.nodes if node.op == "get_attr"}
+        wanted = {
+            row[new.role].name: (as_expression(new.expression), row[new.role].tensor.dtype)
+            for edit, row in self._drafted
+            for new in edit.wanted
+            if row[new.role].name in read
+        }
+        values = derive({name: expression for name, (expression, _) in wanted.items()}, parameters)
+        return {name: value.to(wanted[name][1]) for name, value in values.items()}
+
+    def inputs(self) -> list[Tensor]:
+        """Tensors of the shape and dtype of the inputs, a dynamic size the one that it was exported with.
+
+        A proof holds whole numbers at their values, so they are 0 and 1, which are different rows of a table and
+        different sides of a mask; they are 0 where the region does not run on that (a table of one row).
+        """
+        varied, zeros = ([_example(operand.meta["val"], limit) for operand in self.operands] for limit in (1, 0))
+        if all(x.is_floating_point() for x in varied):
+            return varied
+        try:
+            with torch.no_grad():
+                self.before(*varied)
+        except Exception:
+            return zeros
+        return varied
+
+
+def cut_rewrite(
+    editor: GraphEditor,
+    nodes: Iterable[Node],
+    drafted: Drafted,
+    redirected: Mapping[Node, Node],
+    *,
+    known: Mapping[Node, Any] | None = None,
+    before: Drafted = (),
+    without: Mapping[Node, Node] | None = None,
+) -> RewrittenRegion:
+    """Cut out what a rewrite touches, before and after.
+
+    Args:
+        editor: of the program, which is not changed here.
+        nodes: all nodes whose values or operands change.
+        drafted: the edits, with their constants.
+        redirected: nodes of the region whose readers are to read another one, or one of its operands.
+        known: operands that are numbers, with their values; by default what nodes that hold no tensor say of
+            themselves.
+        before: edits that are made in the program before, too, because the claim is not about them.
+        without: approximations that the claim leaves out: nodes of the program before whose readers are to read another
+            one.
+    """
+    constants, touched = editor.constants, list(nodes)
+    inside = {*touched, *constants.computing(touched)}
+    ordered = sorted(inside, key=editor.order)
+    results = [node for node in ordered if not set(value_readers(node)) <= inside]
+    numbers = known if known is not None else _numbers(ordered, constants)
+    first, second = (cut_region(ordered, results, constants=constants.names, known=numbers) for _ in range(2))
+    for old, new in (without or {}).items():
+        first.copies[old].replace_all_uses_with(first.copies[new])
+    tensors = dict(constants.tensors)
+    _apply(first, before, tensors)
+    _apply(second, drafted, tensors)
+    for old, new in redirected.items():
+        second.copies[old].replace_all_uses_with(second.copies[new])
+    return RewrittenRegion(
+        _module(first, tensors), _module(second, tensors), first.copies, first.inputs, tuple(drafted)
+    )
+
+
+def _apply(region: Region, drafted: Drafted, tensors: dict[str, Tensor]) -> None:
+    for edit, row in drafted:
+        body = next(node for node in region.graph.nodes if node.op != "placeholder")
+        with region.graph.inserting_before(body):
+            new = {role: region.graph.get_attr(draft.name) for role, draft in row.items()}
+        edit.apply(region.copies[edit.node], new)
+        tensors.update({draft.name: draft.tensor for draft in row.values()})
+
+
+def _module(region: Region, tensors: Mapping[str, Tensor]) -> GraphModule:
+    region.graph.eliminate_dead_code()
+    names = [str(node.target) for node in region.graph.nodes if node.op == "get_attr"]
+    return GraphModule({name: tensors[name] for name in names}, region.graph)
+
+
+def _numbers(nodes: Iterable[Node], constants: Constants) -> dict[Node, Any]:
+    operands = dict.fromkeys(operand for node in nodes for operand in node.all_input_nodes)
+    unknown = [x for x in operands if x not in constants.names and not isinstance(x.meta["val"], Tensor)]
+    return {operand: set_sizes(operand.meta["val"]) for operand in unknown}
+
+
+def _example(value: Tensor, limit: int) -> Tensor:
+    shape = [max(set_sizes(size), 1) for size in value.shape]  # an empty tensor shows nothing
+    if value.is_floating_point():
+        return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(value.device, value.dtype)
+    numbers = torch.arange(math.prod(shape)).clamp(max=limit).reshape(shape)  # in order, so that offsets are in order
+    return numbers.to(value.device, value.dtype)
