@@ -131,7 +131,7 @@ def test_decomposed_activations_are_proved() -> None:
     found = foldproof.audit(nn.Sequential(*layers).eval(), [torch.randn(4, 6)])
     step = next(step for step in found.steps if step.name == "AOTAutograd")
     assert step.verdict.kind is Kind.PROVED, str(step.verdict)
-    assert str(step.verdict.claim).endswith("where they make the same choices")
+    assert "where they make the same choices" in str(step.verdict.claim)
 
 
 def test_an_encoder_layer_on_the_fast_path_is_proved() -> None:

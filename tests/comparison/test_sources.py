@@ -27,7 +27,8 @@ def test_pytorch_179574_is_the_mean_and_not_the_linears() -> None:
     assert "Inductor batched no operators here" in result.verdict.notes
     first = result.sources[0]
     assert first.operator == "aten.mean.dim" and first.source is not None and "parallel_linears.py" in first.source
-    assert first.share is not None and first.share > 0.9 and first.amplification > 5
+    # How much of it hangs on the machine: from 0.65 (where its kernels add up in fewer lanes) to nearly all.
+    assert first.share is not None and first.share > 0.5 and first.amplification > 5
     assert "linear" in result.found.split("gave the same bits")[0]
     assert "compiling mean" in result.found and "reproduces the difference" in result.found
 

@@ -14,7 +14,7 @@ from torch.fx import Node
 from foldproof.fusion import sources
 from foldproof.fusion.affine import Affine
 from foldproof.fusion.examples import Made, chain, functional
-from foldproof.fusion.sources import Arithmetic, InstanceNorm, NormAffine, Site
+from foldproof.fusion.sources import Arithmetic, NormAffine, Site
 from foldproof.graph.nodes import kind_of, set_argument
 from foldproof.rewriting.constants import Constants
 from mutants.mutant import (
@@ -83,15 +83,6 @@ through_two_norms = exported(chain((4, 3), _linear, partial(nn.BatchNorm1d, 6), 
 
 _tracked = partial(nn.InstanceNorm2d, 3, affine=True, track_running_stats=True)
 instance = exported(chain((2, 3, 7, 8), partial(nn.Conv2d, 3, 3, 3), _tracked))
-own_statistics = exported(
-    functional(
-        ((2, 3, 7, 8),),
-        lambda m, x: nn.functional.instance_norm(m.a(x), m.b.clone(), m.k.clone(), use_input_stats=True),
-        a=partial(nn.Conv2d, 3, 3, 3),
-        b=partial(torch.randn, 3),
-        k=lambda: torch.rand(3) + 0.5,
-    )
-)
 
 
 def _normalised(norm: Callable[[], nn.Module], reader: Callable[[], nn.Module], *shape: int) -> Program:
@@ -212,9 +203,6 @@ MUTANTS: dict[str, Mutant] = {
     # instance_norm
     "an instance's mean added": mutant(instance, patch(sources, "batch_norm_shift", lambda b, m, s: b + m * s)),
     "an instance's gamma not given": mutant(instance, argument(sources, weight=None)),
-    "an instance's own statistics are fixed": mutant(
-        own_statistics, patch(InstanceNorm, "takes", lambda self, node, constants: kind_of(node) == "instance_norm")
-    ),
     # arithmetic
     "division multiplies": mutant(divided, patch(sources, "reciprocal", lambda x: x * 1)),
     "reciprocal of the square": mutant(divided, patch(sources, "reciprocal", lambda x: 1 / x.square())),
