@@ -11,6 +11,7 @@ from torchao.quantization.pt2e import move_exported_model_to_train
 
 import foldproof
 from foldproof import Kind
+from foldproof.claim import Why
 from tests.qat.qat_programs import (
     CONTROLS,
     Nothing,
@@ -38,7 +39,7 @@ def test_convert(quantizer: str) -> None:
     assert 3e-3 < float((found / trained - 1).abs().max()) < 5e-3
     verdict = foldproof.prove_pass(convert_pt2e, module, (x,))
     assert verdict.kind is Kind.PROVED_WITHIN, str(verdict)
-    assert any("what observers hold" in note for note in verdict.notes)
+    assert verdict.claim is not None and any(h.why is Why.OBSERVED for h in verdict.claim.held)
     assert len(verdict.steps) == (2 if quantizer == "C per channel" else 3)
     assert all("rounded to steps" in step.name and 0 < step.bound < 0.1 for step in verdict.steps)
 
@@ -69,5 +70,9 @@ def test_batch_norm_is_reset(step: object, changed: dict[str, float], kind: Kind
     model = trained(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, **changed))).train(step is prepare)
     x = (torch.randn(2, 3, 5, 5),)
     verdict = foldproof.prove_pass(step, torch.export.export(copy.deepcopy(model), x).module(), x)
+    if step is prepare and kind is Kind.PROVED:
+        # A second call divides by the root of a statistic of data, and multiplies by it: floats say that it cancels.
+        assert verdict.kind is Kind.ROUNDING and "in a second call" in verdict.reason, str(verdict)
+        return
     assert verdict.kind is kind, str(verdict)
     assert where in verdict.reason

@@ -39,12 +39,16 @@ class RewrittenRegion:
 
     def derive(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The constants that only ``after`` has, computed from those of ``before`` in float64 (or on shadows)."""
-        read = {str(node.target) for node in self.after.graph.nodes if node.op == "get_attr"}
+        old, new = (
+            {str(node.target) for node in side.graph.nodes if node.op == "get_attr"}
+            for side in (self.before, self.after)
+        )
+        read = new - old
         wanted = {
-            row[new.role].name: (as_expression(new.expression), row[new.role].tensor.dtype)
+            row[one.role].name: (as_expression(one.expression), row[one.role].tensor.dtype)
             for edit, row in self._drafted
-            for new in edit.wanted
-            if row[new.role].name in read
+            for one in edit.wanted
+            if row[one.role].name in read
         }
         values = derive({name: expression for name, (expression, _) in wanted.items()}, parameters)
         return {name: value.to(wanted[name][1]) for name, value in values.items()}
