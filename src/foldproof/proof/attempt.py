@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, fx
+from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_structure, tree_unflatten
 
 from foldproof.claim import Claim, Held, Role, Scope, Why
@@ -244,7 +245,8 @@ def run_both(
         constants = (numbers, draw.take_numbers()), (roundings, draw.take_roundings())
         again = None
         if writes_state(ours, first) or writes_state(other.leaves, second):
-            inputs_again = _shadows_of_inputs(obligation, draw, variation)
+            with _disable_current_modes():  # for `Factories`, what is drawn here would be a program's own
+                inputs_again = _shadows_of_inputs(obligation, draw, variation)
             again = (
                 _run(draw, obligation.before, "first", state_after(ours, first), inputs_again),
                 _run(draw, other.after, "second", state_after(other.leaves, second), inputs_again),
