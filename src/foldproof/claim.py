@@ -107,6 +107,7 @@ class Claim:
     def is_general(self) -> bool:
         """Whether the claim holds for all inputs and all parameters, whatever choices their values make."""
         limited = self.choices or self.uncovered or self.local_bounds or self.differs_elsewhere
+        limited = limited or any(h.why is not Why.PLAIN for h in self.held)
         return self.all_inputs and self.all_parameters and not limited
 
     def meet(self, other: Claim) -> Claim:
@@ -129,7 +130,8 @@ class Claim:
 
     def with_parameters_held(self) -> Claim:
         """The claim for these parameter values only."""
-        held = tuple(Held(name, Role.PARAMETER, Why.CHOSEN) for name in self.parameters)
+        names = self.parameters or ("the parameters",)  # a claim of identity names none
+        held = tuple(Held(name, Role.PARAMETER, Why.CHOSEN) for name in names)
         return replace(self, parameters=(), held=_distinct((*self.held, *held)), derived=())
 
     def to_dict(self) -> dict[str, Any]:

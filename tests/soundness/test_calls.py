@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -128,3 +129,78 @@ def test_the_module_can_be_served_meanwhile() -> None:
 
 def test_relu_of_another_name_is_still_relu() -> None:
     assert foldproof.prove(F.relu, lambda x: Tensor.relu(x), (X,)).kind is Kind.PROVED
+
+
+class Ref:
+    """An object that refers to a module, and that no mirror reaches into."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+
+def closes_over_itself() -> nn.Module:
+    module = Module(lambda s, x: x, s=torch.tensor(2.0))
+    module.forward = lambda x: x * module.s  # type: ignore[method-assign, operator]
+    return module
+
+
+def hook_closes_over_itself() -> nn.Module:
+    module = Module(lambda s, x: x, s=torch.tensor(2.0))
+    module.register_forward_hook(lambda m, i, o: o * module.s)
+    return module
+
+
+def hook_is_given_itself() -> nn.Module:
+    module = Module(lambda s, x: x, s=torch.tensor(2.0))
+    module.register_forward_hook(functools.partial(lambda owner, m, i, o: o * owner.s, module))
+    return module
+
+
+def refers_to_itself(read: Callable[[Any], Tensor]) -> nn.Module:
+    module = Module(lambda s, x: x * read(s.ref.module.s), s=torch.tensor(2.0))
+    module.ref = Ref(module)  # type: ignore[assignment]
+    return module
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        closes_over_itself(),
+        hook_closes_over_itself(),
+        hook_is_given_itself(),
+        refers_to_itself(lambda s: s),
+        refers_to_itself(lambda s: s.data),
+        refers_to_itself(lambda s: s[None]),
+    ],
+)
+def test_a_module_that_reaches_its_own_tensors(module: nn.Module) -> None:
+    """They keep their values, whatever leaves stand for them: then nothing is proved of other values."""
+    verdict = foldproof.prove(module, lambda x: x * 2.0, (X,))
+    assert verdict.kind is not Kind.PROVED or not verdict.claim.all_parameters, str(verdict)  # type: ignore[union-attr]
+
+
+def test_a_function_that_reaches_the_module_is_proved_for_all_parameters() -> None:
+    same = Module(lambda s, x: x * s.s, s=torch.tensor(2.0))
+    verdict = foldproof.prove(closes_over_itself(), same, (X,))
+    assert verdict.kind is Kind.PROVED and verdict.claim.is_general, str(verdict)  # type: ignore[union-attr]
+
+
+def test_a_function_that_reaches_itself() -> None:
+    module = nn.Linear(8, 8)
+    known: list[Any] = [module]
+
+    def forward(x: Tensor) -> Tensor:
+        y: Tensor = F.linear(x, known[0].weight, known[0].bias)
+        return y
+
+    known.append(forward)
+    module.forward = forward  # type: ignore[method-assign]
+    verdict = foldproof.prove(module, nn.Linear.forward.__get__(module), (X,))
+    assert verdict.kind is Kind.PROVED, str(verdict)
+
+
+def test_a_write_through_a_closure_is_not_the_users() -> None:
+    module = Module(lambda s, x: x, s=torch.tensor(2.0))
+    module.forward = lambda x: x + module.s.add_(1)  # type: ignore[method-assign, operator]
+    foldproof.prove(module, lambda x: x + 3, (X,))
+    assert module.s.item() == 2.0  # type: ignore[operator, union-attr]

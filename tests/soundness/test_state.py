@@ -121,3 +121,29 @@ def test_a_closure_is_compared_and_left_alone() -> None:
     assert foldproof.prove(writes, lambda x: x + x, (X,)).kind is not Kind.PROVED
     assert foldproof.prove(lambda x: norms[0](x), lambda x: norms[0](x), (X,)).kind is Kind.PROVED
     assert memory.tolist() == [0.0] * 4 and norms[0].num_batches_tracked.item() == 0
+
+
+def test_a_name_is_no_evidence_that_a_counter_is_not_read() -> None:
+    times = Module(
+        lambda s, x: x * s.num_batches_tracked, running_mean=torch.zeros(1), num_batches_tracked=torch.tensor(1)
+    )
+    read = foldproof.prove(times, lambda x: x, (X,))
+    assert read.claim is None or not read.claim.is_general, str(read)
+    unread = foldproof.prove(nn.BatchNorm1d(4).eval(), nn.BatchNorm1d(4).eval(), (X,))
+    assert unread.claim is not None and not unread.claim.held, str(unread)
+
+
+def test_a_buffer_that_the_first_call_fills() -> None:
+    class Lazy(nn.Module):
+        def __init__(self, factor: float) -> None:
+            super().__init__()
+            self.register_buffer("cache", None)
+            self.factor = factor
+
+        def forward(self, x: Tensor) -> Tensor:
+            if self.cache is None:
+                self.cache = x.clone()
+                return x * 1
+            return x * self.factor
+
+    assert foldproof.prove(Lazy(2.0), Lazy(3.0), (X,)).kind is Kind.UNDECIDED

@@ -7,6 +7,7 @@ it is made, as `copy.deepcopy` would have it.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import types
 from collections import OrderedDict
@@ -19,13 +20,14 @@ from torch import Tensor, nn
 
 def mirror(module: nn.Module) -> nn.Module:
     """A module like ``module``, with mirrors of its submodules; scripted ones have no mirror and stay themselves."""
-    made: dict[int, nn.Module] = {}
+    made: dict[int, Any] = {}
     originals = [m for m in module.modules() if not isinstance(m, torch.jit.ScriptModule)]
     for m in originals:
         made[id(m)] = object.__new__(type(m))
     for m in originals:
         made[id(m)].__dict__.update({name: _swapped(x, made) for name, x in m.__dict__.items()})
-    return made.get(id(module), module)
+    found: nn.Module = made.get(id(module), module)
+    return found
 
 
 def captured(function: Callable[..., Any]) -> dict[str, Any]:
@@ -67,13 +69,24 @@ def _holds_state(x: Any) -> bool:
     return type(x) is dict and any(_holds_state(v) for v in x.values())
 
 
-def _swapped(x: Any, made: Mapping[int, nn.Module]) -> Any:
-    if isinstance(x, nn.Module):
-        return made.get(id(x), x)
+def _swapped(x: Any, made: dict[int, Any]) -> Any:
+    """``x`` with mirrors in the place of modules; ``made`` has by id what was swapped so far, cycles included."""
+    if id(x) in made:
+        return made[id(x)]
     if isinstance(x, types.MethodType) and id(x.__self__) in made:
         return types.MethodType(x.__func__, made[id(x.__self__)])
-    if type(x) in (list, tuple, set):
+    if isinstance(x, types.FunctionType):
+        made[id(x)] = x  # where it reaches itself
+        made[id(x)] = rebound(x, {name: _swapped(v, made) for name, v in captured(x).items()})
+    elif type(x) is functools.partial:
+        args, kwargs = _swapped(x.args, made), _swapped(x.keywords, made)
+        return functools.partial(_swapped(x.func, made), *args, **kwargs)
+    elif type(x) is list:
+        made[id(x)] = new = list[Any]()
+        new.extend(_swapped(v, made) for v in x)
+    elif type(x) in (dict, OrderedDict):
+        made[id(x)] = held = type(x)()
+        held.update((k, _swapped(v, made)) for k, v in x.items())
+    elif type(x) in (tuple, set):
         return type(x)(_swapped(v, made) for v in x)
-    if type(x) in (dict, OrderedDict):
-        return type(x)((k, _swapped(v, made)) for k, v in x.items())
-    return x
+    return made.get(id(x), x)

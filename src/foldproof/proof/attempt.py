@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves, tree_structure, tree_unflatten
 from foldproof.claim import Claim, Held, Role, Scope, Why
 from foldproof.program import Leaf, Outcome, Program, Watch, copied
 from foldproof.proof.obligation import ProofObligation, Tensors, copied_leaves, tied
+from foldproof.proof.reads import Reads
 from foldproof.proof.running import idle_counters, require_separate, run_copied, state_after, writes_state
 from foldproof.proof.variation import Variation, named_inputs, vary
 from foldproof.shadow import (
@@ -111,14 +112,16 @@ class Attempt:
         for as long as the parameters are held.
         """
         claim, draw = self.variation.claim(Scope.ALL), self.draw
-        unvaried = [Held(what, Role.PARAMETER, Why.UNREGISTERED) for what in draw.unregistered]
-        # A momentum may be made of the number of batches.
-        counted = [] if self.runs is None else [n for n in self.runs.first.effects if n.endswith("num_batches_tracked")]
-        unvaried += [Held(name, Role.PARAMETER, Why.INTEGERS) for name in counted]
+        # Whole numbers that nobody reads, as a BatchNorm's count of batches in eval mode, limit nothing.
+        whole = (Why.INTEGERS, Why.BOOLEANS)
+        held = [h for h in claim.held if h.role is Role.INPUT or h.why not in whole or h.name in draw.read]
+        held += [Held(what, Role.PARAMETER, Why.UNREGISTERED) for what in draw.unregistered]
+        held += [Held(name, Role.PARAMETER, Why.CHOSEN) for name in sorted(draw.beside)]
+        claim = replace(claim, parameters=tuple(n for n in claim.parameters if n not in draw.beside), held=tuple(held))
         escaped = [how for how, of_data in draw.escapes.items() if of_data or claim.all_parameters]
         return replace(
             claim,
-            held=tuple(dict.fromkeys((*claim.held, *unvaried))),
+            held=tuple(dict.fromkeys(held)),
             derived=obligation.derived if claim.all_parameters else (),
             choices=(*draw.branch, *escaped),
             shapes=obligation.shapes,
@@ -239,7 +242,7 @@ def run_both(
         numbers, roundings = draw.take_numbers(), draw.take_roundings()
         other = obligation.after(_ours(leaves, lent))
         draw.take_numbers()
-        second = _run(draw, other.after, "second", other.leaves, inputs, watch[1])
+        second = _run(draw, other.after, "second", other.leaves, inputs, watch[1], other.names)
         require_separate(obligation.before, leaves, first.effects)
         require_separate(other.after, other.leaves, second.effects)
         constants = (numbers, draw.take_numbers()), (roundings, draw.take_roundings())
@@ -249,7 +252,7 @@ def run_both(
                 inputs_again = _shadows_of_inputs(obligation, draw, variation)
             again = (
                 _run(draw, obligation.before, "first", state_after(ours, first), inputs_again),
-                _run(draw, other.after, "second", state_after(other.leaves, second), inputs_again),
+                _run(draw, other.after, "second", state_after(other.leaves, second), inputs_again, None, other.names),
             )
         idle = _match_effects(first, second, leaves | _numbered(inputs), other.names)
         if again is not None:
@@ -265,14 +268,24 @@ def _run(
     leaves: Tensors,
     inputs: Any,
     watch: Watch | None = None,
+    names: Mapping[str, str] | None = None,
 ) -> Outcome:
+    """A run whose reads are noted in the draw; ``names`` are the first program's names of the second's leaves."""
     args, kwargs = copied(inputs)
+    reads = Reads()
     draw.running = True
     try:
         with Deterministic():
-            return run_copied(program, which, leaves, args, kwargs, watch)
+            outcome = run_copied(program, which, leaves, args, kwargs, watch, reads)
     finally:
         draw.running = False
+    names = names or {}
+    draw.read |= {names.get(name, name) for name in reads.of_leaves(leaves)}
+    draw.beside |= {names.get(name, name) for name in reads.beside(program, leaves)}
+    for name in outcome.effects:
+        if name not in leaves and not name.startswith("input "):
+            raise Undecided(f"{name} is filled by the first call, and the calls after it were not looked at")
+    return outcome
 
 
 def _ours(leaves: dict[str, Tensor], lent: bool) -> dict[str, Tensor]:

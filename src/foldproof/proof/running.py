@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,8 @@ from foldproof.program import Outcome, Program, Watch, mark
 from foldproof.proof.obligation import Tensors, identity
 from foldproof.shadow import Shadow, Undecided, WritesBorrowed
 
+_NOTHING = contextlib.nullcontext()
+
 
 def failed(what: str, error: Exception) -> Undecided:
     """The reason to give where a program raises on its own."""
@@ -24,9 +27,17 @@ def failed(what: str, error: Exception) -> Undecided:
 
 
 def run_copied(
-    program: Program, which: str, leaves: Tensors, args: Any, kwargs: Any, watch: Watch | None = None
+    program: Program,
+    which: str,
+    leaves: Tensors,
+    args: Any,
+    kwargs: Any,
+    watch: Watch | None = None,
+    around: contextlib.AbstractContextManager[Any] = _NOTHING,
 ) -> Outcome:
     """Run on arguments that are ours to write to, and count writes to them among the effects.
+
+    ``around`` is active while the program itself runs.
 
     Raises:
         Undecided: an operator has no rule, or the program itself raises.
@@ -40,7 +51,7 @@ def run_copied(
     try:
         # What is compiled inside runs eagerly here: Dynamo would give up on shadows, and then for good, so that not
         # even the run as it is would see what the compiled code does.
-        with torch.compiler.set_stance("force_eager"):
+        with torch.compiler.set_stance("force_eager"), around:
             outcome = program.run(leaves, args, kwargs, watch)
     except (Undecided, WritesBorrowed, FoldproofError):
         raise

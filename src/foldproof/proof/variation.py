@@ -54,7 +54,7 @@ def vary(obligation: ProofObligation, parameters: bool) -> Variation:
         if why is None or why is Why.INFINITE:
             varied.append(name)
         literal = why is Why.CONSTANT and obligation.before.form == "ExportedProgram"
-        if why is not None and not literal and not _is_counter(name, leaves):
+        if why is not None and not literal:
             held.append(Held(name, Role.PARAMETER, Why.OBSERVED if why is Why.CONSTANT else why))
     held += [Held(name, Role.PARAMETER, Why.CHOSEN) for name in obligation.unmatched]
     return Variation(tuple(inputs), tuple(varied), tuple(held))
@@ -91,9 +91,3 @@ def _why_tensor(x: Tensor) -> Why | None:
     if not x.dtype.is_floating_point:
         return Why.BOOLEANS if str(x.dtype) == "torch.bool" else Why.INTEGERS
     return None if all_finite(x) or not bool(x.isinf().any()) else Why.INFINITE
-
-
-def _is_counter(name: str, leaves: Mapping[str, Leaf]) -> bool:
-    """A BatchNorm's count of batches, which decides nothing where statistics are not updated."""
-    stem = name.removesuffix("num_batches_tracked")
-    return stem != name and f"{stem}running_mean" in leaves

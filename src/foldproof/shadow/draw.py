@@ -75,6 +75,10 @@ class Draw:
         self.escapes: dict[str, bool] = {}
         self.running = False
         """A program runs, and no pass."""
+        self.read: set[str] = set()
+        """Names of the whole-number leaves that a program reads."""
+        self.beside: set[str] = set()
+        """Names of the leaves whose own tensors a program reads, beside those that it is given."""
         self.unregistered: dict[str, None] = {}
         self.steps: list[Step] = []
         self._roundings: set[str] = set()
