@@ -101,6 +101,9 @@ class ModuleProgram:
         self, leaves: Mapping[str, Tensor], args: Sequence[Any], kwargs: Mapping[str, Any], watch: Watch | None = None
     ) -> Outcome:
         with replaced(self._module, {name: leaves[name] for name in self.leaves}) as written:
+            for name in leaves.keys() - self.leaves.keys():  # buffers that were None until an earlier call
+                path, _, attribute = name.rpartition(".")
+                self._module.get_submodule(path)._buffers[attribute] = leaves[name]
             outcome = _outcome(self._call(args, kwargs, watch), [self._module])
         outcome.effects = written
         return outcome

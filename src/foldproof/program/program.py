@@ -43,7 +43,10 @@ class Program(Protocol):
     def run(
         self, leaves: Mapping[str, Tensor], args: Sequence[Any], kwargs: Mapping[str, Any], watch: Watch | None = None
     ) -> Outcome:
-        """Run with ``leaves`` (all of `leaves`' names) in place of the program's own tensors."""
+        """Run with ``leaves`` (all of `leaves`' names) in place of the program's own tensors.
+
+        Other names among them are buffers that were None, and that an earlier call filled.
+        """
 
     def run_as_it_is(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Outcome:
         """Run as its owner would, on a copy: own tensors, hooks and all."""

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from foldproof.program import Leaf, Outcome, Program, copied
 from foldproof.proof.coverage import Coverage
 from foldproof.proof.obligation import ProofObligation, Tensors, copied_leaves, equal_content, identity, tied
-from foldproof.proof.running import idle_counters, run_copied, state_after, writes_state
+from foldproof.proof.running import idle_counters, run_copied, state_after, state_of
 from foldproof.rounding import Comparison, Float64, compare_in_float64
 from foldproof.rounding.constants import ConstantNoise, mark
 from foldproof.rounding.spread import EXPLAINED, FLOAT32_ROUNDINGS, FLOAT64_ROUNDINGS, NOTHING, PERTURBATIONS, perturbed
@@ -132,7 +132,7 @@ class _Side:
             for call in range(1, calls):
                 later = run_copied(self.program, self.which, state_after(leaves, outcome), *inputs[call])
                 outcome.outputs = [*outcome.outputs, *later.outputs]
-                outcome.effects = {**outcome.effects, **{n: t for n, t in later.effects.items() if n in leaves}}
+                outcome.effects = {**outcome.effects, **state_of(later)}
             # What was written to memory from outside is in this mode's copy of it.
             outcome.outputs = [x.clone() if _is_float(x) and x.dtype != torch.float64 else x for x in outcome.outputs]
         outcome.effects = {self.names.get(name, name): t for name, t in outcome.effects.items()}
@@ -246,7 +246,7 @@ def evaluate(
     originals = {**leaves, **{f"input {i}": t for i, t in enumerate(tensors)}}
     ran = first.run(coverage=coverage), second.run(coverage=coverage)
     calls = 1
-    if writes_state(leaves, ran[0]) or any(name in leaves or name in second.leaves for name in ran[1].effects):
+    if any(state_of(outcome) for outcome in ran):
         calls, description = 2, f"{description}, in two calls in a row"
         ran = first.run(calls=calls), second.run(calls=calls)
     written = frozenset(_written(*ran, originals))

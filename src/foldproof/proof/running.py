@@ -88,15 +88,16 @@ def require_separate(program: Program, leaves: Tensors, written: Mapping[str, Te
                 raise Undecided(f"{name} and {other} share memory in one of the programs, and are written to")
 
 
-def writes_state(leaves: Tensors, outcome: Outcome) -> bool:
-    """Whether a call left something behind in the program's own ``leaves``."""
-    return not outcome.effects.keys().isdisjoint(leaves)
+def state_of(outcome: Outcome) -> dict[str, Tensor]:
+    """What a call left behind in the program: leaves that it wrote to, and buffers that were None."""
+    return {name: t for name, t in outcome.effects.items() if not name.startswith("input ")}
 
 
 def state_after(leaves: Tensors, outcome: Outcome) -> dict[str, Tensor]:
     """The leaves of the next call: what this one wrote, under all names of a tensor, and the rest as it was."""
-    written = {id(leaves[name]): t.detach().clone() for name, t in outcome.effects.items() if name in leaves}
-    return {name: written.get(id(t), t) for name, t in leaves.items()}
+    state = {name: t.detach().clone() for name, t in state_of(outcome).items()}
+    written = {id(leaves[name]): t for name, t in state.items() if name in leaves}
+    return {**state, **{name: written.get(id(t), t) for name, t in leaves.items()}}
 
 
 def idle_counters(first: Outcome, second: Outcome, leaves: Mapping[str, Tensor]) -> list[str]:
