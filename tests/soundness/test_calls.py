@@ -204,3 +204,21 @@ def test_a_write_through_a_closure_is_not_the_users() -> None:
     module.forward = lambda x: x + module.s.add_(1)  # type: ignore[method-assign, operator]
     foldproof.prove(module, lambda x: x + 3, (X,))
     assert module.s.item() == 2.0  # type: ignore[operator, union-attr]
+
+
+def hang_a_hook(module: nn.Module) -> None:
+    module.register_forward_hook(lambda m, i, o: o * 3)
+
+
+def test_a_pass_on_a_graph_with_hooks(graph: fx.GraphModule) -> None:
+    """FX's own copies leave hooks out; the owner's module has them before the pass and after it."""
+    graph.register_forward_hook(lambda m, i, o: o * 2)
+    nothing = foldproof.prove_pass(lambda m: m, graph, (X,))
+    assert nothing.kind is Kind.PROVED and "the pass changed nothing" in nothing.reason, str(nothing)
+    assert foldproof.prove_pass(hang_a_hook, graph, (X,), must_change=True).kind is Kind.REFUTED
+
+
+def test_a_pass_on_a_graph_that_is_not_called(graph: fx.GraphModule) -> None:
+    replace_forward(graph)
+    with pytest.raises(foldproof.FoldproofError, match="does not run its graph"):
+        foldproof.prove_pass(lambda m: m, graph, (X,))

@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 import foldproof
 from foldproof import Kind
+from foldproof.proof.coverage import Coverage
+from foldproof.rounding import Float64
+from foldproof.rounding.constants import mark
 
 from .programs import normal
 
@@ -114,3 +117,43 @@ def test_equal_sizes_are_told_apart() -> None:
     before, after = (torch.export.export(m, (x,), dynamic_shapes=sizes) for m in (Sum(), Mean()))
     assert foldproof.prove(before, after, (x,)).kind is Kind.REFUTED
     assert foldproof.prove(after, after, (x,)).kind is Kind.PROVED
+
+
+def test_integers_that_leave_the_result_open_refute_nothing() -> None:
+    """Of two writes to one row, either may stay: other indices are tried, and those that repeat say nothing."""
+    rows, at = normal(3, 8), torch.tensor([0, 2, 1])
+    backwards = lambda x, i, y: x.index_copy(0, i.flip(0), y.flip(0))  # noqa: E731
+    assert foldproof.prove(lambda x, i, y: x.index_copy(0, i, y), backwards, (X, at, rows)).kind is Kind.PROVED
+
+
+PIECES: dict[str, Any] = {
+    "clamp by name": lambda x: torch.clamp(x, max=1.0),
+    "clamp by tensor": lambda x: torch.clamp(x, torch.tensor(-1.0), torch.tensor(1.0)),
+    "clamp_min_": lambda x: (x * 1).clamp_min_(0.5),
+    "hardtanh by name": lambda x: F.hardtanh(x, min_val=-0.5, max_val=0.5),
+    "softshrink": lambda x: F.softshrink(x, 0.3),
+    "threshold": lambda x: F.threshold(x, 0.1, 20.0),
+    "softplus by name": lambda x: F.softplus(x, beta=2.0, threshold=1.0),
+    "prelu": lambda x: F.prelu(x, torch.tensor([0.1])),
+    "huber": lambda x: F.huber_loss(x, torch.zeros_like(x), reduction="none", delta=0.7),
+    "smooth_l1": lambda x: F.smooth_l1_loss(x, torch.zeros_like(x), reduction="none"),
+    "maximum": lambda x: torch.maximum(x, torch.zeros(8)),
+    "topk": lambda x: x.topk(2, -1).values,
+    "sort": lambda x: x.sort(descending=True, stable=True).values,
+    "amax of several": lambda x: x.amax((0, 1)),
+    "max": lambda x: x.max(),
+    "kthvalue": lambda x: x.kthvalue(2, dim=0).values,
+    "max_pool": lambda x: F.max_pool2d(x[None], 2),
+    "bucketize": lambda x: torch.bucketize(x, torch.tensor([-1.0, 0.0, 1.0])),
+    "to int8": lambda x: x.to(torch.int8),
+}
+
+
+@pytest.mark.parametrize("name", PIECES)
+def test_outcomes_can_be_told(name: str) -> None:
+    coverage = Coverage()
+    x = mark(X.double(), torch.float32, data=True)
+    with Float64(), coverage.watching("first"):
+        PIECES[name](x)
+    assert not coverage.unreadable
+    assert coverage.uncovered, "one draw shows not every outcome of every element"

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 
 def mirror(module: nn.Module) -> nn.Module:
@@ -28,6 +28,21 @@ def mirror(module: nn.Module) -> nn.Module:
         made[id(m)].__dict__.update({name: _swapped(x, made) for name, x in m.__dict__.items()})
     found: nn.Module = made.get(id(module), module)
     return found
+
+
+def keep_hooks(module: nn.Module, copy: nn.Module) -> None:
+    """Hang on the graph modules of a deep ``copy`` what its owner hung on those of ``module``: FX leaves it out.
+
+    PyTorch's own hooks, which check inputs, are left out here, too.
+    """
+    copies = dict(copy.named_modules())
+    made: dict[int, Any] = {id(m): copies[name] for name, m in module.named_modules() if name in copies}
+    for name, m in module.named_modules():
+        if isinstance(m, fx.GraphModule) and name in copies:
+            own = {k for h in (m._forward_hooks, m._forward_pre_hooks) for k, hook in h.items() if not _is_torchs(hook)}
+            for kind in _HOOKS:
+                kept = {k: _swapped(hook, made) for k, hook in m.__dict__[kind].items() if k in own}
+                copies[name].__dict__[kind].update(kept)
 
 
 def captured(function: Callable[..., Any]) -> dict[str, Any]:
@@ -59,6 +74,19 @@ def rebound(function: Callable[..., Any], values: Mapping[str, Any]) -> Callable
     made.__kwdefaults__ = function.__kwdefaults__
     made.__dict__.update(function.__dict__)
     return made
+
+
+_HOOKS = (
+    "_forward_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+    "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs",
+)
+
+
+def _is_torchs(hook: Any) -> bool:
+    return str(getattr(hook, "__module__", "")).partition(".")[0] == "torch"
 
 
 def _holds_state(x: Any) -> bool:

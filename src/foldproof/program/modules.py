@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 from torch.utils._pytree import keystr, tree_flatten, tree_flatten_with_path, tree_unflatten
 
 from foldproof.graph.interpreter import Interpreter, Watch
-from foldproof.program.mirror import captured, mirror, rebound
+from foldproof.program.mirror import captured, keep_hooks, mirror, rebound
 from foldproof.program.program import Leaf, Outcome
 from foldproof.program.state import (
     Parameters,
@@ -122,6 +122,7 @@ class ModuleProgram:
 
     def with_leaves(self, leaves: Mapping[str, Tensor]) -> nn.Module:
         module = deepcopied(self._original)
+        keep_hooks(self._original, module)
         parameter = Parameters()
         for name, tensor in leaves.items():
             path, _, attribute = name.rpartition(".")

@@ -9,7 +9,8 @@ decision is covered if each element of it had each of its outcomes. What is not 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,38 +21,44 @@ from torch.utils._pytree import tree_iter, tree_leaves
 
 from foldproof.rounding.constants import depends_on_data, remember_data
 
-aten = torch.ops.aten
+logger = logging.getLogger("foldproof")
 
 MOST_INDICES = 256
 """Along longer dimensions no number of draws shows every index."""
 
-Pieces = Callable[..., list[Tensor]]
-"""Takes an operator's arguments, gives for each boundary between two pieces on which side of it the elements are."""
+Pieces = Callable[[Mapping[str, Any]], list[Tensor]]
+"""Takes an operator's arguments by name, gives for each boundary of two pieces on which side the elements are."""
+
+
+def _at_zero(given: Mapping[str, Any]) -> list[Tensor]:
+    return [given["self"] > 0]
+
+
+def _outside(low: str, high: str) -> Pieces:
+    """Below and above limits that are arguments, where they are given."""
+
+    def sides(given: Mapping[str, Any]) -> list[Tensor]:
+        x, least, most = given["self"], given.get(low), given.get(high)
+        return [*([] if least is None else [x < least]), *([] if most is None else [x > most])]
+
+    return sides
+
 
 _PIECES: dict[str, Pieces] = {
+    **dict.fromkeys(("relu", "leaky_relu", "elu", "celu", "selu", "prelu", "_prelu_kernel", "abs", "sign"), _at_zero),
+    **dict.fromkeys(("hardswish", "hardsigmoid"), lambda given: [given["self"] < -3, given["self"] > 3]),
     **dict.fromkeys(
-        ("relu", "leaky_relu", "elu", "celu", "selu", "prelu", "_prelu_kernel", "rrelu", "abs", "sign", "sgn"),
-        lambda x, *rest, **named: [x > 0],
+        ("hardshrink", "softshrink"), lambda given: [given["self"] < -given["lambd"], given["self"] > given["lambd"]]
     ),
-    **dict.fromkeys(("hardtanh", "hardtanh_"), lambda x, low=-1, high=1: [x < low, x > high]),
-    **dict.fromkeys(("hardswish", "hardsigmoid"), lambda x: [x < -3, x > 3]),
-    **dict.fromkeys(("hardshrink", "softshrink"), lambda x, bound=0.5: [x < -bound, x > bound]),
-    **dict.fromkeys(("maximum", "minimum", "fmax", "fmin"), lambda a, b: [a > b]),
-    "relu6": lambda x: [x < 0, x > 6],
-    "threshold": lambda x, at, value: [x > at],
-    "softplus": lambda x, beta=1, at=20: [x * beta > at],
-    "clamp_min": lambda x, low: [x < low],
-    "clamp_max": lambda x, high: [x > high],
-    "clamp": lambda x, low=None, high=None, **named: _clamped(x, low, high, **named),
-    "smooth_l1_loss": lambda a, b, reduction=1, beta=1.0: [(a - b).abs() < beta],
-    "huber_loss": lambda a, b, reduction=1, delta=1.0: [(a - b).abs() < delta],
+    **dict.fromkeys(("maximum", "minimum", "fmax", "fmin"), lambda given: [given["self"] > given["other"]]),
+    **dict.fromkeys(("clamp", "clamp_min", "clamp_max"), _outside("min", "max")),
+    "hardtanh": _outside("min_val", "max_val"),
+    "relu6": lambda given: [given["self"] < 0, given["self"] > 6],
+    "threshold": lambda given: [given["self"] > given["threshold"]],
+    "softplus": lambda given: [given["self"] * given["beta"] > given["threshold"]],
+    "smooth_l1_loss": lambda given: [(given["self"] - given["target"]).abs() < given["beta"]],
+    "huber_loss": lambda given: [(given["self"] - given["target"]).abs() < given["delta"]],
 }
-
-
-def _clamped(x: Tensor, low: Any = None, high: Any = None, min: Any = None, max: Any = None) -> list[Tensor]:
-    low, high = low if low is not None else min, high if high is not None else max
-    below = [] if low is None else [x < low]
-    return below if high is None else [*below, x > high]
 
 
 @dataclass
@@ -71,6 +78,8 @@ class Coverage:
 
     def __init__(self) -> None:
         self._seen: dict[tuple[str, int, str, tuple[int, ...]], _Seen] = {}
+        self.unreadable: dict[str, None] = {}
+        """Operators whose outcomes could not be told: they count as uncovered."""
         self.changed = False
         """An outcome was seen for the first time since this was last set to False."""
 
@@ -83,7 +92,8 @@ class Coverage:
     @property
     def uncovered(self) -> tuple[str, ...]:
         """The operators that decide and did not show all outcomes, in either program."""
-        return tuple(dict.fromkeys(key[2] for key, seen in self._seen.items() if not seen.covered))
+        unseen = (key[2] for key, seen in self._seen.items() if not seen.covered)
+        return tuple(dict.fromkeys((*unseen, *self.unreadable)))
 
     def note(self, program: str, number: int, name: str, outcome: Tensor) -> None:
         """One more yes or no of the ``number``-th decision of a run."""
@@ -118,7 +128,13 @@ class _Watch(TorchDispatchMode):
         if not any(isinstance(x, Tensor) and x.is_floating_point() for x in tree_leaves((args, kwargs))):
             return
         name = func.overloadpacket.__name__
-        for outcome in _outcomes(func, args, kwargs, out):
+        try:
+            outcomes = _outcomes(func, args, kwargs, out)
+        except Exception as error:  # a bug here is no failure of the program
+            logger.debug("the outcomes of %s could not be told", func, exc_info=error)
+            self._coverage.unreadable.setdefault(name)
+            return
+        for outcome in outcomes:
             self._coverage.note(self._program, self._number, name, outcome)
             self._number += 1
 
@@ -126,10 +142,10 @@ class _Watch(TorchDispatchMode):
 def _outcomes(func: Any, args: Any, kwargs: Any, out: Any) -> list[Tensor]:
     """What a call decided, each as yes or no for every element."""
     name = func.overloadpacket.__name__.removesuffix("_")
+    given = {a.name: a.default_value for a in func._schema.arguments}
+    given |= dict(zip(given, args)) | kwargs
     if name in _PIECES:
-        return _PIECES[name](*args, **kwargs)
-    given = {a.name: a.default_value for a in func._schema.arguments} | kwargs
-    given |= dict(zip(given, args))
+        return _PIECES[name](given)
     results = [x for x in tree_iter(out) if isinstance(x, Tensor) and x.numel()]
     integers = [x for x in results if not x.is_floating_point() and not x.is_complex() and x.dtype is not torch.bool]
     x = args[0]

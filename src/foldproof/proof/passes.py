@@ -59,6 +59,11 @@ def prove_pass(
     first = as_program(program)
     if first.form == "callable":
         raise FoldproofError("a pass needs something to rewrite: an nn.Module, a GraphModule or an ExportedProgram")
+    if first.form == "GraphModule" and not first.nodes():
+        raise FoldproofError(
+            "calling this GraphModule does not run its graph: it has a forward of its own, or was edited without"
+            " recompile(), so a pass over the graph would change nothing that is called; recompile it first"
+        )
     copy = first.with_leaves(tied(first.leaves, lambda name, leaf: copied(leaf.tensor)))
     old = _snapshot(copy)
     plain = _snapshot(_apply(pass_fn, copy))
@@ -158,7 +163,9 @@ def _snapshot(made: Any) -> _Snapshot:
     program = as_program(made)
     values = {name: value_of(leaf.tensor).detach().clone() for name, leaf in program.leaves.items()}
     lines = [f"{n.op} {n.target} {n.args} {n.kwargs}" for n in program.nodes()]
-    return _Snapshot(tuple(lines or [_described(m) for m in made.modules()]), values)
+    if isinstance(made, nn.Module):
+        lines += [_described(m) for m in made.modules()]
+    return _Snapshot(tuple(lines), values)
 
 
 def _described(module: nn.Module) -> str:
