@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
+from torch.fx.passes.infra.pass_base import PassBase, PassResult
 
 import foldproof
 from foldproof import Kind
@@ -222,3 +223,20 @@ def test_a_pass_on_a_graph_that_is_not_called(graph: fx.GraphModule) -> None:
     replace_forward(graph)
     with pytest.raises(foldproof.FoldproofError, match="does not run its graph"):
         foldproof.prove_pass(lambda m: m, graph, (X,))
+
+
+def test_a_watched_pass_that_hangs_a_hook(graph: fx.GraphModule) -> None:
+    class Hangs(PassBase):
+        def call(self, module: fx.GraphModule) -> PassResult:
+            hang_a_hook(module)
+            return PassResult(module, True)
+
+    class Copies(PassBase):
+        def call(self, module: fx.GraphModule) -> PassResult:
+            return PassResult(fx.GraphModule(module, module.graph), True)
+
+    for made in (Hangs(), Copies()):  # a new GraphModule loses the hook
+        with foldproof.watch((X,)) as watched:
+            made(graph)
+        (step,) = watched.steps
+        assert step.fired and step.verdict.kind is Kind.UNDECIDED and "hooks" in step.verdict.reason, str(step.verdict)

@@ -26,6 +26,7 @@ from foldproof.graph.diff import LabelledGraph
 from foldproof.graph.module import InterpretedModule, get_attribute, set_attribute
 from foldproof.graph.region import Region, collect_dependencies, cut_region
 from foldproof.graph.text import identify_target, map_nodes, target_name, write_arguments
+from foldproof.program.mirror import hung_on
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,8 @@ class Snapshot:
         pytree = getattr(source.graph._codegen, "pytree_info", None)
         self.structure = None if pytree is None else f"{pytree.in_spec} → {pytree.out_spec}"
         """How inputs are taken apart and outputs put together, where the graph says it."""
+        self.hung = hung_on(source)
+        """Functions that change what a call of the module gives, whatever its graph says."""
         self.writes_back = any(signature.written)
         """Whether its last nodes write what only a signature says, so that no pass was given them."""
         # What ExecuTorch hands to a backend is read as the graph that it was made of.
@@ -148,7 +151,7 @@ class Snapshot:
         return identity, self.copies.module(identity, value) if isinstance(value, nn.Module) else value
 
     def _digests(self) -> tuple[str, str, bool]:
-        whole = hashlib.sha256(f"{self.structure}\n".encode())
+        whole = hashlib.sha256(f"{self.structure} {[id(x) for x in self.hung]}\n".encode())
         place: dict[fx.Node, str] = {}
         effects: list[str] = []
         functional = True

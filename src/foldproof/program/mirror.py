@@ -45,6 +45,12 @@ def keep_hooks(module: nn.Module, copy: nn.Module) -> None:
                 copies[name].__dict__[kind].update(kept)
 
 
+def hung_on(module: nn.Module) -> list[Any]:
+    """The hooks around a call of ``module``, and a ``forward`` of its own; PyTorch's own hooks are left out."""
+    hooks = [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
+    return [*(hook for hook in hooks if not _is_torchs(hook)), *([f] if (f := module.__dict__.get("forward")) else [])]
+
+
 def captured(function: Callable[..., Any]) -> dict[str, Any]:
     """Modules and tensors, and lists and dicts of them, that a Python function reads from outside, by variable name.
 
