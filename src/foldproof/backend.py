@@ -9,7 +9,6 @@ shapes are dynamic.
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
@@ -27,16 +26,15 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from foldproof.errors import brief
 from foldproof.fusion.expression import Expression, rounded
 from foldproof.fusion.module import ModuleHost
 from foldproof.fusion.nodes import written
 from foldproof.fusion.rewriter import DEFAULT, Rewriter
 from foldproof.fusion.surgery import Surgery, is_finite
-from foldproof.program.loading import brief
+from foldproof.log import log_caught, logger
 from foldproof.program.state import storage_key
 from foldproof.proof import prove_region
-
-log = logging.getLogger(__name__)
 
 RULES = (*DEFAULT, "batch_linears")
 """Compiled code is for one machine, and rounds otherwise than eager code as it is."""
@@ -67,6 +65,7 @@ def foldproof(
     except (RestartAnalysis, SkipFrame):
         raise  # dynamo's own ways to ask for another graph
     except Exception as error:
+        log_caught(error, "rewriting a graph")
         warnings.warn(f"foldproof leaves a graph to Inductor as it is: {brief(error)}", stacklevel=2)
     return _compiled(module, inputs, config)
 
@@ -97,17 +96,17 @@ def rewritten(module: GraphModule, inputs: Sequence[Any]) -> Rewritten | None:
         return None
     traced = _in_aten(module, places)
     if _writes_shared(traced, inputs):
-        log.info("nothing is rewritten: an input is written to whose memory another input shows, too")
+        logger.info("nothing is rewritten: an input is written to whose memory another input shows, too")
         return None
     held = _hold_parameters(traced, places, inputs)
     surgery = Surgery(ModuleHost(traced))
     account = Rewriter.of(RULES, prove_region).run(surgery, lambda done, total, what: None, {})
     for one in account.declined:
-        log.info("%s: declined, for %s", one.node, one.reason)
+        logger.info("%s: declined, for %s", one.node, one.reason)
     if not account.rewrites:
         return None
     for rewrite in account.rewrites:
-        log.info("%s: %s (%s) %s", rewrite.reported, rewrite.rule, rewrite.verdict.kind.value, rewrite.speed or "")
+        logger.info("%s: %s (%s) %s", rewrite.reported, rewrite.rule, rewrite.verdict.kind.value, rewrite.speed or "")
     surgery.finish()
     _give_back(traced, held)
     kept = {str(node.target) for node in traced.graph.nodes if node.op == "get_attr"}

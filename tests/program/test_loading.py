@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from foldproof.errors import FoldproofError
-from foldproof.program.loading import brief, check_runs, load_spec
+from foldproof.errors import FoldproofError, brief
+from foldproof.program.loading import check_runs, load_spec
 
 
 @pytest.fixture(autouse=True)

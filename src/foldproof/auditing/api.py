@@ -15,8 +15,9 @@ from foldproof.auditing.compilers import compiler_named
 from foldproof.auditing.compilers.compiler import Compiled, Compiler, copied, versions
 from foldproof.auditing.log import Log
 from foldproof.auditing.result import Audit, Step
-from foldproof.errors import FoldproofError
-from foldproof.program.loading import Loaded, brief, check_runs
+from foldproof.errors import FoldproofError, brief
+from foldproof.log import log_caught
+from foldproof.program.loading import Loaded, check_runs
 from foldproof.program.state import deepcopied, quiet_copies
 from foldproof.proof.shapes import as_inputs
 from foldproof.verdict import Kind
@@ -144,7 +145,8 @@ def _guilty_lowering(
         try:
             with torch.no_grad(), quiet_copies():
                 compiled = chosen.compile(model, args, kwargs, options, Log({*log.without, name}))
-        except Exception:
+        except Exception as error:
+            log_caught(error, f"compiling without {name}")
             continue  # it can't be done without
         whole, _ = _end_to_end(model, compiled, args, kwargs, locate=False)
         if whole is not None and whole.verdict.kind is Kind.ROUNDING:
@@ -166,4 +168,5 @@ def _end_to_end(
         with torch.no_grad():
             return compare(model, candidate, args, kwargs, trials=TRIALS, locate=locate), ""
     except (FoldproofError, RuntimeError) as error:
+        log_caught(error, "comparing end to end")
         return None, str(error) if isinstance(error, FoldproofError) else brief(error)

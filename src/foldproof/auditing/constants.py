@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -25,6 +24,7 @@ from foldproof.auditing.snapshot import (
 )
 from foldproof.digest import digest
 from foldproof.graph.text import map_nodes
+from foldproof.log import giving_up, log_caught
 from foldproof.program import Leaf, as_program
 from foldproof.program.state import storage_key
 from foldproof.proof.floats import redrawn_leaves
@@ -104,7 +104,7 @@ def _origins(
     elsewhere = _evaluate(before.module, _with_operands(nodes), other)
     derive = recomputed(*again, dict.fromkeys(equal, torch.empty(0))) if again is not None else None
     made: Mapping[str, Tensor] = {}
-    with contextlib.suppress(Exception):  # it may refuse other parameters
+    with giving_up("running a pass on other parameters"):  # it may refuse them
         made = derive(other) if derive is not None else {}
     origins: dict[str, fx.Node] = {}
     surely = True
@@ -199,7 +199,7 @@ def _evaluate(
             values[node] = (leaves or {}).get(str(node.target), attribute(module, str(node.target)))
         elif all(n in values for n in node.all_input_nodes):
             args, kwargs = map_nodes((node.args, dict(node.kwargs)), values.__getitem__)
-            with contextlib.suppress(Exception), torch.no_grad():  # it is no constant of *after*, then
+            with giving_up(f"computing {node.name}"), torch.no_grad():  # it is no constant of *after*, then
                 values[node] = node.target(*args, **kwargs)  # type: ignore[operator]
     return values
 
@@ -224,7 +224,8 @@ def recomputed(run: Callable[[Any], Any], before: Any, wanted: Mapping[str, Tens
 
     try:
         return derive if derive({}).keys() == wanted.keys() else None
-    except Exception:
+    except Exception as error:
+        log_caught(error, "running a pass again")
         return None
 
 
@@ -236,7 +237,8 @@ def repeats(run: Callable[[Any], Any], before: Any, after: Snapshot) -> bool:
         result = program_in(run(made), made)
         owners = [made] if isinstance(made, ExportedProgram) else []
         return _contents(snapshot_of(result, owners)) == _contents(after)
-    except Exception:
+    except Exception as error:
+        log_caught(error, "running a pass again")
         return False
 
 

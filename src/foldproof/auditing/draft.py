@@ -16,9 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from foldproof.auditing.definitions import Unwritable
 from foldproof.auditing.reading import written
 from foldproof.auditing.snapshot import attribute, is_functional, snapshot_of, target_name
 from foldproof.graph.text import map_nodes
+from foldproof.log import giving_up, log_caught
 
 
 @dataclass(frozen=True)
@@ -130,17 +132,12 @@ def drafted(model: nn.Module, inputs: Sequence[Any]) -> list[Draft]:
     if len(tensors) != len(inputs):
         return []
     made = [Made(tuple(x.shape), x.dtype) for x in tensors]
-    try:
+    with giving_up("drafting the traced model"):
         traced = fx.symbolic_trace(copy.deepcopy(model))
         drafts.append(_draft(traced.graph, traced, made, tensors))
-    except Exception:
-        pass
-    try:
+    with giving_up("drafting the exported model"):
         exported = snapshot_of(torch.export.export(model, tuple(inputs)))
-
         drafts.append(_draft(exported.graph, exported.module, made, tensors))
-    except Exception:
-        pass
     return drafts
 
 
@@ -160,14 +157,14 @@ def _draft(source: fx.Graph, module: nn.Module, inputs: Sequence[Made], given: S
         node.target = name
         if isinstance(value, nn.Module):
             if not type(value).__module__.startswith("torch.nn.modules"):
-                raise ValueError(f"{target} is no module of torch.nn")
+                raise Unwritable(f"{target} is no module of torch.nn")
             modules[name] = shortest(f"nn.{value!r}")
             held |= {f"{name}.{n}": t for n, t in value.state_dict().items()}
         elif isinstance(value, Tensor) and value.dtype.is_floating_point:
             tensors[name] = Made(tuple(value.shape), value.dtype, isinstance(value, nn.Parameter))
             held[name] = value.detach()
         else:
-            raise ValueError(f"{target} is no floating-point tensor")
+            raise Unwritable(f"{target} is no floating-point tensor")
     _unwrap_output(graph)
     return Draft(graph, modules, tensors, list(inputs), held=held, given=tuple(given)).pruned()
 
@@ -185,7 +182,8 @@ def shortest(code: str) -> str:
     def same(shorter: str) -> bool:
         try:
             return repr(eval(shorter, {"nn": nn, "torch": torch})) == repr(eval(code, {"nn": nn, "torch": torch}))
-        except Exception:
+        except Exception as error:  # it is not valid without that argument
+            log_caught(error, f"making {shorter}")
             return False
 
     now = code

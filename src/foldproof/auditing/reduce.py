@@ -20,6 +20,8 @@ from foldproof.auditing.draft import Draft, Made, drafted, shortest
 from foldproof.auditing.inputs import inputs_for
 from foldproof.auditing.log import Change, Log
 from foldproof.graph.interpreter import Interpreter
+from foldproof.log import giving_up, log_caught
+from foldproof.program.interpreter import Interpreter
 
 WRONG = 1e-2
 """A relative difference of this size is no rounding in float64, and is seen in float32."""
@@ -41,7 +43,8 @@ class Fault:
             model, inputs = draft.build()
             with torch.no_grad(), contextlib.redirect_stderr(io.StringIO()):  # fx prints what a graph raises
                 model(*(x.clone() for x in inputs))
-        except Exception:
+        except Exception as error:
+            log_caught(error, "running a smaller model")
             return False
         return self.found(model, inputs) is not None
 
@@ -56,7 +59,8 @@ class Fault:
 
         log.watch = watch
         # A compiler may also fail on what it made wrong; then nothing more is known of it.
-        with torch.no_grad(), contextlib.suppress(_Found, Exception), contextlib.redirect_stderr(io.StringIO()):
+        quiet = contextlib.redirect_stderr(io.StringIO())
+        with torch.no_grad(), contextlib.suppress(_Found), giving_up("compiling a smaller model"), quiet:
             self.compiler.compile(model, tuple(inputs), {}, self.options, log)
         return hit[0] if hit else None
 
@@ -73,7 +77,8 @@ def _differs(change: Change, given: Sequence[Any], inputs_too: bool) -> bool:
             return False
         try:
             first, second = (_numbers(s.module, inputs, inputs_too) for s in (change.before, change.after))
-        except Exception:
+        except Exception as error:
+            log_caught(error, "running the graphs of a smaller model")
             return False
         if [t.shape for t in first] != [t.shape for t in second]:
             return True
@@ -161,7 +166,8 @@ def _edited(draft: Draft, edit: Callable[[fx.Graph, list[fx.Node]], Any], **chan
             return None
         graph.lint()
         return replace(draft, graph=graph, **changes).pruned()
-    except Exception:
+    except Exception as error:
+        log_caught(error, "making a model smaller")
         return None
 
 

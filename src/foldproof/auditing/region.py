@@ -12,6 +12,8 @@ from torch.utils._pytree import tree_leaves
 
 from foldproof.auditing.snapshot import Interpreted, Snapshot, arguments, callable_name, target_name
 from foldproof.graph.interpreter import Interpreter
+from foldproof.log import log_caught
+from foldproof.program.interpreter import Interpreter
 from foldproof.shadow import all_finite
 
 
@@ -203,6 +205,7 @@ def _run(side: _Side, inputs: Sequence[Any], wanted: Sequence[str]) -> tuple[dic
             Interpreter(side.snapshot.module, watch).run(*given)
     except _Done:
         pass
-    except Exception:
+    except Exception as error:
+        log_caught(error, "running a graph for the values at its changed region")
         return None
     return None if missing else ({name: values[name] for name in wanted}, held)

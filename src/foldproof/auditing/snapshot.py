@@ -23,6 +23,7 @@ from foldproof.auditing.copies import Copies
 from foldproof.auditing.reading import fused_activation, memory_of, operator, read_into
 from foldproof.auditing.signature import Signature, signature_of
 from foldproof.graph.text import Verbatim, map_nodes
+from foldproof.log import log_caught
 
 
 @dataclass(frozen=True)
@@ -306,7 +307,8 @@ class Interpreted(fx.GraphModule):
     def recompile(self) -> Any:
         try:
             return super().recompile()
-        except Exception:
+        except Exception as error:
+            log_caught(error, "printing a graph as code")
             return None
 
 

@@ -19,6 +19,7 @@ from foldproof.cli import complain, summary
 from foldproof.cli.output import Output, Written, check_folder, save_json
 from foldproof.cli.progress import Bar
 from foldproof.errors import FoldproofError
+from foldproof.log import log_caught
 from foldproof.verdict import SCHEMA, Kind
 
 INTERRUPTED = 130
@@ -391,6 +392,7 @@ def _guarded(command: Callable[[], int]) -> int:
             warnings.filterwarnings("ignore", "dynamo_pgo force disabled")  # by us, so that every pass runs
             return command()
     except FoldproofError as error:
+        log_caught(error, "running a command")  # the sentence leaves out what it was caused by
         return complain(error)
     except KeyboardInterrupt:
         sys.stderr.write("foldproof: interrupted\n")

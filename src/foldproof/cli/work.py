@@ -15,9 +15,9 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule
 
 import foldproof
-from foldproof.errors import FoldproofError
+from foldproof.errors import FoldproofError, brief
 from foldproof.fusion import Declined
-from foldproof.program.loading import brief, check_runs, load_spec
+from foldproof.program.loading import check_runs, load_spec
 from foldproof.verdict import Verdict
 
 Progress = Callable[[int, int | None, str], None]

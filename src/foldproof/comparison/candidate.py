@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -18,9 +17,10 @@ from torch.export import ExportedProgram
 
 from foldproof.comparison import runtimes
 from foldproof.comparison.graph import flattened
-from foldproof.errors import FoldproofError
+from foldproof.errors import FoldproofError, brief
+from foldproof.log import giving_up
 from foldproof.program import copied
-from foldproof.program.loading import brief, load_spec
+from foldproof.program.loading import load_spec
 from foldproof.program.state import deepcopied
 
 BACKENDS = ("inductor", "aot_eager", "eager")
@@ -134,7 +134,7 @@ def _pt2(name: str) -> Candidate:
     try:
         program = load_spec(name).program
     except FoldproofError:
-        with contextlib.suppress(Exception):
+        with giving_up(f"loading {name} as a package of AOTInductor"):
             return Candidate(f"{name} (AOTInductor)", caller(torch._inductor.aoti_load_package(name)))
         raise
     assert isinstance(program, ExportedProgram)

@@ -12,9 +12,8 @@ from torch._ops import HigherOrderOperator
 from torch.export import ExportedProgram
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
 
-from foldproof.errors import FoldproofError
+from foldproof.errors import FoldproofError, brief
 from foldproof.graph.interpreter import Again, Change, Interpreter
-from foldproof.program.loading import brief
 from foldproof.program.state import copied, deepcopied
 from foldproof.program.structure import arranged
 from foldproof.rounding.noise import Noise

@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from foldproof.comparison.graph import flattened
-from foldproof.errors import FoldproofError, MissingExtra
-from foldproof.program.loading import brief
+from foldproof.errors import FoldproofError, MissingExtra, brief
 
 Run = Callable[[Sequence[Any], Mapping[str, Any]], list[Tensor]]
 
@@ -131,7 +130,7 @@ def executorch(path: Path) -> Run:
         program = Runtime.get().load_program(str(path))
         method = program.load_method("forward")
         if method is None:
-            raise ValueError("it has no method forward")
+            raise FoldproofError(f"{path} has no method forward")
         count = method.metadata.num_inputs()
 
     def run(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:

@@ -20,12 +20,13 @@ from foldproof.comparison.graph import Graph
 from foldproof.comparison.inputs import Inputs
 from foldproof.comparison.judge import Outputs, distance, identical, rms
 from foldproof.comparison.result import Source
-from foldproof.errors import FoldproofError
+from foldproof.errors import FoldproofError, brief
 from foldproof.graph.diff import align_nodes
 from foldproof.graph.interpreter import Again
 from foldproof.graph.text import operator_name, source_of
+from foldproof.log import log_caught
 from foldproof.program import copied
-from foldproof.program.loading import brief
+from foldproof.program.nodes import operator_name, source_of
 from foldproof.program.state import deepcopied
 from foldproof.rounding.floor import Floor
 from foldproof.rounding.magnitude import is_exact
@@ -193,6 +194,7 @@ def _compiled_values(
         try:
             seen, again = _run_tapped(graph, candidate, names, given)
         except Exception as error:
+            log_caught(error, "compiling the graph with its values as outputs")
             if nearest is not None:
                 break
             return None, f"the graph could not be compiled with its values as outputs ({brief(error)})"
@@ -414,6 +416,7 @@ def _fewest(
         regions = [_region(graph, nodes[name], values) for name in guilty]
         alone = _left(graph, {r.node: _Recompiled(candidate, r) for r in regions}, given, outputs)
     except Exception as error:
+        log_caught(error, "compiling operators alone")
         return f"{said} (compiling {'it' if count == 1 else 'them'} alone failed: {brief(error)})", left, count
     if alone > ENOUGH:
         said += f", but only when compiled together with what is around {'it' if count == 1 else 'them'}"

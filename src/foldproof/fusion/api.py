@@ -16,7 +16,7 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule
 
 from foldproof.claim import IDENTITY
-from foldproof.errors import FoldproofError
+from foldproof.errors import FoldproofError, brief
 from foldproof.fusion.accuracy import measure
 from foldproof.fusion.batching import BITWISE
 from foldproof.fusion.exported import ExportedHost
@@ -27,7 +27,7 @@ from foldproof.fusion.surgery import Host, Surgery
 from foldproof.graph.text import operator_name
 from foldproof.graph.view import view_graph
 from foldproof.program import as_program
-from foldproof.program.loading import brief
+from foldproof.program.nodes import operator_name
 from foldproof.proof import prove as prove_programs
 from foldproof.proof import prove_region
 from foldproof.verdict import Kind, Verdict

@@ -14,6 +14,7 @@ from torch.fx.node import map_arg
 
 from foldproof.fusion.nodes import operator_of, value_of
 from foldproof.fusion.refusal import CannotFold
+from foldproof.log import log_caught
 
 
 def relaid(new: Mapping[Node, Tensor], order: Callable[[Node], int]) -> dict[Node, Any]:
@@ -57,6 +58,7 @@ def _value(node: Node, changed: Mapping[Node, Any]) -> Any:
         with mode:
             found = call(*args, **kwargs)  # type: ignore[operator]
     except Exception as error:
+        log_caught(error, f"running {node.name} on other strides")
         raise CannotFold(
             f"its result would be laid out in memory in another way, which {node.name} can't read"
         ) from error

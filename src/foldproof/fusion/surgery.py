@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Graph, Node
 
+from foldproof.errors import brief
 from foldproof.fusion.absorb import NewConstant
 from foldproof.fusion.constants import Constants
 from foldproof.fusion.expression import Expression, as_expression, evaluate, rounded
 from foldproof.fusion.refusal import CannotFold
-from foldproof.program.loading import brief
+from foldproof.log import log_caught
 
 
 class Host(Protocol):
@@ -81,6 +82,7 @@ class Surgery:
             try:
                 tensor = rounded(expression, self.constants.originals, wanted.dtype).to(model.device)
             except Exception as error:
+                log_caught(error, f"computing the folded {wanted.base}")
                 raise CannotFold(f"the folded {wanted.base} can't be computed: {brief(error)}") from error
             if not is_finite(tensor):
                 dtype = str(wanted.dtype).removeprefix("torch.")

@@ -10,8 +10,9 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.utils._pytree import tree_leaves
 
-from foldproof.errors import FoldproofError
+from foldproof.errors import FoldproofError, brief
 from foldproof.graph.interpreter import Interpreter, Watch
+from foldproof.program.interpreter import Interpreter, Watch
 from foldproof.program.program import Leaf, Outcome
 from foldproof.program.state import Parameters, copied, deepcopied
 from foldproof.program.structure import arranged
@@ -45,8 +46,7 @@ class ExportedProgramForm:
             checked = program._get_flat_args_with_check(tuple(args), dict(kwargs))
             flat = iter(checked[0])
         except Exception as error:
-            message = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-            raise FoldproofError(f"the inputs do not fit the ExportedProgram: {message}") from error
+            raise FoldproofError(f"the inputs do not fit the ExportedProgram: {brief(error)}") from error
         given: list[Any] = []
         # Where they are among the tensors as they were given, of which this program may order the named ones anew.
         places = {id(t): i for i, t in enumerate(t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor))}

@@ -26,7 +26,7 @@ import torch
 from torch import nn
 from torch.export import ExportedProgram
 
-from foldproof.errors import FoldproofError
+from foldproof.errors import FoldproofError, brief
 from foldproof.program.state import owned
 
 FORMS = "a .pt2 file, path/file.py:callable or package.module:callable"
@@ -95,16 +95,6 @@ def check_runs(loaded: Loaded, of: Loaded) -> None:
     except Exception as error:
         whose = "its inputs" if of is loaded else f"the inputs of {of.spec}"
         raise FoldproofError(f"{loaded.spec} does not run on {whose} ({brief(error)})") from error
-
-
-def brief(error: BaseException) -> str:
-    """The type and first line of an exception, short enough for one sentence; and what follows a colon at its end."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    said = next((i for i, line in enumerate(lines) if not line.endswith(":")), len(lines) - 1)
-    line = " ".join(lines[: said + 1])
-    if len(line) > 240:
-        line = line[:240] + "…"
-    return f"{type(error).__name__}: {line}" if line else type(error).__name__
 
 
 def _load_pt2(spec: str) -> Loaded:

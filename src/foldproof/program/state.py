@@ -14,7 +14,7 @@ from torch.nn.utils.stateless import _reparametrize_module
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_leaves, tree_map
 
-from foldproof.errors import FoldproofError
+from foldproof.errors import FoldproofError, brief
 
 T = TypeVar("T")
 
@@ -117,9 +117,8 @@ def deepcopied(x: T) -> T:
         try:
             return copy.deepcopy(x)
         except Exception as error:
-            why = str(error).split(". ")[0] or type(error).__name__
             raise FoldproofError(
-                f"{type(x).__name__} can't be copied ({why}), and foldproof works on copies only; give its"
+                f"{type(x).__name__} can't be copied ({brief(error)}), and foldproof works on copies only; give its"
                 " torch.export program instead"
             ) from error
 

@@ -14,13 +14,12 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 
 from foldproof.claim import meet
-from foldproof.errors import FoldproofError
+from foldproof.errors import FoldproofError, brief
 from foldproof.fusion.api import UNCHANGED
 from foldproof.fusion.result import Declined, graphs
 from foldproof.fusion.rewriter import UNPROVED
 from foldproof.graph.view import GraphView, view_graph
 from foldproof.program import as_program
-from foldproof.program.loading import brief
 from foldproof.qat.fold import Folded
 from foldproof.qat.passes import Account, rewrites, rewritten
 from foldproof.verdict import SCHEMA, ApproximationStep, Kind, Verdict, plain

@@ -19,6 +19,7 @@ from foldproof.auditing.listing import differing, listing
 from foldproof.auditing.result import Step
 from foldproof.graph.diff import diff_graphs, label_by_content
 from foldproof.graph.view import view_graph
+from foldproof.log import log_caught
 from foldproof.verdict import Kind, Verdict
 
 WHOLE = 80
@@ -76,6 +77,7 @@ def _program(program: Any, args: Any, kwargs: Mapping[str, Any]) -> ExportedProg
             with torch.no_grad(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 program = torch.export.export(program, tuple(args), dict(kwargs))
-        except Exception:
+        except Exception as error:
+            log_caught(error, "exporting a program for its picture")
             return None  # the picture is no part of the proof
     return program if isinstance(program, (ExportedProgram, fx.GraphModule)) else None

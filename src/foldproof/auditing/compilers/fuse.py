@@ -13,8 +13,7 @@ from torch import nn
 
 from foldproof.auditing.compilers.compiler import Compiled, Options, known
 from foldproof.auditing.log import Log, Rerun
-from foldproof.errors import FoldproofError
-from foldproof.program.loading import brief
+from foldproof.errors import FoldproofError, brief
 from foldproof.program.state import deepcopied
 
 

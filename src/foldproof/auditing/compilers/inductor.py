@@ -14,8 +14,7 @@ from foldproof.auditing.compilers.compiler import Compiled, Options, buffers_of,
 from foldproof.auditing.definitions import Definitions
 from foldproof.auditing.log import Log
 from foldproof.auditing.taps.inductor import tap_inductor
-from foldproof.errors import FoldproofError
-from foldproof.program.loading import brief
+from foldproof.errors import FoldproofError, brief
 from foldproof.program.state import deepcopied
 
 

@@ -22,8 +22,7 @@ from foldproof.auditing.compilers.compiler import (
 from foldproof.auditing.log import Log
 from foldproof.auditing.taps.passes import tap_passes
 from foldproof.auditing.taps.torchao import quantize_pt2e, tap_torchao
-from foldproof.errors import FoldproofError, MissingExtra
-from foldproof.program.loading import brief
+from foldproof.errors import FoldproofError, MissingExtra, brief
 from foldproof.program.state import deepcopied
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.fx import Node
 from torch.fx.node import map_arg
 
+from foldproof.errors import brief
 from foldproof.fusion.affine import Affine
 from foldproof.fusion.constants import Constants
 from foldproof.fusion.examples import Declines, Fires
@@ -25,7 +26,7 @@ from foldproof.fusion.nodes import (
 )
 from foldproof.fusion.refusal import CannotFold
 from foldproof.fusion.vectors import UNREAD
-from foldproof.program.loading import brief
+from foldproof.log import log_caught
 
 Affines = Mapping[Node, Affine]
 
@@ -82,6 +83,7 @@ def run_on(node: Node, numbered: Callable[[Node], Tensor]) -> Tensor:
         try:
             out = operator(*args, **kwargs)
         except Exception as error:
+            log_caught(error, f"running {node.name} on numbers of channels")
             raise CannotFold(f"{node.name} ({short_name(node)}) does not run on numbers: {brief(error)}") from error
     result = out[node.args[1]] if is_getitem(node) else out
     assert isinstance(result, Tensor)
