@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import threading
 from collections.abc import Iterator
 
 logger = logging.getLogger("foldproof")
+
+OTHERS = ("torch", "torchao", "executorch", "onnxscript", "onnx_ir")
+"""Packages that log what is no concern of who asked for a verdict."""
 
 
 def log_caught(error: BaseException, doing: str) -> None:
@@ -27,3 +31,25 @@ def giving_up(doing: str) -> Iterator[None]:
         yield
     except Exception as error:
         log_caught(error, doing)
+
+
+@contextlib.contextmanager
+def hushed() -> Iterator[None]:
+    """Drop what this thread logs below ERROR to loggers of `OTHERS`; everybody's handlers and levels stay."""
+    thread = threading.get_ident()
+
+    def passes(record: logging.LogRecord) -> bool:
+        other = record.name.partition(".")[0] in OTHERS
+        return record.levelno >= logging.ERROR or not other or record.thread != thread
+
+    named = [n for n in logging.root.manager.loggerDict if n.partition(".")[0] in OTHERS]
+    handlers = [h for one in (logging.root, *map(logging.getLogger, named)) for h in one.handlers]
+    if logging.lastResort is not None:
+        handlers.append(logging.lastResort)
+    for handler in handlers:
+        handler.addFilter(passes)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(passes)

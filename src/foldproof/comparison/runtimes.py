@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import io
-import logging
 import os
 import tempfile
 import warnings
@@ -19,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from foldproof.comparison.graph import flattened
 from foldproof.errors import FoldproofError, MissingExtra, brief
+from foldproof.log import hushed
 
 Run = Callable[[Sequence[Any], Mapping[str, Any]], list[Tensor]]
 
@@ -104,14 +104,9 @@ def _made_when_called(export: Callable[[tuple[Tensor, ...], Path], Run]) -> Call
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
     """Exporters warn and log of what is no concern of who asked for a comparison."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _silent():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)
+    with hushed(), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _silent():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def executorch(path: Path) -> Run:

@@ -32,6 +32,7 @@ from foldproof.rounding.floor import Floor
 from foldproof.rounding.magnitude import is_exact
 from foldproof.rounding.noise import Noise
 from foldproof.rounding.truth import Float64
+from foldproof.torch_internals import patched_inductor
 
 Values = Mapping[str, Tensor]
 Instead = Callable[[fx.Node, Any, Again, Mapping[str, Any]], Any]
@@ -222,7 +223,7 @@ def _compiled_values(
 def _run_tapped(graph: Graph, candidate: Candidate, names: Sequence[str], given: Inputs) -> tuple[Values, list[Tensor]]:
     assert candidate.compile is not None
     # Values come out laid out as the compiled program has them: to keep eager's strides would change its loops.
-    with torch.no_grad(), torch._inductor.config.patch(keep_output_stride=False):
+    with torch.no_grad(), patched_inductor(keep_output_stride=False):
         made = candidate.compile(_tapped(graph, names))(*copied(graph.flat(*given)))
     end = len(made) - len(names)
     return dict(zip(names, made[end:])), graph.put_together(made[:end])

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
-import torch
 from torch import nn
 
 from foldproof.auditing.compilers.compiler import Compiled, Options, buffers_of, copied, from_start
@@ -16,6 +15,7 @@ from foldproof.auditing.log import Log
 from foldproof.auditing.taps.inductor import tap_inductor
 from foldproof.errors import FoldproofError, brief
 from foldproof.program.state import deepcopied
+from foldproof.torch_internals import compile_apart
 
 
 class Inductor:
@@ -31,9 +31,8 @@ class Inductor:
         options: Options,
         log: Log,
     ) -> Compiled:
-        torch._dynamo.reset()  # Dynamo keeps compiled code with code objects, whatever the configuration
         own = deepcopied(model)
-        compiled: Callable[..., Any] = torch.compile(own, dynamic=False)
+        compiled = compile_apart(own, "inductor", dynamic=False)
         # Dynamo itself looks at some settings (freezing), so they are set, and not given to torch.compile.
         with _configured(options), tap_inductor(log, own):
             compiled(*copied(args), **copied(kwargs))
@@ -50,8 +49,7 @@ def _part(options: Options, without: frozenset[str]) -> Callable[[nn.Module], Ca
     """Compiles a module with the same settings, and without the same passes."""
 
     def part(module: nn.Module) -> Callable[..., Any]:
-        torch._dynamo.reset()
-        compiled: Callable[..., Any] = torch.compile(module, dynamic=False)
+        compiled = compile_apart(module, "inductor", dynamic=False)
 
         def call(*args: Any) -> Any:
             taps = tap_inductor(Log(without), module) if without else contextlib.nullcontext()
