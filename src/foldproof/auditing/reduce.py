@@ -21,7 +21,6 @@ from foldproof.auditing.inputs import inputs_for
 from foldproof.auditing.log import Change, Log
 from foldproof.graph.interpreter import Interpreter
 from foldproof.log import giving_up, log_caught
-from foldproof.program.interpreter import Interpreter
 
 WRONG = 1e-2
 """A relative difference of this size is no rounding in float64, and is seen in float32."""

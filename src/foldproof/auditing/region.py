@@ -13,7 +13,6 @@ from torch.utils._pytree import tree_leaves
 from foldproof.auditing.snapshot import Interpreted, Snapshot, arguments, callable_name, target_name
 from foldproof.graph.interpreter import Interpreter
 from foldproof.log import log_caught
-from foldproof.program.interpreter import Interpreter
 from foldproof.shadow import all_finite
 
 

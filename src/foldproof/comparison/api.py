@@ -42,7 +42,6 @@ from foldproof.errors import FoldproofError, brief
 from foldproof.graph.text import source_of
 from foldproof.graph.view import view_graph
 from foldproof.program import as_program, require_ordinary
-from foldproof.program.nodes import source_of
 from foldproof.proof.shapes import as_inputs, sampled_inputs
 from foldproof.proof.variation import named_inputs
 from foldproof.verdict import Counterexample, Difference, Kind, Rounding, Verdict

@@ -26,7 +26,6 @@ from foldproof.graph.interpreter import Again
 from foldproof.graph.text import operator_name, source_of
 from foldproof.log import log_caught
 from foldproof.program import copied
-from foldproof.program.nodes import operator_name, source_of
 from foldproof.program.state import deepcopied
 from foldproof.rounding.floor import Floor
 from foldproof.rounding.magnitude import is_exact

@@ -27,7 +27,6 @@ from foldproof.fusion.surgery import Host, Surgery
 from foldproof.graph.text import operator_name
 from foldproof.graph.view import view_graph
 from foldproof.program import as_program
-from foldproof.program.nodes import operator_name
 from foldproof.proof import prove as prove_programs
 from foldproof.proof import prove_region
 from foldproof.verdict import Kind, Verdict

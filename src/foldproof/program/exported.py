@@ -12,7 +12,6 @@ from torch.utils._pytree import tree_leaves
 
 from foldproof.errors import FoldproofError, brief
 from foldproof.graph.interpreter import Interpreter, Watch
-from foldproof.program.interpreter import Interpreter, Watch
 from foldproof.program.program import Leaf, Outcome
 from foldproof.program.state import Parameters, copied, deepcopied
 from foldproof.program.structure import arranged
