@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FunctionType, MethodType
 from typing import Any, TypeVar
 
@@ -47,11 +47,11 @@ __all__ = [
     "arguments_of",
     "compile_apart",
     "compile_with_inductor",
-    "compiler_of",
     "copy_attribute",
     "decompose_lstm_layer",
     "decomposition_of",
     "disable_current_modes",
+    "every_pass_runs",
     "flat_arguments",
     "has_decomposition",
     "has_hooks",
@@ -65,6 +65,7 @@ __all__ = [
     "load_package",
     "make_wrapper",
     "name_of_backend",
+    "named_fusions",
     "negated_view",
     "optimized_context",
     "options_of_mode",
@@ -300,12 +301,6 @@ def _with_own_forward(module: T) -> T:
     return made
 
 
-def compiler_of(backend: str) -> Callable[..., Any]:
-    """The function of a backend that `torch.compile` knows by name. Replaced by: a public name."""
-    found: Callable[..., Any] = torch._dynamo.lookup_backend(backend)
-    return found
-
-
 def restarts() -> tuple[type[BaseException], ...]:
     """What Dynamo raises to ask for another graph, and a backend must let pass. Replaced by: public names."""
     from torch._dynamo.exc import RestartAnalysis, SkipFrame
@@ -339,6 +334,24 @@ def patched_inductor(**settings: Any) -> contextlib.AbstractContextManager[None]
 def inductor_counts() -> Counter[str]:
     """How often each of Inductor's rewrites was made until now. Replaced by: a public account of a compilation."""
     return Counter(torch._dynamo.utils.counters["inductor"])
+
+
+@contextlib.contextmanager
+def every_pass_runs() -> Iterator[None]:
+    """No graph is taken from a cache, where no pass would run on it. Replaced by: an option of `torch.compile`."""
+    inductor, functorch = torch._inductor.config, torch._functorch.config
+    with inductor.patch(force_disable_caches=True), functorch.patch(enable_autograd_cache=False):
+        yield
+
+
+def named_fusions() -> dict[Any, str]:
+    """The names that users configure Inductor's fusions of groups and batches by, by their classes.
+
+    Replaced by: a name in each class.
+    """
+    from torch._inductor.fx_passes.group_batch_fusion import POST_GRAD_FUSIONS, PRE_GRAD_FUSIONS
+
+    return {made: name for name, made in [*POST_GRAD_FUSIONS.items(), *PRE_GRAD_FUSIONS.items()]}
 
 
 def load_package(path: str) -> Callable[..., Any]:

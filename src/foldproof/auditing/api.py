@@ -51,8 +51,7 @@ def audit(
         model: an nn.Module in eval mode, or an ExportedProgram.
         inputs: example positional arguments, as for the model.
         kwargs: example keyword arguments.
-        compiler: inductor, torchao, executorch, fx (`torch.fx.experimental.optimization.fuse`), torch.ao (`fuse_fx`),
-            onnx or openvino.
+        compiler: the name of one, as in the README's table and in ``foldproof audit --help``.
         options: settings of the compiler; for inductor those of torch._inductor.config.
         disable: names of passes (or one name) to leave out, as the steps are named.
         locate: whether to look for the operators that a difference of numbers comes from; with inductor, parts of the

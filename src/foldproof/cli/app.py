@@ -18,6 +18,7 @@ import typer
 from foldproof.cli import complain, summary
 from foldproof.cli.output import Output, Written, check_folder, save_json
 from foldproof.cli.progress import Bar
+from foldproof.compilers import DECLARED
 from foldproof.errors import FoldproofError
 from foldproof.log import log_caught
 from foldproof.verdict import SCHEMA, Kind
@@ -137,7 +138,7 @@ def audit(
         typer.Option(
             "--compiler",
             metavar="NAME",
-            help="inductor, torchao, executorch, fx, torch.ao, onnx or openvino.",
+            help=f"{', '.join(DECLARED)}.",
             show_default=False,
         ),
     ],

@@ -6,26 +6,29 @@ from collections.abc import Mapping
 
 from foldproof.auditing.compilers.compiler import Compiled, Compiler
 from foldproof.auditing.compilers.executorch import Executorch
+from foldproof.auditing.compilers.export import Export
 from foldproof.auditing.compilers.fuse import Fuse
 from foldproof.auditing.compilers.inductor import Inductor
 from foldproof.auditing.compilers.onnx import Onnx
 from foldproof.auditing.compilers.openvino import Openvino
 from foldproof.auditing.compilers.torchao import Torchao
+from foldproof.compilers import FX, TORCH_AO
 from foldproof.errors import FoldproofError
 
 __all__ = ["COMPILERS", "Compiled", "Compiler", "compiler_named"]
 
 _ALL: tuple[Compiler, ...] = (
     Inductor(),
+    Export(),
     Torchao(),
     Executorch(),
-    Fuse("fx", "torch.fx.experimental.optimization", "fuse"),
-    Fuse("torch.ao", "torch.ao.quantization.quantize_fx", "fuse_fx"),
+    Fuse(FX, "torch.fx.experimental.optimization", "fuse"),
+    Fuse(TORCH_AO, "torch.ao.quantization.quantize_fx", "fuse_fx"),
     Onnx(),
     Openvino(),
 )
 
-COMPILERS: Mapping[str, Compiler] = {compiler.name: compiler for compiler in _ALL}
+COMPILERS: Mapping[str, Compiler] = {compiler.declared.name: compiler for compiler in _ALL}
 
 
 def compiler_named(name: str) -> Compiler:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -12,14 +11,13 @@ from foldproof.auditing.compilers.compiler import Compiled, Options, known
 from foldproof.auditing.log import Log
 from foldproof.auditing.taps.executorch import exir_program, tap_executorch
 from foldproof.auditing.taps.passes import tap_passes
+from foldproof.compilers import EXECUTORCH
 from foldproof.errors import FoldproofError
 from foldproof.program.state import deepcopied
 
 
 class Executorch:
-    name = "executorch"
-    packages = ("executorch",)
-    options = MappingProxyType({"partitioner": "xnnpack (default), none, or a list of partitioners"})
+    declared = EXECUTORCH
 
     def compile(
         self,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import warnings
 from collections.abc import Callable
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from torch import nn
 
 from foldproof.auditing.compilers.compiler import Compiled, Options, known
 from foldproof.auditing.log import Log, Rerun
+from foldproof.compilers import Declaration
 from foldproof.errors import FoldproofError, brief
 from foldproof.program.state import deepcopied
 
@@ -20,11 +20,8 @@ from foldproof.program.state import deepcopied
 class Fuse:
     """One function that takes a model and gives a fused one, which is one pass."""
 
-    packages: tuple[str, ...] = ()
-    options = MappingProxyType[str, str]({})
-
-    def __init__(self, name: str, module: str, function: str) -> None:
-        self.name, self._module, self._function = name, module, function
+    def __init__(self, declared: Declaration, module: str, function: str) -> None:
+        self.declared, self._module, self._function = declared, module, function
 
     def compile(
         self,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from types import MappingProxyType
 from typing import Any
 
 from torch import nn
@@ -13,15 +12,14 @@ from foldproof.auditing.compilers.compiler import Compiled, Options, buffers_of,
 from foldproof.auditing.definitions import Definitions
 from foldproof.auditing.log import Log
 from foldproof.auditing.taps.inductor import tap_inductor
+from foldproof.compilers import INDUCTOR
 from foldproof.errors import FoldproofError, brief
 from foldproof.program.state import deepcopied
 from foldproof.torch_internals import compile_apart
 
 
 class Inductor:
-    name = "inductor"
-    packages: tuple[str, ...] = ()
-    options = MappingProxyType({"…": "any setting of torch._inductor.config, such as freezing"})
+    declared = INDUCTOR
 
     def compile(
         self,

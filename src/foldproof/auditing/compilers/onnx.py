@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -12,14 +11,13 @@ from foldproof.auditing.compilers.compiler import Compiled, Options, known
 from foldproof.auditing.log import Log
 from foldproof.auditing.taps.onnx import tap_onnx
 from foldproof.auditing.taps.passes import tap_passes
+from foldproof.compilers import ONNX
 from foldproof.errors import MissingExtra
 from foldproof.program.state import deepcopied
 
 
 class Onnx:
-    name = "onnx"
-    packages = ("onnx", "onnxscript", "onnxruntime")
-    options = MappingProxyType[str, str]({})
+    declared = ONNX
 
     def compile(
         self,

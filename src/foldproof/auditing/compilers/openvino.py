@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from torch import nn
 from foldproof.auditing.compilers.compiler import Compiled, Options, known
 from foldproof.auditing.log import Log
 from foldproof.auditing.taps.passes import tap_passes
+from foldproof.compilers import OPENVINO
 from foldproof.errors import MissingExtra
 from foldproof.program.state import deepcopied
 
@@ -18,9 +18,7 @@ _SETTINGS = {"INFERENCE_PRECISION_HINT": "f32"}  # its own choice on some proces
 
 
 class Openvino:
-    name = "openvino"
-    packages = ("openvino",)
-    options = MappingProxyType[str, str]({})
+    declared = OPENVINO
 
     def compile(
         self,
