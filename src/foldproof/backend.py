@@ -25,7 +25,7 @@ from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 from torch.utils.hooks import RemovableHandle
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from foldproof.errors import brief
+from foldproof.errors import FoldproofError, brief
 from foldproof.fusion.expression import Expression, rounded
 from foldproof.fusion.module import ModuleHost
 from foldproof.fusion.nodes import written
@@ -65,6 +65,8 @@ def foldproof(
     try:
         found = None if _needs_gradients(inputs) else rewritten(module, inputs)
         if found is not None:
+            if any(inputs[i].is_inference() for i in found.read.values()):
+                raise FoldproofError("a parameter is an inference tensor, of which no change can be seen")
             compiled = _compiled(found.module, inputs, config)
             if config.get("freezing", False):  # what was compiled holds values, and would not see new ones
                 found = replace(found, general=False)

@@ -189,4 +189,4 @@ def _attempt(before: Any, after: Any, inputs: Sequence[Any], derive: Derive | No
 
 
 def _why(error: Exception) -> str:
-    return str(error) if isinstance(error, (FoldproofError, Undecided)) else brief(error)
+    return str(error) if isinstance(error, Undecided) else brief(error)

@@ -14,7 +14,7 @@ from torch.export import ExportedProgram
 
 from foldproof.auditing.copies import Copies
 from foldproof.auditing.snapshot import Snapshot, snapshot_of
-from foldproof.errors import FoldproofError, brief
+from foldproof.errors import brief
 from foldproof.log import log_caught
 
 
@@ -182,7 +182,7 @@ class Log:
 
     def _unseen(self, name: str, before: Snapshot, error: Exception) -> None:
         """A pass works all the same where its graph can't be seen."""
-        why = str(error) if isinstance(error, FoldproofError) else brief(error)
+        why = brief(error)
         self.add(Change(name, "/".join(self.names), before, before, inputs=self.given, unseen=why))
 
     @contextmanager

@@ -17,6 +17,7 @@ from rich.text import Text
 from foldproof import __version__
 from foldproof.compilers import DECLARED
 from foldproof.errors import FoldproofError
+from foldproof.log import hushed
 
 TESTED = {"torch": "2.13.0", "torchao": "0.18.0", "executorch": "1.5.1"}
 """What the tests run with; other releases may have operators without a rule, and passes without a tap."""
@@ -42,6 +43,8 @@ def examine() -> dict[str, Any]:
     from foldproof.fusion.rewriter import PASSES
     from foldproof.shadow import RULES
 
+    with hushed():  # what packages log when they are imported
+        missing = [hook.missing() for hook in missing_hooks(HOOKS)]
     compiler = next(filter(None, map(shutil.which, ("g++", "clang++", "c++"))), None)
     needs = {"inductor": compiler is not None, ".pte": _has("executorch"), ".onnx": _has("onnxruntime")}
     return {
@@ -63,7 +66,7 @@ def examine() -> dict[str, Any]:
             for name, one in DECLARED.items()
         },
         "compare": {name: needs.get(name, True) for name in (*BACKENDS, *FILES)},
-        "hooks": {"declared": len(HOOKS), "missing": [hook.missing() for hook in missing_hooks(HOOKS)]},
+        "hooks": {"declared": len(HOOKS), "missing": missing},
     }
 
 
