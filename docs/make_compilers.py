@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from foldproof.compilers import DECLARED, Declaration
+from foldproof.compiler_catalog import DECLARED, Declaration
 
 PAGE = Path(__file__).parents[1] / "README.md"
 HEAD = "| `--compiler` | watches | options |\n|---|---|---|\n"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from foldproof.auditing.compilers import COMPILERS, compiler_named
+from foldproof.auditing.compilers import compiler_named
 from foldproof.auditing.compilers.compiler import versions
 from foldproof.auditing.definitions import Unwritable
 from foldproof.auditing.inputs import inputs_for
@@ -65,7 +65,7 @@ def write(path: Path, text: str) -> None:
 
 
 def _save_step(audit: Audit, step: Step, folder: Path) -> None:
-    fault = Fault(COMPILERS[audit.compiler], audit.options, step.name)
+    fault = Fault(compiler_named(audit.compiler), audit.options, step.name)
     change, text, ran = step.change, None, None
     draft = None if audit.kwargs else reduced(fault, audit.model, audit.args)
     if draft is not None:

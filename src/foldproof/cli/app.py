@@ -18,7 +18,7 @@ import typer
 from foldproof.cli import complain, summary
 from foldproof.cli.output import Output, Written, check_folder, save_json
 from foldproof.cli.progress import Bar
-from foldproof.compilers import DECLARED
+from foldproof.compiler_catalog import DECLARED
 from foldproof.errors import FoldproofError
 from foldproof.log import log_caught
 from foldproof.verdict import SCHEMA, Kind

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from foldproof import __version__
-from foldproof.compilers import DECLARED
+from foldproof.compiler_catalog import DECLARED
 from foldproof.errors import FoldproofError
 from foldproof.log import hushed
 

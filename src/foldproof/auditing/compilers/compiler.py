@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from foldproof.auditing.log import Log
-from foldproof.compilers import Declaration
+from foldproof.compiler_catalog import Declaration
 from foldproof.errors import FoldproofError
 
 Options = Mapping[str, Any]

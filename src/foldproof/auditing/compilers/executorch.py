@@ -11,7 +11,7 @@ from foldproof.auditing.compilers.compiler import Compiled, Options, known
 from foldproof.auditing.log import Log
 from foldproof.auditing.taps.executorch import exir_program, tap_executorch
 from foldproof.auditing.taps.passes import tap_passes
-from foldproof.compilers import EXECUTORCH
+from foldproof.compiler_catalog import EXECUTORCH
 from foldproof.errors import FoldproofError
 from foldproof.program.state import deepcopied
 
@@ -66,6 +66,9 @@ class Executorch:
             "program = Runtime.get().load_program(buffer := edge.to_executorch().buffer)",
             'got = program.load_method("forward").execute(inputs)[0]',
         ]
+
+
+COMPILER = Executorch()
 
 
 def _partitioners(wanted: Any) -> list[Any]:

@@ -10,7 +10,7 @@ from torch import nn
 from foldproof.auditing.compilers.compiler import Compiled, Options, buffers_of, from_start, known
 from foldproof.auditing.log import Log
 from foldproof.auditing.taps.passes import tap_passes
-from foldproof.compilers import EXPORT
+from foldproof.compiler_catalog import EXPORT
 from foldproof.program.state import deepcopied
 
 
@@ -33,3 +33,6 @@ class Export:
 
     def script(self, options: Options) -> tuple[list[str], list[str]]:
         return [], ["got = torch.export.export(model, inputs).run_decompositions().module()(*inputs)"]
+
+
+COMPILER = Export()

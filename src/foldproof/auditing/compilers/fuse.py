@@ -12,7 +12,7 @@ from torch import nn
 
 from foldproof.auditing.compilers.compiler import Compiled, Options, known
 from foldproof.auditing.log import Log, Rerun
-from foldproof.compilers import Declaration
+from foldproof.compiler_catalog import FX, TORCH_AO, Declaration
 from foldproof.errors import FoldproofError, brief
 from foldproof.program.state import deepcopied
 
@@ -49,3 +49,7 @@ class Fuse:
 
     def script(self, options: Options) -> tuple[list[str], list[str]]:
         return [f"from {self._module} import {self._function}"], [f"got = {self._function}(model)(*inputs)"]
+
+
+FX_FUSE = Fuse(FX, "torch.fx.experimental.optimization", "fuse")
+TORCH_AO_FUSE = Fuse(TORCH_AO, "torch.ao.quantization.quantize_fx", "fuse_fx")

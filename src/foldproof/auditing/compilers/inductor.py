@@ -12,7 +12,7 @@ from foldproof.auditing.compilers.compiler import Compiled, Options, buffers_of,
 from foldproof.auditing.definitions import Definitions
 from foldproof.auditing.log import Log
 from foldproof.auditing.taps.inductor import tap_inductor
-from foldproof.compilers import INDUCTOR
+from foldproof.compiler_catalog import INDUCTOR
 from foldproof.errors import FoldproofError, brief
 from foldproof.program.state import deepcopied
 from foldproof.torch_internals import compile_apart
@@ -41,6 +41,9 @@ class Inductor:
         settings = [f"torch._inductor.config.{name} = {own.expression(value)}" for name, value in options.items()]
         imports = ["import torch._inductor.config"] if options else []
         return [*imports, *own.lines], [*settings, "got = torch.no_grad()(torch.compile(model))(*inputs)"]
+
+
+COMPILER = Inductor()
 
 
 def _part(options: Options, without: frozenset[str]) -> Callable[[nn.Module], Callable[..., Any]]:

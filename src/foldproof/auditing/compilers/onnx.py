@@ -11,7 +11,7 @@ from foldproof.auditing.compilers.compiler import Compiled, Options, known
 from foldproof.auditing.log import Log
 from foldproof.auditing.taps.onnx import tap_onnx
 from foldproof.auditing.taps.passes import tap_passes
-from foldproof.compilers import ONNX
+from foldproof.compiler_catalog import ONNX
 from foldproof.errors import MissingExtra
 from foldproof.program.state import deepcopied
 
@@ -49,3 +49,6 @@ class Onnx:
 
     def script(self, options: Options) -> tuple[list[str], list[str]]:
         return [], ["got = torch.onnx.export(model, inputs, dynamo=True)(*inputs)[0]"]
+
+
+COMPILER = Onnx()

@@ -10,7 +10,7 @@ from torch import nn
 from foldproof.auditing.compilers.compiler import Compiled, Options, known
 from foldproof.auditing.log import Log
 from foldproof.auditing.taps.passes import tap_passes
-from foldproof.compilers import OPENVINO
+from foldproof.compiler_catalog import OPENVINO
 from foldproof.errors import MissingExtra
 from foldproof.program.state import deepcopied
 
@@ -51,3 +51,6 @@ class Openvino:
             f"compiled = openvino.compile_model(program, config={_SETTINGS})",
             "got = torch.from_numpy(compiled([x.numpy() for x in inputs])[0])",
         ]
+
+
+COMPILER = Openvino()

@@ -21,7 +21,7 @@ from foldproof.auditing.compilers.compiler import (
 from foldproof.auditing.log import Log
 from foldproof.auditing.taps.passes import tap_passes
 from foldproof.auditing.taps.torchao import quantize_pt2e, tap_torchao
-from foldproof.compilers import TORCHAO
+from foldproof.compiler_catalog import TORCHAO
 from foldproof.errors import FoldproofError, MissingExtra, brief
 from foldproof.program.state import deepcopied
 
@@ -87,6 +87,9 @@ class Torchao:
         ], [
             f"got = convert_pt2e({prepare}(torch.export.export(model, inputs).module(), {quantizer}))(*inputs)",
         ]
+
+
+COMPILER = Torchao()
 
 
 _NOTHING = ("none", None)
