@@ -20,6 +20,7 @@ from foldproof.auditing.snapshot import Snapshot, updates_statistics
 from foldproof.claim import IDENTITY
 from foldproof.errors import FoldproofError, brief
 from foldproof.log import log_caught
+from foldproof.program.state import owned
 from foldproof.proof import prove, prove_pass
 from foldproof.proof.shapes import sampled_inputs
 from foldproof.shadow import Undecided
@@ -123,7 +124,9 @@ def _of_unfolded(change: Change, before: Snapshot, after: Snapshot, inputs: Sequ
     verdict = _of_graphs(change, before, read, inputs)
     if surely or verdict.kind is not Kind.PROVED or verdict.claim is None:
         return verdict
-    return replace(verdict, claim=verdict.claim.with_parameters_held())
+    names = tuple(dict.fromkeys(name for name, _ in owned(before.module)))
+    claim = replace(verdict.claim, parameters=names)  # a claim of identity names none
+    return replace(verdict, claim=claim.with_parameters_held())
 
 
 def _again(change: Change) -> Again | None:
