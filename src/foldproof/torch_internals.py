@@ -35,13 +35,26 @@ from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper
 from torch.utils._python_dispatch import _disable_current_modes as disable_current_modes
 
 # Arguments and outputs in the very containers that torch.export knows. Replaced by: `torch.utils.pytree`, once public.
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_iter, tree_leaves, tree_map, tree_unflatten
+from torch.utils._pytree import (
+    SequenceKey,
+    TreeSpec,
+    keystr,
+    tree_flatten,
+    tree_flatten_with_path,
+    tree_iter,
+    tree_leaves,
+    tree_leaves_with_path,
+    tree_map,
+    tree_structure,
+    tree_unflatten,
+)
 
 __all__ = [
     "FakeTensor",
     "HigherOrderOperator",
     "OpOverload",
     "OpOverloadPacket",
+    "SequenceKey",
     "TorchDispatchMode",
     "TreeSpec",
     "arguments_of",
@@ -51,16 +64,19 @@ __all__ = [
     "decompose_lstm_layer",
     "decomposition_of",
     "disable_current_modes",
+    "edge_operators",
     "every_pass_runs",
     "flat_arguments",
     "has_decomposition",
     "has_hooks",
     "inductor_counts",
+    "inductor_setting",
     "is_compiled",
     "is_mkldnn",
     "is_namespace",
     "is_static_input",
     "is_traceable_wrapper_subclass",
+    "keystr",
     "lazy_clone",
     "load_package",
     "make_wrapper",
@@ -77,12 +93,16 @@ __all__ = [
     "restarts",
     "set_graph",
     "set_tensor",
+    "solve_order",
     "storage_id",
     "structures_of",
     "tree_flatten",
+    "tree_flatten_with_path",
     "tree_iter",
     "tree_leaves",
+    "tree_leaves_with_path",
     "tree_map",
+    "tree_structure",
     "tree_unflatten",
     "version_of",
 ]
@@ -170,6 +190,13 @@ def python_body(operator: OpOverload) -> Callable[..., Any] | None:
     return None if found is None else found._init_fn
 
 
+def edge_operators() -> Any:
+    """ExecuTorch's own form of ATen operators, by namespace, name and overload. Replaced by: a public path."""
+    from executorch.exir.dialects._ops import ops
+
+    return ops.edge
+
+
 def is_namespace(x: Any) -> bool:
     """Whether it is a namespace of operators, such as ``torch.ops.aten``. Replaced by: a public name of its type."""
     return isinstance(x, torch._ops._OpNamespace)
@@ -225,6 +252,12 @@ def set_tensor(module: nn.Module, attribute: str, tensor: Tensor) -> None:
 def has_hooks(module: nn.Module) -> bool:
     """Whether calling the module does more than its ``forward``. Replaced by: a public reader of its hooks."""
     return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+def solve_order(manager: Any) -> None:
+    """Put the passes of a `PassManager` in the order that it will run them in. Replaced by: a method that is lazy."""
+    if not manager._validated:
+        manager.solve_constraints()
 
 
 # Dynamo and Inductor.
@@ -323,6 +356,15 @@ def compile_with_inductor(module: fx.GraphModule, inputs: Sequence[Any], options
 def options_of_mode(mode: str) -> dict[str, Any]:
     """The settings that a mode of `torch.compile` stands for. Replaced by: a public path."""
     return dict(torch._inductor.list_mode_options(mode))
+
+
+def inductor_setting(name: str) -> Any:
+    """What a setting of Inductor is now. Replaced by: a public path.
+
+    Raises:
+        AttributeError: there is no such setting.
+    """
+    return getattr(torch._inductor.config, name)
 
 
 def patched_inductor(**settings: Any) -> contextlib.AbstractContextManager[None]:

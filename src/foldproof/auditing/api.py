@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 from torch.export import ExportedProgram
-from torch.utils._pytree import tree_leaves
 
 from foldproof.auditing.compilers import compiler_named
 from foldproof.auditing.compilers.compiler import Compiled, Compiler, copied, versions
 from foldproof.auditing.log import Log
-from foldproof.auditing.result import Audit, Step
+from foldproof.auditing.result import Audit
+from foldproof.auditing.step import Step
 from foldproof.errors import FoldproofError, brief
 from foldproof.log import log_caught
 from foldproof.program.loading import Loaded, check_runs
 from foldproof.program.state import deepcopied, quiet_copies
 from foldproof.proof.shapes import as_inputs
+from foldproof.torch_internals import tree_leaves
 from foldproof.verdict import Kind
 
 if TYPE_CHECKING:

@@ -29,6 +29,7 @@ from foldproof.program import Leaf, as_program
 from foldproof.program.state import storage_key
 from foldproof.proof.floats import redrawn_leaves
 from foldproof.proof.obligation import equal_content, match_leaves, tied
+from foldproof.torch_internals import copy_attribute
 
 Derive = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
 Again = tuple[Callable[[Any], Any], Any]
@@ -70,7 +71,7 @@ def unfolded(before: Snapshot, after: Snapshot, again: Again | None = None) -> t
     graph, root = fx.Graph(), nn.Module()
     for node in after.graph.nodes:
         if node.op in ("get_attr", "call_module") and str(node.target) not in origins:
-            fx.graph_module._copy_attr(after.module, root, str(node.target))
+            copy_attribute(after.module, root, str(node.target))
     made: dict[fx.Node, fx.Node] = {}
     origin: dict[fx.Node, fx.Node] = {}
 

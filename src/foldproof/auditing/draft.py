@@ -21,6 +21,7 @@ from foldproof.auditing.reading import written
 from foldproof.auditing.snapshot import attribute, is_functional, snapshot_of, target_name
 from foldproof.graph.text import map_nodes
 from foldproof.log import giving_up, log_caught
+from foldproof.torch_internals import OpOverload, qualified_name
 
 
 @dataclass(frozen=True)
@@ -320,10 +321,10 @@ def _call(node: fx.Node, text: Mapping[fx.Node, str]) -> str:
 def function_name(target: Any) -> str:
     """How a function is called in Python, where torch and F are imported."""
     name = getattr(target, "__name__", "")
-    if isinstance(target, torch._ops.OpOverload):
+    if isinstance(target, OpOverload):
         return f"torch.ops.{target}"
     if getattr(F, name, None) is target or (name and "_C._nn" in target_name(target) and hasattr(F, name)):
         return f"F.{name}"
     if getattr(torch, name, None) is target:
         return f"torch.{name}"
-    return torch.fx.node._get_qualified_name(target).removeprefix("_")  # operator's functions say _operator
+    return qualified_name(target).removeprefix("_")  # operator's functions say _operator

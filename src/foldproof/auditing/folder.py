@@ -9,33 +9,40 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from foldproof.auditing.compilers import compiler_named
 from foldproof.auditing.compilers.compiler import versions
 from foldproof.auditing.definitions import Unwritable
+from foldproof.auditing.draft import Draft
 from foldproof.auditing.inputs import inputs_for
 from foldproof.auditing.listing import listing
 from foldproof.auditing.log import Change
 from foldproof.auditing.reduce import Fault, reduced
 from foldproof.auditing.script import script
+from foldproof.auditing.step import Step
 from foldproof.errors import FoldproofError
-
-if TYPE_CHECKING:
-    from foldproof.auditing.result import Audit, Step
+from foldproof.torch_internals import tree_leaves
 
 
-def save(audit: Audit, folder: Path) -> Path:
+def save(
+    folder: Path,
+    told: Mapping[str, Any],
+    guilty: Sequence[Step],
+    options: Mapping[str, Any],
+    model: Any,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+) -> None:
     """Write ``verdict.json`` and, for each guilty pass, ``repro.py``, ``graphs.py`` and ``report.md``.
 
     With several guilty passes each has a folder of its own below, named after it. What an audit before this one left
-    in the folder goes, as the new verdict contradicts it.
+    in the folder goes, as the new verdict contradicts it. ``told`` is the audit as JSON, of a model with these inputs.
 
     Raises:
         FoldproofError: the folder can't be written.
@@ -44,16 +51,17 @@ def save(audit: Audit, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         for name in ("verdict.json", "repro.py", "graphs.py", "report.md"):  # of an audit before this one
             (folder / name).unlink(missing_ok=True)
-        guilty = {step.name: step for step in reversed(audit.guilty)}
-        for name, step in guilty.items():
-            place = folder if len(guilty) == 1 else folder / re.sub(r"\W+", "_", name)
+        first = {step.name: step for step in reversed(guilty)}
+        for name, step in first.items():
+            place = folder if len(first) == 1 else folder / re.sub(r"\W+", "_", name)
             place.mkdir(exist_ok=True)
-            _save_step(audit, step, place)
-        if len(guilty) != 1:
-            write(folder / "verdict.json", _lines(audit.to_dict()))
+            fault = Fault(compiler_named(told["compiler"]), options, name)
+            draft = None if kwargs else reduced(fault, model, args)
+            _save_step(place, told, step, fault, draft, args)
+        if len(first) != 1:
+            write(folder / "verdict.json", _lines(told))
     except OSError as error:
         raise FoldproofError(f"{folder} can't be written: {error.strerror or error}") from error
-    return folder
 
 
 def write(path: Path, text: str) -> None:
@@ -64,10 +72,10 @@ def write(path: Path, text: str) -> None:
     path.chmod(0o644)
 
 
-def _save_step(audit: Audit, step: Step, folder: Path) -> None:
-    fault = Fault(compiler_named(audit.compiler), audit.options, step.name)
+def _save_step(
+    folder: Path, told: Mapping[str, Any], step: Step, fault: Fault, draft: Draft | None, args: tuple[Any, ...]
+) -> None:
     change, text, ran = step.change, None, None
-    draft = None if audit.kwargs else reduced(fault, audit.model, audit.args)
     if draft is not None:
         model, inputs = draft.build()
         change = fault.found(model, inputs) or change
@@ -76,16 +84,19 @@ def _save_step(audit: Audit, step: Step, folder: Path) -> None:
                 text = script(fault, draft)
                 write(folder / "repro.py", text)
                 ran = run(folder / "repro.py")
-    given = [x for x in tree_leaves(draft.build()[1] if draft is not None else audit.args) if isinstance(x, Tensor)]
+    given = [x for x in tree_leaves(draft.build()[1] if draft is not None else args) if isinstance(x, Tensor)]
     drawn = inputs_for(change.before, given if change.inputs is None else change.inputs)
     write(folder / "graphs.py", listing(change, drawn or ()))
-    write(folder / "report.md", report(audit, step, change, text, ran))
-    told = audit.to_dict()
-    told |= {"pass": step.name, "reproduced": ran is not None and ran.wrong, "verdict": step.verdict.to_dict()}
+    write(folder / "report.md", report(told, step, change, text, ran))
+    told = dict(told) | {
+        "pass": step.name,
+        "reproduced": ran is not None and ran.wrong,
+        "verdict": step.verdict.to_dict(),
+    }
     told["steps"] = [step for step in told["steps"] if step["fired"]]
     if told["end_to_end"] is not None:  # without its graph and layers, which are what is long
         kept = {name: value for name, value in told["end_to_end"].items() if name not in ("graph", "layers")}
-        told["end_to_end"] = kept | {"compiled": audit.compiled}
+        told["end_to_end"] = kept | {"compiled": told["compiled"]}
     here = f"{Path.cwd()}/"  # the folder is given away, and says nothing of where its model was
     write(folder / "verdict.json", _lines(told).replace(here, ""))
 
@@ -127,13 +138,13 @@ def run(program: Path) -> Run:
     return Run(wrong, done.returncode != 0 and not wrong, "\n".join(lines[start:]) if done.returncode else "")
 
 
-def report(audit: Audit, step: Step, change: Change, text: str | None, ran: Run | None) -> str:
+def report(told: Mapping[str, Any], step: Step, change: Change, text: str | None, ran: Run | None) -> str:
     """The fault in the form in which PyTorch and its neighbours take reports."""
     shown = step.verdict.counterexample
     phases = [part for part in step.phase.split("/") if part]  # a call that is no pass has no name
     where = f" (in {' → '.join(phases)})" if phases else ""
     out = [
-        f"# {audit.compiler}: {step.name} changes what the model computes",
+        f"# {told['compiler']}: {step.name} changes what the model computes",
         "",
         "### 🐛 Describe the bug",
         "",
@@ -171,7 +182,7 @@ def report(audit: Audit, step: Step, change: Change, text: str | None, ran: Run 
         "",
         "### Versions",
         "",
-        f"Python {platform.python_version()}, " + ", ".join(f"{k} {v}" for k, v in audit.versions.items()),
+        f"Python {platform.python_version()}, " + ", ".join(f"{k} {v}" for k, v in told["versions"].items()),
         "",
     ]
     return "\n".join(out)

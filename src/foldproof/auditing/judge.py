@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch._ops import HigherOrderOperator
 
 from foldproof.auditing.constants import Again, Derive, new_constants, recomputed, repeats, unfolded
 from foldproof.auditing.inputs import inputs_for
@@ -24,6 +23,7 @@ from foldproof.program.state import owned
 from foldproof.proof import prove, prove_pass
 from foldproof.proof.shapes import sampled_inputs
 from foldproof.shadow import Undecided
+from foldproof.torch_internals import HigherOrderOperator
 from foldproof.verdict import Kind, Verdict
 
 UNCHANGED = Verdict(Kind.PROVED, "the graph is unchanged", claim=IDENTITY)

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import fx
 from torch.export import ExportedProgram
 
@@ -16,6 +15,7 @@ from foldproof.auditing.copies import Copies
 from foldproof.auditing.snapshot import Snapshot, snapshot_of
 from foldproof.errors import brief
 from foldproof.log import log_caught
+from foldproof.torch_internals import disable_current_modes
 
 
 def program_in(result: Any, given: Any) -> Any:
@@ -125,7 +125,7 @@ class Log:
 
         New names alone make it another one, since the changed region of the next step is told by names, too.
         """
-        with torch.utils._python_dispatch._disable_current_modes():
+        with disable_current_modes():
             seen = make()
         if self._last is None or self._last.digest != seen.digest or self._last.names != seen.names:
             self._last = seen

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.utils._pytree import tree_leaves
 
 from foldproof.auditing.compilers import Compiler
 from foldproof.auditing.draft import Draft, Made, drafted, shortest
@@ -21,6 +20,7 @@ from foldproof.auditing.inputs import inputs_for
 from foldproof.auditing.log import Change, Log
 from foldproof.graph.interpreter import Interpreter
 from foldproof.log import giving_up, log_caught
+from foldproof.torch_internals import disable_current_modes, tree_leaves, tree_map
 
 WRONG = 1e-2
 """A relative difference of this size is no rounding in float64, and is seen in float32."""
@@ -70,7 +70,7 @@ class _Found(BaseException):
 
 def _differs(change: Change, given: Sequence[Any], inputs_too: bool) -> bool:
     # Where a pass has just run, tensors may be fake.
-    with torch.utils._python_dispatch._disable_current_modes():
+    with disable_current_modes():
         inputs = inputs_for(change.before, given if change.inputs is None else change.inputs)
         if inputs is None:
             return False
@@ -266,7 +266,7 @@ def _resized(draft: Draft, old: int, new: int) -> Draft | None:
 
     def edit(graph: fx.Graph, calls: list[fx.Node]) -> None:
         for node in calls:
-            node.args, node.kwargs = torch.utils._pytree.tree_map(other, (node.args, node.kwargs))
+            node.args, node.kwargs = tree_map(other, (node.args, node.kwargs))
 
     number = re.compile(rf"(?<![\w.]){old}(?![\w.])")
     return _edited(

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.utils._pytree import tree_leaves
 
 from foldproof.auditing.snapshot import Interpreted, Snapshot, arguments, callable_name, target_name
 from foldproof.graph.interpreter import Interpreter
 from foldproof.log import log_caught
 from foldproof.shadow import all_finite
+from foldproof.torch_internals import tree_leaves
 
 
 @dataclass(frozen=True)

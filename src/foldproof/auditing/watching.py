@@ -10,7 +10,7 @@ from typing import Any
 from torch.fx.passes.infra.pass_manager import PassManager
 
 from foldproof.auditing.log import Log
-from foldproof.auditing.result import Step
+from foldproof.auditing.step import Step
 from foldproof.auditing.taps.executorch import tap_executorch
 from foldproof.auditing.taps.passes import observed, pass_name, tap_passes
 from foldproof.auditing.taps.torchao import tap_torchao

@@ -15,7 +15,8 @@ from typing import Annotated, Any
 
 import typer
 
-from foldproof.cli import complain, summary
+from foldproof.cli import summary
+from foldproof.cli.complaint import complain
 from foldproof.cli.output import Output, Written, check_folder, save_json
 from foldproof.cli.progress import Bar
 from foldproof.compiler_catalog import DECLARED

@@ -47,7 +47,7 @@ def audit(spec: str, compiler: str, options: Sequence[str], disable: Sequence[st
 
 def document(found: Audit, folder: Path | None) -> dict[str, Any]:
     """The JSON form of an audit, with graphs; ``folder`` is where it was saved."""
-    from foldproof.report.pictures import audit_document
+    from foldproof.auditing.document import audit_document
 
     return audit_document(found, folder)
 

@@ -14,10 +14,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from foldproof import __version__
 from foldproof.compiler_catalog import DECLARED
 from foldproof.errors import FoldproofError
 from foldproof.log import hushed
+from foldproof.version import __version__
 
 TESTED = {"torch": "2.13.0", "torchao": "0.18.0", "executorch": "1.5.1"}
 """What the tests run with; other releases may have operators without a rule, and passes without a tap."""

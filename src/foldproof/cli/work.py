@@ -85,7 +85,7 @@ def prove(before: str, after: str, progress: Progress) -> tuple[Verdict, Callabl
         verdict = foldproof.prove(a.program, b.program, inputs, a.kwargs, progress=progress)
 
     def document() -> dict[str, Any]:
-        from foldproof.report.pictures import prove_document
+        from foldproof.proof.document import prove_document
 
         with working_on(before, after):
             return prove_document(verdict, a.program, b.program, inputs, a.kwargs or {})

@@ -14,9 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
-import foldproof
 from foldproof.claim import Claim, Held, Role, Scope, Why
 from foldproof.comparison.candidate import Candidate, candidate_of
 from foldproof.comparison.distance import truth_distance
@@ -44,7 +42,9 @@ from foldproof.graph.view import view_graph
 from foldproof.program import as_program, require_ordinary
 from foldproof.proof.shapes import as_inputs, sampled_inputs
 from foldproof.proof.variation import named_inputs
+from foldproof.torch_internals import tree_leaves
 from foldproof.verdict import Counterexample, Difference, Kind, Rounding, Verdict
+from foldproof.version import __version__
 
 Progress = Callable[[int, int | None, str], None]
 
@@ -522,7 +522,7 @@ def _reduced() -> float:
 
 
 def _versions() -> dict[str, str]:
-    found = {"foldproof": foldproof.__version__, "torch": str(torch.__version__), "python": platform.python_version()}
+    found = {"foldproof": __version__, "torch": str(torch.__version__), "python": platform.python_version()}
     for package in ("executorch", "onnxruntime", "torchao"):
         with contextlib.suppress(PackageNotFoundError):
             found[package] = version(package)

@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from foldproof.comparison.graph import flattened
 from foldproof.errors import FoldproofError, MissingExtra, brief
 from foldproof.log import hushed
+from foldproof.torch_internals import tree_leaves
 
 Run = Callable[[Sequence[Any], Mapping[str, Any]], list[Tensor]]
 

@@ -31,7 +31,7 @@ from foldproof.rounding.floor import Floor
 from foldproof.rounding.magnitude import is_exact
 from foldproof.rounding.noise import Noise
 from foldproof.rounding.truth import Float64
-from foldproof.torch_internals import patched_inductor
+from foldproof.torch_internals import OpOverload, patched_inductor
 
 Values = Mapping[str, Tensor]
 Instead = Callable[[fx.Node, Any, Again, Mapping[str, Any]], Any]
@@ -167,7 +167,7 @@ def _watched(graph: Graph) -> list[fx.Node]:
         n
         for n in graph.nodes
         if n.name in graph.dtypes
-        and isinstance(n.target, torch._ops.OpOverload)
+        and isinstance(n.target, OpOverload)
         and not any(r.alias_info is not None for r in n.target._schema.returns)
         and isinstance(n.meta.get("val"), Tensor)
     ]
@@ -230,7 +230,7 @@ def _run_tapped(graph: Graph, candidate: Candidate, names: Sequence[str], given:
 
 def _stored(node: fx.Node) -> bool:
     """Whether a compiler stores the value in any case: outputs, and all arithmetic that is not pointwise."""
-    assert isinstance(node.target, torch._ops.OpOverload)
+    assert isinstance(node.target, OpOverload)
     if any(user.op == "output" for user in node.users):
         return True
     return torch.Tag.pointwise not in node.target.tags and not is_exact(node.target)

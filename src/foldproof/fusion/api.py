@@ -29,6 +29,7 @@ from foldproof.graph.view import view_graph
 from foldproof.program import as_program
 from foldproof.proof import prove as prove_programs
 from foldproof.proof import prove_region
+from foldproof.torch_internals import storage_id
 from foldproof.verdict import Kind, Verdict
 
 DIALECTS = ("TRAINING", "ATEN", "EDGE")
@@ -212,5 +213,5 @@ def _bytes(program: GraphModule | ExportedProgram) -> int:
     constants = program.constants.values() if isinstance(program, ExportedProgram) else program.buffers()
     state = program.state_dict(keep_vars=True) if isinstance(program, GraphModule) else program.state_dict
     held = [t for t in (*state.values(), *constants) if isinstance(t, Tensor)]
-    memory = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in held}
+    memory = {storage_id(t): t.untyped_storage().nbytes() for t in held}
     return sum(memory.values())

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch._ops import OpOverload
+
+from foldproof.torch_internals import OpOverload
 
 _FRAME = re.compile(r'File "(.+?)", line (\d+)')
 _TORCH = os.path.dirname(torch.__file__) + os.sep

@@ -8,14 +8,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._ops import OpOverload
-from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx import GraphModule, Node
 
 from foldproof.fusion.nodes import edge_form, is_edge, operator_of
 from foldproof.fusion.surgery import Host
 from foldproof.qat.image import Image, Leaves, Sizes
 from foldproof.qat.region import region
+from foldproof.torch_internals import FakeTensor, OpOverload
 
 Recipe = Callable[[Leaves], Tensor]
 

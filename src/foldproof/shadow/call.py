@@ -15,6 +15,7 @@ from foldproof.shadow.draw import Draw
 from foldproof.shadow.leaves import FEW, embed_constant
 from foldproof.shadow.residue import Residue, apply_opaque
 from foldproof.shadow.undecided import Undecided
+from foldproof.torch_internals import OpOverload, tree_map
 
 # Integers that wrap around or saturate within the range of ordinary numbers.
 _NARROW = (torch.int8, torch.uint8, torch.int16)

@@ -13,6 +13,7 @@ from torch import nn
 from foldproof.auditing.log import Log
 from foldproof.compiler_catalog import Declaration
 from foldproof.errors import FoldproofError
+from foldproof.torch_internals import tree_map
 
 Options = Mapping[str, Any]
 
@@ -94,7 +95,7 @@ def from_start(function: Callable[..., Any], module: nn.Module, buffers: Mapping
 
 def copied(x: Any) -> Any:
     """Arguments with their tensors cloned."""
-    return torch.utils._pytree.tree_map(lambda t: t.clone() if isinstance(t, torch.Tensor) else t, x)
+    return tree_map(lambda t: t.clone() if isinstance(t, torch.Tensor) else t, x)
 
 
 def versions(compiler: Compiler) -> dict[str, str]:

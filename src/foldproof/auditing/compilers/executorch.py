@@ -14,6 +14,7 @@ from foldproof.auditing.taps.passes import tap_passes
 from foldproof.compiler_catalog import EXECUTORCH
 from foldproof.errors import FoldproofError
 from foldproof.program.state import deepcopied
+from foldproof.torch_internals import tree_leaves, tree_unflatten
 
 
 class Executorch:
@@ -46,12 +47,10 @@ class Executorch:
             # Loaded anew, buffers that it writes to are what they were at first. Its memory has to stay while it runs.
             loaded = Runtime.get().load_program(buffer)
             method = loaded.load_method("forward")
-            given = torch.utils._pytree.tree_leaves((args, kwargs))
+            given = tree_leaves((args, kwargs))
             out = method.execute([x.contiguous() if isinstance(x, torch.Tensor) else x for x in given])
             out = out[len(out) - spec.num_leaves :]  # inputs that were written to come first
-            return torch.utils._pytree.tree_unflatten(
-                [x.clone() if isinstance(x, torch.Tensor) else x for x in out], spec
-            )
+            return tree_unflatten([x.clone() if isinstance(x, torch.Tensor) else x for x in out], spec)
 
         return Compiled(call, "the .pte program in the ExecuTorch runtime")
 

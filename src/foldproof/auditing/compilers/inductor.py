@@ -15,7 +15,7 @@ from foldproof.auditing.taps.inductor import tap_inductor
 from foldproof.compiler_catalog import INDUCTOR
 from foldproof.errors import FoldproofError, brief
 from foldproof.program.state import deepcopied
-from foldproof.torch_internals import compile_apart
+from foldproof.torch_internals import compile_apart, inductor_setting, patched_inductor
 
 
 class Inductor:
@@ -64,19 +64,13 @@ def _part(options: Options, without: frozenset[str]) -> Callable[[nn.Module], Ca
 
 @contextlib.contextmanager
 def _configured(options: Options) -> Iterator[None]:
-    import torch._inductor.config as config
-
     try:
         for name, value in options.items():
-            _require_fitting(name, getattr(config, name), value)
-        patch: Any = config.patch(dict(options))
-        patch.__enter__()
+            _require_fitting(name, inductor_setting(name), value)
     except AttributeError as error:
         raise FoldproofError(f"torch._inductor.config has no such setting ({brief(error)})") from error
-    try:
+    with patched_inductor(**options):
         yield
-    finally:
-        patch.__exit__(None, None, None)
 
 
 def _require_fitting(name: str, now: Any, value: Any) -> None:

@@ -14,6 +14,7 @@ from foldproof.auditing.taps.passes import tap_passes
 from foldproof.compiler_catalog import ONNX
 from foldproof.errors import MissingExtra
 from foldproof.program.state import deepcopied
+from foldproof.torch_internals import tree_leaves, tree_unflatten
 
 
 class Onnx:
@@ -38,12 +39,12 @@ class Onnx:
         program = torch.export.export(deepcopied(model), args, kwargs)
         call = onnx_exporter(program.module())
         with tap_passes(log), tap_onnx(log):
-            call(*torch.utils._pytree.tree_leaves((args, kwargs)))
+            call(*tree_leaves((args, kwargs)))
 
         def run(*args: Any, **kwargs: Any) -> Any:
-            made = call(*torch.utils._pytree.tree_leaves((args, kwargs)))
-            leaves = torch.utils._pytree.tree_leaves(made)
-            return torch.utils._pytree.tree_unflatten(leaves, program.call_spec.out_spec)
+            made = call(*tree_leaves((args, kwargs)))
+            leaves = tree_leaves(made)
+            return tree_unflatten(leaves, program.call_spec.out_spec)
 
         return Compiled(run, "the ONNX model in ONNX Runtime")
 

@@ -13,6 +13,7 @@ from foldproof.auditing.taps.passes import tap_passes
 from foldproof.compiler_catalog import OPENVINO
 from foldproof.errors import MissingExtra
 from foldproof.program.state import deepcopied
+from foldproof.torch_internals import tree_leaves, tree_unflatten
 
 _SETTINGS = {"INFERENCE_PRECISION_HINT": "f32"}  # its own choice on some processors is bfloat16
 
@@ -38,10 +39,10 @@ class Openvino:
             compiled = openvino.compile_model(openvino.convert_model(program), "CPU", _SETTINGS)
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            given = [x for x in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
+            given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
             made = compiled([x.contiguous().numpy() for x in given])
             out = [torch.from_numpy(made[i].copy()) for i in range(len(compiled.outputs))]
-            return torch.utils._pytree.tree_unflatten(out, program.call_spec.out_spec)
+            return tree_unflatten(out, program.call_spec.out_spec)
 
         return Compiled(call, "the model in OpenVINO")
 

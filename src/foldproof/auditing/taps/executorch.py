@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import importlib
 from collections.abc import Callable, Iterator
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -49,11 +50,9 @@ def exir_program() -> ModuleType:
         MissingExtra: executorch is not installed.
     """
     try:
-        import executorch.exir.program._program as module
+        return importlib.import_module(PROGRAM)
     except ModuleNotFoundError:
         raise MissingExtra("executorch", "executorch") from None
-    found: ModuleType = module
-    return found
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from torch.fx.passes.infra.pass_base import PassBase, PassResult
 
 from foldproof.auditing.log import Log, Rerun, program_in
 from foldproof.auditing.taps.hooks import Hook
+from foldproof.torch_internals import solve_order
 
 DECOMPOSITIONS = Hook("torch.export", "ExportedProgram.run_decompositions", "the pass run_decompositions")
 PASSES = Hook("torch.fx.passes.infra.pass_base", "PassBase.__call__", "each pass that is a PassBase object")
@@ -99,8 +100,8 @@ def _manager_call(log: Log, original: Callable[..., Any]) -> Callable[..., Any]:
     def call(self: Any, module: Any, *args: Any, **kwargs: Any) -> Any:
         if not isinstance(module, fx.GraphModule):
             return original(self, module, *args, **kwargs)
-        passes, validated = self.passes, self._validated
-        self.solve_constraints() if not validated else None
+        passes = self.passes
+        solve_order(self)
         self.passes = [observe_function(log, p) for p in self.passes]
         try:
             with log.call(type(self).__name__, module, whole=False) as made:

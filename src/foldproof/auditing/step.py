@@ -1,0 +1,77 @@
+"""One call of a pass, with its verdict."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from torch import fx
+
+from foldproof.auditing.judge import judge
+from foldproof.auditing.log import Change
+from foldproof.verdict import Verdict
+
+
+class Step:
+    """One call of a pass. Its verdict is found when it is first asked for."""
+
+    def __init__(self, change: Change, given: Sequence[Any]) -> None:
+        self.change = change
+        self._given = given
+
+    @property
+    def name(self) -> str:
+        """The pass; "unobserved (…)" for what happened between two of them."""
+        return self.change.name or f"unobserved ({self.change.note})"
+
+    @property
+    def phase(self) -> str:
+        """The calls that it was made in, outermost first."""
+        return self.change.phase
+
+    @property
+    def fired(self) -> bool:
+        """Whether the graph is another one afterwards."""
+        return self.change.fired
+
+    @property
+    def nodes(self) -> tuple[int, int]:
+        """How many nodes the graph had before and after."""
+        return self.change.before.size, self.change.after.size
+
+    @property
+    def before(self) -> fx.GraphModule:
+        return self.change.before.module
+
+    @property
+    def after(self) -> fx.GraphModule:
+        return self.change.after.module
+
+    @functools.cached_property
+    def verdict(self) -> Verdict:
+        return judge(self.change, self._given)
+
+    @property
+    def source(self) -> str | None:
+        """The line of the model's code at the first value that the pass got wrong, where that is known."""
+        difference = self.verdict.difference
+        source = difference.source if difference is not None else None
+        return None if source is None else re.sub(r"[GL]\['\w+'\]\.?", "", source)  # Dynamo's name of the model
+
+    def __repr__(self) -> str:
+        judged = f", {self.verdict.kind.value}" if "verdict" in vars(self) else ""
+        return f"Step({self.name!r}{judged})"
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "phase": self.phase,
+            "fired": self.fired,
+            "nodes_before": self.nodes[0],
+            "nodes_after": self.nodes[1],
+            "source": self.source if self.fired else None,
+            "pass_seconds": self.change.seconds,
+            "verdict": self.verdict.to_dict(),
+        }
