@@ -312,10 +312,11 @@ def compile_apart(module: nn.Module, backend: str, dynamic: bool | None = None) 
     """
     compiler = torch._dynamo.lookup_backend(backend)
 
-    def apart(graph: fx.GraphModule, inputs: Sequence[Any]) -> Any:
+    def apart(graph: fx.GraphModule, inputs: list[Tensor]) -> Any:
         return compiler(graph, inputs)
 
-    made: Callable[..., Any] = torch.compile(
+    compile: Any = torch.compile  # its overloads leave the last option out
+    made: Callable[..., Any] = compile(
         _with_own_forward(module), backend=apart, dynamic=dynamic, isolate_recompiles=True
     )
     return made
@@ -330,6 +331,7 @@ def _with_own_forward(module: T) -> T:
     code = forward.__code__.replace(co_name=f"{forward.__code__.co_name}_apart_{next(_APART)}")
     own = FunctionType(code, forward.__globals__, forward.__name__, forward.__defaults__, forward.__closure__)
     own.__kwdefaults__ = forward.__kwdefaults__
+    vars(own).update(vars(forward))  # such as what `torch.compiler.disable` leaves there
     vars(made)["forward"] = MethodType(own, made)
     return made
 
@@ -350,7 +352,7 @@ def compile_with_inductor(module: fx.GraphModule, inputs: Sequence[Any], options
     """What `torch.compile` does with a graph. Replaced by: `torch._inductor.compile` under a public path."""
     from torch._inductor.compile_fx import compile_fx
 
-    return compile_fx(module, inputs, config_patches=dict(options) or None)  # type: ignore[arg-type]
+    return compile_fx(module, inputs, config_patches=dict(options) or None)
 
 
 def options_of_mode(mode: str) -> dict[str, Any]:
