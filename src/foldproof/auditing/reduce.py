@@ -31,13 +31,11 @@ class Fault:
 
     def __init__(self, compiler: Compiler, options: Mapping[str, Any], guilty: str) -> None:
         self.compiler, self.options, self.guilty = compiler, options, guilty
-        self.tries = 0
         self.inputs_too = False
         """Whether what is written to inputs counts as a difference; a program that shows it compares outputs."""
 
     def shown_by(self, draft: Draft) -> bool:
         """Whether compiling ``draft`` shows it."""
-        self.tries += 1
         try:
             model, inputs = draft.build()
             with torch.no_grad(), contextlib.redirect_stderr(io.StringIO()):  # fx prints what a graph raises

@@ -136,7 +136,6 @@ class _Comparison:
                 require_ordinary("an input", tensor)
         self._tell(0, None, "exporting")
         self._owner = as_program(reference)
-        self._reference = reference
         self._graph = Graph(reference, args, kwargs, dynamic_shapes)
         self._tell(0, None, "loading the candidate")
         self._candidate: Candidate = candidate_of(candidate, reference)
@@ -187,7 +186,7 @@ class _Comparison:
         if verdict.kind is Kind.REFUTED and found.part is not None:
             at = guilty(found.sources)
             verdict = replace(verdict, difference=Difference(at.node, at.operator, at.source))
-            reproduction = reproduce(found.part, self._candidate, at.node)
+            reproduction = reproduce(found.part, self._candidate)
         return self._build(verdict, trials, found, trials[0].outputs.reference, reproduction, seen)
 
     # ------------------------------------------------------------------ running

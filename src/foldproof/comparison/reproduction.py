@@ -18,7 +18,7 @@ SMALL = 512
 """Numbers that a script may spell out."""
 
 
-def reproduce(part: Part, candidate: Candidate, name: str) -> str | None:
+def reproduce(part: Part, candidate: Candidate) -> str | None:
     """A script in which the operators of ``part``, compiled alone, are wrong; None where none was found.
 
     Its inputs are random, or spelt out where they have to be and are few. It is run here, before it is given away.
