@@ -91,6 +91,12 @@ def is_fact(name: str) -> bool:
     return re.split(r"[. ]", name)[-1] in FACTS
 
 
+def test_each_private_name_has_a_line_that_says_what_would_replace_it() -> None:
+    functions = [node for node in FILES[INTERNALS].body if isinstance(node, ast.FunctionDef) and not private(node.name)]
+    assert functions
+    assert not [f.name for f in functions if "Replaced by:" not in (ast.get_docstring(f) or "")]
+
+
 def room_of(file: str) -> str:
     """The package, or the module beside the packages, that a file belongs to."""
     return file.partition("/")[0]
