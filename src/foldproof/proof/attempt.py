@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, fx
-from torch.utils._pytree import tree_leaves, tree_structure, tree_unflatten
 
 from foldproof.claim import Claim, Held, Role, Scope, Why
 from foldproof.program import Leaf, Outcome, Program, Watch, copied
@@ -30,6 +29,7 @@ from foldproof.shadow import (
     embed_constant,
 )
 from foldproof.shadow.call import value_of
+from foldproof.torch_internals import tree_leaves, tree_structure, tree_unflatten
 
 T = TypeVar("T")
 

@@ -15,10 +15,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter, tree_leaves
 
 from foldproof.rounding.constants import depends_on_data, remember_data
+from foldproof.torch_internals import TorchDispatchMode, tree_iter, tree_leaves
 
 aten = torch.ops.aten
 

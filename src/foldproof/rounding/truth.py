@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map
 
 from foldproof.rounding.quantized import UNROUNDED, WIDE
+from foldproof.torch_internals import TorchDispatchMode, storage_id, tree_map
 
 aten = torch.ops.aten
 
@@ -81,7 +80,7 @@ class Float64(TorchDispatchMode):
         if x.dtype not in _WIDER or x.layout is not torch.strided:
             return widened(x)  # type: ignore[no-any-return]
         memory = x.untyped_storage()
-        key = memory._cdata, x.dtype
+        key = storage_id(x), x.dtype
         if key not in self._widened:
             # By x's own operators: another such mode around this one has the copy that they read.
             whole = x.detach().as_strided((memory.nbytes() // x.itemsize,), (1,), 0)

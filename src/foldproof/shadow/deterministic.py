@@ -8,10 +8,10 @@ import sys
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from foldproof.shadow.registry import RULES
 from foldproof.shadow.undecided import Undecided, no_rule
+from foldproof.torch_internals import TorchDispatchMode
 
 
 class GeneratorMoved(Undecided):
