@@ -32,6 +32,7 @@ docs: .venv/.dev
 	$(BIN)/python -m docs.make_self_proof
 	$(BIN)/python -m docs.make_compare
 	$(BIN)/python -m docs.make_commands
+	$(BIN)/python -m docs.make_compilers
 	$(BIN)/python -m docs.make_picture
 
 # The page of benchmark results; it wants a machine that does nothing else.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tests.swallowed import swallowed as swallowed  # for every test
+
 # One thread: the same sums in the same order, and workers that run side by side do not disturb each other.
 torch.set_num_threads(1)
 

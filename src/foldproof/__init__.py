@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 from foldproof.errors import FoldproofError
 from foldproof.verdict import Kind, Verdict
+from foldproof.version import __version__
 
-__version__ = "0.1.0"
 __all__ = [
     "Audit",
     "CompareResult",

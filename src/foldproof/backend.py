@@ -9,8 +9,8 @@ shapes are dynamic.
 
 from __future__ import annotations
 
-import logging
 import warnings
+import weakref
 from collections import Counter
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,23 +19,28 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._dynamo.exc import RestartAnalysis, SkipFrame
-from torch._inductor.compile_fx import compile_fx
-from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
+from torch.utils.hooks import RemovableHandle
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from foldproof.errors import FoldproofError, brief
 from foldproof.fusion.rewriter import DEFAULT, Rewriter
 from foldproof.graph.nodes import written
-from foldproof.program.loading import brief
+from foldproof.log import log_caught, logger
 from foldproof.program.state import storage_key
 from foldproof.proof import prove_region
 from foldproof.rewriting.editor import GraphEditor, is_finite
 from foldproof.rewriting.expression import Expression, rounded
-
-log = logging.getLogger(__name__)
+from foldproof.torch_internals import (
+    FakeTensor,
+    compile_with_inductor,
+    is_static_input,
+    options_of_mode,
+    restarts,
+    version_of,
+)
 
 RULES = (*DEFAULT, "batch_linears")
 """Compiled code is for one machine, and rounds otherwise than eager code as it is."""
@@ -55,17 +60,20 @@ def foldproof(
     Warns:
         UserWarning: something in the model can't be traced or folded, so that Inductor gets it unchanged.
     """
-    config = {**(torch._inductor.list_mode_options(mode) if mode else {}), **(options or {})}
+    config = {**(options_of_mode(mode) if mode else {}), **(options or {})}
     try:
         found = None if _needs_gradients(inputs) else rewritten(module, inputs)
         if found is not None:
+            if any(inputs[i].is_inference() for i in found.read.values()):
+                raise FoldproofError("a parameter is an inference tensor, of which no change can be seen")
             compiled = _compiled(found.module, inputs, config)
             if config.get("freezing", False):  # what was compiled holds values, and would not see new ones
                 found = replace(found, general=False)
             return _Guarded(compiled, found, module, _states(found, inputs))
-    except (RestartAnalysis, SkipFrame):
-        raise  # dynamo's own ways to ask for another graph
+    except restarts():
+        raise
     except Exception as error:
+        log_caught(error, "rewriting a graph")
         warnings.warn(f"foldproof leaves a graph to Inductor as it is: {brief(error)}", stacklevel=2)
     return _compiled(module, inputs, config)
 
@@ -96,17 +104,17 @@ def rewritten(module: GraphModule, inputs: Sequence[Any]) -> Rewritten | None:
         return None
     traced = _in_aten(module, places)
     if _writes_shared(traced, inputs):
-        log.info("nothing is rewritten: an input is written to whose memory another input shows, too")
+        logger.info("nothing is rewritten: an input is written to whose memory another input shows, too")
         return None
     held = _hold_parameters(traced, places, inputs)
     editor = GraphEditor.in_place(traced)
     account = Rewriter.of(RULES, prove_region).run(editor, lambda done, total, what: None, {})
     for one in account.declined:
-        log.info("%s: declined, for %s", one.node, one.reason)
+        logger.info("%s: declined, for %s", one.node, one.reason)
     if not account.rewrites:
         return None
     for rewrite in account.rewrites:
-        log.info("%s: %s (%s) %s", rewrite.reported, rewrite.rule, rewrite.verdict.kind.value, rewrite.speed or "")
+        logger.info("%s: %s (%s) %s", rewrite.reported, rewrite.rule, rewrite.verdict.kind.value, rewrite.speed or "")
     editor.finish()
     _give_back(traced, held)
     kept = {str(node.target) for node in traced.graph.nodes if node.op == "get_attr"}
@@ -148,8 +156,7 @@ def _hold_parameters(traced: GraphModule, places: Sequence[Node], inputs: Sequen
     held = {}
     inner = [node for node in traced.graph.nodes if node.op == "placeholder"]
     for i, (outer, node, value) in enumerate(zip(places, inner, inputs, strict=True)):
-        fixed = outer.meta.get("tensor_dict", {}).get("_dynamo_static_input_type") is not None
-        if not isinstance(value, Tensor) or not (fixed or isinstance(value, torch.nn.Parameter)):
+        if not isinstance(value, Tensor) or not (is_static_input(outer) or isinstance(value, torch.nn.Parameter)):
             continue
         name = f"{outer.name.strip('_')}_{i}"
         setattr(traced, name, value) if isinstance(value, torch.nn.Parameter) else traced.register_buffer(name, value)
@@ -176,17 +183,36 @@ def _give_back(traced: GraphModule, held: Mapping[int, str]) -> None:
 
 
 def _compiled(module: GraphModule, inputs: Sequence[Any], config: dict[str, Any]) -> Callable[..., Any]:
-    return compile_fx(module, inputs, config_patches=config or None)  # type: ignore[return-value]
+    compiled: Callable[..., Any] = compile_with_inductor(module, inputs, config)
+    return compiled
 
 
 class _FusedSteps:
-    """Steps of fused optimizers, which change parameters and leave their versions as they are."""
+    """Steps of fused optimizers, which change parameters and leave their versions as they are.
+
+    They are noted for as long as something compiled lives that has to know.
+    """
 
     def __init__(self) -> None:
         self.number = 0
         self._last: MutableMapping[Tensor, int] = WeakTensorKeyDictionary()
+        self._watching = 0
+        self._hook: RemovableHandle | None = None
 
-    def note(self, optimizer: Optimizer, *_: object) -> None:
+    def watch_for(self, compiled: object) -> None:
+        """Note the steps of all optimizers until ``compiled`` is gone."""
+        if self._hook is None:
+            self._hook = register_optimizer_step_post_hook(self._note)
+        self._watching += 1
+        weakref.finalize(compiled, self._release)
+
+    def _release(self) -> None:
+        self._watching -= 1
+        if not self._watching and self._hook is not None:
+            self._hook.remove()
+            self._hook = None
+
+    def _note(self, optimizer: Optimizer, *_: object) -> None:
         """A hook to run after each step of any optimizer."""
         fused = [group for group in optimizer.param_groups if group.get("fused")]
         if fused:
@@ -199,14 +225,13 @@ class _FusedSteps:
 
 
 _FUSED = _FusedSteps()
-register_optimizer_step_post_hook(_FUSED.note)
 
 State = tuple[int, Tensor, int, int]
 """An input whose value was read: its index, the tensor, its version, and its address."""
 
 
 def _states(rewritten: Rewritten, inputs: Sequence[Any]) -> list[State]:
-    return [(i, inputs[i], inputs[i]._version, inputs[i].data_ptr()) for i in rewritten.read.values()]
+    return [(i, inputs[i], version_of(inputs[i]), inputs[i].data_ptr()) for i in rewritten.read.values()]
 
 
 @dataclass
@@ -221,6 +246,9 @@ class _Guarded:
     seen_steps: int = field(default_factory=lambda: _FUSED.number)
     lock: Lock = field(default_factory=Lock)
 
+    def __post_init__(self) -> None:
+        _FUSED.watch_for(self)
+
     def __call__(self, *inputs: Any) -> Any:
         with self.lock:  # another thread may run it with other parameters
             return self._run(inputs)
@@ -232,7 +260,7 @@ class _Guarded:
             self.seen_steps = _FUSED.number
         for i, tensor, version, address in self.states:  # at each call, so as fast as can be
             now = inputs[i]
-            if now is not tensor or now._version != version or now.data_ptr() != address:
+            if now is not tensor or version_of(now) != version or now.data_ptr() != address:
                 self._changed(inputs)
                 break
         return self.compiled(*inputs) if self.fits else self.module(*inputs)
@@ -243,7 +271,7 @@ class _Guarded:
         if not self.fits:
             warnings.warn(
                 "a parameter was changed after foldproof folded it, and what was compiled is right for its old value"
-                " only: the model now runs uncompiled, until torch._dynamo.reset() has it compiled anew",
+                " only: the model now runs uncompiled, until torch.compiler.reset() has it compiled anew",
                 stacklevel=3,
             )
 

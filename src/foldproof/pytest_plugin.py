@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from foldproof import __version__
 from foldproof.verdict import SCHEMA
+from foldproof.version import __version__
 
 if TYPE_CHECKING:
     from foldproof.verdict import Verdict

@@ -14,9 +14,10 @@ from torch import nn
 import foldproof
 from foldproof import FoldproofError, Kind
 from foldproof.auditing import api
-from foldproof.auditing.compilers import COMPILERS
+from foldproof.auditing.compilers import compiler_named
 from foldproof.auditing.judge import SAME
 from foldproof.auditing.log import Log
+from foldproof.compiler_catalog import DECLARED
 from tests.proof.models import trained
 
 from .models import WRONG, AddedUp, RoundedDown, right
@@ -29,7 +30,7 @@ def few_trials(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def installed(compiler: str) -> None:
-    for package in COMPILERS[compiler].packages:
+    for package in DECLARED[compiler].packages:
         pytest.importorskip(package)
 
 
@@ -211,7 +212,7 @@ def test_a_tap_changes_nothing(compiler: str, options: dict[str, Any], monkeypat
     """The compiled program gives the same bits with the tap and without it."""
     installed(compiler)
     model, inputs = right()
-    chosen = COMPILERS[compiler]
+    chosen = compiler_named(compiler)
     with torch.no_grad():
         watched = chosen.compile(model, inputs, {}, options, Log()).call(*inputs)
         module = sys.modules[type(chosen).__module__]

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 from torch._inductor.custom_graph_pass import CustomGraphPass
 
-from foldproof.auditing.compilers import COMPILERS
+from foldproof.auditing.compilers import compiler_named
 from foldproof.auditing.definitions import Definitions, Unwritable
 from foldproof.auditing.draft import drafted
 from foldproof.auditing.reduce import Fault
@@ -94,7 +94,7 @@ class Subtract(nn.Module):
 
 
 def test_a_program_that_shows_a_fault_defines_the_pass() -> None:
-    fault = Fault(COMPILERS["inductor"], {"post_grad_custom_pre_pass": swap}, "post_grad_custom_pre_pass")
+    fault = Fault(compiler_named("inductor"), {"post_grad_custom_pre_pass": swap}, "post_grad_custom_pre_pass")
     draft = replace(drafted(Subtract(), (torch.ones(1), torch.ones(1)))[0], held=None, given=None)
     text = script(fault, draft)
     # The program sets an option; monkeypatch would end by hiding it.

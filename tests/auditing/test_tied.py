@@ -9,7 +9,7 @@ from torch import Tensor, nn
 import foldproof
 from foldproof import Kind
 from foldproof.auditing import api
-from foldproof.auditing.compilers import COMPILERS
+from foldproof.compiler_catalog import DECLARED
 
 
 class Tied(nn.Module):
@@ -30,10 +30,10 @@ class Tied(nn.Module):
         return y
 
 
-@pytest.mark.parametrize("compiler", COMPILERS)
+@pytest.mark.parametrize("compiler", DECLARED)
 def test_an_audit_of_tied_weights(compiler: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api, "TRIALS", 3)
-    for package in COMPILERS[compiler].packages:
+    for package in DECLARED[compiler].packages:
         pytest.importorskip(package)
     found = foldproof.audit(Tied().eval(), (torch.randint(11, (2, 5)),), compiler=compiler)
     assert found.kind is not Kind.REFUTED, str(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -160,9 +161,11 @@ def slow():
 
 
 @pytest.fixture(autouse=True)
-def folder(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """The working folder: empty but for models.py."""
+def folder(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The working folder: empty but for models.py. A command leaves sys.path as it was."""
     folder = tmp_path_factory.mktemp("work")
     (folder / "models.py").write_text(MODELS)
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(sys, "path", list(sys.path))
+    before = list(sys.path)
+    yield
+    assert sys.path == before

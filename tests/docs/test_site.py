@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from docs import make_compilers
 from docs.make_commands import PAGE, page
 
 from ..report.browsers import browser
@@ -67,3 +68,8 @@ def test_links_of_the_readme() -> None:
 
 def test_the_page_of_commands_is_fresh() -> None:
     assert PAGE.read_text(encoding="utf-8") == page(), "run: python -m docs.make_commands"
+
+
+def test_the_table_of_compilers_is_as_they_are_declared() -> None:
+    text = make_compilers.PAGE.read_text(encoding="utf-8")
+    assert make_compilers.table() in text, "run: python -m docs.make_compilers"

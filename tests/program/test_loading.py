@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from foldproof.errors import FoldproofError
-from foldproof.program.loading import brief, check_runs, load_spec
+from foldproof.errors import FoldproofError, brief
+from foldproof.program.loading import check_runs, load_spec
 
 
 @pytest.fixture(autouse=True)
-def empty_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Works in an empty folder, and leaves sys.path as it was."""
+def empty_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """Works in an empty folder; loading leaves sys.path as it was."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
+    before = list(sys.path)
+    yield
+    assert sys.path == before
 
 
 def write(name: str, text: str) -> None:

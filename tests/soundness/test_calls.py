@@ -126,6 +126,9 @@ def test_the_module_can_be_served_meanwhile() -> None:
     stop.set()
     serving.join()
     assert not wrong and verdicts == [Kind.PROVED] * 3
+    compiled: list[Any] = []
+    torch.compile(lambda x: x + 1, backend=lambda graph, _: compiled.append(graph) or graph.forward)(X)
+    assert compiled, "PyTorch's flags say that a mode is active still, and nothing is compiled any more"
 
 
 def test_relu_of_another_name_is_still_relu() -> None:

@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 from torch.export import ExportedProgram
-from torch.utils._pytree import tree_leaves
 
 from foldproof.auditing.compilers import compiler_named
 from foldproof.auditing.compilers.compiler import Compiled, Compiler, copied, versions
 from foldproof.auditing.log import Log
 from foldproof.auditing.result import Audit
 from foldproof.auditing.step import Step
-from foldproof.errors import FoldproofError
-from foldproof.program.loading import Loaded, brief, check_runs
+from foldproof.errors import FoldproofError, brief
+from foldproof.log import log_caught
+from foldproof.program.loading import Loaded, check_runs
 from foldproof.program.state import deepcopied, quiet_copies
 from foldproof.proof.shapes import as_inputs
+from foldproof.torch_internals import tree_leaves
 from foldproof.verdict import Kind
 
 if TYPE_CHECKING:
@@ -51,8 +52,7 @@ def audit(
         model: an nn.Module in eval mode, or an ExportedProgram.
         inputs: example positional arguments, as for the model.
         kwargs: example keyword arguments.
-        compiler: inductor, torchao, executorch, fx (`torch.fx.experimental.optimization.fuse`), torch.ao (`fuse_fx`),
-            onnx or openvino.
+        compiler: the name of one, as in the README's table and in ``foldproof audit --help``.
         options: settings of the compiler; for inductor those of torch._inductor.config.
         disable: names of passes (or one name) to leave out, as the steps are named.
         locate: whether to look for the operators that a difference of numbers comes from; with inductor, parts of the
@@ -145,7 +145,8 @@ def _guilty_lowering(
         try:
             with torch.no_grad(), quiet_copies():
                 compiled = chosen.compile(model, args, kwargs, options, Log({*log.without, name}))
-        except Exception:
+        except Exception as error:
+            log_caught(error, f"compiling without {name}")
             continue  # it can't be done without
         whole, _ = _end_to_end(model, compiled, args, kwargs, locate=False)
         if whole is not None and whole.verdict.kind is Kind.ROUNDING:
@@ -167,4 +168,5 @@ def _end_to_end(
         with torch.no_grad():
             return compare(model, candidate, args, kwargs, trials=TRIALS, locate=locate), ""
     except (FoldproofError, RuntimeError) as error:
+        log_caught(error, "comparing end to end")
         return None, str(error) if isinstance(error, FoldproofError) else brief(error)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -22,10 +21,12 @@ from foldproof.digest import digest
 from foldproof.graph.module import InterpretedModule, get_attribute, set_attribute
 from foldproof.graph.region import collect_dependencies
 from foldproof.graph.text import map_nodes, target_name, write_arguments
+from foldproof.log import giving_up, log_caught
 from foldproof.program import Leaf, as_program
 from foldproof.program.state import storage_key
 from foldproof.proof.floats import redrawn_leaves
 from foldproof.proof.obligation import equal_content, match_leaves, tied
+from foldproof.torch_internals import copy_attribute
 
 Derive = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
 Again = tuple[Callable[[Any], Any], Any]
@@ -67,7 +68,7 @@ def unfolded(before: Snapshot, after: Snapshot, again: Again | None = None) -> t
     graph, root = fx.Graph(), nn.Module()
     for node in after.graph.nodes:
         if node.op in ("get_attr", "call_module") and str(node.target) not in origins:
-            fx.graph_module._copy_attr(after.module, root, str(node.target))
+            copy_attribute(after.module, root, str(node.target))
     made: dict[fx.Node, fx.Node] = {}
     origin: dict[fx.Node, fx.Node] = {}
 
@@ -101,7 +102,7 @@ def _origins(
     elsewhere = _evaluate(before.module, collect_dependencies(nodes), other)
     derive = recomputed(*again, dict.fromkeys(equal, torch.empty(0))) if again is not None else None
     made: Mapping[str, Tensor] = {}
-    with contextlib.suppress(Exception):  # it may refuse other parameters
+    with giving_up("running a pass on other parameters"):  # it may refuse them
         made = derive(other) if derive is not None else {}
     origins: dict[str, fx.Node] = {}
     surely = True
@@ -182,7 +183,7 @@ def _evaluate(
             values[node] = (leaves or {}).get(str(node.target), get_attribute(module, str(node.target)))
         elif all(n in values for n in node.all_input_nodes):
             args, kwargs = map_nodes((node.args, dict(node.kwargs)), values.__getitem__)
-            with contextlib.suppress(Exception), torch.no_grad():  # it is no constant of *after*, then
+            with giving_up(f"computing {node.name}"), torch.no_grad():  # it is no constant of *after*, then
                 values[node] = node.target(*args, **kwargs)  # type: ignore[operator]
     return values
 
@@ -207,7 +208,8 @@ def recomputed(run: Callable[[Any], Any], before: Any, wanted: Mapping[str, Tens
 
     try:
         return derive if derive({}).keys() == wanted.keys() else None
-    except Exception:
+    except Exception as error:
+        log_caught(error, "running a pass again")
         return None
 
 
@@ -219,7 +221,8 @@ def repeats(run: Callable[[Any], Any], before: Any, after: Snapshot) -> bool:
         result = program_in(run(made), made)
         owners = [made] if isinstance(made, ExportedProgram) else []
         return _contents(snapshot_of(result, owners)) == _contents(after)
-    except Exception:
+    except Exception as error:
+        log_caught(error, "running a pass again")
         return False
 
 

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
-from torch.utils._pytree import tree_leaves
 
 from foldproof.program.state import quiet_copies
+from foldproof.torch_internals import negated_view, tree_leaves
 
 T = TypeVar("T")
 
@@ -50,8 +50,8 @@ class Copies:
             made = torch.empty(0, dtype=x.dtype).set_(
                 content.copy.untyped_storage(), x.storage_offset(), x.size(), x.stride()
             )
-            made = torch._neg_view(made) if x.is_neg() else made
-            made = torch._conj(made) if x.is_conj() else made
+            made = negated_view(made) if x.is_neg() else made
+            made = torch.conj(made) if x.is_conj() else made
             self._made[identity] = nn.Parameter(made, x.requires_grad) if isinstance(x, nn.Parameter) else made
         return identity, self._made[identity]
 
@@ -86,8 +86,8 @@ def tensors_in(x: Any) -> Iterator[Tensor]:
     if isinstance(x, ExportedProgram):
         held = [*x.state_dict.values(), *x.constants.values(), *tree_leaves(x.example_inputs or ())]
     else:
-        parts = [(m.__dict__, m._parameters, m._buffers) for m in x.modules()]
-        held = [value for part in parts for attributes in part for value in attributes.values()]
+        parts = [(m.__dict__.values(), m.parameters(recurse=False), m.buffers(recurse=False)) for m in x.modules()]
+        held = [value for part in parts for values in part for value in values]
     return (value for value in held if isinstance(value, Tensor))
 
 

@@ -18,6 +18,8 @@ from typing import Any
 
 import torch
 
+from foldproof.torch_internals import OpOverload, OpOverloadPacket, is_namespace
+
 TAKEN: dict[str, Any] = {"F": torch.nn.functional, "copy": copy, "operator": operator}
 """Names that a program which shows a fault has for itself."""
 TAKEN |= dict.fromkeys(("Model", "model", "inputs", "got", "i", "t"))
@@ -49,7 +51,7 @@ class Definitions:
             return value.__name__
         if isinstance(value, enum.Enum):
             return f"{self.expression(type(value))}.{value.name}"
-        if isinstance(value, (torch.dtype, torch._ops.OpOverload, torch._ops.OpOverloadPacket)):
+        if isinstance(value, (torch.dtype, OpOverload, OpOverloadPacket)):
             return str(value) if isinstance(value, torch.dtype) else f"torch.ops.{value}"
         try:
             if ast.literal_eval(repr(value)) == value:
@@ -89,7 +91,7 @@ class Definitions:
         elif self._is_new(name, value):
             if not isinstance(value, ModuleType):
                 self.lines.append(f"{name} = {self.expression(value)}")
-            elif isinstance(value, torch._ops._OpNamespace):
+            elif is_namespace(value):
                 self.lines.append(f"{name} = {value.__name__}")
             elif _installed(value):
                 self.lines.append(

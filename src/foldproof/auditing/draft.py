@@ -16,10 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from foldproof.auditing.definitions import Unwritable
 from foldproof.auditing.reading import written
 from foldproof.auditing.snapshot import is_functional, snapshot_of
 from foldproof.graph.module import get_attribute
 from foldproof.graph.text import map_nodes, target_name
+from foldproof.log import giving_up, log_caught
+from foldproof.torch_internals import OpOverload, qualified_name
 
 
 @dataclass(frozen=True)
@@ -131,17 +134,12 @@ def drafted(model: nn.Module, inputs: Sequence[Any]) -> list[Draft]:
     if len(tensors) != len(inputs):
         return []
     made = [Made(tuple(x.shape), x.dtype) for x in tensors]
-    try:
+    with giving_up("drafting the traced model"):
         traced = fx.symbolic_trace(copy.deepcopy(model))
         drafts.append(_draft(traced.graph, traced, made, tensors))
-    except Exception:
-        pass
-    try:
+    with giving_up("drafting the exported model"):
         exported = snapshot_of(torch.export.export(model, tuple(inputs)))
-
         drafts.append(_draft(exported.graph, exported.module, made, tensors))
-    except Exception:
-        pass
     return drafts
 
 
@@ -161,14 +159,14 @@ def _draft(source: fx.Graph, module: nn.Module, inputs: Sequence[Made], given: S
         node.target = name
         if isinstance(value, nn.Module):
             if not type(value).__module__.startswith("torch.nn.modules"):
-                raise ValueError(f"{target} is no module of torch.nn")
+                raise Unwritable(f"{target} is no module of torch.nn")
             modules[name] = shortest(f"nn.{value!r}")
             held |= {f"{name}.{n}": t for n, t in value.state_dict().items()}
         elif isinstance(value, Tensor) and value.dtype.is_floating_point:
             tensors[name] = Made(tuple(value.shape), value.dtype, isinstance(value, nn.Parameter))
             held[name] = value.detach()
         else:
-            raise ValueError(f"{target} is no floating-point tensor")
+            raise Unwritable(f"{target} is no floating-point tensor")
     _unwrap_output(graph)
     return Draft(graph, modules, tensors, list(inputs), held=held, given=tuple(given)).pruned()
 
@@ -186,7 +184,8 @@ def shortest(code: str) -> str:
     def same(shorter: str) -> bool:
         try:
             return repr(eval(shorter, {"nn": nn, "torch": torch})) == repr(eval(code, {"nn": nn, "torch": torch}))
-        except Exception:
+        except Exception as error:  # it is not valid without that argument
+            log_caught(error, f"making {shorter}")
             return False
 
     now = code
@@ -323,10 +322,10 @@ def _call(node: fx.Node, text: Mapping[fx.Node, str]) -> str:
 def function_name(target: Any) -> str:
     """How a function is called in Python, where torch and F are imported."""
     name = getattr(target, "__name__", "")
-    if isinstance(target, torch._ops.OpOverload):
+    if isinstance(target, OpOverload):
         return f"torch.ops.{target}"
     if getattr(F, name, None) is target or (name and "_C._nn" in target_name(target) and hasattr(F, name)):
         return f"F.{name}"
     if getattr(torch, name, None) is target:
         return f"torch.{name}"
-    return torch.fx.node._get_qualified_name(target).removeprefix("_")  # operator's functions say _operator
+    return qualified_name(target).removeprefix("_")  # operator's functions say _operator

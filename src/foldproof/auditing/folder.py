@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
-from foldproof.auditing.compilers import COMPILERS, compiler_named
+from foldproof.auditing.compilers import compiler_named
 from foldproof.auditing.compilers.compiler import versions
 from foldproof.auditing.definitions import Unwritable
 from foldproof.auditing.inputs import inputs_for
@@ -27,6 +26,7 @@ from foldproof.auditing.reduce import Fault, reduced
 from foldproof.auditing.script import script
 from foldproof.auditing.step import Step
 from foldproof.errors import FoldproofError
+from foldproof.torch_internals import tree_leaves
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,9 @@ def save(told: Mapping[str, Any], refuted: Sequence[Step], subject: Subject, fol
             _save_step(told, step, subject, place)
         if len(guilty) != 1:
             write(folder / "verdict.json", _lines(told))
+        return folder
     except OSError as error:
         raise FoldproofError(f"{folder} can't be written: {error.strerror or error}") from error
-    return folder
 
 
 def write(path: Path, text: str) -> None:
@@ -79,7 +79,7 @@ def write(path: Path, text: str) -> None:
 
 
 def _save_step(audit: Mapping[str, Any], step: Step, subject: Subject, folder: Path) -> None:
-    fault = Fault(COMPILERS[audit["compiler"]], subject.options, step.name)
+    fault = Fault(compiler_named(audit["compiler"]), subject.options, step.name)
     change, text, ran = step.change, None, None
     draft = None if subject.kwargs else reduced(fault, subject.model, subject.args)
     if draft is not None:

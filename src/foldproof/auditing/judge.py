@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch._ops import HigherOrderOperator
 
 from foldproof.auditing.constants import Again, Derive, new_constants, recomputed, repeats, unfolded
 from foldproof.auditing.inputs import inputs_for
@@ -18,10 +17,13 @@ from foldproof.auditing.quantization import unquantized
 from foldproof.auditing.region import changed_region
 from foldproof.auditing.snapshot import Snapshot, updates_statistics
 from foldproof.claim import IDENTITY
-from foldproof.errors import FoldproofError
+from foldproof.errors import FoldproofError, brief
+from foldproof.log import log_caught
+from foldproof.program.state import owned
 from foldproof.proof import prove, prove_pass
 from foldproof.proof.shapes import sampled_inputs
 from foldproof.shadow import Undecided
+from foldproof.torch_internals import HigherOrderOperator
 from foldproof.verdict import Kind, Verdict
 
 UNCHANGED = Verdict(Kind.PROVED, "the graph is unchanged", claim=IDENTITY)
@@ -49,10 +51,11 @@ def judge(change: Change, given: Sequence[Any]) -> Verdict:
         try:
             verdict = _judge(change, given)
         except (FoldproofError, Undecided) as error:
+            log_caught(error, f"judging {change.name}")
             verdict = Verdict(Kind.UNDECIDED, str(error))
         except Exception as error:
-            line = next((line for line in str(error).splitlines() if line.strip()), "")
-            verdict = Verdict(Kind.UNDECIDED, f"the step can't be evaluated: {type(error).__name__}: {line}")
+            log_caught(error, f"judging {change.name}")
+            verdict = Verdict(Kind.UNDECIDED, f"the step can't be evaluated: {brief(error)}")
     return replace(verdict, seconds=time.perf_counter() - start)
 
 
@@ -124,7 +127,9 @@ def _of_unfolded(change: Change, before: Snapshot, after: Snapshot, inputs: Sequ
     verdict = _of_graphs(change, before, read, inputs)
     if surely or verdict.kind is not Kind.PROVED or verdict.claim is None:
         return verdict
-    return replace(verdict, claim=verdict.claim.with_parameters_held())
+    names = tuple(dict.fromkeys(name for name, _ in owned(before.module)))
+    claim = replace(verdict.claim, parameters=names)  # a claim of identity names none
+    return replace(verdict, claim=claim.with_parameters_held())
 
 
 def _again(change: Change) -> Again | None:
@@ -176,7 +181,8 @@ def _run_again(change: Change, inputs: Sequence[Any]) -> Verdict:
     try:
         return prove_pass(*again, inputs)
     except Exception as error:
-        return Verdict(Kind.UNDECIDED, str(error))
+        log_caught(error, "running a pass again")
+        return Verdict(Kind.UNDECIDED, _why(error))
 
 
 def _attempt(before: Any, after: Any, inputs: Sequence[Any], derive: Derive | None) -> Verdict:
@@ -184,4 +190,9 @@ def _attempt(before: Any, after: Any, inputs: Sequence[Any], derive: Derive | No
         # Compilers write activations as choices between their pieces.
         return prove(before, after, inputs, derive=derive, by_value=True)
     except Exception as error:  # the whole graph is tried next
-        return Verdict(Kind.UNDECIDED, str(error))
+        log_caught(error, "proving a changed region")
+        return Verdict(Kind.UNDECIDED, _why(error))
+
+
+def _why(error: Exception) -> str:
+    return str(error) if isinstance(error, Undecided) else brief(error)

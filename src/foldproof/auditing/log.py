@@ -8,12 +8,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import fx
 from torch.export import ExportedProgram
 
 from foldproof.auditing.copies import Copies
 from foldproof.auditing.snapshot import Snapshot, snapshot_of
+from foldproof.errors import brief
+from foldproof.log import log_caught
+from foldproof.torch_internals import disable_current_modes
 
 
 def program_in(result: Any, given: Any) -> Any:
@@ -123,7 +125,7 @@ class Log:
 
         New names alone make it another one, since the changed region of the next step is told by names, too.
         """
-        with torch.utils._python_dispatch._disable_current_modes():
+        with disable_current_modes():
             seen = make()
         if self._last is None or self._last.digest != seen.digest or self._last.names != seen.names:
             self._last = seen
@@ -149,6 +151,7 @@ class Log:
         try:
             after = look()
         except Exception as error:
+            log_caught(error, f"looking at the graph after {call.name}")
             if done:
                 self._unseen(call.name, call.before, error)
             return
@@ -179,7 +182,7 @@ class Log:
 
     def _unseen(self, name: str, before: Snapshot, error: Exception) -> None:
         """A pass works all the same where its graph can't be seen."""
-        why = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        why = brief(error)
         self.add(Change(name, "/".join(self.names), before, before, inputs=self.given, unseen=why))
 
     @contextmanager
@@ -227,6 +230,7 @@ class Log:
         try:
             before, again = seen(program), rerun() if rerun is not None else None
         except Exception as error:
+            log_caught(error, f"looking at the graph before {name}")
             self._unseen(name, _nothing(), error)
             yield []
             return

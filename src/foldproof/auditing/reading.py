@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch._ops import OpOverload, OpOverloadPacket
 
 from foldproof.graph.text import Verbatim, map_nodes
+from foldproof.torch_internals import OpOverload, OpOverloadPacket, tree_map
 
 aten = torch.ops.aten
 
@@ -36,7 +36,7 @@ def written(x: Any, names: Callable[[fx.Node], str]) -> str:
             return Verbatim(f"float({str(value)!r})")
         return value
 
-    return repr(torch.utils._pytree.tree_map(plain, map_nodes(x, lambda n: Verbatim(names(n)))))
+    return repr(tree_map(plain, map_nodes(x, lambda n: Verbatim(names(n)))))
 
 
 def operator(target: Any) -> OpOverload | None:

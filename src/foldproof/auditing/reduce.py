@@ -13,13 +13,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.utils._pytree import tree_leaves
 
 from foldproof.auditing.compilers import Compiler
 from foldproof.auditing.draft import Draft, Made, drafted, shortest
 from foldproof.auditing.inputs import inputs_for
 from foldproof.auditing.log import Change, Log
 from foldproof.graph.interpreter import Interpreter
+from foldproof.log import giving_up, log_caught
+from foldproof.torch_internals import disable_current_modes, tree_leaves, tree_map
 
 WRONG = 1e-2
 """A relative difference of this size is no rounding in float64, and is seen in float32."""
@@ -30,18 +31,17 @@ class Fault:
 
     def __init__(self, compiler: Compiler, options: Mapping[str, Any], guilty: str) -> None:
         self.compiler, self.options, self.guilty = compiler, options, guilty
-        self.tries = 0
         self.inputs_too = False
         """Whether what is written to inputs counts as a difference; a program that shows it compares outputs."""
 
     def shown_by(self, draft: Draft) -> bool:
         """Whether compiling ``draft`` shows it."""
-        self.tries += 1
         try:
             model, inputs = draft.build()
             with torch.no_grad(), contextlib.redirect_stderr(io.StringIO()):  # fx prints what a graph raises
                 model(*(x.clone() for x in inputs))
-        except Exception:
+        except Exception as error:
+            log_caught(error, "running a smaller model")
             return False
         return self.found(model, inputs) is not None
 
@@ -56,7 +56,8 @@ class Fault:
 
         log.watch = watch
         # A compiler may also fail on what it made wrong; then nothing more is known of it.
-        with torch.no_grad(), contextlib.suppress(_Found, Exception), contextlib.redirect_stderr(io.StringIO()):
+        quiet = contextlib.redirect_stderr(io.StringIO())
+        with torch.no_grad(), contextlib.suppress(_Found), giving_up("compiling a smaller model"), quiet:
             self.compiler.compile(model, tuple(inputs), {}, self.options, log)
         return hit[0] if hit else None
 
@@ -67,13 +68,14 @@ class _Found(BaseException):
 
 def _differs(change: Change, given: Sequence[Any], inputs_too: bool) -> bool:
     # Where a pass has just run, tensors may be fake.
-    with torch.utils._python_dispatch._disable_current_modes():
+    with disable_current_modes():
         inputs = inputs_for(change.before, given if change.inputs is None else change.inputs)
         if inputs is None:
             return False
         try:
             first, second = (_numbers(s.module, inputs, inputs_too) for s in (change.before, change.after))
-        except Exception:
+        except Exception as error:
+            log_caught(error, "running the graphs of a smaller model")
             return False
         if [t.shape for t in first] != [t.shape for t in second]:
             return True
@@ -161,7 +163,8 @@ def _edited(draft: Draft, edit: Callable[[fx.Graph, list[fx.Node]], Any], **chan
             return None
         graph.lint()
         return replace(draft, graph=graph, **changes).pruned()
-    except Exception:
+    except Exception as error:
+        log_caught(error, "making a model smaller")
         return None
 
 
@@ -261,7 +264,7 @@ def _resized(draft: Draft, old: int, new: int) -> Draft | None:
 
     def edit(graph: fx.Graph, calls: list[fx.Node]) -> None:
         for node in calls:
-            node.args, node.kwargs = torch.utils._pytree.tree_map(other, (node.args, node.kwargs))
+            node.args, node.kwargs = tree_map(other, (node.args, node.kwargs))
 
     number = re.compile(rf"(?<![\w.]){old}(?![\w.])")
     return _edited(

@@ -32,7 +32,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.utils._pytree import tree_leaves
 
 from foldproof.auditing.snapshot import Snapshot
 from foldproof.graph.diff import NamedGraph, share_names
@@ -40,7 +39,9 @@ from foldproof.graph.interpreter import Interpreter
 from foldproof.graph.module import InterpretedModule
 from foldproof.graph.region import collect_dependencies, cut_region
 from foldproof.graph.text import target_name
+from foldproof.log import log_caught
 from foldproof.shadow import all_finite
+from foldproof.torch_internals import tree_leaves
 
 
 @dataclass(frozen=True)
@@ -224,6 +225,7 @@ def _run(side: _Side, inputs: Sequence[Any], wanted: Sequence[str]) -> _Values |
                 Interpreter(side.module, watch).run(*given)
         except _Done:
             pass
-        except Exception:
+        except Exception as error:
+            log_caught(error, "running a graph for the values at its changed region")
             return None
     return None if missing else _Values(values, held)

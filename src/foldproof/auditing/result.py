@@ -13,6 +13,7 @@ from foldproof.auditing.compilers.compiler import UNQUANTIZED
 from foldproof.auditing.folder import Subject, save
 from foldproof.auditing.step import Step
 from foldproof.claim import SAME_CHOICES
+from foldproof.comparison import CompareResult
 from foldproof.program.state import quiet_copies
 from foldproof.verdict import SCHEMA, Kind
 

@@ -15,9 +15,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
-from torch._ops import HigherOrderOperator, OpOverload, OpOverloadPacket
 from torch.export import ExportedProgram
-from torch.utils._pytree import tree_leaves
 
 from foldproof.auditing.copies import Copies
 from foldproof.auditing.reading import fused_activation, memory_of, operator, read_into
@@ -27,6 +25,15 @@ from foldproof.graph.module import InterpretedModule, get_attribute, set_attribu
 from foldproof.graph.region import Region, collect_dependencies, cut_region
 from foldproof.graph.text import identify_target, map_nodes, target_name, write_arguments
 from foldproof.program.mirror import hung_on
+from foldproof.torch_internals import (
+    HigherOrderOperator,
+    OpOverload,
+    OpOverloadPacket,
+    has_hooks,
+    is_mkldnn,
+    structures_of,
+    tree_leaves,
+)
 
 
 @dataclass(frozen=True)
@@ -92,7 +99,7 @@ class Snapshot:
             elif node.op in ("get_attr", "call_module"):
                 held[str(node.target)] = get_attribute(source, str(node.target))
         self.size = len(nodes)
-        pytree = getattr(source.graph._codegen, "pytree_info", None)
+        pytree = structures_of(source.graph)
         self.structure = None if pytree is None else f"{pytree.in_spec} → {pytree.out_spec}"
         """How inputs are taken apart and outputs put together, where the graph says it."""
         self.hung = hung_on(source)
@@ -144,7 +151,7 @@ class Snapshot:
     def _as_it_is(self, value: Any) -> tuple[str, Any]:
         """What an attribute is: its identity, and a copy that stays as it is now."""
         if isinstance(value, Tensor):
-            if value.layout is torch._mkldnn:  # type: ignore[attr-defined]
+            if is_mkldnn(value):
                 return self.copies.known(value), value.to_dense()
             return self.copies.of(value)
         identity = described(value, self.copies)
@@ -320,17 +327,24 @@ def is_functional(node: fx.Node) -> bool:
     )
 
 
+_NORMS = (
+    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm),
+    *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
+)
+_DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+
+
 def is_quiet(module: Any) -> bool:
     """Whether a module is one of `torch.nn`'s that surely writes to nothing and draws nothing at random."""
     if type(module) not in _quiet_modules() or "forward" in vars(module):
         return False
-    if module._forward_hooks or module._forward_pre_hooks or any(module.children()):
+    if has_hooks(module) or any(module.children()):
         return False
     if getattr(module, "inplace", False) or getattr(module, "max_norm", None) is not None:
         return False
-    if isinstance(module, nn.modules.batchnorm._NormBase) and module.running_mean is not None:
+    if isinstance(module, _NORMS) and module.running_mean is not None:
         return not module.training and module.track_running_stats
-    return not (module.training and isinstance(module, (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd)))
+    return not (module.training and isinstance(module, (*_NORMS, *_DROPOUTS)))
 
 
 @functools.cache

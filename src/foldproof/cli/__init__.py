@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
-from foldproof.errors import FoldproofError, MissingExtra
+from foldproof.cli.complaint import complain
+from foldproof.errors import MissingExtra
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -17,9 +17,3 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         return complain(MissingExtra(error.name, "cli"))
     return run(argv)
-
-
-def complain(error: FoldproofError) -> int:
-    """Tells the user, in one line on stderr, what is wrong; returns the exit status for that."""
-    sys.stderr.write(f"foldproof: {' '.join(str(error).split())}\n")
-    return 2

@@ -15,10 +15,13 @@ from typing import Annotated, Any
 
 import typer
 
-from foldproof.cli import complain, summary
+from foldproof.cli import summary
+from foldproof.cli.complaint import complain
 from foldproof.cli.output import Output, Written, check_folder, save_json
 from foldproof.cli.progress import Bar
+from foldproof.compiler_catalog import DECLARED
 from foldproof.errors import FoldproofError
+from foldproof.log import log_caught
 from foldproof.verdict import SCHEMA, Kind
 
 INTERRUPTED = 130
@@ -136,7 +139,7 @@ def audit(
         typer.Option(
             "--compiler",
             metavar="NAME",
-            help="inductor, torchao, executorch, fx, torch.ao, onnx or openvino.",
+            help=f"{', '.join(DECLARED)}.",
             show_default=False,
         ),
     ],
@@ -391,6 +394,7 @@ def _guarded(command: Callable[[], int]) -> int:
             warnings.filterwarnings("ignore", "dynamo_pgo force disabled")  # by us, so that every pass runs
             return command()
     except FoldproofError as error:
+        log_caught(error, "running a command")  # the sentence leaves out what it was caused by
         return complain(error)
     except KeyboardInterrupt:
         sys.stderr.write("foldproof: interrupted\n")

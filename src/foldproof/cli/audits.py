@@ -27,13 +27,13 @@ Progress = Callable[[int, int | None, str], None]
 def audit(spec: str, compiler: str, options: Sequence[str], disable: Sequence[str], progress: Progress) -> Audit:
     """Audits what ``spec`` names; raises FoldproofError where it can't be loaded, run or compiled."""
     import foldproof
-    from foldproof.cli.work import _hushed
+    from foldproof.cli.work import working_on
     from foldproof.program.loading import load_spec
 
     given = dict(_option(text) for text in options)
     progress(0, None, f"loading {spec}")
     loaded = load_spec(spec)
-    with _hushed():
+    with working_on(spec):
         return foldproof.audit(
             loaded.program,
             loaded.require_inputs(),
@@ -47,7 +47,7 @@ def audit(spec: str, compiler: str, options: Sequence[str], disable: Sequence[st
 
 def document(found: Audit, folder: Path | None) -> dict[str, Any]:
     """The JSON form of an audit, with graphs; ``folder`` is where it was saved."""
-    from foldproof.report.pictures import audit_document
+    from foldproof.auditing.document import audit_document
 
     return audit_document(found, folder)
 

@@ -14,42 +14,39 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from foldproof import __version__
+from foldproof.compiler_catalog import DECLARED
 from foldproof.errors import FoldproofError
+from foldproof.log import hushed
+from foldproof.version import __version__
 
 TESTED = {"torch": "2.13.0", "torchao": "0.18.0", "executorch": "1.5.1"}
 """What the tests run with; other releases may have operators without a rule, and passes without a tap."""
 
 EXTRAS = {
-    "cli": "the command line",
-    "report": "pages for people: --html, foldproof report",
-    "explore": "foldproof explore",
-    "torchao": "audit --compiler torchao; what fold-qat folds is made by it",
-    "executorch": "audit --compiler executorch, compare --against FILE.pte",
-    "onnx": "audit --compiler onnx, compare --against FILE.onnx",
-    "openvino": "audit --compiler openvino",
+    "cli": ["the command line"],
+    "report": ["pages for people: --html, foldproof report"],
+    "explore": ["foldproof explore"],
+    "torchao": ["what fold-qat folds is made by it"],
+    "executorch": ["compare --against FILE.pte"],
+    "onnx": ["compare --against FILE.onnx"],
 }
+"""What each gives, besides compilers to audit."""
 
 
 def examine() -> dict[str, Any]:
     """Versions, extras and abilities as plain JSON values."""
     import torch
 
-    from foldproof.auditing.compilers import COMPILERS
+    from foldproof.auditing.taps import HOOKS
+    from foldproof.auditing.taps.hooks import missing_hooks
     from foldproof.comparison.candidate import BACKENDS, FILES
     from foldproof.fusion.rewriter import PASSES
     from foldproof.shadow import RULES
 
+    with hushed():  # what packages log when they are imported
+        missing = [hook.missing() for hook in missing_hooks(HOOKS)]
     compiler = next(filter(None, map(shutil.which, ("g++", "clang++", "c++"))), None)
-    needs = {
-        "inductor": compiler is not None,
-        "torchao": _has("torchao"),
-        "executorch": _has("executorch"),
-        "onnx": _has("onnxruntime") and _has("onnxscript"),
-        "openvino": _has("openvino"),
-        ".pte": _has("executorch"),
-        ".onnx": _has("onnxruntime"),
-    }
+    needs = {"inductor": compiler is not None, ".pte": _has("executorch"), ".onnx": _has("onnxruntime")}
     return {
         "versions": {
             "foldproof": __version__,
@@ -61,11 +58,15 @@ def examine() -> dict[str, Any]:
         "machine": f"{platform.system()} {platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
         "threads": torch.get_num_threads(),
         "cpp_compiler": compiler,
-        "extras": {name: _extra(name, gives) for name, gives in EXTRAS.items()},
+        "extras": {name: _extra(name, gives) for name, gives in _gives().items()},
         "operators": len(RULES),
         "fuse": list(PASSES),
-        "audit": {name: needs.get(name, True) for name in COMPILERS},
+        "audit": {
+            name: all(map(_has, one.packages)) and (compiler is not None or not one.builds)
+            for name, one in DECLARED.items()
+        },
         "compare": {name: needs.get(name, True) for name in (*BACKENDS, *FILES)},
+        "hooks": {"declared": len(HOOKS), "missing": missing},
     }
 
 
@@ -88,9 +89,25 @@ def print_examination(out: Console, found: dict[str, Any]) -> None:
     for command in ("audit", "compare"):
         able = [name if here else f"{name} (not here)" for name, here in found[command].items()]
         out.print(f"{command}: {', '.join(able)}")
+    hooks = found["hooks"]
+    gone = len(hooks["missing"])
+    out.print(f"places that taps look on: {hooks['declared']}, {gone or 'none'} missing in what is installed")
+    for sentence in hooks["missing"]:
+        out.print(Text(f"  {sentence}", "yellow"), soft_wrap=True)
     missing = [name for name, extra in found["extras"].items() if not extra["present"]]
     if missing:
         out.print(f"\nto get the rest: pip install 'foldproof[{','.join(missing)}]'")
+
+
+def _gives() -> dict[str, str]:
+    """Our extras, and what can be done with each."""
+    audits = {name: f"audit --compiler {name}" for name in DECLARED}
+    found: dict[str, list[str]] = {}
+    for one in DECLARED.values():
+        if one.extra is not None:
+            found.setdefault(one.extra, []).append(audits[one.name])
+    names = [*EXTRAS, *(name for name in found if name not in EXTRAS)]
+    return {name: "; ".join([*found.get(name, []), *EXTRAS.get(name, [])]) for name in names}
 
 
 def _extra(name: str, gives: str) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from foldproof import __version__
 from foldproof.errors import FoldproofError
+from foldproof.version import __version__
 
 
 class Output:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -15,9 +14,10 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule
 
 import foldproof
-from foldproof.errors import FoldproofError
+from foldproof.errors import FoldproofError, brief
 from foldproof.fusion import Declined
-from foldproof.program.loading import brief, check_runs, load_spec
+from foldproof.log import hushed
+from foldproof.program.loading import check_runs, importable, load_spec
 from foldproof.verdict import Verdict
 
 Progress = Callable[[int, int | None, str], None]
@@ -40,7 +40,7 @@ def fold_qat(spec: str, progress: Progress, quantize_bias: bool) -> foldproof.Fo
     progress(0, None, f"loading {spec}")
     loaded = load_spec(spec)
     program, inputs = loaded.program, loaded.require_inputs()
-    with _hushed():
+    with working_on(spec):
         check_runs(loaded, loaded)
         if not isinstance(program, ExportedProgram):
             progress(0, None, "exporting")
@@ -56,7 +56,7 @@ def _on_model(function: Callable[..., T], spec: str, progress: Progress, options
     progress(0, None, f"loading {spec}")
     loaded = load_spec(spec)
     progress(0, None, "exporting")
-    with _hushed():
+    with working_on(spec):
         check_runs(loaded, loaded)
         return function(
             loaded.program,
@@ -79,15 +79,15 @@ def prove(before: str, after: str, progress: Progress) -> tuple[Verdict, Callabl
     progress(0, None, f"loading {after}")
     b = load_spec(after)
     progress(0, None, "comparing")
-    with _hushed():
+    with working_on(before, after):
         check_runs(a, a)
         check_runs(b, a)
         verdict = foldproof.prove(a.program, b.program, inputs, a.kwargs, progress=progress)
 
     def document() -> dict[str, Any]:
-        from foldproof.report.pictures import prove_document
+        from foldproof.proof.document import prove_document
 
-        with _hushed():
+        with working_on(before, after):
             return prove_document(verdict, a.program, b.program, inputs, a.kwargs or {})
 
     return verdict, document
@@ -98,7 +98,7 @@ def compare(spec: str, against: str, progress: Progress) -> foldproof.CompareRes
     progress(0, None, f"loading {spec}")
     loaded = load_spec(spec)
     inputs = loaded.require_inputs()
-    with _hushed():
+    with working_on(spec):
         check_runs(loaded, loaded)
         return foldproof.compare(
             loaded.program,
@@ -130,17 +130,17 @@ def save_report(result: foldproof.CompareResult, title: str, path: Path) -> None
 
 
 @contextlib.contextmanager
-def _hushed() -> Iterator[None]:
-    """Drops what torch prints and logs about a failure that our one sentence tells; anything else is shown after."""
+def working_on(*specs: str) -> Iterator[None]:
+    """Drops what torch prints and logs about a failure that our one sentence tells; anything else is shown after.
+
+    What ``specs`` name may import its neighbours now, too.
+    """
     held = io.StringIO()
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
     try:
-        with contextlib.redirect_stderr(held):
+        with importable(*specs), hushed(), contextlib.redirect_stderr(held):
             yield
     except FoldproofError:
         held = io.StringIO()
         raise
     finally:
-        logging.disable(disabled)
         sys.stderr.write(held.getvalue())

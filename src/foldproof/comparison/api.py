@@ -14,9 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
-import foldproof
 from foldproof.claim import Claim, Held, Role, Scope, Why
 from foldproof.comparison.candidate import Candidate, candidate_of
 from foldproof.comparison.distance import truth_distance
@@ -38,14 +36,15 @@ from foldproof.comparison.layers import layers
 from foldproof.comparison.reproduction import reproduce
 from foldproof.comparison.result import CompareResult, InputDistance, Layer, NoiseFloor, OutputDistance
 from foldproof.comparison.sources import Findings, find_sources, guilty
-from foldproof.errors import FoldproofError
+from foldproof.errors import FoldproofError, brief
 from foldproof.graph.text import source_of
 from foldproof.graph.view import view_graph
 from foldproof.program import as_program, require_ordinary
-from foldproof.program.loading import brief
 from foldproof.proof.shapes import as_inputs, sampled_inputs
 from foldproof.proof.variation import named_inputs
+from foldproof.torch_internals import tree_leaves
 from foldproof.verdict import Counterexample, Difference, Kind, Rounding, Verdict
+from foldproof.version import __version__
 
 Progress = Callable[[int, int | None, str], None]
 
@@ -137,7 +136,6 @@ class _Comparison:
                 require_ordinary("an input", tensor)
         self._tell(0, None, "exporting")
         self._owner = as_program(reference)
-        self._reference = reference
         self._graph = Graph(reference, args, kwargs, dynamic_shapes)
         self._tell(0, None, "loading the candidate")
         self._candidate: Candidate = candidate_of(candidate, reference)
@@ -188,7 +186,7 @@ class _Comparison:
         if verdict.kind is Kind.REFUTED and found.part is not None:
             at = guilty(found.sources)
             verdict = replace(verdict, difference=Difference(at.node, at.operator, at.source))
-            reproduction = reproduce(found.part, self._candidate, at.node)
+            reproduction = reproduce(found.part, self._candidate)
         return self._build(verdict, trials, found, trials[0].outputs.reference, reproduction, seen)
 
     # ------------------------------------------------------------------ running
@@ -523,7 +521,7 @@ def _reduced() -> float:
 
 
 def _versions() -> dict[str, str]:
-    found = {"foldproof": foldproof.__version__, "torch": str(torch.__version__), "python": platform.python_version()}
+    found = {"foldproof": __version__, "torch": str(torch.__version__), "python": platform.python_version()}
     for package in ("executorch", "onnxruntime", "torchao"):
         with contextlib.suppress(PackageNotFoundError):
             found[package] = version(package)

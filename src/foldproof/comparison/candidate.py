@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -13,15 +12,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch._dynamo.eval_frame import OptimizedModule
 from torch.export import ExportedProgram
 
 from foldproof.comparison import runtimes
 from foldproof.comparison.graph import flattened
-from foldproof.errors import FoldproofError
+from foldproof.errors import FoldproofError, brief
+from foldproof.log import giving_up
 from foldproof.program import copied
-from foldproof.program.loading import brief, load_spec
+from foldproof.program.loading import load_spec
 from foldproof.program.state import deepcopied
+from foldproof.torch_internals import compile_apart, inductor_counts, load_package, name_of_backend, optimized_context
 
 BACKENDS = ("inductor", "aot_eager", "eager")
 FILES = (".pt2", ".pte", ".onnx", ".pt")
@@ -62,8 +62,9 @@ def candidate_of(source: Any, reference: Any) -> Candidate:
         return _named(os.fspath(source), reference)
     if isinstance(source, ExportedProgram):
         return Candidate("an ExportedProgram", caller(source.module(check_guards=False)), program=source)
-    if isinstance(source, OptimizedModule):
-        return _compiled_elsewhere(source, source.dynamo_ctx)
+    context = optimized_context(source)
+    if context is not None:
+        return _compiled_elsewhere(source, context)
     if isinstance(source, fx.GraphModule):
         return Candidate("a GraphModule", caller(source), program=source)
     if isinstance(source, nn.Module):
@@ -71,9 +72,6 @@ def candidate_of(source: Any, reference: Any) -> Candidate:
     if isinstance(source, (Tensor, list, tuple, Mapping)):
         return _saved("saved outputs", source)
     if callable(source):
-        context = _context(source)
-        if context is not None:
-            return _compiled_elsewhere(source, context)
         return Candidate(getattr(source, "__name__", type(source).__name__), caller(source))
     raise FoldproofError(
         f"cannot compare with a {type(source).__name__}; give a callable, a compiled module, an ExportedProgram, saved"
@@ -82,7 +80,7 @@ def candidate_of(source: Any, reference: Any) -> Candidate:
 
 
 def _compiled_elsewhere(source: Any, context: Any) -> Candidate:
-    backend = _backend(context)
+    backend = name_of_backend(context)
     return Candidate(f"torch.compile ({backend})", caller(source), compile=context, backend=backend)
 
 
@@ -106,18 +104,17 @@ def _named(name: str, reference: Any) -> Candidate:
 
 def _compiled(backend: str, reference: Any) -> Candidate:
     def compile(module: nn.Module) -> Callable[..., Any]:
-        torch._dynamo.reset()  # else code compiled for another instance of the class is taken again
-        return torch.compile(module, backend=backend)
+        return compile_apart(module, backend)
 
     module = reference.module(check_guards=False) if isinstance(reference, ExportedProgram) else deepcopied(reference)
     run = caller(compile(module))
-    before = Counter(torch._dynamo.utils.counters["inductor"])
+    before = inductor_counts()
     fired: list[str] = []
 
     def first(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
         out = run(args, kwargs)
         if not fired:  # later compilations, of parts, count too
-            fired.extend(_fired(torch._dynamo.utils.counters["inductor"] - before))
+            fired.extend(_fired(inductor_counts() - before))
         return out
 
     notes = (lambda: fired) if backend == "inductor" else list
@@ -134,8 +131,8 @@ def _pt2(name: str) -> Candidate:
     try:
         program = load_spec(name).program
     except FoldproofError:
-        with contextlib.suppress(Exception):
-            return Candidate(f"{name} (AOTInductor)", caller(torch._inductor.aoti_load_package(name)))
+        with giving_up(f"loading {name} as a package of AOTInductor"):
+            return Candidate(f"{name} (AOTInductor)", caller(load_package(name)))
         raise
     assert isinstance(program, ExportedProgram)
     return Candidate(name, caller(program.module(check_guards=False)), program=program)
@@ -165,24 +162,3 @@ def caller(function: Callable[..., Any]) -> Callable[[Sequence[Any], Mapping[str
             return flattened(function(*copied(tuple(args)), **copied(dict(kwargs))))
 
     return run
-
-
-def _context(function: Any) -> Any:
-    """What compiled a function, and can compile another in the same way; None if nothing did."""
-    if not hasattr(function, "_torchdynamo_orig_callable"):
-        return None
-    cells = getattr(function, "__closure__", None) or ()
-    kind = torch._dynamo.eval_frame.OptimizeContext
-    return next((c.cell_contents for c in cells if isinstance(c.cell_contents, kind)), None)
-
-
-def _backend(context: Any) -> str:
-    return str(getattr(getattr(context, "callback", None), "compiler_name", None) or _innermost(context))
-
-
-def _innermost(context: Any) -> str:
-    found = getattr(context, "callback", context)
-    for attribute in ("_torchdynamo_orig_backend", "_torchdynamo_orig_callable", "compiler_name"):
-        while hasattr(found, attribute) and getattr(found, attribute) is not found:
-            found = getattr(found, attribute)
-    return found if isinstance(found, str) else getattr(found, "__name__", type(found).__name__)

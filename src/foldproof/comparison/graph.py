@@ -8,17 +8,22 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch._ops import HigherOrderOperator
 from torch.export import ExportedProgram
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
 
-from foldproof.errors import FoldproofError
+from foldproof.errors import FoldproofError, brief
 from foldproof.graph.interpreter import Again, Change, Interpreter
-from foldproof.program.loading import brief
 from foldproof.program.state import copied, deepcopied
 from foldproof.program.structure import arranged
 from foldproof.rounding.noise import Noise
 from foldproof.rounding.truth import Float64, widened
+from foldproof.torch_internals import (
+    HigherOrderOperator,
+    OpOverload,
+    flat_arguments,
+    tree_flatten,
+    tree_leaves,
+    tree_map,
+)
 
 
 class Graph:
@@ -55,7 +60,7 @@ class Graph:
 
     def flat(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
         """The inputs as the graph takes them."""
-        return list(self.program._get_flat_args_with_check(tuple(args), dict(kwargs))[0])
+        return flat_arguments(self.program, args, kwargs)
 
     @property
     def higher_order(self) -> fx.Node | None:
@@ -64,7 +69,7 @@ class Graph:
 
     def put_together(self, out: Any) -> list[Tensor]:
         """What the graph's output node gives, as `flattened` outputs."""
-        return flattened(self.module.graph._codegen.process_outputs(out))
+        return flattened(self.module.graph.process_outputs(out))
 
     def run(
         self,
@@ -138,13 +143,12 @@ class Graph:
             else None
         )
         args, kwargs = copied((tuple(args), dict(kwargs)))
-        codegen = module.graph._codegen
         walk = Interpreter(module, before=before, change=after)
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             flat = self.flat(args, kwargs)
             out = walk.run(*flat, initial_env=start, enable_io_processing=False)
-            return flattened(codegen.process_outputs(out))
+            return flattened(module.graph.process_outputs(out))
 
 
 def widen(x: Any) -> Any:
@@ -184,7 +188,7 @@ def _exported(source: Any, args: tuple[Any, ...], kwargs: dict[str, Any], dynami
 
 
 def _writes(node: fx.Node) -> bool:
-    if not isinstance(node.target, torch._ops.OpOverload):
+    if not isinstance(node.target, OpOverload):
         return False
     # In training, batch_norm writes to its statistics, whatever its schema says.
     training = node.target is torch.ops.aten.batch_norm.default and bool(node.args[5])

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map
+
+from foldproof.torch_internals import tree_leaves, tree_map
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, fx
 
 from foldproof.comparison.graph import Graph
@@ -15,6 +14,7 @@ from foldproof.comparison.result import Layer
 from foldproof.graph.interpreter import Again
 from foldproof.graph.text import operator_name, source_of
 from foldproof.rounding.magnitude import is_exact
+from foldproof.torch_internals import OpOverload
 
 RUNS = 4
 """Perturbed runs; a root mean square over all elements of a layer needs no more."""
@@ -66,6 +66,6 @@ def layers(graph: Graph, values: Mapping[str, Tensor], given: Inputs, seed: int,
 
 def _rounds(node: fx.Node) -> bool:
     target = node.target
-    if not isinstance(target, torch._ops.OpOverload) or is_exact(target):
+    if not isinstance(target, OpOverload) or is_exact(target):
         return False
     return not any(r.alias_info is not None for r in target._schema.returns)  # a view, at least where it can be

@@ -11,13 +11,14 @@ from torch import Tensor
 from foldproof.comparison.candidate import BACKENDS, Candidate
 from foldproof.comparison.judge import number
 from foldproof.comparison.sources import Part
+from foldproof.log import log_caught
 from foldproof.rounding.truth import Float64
 
 SMALL = 512
 """Numbers that a script may spell out."""
 
 
-def reproduce(part: Part, candidate: Candidate, name: str) -> str | None:
+def reproduce(part: Part, candidate: Candidate) -> str | None:
     """A script in which the operators of ``part``, compiled alone, are wrong; None where none was found.
 
     Its inputs are random, or spelt out where they have to be and are few. It is run here, before it is given away.
@@ -43,7 +44,8 @@ def _wrong(part: Part, compiled: object, inputs: Sequence[Tensor]) -> bool:
             eager, other = part.module(*inputs), compiled(*inputs)
             with Float64():
                 truth = part.module(*(x.double() if x.is_floating_point() else x for x in inputs))
-    except Exception:
+    except Exception as error:
+        log_caught(error, "running operators alone")
         return False
     e, o, t = (number(x) for x in (eager, other, truth))
     scale = float(t.abs().max()) * torch.finfo(eager.dtype).eps if t.numel() and eager.is_floating_point() else 0.0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import io
-import logging
 import os
 import tempfile
 import warnings
@@ -15,11 +14,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from foldproof.comparison.graph import flattened
-from foldproof.errors import FoldproofError, MissingExtra
-from foldproof.program.loading import brief
+from foldproof.errors import FoldproofError, MissingExtra, brief
+from foldproof.log import hushed
+from foldproof.torch_internals import tree_leaves
 
 Run = Callable[[Sequence[Any], Mapping[str, Any]], list[Tensor]]
 
@@ -105,14 +104,9 @@ def _made_when_called(export: Callable[[tuple[Tensor, ...], Path], Run]) -> Call
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
     """Exporters warn and log of what is no concern of who asked for a comparison."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _silent():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)
+    with hushed(), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _silent():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def executorch(path: Path) -> Run:
@@ -131,7 +125,7 @@ def executorch(path: Path) -> Run:
         program = Runtime.get().load_program(str(path))
         method = program.load_method("forward")
         if method is None:
-            raise ValueError("it has no method forward")
+            raise FoldproofError(f"{path} has no method forward")
         count = method.metadata.num_inputs()
 
     def run(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:

@@ -20,18 +20,19 @@ from foldproof.comparison.graph import Graph
 from foldproof.comparison.inputs import Inputs
 from foldproof.comparison.judge import Outputs, distance, identical, rms
 from foldproof.comparison.result import Source
-from foldproof.errors import FoldproofError
+from foldproof.errors import FoldproofError, brief
 from foldproof.graph.diff import align_nodes
 from foldproof.graph.interpreter import Again
 from foldproof.graph.region import collect_dependencies, cut_region
 from foldproof.graph.text import operator_name, source_of
+from foldproof.log import log_caught
 from foldproof.program import copied
-from foldproof.program.loading import brief
 from foldproof.program.state import deepcopied
 from foldproof.rounding.floor import Floor
 from foldproof.rounding.magnitude import is_exact
 from foldproof.rounding.noise import Noise
 from foldproof.rounding.truth import Float64
+from foldproof.torch_internals import OpOverload, patched_inductor
 
 Values = Mapping[str, Tensor]
 Instead = Callable[[fx.Node, Any, Again, Mapping[str, Any]], Any]
@@ -167,7 +168,7 @@ def _watched(graph: Graph) -> list[fx.Node]:
         n
         for n in graph.nodes
         if n.name in graph.dtypes
-        and isinstance(n.target, torch._ops.OpOverload)
+        and isinstance(n.target, OpOverload)
         and not any(r.alias_info is not None for r in n.target._schema.returns)
         and isinstance(n.meta.get("val"), Tensor)
     ]
@@ -194,6 +195,7 @@ def _compiled_values(
         try:
             seen, again = _run_tapped(graph, candidate, names, given)
         except Exception as error:
+            log_caught(error, "compiling the graph with its values as outputs")
             if nearest is not None:
                 break
             return None, f"the graph could not be compiled with its values as outputs ({brief(error)})"
@@ -221,7 +223,7 @@ def _compiled_values(
 def _run_tapped(graph: Graph, candidate: Candidate, names: Sequence[str], given: Inputs) -> tuple[Values, list[Tensor]]:
     assert candidate.compile is not None
     # Values come out laid out as the compiled program has them: to keep eager's strides would change its loops.
-    with torch.no_grad(), torch._inductor.config.patch(keep_output_stride=False):
+    with torch.no_grad(), patched_inductor(keep_output_stride=False):
         made = candidate.compile(_tapped(graph, names))(*copied(graph.flat(*given)))
     end = len(made) - len(names)
     return dict(zip(names, made[end:])), graph.put_together(made[:end])
@@ -229,7 +231,7 @@ def _run_tapped(graph: Graph, candidate: Candidate, names: Sequence[str], given:
 
 def _stored(node: fx.Node) -> bool:
     """Whether a compiler stores the value in any case: outputs, and all arithmetic that is not pointwise."""
-    assert isinstance(node.target, torch._ops.OpOverload)
+    assert isinstance(node.target, OpOverload)
     if any(user.op == "output" for user in node.users):
         return True
     return torch.Tag.pointwise not in node.target.tags and not is_exact(node.target)
@@ -415,6 +417,7 @@ def _fewest(
         regions = [_fused_region(graph, nodes[name], values) for name in guilty]
         alone = _left(graph, {r.node: _Recompiled(candidate, r) for r in regions}, given, outputs)
     except Exception as error:
+        log_caught(error, "compiling operators alone")
         return f"{said} (compiling {'it' if count == 1 else 'them'} alone failed: {brief(error)})", left, count
     if alone > ENOUGH:
         said += f", but only when compiled together with what is around {'it' if count == 1 else 'them'}"

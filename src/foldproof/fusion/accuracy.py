@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from foldproof.fusion.result import Accuracy
+from foldproof.log import log_caught
 from foldproof.program import Program, as_program, copied
 from foldproof.rounding import Float64
 from foldproof.rounding.truth import widened
@@ -73,7 +74,8 @@ def measure(
     try:
         with torch.no_grad():
             program.run(leaves, copied(tuple(args)), copied(dict(kwargs)), watch)
-    except Exception:  # nothing is measured of a program that does not run, and its proof says why
+    except Exception as error:  # nothing is measured of a program that does not run, and its proof says why
+        log_caught(error, "measuring how accurate the folds are")
         return [None] * len(regions)
     return found
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.fx import GraphModule
 
-from foldproof.errors import FoldproofError
+from foldproof.errors import FoldproofError, brief
 from foldproof.fusion.accuracy import measure
 from foldproof.fusion.batching import BITWISE
 from foldproof.fusion.result import FuseResult, Rewrite
@@ -23,12 +23,12 @@ from foldproof.fusion.rewriter import Account, Progress, Rewriter
 from foldproof.graph.text import operator_name
 from foldproof.graph.view import view_graph
 from foldproof.program import as_program
-from foldproof.program.loading import brief
 from foldproof.proof import prove as prove_programs
 from foldproof.proof import prove_region
 from foldproof.proof.shapes import as_inputs
 from foldproof.rewriting.account import UNCHANGED, UNPROVED, Declined
 from foldproof.rewriting.editor import GraphEditor
+from foldproof.torch_internals import storage_id
 
 ACCURACY_LIMIT = 16.0
 """A fold may cost four bits: it rounds the weight once more, and sums may cancel."""
@@ -197,5 +197,5 @@ def _bytes(program: GraphModule | ExportedProgram) -> int:
     constants = program.constants.values() if isinstance(program, ExportedProgram) else program.buffers()
     state = program.state_dict(keep_vars=True) if isinstance(program, GraphModule) else program.state_dict
     held = [t for t in (*state.values(), *constants) if isinstance(t, Tensor)]
-    memory = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in held}
+    memory = {storage_id(t): t.untyped_storage().nbytes() for t in held}
     return sum(memory.values())

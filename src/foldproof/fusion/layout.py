@@ -13,6 +13,7 @@ from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.fx.node import map_arg
 
 from foldproof.graph.nodes import operator_of
+from foldproof.log import log_caught
 from foldproof.rewriting.refusal import CannotFold
 from foldproof.rewriting.sizes import value_of
 
@@ -58,6 +59,7 @@ def _value(node: Node, changed: Mapping[Node, Any]) -> Any:
         with mode:
             found = call(*args, **kwargs)  # type: ignore[operator]
     except Exception as error:
+        log_caught(error, f"running {node.name} on other strides")
         raise CannotFold(
             f"its result would be laid out in memory in another way, which {node.name} can't read"
         ) from error

@@ -9,11 +9,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch._ops import HigherOrderOperator, OpOverload
-from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx import Graph, GraphModule, Node
 
 from foldproof.graph.text import operator_name
+from foldproof.torch_internals import FakeTensor, HigherOrderOperator, OpOverload, edge_operators
 
 aten = torch.ops.aten
 
@@ -78,10 +77,8 @@ def set_operator(node: Node, operator: OpOverload) -> None:
 
 def edge_form(operator: OpOverload) -> Any:
     """The operator as edge programs call it."""
-    from executorch.exir.dialects._ops import ops
-
     namespace, _, name = operator._schema.name.partition("::")
-    return getattr(getattr(getattr(ops.edge, namespace), name), operator._overloadname)
+    return getattr(getattr(getattr(edge_operators(), namespace), name), operator._overloadname)
 
 
 def insert_call(before: Node, origin: Node, operator: OpOverload, *args: Any) -> Node:

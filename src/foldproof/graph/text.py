@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch._ops import HigherOrderOperator, OpOverload, OpOverloadPacket
-from torch.utils._pytree import tree_leaves
+
+from foldproof.torch_internals import HigherOrderOperator, OpOverload, OpOverloadPacket, tree_leaves
 
 _FRAME = re.compile(r'File "(.+?)", line (\d+)')
 _TORCH = os.path.dirname(torch.__file__) + os.sep

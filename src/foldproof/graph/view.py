@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, fx
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
-from torch.fx.node import _get_qualified_name
 
 from foldproof.graph.text import Verbatim, map_nodes, operator_name, source_of
+from foldproof.torch_internals import OpOverload, qualified_name
 from foldproof.verdict import plain
 
 MAX_ATTRIBUTE_CHARACTERS = 120
@@ -109,9 +109,9 @@ def _view(node: fx.Node, constants: Mapping[str, str], axes: Sequence[int], diff
 
 def _operator(node: fx.Node) -> str:
     """The callee: an operator by its overload, a Python function by its qualified name, anything else by its target."""
-    if node.op == "call_function" and not isinstance(node.target, torch._ops.OpOverload):
+    if node.op == "call_function" and not isinstance(node.target, OpOverload):
         name = operator_name(node)
-        return _get_qualified_name(node.target) if name.startswith("<") and callable(node.target) else name
+        return qualified_name(node.target) if name.startswith("<") and callable(node.target) else name
     return operator_name(node) if node.op == "call_function" else str(node.target)
 
 

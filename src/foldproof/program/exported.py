@@ -8,13 +8,13 @@ from typing import Any
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
-from torch.utils._pytree import tree_leaves
 
-from foldproof.errors import FoldproofError
+from foldproof.errors import FoldproofError, brief
 from foldproof.graph.interpreter import Interpreter, Watch
 from foldproof.program.program import Leaf, Outcome
 from foldproof.program.state import Parameters, copied, deepcopied
 from foldproof.program.structure import arranged
+from foldproof.torch_internals import flat_arguments, tree_leaves, version_of
 
 
 class ExportedProgramForm:
@@ -42,11 +42,9 @@ class ExportedProgramForm:
     ) -> Outcome:
         program = self._program
         try:
-            checked = program._get_flat_args_with_check(tuple(args), dict(kwargs))
-            flat = iter(checked[0])
+            flat = iter(flat_arguments(program, args, kwargs))
         except Exception as error:
-            message = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-            raise FoldproofError(f"the inputs do not fit the ExportedProgram: {message}") from error
+            raise FoldproofError(f"the inputs do not fit the ExportedProgram: {brief(error)}") from error
         given: list[Any] = []
         # Where they are among the tensors as they were given, of which this program may order the named ones anew.
         places = {id(t): i for i, t in enumerate(t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor))}
@@ -57,7 +55,7 @@ class ExportedProgramForm:
                 given.append(leaves[spec.target])
             else:
                 raise FoldproofError(f"input {spec.arg.name!r} of kind {spec.kind.name} is not supported")
-        versions = {name: t._version for name, t in leaves.items()}
+        versions = {name: version_of(t) for name, t in leaves.items()}
         results = Interpreter(program.graph_module, watch).run(*given, enable_io_processing=False)
         outputs: list[Any] = []
         effects: dict[str, Tensor] = {}
@@ -70,7 +68,7 @@ class ExportedProgramForm:
             elif spec.target is not None:
                 effects[f"input {places[id(inputs[spec.target])]}"] = result
         for name, tensor in leaves.items():  # graphs that are not functional write in place
-            if tensor._version != versions[name]:
+            if version_of(tensor) != versions[name]:
                 effects.setdefault(name, tensor)
         return Outcome(*arranged(outputs, program.call_spec.out_spec), effects)
 

@@ -12,6 +12,7 @@ from foldproof.errors import FoldproofError
 from foldproof.program.exported import ExportedProgramForm
 from foldproof.program.modules import FunctionProgram, GraphProgram, ModuleProgram
 from foldproof.program.program import Program
+from foldproof.torch_internals import is_compiled
 
 
 def as_program(source: Any) -> Program:
@@ -48,12 +49,7 @@ def _form(source: Any) -> Program:
 
 def _is_compiled(source: Any) -> bool:
     modules = source.modules() if isinstance(source, nn.Module) else [source]
-    return any(
-        isinstance(m, torch._dynamo.eval_frame.OptimizedModule)
-        or hasattr(m, "_torchdynamo_orig_callable")
-        or getattr(m, "_compiled_call_impl", None) is not None
-        for m in modules
-    )
+    return any(map(is_compiled, modules))
 
 
 def require_ordinary(name: str, tensor: Tensor) -> None:

@@ -10,13 +10,12 @@ import copy
 import hashlib
 import importlib
 import importlib.util
-import logging
 import sys
 import sysconfig
 import traceback
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -26,7 +25,8 @@ import torch
 from torch import nn
 from torch.export import ExportedProgram
 
-from foldproof.errors import FoldproofError
+from foldproof.errors import FoldproofError, brief
+from foldproof.log import hushed
 from foldproof.program.state import owned
 
 FORMS = "a .pt2 file, path/file.py:callable or package.module:callable"
@@ -67,11 +67,12 @@ def load_spec(spec: str) -> Loaded:
     place, colon, name = spec.rpartition(":")
     if not colon or not place or not name:
         raise FoldproofError(f"{spec!r} is not a SPEC: give {FORMS}")
-    function = getattr(_import(spec, place), name, None)
-    if not callable(function):
-        raise FoldproofError(f"{spec}: {place} has no callable named {name!r}")
-    with _blaming(f"{spec}: calling {name}()"):
-        made = function()
+    with importable(spec):
+        function = getattr(_import(spec, place), name, None)
+        if not callable(function):
+            raise FoldproofError(f"{spec}: {place} has no callable named {name!r}")
+        with _blaming(f"{spec}: calling {name}()"):
+            made = function()
     return _check_made(spec, name, made)
 
 
@@ -97,16 +98,6 @@ def check_runs(loaded: Loaded, of: Loaded) -> None:
         raise FoldproofError(f"{loaded.spec} does not run on {whose} ({brief(error)})") from error
 
 
-def brief(error: BaseException) -> str:
-    """The type and first line of an exception, short enough for one sentence; and what follows a colon at its end."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    said = next((i for i, line in enumerate(lines) if not line.endswith(":")), len(lines) - 1)
-    line = " ".join(lines[: said + 1])
-    if len(line) > 240:
-        line = line[:240] + "…"
-    return f"{type(error).__name__}: {line}" if line else type(error).__name__
-
-
 def _load_pt2(spec: str) -> Loaded:
     path = Path(spec)
     if not path.exists():
@@ -120,7 +111,7 @@ def _load_pt2(spec: str) -> Loaded:
         raise FoldproofError(f"{spec} can't be read: {error.strerror}") from error
     if not whole:
         raise FoldproofError(f"{spec} is truncated or was not written by torch.export.save: it is no zip archive")
-    with _quiet():
+    with hushed():  # it logs the traceback of what it raises anyway
         try:
             program = torch.export.load(path)
         except Exception as error:
@@ -135,22 +126,9 @@ def _load_pt2(spec: str) -> Loaded:
     return Loaded(spec, program, tuple(args), dict(kwargs))
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """torch.export.load logs the traceback of what it raises anyway; keep that off the user's screen."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)
-
-
 def _import(spec: str, place: str) -> ModuleType:
     if place.endswith(".py"):
         return _import_file(spec, Path(place))
-    # Like `python -m`: modules beside the user come first.
-    _put_on_path(Path.cwd())
     with _blaming(f"{spec}: importing {place}"):
         return importlib.import_module(place)
 
@@ -167,7 +145,6 @@ def _import_file(spec: str, path: Path) -> ModuleType:
     found = importlib.util.spec_from_file_location(name, path)
     assert found is not None and found.loader is not None  # the suffix is .py
     module = importlib.util.module_from_spec(found)
-    _put_on_path(path.parent)  # like `python file.py`: the file may import its neighbours
     sys.modules[name] = module  # dataclasses and pickle look their module up there
     try:
         with _blaming(f"{spec}: importing {path.name}"):
@@ -178,9 +155,20 @@ def _import_file(spec: str, path: Path) -> ModuleType:
     return module
 
 
-def _put_on_path(folder: Path) -> None:
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
+@contextmanager
+def importable(*specs: str) -> Iterator[None]:
+    """What the SPECs name may import its neighbours meanwhile, as with ``python file.py`` and ``python -m module``."""
+    places = [spec.rpartition(":")[0] for spec in specs if not spec.endswith(".pt2")]
+    folders = [str(Path(place).resolve().parent if place.endswith(".py") else Path.cwd()) for place in places]
+    added = [folder for folder in dict.fromkeys(folders) if folder not in sys.path]
+    for folder in added:
+        sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        for folder in added:
+            with suppress(ValueError):  # what was loaded may have taken it off
+                sys.path.remove(folder)
 
 
 @contextmanager

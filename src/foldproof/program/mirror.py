@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from foldproof.torch_internals import hook_tables, hooks_of
+
 
 def mirror(module: nn.Module) -> nn.Module:
     """A module like ``module``, with mirrors of its submodules; scripted ones have no mirror and stay themselves."""
@@ -39,16 +41,14 @@ def keep_hooks(module: nn.Module, copy: nn.Module) -> None:
     made: dict[int, Any] = {id(m): copies[name] for name, m in module.named_modules() if name in copies}
     for name, m in module.named_modules():
         if isinstance(m, fx.GraphModule) and name in copies:
-            own = {k for h in (m._forward_hooks, m._forward_pre_hooks) for k, hook in h.items() if not _is_torchs(hook)}
-            for kind in _HOOKS:
-                kept = {k: _swapped(hook, made) for k, hook in m.__dict__[kind].items() if k in own}
-                copies[name].__dict__[kind].update(kept)
+            own, tables = hooks_of(m), hook_tables(copies[name])
+            for kind, table in hook_tables(m).items():
+                tables[kind].update({k: _swapped(hook, made) for k, hook in table.items() if k in own})
 
 
 def hung_on(module: nn.Module) -> list[Any]:
     """The hooks around a call of ``module``, and a ``forward`` of its own; PyTorch's own hooks are left out."""
-    hooks = [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
-    return [*(hook for hook in hooks if not _is_torchs(hook)), *([f] if (f := module.__dict__.get("forward")) else [])]
+    return [*hooks_of(module).values(), *([f] if (f := module.__dict__.get("forward")) else [])]
 
 
 def captured(function: Callable[..., Any]) -> dict[str, Any]:
@@ -80,19 +80,6 @@ def rebound(function: Callable[..., Any], values: Mapping[str, Any]) -> Callable
     made.__kwdefaults__ = function.__kwdefaults__
     made.__dict__.update(function.__dict__)
     return made
-
-
-_HOOKS = (
-    "_forward_hooks",
-    "_forward_hooks_with_kwargs",
-    "_forward_hooks_always_called",
-    "_forward_pre_hooks",
-    "_forward_pre_hooks_with_kwargs",
-)
-
-
-def _is_torchs(hook: Any) -> bool:
-    return str(getattr(hook, "__module__", "")).partition(".")[0] == "torch"
 
 
 def _holds_state(x: Any) -> bool:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, fx, nn
-from torch.utils._pytree import keystr, tree_flatten, tree_flatten_with_path, tree_unflatten
 
 from foldproof.graph.interpreter import Interpreter, Watch
 from foldproof.program.mirror import captured, keep_hooks, mirror, rebound
@@ -25,6 +24,15 @@ from foldproof.program.state import (
     storage_key,
 )
 from foldproof.program.structure import arranged
+from foldproof.torch_internals import (
+    arguments_of,
+    keystr,
+    set_tensor,
+    structures_of,
+    tree_flatten,
+    tree_flatten_with_path,
+    tree_unflatten,
+)
 
 
 def _outcome(out: Any, modules: Iterable[nn.Module]) -> Outcome:
@@ -103,7 +111,7 @@ class ModuleProgram:
         with replaced(self._module, {name: leaves[name] for name in self.leaves}) as written:
             for name in leaves.keys() - self.leaves.keys():  # buffers that were None until an earlier call
                 path, _, attribute = name.rpartition(".")
-                self._module.get_submodule(path)._buffers[attribute] = leaves[name]
+                set_tensor(self._module.get_submodule(path), attribute, leaves[name])
             outcome = _outcome(self._call(args, kwargs, watch), [self._module])
         outcome.effects = written
         return outcome
@@ -127,10 +135,8 @@ class ModuleProgram:
         for name, tensor in leaves.items():
             path, _, attribute = name.rpartition(".")
             owner = module.get_submodule(path)
-            if attribute in owner._parameters:
-                owner._parameters[attribute] = parameter(tensor)
-            else:
-                owner._buffers[attribute] = tensor
+            is_parameter = isinstance(getattr(owner, attribute), nn.Parameter)
+            set_tensor(owner, attribute, parameter(tensor) if is_parameter else tensor)
         return module
 
 
@@ -163,14 +169,14 @@ class GraphProgram(ModuleProgram):
             self._module.__dict__.pop("forward", None)
 
     def _run_graph(self, args: Sequence[Any], kwargs: Mapping[str, Any], watch: Watch | None) -> Any:
-        module, codegen = self._mirror, self._graph_module.graph._codegen
-        if not isinstance(codegen, fx.graph._PyTreeCodeGen):
+        module, graph = self._mirror, self._graph_module.graph
+        if structures_of(graph) is None:
             # A plain FX graph takes its arguments as its forward does.
             bound = inspect.signature(type(module).forward).bind(module, *args, **kwargs)
             bound.apply_defaults()
             return Interpreter(module, watch).run(*bound.args[1:], *bound.kwargs.values())
-        out = Interpreter(module, watch).run(*codegen.process_inputs(*args, **kwargs), enable_io_processing=False)
-        return codegen.process_outputs(out)
+        out = Interpreter(module, watch).run(*arguments_of(graph, *args, **kwargs), enable_io_processing=False)
+        return graph.process_outputs(out)
 
     def nodes(self) -> list[fx.Node]:
         return list(self._graph_module.graph.nodes) if self._runs_graph else []

@@ -10,11 +10,16 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.stateless import _reparametrize_module
-from torch.utils._python_dispatch import _disable_current_modes
-from torch.utils._pytree import tree_leaves, tree_map
 
-from foldproof.errors import FoldproofError
+from foldproof.errors import FoldproofError, brief
+from foldproof.torch_internals import (
+    disable_current_modes,
+    reparametrized,
+    storage_id,
+    tree_leaves,
+    tree_map,
+    version_of,
+)
 
 T = TypeVar("T")
 
@@ -34,7 +39,7 @@ def quantization_parameters(module: nn.Module) -> set[str]:
 
 def storage_key(tensor: Tensor) -> int:
     """Equal for tensors that share memory, for as long as one of them lives."""
-    return tensor.untyped_storage()._cdata if tensor.layout is torch.strided else id(tensor)
+    return storage_id(tensor) if tensor.layout is torch.strided else id(tensor)
 
 
 def loose(module: nn.Module) -> list[Tensor]:
@@ -52,7 +57,7 @@ def replaced(module: nn.Module, leaves: Mapping[str, Tensor]) -> Iterator[dict[s
     """
     written: dict[str, Tensor] = {}
     marks = {name: mark(tensor) for name, tensor in leaves.items()}
-    with _kept(module), _reparametrize_module(module, dict(leaves)):
+    with _kept(module), reparametrized(module, dict(leaves)):
         try:
             yield written
         finally:
@@ -68,7 +73,7 @@ def mark(tensor: Tensor) -> tuple[int, int]:
     """Changes when the tensor is written to, or its ``.data`` is replaced."""
     residue = getattr(tensor, "residue", None)
     if residue is None:
-        return tensor._version, tensor.data_ptr()
+        return version_of(tensor), tensor.data_ptr()
     return residue.cell.writes, id(residue)  # which no context of PyTorch's hides
 
 
@@ -76,17 +81,17 @@ def mark(tensor: Tensor) -> tuple[int, int]:
 def _kept(module: nn.Module) -> Iterator[None]:
     before = [(m, {k: _shallow(v) for k, v in m.__dict__.items()}) for m in module.modules()]
     # Nobody can write to tensors of inference mode.
-    with _disable_current_modes():
-        writable = [(t, t._version, t.detach().clone()) for t in loose(module) if not t.is_inference()]
+    with disable_current_modes():
+        writable = [(t, version_of(t), t.detach().clone()) for t in loose(module) if not t.is_inference()]
     try:
         yield
     finally:
         for m, state in before:
             m.__dict__.clear()
             m.__dict__.update(state)
-        with _disable_current_modes():  # a mode may have a copy of its own to write to, which is not to be put back
+        with disable_current_modes():  # a mode may have a copy of its own to write to, which is not to be put back
             for tensor, version, content in writable:
-                if tensor._version != version:
+                if version_of(tensor) != version:
                     tensor.detach().copy_(content)
 
 
@@ -117,9 +122,8 @@ def deepcopied(x: T) -> T:
         try:
             return copy.deepcopy(x)
         except Exception as error:
-            why = str(error).split(". ")[0] or type(error).__name__
             raise FoldproofError(
-                f"{type(x).__name__} can't be copied ({why}), and foldproof works on copies only; give its"
+                f"{type(x).__name__} can't be copied ({brief(error)}), and foldproof works on copies only; give its"
                 " torch.export program instead"
             ) from error
 

@@ -6,7 +6,7 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from torch.utils._pytree import TreeSpec
+from foldproof.torch_internals import TreeSpec
 
 Structure = Any
 """Nested tuples that compare equal where outputs are put together alike."""

@@ -10,8 +10,6 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, fx
-from torch.utils._python_dispatch import _disable_current_modes
-from torch.utils._pytree import tree_leaves, tree_structure, tree_unflatten
 
 from foldproof.claim import Claim, Held, Role, Scope, Why
 from foldproof.program import Leaf, Outcome, Program, Watch, copied
@@ -32,6 +30,7 @@ from foldproof.shadow import (
     embed_constant,
 )
 from foldproof.shadow.call import value_of
+from foldproof.torch_internals import disable_current_modes, tree_leaves, tree_structure, tree_unflatten
 
 T = TypeVar("T")
 
@@ -248,7 +247,7 @@ def run_both(
         constants = (numbers, draw.take_numbers()), (roundings, draw.take_roundings())
         again = None
         if state_of(first) or state_of(second):
-            with _disable_current_modes():  # for `Factories`, what is drawn here would be a program's own
+            with disable_current_modes():  # for `Factories`, what is drawn here would be a program's own
                 inputs_again = _shadows_of_inputs(obligation, draw, variation)
             again = (
                 _run(draw, obligation.before, "first", state_after(ours, first), inputs_again),

@@ -16,10 +16,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter, tree_leaves
 
 from foldproof.rounding.constants import depends_on_data, remember_data
+from foldproof.torch_internals import DispatchMode, tree_iter, tree_leaves
 
 logger = logging.getLogger("foldproof")
 
@@ -107,9 +106,9 @@ class Coverage:
             self._seen[key] = _Seen(yes, no)
 
 
-class _Watch(TorchDispatchMode):
+class _Watch(DispatchMode):
     def __init__(self, coverage: Coverage, program: str) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._coverage, self._program, self._number = coverage, program, 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

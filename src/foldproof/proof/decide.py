@@ -40,7 +40,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
-from torch.utils._pytree import tree_leaves
 
 from foldproof.claim import Claim, Scope, meet
 from foldproof.graph.text import operator_name, source_of
@@ -64,6 +63,7 @@ from foldproof.proof.steps import steps_of
 from foldproof.proof.variation import vary
 from foldproof.rounding.spread import EXPLAINED
 from foldproof.shadow import Undecided
+from foldproof.torch_internals import tree_leaves
 from foldproof.verdict import Counterexample, Difference, Kind, Proof, Rounding, Verdict
 
 Strategy = Callable[[Inquiry], Verdict | None]

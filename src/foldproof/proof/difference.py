@@ -6,8 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.utils._python_dispatch import _disable_current_modes
-from torch.utils._pytree import tree_leaves
 
 from foldproof.digest import digest
 from foldproof.graph.text import operator_name, source_of
@@ -15,6 +13,7 @@ from foldproof.proof.attempt import lending, run_both
 from foldproof.proof.obligation import ProofObligation
 from foldproof.proof.variation import vary
 from foldproof.shadow import Draw, Shadow, Undecided
+from foldproof.torch_internals import disable_current_modes, tree_leaves
 from foldproof.verdict import Difference
 
 
@@ -59,7 +58,7 @@ def first_difference(obligation: ProofObligation, seed: int) -> Difference | Non
 
 
 def _digests(out: Any) -> list[str]:
-    with _disable_current_modes():  # residues that are made on demand are drawn
+    with disable_current_modes():  # residues that are made on demand are drawn
         return [_digest(t) for t in tree_leaves(out) if isinstance(t, Tensor)]
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map
 
 from foldproof.program import Leaf, Outcome, Program, copied
 from foldproof.proof.coverage import Coverage
@@ -21,6 +20,7 @@ from foldproof.rounding.constants import ConstantNoise, mark
 from foldproof.rounding.spread import EXPLAINED, FLOAT32_ROUNDINGS, FLOAT64_ROUNDINGS, NOTHING, PERTURBATIONS, perturbed
 from foldproof.rounding.truth import widened
 from foldproof.shadow import Undecided
+from foldproof.torch_internals import lazy_clone, tree_leaves, tree_map
 
 REAL = 16.0
 """From so many times what rounding explains on a difference may be a counterexample; see `doubted`, too."""
@@ -157,7 +157,7 @@ class _Widened:
         if wide.is_quantized or wide.layout != torch.strided:
             return wide.clone()
         # Copied on write, by PyTorch: a run that writes to its leaves, in whatever way, changes them for itself only.
-        return wide._lazy_clone()
+        return lazy_clone(wide)
 
 
 def _wide(t: Tensor) -> Tensor:

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from foldproof.program import Leaf, Program
+from foldproof.torch_internals import tree_leaves
 
 Tensors = Mapping[str, Tensor]
 Derive = Callable[[Tensors], Tensors]

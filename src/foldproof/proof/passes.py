@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
-from torch.utils._python_dispatch import _disable_current_modes
 
 from foldproof.errors import FoldproofError
 from foldproof.program import Leaf, Program, as_program, copied
@@ -22,6 +21,7 @@ from foldproof.proof.running import failed
 from foldproof.proof.shapes import as_inputs, sampled_inputs
 from foldproof.shadow import Draw, Factories, Shadow, Undecided, WritesBorrowed, draw_variable
 from foldproof.shadow.call import value_of
+from foldproof.torch_internals import disable_current_modes, set_graph
 from foldproof.verdict import Kind, Verdict
 
 Pass = Callable[[Any], Any]
@@ -108,7 +108,7 @@ def _apply(pass_fn: Pass, program: Any) -> Any:
         raise FoldproofError(f"the pass returned a {type(result).__name__}, which is no program")
     if isinstance(program, ExportedProgram):
         # The pass gave back the graph only; its signature and state are those of the program it was given.
-        program._graph_module = module
+        set_graph(program, module)
         return program
     return module
 
@@ -119,7 +119,7 @@ def _shadowed(leaves: Tensors) -> bool:
 
 def _alike_elsewhere(pass_fn: Pass, program: Program) -> bool:
     """Whether the pass does the same on shadows as on ordinary tensors at other parameters, too."""
-    with torch.no_grad(), _disable_current_modes():  # what a pass makes is of the draw at hand, or of none
+    with torch.no_grad(), disable_current_modes():  # what a pass makes is of the draw at hand, or of none
         drawn = redrawn_leaves(program.leaves, torch.Generator().manual_seed(1), 4.0, 1.0)
         try:
             plain = _snapshot(_apply(pass_fn, program.with_leaves(copied_leaves(drawn))))
@@ -172,4 +172,5 @@ def _described(module: nn.Module) -> str:
     """A module's class and settings, and which functions are hung on it."""
     held = sorted((k, v) for k, v in module.__dict__.items() if isinstance(v, (bool, int, float, str, tuple)))
     hung = {k: len(v) for k, v in module.__dict__.items() if k.endswith("_hooks") and v}
-    return f"{type(module).__name__} {held} {hung} {list(module._modules)} {'forward' in module.__dict__}"
+    children = [name for name, _ in module.named_children()]
+    return f"{type(module).__name__} {held} {hung} {children} {'forward' in module.__dict__}"

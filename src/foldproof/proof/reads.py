@@ -6,15 +6,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
 
 from foldproof.program import Program
 from foldproof.proof.obligation import Tensors
 from foldproof.shadow import Shadow
+from foldproof.torch_internals import DispatchMode, tree_iter
 
 
-class Reads(TorchDispatchMode):
+class Reads(DispatchMode):
     """While active, notes every ordinary tensor that an operator is given.
 
     A program is run on leaves in place of its own. It may still reach its own tensors, through a closure over the
@@ -22,7 +21,7 @@ class Reads(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._given: set[int] = set()
         self._memory: set[int] = set()
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten
 
 from foldproof.errors import FoldproofError
 from foldproof.program import Outcome, Program, Watch, mark
 from foldproof.proof.obligation import Tensors, identity
 from foldproof.shadow import Shadow, Undecided, WritesBorrowed
+from foldproof.torch_internals import tree_flatten
 
 _NOTHING = contextlib.nullcontext()
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, fx
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from foldproof.errors import FoldproofError
+from foldproof.torch_internals import tree_flatten, tree_unflatten
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 

@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import SequenceKey, keystr, tree_leaves_with_path
 
 from foldproof.claim import Claim, Held, Role, Scope, Why
 from foldproof.program import Leaf
 from foldproof.proof.obligation import ProofObligation
 from foldproof.shadow import all_finite
+from foldproof.torch_internals import SequenceKey, keystr, tree_leaves_with_path
 
 
 @dataclass(frozen=True)

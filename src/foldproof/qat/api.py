@@ -14,10 +14,9 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 
 from foldproof.claim import meet
-from foldproof.errors import FoldproofError
+from foldproof.errors import FoldproofError, brief
 from foldproof.graph.view import GraphView, view_graph, views_to_dict
 from foldproof.program import as_program
-from foldproof.program.loading import brief
 from foldproof.proof.shapes import as_inputs
 from foldproof.qat.fold import Folded
 from foldproof.qat.passes import Account, rewrites, rewritten

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.ao.quantization.fx._decomposed  # defines the operators
 from torch.fx import Node
 
 from foldproof.graph.nodes import arguments, operator_of
+from foldproof.torch_internals import quantized_operators
 
-decomposed = torch.ops.quantized_decomposed
+decomposed = quantized_operators()
 
 INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
 

@@ -8,16 +8,15 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx import Graph, Node
 from torch.fx.node import map_arg
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from foldproof.graph.nodes import base_of, is_getitem, memory_of, operator_of, written
 from foldproof.graph.text import operator_name
 from foldproof.program.state import storage_key
 from foldproof.rewriting.expression import Expression, Operand, rounded
 from foldproof.rewriting.refusal import CannotFold
+from foldproof.torch_internals import FakeTensor, is_traceable_wrapper_subclass
 
 
 class Constants:

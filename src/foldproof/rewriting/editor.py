@@ -11,13 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor
 from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 
-from foldproof.errors import FoldproofError
+from foldproof.errors import FoldproofError, brief
 from foldproof.graph.nodes import is_getitem
-from foldproof.program.loading import brief
 from foldproof.program.state import owned, quiet_copies
 from foldproof.rewriting.edit import Draft, Drafted, Edit, NewConstant
 from foldproof.rewriting.exported import ExportedHost
@@ -25,6 +23,7 @@ from foldproof.rewriting.expression import Expression, as_expression, derive, ro
 from foldproof.rewriting.host import GraphHost
 from foldproof.rewriting.module import ModuleHost
 from foldproof.rewriting.refusal import CannotFold
+from foldproof.torch_internals import FakeTensor
 
 DIALECTS = ("TRAINING", "ATEN", "EDGE")
 """Of programs made by ``torch.export.export``, after ``run_decompositions``, and of ExecuTorch's ``to_edge``."""

@@ -16,10 +16,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_iter, tree_leaves, tree_map
 
 from foldproof.rounding.bound import error_bound
 from foldproof.rounding.truth import Float64
+from foldproof.torch_internals import tree_iter, tree_leaves, tree_map
 
 _FLOAT64_ROUNDING = 2.0**-52
 _ATTRIBUTE = "_foldproof_origin"

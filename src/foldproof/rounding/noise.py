@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
 from foldproof.rounding.bound import error_bound
 from foldproof.rounding.magnitude import RULES, is_exact
 from foldproof.rounding.truth import Float64
+from foldproof.torch_internals import has_decomposition, tree_map
 
 aten = torch.ops.aten
 _ATTENTION = (
@@ -57,7 +57,7 @@ class Noise(Float64):
             return super().__torch_dispatch__(func, types, args, kwargs)
         if func in _ATTENTION:
             return self._attention(func, args, kwargs)
-        if func not in RULES and not is_exact(func) and func._can_decompose():
+        if func not in RULES and not is_exact(func) and has_decomposition(func):
             with self:  # its parts are moved
                 return func.decompose(*args, **kwargs)
         if func in _PRODUCTS and self._operands and self.dtype == torch.float32:

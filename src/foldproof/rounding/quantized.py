@@ -6,11 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.ao.quantization.fx._decomposed  # defines the operators
 from torch import Tensor
 
+from foldproof.torch_internals import quantized_operators
+
 aten = torch.ops.aten
-decomposed = torch.ops.quantized_decomposed
+decomposed = quantized_operators()
 
 
 def _quantize(x: Tensor, scale: Any, zero_point: Any, low: Any, high: Any, dtype: torch.dtype) -> Tensor:

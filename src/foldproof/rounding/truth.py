@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map
 
 from foldproof.rounding.quantized import UNROUNDED, WIDE
+from foldproof.torch_internals import DispatchMode, storage_id, tree_map
 
 aten = torch.ops.aten
 
@@ -41,7 +40,7 @@ def _is(x: Tensor, value: Tensor) -> bool:
     )
 
 
-class Float64(TorchDispatchMode):
+class Float64(DispatchMode):
     """While active, every operator computes in float64: tensors are widened, and so are dtypes that are asked for.
 
     Quantizing any of the values ``exact`` leaves out the rounding.
@@ -51,7 +50,7 @@ class Float64(TorchDispatchMode):
     """
 
     def __init__(self, exact: Sequence[Tensor] = ()) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._exact = exact
         self._widened: dict[tuple[int, torch.dtype], tuple[torch.UntypedStorage, Tensor]] = {}
 
@@ -81,7 +80,7 @@ class Float64(TorchDispatchMode):
         if x.dtype not in _WIDER or x.layout is not torch.strided:
             return widened(x)  # type: ignore[no-any-return]
         memory = x.untyped_storage()
-        key = memory._cdata, x.dtype
+        key = storage_id(x), x.dtype
         if key not in self._widened:
             # By x's own operators: another such mode around this one has the copy that they read.
             whole = x.detach().as_strided((memory.nbytes() // x.itemsize,), (1,), 0)

@@ -8,13 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._ops import OpOverload
-from torch.utils._pytree import tree_iter, tree_map
 
 from foldproof.shadow.draw import Draw
 from foldproof.shadow.leaves import FEW, embed_constant
 from foldproof.shadow.residue import Residue, apply_opaque
 from foldproof.shadow.undecided import Undecided
+from foldproof.torch_internals import OpOverload, tree_iter, tree_map
 
 # Integers that wrap around or saturate within the range of ordinary numbers.
 _NARROW = (torch.int8, torch.uint8, torch.int16)

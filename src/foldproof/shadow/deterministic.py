@@ -8,17 +8,17 @@ import sys
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from foldproof.shadow.registry import RULES
 from foldproof.shadow.undecided import Undecided, no_rule
+from foldproof.torch_internals import DispatchMode
 
 
 class GeneratorMoved(Undecided):
     """A generator was used while a program ran, by it or by another thread."""
 
 
-class Deterministic(TorchDispatchMode):
+class Deterministic(DispatchMode):
     """While active, operators that draw random numbers are undecided: a proof would speak of what was drawn.
 
     What no dispatch mode sees (in custom operators, Python or numpy) moves a generator's state.
@@ -29,15 +29,15 @@ class Deterministic(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
 
     def __enter__(self) -> Deterministic:
         self._state = _generators()
-        super().__enter__()  # type: ignore[no-untyped-call]
+        super().__enter__()
         return self
 
     def __exit__(self, *raised: Any) -> None:
-        super().__exit__(*raised)  # type: ignore[no-untyped-call]
+        super().__exit__(*raised)
         if raised[0] is None and self._state != _generators():
             raise GeneratorMoved("the program draws random numbers, in Python or inside of a custom operator")
 

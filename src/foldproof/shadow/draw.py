@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
-from torch._ops import OpOverload
 
 from foldproof.digest import digest
 from foldproof.field import Field, OpaqueFunction, Size, draw_primes, error_bound, few, primes_needed
 from foldproof.shadow.products import Products
+from foldproof.torch_internals import OpOverload
 
 
 class WritesBorrowed(Exception):

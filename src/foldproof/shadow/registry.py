@@ -6,7 +6,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from torch._ops import OpOverload
+from foldproof.torch_internals import OpOverload
 
 if TYPE_CHECKING:
     from foldproof.shadow.call import Call

@@ -8,12 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.ao.quantization.fx._decomposed  # defines the operators
 from torch import Tensor, nn
-from torch._library.custom_ops import _maybe_get_opdef
-from torch._ops import OpOverload
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter, tree_map
 
 from foldproof.shadow.call import Call, value_of
 from foldproof.shadow.draw import Draw, WritesBorrowed
@@ -23,9 +18,18 @@ from foldproof.shadow.ondemand import OnDemand
 from foldproof.shadow.registry import RULES, Rule, RuleKind, functional_form
 from foldproof.shadow.residue import Residue
 from foldproof.shadow.undecided import Undecided, no_rule
+from foldproof.torch_internals import (
+    DispatchMode,
+    OpOverload,
+    make_wrapper,
+    python_body,
+    quantized_operators,
+    tree_iter,
+    tree_map,
+)
 
 aten = torch.ops.aten
-decomposed = torch.ops.quantized_decomposed
+decomposed = quantized_operators()
 
 _EMPTY = {aten.empty.memory_format, aten.empty_strided.default}
 _DEQUANTIZE = {
@@ -54,15 +58,7 @@ class Shadow(Tensor):
 
     @staticmethod
     def __new__(cls, value: Tensor, residue: Residue) -> Shadow:
-        out: Shadow = Tensor._make_wrapper_subclass(
-            cls,
-            value.shape,
-            strides=value.stride(),
-            storage_offset=value.storage_offset(),
-            dtype=value.dtype,
-            device=value.device,
-            requires_grad=False,
-        )
+        out: Shadow = make_wrapper(cls, value)
         out.value, out.residue = value, residue
         return out
 
@@ -155,11 +151,11 @@ def _dispatch(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -
         result = func.decompose(*args, **kwargs)
         if result is not NotImplemented:
             return result
-        custom = _maybe_get_opdef(func)  # written in Python: its body runs on shadows like any other code
-        if custom is None:
+        body = python_body(func)  # which runs on shadows like any other code
+        if body is None:
             raise no_rule(func)
         with Factories(draw):
-            return custom._init_fn(*args, **kwargs)
+            return body(*args, **kwargs)
     if rule.kind is RuleKind.BRANCH:
         draw.branch.setdefault(func.overloadpacket.__name__)
     value = func(*tree_map(value_of, args), **tree_map(value_of, kwargs))
@@ -276,7 +272,7 @@ def _write(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
     return target
 
 
-class Factories(TorchDispatchMode):
+class Factories(DispatchMode):
     """While active, new empty and zero tensors are shadows, so that in-place writes into them keep what is known.
 
     Uninitialised memory gets random residues: nothing may depend on it. Whole numbers that are dequantized are exact
@@ -284,7 +280,7 @@ class Factories(TorchDispatchMode):
     """
 
     def __init__(self, draw: Draw) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._draw = draw
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import fx
-from torch._ops import OpOverload
+
+from foldproof.torch_internals import OpOverload
 
 
 class Undecided(Exception):

@@ -1,31 +1,14 @@
-"""The compilers that can be audited, one file each."""
+"""The compilers that can be audited, one file each; `foldproof.compiler_catalog` declares them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import importlib
 
 from foldproof.auditing.compilers.compiler import Compiled, Compiler
-from foldproof.auditing.compilers.executorch import Executorch
-from foldproof.auditing.compilers.fuse import Fuse
-from foldproof.auditing.compilers.inductor import Inductor
-from foldproof.auditing.compilers.onnx import Onnx
-from foldproof.auditing.compilers.openvino import Openvino
-from foldproof.auditing.compilers.torchao import Torchao
+from foldproof.compiler_catalog import DECLARED
 from foldproof.errors import FoldproofError
 
-__all__ = ["COMPILERS", "Compiled", "Compiler", "compiler_named"]
-
-_ALL: tuple[Compiler, ...] = (
-    Inductor(),
-    Torchao(),
-    Executorch(),
-    Fuse("fx", "torch.fx.experimental.optimization", "fuse"),
-    Fuse("torch.ao", "torch.ao.quantization.quantize_fx", "fuse_fx"),
-    Onnx(),
-    Openvino(),
-)
-
-COMPILERS: Mapping[str, Compiler] = {compiler.name: compiler for compiler in _ALL}
+__all__ = ["Compiled", "Compiler", "compiler_named"]
 
 
 def compiler_named(name: str) -> Compiler:
@@ -33,6 +16,8 @@ def compiler_named(name: str) -> Compiler:
     Raises:
         FoldproofError: there is none of that name.
     """
-    if name not in COMPILERS:
-        raise FoldproofError(f"compiler must be one of {', '.join(COMPILERS)}, not {name!r}")
-    return COMPILERS[name]
+    if name not in DECLARED:
+        raise FoldproofError(f"compiler must be one of {', '.join(DECLARED)}, not {name!r}")
+    module, _, variable = DECLARED[name].runner.partition(":")
+    found: Compiler = getattr(importlib.import_module(f"{__name__}.{module}"), variable)
+    return found

@@ -11,7 +11,9 @@ import torch
 from torch import nn
 
 from foldproof.auditing.log import Log
+from foldproof.compiler_catalog import Declaration
 from foldproof.errors import FoldproofError
+from foldproof.torch_internals import tree_map
 
 Options = Mapping[str, Any]
 
@@ -35,15 +37,8 @@ class Compiler(Protocol):
     """Runs one pipeline under its tap."""
 
     @property
-    def name(self) -> str: ...
-
-    @property
-    def packages(self) -> tuple[str, ...]:
-        """What it is made of, besides torch: their versions are told."""
-
-    @property
-    def options(self) -> Mapping[str, str]:
-        """Options it knows, each with what it means."""
+    def declared(self) -> Declaration:
+        """Its name, and what users are told of it."""
 
     def compile(
         self,
@@ -68,10 +63,11 @@ def known(compiler: Compiler, options: Options) -> None:
     Raises:
         FoldproofError: an option that the compiler does not have.
     """
+    declared = compiler.declared
     for name in options:
-        if name not in compiler.options:
-            has = ", ".join(compiler.options) or "none"
-            raise FoldproofError(f"{compiler.name} has no option {name!r}; it has {has}")
+        if name not in declared.options:
+            has = ", ".join(declared.options) or "none"
+            raise FoldproofError(f"{declared.name} has no option {name!r}; it has {has}")
 
 
 def buffers_of(module: nn.Module) -> dict[str, torch.Tensor]:
@@ -99,12 +95,12 @@ def from_start(function: Callable[..., Any], module: nn.Module, buffers: Mapping
 
 def copied(x: Any) -> Any:
     """Arguments with their tensors cloned."""
-    return torch.utils._pytree.tree_map(lambda t: t.clone() if isinstance(t, torch.Tensor) else t, x)
+    return tree_map(lambda t: t.clone() if isinstance(t, torch.Tensor) else t, x)
 
 
 def versions(compiler: Compiler) -> dict[str, str]:
     """The installed versions that matter."""
-    return {package: _version(package) for package in ("torch", "foldproof", *compiler.packages)}
+    return {package: _version(package) for package in ("torch", "foldproof", *compiler.declared.packages)}
 
 
 def _version(package: str) -> str:

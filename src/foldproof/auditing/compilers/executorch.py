@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -12,14 +11,14 @@ from foldproof.auditing.compilers.compiler import Compiled, Options, known
 from foldproof.auditing.log import Log
 from foldproof.auditing.taps.executorch import exir_program, tap_executorch
 from foldproof.auditing.taps.passes import tap_passes
+from foldproof.compiler_catalog import EXECUTORCH
 from foldproof.errors import FoldproofError
 from foldproof.program.state import deepcopied
+from foldproof.torch_internals import tree_leaves, tree_unflatten
 
 
 class Executorch:
-    name = "executorch"
-    packages = ("executorch",)
-    options = MappingProxyType({"partitioner": "xnnpack (default), none, or a list of partitioners"})
+    declared = EXECUTORCH
 
     def compile(
         self,
@@ -48,12 +47,10 @@ class Executorch:
             # Loaded anew, buffers that it writes to are what they were at first. Its memory has to stay while it runs.
             loaded = Runtime.get().load_program(buffer)
             method = loaded.load_method("forward")
-            given = torch.utils._pytree.tree_leaves((args, kwargs))
+            given = tree_leaves((args, kwargs))
             out = method.execute([x.contiguous() if isinstance(x, torch.Tensor) else x for x in given])
             out = out[len(out) - spec.num_leaves :]  # inputs that were written to come first
-            return torch.utils._pytree.tree_unflatten(
-                [x.clone() if isinstance(x, torch.Tensor) else x for x in out], spec
-            )
+            return tree_unflatten([x.clone() if isinstance(x, torch.Tensor) else x for x in out], spec)
 
         return Compiled(call, "the .pte program in the ExecuTorch runtime")
 
@@ -68,6 +65,9 @@ class Executorch:
             "program = Runtime.get().load_program(buffer := edge.to_executorch().buffer)",
             'got = program.load_method("forward").execute(inputs)[0]',
         ]
+
+
+COMPILER = Executorch()
 
 
 def _partitioners(wanted: Any) -> list[Any]:

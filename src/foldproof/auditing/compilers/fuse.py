@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import warnings
 from collections.abc import Callable
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -13,19 +12,16 @@ from torch import nn
 
 from foldproof.auditing.compilers.compiler import Compiled, Options, known
 from foldproof.auditing.log import Log, Rerun
-from foldproof.errors import FoldproofError
-from foldproof.program.loading import brief
+from foldproof.compiler_catalog import FX, TORCH_AO, Declaration
+from foldproof.errors import FoldproofError, brief
 from foldproof.program.state import deepcopied
 
 
 class Fuse:
     """One function that takes a model and gives a fused one, which is one pass."""
 
-    packages: tuple[str, ...] = ()
-    options = MappingProxyType[str, str]({})
-
-    def __init__(self, name: str, module: str, function: str) -> None:
-        self.name, self._module, self._function = name, module, function
+    def __init__(self, declared: Declaration, module: str, function: str) -> None:
+        self.declared, self._module, self._function = declared, module, function
 
     def compile(
         self,
@@ -53,3 +49,7 @@ class Fuse:
 
     def script(self, options: Options) -> tuple[list[str], list[str]]:
         return [f"from {self._module} import {self._function}"], [f"got = {self._function}(model)(*inputs)"]
+
+
+FX_FUSE = Fuse(FX, "torch.fx.experimental.optimization", "fuse")
+TORCH_AO_FUSE = Fuse(TORCH_AO, "torch.ao.quantization.quantize_fx", "fuse_fx")

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
-from types import MappingProxyType
 from typing import Any
 
-import torch
 from torch import nn
 
 from foldproof.auditing.compilers.compiler import Compiled, Options, buffers_of, copied, from_start
 from foldproof.auditing.definitions import Definitions
 from foldproof.auditing.log import Log
 from foldproof.auditing.taps.inductor import tap_inductor
-from foldproof.errors import FoldproofError
-from foldproof.program.loading import brief
+from foldproof.compiler_catalog import INDUCTOR
+from foldproof.errors import FoldproofError, brief
 from foldproof.program.state import deepcopied
+from foldproof.torch_internals import compile_apart, inductor_setting, patched_inductor
 
 
 class Inductor:
-    name = "inductor"
-    packages: tuple[str, ...] = ()
-    options = MappingProxyType({"…": "any setting of torch._inductor.config, such as freezing"})
+    declared = INDUCTOR
 
     def compile(
         self,
@@ -32,9 +29,8 @@ class Inductor:
         options: Options,
         log: Log,
     ) -> Compiled:
-        torch._dynamo.reset()  # Dynamo keeps compiled code with code objects, whatever the configuration
         own = deepcopied(model)
-        compiled: Callable[..., Any] = torch.compile(own, dynamic=False)
+        compiled = compile_apart(own, "inductor", dynamic=False)
         # Dynamo itself looks at some settings (freezing), so they are set, and not given to torch.compile.
         with _configured(options), tap_inductor(log, own):
             compiled(*copied(args), **copied(kwargs))
@@ -47,12 +43,14 @@ class Inductor:
         return [*imports, *own.lines], [*settings, "got = torch.no_grad()(torch.compile(model))(*inputs)"]
 
 
+COMPILER = Inductor()
+
+
 def _part(options: Options, without: frozenset[str]) -> Callable[[nn.Module], Callable[..., Any]]:
     """Compiles a module with the same settings, and without the same passes."""
 
     def part(module: nn.Module) -> Callable[..., Any]:
-        torch._dynamo.reset()
-        compiled: Callable[..., Any] = torch.compile(module, dynamic=False)
+        compiled = compile_apart(module, "inductor", dynamic=False)
 
         def call(*args: Any) -> Any:
             taps = tap_inductor(Log(without), module) if without else contextlib.nullcontext()
@@ -66,19 +64,13 @@ def _part(options: Options, without: frozenset[str]) -> Callable[[nn.Module], Ca
 
 @contextlib.contextmanager
 def _configured(options: Options) -> Iterator[None]:
-    import torch._inductor.config as config
-
     try:
         for name, value in options.items():
-            _require_fitting(name, getattr(config, name), value)
-        patch: Any = config.patch(dict(options))
-        patch.__enter__()
+            _require_fitting(name, inductor_setting(name), value)
     except AttributeError as error:
         raise FoldproofError(f"torch._inductor.config has no such setting ({brief(error)})") from error
-    try:
+    with patched_inductor(**options):
         yield
-    finally:
-        patch.__exit__(None, None, None)
 
 
 def _require_fitting(name: str, now: Any, value: Any) -> None:

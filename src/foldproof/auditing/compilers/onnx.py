@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -12,14 +11,14 @@ from foldproof.auditing.compilers.compiler import Compiled, Options, known
 from foldproof.auditing.log import Log
 from foldproof.auditing.taps.onnx import tap_onnx
 from foldproof.auditing.taps.passes import tap_passes
+from foldproof.compiler_catalog import ONNX
 from foldproof.errors import MissingExtra
 from foldproof.program.state import deepcopied
+from foldproof.torch_internals import tree_leaves, tree_unflatten
 
 
 class Onnx:
-    name = "onnx"
-    packages = ("onnx", "onnxscript", "onnxruntime")
-    options = MappingProxyType[str, str]({})
+    declared = ONNX
 
     def compile(
         self,
@@ -40,14 +39,17 @@ class Onnx:
         program = torch.export.export(deepcopied(model), args, kwargs)
         call = onnx_exporter(program.module())
         with tap_passes(log), tap_onnx(log):
-            call(*torch.utils._pytree.tree_leaves((args, kwargs)))
+            call(*tree_leaves((args, kwargs)))
 
         def run(*args: Any, **kwargs: Any) -> Any:
-            made = call(*torch.utils._pytree.tree_leaves((args, kwargs)))
-            leaves = torch.utils._pytree.tree_leaves(made)
-            return torch.utils._pytree.tree_unflatten(leaves, program.call_spec.out_spec)
+            made = call(*tree_leaves((args, kwargs)))
+            leaves = tree_leaves(made)
+            return tree_unflatten(leaves, program.call_spec.out_spec)
 
         return Compiled(run, "the ONNX model in ONNX Runtime")
 
     def script(self, options: Options) -> tuple[list[str], list[str]]:
         return [], ["got = torch.onnx.export(model, inputs, dynamo=True)(*inputs)[0]"]
+
+
+COMPILER = Onnx()

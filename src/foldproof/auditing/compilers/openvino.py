@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -11,16 +10,16 @@ from torch import nn
 from foldproof.auditing.compilers.compiler import Compiled, Options, known
 from foldproof.auditing.log import Log
 from foldproof.auditing.taps.passes import tap_passes
+from foldproof.compiler_catalog import OPENVINO
 from foldproof.errors import MissingExtra
 from foldproof.program.state import deepcopied
+from foldproof.torch_internals import tree_leaves, tree_unflatten
 
 _SETTINGS = {"INFERENCE_PRECISION_HINT": "f32"}  # its own choice on some processors is bfloat16
 
 
 class Openvino:
-    name = "openvino"
-    packages = ("openvino",)
-    options = MappingProxyType[str, str]({})
+    declared = OPENVINO
 
     def compile(
         self,
@@ -40,10 +39,10 @@ class Openvino:
             compiled = openvino.compile_model(openvino.convert_model(program), "CPU", _SETTINGS)
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            given = [x for x in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
+            given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
             made = compiled([x.contiguous().numpy() for x in given])
             out = [torch.from_numpy(made[i].copy()) for i in range(len(compiled.outputs))]
-            return torch.utils._pytree.tree_unflatten(out, program.call_spec.out_spec)
+            return tree_unflatten(out, program.call_spec.out_spec)
 
         return Compiled(call, "the model in OpenVINO")
 
@@ -53,3 +52,6 @@ class Openvino:
             f"compiled = openvino.compile_model(program, config={_SETTINGS})",
             "got = torch.from_numpy(compiled([x.numpy() for x in inputs])[0])",
         ]
+
+
+COMPILER = Openvino()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -22,20 +21,13 @@ from foldproof.auditing.compilers.compiler import (
 from foldproof.auditing.log import Log
 from foldproof.auditing.taps.passes import tap_passes
 from foldproof.auditing.taps.torchao import quantize_pt2e, tap_torchao
-from foldproof.errors import FoldproofError, MissingExtra
-from foldproof.program.loading import brief
+from foldproof.compiler_catalog import TORCHAO
+from foldproof.errors import FoldproofError, MissingExtra, brief
 from foldproof.program.state import deepcopied
 
 
 class Torchao:
-    name = "torchao"
-    packages = ("torchao",)
-    options = MappingProxyType(
-        {
-            "quantizer": "x86 (default), xnnpack, none, or a torchao Quantizer",
-            "qat": "True for prepare_qat_pt2e instead of prepare_pt2e",
-        }
-    )
+    declared = TORCHAO
 
     def compile(
         self,
@@ -95,6 +87,9 @@ class Torchao:
         ], [
             f"got = convert_pt2e({prepare}(torch.export.export(model, inputs).module(), {quantizer}))(*inputs)",
         ]
+
+
+COMPILER = Torchao()
 
 
 _NOTHING = ("none", None)

@@ -5,28 +5,43 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import importlib
 from collections.abc import Callable, Iterator
 from types import ModuleType, SimpleNamespace
 from typing import Any
-from unittest import mock
 
 from torch.export import ExportedProgram
 
 from foldproof.auditing.log import Log, program_in
+from foldproof.auditing.taps.hooks import Hook
 from foldproof.auditing.taps.passes import observe_function, observed
 from foldproof.errors import MissingExtra
 
-STEPS = (
-    "remove_unused_parameters_pass",
-    "lift_constant_tensor_pass",
-    "quant_fusion_and_const_prop_pass",
-    "weights_to_outputs_pass",
-    "insert_write_back_for_buffers_pass",
-    "unsafe_remove_auto_functionalized_pass",
-    "external_constants_pass",
-    "reinplace_pass",
+PROGRAM = "executorch.exir.program._program"
+
+STEPS = tuple(
+    Hook(PROGRAM, name, f"the pass {name}")
+    for name in (
+        "remove_unused_parameters_pass",
+        "lift_constant_tensor_pass",
+        "quant_fusion_and_const_prop_pass",
+        "weights_to_outputs_pass",
+        "insert_write_back_for_buffers_pass",
+        "unsafe_remove_auto_functionalized_pass",
+        "external_constants_pass",
+        "reinplace_pass",
+    )
 )
 """Steps that are no passes but functions, in the module that calls them."""
+
+MANAGERS = Hook("executorch.exir.pass_manager", "ExportedProgramPassManager.__call__", "each function in a manager")
+COPIES = Hook("executorch.exir.pass_manager", "copy", "the program whose parameters a pass of a manager is given")
+PASSES = Hook("executorch.exir.pass_base", "ExportedProgramPassBase.__call__", "each pass on an exported program")
+PARTITION = Hook(PROGRAM, "EdgeProgramManager.to_backend", "the step partition")
+PREPROCESS = Hook(
+    "executorch.backends.xnnpack.xnnpack_preprocess", "XnnpackBackend.preprocess", "the passes of XNNPACK's own"
+)
+HOOKS = (*STEPS, MANAGERS, COPIES, PASSES, PARTITION, PREPROCESS)
 
 
 def exir_program() -> ModuleType:
@@ -35,42 +50,33 @@ def exir_program() -> ModuleType:
         MissingExtra: executorch is not installed.
     """
     try:
-        import executorch.exir.program._program as module
+        return importlib.import_module(PROGRAM)
     except ModuleNotFoundError:
         raise MissingExtra("executorch", "executorch") from None
-    found: ModuleType = module
-    return found
 
 
 @contextlib.contextmanager
 def tap_executorch(log: Log) -> Iterator[None]:
     """Note every step from an exported program to the one that is written into a .pte file."""
-    program_module = exir_program()
-    from executorch.backends.xnnpack.xnnpack_preprocess import XnnpackBackend
-    from executorch.exir import pass_manager
-    from executorch.exir.pass_base import ExportedProgramPassBase, ExportedProgramPassResult
+    exir_program()
+    from executorch.exir.pass_base import ExportedProgramPassResult
 
+    copies = SimpleNamespace(copy=functools.partial(_copy_owned, log), deepcopy=copy.deepcopy)
     with contextlib.ExitStack() as stack:
-
-        def patch(where: Any, name: str, new: Any) -> None:
-            stack.enter_context(mock.patch.object(where, name, new))
-
-        manager = pass_manager.ExportedProgramPassManager
-        patch(manager, "__call__", _manager_call(log, manager.__call__))
-        patch(pass_manager, "copy", SimpleNamespace(copy=functools.partial(_copy_owned, log), deepcopy=copy.deepcopy))
-        patch(
-            ExportedProgramPassBase,
-            "__call__",
-            _program_pass_call(log, ExportedProgramPassBase.__call__, ExportedProgramPassResult),
+        for step in STEPS:
+            stack.enter_context(step.patched(functools.partial(_step, log, step.function)))
+        stack.enter_context(MANAGERS.patched(lambda original: _manager_call(log, original)))
+        stack.enter_context(COPIES.patched(lambda _: copies))
+        stack.enter_context(
+            PASSES.patched(lambda original: _program_pass_call(log, original, ExportedProgramPassResult))
         )
-        for name in STEPS:
-            if hasattr(program_module, name):
-                function = getattr(program_module, name)
-                patch(program_module, name, observed(log, name, _plain(function)))
-        manager = program_module.EdgeProgramManager
-        patch(manager, "to_backend", _partition_call(log, manager.to_backend))
-        patch(XnnpackBackend, "preprocess", staticmethod(_separate(log, XnnpackBackend.preprocess)))
+        stack.enter_context(PARTITION.patched(lambda original: _partition_call(log, original)))
+        stack.enter_context(PREPROCESS.patched(lambda original: staticmethod(_separate(log, original))))
         yield
+
+
+def _step(log: Log, name: str, function: Any) -> Any:
+    return observed(log, name, _plain(function))
 
 
 def _plain(function: Any) -> Callable[..., Any]:

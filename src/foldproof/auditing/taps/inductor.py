@@ -9,17 +9,83 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
-from unittest import mock
 
 import torch
 from torch import Tensor, fx
-from torch.fx.passes.graph_transform_observer import GraphTransformObserver
-from torch.utils._pytree import tree_leaves
 
 from foldproof.auditing.log import Change, Log
 from foldproof.auditing.signature import Signature
 from foldproof.auditing.snapshot import Lowered, Snapshot
+from foldproof.auditing.taps.hooks import Hook
+from foldproof.torch_internals import every_pass_runs, named_fusions, tree_leaves
+
+COMPILE = "torch._inductor.compile_fx"
+FREEZING = "torch._inductor.freezing"
+MATCHER = "torch._inductor.pattern_matcher"
+OBSERVER = "torch.fx.passes.graph_transform_observer"
+FX_PASSES = "torch._inductor.fx_passes"
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A function whose argument at ``place`` is a graph, and which runs passes on it."""
+
+    name: str
+    hook: Hook
+    place: int = 0
+
+
+PRE_GRAD = Hook(COMPILE, "_recursive_pre_grad_passes", "torch.compile", essential=True)
+
+PHASES = (
+    Phase("joint", Hook(COMPILE, "_recursive_joint_graph_passes", "the joint passes of Inductor", essential=True)),
+    Phase("post_grad", Hook(COMPILE, "_recursive_post_grad_passes", "the last passes of Inductor", essential=True)),
+    Phase("freezing", Hook(FREEZING, "_freeze", "the phase freezing"), place=1),
+    Phase("channels_last", Hook(FREEZING, "convert_conv_weights_to_channels_last", "the phase channels_last")),
+)
+
+STEPS = tuple(
+    Hook(module, name, f"the pass {name}")
+    for module, names in {
+        f"{FX_PASSES}.pre_grad": ("numpy_compat_normalization", "fuse_fx", "stable_topological_sort"),
+        f"{FX_PASSES}.quantization": ("quant_lift_up", "concat_linear_woq_int4"),
+        f"{FX_PASSES}.joint_graph": ("canonicalize_aten_ir_passes", "replace_random_passes"),
+        FREEZING: ("view_to_reshape", "replace_params_with_constants", "freezing_passes", "constant_fold"),
+        f"{FX_PASSES}.mkldnn_fusion": ("grouped_gemm_pass", "_eliminate_duplicate_packed_nodes"),
+        f"{FX_PASSES}.binary_folding": (
+            "mark_mixed_dtype_allowed_computation_ops",
+            "recover_original_precision_folded_computation_ops",
+        ),
+    }.items()
+    for name in names
+)
+"""Passes that are called without an observer."""
+
+FUSIONS = Hook(f"{FX_PASSES}.group_batch_fusion", "apply_group_batch_fusion", "each fusion of a group or batch")
+PATTERNS = Hook(MATCHER, "PatternMatcherPass.apply", "each pass of the pattern matcher")
+LOWERED = Hook(MATCHER, "LoweringPatternEntry.apply", "each pattern that is replaced by its lowering")
+REPLACED = (
+    Hook(MATCHER, "GraphPatternEntry.apply", "each pattern that a function replaces"),
+    Hook(MATCHER, "ReplacementPatternEntry.apply", "each pattern that a graph replaces"),
+)
+ENTERED = Hook(OBSERVER, "GraphTransformObserver.__enter__", "the passes of Inductor", essential=True)
+LEFT = Hook(OBSERVER, "GraphTransformObserver.__exit__", "the passes of Inductor", essential=True)
+ASKED = Hook(OBSERVER, "GraphTransformObserver._check_disable_pass", "a pass that --disable names")
+
+HOOKS = (
+    PRE_GRAD,
+    *(phase.hook for phase in PHASES),
+    *STEPS,
+    FUSIONS,
+    PATTERNS,
+    LOWERED,
+    *REPLACED,
+    ENTERED,
+    LEFT,
+    ASKED,
+)
 
 
 class _Phases:
@@ -126,26 +192,12 @@ def _holds(root: fx.GraphModule, module: fx.GraphModule) -> bool:
 @contextlib.contextmanager
 def tap_inductor(log: Log, model: torch.nn.Module) -> Iterator[None]:
     """Note every graph pass while `torch.compile(model)` runs for the first time."""
-    import torch._inductor.compile_fx as compile_fx
-    import torch._inductor.config as config
-    import torch._inductor.freezing as freezing
-    from torch._inductor import pattern_matcher
-    from torch._inductor.fx_passes import (
-        binary_folding,
-        group_batch_fusion,
-        joint_graph,
-        mkldnn_fusion,
-        pre_grad,
-        quantization,
-    )
-
     tensors = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
     phases = _Phases(log, {id(t): name for name, t in reversed(tensors)})
     with contextlib.ExitStack() as stack:
 
-        def patch(where: Any, name: str, make: Callable[[Any], Any]) -> None:
-            original = getattr(where, name)
-            stack.enter_context(mock.patch.object(where, name, functools.wraps(original)(make(original))))
+        def patch(hook: Hook, make: Callable[[Any], Any]) -> None:
+            stack.enter_context(hook.patched(lambda original: functools.wraps(original)(make(original))))
 
         def pre(original: Callable[..., Any]) -> Callable[..., Any]:
             def call(gm: fx.GraphModule, example_inputs: Any) -> Any:
@@ -182,64 +234,52 @@ def tap_inductor(log: Log, model: torch.nn.Module) -> Iterator[None]:
 
             return make
 
-        patch(compile_fx, "_recursive_pre_grad_passes", pre)
-        patch(compile_fx, "_recursive_joint_graph_passes", phase("joint"))
-        patch(compile_fx, "_recursive_post_grad_passes", phase("post_grad"))
-        patch(freezing, "_freeze", phase("freezing", 1))
-        patch(freezing, "convert_conv_weights_to_channels_last", phase("channels_last"))
-        for where, names in (
-            (pre_grad, ("numpy_compat_normalization", "fuse_fx", "stable_topological_sort")),
-            (quantization, ("quant_lift_up", "concat_linear_woq_int4")),
-            (joint_graph, ("canonicalize_aten_ir_passes", "replace_random_passes")),
-            (freezing, ("view_to_reshape", "replace_params_with_constants", "freezing_passes", "constant_fold")),
-            (mkldnn_fusion, ("grouped_gemm_pass", "_eliminate_duplicate_packed_nodes")),
-            (
-                binary_folding,
-                ("mark_mixed_dtype_allowed_computation_ops", "recover_original_precision_folded_computation_ops"),
-            ),
-        ):
-            for name in names:
-                patch(where, name, step(name))
-        patch(group_batch_fusion, "apply_group_batch_fusion", lambda original: _fusion(original, phases))
-        patch(pattern_matcher.PatternMatcherPass, "apply", lambda original: _patterns(original, phases))
-        patch(pattern_matcher.LoweringPatternEntry, "apply", lambda original: _lowering(original, phases))
-        for entry in ("LoweringPatternEntry", "GraphPatternEntry", "ReplacementPatternEntry"):
-            patch(getattr(pattern_matcher, entry), "apply", lambda original: _match(original, phases))
-        _observe(stack, phases)
-        stack.enter_context(config.patch(force_disable_caches=True))
-        stack.enter_context(torch._functorch.config.patch(enable_autograd_cache=False))
+        patch(PRE_GRAD, pre)
+        for one in PHASES:
+            patch(one.hook, phase(one.name, one.place))
+        for hook in STEPS:
+            patch(hook, step(hook.function))
+        patch(FUSIONS, lambda original: _fusion(original, phases))
+        patch(PATTERNS, lambda original: _patterns(original, phases))
+        patch(LOWERED, lambda original: _match(_lowering(original, phases), phases))
+        for hook in REPLACED:
+            patch(hook, lambda original: _match(original, phases))
+        _observe(patch, phases)
+        stack.enter_context(every_pass_runs())
         yield
 
 
-def _observe(stack: contextlib.ExitStack, phases: _Phases) -> None:
+def _observe(patch: Callable[[Hook, Callable[[Any], Any]], None], phases: _Phases) -> None:
     """Look at the graph wherever a `GraphTransformObserver` is entered and left; it also leaves out passes."""
-    check = GraphTransformObserver._check_disable_pass
-    enter, leave = GraphTransformObserver.__enter__, GraphTransformObserver.__exit__
     running: dict[int, list[Any]] = {}
 
-    def entered(self: GraphTransformObserver) -> GraphTransformObserver:
-        scope = phases.scope(self.passname, self.gm)
-        scope.__enter__()
-        running.setdefault(id(self), []).append(scope)
-        return enter(self)
+    def entering(enter: Callable[..., Any]) -> Callable[..., Any]:
+        def entered(self: Any) -> Any:
+            scope = phases.scope(self.passname, self.gm)
+            scope.__enter__()
+            running.setdefault(id(self), []).append(scope)
+            return enter(self)
 
-    def left(self: GraphTransformObserver, *error: Any) -> None:
-        leave(self, *error)
-        running[id(self)].pop().__exit__(*error)
+        return entered
 
-    def left_out(self: GraphTransformObserver) -> bool:
-        return phases.log.leaves_out(self.passname) or check(self)
+    def leaving(leave: Callable[..., Any]) -> Callable[..., Any]:
+        def left(self: Any, *error: Any) -> None:
+            leave(self, *error)
+            running[id(self)].pop().__exit__(*error)
 
-    stack.enter_context(mock.patch.object(GraphTransformObserver, "_check_disable_pass", left_out))
-    stack.enter_context(mock.patch.object(GraphTransformObserver, "__enter__", entered))
-    stack.enter_context(mock.patch.object(GraphTransformObserver, "__exit__", left))
+        return left
+
+    def asking(check: Callable[..., bool]) -> Callable[..., bool]:
+        return lambda self: phases.log.leaves_out(self.passname) or check(self)
+
+    patch(ASKED, asking)
+    patch(ENTERED, entering)
+    patch(LEFT, leaving)
 
 
 def _fusion(original: Callable[..., Any], phases: _Phases) -> Callable[..., Any]:
     """Group and batch fusions run in one observed call; each is a pass by itself, named as users configure it."""
-    from torch._inductor.fx_passes.group_batch_fusion import POST_GRAD_FUSIONS, PRE_GRAD_FUSIONS
-
-    names: dict[Any, str] = {made: name for name, made in [*POST_GRAD_FUSIONS.items(), *PRE_GRAD_FUSIONS.items()]}
+    names = named_fusions()
 
     def call(graph: fx.Graph, rule: Any) -> Any:
         name = names.get(type(rule), type(rule).__name__)

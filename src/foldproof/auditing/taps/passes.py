@@ -8,14 +8,19 @@ import functools
 import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
-from unittest import mock
 
 from torch import fx
 from torch.export import ExportedProgram
 from torch.fx.passes.infra.pass_base import PassBase, PassResult
-from torch.fx.passes.infra.pass_manager import PassManager
 
 from foldproof.auditing.log import Log, Rerun, program_in
+from foldproof.auditing.taps.hooks import Hook
+from foldproof.torch_internals import solve_order
+
+DECOMPOSITIONS = Hook("torch.export", "ExportedProgram.run_decompositions", "the pass run_decompositions")
+PASSES = Hook("torch.fx.passes.infra.pass_base", "PassBase.__call__", "each pass that is a PassBase object")
+MANAGERS = Hook("torch.fx.passes.infra.pass_manager", "PassManager.__call__", "each function in a PassManager")
+HOOKS = (DECOMPOSITIONS, PASSES, MANAGERS)
 
 
 def graph_of(x: Any) -> fx.GraphModule | None:
@@ -50,11 +55,11 @@ def observed(log: Log, name: str, function: Callable[..., Any], place: int = 0, 
 @contextlib.contextmanager
 def tap_passes(log: Log) -> Iterator[None]:
     """Note every `PassBase` call, every plain function that a `PassManager` calls, and decompositions."""
-    with contextlib.ExitStack() as stack:
-        decompose = observed(log, "run_decompositions", ExportedProgram.run_decompositions)
-        stack.enter_context(mock.patch.object(ExportedProgram, "run_decompositions", decompose))
-        stack.enter_context(mock.patch.object(PassBase, "__call__", _pass_call(log, PassBase.__call__)))
-        stack.enter_context(mock.patch.object(PassManager, "__call__", _manager_call(log, PassManager.__call__)))
+    with (
+        DECOMPOSITIONS.patched(lambda original: observed(log, DECOMPOSITIONS.function, original)),
+        PASSES.patched(lambda original: _pass_call(log, original)),
+        MANAGERS.patched(lambda original: _manager_call(log, original)),
+    ):
         yield
 
 
@@ -95,8 +100,8 @@ def _manager_call(log: Log, original: Callable[..., Any]) -> Callable[..., Any]:
     def call(self: Any, module: Any, *args: Any, **kwargs: Any) -> Any:
         if not isinstance(module, fx.GraphModule):
             return original(self, module, *args, **kwargs)
-        passes, validated = self.passes, self._validated
-        self.solve_constraints() if not validated else None
+        passes = self.passes
+        solve_order(self)
         self.passes = [observe_function(log, p) for p in self.passes]
         try:
             with log.call(type(self).__name__, module, whole=False) as made:

@@ -3,28 +3,40 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from types import ModuleType
-from unittest import mock
 
 from foldproof.auditing.log import Log
+from foldproof.auditing.taps.hooks import Hook
 from foldproof.auditing.taps.passes import observed
 from foldproof.errors import MissingExtra
 
-STEPS = (
-    "_fuse_conv_bn_",
-    "_fuse_linear_bn_",
-    "_fuse_conv_bn_qat",
-    "prepare",
-    "_convert_to_reference_decomposed_fx",
-    "_fold_conv_bn_qat",
-    "constant_fold",
-    "reference_representation_rewrite",
-    "_disallow_eval_train",
-)
-"""The steps are globals of one module, in the order of the pipelines."""
+MODULE = "torchao.quantization.pt2e.quantize_pt2e"
+"""What people call, and what that calls: the steps are globals of this one module."""
 
-ENTRIES = ("prepare_pt2e", "prepare_qat_pt2e", "convert_pt2e")
+HOOKS = (
+    *(
+        Hook(MODULE, name, f"the pass {name}")
+        for name in (
+            "_fuse_conv_bn_",
+            "_fuse_linear_bn_",
+            "_fuse_conv_bn_qat",
+            "prepare",
+            "_convert_to_reference_decomposed_fx",
+            "_fold_conv_bn_qat",
+            "constant_fold",
+            "reference_representation_rewrite",
+            "_disallow_eval_train",
+        )
+    ),
+    Hook(
+        "torchao.quantization.pt2e.export_utils",
+        "_move_exported_model_to_eval",
+        "the pass _move_exported_model_to_eval",
+    ),
+)
+"""In the order of the pipelines."""
 
 
 def quantize_pt2e() -> ModuleType:
@@ -43,15 +55,7 @@ def quantize_pt2e() -> ModuleType:
 @contextlib.contextmanager
 def tap_torchao(log: Log) -> Iterator[None]:
     """Note every step of prepare_pt2e, prepare_qat_pt2e, convert_pt2e and move_exported_model_to_eval."""
-    import torchao.quantization.pt2e.export_utils as export_utils
-
-    module = quantize_pt2e()
     with contextlib.ExitStack() as stack:
-        for name in STEPS:
-            step = observed(log, name, getattr(module, name))
-            stack.enter_context(mock.patch.object(module, name, step))
-        move = export_utils._move_exported_model_to_eval
-        stack.enter_context(
-            mock.patch.object(export_utils, "_move_exported_model_to_eval", observed(log, move.__name__, move))
-        )
+        for hook in HOOKS:
+            stack.enter_context(hook.patched(functools.partial(observed, log, hook.function)))
         yield

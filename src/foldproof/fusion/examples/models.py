@@ -42,11 +42,14 @@ class Functional(nn.Module):
         return self.function(self, *inputs)
 
 
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
 def lively(model: nn.Module) -> nn.Module:
     """The model in eval mode with random statistics and affine parameters, negative scales included."""
     generator = torch.Generator().manual_seed(0)
     for part in model.modules():
-        if isinstance(part, nn.modules.batchnorm._NormBase):
+        if isinstance(part, BATCH_NORMS):
             if part.running_mean is not None and part.running_var is not None:
                 part.running_mean.normal_(generator=generator)
                 part.running_var.uniform_(0.5, 2, generator=generator)
@@ -85,7 +88,7 @@ def positive(make: Callable[[], Made]) -> Callable[[], Made]:
     def with_positive_scales() -> Made:
         model, inputs = make()
         for part in model.modules():
-            if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.affine:
+            if isinstance(part, BATCH_NORMS) and part.affine:
                 with torch.no_grad():
                     part.weight.abs_()
         return model, inputs

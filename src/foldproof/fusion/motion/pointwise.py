@@ -74,10 +74,10 @@ class Sum:
         sign = -1.0 if kind_of(node) == "sub" else 1.0
         factor = sign * float(arguments(node).get("alpha", 1))
         found: Affine | None = None
-        for operand, affine, times in ((first, a, 1.0), (second, b, factor)):
+        for affine, times in ((a, 1.0), (b, factor)):
             if affine is None:
                 continue
-            one = _spread_out(node, operand, affine)
+            one = _spread_out(node, affine)
             shift = one.shift if times == 1.0 else scaled(one.shift, number(times))
             one = Affine(one.channels, one.count, one.scale, shift)
             if found is None:
@@ -119,11 +119,11 @@ class Product:
     def down(self, node: Node, carried: Affines, constants: Constants) -> Affine:
         if len(carried) != 1:
             raise CannotFold(f"both operands of {node.name} are scaled")
-        [(operand, affine)] = carried.items()
+        [affine] = carried.values()
         self._check(node, affine)
         if kind_of(node) in self.matrix_kinds:
             return affine.on(torch.zeros([1] * value_of(node).dim(), dtype=torch.int64))
-        return _spread_out(node, operand, affine)
+        return _spread_out(node, affine)
 
     def _check(self, node: Node, affine: Affine) -> None:
         first, second = _two(node)
@@ -152,7 +152,7 @@ def _broadcast(node: Node, operand: Node, affine: Affine) -> Affine:
     return affine.on(channels.reshape(channels.shape[channels.dim() - len(shape) :]))
 
 
-def _spread_out(node: Node, operand: Node, affine: Affine) -> Affine:
+def _spread_out(node: Node, affine: Affine) -> Affine:
     """The affine of an operand, on the shape of ``node`` that it is broadcast to."""
     missing = value_of(node).dim() - affine.channels.dim()
     return affine.on(affine.channels.reshape([1] * missing + list(affine.channels.shape)))

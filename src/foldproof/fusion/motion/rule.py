@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.fx import Node
 from torch.fx.node import map_arg
 
+from foldproof.errors import brief
 from foldproof.fusion.affine import Affine
 from foldproof.fusion.examples import Declines, Fires
 from foldproof.graph.nodes import (
@@ -21,7 +22,7 @@ from foldproof.graph.nodes import (
     set_sizes,
     short_name,
 )
-from foldproof.program.loading import brief
+from foldproof.log import log_caught
 from foldproof.rewriting.constants import Constants
 from foldproof.rewriting.refusal import CannotFold
 from foldproof.rewriting.sizes import value_of
@@ -82,6 +83,7 @@ def run_on(node: Node, numbered: Callable[[Node], Tensor]) -> Tensor:
         try:
             out = operator(*args, **kwargs)
         except Exception as error:
+            log_caught(error, f"running {node.name} on numbers of channels")
             raise CannotFold(f"{node.name} ({short_name(node)}) does not run on numbers: {brief(error)}") from error
     result = out[node.args[1]] if is_getitem(node) else out
     assert isinstance(result, Tensor)

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
 from foldproof.shadow.call import Call
 from foldproof.shadow.registry import composed
 from foldproof.shadow.residue import Residue
+from foldproof.torch_internals import decomposition_of, tree_map
 
 aten = torch.ops.aten
 
@@ -46,9 +46,8 @@ aten = torch.ops.aten
 )
 def decomposed(call: Call, *args: Any, **kwargs: Any) -> Any:
     """by PyTorch's own decomposition"""
-    from torch._decomp import decomposition_table
 
-    return tree_map(lambda x: _residue(call, x), decomposition_table[call.operator](*args, **kwargs))
+    return tree_map(lambda x: _residue(call, x), decomposition_of(call.operator)(*args, **kwargs))
 
 
 def _residue(call: Call, x: Any) -> Residue | None:

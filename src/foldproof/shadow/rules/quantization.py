@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.ao.quantization.fx._decomposed  # defines the operators
 from torch import Tensor
 
 from foldproof.shadow.call import Call
@@ -19,9 +18,10 @@ from foldproof.shadow.registry import RuleKind, composed, rule
 from foldproof.shadow.residue import Residue
 from foldproof.shadow.rules.branching import extreme
 from foldproof.shadow.undecided import Undecided
+from foldproof.torch_internals import quantized_operators
 
 aten = torch.ops.aten
-decomposed = torch.ops.quantized_decomposed
+decomposed = quantized_operators()
 
 _INTEGERS = (torch.uint8, torch.int8, torch.uint16, torch.int16, torch.int32)
 

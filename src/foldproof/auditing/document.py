@@ -1,25 +1,21 @@
-"""What the JSON of an audit and of a proof needs to be drawn: their graphs, and programs that show what is wrong."""
+"""An audit's JSON with all that pages draw: its graphs, and programs that show what is wrong."""
 
 from __future__ import annotations
 
 import re
-import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, fx, nn
-from torch.export import ExportedProgram
-from torch.utils._pytree import tree_leaves
+from torch import Tensor
 
-from foldproof.auditing import Audit
 from foldproof.auditing.inputs import inputs_for
 from foldproof.auditing.listing import differing, listing
+from foldproof.auditing.result import Audit
 from foldproof.auditing.step import Step
-from foldproof.graph.diff import diff_graphs, label_by_content
 from foldproof.graph.view import view_graph
-from foldproof.verdict import Kind, Verdict
+from foldproof.torch_internals import tree_leaves
+from foldproof.verdict import Kind
 
 WHOLE = 80
 """Graphs of so many nodes are drawn whole; of larger ones what a pass changed, and its neighbours."""
@@ -30,17 +26,6 @@ def audit_document(found: Audit, saved: Path | None = None) -> dict[str, Any]:
     whole = found.to_dict()
     steps = [_step(step, told, found, saved) for step, told in zip(found.steps, whole["steps"], strict=True)]
     return whole | {"steps": steps}
-
-
-def prove_document(verdict: Verdict, before: Any, after: Any, args: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """A verdict's JSON, with the graphs of both programs, where they have any or can be exported."""
-    first, second = _program(before, args, kwargs), _program(after, args, kwargs)
-    marked: tuple[Collection[fx.Node], Collection[fx.Node]] = ((), ())
-    if first is not None and second is not None:
-        diff = diff_graphs(label_by_content(first), label_by_content(second))
-        marked = diff.only_before, diff.only_after
-    drawn = [p and view_graph(p, differs=nodes).to_dict() for p, nodes in zip((first, second), marked)]
-    return verdict.to_dict() | {"command": "prove", "graphs": dict(zip(("before", "after"), drawn))}
 
 
 def _step(step: Step, told: Mapping[str, Any], found: Audit, saved: Path | None) -> dict[str, Any]:
@@ -68,14 +53,3 @@ def _saved(name: str, folder: Path) -> str | None:
     """The program that `Audit.save` wrote for a pass, if it could write one."""
     places = [folder / re.sub(r"\W+", "_", name) / "repro.py", folder / "repro.py"]
     return next((place.read_text(encoding="utf-8") for place in places if place.is_file()), None)
-
-
-def _program(program: Any, args: Any, kwargs: Mapping[str, Any]) -> ExportedProgram | fx.GraphModule | None:
-    if isinstance(program, nn.Module) and not isinstance(program, fx.GraphModule):
-        try:
-            with torch.no_grad(), warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                program = torch.export.export(program, tuple(args), dict(kwargs))
-        except Exception:
-            return None  # the picture is no part of the proof
-    return program if isinstance(program, (ExportedProgram, fx.GraphModule)) else None

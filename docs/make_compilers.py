@@ -1,0 +1,37 @@
+"""Writes the README's table of compilers. Run by ``make docs``; by hand: ``python -m docs.make_compilers``."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from foldproof.compiler_catalog import DECLARED, Declaration
+
+PAGE = Path(__file__).parents[1] / "README.md"
+HEAD = "| `--compiler` | watches | options |\n|---|---|---|\n"
+
+
+def table() -> str:
+    """A row for each compiler, as it is declared."""
+    rows = ((f"`{one.name}`", one.watches, _options(one)) for one in DECLARED.values())
+    return HEAD + "".join("|" + "".join(f" {cell} |" if cell else " |" for cell in row) + "\n" for row in rows)
+
+
+def _options(one: Declaration) -> str:
+    return "; ".join(told if name == "…" else f"`{name}`: {told}" for name, told in one.options.items())
+
+
+def page() -> str:
+    """The README with the table as it has to be."""
+    return re.sub(re.escape(HEAD) + r"(?:\|.*\n)*", lambda _: table(), PAGE.read_text(encoding="utf-8"))
+
+
+def write() -> None:
+    temporary = PAGE.with_suffix(".tmp")
+    temporary.write_text(page(), encoding="utf-8")
+    os.replace(temporary, PAGE)
+
+
+if __name__ == "__main__":
+    write()

@@ -1,0 +1,38 @@
+"""`torch.export`, and the decompositions that most ways to deploy a program begin with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from foldproof.auditing.compilers.compiler import Compiled, Options, buffers_of, from_start, known
+from foldproof.auditing.log import Log
+from foldproof.auditing.taps.passes import tap_passes
+from foldproof.compiler_catalog import EXPORT
+from foldproof.program.state import deepcopied
+
+
+class Export:
+    declared = EXPORT
+
+    def compile(
+        self,
+        model: nn.Module,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: Options,
+        log: Log,
+    ) -> Compiled:
+        known(self, options)
+        program = torch.export.export(deepcopied(model), args, kwargs)
+        with tap_passes(log):
+            module = program.run_decompositions().module()
+        return Compiled(from_start(module, module, buffers_of(model)), "the exported program, decomposed")
+
+    def script(self, options: Options) -> tuple[list[str], list[str]]:
+        return [], ["got = torch.export.export(model, inputs).run_decompositions().module()(*inputs)"]
+
+
+COMPILER = Export()

@@ -1,0 +1,81 @@
+"""The compilers that `audit` knows, as data: the command line, `foldproof doctor` and the README's table read it here.
+
+What runs one is in `foldproof.auditing.compilers`; nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """A compiler.
+
+    ``runner`` is where its `Compiler` is (``module:variable`` of `foldproof.auditing.compilers`). ``watches`` says what
+    is audited, and ``options`` what each option does, both in Markdown; an option named "…" stands for any name.
+    ``packages`` are what it is made of besides torch, and ``extra`` the one of ours that installs them. ``builds`` is
+    True where it needs a C++ compiler.
+    """
+
+    name: str
+    runner: str
+    watches: str
+    options: Mapping[str, str] = field(default_factory=dict)
+    packages: tuple[str, ...] = ()
+    extra: str | None = None
+    builds: bool = False
+
+
+INDUCTOR = Declaration(
+    "inductor",
+    "inductor:COMPILER",
+    "every graph pass of `torch.compile`, from Dynamo's graph to the one that kernels are made of",
+    {"…": "any setting of `torch._inductor.config`, such as `freezing=True`"},
+    builds=True,
+)
+EXPORT = Declaration(
+    "export",
+    "export:COMPILER",
+    "`torch.export.export` and its decompositions into core ATen operators; the exported program runs",
+)
+TORCHAO = Declaration(
+    "torchao",
+    "torchao:COMPILER",
+    "every step of `prepare_pt2e`, `prepare_qat_pt2e`, `convert_pt2e`",
+    {
+        "quantizer": "`x86` (default), `xnnpack`, `none`, or in Python a Quantizer",
+        "qat": "`True` for `prepare_qat_pt2e`",
+    },
+    ("torchao",),
+    "torchao",
+)
+EXECUTORCH = Declaration(
+    "executorch",
+    "executorch:COMPILER",
+    "every pass of `to_edge_transform_and_lower`, XNNPACK, `to_executorch`; the `.pte` runs in the runtime",
+    {"partitioner": "`xnnpack` (default), `none`, or in Python a list of partitioners"},
+    ("executorch",),
+    "executorch",
+)
+FX = Declaration("fx", "fuse:FX_FUSE", "`torch.fx.experimental.optimization.fuse`")
+TORCH_AO = Declaration("torch.ao", "fuse:TORCH_AO_FUSE", "`torch.ao.quantization.quantize_fx.fuse_fx`")
+ONNX = Declaration(
+    "onnx",
+    "onnx:COMPILER",
+    "what `torch.onnx.export` does to PyTorch's graph; the model runs in ONNX Runtime",
+    packages=("onnx", "onnxscript", "onnxruntime"),
+    extra="onnx",
+)
+OPENVINO = Declaration(
+    "openvino",
+    "openvino:COMPILER",
+    "what OpenVINO does to PyTorch's graph; the model runs in OpenVINO",
+    packages=("openvino",),
+    extra="openvino",
+)
+
+DECLARED: Mapping[str, Declaration] = {
+    one.name: one for one in (INDUCTOR, EXPORT, TORCHAO, EXECUTORCH, FX, TORCH_AO, ONNX, OPENVINO)
+}

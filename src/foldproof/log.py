@@ -1,0 +1,55 @@
+"""The logger "foldproof", and the exceptions that are caught and not raised again: it has them with their traceback.
+
+To see them: ``logging.getLogger("foldproof").setLevel(logging.DEBUG)``, with a handler that writes records out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Iterator
+
+logger = logging.getLogger("foldproof")
+
+OTHERS = ("torch", "torchao", "executorch", "onnxscript", "onnx_ir")
+"""Packages that log what is no concern of who asked for a verdict."""
+
+
+def log_caught(error: BaseException, doing: str) -> None:
+    """Log an exception that goes no further, at debug level; ``doing`` says what it ended, as in "running the model".
+
+    What an exception decides must be told besides: a bug in foldproof looks like one in a user's program here.
+    """
+    logger.debug("caught when %s: %s: %s", doing, type(error).__name__, error, exc_info=error)
+
+
+@contextlib.contextmanager
+def giving_up(doing: str) -> Iterator[None]:
+    """End the block at the first exception, which is logged: what it was to give is only useful, not needed."""
+    try:
+        yield
+    except Exception as error:
+        log_caught(error, doing)
+
+
+@contextlib.contextmanager
+def hushed() -> Iterator[None]:
+    """Drop what this thread logs below ERROR to loggers of `OTHERS`; everybody's handlers and levels stay."""
+    thread = threading.get_ident()
+
+    def passes(record: logging.LogRecord) -> bool:
+        other = record.name.partition(".")[0] in OTHERS
+        return record.levelno >= logging.ERROR or not other or record.thread != thread
+
+    named = [n for n in logging.root.manager.loggerDict if n.partition(".")[0] in OTHERS]
+    handlers = [h for one in (logging.root, *map(logging.getLogger, named)) for h in one.handlers]
+    if logging.lastResort is not None:
+        handlers.append(logging.lastResort)
+    for handler in handlers:
+        handler.addFilter(passes)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(passes)

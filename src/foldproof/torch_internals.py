@@ -1,0 +1,458 @@
+"""What foldproof uses of PyTorch, and of ExecuTorch, beyond their public interfaces. No other module does so.
+
+A test keeps it so. The two exceptions are the schemas of operators, which `foldproof.operators` reads, and the places
+that the taps patch, which they declare (`foldproof.auditing.taps.hooks`). Each entry says why it is needed, and what
+would replace it. Nothing heavy is imported before it is called for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import FunctionType, MethodType
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, fx, nn
+
+# OpOverload and its kin have no public home, and graphs are made of them. Replaced by: a public name of each.
+from torch._ops import HigherOrderOperator, OpOverload, OpOverloadPacket
+
+# `isinstance` is the one sure sign of a tensor without values. Replaced by: a public name of it.
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.export import ExportedProgram
+
+# A module runs with other tensors, also by methods other than ``forward``, and what it wrote is read before they go.
+# Replaced by: a context manager beside `torch.func.functional_call`.
+from torch.nn.utils.stateless import _reparametrize_module as reparametrized
+
+# Documented as the way to see every operator, under a private path. Replaced by: a public path.
+from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper_subclass
+
+# Graphs and snapshots are made while a user's modes are active, which must not see it. Replaced by: a public name.
+from torch.utils._python_dispatch import _disable_current_modes as disable_current_modes
+
+# Arguments and outputs in the very containers that torch.export knows. Replaced by: `torch.utils.pytree`, once public.
+from torch.utils._pytree import (
+    SequenceKey,
+    TreeSpec,
+    keystr,
+    tree_flatten,
+    tree_flatten_with_path,
+    tree_iter,
+    tree_leaves,
+    tree_leaves_with_path,
+    tree_map,
+    tree_structure,
+    tree_unflatten,
+)
+
+__all__ = [
+    "DispatchMode",
+    "FakeTensor",
+    "HigherOrderOperator",
+    "OpOverload",
+    "OpOverloadPacket",
+    "SequenceKey",
+    "TreeSpec",
+    "arguments_of",
+    "compile_apart",
+    "compile_with_inductor",
+    "copy_attribute",
+    "decompose_lstm_layer",
+    "decomposition_of",
+    "disable_current_modes",
+    "edge_operators",
+    "every_pass_runs",
+    "flat_arguments",
+    "has_decomposition",
+    "has_hooks",
+    "hook_tables",
+    "hooks_of",
+    "inductor_counts",
+    "inductor_setting",
+    "is_compiled",
+    "is_mkldnn",
+    "is_namespace",
+    "is_static_input",
+    "is_traceable_wrapper_subclass",
+    "keystr",
+    "lazy_clone",
+    "load_package",
+    "make_wrapper",
+    "name_of_backend",
+    "named_fusions",
+    "negated_view",
+    "optimized_context",
+    "options_of_mode",
+    "patched_inductor",
+    "python_body",
+    "qualified_name",
+    "quantized_operators",
+    "reparametrized",
+    "restarts",
+    "set_graph",
+    "set_tensor",
+    "solve_order",
+    "storage_id",
+    "structures_of",
+    "tree_flatten",
+    "tree_flatten_with_path",
+    "tree_iter",
+    "tree_leaves",
+    "tree_leaves_with_path",
+    "tree_map",
+    "tree_structure",
+    "tree_unflatten",
+    "version_of",
+]
+
+T = TypeVar("T", bound=nn.Module)
+
+# Modes.
+
+
+class DispatchMode(TorchDispatchMode):
+    """A mode that sees every operator, in one thread at a time; another thread waits for its turn.
+
+    PyTorch tells `torch.compile` of an active mode by flags of the whole process. Each mode sets them back to what it
+    found, so that modes of two threads would leave them set for good, and nothing would be compiled any more.
+    Replaced by: flags that each thread has for itself.
+    """
+
+    _turn = threading.RLock()
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    def __enter__(self) -> Any:
+        self._turn.acquire()
+        return super().__enter__()  # type: ignore[no-untyped-call]
+
+    def __exit__(self, *raised: Any) -> None:
+        try:
+            super().__exit__(*raised)  # type: ignore[no-untyped-call]
+        finally:
+            self._turn.release()
+
+
+# Tensors.
+
+
+def version_of(tensor: Tensor) -> int:
+    """The count of writes to the tensor's memory. Replaced by: a public reader beside `increment_version`."""
+    return tensor._version
+
+
+def storage_id(tensor: Tensor) -> int:
+    """A number that tensors of one storage share, empty ones too. Replaced by: a comparison of storages."""
+    return int(tensor.untyped_storage()._cdata)
+
+
+def lazy_clone(tensor: Tensor) -> Tensor:
+    """A copy that takes memory when either is written to. Replaced by: a public name of it."""
+    return tensor._lazy_clone()
+
+
+def negated_view(tensor: Tensor) -> Tensor:
+    """The view that carries the negative bit, as `torch.conj` makes the conjugate one. Replaced by: a public name."""
+    return torch._neg_view(tensor)
+
+
+def is_mkldnn(tensor: Tensor) -> bool:
+    """Whether the tensor is in oneDNN's own layout. Replaced by: a public name of that layout."""
+    return tensor.layout is torch._mkldnn  # type: ignore[attr-defined]
+
+
+def make_wrapper(cls: type[Tensor], value: Tensor) -> Any:
+    """A tensor of class ``cls`` without memory, with the shape, strides, dtype and device of ``value``.
+
+    The documented way to write a wrapper subclass, under a private name. Replaced by: a public name.
+    """
+    return Tensor._make_wrapper_subclass(
+        cls,
+        value.shape,
+        strides=value.stride(),
+        storage_offset=value.storage_offset(),
+        dtype=value.dtype,
+        device=value.device,
+        requires_grad=False,
+    )
+
+
+# Operators.
+
+
+def quantized_operators() -> Any:
+    """The namespace ``quantized_decomposed``, which importing a private module fills. Replaced by: a public module."""
+    import torch.ao.quantization.fx._decomposed
+
+    return torch.ops.quantized_decomposed
+
+
+def has_decomposition(operator: OpOverload) -> bool:
+    """Whether `OpOverload.decompose` would do something. Replaced by: a public name."""
+    return bool(operator._can_decompose())
+
+
+def decomposition_of(operator: OpOverload) -> Callable[..., Any]:
+    """PyTorch's decomposition in Python. Replaced by: a table that has more than `default_decompositions` has."""
+    from torch._decomp import decomposition_table
+
+    return decomposition_table[operator]
+
+
+def decompose_lstm_layer(*args: Any) -> Any:
+    """One layer of an LSTM by its steps, in one direction. Replaced by: a decomposition of ``mkldnn_rnn_layer``."""
+    from torch._decomp.decompositions import one_layer_lstm
+
+    return one_layer_lstm(*args)
+
+
+def python_body(operator: OpOverload) -> Callable[..., Any] | None:
+    """The function behind an operator of `torch.library.custom_op`. Replaced by: a public reader of it."""
+    from torch._library.custom_ops import _maybe_get_opdef
+
+    found = _maybe_get_opdef(operator)
+    return None if found is None else found._init_fn
+
+
+def edge_operators() -> Any:
+    """ExecuTorch's own form of ATen operators, by namespace, name and overload. Replaced by: a public path."""
+    from executorch.exir.dialects._ops import ops
+
+    return ops.edge
+
+
+def is_namespace(x: Any) -> bool:
+    """Whether it is a namespace of operators, such as ``torch.ops.aten``. Replaced by: a public name of its type."""
+    return isinstance(x, torch._ops._OpNamespace)
+
+
+# Graphs and programs.
+
+
+def qualified_name(function: Callable[..., Any]) -> str:
+    """How FX writes a function's name in code. Replaced by: a public name."""
+    return fx.node._get_qualified_name(function)
+
+
+def copy_attribute(source: nn.Module, target: nn.Module, name: str) -> None:
+    """Copy the attribute of a dotted name, as GraphModules do it. Replaced by: a public name."""
+    fx.graph_module._copy_attr(source, target, name)
+
+
+def structures_of(graph: fx.Graph) -> Any:
+    """How arguments are taken apart and outputs put together (``in_spec``, ``out_spec``); None where it is not told.
+
+    Replaced by: a public reader of a graph's code generator, as `Graph.process_inputs` is one of its functions.
+    """
+    return getattr(graph._codegen, "pytree_info", None)
+
+
+def arguments_of(graph: fx.Graph, *args: Any, **kwargs: Any) -> Sequence[Any]:
+    """What the placeholders of a graph with `structures_of` are given. Replaced by: keywords in `process_inputs`."""
+    flat: Sequence[Any] = graph._codegen.process_inputs(*args, **kwargs)
+    return flat
+
+
+def flat_arguments(program: ExportedProgram, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+    """The user's inputs in the order of the program's placeholders. Replaced by: a public name.
+
+    Raises (as that function does):
+        Exception: the inputs do not fit the program.
+    """
+    return list(program._get_flat_args_with_check(tuple(args), dict(kwargs))[0])
+
+
+def set_graph(program: ExportedProgram, module: fx.GraphModule) -> None:
+    """Give a program another graph of the same signature. Replaced by: a public constructor from parts."""
+    program._graph_module = module
+
+
+def set_tensor(module: nn.Module, attribute: str, tensor: Tensor) -> None:
+    """Put a tensor in the place of a parameter or buffer, whatever its class. Replaced by: nothing that is as lax."""
+    home = module._parameters if attribute in module._parameters else module._buffers
+    home[attribute] = tensor  # type: ignore[assignment]
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether calling the module does more than its ``forward``. Replaced by: a public reader of its hooks."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+def hooks_of(module: nn.Module) -> dict[int, Callable[..., Any]]:
+    """The user's hooks around a call of the module, by their handles' numbers; PyTorch's own, which check inputs, are
+    left out. Replaced by: a public reader of hooks."""
+    hooks = {**module._forward_pre_hooks, **module._forward_hooks}
+    return {k: hook for k, hook in hooks.items() if str(getattr(hook, "__module__", "")).partition(".")[0] != "torch"}
+
+
+def hook_tables(module: nn.Module) -> dict[str, dict[int, Any]]:
+    """The dictionaries in which a module keeps its hooks and how each is called, by attribute.
+
+    Replaced by: the same.
+    """
+    return {
+        name: getattr(module, name)
+        for name in (
+            "_forward_hooks",
+            "_forward_hooks_with_kwargs",
+            "_forward_hooks_always_called",
+            "_forward_pre_hooks",
+            "_forward_pre_hooks_with_kwargs",
+        )
+    }
+
+
+def solve_order(manager: Any) -> None:
+    """Put the passes of a `PassManager` in the order that it will run them in. Replaced by: a method that is lazy."""
+    if not manager._validated:
+        manager.solve_constraints()
+
+
+# Dynamo and Inductor.
+
+
+def is_compiled(x: Any) -> bool:
+    """Whether `torch.compile` made it, or was told to compile its call. Replaced by: a public test."""
+    return (
+        isinstance(x, torch._dynamo.eval_frame.OptimizedModule)
+        or hasattr(x, "_torchdynamo_orig_callable")
+        or getattr(x, "_compiled_call_impl", None) is not None
+    )
+
+
+def optimized_context(x: Any) -> Any:
+    """What compiled a module or function, and compiles another in the same way when called; None if nothing did.
+
+    Replaced by: a public reader of a compiled object's options.
+    """
+    if isinstance(x, torch._dynamo.eval_frame.OptimizedModule):
+        return x.dynamo_ctx
+    if not hasattr(x, "_torchdynamo_orig_callable"):
+        return None
+    cells = getattr(x, "__closure__", None) or ()
+    kind = torch._dynamo.eval_frame.OptimizeContext
+    return next((c.cell_contents for c in cells if isinstance(c.cell_contents, kind)), None)
+
+
+def name_of_backend(context: Any) -> str:
+    """The name of the backend of an `optimized_context`. Replaced by: as there."""
+    found = getattr(context, "callback", None)
+    name = getattr(found, "compiler_name", None)
+    if name:
+        return str(name)
+    found = context if found is None else found
+    for attribute in ("_torchdynamo_orig_backend", "_torchdynamo_orig_callable", "compiler_name"):
+        while hasattr(found, attribute) and getattr(found, attribute) is not found:
+            found = getattr(found, attribute)
+    return found if isinstance(found, str) else getattr(found, "__name__", type(found).__name__)
+
+
+_APART = itertools.count()
+
+
+def compile_apart(module: nn.Module, backend: str, dynamic: bool | None = None) -> Callable[..., Any]:
+    """``torch.compile(module)`` that takes no code which was compiled before, and leaves none behind.
+
+    Dynamo keeps compiled code, its limits and what it learnt of sizes by code object, for all instances of a class. So
+    this module gets a ``forward`` with a code object of its own; and what is called from there after a graph break is
+    compiled in a region of its own, for a backend that equals no other.
+    Replaced by: ``isolate_recompiles``, once it does not fall back to code outside of the region.
+    """
+    compiler = torch._dynamo.lookup_backend(backend)
+
+    def apart(graph: fx.GraphModule, inputs: list[Tensor]) -> Any:
+        return compiler(graph, inputs)
+
+    compile: Any = torch.compile  # its overloads leave the last option out
+    made: Callable[..., Any] = compile(
+        _with_own_forward(module), backend=apart, dynamic=dynamic, isolate_recompiles=True
+    )
+    return made
+
+
+def _with_own_forward(module: T) -> T:
+    forward = type(module).forward
+    if isinstance(module, fx.GraphModule) or not isinstance(forward, FunctionType) or "forward" in vars(module):
+        return module  # graphs have code of their own
+    made: T = object.__new__(type(module))
+    vars(made).update(vars(module))  # the same parameters, buffers and submodules
+    code = forward.__code__.replace(co_name=f"{forward.__code__.co_name}_apart_{next(_APART)}")
+    own = FunctionType(code, forward.__globals__, forward.__name__, forward.__defaults__, forward.__closure__)
+    own.__kwdefaults__ = forward.__kwdefaults__
+    vars(own).update(vars(forward))  # such as what `torch.compiler.disable` leaves there
+    vars(made)["forward"] = MethodType(own, made)
+    return made
+
+
+def restarts() -> tuple[type[BaseException], ...]:
+    """What Dynamo raises to ask for another graph, and a backend must let pass. Replaced by: public names."""
+    from torch._dynamo.exc import RestartAnalysis, SkipFrame
+
+    return RestartAnalysis, SkipFrame
+
+
+def is_static_input(placeholder: fx.Node) -> bool:
+    """Whether an input of Dynamo's graph is a parameter or buffer of the model. Replaced by: a public mark of it."""
+    return placeholder.meta.get("tensor_dict", {}).get("_dynamo_static_input_type") is not None
+
+
+def compile_with_inductor(module: fx.GraphModule, inputs: Sequence[Any], options: Mapping[str, Any]) -> Any:
+    """What `torch.compile` does with a graph. Replaced by: `torch._inductor.compile` under a public path."""
+    from torch._inductor.compile_fx import compile_fx
+
+    return compile_fx(module, inputs, config_patches=dict(options) or None)
+
+
+def options_of_mode(mode: str) -> dict[str, Any]:
+    """The settings that a mode of `torch.compile` stands for. Replaced by: a public path."""
+    return dict(torch._inductor.list_mode_options(mode))
+
+
+def inductor_setting(name: str) -> Any:
+    """What a setting of Inductor is now. Replaced by: a public path.
+
+    Raises:
+        AttributeError: there is no such setting.
+    """
+    return getattr(torch._inductor.config, name)
+
+
+def patched_inductor(**settings: Any) -> contextlib.AbstractContextManager[None]:
+    """Other settings of Inductor for a while. Replaced by: options in `torch.compile` that passes see, too."""
+    patch: contextlib.AbstractContextManager[None] = torch._inductor.config.patch(settings)
+    return patch
+
+
+def inductor_counts() -> Counter[str]:
+    """How often each of Inductor's rewrites was made until now. Replaced by: a public account of a compilation."""
+    return Counter(torch._dynamo.utils.counters["inductor"])
+
+
+@contextlib.contextmanager
+def every_pass_runs() -> Iterator[None]:
+    """No graph is taken from a cache, where no pass would run on it. Replaced by: an option of `torch.compile`."""
+    inductor, functorch = torch._inductor.config, torch._functorch.config
+    with inductor.patch(force_disable_caches=True), functorch.patch(enable_autograd_cache=False):
+        yield
+
+
+def named_fusions() -> dict[Any, str]:
+    """The names that users configure Inductor's fusions of groups and batches by, by their classes.
+
+    Replaced by: a name in each class.
+    """
+    from torch._inductor.fx_passes.group_batch_fusion import POST_GRAD_FUSIONS, PRE_GRAD_FUSIONS
+
+    return {made: name for name, made in [*POST_GRAD_FUSIONS.items(), *PRE_GRAD_FUSIONS.items()]}
+
+
+def load_package(path: str) -> Callable[..., Any]:
+    """A package that AOTInductor made; documented, under a private path. Replaced by: a public path."""
+    made: Callable[..., Any] = torch._inductor.aoti_load_package(path)
+    return made

@@ -1,0 +1,98 @@
+"""What is declared of compilers and of the places that taps look on is so, and doctor tells what is missing."""
+
+from __future__ import annotations
+
+import importlib
+
+import pytest
+import torch
+import torch.fx.passes.infra.pass_base
+from torch import Tensor, fx, nn
+from torch.fx.passes.infra.pass_base import PassBase, PassResult
+
+import foldproof
+from foldproof.auditing.compilers import compiler_named
+from foldproof.auditing.log import Log
+from foldproof.auditing.taps import HOOKS
+from foldproof.auditing.taps.hooks import Hook, missing_hooks
+from foldproof.auditing.taps.passes import tap_passes
+from foldproof.cli.doctor import examine
+from foldproof.compiler_catalog import DECLARED
+from foldproof.errors import FoldproofError
+from foldproof.verdict import Kind
+
+
+def test_what_is_declared_can_be_run() -> None:
+    assert all(compiler_named(name).declared is one for name, one in DECLARED.items())
+
+
+def test_an_extra_installs_what_a_compiler_is_made_of() -> None:
+    extras = examine()["extras"]
+    for one in DECLARED.values():
+        assert (one.extra is None) == (not one.packages)
+        if one.extra is not None:
+            assert extras[one.extra]["packages"].keys() <= set(one.packages)
+            assert f"audit --compiler {one.name}" in extras[one.extra]["gives"]
+
+
+def test_export_is_audited_by_its_decompositions() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.SiLU()).eval()
+    found = foldproof.audit(model, (torch.randn(1, 3, 8, 8),), compiler="export")
+    (step,) = (step for step in found.steps if step.fired)
+    assert (step.name, step.verdict.kind) == ("run_decompositions", Kind.PROVED)
+    assert found.end_to_end is not None and found.end_to_end.verdict.kind is Kind.ROUNDING
+
+
+def test_every_hook_is_there_in_what_is_installed() -> None:
+    assert not missing_hooks(HOOKS)
+    assert len({str(hook) for hook in HOOKS}) == len(HOOKS)
+
+
+def test_doctor_tells_a_hook_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(importlib.import_module("torch._inductor.fx_passes.pre_grad"), "fuse_fx")
+    assert examine()["hooks"] == {
+        "declared": len(HOOKS),
+        "missing": [
+            "torch._inductor.fx_passes.pre_grad.fuse_fx is missing, so that the pass fuse_fx is not told from what else"
+            " happens around it"
+        ],
+    }
+
+
+def test_packages_that_are_not_installed_miss_no_hook() -> None:
+    assert not missing_hooks([Hook("no_such_package.passes", "fuse", "the pass fuse")])
+    assert missing_hooks([Hook("torch.no_such_module", "fuse", "the pass fuse")])
+
+
+class Nothing(PassBase):
+    def call(self, graph_module: fx.GraphModule) -> PassResult:
+        return PassResult(graph_module, False)
+
+
+def test_a_tap_does_without_a_hook_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = fx.symbolic_trace(nn.ReLU())
+    monkeypatch.delattr(torch.fx.passes.infra.pass_manager.PassManager, "__call__")
+    log = Log()
+    with tap_passes(log):
+        Nothing()(module)
+    assert [change.name for change in log.changes] == ["Nothing"]
+
+
+def test_there_is_no_audit_without_an_essential_hook(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(importlib.import_module("torch._inductor.compile_fx"), "_recursive_pre_grad_passes")
+    with pytest.raises(FoldproofError, match="_recursive_pre_grad_passes is missing, so that torch.compile can't be"):
+        foldproof.audit(nn.ReLU(), (torch.ones(2),), compiler="inductor")
+
+
+def test_a_hook_is_patched_for_a_while() -> None:
+    hook = Hook("torch.fx.passes.infra.pass_base", "PassBase.ensures", "nothing")
+    before = PassBase.__dict__["ensures"]
+
+    def counting(original: object) -> object:
+        return lambda self, module: seen.append(module)
+
+    seen: list[Tensor] = []
+    with hook.patched(counting):
+        Nothing().ensures("module")  # type: ignore[arg-type]
+    assert seen == ["module"]
+    assert PassBase.__dict__["ensures"] is before
