@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 from torch._ops import OpOverload
 
+from foldproof.operators import find_functional_form
 from foldproof.shadow import RULES
-from foldproof.shadow.registry import describe, functional_form
+from foldproof.shadow.registry import describe
 from tests.shadow.calls import CALLS, SAMPLES, from_database, of_our_own
 
 aten = torch.ops.aten
@@ -106,9 +107,9 @@ def why(operator: OpOverload) -> str:
         return NO_RULE[short(operator)]
     if torch._C._dispatch_has_kernel_for_dispatch_key(operator.name(), "CompositeImplicitAutograd"):
         return "arrives as the operators that PyTorch defines it by"
-    functional = functional_form(operator) if operator._schema.is_mutable else None
-    if functional in RULES:
-        return f"as `{short(functional)}`, followed by a write"
+    form = find_functional_form(operator)
+    if form is not None and form.operator in RULES:
+        return f"as `{short(form.operator)}`, followed by a write"
     raise KeyError(f"{operator} has no rule, and NO_RULE does not say why")
 
 

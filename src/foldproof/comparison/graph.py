@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
 
 from foldproof.errors import FoldproofError
 from foldproof.graph.interpreter import Again, Change, Interpreter
+from foldproof.operators import bind_arguments, list_updated_statistics, list_written
 from foldproof.program.loading import brief
 from foldproof.program.state import copied, deepcopied
 from foldproof.program.structure import arranged
@@ -186,6 +187,5 @@ def _exported(source: Any, args: tuple[Any, ...], kwargs: dict[str, Any], dynami
 def _writes(node: fx.Node) -> bool:
     if not isinstance(node.target, torch._ops.OpOverload):
         return False
-    # In training, batch_norm writes to its statistics, whatever its schema says.
-    training = node.target is torch.ops.aten.batch_norm.default and bool(node.args[5])
-    return training or node.target._schema.is_mutable
+    given = bind_arguments(node.target, node.args, node.kwargs)
+    return bool(list_written(node.target) or list_updated_statistics(node.target, given))

@@ -24,6 +24,7 @@ from foldproof.errors import FoldproofError
 from foldproof.graph.diff import align_nodes
 from foldproof.graph.interpreter import Again
 from foldproof.graph.text import operator_name, source_of
+from foldproof.operators import is_pointwise, is_view
 from foldproof.program import copied
 from foldproof.program.loading import brief
 from foldproof.program.state import deepcopied
@@ -167,7 +168,7 @@ def _watched(graph: Graph) -> list[fx.Node]:
         for n in graph.nodes
         if n.name in graph.dtypes
         and isinstance(n.target, torch._ops.OpOverload)
-        and not any(r.alias_info is not None for r in n.target._schema.returns)
+        and not is_view(n.target)
         and isinstance(n.meta.get("val"), Tensor)
     ]
 
@@ -231,7 +232,7 @@ def _stored(node: fx.Node) -> bool:
     assert isinstance(node.target, torch._ops.OpOverload)
     if any(user.op == "output" for user in node.users):
         return True
-    return torch.Tag.pointwise not in node.target.tags and not is_exact(node.target)
+    return not is_pointwise(node.target) and not is_exact(node.target)
 
 
 def _tapped(graph: Graph, names: Sequence[str]) -> fx.GraphModule:

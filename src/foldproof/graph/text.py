@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 from torch import fx
-from torch._ops import OpOverload
+
+from foldproof.operators import find_operator
 
 _FRAME = re.compile(r'File "(.+?)", line (\d+)')
 _TORCH = os.path.dirname(torch.__file__) + os.sep
@@ -36,7 +37,7 @@ def operator_name(node: fx.Node) -> str:
     """The callee as ``aten.conv2d.default``, in edge programs too; the kind of a node that calls no function."""
     if node.op != "call_function":
         return node.op
-    return str(node.target if isinstance(node.target, OpOverload) else getattr(node.target, "_op", node.target))
+    return str(find_operator(node.target) or node.target)
 
 
 def source_of(node: fx.Node) -> str | None:

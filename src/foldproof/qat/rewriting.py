@@ -12,8 +12,9 @@ from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx import GraphModule, Node
 
-from foldproof.fusion.nodes import edge_form, is_edge, operator_of
+from foldproof.fusion.nodes import is_edge, operator_of
 from foldproof.fusion.surgery import Host
+from foldproof.operators import to_edge
 from foldproof.qat.image import Image, Leaves, Sizes
 from foldproof.qat.region import region
 
@@ -93,7 +94,7 @@ class Rewriting:
             with fakes[0].fake_mode:
                 node.meta["val"] = target(*values)
         if self._is_edge:
-            node.target = edge_form(target)
+            node.target = to_edge(target)
         return node
 
     def succeed(self, node: Node, other: Node) -> None:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_iter, tree_leaves, tree_map
 
+from foldproof.operators import list_shared
 from foldproof.rounding.bound import error_bound
 from foldproof.rounding.truth import Float64
 
@@ -73,7 +74,7 @@ class ConstantNoise(Float64):
         # Numbers are rounded by kernels, whatever they are combined with.
         wide_args, wide_kwargs = tree_map(self._number, (args, kwargs))
         out = super().__torch_dispatch__(func, types, wide_args, wide_kwargs)
-        if not any(r.alias_info is not None for r in func._schema.returns):
+        if not list_shared(func):
             out = self._moved_result(func, out, args, kwargs, origin)
         for result in tree_iter(out):
             if isinstance(result, Tensor):

@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from foldproof.operators import is_pointwise
+
 aten = torch.ops.aten
 Rule = Callable[..., Tensor]
 """Takes the operator's result (float64; the first, where there are several), then its arguments."""
@@ -34,7 +36,7 @@ def magnitude(func: Any, out: Tensor, args: tuple[Any, ...], kwargs: dict[str, A
         return rule(out, *args, **kwargs)
     if func in _UNKNOWN:
         return None
-    return torch.zeros_like(out) if torch.Tag.pointwise in func.tags else None
+    return torch.zeros_like(out) if is_pointwise(func) else None
 
 
 def is_exact(func: Any) -> bool:

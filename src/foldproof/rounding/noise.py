@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+from foldproof.operators import bind_arguments, writes_result
 from foldproof.rounding.bound import error_bound
 from foldproof.rounding.magnitude import RULES, is_exact
 from foldproof.rounding.truth import Float64
@@ -71,8 +72,7 @@ class Noise(Float64):
             self.unknown.add(str(func))  # memory is laid out otherwise in float64; of complex numbers no bound is known
         if not isinstance(first, Tensor) or first.dtype != torch.float64 or not first.numel():
             return out
-        written = any(r.alias_info is not None and r.alias_info.is_write for r in func._schema.returns)
-        if written:
+        if writes_result(func):
             # What was there before is gone: the result's own rounding is all that can be told.
             first.copy_(self._moved(first, first.abs() * torch.finfo(self.dtype).eps))
             return out
@@ -110,8 +110,7 @@ class Noise(Float64):
 
     def _attention(self, func: Any, args: Any, kwargs: Any) -> Any:
         """By its parts, each of which is moved."""
-        names = [a.name for a in func._schema.arguments]
-        given = dict(zip(names, args)) | kwargs
+        given = bind_arguments(func, args, kwargs)
         mask = given.get("attn_mask", given.get("attn_bias"))
         with self:
             out, _ = aten._scaled_dot_product_attention_math.default(

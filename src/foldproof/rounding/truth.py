@@ -11,11 +11,9 @@ from torch.autograd.graph import increment_version
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
+from foldproof.operators import bind_arguments, list_updated_statistics
 from foldproof.rounding.quantized import UNROUNDED, WIDE
 
-aten = torch.ops.aten
-
-_KEEPING_STATISTICS = (aten.native_batch_norm.default, aten._native_batch_norm_legit.default)
 _WIDER = dict.fromkeys(
     (
         *(torch.float32, torch.float16, torch.bfloat16),
@@ -64,8 +62,8 @@ class Float64(TorchDispatchMode):
         if func in UNROUNDED and any(_is(args[0], value) for value in self._exact):
             return UNROUNDED[func](*args, **kwargs)
         out = tree_map(widened, WIDE.get(func, func)(*args, **kwargs))  # what is made of nothing is single, too
-        if func in _KEEPING_STATISTICS and args[5] and args[3] is not None:
-            increment_version(args[3:5])  # its schema does not say that it writes to them
+        given = bind_arguments(func, args, kwargs)
+        increment_version([given[name] for name in list_updated_statistics(func, given)])  # which it does not do itself
         return out
 
     def _widen(self, x: Any) -> Any:

@@ -8,8 +8,10 @@ import sys
 from typing import Any
 
 import torch
+from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from foldproof.operators import is_random
 from foldproof.shadow.registry import RULES
 from foldproof.shadow.undecided import Undecided, no_rule
 
@@ -42,7 +44,7 @@ class Deterministic(TorchDispatchMode):
             raise GeneratorMoved("the program draws random numbers, in Python or inside of a custom operator")
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if torch.Tag.nondeterministic_seeded in getattr(func, "tags", ()) and func not in RULES:
+        if isinstance(func, OpOverload) and is_random(func) and func not in RULES:
             raise no_rule(func)
         return func(*args, **(kwargs or {}))
 

@@ -15,12 +15,13 @@ from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_map
 
+from foldproof.operators import bind_arguments, find_functional_form, is_random, list_written
 from foldproof.shadow.call import Call, value_of
 from foldproof.shadow.draw import Draw, WritesBorrowed
 from foldproof.shadow.escapes import BLIND, ESCAPING, is_called_by_libraries, note_escape
 from foldproof.shadow.leaves import draw_variable, embed_constant, mark_infinities
 from foldproof.shadow.ondemand import OnDemand
-from foldproof.shadow.registry import RULES, Rule, RuleKind, functional_form
+from foldproof.shadow.registry import RULES, Rule, RuleKind
 from foldproof.shadow.residue import Residue
 from foldproof.shadow.undecided import Undecided, no_rule
 
@@ -148,7 +149,7 @@ def _dispatch(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     rule = RULES.get(func)
     if rule is not None and rule.rewrites:
         return rule.function(*args, **kwargs)
-    if func._schema.is_mutable:
+    if list_written(func):
         return _write(func, args, kwargs)
     if rule is None:
         # Operators that PyTorch itself defines by others mostly arrive here as those others, but not from Python code.
@@ -227,10 +228,11 @@ def _unshared(residue: Residue, operands: Sequence[Shadow]) -> Residue:
 
 def _reshape_in_place(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """``squeeze_`` and its like: the tensor becomes a view of what it was."""
-    functional = functional_form(func)
-    if functional is None or functional not in RULES or not RULES[functional].view or not isinstance(args[0], Shadow):
+    form = find_functional_form(func)
+    rule = None if form is None else RULES.get(form.operator)
+    if form is None or rule is None or not rule.view or not isinstance(args[0], Shadow):
         raise no_rule(func)
-    args[0].data = functional(*args, **kwargs)
+    args[0].data = form.operator(*args, **kwargs)
     return args[0]
 
 
@@ -238,22 +240,19 @@ def _write(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
     """An operator that writes: compute it without the write, then copy value and residue into the target."""
     if torch.Tag.inplace_view in func.tags:
         return _reshape_in_place(func, args, kwargs)
-    schema = func._schema.arguments
-    written = [(i, a) for i, a in enumerate(schema) if a.alias_info is not None and a.alias_info.is_write]
+    written = list_written(func)
     if len(written) != 1:
         raise Undecided(f"no rule for operator {func}, which writes to {len(written)} of its arguments")
-    index, argument = written[0]
-    target = kwargs[argument.name] if argument.name in kwargs else args[index]
+    target = bind_arguments(func, args, kwargs)[written[0]]
     if isinstance(target, Shadow) and target.residue.borrowed:
         raise WritesBorrowed
     if func is aten.copy_.default:
         result: Any = args[1]
     else:
-        functional = functional_form(func)
-        if functional is None or torch.Tag.nondeterministic_seeded in func.tags:
+        form = find_functional_form(func)
+        if form is None or form.options or is_random(func):
             raise no_rule(func)
-        rest = {n: v for n, v in kwargs.items() if not (argument.kwarg_only and n == argument.name)}
-        result = functional(*args, **rest)
+        result = form.operator(*args, **{name: value for name, value in kwargs.items() if name not in form.memory})
         if not isinstance(result, Tensor):
             raise no_rule(func)
         if result.shape != target.shape:

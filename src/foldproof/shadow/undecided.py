@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import fx
 from torch._ops import OpOverload
+
+from foldproof.operators import is_random
 
 
 class Undecided(Exception):
@@ -17,5 +18,5 @@ class Undecided(Exception):
 
 
 def no_rule(func: OpOverload) -> Undecided:
-    random = ", which is random" if torch.Tag.nondeterministic_seeded in func.tags else ""
+    random = ", which is random" if is_random(func) else ""
     return Undecided(f"no rule for operator {func}{random}")

@@ -13,6 +13,7 @@ import torch
 import torch.ao.quantization.fx._decomposed  # defines the operators
 from torch import Tensor
 
+from foldproof.operators import get_name
 from foldproof.shadow.call import Call
 from foldproof.shadow.draw import Step
 from foldproof.shadow.registry import RuleKind, composed, rule
@@ -150,7 +151,7 @@ def choose_qparams(
     """any functions of the smallest and the largest element by value, and of the attributes"""
     value = call.value(x)
     ends = [extreme(call.residue(x), value, None, False, largest) for largest in (False, True)]
-    name, attributes = call.operator._schema.name, (quant_min, quant_max, eps, dtype)
+    name, attributes = get_name(call.operator), (quant_min, quant_max, eps, dtype)
 
     def real(i: int) -> Any:
         return lambda low, high: call.operator(torch.stack([low, high]).float(), *attributes)[i].double()
