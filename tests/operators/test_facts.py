@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import re
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+import foldproof
 from foldproof.operators import (
     bind_arguments,
     find_functional_form,
@@ -29,6 +32,15 @@ from foldproof.operators import (
 )
 
 aten = torch.ops.aten
+
+
+SOURCES = Path(foldproof.__file__).parent
+
+
+def test_no_other_module_reads_schemas_and_tags() -> None:
+    reads = re.compile(r"\._schema\b|\.tags\b|\balias_info\b|\btorch\.Tag\b")
+    found = [path for path in SOURCES.rglob("*.py") if reads.search(path.read_text(encoding="utf-8"))]
+    assert {path.parent.relative_to(SOURCES).as_posix() for path in found} == {"operators"}
 
 
 def all_operators(*namespaces: str) -> list[OpOverload]:

@@ -92,10 +92,15 @@ class Graph:
         known: Mapping[str, Any] | None = None,
     ) -> list[Tensor]:
         """The outputs in float64; ``known`` has the values of nodes, by name, that need not be computed."""
+        exact = Float64()
+
+        def before(node: fx.Node) -> None:
+            exact.dtype = self.dtypes.get(node.name, torch.float32)
+
         wide = self.wide
         args, kwargs = widen((args, kwargs))
-        with Float64():
-            return self._walk(wide, args, kwargs, after, None, known)
+        with exact:
+            return self._walk(wide, args, kwargs, after, before, known)
 
     def perturbed(
         self,

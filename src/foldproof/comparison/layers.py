@@ -14,8 +14,7 @@ from foldproof.comparison.judge import distance, number, rms
 from foldproof.comparison.result import Layer
 from foldproof.graph.interpreter import Again
 from foldproof.graph.text import operator_name, source_of
-from foldproof.operators import is_view
-from foldproof.rounding.magnitude import is_exact
+from foldproof.rounding.answers import is_exact
 
 RUNS = 4
 """Perturbed runs; a root mean square over all elements of a layer needs no more."""
@@ -67,4 +66,4 @@ def layers(graph: Graph, values: Mapping[str, Tensor], given: Inputs, seed: int,
 
 def _rounds(node: fx.Node) -> bool:
     target = node.target
-    return isinstance(target, torch._ops.OpOverload) and not is_exact(target) and not is_view(target)
+    return isinstance(target, torch._ops.OpOverload) and not is_exact(target)

@@ -28,8 +28,8 @@ from foldproof.operators import is_pointwise, is_view
 from foldproof.program import copied
 from foldproof.program.loading import brief
 from foldproof.program.state import deepcopied
+from foldproof.rounding.answers import is_exact
 from foldproof.rounding.floor import Floor
-from foldproof.rounding.magnitude import is_exact
 from foldproof.rounding.noise import Noise
 from foldproof.rounding.truth import Float64
 

@@ -4,10 +4,12 @@ Schemas and tags of PyTorch tell most of it, and leave out some. Each fact is to
 (`schema`, `effects`) and for the Python functions and modules that stand for them in traced graphs (`functions`).
 """
 
+from foldproof.operators.decompositions import NoDecomposition, find_decomposition
 from foldproof.operators.effects import (
     is_functional,
     is_random,
     is_repeatable,
+    is_uninitialized,
     list_updated_statistics,
 )
 from foldproof.operators.functions import (
@@ -26,8 +28,10 @@ from foldproof.operators.schema import (
     get_types,
     is_pointwise,
     is_view,
+    is_view_copy,
     list_shared,
     list_written,
+    reshapes_in_place,
     to_edge,
     writes_out,
     writes_result,
@@ -35,8 +39,10 @@ from foldproof.operators.schema import (
 
 __all__ = [
     "FunctionalForm",
+    "NoDecomposition",
     "bind_arguments",
     "count_results",
+    "find_decomposition",
     "find_functional_form",
     "find_operator",
     "get_name",
@@ -49,10 +55,13 @@ __all__ = [
     "is_pointwise",
     "is_random",
     "is_repeatable",
+    "is_uninitialized",
     "is_view",
+    "is_view_copy",
     "list_shared",
     "list_updated_statistics",
     "list_written",
+    "reshapes_in_place",
     "to_edge",
     "writes_out",
     "writes_result",

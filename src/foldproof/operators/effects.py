@@ -50,15 +50,20 @@ _FLAGS = ("train", "training")
 _CHECKS = ("_assert", "_validate", "_linalg_check_errors", "sym_constrain_range")
 """Operators without a result that raise, or do nothing."""
 
-_UNINITIALIZED = ("empty", "_empty", "new_empty", "resize")
+_UNINITIALIZED = ("empty", "_empty", "new_empty")
 
-_READING_STATE = frozenset({"from_file", "get_gradients"})
-"""Their results hang on files, and on contexts of autograd."""
+_READING_STATE = frozenset({"resize", "resize_as", "_ctc_loss", "from_file", "get_gradients"})
+"""Their results hang on what memory holds that nobody wrote, on files, and on contexts of autograd."""
 
 
 def is_random(operator: OpOverload) -> bool:
     """Whether the operator is known to draw random numbers, at least as it may be called."""
     return torch.Tag.nondeterministic_seeded in operator.tags or get_name(operator) in _UNTAGGED_RANDOM
+
+
+def is_uninitialized(operator: OpOverload) -> bool:
+    """Whether the operator hands out memory with whatever it holds."""
+    return get_name(operator).startswith(_UNINITIALIZED)
 
 
 def list_updated_statistics(operator: OpOverload, given: Mapping[str, Any]) -> tuple[str, ...]:
@@ -90,8 +95,8 @@ def is_repeatable(operator: OpOverload, given: Mapping[str, Any]) -> bool:
 
     Unlike a functional call, a repeatable one does not hand out uninitialized memory or read the outside world.
     """
-    name = get_name(operator)
-    return is_functional(operator, given) and not name.startswith(_UNINITIALIZED) and name not in _READING_STATE
+    outside = is_uninitialized(operator) or get_name(operator) in _READING_STATE
+    return is_functional(operator, given) and not outside
 
 
 def _may_draw(operator: OpOverload, given: Mapping[str, Any]) -> bool:

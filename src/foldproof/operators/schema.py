@@ -98,6 +98,16 @@ def is_view(operator: OpOverload) -> bool:
     return any(r.alias_info is not None and not r.alias_info.is_write for r in operator._schema.returns)
 
 
+def is_view_copy(operator: OpOverload) -> bool:
+    """Whether the result is a copy of what a view shows: ``permute_copy``."""
+    return torch.Tag.view_copy in operator.tags
+
+
+def reshapes_in_place(operator: OpOverload) -> bool:
+    """Whether an argument becomes a view of what it was: ``squeeze_``."""
+    return torch.Tag.inplace_view in operator.tags
+
+
 @cache
 def list_written(operator: OpOverload) -> tuple[str, ...]:
     """The arguments that the schema says are written to; see also `list_updated_statistics`."""

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_leaves
 
+from foldproof.operators import bind_arguments
 from foldproof.rounding.constants import depends_on_data, remember_data
 
 aten = torch.ops.aten
@@ -128,8 +129,7 @@ def _outcomes(func: Any, args: Any, kwargs: Any, out: Any) -> list[Tensor]:
     name = func.overloadpacket.__name__.removesuffix("_")
     if name in _PIECES:
         return _PIECES[name](*args, **kwargs)
-    given = {a.name: a.default_value for a in func._schema.arguments} | kwargs
-    given |= dict(zip(given, args))
+    given = bind_arguments(func, args, kwargs)
     results = [x for x in tree_iter(out) if isinstance(x, Tensor) and x.numel()]
     integers = [x for x in results if not x.is_floating_point() and not x.is_complex() and x.dtype is not torch.bool]
     x = args[0]

@@ -15,7 +15,14 @@ from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter, tree_map
 
-from foldproof.operators import bind_arguments, find_functional_form, is_random, list_written
+from foldproof.operators import (
+    bind_arguments,
+    find_functional_form,
+    is_random,
+    is_uninitialized,
+    list_written,
+    reshapes_in_place,
+)
 from foldproof.shadow.call import Call, value_of
 from foldproof.shadow.draw import Draw, WritesBorrowed
 from foldproof.shadow.escapes import BLIND, ESCAPING, is_called_by_libraries, note_escape
@@ -28,7 +35,6 @@ from foldproof.shadow.undecided import Undecided, no_rule
 aten = torch.ops.aten
 decomposed = torch.ops.quantized_decomposed
 
-_EMPTY = {aten.empty.memory_format, aten.empty_strided.default}
 _DEQUANTIZE = {
     decomposed.dequantize_per_tensor.default,
     decomposed.dequantize_per_tensor.tensor,
@@ -238,7 +244,7 @@ def _reshape_in_place(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str,
 
 def _write(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """An operator that writes: compute it without the write, then copy value and residue into the target."""
-    if torch.Tag.inplace_view in func.tags:
+    if reshapes_in_place(func):
         return _reshape_in_place(func, args, kwargs)
     written = list_written(func)
     if len(written) != 1:
@@ -291,7 +297,7 @@ class Factories(TorchDispatchMode):
             return func(Shadow(args[0], embed_constant(self._draw, args[0])), *args[1:], **(kwargs or {}))
         made = func(*args, **(kwargs or {}))
         zero = func is aten.zeros.default or (func is aten.full.default and args[1] == 0)
-        if not zero and func not in _EMPTY:
+        if not zero and not is_uninitialized(func):
             return made
         if type(made) is not Tensor or not made.dtype.is_floating_point:
             return made

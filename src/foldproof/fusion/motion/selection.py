@@ -12,9 +12,10 @@ from foldproof.fusion.constants import Constants
 from foldproof.fusion.examples import Declines, Fires
 from foldproof.fusion.expression import Operand
 from foldproof.fusion.motion.rule import Affines, run_on, sizes_of
-from foldproof.fusion.nodes import arguments, is_getitem, kind_of, operator_node, value_of
+from foldproof.fusion.nodes import arguments, is_getitem, kind_of, operator_node, operator_of, value_of
 from foldproof.fusion.refusal import CannotFold
 from foldproof.fusion.vectors import UNREAD, joined
+from foldproof.operators import is_functional
 
 _VIEWS = """
     view reshape flatten unflatten permute transpose t numpy_T mT movedim swapaxes squeeze unsqueeze expand expand_as
@@ -136,7 +137,8 @@ class _Sources:
     def _check(target: Node, constants: Constants) -> None:
         given = arguments(target)
         kind = kind_of(target)
-        if "dropout" in kind and given.get("train", True):
+        operator = operator_of(target)
+        if operator is not None and not is_functional(operator, given):
             raise CannotFold(f"{target.name} drops elements at random: call model.eval()")
         if (
             kind in ("constant_pad_nd", "pad")
