@@ -8,8 +8,10 @@ from pathlib import Path
 import torch
 from torch._ops import OpOverload
 
+from foldproof.operators import find_functional_form
+from foldproof.rounding.answers import MEANINGS, describe_rounding
 from foldproof.shadow import RULES
-from foldproof.shadow.registry import describe, functional_form
+from foldproof.shadow.registry import describe
 from tests.shadow.calls import CALLS, SAMPLES, from_database, of_our_own
 
 aten = torch.ops.aten
@@ -63,6 +65,11 @@ What an operator means on residues. Generated from the registry by `make docs`; 
 | opaque | any function will do: equal operands and attributes give equal results, nothing else is assumed |
 | branch | the residue follows the choice that the value made; the proof speaks of that choice only |
 
+The last column says what an operator rounds, which `foldproof compare` measures differences by:
+
+| rounding | means |
+|---|---|
+{roundings}
 Operators that PyTorch defines by others (`linear`, `conv2d`, `batch_norm`, …) arrive as those others, custom
 operators written in Python run as the operators in their body, and in-place and `out=` operators are their functional
 form followed by a write. Any other operator without a rule makes the verdict UNDECIDED, and is named.
@@ -74,8 +81,8 @@ operator, all different), and on {own} calls of our own where the database says 
 
 ## Rules
 
-| operator | kind | meaning |
-|---|---|---|
+| operator | kind | meaning | rounding |
+|---|---|---|---|
 """
 
 CORE = """
@@ -106,9 +113,9 @@ def why(operator: OpOverload) -> str:
         return NO_RULE[short(operator)]
     if torch._C._dispatch_has_kernel_for_dispatch_key(operator.name(), "CompositeImplicitAutograd"):
         return "arrives as the operators that PyTorch defines it by"
-    functional = functional_form(operator) if operator._schema.is_mutable else None
-    if functional in RULES:
-        return f"as `{short(functional)}`, followed by a write"
+    form = find_functional_form(operator)
+    if form is not None and form.operator in RULES:
+        return f"as `{short(form.operator)}`, followed by a write"
     raise KeyError(f"{operator} has no rule, and NO_RULE does not say why")
 
 
@@ -129,9 +136,11 @@ def counts() -> dict[str, int]:
 
 
 def page(numbers: dict[str, int]) -> str:
-    out = [INTRODUCTION.format(**numbers)]
+    roundings = "".join(f"| {answer} | {meaning} |\n" for answer, meaning in MEANINGS.items())
+    out = [INTRODUCTION.format(**numbers, roundings=roundings)]
     for operator, rule in sorted(RULES.items(), key=lambda item: str(item[0])):
-        out.append(f"| `{short(operator)}` | {rule.kind} | {describe(rule).replace('|', '&#124;')} |\n")
+        cells = (f"`{short(operator)}`", str(rule.kind), describe(rule), describe_rounding(operator))
+        out.append(f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |\n")
     core = core_operators()
     out.append(CORE.format(core=len(core), ruled=sum(o in RULES for o in core)))
     out += [f"| `{short(o)}` | {why(o)} |\n" for o in core if o not in RULES]

@@ -16,7 +16,8 @@ from foldproof.auditing.copies import Copies
 from foldproof.auditing.judge import judge
 from foldproof.auditing.log import Change
 from foldproof.auditing.region import changed_region
-from foldproof.auditing.snapshot import Snapshot, is_functional, is_quiet
+from foldproof.auditing.snapshot import Snapshot, is_functional
+from foldproof.operators import is_functional_module
 
 aten = torch.ops.aten
 INPUTS = (torch.randn(3, 4),)
@@ -121,13 +122,13 @@ def test_a_norm_in_training_without_statistics_updates_none() -> None:
 def test_statistics_that_are_written_in_eval() -> None:
     layer = nn.InstanceNorm1d(4, track_running_stats=True).eval()
     layer.track_running_stats = False
-    assert not is_quiet(layer)
+    assert not is_functional_module(layer)
 
 
 def test_norms_and_dropouts_in_training_are_not_quiet() -> None:
     for layer in (nn.BatchNorm1d(4), nn.InstanceNorm1d(4, track_running_stats=True), nn.Dropout(), nn.AlphaDropout()):
-        assert not is_quiet(layer.train())
-        assert is_quiet(layer.eval())
+        assert not is_functional_module(layer.train())
+        assert is_functional_module(layer.eval())
 
 
 def test_right_and_wrong_changes() -> None:

@@ -193,6 +193,10 @@ def _more(dtype: torch.dtype) -> Iterator[tuple[OpOverload, tuple[Any, ...], dic
     yield aten.isin.Tensor_Scalar, (x(5).round(), 1), {}
     yield aten.histc.default, (x(20), 4, -2, 2), {}
 
+    for p, mode in itertools.product((1.0, 2.0, 3.0, float("inf")), (None, 1, 2)):
+        yield aten._cdist_forward.default, (x(2, 3, 4), x(2, 5, 4), p, mode), {}
+        yield aten._pdist_forward.default, (x(4, 3), p), {}
+
     yield aten.native_layer_norm.default, (x(2, 3, 4), [3, 4], None, x(3, 4), 1e-5), {}
     yield aten._weight_norm_interface.default, (x(3, 4, 5), positive(3, 1, 1)), {}
     yield aten._weight_norm_interface.default, (x(3, 4, 5), positive(1, 1, 5), 2), {}
@@ -361,7 +365,8 @@ def _quantizations(generator: torch.Generator) -> Iterator[tuple[OpOverload, tup
     for operator in (decomposed.choose_qparams.tensor, decomposed.choose_qparams_symmetric.tensor):
         yield operator, (x, -128, 127, 1e-6, torch.int8), {}
     for axis, tensors in ((-1, (torch.tensor([scale]), torch.tensor([5]))), (0, (scales, zeros.int()))):
-        statistics = (-torch.ones(len(tensors[0])), torch.ones(len(tensors[0])), *tensors)
+        extremes = [(limit - tensors[1]) * tensors[0] for limit in (-128, 127)]  # of which it makes this scale
+        statistics = (*extremes, tensors[0], tensors[1].int())
         for switches in ((0, 0), (0, 1), (1, 1)):
             call = (x, *(torch.tensor([on]) for on in switches), *statistics, 0.01, -128, 127, axis, axis == 0)
             yield aten._fused_moving_avg_obs_fq_helper.default, call, {}

@@ -88,6 +88,15 @@ def test_an_observer_that_still_learns_is_undecided(x: Shadow) -> None:
         )
 
 
+def test_a_scale_that_is_not_of_its_statistics_is_undecided(x: Shadow) -> None:
+    """The operator does not read it, and writes over it."""
+    statistics = torch.tensor([-1.0]), torch.tensor([1.0]), torch.tensor([SCALE]), torch.tensor([0])
+    with pytest.raises(Undecided, match="not that of its running extremes"):
+        torch.fused_moving_avg_obs_fake_quant(
+            x, torch.tensor([0]), torch.tensor([1]), *statistics, 0.01, LOW, HIGH, -1, False, False
+        )
+
+
 def test_float8_and_infinities_are_undecided(x: Shadow) -> None:
     with pytest.raises(Undecided, match="rounds once more"):
         decomposed.quantize_per_tensor(x, SCALE, 0, -448, 448, torch.float8_e4m3fn)

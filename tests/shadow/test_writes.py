@@ -8,8 +8,8 @@ from torch import Tensor
 from torch._ops import OpOverload
 from torch.utils._pytree import tree_map
 
+from foldproof.operators import find_functional_form, list_written, writes_out
 from foldproof.shadow import RULES, Draw, Shadow, Undecided, draw_variable, embed_constant
-from foldproof.shadow.registry import functional_form
 from tests.shadow.calls import Call, calls_of, copied, is_float
 
 aten = torch.ops.aten
@@ -27,17 +27,16 @@ def _mutable() -> dict[OpOverload, OpOverload]:
             operator = getattr(getattr(aten, packet), overload or "default")
         except AttributeError:
             continue
-        written = [a for a in operator._schema.arguments if a.alias_info is not None and a.alias_info.is_write]
-        if len(written) == 1 and torch.Tag.inplace_view not in operator.tags:
-            functional = functional_form(operator)
-            if functional in RULES and not RULES[functional].rewrites:
-                out[operator] = functional
+        if len(list_written(operator)) == 1 and torch.Tag.inplace_view not in operator.tags:
+            form = find_functional_form(operator)
+            if form and not form.options and form.operator in RULES and not RULES[form.operator].rewrites:
+                out[operator] = form.operator
     return dict(sorted(out.items(), key=lambda item: str(item[0])))
 
 
 MUTABLE = _mutable()
-IN_PLACE = {o: f for o, f in MUTABLE.items() if not o._schema.arguments[-1].is_out}
-OUT = {o: f for o, f in MUTABLE.items() if o._schema.arguments[-1].is_out}
+IN_PLACE = {o: f for o, f in MUTABLE.items() if not writes_out(o)}
+OUT = {o: f for o, f in MUTABLE.items() if writes_out(o)}
 
 
 def _shadows(call: Call, draw: Draw) -> tuple[list[object], dict[str, object]]:

@@ -11,7 +11,6 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
 from foldproof.auditing.log import program_in
-from foldproof.auditing.reading import operator
 from foldproof.auditing.snapshot import (
     Snapshot,
     is_functional,
@@ -22,6 +21,7 @@ from foldproof.graph.module import InterpretedModule, get_attribute, set_attribu
 from foldproof.graph.region import collect_dependencies
 from foldproof.graph.text import map_nodes, target_name, write_arguments
 from foldproof.log import giving_up, log_caught
+from foldproof.operators import find_operator, list_shared
 from foldproof.program import Leaf, as_program
 from foldproof.program.state import storage_key
 from foldproof.proof.floats import redrawn_leaves
@@ -167,8 +167,8 @@ def _written(snapshot: Snapshot) -> set[int]:
         if node.op == "get_attr":
             held = get_attribute(snapshot.module, str(node.target))
             memory |= {storage_key(held)} if isinstance(held, Tensor) else set()
-        aten = operator(node.target)
-        if aten is None or any(r.alias_info is not None for r in aten._schema.returns):
+        aten = find_operator(node.target)
+        if aten is None or list_shared(aten):
             pending += node.all_input_nodes
     return memory
 

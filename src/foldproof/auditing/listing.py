@@ -10,10 +10,11 @@ from torch import Tensor, fx
 
 from foldproof.auditing.draft import Made, function_name
 from foldproof.auditing.log import Change
-from foldproof.auditing.reading import operator, written
+from foldproof.auditing.reading import written
 from foldproof.auditing.snapshot import Snapshot
 from foldproof.graph.diff import LabelledGraph, diff_graphs
 from foldproof.graph.module import get_attribute
+from foldproof.operators import find_operator
 
 SMALL = 64
 """Tensors of up to so many elements are written out; larger ones are made anew in their shape."""
@@ -85,7 +86,7 @@ def _line(node: fx.Node, snapshot: Snapshot) -> str | None:
         state = ", ".join(f"{name!r}: {_tensor(t)}" for name, t in module.state_dict().items())
         made = f"nn.{module!r}".replace("\n", " ") + ("" if module.training else ".eval()")
         return f"{node.name} = torch.func.functional_call({made}, {{{state}}}, ({given},))"
-    aten = operator(node.target)
+    aten = find_operator(node.target)
     return f"{node.name} = {f'torch.ops.{aten}' if aten is not None else function_name(node.target)}({given})"
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor, fx
 
-from foldproof.auditing.reading import operator
 from foldproof.auditing.snapshot import Snapshot, is_functional
 from foldproof.graph.module import InterpretedModule, get_attribute
+from foldproof.operators import count_results, find_operator, get_name
 from foldproof.verdict import ApproximationStep
 
 Parameters = tuple[Hashable, ...]
@@ -50,7 +50,7 @@ def unquantized(snapshot: Snapshot) -> tuple[Snapshot, Steps, Steps]:
 
 
 def _step(snapshot: Snapshot, node: fx.Node, bound: float) -> ApproximationStep:
-    called = operator(node.target) or type(get_attribute(snapshot.module, str(node.target))).__name__
+    called = find_operator(node.target) or type(get_attribute(snapshot.module, str(node.target))).__name__
     return ApproximationStep(f"{node.name}: {called}, within its range", bound)
 
 
@@ -81,7 +81,7 @@ def _parameters(snapshot: Snapshot, node: fx.Node) -> Parameters:
         held = snapshot.module.get_submodule(str(node.target)).state_dict()
         given += [held[name] for name in ("scale", "zero_point") if name in held]
     told = (x.tolist() if isinstance(x, Tensor) else x for x in given)
-    return node.name, str(operator(node.target) or node.target), repr(list(told))
+    return node.name, str(find_operator(node.target) or node.target), repr(list(told))
 
 
 def _fake(snapshot: Snapshot, node: fx.Node) -> bool:
@@ -89,8 +89,8 @@ def _fake(snapshot: Snapshot, node: fx.Node) -> bool:
     if node.op == "call_module":
         kind = type(snapshot.module.get_submodule(str(node.target)))
         return any(c.__name__ == "FakeQuantizeBase" for c in kind.__mro__)
-    target = operator(node.target)
-    return target is not None and "fake_quantize" in target._schema.name and len(target._schema.returns) == 1
+    target = find_operator(node.target)
+    return target is not None and "fake_quantize" in get_name(target) and count_results(target) == 1
 
 
 def _pair(node: fx.Node) -> fx.Node | None:
@@ -104,12 +104,8 @@ def _pair(node: fx.Node) -> fx.Node | None:
 
 
 def _is(node: fx.Node, name: str) -> bool:
-    target = operator(node.target)
-    return (
-        target is not None
-        and target.namespace == "quantized_decomposed"
-        and target._schema.name.split("::")[1].startswith(name)
-    )
+    target = find_operator(node.target)
+    return target is not None and target.namespace == "quantized_decomposed" and get_name(target).startswith(name)
 
 
 def _value(snapshot: Snapshot, x: Any) -> Any:

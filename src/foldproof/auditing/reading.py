@@ -6,7 +6,6 @@ once) is below the graph, where numbers are compared and nothing is proved.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Mapping
 from operator import getitem
@@ -16,7 +15,8 @@ import torch
 from torch import fx
 
 from foldproof.graph.text import Verbatim, map_nodes
-from foldproof.torch_internals import OpOverload, OpOverloadPacket, tree_map
+from foldproof.operators import FunctionalForm, bind_arguments, find_functional_form, find_operator, writes_out
+from foldproof.torch_internals import OpOverload, tree_map
 
 aten = torch.ops.aten
 
@@ -39,49 +39,35 @@ def written(x: Any, names: Callable[[fx.Node], str]) -> str:
     return repr(tree_map(plain, map_nodes(x, lambda n: Verbatim(names(n)))))
 
 
-def operator(target: Any) -> OpOverload | None:
-    """The ATen operator that a target is or (in edge programs) wraps."""
-    if isinstance(target, OpOverloadPacket) and target.overloads() == ["default"]:
-        return target.default
-    found = target if isinstance(target, OpOverload) else getattr(target, "_op", None)
-    return found if isinstance(found, OpOverload) else None
-
-
 def read_into(graph: fx.Graph, node: fx.Node, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> fx.Node | None:
     """Write into ``graph`` what ``node``, called with these arguments, is read as; None if it stands for itself."""
-    target = operator(node.target)
+    target = find_operator(node.target)
     if node.op != "call_function" or target is None:
         return None
 
     def emit(function: Any, *args: Any, **kwargs: Any) -> fx.Node:
         return graph.create_node("call_function", function, args, kwargs, name=node.name)
 
-    if target.namespace == "EDGE_DO_NOT_DECOMP":  # ExecuTorch's way of keeping an operator whole for a while
-        packet = getattr(aten, target._schema.name.split("::")[1])
-        return emit(getattr(packet, target._overloadname), *args, **kwargs)
-    functional = _functional(target)
-    if functional is not None:
-        owned = all(_own_memory(node, node.kwargs.get(name)) for name in functional[1])
-        without = _without_memory(*functional, kwargs) if owned else None
+    form = _written_to_memory(target)
+    if form is not None:
+        owned = all(_own_memory(node, node.kwargs.get(name)) for name in form.memory)
+        without = _without_memory(form, kwargs) if owned else None
         if without is None:
             return None
-        target, kwargs = functional[0], without
+        target, kwargs = form.operator, without
     reading = READINGS.get(str(target))
     if reading is not None:
-        schema = target._schema.arguments
-        named = {a.name: a.default_value for a in schema if a.has_default_value()}
-        named |= {a.name: value for a, value in zip(schema, args)} | dict(kwargs)
-        return reading(emit, **named)
+        return reading(emit, **bind_arguments(target, args, kwargs))
     return emit(target, *args, **kwargs) if target is not node.target else None  # an edge operator calls its own
 
 
 def memory_of(node: fx.Node) -> fx.Node | None:
     """The one node whose memory an operator writes its result into, and which is read for it from then on."""
-    target = operator(node.target) if node.op == "call_function" else None
-    functional = None if target is None else _functional(target)
-    if functional is None or len(functional[1]) != 1:
+    target = find_operator(node.target) if node.op == "call_function" else None
+    form = None if target is None else _written_to_memory(target)
+    if form is None or len(form.memory) != 1:
         return None
-    (memory,) = (node.kwargs.get(name) for name in functional[1])
+    memory = node.kwargs.get(form.memory[0])
     return memory if isinstance(memory, fx.Node) and _own_memory(node, memory) else None
 
 
@@ -105,11 +91,11 @@ def _own_memory(node: fx.Node, memory: Any) -> bool:
     return name == "alloc" or name.startswith("empty")
 
 
-def _without_memory(functional: OpOverload, outs: frozenset[str], kwargs: Mapping[str, Any]) -> dict[str, Any] | None:
+def _without_memory(form: FunctionalForm, kwargs: Mapping[str, Any]) -> dict[str, Any] | None:
     """What the form that returns its result is given, of the arguments of one that writes into memory."""
-    memory = [value for name, value in kwargs.items() if name in outs]
-    left = {name: value for name, value in kwargs.items() if name not in outs}
-    if any(a.name == "dtype" for a in functional._schema.arguments) and "dtype" not in left:
+    memory = [value for name, value in kwargs.items() if name in form.memory]
+    left = {name: value for name, value in kwargs.items() if name not in form.memory}
+    if "dtype" in form.options and "dtype" not in left:
         first = memory[0].args[0] if memory and isinstance(memory[0], fx.Node) and memory[0].args else None
         if not isinstance(first, (tuple, list)):
             return None
@@ -117,30 +103,9 @@ def _without_memory(functional: OpOverload, outs: frozenset[str], kwargs: Mappin
     return left
 
 
-_OPTIONS = ("dtype", "layout", "device", "pin_memory", "memory_format")
-
-
-def _but_options(arguments: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    return [a for a in arguments if a[0] not in _OPTIONS]
-
-
-@functools.cache
-def _functional(target: OpOverload) -> tuple[OpOverload, frozenset[str]] | None:
-    """The overload that returns what ``target`` writes into its ``out`` arguments, and their names."""
-    outs = frozenset(a.name for a in target._schema.arguments if a.is_out)
-    written = {a.name for a in target._schema.arguments if a.alias_info is not None and a.alias_info.is_write}
-    if not outs or written != outs:
-        return None
-    wanted = [(a.name, str(a.type)) for a in target._schema.arguments if a.name not in outs]
-    packet = target.overloadpacket
-    for name in packet.overloads():
-        other = getattr(packet, name)
-        has = [(a.name, str(a.type)) for a in other._schema.arguments]
-        # What the memory that is written to decides, the functional form is told.
-        same = has == wanted or _but_options(has) == _but_options(wanted)
-        if same and not other._schema.is_mutable and len(other._schema.returns) == len(outs):
-            return other, outs
-    return None
+def _written_to_memory(target: OpOverload) -> FunctionalForm | None:
+    """The form that returns its results, of an operator that writes them into memory given for them."""
+    return find_functional_form(target) if writes_out(target) else None
 
 
 def _converted(emit: Emit, a: Any, dtype: Any) -> fx.Node:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import enum
 import functools
 import hashlib
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import getitem
@@ -13,23 +12,30 @@ from types import ModuleType
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
+from foldproof import operators
 from foldproof.auditing.copies import Copies
-from foldproof.auditing.reading import fused_activation, memory_of, operator, read_into
+from foldproof.auditing.reading import fused_activation, memory_of, read_into
 from foldproof.auditing.signature import Signature, signature_of
 from foldproof.graph.diff import LabelledGraph
 from foldproof.graph.module import InterpretedModule, get_attribute, set_attribute
 from foldproof.graph.region import Region, collect_dependencies, cut_region
 from foldproof.graph.text import identify_target, map_nodes, target_name, write_arguments
+from foldproof.operators import (
+    bind_arguments,
+    find_operator,
+    is_functional_function,
+    is_functional_method,
+    is_functional_module,
+    is_norm_function,
+    list_updated_statistics,
+    list_written,
+)
 from foldproof.program.mirror import hung_on
 from foldproof.torch_internals import (
     HigherOrderOperator,
-    OpOverload,
-    OpOverloadPacket,
-    has_hooks,
     is_mkldnn,
     structures_of,
     tree_leaves,
@@ -172,7 +178,8 @@ class Snapshot:
                 what, inputs = f"input {inputs}", inputs + 1
             whole.update(f"{what} {write_arguments(node, place)}\n".encode())
             self.values[node] = hashlib.sha256(f"{what} {write_arguments(node, self.values)}".encode()).hexdigest()
-            quiet = is_functional(node) or (node.op == "call_module" and is_quiet(self._held[str(node.target)][1]))
+            module = self._held[str(node.target)][1] if node.op == "call_module" else None
+            quiet = is_functional(node) or is_functional_module(module)
             functional &= quiet
             if node.op == "output" or not quiet:
                 effects.append(self.values[node])
@@ -312,143 +319,22 @@ def is_functional(node: fx.Node) -> bool:
     if node.op == "call_module" or isinstance(node.target, HigherOrderOperator):
         return False
     if node.op == "call_method":
-        return not str(node.target).endswith("_") and not str(node.target).startswith(_RANDOM)
-    aten = operator(node.target)
+        return is_functional_method(str(node.target))
+    aten = find_operator(node.target)
     if aten is not None:
-        return not aten._schema.is_mutable and _quiet(aten, node)
-    name = getattr(node.target, "__name__", "")
-    module = getattr(node.target, "__module__", "") or ""
-    if module == "_operator":
-        return name not in _WRITING_OPERATORS
-    # Functions of torch and torch.nn.functional say in their names or arguments that they write.
-    known = module == "torch" or module.startswith(("torch._C", "torch.functional", "torch.nn.functional"))
-    return (
-        known and not name.endswith("_") and not _in_place(node) and not _writes(name) and _quiet_function(name, node)
-    )
-
-
-_NORMS = (
-    *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm),
-    *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
-)
-_DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
-
-
-def is_quiet(module: Any) -> bool:
-    """Whether a module is one of `torch.nn`'s that surely writes to nothing and draws nothing at random."""
-    if type(module) not in _quiet_modules() or "forward" in vars(module):
-        return False
-    if has_hooks(module) or any(module.children()):
-        return False
-    if getattr(module, "inplace", False) or getattr(module, "max_norm", None) is not None:
-        return False
-    if isinstance(module, _NORMS) and module.running_mean is not None:
-        return not module.training and module.track_running_stats
-    return not (module.training and isinstance(module, (*_NORMS, *_DROPOUTS)))
-
-
-@functools.cache
-def _quiet_modules() -> frozenset[type]:
-    """RReLU is the one activation that draws; attention drops out."""
-    m = nn.modules
-    files = [m.activation, m.batchnorm, m.conv, m.dropout, m.flatten, m.instancenorm, m.linear, m.normalization]
-    files += [m.padding, m.pixelshuffle, m.pooling, m.sparse, m.upsampling]
-    found = {x for file in files for x in vars(file).values() if isinstance(x, type) and x.__module__ == file.__name__}
-    drawing = {nn.RReLU, nn.MultiheadAttention, nn.FractionalMaxPool2d, nn.FractionalMaxPool3d}
-    return frozenset(x for x in found - drawing if issubclass(x, nn.Module))
-
-
-_WRITING_OPERATORS = (
-    {"call", "setitem", "delitem"}
-    | {
-        f"i{name}"
-        for name in ("add", "and", "concat", "floordiv", "lshift", "matmul", "mod", "mul", "or", "pow", "rshift", "sub")
-    }
-    | {"itruediv", "ixor"}
-)
-
-_RANDOM = ("rand", "bernoulli", "multinomial", "normal", "poisson", "binomial", "gumbel", "fractional_max", "manual")
-
-_KNOWN = frozenset(
-    (
-        "aten",
-        "prims",
-        "quantized",
-        "quantized_decomposed",
-        "torchao",
-        "mkldnn",
-        "mkl",
-        "onednn",
-        "inductor",
-        "dim_order_ops",
-    )
-)
-"""Namespaces whose operators say of themselves whether they draw; custom ones need not."""
-
-_TRAINING = ("batch_norm", "native_batch_norm", "_batch_norm_impl_index", "instance_norm")
-"""These update statistics in training, which their schemas do not tell."""
+        return operators.is_functional(aten, bind_arguments(aten, node.args, node.kwargs))
+    assert callable(node.target)
+    return is_functional_function(node.target, node.args, node.kwargs)
 
 
 def updates_statistics(node: fx.Node) -> bool:
-    """Whether a call of an operator or function is a normalization that is training."""
-    name = getattr(getattr(operator(node.target), "overloadpacket", node.target), "__name__", "")
-    return node.op == "call_function" and name in _TRAINING and not is_functional(node)
-
-
-def _quiet(aten: OpOverload, node: fx.Node) -> bool:
-    """Whether an operator neither updates statistics nor draws random numbers, as it is called."""
-    given = {a.name: a.default_value for a in aten._schema.arguments if a.has_default_value()}
-    given |= dict(zip((a.name for a in aten._schema.arguments), node.args)) | dict(node.kwargs)
-    if "dropout_p" in given:
-        return bool(given["dropout_p"] == 0)
-    if aten.overloadpacket.__name__ in _TRAINING and given.get("running_mean") is given.get("running_var") is None:
-        return True  # there are no statistics to update
-    flags = [given[flag] for flag in ("training", "train", "use_input_stats") if flag in given]
-    if flags:  # of normalizations, dropouts, rrelu and recurrent layers
-        return not any(flags)
-    return aten.namespace in _KNOWN and torch.Tag.nondeterministic_seeded not in aten.tags
-
-
-def _quiet_function(name: str, node: fx.Node) -> bool:
-    """As `_quiet`, of a function of torch or torch.nn.functional."""
-    if name == "scaled_dot_product_attention":
-        return bool((node.args[4] if len(node.args) > 4 else node.kwargs.get("dropout_p", 0)) == 0)
-    if node.target in (F.batch_norm, F.instance_norm):  # torch's take their arguments in another order
-        given = inspect.signature(node.target).bind(*node.args, **node.kwargs).arguments
-        if given.get("running_mean") is given.get("running_var") is None:
-            return True
-    place = 2 if "dropout" in name else 3 if name == "rrelu" else 5 if name in _TRAINING else None
-    if place is not None:
-        return len(node.args) > place and node.args[place] is False
-    # Attention and recurrent layers drop out.
-    drawing = name in ("multi_head_attention_forward", "lstm", "gru", "rnn_relu", "rnn_tanh")
-    return not name.startswith(_RANDOM) and not drawing and not _draws(name)
-
-
-@functools.cache
-def _writes(name: str) -> bool:
-    """Whether the operator of this name writes to its arguments, whatever they are."""
-    packet = getattr(torch.ops.aten, name, None)
-    schemas = [getattr(packet, o)._schema for o in packet.overloads()] if isinstance(packet, OpOverloadPacket) else []
-    return any(s.is_mutable and not any(a.is_out for a in s.arguments) for s in schemas)
-
-
-@functools.cache
-def _draws(name: str) -> bool:
-    """Whether the operator of this name draws random numbers."""
-    packet = getattr(torch.ops.aten, name, None)
-    overloads = packet.overloads() if isinstance(packet, OpOverloadPacket) else []
-    return any(torch.Tag.nondeterministic_seeded in getattr(packet, o).tags for o in overloads)
-
-
-def _in_place(node: fx.Node) -> bool:
-    if node.kwargs.get("out") is not None:
-        return True
-    try:
-        given = inspect.signature(node.target).bind(*node.args, **node.kwargs).arguments  # type: ignore[arg-type]
-    except (TypeError, ValueError):  # functions written in C++ have no signature, and another name where they write
-        given = node.kwargs
-    return bool(given.get("inplace")) or given.get("max_norm") is not None  # to which embeddings scale their weights
+    """Whether a call of an operator or function is a normalization that updates statistics, which no schema says."""
+    if node.op != "call_function":
+        return False
+    aten = find_operator(node.target)
+    if aten is None:
+        return is_norm_function(node.target) and not is_functional(node)
+    return not {*list_updated_statistics(aten, bind_arguments(aten, node.args, node.kwargs))} <= {*list_written(aten)}
 
 
 def snapshot_of(

@@ -12,6 +12,7 @@ from torch.export import ExportedProgram
 
 from foldproof.errors import FoldproofError, brief
 from foldproof.graph.interpreter import Again, Change, Interpreter
+from foldproof.operators import bind_arguments, list_updated_statistics, list_written
 from foldproof.program.state import copied, deepcopied
 from foldproof.program.structure import arranged
 from foldproof.rounding.noise import Noise
@@ -96,10 +97,15 @@ class Graph:
         known: Mapping[str, Any] | None = None,
     ) -> list[Tensor]:
         """The outputs in float64; ``known`` has the values of nodes, by name, that need not be computed."""
+        exact = Float64()
+
+        def before(node: fx.Node) -> None:
+            exact.dtype = self.dtypes.get(node.name, torch.float32)
+
         wide = self.wide
         args, kwargs = widen((args, kwargs))
-        with Float64():
-            return self._walk(wide, args, kwargs, after, None, known)
+        with exact:
+            return self._walk(wide, args, kwargs, after, before, known)
 
     def perturbed(
         self,
@@ -190,6 +196,5 @@ def _exported(source: Any, args: tuple[Any, ...], kwargs: dict[str, Any], dynami
 def _writes(node: fx.Node) -> bool:
     if not isinstance(node.target, OpOverload):
         return False
-    # In training, batch_norm writes to its statistics, whatever its schema says.
-    training = node.target is torch.ops.aten.batch_norm.default and bool(node.args[5])
-    return training or node.target._schema.is_mutable
+    given = bind_arguments(node.target, node.args, node.kwargs)
+    return bool(list_written(node.target) or list_updated_statistics(node.target, given))

@@ -26,10 +26,11 @@ from foldproof.graph.interpreter import Again
 from foldproof.graph.region import collect_dependencies, cut_region
 from foldproof.graph.text import operator_name, source_of
 from foldproof.log import log_caught
+from foldproof.operators import is_pointwise, is_view
 from foldproof.program import copied
 from foldproof.program.state import deepcopied
+from foldproof.rounding.answers import is_exact
 from foldproof.rounding.floor import Floor
-from foldproof.rounding.magnitude import is_exact
 from foldproof.rounding.noise import Noise
 from foldproof.rounding.truth import Float64
 from foldproof.torch_internals import OpOverload, patched_inductor
@@ -169,7 +170,7 @@ def _watched(graph: Graph) -> list[fx.Node]:
         for n in graph.nodes
         if n.name in graph.dtypes
         and isinstance(n.target, OpOverload)
-        and not any(r.alias_info is not None for r in n.target._schema.returns)
+        and not is_view(n.target)
         and isinstance(n.meta.get("val"), Tensor)
     ]
 
@@ -234,7 +235,7 @@ def _stored(node: fx.Node) -> bool:
     assert isinstance(node.target, OpOverload)
     if any(user.op == "output" for user in node.users):
         return True
-    return torch.Tag.pointwise not in node.target.tags and not is_exact(node.target)
+    return not is_pointwise(node.target) and not is_exact(node.target)
 
 
 def _tapped(graph: Graph, names: Sequence[str]) -> fx.GraphModule:

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Container, Iterable
-from functools import cache
 from typing import Any
 
 import torch
 from torch import nn
 from torch.fx import Graph, GraphModule, Node
 
+from foldproof import operators
 from foldproof.graph.text import operator_name
-from foldproof.torch_internals import FakeTensor, HigherOrderOperator, OpOverload, edge_operators
+from foldproof.operators import (
+    bind_arguments,
+    find_operator,
+    get_name,
+    list_shared,
+    list_updated_statistics,
+    list_written,
+    to_edge,
+)
+from foldproof.torch_internals import FakeTensor, HigherOrderOperator, OpOverload, OpOverloadPacket
 
 aten = torch.ops.aten
 
@@ -28,7 +37,7 @@ _SHAPE_OF_OTHER = frozenset({"expand_as", "reshape_as", "type_as", "view_as"})
 
 def operator_of(node: Node) -> OpOverload | None:
     """The ATen operator that a node calls, in edge programs too; None for any other node."""
-    return _overload(node.target) if node.op == "call_function" else None
+    return find_operator(node.target) if node.op == "call_function" else None
 
 
 def kind_of(node: Node) -> str:
@@ -39,24 +48,20 @@ def kind_of(node: Node) -> str:
     found = operator_of(node)
     if found is None or found.namespace != "aten":
         return ""
-    name = found._schema.name.removeprefix("aten::")
+    name = get_name(found)
     return name.removeprefix("_unsafe_").removesuffix("_copy") if name != "_to_copy" else name
 
 
 def arguments(node: Node) -> dict[str, Any]:
     """The arguments of an ATen call by name, positional, keyword and default alike."""
-    found = {}
-    for i, argument in enumerate(_schema(node).arguments):
-        if i < len(node.args):
-            found[argument.name] = node.args[i]
-        else:
-            found[argument.name] = node.kwargs.get(argument.name, argument.default_value)
-    return found
+    found = operator_of(node)
+    assert found is not None
+    return bind_arguments(found, node.args, node.kwargs)
 
 
 def set_argument(node: Node, name: str, value: Node | None) -> None:
     """Replaces or adds one argument of an ATen call."""
-    place = next(i for i, argument in enumerate(_schema(node).arguments) if argument.name == name)
+    place = list(arguments(node)).index(name)
     if place < len(node.args):
         node.args = (*node.args[:place], value, *node.args[place + 1 :])
     elif place == len(node.args) and name not in node.kwargs:
@@ -67,18 +72,12 @@ def set_argument(node: Node, name: str, value: Node | None) -> None:
 
 def is_edge(node: Node) -> bool:
     """Does it call an operator of an edge program?"""
-    return node.op == "call_function" and type(node.target) is not OpOverload
+    return operator_of(node) is not None and not isinstance(node.target, (OpOverload, OpOverloadPacket))
 
 
 def set_operator(node: Node, operator: OpOverload) -> None:
     """Makes the node call another ATen operator; of an edge program, its edge form."""
-    node.target = edge_form(operator) if is_edge(node) else operator
-
-
-def edge_form(operator: OpOverload) -> Any:
-    """The operator as edge programs call it."""
-    namespace, _, name = operator._schema.name.partition("::")
-    return getattr(getattr(getattr(edge_operators(), namespace), name), operator._overloadname)
+    node.target = to_edge(operator) if is_edge(node) else operator
 
 
 def insert_call(before: Node, origin: Node, operator: OpOverload, *args: Any) -> Node:
@@ -96,14 +95,14 @@ def insert_call(before: Node, origin: Node, operator: OpOverload, *args: Any) ->
         with fakes[0].fake_mode:
             node.meta["val"] = operator(*values)
     if is_edge(origin):
-        node.target = edge_form(operator)
+        node.target = to_edge(operator)
     return node
 
 
 def short_name(node: Node) -> str:
     """The operator's bare name: ``conv2d``."""
     found = operator_of(node)
-    return found._schema.name.split("::")[-1] if found is not None else operator_name(node)
+    return get_name(found) if found is not None else operator_name(node)
 
 
 def set_sizes(x: Any) -> Any:
@@ -144,9 +143,9 @@ def operator_node(node: Node) -> Node:
 
 def is_view(node: Node, but: Container[Node] = ()) -> bool:
     """Does it show the memory of its only operand in another shape or order? Operands ``but`` do not count."""
-    if node.op != "call_function" or sum(operand not in but for operand in node.all_input_nodes) != 1:
-        return False
-    return bool(_aliased_places(node.target)) and not _written_places(node.target)
+    found = operator_of(node)
+    shows = is_getitem(node) if found is None else operators.is_view(found)
+    return shows and sum(operand not in but for operand in node.all_input_nodes) == 1
 
 
 def base_of(node: Node) -> Node:
@@ -161,7 +160,7 @@ def memory_of(node: Node) -> list[Node]:
     found, pending = [], [node]
     while pending:
         found.append(pending.pop())
-        pending += _operands(found[-1], _aliased_places(found[-1].target))
+        pending += _sharing(found[-1])
     return found
 
 
@@ -172,10 +171,7 @@ def written(graph: Graph, subgraphs: nn.Module) -> dict[Node, Node]:
         if isinstance(node.target, HigherOrderOperator):
             targets = node.all_input_nodes if _may_write(node, subgraphs) else []
         else:
-            targets = _operands(node, _written_places(node.target))
-            if _updates_statistics(node):
-                given = arguments(node)
-                targets += [n for n in (given["running_mean"], given["running_var"]) if n is not None]
+            targets = _writing(node)
         found |= dict.fromkeys([x for target in targets for x in memory_of(target)], node)
     return found
 
@@ -187,54 +183,24 @@ def _may_write(call: Node, subgraphs: nn.Module) -> bool:
     return not parts or any(node.op == "placeholder" for part in parts for node in written(part.graph, part))
 
 
-def _updates_statistics(node: Node) -> bool:
-    """Normalisations of a batch write to their running statistics, which the schema of some doesn't say."""
-    if "norm" not in kind_of(node):
-        return False
-    given = arguments(node)
-    return "running_mean" in given and bool(given.get("training") or given.get("use_input_stats"))
-
-
-def _overload(target: Any) -> OpOverload | None:
-    """The ATen operator, also behind an edge operator."""
-    if isinstance(target, OpOverload):
-        return target
-    behind = getattr(target, "_op", None)
-    return behind if isinstance(behind, OpOverload) else None
-
-
-def _schema(node: Node) -> torch.FunctionSchema:
+def _sharing(node: Node) -> list[Node]:
+    """The operands in whose memory the node's value may lie."""
     found = operator_of(node)
-    assert found is not None
-    return found._schema
-
-
-def _operands(node: Node, names: tuple[tuple[int, str], ...]) -> list[Node]:
-    found: list[Node] = []
-    for place, name in names:
-        operand = node.args[place] if place < len(node.args) else node.kwargs.get(name)
-        found += [n for n in (operand if isinstance(operand, (list, tuple)) else [operand]) if isinstance(n, Node)]
-    return found
-
-
-@cache
-def _written_places(target: Any) -> tuple[tuple[int, str], ...]:
-    return _places(target, writes=True)
-
-
-@cache
-def _aliased_places(target: Any) -> tuple[tuple[int, str], ...]:
-    if target is operator.getitem:  # of the list that a split or chunk returns
-        return ((0, "a"),)
-    return _places(target, writes=False)
-
-
-def _places(target: Any, *, writes: bool) -> tuple[tuple[int, str], ...]:
-    found = _overload(target)
     if found is None:
-        return ()
-    return tuple(
-        (i, argument.name)
-        for i, argument in enumerate(found._schema.arguments)
-        if argument.alias_info is not None and (argument.alias_info.is_write or not writes)
-    )
+        return node.all_input_nodes if is_getitem(node) else []  # of the list that a split or chunk returns
+    return _named(node, list_shared(found))
+
+
+def _writing(node: Node) -> list[Node]:
+    """The operands that the node writes to."""
+    found = operator_of(node)
+    if found is None:
+        return []
+    return _named(node, dict.fromkeys([*list_written(found), *list_updated_statistics(found, arguments(node))]))
+
+
+def _named(node: Node, names: Iterable[str]) -> list[Node]:
+    """The nodes among the arguments of these names, also in lists."""
+    given = arguments(node)
+    operands = [x for name in names for x in (given[name] if isinstance(given[name], (list, tuple)) else [given[name]])]
+    return [x for x in operands if isinstance(x, Node)]

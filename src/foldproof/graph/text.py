@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from foldproof.operators import find_operator
 from foldproof.torch_internals import HigherOrderOperator, OpOverload, OpOverloadPacket, tree_leaves
 
 _FRAME = re.compile(r'File "(.+?)", line (\d+)')
@@ -66,7 +67,7 @@ def operator_name(node: fx.Node) -> str:
     """The callee as ``aten.conv2d.default``, in edge programs too; the kind of a node that calls no function."""
     if node.op != "call_function":
         return node.op
-    return str(node.target if isinstance(node.target, OpOverload) else getattr(node.target, "_op", node.target))
+    return str(find_operator(node.target) or node.target)
 
 
 def source_of(node: fx.Node) -> str | None:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from foldproof.operators import bind_arguments
 from foldproof.rounding.constants import depends_on_data, remember_data
 from foldproof.torch_internals import DispatchMode, tree_iter, tree_leaves
 
@@ -141,8 +142,7 @@ class _Watch(DispatchMode):
 def _outcomes(func: Any, args: Any, kwargs: Any, out: Any) -> list[Tensor]:
     """What a call decided, each as yes or no for every element."""
     name = func.overloadpacket.__name__.removesuffix("_")
-    given = {a.name: a.default_value for a in func._schema.arguments}
-    given |= dict(zip(given, args)) | kwargs
+    given = bind_arguments(func, args, kwargs)
     if name in _PIECES:
         return _PIECES[name](given)
     results = [x for x in tree_iter(out) if isinstance(x, Tensor) and x.numel()]

@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.fx import Graph, Node
 from torch.fx.node import map_arg
 
-from foldproof.graph.nodes import base_of, is_getitem, memory_of, operator_of, written
+from foldproof.graph.nodes import arguments, base_of, is_getitem, memory_of, operator_of, written
 from foldproof.graph.text import operator_name
+from foldproof.operators import is_repeatable
 from foldproof.program.state import storage_key
 from foldproof.rewriting.expression import Expression, Operand, rounded
 from foldproof.rewriting.refusal import CannotFold
@@ -245,11 +246,7 @@ class OperatorCall:
 def _is_repeatable(node: Node) -> bool:
     """Is it a call that gives the same whenever it is given the same, and changes nothing?"""
     found = operator_of(node)
-    if found is None:
-        return is_getitem(node)
-    if found._schema.name.split("::")[-1].startswith(("empty", "new_empty")):
-        return False
-    return torch.Tag.nondeterministic_seeded not in found.tags and not found._schema.is_mutable
+    return is_getitem(node) if found is None else is_repeatable(found, arguments(node))
 
 
 def _frozen(x: Any) -> Any:

@@ -1,13 +1,17 @@
-"""The running error bound of one operator: how far its result, computed in its own dtype, may be from the exact one."""
+"""The running error bound of one operator: how far results in their own dtype may be from the exact ones."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from foldproof.rounding.magnitude import is_cast, is_exact, magnitude
+from foldproof.rounding.answers import Rounding, find_rounding
+from foldproof.rounding.magnitudes import MAGNITUDES
+from foldproof.torch_internals import tree_leaves
 
 HALF = (torch.float16, torch.bfloat16)
 
@@ -22,23 +26,31 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if dtype in HALF else dtype
 
 
-def error_bound(
-    func: Any, out: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any], dtype: torch.dtype
-) -> tuple[Tensor | None, bool]:
-    """The bound for each element of ``out``, the float64 result of ``func`` on float64 ``args``; and is it known?
+def bound_errors(
+    func: Any, out: Any, args: Sequence[Any], kwargs: Mapping[str, Any], dtype: torch.dtype
+) -> list[Tensor | None]:
+    """Bounds for the elements of each result in ``out``, the float64 results of ``func`` on float64 ``args``.
 
-    ``dtype`` is that of the result in the program itself. None where nothing is rounded. To first order in the unit
-    roundoff; operators that compute in other ways than PyTorch's own kernels (a fused or approximate form) are allowed
-    for by the rules of `foldproof.rounding.magnitude`.
+    ``dtype`` is that of the results in the program itself. None stands for a result in which nothing is rounded, and
+    for what is no float64 tensor. To first order in the unit roundoff; operators that compute in other ways than
+    PyTorch's own kernels (a fused or approximate form) are allowed for by `foldproof.rounding.magnitudes`. Of operators
+    whose answer is not known, or that round as their parts do, the rounding of the results themselves is all that is
+    told.
     """
-    if is_exact(func) or any(r.alias_info is not None and not r.alias_info.is_write for r in func._schema.returns):
-        return None, True
-    if is_cast(func):
-        # Creating or converting numbers rounds those that the dtype does not hold.
-        representable = out.to(dtype).to(torch.float64) == out
-        return torch.where(representable, 0.0, out.abs() * unit_roundoff(dtype)), True
-    inside = magnitude(func, out, args, kwargs)
-    bound = out.abs() * unit_roundoff(dtype)
-    if inside is None:
-        return bound, False
-    return bound + inside * unit_roundoff(accumulation_dtype(dtype)), True
+    results = tree_leaves(out)
+    rounding = find_rounding(func)
+    if rounding is Rounding.EXACT:
+        return [None] * len(results)
+    inside: Any = ()
+    if rounding is Rounding.MAGNITUDE:
+        inside = MAGNITUDES[func](tuple(results) if len(results) > 1 else results[0], *args, **kwargs)
+        inside = inside if isinstance(inside, tuple) else (inside,)
+    bounds: list[Tensor | None] = []
+    for x, size in zip_longest(results, inside):
+        if not isinstance(x, Tensor) or x.dtype != torch.float64:
+            bounds.append(None)
+            continue
+        held = x.to(dtype).to(torch.float64) == x
+        own = torch.where(held, 0.0, x.abs() * unit_roundoff(dtype))
+        bounds.append(own if size is None else own + size * unit_roundoff(accumulation_dtype(dtype)))
+    return bounds

@@ -17,11 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from foldproof.rounding.bound import error_bound
+from foldproof.operators import list_shared
+from foldproof.rounding.answers import Rounding, find_rounding
+from foldproof.rounding.bound import bound_errors
+from foldproof.rounding.parts import compute_in_parts
 from foldproof.rounding.truth import Float64
 from foldproof.torch_internals import tree_iter, tree_leaves, tree_map
 
-_FLOAT64_ROUNDING = 2.0**-52
 _ATTRIBUTE = "_foldproof_origin"
 
 
@@ -73,7 +75,9 @@ class ConstantNoise(Float64):
         # Numbers are rounded by kernels, whatever they are combined with.
         wide_args, wide_kwargs = tree_map(self._number, (args, kwargs))
         out = super().__torch_dispatch__(func, types, wide_args, wide_kwargs)
-        if not any(r.alias_info is not None for r in func._schema.returns):
+        in_parts = find_rounding(func) is Rounding.PARTS and not self._leaves_unrounded(func, self._widen(args))
+        in_parts = in_parts and compute_in_parts(self, func, out, args, kwargs)
+        if not in_parts and not list_shared(func):
             out = self._moved_result(func, out, args, kwargs, origin)
         for result in tree_iter(out):
             if isinstance(result, Tensor):
@@ -81,22 +85,15 @@ class ConstantNoise(Float64):
         return out
 
     def _moved_result(self, func: Any, out: Any, args: Any, kwargs: Any, origin: Origin) -> Any:
-        first = next((x for x in tree_iter(out) if _is_wide(x)), None)
-        if first is None or not first.numel():
+        if not any(_is_wide(x) and x.numel() for x in tree_iter(out)):
             return out
         dtype = torch.float64 if origin.data else origin.dtype
-        bound, _ = error_bound(func, first, self._widen(args), self._widen(kwargs), dtype)
-        if bound is None:
-            return out
-        if origin.data:
-            return tree_map(lambda x: self._moved_by(x, bound if x is first else x.abs() * _FLOAT64_ROUNDING), out)
-        epsilon = torch.finfo(dtype).eps / 2
+        amplitude, spread = (1.0, 0.0) if origin.data else (self._amplitude, self._spread)
+        bounds = iter(bound_errors(func, out, self._widen(args), self._widen(kwargs), dtype))
 
         def moved(x: Any) -> Any:
-            if not _is_wide(x):
-                return x
-            rounding = bound if x is first else x.abs() * epsilon
-            return self._moved_by(x, rounding * self._amplitude + x.abs() * self._spread)
+            bound = next(bounds)
+            return x if bound is None else self._moved_by(x, bound * amplitude + x.abs() * spread)
 
         return tree_map(moved, out)
 

@@ -11,17 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from foldproof.rounding.bound import error_bound
-from foldproof.rounding.magnitude import RULES, is_exact
+from foldproof.operators import writes_result
+from foldproof.rounding.answers import Rounding, find_rounding
+from foldproof.rounding.bound import bound_errors
+from foldproof.rounding.parts import compute_in_parts
 from foldproof.rounding.truth import Float64
-from foldproof.torch_internals import has_decomposition, tree_map
+from foldproof.torch_internals import has_decomposition, tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 aten = torch.ops.aten
-_ATTENTION = (
-    aten._scaled_dot_product_flash_attention_for_cpu.default,
-    aten._scaled_dot_product_flash_attention.default,
-    aten._scaled_dot_product_efficient_attention.default,
-)
+_BY_STRIDES = (aten.as_strided.default, aten.as_strided_copy.default)
+"""They show memory as it is laid out, which may be otherwise in float64."""
+
 _PRODUCTS = {
     aten.mm.default: (0, 1),
     aten.bmm.default: (0, 1),
@@ -36,7 +36,6 @@ _PRODUCTS = {
 class Noise(Float64):
     """While active, every operator computes in float64, and its result is moved by up to ``amplitude`` error bounds.
 
-    ``dtype`` says in which type the program itself holds the result: whoever runs the program keeps it up to date.
     ``operands`` is the unit roundoff to which operands of products are rounded first, where float32 products are
     allowed to be less precise (TF32, bfloat16), else 0. Nothing is moved while ``active`` is False. ``unknown``
     collects operators of which no error bound is known.
@@ -44,7 +43,6 @@ class Noise(Float64):
 
     def __init__(self, generator: torch.Generator, amplitude: float = 1.0, operands: float = 0.0) -> None:
         super().__init__()
-        self.dtype = torch.float32
         self.active = True
         self.unknown: set[str] = set()
         self._generator = generator
@@ -55,10 +53,9 @@ class Noise(Float64):
         kwargs = kwargs or {}
         if not self.active:
             return super().__torch_dispatch__(func, types, args, kwargs)
-        if func in _ATTENTION:
-            return self._attention(func, args, kwargs)
-        if func not in RULES and not is_exact(func) and has_decomposition(func):
-            with self:  # its parts are moved
+        rounding = find_rounding(func)
+        if rounding is None and has_decomposition(func):
+            with self:  # what it is made of is moved
                 return func.decompose(*args, **kwargs)
         if func in _PRODUCTS and self._operands and self.dtype == torch.float32:
             args = list(args)
@@ -66,27 +63,24 @@ class Noise(Float64):
                 args[i] = self._moved(args[i].double(), args[i].abs().double() * self._operands)
             args = tuple(args)
         out = super().__torch_dispatch__(func, types, args, kwargs)
-        first = out[0] if isinstance(out, (tuple, list)) and out else out
-        if func is aten.as_strided.default or (isinstance(first, Tensor) and first.is_complex()):
-            self.unknown.add(str(func))  # memory is laid out otherwise in float64; of complex numbers no bound is known
-        if not isinstance(first, Tensor) or first.dtype != torch.float64 or not first.numel():
+        results = [x for x in tree_leaves(out) if isinstance(x, Tensor) and x.numel()]
+        if any(x.is_complex() for x in results):
+            self.unknown.add(str(func))  # of complex numbers no bound is known
+        if not any(x.dtype == torch.float64 for x in results) and rounding is not Rounding.PARTS:
             return out
-        written = any(r.alias_info is not None and r.alias_info.is_write for r in func._schema.returns)
-        if written:
-            # What was there before is gone: the result's own rounding is all that can be told.
-            first.copy_(self._moved(first, first.abs() * torch.finfo(self.dtype).eps))
-            return out
-        wide_args, wide_kwargs = self._widen(args), self._widen(kwargs)
-        bound, known = error_bound(func, first, wide_args, wide_kwargs, self.dtype)
-        if not known:
+        if rounding is None or func in _BY_STRIDES:
             self.unknown.add(str(func))
-        if bound is None:
+        if writes_result(func) and rounding is not Rounding.EXACT:
+            # What was there before is gone: the result's own rounding is all that can be told.
+            results[0].copy_(self._moved(results[0], results[0].abs() * torch.finfo(self.dtype).eps))
             return out
-        moved = self._moved(first, bound)
-        if not isinstance(out, (tuple, list)):
-            return moved
-        rest = tree_map(self._rounded, tuple(out[1:]))
-        return type(out)((moved, *rest)) if type(out) in (tuple, list) else (moved, *rest)
+        if rounding is Rounding.PARTS:
+            if not compute_in_parts(self, func, out, args, kwargs):
+                self.unknown.add(str(func))
+            return out
+        bounds = bound_errors(func, out, self._widen(args), self._widen(kwargs), self.dtype)
+        leaves, spec = tree_flatten(out)
+        return tree_unflatten([x if b is None else self._moved(x, b) for x, b in zip(leaves, bounds)], spec)
 
     def _widen(self, x: Any) -> Any:
         return super()._widen(tree_map(self._number, x))
@@ -102,24 +96,3 @@ class Noise(Float64):
         moved = noise.to(x.device) * bound * self._amplitude
         # Laid out in memory as x is: views hang on that.
         return x.clone().add_(torch.where(x.isfinite() & moved.isfinite(), moved, 0.0))
-
-    def _rounded(self, x: Any) -> Any:
-        if not isinstance(x, Tensor) or x.dtype != torch.float64:
-            return x
-        return self._moved(x, x.abs() * torch.finfo(self.dtype).eps)
-
-    def _attention(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """By its parts, each of which is moved."""
-        names = [a.name for a in func._schema.arguments]
-        given = dict(zip(names, args)) | kwargs
-        mask = given.get("attn_mask", given.get("attn_bias"))
-        with self:
-            out, _ = aten._scaled_dot_product_attention_math.default(
-                *(given[n] for n in ("query", "key", "value")),
-                attn_mask=None if mask is None else mask.clone(),
-                is_causal=given.get("is_causal", False),
-                scale=given.get("scale"),
-            )
-        like = func(*self._widen(args), **self._widen(kwargs))
-        like[0].copy_(out)
-        return like

@@ -8,10 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from foldproof.operators import bind_arguments, find_decomposition
 from foldproof.torch_internals import quantized_operators
 
 aten = torch.ops.aten
 decomposed = quantized_operators()
+_FUSED = aten._fused_moving_avg_obs_fq_helper.default
+_NARROW = ("self", "running_min", "running_max", "scale")  # of which it takes no float64
 
 
 def _quantize(x: Tensor, scale: Any, zero_point: Any, low: Any, high: Any, dtype: torch.dtype) -> Tensor:
@@ -44,35 +47,38 @@ def _along(vector: Tensor, x: Tensor, axis: int) -> Tensor:
     return vector.reshape([-1 if d == axis % x.ndim else 1 for d in range(x.ndim)])
 
 
-def _fake(x: Tensor, scale: Any, zero_point: Any, low: int, high: int) -> tuple[Tensor, Tensor]:
+def fake_quantize(x: Tensor, scale: Any, zero_point: Any, low: int, high: int) -> tuple[Tensor, Tensor]:
     q = x.div(scale).round().add(zero_point)
     return q.clamp(low, high).sub(zero_point).mul(scale), (q >= low) & (q <= high)
 
 
 def _fake_channels(x: Tensor, scales: Tensor, zeros: Tensor, axis: int, low: int, high: int) -> tuple[Tensor, Tensor]:
-    return _fake(x, _along(scales, x, axis), _along(zeros, x, axis), low, high)
+    return fake_quantize(x, _along(scales, x, axis), _along(zeros, x, axis), low, high)
 
 
-def _fused_fake(
-    x: Tensor,
-    observer_on: Tensor,
-    on: Tensor,
-    least: Tensor,
-    greatest: Tensor,
-    scale: Tensor,
-    zero: Tensor,
-    averaging: float,
-    low: int,
-    high: int,
-    axis: int,
-    per_row: bool = False,
-    symmetric: bool = False,
-) -> tuple[Tensor, Tensor]:
-    if bool(observer_on.any()):
+def fake_quantize_fused(*args: Any) -> tuple[Tensor, Tensor]:
+    """By the scale that it is given."""
+    given = bind_arguments(_FUSED, args, {})
+    x, scale, zero = given["self"], given["scale"], given["zero_point"]
+    if bool(given["observer_on"].any()):
         raise TypeError("an observer that is still learning has no float64 form")
-    if not bool(on.all()):
+    if not bool(given["fake_quant_on"].all()):
         return x.clone(), torch.ones_like(x, dtype=torch.bool)
-    return _fake_channels(x, scale, zero, axis, low, high) if per_row else _fake(x, scale, zero, low, high)
+    if given["per_row_fake_quant"]:
+        return _fake_channels(x, scale, zero, given["ch_axis"], given["quant_min"], given["quant_max"])
+    return fake_quantize(x, scale, zero, given["quant_min"], given["quant_max"])
+
+
+def _fake_fused(*args: Any) -> tuple[Tensor, Tensor]:
+    """By the scale of the statistics, as the real operator makes it, whatever scale it is given and writes over."""
+    given = bind_arguments(_FUSED, args, {})
+    if not bool(given["observer_on"].any()):
+        narrow = {n: t.to(torch.float32) if n in _NARROW else t for n, t in given.items()}
+        narrow["zero_point"] = narrow["zero_point"].clone()
+        _FUSED(**narrow)
+        for name in ("scale", "zero_point"):
+            given[name].copy_(narrow[name])
+    return fake_quantize_fused(*args)
 
 
 WIDE: dict[Any, Callable[..., Any]] = {
@@ -85,7 +91,9 @@ WIDE: dict[Any, Callable[..., Any]] = {
     decomposed.dequantize_per_tensor.tensor2: _dequantize,
     decomposed.dequantize_per_channel.default: _dequantize_channels,
     aten.fake_quantize_per_channel_affine_cachemask.default: _fake_channels,
-    aten._fused_moving_avg_obs_fq_helper.default: _fused_fake,
+    aten._fused_moving_avg_obs_fq_helper.default: _fake_fused,
+    aten._grouped_mm.default: find_decomposition(aten._grouped_mm.default),
+    aten.mkldnn_rnn_layer.default: find_decomposition(aten.mkldnn_rnn_layer.default),
     decomposed.choose_qparams.tensor: _choose(decomposed.choose_qparams.tensor),
     decomposed.choose_qparams_symmetric.tensor: _choose(decomposed.choose_qparams_symmetric.tensor),
 }

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
 
+from foldproof.operators import bind_arguments, list_updated_statistics
+from foldproof.rounding.nearest import NEAREST, take_nearest
 from foldproof.rounding.quantized import UNROUNDED, WIDE
 from foldproof.torch_internals import DispatchMode, storage_id, tree_map
 
-aten = torch.ops.aten
-
-_KEEPING_STATISTICS = (aten.native_batch_norm.default, aten._native_batch_norm_legit.default)
 _WIDER = dict.fromkeys(
     (
         *(torch.float32, torch.float16, torch.bfloat16),
@@ -43,7 +43,8 @@ def _is(x: Tensor, value: Tensor) -> bool:
 class Float64(DispatchMode):
     """While active, every operator computes in float64: tensors are widened, and so are dtypes that are asked for.
 
-    Quantizing any of the values ``exact`` leaves out the rounding.
+    ``dtype`` is that in which the program itself holds the result, on which coordinates of images hang: whoever runs
+    the program keeps it up to date. Quantizing any of the values ``exact`` leaves out the rounding.
 
     Raises (from any operator):
         TypeError: bits are reinterpreted as another dtype, which has no float64 form.
@@ -52,20 +53,28 @@ class Float64(DispatchMode):
     def __init__(self, exact: Sequence[Tensor] = ()) -> None:
         super().__init__()
         self._exact = exact
+        self.dtype = torch.float32
         self._widened: dict[tuple[int, torch.dtype], tuple[torch.UntypedStorage, Tensor]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten._assert_tensor_metadata.default:
             return None
-        if func is torch.ops.aten.view.dtype:
+        if func in (torch.ops.aten.view.dtype, torch.ops.aten.view_copy.dtype):
             raise TypeError("a view as another dtype has no float64 form")
         args, kwargs = self._widen(args), self._widen(kwargs or {})
-        if func in UNROUNDED and any(_is(args[0], value) for value in self._exact):
+        if self._leaves_unrounded(func, args):
             return UNROUNDED[func](*args, **kwargs)
-        out = tree_map(widened, WIDE.get(func, func)(*args, **kwargs))  # what is made of nothing is single, too
-        if func in _KEEPING_STATISTICS and args[5] and args[3] is not None:
-            increment_version(args[3:5])  # its schema does not say that it writes to them
+        compute = WIDE.get(func, func)
+        if func in NEAREST and self.dtype != torch.float64:
+            compute = partial(take_nearest, func)
+        out = tree_map(widened, compute(*args, **kwargs))  # what is made of nothing is single, too
+        given = bind_arguments(func, args, kwargs)
+        increment_version([given[name] for name in list_updated_statistics(func, given)])  # which it does not do itself
         return out
+
+    def _leaves_unrounded(self, func: Any, args: Any) -> bool:
+        """Whether it is a quantization of one of the values that are not to be rounded."""
+        return func in UNROUNDED and any(_is(args[0], value) for value in self._exact)
 
     def _widen(self, x: Any) -> Any:
         def widen(v: Any) -> Any:

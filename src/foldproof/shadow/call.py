@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from foldproof.operators import bind_arguments
 from foldproof.shadow.draw import Draw
 from foldproof.shadow.leaves import FEW, embed_constant
 from foldproof.shadow.residue import Residue, apply_opaque
@@ -69,8 +70,7 @@ class Call:
     @property
     def arguments(self) -> dict[str, Any]:
         """Every argument by its name in the schema, defaults included."""
-        given = {a.name: a.default_value for a in self.operator._schema.arguments}
-        return given | dict(zip(given, self.args)) | dict(self.kwargs)
+        return bind_arguments(self.operator, self.args, self.kwargs)
 
     @property
     def first_result(self) -> Tensor:

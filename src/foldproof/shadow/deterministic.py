@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
+from foldproof.operators import is_random
 from foldproof.shadow.registry import RULES
 from foldproof.shadow.undecided import Undecided, no_rule
-from foldproof.torch_internals import DispatchMode
+from foldproof.torch_internals import DispatchMode, OpOverload
 
 
 class GeneratorMoved(Undecided):
@@ -42,7 +43,7 @@ class Deterministic(DispatchMode):
             raise GeneratorMoved("the program draws random numbers, in Python or inside of a custom operator")
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if torch.Tag.nondeterministic_seeded in getattr(func, "tags", ()) and func not in RULES:
+        if isinstance(func, OpOverload) and is_random(func) and func not in RULES:
             raise no_rule(func)
         return func(*args, **(kwargs or {}))
 

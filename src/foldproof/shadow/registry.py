@@ -6,6 +6,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from foldproof.operators import is_view
 from foldproof.torch_internals import OpOverload
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def rule(
         for operator in operators:
             if operator in RULES:
                 raise ValueError(f"{operator} has a rule already")
-            RULES[operator] = Rule(kind, function, _is_view(operator), integers, rewrites)
+            RULES[operator] = Rule(kind, function, is_view(operator), integers, rewrites)
         return function
 
     return register
@@ -80,34 +81,10 @@ def branch(*operators: OpOverload) -> Callable[[RuleFunction], RuleFunction]:
     return rule(RuleKind.BRANCH, *operators)
 
 
-def _is_view(operator: OpOverload) -> bool:
-    if operator._schema.name.startswith(("aten::_unsafe_view", "aten::unsafe_split")):
-        return True  # they share memory, though their schemas do not say so
-    return any(r.alias_info is not None and not r.alias_info.is_write for r in operator._schema.returns)
-
-
-def functional_form(operator: OpOverload) -> OpOverload | None:
-    """The operator without the write: ``add_.Tensor`` → ``add.Tensor``, ``mm.out`` → ``mm.default``; or None."""
-    import torch
-
-    namespace, name = operator._schema.name.split("::")
-    written = [a for a in operator._schema.arguments if a.alias_info is not None and a.alias_info.is_write]
-    wanted = [str(a.type) for a in operator._schema.arguments if not (a in written and a.kwarg_only)]
-    packet = getattr(getattr(torch.ops, namespace), name.removesuffix("_"), None)
-    if packet is None:
-        return None
-    for overload in packet.overloads():
-        candidate: OpOverload = getattr(packet, overload)
-        arguments = candidate._schema.arguments
-        if not candidate._schema.is_mutable and [str(a.type) for a in arguments] == wanted:
-            return candidate
-    return None
-
-
 def describe(rule: Rule) -> str:
     """One line of documentation."""
     doc = (rule.function.__doc__ or "").strip().splitlines()
     return doc[0] if doc else ""
 
 
-__all__ = ["RULES", "Call", "Rule", "RuleKind", "branch", "composed", "describe", "exact", "functional_form", "opaque"]
+__all__ = ["RULES", "Call", "Rule", "RuleKind", "branch", "composed", "describe", "exact", "opaque"]

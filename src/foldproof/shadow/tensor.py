@@ -10,12 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from foldproof.operators import (
+    bind_arguments,
+    find_functional_form,
+    is_random,
+    is_uninitialized,
+    list_written,
+    reshapes_in_place,
+)
 from foldproof.shadow.call import Call, value_of
 from foldproof.shadow.draw import Draw, WritesBorrowed
 from foldproof.shadow.escapes import BLIND, ESCAPING, is_called_by_libraries, note_escape
 from foldproof.shadow.leaves import draw_variable, embed_constant, mark_infinities
 from foldproof.shadow.ondemand import OnDemand
-from foldproof.shadow.registry import RULES, Rule, RuleKind, functional_form
+from foldproof.shadow.registry import RULES, Rule, RuleKind
 from foldproof.shadow.residue import Residue
 from foldproof.shadow.undecided import Undecided, no_rule
 from foldproof.torch_internals import (
@@ -31,7 +39,6 @@ from foldproof.torch_internals import (
 aten = torch.ops.aten
 decomposed = quantized_operators()
 
-_EMPTY = {aten.empty.memory_format, aten.empty_strided.default}
 _DEQUANTIZE = {
     decomposed.dequantize_per_tensor.default,
     decomposed.dequantize_per_tensor.tensor,
@@ -144,7 +151,7 @@ def _dispatch(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     rule = RULES.get(func)
     if rule is not None and rule.rewrites:
         return rule.function(*args, **kwargs)
-    if func._schema.is_mutable:
+    if list_written(func):
         return _write(func, args, kwargs)
     if rule is None:
         # Operators that PyTorch itself defines by others mostly arrive here as those others, but not from Python code.
@@ -223,33 +230,31 @@ def _unshared(residue: Residue, operands: Sequence[Shadow]) -> Residue:
 
 def _reshape_in_place(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """``squeeze_`` and its like: the tensor becomes a view of what it was."""
-    functional = functional_form(func)
-    if functional is None or functional not in RULES or not RULES[functional].view or not isinstance(args[0], Shadow):
+    form = find_functional_form(func)
+    rule = None if form is None else RULES.get(form.operator)
+    if form is None or rule is None or not rule.view or not isinstance(args[0], Shadow):
         raise no_rule(func)
-    args[0].data = functional(*args, **kwargs)
+    args[0].data = form.operator(*args, **kwargs)
     return args[0]
 
 
 def _write(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """An operator that writes: compute it without the write, then copy value and residue into the target."""
-    if torch.Tag.inplace_view in func.tags:
+    if reshapes_in_place(func):
         return _reshape_in_place(func, args, kwargs)
-    schema = func._schema.arguments
-    written = [(i, a) for i, a in enumerate(schema) if a.alias_info is not None and a.alias_info.is_write]
+    written = list_written(func)
     if len(written) != 1:
         raise Undecided(f"no rule for operator {func}, which writes to {len(written)} of its arguments")
-    index, argument = written[0]
-    target = kwargs[argument.name] if argument.name in kwargs else args[index]
+    target = bind_arguments(func, args, kwargs)[written[0]]
     if isinstance(target, Shadow) and target.residue.borrowed:
         raise WritesBorrowed
     if func is aten.copy_.default:
         result: Any = args[1]
     else:
-        functional = functional_form(func)
-        if functional is None or torch.Tag.nondeterministic_seeded in func.tags:
+        form = find_functional_form(func)
+        if form is None or form.options or is_random(func):
             raise no_rule(func)
-        rest = {n: v for n, v in kwargs.items() if not (argument.kwarg_only and n == argument.name)}
-        result = functional(*args, **rest)
+        result = form.operator(*args, **{name: value for name, value in kwargs.items() if name not in form.memory})
         if not isinstance(result, Tensor):
             raise no_rule(func)
         if result.shape != target.shape:
@@ -288,7 +293,7 @@ class Factories(DispatchMode):
             return func(Shadow(args[0], embed_constant(self._draw, args[0])), *args[1:], **(kwargs or {}))
         made = func(*args, **(kwargs or {}))
         zero = func is aten.zeros.default or (func is aten.full.default and args[1] == 0)
-        if not zero and func not in _EMPTY:
+        if not zero and not is_uninitialized(func):
             return made
         if type(made) is not Tensor or not made.dtype.is_floating_point:
             return made

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import fx
 
+from foldproof.operators import is_random
 from foldproof.torch_internals import OpOverload
 
 
@@ -18,5 +18,5 @@ class Undecided(Exception):
 
 
 def no_rule(func: OpOverload) -> Undecided:
-    random = ", which is random" if torch.Tag.nondeterministic_seeded in func.tags else ""
+    random = ", which is random" if is_random(func) else ""
     return Undecided(f"no rule for operator {func}{random}")

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
-import torch
 from torch.fx import Graph, Node
 
 from foldproof.fusion import examples
@@ -15,8 +14,9 @@ from foldproof.fusion.batching.timing import require_faster
 from foldproof.fusion.batching.whole import Concatenated, Join, Stacked, Whole
 from foldproof.fusion.examples import Declines, Fires
 from foldproof.fusion.plan import Plan
-from foldproof.graph.nodes import listed, operator_of
+from foldproof.graph.nodes import arguments, listed, operator_of
 from foldproof.graph.text import operator_name
+from foldproof.operators import is_functional, is_pointwise
 from foldproof.rewriting.constants import Constants
 from foldproof.rewriting.edit import Edit
 from foldproof.rewriting.refusal import CannotFold
@@ -103,9 +103,8 @@ def _is_pointwise(node: Node) -> bool:
     found = operator_of(node)
     return (
         found is not None
-        and torch.Tag.pointwise in found.tags
-        and torch.Tag.nondeterministic_seeded not in found.tags
-        and not found._schema.is_mutable
+        and is_pointwise(found)
+        and is_functional(found, arguments(node))
         and [x for x in (*node.args, *node.kwargs.values()) if isinstance(x, Node)] == [*node.args[:1]]
     )
 

@@ -10,7 +10,8 @@ from foldproof.fusion import examples
 from foldproof.fusion.affine import Affine
 from foldproof.fusion.examples import Declines, Fires
 from foldproof.fusion.motion.rule import Affines, run_on, sizes_of
-from foldproof.graph.nodes import arguments, is_getitem, kind_of, operator_node
+from foldproof.graph.nodes import arguments, is_getitem, kind_of, operator_node, operator_of
+from foldproof.operators import is_functional
 from foldproof.rewriting.constants import Constants
 from foldproof.rewriting.expression import Operand
 from foldproof.rewriting.refusal import CannotFold
@@ -137,7 +138,8 @@ class _Sources:
     def _check(target: Node, constants: Constants) -> None:
         given = arguments(target)
         kind = kind_of(target)
-        if "dropout" in kind and given.get("train", True):
+        operator = operator_of(target)
+        if operator is not None and not is_functional(operator, given):
             raise CannotFold(f"{target.name} drops elements at random: call model.eval()")
         if (
             kind in ("constant_pad_nd", "pad")

@@ -5,15 +5,17 @@ Only operators listed here are, and each is tested against the real operator lik
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from foldproof.operators import NoDecomposition, find_decomposition
 from foldproof.shadow.call import Call
 from foldproof.shadow.registry import composed
 from foldproof.shadow.residue import Residue
-from foldproof.torch_internals import decomposition_of, tree_map
+from foldproof.torch_internals import tree_map
 
 aten = torch.ops.aten
 
@@ -30,6 +32,8 @@ aten = torch.ops.aten
     aten.huber_loss.default,
     aten.log_sigmoid_forward.default,
     aten.logit.default,
+    aten.max_unpool2d.default,
+    aten.max_unpool3d.default,
     aten.mish.default,
     aten.mse_loss.default,
     aten.native_group_norm_backward.default,
@@ -46,8 +50,16 @@ aten = torch.ops.aten
 )
 def decomposed(call: Call, *args: Any, **kwargs: Any) -> Any:
     """by PyTorch's own decomposition"""
+    return decompose_residues(call, args, kwargs)
 
-    return tree_map(lambda x: _residue(call, x), decomposition_of(call.operator)(*args, **kwargs))
+
+def decompose_residues(call: Call, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """The residues of the results of the operators that this one is made of, run on the same shadows."""
+    try:
+        made = find_decomposition(call.operator)(*args, **kwargs)
+    except NoDecomposition as reason:
+        raise call.undecided(str(reason)) from reason
+    return tree_map(lambda x: _residue(call, x), made)
 
 
 def _residue(call: Call, x: Any) -> Residue | None:

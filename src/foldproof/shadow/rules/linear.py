@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from foldproof.field import EXACT_TERMS
+from foldproof.operators import NoDecomposition, find_decomposition
 from foldproof.shadow.call import Call
 from foldproof.shadow.registry import RuleKind, exact, rule
 from foldproof.shadow.residue import Residue, add_all
@@ -59,15 +60,12 @@ def cross(call: Call, a: Tensor, b: Tensor, *, dim: int = -1) -> Residue:
 
 
 @rule(RuleKind.EXACT, aten._grouped_mm.default, rewrites=True)
-def grouped_mm(
-    x: Tensor, weight: Tensor, offs: Tensor | None = None, bias: Tensor | None = None, out_dtype: Any = None
-) -> Any:
+def grouped_mm(*args: Any, **kwargs: Any) -> Any:
     """each group of rows, which ends at its offset, times its own matrix"""
-    ends = [] if offs is None else offs.tolist()
-    if x.ndim != 2 or weight.ndim != 3 or not ends or ends[-1] != len(x) or bias is not None:
-        raise Undecided("no rule for this form of aten._grouped_mm.default")
-    groups = [x[start:end] @ w for start, end, w in zip([0, *ends], ends, weight)]
-    return torch.cat(groups).to(out_dtype)
+    try:
+        return find_decomposition(aten._grouped_mm.default)(*args, **kwargs)
+    except NoDecomposition as reason:
+        raise Undecided(str(reason)) from reason
 
 
 @exact(aten.convolution.default, aten._convolution.default)

@@ -7,12 +7,14 @@ fake quantization, a pair of operators, and the same formula written by hand agr
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from foldproof.shadow.call import Call
+from foldproof.operators import bind_arguments, get_name
+from foldproof.shadow.call import Call, value_of
 from foldproof.shadow.draw import Step
 from foldproof.shadow.registry import RuleKind, composed, rule
 from foldproof.shadow.residue import Residue
@@ -22,6 +24,7 @@ from foldproof.torch_internals import quantized_operators
 
 aten = torch.ops.aten
 decomposed = quantized_operators()
+_FUSED = aten._fused_moving_avg_obs_fq_helper.default
 
 _INTEGERS = (torch.uint8, torch.int8, torch.uint16, torch.int16, torch.int32)
 
@@ -111,36 +114,33 @@ def fake_quantize_per_channel(
     return _fake(call, x, scale, zero_point, quant_min, quant_max, axis)
 
 
-@rule(RuleKind.COMPOSED, aten._fused_moving_avg_obs_fq_helper.default, rewrites=True)
-def fused_fake_quantize(
-    x: Tensor,
-    observer_on: Tensor,
-    fake_quant_on: Tensor,
-    running_min: Tensor,
-    running_max: Tensor,
-    scale: Tensor,
-    zero_point: Tensor,
-    averaging_const: float,
-    quant_min: int,
-    quant_max: int,
-    ch_axis: int,
-    per_row_fake_quant: bool = False,
-    symmetric_quant: bool = False,
-) -> tuple[Tensor, Tensor]:
+@rule(RuleKind.COMPOSED, _FUSED, rewrites=True)
+def fused_fake_quantize(*args: Any) -> tuple[Tensor, Tensor]:
     """a fake quantization, if its observer is switched off (else no rule: it learns from what it is shown)"""
-    if bool(observer_on.any()):
+    given = bind_arguments(_FUSED, args, {})
+    x, scale, zero_point, on = (given[name] for name in ("self", "scale", "zero_point", "fake_quant_on"))
+    limits = given["quant_min"], given["quant_max"]
+    if bool(given["observer_on"].any()):
         raise Undecided("no rule for this form: an observer is still learning; call disable_observer on the model")
-    if not bool(fake_quant_on.all()):
+    if not bool(on.all()):
         return x.clone(), torch.ones_like(x, dtype=torch.bool)
-    if per_row_fake_quant:
-        made = aten.fake_quantize_per_channel_affine_cachemask.default(
-            x, scale, zero_point, ch_axis, quant_min, quant_max
-        )
-        return made[0], made[1]
-    made = aten._fake_quantize_per_tensor_affine_cachemask_tensor_qparams.default(
-        x, scale, zero_point, fake_quant_on, quant_min, quant_max
-    )
+    _require_scale_of_statistics(given)
+    if given["per_row_fake_quant"]:
+        axis = given["ch_axis"]
+        made = aten.fake_quantize_per_channel_affine_cachemask.default(x, scale, zero_point, axis, *limits)
+    else:
+        fake = aten._fake_quantize_per_tensor_affine_cachemask_tensor_qparams.default
+        made = fake(x, scale, zero_point, on, *limits)
     return made[0], made[1]
+
+
+def _require_scale_of_statistics(given: Mapping[str, Any]) -> None:
+    """The operator does not read its scale: it makes it anew of its statistics, at each call, and writes it."""
+    values = {name: value_of(x) for name, x in given.items()}
+    made = {name: x.clone() if isinstance(x, Tensor) else x for name, x in values.items()}
+    _FUSED(**made)
+    if any(not torch.equal(made[name], values[name]) for name in ("scale", "zero_point")):
+        raise Undecided("no rule for this form: the scale of a fake quantization is not that of its running extremes")
 
 
 @rule(RuleKind.BRANCH, decomposed.choose_qparams.tensor, decomposed.choose_qparams_symmetric.tensor, integers=True)
@@ -150,7 +150,7 @@ def choose_qparams(
     """any functions of the smallest and the largest element by value, and of the attributes"""
     value = call.value(x)
     ends = [extreme(call.residue(x), value, None, False, largest) for largest in (False, True)]
-    name, attributes = call.operator._schema.name, (quant_min, quant_max, eps, dtype)
+    name, attributes = get_name(call.operator), (quant_min, quant_max, eps, dtype)
 
     def real(i: int) -> Any:
         return lambda low, high: call.operator(torch.stack([low, high]).float(), *attributes)[i].double()

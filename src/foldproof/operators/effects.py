@@ -1,0 +1,112 @@
+"""Facts that schemas do not tell, or tell of some operators only: statistics that are updated, and random draws.
+
+A call is told by its operator and its arguments by name, see `bind_arguments`. An argument that is not known, such as
+a node of a graph in place of a flag, counts as whatever has an effect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from foldproof.operators.schema import count_results, get_name, get_types, list_written
+from foldproof.torch_internals import OpOverload
+
+_UPDATING = {
+    "batch_norm": "training",
+    "native_batch_norm": "training",
+    "cudnn_batch_norm": "training",
+    "miopen_batch_norm": "training",
+    "_batch_norm_impl_index": "training",
+    "_native_batch_norm_legit": "training",
+    "instance_norm": "use_input_stats",
+    "_batch_norm_with_update": None,
+    "batch_norm_update_stats": None,
+    "batch_norm_gather_stats": None,
+    "batch_norm_gather_stats_with_counts": None,
+}
+"""Normalizations that update running statistics, and the flag that asks for it; None where it is always done.
+
+The schemas of most do not say so, and tensors' version counters do not show it.
+"""
+
+_STATISTICS = ("running_mean", "running_var")
+
+_KNOWN = frozenset(
+    {
+        *("aten", "prims", "quantized", "quantized_decomposed", "torchao"),
+        *("mkldnn", "mkl", "onednn", "inductor", "dim_order_ops"),
+    }
+)
+"""Namespaces whose operators say of themselves whether they draw. Custom operators need not, and may have state."""
+
+_UNTAGGED_RANDOM = frozenset({"inductor_random", "inductor_randint"})
+"""These take a seed that Inductor's kernels use; run as operators, they draw from the global generator."""
+
+_FLAGS = ("train", "training")
+
+_CHECKS = ("_assert", "_validate", "_linalg_check_errors", "sym_constrain_range")
+"""Operators without a result that raise, or do nothing."""
+
+_UNINITIALIZED = ("empty", "_empty", "new_empty")
+
+_READING_STATE = frozenset({"resize", "resize_as", "_ctc_loss", "from_file", "get_gradients"})
+"""Their results hang on what memory holds that nobody wrote, on files, and on contexts of autograd."""
+
+
+def is_random(operator: OpOverload) -> bool:
+    """Whether the operator is known to draw random numbers, at least as it may be called."""
+    return torch.Tag.nondeterministic_seeded in operator.tags or get_name(operator) in _UNTAGGED_RANDOM
+
+
+def is_uninitialized(operator: OpOverload) -> bool:
+    """Whether the operator hands out memory with whatever it holds."""
+    return get_name(operator).startswith(_UNINITIALIZED)
+
+
+def list_updated_statistics(operator: OpOverload, given: Mapping[str, Any]) -> tuple[str, ...]:
+    """The running statistics that this call of a normalization updates, whether its schema says so or not."""
+    if operator.namespace != "aten" or get_name(operator) not in _UPDATING or "running_mean" not in given:
+        return ()
+    flag = _UPDATING[get_name(operator)]
+    if flag is not None and given.get(flag) is False:
+        return ()
+    return tuple(name for name in _STATISTICS if given.get(name) is not None)
+
+
+def is_functional(operator: OpOverload, given: Mapping[str, Any]) -> bool:
+    """Whether this call surely writes to nothing and draws nothing at random.
+
+    Of custom operators that is not known, whatever they say: tags are voluntary, and PyTorch checks no schema.
+    """
+    if operator.namespace not in _KNOWN or list_written(operator) or list_updated_statistics(operator, given):
+        return False
+    if get_name(operator).endswith("_") and not get_name(operator).endswith("__"):  # inductor.accumulate_grad_
+        return False
+    if not count_results(operator) and not get_name(operator).startswith(_CHECKS):
+        return False
+    return not _may_draw(operator, given)
+
+
+def is_repeatable(operator: OpOverload, given: Mapping[str, Any]) -> bool:
+    """Whether this call surely gives the same whenever it is given the same, and changes nothing.
+
+    Unlike a functional call, a repeatable one does not hand out uninitialized memory or read the outside world.
+    """
+    outside = is_uninitialized(operator) or get_name(operator) in _READING_STATE
+    return is_functional(operator, given) and not outside
+
+
+def _may_draw(operator: OpOverload, given: Mapping[str, Any]) -> bool:
+    if "dropout_p" in given:  # attention
+        return not _is_number(given["dropout_p"], 0)
+    flags = [given[flag] for flag in _FLAGS if flag in given]
+    if flags and (is_random(operator) or "dropout" in get_types(operator)):  # quantized recurrent layers have no tag
+        return any(flag is not False for flag in flags)  # None asks native_dropout to draw
+    return is_random(operator)
+
+
+def _is_number(x: Any, number: float) -> bool:
+    return isinstance(x, (int, float)) and x == number

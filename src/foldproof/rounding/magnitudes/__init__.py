@@ -1,0 +1,6 @@
+"""How large the roundings inside one operator are: the magnitudes that its running error bound adds up."""
+
+from foldproof.rounding.magnitudes import normalisation, pointwise, products, sums
+from foldproof.rounding.magnitudes.registry import MAGNITUDES
+
+__all__ = ["MAGNITUDES", "normalisation", "pointwise", "products", "sums"]
