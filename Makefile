@@ -6,14 +6,23 @@ BIN := .venv/bin
 # One thread per process: timings mean something, and parallel test workers do not fight over cores.
 export OMP_NUM_THREADS := 1
 
-.PHONY: demo test lint typecheck bench docs docs-bench docs-zoo docs-site browser clean
+.PHONY: demo test test-fast test-all lint typecheck bench docs docs-bench docs-zoo docs-site browser clean
 .DELETE_ON_ERROR:
 
 demo: .venv/.demo
 	$(BIN)/python examples/demo.py
 
+# What each of these leaves out: see tests/README.md.
+PYTEST := $(BIN)/python -m pytest -n 2
+
 test: lint typecheck
-	$(BIN)/python -m pytest -n 2
+	$(PYTEST)
+
+test-fast: .venv/.dev
+	$(PYTEST) -m "not slow and not exhaustive"
+
+test-all: lint typecheck
+	$(PYTEST) -m ""
 
 lint: .venv/.dev
 	$(BIN)/ruff check

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 
@@ -9,6 +11,33 @@ from tests.swallowed import swallowed as swallowed  # for every test
 
 # One thread: the same sums in the same order, and workers that run side by side do not disturb each other.
 torch.set_num_threads(1)
+# Inductor would start a pool of processes, each of which imports torch, to compile a handful of kernels.
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+
+SLOW = tuple(
+    f"tests/{name}"
+    for name in (
+        *(
+            "auditing/test_audit.py",
+            "auditing/test_folder.py",
+            "auditing/test_tied.py",
+            "auditing/test_unseen_changes.py",
+        ),
+        *("auditing/test_watching.py", "comparison/", "cli/test_audit.py"),
+        *("cli/test_process.py", "docs/", "examples/"),
+        *("fusion/test_batching.py", "fusion/test_fold_growth.py", "fusion/test_fold_mutants.py"),
+        *("fusion/test_fold_random.py", "fusion/test_fold_rules.py", "matrix/", "passes/", "proof/test_half.py"),
+        *("proof/test_zoo.py", "qat/", "report/test_document.py", "test_backend.py", "zoo/"),
+    )
+)
+"""Files and folders with the marker ``slow``."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before markers are selected
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.nodeid.startswith(SLOW):
+            item.add_marker("slow")
 
 
 @pytest.fixture(autouse=True)

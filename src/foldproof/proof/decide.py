@@ -178,9 +178,9 @@ def prove_pass_at_these_parameters(inquiry: Inquiry) -> Verdict | None:
 
 def prove_by_value(inquiry: Inquiry) -> Verdict | None:
     """Equal residues with rectifiers that follow the signs of values, where float64 evaluations agree."""
-    search = inquiry.search
     if not inquiry.obligation.by_value or inquiry.exact.failure is not None:
         return None
+    search = inquiry.search
     if search.failure is not None or search.elsewhere is not None or not inquiry.by_value.equal:
         return None
     return _proved(inquiry, inquiry.by_value)

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from foldproof.errors import FoldproofError
 from foldproof.program import Leaf, Program
-from foldproof.torch_internals import tree_leaves
+from foldproof.torch_internals import is_traceable_wrapper_subclass, tree_leaves
 
 Tensors = Mapping[str, Tensor]
 Derive = Callable[[Tensors], Tensors]
@@ -136,6 +137,19 @@ def match_leaves(before: Mapping[str, Leaf], after: Mapping[str, Leaf]) -> tuple
 def identity(x: Tensor) -> tuple[Any, ...]:
     """Equal for the same elements of the same memory."""
     return (x.untyped_storage().data_ptr(), x.storage_offset(), tuple(x.shape), x.stride(), x.dtype)
+
+
+def require_plain(program: Program) -> None:
+    """
+    Raises:
+        FoldproofError: a parameter or buffer is made of other tensors, as torchao's quantized weights are.
+    """
+    for name, leaf in program.leaves.items():
+        if is_traceable_wrapper_subclass(leaf.tensor):
+            raise FoldproofError(
+                f"{name} is of type {type(leaf.tensor).__name__}, which is made of other tensors; give the model's"
+                " torch.export program, which holds those"
+            )
 
 
 def _head(x: Tensor) -> tuple[Any, ...]:

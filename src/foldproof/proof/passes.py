@@ -16,7 +16,15 @@ from foldproof.program import Leaf, Program, as_program, copied
 from foldproof.proof.decide import decide_all
 from foldproof.proof.floats import redrawn_leaves
 from foldproof.proof.inquiry import Progress
-from foldproof.proof.obligation import ProofObligation, Sides, Tensors, copied_leaves, equal_content, tied
+from foldproof.proof.obligation import (
+    ProofObligation,
+    Sides,
+    Tensors,
+    copied_leaves,
+    equal_content,
+    require_plain,
+    tied,
+)
 from foldproof.proof.running import failed
 from foldproof.proof.shapes import as_inputs, sampled_inputs
 from foldproof.shadow import Draw, Factories, Shadow, Undecided, WritesBorrowed, draw_variable
@@ -53,17 +61,19 @@ def prove_pass(
         progress: called with (done, total, what).
 
     Raises:
-        FoldproofError: ``program`` has no copy to run a pass on (a callable), or the pass returns something else.
+        FoldproofError: ``program`` has no copy to run a pass on (a callable, TorchScript), or the pass returns
+            something else.
         Exception: whatever the pass raises on the program's own tensors.
     """
     first = as_program(program)
-    if first.form == "callable":
+    if first.form == "callable" or isinstance(program, torch.jit.ScriptModule):
         raise FoldproofError("a pass needs something to rewrite: an nn.Module, a GraphModule or an ExportedProgram")
     if first.form == "GraphModule" and not first.nodes():
         raise FoldproofError(
             "calling this GraphModule does not run its graph: it has a forward of its own, or was edited without"
             " recompile(), so a pass over the graph would change nothing that is called; recompile it first"
         )
+    require_plain(first)
     copy = first.with_leaves(tied(first.leaves, lambda name, leaf: copied(leaf.tensor)))
     old = _snapshot(copy)
     plain = _snapshot(_apply(pass_fn, copy))

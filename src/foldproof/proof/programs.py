@@ -11,7 +11,15 @@ from torch import Tensor
 from foldproof.program import Leaf, Program, as_program
 from foldproof.proof.decide import decide_all
 from foldproof.proof.inquiry import Progress
-from foldproof.proof.obligation import Derive, ProofObligation, Sides, Tensors, equal_content, match_leaves
+from foldproof.proof.obligation import (
+    Derive,
+    ProofObligation,
+    Sides,
+    Tensors,
+    equal_content,
+    match_leaves,
+    require_plain,
+)
 from foldproof.proof.shapes import as_inputs, sampled_inputs
 from foldproof.rounding.spread import perturbed
 from foldproof.shadow import Shadow
@@ -57,6 +65,8 @@ def prove(
         FoldproofError: ``before`` or ``after`` is no program, or the inputs do not fit.
     """
     first, second = as_program(before), as_program(after)
+    require_plain(first)
+    require_plain(second)
     samples = sampled_inputs(before, as_inputs(inputs), kwargs or {})
     if len(samples) == 1:
         samples = sampled_inputs(after, as_inputs(inputs), kwargs or {})

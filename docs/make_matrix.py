@@ -1,0 +1,89 @@
+"""Writes docs/matrix.md. Run by ``make docs``; by hand: ``python -m docs.make_matrix`` (minutes)."""
+
+from __future__ import annotations
+
+import html
+import multiprocessing
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import torch
+
+from tests.matrix.functions import COLUMNS, FAULTS, Cell, cell
+from tests.matrix.models import MODELS
+
+PAGE = Path(__file__).with_name("matrix.md")
+
+INTRODUCTION = """\
+# Functions and models
+
+The answer of every public function for every kind of model. `tests/matrix/` checks each cell, and
+`python -m docs.make_matrix` writes this page. A cell is a verdict, or the number of [a sentence](#sentences) that says
+what to do instead. No two cells contradict: it is known of each pair of programs whether they are equal.
+
+* `prove`, `prove_pass` and `compare` are given a pair of equal programs, and a pair of which one has another parameter:
+  *equal / changed*. A right and a wrong pass change that parameter. UNDECIDED is never wrong.
+* The folded program of `fuse` and `fold_qat`, and what `torch.compile(model, backend="foldproof")` makes, give the
+  model's numbers up to rounding. `explain` tells how many normalisations are left standing.
+* `audit` is REFUTED where a released compiler is wrong; then the pass is named.
+* `–` is not tried, for these cells take the most time.
+"""
+
+
+def shown(cell: Cell) -> str:
+    """A cell in words."""
+    if cell.failed:
+        return "a bug of foldproof"
+    if cell.refused:
+        return cell.refused
+    kinds = " / ".join(str(kind) for kind in (cell.equal, cell.changed) if kind is not None)
+    numbers = "" if kinds or cell.same is None else "same numbers" if cell.same else "other numbers"
+    return ", ".join(part for part in (kinds, numbers, cell.note) if part)
+
+
+def page(cells: Mapping[tuple[str, str], Cell]) -> str:
+    """The whole page; ``cells`` by the names of model and function."""
+    sentences = list(dict.fromkeys(one.refused for one in cells.values() if one.refused))
+    numbers = {sentence: f"[{i}](#sentences)" for i, sentence in enumerate(sentences, 1)}
+
+    def text(model: str, function: str) -> str:
+        one = cells.get((model, function))
+        return "–" if one is None else numbers.get(one.refused) or shown(one)
+
+    audits = [function for function in COLUMNS if function.startswith("audit")]
+    parts = [INTRODUCTION]
+    for title, functions in (
+        ("Folding, proofs and comparisons", [f for f in COLUMNS if f not in audits]),
+        ("Audits", audits),
+    ):
+        lines = [["model", *functions], ["---"] * (1 + len(functions))]
+        lines += [[model, *(text(model, function) for function in functions)] for model in MODELS]
+        parts.append(f"## {title}\n\n{_table(lines)}\n")
+    parts.append("## Sentences\n\n" + "".join(f"{i}. {html.escape(s)}\n" for i, s in enumerate(sentences, 1)))
+    if FAULTS:
+        told = "".join(f"* {function} of {model}: {reason}\n" for (model, function), reason in FAULTS.items())
+        parts.append(f"## Wrong answers of compilers\n\n{told}")
+    return "\n".join(parts)
+
+
+def _table(lines: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _row(model: str) -> dict[tuple[str, str], Cell]:
+    return {(model, f): cell(f, MODELS[model]) for f, models in COLUMNS.items() if model in models}
+
+
+def main() -> None:
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(os.cpu_count(), spawn, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        cells = {key: one for row in pool.map(_row, MODELS) for key, one in row.items()}
+    draft = PAGE.with_suffix(".tmp")
+    draft.write_text(page(cells), encoding="utf-8")
+    os.replace(draft, PAGE)
+
+
+if __name__ == "__main__":
+    main()
