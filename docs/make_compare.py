@@ -224,9 +224,9 @@ def _introduction() -> str:
 <!-- Written by docs/make_compare.py: run `make docs`, don't edit. -->
 
 `foldproof.compare` answers for programs that only give numbers (compiled code, another runtime, outputs saved
-elsewhere). It computes the float64 truth, and the **noise floor**: the program is run in float64 again and again, with
+elsewhere). It computes the float64 result, and the **noise floor**: the program is run in float64 again and again, with
 every operator's result moved at random within its own rounding error bound, and the spread of the outputs is what
-rounding explains. Scores are distances to the truth in standard deviations of that spread: root mean square (rms) and
+rounding explains. Scores are distances to the float64 result in standard deviations of that spread: root mean square (rms) and
 the worst element. Perturbed runs are scored by the same measure. Up to twice their largest scores a difference is
 ROUNDING. From four times on, seen with 48 perturbed runs, and not reached by louder noise either (which crosses the
 edge between two ways of a branch), it is REFUTED. Between these nothing is said: UNDECIDED.
@@ -241,7 +241,7 @@ suspected. `foldproof compare examples/parallel_linears.py:make --against induct
 
 _WRONG = """\
 The first call of one operator is computed wrongly, in a program that has all of these operators and is otherwise run as
-it is. *rms*, *worst*: in sigmas. *found at*: the operator that the comparison calls guilty."""
+it is. *rms*, *worst*: in sigmas. *found at*: the operator with the largest part of the difference."""
 
 _POWER = """\
 The same program; every number that the first call of the operator gives is off by 2^k units in its last place, up or

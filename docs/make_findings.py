@@ -97,7 +97,7 @@ def _audit(case: str, folder: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = foldproof.audit(model, inputs, compiler=wrong.compiler, options=wrong.options)
-        if not found.guilty:
+        if not found.refuted:
             raise SystemExit(f"{case}: nothing is wrong any more: {found.conclusion}")
         found.save(folder)
 

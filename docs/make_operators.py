@@ -61,8 +61,8 @@ What an operator means on residues. Generated from the registry by `make docs`; 
 | kind | means |
 |---|---|
 | exact | field arithmetic, or selecting and rearranging |
-| composed | built from exact and opaque ones, so that fused and decomposed forms agree |
-| opaque | any function will do: equal operands and attributes give equal results, nothing else is assumed |
+| composed | built from exact and uninterpreted ones, so that fused and decomposed forms agree |
+| uninterpreted | any function will do: equal operands and attributes give equal results, nothing else is assumed |
 | branch | the residue follows the choice that the value made; the proof speaks of that choice only |
 
 The last column says what an operator rounds, which `foldproof compare` measures differences by:

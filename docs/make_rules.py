@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Protocol
 
 from foldproof.fusion.absorb import ABSORBERS
+from foldproof.fusion.affines import SOURCES
 from foldproof.fusion.batching import BATCHING
 from foldproof.fusion.examples import Declines, Fires
 from foldproof.fusion.motion import MOTIONS
 from foldproof.fusion.parallel import PARALLEL
 from foldproof.fusion.rewriter import DEFAULT, PASSES
-from foldproof.fusion.sources import SOURCES
 
 PAGE = Path(__file__).with_name("rules.md")
 

@@ -65,7 +65,7 @@ def page(rows: Sequence[Row]) -> str:
             "## What is no proof, and why",
             _reasons(results),
             "## What the proofs assume",
-            "An opaque operator stands for any function at all; of a branching operator only the branch that these"
+            "An uninterpreted operator stands for any function at all; of a branching operator only the branch that these"
             " inputs take is spoken of. What else is an exact calculation.",
             _assumptions(results),
             "## Defects of PyTorch that this found",
@@ -109,14 +109,24 @@ def _totals(rows: Sequence[Row]) -> str:
 
 _LEGEND = """\
 *operators*: calls in the exported program → in its decomposition. *k*: primes carried jointly; *degree* of the largest
-polynomial that was compared; *opaque*: elements that opaque functions were evaluated at; *error*: the chance that this
+polynomial that was compared; *uninterpreted*: elements that uninterpreted functions were evaluated at; *error*: the chance that this
 PROVED is wrong is below 2 to this power. *moved*: how far other inputs move the output that moves least (root mean
 squares, relative): what shows that comparing outputs means something. Every PROVED is for all inputs and all
 parameters of the shapes used, but integer inputs (tokens) are held at their values."""
 
 
 def _models(rows: Sequence[Row]) -> str:
-    head = ["model", "family", "operators", "program = decomposition", "k", "degree", "opaque", "error", "seconds"]
+    head = [
+        "model",
+        "family",
+        "operators",
+        "program = decomposition",
+        "k",
+        "degree",
+        "uninterpreted",
+        "error",
+        "seconds",
+    ]
     head += ["model = program", "seconds", "spoilt", "moved"]
     lines = []
     for r, spoilt in ((x.proof, x.spoilt) for x in rows):
@@ -153,7 +163,7 @@ def _assumptions(results: Sequence[SelfProof]) -> str:
         proof = (r.decomposed if r.decomposed.proof is not None else r.exported).proof
         if proof is not None:
             rows.append([r.name, _names(proof.uninterpreted), _names(proof.branching)])
-    return _table(["model", "opaque", "branching"], rows)
+    return _table(["model", "uninterpreted", "branching"], rows)
 
 
 def _names(names: Iterable[str]) -> str:

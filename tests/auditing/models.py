@@ -171,7 +171,7 @@ class Case:
     compiler: str
     model: nn.Module
     shape: tuple[int, ...]
-    guilty: str
+    culprit: str
     options: dict[str, Any] = field(default_factory=dict)
 
     def build(self) -> tuple[nn.Module, tuple[Tensor, ...]]:

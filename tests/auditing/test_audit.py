@@ -42,13 +42,13 @@ def audited(name: str) -> foldproof.Audit:
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_the_guilty_pass_is_named(name: str) -> None:
+def test_the_culprit_is_named(name: str) -> None:
     installed(WRONG[name].compiler)
     found = audited(name)
-    assert {step.name for step in found.guilty} == {WRONG[name].guilty}
+    assert {step.name for step in found.refuted} == {WRONG[name].culprit}
     assert found.kind is Kind.REFUTED
-    assert found.guilty[0].verdict.counterexample is not None
-    assert WRONG[name].guilty in found.conclusion
+    assert found.refuted[0].verdict.counterexample is not None
+    assert WRONG[name].culprit in found.conclusion
     assert found.end_to_end is not None
     assert found.end_to_end.verdict.kind is Kind.REFUTED
 
@@ -56,24 +56,24 @@ def test_the_guilty_pass_is_named(name: str) -> None:
 def test_the_place_in_the_model_is_told() -> None:
     """Operators that are read as others keep where they come from."""
     installed("executorch")
-    (step,) = audited("executorch: conv, ReLU, Hardtanh").guilty
+    (step,) = audited("executorch: conv, ReLU, Hardtanh").refuted
     assert step.source == "module 1"
 
 
 @pytest.mark.parametrize("name", [name for name in WRONG if not name.startswith("torchao")])
 def test_all_other_steps_are_proved(name: str) -> None:
     installed(WRONG[name].compiler)
-    others = [step for step in audited(name).steps if step.fired and step.name != WRONG[name].guilty]
+    others = [step for step in audited(name).steps if step.fired and step.name != WRONG[name].culprit]
     assert {step.verdict.kind for step in others} <= {Kind.PROVED}
 
 
 @pytest.mark.parametrize("name", [name for name in WRONG if not name.startswith("torchao")])
-def test_without_the_guilty_pass_all_is_well(name: str) -> None:
+def test_without_the_culprit_all_is_well(name: str) -> None:
     case = WRONG[name]
     installed(case.compiler)
     model, inputs = case.build()
-    found = foldproof.audit(model, inputs, compiler=case.compiler, options=case.options, disable=[case.guilty])
-    assert not found.guilty
+    found = foldproof.audit(model, inputs, compiler=case.compiler, options=case.options, disable=[case.culprit])
+    assert not found.refuted
     assert found.end_to_end is not None
     assert found.end_to_end.verdict.kind is Kind.ROUNDING
 
@@ -83,7 +83,7 @@ def test_a_wrong_lowering_is_named() -> None:
     torch.manual_seed(0)
     model, inputs = trained(RoundedDown()), (torch.randn(2, 3, 4, 4),)
     found = foldproof.audit(model, inputs, compiler="inductor", options={"freezing": True}, locate=False)
-    assert not found.guilty and found.kind is Kind.REFUTED
+    assert not found.refuted and found.kind is Kind.REFUTED
     assert found.lowering == "mkldnn_fusion.fn"
     assert found.conclusion.startswith("wrong below the graph")
     assert "audit without it: --disable mkldnn_fusion.fn" in found.conclusion
@@ -295,5 +295,5 @@ def test_quantization_aware_training_is_not_accused(monkeypatch: pytest.MonkeyPa
     model = trained(nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU()))
     found = foldproof.audit(model, (torch.randn(2, 3, 6, 6),), compiler="torchao", options={"qat": True}, locate=False)
     (fold,) = (step for step in found.steps if step.name == "_fold_conv_bn_qat")
-    assert fold.fired and not found.guilty, found.conclusion
+    assert fold.fired and not found.refuted, found.conclusion
     assert any("counts in 1.num_batches_tracked" in note for note in fold.verdict.notes), str(fold.verdict)

@@ -14,8 +14,8 @@ import foldproof
 from foldproof.auditing.compilers import compiler_named
 from foldproof.auditing.log import Log
 from foldproof.auditing.taps import HOOKS
+from foldproof.auditing.taps.fx_passes import tap_passes
 from foldproof.auditing.taps.hooks import Hook, missing_hooks
-from foldproof.auditing.taps.passes import tap_passes
 from foldproof.cli.doctor import examine
 from foldproof.compiler_catalog import DECLARED
 from foldproof.errors import FoldproofError

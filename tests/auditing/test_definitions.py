@@ -17,9 +17,9 @@ from torch._inductor.custom_graph_pass import CustomGraphPass
 
 from foldproof.auditing.compilers import compiler_named
 from foldproof.auditing.definitions import Definitions, Unwritable
-from foldproof.auditing.draft import drafted
 from foldproof.auditing.reduce import Fault
 from foldproof.auditing.script import script
+from foldproof.auditing.specification import drafted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from foldproof import Kind
+from foldproof.auditing.changed_region import changed_region
 from foldproof.auditing.copies import Copies
 from foldproof.auditing.judge import judge
 from foldproof.auditing.log import Change
-from foldproof.auditing.region import changed_region
 from foldproof.auditing.snapshot import Snapshot, is_functional
 from foldproof.operators import is_functional_module
 

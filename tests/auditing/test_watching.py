@@ -80,7 +80,7 @@ def test_watch() -> None:
         SwapOperands(operator.add)(traced())
         SwapOperands(operator.sub)(traced())
     assert [step.verdict.kind for step in log.steps] == [Kind.PROVED, Kind.REFUTED]
-    assert [step.name for step in log.guilty] == ["SwapOperands"]
+    assert [step.name for step in log.refuted] == ["SwapOperands"]
     assert "REFUTED" in str(log)
 
 
@@ -183,7 +183,7 @@ def test_passes_of_any_form_are_named(one: Callable[..., PassResult], name: str,
     else:
         with foldproof.watch(INPUTS) as log:
             manager(traced())
-    assert [step.name for step in log.guilty] == [name]
+    assert [step.name for step in log.refuted] == [name]
 
 
 def test_the_plugin(pytester: pytest.Pytester) -> None:

@@ -62,7 +62,7 @@ def test_a_wrong_pass(foldproof: Foldproof, model: str, tmp_path: Path) -> None:
     assert "wrong: the pass fuse changes the meaning of the model" in ran.out
     assert "audit without it: --disable fuse\n" in ran.out
     assert ", saved in " in ran.out
-    assert json.loads(file.read_text())["guilty"] == ["fuse"]
+    assert json.loads(file.read_text())["refuted"] == ["fuse"]
     again = foldproof("replay", str(folder))
     assert again.status == 1
     assert again.out.startswith("still wrong with torch")
@@ -141,7 +141,7 @@ def test_a_fine_audit_leaves_no_reproduction(foldproof: Foldproof, model: str, t
     assert f"{told}\n" in foldproof(*audit).out
     again = foldproof("replay", str(folder))
     assert again.status == 2
-    assert f"{folder} records no guilty pass, so there is nothing to run again" in again.err
+    assert f"{folder} records no culprit, so there is nothing to run again" in again.err
 
 
 def test_replay_of_nothing(foldproof: Foldproof, tmp_path: Path) -> None:  # noqa: F811

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import foldproof
 from examples import parallel_linears
 from foldproof.comparison.report import report
-from foldproof.comparison.result import Source
+from foldproof.comparison.result import DifferenceSource
 from foldproof.verdict import Kind
 from zoo.planted import BUGS, OPERATORS, Bug, everything, planted, ulps
 
@@ -124,7 +124,7 @@ def test_shares_that_mean_nothing_are_not_given() -> None:
 
 
 def test_a_share_that_makes_the_difference_smaller_says_so() -> None:
-    source = Source("add", "aten.add.Tensor", None, 1.0, 1.0, 1.0, 1.0, -0.06, 1.0)
+    source = DifferenceSource("add", "aten.add.Tensor", None, 1.0, 1.0, 1.0, 1.0, -0.06, 1.0)
     assert "add (aten.add.Tensor): takes 6% off; " in str(source)
     assert "less than 1%; " in str(replace(source, share=0.001))
 

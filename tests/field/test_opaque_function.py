@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from foldproof.field import PRIMES, Field, OpaqueFunction
-from foldproof.field.opaque import _mix_
+from foldproof.field import PRIMES, Field, UninterpretedFunction
+from foldproof.field.uninterpreted import _mix_
 
 FIELDS = [Field(PRIMES[0]), Field(PRIMES[20_000]), Field(PRIMES[-1])]
 
@@ -18,7 +18,7 @@ def operand(n: int, seed: int = 0) -> list[Tensor]:
 
 
 def apply(*operands: list[Tensor], seed: int = 1, key: str = "f", nonzero: bool = False) -> tuple[Tensor, ...]:
-    return OpaqueFunction(seed, key, FIELDS, nonzero)(operands)
+    return UninterpretedFunction(seed, key, FIELDS, nonzero)(operands)
 
 
 def equal(a: tuple[Tensor, ...], b: tuple[Tensor, ...]) -> list[bool]:

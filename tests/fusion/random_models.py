@@ -15,14 +15,14 @@ from torch.nn import functional as F
 from foldproof.fusion.examples.models import lively
 
 Shape = tuple[int, ...]
-Draw = Callable[[Any], Any]
+SamplePoint = Callable[[Any], Any]
 
 LARGEST = 600
 """Elements of the largest value."""
 
 
 @dataclass(frozen=True)
-class Step:
+class AffineStep:
     """One operator of a model: of which values, with which options, and with whose parameters if not its own."""
 
     kind: str
@@ -36,7 +36,7 @@ class Recipe:
     """A model: ``inputs`` are shapes, values are numbered from them on; ``outputs`` are numbers of values."""
 
     inputs: tuple[Shape, ...]
-    steps: tuple[Step, ...]
+    steps: tuple[AffineStep, ...]
     outputs: tuple[int, ...]
 
     def model(self) -> nn.Module:
@@ -93,23 +93,23 @@ class Held(nn.Module):
 class Kind:
     """An operator: draws options that suit a value of a shape (None if none do), makes its parameters, and runs."""
 
-    draw: Callable[[Draw, Shape], dict[str, Any] | None]
+    draw: Callable[[SamplePoint, Shape], dict[str, Any] | None]
     apply: Callable[..., Tensor]
     make: Callable[..., nn.Module | None] = lambda **_: None
 
 
-def _of(draw: Draw, *choices: Any) -> Any:
+def _of(draw: SamplePoint, *choices: Any) -> Any:
     return draw(st.sampled_from(choices))
 
 
-def _axis(draw: Draw, shape: Shape) -> int:
+def _axis(draw: SamplePoint, shape: Shape) -> int:
     return draw(st.integers(0, len(shape) - 1))  # type: ignore[no-any-return]
 
 
 # Linear operators
 
 
-def _draw_convolution(draw: Draw, shape: Shape) -> dict[str, Any] | None:
+def _draw_convolution(draw: SamplePoint, shape: Shape) -> dict[str, Any] | None:
     spatial = _of(draw, *[n for n in (1, 2) if len(shape) in (n + 1, n + 2)] or [0])
     if not spatial:
         return None
@@ -136,11 +136,11 @@ def _make_convolution(
     return kinds[spatial - 1](channels, out, kernel, **options)
 
 
-def _draw_linear(draw: Draw, shape: Shape) -> dict[str, Any]:
+def _draw_linear(draw: SamplePoint, shape: Shape) -> dict[str, Any]:
     return {"features": shape[-1], "out": draw(st.integers(1, 6)), "bias": draw(st.booleans())}
 
 
-def _draw_product(draw: Draw, shape: Shape) -> dict[str, Any] | None:
+def _draw_product(draw: SamplePoint, shape: Shape) -> dict[str, Any] | None:
     if len(shape) < 2:
         return None
     how = _of(draw, "right", "left", *(["addmm"] if len(shape) == 2 else []), *(["einsum"] if len(shape) == 3 else []))
@@ -166,7 +166,7 @@ def _product(part: Any, x: Tensor, how: str, size: int, out: int, turned: bool) 
 # Affines
 
 
-def _draw_norm(draw: Draw, shape: Shape) -> dict[str, Any] | None:
+def _draw_norm(draw: SamplePoint, shape: Shape) -> dict[str, Any] | None:
     if len(shape) not in (2, 3, 4):
         return None
     return {
@@ -182,7 +182,7 @@ def _make_norm(rank: int, **options: Any) -> nn.Module:
     return kind(options.pop("channels"), **options)
 
 
-def _draw_arithmetic(draw: Draw, shape: Shape) -> dict[str, Any]:
+def _draw_arithmetic(draw: SamplePoint, shape: Shape) -> dict[str, Any]:
     how = _of(draw, "mul", "add", "sub", "rsub", "div", "addcmul", "alpha", "number", "positive")
     kept = draw(st.integers(0, len(shape)))  # trailing axes; of these, some are broadcast
     sizes = [n if draw(st.booleans()) else 1 for n in shape[len(shape) - kept :]]
@@ -213,7 +213,7 @@ def _arithmetic(part: Any, x: Tensor, how: str, shape: Shape) -> Tensor:
     return -(x * 0.5 + 2) / 3
 
 
-def _draw_own(draw: Draw, shape: Shape) -> dict[str, Any] | None:
+def _draw_own(draw: SamplePoint, shape: Shape) -> dict[str, Any] | None:
     how = _of(draw, "layer", "rms", "group")
     if how == "group" and len(shape) < 2:
         return None
@@ -231,7 +231,7 @@ def _make_own(how: str, size: int) -> nn.Module:
 # Selections
 
 
-def _draw_selection(draw: Draw, shape: Shape) -> dict[str, Any] | None:
+def _draw_selection(draw: SamplePoint, shape: Shape) -> dict[str, Any] | None:
     rank, axis = len(shape), _axis(draw, shape)
     size = shape[axis]
     how = _of(draw, *_SELECTIONS)
@@ -336,7 +336,7 @@ def _selection(part: None, x: Tensor, how: str, axis: int = 0, **o: Any) -> Tens
 # Pools
 
 
-def _draw_pool(draw: Draw, shape: Shape) -> dict[str, Any] | None:
+def _draw_pool(draw: SamplePoint, shape: Shape) -> dict[str, Any] | None:
     how = _of(draw, "avg", "max", "mean", "mean", "sum", "amax", "nearest", "linear")
     if how in ("mean", "sum", "amax"):
         axes = draw(st.sets(st.integers(1, len(shape) - 1), min_size=1)) if len(shape) > 1 else None
@@ -441,7 +441,7 @@ _OFTEN = (
 )
 
 
-def _draw_two(draw: Draw, shapes: list[Shape], x: int) -> tuple[int, dict[str, Any]] | None:
+def _draw_two(draw: SamplePoint, shapes: list[Shape], x: int) -> tuple[int, dict[str, Any]] | None:
     """A second operand, and what is done with both."""
     mine = shapes[x]
     alike = [i for i, shape in enumerate(shapes) if shape == mine]
@@ -465,7 +465,7 @@ def _draw_two(draw: Draw, shapes: list[Shape], x: int) -> tuple[int, dict[str, A
     return y, {"how": how}
 
 
-def _shape_of(step: Step, shapes: list[Shape]) -> Shape | None:
+def _shape_of(step: AffineStep, shapes: list[Shape]) -> Shape | None:
     """The shape of what a step computes; None where it refuses."""
     with torch.device("meta"), torch.no_grad():
         part = KINDS[step.kind].make(**step.options)
@@ -478,7 +478,7 @@ def _shape_of(step: Step, shapes: list[Shape]) -> Shape | None:
     return tuple(found.shape)
 
 
-def _draw_step(draw: Draw, shapes: list[Shape], steps: list[Step], inputs: int) -> Step | None:
+def _draw_step(draw: SamplePoint, shapes: list[Shape], steps: list[AffineStep], inputs: int) -> AffineStep | None:
     x = len(shapes) - 1 - _of(draw, *[back for back in (0, 0, 0, 1, 2, 3) if back < len(shapes)])
     again = [
         i
@@ -488,23 +488,23 @@ def _draw_step(draw: Draw, shapes: list[Shape], steps: list[Step], inputs: int) 
     if again and _of(draw, *[False] * 5, True):  # a module that was called before
         i = _of(draw, *again)
         old = steps[i - inputs]
-        return Step(old.kind, (x,), old.options, i)
+        return AffineStep(old.kind, (x,), old.options, i)
     kind = _of(draw, *_OFTEN)
     if kind == "two":
         found = _draw_two(draw, shapes, x)
-        return None if found is None else Step(kind, (x, found[0]), found[1])
+        return None if found is None else AffineStep(kind, (x, found[0]), found[1])
     options = KINDS[kind].draw(draw, shapes[x])
-    return None if options is None else Step(kind, (x,), options)
+    return None if options is None else AffineStep(kind, (x,), options)
 
 
 @st.composite
-def recipes(draw: Draw, longest: int = 9) -> Recipe:
+def recipes(draw: SamplePoint, longest: int = 9) -> Recipe:
     """Models of up to ``longest`` operators, whose inputs have a first axis of length 4."""
     inputs = tuple(
         (4, *(_of(draw, 3, 4, 6) for _ in range(draw(st.integers(1, 3))))) for _ in range(draw(st.integers(1, 2)))
     )
     shapes: list[Shape] = list(inputs)
-    steps: list[Step] = []
+    steps: list[AffineStep] = []
     for _ in range(draw(st.integers(2, longest))):
         step = _draw_step(draw, shapes, steps, len(inputs))
         if step is None:

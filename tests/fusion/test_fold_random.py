@@ -42,7 +42,7 @@ def exported(recipe: Recipe, dtype: torch.dtype, form: str, dynamic: bool) -> Ex
 
 
 def assert_equal(recipe: Recipe, before: ExportedProgram, after: ExportedProgram, inputs: tuple[Tensor, ...]) -> None:
-    """In float64 there is hardly any rounding; in float32, both are about as far from the truth."""
+    """In float64 there is hardly any rounding; in float32, both are about as far from the float64 result."""
     expected, found = outputs(before, inputs), outputs(after, inputs)
     if expected[0].dtype is torch.float64:
         assert largest_error(expected, found) < 1e-9

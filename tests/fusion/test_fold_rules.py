@@ -13,11 +13,11 @@ from fusion_programs import FORMS, assert_unchanged, largest_error, norms, run, 
 import foldproof
 from foldproof import Kind
 from foldproof.fusion.absorb import ABSORBERS
+from foldproof.fusion.affines import SOURCES, NormAffine
 from foldproof.fusion.examples import Declines, Fires
 from foldproof.fusion.motion import MOTIONS
 from foldproof.fusion.parallel import PARALLEL
 from foldproof.fusion.rewriter import DEFAULT
-from foldproof.fusion.sources import SOURCES, NormAffine
 
 RULES = (*SOURCES, *MOTIONS, *ABSORBERS, PARALLEL)
 FIRES = [pytest.param(e, id=f"{rule.id}: {e.name}") for rule in RULES for e in rule.fires]

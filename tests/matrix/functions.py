@@ -102,7 +102,7 @@ def compare(model: Model) -> Cell:
 def audit(compiler: str, model: Model) -> Cell:
     args, kwargs = model.given()
     found = foldproof.audit(model.program(), args, kwargs, compiler=compiler, locate=False)
-    return Cell(found.kind, note=", ".join(dict.fromkeys(step.name for step in found.guilty)))
+    return Cell(found.kind, note=", ".join(dict.fromkeys(step.name for step in found.refuted)))
 
 
 def backend(model: Model) -> Cell:

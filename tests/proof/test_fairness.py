@@ -41,7 +41,7 @@ SAME: dict[str, tuple[Function, Function, Tensor, set[Kind]]] = {
     ),
     # exp overflows without the maximum subtracted: inf/inf and 1/inf are not other values of the softmax
     "overflow": (lambda x: x.exp() / x.exp().sum(-1, True), lambda x: x.softmax(-1), X * 1000, {Kind.UNDECIDED}),
-    # float64 has no digits left either, so neither side is the truth
+    # float64 has no digits left either, so neither side is the float64 result
     "cancellation of cos": (lambda x: 1 - x.cos(), lambda x: 2 * (x / 2).sin() ** 2, X * 1e-7, {Kind.ROUNDING}),
     "cancellation of exp": (lambda x: x.exp() - 1, lambda x: x.expm1(), X * 1e-14, {Kind.ROUNDING}),
     # eps is that of float64 in a float64 run

@@ -34,7 +34,7 @@ def test_a_fusion_with_verdicts_bounds_and_errors(written: Written) -> None:
     assert before["flatten"]["incomingEdges"][0]["sourceNodeId"] == "conv2d"
     assert layers["verdict"]["before"]["results"]["batch_norm"]["value"] == "PROVED"
     assert layers["log10 of the chance of being wrong"]["after"]["results"]["conv2d"]["value"] < -12
-    assert layers["distance to the truth"]["before"]["results"]["batch_norm"]["value"] < 1e-6
+    assert layers["distance to the float64 result"]["before"]["results"]["batch_norm"]["value"] < 1e-6
 
 
 def test_the_verdict_is_what_is_shown_first(written: Written) -> None:
@@ -50,7 +50,7 @@ def test_a_wrong_pass_marks_what_differs(written: Written) -> None:
 
 def test_a_comparison_shows_distances_and_the_floor(written: Written) -> None:
     graphs, layers = shown(written("compare_refuted"))
-    results = layers["distance of the candidate to the truth"]["reference"]["results"]
+    results = layers["distance of the candidate to the float64 result"]["reference"]["results"]
     assert results["batch_norm"]["value"] > 1000 * layers["noise floor"]["reference"]["results"]["batch_norm"]["value"]
     assert set(results) <= {node["id"] for node in graphs["reference"]["nodes"]}
 

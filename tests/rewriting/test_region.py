@@ -16,7 +16,7 @@ from foldproof.proof import prove_region
 from foldproof.rewriting.edit import Edit, NewConstant
 from foldproof.rewriting.editor import GraphEditor
 from foldproof.rewriting.expression import Expression
-from foldproof.rewriting.region import RewrittenRegion, cut_rewrite
+from foldproof.rewriting.rewrite import RewrittenRegion, cut_rewrite
 
 
 class Table(nn.Module):

@@ -13,9 +13,9 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from foldproof.rounding.answers import Rounding, describe_rounding, find_rounding
 from foldproof.rounding.bound import bound_errors
+from foldproof.rounding.float64 import Float64
 from foldproof.rounding.floor import Floor
 from foldproof.rounding.noise import Noise
-from foldproof.rounding.truth import Float64
 from foldproof.shadow import RULES
 from tests.shadow.calls import calls_of, copied, is_float
 
@@ -61,9 +61,9 @@ def test_a_float64_program_takes_other_elements_than_a_float32_one() -> None:
     double = aten.upsample_nearest2d.default(x.double(), size)
     assert not torch.equal(single, double)
     for dtype, expected in ((torch.float32, single), (torch.float64, double)):
-        truth = Float64()
-        truth.dtype = dtype
-        with truth:
+        float64 = Float64()
+        float64.dtype = dtype
+        with float64:
             found = aten.upsample_nearest2d.default(x, size)
         assert torch.equal(found, expected)
 
@@ -74,7 +74,7 @@ class Computed(NamedTuple):
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     real: Any
-    truth: Any
+    float64: Any
 
     @property
     def dtype(self) -> torch.dtype:
@@ -92,16 +92,16 @@ def compute(operator: OpOverload) -> list[Computed]:
             real = operator(*copied(args), **copied(kwargs))
             wide_args, wide_kwargs = widen((args, kwargs))
             with torch.no_grad(), Float64():
-                truth = operator(*wide_args, **wide_kwargs)
-            found.append(Computed(*widen((args, kwargs)), real, truth))
+                float64 = operator(*wide_args, **wide_kwargs)
+            found.append(Computed(*widen((args, kwargs)), real, float64))
     assert found, "no call runs in float32 and in float64"
     return found
 
 
-def find_errors(real: Any, truth: Any) -> list[Tensor]:
+def find_errors(real: Any, float64: Any) -> list[Tensor]:
     """Distances of floating-point results; those that are nan or infinite must be so on both sides."""
     errors = []
-    for x, y in zip(tree_leaves(real), tree_leaves(truth), strict=True):
+    for x, y in zip(tree_leaves(real), tree_leaves(float64), strict=True):
         if is_float(x):
             assert torch.equal(x.isfinite(), y.isfinite())
             errors.append(torch.where(y.isfinite(), x.double() - y, 0.0))
@@ -115,13 +115,13 @@ BOUNDED = [o for o in OPERATORS if find_rounding(o) is not Rounding.PARTS and o 
 def test_the_kernel_keeps_the_bound(operator: OpOverload) -> None:
     """Exact operators give the same bits; others stay within their bound."""
     for call in compute(operator):
-        bounds = bound_errors(operator, call.truth, call.args, call.kwargs, call.dtype)
+        bounds = bound_errors(operator, call.float64, call.args, call.kwargs, call.dtype)
         bounds = [b for b, x in zip(bounds, tree_leaves(call.real), strict=True) if is_float(x)]
-        for error, bound in zip(find_errors(call.real, call.truth), bounds, strict=True):
+        for error, bound in zip(find_errors(call.real, call.float64), bounds, strict=True):
             limit = torch.zeros_like(error) if bound is None else SLACK * bound + torch.finfo(torch.float32).tiny
             within = (error.abs() <= limit) | (error == 0)  # whatever the bound is of what is not finite
             assert bool(within.all()), (error.abs() / limit)[~within]
-        for x, y in zip(tree_leaves(call.real), tree_leaves(call.truth), strict=True):
+        for x, y in zip(tree_leaves(call.real), tree_leaves(call.float64), strict=True):
             if isinstance(x, Tensor) and not is_float(x) and operator not in EMBEDDING_BAGS:
                 assert torch.equal(x, y)
 
@@ -136,6 +136,6 @@ def test_the_kernel_keeps_the_floor(operator: OpOverload) -> None:
             noise.dtype = call.dtype
             with torch.no_grad(), noise:
                 moved = operator(*copied(call.args), **copied(call.kwargs))
-            deviations.append(find_errors(moved, call.truth))
+            deviations.append(find_errors(moved, call.float64))
             assert not noise.unknown
-        assert Floor(deviations).score(find_errors(call.real, call.truth)).worst < WITHIN
+        assert Floor(deviations).score(find_errors(call.real, call.float64)).worst < WITHIN

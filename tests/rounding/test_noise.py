@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.testing._internal.common_methods_invocations import op_db
 from torch.utils._pytree import tree_leaves, tree_map
 
-from foldproof.rounding.constants import ConstantNoise, mark
+from foldproof.rounding.constant_noise import ConstantNoise, mark
+from foldproof.rounding.float64 import Float64, widened
 from foldproof.rounding.floor import Floor
 from foldproof.rounding.magnitudes import MAGNITUDES
 from foldproof.rounding.noise import Noise
-from foldproof.rounding.truth import Float64, widened
 
 F = torch.nn.functional
 
@@ -31,20 +31,20 @@ def widen(x: Any) -> Any:
 def measured(
     function: Callable[..., Any], *args: Any, dtype: torch.dtype = torch.float32, runs: int = 8, **kwargs: Any
 ) -> tuple[Tensor, Floor, set[str]]:
-    """The float64 truth of the first result, the floor around it, and operators of which nothing is known."""
+    """The float64 result of the first result, the floor around it, and operators of which nothing is known."""
     args, kwargs = widen((args, kwargs))
     unknown: set[str] = set()
     with torch.no_grad():
         with Float64():
-            truth = tensors(function(*args, **kwargs))[0]
+            float64 = tensors(function(*args, **kwargs))[0]
         deviations = []
         for seed in range(runs):
             noise = Noise(torch.Generator().manual_seed(seed))
             noise.dtype = dtype
             with noise:
-                deviations.append([tensors(function(*args, **kwargs))[0] - truth])
+                deviations.append([tensors(function(*args, **kwargs))[0] - float64])
             unknown |= noise.unknown
-    return truth, Floor(deviations), unknown
+    return float64, Floor(deviations), unknown
 
 
 CALLS: dict[str, Callable[[], tuple[Callable[..., Tensor], tuple[Tensor, ...]]]] = {
@@ -65,11 +65,11 @@ CALLS: dict[str, Callable[[], tuple[Callable[..., Tensor], tuple[Tensor, ...]]]]
 def test_the_real_kernel_is_within_the_floor_and_a_coarser_one_is_not(name: str) -> None:
     torch.manual_seed(0)
     function, args = CALLS[name]()
-    truth, floor, unknown = measured(function, *args, runs=16)
+    float64, floor, unknown = measured(function, *args, runs=16)
     assert not unknown
-    real = floor.score([function(*args).double() - truth])
+    real = floor.score([function(*args).double() - float64])
     assert 0 < real.rms < 1.5 and real.worst < 8
-    coarse = floor.score([function(*(a.bfloat16() for a in args)).double() - truth])
+    coarse = floor.score([function(*(a.bfloat16() for a in args)).double() - float64])
     assert coarse.rms > 30
 
 
@@ -77,9 +77,9 @@ def test_the_real_kernel_is_within_the_floor_and_a_coarser_one_is_not(name: str)
 def test_half_types_are_added_up_in_float32(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     args = torch.randn(16, 500).to(dtype), torch.randn(500, 8).to(dtype)
-    truth, floor, _ = measured(torch.matmul, *args, dtype=dtype, runs=16)
-    assert 0.1 < floor.score([torch.matmul(*args).double() - truth]).rms < 1.5
-    assert floor.size < 2 * torch.finfo(dtype).eps * float(truth.square().mean().sqrt())
+    float64, floor, _ = measured(torch.matmul, *args, dtype=dtype, runs=16)
+    assert 0.1 < floor.score([torch.matmul(*args).double() - float64]).rms < 1.5
+    assert floor.size < 2 * torch.finfo(dtype).eps * float(float64.square().mean().sqrt())
 
 
 def test_moving_numbers_around_rounds_nothing() -> None:
@@ -140,7 +140,7 @@ def _has_a_rule(name: str) -> bool:
     return last.startswith("conv") or last in {str(f).split(".")[1].lstrip("_") for f in MAGNITUDES}
 
 
-# Their truth hangs on how memory is laid out, they ask for another dtype than the test tells the noise, or they jump.
+# Their float64 result hangs on how memory is laid out, they ask for another dtype than the test tells the noise, or they jump.
 _APART = {"as_strided", "bfloat16", "half", "grid_sampler_3d"}
 
 
@@ -175,10 +175,10 @@ def test_no_operator_with_a_rule_leaves_its_floor() -> None:
                 continue  # not an operator on tensors, or one without a float64 form
             if wide.dtype != torch.float64:
                 continue
-            truth, floor, unknown = measured(op.op, *args, runs=5, **kwargs)
-            if unknown or truth.shape != real.shape:
+            float64, floor, unknown = measured(op.op, *args, runs=5, **kwargs)
+            if unknown or float64.shape != real.shape:
                 continue
-            error = torch.where(truth.isfinite() & (truth.abs() > 1e-30), real.double() - truth, 0.0)
+            error = torch.where(float64.isfinite() & (float64.abs() > 1e-30), real.double() - float64, 0.0)
             assert floor.score([error]).worst < 30, op.name
             seen += 1
     assert seen > 60

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from foldproof.shadow import Draw, Reading
+from foldproof.shadow import SamplePoint, Semantics
 
 
 class Reals:
@@ -36,11 +36,11 @@ class Reals:
         return x.to(torch.float64)
 
 
-class RealDraw(Draw):
-    """A draw with one field, the reals, in which opaque functions are the functions that they stand for."""
+class RealPoint(SamplePoint):
+    """A draw with one field, the reals, in which uninterpreted functions are the functions that they stand for."""
 
-    def __init__(self, reading: Reading) -> None:
-        super().__init__(seed=0, k=1, reading=reading)
+    def __init__(self, semantics: Semantics) -> None:
+        super().__init__(seed=0, k=1, semantics=semantics)
         self.fields = [Reals()]  # type: ignore[list-item]
         self.infinity = ((math.inf, -math.inf),)
 

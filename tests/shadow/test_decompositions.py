@@ -9,14 +9,14 @@ from torch._decomp import core_aten_decompositions
 from torch._ops import OpOverload
 from torch.utils._pytree import tree_leaves, tree_map
 
-from foldproof.shadow import RULES, Draw, Shadow, Undecided, draw_variable, embed_constant
+from foldproof.shadow import RULES, SamplePoint, Shadow, Undecided, draw_variable, embed_constant
 from tests.shadow.calls import calls_of, copied, is_float
 
 aten = torch.ops.aten
 TABLE = core_aten_decompositions()
 
 BY_CASES = {
-    # Opaque, which holds whatever the input; the decomposition chooses between cases by comparing.
+    # Uninterpreted, which holds whatever the input; the decomposition chooses between cases by comparing.
     aten._prelu_kernel.default,
     aten.celu.default,
     aten.hardshrink.default,
@@ -31,7 +31,7 @@ BY_CASES = {
     aten.xlogy.Tensor,
 }
 OTHER_FORM = {
-    aten.logaddexp2.default,  # opaque; the decomposition is an identity about logarithms
+    aten.logaddexp2.default,  # uninterpreted; the decomposition is an identity about logarithms
     aten.empty_like.default,  # uninitialised
     aten.new_empty.default,
 }
@@ -42,9 +42,9 @@ AGREE = sorted((o for o in RULES if o in TABLE and o not in BY_CASES | OTHER_FOR
 def test_agrees_with_its_decomposition(operator: OpOverload) -> None:
     compared = 0
     for call in calls_of(operator, torch.float32):
-        draw = Draw(seed=5, k=2)
+        point = SamplePoint(seed=5, k=2)
         args, kwargs = tree_map(
-            lambda t: Shadow(t.clone(), draw_variable(draw, t, True)) if is_float(t) else copied(t),
+            lambda t: Shadow(t.clone(), draw_variable(point, t, True)) if is_float(t) else copied(t),
             (call.args, call.kwargs),
         )
         try:
@@ -54,7 +54,7 @@ def test_agrees_with_its_decomposition(operator: OpOverload) -> None:
             continue
         for a, b in zip(fused, parts):  # attention's second result is another one there, and nobody reads it
             if isinstance(a, Tensor) and a.dtype.is_floating_point and a.shape == b.shape:
-                for field, p, q in zip(draw.fields, residues(draw, a), residues(draw, b)):
+                for field, p, q in zip(point.fields, residues(point, a), residues(point, b)):
                     assert torch.equal(field.canonical(p), field.canonical(q))
         compared += 1
     assert compared
@@ -65,14 +65,14 @@ def test_exceptions_are_real(operator: OpOverload) -> None:
     """No operator is listed as an exception that is none."""
     with pytest.raises((AssertionError, Undecided)):
         for call in calls_of(operator, torch.float32):
-            draw = Draw(seed=5, k=2)
-            args = tree_map(lambda t: Shadow(t.clone(), draw_variable(draw, t, True)) if is_float(t) else t, call.args)
+            point = SamplePoint(seed=5, k=2)
+            args = tree_map(lambda t: Shadow(t.clone(), draw_variable(point, t, True)) if is_float(t) else t, call.args)
             if not any(isinstance(a, Shadow) and a.numel() for a in args):
                 continue
             fused, parts = operator(*args, **call.kwargs), TABLE[operator](*args, **call.kwargs)
-            for field, p, q in zip(draw.fields, residues(draw, fused), residues(draw, parts)):
+            for field, p, q in zip(point.fields, residues(point, fused), residues(point, parts)):
                 assert torch.equal(field.canonical(p), field.canonical(q))
 
 
-def residues(draw: Draw, x: Tensor) -> tuple[Tensor, ...]:
-    return (x.residue if isinstance(x, Shadow) else embed_constant(draw, x)).parts
+def residues(point: SamplePoint, x: Tensor) -> tuple[Tensor, ...]:
+    return (x.residue if isinstance(x, Shadow) else embed_constant(point, x)).parts

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 
 import foldproof
-from foldproof.shadow import Draw, Shadow, WritesBorrowed, draw_variable, embed_constant
+from foldproof.shadow import SamplePoint, Shadow, WritesBorrowed, draw_variable, embed_constant
 from foldproof.shadow.ondemand import OnDemand
 
 LARGE = (200, 301)
 
 
-def lent(draw: Draw, value: Tensor, vary: bool = True) -> Shadow:
-    residue = draw_variable(draw, value, data=False, lent=True) if vary else embed_constant(draw, value, lent=True)
+def lent(point: SamplePoint, value: Tensor, vary: bool = True) -> Shadow:
+    residue = draw_variable(point, value, data=False, lent=True) if vary else embed_constant(point, value, lent=True)
     assert isinstance(residue.parts, OnDemand)
     return Shadow(value, residue)
 
@@ -31,32 +31,32 @@ def equal(a: list[Tensor], b: list[Tensor]) -> bool:
 
 @pytest.mark.parametrize("vary", [True, False])
 def test_the_same_each_time_and_through_views(vary: bool) -> None:
-    draw = Draw(seed=0, k=3)
-    x = lent(draw, torch.randn(LARGE), vary)
+    point = SamplePoint(seed=0, k=3)
+    x = lent(point, torch.randn(LARGE), vary)
     kept = parts(x)
     assert equal(kept, parts(x)) and not torch.equal(kept[0], kept[1])
     view = x.t()[3:]
     assert isinstance(view.residue.parts, OnDemand) and view.residue.shape == view.shape
     assert equal([p.t()[3:] for p in kept], parts(view))
     added = parts(x + 1)
-    assert all(int((f.canonical(a - 1 - k) != 0).sum()) == 0 for f, a, k in zip(draw.fields, added, kept))
+    assert all(int((f.canonical(a - 1 - k) != 0).sum()) == 0 for f, a, k in zip(point.fields, added, kept))
 
 
 def test_strides_are_those_of_the_value() -> None:
     value = torch.randn(LARGE).t()
-    x = lent(Draw(seed=0, k=2), value)
+    x = lent(SamplePoint(seed=0, k=2), value)
     assert all(p.stride() == value.stride() for p in x.residue.parts)
     assert x.t().view(-1).residue.shape == (value.numel(),)
 
 
 def test_a_copy_of_a_leaf_stays_what_it_is() -> None:
-    x = lent(Draw(seed=0, k=2), torch.randn(LARGE))
+    x = lent(SamplePoint(seed=0, k=2), torch.randn(LARGE))
     for made in (copy.deepcopy(x), nn.Parameter(x, requires_grad=False), x.clone()):
         assert equal(parts(x), parts(made))  # type: ignore[arg-type]
 
 
 def test_nothing_writes_to_it() -> None:
-    x = lent(Draw(seed=0, k=2), torch.randn(LARGE))
+    x = lent(SamplePoint(seed=0, k=2), torch.randn(LARGE))
     for target in (x, x[2:], x.detach(), copy.deepcopy(x)):
         with pytest.raises(WritesBorrowed):
             target.add_(1)
@@ -68,7 +68,7 @@ def test_nothing_writes_to_it() -> None:
 def test_infinite_elements_are_kept() -> None:
     value = torch.randn(LARGE)
     value[3, 4] = torch.inf
-    residue = draw_variable(Draw(seed=0, k=2), value, data=False, lent=True)
+    residue = draw_variable(SamplePoint(seed=0, k=2), value, data=False, lent=True)
     assert residue.infinite and isinstance(residue.parts, tuple)
 
 
@@ -102,15 +102,15 @@ def test_programs_that_write_to_a_large_leaf() -> None:
 def test_products_with_a_leaf_are_those_that_would_be_made_anew() -> None:
     """Each of these twice, on one draw: what was kept must be told apart from what only looks alike."""
     generator = torch.Generator().manual_seed(0)
-    draw = Draw(seed=0, k=2)
-    w = lent(draw, torch.randn(256, 256, generator=generator))
-    kernel = lent(draw, torch.randn(64, 64, 3, 3, generator=generator))
-    other = lent(draw, w.value.clone())
+    point = SamplePoint(seed=0, k=2)
+    w = lent(point, torch.randn(256, 256, generator=generator))
+    kernel = lent(point, torch.randn(64, 64, 3, 3, generator=generator))
+    other = lent(point, w.value.clone())
     eager_w, eager_kernel, eager_other = (x.clone() for x in (w, kernel, other))
     value = torch.randn(4, 256, generator=generator)
-    x, y = (Shadow(value, draw_variable(draw, value, data=True)) for _ in range(2))
+    x, y = (Shadow(value, draw_variable(point, value, data=True)) for _ in range(2))
     pixels = torch.randn(1, 64, 6, 6, generator=generator)
-    z = Shadow(pixels, draw_variable(draw, pixels, data=True))
+    z = Shadow(pixels, draw_variable(point, pixels, data=True))
     conv = nn.functional.conv2d
     cases = [
         (lambda m, k, o: x @ m),

@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.testing._internal.common_methods_invocations import op_db
 from torch.utils._pytree import tree_leaves, tree_map
 
-from foldproof.shadow import Reading, Shadow, Undecided, embed_constant
+from foldproof.shadow import Semantics, Shadow, Undecided, embed_constant
 from tests.shadow.calls import copied, floats, is_float, samples_of
-from tests.shadow.reals import RealDraw
+from tests.shadow.reals import RealPoint
 
 ENTRIES = {f"{entry.name}-{entry.variant_test_name}": entry for entry in op_db if torch.float64 in entry.dtypes}
 
@@ -54,8 +54,8 @@ def _widened(x: Any) -> Any:
 
 
 def _on_reals(x: Any) -> Any:
-    draw = RealDraw(Reading())
-    return tree_map(lambda t: Shadow(t.clone(), embed_constant(draw, t)) if is_float(t) else copied(t), x)
+    point = RealPoint(Semantics())
+    return tree_map(lambda t: Shadow(t.clone(), embed_constant(point, t)) if is_float(t) else copied(t), x)
 
 
 def _called(function: Callable[..., Any], arguments: Any) -> list[Any]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from foldproof.shadow import Draw, Reading, Shadow, Undecided, draw_variable
+from foldproof.shadow import SamplePoint, Semantics, Shadow, Undecided, draw_variable
 
 aten = torch.ops.aten
 decomposed = torch.ops.quantized_decomposed
@@ -19,11 +19,11 @@ SCALE, ZERO, LOW, HIGH = 0.1, 3, -128, 127
 @pytest.fixture
 def x() -> Shadow:
     value = torch.randn(3, 4)
-    return Shadow(value, draw_variable(Draw(seed=1, k=2), value, data=False))
+    return Shadow(value, draw_variable(SamplePoint(seed=1, k=2), value, data=False))
 
 
 def same(a: Any, b: Any) -> bool:
-    fields = a.residue.draw.fields
+    fields = a.residue.point.fields
     parts = zip(fields, a.residue.parts, b.residue.parts)
     return all(torch.equal(f.canonical(p), f.canonical(q)) for f, p, q in parts)
 
@@ -61,7 +61,7 @@ def test_every_attribute_counts(x: Shadow, other: dict[str, Any]) -> None:
 
 def test_axis_counts() -> None:
     value = torch.randn(3, 3)
-    x = Shadow(value, draw_variable(Draw(seed=1, k=2), value, data=False))
+    x = Shadow(value, draw_variable(SamplePoint(seed=1, k=2), value, data=False))
     scales = torch.tensor([0.1, 0.2, 0.3])
     assert not same(channels(x, scales, 0), channels(x, scales, 1))
 
@@ -104,20 +104,20 @@ def test_float8_and_infinities_are_undecided(x: Shadow) -> None:
         pair(x.masked_fill(torch.eye(3, 4) > 0, float("inf")))
 
 
-def within(draw: Draw) -> Draw:
-    return Draw(draw.seed, len(draw.fields), Reading(within=draw.take_roundings()))
+def within(point: SamplePoint) -> SamplePoint:
+    return SamplePoint(point.seed, len(point.fields), Semantics(within=point.take_roundings()))
 
 
-def shadow(draw: Draw, data: bool) -> Shadow:
+def shadow(point: SamplePoint, data: bool) -> Shadow:
     value = torch.linspace(-2, 2, 12).reshape(3, 4)
-    return Shadow(value, draw_variable(draw, value, data))
+    return Shadow(value, draw_variable(point, value, data))
 
 
 def test_a_rounded_parameter_can_be_read_as_exact() -> None:
-    draw = Draw(seed=5, k=2)
-    pair(shadow(draw, data=False))
-    again = within(draw)
-    assert len(again.reading.within) == 1
+    point = SamplePoint(seed=5, k=2)
+    pair(shadow(point, data=False))
+    again = within(point)
+    assert len(again.semantics.within) == 1
     x = shadow(again, data=False)
     assert same(pair(x), x)
     assert not same(pair(x, scale=0.2), x), "another rounding than the one that is named"
@@ -126,9 +126,9 @@ def test_a_rounded_parameter_can_be_read_as_exact() -> None:
 
 
 def test_a_step_that_is_cut_off_says_so() -> None:
-    draw = Draw(seed=5, k=2)
-    pair(shadow(draw, data=False), low=-10, high=10)
-    again = within(draw)
+    point = SamplePoint(seed=5, k=2)
+    pair(shadow(point, data=False), low=-10, high=10)
+    again = within(point)
     x = shadow(again, data=False)
     assert same(pair(x, low=-10, high=10), x)
     (step,) = again.steps
@@ -136,6 +136,6 @@ def test_a_step_that_is_cut_off_says_so() -> None:
 
 
 def test_data_is_never_read_as_exact() -> None:
-    draw = Draw(seed=5, k=2)
-    pair(shadow(draw, data=True))
-    assert not draw.take_roundings()
+    point = SamplePoint(seed=5, k=2)
+    pair(shadow(point, data=True))
+    assert not point.take_roundings()

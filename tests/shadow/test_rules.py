@@ -13,11 +13,11 @@ from torch import Tensor
 from torch._ops import OpOverload
 from torch.utils._pytree import tree_leaves, tree_map
 
-from foldproof.shadow import RULES, Draw, Reading, Shadow, Undecided, draw_variable, embed_constant
+from foldproof.shadow import RULES, SamplePoint, Semantics, Shadow, Undecided, draw_variable, embed_constant
 from foldproof.shadow.registry import RuleKind
 from foldproof.shadow.rules import activation
 from tests.shadow.calls import Call, calls_of, carries_residues, copied, is_float
-from tests.shadow.reals import RealDraw
+from tests.shadow.reals import RealPoint
 
 aten = torch.ops.aten
 OPERATORS = sorted(RULES, key=str)
@@ -43,9 +43,9 @@ BY_DESIGN = (
 """Refusals of a rule that are right; any other fails the test."""
 
 
-def shadowed(x: Any, draw: Draw) -> Any:
+def shadowed(x: Any, point: SamplePoint) -> Any:
     """Shadows whose residues are the exact constants."""
-    return tree_map(lambda t: Shadow(t.clone(), embed_constant(draw, t)) if carries_residues(t) else copied(t), x)
+    return tree_map(lambda t: Shadow(t.clone(), embed_constant(point, t)) if carries_residues(t) else copied(t), x)
 
 
 def results_on_shadows(call: Call, shadow: Callable[[Any], Any]) -> list[Any] | None:
@@ -65,14 +65,12 @@ def test_over_the_reals(operator: OpOverload, record_property: Callable[[str, ob
     assert calls, "no sample of the operator database reaches this operator: add a call to `calls.of_our_own`"
     checked = 0
     # Activations may be read as choices between their pieces.
-    readings = (
-        [Reading(), Reading(by_value=True)]
-        if RULES[operator].function.__module__ == activation.__name__
-        else [Reading()]
-    )
-    for call, reading in itertools.product(calls, readings):
-        draw = RealDraw(reading)
-        results = results_on_shadows(call, partial(shadowed, draw=draw))
+    semantics = [Semantics()]
+    if RULES[operator].function.__module__ == activation.__name__:
+        semantics.append(Semantics(by_value=True))
+    for call, chosen in itertools.product(calls, semantics):
+        point = RealPoint(chosen)
+        results = results_on_shadows(call, partial(shadowed, point=point))
         for result in results or []:
             if isinstance(result, Shadow) and operator not in UNINITIALISED:
                 (part,) = result.residue.parts
@@ -92,14 +90,14 @@ def test_exact_rules_modulo_p(operator: OpOverload) -> None:
     """On whole numbers, the float64 value modulo p is the residue, element for element, for every prime."""
     checked = 0
     for call in calls_of(operator):
-        draw = Draw(seed=checked, k=3)
+        point = SamplePoint(seed=checked, k=3)
         call = Call(call.operator, *whole((call.args, call.kwargs)), call.origin)
         if not call.runs():  # rounding made the arguments invalid
             continue
-        results = results_on_shadows(call, partial(shadowed, draw=draw))
+        results = results_on_shadows(call, partial(shadowed, point=point))
         for result in results or []:
-            if isinstance(result, Shadow) and operator not in UNINITIALISED and not draw.evaluations:
-                assert_residues(draw, result)
+            if isinstance(result, Shadow) and operator not in UNINITIALISED and not point.evaluations:
+                assert_residues(point, result)
         checked += results is not None
     assert checked
 
@@ -115,7 +113,7 @@ def whole(x: Any) -> Any:
     return tree_map(rounded, x)
 
 
-def assert_residues(draw: Draw, result: Shadow) -> None:
+def assert_residues(point: SamplePoint, result: Shadow) -> None:
     """The residues are those of the value, a fraction with a small denominator (quotients are rounded in float64)."""
     value = result.value.double()
     finite = value.isfinite()
@@ -127,7 +125,7 @@ def assert_residues(draw: Draw, result: Shadow) -> None:
         if bool(denominator.all()):
             break
     assert bool(denominator.all()), f"no small fraction among {value[denominator == 0][:4].tolist()}"
-    for field, part in zip(draw.fields, parts):
+    for field, part in zip(point.fields, parts):
         numerator = field.embed((value * denominator).round())
         wanted = field.reduce(numerator * field.inverse(denominator))
         # Equal as they stand: residues are kept below p/2, so that there is one representative of each.
@@ -138,13 +136,13 @@ def assert_residues(draw: Draw, result: Shadow) -> None:
 def test_results_look_like_the_operators(operator: OpOverload) -> None:
     """On random residues, float32: shapes, dtypes and strides of the real operator, and residues that are residues."""
     for i, call in enumerate(calls_of(operator, torch.float32)):
-        draw = Draw(seed=i, k=2)
+        point = SamplePoint(seed=i, k=2)
         memory: set[int] = set()
 
         def variable(t: Any) -> Any:
             if not carries_residues(t):
                 return copied(t)
-            shadow = Shadow(t.clone(), draw_variable(draw, t, data=i % 2 == 0))
+            shadow = Shadow(t.clone(), draw_variable(point, t, data=i % 2 == 0))
             memory.add(shadow.residue.parts[0].untyped_storage().data_ptr())
             return shadow
 
@@ -157,13 +155,13 @@ def test_results_look_like_the_operators(operator: OpOverload) -> None:
             if not isinstance(result, Shadow):
                 assert not plain.dtype.is_floating_point or not plain.numel()
                 continue
-            assert_well_formed(draw, result)
+            assert_well_formed(point, result)
             if result.numel() and not RULES[operator].view:
                 assert result.residue.parts[0].untyped_storage().data_ptr() not in memory
 
 
-def assert_well_formed(draw: Draw, x: Shadow) -> None:
-    for field, part in zip(draw.fields, x.residue.parts):
+def assert_well_formed(point: SamplePoint, x: Shadow) -> None:
+    for field, part in zip(point.fields, x.residue.parts):
         assert part.dtype == torch.float64
         assert (part.shape, part.stride()) == (x.shape, x.stride())
         assert torch.equal(part, part.round())

@@ -12,43 +12,43 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
-from foldproof.shadow import RULES, Draw, Factories, Shadow, Undecided, draw_variable, embed_constant
+from foldproof.shadow import RULES, Factories, SamplePoint, Shadow, Undecided, draw_variable, embed_constant
 from foldproof.shadow.registry import Rule, RuleKind
 
 aten = torch.ops.aten
 
 
-def leaf(draw: Draw, value: Tensor, data: bool = False) -> Shadow:
-    return Shadow(value, draw_variable(draw, value, data))
+def leaf(point: SamplePoint, value: Tensor, data: bool = False) -> Shadow:
+    return Shadow(value, draw_variable(point, value, data))
 
 
-def constant(draw: Draw, value: Tensor) -> Shadow:
-    return Shadow(value, embed_constant(draw, value))
+def constant(point: SamplePoint, value: Tensor) -> Shadow:
+    return Shadow(value, embed_constant(point, value))
 
 
 @pytest.fixture
-def draw() -> Draw:
-    return Draw(seed=7, k=2)
+def point() -> SamplePoint:
+    return SamplePoint(seed=7, k=2)
 
 
 def same(a: Any, b: Any) -> bool:
     assert isinstance(a, Shadow) and isinstance(b, Shadow)
-    fields = a.residue.draw.fields
+    fields = a.residue.point.fields
     return all(torch.equal(f.canonical(p), f.canonical(q)) for f, p, q in zip(fields, a.residue.parts, b.residue.parts))
 
 
-def shadow_module(draw: Draw, module: nn.Module) -> nn.Module:
+def shadow_module(point: SamplePoint, module: nn.Module) -> nn.Module:
     for owner in module.modules():
         for name, p in list(owner.named_parameters(recurse=False)):
-            setattr(owner, name, nn.Parameter(leaf(draw, p.detach().clone())))
+            setattr(owner, name, nn.Parameter(leaf(point, p.detach().clone())))
     return module
 
 
 # Wrappers and copies.
 
 
-def test_parameter(draw: Draw) -> None:
-    x = leaf(draw, torch.randn(3))
+def test_parameter(point: SamplePoint) -> None:
+    x = leaf(point, torch.randn(3))
     p = nn.Parameter(x)
     assert isinstance(p, nn.Parameter) and isinstance(p, Shadow)
     assert p.requires_grad and same(p, x)
@@ -57,19 +57,19 @@ def test_parameter(draw: Draw) -> None:
     assert same(x, p)  # one memory
 
 
-def test_setting_data(draw: Draw) -> None:
-    p = nn.Parameter(leaf(draw, torch.randn(3, 4)))
-    new = leaf(draw, torch.randn(2, 5).half())
+def test_setting_data(point: SamplePoint) -> None:
+    p = nn.Parameter(leaf(point, torch.randn(3, 4)))
+    new = leaf(point, torch.randn(2, 5).half())
     p.data = new
     assert (p.shape, p.dtype, p.stride()) == (new.shape, new.dtype, new.stride())
     assert isinstance(p, nn.Parameter) and same(p, new)
     assert same(p.sum(), new.sum())
     p.data = torch.ones(2)
-    assert same(p, constant(draw, torch.ones(2)))
+    assert same(p, constant(point, torch.ones(2)))
 
 
-def test_casts_are_identities(draw: Draw) -> None:
-    x = leaf(draw, torch.randn(3))
+def test_casts_are_identities(point: SamplePoint) -> None:
+    x = leaf(point, torch.randn(3))
     for cast in (
         x.double(),
         x.half(),
@@ -82,16 +82,16 @@ def test_casts_are_identities(draw: Draw) -> None:
     assert x.double().dtype == torch.float64
 
 
-def test_deepcopy(draw: Draw) -> None:
-    x = leaf(draw, torch.randn(3))
+def test_deepcopy(point: SamplePoint) -> None:
+    x = leaf(point, torch.randn(3))
     y = copy.deepcopy(x)
     assert same(x, y)
     y.zero_()
     assert not same(x, y)
 
 
-def test_deepcopy_of_tied_parameters(draw: Draw) -> None:
-    module = shadow_module(draw, nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3)))
+def test_deepcopy_of_tied_parameters(point: SamplePoint) -> None:
+    module = shadow_module(point, nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3)))
     module[1].weight = module[0].weight
     twin = copy.deepcopy(module)
     assert twin[0].weight is twin[1].weight
@@ -99,52 +99,52 @@ def test_deepcopy_of_tied_parameters(draw: Draw) -> None:
     assert twin[0].weight is not module[0].weight and same(twin[0].weight, module[0].weight)
 
 
-def test_deepcopy_keeps_views_together(draw: Draw) -> None:
-    base = leaf(draw, torch.randn(4))
+def test_deepcopy_keeps_views_together(point: SamplePoint) -> None:
+    base = leaf(point, torch.randn(4))
     twin_base, twin_view = copy.deepcopy([base, base[1:3]])
     twin_view.fill_(float("-inf"))
     assert same(twin_base[1:3], twin_view)
     assert twin_base.residue.infinite and not base.residue.infinite
 
 
-def test_state_dict_round_trip(draw: Draw) -> None:
-    module = shadow_module(draw, nn.Linear(3, 2))
+def test_state_dict_round_trip(point: SamplePoint) -> None:
+    module = shadow_module(point, nn.Linear(3, 2))
     state = module.state_dict()
     assert all(isinstance(t, Shadow) for t in state.values())
-    other = shadow_module(draw, nn.Linear(3, 2))
+    other = shadow_module(point, nn.Linear(3, 2))
     assert not same(other.weight, module.weight)
     other.load_state_dict(state)
     assert same(other.weight, module.weight) and same(other.bias, module.bias)
     other.load_state_dict(
-        OrderedDict((k, leaf(draw, torch.randn_like(v.value))) for k, v in state.items()), assign=True
+        OrderedDict((k, leaf(point, torch.randn_like(v.value))) for k, v in state.items()), assign=True
     )
     assert isinstance(other.weight, nn.Parameter) and not same(other.weight, module.weight)
 
 
-def test_functional_call(draw: Draw) -> None:
+def test_functional_call(point: SamplePoint) -> None:
     module = nn.Linear(3, 2)
-    leaves = {name: leaf(draw, p.detach().clone()) for name, p in module.named_parameters()}
-    x = leaf(draw, torch.randn(4, 3), data=True)
+    leaves = {name: leaf(point, p.detach().clone()) for name, p in module.named_parameters()}
+    x = leaf(point, torch.randn(4, 3), data=True)
     y = torch.func.functional_call(module, leaves, (x,))
     assert same(y, x @ leaves["weight"].t() + leaves["bias"])
     torch.testing.assert_close(y.value, module(x.value))
 
 
-def test_fake_tensor(draw: Draw) -> None:
-    x = leaf(draw, torch.randn(3, 4).t())
+def test_fake_tensor(point: SamplePoint) -> None:
+    x = leaf(point, torch.randn(3, 4).t())
     fake = FakeTensorMode().from_tensor(x)
     assert isinstance(fake, FakeTensor)
     assert (fake.shape, fake.stride(), fake.dtype) == (x.shape, x.stride(), x.dtype)
 
 
-def test_ties_are_visible_to_a_pass(draw: Draw) -> None:
-    x = leaf(draw, torch.randn(3))
+def test_ties_are_visible_to_a_pass(point: SamplePoint) -> None:
+    x = leaf(point, torch.randn(3))
     assert x.data_ptr() == x.detach().data_ptr() == x.view(1, 3).data_ptr()
     assert x.untyped_storage().data_ptr() == x[:2].untyped_storage().data_ptr()
 
 
-def test_repr(draw: Draw) -> None:
-    assert "k=2" in repr(leaf(draw, torch.zeros(1)))
+def test_repr(point: SamplePoint) -> None:
+    assert "k=2" in repr(leaf(point, torch.zeros(1)))
 
 
 # Layout.
@@ -164,20 +164,20 @@ def test_repr(draw: Draw) -> None:
     ids=["transposed", "strided", "expanded", "channels last", "expanded infinities", "empty", "scalar"],
 )
 @pytest.mark.parametrize("make", [leaf, constant])
-def test_leaves_are_laid_out_like_their_values(draw: Draw, make: Any, value: Tensor) -> None:
-    x = make(draw, value)
+def test_leaves_are_laid_out_like_their_values(point: SamplePoint, make: Any, value: Tensor) -> None:
+    x = make(point, value)
     assert all(p.stride() == value.stride() for p in x.residue.parts)
     assert same(x.clone().contiguous(), x)
     assert same(x.reshape(-1), x.contiguous().view(-1))
 
 
-def test_elements_that_share_memory_share_residues(draw: Draw) -> None:
-    x = leaf(draw, torch.randn(1, 4).expand(3, 4))
+def test_elements_that_share_memory_share_residues(point: SamplePoint) -> None:
+    x = leaf(point, torch.randn(1, 4).expand(3, 4))
     assert same(x[0], x[2])
 
 
-def test_permuting_commutes_with_pointwise_and_row_wise_operators(draw: Draw) -> None:
-    x, w = leaf(draw, torch.randn(5, 3), data=True), leaf(draw, torch.randn(2, 3))
+def test_permuting_commutes_with_pointwise_and_row_wise_operators(point: SamplePoint) -> None:
+    x, w = leaf(point, torch.randn(5, 3), data=True), leaf(point, torch.randn(2, 3))
     order = torch.tensor([3, 1, 4, 0, 2])
     assert same(F.linear(x, w).relu()[order], F.linear(x[order], w).relu())
     assert same(x.softmax(-1)[order], x[order].softmax(-1))
@@ -188,14 +188,14 @@ def test_permuting_commutes_with_pointwise_and_row_wise_operators(draw: Draw) ->
 # Leaving the tensor world.
 
 
-def escapes(draw: Draw) -> str:
-    (text,) = draw.escapes
-    draw.escapes.clear()
+def escapes(point: SamplePoint) -> str:
+    (text,) = point.escapes
+    point.escapes.clear()
     return text
 
 
-def test_escapes_are_noted_with_their_place(draw: Draw) -> None:
-    x = leaf(draw, torch.ones(1))
+def test_escapes_are_noted_with_their_place(point: SamplePoint) -> None:
+    x = leaf(point, torch.ones(1))
     ways: dict[str, Any] = {
         "local_scalar_dense": [lambda: x.item(), lambda: float(x), lambda: 1 if x else 0, lambda: int(x)],
         "numpy": [lambda: x.numpy(), lambda: x.__array__()],
@@ -206,12 +206,12 @@ def test_escapes_are_noted_with_their_place(draw: Draw) -> None:
     for name, actions in ways.items():
         for action in actions:
             action()
-            assert name in (text := escapes(draw)), text
+            assert name in (text := escapes(point)), text
             assert f"{__file__}:" in text
 
 
-def test_what_leaves_comes_back_as_a_constant(draw: Draw) -> None:
-    x = leaf(draw, torch.full((1,), 3.0))
+def test_what_leaves_comes_back_as_a_constant(point: SamplePoint) -> None:
+    x = leaf(point, torch.full((1,), 3.0))
     assert not same(x * x.item(), x * x)
     assert same(x * x.item(), x * 3)
 
@@ -219,8 +219,8 @@ def test_what_leaves_comes_back_as_a_constant(draw: Draw) -> None:
 # The end of what can be known.
 
 
-def test_operators_without_a_rule_are_named(draw: Draw) -> None:
-    x = leaf(draw, torch.eye(3))
+def test_operators_without_a_rule_are_named(point: SamplePoint) -> None:
+    x = leaf(point, torch.eye(3))
     with pytest.raises(Undecided, match=r"no rule for operator aten\.linalg_inv_ex\.default"):
         torch.linalg.inv(x)
     with pytest.raises(Undecided, match=r"no rule for operator aten\.randn_like\.default, which is random"):
@@ -230,7 +230,7 @@ def test_operators_without_a_rule_are_named(draw: Draw) -> None:
     assert F.dropout(x, 0.5, training=False) is x
 
 
-def test_custom_operators_written_in_python_are_run(draw: Draw) -> None:
+def test_custom_operators_written_in_python_are_run(point: SamplePoint) -> None:
     @torch.library.custom_op("foldproof_tests::doubled_rows", mutates_args=())
     def doubled_rows(x: Tensor) -> Tensor:
         out = torch.zeros_like(x)
@@ -239,31 +239,31 @@ def test_custom_operators_written_in_python_are_run(draw: Draw) -> None:
             torch.mul(x[i], 2, out=rows[i])
         return out + rows
 
-    x = leaf(draw, torch.randn(3, 4))
+    x = leaf(point, torch.randn(3, 4))
     assert same(torch.ops.foldproof_tests.doubled_rows(x), x + x)
 
 
-def test_shadows_of_two_draws(draw: Draw) -> None:
-    x, y = leaf(draw, torch.ones(2)), leaf(Draw(seed=8, k=2), torch.ones(2))
+def test_shadows_of_two_draws(point: SamplePoint) -> None:
+    x, y = leaf(point, torch.ones(2)), leaf(SamplePoint(seed=8, k=2), torch.ones(2))
     with pytest.raises(Undecided, match="two different draws"):
         x + y
 
 
-def test_a_rule_cannot_drop_residues(draw: Draw, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rule_cannot_drop_residues(point: SamplePoint, monkeypatch: pytest.MonkeyPatch) -> None:
     """A floating-point result without residues would silently become a constant."""
     monkeypatch.setitem(RULES, aten.neg.default, Rule(RuleKind.EXACT, lambda call, x: None))
     with pytest.raises(Undecided, match="gives no residues"):
-        -leaf(draw, torch.ones(2))
+        -leaf(point, torch.ones(2))
 
 
-def test_a_rule_cannot_give_another_shape(draw: Draw, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rule_cannot_give_another_shape(point: SamplePoint, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(RULES, aten.neg.default, Rule(RuleKind.EXACT, lambda call, x: x.residue.reshape(1, -1)))
     with pytest.raises(Undecided, match="shape"):
-        -leaf(draw, torch.ones(2))
+        -leaf(point, torch.ones(2))
 
 
-def test_integers_do_not_wrap_unnoticed(draw: Draw) -> None:
-    x = constant(draw, torch.tensor([2**62]))
+def test_integers_do_not_wrap_unnoticed(point: SamplePoint) -> None:
+    x = constant(point, torch.tensor([2**62]))
     with pytest.raises(Undecided, match="wraps around"):
         x + x
     assert same(x.view(1, 1).t().reshape(1), x)
@@ -274,14 +274,14 @@ def test_integers_do_not_wrap_unnoticed(draw: Draw) -> None:
     [torch.tensor([float("nan")]), torch.ones(2, dtype=torch.complex64), torch.eye(2).to_sparse()],
     ids=["nan", "complex", "sparse"],
 )
-def test_constants_without_residues(draw: Draw, value: Tensor) -> None:
+def test_constants_without_residues(point: SamplePoint, value: Tensor) -> None:
     with pytest.raises(Undecided):
-        embed_constant(draw, value)
+        embed_constant(point, value)
 
 
 @pytest.mark.parametrize("to", [torch.complex64, "sparse"])
-def test_results_without_residues(draw: Draw, to: Any) -> None:
-    x = leaf(draw, torch.eye(2))
+def test_results_without_residues(point: SamplePoint, to: Any) -> None:
+    x = leaf(point, torch.eye(2))
     with pytest.raises(Undecided):
         x.to_sparse() if to == "sparse" else x.to(to)
 
@@ -289,21 +289,21 @@ def test_results_without_residues(draw: Draw, to: Any) -> None:
 # Factories.
 
 
-def test_factories(draw: Draw) -> None:
-    with Factories(draw):
+def test_factories(point: SamplePoint) -> None:
+    with Factories(point):
         zero, blank, other = torch.zeros(3), torch.empty(3), torch.empty(3)
         assert torch.zeros(3, dtype=torch.int64).sum() == 0
         full, ones = torch.full((3,), 0.0), torch.full((3,), 1.0)
-    assert same(zero, constant(draw, torch.zeros(3))) and same(zero, full)
+    assert same(zero, constant(point, torch.zeros(3))) and same(zero, full)
     assert type(ones) is Tensor
     assert not same(blank, other)  # nothing may depend on uninitialised memory
 
 
-def test_writes_into_new_tensors(draw: Draw) -> None:
-    x = leaf(draw, torch.randn(2))
-    with Factories(draw):
+def test_writes_into_new_tensors(point: SamplePoint) -> None:
+    x = leaf(point, torch.randn(2))
+    with Factories(point):
         out = torch.zeros(4)
         out[1:3] = x
     assert same(out[1:3], x)
-    assert same(x.new_zeros(2), constant(draw, torch.zeros(2)))
+    assert same(x.new_zeros(2), constant(point, torch.zeros(2)))
     assert not same(torch.empty_like(x), torch.empty_like(x))

@@ -10,47 +10,47 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from foldproof.shadow import Draw, Reading, Shadow, Undecided
+from foldproof.shadow import SamplePoint, Semantics, Shadow, Undecided
 from tests.shadow.test_shadow import constant, leaf, same
 
 INF = math.inf
 
 
 @pytest.fixture
-def draw() -> Draw:
-    return Draw(seed=9, k=2)
+def point() -> SamplePoint:
+    return SamplePoint(seed=9, k=2)
 
 
 @pytest.fixture
-def x(draw: Draw) -> Shadow:
-    return leaf(draw, torch.randn(4, 6), data=True)
+def x(point: SamplePoint) -> Shadow:
+    return leaf(point, torch.randn(4, 6), data=True)
 
 
 # Infinities.
 
 
-def test_an_infinity_is_no_number(draw: Draw) -> None:
-    infinite = constant(draw, torch.tensor([INF, -INF]))
+def test_an_infinity_is_no_number(point: SamplePoint) -> None:
+    infinite = constant(point, torch.tensor([INF, -INF]))
     assert not same(infinite, infinite.flip(0))
     for number in range(-20, 21):
-        assert not same(infinite, constant(draw, torch.tensor([float(number)] * 2)))
-    assert not same(infinite.sigmoid(), constant(draw, torch.tensor([7.0, 11.0])).sigmoid())
+        assert not same(infinite, constant(point, torch.tensor([float(number)] * 2)))
+    assert not same(infinite.sigmoid(), constant(point, torch.tensor([7.0, 11.0])).sigmoid())
 
 
-def test_masked_softmax(draw: Draw, x: Shadow) -> None:
+def test_masked_softmax(point: SamplePoint, x: Shadow) -> None:
     mask = torch.zeros(4, 6)
     mask[:, 4:] = -INF
     masked = (x + mask).softmax(-1)
     assert same(masked[:, :4], x[:, :4].softmax(-1))
-    assert same(masked[:, 4:], constant(draw, torch.zeros(4, 2)))
+    assert same(masked[:, 4:], constant(point, torch.zeros(4, 2)))
     assert same(x.masked_fill(mask < 0, -INF).softmax(-1), masked)
-    assert same((x + mask).exp()[:, 4:], constant(draw, torch.zeros(4, 2)))
+    assert same((x + mask).exp()[:, 4:], constant(point, torch.zeros(4, 2)))
     with pytest.raises(Undecided, match="infinities make a nan"):
         (x + torch.full((4, 6), -INF)).softmax(-1)
 
 
-def test_attention_with_a_mask_is_its_parts(draw: Draw) -> None:
-    q, k, v = (leaf(draw, torch.randn(1, 2, 5, 4), data=True) for _ in range(3))
+def test_attention_with_a_mask_is_its_parts(point: SamplePoint) -> None:
+    q, k, v = (leaf(point, torch.randn(1, 2, 5, 4), data=True) for _ in range(3))
     mask = torch.zeros(5, 5).masked_fill(torch.ones(5, 5).triu(1) > 0, -INF)
     parts = (q @ k.transpose(-2, -1) * 0.25 + mask).softmax(-1) @ v
     assert same(F.scaled_dot_product_attention(q, k, v, mask, scale=0.25), parts)
@@ -59,15 +59,15 @@ def test_attention_with_a_mask_is_its_parts(draw: Draw) -> None:
     assert not same(F.scaled_dot_product_attention(q, k, v, mask, scale=0.5), parts)
 
 
-def test_infinities_that_make_a_nan(draw: Draw, x: Shadow) -> None:
-    infinite = constant(draw, torch.full((4, 6), INF))
+def test_infinities_that_make_a_nan(point: SamplePoint, x: Shadow) -> None:
+    infinite = constant(point, torch.full((4, 6), INF))
     for make in (lambda: infinite - infinite, lambda: infinite * 0.0, lambda: (x + INF) - INF):
         with pytest.raises(Undecided, match="infinities make a nan"):
             make()
 
 
-def test_a_quotient_of_infinities_does_not_cancel(draw: Draw, x: Shadow) -> None:
-    weight, infinite = leaf(draw, torch.rand(6) + 1), constant(draw, torch.full((6,), INF))
+def test_a_quotient_of_infinities_does_not_cancel(point: SamplePoint, x: Shadow) -> None:
+    weight, infinite = leaf(point, torch.rand(6) + 1), constant(point, torch.full((6,), INF))
     with pytest.raises(Undecided, match="divisor is infinite"):
         (weight / infinite) / (1 / infinite)
     assert not same((x / (x.abs() + infinite)) / (1 / (x.abs() + infinite)), x)
@@ -76,21 +76,21 @@ def test_a_quotient_of_infinities_does_not_cancel(draw: Draw, x: Shadow) -> None
 @pytest.mark.parametrize("shift_first", [True, False])
 def test_what_softmax_takes_out(shift_first: bool) -> None:
     """Either the largest element, as one would write it; or the first, whatever rounding does to the values."""
-    draw = Draw(9, 2, Reading(shift_first=shift_first))
-    one = leaf(draw, torch.tensor([[-INF, 1.0, 1.0000001, 0.5]]), data=True)
+    point = SamplePoint(9, 2, Semantics(shift_first=shift_first))
+    one = leaf(point, torch.tensor([[-INF, 1.0, 1.0000001, 0.5]]), data=True)
     other = Shadow(torch.tensor([[-INF, 1.0000001, 1.0, 0.5]]), one.residue)
     by_hand = (one - one.amax(-1, True)).exp()
     assert same(one.softmax(-1), by_hand / by_hand.sum(-1, True)) is not shift_first
     assert same(one.softmax(-1), other.softmax(-1)) is shift_first
     assert same(one.log_softmax(-1)[:, 1:], other.log_softmax(-1)[:, 1:]) is shift_first
-    assert draw.shifted
+    assert point.shifted
 
 
 # Division.
 
 
-def test_division_by_zero(draw: Draw) -> None:
-    w = leaf(draw, torch.ones(3))
+def test_division_by_zero(point: SamplePoint) -> None:
+    w = leaf(point, torch.ones(3))
     for make in (
         lambda: w / 0,
         lambda: w / (w - w),
@@ -101,11 +101,11 @@ def test_division_by_zero(draw: Draw) -> None:
             make()
 
 
-def test_statistics_of_too_few(draw: Draw) -> None:
+def test_statistics_of_too_few(point: SamplePoint) -> None:
     with pytest.raises(Undecided):
-        leaf(draw, torch.ones(1, 3)).var(0)
+        leaf(point, torch.ones(1, 3)).var(0)
     with pytest.raises(Undecided):
-        leaf(draw, torch.ones(0, 3)).mean(0)
+        leaf(point, torch.ones(0, 3)).mean(0)
 
 
 # Arguments that change what is computed.
@@ -211,23 +211,23 @@ def test_elements_written_twice(x: Shadow) -> None:
     assert same(x.index_put((twice,), x[2:], accumulate=True)[1], x[1] + x[2] + x[3])
 
 
-def test_an_embedding_that_renormalises_its_table(draw: Draw) -> None:
-    table = leaf(draw, torch.randn(5, 3))
+def test_an_embedding_that_renormalises_its_table(point: SamplePoint) -> None:
+    table = leaf(point, torch.randn(5, 3))
     with pytest.raises(Undecided, match="embedding_renorm"):
         F.embedding(torch.tensor([1]), table, max_norm=1.0)
 
 
-def test_memory_beyond_a_tensors_own(draw: Draw) -> None:
-    base = leaf(draw, torch.randn(10))
+def test_memory_beyond_a_tensors_own(point: SamplePoint) -> None:
+    base = leaf(point, torch.randn(10))
     assert same(base.as_strided((3, 2), (2, 1), 1)[1], base[3:5])
     for outside in (lambda: base[2:5].as_strided((2,), (1,), 0), lambda: base[::2].as_strided((4,), (1,))):
         with pytest.raises(Undecided, match="not its operand's"):
             outside()
 
 
-def test_nearest_neighbours_are_those_of_the_dtype(draw: Draw) -> None:
+def test_nearest_neighbours_are_those_of_the_dtype(point: SamplePoint) -> None:
     """In float32 PyTorch picks other neighbours than in float64 for some sizes, 259 to 222 among them."""
-    image = leaf(draw, torch.randn(1, 1, 259, 1))
+    image = leaf(point, torch.randn(1, 1, 259, 1))
     single = F.interpolate(image, (222, 1), mode="nearest")
     double = F.interpolate(image.double(), (222, 1), mode="nearest")
     positions = F.interpolate(torch.arange(259.0).view(1, 1, -1, 1), (222, 1), mode="nearest").long().view(-1)
@@ -259,45 +259,47 @@ def in_range(t: Tensor) -> Tensor:
         (lambda t: t.masked_scatter(in_range(t), -t), "masked_scatter"),
     ],
 )
-def test_choices_by_value_are_noted(draw: Draw, x: Shadow, choose: Callable[[Tensor], Tensor], operator: str) -> None:
+def test_choices_by_value_are_noted(
+    point: SamplePoint, x: Shadow, choose: Callable[[Tensor], Tensor], operator: str
+) -> None:
     choose(x)
-    assert operator in draw.branch
+    assert operator in point.branch
 
 
 @pytest.mark.parametrize(
     "all_inputs",
     [lambda t: t.relu(), lambda t: t.clamp(-1, 1), lambda t: t.softmax(1), lambda t: t.abs(), lambda t: t @ t.t()],
 )
-def test_no_choice_where_none_is_made(draw: Draw, x: Shadow, all_inputs: Callable[[Tensor], Tensor]) -> None:
+def test_no_choice_where_none_is_made(point: SamplePoint, x: Shadow, all_inputs: Callable[[Tensor], Tensor]) -> None:
     all_inputs(x)
-    assert not draw.branch
+    assert not point.branch
 
 
 # Sums that are too long to be exact in one go.
 
 
-def test_long_sums(draw: Draw) -> None:
+def test_long_sums(point: SamplePoint) -> None:
     n = 40_000
     a, b = torch.randint(-9, 9, (2, n)).float(), torch.randint(-9, 9, (n, 2)).float()
-    x, w = constant(draw, a), constant(draw, b)
-    assert same(x @ w, constant(draw, a.double() @ b.double()))
-    long = leaf(draw, torch.randn(1, n), data=True)
-    other = leaf(draw, torch.randn(n, 1))
-    for field, p, q, r in zip(draw.fields, long.residue.parts, other.residue.parts, (long @ other).residue.parts):
+    x, w = constant(point, a), constant(point, b)
+    assert same(x @ w, constant(point, a.double() @ b.double()))
+    long = leaf(point, torch.randn(1, n), data=True)
+    other = leaf(point, torch.randn(n, 1))
+    for field, p, q, r in zip(point.fields, long.residue.parts, other.residue.parts, (long @ other).residue.parts):
         exact = sum(int(i) * int(j) for i, j in zip(p.view(-1).tolist(), q.view(-1).tolist()))
         assert int(field.canonical(r)) == exact % field.p
 
 
 @pytest.mark.parametrize(("groups", "transposed"), [(1, False), (2, False), (1, True), (2, True)])
-def test_long_convolutions(draw: Draw, groups: int, transposed: bool) -> None:
+def test_long_convolutions(point: SamplePoint, groups: int, transposed: bool) -> None:
     channels, out = 2 * 1_000, 2
     shape = (channels, out // groups, 5, 5) if transposed else (out, channels // groups, 5, 5)
-    image, weight = leaf(draw, torch.randn(1, channels, 6, 6), data=True), leaf(draw, torch.randn(shape))
+    image, weight = leaf(point, torch.randn(1, channels, 6, 6), data=True), leaf(point, torch.randn(shape))
     convolve = F.conv_transpose2d if transposed else F.conv2d
     result = convolve(image, weight, groups=groups)
     whole = image[..., :5, :5] if not transposed else image
     per_group = channels // groups
-    for field, p, q, r in zip(draw.fields, whole.residue.parts, weight.residue.parts, result.residue.parts):
+    for field, p, q, r in zip(point.fields, whole.residue.parts, weight.residue.parts, result.residue.parts):
         if transposed:  # the first output sees the first pixel and the first tap only
             terms = zip(p[0, :per_group, 0, 0].tolist(), q[:per_group, 0, 0, 0].tolist())
         else:
@@ -306,7 +308,7 @@ def test_long_convolutions(draw: Draw, groups: int, transposed: bool) -> None:
         assert int(field.canonical(r[0, 0, 0, 0])) == exact % field.p
 
 
-def test_a_kernel_that_is_too_large(draw: Draw) -> None:
-    image = leaf(draw, torch.randn(1, 1, 20_000), data=True)
+def test_a_kernel_that_is_too_large(point: SamplePoint) -> None:
+    image = leaf(point, torch.randn(1, 1, 20_000), data=True)
     with pytest.raises(Undecided, match="taps"):
         F.conv1d(image, torch.randn(1, 1, 17_000))

@@ -9,7 +9,7 @@ from torch._ops import OpOverload
 from torch.utils._pytree import tree_map
 
 from foldproof.operators import find_functional_form, list_written, writes_out
-from foldproof.shadow import RULES, Draw, Shadow, Undecided, draw_variable, embed_constant
+from foldproof.shadow import RULES, SamplePoint, Shadow, Undecided, draw_variable, embed_constant
 from tests.shadow.calls import Call, calls_of, copied, is_float
 
 aten = torch.ops.aten
@@ -39,9 +39,9 @@ IN_PLACE = {o: f for o, f in MUTABLE.items() if not writes_out(o)}
 OUT = {o: f for o, f in MUTABLE.items() if writes_out(o)}
 
 
-def _shadows(call: Call, draw: Draw) -> tuple[list[object], dict[str, object]]:
+def _shadows(call: Call, point: SamplePoint) -> tuple[list[object], dict[str, object]]:
     args, kwargs = tree_map(
-        lambda t: Shadow(t.clone(), draw_variable(draw, t, True)) if is_float(t) else copied(t),
+        lambda t: Shadow(t.clone(), draw_variable(point, t, True)) if is_float(t) else copied(t),
         (call.args, call.kwargs),
     )
     return list(args), kwargs
@@ -70,7 +70,7 @@ def test_in_place(operator: OpOverload) -> None:
             expected = operator(*plain, **copied(call.kwargs))
         except (RuntimeError, TypeError):  # the result does not fit in place
             continue
-        args, kwargs = _shadows(call, Draw(seed=1, k=2))
+        args, kwargs = _shadows(call, SamplePoint(seed=1, k=2))
         try:
             functional = IN_PLACE[operator](*args, **kwargs)
             result = operator(*args, **kwargs)
@@ -91,35 +91,35 @@ def test_in_place(operator: OpOverload) -> None:
 def test_out(operator: OpOverload) -> None:
     (name,) = (a.name for a in operator._schema.arguments if a.is_out)
     for call in calls_of(OUT[operator])[:5]:
-        args, kwargs = _shadows(call, Draw(seed=1, k=2))
+        args, kwargs = _shadows(call, SamplePoint(seed=1, k=2))
         try:
             functional = OUT[operator](*args, **kwargs)
         except Undecided:
             continue
         if not isinstance(functional, Shadow) or bool(functional.value.isnan().any()):
             continue
-        draw = functional.residue.draw
+        point = functional.residue.point
         blank = torch.zeros_like(functional.value)
-        out = Shadow(blank, embed_constant(draw, blank))
+        out = Shadow(blank, embed_constant(point, blank))
         assert operator(*args, **kwargs, **{name: out}) is out
         assert _same(out, functional)
 
 
 def _leaf(*shape: int) -> Shadow:
     value = torch.randn(shape)
-    return Shadow(value, draw_variable(Draw(seed=0, k=2), value, True))
+    return Shadow(value, draw_variable(SamplePoint(seed=0, k=2), value, True))
 
 
 def test_out_of_another_shape_is_refused() -> None:
     x = _leaf(3)
-    out = Shadow(torch.zeros(2, 3), embed_constant(x.residue.draw, torch.zeros(2, 3)))
+    out = Shadow(torch.zeros(2, 3), embed_constant(x.residue.point, torch.zeros(2, 3)))
     with pytest.raises(Undecided, match="writes shape"):
         aten.exp.out(x, out=out)
 
 
 def test_writes_through_views_reach_the_base() -> None:
     x, y = _leaf(4, 3), None
-    y = Shadow(torch.ones(3), draw_variable(x.residue.draw, torch.ones(3), False))
+    y = Shadow(torch.ones(3), draw_variable(x.residue.point, torch.ones(3), False))
     x[1].copy_(y)
     x.t()[:, 2].mul_(2)
     assert torch.equal(x.value[1], y.value)
@@ -183,10 +183,10 @@ def test_writes_without_a_rule_are_named(operator: str) -> None:
 
 
 def test_batch_norm_writes_its_statistics() -> None:
-    draw = Draw(seed=0, k=2)
+    point = SamplePoint(seed=0, k=2)
     x, mean, var = torch.randn(4, 3), torch.zeros(3), torch.ones(3)
-    shadow = Shadow(x, draw_variable(draw, x, True))
-    statistics = [Shadow(t.clone(), draw_variable(draw, t, False)) for t in (mean, var)]
+    shadow = Shadow(x, draw_variable(point, x, True))
+    statistics = [Shadow(t.clone(), draw_variable(point, t, False)) for t in (mean, var)]
     before = [s.residue.parts[0].clone() for s in statistics]
     torch.nn.functional.batch_norm(shadow, *statistics, training=True)
     torch.nn.functional.batch_norm(x, mean, var, training=True)

@@ -13,7 +13,7 @@ import foldproof
 from foldproof import Kind
 from foldproof.proof.coverage import Coverage
 from foldproof.rounding import Float64
-from foldproof.rounding.constants import mark
+from foldproof.rounding.constant_noise import mark
 
 from .programs import normal
 

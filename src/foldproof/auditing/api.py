@@ -11,7 +11,7 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from foldproof.auditing.compilers import compiler_named
-from foldproof.auditing.compilers.compiler import Compiled, Compiler, copied, versions
+from foldproof.auditing.compilers.compiler import Compiled, Compiler, clone_tensors, versions
 from foldproof.auditing.log import Log
 from foldproof.auditing.result import Audit
 from foldproof.auditing.step import Step
@@ -46,7 +46,7 @@ def audit(
     """Which pass of a compiler, if any, changes the meaning of ``model``?
 
     Runs the compiler as a user would, notes the graph before and after every pass, proves each step, and compares the
-    compiled model's numbers with the float64 truth. The compiler makes what it would make anyway.
+    compiled model's numbers with the float64 result. The compiler makes what it would make anyway.
 
     Args:
         model: an nn.Module in eval mode, or an ExportedProgram.
@@ -103,7 +103,7 @@ def audit(
         and not any(s.verdict.kind is Kind.REFUTED for s in fired)
     ):
         report(len(fired) + 1, None, "leaving out lowerings")
-        lowering = _guilty_lowering(chosen, model, args, named, dict(options or {}), log)
+        lowering = _find_wrong_lowering(chosen, model, args, named, dict(options or {}), log)
     return Audit(
         compiler,
         dict(options or {}),
@@ -126,7 +126,7 @@ def audit(
 def _require_runs(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Some compilers never run the model, and would be blamed for inputs that do not fit."""
     with torch.no_grad(), quiet_copies():
-        own = Loaded("the model", deepcopied(model), *copied((args, kwargs)))
+        own = Loaded("the model", deepcopied(model), *clone_tensors((args, kwargs)))
         check_runs(own, own)
 
 
@@ -137,7 +137,7 @@ def _require_left_out(log: Log, compiler: str) -> None:
         raise FoldproofError(f"{compiler} ran no pass {unknown[0]!r} that can be left out; those that can: {others}")
 
 
-def _guilty_lowering(
+def _find_wrong_lowering(
     chosen: Compiler, model: nn.Module, args: Any, kwargs: Any, options: Mapping[str, Any], log: Log
 ) -> str:
     """The lowering without which the numbers are right; empty if there is none."""

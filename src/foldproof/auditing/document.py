@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
+from foldproof.auditing.codegen import differing, listing
 from foldproof.auditing.inputs import inputs_for
-from foldproof.auditing.listing import differing, listing
 from foldproof.auditing.result import Audit
 from foldproof.auditing.step import Step
 from foldproof.graph.view import view_graph

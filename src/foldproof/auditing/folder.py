@@ -16,11 +16,11 @@ from typing import Any
 
 from torch import Tensor
 
+from foldproof.auditing.codegen import listing
 from foldproof.auditing.compilers import compiler_named
 from foldproof.auditing.compilers.compiler import versions
 from foldproof.auditing.definitions import Unwritable
 from foldproof.auditing.inputs import inputs_for
-from foldproof.auditing.listing import listing
 from foldproof.auditing.log import Change
 from foldproof.auditing.reduce import Fault, reduced
 from foldproof.auditing.script import script
@@ -40,14 +40,14 @@ class Subject:
 
 
 def save(told: Mapping[str, Any], refuted: Sequence[Step], subject: Subject, folder: Path) -> Path:
-    """Write ``verdict.json`` and, for each guilty pass, ``repro.py``, ``graphs.py`` and ``report.md``.
+    """Write ``verdict.json`` and, for each culprit, ``repro.py``, ``graphs.py`` and ``report.md``.
 
-    With several guilty passes each has a folder of its own below, named after it. What an audit before this one left
+    With several culprits each has a folder of its own below, named after it. What an audit before this one left
     in the folder goes, as the new verdict contradicts it.
 
     Args:
         told: the audit as JSON.
-        refuted: its guilty steps.
+        refuted: its REFUTED steps.
         subject: what was audited.
         folder: where to write.
 
@@ -58,12 +58,12 @@ def save(told: Mapping[str, Any], refuted: Sequence[Step], subject: Subject, fol
         folder.mkdir(parents=True, exist_ok=True)
         for name in ("verdict.json", "repro.py", "graphs.py", "report.md"):  # of an audit before this one
             (folder / name).unlink(missing_ok=True)
-        guilty = {step.name: step for step in reversed(refuted)}
-        for name, step in guilty.items():
-            place = folder if len(guilty) == 1 else folder / re.sub(r"\W+", "_", name)
+        by_name = {step.name: step for step in reversed(refuted)}
+        for name, step in by_name.items():
+            place = folder if len(by_name) == 1 else folder / re.sub(r"\W+", "_", name)
             place.mkdir(exist_ok=True)
             _save_step(told, step, subject, place)
-        if len(guilty) != 1:
+        if len(by_name) != 1:
             write(folder / "verdict.json", _lines(told))
         return folder
     except OSError as error:
@@ -204,8 +204,8 @@ def replay(folder: str | Path) -> tuple[bool, str]:
     told = _verdict(folder)
     program = folder / "repro.py"
     if not program.is_file():
-        if not told.get("guilty", True):
-            raise FoldproofError(f"{folder} records no guilty pass, so there is nothing to run again")
+        if not told.get("refuted", True):
+            raise FoldproofError(f"{folder} records no culprit, so there is nothing to run again")
         raise FoldproofError(f"{folder} holds no repro.py to run again")
     ran = run(program)
     now = ", ".join(f"{name} {version}" for name, version in versions(compiler_named(str(told["compiler"]))).items())

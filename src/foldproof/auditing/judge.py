@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
-from foldproof.auditing.constants import Again, Derive, new_constants, recomputed, repeats, unfolded
+from foldproof.auditing.changed_region import changed_region
 from foldproof.auditing.inputs import inputs_for
 from foldproof.auditing.log import Change
+from foldproof.auditing.new_constants import Again, Derive, new_constants, recomputed, repeats, unfolded
 from foldproof.auditing.quantization import unquantized
-from foldproof.auditing.region import changed_region
 from foldproof.auditing.snapshot import Snapshot, updates_statistics
 from foldproof.claim import IDENTITY
 from foldproof.errors import FoldproofError, brief

@@ -22,7 +22,7 @@ aten = torch.ops.aten
 
 Emit = Callable[..., fx.Node]
 """Writes a call of an operator into the graph that is read."""
-Reading = Callable[..., fx.Node | None]
+Semantics = Callable[..., fx.Node | None]
 """Takes ``emit`` and an operator's arguments by name; gives the node that stands for its result, None if it can't."""
 
 
@@ -199,7 +199,7 @@ def _activated(emit: Emit, x: fx.Node, name: str, scalars: Any, algorithm: Any) 
     return None
 
 
-READINGS: Mapping[str, Reading] = {
+READINGS: Mapping[str, Semantics] = {
     "prims.convert_element_type.default": _converted,
     "dim_order_ops._empty_dim_order.default": _empty,
     "aten.view.default": _reshaped,

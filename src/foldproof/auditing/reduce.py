@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from foldproof.auditing.compilers import Compiler
-from foldproof.auditing.draft import Draft, Made, drafted, shortest
 from foldproof.auditing.inputs import inputs_for
 from foldproof.auditing.log import Change, Log
+from foldproof.auditing.specification import ModelSpec, TensorSpec, drafted, shortest
 from foldproof.graph.interpreter import Interpreter
 from foldproof.log import giving_up, log_caught
 from foldproof.torch_internals import disable_current_modes, tree_leaves, tree_map
@@ -29,12 +29,12 @@ WRONG = 1e-2
 class Fault:
     """What has to stay: this pass of this compiler makes numbers come out otherwise."""
 
-    def __init__(self, compiler: Compiler, options: Mapping[str, Any], guilty: str) -> None:
-        self.compiler, self.options, self.guilty = compiler, options, guilty
+    def __init__(self, compiler: Compiler, options: Mapping[str, Any], culprit: str) -> None:
+        self.compiler, self.options, self.culprit = compiler, options, culprit
         self.inputs_too = False
         """Whether what is written to inputs counts as a difference; a program that shows it compares outputs."""
 
-    def shown_by(self, draft: Draft) -> bool:
+    def shown_by(self, draft: ModelSpec) -> bool:
         """Whether compiling ``draft`` shows it."""
         try:
             model, inputs = draft.build()
@@ -46,11 +46,11 @@ class Fault:
         return self.found(model, inputs) is not None
 
     def found(self, model: nn.Module, inputs: Sequence[Any]) -> Change | None:
-        """Compile until the guilty pass makes a difference, and give that change."""
+        """Compile until the culprit makes a difference, and give that change."""
         log, hit = Log(), list[Change]()
 
         def watch(change: Change) -> None:
-            if change.name == self.guilty and change.fired and not hit and _differs(change, inputs, self.inputs_too):
+            if change.name == self.culprit and change.fired and not hit and _differs(change, inputs, self.inputs_too):
                 hit.append(change)
                 raise _Found
 
@@ -93,7 +93,7 @@ def _numbers(module: fx.GraphModule, inputs: Sequence[Any], inputs_too: bool) ->
     return [t.double() for t in seen if isinstance(t, Tensor)]
 
 
-def reduced(fault: Fault, model: nn.Module, inputs: Sequence[Any], seconds: float = 120.0) -> Draft | None:
+def reduced(fault: Fault, model: nn.Module, inputs: Sequence[Any], seconds: float = 120.0) -> ModelSpec | None:
     """The smallest draft that was found within so much processor time; None if no draft of the model shows the fault.
 
     Seconds of a clock on the wall would make the result depend on what else a machine does.
@@ -110,7 +110,7 @@ def reduced(fault: Fault, model: nn.Module, inputs: Sequence[Any], seconds: floa
     while progress:
         progress = False
         for candidates in (_made_numbers, _shorter_ends, _shorter_starts, _bypassed, _smaller_sizes, _simpler):
-            found: Draft | None = best
+            found: ModelSpec | None = best
             while found is not None and time.process_time() - start < seconds:
                 found = next((d for d in candidates(best) if _size(d) < _size(best) and fault.shown_by(d)), None)
                 if found is not None:
@@ -118,7 +118,7 @@ def reduced(fault: Fault, model: nn.Module, inputs: Sequence[Any], seconds: floa
     return best
 
 
-def _size(draft: Draft) -> tuple[int, ...]:
+def _size(draft: ModelSpec) -> tuple[int, ...]:
     """What is to become small, the most important first."""
     nodes = sum(n.op not in ("placeholder", "output", "get_attr") for n in draft.graph.nodes)
     shapes = [s for made in (*draft.inputs, *draft.tensors.values()) for s in made.shape]
@@ -129,7 +129,7 @@ def _size(draft: Draft) -> tuple[int, ...]:
     return nodes, own, operands, sum(shapes) + sum(numbers), len(draft.inputs), code, draft.filled != "ones"
 
 
-def _made_numbers(draft: Draft) -> Iterator[Draft]:
+def _made_numbers(draft: ModelSpec) -> Iterator[ModelSpec]:
     """Numbers that are made by a rule, and not the model's own."""
     if not draft.written:
         for lowest in (1, -1):
@@ -156,7 +156,7 @@ def _bisected(n: int) -> Iterator[int]:
         yield 0
 
 
-def _edited(draft: Draft, edit: Callable[[fx.Graph, list[fx.Node]], Any], **changes: Any) -> Draft | None:
+def _edited(draft: ModelSpec, edit: Callable[[fx.Graph, list[fx.Node]], Any], **changes: Any) -> ModelSpec | None:
     graph = copy.deepcopy(draft.graph)
     try:
         if edit(graph, _calls(graph)) is False:
@@ -168,7 +168,7 @@ def _edited(draft: Draft, edit: Callable[[fx.Graph, list[fx.Node]], Any], **chan
         return None
 
 
-def _shorter_ends(draft: Draft) -> Iterator[Draft]:
+def _shorter_ends(draft: ModelSpec) -> Iterator[ModelSpec]:
     """The output is an earlier value."""
     for i in _bisected(len(_calls(draft.graph))):
 
@@ -184,7 +184,7 @@ def _shorter_ends(draft: Draft) -> Iterator[Draft]:
             yield found
 
 
-def _values(draft: Draft) -> dict[str, Tensor]:
+def _values(draft: ModelSpec) -> dict[str, Tensor]:
     """What every node returns, by name, where that is a tensor."""
     model, inputs = draft.build()
     values: dict[str, Tensor] = {}
@@ -198,7 +198,7 @@ def _values(draft: Draft) -> dict[str, Tensor]:
     return values
 
 
-def _shorter_starts(draft: Draft) -> Iterator[Draft]:
+def _shorter_starts(draft: ModelSpec) -> Iterator[ModelSpec]:
     """A value in the middle is an input."""
     values = _values(draft)
     calls = _calls(draft.graph)
@@ -213,14 +213,14 @@ def _shorter_starts(draft: Draft) -> Iterator[Draft]:
                 new = graph.placeholder("x" if not any(p.name == "x" for p in places) else "y")
             calls[i].replace_all_uses_with(new)
 
-        made = Made(tuple(value.shape), value.dtype)
+        made = TensorSpec(tuple(value.shape), value.dtype)
         given = None if draft.given is None else (*draft.given, value)
         found = _edited(draft, edit, inputs=[*draft.inputs, made], given=given)
         if found is not None:
             yield found
 
 
-def _bypassed(draft: Draft) -> Iterator[Draft]:
+def _bypassed(draft: ModelSpec) -> Iterator[ModelSpec]:
     """A call is left out: its first operand of the same shape stands for it."""
     shapes = {name: (value.shape, value.dtype) for name, value in _values(draft).items()}
     for i in reversed(range(len(_calls(draft.graph)))):
@@ -242,7 +242,7 @@ def _bypassed(draft: Draft) -> Iterator[Draft]:
             yield found
 
 
-def _smaller_sizes(draft: Draft) -> Iterator[Draft]:
+def _smaller_sizes(draft: ModelSpec) -> Iterator[ModelSpec]:
     """One number is smaller, wherever it stands: in inputs, modules, tensors and arguments."""
     if not draft.written:
         return
@@ -255,11 +255,11 @@ def _smaller_sizes(draft: Draft) -> Iterator[Draft]:
                 yield from (d for d in (_resized(draft, old, new), *_resized_inputs(draft, old, new)) if d is not None)
 
 
-def _resized(draft: Draft, old: int, new: int) -> Draft | None:
+def _resized(draft: ModelSpec, old: int, new: int) -> ModelSpec | None:
     def other(x: Any) -> Any:
         return new if type(x) is int and x == old else x
 
-    def shape(made: Made) -> Made:
+    def shape(made: TensorSpec) -> TensorSpec:
         return replace(made, shape=tuple(other(s) for s in made.shape))
 
     def edit(graph: fx.Graph, calls: list[fx.Node]) -> None:
@@ -276,11 +276,11 @@ def _resized(draft: Draft, old: int, new: int) -> Draft | None:
     )
 
 
-def _resized_inputs(draft: Draft, old: int, new: int) -> Iterator[Draft | None]:
+def _resized_inputs(draft: ModelSpec, old: int, new: int) -> Iterator[ModelSpec | None]:
     """One dimension of all inputs only: batch sizes, heights and widths stand in no module."""
     for d in range(max((len(made.shape) for made in draft.inputs), default=0)):
 
-        def shape(made: Made) -> Made:
+        def shape(made: TensorSpec) -> TensorSpec:
             sizes = list(made.shape)
             if d < len(sizes) and sizes[d] == old:
                 sizes[d] = new
@@ -289,7 +289,7 @@ def _resized_inputs(draft: Draft, old: int, new: int) -> Iterator[Draft | None]:
         yield replace(draft, inputs=[shape(made) for made in draft.inputs])
 
 
-def _simpler(draft: Draft) -> Iterator[Draft]:
+def _simpler(draft: ModelSpec) -> Iterator[ModelSpec]:
     """Inputs of ones; modules without padding and strides; functions without their last argument; short names."""
     yield replace(draft, filled="ones")
     for name, code in draft.modules.items():
@@ -298,7 +298,7 @@ def _simpler(draft: Draft) -> Iterator[Draft]:
         )
     optional = [i for i, n in enumerate(_calls(draft.graph)) if n.op == "call_function" and len(n.args) > 2]
 
-    def without(places: Sequence[int]) -> Draft | None:
+    def without(places: Sequence[int]) -> ModelSpec | None:
         def edit(graph: fx.Graph, calls: list[fx.Node]) -> None:
             for i in places:
                 calls[i].args = calls[i].args[:-1]

@@ -15,7 +15,7 @@ from foldproof.auditing.step import Step
 from foldproof.claim import SAME_CHOICES
 from foldproof.comparison import CompareResult
 from foldproof.program.state import quiet_copies
-from foldproof.verdict import SCHEMA, Kind
+from foldproof.verdict import SCHEMA, Kind, warn_of_old_name
 
 if TYPE_CHECKING:
     from foldproof.comparison import CompareResult
@@ -49,9 +49,15 @@ class Audit:
     """Patterns of one name without whose lowerings numbers are right that are wrong, though no graph shows it."""
 
     @property
-    def guilty(self) -> list[Step]:
+    def refuted(self) -> list[Step]:
         """The steps that are REFUTED."""
         return [s for s in self.steps if s.fired and s.verdict.kind is Kind.REFUTED]
+
+    @property
+    def guilty(self) -> list[Step]:
+        """Deprecated: use `refuted`."""
+        warn_of_old_name(self, "guilty", "refuted")
+        return self.refuted
 
     @property
     def undecided(self) -> list[Step]:
@@ -69,9 +75,9 @@ class Audit:
     def conclusion(self) -> str:
         """One sentence that a person can act on."""
         fired = [s for s in self.steps if s.fired]
-        if self.guilty:
-            names = list(dict.fromkeys(s.name for s in self.guilty))
-            first = self.guilty[0]
+        if self.refuted:
+            names = list(dict.fromkeys(s.name for s in self.refuted))
+            first = self.refuted[0]
             at = f" at {first.source}" if first.source else ""
             others = f" (and so does {', '.join(names[1:])})" if len(names) > 1 else ""
             without = self.without(names[0])
@@ -128,7 +134,7 @@ class Audit:
             "options": {name: repr(value) for name, value in self.options.items()},
             "disabled": list(self.disabled),
             "versions": dict(self.versions),
-            "guilty": [s.name for s in self.guilty],
+            "refuted": [s.name for s in self.refuted],
             "lowering": self.lowering,
             "steps": [s.to_dict() | {"without": self.without(s.name)} for s in self.steps],
             "end_to_end": self.end_to_end.to_dict() if self.end_to_end is not None else None,
@@ -139,14 +145,14 @@ class Audit:
         }
 
     def save(self, folder: str | Path) -> Path:
-        """Write verdict.json and, for a guilty pass, a program that shows it, both graphs, and a report.
+        """Write verdict.json and, for a culprit, a program that shows it, both graphs, and a report.
 
         Raises:
             FoldproofError: the folder can't be written.
         """
         with quiet_copies():
             return save(
-                self.to_dict(), self.guilty, Subject(self.model, self.args, self.kwargs, self.options), Path(folder)
+                self.to_dict(), self.refuted, Subject(self.model, self.args, self.kwargs, self.options), Path(folder)
             )
 
     def __str__(self) -> str:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 
-from foldproof.auditing.draft import Draft, lines
 from foldproof.auditing.reduce import Fault
 from foldproof.auditing.snapshot import is_functional
+from foldproof.auditing.specification import ModelSpec, lines
 
 
-def script(fault: Fault, draft: Draft) -> str:
+def script(fault: Fault, draft: ModelSpec) -> str:
     """The program: makes ``model``, compiles it, and compares its outputs with the model's own."""
     imports, compiled = fault.compiler.script(fault.options)
     made = lines(draft)

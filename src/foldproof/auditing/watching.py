@@ -12,12 +12,12 @@ from torch.fx.passes.infra.pass_manager import PassManager
 from foldproof.auditing.log import Log
 from foldproof.auditing.step import Step
 from foldproof.auditing.taps.executorch import tap_executorch
-from foldproof.auditing.taps.passes import observed, pass_name, tap_passes
+from foldproof.auditing.taps.fx_passes import observed, pass_name, tap_passes
 from foldproof.auditing.taps.torchao import tap_torchao
 from foldproof.claim import SAME_CHOICES
 from foldproof.errors import FoldproofError
 from foldproof.proof.shapes import as_inputs
-from foldproof.verdict import Kind
+from foldproof.verdict import Kind, warn_of_old_name
 
 
 class Watched:
@@ -36,9 +36,15 @@ class Watched:
         return self._steps
 
     @property
-    def guilty(self) -> list[Step]:
+    def refuted(self) -> list[Step]:
         """The steps that are REFUTED."""
         return [s for s in self.steps if s.fired and s.verdict.kind is Kind.REFUTED]
+
+    @property
+    def guilty(self) -> list[Step]:
+        """Deprecated: use `refuted`."""
+        warn_of_old_name(self, "guilty", "refuted")
+        return self.refuted
 
     def __str__(self) -> str:
         lines = [

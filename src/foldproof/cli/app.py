@@ -60,7 +60,7 @@ def fuse(
     ] = None,
     accuracy_limit: Annotated[
         float | None,
-        typer.Option(metavar="X", help="Decline folds that take a result X times as far from the float64 truth."),
+        typer.Option(metavar="X", help="Decline folds that take a result X times as far from the float64 result."),
     ] = None,
     json_file: JsonOption = None,
     html_file: HtmlOption = None,
@@ -127,7 +127,7 @@ def compare(
         typer.Option(metavar="FILE.md", help="Also write a page to give away: a bug report, or an explanation."),
     ] = None,
 ) -> None:
-    """Say whether two programs' numbers differ by rounding or by a bug, which is nearer the truth, and what did it."""
+    """Say whether two programs' numbers differ by rounding or by a bug, which is nearer the float64 result, and what did it."""
     raise typer.Exit(_guarded(partial(_compare, spec, against, Written(json_file, html_file), report)))
 
 
@@ -330,7 +330,7 @@ def _audit(
 
     console = summary.console()
     audits.print_audit(console, found, saving)
-    if folder is not None and not found.guilty:
+    if folder is not None and not found.refuted:
         gone = " (the reproduction that was there is gone)" if reproduced else ""
         console.print(f"no pass is wrong: wrote only the verdict to {folder}{gone}", soft_wrap=True)
         folder = None

@@ -94,13 +94,13 @@ def print_audit(out: Console, found: Audit, saving: float | None = None) -> None
         out.print(Text(f"{calls}: {', '.join(told)}"), soft_wrap=True)
     _print_bounds(out, [step for step in fired if step.verdict.steps])
     out.print()
-    for step in found.guilty[:1]:
+    for step in found.refuted[:1]:
         out.print(Text(f"{step.name}: {step.verdict}"), soft_wrap=True)
     for step in found.undecided:
         out.print(Text(f"{step.name}: UNDECIDED: {step.verdict.reason}"), soft_wrap=True)
     whole = found.end_to_end
     if whole is not None:
-        if found.guilty and not whole.sources:
+        if found.refuted and not whole.sources:
             whole = replace(whole, found="")  # why nothing was found, where the pass is
         out.print(Text(f"end to end, {found.compiled} against the model: {whole}"), soft_wrap=True)
     else:

@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from foldproof.formatting import format_bytes, format_count
 from foldproof.verdict import Kind, Verdict
-from foldproof.wording import counted, size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,7 +55,9 @@ def print_fuse(out: Console, result: FuseResult) -> None:
     if result.declined and any("quantized_decomposed" in name for name in result.operators_after):
         out.print("it is quantized: what quantization-aware training left is folded by `foldproof fold-qat`\n")
     print_verdict(out, result.verdict)
-    out.print(f"constants {size(result.bytes_before)} → {size(result.bytes_after)}, fused in {result.seconds:.1f} s")
+    out.print(
+        f"constants {format_bytes(result.bytes_before)} → {format_bytes(result.bytes_after)}, fused in {result.seconds:.1f} s"
+    )
 
 
 def print_fold_qat(out: Console, result: FoldQATResult) -> None:
@@ -63,8 +65,8 @@ def print_fold_qat(out: Console, result: FoldQATResult) -> None:
     if result.folded:
         chains = sum(bool(one.chain) for one in result.folded)
         biases = len(result.folded) - chains
-        parts = [f"{counted(chains, 'operator')} folded"] * bool(chains)
-        parts += [f"{counted(biases, 'bias', 'biases')} quantized, with no chain behind"] * bool(biases)
+        parts = [f"{format_count(chains, 'operator')} folded"] * bool(chains)
+        parts += [f"{format_count(biases, 'bias', 'biases')} quantized, with no chain behind"] * bool(biases)
         out.print(", ".join(parts))
         table = _table("operator", "chain", "weight", "bias within", "of the range", "source")
         for one in result.folded[:ROWS]:
@@ -95,7 +97,7 @@ def print_explanations(out: Console, declined: Sequence[Declined]) -> None:
     if not declined:
         out.print("nothing is left standing: every normalisation can be folded")
         return
-    out.print(f"{counted(len(declined), 'operator')} left standing\n")
+    out.print(f"{format_count(len(declined), 'operator')} left standing\n")
     for one in declined:
         title = Text(f"{one.node} ({one.operator})", "bold")
         out.print(title.append(f"  {_place(one.source)}", "not bold cyan"), soft_wrap=True)
@@ -116,7 +118,7 @@ def print_ending(out: Console, saved: Path | None, written: Sequence[Path], seco
     if saved is None:
         out.print("The program was not saved, because it is refuted.", style="bold red")
     else:
-        out.print(f"saved {saved} ({size(saved.stat().st_size)}), {seconds:.1f} s in all")
+        out.print(f"saved {saved} ({format_bytes(saved.stat().st_size)}), {seconds:.1f} s in all")
     print_written(out, written)
 
 
@@ -142,12 +144,14 @@ def _print_rewrites(out: Console, result: FuseResult) -> None:
         out.print("no rewrites\n")
         return
     kinds = Counter(rewrite.verdict.kind for rewrite in result.rewrites)
-    out.print(f"{counted(len(result.rewrites), 'rewrite')}: {_kinds(kinds)}")
+    out.print(f"{format_count(len(result.rewrites), 'rewrite')}: {_kinds(kinds)}")
     # What is not plainly proved comes first, so that a shortened table never hides it.
     order = sorted(result.rewrites, key=lambda rewrite: rewrite.verdict.kind is Kind.PROVED)
     saved = sum(rewrite.saving.bytes for rewrite in result.rewrites)
     operators = sum(rewrite.saving.operators for rewrite in result.rewrites)
-    out.print(f"they save {counted(operators, 'operator call')} and {size(saved)} of activations at each call")
+    out.print(
+        f"they save {format_count(operators, 'operator call')} and {format_bytes(saved)} of activations at each call"
+    )
     table = _table("verdict", "rule", "through", "into", "error", "source")
     for rewrite in order[:ROWS]:
         kind = rewrite.verdict.kind

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from foldproof.claim import Claim, Held, Role, Scope, Why
+from foldproof.comparison.attribution import Findings, find_sources, largest_source
 from foldproof.comparison.candidate import Candidate, candidate_of
 from foldproof.comparison.distance import truth_distance
 from foldproof.comparison.graph import Graph, flattened
@@ -35,7 +36,6 @@ from foldproof.comparison.judge import (
 from foldproof.comparison.layers import layers
 from foldproof.comparison.reproduction import reproduce
 from foldproof.comparison.result import CompareResult, InputDistance, Layer, NoiseFloor, OutputDistance
-from foldproof.comparison.sources import Findings, find_sources, guilty
 from foldproof.errors import FoldproofError, brief
 from foldproof.graph.text import source_of
 from foldproof.graph.view import view_graph
@@ -72,7 +72,7 @@ def compare(
 
     Args:
         reference: an nn.Module in the state that it is to run in, a GraphModule, or an ExportedProgram. It is exported
-            to compute its float64 truth and to see its operators.
+            to compute its float64 result and to see its operators.
         candidate: what gives the other numbers: any callable or module (compiled by `torch.compile`, say), an
             ExportedProgram, or saved outputs (tensors). A string is what ``foldproof compare --against`` takes: the
             name of a compiler backend (``"inductor"``, ``"aot_eager"``, ``"eager"``) to compile the reference with, or
@@ -184,7 +184,7 @@ class _Comparison:
             seen = layers(self._graph, found.values, worst.given, self._seed, self._operands)
         reproduction = None
         if verdict.kind is Kind.REFUTED and found.part is not None:
-            at = guilty(found.sources)
+            at = largest_source(found.sources)
             verdict = replace(verdict, difference=Difference(at.node, at.operator, at.source))
             reproduction = reproduce(found.part, self._candidate)
         return self._build(verdict, trials, found, trials[0].outputs.reference, reproduction, seen)
@@ -216,7 +216,7 @@ class _Comparison:
     ) -> _Trial:
         if len(self._graph.dtypes) == 0:
             self._graph.run(*given)
-        outputs = Outputs(reference, candidate, self._graph.truth(*given))
+        outputs = Outputs(reference, candidate, self._graph.run_in_float64(*given))
         if identical(reference, candidate):
             return _Trial(given, outputs, None)
         return _Trial(given, outputs, judge(outputs, lambda k, a: self._perturbed(given, k, a), runs, thoroughly))
@@ -274,14 +274,14 @@ class _Comparison:
         self, trial: _Trial, first: list[Tensor], again: list[Tensor], one: list[Tensor], two: list[Tensor]
     ) -> str | None:
         """Whether a side that is run twice differs from itself by more than rounding."""
-        if not identical(trial.outputs.truth, self._graph.truth(*trial.given)):
+        if not identical(trial.outputs.float64, self._graph.run_in_float64(*trial.given)):
             return "the reference draws random numbers, so its outputs are no one thing to compare with"
         for name, a, b in (("the reference", first, again), ("the candidate", one, two)):
             if identical(a, b):
                 continue
             if mismatch(a, b) is not None:
                 return f"{name} gives outputs of other shapes when it is run again"
-            outputs = Outputs(a, b, trial.outputs.truth)
+            outputs = Outputs(a, b, trial.outputs.float64)
             judged = judge(outputs, lambda k, s: self._perturbed(trial.given, k, s), RUNS)
             itself = max(
                 (float(d.abs().max()) for d in distance(a, b, outputs.floats) if d.numel()), default=float("nan")
@@ -350,14 +350,14 @@ class _Comparison:
         )
 
     def _doubt(self, trial: _Trial) -> str | None:
-        """Whether the truth speaks for the candidate, or not of this program."""
+        """Whether the float64 result speaks for the candidate, or not of this program."""
         judged = trial.judged
         assert judged is not None
         null = judged.floor.null
         if judged.reference.rms > EXPLAINED * max(null.rms, 1) and judged.candidate.rms <= judged.reference.rms / 2:
             return (
                 "the two differ by more than rounding explains, but it is the reference that is further from the"
-                f" float64 truth ({judged.reference.rms:.3g} sigma, the candidate {judged.candidate.rms:.3g})"
+                f" float64 result ({judged.reference.rms:.3g} sigma, the candidate {judged.candidate.rms:.3g})"
             )
         return None
 
@@ -366,7 +366,7 @@ class _Comparison:
         judged = next(t for t in trials if t.judged is not None)
         assert judged.judged is not None
         outputs = judged.outputs
-        size = rms([number(outputs.truth[i]).nan_to_num(0, 0, 0) for i in outputs.floats])
+        size = rms([number(outputs.float64[i]).nan_to_num(0, 0, 0) for i in outputs.floats])
         if size and judged.judged.floor.size > size / 2:
             return (
                 f"rounding alone moves the outputs by {judged.judged.floor.size:.3g}, on outputs of {size:.3g} (root"
@@ -454,20 +454,22 @@ class _Comparison:
         told = []
         outputs = trials[0].outputs
         if any(t.dtype in (torch.float64, torch.complex128) for t in outputs.reference):
-            told.append("the reference computes in float64 itself, so its distance to the truth says nothing")
+            told.append("the reference computes in float64 itself, so its distance to the float64 result says nothing")
         if len(trials) > 1 and _insensitive(outputs, trials[1].outputs):
             told.append("the outputs hardly depend on the inputs, so what goes wrong before may not be seen in them")
         if not identical(self._graph.run(*trials[0].given), outputs.reference):
-            told.append("the exported graph, of which the truth is told, rounds in other places than the reference")
+            told.append(
+                "the exported graph, of which the float64 result is told, rounds in other places than the reference"
+            )
         return told
 
 
 def _insensitive(one: Outputs, other: Outputs) -> bool:
     """Whether other inputs of the same sizes move no output by a millionth."""
-    if not one.floats or mismatch(one.truth, other.truth) is not None:
+    if not one.floats or mismatch(one.float64, other.float64) is not None:
         return False
-    size = rms(distance(one.truth, [torch.zeros_like(t) for t in one.truth], one.floats))
-    return rms(distance(one.truth, other.truth, one.floats)) <= 1e-6 * size
+    size = rms(distance(one.float64, [torch.zeros_like(t) for t in one.float64], one.floats))
+    return rms(distance(one.float64, other.float64, one.floats)) <= 1e-6 * size
 
 
 def _worst(trials: Sequence[_Trial]) -> _Trial:
@@ -488,17 +490,17 @@ def _noise_floor(trials: Sequence[_Trial]) -> NoiseFloor | None:
 
 def _output_distances(trial: _Trial) -> tuple[OutputDistance, ...]:
     o = trial.outputs
-    reference, candidate = (distance(side, o.truth, o.floats) for side in (o.reference, o.candidate))
+    reference, candidate = (distance(side, o.float64, o.floats) for side in (o.reference, o.candidate))
     told = []
     for j, i in enumerate(o.floats):
         floor = rms([run[j].nan_to_num(0, 0, 0) for run in trial.judged.floor.deviations]) if trial.judged else None
-        told.append(OutputDistance(i, tuple(o.truth[i].shape), rms([reference[j]]), rms([candidate[j]]), floor))
+        told.append(OutputDistance(i, tuple(o.float64[i].shape), rms([reference[j]]), rms([candidate[j]]), floor))
     return tuple(told)
 
 
 def _input_distance(trial: _Trial) -> InputDistance:
     o = trial.outputs
-    reference, candidate = (rms(distance(side, o.truth, o.floats)) for side in (o.reference, o.candidate))
+    reference, candidate = (rms(distance(side, o.float64, o.floats)) for side in (o.reference, o.candidate))
     return InputDistance(reference, candidate, trial.judged.candidate.rms if trial.judged else None)
 
 

@@ -1,4 +1,4 @@
-"""Which side is nearer the truth, over many inputs, and how sure that is."""
+"""Which side is nearer the float64 result, over many inputs, and how sure that is."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _T |= {12: 2.179, 15: 2.131, 20: 2.086, 25: 2.060, 30: 2.042, 40: 2.021, 60: 2.0
 def truth_distance(trials: Sequence[Outputs]) -> TruthDistance | None:
     """Distances of both sides over all inputs; None where no output is a float."""
     pairs = [
-        (rms(distance(o.reference, o.truth, o.floats)), rms(distance(o.candidate, o.truth, o.floats)))
+        (rms(distance(o.reference, o.float64, o.floats)), rms(distance(o.candidate, o.float64, o.floats)))
         for o in trials
         if o.floats
     ]

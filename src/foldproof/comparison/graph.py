@@ -15,8 +15,8 @@ from foldproof.graph.interpreter import Again, Change, Interpreter
 from foldproof.operators import bind_arguments, list_updated_statistics, list_written
 from foldproof.program.state import copied, deepcopied
 from foldproof.program.structure import arranged
+from foldproof.rounding.float64 import Float64, widened
 from foldproof.rounding.noise import Noise
-from foldproof.rounding.truth import Float64, widened
 from foldproof.torch_internals import (
     HigherOrderOperator,
     OpOverload,
@@ -79,7 +79,7 @@ class Graph:
         after: Change | None = None,
         known: Mapping[str, Any] | None = None,
     ) -> list[Tensor]:
-        """The outputs in the program's own dtypes; learns which dtype each node has. ``known`` is as in `truth`."""
+        """The outputs in the program's own dtypes; learns which dtype each node has. ``known`` is as in `float64`."""
 
         def learn(node: fx.Node, value: Any, again: Again) -> Any:
             floats = [t.dtype for t in tree_leaves(value) if isinstance(t, Tensor) and t.is_floating_point()]
@@ -89,7 +89,7 @@ class Graph:
 
         return self._walk(self.module, args, kwargs, learn, None, known)
 
-    def truth(
+    def run_in_float64(
         self,
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
@@ -173,7 +173,7 @@ def _exported(source: Any, args: tuple[Any, ...], kwargs: dict[str, Any], dynami
     if program is None:
         if not isinstance(source, nn.Module):
             raise FoldproofError(
-                f"the reference is a {type(source).__name__}, whose float64 truth can't be computed; give an"
+                f"the reference is a {type(source).__name__}, whose float64 result can't be computed; give an"
                 " nn.Module, a GraphModule or an ExportedProgram"
             )
         try:
@@ -182,7 +182,7 @@ def _exported(source: Any, args: tuple[Any, ...], kwargs: dict[str, Any], dynami
                 program = torch.export.export(source, args, kwargs, dynamic_shapes=dynamic_shapes)
         except Exception as error:
             raise FoldproofError(
-                f"{type(source).__name__} can't be exported, which is how its float64 truth is computed"
+                f"{type(source).__name__} can't be exported, which is how its float64 result is computed"
                 f" ({brief(error)}); give a torch.export program"
             ) from error
     if not any(_writes(node) for node in program.graph.nodes):

@@ -1,4 +1,4 @@
-"""Other inputs like the given ones: whoever asks which side is nearer the truth must not look at one input only."""
+"""Other inputs like the given ones: whoever asks which side is nearer the float64 result must not look at one input only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Outputs of both sides at one input, beside the truth and the floor: rounding, or more than that?"""
+"""Outputs of both sides at one input, beside the float64 result and the floor: rounding, or more than that?"""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Place:
     index: tuple[int, ...]
     reference: float
     candidate: float
-    truth: float
+    float64: float
     sigma: float
 
 
@@ -41,7 +41,7 @@ class Place:
 class Judged:
     """What is known of one input.
 
-    ``candidate``, ``reference`` and ``difference`` score the distances candidate − truth, reference − truth and
+    ``candidate``, ``reference`` and ``difference`` score the distances candidate − float64, reference − float64 and
     candidate − reference. ``wrong`` says why this is no rounding, ``unsure`` why nothing can be said.
     """
 
@@ -56,17 +56,17 @@ class Judged:
 
     @property
     def ratio(self) -> float:
-        """How far beyond the perturbed runs' own scores the candidate is: the smaller of truth's and reference's."""
+        """How far beyond the perturbed runs' own scores the candidate is: the smaller of the float64 result's and reference's."""
         return min(self.floor.ratio(self.candidate), self.floor.ratio(self.difference))
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """One input's outputs: reference, candidate, float64 truth; of the same number and shapes."""
+    """One input's outputs: reference, candidate, float64 result; of the same number and shapes."""
 
     reference: Sequence[Tensor]
     candidate: Sequence[Tensor]
-    truth: Sequence[Tensor]
+    float64: Sequence[Tensor]
 
     @property
     def floats(self) -> list[int]:
@@ -124,7 +124,7 @@ def rms(parts: Sequence[Tensor]) -> float:
 def floor_of(outputs: Outputs, perturb: Perturb, runs: int, amplitude: float = 1.0, seed: int = 0) -> Floor:
     """The noise floor at one input from so many perturbed runs."""
     which = outputs.floats
-    return Floor([distance(perturb(seed + k, amplitude), outputs.truth, which) for k in range(runs)])
+    return Floor([distance(perturb(seed + k, amplitude), outputs.float64, which) for k in range(runs)])
 
 
 def judge(outputs: Outputs, perturb: Perturb, runs: int, thoroughly: bool = True) -> Judged:
@@ -149,8 +149,8 @@ def judge(outputs: Outputs, perturb: Perturb, runs: int, thoroughly: bool = True
 
 def _scored(outputs: Outputs, floor: Floor) -> Judged:
     which = outputs.floats
-    c = floor.score(distance(outputs.candidate, outputs.truth, which))
-    r = floor.score(distance(outputs.reference, outputs.truth, which))
+    c = floor.score(distance(outputs.candidate, outputs.float64, which))
+    r = floor.score(distance(outputs.reference, outputs.float64, which))
     d = floor.score(distance(outputs.candidate, outputs.reference, which))
     return Judged(floor, c, r, d, _place(outputs, floor, c if floor.ratio(c) <= floor.ratio(d) else d))
 
@@ -163,7 +163,7 @@ def _place(outputs: Outputs, floor: Floor, found: Score) -> Place | None:
 
 
 def _at(outputs: Outputs, output: int, index: tuple[int, ...], sigma: float) -> Place:
-    values = [float(number(side[output])[index]) for side in (outputs.reference, outputs.candidate, outputs.truth)]
+    values = [float(number(side[output])[index]) for side in (outputs.reference, outputs.candidate, outputs.float64)]
     return Place(output, index, values[0], values[1], values[2], sigma)
 
 
@@ -171,12 +171,12 @@ def _explain_jumps(outputs: Outputs, perturb: Perturb, judged: Judged) -> None:
     """Whether louder noise makes the elements that are too far away jump as far as that."""
     which, floor = outputs.floats, judged.floor
     near = judged.candidate if floor.ratio(judged.candidate) <= floor.ratio(judged.difference) else judged.difference
-    far = outputs.truth if near is judged.candidate else outputs.reference
+    far = outputs.float64 if near is judged.candidate else outputs.reference
     deviation = distance(outputs.candidate, far, which)
     reached = [torch.zeros_like(d) for d in deviation]
     left = deviation
     for k in range(SURE):
-        moved = distance(perturb(2000 + k, LOUD), outputs.truth, which)
+        moved = distance(perturb(2000 + k, LOUD), outputs.float64, which)
         reached = [torch.maximum(a, m.abs()) for a, m in zip(reached, moved)]
         # Where noise that is so many times louder moves an element so many times further, that is no jump.
         jumps = [(e > 4 * LOUD * s) & (e >= d.abs()) for e, s, d in zip(reached, floor.sigmas, deviation)]
@@ -213,7 +213,7 @@ def _explain_integers(outputs: Outputs, which: Sequence[int], loud: Sequence[Seq
     for i in which:
         a, b = outputs.reference[i].to(torch.int64), outputs.candidate[i].to(torch.int64)
         differs = a != b
-        seen = torch.stack([o[i].to(torch.int64) for o in (outputs.truth, *loud)])
+        seen = torch.stack([o[i].to(torch.int64) for o in (outputs.float64, *loud)])
         explained = (seen == b).any(0)
         if outputs.reference[i].dtype not in (torch.int64, torch.bool):  # codes of a quantised number, not indices
             explained |= (b >= seen.amin(0)) & (b <= seen.amax(0))
@@ -244,7 +244,7 @@ def _unfinite(outputs: Outputs) -> list[int]:
 
 def _explain_unfinite(outputs: Outputs, which: Sequence[int], loud: Sequence[Sequence[Tensor]], judged: Judged) -> None:
     for i in which:
-        a, b, t = (number(side[i]) for side in (outputs.reference, outputs.candidate, outputs.truth))
+        a, b, t = (number(side[i]) for side in (outputs.reference, outputs.candidate, outputs.float64))
         differs = (~a.isfinite() | ~b.isfinite()) & ~same(a, b)
         dtype = outputs.candidate[i].dtype
         largest = torch.finfo(dtype).max if dtype.is_floating_point else float("inf")
@@ -261,7 +261,7 @@ def _explain_unfinite(outputs: Outputs, which: Sequence[int], loud: Sequence[Seq
             judged.place = _at(outputs, i, at, 0.0)
             agreed = bool((same(a, t) | (a.isfinite() & t.isfinite()))[wrong].all())
             told = (
-                f"output {i} is not finite in {int(wrong.sum())} elements on one side only, and the truth agrees with"
+                f"output {i} is not finite in {int(wrong.sum())} elements on one side only, and the float64 result agrees with"
                 " the reference"
             )
             if agreed:
@@ -280,7 +280,7 @@ def flips(outputs: Outputs, floor: Floor) -> list[str]:
     """Where both sides disagree about the largest element along the last dimension: a tie, or another class?"""
     told = []
     for j, i in enumerate(outputs.floats):
-        a, b, t = (number(side[i]) for side in (outputs.reference, outputs.candidate, outputs.truth))
+        a, b, t = (number(side[i]) for side in (outputs.reference, outputs.candidate, outputs.float64))
         if a.ndim < 2 or a.shape[-1] < 2 or outputs.reference[i].is_complex() or not a.numel():
             continue
         first, second = a.argmax(-1, keepdim=True), b.argmax(-1, keepdim=True)

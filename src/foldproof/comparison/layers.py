@@ -1,4 +1,4 @@
-"""How far from the truth each layer's values are, and how far rounding alone moves them: error along the depth."""
+"""How far from the float64 result each layer's values are, and how far rounding alone moves them: error along the depth."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ RUNS = 4
 
 def layers(graph: Graph, values: Mapping[str, Tensor], given: Inputs, seed: int, operands: float) -> tuple[Layer, ...]:
     """Every operator that rounds, in order; ``values`` are the candidate's, by node, where it shows them."""
-    truth: dict[str, Tensor] = {}
+    float64: dict[str, Tensor] = {}
     reference: dict[str, float] = {}
     candidate: dict[str, float] = {}
     floor: dict[str, list[float]] = {}
 
     def keep(node: fx.Node, value: Any, again: Again) -> Any:
         if _rounds(node) and isinstance(value, Tensor) and value.is_floating_point():
-            truth[node.name] = value
+            float64[node.name] = value
         return value
 
     def measure(node: fx.Node, value: Any, again: Again) -> Any:
-        if node.name in truth:
-            reference[node.name] = rms(distance([value], [truth[node.name]], [0]))
+        if node.name in float64:
+            reference[node.name] = rms(distance([value], [float64[node.name]], [0]))
             theirs = values.get(node.name)
             if theirs is not None and theirs.shape == value.shape:
-                candidate[node.name] = rms(distance([theirs], [truth[node.name]], [0]))
+                candidate[node.name] = rms(distance([theirs], [float64[node.name]], [0]))
         return value
 
     def disturb(node: fx.Node, value: Any, again: Again) -> Any:
-        if node.name in truth:
-            floor.setdefault(node.name, []).append(rms(distance([value], [truth[node.name]], [0])))
+        if node.name in float64:
+            floor.setdefault(node.name, []).append(rms(distance([value], [float64[node.name]], [0])))
         return value
 
-    graph.truth(*given, after=keep)
+    graph.run_in_float64(*given, after=keep)
     graph.run(*given, after=measure)
     for k in range(RUNS):
         graph.perturbed(*given, seed * 100_003 + 7_000 + k, 1.0, operands, after=disturb)
@@ -57,7 +57,7 @@ def layers(graph: Graph, values: Mapping[str, Tensor], given: Inputs, seed: int,
             reference[node.name],
             candidate.get(node.name),
             (sum(x * x for x in floor[node.name]) / RUNS) ** 0.5,
-            rms([number(truth[node.name]).nan_to_num(0, 0, 0)]),
+            rms([number(float64[node.name]).nan_to_num(0, 0, 0)]),
         )
         for node in graph.nodes
         if node.name in reference and node.name in floor

@@ -57,12 +57,12 @@ def _explanation(result: CompareResult, title: str) -> str:
     if rounding and not result.identical:
         text.append(
             "Floating-point sums depend on the order of their terms, and no order is the right one. Running the program"
-            " in float64 gives the truth to measure both sides by; running it again with every operator's result moved"
+            " in float64 gives the float64 result to measure both sides by; running it again with every operator's result moved"
             " at random within its own rounding gives the noise floor: how far correct implementations may be apart."
         )
     text.append(_table(result))
     if result.truth_distance:
-        text.append(f"Distance to the float64 truth: {result.truth_distance}.")
+        text.append(f"Distance to the float64 result: {result.truth_distance}.")
     if result.found:
         text.append(f"Where it comes from: {result.found}.")
     if result.sources:
@@ -83,7 +83,9 @@ def _table(result: CompareResult) -> str:
         f = result.noise_floor
         rows.append(("noise floor (root mean square)", f"{f.size:.3g}"))
         rows.append(("difference (root mean square)", f"{f.difference:.3g}"))
-        rows.append(("distance to the truth, in sigmas", f"candidate {f.sigma:.3g}, reference {f.reference_sigma:.3g}"))
+        rows.append(
+            ("distance to the float64 result, in sigmas", f"candidate {f.sigma:.3g}, reference {f.reference_sigma:.3g}")
+        )
     if result.verdict.counterexample and result.verdict.counterexample.difference:
         w = result.verdict.counterexample
         rows.append(

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from foldproof.comparison.attribution import Part
 from foldproof.comparison.candidate import BACKENDS, Candidate
 from foldproof.comparison.judge import number
-from foldproof.comparison.sources import Part
 from foldproof.log import log_caught
-from foldproof.rounding.truth import Float64
+from foldproof.rounding.float64 import Float64
 
 SMALL = 512
 """Numbers that a script may spell out."""
@@ -37,17 +37,17 @@ def reproduce(part: Part, candidate: Candidate) -> str | None:
 
 
 def _wrong(part: Part, compiled: object, inputs: Sequence[Tensor]) -> bool:
-    """Whether the compiled part is much further from the truth than eager."""
+    """Whether the compiled part is much further from the float64 result than eager."""
     assert callable(compiled)
     try:
         with torch.no_grad():
             eager, other = part.module(*inputs), compiled(*inputs)
             with Float64():
-                truth = part.module(*(x.double() if x.is_floating_point() else x for x in inputs))
+                float64 = part.module(*(x.double() if x.is_floating_point() else x for x in inputs))
     except Exception as error:
         log_caught(error, "running operators alone")
         return False
-    e, o, t = (number(x) for x in (eager, other, truth))
+    e, o, t = (number(x) for x in (eager, other, float64))
     scale = float(t.abs().max()) * torch.finfo(eager.dtype).eps if t.numel() and eager.is_floating_point() else 0.0
     return float((o - t).abs().max()) > 16 * (float((e - t).abs().max()) + scale)
 

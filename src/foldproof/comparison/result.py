@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from foldproof.formatting import format_part, format_percent
 from foldproof.graph.view import GraphView
 from foldproof.verdict import SCHEMA, Kind, Verdict, plain
-from foldproof.wording import part, percent
 
 SHOWN = 5
 """Sources that are printed; ``to_dict`` has all of them."""
@@ -16,7 +16,7 @@ SHOWN = 5
 
 @dataclass(frozen=True)
 class TruthDistance:
-    """How far both sides are from the float64 truth.
+    """How far both sides are from the float64 result.
 
     ``reference`` and ``candidate`` are root mean squares over all elements, averaged over the inputs; ``ratio`` is the
     geometric mean over the inputs of candidate / reference, and ``low`` to ``high`` its 95% confidence interval
@@ -34,7 +34,7 @@ class TruthDistance:
 
     @property
     def nearer(self) -> str:
-        """Which side is nearer the truth, "neither" where the confidence interval holds 1."""
+        """Which side is nearer the float64 result, "neither" where the confidence interval holds 1."""
         if self.high < 1:
             return "candidate"
         return "reference" if self.low > 1 else "neither"
@@ -57,7 +57,7 @@ class NoiseFloor:
     """How far rounding alone moves the outputs at the given inputs, over ``runs`` runs with every operator perturbed.
 
     Root mean squares over the elements of floating-point outputs: ``size`` is that of the perturbed runs' distances to
-    the float64 truth, ``difference`` that of candidate − reference. ``sigma`` is the candidate's distance to the truth
+    the float64 result, ``difference`` that of candidate − reference. ``sigma`` is the candidate's distance to the float64 result
     in units of the floor, element by element (root mean square), and ``reference_sigma`` the reference's.
     """
 
@@ -69,7 +69,7 @@ class NoiseFloor:
 
 
 @dataclass(frozen=True)
-class Source:
+class DifferenceSource:
     """An operator at which the two sides part, fed the same inputs.
 
     All sizes are root mean squares. ``error`` is the difference made there. ``contribution`` is what it becomes in the
@@ -99,10 +99,10 @@ class Source:
         where = f" at {self.source}" if self.source else ""
         if not self.measured:
             return (
-                f"{self.node} ({self.operator}){where}: {percent(self.share or 0.0)} of the noise floor;"
+                f"{self.node} ({self.operator}){where}: {format_percent(self.share or 0.0)} of the noise floor;"
                 f" {self.error:.2g} there, {self.contribution:.2g} in the outputs"
             )
-        share = "" if self.share is None else f"{part(self.share)}; "
+        share = "" if self.share is None else f"{format_part(self.share)}; "
         return (
             f"{self.node} ({self.operator}){where}: {share}{self.error:.2g} there"
             f" ({self.sigma:.2g} sigma of its own rounding), amplified ×{self.amplification:.3g} to"
@@ -112,9 +112,9 @@ class Source:
 
 @dataclass(frozen=True)
 class Layer:
-    """Distances of an operator's value from the float64 truth at the worst input, each side on its own way there.
+    """Distances of an operator's value from the float64 result at the worst input, each side on its own way there.
 
-    Root mean squares over the elements: ``floor`` is how far rounding alone moves the value, ``size`` that of the truth
+    Root mean squares over the elements: ``floor`` is how far rounding alone moves the value, ``size`` that of the float64 result
     itself. ``candidate`` is None where the candidate does not show this value.
     """
 
@@ -129,7 +129,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class OutputDistance:
-    """Distances of one output from the float64 truth at the given inputs, and its noise floor; root mean squares.
+    """Distances of one output from the float64 result at the given inputs, and its noise floor; root mean squares.
 
     ``floor`` is None where both sides agree to the bit, for then none is measured.
     """
@@ -143,7 +143,7 @@ class OutputDistance:
 
 @dataclass(frozen=True)
 class InputDistance:
-    """One input: both sides' distances from the truth, over all outputs (root mean squares).
+    """One input: both sides' distances from the float64 result, over all outputs (root mean squares).
 
     ``sigma`` is the candidate's in units of the noise floor, element by element; None for bit-identical outputs.
     """
@@ -158,15 +158,15 @@ class CompareResult:
     """The answer to "two programs give different numbers: is that rounding, or is one wrong?".
 
     ``verdict`` is ROUNDING (bit-identical included, where ``identical`` is set), REFUTED or UNDECIDED, never PROVED:
-    numbers prove nothing. ``truth_distance`` and ``noise_floor`` are None where no float64 truth could be computed.
-    ``sources`` has the most guilty operator first, and ``found`` says in one sentence how they were found.
+    numbers prove nothing. ``truth_distance`` and ``noise_floor`` are None where no float64 result could be computed.
+    ``sources`` has the largest source first, and ``found`` says in one sentence how they were found.
     ``against`` is the candidate in words, ``inputs`` the number of inputs tried.
     """
 
     verdict: Verdict
     truth_distance: TruthDistance | None
     noise_floor: NoiseFloor | None
-    sources: tuple[Source, ...]
+    sources: tuple[DifferenceSource, ...]
     found: str
     against: str
     inputs: int
@@ -220,10 +220,10 @@ class CompareResult:
             f = self.noise_floor
             lines.append(
                 f"  noise floor {f.size:.3g}, difference {f.difference:.3g} (root mean squares); the candidate is"
-                f" {f.sigma:.2g} sigma from the truth, the reference {f.reference_sigma:.2g} ({f.runs} perturbed runs)"
+                f" {f.sigma:.2g} sigma from the float64 result, the reference {f.reference_sigma:.2g} ({f.runs} perturbed runs)"
             )
         if self.truth_distance:
-            lines.append(f"  distance to the float64 truth: {self.truth_distance}")
+            lines.append(f"  distance to the float64 result: {self.truth_distance}")
         if self.found:
             lines.append(f"  where it comes from: {self.found}")
         lines += [f"    {source}" for source in self.sources[:SHOWN]]

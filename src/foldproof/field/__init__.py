@@ -1,10 +1,10 @@
 """Arithmetic modulo several primes at once, exact on ordinary float64 tensors, and how sure it makes us."""
 
 from foldproof.field.arithmetic import BALANCED_TERMS, EXACT_TERMS, Field
-from foldproof.field.opaque import OpaqueFunction
 from foldproof.field.primes import PRIMES, draw_primes
 from foldproof.field.size import Size, error_bound, primes_needed
 from foldproof.field.uniform import DRAWN, few, many
+from foldproof.field.uninterpreted import UninterpretedFunction
 
 __all__ = [
     "BALANCED_TERMS",
@@ -12,8 +12,8 @@ __all__ = [
     "EXACT_TERMS",
     "PRIMES",
     "Field",
-    "OpaqueFunction",
     "Size",
+    "UninterpretedFunction",
     "draw_primes",
     "error_bound",
     "few",

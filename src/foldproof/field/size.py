@@ -1,6 +1,6 @@
 """How large the polynomials behind residues are, and so how likely it is that a comparison of residues is wrong.
 
-Every residue is the value of a rational function N/D of the random leaves and opaque outputs. `Size` bounds, for all
+Every residue is the value of a rational function N/D of the random leaves and uninterpreted outputs. `Size` bounds, for all
 elements of a tensor, the degree of N and D and the size of their coefficients. The bound on a wrong PROVED is
 Schwartz (1980) and Zippel (1979) for the degree, plus the chance that a drawn prime divides a coefficient.
 """
@@ -95,7 +95,7 @@ class Size(NamedTuple):
 
     @staticmethod
     def variable() -> Size:
-        """A random leaf or the output of an opaque function."""
+        """A random leaf or the output of an uninterpreted function."""
         return Size(Bound(1, 0, 0.0))
 
     @staticmethod
@@ -159,7 +159,7 @@ class Size(NamedTuple):
 def error_bound(degree: int, bits: float, pairs: int, k: int) -> float:
     """log2 of the chance that programs which differ agree on all their residues.
 
-    ``pairs`` counts the pairs of evaluations of one opaque function: if no two different arguments of it meet, opaque
+    ``pairs`` counts the pairs of evaluations of one uninterpreted function: if no two different arguments of it meet, uninterpreted
     outputs are independent variables, and the outputs are polynomials in them; each event has the chance below in
     every one of the k fields.
     """

@@ -1,4 +1,4 @@
-"""How far a rewrite moves the program from the float64 truth: a fold can be right over the reals and lose digits."""
+"""How far a rewrite moves the program from the float64 result: a fold can be right over the reals and lose digits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from foldproof.fusion.result import Accuracy
 from foldproof.log import log_caught
 from foldproof.program import Program, as_program, copied
 from foldproof.rounding import Float64
-from foldproof.rounding.truth import widened
+from foldproof.rounding.float64 import widened
 
 
 @dataclass(frozen=True)
@@ -81,14 +81,14 @@ def measure(
 
 
 def _accuracy(region: Measured, operands: Sequence[Tensor]) -> Accuracy | None:
-    """Root mean squares of the errors before and after, over that of the truth; of several results, the worst."""
+    """Root mean squares of the errors before and after, over that of the float64 result; of several results, the worst."""
     with torch.no_grad():
         before, after = (_run(module, operands, lambda t: t) for module in (region.before, region.after))
         with Float64():
-            truth = _run(region.before, operands, widened)
+            float64 = _run(region.before, operands, widened)
     identical = all(torch.equal(b, a) for b, a in zip(before, after, strict=True))
     worst: Accuracy | None = None
-    for b, a, t in zip(before, after, truth, strict=True):
+    for b, a, t in zip(before, after, float64, strict=True):
         scale = _rms(t)
         if not t.is_floating_point() or not t.numel() or not scale or not bool(t.isfinite().all()):
             continue

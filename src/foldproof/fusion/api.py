@@ -57,7 +57,7 @@ def fuse(
         passes: the rules to apply, out of `PASSES`; by default `DEFAULT`, which leaves out what pays only before
             quantization, and what depends on the machine (the batching of parallel linears).
         accuracy_limit: a fold after which a region's result is more than this many times as far from the float64
-            truth as before, on the example inputs, is declined.
+            result as before, on the example inputs, is declined.
         prove: False skips the proofs, of each fold and of the whole; the verdicts are then UNDECIDED.
         progress: called as ``progress(done, total, what comes next)``.
 
@@ -156,7 +156,7 @@ def _loses_digits(rewrite: Rewrite, limit: float) -> str | None:
     if one is None or one.ratio <= limit:
         return None
     return (
-        f"it is right, but loses digits: folded, the result is {one.ratio:.3g} times as far from the float64 truth"
+        f"it is right, but loses digits: folded, the result is {one.ratio:.3g} times as far from the float64 result"
         f" ({one.after:.2g} of its size) on these inputs, and the limit is {limit:g}"
     )
 

@@ -12,9 +12,9 @@ from torch.fx import Node
 from foldproof.fusion import examples
 from foldproof.fusion.absorb.convolution import Convolution
 from foldproof.fusion.absorb.rule import install_arguments, remade, remade_bias
+from foldproof.fusion.affines import SOURCES, AffineStep, read
 from foldproof.fusion.examples import Declines, Fires
 from foldproof.fusion.plan import Plan
-from foldproof.fusion.sources import SOURCES, Step, read
 from foldproof.graph.nodes import arguments, kind_of, value_readers
 from foldproof.rewriting.constants import Constants
 from foldproof.rewriting.edit import Edit, NewConstant
@@ -41,7 +41,7 @@ class _Branch:
     dilation: tuple[int, ...]
     groups: int
     diagonal: bool = False
-    step: Step | None = None
+    step: AffineStep | None = None
 
 
 class ParallelConvolutions:
@@ -125,7 +125,7 @@ def _input(term: Node, constants: Constants) -> Node | None:
     return step.input if step is not None else None
 
 
-def _step(term: Node, constants: Constants) -> Step | None:
+def _step(term: Node, constants: Constants) -> AffineStep | None:
     node = term.args[0] if kind_of(term) == "" and term.args and isinstance(term.args[0], Node) else term
     if not any(source.takes(node, constants) for source in SOURCES):
         return None

@@ -16,9 +16,9 @@ from torch.fx.node import map_arg
 
 from foldproof.fusion.absorb import ABSORBERS, Absorber
 from foldproof.fusion.affine import Affine
+from foldproof.fusion.affines import Match
 from foldproof.fusion.motion import MOTIONS, Motion
 from foldproof.fusion.result import Speed
-from foldproof.fusion.sources import Site
 from foldproof.graph.nodes import is_getitem, listed, value_readers
 from foldproof.graph.text import operator_name
 from foldproof.rewriting.constants import Constants
@@ -58,13 +58,13 @@ class Plan:
     axes: dict[Node, list[int]] = field(default_factory=dict)
 
     @staticmethod
-    def of(site: Site) -> Plan:
-        """An empty plan for a site."""
-        [*_, last] = site.steps
+    def of(match: Match) -> Plan:
+        """An empty plan for a match."""
+        [*_, last] = match.steps
         if last.strip is not None:
-            return Plan(site.rule, [], edits=[Edit("", last.node, (), partial(_strip, last.strip))])
-        axes = dict.fromkeys(site.results, site.affine.axes)
-        return Plan(site.rule, [step.node for step in site.steps], site.results, site.input, axes=axes)
+            return Plan(match.rule, [], edits=[Edit("", last.node, (), partial(_strip, last.strip))])
+        axes = dict.fromkeys(match.results, match.affine.axes)
+        return Plan(match.rule, [step.node for step in match.steps], match.results, match.input, axes=axes)
 
     @property
     def nodes(self) -> list[Node]:
@@ -91,22 +91,22 @@ class Planner:
     absorbers: Sequence[Absorber] = ABSORBERS
     motions: Sequence[Motion] = MOTIONS
 
-    def plan(self, site: Site) -> Plan:
-        """A plan for a site: up if that can be, else down.
+    def plan(self, match: Match) -> Plan:
+        """A plan for a match: up if that can be, else down.
 
         Raises:
             CannotFold: there is none, with the reason in both directions.
         """
-        if not any(map(self._readers, site.results)):
+        if not any(map(self._readers, match.results)):
             raise CannotFold("nothing reads its result")
         try:
-            return self.up(site, 0)
+            return self.up(match, 0)
         except CannotFold as refusal:
             up = refusal
         with contextlib.suppress(CannotFold):
-            return self.up(site, 1)
+            return self.up(match, 1)
         try:
-            return self.down(site)
+            return self.down(match)
         except CannotFold as down:
             raise type(up)(f"{up}; nor can what reads it absorb it: {down}", up.hint or down.hint) from None
 
@@ -116,11 +116,11 @@ class Planner:
         edit = self._constant(node, same, reader)
         return Plan("weight normalisation", folded, edits=[edit])
 
-    def up(self, site: Site, side: int) -> Plan:
+    def up(self, match: Match, side: int) -> Plan:
         """Towards the producers. Where one of two operands has to take it, ``side`` says which."""
-        if site.steps[-1].strip is not None:
+        if match.steps[-1].strip is not None:
             raise CannotFold("it is a part of what computes its statistics")
-        plan = Plan.of(site)
+        plan = Plan.of(match)
         demands: dict[Node, dict[Node, Affine]] = {}
         queue = _Queue(lambda node: -self.order(node))
 
@@ -131,8 +131,8 @@ class Planner:
             plan.axes[node] = affine.axes
             queue.push(node)
 
-        for reader in site.steps[0].results:
-            demand(site.input, site.affine, reader)
+        for reader in match.steps[0].results:
+            demand(match.input, match.affine, reader)
         for node in queue:
             of = demands[node]
             if self.constants.holds(node):
@@ -156,13 +156,13 @@ class Planner:
                 raise self._unknown(node)
         return plan
 
-    def down(self, site: Site) -> Plan:
+    def down(self, match: Match) -> Plan:
         """Towards the readers, all of which have to take it."""
-        self.constants.require_lasting(site.input)
-        plan = Plan.of(site)
-        carried: dict[Node, Affine] = dict.fromkeys(site.results, site.affine)
+        self.constants.require_lasting(match.input)
+        plan = Plan.of(match)
+        carried: dict[Node, Affine] = dict.fromkeys(match.results, match.affine)
         queue = _Queue(self.order)
-        for result in site.results:
+        for result in match.results:
             queue.push_all(self._readers(result))
         for node in queue:
             operands = {x: carried[x] for x in self._operands(node) if x in carried}

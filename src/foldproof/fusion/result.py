@@ -28,9 +28,9 @@ class Saving:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Distances of a region's result from the float64 truth before and after a rewrite, on the example inputs.
+    """Distances of a region's result from the float64 result before and after a rewrite, on the example inputs.
 
-    Root mean squares of the errors, over that of the truth; ``epsilon`` is that of the result's dtype. ``identical`` is
+    Root mean squares of the errors, over that of the float64 result; ``epsilon`` is that of the result's dtype. ``identical`` is
     whether all results are the same to the last bit.
     """
 

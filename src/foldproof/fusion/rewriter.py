@@ -41,16 +41,16 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from foldproof.errors import FoldproofError
-from foldproof.fusion import weigh
+from foldproof.fusion import cost
 from foldproof.fusion.absorb import ABSORBERS, Absorber
 from foldproof.fusion.accuracy import Measured, Values
+from foldproof.fusion.affines import SOURCES, AffineSource, Match, NormAffine, find, is_normalisation, read
 from foldproof.fusion.batching import BATCHING, BatchLinears
 from foldproof.fusion.layout import relaid
 from foldproof.fusion.motion import MOTIONS, Motion
 from foldproof.fusion.parallel import PARALLEL, ParallelConvolutions
 from foldproof.fusion.plan import Plan, Planner
 from foldproof.fusion.result import Rewrite
-from foldproof.fusion.sources import SOURCES, NormAffine, Site, Source, find, is_normalisation, read
 from foldproof.graph.nodes import is_getitem, listed, short_name
 from foldproof.graph.text import operator_name, source_of
 from foldproof.graph.view import view_graph
@@ -58,7 +58,7 @@ from foldproof.rewriting.account import UNPROVED, Declined
 from foldproof.rewriting.constants import Constants
 from foldproof.rewriting.editor import GraphEditor
 from foldproof.rewriting.refusal import AxisMismatch, CannotFold
-from foldproof.rewriting.region import cut_rewrite
+from foldproof.rewriting.rewrite import cut_rewrite
 from foldproof.rewriting.sizes import value_of
 from foldproof.verdict import Kind, Verdict
 
@@ -92,7 +92,7 @@ class Rewriter:
     """
 
     prove_region: ProveRegion | None
-    sources: tuple[Source, ...] = SOURCES
+    sources: tuple[AffineSource, ...] = SOURCES
     absorbers: tuple[Absorber, ...] = ABSORBERS
     motions: tuple[Motion, ...] = MOTIONS
     parallel: ParallelConvolutions | None = PARALLEL
@@ -144,7 +144,7 @@ class Rewriter:
         if len(chain) > 1:
             with contextlib.suppress(CannotFold):
                 steps = [read(node, editor.constants, self.sources) for node in chain]
-                self._fold(editor, Site(tuple(steps)), account)
+                self._fold(editor, Match(tuple(steps)), account)
                 return
         for node in chain:
             self._fold_one(editor, node, account)
@@ -152,13 +152,13 @@ class Rewriter:
     def _fold_one(self, editor: GraphEditor, node: Node, account: Account) -> None:
         try:
             step = read(node, editor.constants, self.sources)
-            self._fold(editor, Site((step,)), account)
+            self._fold(editor, Match((step,)), account)
         except CannotFold as refusal:
             self._decline(node, refusal, editor.constants, account)
 
-    def _fold(self, editor: GraphEditor, site: Site, account: Account) -> None:
+    def _fold(self, editor: GraphEditor, match: Match, account: Account) -> None:
         planner = Planner(editor.constants, editor.order, self.absorbers, self.motions)
-        self._carry_out(editor, planner.plan(site), site.node, account)
+        self._carry_out(editor, planner.plan(match), match.node, account)
 
     def _fold_weights(self, editor: GraphEditor, account: Account) -> None:
         """Computes once what the program computes at each run by normalising a weight (as in BiT and NFNet)."""
@@ -219,7 +219,7 @@ class Rewriter:
             given |= dict.fromkeys(plan.results, value_of(plan.input))
         new_values = relaid(given, editor.order)
         redirected = {result: plan.input for result in plan.results if plan.input is not None}
-        saving = weigh.saving(plan, [draft for _, row in drafted for draft in row.values()], editor.constants)
+        saving = cost.saving(plan, [draft for _, row in drafted for draft in row.values()], editor.constants)
         verdict, speed, drawings = UNPROVED, None, None
         if self.prove_region is not None or plan.judge is not None:
             region = cut_rewrite(editor, [*plan.nodes, *plan.context], drafted, redirected)

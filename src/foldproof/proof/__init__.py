@@ -1,7 +1,7 @@
 """Two programs in, one verdict out."""
 
-from foldproof.proof.passes import prove_pass
+from foldproof.proof.pass_run import prove_pass
 from foldproof.proof.programs import prove
-from foldproof.proof.region import prove_region
+from foldproof.proof.rewrite import prove_region
 
 __all__ = ["prove", "prove_pass", "prove_region"]

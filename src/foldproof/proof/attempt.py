@@ -19,10 +19,10 @@ from foldproof.proof.running import idle_counters, require_separate, run_copied,
 from foldproof.proof.variation import Variation, named_inputs, vary
 from foldproof.shadow import (
     Deterministic,
-    Draw,
     Factories,
     GeneratorMoved,
-    Reading,
+    SamplePoint,
+    Semantics,
     Shadow,
     Undecided,
     WritesBorrowed,
@@ -86,7 +86,7 @@ class Runs:
 class Attempt:
     """One comparison at one sample point."""
 
-    draw: Draw
+    point: SamplePoint
     variation: Variation
     result: Result
     runs: Runs | None = None
@@ -110,19 +110,19 @@ class Attempt:
         Values that leave the tensor world decide as branches do. If they come of parameters alone, they decide nothing
         for as long as the parameters are held.
         """
-        claim, draw = self.variation.claim(Scope.ALL), self.draw
+        claim, point = self.variation.claim(Scope.ALL), self.point
         # Whole numbers that nobody reads, as a BatchNorm's count of batches in eval mode, limit nothing.
         whole = (Why.INTEGERS, Why.BOOLEANS)
-        held = [h for h in claim.held if h.role is Role.INPUT or h.why not in whole or h.name in draw.read]
-        held += [Held(what, Role.PARAMETER, Why.UNREGISTERED) for what in draw.unregistered]
-        held += [Held(name, Role.PARAMETER, Why.CHOSEN) for name in sorted(draw.beside)]
-        claim = replace(claim, parameters=tuple(n for n in claim.parameters if n not in draw.beside), held=tuple(held))
-        escaped = [how for how, of_data in draw.escapes.items() if of_data or claim.all_parameters]
+        held = [h for h in claim.held if h.role is Role.INPUT or h.why not in whole or h.name in point.read]
+        held += [Held(what, Role.PARAMETER, Why.UNREGISTERED) for what in point.unregistered]
+        held += [Held(name, Role.PARAMETER, Why.CHOSEN) for name in sorted(point.beside)]
+        claim = replace(claim, parameters=tuple(n for n in claim.parameters if n not in point.beside), held=tuple(held))
+        escaped = [how for how, of_data in point.escapes.items() if of_data or claim.all_parameters]
         return replace(
             claim,
             held=tuple(dict.fromkeys(held)),
             derived=obligation.derived if claim.all_parameters else (),
-            choices=(*draw.branch, *escaped),
+            choices=(*point.branch, *escaped),
             shapes=obligation.shapes,
         )
 
@@ -138,7 +138,7 @@ def attempt(
     seed: int,
     k: int,
     parameters_vary: bool,
-    reading: Reading = Reading(),  # noqa: B008
+    semantics: Semantics = Semantics(),  # noqa: B008
 ) -> Attempt:
     """Run both programs on one draw of ``k`` primes, read as ``reading`` says; compare outputs and effects.
 
@@ -146,14 +146,14 @@ def attempt(
     """
     variation, draws = vary(obligation, parameters_vary), []
 
-    def run(lent: bool) -> tuple[Draw, Runs]:
-        draws.append(Draw(seed, k, reading))
+    def run(lent: bool) -> tuple[SamplePoint, Runs]:
+        draws.append(SamplePoint(seed, k, semantics))
         return draws[-1], run_both(obligation, draws[-1], variation, lent)
 
     try:
         with torch.no_grad():
-            draw, runs = _undisturbed(lambda: lending(obligation, run))
-            return Attempt(draw, variation, _compare_runs(draw, runs), runs)
+            point, runs = _undisturbed(lambda: lending(obligation, run))
+            return Attempt(point, variation, _compare_runs(point, runs), runs)
     except Undecided as error:
         return Attempt(draws[-1], variation, Failed(str(error), error.node))
 
@@ -182,13 +182,13 @@ def scout(
     obligation: ProofObligation,
     seed: int,
     parameters_vary: bool,
-    reading: Reading = Reading(),  # noqa: B008
-) -> Attempt | Draw:
+    semantics: Semantics = Semantics(),  # noqa: B008
+) -> Attempt | SamplePoint:
     """Run *before* with one prime, to learn how large its polynomials are; the failed attempt where it can't be run."""
     variation, draws = vary(obligation, parameters_vary), []
 
     def run(lent: bool) -> Outcome:
-        draws.append(Draw(seed, 1, reading))
+        draws.append(SamplePoint(seed, 1, semantics))
         leaves, inputs = _shadows_of(obligation, draws[-1], variation, lent)
         with Factories(draws[-1]):
             return _run(draws[-1], obligation.before, "first", _ours(leaves, lent), inputs)
@@ -222,7 +222,7 @@ def lending(obligation: ProofObligation, run: Callable[[bool], T]) -> T:
 
 def run_both(
     obligation: ProofObligation,
-    draw: Draw,
+    point: SamplePoint,
     variation: Variation,
     lent: bool,
     watch: tuple[Watch | None, Watch | None] = (None, None),
@@ -234,24 +234,24 @@ def run_both(
         WritesBorrowed: the memory of the leaves was ``lent``, and one is written to.
         GeneratorMoved: a random generator was used meanwhile.
     """
-    leaves, inputs = _shadows_of(obligation, draw, variation, lent)
-    with Factories(draw):
+    leaves, inputs = _shadows_of(obligation, point, variation, lent)
+    with Factories(point):
         ours = _ours(leaves, lent)
-        first = _run(draw, obligation.before, "first", ours, inputs, watch[0])
-        numbers, roundings = draw.take_numbers(), draw.take_roundings()
+        first = _run(point, obligation.before, "first", ours, inputs, watch[0])
+        numbers, roundings = point.take_numbers(), point.take_roundings()
         other = obligation.after(_ours(leaves, lent))
-        draw.take_numbers()
-        second = _run(draw, other.after, "second", other.leaves, inputs, watch[1], other.names)
+        point.take_numbers()
+        second = _run(point, other.after, "second", other.leaves, inputs, watch[1], other.names)
         require_separate(obligation.before, leaves, first.effects)
         require_separate(other.after, other.leaves, second.effects)
-        constants = (numbers, draw.take_numbers()), (roundings, draw.take_roundings())
+        constants = (numbers, point.take_numbers()), (roundings, point.take_roundings())
         again = None
         if state_of(first) or state_of(second):
             with disable_current_modes():  # for `Factories`, what is drawn here would be a program's own
-                inputs_again = _shadows_of_inputs(obligation, draw, variation)
+                inputs_again = _shadows_of_inputs(obligation, point, variation)
             again = (
-                _run(draw, obligation.before, "first", state_after(ours, first), inputs_again),
-                _run(draw, other.after, "second", state_after(other.leaves, second), inputs_again, None, other.names),
+                _run(point, obligation.before, "first", state_after(ours, first), inputs_again),
+                _run(point, other.after, "second", state_after(other.leaves, second), inputs_again, None, other.names),
             )
         idle = _match_effects(first, second, leaves | _numbered(inputs), other.names)
         if again is not None:
@@ -261,7 +261,7 @@ def run_both(
 
 
 def _run(
-    draw: Draw,
+    point: SamplePoint,
     program: Program,
     which: str,
     leaves: Tensors,
@@ -272,15 +272,15 @@ def _run(
     """A run whose reads are noted in the draw; ``names`` are the first program's names of the second's leaves."""
     args, kwargs = copied(inputs)
     reads = Reads()
-    draw.running = True
+    point.running = True
     try:
         with Deterministic():
             outcome = run_copied(program, which, leaves, args, kwargs, watch, reads)
     finally:
-        draw.running = False
+        point.running = False
     names = names or {}
-    draw.read |= {names.get(name, name) for name in reads.of_leaves(leaves)}
-    draw.beside |= {names.get(name, name) for name in reads.beside(program, leaves)}
+    point.read |= {names.get(name, name) for name in reads.of_leaves(leaves)}
+    point.beside |= {names.get(name, name) for name in reads.beside(program, leaves)}
     return outcome
 
 
@@ -301,43 +301,43 @@ def _match_effects(
 
 
 def _shadows_of(
-    obligation: ProofObligation, draw: Draw, variation: Variation, lent: bool
+    obligation: ProofObligation, point: SamplePoint, variation: Variation, lent: bool
 ) -> tuple[dict[str, Tensor], tuple[Any, Any]]:
     """Shadows of the leaves, by name, and of (args, kwargs), with residues drawn for what varies."""
 
     def leaf(name: str, leaf: Leaf) -> Tensor:
-        return _shadow_leaf(draw, leaf.tensor.detach(), name in variation.parameters, lent)
+        return _shadow_leaf(point, leaf.tensor.detach(), name in variation.parameters, lent)
 
     leaves = tied(obligation.before.leaves, leaf)
-    draw.take_numbers()  # those of the parameters are no constants of a program
-    return leaves, _shadows_of_inputs(obligation, draw, variation)
+    point.take_numbers()  # those of the parameters are no constants of a program
+    return leaves, _shadows_of_inputs(obligation, point, variation)
 
 
-def _shadows_of_inputs(obligation: ProofObligation, draw: Draw, variation: Variation) -> Any:
+def _shadows_of_inputs(obligation: ProofObligation, point: SamplePoint, variation: Variation) -> Any:
     given = dict(named_inputs(obligation.args, obligation.kwargs))
-    shadows = [_shadow_input(draw, x, name in variation.inputs) for name, x in given.items()]
+    shadows = [_shadow_input(point, x, name in variation.inputs) for name, x in given.items()]
     return tree_unflatten(shadows, tree_structure((obligation.args, dict(obligation.kwargs))))
 
 
-def _shadow_leaf(draw: Draw, value: Tensor, varies: bool, lent: bool) -> Tensor:
+def _shadow_leaf(point: SamplePoint, value: Tensor, varies: bool, lent: bool) -> Tensor:
     if not value.dtype.is_floating_point:
         return value.clone()
     if not lent:
         value = value.clone()
     shadow = Shadow(
-        value, draw_variable(draw, value, data=False, lent=lent) if varies else embed_constant(draw, value, lent=lent)
+        value, draw_variable(point, value, data=False, lent=lent) if varies else embed_constant(point, value, lent=lent)
     )
     shadow.residue.cell.borrowed = lent
     return shadow
 
 
-def _shadow_input(draw: Draw, x: Any, varies: bool) -> Any:
+def _shadow_input(point: SamplePoint, x: Any, varies: bool) -> Any:
     if isinstance(x, Tensor) and x.dtype.is_complex:
         raise Undecided("inputs are complex, and there are no residues of complex numbers")
     if not varies:
         return x
     value = x.detach().clone()
-    return Shadow(value, draw_variable(draw, value, data=True))
+    return Shadow(value, draw_variable(point, value, data=True))
 
 
 def _lent(leaves: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -360,16 +360,16 @@ def _complete(first: Outcome, second: Outcome, originals: Mapping[str, Tensor]) 
                 one.effects[name] = originals[name]
 
 
-def _compare_runs(draw: Draw, runs: Runs) -> Equal | Mismatch:
-    found = _compare(draw, runs.first, runs.second)
+def _compare_runs(point: SamplePoint, runs: Runs) -> Equal | Mismatch:
+    found = _compare(point, runs.first, runs.second)
     if isinstance(found, Equal) and runs.again is not None:
-        once_more = _compare(draw, *runs.again)
+        once_more = _compare(point, *runs.again)
         if isinstance(once_more, Mismatch):
             return replace(once_more, what=f"in a second call, {once_more.what}")
     return found
 
 
-def _compare(draw: Draw, first: Outcome, second: Outcome) -> Equal | Mismatch:
+def _compare(point: SamplePoint, first: Outcome, second: Outcome) -> Equal | Mismatch:
     if first.structure != second.structure or len(first.outputs) != len(second.outputs):
         what = (
             f"outputs are put together differently: {len(first.outputs)} ({first.structure}) before,"
@@ -383,9 +383,9 @@ def _compare(draw: Draw, first: Outcome, second: Outcome) -> Equal | Mismatch:
     effects = [(f"what is written to {n}", n, first.effects[n], second.effects[n]) for n in sorted(first.effects)]
     for what, written, a, b in (*outputs, *effects):
         plain = not (isinstance(a, Tensor) and isinstance(b, Tensor) and _alike(a, b))
-        found = _compare_plain(a, b) if plain else _compare_tensors(draw, a, b)
+        found = _compare_plain(a, b) if plain else _compare_tensors(point, a, b)
         if found:
-            return Mismatch(f"{what}: {found}", plain and not _may_be_rounding(draw, a, b), written)
+            return Mismatch(f"{what}: {found}", plain and not _may_be_rounding(point, a, b), written)
     return Equal(sum(t.numel() for t in first.outputs if isinstance(t, Tensor)))
 
 
@@ -394,13 +394,13 @@ def _alike(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and (a.dtype == b.dtype or (a.is_floating_point() and b.is_floating_point()))
 
 
-def _may_be_rounding(draw: Draw, a: Any, b: Any) -> bool:
+def _may_be_rounding(point: SamplePoint, a: Any, b: Any) -> bool:
     """Whether rounding may make the difference of plain values: in Python floats, or in what counts true elements."""
     if isinstance(a, Tensor) and isinstance(b, Tensor):
         counted = a.ndim == b.ndim and a.dtype == b.dtype
     else:
         counted = type(a) is type(b) is int
-    return (isinstance(a, float) and isinstance(b, float)) or (counted and bool(draw.branch or draw.escapes))
+    return (isinstance(a, float) and isinstance(b, float)) or (counted and bool(point.branch or point.escapes))
 
 
 def _compare_plain(a: Any, b: Any) -> str | None:
@@ -421,12 +421,12 @@ def _brief(x: Any) -> str:
     return f"a tensor of shape {tuple(x.shape)}" if isinstance(x, Tensor) else repr(x)
 
 
-def _compare_tensors(draw: Draw, a: Tensor, b: Tensor) -> str | None:
+def _compare_tensors(point: SamplePoint, a: Tensor, b: Tensor) -> str | None:
     """How tensors of one shape differ: by residue, where either carries one, else by value; None if they don't."""
     if isinstance(a, Shadow) or isinstance(b, Shadow):
-        x, y = (t.residue if isinstance(t, Shadow) else embed_constant(draw, t) for t in (a, b))
-        draw.observe(x.size)
-        draw.observe(y.size)
+        x, y = (t.residue if isinstance(t, Shadow) else embed_constant(point, t) for t in (a, b))
+        point.observe(x.size)
+        point.observe(y.size)
         wrong = torch.zeros(a.shape, dtype=torch.bool, device=a.device)
         for p, q in zip(x.parts, y.parts):
             wrong |= p != q

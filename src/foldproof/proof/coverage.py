@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from foldproof.operators import bind_arguments
-from foldproof.rounding.constants import depends_on_data, remember_data
+from foldproof.rounding.constant_noise import depends_on_data, remember_data
 from foldproof.torch_internals import DispatchMode, tree_iter, tree_leaves
 
 logger = logging.getLogger("foldproof")

@@ -125,7 +125,7 @@ def prove_exactly(inquiry: Inquiry) -> Verdict | None:
 def prove_within(inquiry: Inquiry) -> Verdict | None:
     """Equal residues with roundings of parameters read as if they were none."""
     found = inquiry.within
-    if found is None or not found.equal or not found.draw.steps:
+    if found is None or not found.equal or not found.point.steps:
         return None
     steps, unrounded = steps_of(found)
     verdict = _proved(inquiry, found, unrounded)
@@ -240,7 +240,7 @@ def _proved_at_these_parameters(inquiry: Inquiry) -> Verdict | None:
 
 def _proved(inquiry: Inquiry, found: Attempt, unrounded: Unrounded = ROUNDED) -> Verdict:
     """PROVED, if the three checks agree with the residues."""
-    obligation, draw = inquiry.obligation, found.draw
+    obligation, point = inquiry.obligation, found.point
     if isinstance(found.result, Equal) and found.result.elements == 0:
         return Verdict(Kind.UNDECIDED, "all outputs are empty at these shapes, so nothing was compared")
     contradiction = _contradiction(obligation, unrounded)
@@ -250,28 +250,28 @@ def _proved(inquiry: Inquiry, found: Attempt, unrounded: Unrounded = ROUNDED) ->
     if doubt is not None:
         return Verdict(Kind.UNDECIDED, doubt)
     claim = found.claim(obligation)
-    if draw.branch or draw.escapes:
+    if point.branch or point.escapes:
         elsewhere = inquiry.look_further(found, unrounded)
         if elsewhere is not None:
-            choosing = ", ".join([*draw.branch, *draw.escapes])
+            choosing = ", ".join([*point.branch, *point.escapes])
             return _refuted(inquiry, f"the outputs differ where {choosing} chooses otherwise than here", elsewhere)
-        claim = replace(claim, uncovered=tuple(name for name in inquiry.coverage.uncovered if name in draw.branch))
+        claim = replace(claim, uncovered=tuple(name for name in inquiry.coverage.uncovered if name in point.branch))
     elsewhere = inquiry.look_at_other_integers() if unrounded is ROUNDED else None
     if elsewhere is not None:
         return _refuted(inquiry, "the outputs differ at other integers and booleans than the given ones", elsewhere)
     proof = Proof(
         log2_error=inquiry.log2_error,
-        degree=draw.degree,
-        bits=math.ceil(draw.bits),
-        evaluations=draw.evaluations,
-        primes=draw.primes,
+        degree=point.degree,
+        bits=math.ceil(point.bits),
+        evaluations=point.evaluations,
+        primes=point.primes,
         attempts=inquiry.attempts,
-        uninterpreted=tuple(draw.opaque),
-        branching=tuple(draw.branch),
+        uninterpreted=tuple(point.uninterpreted),
+        branching=tuple(point.branch),
     )
     notes = tuple(
         f"a value left the tensor world ({how}): the claim holds for inputs and parameters that give the same there"
-        for how in draw.escapes
+        for how in point.escapes
     )
     return Verdict(Kind.PROVED, "the same function over the real numbers", claim, proof=proof, notes=notes)
 
@@ -312,7 +312,7 @@ def _claim_of_point(obligation: ProofObligation) -> Claim:
 def _judge_floats(inquiry: Inquiry) -> Verdict:
     """Neither proof nor counterexample: ROUNDING, if both programs could be run on residues and in float64."""
     obligation, search, exact, last = inquiry.obligation, inquiry.search, inquiry.exact, inquiry.last
-    notes = [f"a value left the tensor world: {how}" for how in exact.draw.escapes]
+    notes = [f"a value left the tensor world: {how}" for how in exact.point.escapes]
     no_proof = f"no algebraic proof ({exact.mismatch.what if exact.mismatch else exact.failure})"
     if last.failure is not None or search.failure is not None or not any(t.elements for t in search.agreeing):
         failure = search.failure or "no output can be evaluated in float64"

@@ -12,7 +12,7 @@ from foldproof.graph.text import operator_name, source_of
 from foldproof.proof.attempt import lending, run_both
 from foldproof.proof.obligation import ProofObligation
 from foldproof.proof.variation import vary
-from foldproof.shadow import Draw, Shadow, Undecided
+from foldproof.shadow import SamplePoint, Shadow, Undecided
 from foldproof.torch_internals import disable_current_modes, tree_leaves
 from foldproof.verdict import Difference
 
@@ -31,7 +31,10 @@ def first_difference(obligation: ProofObligation, seed: int) -> Difference | Non
 
     try:
         with torch.no_grad():
-            lending(obligation, lambda lent: run_both(obligation, Draw(seed, 2), variation, lent, (note, note_present)))
+            lending(
+                obligation,
+                lambda lent: run_both(obligation, SamplePoint(seed, 2), variation, lent, (note, note_present)),
+            )
     except Undecided:
         return None
     nodes = obligation.before.nodes()

@@ -16,9 +16,9 @@ from foldproof.proof.coverage import Coverage
 from foldproof.proof.obligation import ProofObligation, Tensors, copied_leaves, equal_content, identity, tied
 from foldproof.proof.running import idle_counters, run_copied, state_after, state_of
 from foldproof.rounding import Comparison, Float64, compare_in_float64
-from foldproof.rounding.constants import ConstantNoise, mark
+from foldproof.rounding.constant_noise import ConstantNoise, mark
+from foldproof.rounding.float64 import widened
 from foldproof.rounding.spread import EXPLAINED, FLOAT32_ROUNDINGS, FLOAT64_ROUNDINGS, NOTHING, PERTURBATIONS, perturbed
-from foldproof.rounding.truth import widened
 from foldproof.shadow import Undecided
 from foldproof.torch_internals import lazy_clone, tree_leaves, tree_map
 
@@ -235,7 +235,7 @@ def evaluate(
 ) -> Trial:
     """Evaluate both programs on these leaves and inputs, with so many perturbed runs to measure the rounding floor.
 
-    These move constants by ``amplitude`` roundings and ``spread``; see `foldproof.rounding.constants`. The decisions of
+    These move constants by ``amplitude`` roundings and ``spread``; see `foldproof.rounding.constant_noise`. The decisions of
     the unperturbed runs are noted in ``coverage``.
 
     Raises:

@@ -22,7 +22,7 @@ from foldproof.proof.obligation import ProofObligation
 from foldproof.proof.reality import repeats
 from foldproof.proof.variation import vary
 from foldproof.rounding.spread import EXPLAINED
-from foldproof.shadow import Reading, Undecided
+from foldproof.shadow import Semantics, Undecided
 from foldproof.verdict import Difference
 
 Progress = Callable[[int, int, str], None]
@@ -38,7 +38,7 @@ LARGEST_CONSTANT = 1e6
 MOST_SCALES = 8
 """Scales of inputs that are tried, the largest first: a trial runs both programs."""
 
-AS_IT_IS = Reading()
+AS_IT_IS = Semantics()
 
 
 @dataclass(frozen=True)
@@ -90,16 +90,16 @@ class Inquiry:
         exact = self.exact.mismatch
         k: int | None = 1
         while exact is not None and not exact.structural and k is not None:
-            seed = self._draw_seed()
+            seed = self._next_seed()
             runs = attempt(self.obligation, seed, k, self.obligation.general).runs
             if runs is None or not runs.roundings[0] ^ runs.roundings[1]:
                 return None
             found = self._attempt(
-                k, self.obligation.general, Reading(within=runs.roundings[0] ^ runs.roundings[1]), seed
+                k, self.obligation.general, Semantics(within=runs.roundings[0] ^ runs.roundings[1]), seed
             )
-            if not found.equal or found.draw.log2_error <= LOG2_ERROR_OF_ONE:
+            if not found.equal or found.point.log2_error <= LOG2_ERROR_OF_ONE:
                 return found
-            k = found.draw.primes_needed(LOG2_ERROR_OF_ONE)
+            k = found.point.primes_needed(LOG2_ERROR_OF_ONE)
         return None
 
     @cached_property
@@ -113,7 +113,7 @@ class Inquiry:
     @cached_property
     def by_value(self) -> Attempt:
         """The programs at these parameter values, with rectifiers that follow the signs of values."""
-        return self._attempt_surely(False, Reading(by_value=True))
+        return self._attempt_surely(False, Semantics(by_value=True))
 
     @property
     def last(self) -> Attempt:
@@ -127,46 +127,46 @@ class Inquiry:
 
     @property
     def _charged(self) -> list[Attempt]:
-        enough = [a for a in self._attempts if a.draw.log2_error <= LOG2_ERROR_OF_ONE]
+        enough = [a for a in self._attempts if a.point.log2_error <= LOG2_ERROR_OF_ONE]
         return [a for a in enough if not isinstance(a.result, Failed)]
 
     @property
     def log2_error(self) -> float:
         """The chance that any of the comparisons so far called different programs equal: their sum."""
-        return math.log2(sum(2.0**a.draw.log2_error for a in self._charged))
+        return math.log2(sum(2.0**a.point.log2_error for a in self._charged))
 
-    def _draw_seed(self) -> int:
+    def _next_seed(self) -> int:
         return self._rng.getrandbits(62)
 
-    def _attempt(self, k: int, parameters: bool, reading: Reading, seed: int | None = None) -> Attempt:
-        found = attempt(self.obligation, self._draw_seed() if seed is None else seed, k, parameters, reading)
+    def _attempt(self, k: int, parameters: bool, semantics: Semantics, seed: int | None = None) -> Attempt:
+        found = attempt(self.obligation, self._next_seed() if seed is None else seed, k, parameters, semantics)
         self._attempts.append(found)
         return found
 
-    def _attempt_surely(self, parameters: bool, reading: Reading = AS_IT_IS) -> Attempt:
+    def _attempt_surely(self, parameters: bool, semantics: Semantics = AS_IT_IS) -> Attempt:
         """A comparison with enough primes; a run of the first program with one prime tells how many that is."""
-        draw = scout(self.obligation, self._draw_seed(), parameters, reading)
-        if isinstance(draw, Attempt):
-            return draw
-        k = draw.primes_needed(LOG2_ERROR_OF_ONE, evaluations=2)
+        point = scout(self.obligation, self._next_seed(), parameters, semantics)
+        if isinstance(point, Attempt):
+            return point
+        k = point.primes_needed(LOG2_ERROR_OF_ONE, evaluations=2)
         for _ in range(2):  # the scout did not see the second program, which may need more
             if k is None:
                 break
-            found = self._attempt(max(k, 2), parameters, reading)
-            if found.mismatch is not None and found.draw.shifted and not found.mismatch.structural:
-                again = self._attempt(max(k, 2), parameters, replace(reading, shift_first=True))
+            found = self._attempt(max(k, 2), parameters, semantics)
+            if found.mismatch is not None and found.point.shifted and not found.mismatch.structural:
+                again = self._attempt(max(k, 2), parameters, replace(semantics, shift_first=True))
                 found = again if again.equal else found
-            if not found.equal or found.draw.log2_error <= LOG2_ERROR_OF_ONE:
+            if not found.equal or found.point.log2_error <= LOG2_ERROR_OF_ONE:
                 return found
-            draw = found.draw
-            k = draw.primes_needed(LOG2_ERROR_OF_ONE)
+            point = found.point
+            k = point.primes_needed(LOG2_ERROR_OF_ONE)
         why = (
-            f"the polynomials are too large to compare reliably (degree {draw.degree}, {draw.bits:.3g} bits); prove a"
+            f"the polynomials are too large to compare reliably (degree {point.degree}, {point.bits:.3g} bits); prove a"
             " smaller region"
             if k is None
             else "the size of the polynomials changes from draw to draw"
         )
-        return Attempt(draw, vary(self.obligation, parameters), Failed(why))
+        return Attempt(point, vary(self.obligation, parameters), Failed(why))
 
     # -------------------------------------------------------------- evaluations in floating point
 
@@ -219,12 +219,12 @@ class Inquiry:
         if found is None:
             return None
         # Some integers leave the result open, as an index that is written twice does: rules refuse them.
-        there = attempt(replace(self.obligation, args=found.args, kwargs=found.kwargs), self._draw_seed(), 1, False)
+        there = attempt(replace(self.obligation, args=found.args, kwargs=found.kwargs), self._next_seed(), 1, False)
         return found if there.failure is None else None
 
     def first_difference(self) -> Difference | None:
         """Where the two graphs part."""
-        return first_difference(self.obligation, self._draw_seed())
+        return first_difference(self.obligation, self._next_seed())
 
     def _convincing(
         self, obligation: ProofObligation, trials: Iterator[Trial], unrounded: Unrounded = ROUNDED

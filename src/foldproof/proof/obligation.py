@@ -41,7 +41,7 @@ class ProofObligation:
         remade: whether a pass makes ``after`` anew from other leaves, so that it has to be right for those, too.
         computes: whether ``after`` computes with the leaves that it is given, and might write to them.
         by_value: whether rectifiers may follow the signs of values where nothing else proves the programs equal; see
-            `foldproof.shadow.Draw`.
+            `foldproof.shadow.SamplePoint`.
         derived: the second program's leaves that ``after`` computes from those that it is given.
         unmatched: the second program's floating-point leaves that are none of the first's, and not derived: they are
             held at their values.

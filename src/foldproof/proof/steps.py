@@ -9,7 +9,7 @@ from foldproof.proof.floats import Unrounded
 from foldproof.proof.obligation import Tensors
 from foldproof.shadow import Shadow
 from foldproof.shadow.call import value_of
-from foldproof.shadow.draw import Step
+from foldproof.shadow.sample import RoundedParameter
 from foldproof.verdict import ApproximationStep
 
 
@@ -21,16 +21,16 @@ def steps_of(found: Attempt) -> tuple[tuple[ApproximationStep, ...], Unrounded]:
     assert found.runs is not None
     held = found.runs.leaves
     steps, leaves = [], {}
-    for step in found.draw.steps:
+    for step in found.point.steps:
         name = _leaf(held, step)
         if name:
             leaves[name] = step.real / step.scale + step.zero
         bound = step.bound(value_of(held[name]) if name else step.whole)
         steps.append(ApproximationStep(_told(step, name, bound), bound))
-    return tuple(steps), Unrounded(leaves, tuple(step.real for step in found.draw.steps))
+    return tuple(steps), Unrounded(leaves, tuple(step.real for step in found.point.steps))
 
 
-def _leaf(held: Tensors, step: Step) -> str | None:
+def _leaf(held: Tensors, step: RoundedParameter) -> str | None:
     """The leaf of the second program that holds what the step made."""
     for name, leaf in held.items():
         if isinstance(leaf, Shadow) and not leaf.dtype.is_floating_point and leaf.shape == step.parts[0].shape:
@@ -39,7 +39,7 @@ def _leaf(held: Tensors, step: Step) -> str | None:
     return None
 
 
-def _told(step: Step, name: str | None, bound: float) -> str:
+def _told(step: RoundedParameter, name: str | None, bound: float) -> str:
     low, high = float(step.scale.abs().min()), float(step.scale.abs().max())
     steps = f"steps of {high:.3g}" if low == high else f"steps of {low:.3g} to {high:.3g}"
     what = name or f"a parameter of shape {tuple(step.real.shape)} ({step.operator.overloadpacket.__name__})"

@@ -8,6 +8,6 @@ them out), ``api``.
 
 from foldproof.qat.api import FoldQATResult, fold_qat
 from foldproof.qat.fold import Folded
-from foldproof.qat.passes import FoldQATConvBN, QuantizeFusedConvBnBias, executorch_pass
+from foldproof.qat.fold_pass import FoldQATConvBN, QuantizeFusedConvBnBias, executorch_pass
 
 __all__ = ["FoldQATConvBN", "FoldQATResult", "Folded", "QuantizeFusedConvBnBias", "executorch_pass", "fold_qat"]

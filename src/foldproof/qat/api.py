@@ -19,7 +19,7 @@ from foldproof.graph.view import GraphView, view_graph, views_to_dict
 from foldproof.program import as_program
 from foldproof.proof.shapes import as_inputs
 from foldproof.qat.fold import Folded
-from foldproof.qat.passes import Account, rewrites, rewritten
+from foldproof.qat.fold_pass import Account, rewrites, rewritten
 from foldproof.rewriting.account import UNCHANGED, UNPROVED, Declined
 from foldproof.verdict import SCHEMA, ApproximationStep, Kind, Verdict, plain
 

@@ -20,7 +20,7 @@ from foldproof.qat.context import Context
 from foldproof.qat.operators import Operator
 from foldproof.qat.quantization import INT32_MAX, INT32_MIN, Dequantized, decomposed
 from foldproof.qat.weight import filled, steps_of_channels
-from foldproof.rewriting.edit import Draft, Edit
+from foldproof.rewriting.edit import Edit, PlannedConstant
 from foldproof.rewriting.expression import Expression, Operand
 from foldproof.rewriting.refusal import CannotFold
 
@@ -89,7 +89,9 @@ def whole_bias(context: Context, operator: Operator, real: Operand, scale: Opera
     return Edit("bias", operator.node, (whole, scales, zeros), install_channels)
 
 
-def read_bias(context: Context, operator: Operator, real: Operand, scale: Operand, row: Mapping[str, Draft]) -> Bias:
+def read_bias(
+    context: Context, operator: Operator, real: Operand, scale: Operand, row: Mapping[str, PlannedConstant]
+) -> Bias:
     """The account of a drafted bias, which `float_bias` or `whole_bias` made of ``real`` and ``scale``."""
     made, value = row["bias"], context.value(real)
     held = made.tensor.detach().to("cpu", torch.float64)

@@ -23,7 +23,7 @@ from foldproof.qat.quantization import DEQUANTIZE, QUANTIZE, Quantization
 from foldproof.rewriting.expression import Expression
 from foldproof.rewriting.refusal import AxisMismatch, CannotFold
 from foldproof.rounding import Float64
-from foldproof.shadow import Draw, Shadow, Undecided, draw_variable, embed_constant
+from foldproof.shadow import SamplePoint, Shadow, Undecided, draw_variable, embed_constant
 
 Interval = tuple[Tensor, Tensor]
 """The least and the greatest number of each channel."""
@@ -244,7 +244,7 @@ class ChainAffine:
 
     def is_exact(self, k: int = 4) -> bool:
         """Is the scale 1 whatever the constants are? Random residues show it (a proof of the fold follows)."""
-        draw = Draw(seed=0, k=k)
+        draw = SamplePoint(seed=0, k=k)
 
         def shadow(t: Tensor) -> Tensor:
             return Shadow(t.detach().clone(), draw_variable(draw, t, data=False)) if t.is_floating_point() else t

@@ -21,10 +21,10 @@ from foldproof.qat.observers import Moved, left_out
 from foldproof.qat.operators import Operator
 from foldproof.qat.quantization import Dequantized, decomposed
 from foldproof.qat.weight import filled, scale_steps, scale_weight
-from foldproof.rewriting.edit import Drafted, Edit
+from foldproof.rewriting.edit import Edit, PlannedEdits
 from foldproof.rewriting.expression import Expression, Operand
 from foldproof.rewriting.refusal import CannotFold
-from foldproof.rewriting.region import RewrittenRegion, cut_rewrite
+from foldproof.rewriting.rewrite import RewrittenRegion, cut_rewrite
 from foldproof.rewriting.vectors import product, total
 from foldproof.verdict import ApproximationStep
 
@@ -54,7 +54,7 @@ class Fold:
     """
 
     operator: Operator
-    drafted: Drafted
+    drafted: PlannedEdits
     account: Folded
     chain: Chain | None = None
     moved: Moved | None = None

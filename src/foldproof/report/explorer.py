@@ -121,7 +121,7 @@ def _overlays(document: Document) -> Iterator[Overlay]:
             yield from _verdict("after", [row["result"]], row["verdict"])
             if row["accuracy"]:
                 for side, node in (("before", row["reported"]), ("after", row["result"])):
-                    yield from _number("distance to the truth", side, node, row["accuracy"][side])
+                    yield from _number("distance to the float64 result", side, node, row["accuracy"][side])
     if document["command"] == "prove" and document["difference"]:
         yield from _verdict("before", [document["difference"]["node"], *document["difference"]["region"]], document)
     for i, step in enumerate(document.get("steps", ()) if document["command"] == "audit" else ()):
@@ -131,7 +131,7 @@ def _overlays(document: Document) -> Iterator[Overlay]:
     if document["command"] == "compare":
         for layer in document.get("layers", ()):
             for what in ("reference", "candidate", "floor"):
-                named = "noise floor" if what == "floor" else f"distance of the {what} to the truth"
+                named = "noise floor" if what == "floor" else f"distance of the {what} to the float64 result"
                 yield from _number(named, "reference", layer["node"], layer[what])
         for source in document["sources"]:
             yield from _verdict("reference", [source["node"]], document["verdict"])

@@ -20,6 +20,8 @@ def migrate(document: Any) -> Any:
     out = {name: migrate(x) for name, x in document.items()}
     if "schema" in out:
         out["schema"] = 2
+    if "guilty" in out:
+        out["refuted"] = out.pop("guilty")
     return _migrate_verdict(out) if "quantified" in out and "witness" in out else out
 
 

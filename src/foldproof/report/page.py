@@ -11,8 +11,8 @@ from importlib.resources import files
 from typing import Any
 
 from foldproof.errors import MissingExtra
+from foldproof.formatting import format_bytes, format_count, format_part
 from foldproof.report.document import Document, validated
-from foldproof.wording import counted, part, size
 
 SYMBOLS = {"PROVED": "✓", "PROVED_WITHIN": "≈", "ROUNDING": "∿", "REFUTED": "✗", "UNDECIDED": "?"}
 """Verdicts are told apart by these, not by colour alone."""
@@ -42,9 +42,9 @@ def html(document: Document) -> str:
     )
     env.filters |= {
         "place": place,
-        "size": size,
+        "size": format_bytes,
         "sig": sig,
-        "counted": counted,
+        "counted": format_count,
         "base": base_name,
         "power": power,
         "share": share,
@@ -98,17 +98,17 @@ def sentence(document: Document) -> str:
         bad = [row for kind in WORST_FIRST[:2] for row in document["tests"] if row["verdict"]["kind"] == kind]
         told = ", ".join(f"{kinds[kind]} {kind.replace('_', ' ')}" for kind in WORST_FIRST if kinds[kind])
         told += f"; look at {bad[0]['test']} first" if bad else ""
-        return f"{counted(len(document['tests']), 'verdict')}: {told}" if told else "no test asked for a verdict"
+        return f"{format_count(len(document['tests']), 'verdict')}: {told}" if told else "no test asked for a verdict"
     declined = len(document["declined"])
     if command == "explain":
-        return f"{counted(declined, 'operator')} left standing" if declined else "nothing is left standing"
+        return f"{format_count(declined, 'operator')} left standing" if declined else "nothing is left standing"
     if command == "fuse":
-        made = counted(len(document["rewrites"]), "rewrite")
+        made = format_count(len(document["rewrites"]), "rewrite")
     else:
         chains = sum(bool(one["chain"]) for one in document["folded"])
         biases = len(document["folded"]) - chains
-        made = f"{counted(chains, 'operator')} folded" if chains else "nothing folded"
-        made += f", {counted(biases, 'bias', 'biases')} quantized" if biases else ""
+        made = f"{format_count(chains, 'operator')} folded" if chains else "nothing folded"
+        made += f", {format_count(biases, 'bias', 'biases')} quantized" if biases else ""
     left = f", {declined} declined" if declined else ", nothing declined"
     return f"{made}{left}: {document['verdict']['reason']}"
 
@@ -139,7 +139,7 @@ def flags(text: str) -> Any:
 
 def share(of: float | str) -> str:
     """A part of a difference; numbers that JSON lacks come as strings."""
-    return of if isinstance(of, str) else part(of)
+    return of if isinstance(of, str) else format_part(of)
 
 
 def power(log2: float) -> int:

@@ -31,7 +31,7 @@ class NewConstant:
 
 
 @dataclass(frozen=True)
-class Draft:
+class PlannedConstant:
     """A new constant that the program doesn't hold yet.
 
     ``expression`` is over the constants of the original program, ``tensor`` its value, evaluated in float64 and rounded
@@ -64,5 +64,5 @@ class Edit:
         self.install(node, found)
 
 
-Drafted = Sequence[tuple[Edit, Mapping[str, Draft]]]
+PlannedEdits = Sequence[tuple[Edit, Mapping[str, PlannedConstant]]]
 """Edits, each with its new constants by role."""

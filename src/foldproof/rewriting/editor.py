@@ -17,8 +17,8 @@ from torch.fx import GraphModule, Node
 from foldproof.errors import FoldproofError, brief
 from foldproof.graph.nodes import is_getitem
 from foldproof.program.state import owned, quiet_copies
-from foldproof.rewriting.edit import Draft, Drafted, Edit, NewConstant
-from foldproof.rewriting.exported import ExportedHost
+from foldproof.rewriting.edit import Edit, NewConstant, PlannedConstant, PlannedEdits
+from foldproof.rewriting.exported_host import ExportedHost
 from foldproof.rewriting.expression import Expression, as_expression, derive, rounded
 from foldproof.rewriting.host import GraphHost
 from foldproof.rewriting.module import ModuleHost
@@ -34,7 +34,7 @@ class GraphEditor:
 
     def __init__(self, host: GraphHost) -> None:
         self.host, self.graph, self.constants = host, host.graph, host.constants
-        self._drafts: dict[tuple[Expression, torch.dtype], Draft] = {}
+        self._drafts: dict[tuple[Expression, torch.dtype], PlannedConstant] = {}
         self._nodes = {name: node for node, name in host.constants.names.items()}
         self._erased: dict[str, str] = {}
         self._numbers = Counter[str]()
@@ -65,7 +65,7 @@ class GraphEditor:
         """Where a node stands in the graph; constants stand at the beginning."""
         return self._places.get(node, -1)
 
-    def draft(self, wanted: NewConstant) -> Draft:
+    def draft(self, wanted: NewConstant) -> PlannedConstant:
         """Evaluate a new constant, or find the one that an equal expression made before.
 
         Raises:
@@ -89,14 +89,14 @@ class GraphEditor:
                 )
         if isinstance(model, nn.Parameter):
             tensor = nn.Parameter(tensor, requires_grad=model.requires_grad and tensor.is_floating_point())
-        return Draft(self._free_name(wanted.base), wanted.like, expression, tensor)
+        return PlannedConstant(self._free_name(wanted.base), wanted.like, expression, tensor)
 
-    def draft_all(self, edits: Sequence[Edit]) -> Drafted:
+    def draft_all(self, edits: Sequence[Edit]) -> PlannedEdits:
         """Draft the new constants of some edits, by their roles; see `draft`."""
         return [(edit, {new.role: self.draft(new) for new in edit.wanted}) for edit in edits]
 
     def carry_out(
-        self, drafted: Drafted, redirected: Mapping[Node, Node], values: Mapping[Node, Any] | None = None
+        self, drafted: PlannedEdits, redirected: Mapping[Node, Node], values: Mapping[Node, Any] | None = None
     ) -> None:
         """Make edits, let the readers of nodes read other ones, and erase the calls that nothing reads any more.
 
@@ -115,7 +115,7 @@ class GraphEditor:
         for operand in read_before:
             self.erase_unread(operand)
 
-    def add(self, draft: Draft) -> Node:
+    def add(self, draft: PlannedConstant) -> Node:
         """The node of a drafted constant, which is added to the program if it isn't there yet."""
         if draft.name in self._nodes:
             return self._nodes[draft.name]

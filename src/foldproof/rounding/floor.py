@@ -26,7 +26,7 @@ class Score:
 class Floor:
     """How far rounding moves one program's outputs at one input.
 
-    ``deviations[k][j]`` is how far perturbed run k moved output j from the truth (float64, of the output's shape).
+    ``deviations[k][j]`` is how far perturbed run k moved output j from the float64 result (float64, of the output's shape).
     ``least`` are standard deviations that each element has at least, where there are such.
     """
 
@@ -45,7 +45,7 @@ class Floor:
         return [torch.maximum(_sigma(total, runs), least) for total, least in zip(sums, self._least)]
 
     def score(self, deviation: Sequence[Tensor]) -> Score:
-        """How unusual these distances to the truth are."""
+        """How unusual these distances to the float64 result are."""
         return score(deviation, self.sigmas)
 
     @cached_property

@@ -14,8 +14,8 @@ from torch import Tensor
 from foldproof.operators import writes_result
 from foldproof.rounding.answers import Rounding, find_rounding
 from foldproof.rounding.bound import bound_errors
+from foldproof.rounding.float64 import Float64
 from foldproof.rounding.parts import compute_in_parts
-from foldproof.rounding.truth import Float64
 from foldproof.torch_internals import has_decomposition, tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 aten = torch.ops.aten

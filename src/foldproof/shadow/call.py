@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from foldproof.operators import bind_arguments
-from foldproof.shadow.draw import Draw
 from foldproof.shadow.leaves import FEW, embed_constant
 from foldproof.shadow.residue import Residue, apply_opaque
+from foldproof.shadow.sample import SamplePoint
 from foldproof.shadow.undecided import Undecided
 from foldproof.torch_internals import OpOverload, tree_iter, tree_map
 
@@ -27,24 +27,24 @@ class Call:
     """An operator call: its draw, arguments as given (shadows, tensors, numbers), and the value it returned."""
 
     def __init__(
-        self, draw: Draw, operator: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any
+        self, point: SamplePoint, operator: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any
     ) -> None:
-        self.draw, self.operator, self.args, self.kwargs, self.result = draw, operator, args, kwargs, result
+        self.point, self.operator, self.args, self.kwargs, self.result = point, operator, args, kwargs, result
 
     def residue(self, x: Any) -> Residue:
         """The residue of a shadow; the exact residues of an ordinary tensor or number."""
         if isinstance(x, Residue):
             return x
         if isinstance(x, nn.Parameter) and not hasattr(x, "residue"):
-            self.draw.unregistered.setdefault(f"a parameter of shape {tuple(x.shape)} that no program registers")
+            self.point.unregistered.setdefault(f"a parameter of shape {tuple(x.shape)} that no program registers")
         known = getattr(x, "residue", None)
-        return known if isinstance(known, Residue) else embed_constant(self.draw, x)
+        return known if isinstance(known, Residue) else embed_constant(self.point, x)
 
     def stored(self, number: Any) -> Residue:
         """The residue of a number that the operator writes into a tensor, and so rounds to the result's dtype."""
         if isinstance(number, Tensor):
             return self.residue(number)
-        return embed_constant(self.draw, torch.tensor(number, dtype=self.first_result.dtype))
+        return embed_constant(self.point, torch.tensor(number, dtype=self.first_result.dtype))
 
     def residues(self, xs: Sequence[Any]) -> list[Residue]:
         return [self.residue(x) for x in xs]
@@ -53,7 +53,7 @@ class Call:
         """What the program itself would see: the value of a shadow, anything else as it is (also in containers)."""
         return tree_map(value_of, x)
 
-    def opaque(
+    def uninterpreted(
         self,
         operands: Sequence[Any],
         *attributes: object,
@@ -61,7 +61,7 @@ class Call:
         name: str | None = None,
         computes: torch.dtype | None = None,
     ) -> Residue:
-        """An opaque function named by the operator, its attributes, and the dtype it computes in (the result's)."""
+        """An uninterpreted function named by the operator, its attributes, and the dtype it computes in (the result's)."""
         dtype = computes or self.first_result.dtype
         label = name or self.operator.overloadpacket.__name__
         key = f"{label}({', '.join(map(_named, attributes))}; {_COMPUTE.get(dtype, dtype)})"
@@ -80,7 +80,7 @@ class Call:
 
     def took_branch(self) -> None:
         """The result follows a choice made by values: the verdict will say that it holds for this choice only."""
-        self.draw.branch.setdefault(self.operator.overloadpacket.__name__)
+        self.point.branch.setdefault(self.operator.overloadpacket.__name__)
         self.note_limits()
 
     def note_limits(self) -> None:
@@ -94,7 +94,7 @@ class Call:
         ]
         results = [x for x in tree_iter(self.result) if isinstance(x, Tensor) and x.dtype in _NARROW]
         given += [torch.iinfo(x.dtype).max for x in results]
-        self.draw.note_numbers(float(n) for n in given if math.isfinite(n))
+        self.point.note_numbers(float(n) for n in given if math.isfinite(n))
 
     def indices(self, index: Tensor) -> Tensor:
         """The values of an index or mask: a choice made by values, if it depends on a shadow."""

@@ -31,7 +31,7 @@ BLIND = {
 
 def note_escape(residue: Residue, how: str) -> None:
     """Record in the draw that a value left the tensor world, ``how``, and at which line of the program."""
-    escapes = residue.draw.escapes
+    escapes = residue.point.escapes
     for frame in reversed(traceback.extract_stack()):
         if not any(part in frame.filename for part in ("/torch/", "foldproof/shadow", "\\torch\\")):
             where = f"`{how}` at {frame.filename}:{frame.lineno}"

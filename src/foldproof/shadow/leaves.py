@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from foldproof.field import Size, many
-from foldproof.shadow.draw import Draw
 from foldproof.shadow.ondemand import OnDemand
 from foldproof.shadow.residue import Residue, embed_number, laid_out_like
+from foldproof.shadow.sample import SamplePoint
 from foldproof.shadow.undecided import Undecided
 
 _SMALL = 1 << 15
@@ -21,24 +21,24 @@ FEW = 16
 """A tensor of no more numbers may hold a limit or a divisor."""
 
 
-def draw_variable(draw: Draw, like: Tensor, data: bool, lent: bool = False) -> Residue:
+def draw_variable(point: SamplePoint, like: Tensor, data: bool, lent: bool = False) -> Residue:
     """Independent uniform residues, laid out like ``like``; ``data`` marks what depends on the program's input.
 
     Elements that share memory share residues. Infinite elements are no variables: they stay what they are.
     ``lent`` says that nobody will write to ``like`` or to the residues; large ones are then made on demand.
     """
     if like.numel() <= _SMALL:
-        rows = draw.draw_few(like.shape).to(like.device)
-        return _leaf(draw, like, lambda i: laid_out_like(like, rows[i]), Size.variable(), data)
-    seeds = draw.draw_seeds()
+        rows = point.draw_few(like.shape).to(like.device)
+        return _leaf(point, like, lambda i: laid_out_like(like, rows[i]), Size.variable(), data)
+    seeds = point.draw_seeds()
 
     def make(i: int) -> Tensor:
         return laid_out_like(like, many(like.shape, seeds[i]).to(like.device))
 
-    return _leaf(draw, like, make, Size.variable(), data, lent)
+    return _leaf(point, like, make, Size.variable(), data, lent)
 
 
-def embed_constant(draw: Draw, x: Tensor | float | int | bool, lent: bool = False) -> Residue:
+def embed_constant(point: SamplePoint, x: Tensor | float | int | bool, lent: bool = False) -> Residue:
     """The exact residues of a constant. Infinities are marked, and follow the value from there on.
 
     ``lent`` is as for `draw_variable`.
@@ -48,8 +48,8 @@ def embed_constant(draw: Draw, x: Tensor | float | int | bool, lent: bool = Fals
     """
     if not isinstance(x, Tensor):
         if isinstance(x, complex) or not math.isfinite(x):
-            return embed_constant(draw, torch.tensor(x))
-        return embed_number(draw, x)
+            return embed_constant(point, torch.tensor(x))
+        return embed_number(point, x)
     if x.dtype.is_complex:
         raise Undecided("complex numbers have no residues")
     if x.layout != torch.strided or x.is_quantized or x.dtype == torch.uint64:
@@ -57,34 +57,34 @@ def embed_constant(draw: Draw, x: Tensor | float | int | bool, lent: bool = Fals
     if not all_finite(x) and bool(torch.isnan(x).any()):
         raise Undecided("a constant is nan")
     if x.is_floating_point() and x.numel() <= FEW:  # numbers, made tensors by compilers
-        draw.note_numbers(n for n in x.detach().flatten().tolist() if math.isfinite(n))
+        point.note_numbers(n for n in x.detach().flatten().tolist() if math.isfinite(n))
 
     def make(i: int) -> Tensor:
-        return laid_out_like(x, draw.fields[i].embed(x))
+        return laid_out_like(x, point.fields[i].embed(x))
 
-    return _leaf(draw, x, make, _size_of_tensor(x), lent=lent)
+    return _leaf(point, x, make, _size_of_tensor(x), lent=lent)
 
 
 def _leaf(
-    draw: Draw, like: Tensor, make: Callable[[int], Tensor], size: Size, data: bool = False, lent: bool = False
+    point: SamplePoint, like: Tensor, make: Callable[[int], Tensor], size: Size, data: bool = False, lent: bool = False
 ) -> Residue:
-    k = len(draw.fields)
+    k = len(point.fields)
     if lent and like.numel() > _SMALL and all_finite(like):
         meta = torch.empty_strided(like.shape, like.stride(), dtype=torch.float64, device="meta")
-        return Residue(draw, OnDemand(meta, k, make), size, data)
-    made = Residue(draw, tuple(make(i) for i in range(k)), size, data)
+        return Residue(point, OnDemand(meta, k, make), size, data)
+    made = Residue(point, tuple(make(i) for i in range(k)), size, data)
     return made if all_finite(like) else mark_infinities(like, made).laid_out_like(like)
 
 
 def mark_infinities(value: Tensor, residue: Residue) -> Residue:
     """Let infinite elements follow the value (a mask of -inf, say): one random residue stands for each sign."""
-    draw, infinite = residue.draw, torch.isinf(value)
+    point, infinite = residue.point, torch.isinf(value)
     if not bool(infinite.any()):
-        return Residue(draw, residue.parts, residue.size, residue.data)
+        return Residue(point, residue.parts, residue.size, residue.data)
     positive = value > 0
-    codes = (torch.where(positive, plus, minus).to(torch.float64) for plus, minus in draw.infinity)
+    codes = (torch.where(positive, plus, minus).to(torch.float64) for plus, minus in point.infinity)
     parts = tuple(torch.where(infinite, code, part) for code, part in zip(codes, residue.parts))
-    return Residue(draw, parts, residue.size, residue.data, infinite=True)
+    return Residue(point, parts, residue.size, residue.data, infinite=True)
 
 
 def all_finite(x: Tensor) -> bool:

@@ -19,8 +19,8 @@ class RuleKind(str, Enum):
     EXACT = "exact"
     """field arithmetic, or selecting and rearranging: the residue of the result is the result of the residues"""
     COMPOSED = "composed"
-    """built from exact and opaque ones, so that fused and decomposed forms agree"""
-    OPAQUE = "opaque"
+    """built from exact and uninterpreted ones, so that fused and decomposed forms agree"""
+    UNINTERPRETED = "uninterpreted"
     """any function will do: equal operands and attributes give equal results, nothing else is assumed"""
     BRANCH = "branch"
     """the residue follows the choice that the value made; the proof holds for that choice only"""
@@ -73,8 +73,8 @@ def composed(*operators: OpOverload) -> Callable[[RuleFunction], RuleFunction]:
     return rule(RuleKind.COMPOSED, *operators)
 
 
-def opaque(*operators: OpOverload) -> Callable[[RuleFunction], RuleFunction]:
-    return rule(RuleKind.OPAQUE, *operators)
+def uninterpreted(*operators: OpOverload) -> Callable[[RuleFunction], RuleFunction]:
+    return rule(RuleKind.UNINTERPRETED, *operators)
 
 
 def branch(*operators: OpOverload) -> Callable[[RuleFunction], RuleFunction]:
@@ -87,4 +87,4 @@ def describe(rule: Rule) -> str:
     return doc[0] if doc else ""
 
 
-__all__ = ["RULES", "Call", "Rule", "RuleKind", "branch", "composed", "describe", "exact", "opaque"]
+__all__ = ["RULES", "Call", "Rule", "RuleKind", "branch", "composed", "describe", "exact", "uninterpreted"]

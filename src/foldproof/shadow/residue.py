@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from foldproof.field import BALANCED_TERMS, EXACT_TERMS, Size
-from foldproof.shadow.draw import Draw
 from foldproof.shadow.ondemand import OnDemand
+from foldproof.shadow.sample import SamplePoint
 from foldproof.shadow.undecided import Undecided
 
 Map = Callable[..., Tensor]
@@ -42,18 +42,18 @@ class Residue:
     purpose (a mask) and have no residue.
     """
 
-    __slots__ = ("cell", "draw", "parts")
+    __slots__ = ("cell", "parts", "point")
 
     def __init__(
-        self, draw: Draw, parts: Sequence[Tensor], size: Size, data: bool = False, infinite: bool = False
+        self, point: SamplePoint, parts: Sequence[Tensor], size: Size, data: bool = False, infinite: bool = False
     ) -> None:
-        self.draw, self.parts, self.cell = draw, parts, Cell(size, data, infinite)
+        self.point, self.parts, self.cell = point, parts, Cell(size, data, infinite)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Residue:
         """A copy in the same draw; residues that share memory keep sharing it among their copies."""
         if isinstance(self.parts, OnDemand):  # nothing can be written to it
             return self
-        out = Residue(self.draw, copy.deepcopy(self.parts, memo), self.size)
+        out = Residue(self.point, copy.deepcopy(self.parts, memo), self.size)
         out.cell = memo.setdefault(id(self.cell), Cell(self.size, self.data, self.infinite))
         return out
 
@@ -71,7 +71,7 @@ class Residue:
 
     @property
     def varies(self) -> bool:
-        """Does it depend on inputs, parameters or opaque functions? Else it is a number."""
+        """Does it depend on inputs, parameters or uninterpreted functions? Else it is a number."""
         return self.size.difference[0] > 0
 
     @property
@@ -93,11 +93,11 @@ class Residue:
     def _with(self, parts: Sequence[Tensor], size: Size, *others: Residue) -> Residue:
         data = self.data or any(o.data for o in others)
         infinite = self.infinite or any(o.infinite for o in others)
-        return Residue(self.draw, tuple(parts), size, data, infinite)
+        return Residue(self.point, tuple(parts), size, data, infinite)
 
     def _reduced(self, made: Iterable[Tensor]) -> list[Tensor]:
         """Reduce, in place, tensors that arithmetic has just made."""
-        return [f.reduce_(p) for f, p in zip(self.draw.fields, made)]
+        return [f.reduce_(p) for f, p in zip(self.point.fields, made)]
 
     # Selecting and rearranging: every element of the result is an element of self (or 0).
 
@@ -115,7 +115,7 @@ class Residue:
 
     def view_as(self, parts: Sequence[Tensor]) -> Residue:
         """The residue of a view, given the views of the parts."""
-        out = Residue(self.draw, parts if isinstance(parts, OnDemand) else tuple(parts), self.size)
+        out = Residue(self.point, parts if isinstance(parts, OnDemand) else tuple(parts), self.size)
         out.cell = self.cell
         return out
 
@@ -129,7 +129,7 @@ class Residue:
     def laid_out_like(self, value: Tensor) -> Residue:
         """With the strides of ``value``, so that every view that is legal on one is legal on the other."""
         parts = tuple(laid_out_like(value, p) for p in self.parts)
-        return Residue(self.draw, parts, self.size, self.data, self.infinite)
+        return Residue(self.point, parts, self.size, self.data, self.infinite)
 
     # Arithmetic.
 
@@ -153,7 +153,7 @@ class Residue:
     def total(self, function: Map, terms: int) -> Residue:
         """Apply a linear function whose every output adds up at most ``terms`` elements (with coefficients ±1)."""
         # The function may return what it was given, which is not ours to reduce in place.
-        parts = [f.reduce(function(p)) for f, p in zip(self.draw.fields, self.parts)]
+        parts = [f.reduce(function(p)) for f, p in zip(self.point.fields, self.parts)]
         return self._with(parts, self.size.total(terms))
 
     def sum(self, dims: Sequence[int] | None = None, keepdim: bool = False) -> Residue:
@@ -162,7 +162,7 @@ class Residue:
 
     def mean(self, dims: Sequence[int] | None = None, keepdim: bool = False) -> Residue:
         dims = list(range(self.ndim)) if not dims else list(dims)
-        return self.sum(dims, keepdim) / embed_number(self.draw, _terms(self.shape, dims))
+        return self.sum(dims, keepdim) / embed_number(self.point, _terms(self.shape, dims))
 
     def bilinear(
         self, other: Residue, function: Map, terms: int, plus: Residue | None = None, name: Hashable = None
@@ -182,7 +182,7 @@ class Residue:
             return self._reduced(self._reduced(made) if terms > BALANCED_TERMS else made)
 
         if name is not None and isinstance(other.parts, OnDemand):
-            parts = self.draw.products(name, self.parts, other.parts, lambda: multiply(None))
+            parts = self.point.products(name, self.parts, other.parts, lambda: multiply(None))
             parts = parts if plus is None else self._reduced(map(torch.add, parts, plus.parts))
         else:
             parts = multiply(plus)
@@ -203,7 +203,7 @@ class Residue:
         return add_all([*pieces, *([] if plus is None else [plus])])
 
     def inverse(self) -> Residue:
-        """1/x: exact where x depends on parameters and constants only, opaque where it depends on the input.
+        """1/x: exact where x depends on parameters and constants only, uninterpreted where it depends on the input.
 
         An exact inverse of data would make the degree of what is compared grow with the number of divisions, and with
         it the chance of error; nothing in the field's rewrites cancels one data-dependent divisor against another.
@@ -217,7 +217,7 @@ class Residue:
             raise Undecided("a divisor is infinite")
         if bool(functools.reduce(torch.mul, [p == 0 for p in self.parts]).any()):
             raise Undecided("a divisor is zero")
-        parts = [f.inverse(p) for f, p in zip(self.draw.fields, self.parts)]
+        parts = [f.inverse(p) for f, p in zip(self.point.fields, self.parts)]
         return self._with(parts, self.size.inverse(self._number()))
 
     def _number(self) -> tuple[float, ...] | None:
@@ -231,20 +231,20 @@ class Residue:
         return self * other.inverse()
 
     def rsqrt(self) -> Residue:
-        """1/sqrt(x), opaque; tied to `sqrt` by rsqrt = 1/sqrt."""
+        """1/sqrt(x), uninterpreted; tied to `sqrt` by rsqrt = 1/sqrt."""
         if self.data:
             return self.sqrt().inverse()
         return apply_opaque("rsqrt", [self], torch.rsqrt, nonzero=True)
 
     def sqrt(self) -> Residue:
-        """sqrt(x), opaque. Without data, the reciprocal of `rsqrt`, so that BatchNorm's scale needs no denominator."""
+        """sqrt(x), uninterpreted. Without data, the reciprocal of `rsqrt`, so that BatchNorm's scale needs no denominator."""
         if self.data:
             return apply_opaque("sqrt", [self], torch.sqrt, nonzero=True)
         return self.rsqrt().inverse()
 
     def power(self, exponent: int) -> Residue:
         """``x ** exponent`` for a whole exponent >= 0."""
-        result, square = embed_number(self.draw, 1).map(lambda x: x.expand(self.shape)), self
+        result, square = embed_number(self.point, 1).map(lambda x: x.expand(self.shape)), self
         while exponent:
             result = result * square if exponent & 1 else result
             exponent >>= 1
@@ -252,7 +252,7 @@ class Residue:
         return result
 
     def maximum(self, other: Residue) -> Residue:
-        """max(x, y), opaque and symmetric: a function of x + y and x * y, which determine the unordered pair."""
+        """max(x, y), uninterpreted and symmetric: a function of x + y and x * y, which determine the unordered pair."""
         zero = other.numel() == 1 and not any(bool(p) for p in other.parts)
         total, product = (self, other) if zero else (self + other, self * other)
         return apply_opaque("maximum", [total, product], lambda *_: torch.maximum(self.parts[0], other.parts[0]))
@@ -263,23 +263,23 @@ class Residue:
 
 
 def apply_opaque(name: str, operands: Sequence[Residue], real: Callable[..., Tensor], nonzero: bool = False) -> Residue:
-    """The opaque function ``name`` (operator, attributes and dtype) of ``operands`` of one draw, which broadcast.
+    """The uninterpreted function ``name`` (operator, attributes and dtype) of ``operands`` of one draw, which broadcast.
 
     ``real`` is the function itself on float64 tensors; it is what the same rule means over the real numbers.
     """
-    draw = operands[0].draw
-    out = draw.evaluate(name, [tuple(o.parts) for o in operands], real, nonzero)
+    point = operands[0].point
+    out = point.evaluate(name, [tuple(o.parts) for o in operands], real, nonzero)
     for operand in operands:
-        draw.observe(operand.size)
+        point.observe(operand.size)
     data = name not in _ROOTS or any(o.data for o in operands)
-    return Residue(draw, out, Size.variable(), data)
+    return Residue(point, out, Size.variable(), data)
 
 
-def embed_number(draw: Draw, x: float | int | bool) -> Residue:
+def embed_number(point: SamplePoint, x: float | int | bool) -> Residue:
     """The exact residues of a finite number."""
-    draw.note_numbers([float(x)])
-    device_free = [torch.tensor(float(f.number(x)), dtype=torch.float64) for f in draw.fields]
-    return Residue(draw, tuple(f.reduce(t) for f, t in zip(draw.fields, device_free)), _size_of_number(x))
+    point.note_numbers([float(x)])
+    device_free = [torch.tensor(float(f.number(x)), dtype=torch.float64) for f in point.fields]
+    return Residue(point, tuple(f.reduce(t) for f, t in zip(point.fields, device_free)), _size_of_number(x))
 
 
 def _size_of_number(x: int | float) -> Size:

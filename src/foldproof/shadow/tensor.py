@@ -19,12 +19,12 @@ from foldproof.operators import (
     reshapes_in_place,
 )
 from foldproof.shadow.call import Call, value_of
-from foldproof.shadow.draw import Draw, WritesBorrowed
 from foldproof.shadow.escapes import BLIND, ESCAPING, is_called_by_libraries, note_escape
 from foldproof.shadow.leaves import draw_variable, embed_constant, mark_infinities
 from foldproof.shadow.ondemand import OnDemand
 from foldproof.shadow.registry import RULES, Rule, RuleKind
 from foldproof.shadow.residue import Residue
+from foldproof.shadow.sample import SamplePoint, WritesBorrowed
 from foldproof.shadow.undecided import Undecided, no_rule
 from foldproof.torch_internals import (
     DispatchMode,
@@ -120,7 +120,7 @@ class Shadow(Tensor):
         return self.value.data_ptr()
 
     def untyped_storage(self) -> Any:
-        if (self.residue.data or self.residue.draw.running) and not is_called_by_libraries(sys._getframe(1)):
+        if (self.residue.data or self.residue.point.running) and not is_called_by_libraries(sys._getframe(1)):
             note_escape(self.residue, "untyped_storage")
         return self.value.untyped_storage()
 
@@ -133,15 +133,15 @@ class Shadow(Tensor):
         if self.residue.borrowed:
             raise WritesBorrowed
         if not isinstance(new, Shadow):
-            new = Shadow(new, embed_constant(self.residue.draw, new))
+            new = Shadow(new, embed_constant(self.residue.point, new))
         Tensor.data.__set__(self, new)  # type: ignore[attr-defined]  # shape, strides and dtype
         self.value, self.residue = new.value, new.residue
 
 
 def _dispatch(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     shadows = [x for x in tree_iter((args, kwargs)) if isinstance(x, Shadow)]
-    draw = shadows[0].residue.draw
-    if any(s.residue.draw is not draw for s in shadows):
+    point = shadows[0].residue.point
+    if any(s.residue.point is not point for s in shadows):
         raise Undecided("shadows of two different draws met")
     if func in ESCAPING:
         for shadow in shadows:
@@ -161,12 +161,12 @@ def _dispatch(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -
         body = python_body(func)  # which runs on shadows like any other code
         if body is None:
             raise no_rule(func)
-        with Factories(draw):
+        with Factories(point):
             return body(*args, **kwargs)
     if rule.kind is RuleKind.BRANCH:
-        draw.branch.setdefault(func.overloadpacket.__name__)
+        point.branch.setdefault(func.overloadpacket.__name__)
     value = func(*tree_map(value_of, args), **tree_map(value_of, kwargs))
-    call = Call(draw, func, args, kwargs, value)
+    call = Call(point, func, args, kwargs, value)
     if rule.kind is RuleKind.BRANCH:
         call.note_limits()
     if not any(v.numel() for v in tree_iter(value) if isinstance(v, Tensor)):
@@ -184,7 +184,7 @@ def _dispatch(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -
 def _empty(call: Call, value: Any) -> Any:
     """A result of no elements says nothing, whatever the operator."""
     floats = isinstance(value, Tensor) and value.dtype.is_floating_point
-    return Shadow(value, embed_constant(call.draw, value)) if floats else value
+    return Shadow(value, embed_constant(call.point, value)) if floats else value
 
 
 def _wrap(call: Call, rule: Rule, operands: Sequence[Shadow], value: Tensor, residue: Residue | None) -> Tensor:
@@ -211,7 +211,7 @@ def _wrap(call: Call, rule: Rule, operands: Sequence[Shadow], value: Tensor, res
         name = call.operator.overloadpacket.__name__
         if residue.infinite and not rule.integers and name not in _KEEP_INFINITIES:
             # Where they are, and of which sign, may hang on the values of the other operands.
-            call.draw.branch.setdefault(f"{name} of infinite elements")
+            call.point.branch.setdefault(f"{name} of infinite elements")
     return Shadow(value, _unshared(residue, operands).laid_out_like(value))
 
 
@@ -225,7 +225,7 @@ def _unshared(residue: Residue, operands: Sequence[Shadow]) -> Residue:
         if all(parts[0].untyped_storage().data_ptr() != memory for parts in kept):
             return residue
         parts = tuple(p.clone() for p in residue.parts)
-    return Residue(residue.draw, parts, residue.size, residue.data, residue.infinite)
+    return Residue(residue.point, parts, residue.size, residue.data, residue.infinite)
 
 
 def _reshape_in_place(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -263,7 +263,7 @@ def _write(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
         if isinstance(result, Shadow):
             raise Undecided(f"{func} writes a shadow into an ordinary tensor, which cannot carry residues")
         return target.copy_(result)
-    source = result.residue if isinstance(result, Shadow) else embed_constant(target.residue.draw, result)
+    source = result.residue if isinstance(result, Shadow) else embed_constant(target.residue.point, result)
     value = value_of(result)
     if not target.dtype.is_floating_point and value.dtype != target.dtype:
         raise Undecided(f"{func} writes {value.dtype} into {target.dtype}")
@@ -284,13 +284,13 @@ class Factories(DispatchMode):
     constants, and so is what they stand for, which float32 would round.
     """
 
-    def __init__(self, draw: Draw) -> None:
+    def __init__(self, point: SamplePoint) -> None:
         super().__init__()
-        self._draw = draw
+        self._point = point
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in _DEQUANTIZE and not isinstance(args[0], Shadow):
-            return func(Shadow(args[0], embed_constant(self._draw, args[0])), *args[1:], **(kwargs or {}))
+            return func(Shadow(args[0], embed_constant(self._point, args[0])), *args[1:], **(kwargs or {}))
         made = func(*args, **(kwargs or {}))
         zero = func is aten.zeros.default or (func is aten.full.default and args[1] == 0)
         if not zero and not is_uninitialized(func):
@@ -298,5 +298,5 @@ class Factories(DispatchMode):
         if type(made) is not Tensor or not made.dtype.is_floating_point:
             return made
         if zero:
-            return Shadow(made, embed_constant(self._draw, made))
-        return Shadow(made.zero_(), draw_variable(self._draw, made, data=True))
+            return Shadow(made, embed_constant(self._point, made))
+        return Shadow(made.zero_(), draw_variable(self._point, made, data=True))

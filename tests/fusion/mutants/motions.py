@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.fx import Node
 
 from foldproof.fusion.affine import Affine
-from foldproof.fusion.examples import Made, chain, functional
+from foldproof.fusion.examples import Example, chain, functional
 from foldproof.fusion.motion import averaging, pointwise
 from foldproof.fusion.motion.averaging import AVERAGES, MAXIMA, Averaging
 from foldproof.fusion.motion.pointwise import Product, Rectifier, Sum
@@ -38,14 +38,14 @@ _image = (2, 3, 7, 8)
 _vector = partial(torch.randn, 6)
 
 
-def _two(function: Callable[[Any, Tensor, Tensor], Tensor], **parts: Any) -> Callable[[], Made]:
+def _two(function: Callable[[Any, Tensor, Tensor], Tensor], **parts: Any) -> Callable[[], Example]:
     """A function of the six features of two linear operators."""
     return functional(
         ((4, 3), (4, 3)), lambda m, x, y: function(m, m.a(x), m.b(y)), a=_linear, b=_linear, n=_norm, **parts
     )
 
 
-def _reader(function: Callable[..., Tensor], features: int = 6, **parts: Any) -> Callable[[], Made]:
+def _reader(function: Callable[..., Tensor], features: int = 6, **parts: Any) -> Callable[[], Example]:
     """A linear operator that reads a function of two inputs."""
     return functional(
         ((4, 6), (4, 6)), lambda m, x, y: m.a(function(m, x, y)), a=partial(nn.Linear, features, 3), n=_norm, **parts
@@ -129,7 +129,7 @@ leaky = exported(
 )
 
 
-def _curve(function: Callable[[Tensor], Tensor]) -> Callable[[], Made]:
+def _curve(function: Callable[[Tensor], Tensor]) -> Callable[[], Example]:
     """A function of six features, times positive numbers."""
     return functional(((4, 3),), lambda m, x: function(m.a(x)) * m.k, a=_linear, k=lambda: torch.rand(6) + 0.5)
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from foldproof.fusion.affine import Affine
-from foldproof.fusion.examples import Made
+from foldproof.fusion.examples import Example
 
 Program = Callable[[], tuple[ExportedProgram, tuple[Any, ...]]]
 
@@ -55,7 +55,7 @@ def around(home: Any, name: str, wrong: Callable[..., Any]) -> Patch:
     return Patch(home, name, staticmethod(broken) if static else broken)
 
 
-def exported(make: Callable[[], Made], dynamic_shapes: Any = None) -> Program:
+def exported(make: Callable[[], Example], dynamic_shapes: Any = None) -> Program:
     """The program of a model, exported once; an eps of 1e-5 would hide in rounding, and one scale is negative."""
 
     @cache

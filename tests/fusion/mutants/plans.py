@@ -13,9 +13,9 @@ from torch.fx import Node
 
 from foldproof.fusion import plan
 from foldproof.fusion.affine import Affine
+from foldproof.fusion.affines import Match
 from foldproof.fusion.examples import chain, functional
 from foldproof.fusion.plan import Planner, _Queue
-from foldproof.fusion.sources import Site
 from foldproof.rewriting import editor
 from foldproof.rewriting.editor import GraphEditor
 from foldproof.rewriting.vectors import number
@@ -112,29 +112,29 @@ largest = exported(
 
 
 def demands(wrong: Callable[[Any], Any]) -> Patch:
-    """The affine that is asked of the producers is another one than that of the site."""
-    return around(Planner, "up", lambda original, self, site, side: original(self, wrong(site), side))
+    """The affine that is asked of the producers is another one than that of the match."""
+    return around(Planner, "up", lambda original, self, match, side: original(self, wrong(match), side))
 
 
 def carried(wrong: Callable[[Any], Any]) -> Patch:
-    return around(Planner, "down", lambda original, self, site: original(self, wrong(site)))
+    return around(Planner, "down", lambda original, self, match: original(self, wrong(match)))
 
 
-class OtherSite(Site):
-    """A site whose affine is said to be another one."""
+class OtherSite(Match):
+    """A match whose affine is said to be another one."""
 
-    def __init__(self, site: Site, wrong: Callable[[Affine], Affine]) -> None:
-        super().__init__(site.steps)
+    def __init__(self, match: Match, wrong: Callable[[Affine], Affine]) -> None:
+        super().__init__(match.steps)
         object.__setattr__(self, "_wrong", wrong)
 
     @property
     def affine(self) -> Affine:
-        found: Affine = self._wrong(Site(self.steps).affine)  # type: ignore[attr-defined]
+        found: Affine = self._wrong(Match(self.steps).affine)  # type: ignore[attr-defined]
         return found
 
 
-def said(wrong: Callable[[Affine], Affine]) -> Callable[[Site], Site]:
-    return lambda site: OtherSite(site, wrong)
+def said(wrong: Callable[[Affine], Affine]) -> Callable[[Match], Match]:
+    return lambda match: OtherSite(match, wrong)
 
 
 def first_reader(original: Any, self: Planner, node: Node) -> list[Node]:
@@ -156,8 +156,8 @@ def backwards(original: Any, self: _Queue, key: Any) -> None:
 def edits(wrong: Callable[[list[Any]], list[Any]]) -> Patch:
     """Some of the changes are forgotten."""
 
-    def planned(original: Any, self: Planner, site: Site) -> Any:
-        found = original(self, site)
+    def planned(original: Any, self: Planner, match: Match) -> Any:
+        found = original(self, match)
         found.edits = wrong(found.edits)
         return found
 

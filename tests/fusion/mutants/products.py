@@ -16,7 +16,7 @@ from foldproof.fusion.absorb.embedding import Embedding, EmbeddingBag
 from foldproof.fusion.absorb.matrix import Einsum, Linear, MatrixProduct, _Matrix
 from foldproof.fusion.absorb.norm import OwnAffine
 from foldproof.fusion.affine import Affine
-from foldproof.fusion.examples import Made, chain, functional
+from foldproof.fusion.examples import Example, chain, functional
 from foldproof.rewriting.expression import Expression
 from mutants.convolutions import told
 from mutants.mutant import (
@@ -39,7 +39,7 @@ _norm = partial(nn.BatchNorm1d, 6)
 _vector, _matrix = partial(torch.randn, 6), partial(torch.randn, 6, 6)
 
 
-def _square(function: Callable[..., Tensor], *shape: int, **parts: Any) -> Callable[[], Made]:
+def _square(function: Callable[..., Tensor], *shape: int, **parts: Any) -> Callable[[], Example]:
     """A function of the model and its input; all sizes are 6."""
     given = {"w": _matrix, "b": _vector, "k": _vector, "n": _norm} | parts
     return functional((shape or (6, 6),), function, **given)
@@ -109,10 +109,10 @@ table_of_positions = exported(
 )
 
 
-def _normalised(function: Callable[..., Tensor], *shape: int, **parts: Any) -> Callable[[], Made]:
+def _normalised(function: Callable[..., Tensor], *shape: int, **parts: Any) -> Callable[[], Example]:
     """A normalisation with an affine of its own that does something, and an affine."""
 
-    def make() -> Made:
+    def make() -> Example:
         model, inputs = functional((shape,), function, k=_vector, b=_vector, n=_norm, **parts)()
         with torch.no_grad():
             model.l.weight.normal_()

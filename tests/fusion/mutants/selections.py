@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.fx import Node
 
 from foldproof.fusion.affine import Affine
-from foldproof.fusion.examples import Made, chain, functional
+from foldproof.fusion.examples import Example, chain, functional
 from foldproof.fusion.motion import selection
 from foldproof.fusion.motion.rule import Affines
 from foldproof.fusion.motion.selection import Selection, _Sources
@@ -25,12 +25,12 @@ _linear, _conv = partial(nn.Linear, 3, 6), partial(nn.Conv2d, 3, 6, 3)
 _image = (2, 3, 7, 8)
 
 
-def _places(function: Callable[[Tensor], Tensor]) -> Callable[[], Made]:
+def _places(function: Callable[[Tensor], Tensor]) -> Callable[[], Example]:
     """A convolution with as many places as channels, some selection, and a normalisation of six channels."""
     return functional(((2, 3, 6),), lambda m, x: m.n(function(m.a(x))).relu(), a=partial(nn.Conv1d, 3, 6, 1), n=_norm)
 
 
-def _features(function: Callable[[Tensor], Tensor], features: int = 6) -> Callable[[], Made]:
+def _features(function: Callable[[Tensor], Tensor], features: int = 6) -> Callable[[], Example]:
     """A linear operator, some selection, and a normalisation of six features."""
     return functional(((4, 3),), lambda m, x: m.n(function(m.a(x))).relu(), a=partial(nn.Linear, 3, features), n=_norm)
 

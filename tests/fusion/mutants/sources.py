@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Node
 
-from foldproof.fusion import sources
+from foldproof.fusion import affines
 from foldproof.fusion.affine import Affine
-from foldproof.fusion.examples import Made, chain, functional
-from foldproof.fusion.sources import Arithmetic, NormAffine, Site
+from foldproof.fusion.affines import Arithmetic, Match, NormAffine
+from foldproof.fusion.examples import Example, chain, functional
 from foldproof.graph.nodes import kind_of, set_argument
 from foldproof.rewriting.constants import Constants
 from mutants.mutant import (
@@ -88,7 +88,7 @@ instance = exported(chain((2, 3, 7, 8), partial(nn.Conv2d, 3, 3, 3), _tracked))
 def _normalised(norm: Callable[[], nn.Module], reader: Callable[[], nn.Module], *shape: int) -> Program:
     """A normalisation of the data with an affine that does something, and what reads it."""
 
-    def make() -> Made:
+    def make() -> Example:
         model, inputs = chain(shape, norm, reader)()
         with torch.no_grad():
             for parameter in model[0].parameters():
@@ -121,7 +121,7 @@ def strips(*names: str) -> Patch:
         for name in names:
             set_argument(node, name, None)
 
-    return patch(sources, "_without_affine", strip)
+    return patch(affines, "_without_affine", strip)
 
 
 def on_axis(axis: int) -> Callable[[Affine], Affine]:
@@ -134,11 +134,11 @@ def on_axis(axis: int) -> Callable[[Affine], Affine]:
 
 
 def scale(wrong: Any) -> Mutant:
-    return mutant(conv, patch(sources, "batch_norm_scale", wrong))
+    return mutant(conv, patch(affines, "batch_norm_scale", wrong))
 
 
 def shift(wrong: Any) -> Mutant:
-    return mutant(conv, patch(sources, "batch_norm_shift", wrong))
+    return mutant(conv, patch(affines, "batch_norm_shift", wrong))
 
 
 def exchanged(first: str, second: str) -> Patch:
@@ -150,7 +150,7 @@ def exchanged(first: str, second: str) -> Patch:
             given[first], given[second] = given[second], given[first]
         return given  # type: ignore[no-any-return]
 
-    return around(sources, "arguments", arguments)
+    return around(affines, "arguments", arguments)
 
 
 def takes_blindly(self: Arithmetic, node: Node, constants: Constants) -> bool:
@@ -158,11 +158,11 @@ def takes_blindly(self: Arithmetic, node: Node, constants: Constants) -> bool:
 
 
 def read_affine(wrong: Any) -> Patch:
-    return around(sources._Reader, "affine", lambda original, *a: wrong(original(*a)))
+    return around(affines._Reader, "affine", lambda original, *a: wrong(original(*a)))
 
 
-def site(wrong: Any) -> Patch:
-    return patch(Site, "affine", property(wrong))
+def match(wrong: Any) -> Patch:
+    return patch(Match, "affine", property(wrong))
 
 
 def turned_vector(x: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -175,7 +175,7 @@ MUTANTS: dict[str, Mutant] = {
     "eps outside the root": scale(lambda w, v, e: w / (torch.sqrt(v) + e)),
     "eps twice": scale(lambda w, v, e: w * torch.rsqrt(v + e + e)),
     "eps subtracted": scale(lambda w, v, e: w * torch.rsqrt(v - e)),
-    "eps of torch's default": mutant(conv, argument(sources, eps=1e-5)),
+    "eps of torch's default": mutant(conv, argument(affines, eps=1e-5)),
     "no root": scale(lambda w, v, e: w / (v + e)),
     "root, not its inverse": scale(lambda w, v, e: w * torch.sqrt(v + e)),
     "no variance": scale(lambda w, v, e: w * 1),
@@ -198,58 +198,58 @@ MUTANTS: dict[str, Mutant] = {
     # its arguments
     "gamma for beta": mutant(conv, exchanged("weight", "bias")),
     "mean for beta": mutant(conv, exchanged("running_mean", "bias")),
-    "gamma not given": mutant(conv, argument(sources, weight=None)),
-    "beta not given": mutant(conv, argument(sources, bias=None)),
+    "gamma not given": mutant(conv, argument(affines, weight=None)),
+    "beta not given": mutant(conv, argument(affines, bias=None)),
     # instance_norm
-    "an instance's mean added": mutant(instance, patch(sources, "batch_norm_shift", lambda b, m, s: b + m * s)),
-    "an instance's gamma not given": mutant(instance, argument(sources, weight=None)),
+    "an instance's mean added": mutant(instance, patch(affines, "batch_norm_shift", lambda b, m, s: b + m * s)),
+    "an instance's gamma not given": mutant(instance, argument(affines, weight=None)),
     # arithmetic
-    "division multiplies": mutant(divided, patch(sources, "reciprocal", lambda x: x * 1)),
-    "reciprocal of the square": mutant(divided, patch(sources, "reciprocal", lambda x: 1 / x.square())),
-    "quotient is a difference": mutant(divided, kinds(sources, div="sub")),
-    "product is a sum": mutant(multiplied, kinds(sources, mul="add")),
-    "product is a quotient": mutant(multiplied, kinds(sources, mul="div")),
-    "sum is a product": mutant(added, kinds(sources, add="mul")),
-    "sum is a difference": mutant(added, kinds(sources, add="sub")),
-    "difference is a sum": mutant(less_constant, kinds(sources, sub="add")),
-    "difference turned around": mutant(less_constant, kinds(sources, sub="rsub")),
-    "difference from a constant is a sum": mutant(from_constant, kinds(sources, sub="add")),
-    "difference from a constant turned around": mutant(from_constant, kinds(sources, sub="rsub")),
-    "rsub is sub": mutant(rsub, kinds(sources, rsub="sub")),
-    "minus is lost": mutant(negative, around(sources, "number", lambda original, x: original(abs(x)))),
+    "division multiplies": mutant(divided, patch(affines, "reciprocal", lambda x: x * 1)),
+    "reciprocal of the square": mutant(divided, patch(affines, "reciprocal", lambda x: 1 / x.square())),
+    "quotient is a difference": mutant(divided, kinds(affines, div="sub")),
+    "product is a sum": mutant(multiplied, kinds(affines, mul="add")),
+    "product is a quotient": mutant(multiplied, kinds(affines, mul="div")),
+    "sum is a product": mutant(added, kinds(affines, add="mul")),
+    "sum is a difference": mutant(added, kinds(affines, add="sub")),
+    "difference is a sum": mutant(less_constant, kinds(affines, sub="add")),
+    "difference turned around": mutant(less_constant, kinds(affines, sub="rsub")),
+    "difference from a constant is a sum": mutant(from_constant, kinds(affines, sub="add")),
+    "difference from a constant turned around": mutant(from_constant, kinds(affines, sub="rsub")),
+    "rsub is sub": mutant(rsub, kinds(affines, rsub="sub")),
+    "minus is lost": mutant(negative, around(affines, "number", lambda original, x: original(abs(x)))),
     "minus is lost in a difference": mutant(
-        less_constant, around(sources, "number", lambda original, x: original(abs(x)))
+        less_constant, around(affines, "number", lambda original, x: original(abs(x)))
     ),
-    "alpha of the constant is lost": mutant(alpha_of_constant, argument(sources, alpha=1)),
-    "alpha of the data is lost": mutant(alpha_of_data, argument(sources, alpha=1)),
-    "alpha of a difference is lost": mutant(sub_alpha, argument(sources, alpha=1)),
-    "alpha of a reversed difference is lost": mutant(rsub, argument(sources, alpha=1)),
+    "alpha of the constant is lost": mutant(alpha_of_constant, argument(affines, alpha=1)),
+    "alpha of the data is lost": mutant(alpha_of_data, argument(affines, alpha=1)),
+    "alpha of a difference is lost": mutant(sub_alpha, argument(affines, alpha=1)),
+    "alpha of a reversed difference is lost": mutant(rsub, argument(affines, alpha=1)),
     "alpha on the other operand": mutant(alpha_of_data, exchanged("self", "other")),
     "alpha on the other operand, too": mutant(alpha_of_constant, exchanged("self", "other")),
     "operands exchanged": mutant(from_constant, exchanged("self", "other")),
-    "addcmul's value is lost": mutant(addcmul, argument(sources, value=1)),
-    "addcmul's value is lost, of two constants": mutant(addcmul_to_data, argument(sources, value=1)),
+    "addcmul's value is lost": mutant(addcmul, argument(affines, value=1)),
+    "addcmul's value is lost, of two constants": mutant(addcmul_to_data, argument(affines, value=1)),
     "addcmul's factor is its summand": mutant(addcmul, exchanged("self", "tensor2")),
     "rounding is ignored": mutant(floored, patch(Arithmetic, "takes", takes_blindly)),
     "division by the data": mutant(divisor, patch(Arithmetic, "takes", takes_blindly)),
-    "constants spread the wrong way": mutant(over_two_axes, patch(sources, "broadcast", turned_vector)),
+    "constants spread the wrong way": mutant(over_two_axes, patch(affines, "broadcast", turned_vector)),
     "constants numbered backwards": mutant(scaled, read_affine(flipped)),
     "constants numbered by columns": mutant(over_two_axes, read_affine(turned)),
     "an affine in between is read": mutant(
-        read_in_between, around(sources, "value_readers", lambda original, node: original(node)[:1])
+        read_in_between, around(affines, "value_readers", lambda original, node: original(node)[:1])
     ),
     # affines in a row
     "composed in the wrong order": mutant(
-        scaled, site(lambda self: reduce(Affine.then, (step.affine for step in self.steps[::-1])))
+        scaled, match(lambda self: reduce(Affine.then, (step.affine for step in self.steps[::-1])))
     ),
-    "only the first of a row": mutant(scaled, site(lambda self: self.steps[0].affine)),
-    "only the last of a row": mutant(scaled, site(lambda self: self.steps[-1].affine)),
-    "two normalisations taken for one": mutant(through_two_norms, site(lambda self: self.steps[0].affine)),
+    "only the first of a row": mutant(scaled, match(lambda self: self.steps[0].affine)),
+    "only the last of a row": mutant(scaled, match(lambda self: self.steps[-1].affine)),
+    "two normalisations taken for one": mutant(through_two_norms, match(lambda self: self.steps[0].affine)),
     "two normalisations exchanged": mutant(
-        through_two_norms, site(lambda self: reduce(Affine.then, (step.affine for step in self.steps[::-1])))
+        through_two_norms, match(lambda self: reduce(Affine.then, (step.affine for step in self.steps[::-1])))
     ),
     "the first of a row twice": mutant(
-        scaled, site(lambda self: reduce(Affine.then, (step.affine for step in (self.steps[0], *self.steps))))
+        scaled, match(lambda self: reduce(Affine.then, (step.affine for step in (self.steps[0], *self.steps))))
     ),
     # the affine of a normalisation that stays
     "own beta stays": own(layer_norm, strips("weight")),

@@ -12,7 +12,7 @@ from torch.export import Dim
 from foldproof.fusion.examples import functional
 from foldproof.fusion.motion import averaging, selection
 from foldproof.fusion.plan import Planner
-from foldproof.rewriting import region
+from foldproof.rewriting import rewrite
 from foldproof.rewriting.constants import Constants
 from foldproof.rewriting.editor import GraphEditor
 from mutants import batching
@@ -109,7 +109,7 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "statistics are changed": mutant(statistics_changed, around(Constants, "__init__", unwritten)),
     # the proof itself is broken
-    "a region forgets what is read": mutant(two_readers, no_reader_guard, around(region, "cut_region", last_result)),
+    "a region forgets what is read": mutant(two_readers, no_reader_guard, around(rewrite, "cut_region", last_result)),
     # constants
     "constants are mixed up": mutant(
         two_normalisations, patch(GraphEditor, "_free_name", lambda self, base: f"{base}_folded")

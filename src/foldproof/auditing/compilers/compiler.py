@@ -93,7 +93,7 @@ def from_start(function: Callable[..., Any], module: nn.Module, buffers: Mapping
     return call
 
 
-def copied(x: Any) -> Any:
+def clone_tensors(x: Any) -> Any:
     """Arguments with their tensors cloned."""
     return tree_map(lambda t: t.clone() if isinstance(t, torch.Tensor) else t, x)
 

@@ -10,7 +10,7 @@ from torch import nn
 from foldproof.auditing.compilers.compiler import Compiled, Options, known
 from foldproof.auditing.log import Log
 from foldproof.auditing.taps.executorch import exir_program, tap_executorch
-from foldproof.auditing.taps.passes import tap_passes
+from foldproof.auditing.taps.fx_passes import tap_passes
 from foldproof.compiler_catalog import EXECUTORCH
 from foldproof.errors import FoldproofError
 from foldproof.program.state import deepcopied

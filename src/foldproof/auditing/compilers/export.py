@@ -9,7 +9,7 @@ from torch import nn
 
 from foldproof.auditing.compilers.compiler import Compiled, Options, buffers_of, from_start, known
 from foldproof.auditing.log import Log
-from foldproof.auditing.taps.passes import tap_passes
+from foldproof.auditing.taps.fx_passes import tap_passes
 from foldproof.compiler_catalog import EXPORT
 from foldproof.program.state import deepcopied
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from foldproof.auditing.compilers.compiler import Compiled, Options, buffers_of, copied, from_start
+from foldproof.auditing.compilers.compiler import Compiled, Options, buffers_of, clone_tensors, from_start
 from foldproof.auditing.definitions import Definitions
 from foldproof.auditing.log import Log
 from foldproof.auditing.taps.inductor import tap_inductor
@@ -33,7 +33,7 @@ class Inductor:
         compiled = compile_apart(own, "inductor", dynamic=False)
         # Dynamo itself looks at some settings (freezing), so they are set, and not given to torch.compile.
         with _configured(options), tap_inductor(log, own):
-            compiled(*copied(args), **copied(kwargs))
+            compiled(*clone_tensors(args), **clone_tensors(kwargs))
         return Compiled(from_start(compiled, own, buffers_of(model)), "torch.compile", _part(options, log.without))
 
     def script(self, options: Options) -> tuple[list[str], list[str]]:

@@ -9,8 +9,8 @@ from torch import nn
 
 from foldproof.auditing.compilers.compiler import Compiled, Options, known
 from foldproof.auditing.log import Log
+from foldproof.auditing.taps.fx_passes import tap_passes
 from foldproof.auditing.taps.onnx import tap_onnx
-from foldproof.auditing.taps.passes import tap_passes
 from foldproof.compiler_catalog import ONNX
 from foldproof.errors import MissingExtra
 from foldproof.program.state import deepcopied

@@ -13,13 +13,13 @@ from foldproof.auditing.compilers.compiler import (
     Compiled,
     Options,
     buffers_of,
-    copied,
+    clone_tensors,
     from_start,
     known,
     set_buffers,
 )
 from foldproof.auditing.log import Log
-from foldproof.auditing.taps.passes import tap_passes
+from foldproof.auditing.taps.fx_passes import tap_passes
 from foldproof.auditing.taps.torchao import quantize_pt2e, tap_torchao
 from foldproof.compiler_catalog import TORCHAO
 from foldproof.errors import FoldproofError, MissingExtra, brief
@@ -59,7 +59,7 @@ class Torchao:
                     f"torchao can't prepare this model with its quantizer ({brief(error)}); choose another with the"
                     " option quantizer=x86, xnnpack or none"
                 ) from error
-            prepared(*copied(args), **copied(kwargs))
+            prepared(*clone_tensors(args), **clone_tensors(kwargs))
             set_buffers(prepared, buffers_of(model))
             if qat:
                 move_exported_model_to_eval(prepared)

@@ -13,8 +13,8 @@ from typing import Any
 from torch.export import ExportedProgram
 
 from foldproof.auditing.log import Log, program_in
+from foldproof.auditing.taps.fx_passes import observe_function, observed
 from foldproof.auditing.taps.hooks import Hook
-from foldproof.auditing.taps.passes import observe_function, observed
 from foldproof.errors import MissingExtra
 
 PROGRAM = "executorch.exir.program._program"

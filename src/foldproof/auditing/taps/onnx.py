@@ -7,8 +7,8 @@ import functools
 from collections.abc import Iterator
 
 from foldproof.auditing.log import Log
+from foldproof.auditing.taps.fx_passes import observed
 from foldproof.auditing.taps.hooks import Hook
-from foldproof.auditing.taps.passes import observed
 
 HOOKS = tuple(
     Hook("torch.onnx._internal.exporter._fx_passes", name, f"the pass {name}")

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from types import ModuleType
 
 from foldproof.auditing.log import Log
+from foldproof.auditing.taps.fx_passes import observed
 from foldproof.auditing.taps.hooks import Hook
-from foldproof.auditing.taps.passes import observed
 from foldproof.errors import MissingExtra
 
 MODULE = "torchao.quantization.pt2e.quantize_pt2e"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, scaled_dot_product_attention, silu
 
-from foldproof.fusion.examples.models import Declines, Fires, Functional, Made, functional, made
+from foldproof.fusion.examples.models import Declines, Example, Fires, Functional, functional, made
 
 _six = partial(nn.Linear, 8, 6)
 _conv = partial(nn.Conv2d, 3, 6, 3)
@@ -30,7 +30,7 @@ def _experts(m: Any, x: Tensor) -> Tensor:
     return (found * torch.softmax(m.gate(x), -1).unsqueeze(-2)).sum(-1)
 
 
-def _half_trained() -> Made:
+def _half_trained() -> Example:
     model, inputs = made(Functional(lambda m, x: m.a(x).relu() + m.b(x).tanh(), a=_six(), b=_six()), (4, 8))
     model.a.requires_grad_(False)
     return model, inputs

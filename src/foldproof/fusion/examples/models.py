@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-Made = tuple[nn.Module, tuple[Tensor, ...]]
+Example = tuple[nn.Module, tuple[Tensor, ...]]
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Fires:
     """A model in which every affine is folded. ``make`` returns it with example inputs."""
 
     name: str
-    make: Callable[[], Made]
+    make: Callable[[], Example]
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Declines:
     """A model in which nothing is folded, for a reason that contains ``reason``."""
 
     name: str
-    make: Callable[[], Made]
+    make: Callable[[], Example]
     reason: str
 
 
@@ -59,33 +59,33 @@ def lively(model: nn.Module) -> nn.Module:
     return model.eval()
 
 
-def made(model: nn.Module, *shapes: tuple[int, ...]) -> Made:
+def made(model: nn.Module, *shapes: tuple[int, ...]) -> Example:
     """The model, made `lively`, with normal inputs of these shapes."""
     generator = torch.Generator().manual_seed(1)
     return lively(model), tuple(torch.randn(shape, generator=generator) for shape in shapes)
 
 
-def chain(shape: tuple[int, ...], *parts: Callable[[], nn.Module]) -> Callable[[], Made]:
+def chain(shape: tuple[int, ...], *parts: Callable[[], nn.Module]) -> Callable[[], Example]:
     """Makes modules in a row that take one input of ``shape``."""
     return lambda: made(nn.Sequential(*(part() for part in parts)), shape)
 
 
 def functional(
     shapes: tuple[tuple[int, ...], ...], function: Callable[..., Any], **parts: Callable[[], nn.Module | Tensor]
-) -> Callable[[], Made]:
+) -> Callable[[], Example]:
     """Makes a `Functional` of freshly made parts."""
     return lambda: made(Functional(function, **{name: part() for name, part in parts.items()}), *shapes)
 
 
-def trained(shape: tuple[int, ...], *parts: Callable[[], nn.Module]) -> Made:
+def trained(shape: tuple[int, ...], *parts: Callable[[], nn.Module]) -> Example:
     model, inputs = chain(shape, *parts)()
     return model.train(), inputs
 
 
-def positive(make: Callable[[], Made]) -> Callable[[], Made]:
+def positive(make: Callable[[], Example]) -> Callable[[], Example]:
     """The same model, in which no normalisation has a negative scale."""
 
-    def with_positive_scales() -> Made:
+    def with_positive_scales() -> Example:
         model, inputs = make()
         for part in model.modules():
             if isinstance(part, BATCH_NORMS) and part.affine:

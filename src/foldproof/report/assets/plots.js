@@ -32,9 +32,9 @@ const Plots = (() => {
     const data = all.map((d, i) => ({ ...d, index: i + 1, above: number(d.floor), reference: number(d.reference), candidate: number(d.candidate) }));
     const title = (d) => `${d.node} (${d.operator})\nreference ${plain(d.reference)}, candidate ${d.candidate === null ? "not seen" : plain(d.candidate)}\nnoise floor ${plain(d.above)}`;
     if (!data.some((d) => d.reference || d.candidate)) return;
-    figure(place, "Distance to the truth along the depth", "of each operator's value, and how far rounding alone moves it; root mean squares", {
+    figure(place, "Distance to the float64 result along the depth", "of each operator's value, and how far rounding alone moves it; root mean squares", {
       x: { label: "operator, in order", nice: true, tickFormat: (d) => (Number.isInteger(d) ? String(d) : "") },
-      y: log("distance to the float64 truth"),
+      y: log("distance to the float64 result"),
       marks: [
         Plot.line(data.filter((d) => d.above), { x: "index", y: "above", stroke: "currentColor", strokeDasharray: "4 3", strokeOpacity: 0.7 }),
         dots(data, "index", "reference", "reference", title),
@@ -48,8 +48,8 @@ const Plots = (() => {
     if (!data.some((d) => d.reference || d.candidate)) return;
     const title = (d) => `${d.name} [${d.shape.join(", ")}]\nreference ${plain(d.reference)}, candidate ${plain(d.candidate)}\nnoise floor ${plain(d.floor)}`;
     const side = (name) => Plot.dot(data.filter((d) => d[name] !== null), { x: name, y: "name", r: 5, strokeWidth: 2, title, tip: true, stroke: name === "reference" ? REFERENCE : CANDIDATE, symbol: name === "reference" ? "circle" : "triangle" });
-    figure(place, "Distance to the truth of each output", "at the given inputs; the bar reaches as far as rounding alone moves it", {
-      height: 100 + 26 * Math.min(data.length, 60), marginLeft: 78, x: log("distance to the float64 truth (root mean square)"), y: { label: null },
+    figure(place, "Distance to the float64 result of each output", "at the given inputs; the bar reaches as far as rounding alone moves it", {
+      height: 100 + 26 * Math.min(data.length, 60), marginLeft: 78, x: log("distance to the float64 result (root mean square)"), y: { label: null },
       marks: [Plot.ruleY(data.filter((d) => d.floor && (d.reference || d.candidate)), { y: "name", x1: (d) => Math.min(d.floor, d.reference ?? d.floor, d.candidate ?? d.floor) / 2, x2: "floor", stroke: "currentColor", strokeOpacity: 0.25, strokeWidth: 10 }), side("reference"), side("candidate")],
     }, `<span>${CIRCLE} reference</span><span>${TRIANGLE} candidate</span>`);
   }
@@ -82,8 +82,8 @@ const Plots = (() => {
     const data = rewrites.filter((r) => r.accuracy).map((r, i) => ({ index: i + 1, name: r.reported, result: r.result, before: number(r.accuracy.before), after: number(r.accuracy.after), epsilon: r.accuracy.epsilon }));
     if (!data.some((d) => d.before || d.after)) return false;
     const title = (d) => `${d.name} into ${d.result}\nbefore ${plain(d.before)}\nafter ${plain(d.after)}`;
-    figure(place, "Distance to the truth, before and after", "of each rewritten region's result", {
-      x: { label: "rewrite, in order", tickFormat: (d) => (Number.isInteger(d) ? String(d) : "") }, y: log("distance to the float64 truth, in parts of its size"),
+    figure(place, "Distance to the float64 result, before and after", "of each rewritten region's result", {
+      x: { label: "rewrite, in order", tickFormat: (d) => (Number.isInteger(d) ? String(d) : "") }, y: log("distance to the float64 result, in parts of its size"),
       marks: [Plot.ruleY([data[0].epsilon], { strokeDasharray: "4 3", strokeOpacity: 0.7 }), Plot.ruleX(data.filter((d) => d.before && d.after), { x: "index", y1: "before", y2: "after", strokeOpacity: 0.25 }),
         dots(data, "index", "before", "reference", title), dots(data, "index", "after", "candidate", title)],
     }, `<span>${CIRCLE} before</span><span>${TRIANGLE} after</span><span>${LINE} one unit in the last place</span>`);
@@ -94,7 +94,7 @@ const Plots = (() => {
   function comparison(place, data) {
     layers(place, data.layers ?? []);
     outputs(place, data.outputs ?? []);
-    ratios(place, (data.distances ?? []).map((d) => d.candidate / d.reference), "Which side is nearer, input by input", "left of the dashed line the candidate is nearer to the truth", "candidate / reference");
+    ratios(place, (data.distances ?? []).map((d) => d.candidate / d.reference), "Which side is nearer, input by input", "left of the dashed line the candidate is nearer to the float64 result", "candidate / reference");
     amplification(place, data.sources ?? [], data.layers ?? []);
     return place.childElementCount > 0;
   }

@@ -1,4 +1,4 @@
-"""Pointwise functions: opaque, and those that are composed of opaque ones."""
+"""Pointwise functions: uninterpreted, and those that are composed of uninterpreted ones."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from foldproof.shadow.call import Call
-from foldproof.shadow.registry import branch, composed, opaque
+from foldproof.shadow.registry import branch, composed, uninterpreted
 from foldproof.shadow.residue import Residue
 
 aten = torch.ops.aten
 
 
-@opaque(
+@uninterpreted(
     aten.abs.default,
     aten.acos.default,
     aten.acosh.default,
@@ -54,13 +54,13 @@ aten = torch.ops.aten
 def pointwise(call: Call, x: Tensor, *args: Any, **kwargs: Any) -> Any:
     """any function of the element and the attributes"""
     attributes = list(call.arguments.values())[1:]
-    return call.opaque([x], *attributes, real=lambda t: call.operator(t, *args, **kwargs))
+    return call.uninterpreted([x], *attributes, real=lambda t: call.operator(t, *args, **kwargs))
 
 
-@opaque(aten.exp.default)
+@uninterpreted(aten.exp.default)
 def exp(call: Call, x: Tensor) -> Residue:
     """any function of the element, but exp(-inf) = 0"""
-    out = call.opaque([x], real=torch.exp)
+    out = call.uninterpreted([x], real=torch.exp)
     residue = call.residue(x)
     if residue.infinite:
         masked = call.value(x) == -math.inf
@@ -68,7 +68,7 @@ def exp(call: Call, x: Tensor) -> Residue:
     return out
 
 
-@opaque(
+@uninterpreted(
     aten.atan2.default,
     aten.copysign.Scalar,
     aten.copysign.Tensor,
@@ -87,7 +87,7 @@ def exp(call: Call, x: Tensor) -> Residue:
 )
 def pointwise_pair(call: Call, a: Any, b: Any) -> Residue:
     """any function of the two elements"""
-    return call.opaque([a, b], real=getattr(torch, call.operator.overloadpacket.__name__))
+    return call.uninterpreted([a, b], real=getattr(torch, call.operator.overloadpacket.__name__))
 
 
 @branch(aten.nan_to_num.default)
@@ -99,7 +99,7 @@ def nan_to_num(call: Call, x: Tensor, *args: Any, **kwargs: Any) -> Residue:
 
 @composed(aten.div.Tensor_mode, aten.div.Scalar_mode)
 def div_mode(call: Call, a: Any, b: Any, *, rounding_mode: str | None) -> Residue:
-    """a·b⁻¹, then opaque rounding"""
+    """a·b⁻¹, then uninterpreted rounding"""
     quotient = call.residue(a) / call.residue(b)
     if rounding_mode is None:
         return quotient
@@ -107,12 +107,12 @@ def div_mode(call: Call, a: Any, b: Any, *, rounding_mode: str | None) -> Residu
 
 
 def _rounded(call: Call, x: Residue, mode: str) -> Residue:
-    return call.opaque([x], real=getattr(torch, mode), name=mode)
+    return call.uninterpreted([x], real=getattr(torch, mode), name=mode)
 
 
 @composed(aten.floor_divide.default)
 def floor_divide(call: Call, a: Any, b: Any) -> Residue:
-    """a·b⁻¹, then an opaque floor"""
+    """a·b⁻¹, then an uninterpreted floor"""
     return _rounded(call, call.residue(a) / call.residue(b), "floor")
 
 
@@ -130,56 +130,56 @@ def _chosen(call: Call, first: Tensor, a: Residue, b: Residue) -> Residue:
 
 @composed(aten.relu.default)
 def relu(call: Call, x: Tensor) -> Residue:
-    """max(x, 0), opaque"""
-    if call.draw.reading.by_value:
+    """max(x, 0), uninterpreted"""
+    if call.point.semantics.by_value:
         residue = call.residue(x)
         return _chosen(call, call.value(x) > 0, residue, residue * call.residue(0))
     return call.residue(x).maximum(call.residue(0))
 
 
-@opaque(aten.leaky_relu.default)
+@uninterpreted(aten.leaky_relu.default)
 def leaky_relu(call: Call, x: Tensor, negative_slope: float = 0.01) -> Any:
     """any function of the element and the slope"""
-    if call.draw.reading.by_value:
+    if call.point.semantics.by_value:
         residue = call.residue(x)
         return _chosen(call, call.value(x) > 0, residue, residue * call.residue(negative_slope))
     return pointwise(call, x, negative_slope)
 
 
-@opaque(aten.elu.default)
+@uninterpreted(aten.elu.default)
 def elu(call: Call, x: Tensor, alpha: float = 1, scale: float = 1, input_scale: float = 1) -> Any:
     """any function of the element and the attributes"""
-    if call.draw.reading.by_value:
+    if call.point.semantics.by_value:
         return _exponential_below(call, x, call.residue(x) * call.residue(input_scale), scale, alpha * scale)
     return pointwise(call, x, alpha, scale, input_scale)
 
 
-@opaque(aten.celu.default)
+@uninterpreted(aten.celu.default)
 def celu(call: Call, x: Tensor, alpha: float = 1.0) -> Any:
     """any function of the element and the attribute"""
-    if call.draw.reading.by_value:
+    if call.point.semantics.by_value:
         return _exponential_below(call, x, call.residue(x) / call.residue(alpha), 1, alpha)
     return pointwise(call, x, alpha)
 
 
 def _exponential_below(call: Call, x: Tensor, exponent: Residue, slope: float, factor: float) -> Residue:
-    below = call.opaque([exponent], real=torch.expm1, name="expm1") * call.residue(factor)
+    below = call.uninterpreted([exponent], real=torch.expm1, name="expm1") * call.residue(factor)
     return _chosen(call, call.value(x) > 0, call.residue(x) * call.residue(slope), below)
 
 
-@opaque(aten.hardshrink.default)
+@uninterpreted(aten.hardshrink.default)
 def hardshrink(call: Call, x: Tensor, lambd: float = 0.5) -> Any:
     """any function of the element and the attribute"""
-    if call.draw.reading.by_value:
+    if call.point.semantics.by_value:
         residue = call.residue(x)
         return _chosen(call, call.value(x).abs() <= lambd, residue * call.residue(0), residue)
     return pointwise(call, x, lambd)
 
 
-@opaque(aten.threshold.default)
+@uninterpreted(aten.threshold.default)
 def threshold(call: Call, x: Tensor, threshold: float, value: float) -> Any:
     """any function of the element and the attributes"""
-    if call.draw.reading.by_value:
+    if call.point.semantics.by_value:
         residue = call.residue(x)
         constant = call.residue(value).map(lambda part: part.expand(residue.shape))
         return _chosen(call, call.value(x) <= threshold, constant, residue)
@@ -188,7 +188,7 @@ def threshold(call: Call, x: Tensor, threshold: float, value: float) -> Any:
 
 @composed(aten.maximum.default, aten.fmax.default)
 def maximum(call: Call, a: Tensor, b: Tensor) -> Residue:
-    """max(a, b), opaque and symmetric; of two constants, which parameters do not move, the larger one"""
+    """max(a, b), uninterpreted and symmetric; of two constants, which parameters do not move, the larger one"""
     return _extreme(call, call.residue(a), call.value(a), b, torch.maximum)
 
 
@@ -217,7 +217,7 @@ def _extreme(call: Call, x: Residue, value: Tensor, other: Any, extreme: Callabl
     aten.hardtanh.default,
 )
 def clamp(call: Call, x: Tensor, *args: Any, **kwargs: Any) -> Residue:
-    """min(max(x, low), high), with opaque min and max; of constants, the one it is"""
+    """min(max(x, low), high), with uninterpreted min and max; of constants, the one it is"""
     given = call.arguments
     low, high = given.get("min", given.get("min_val")), given.get("max", given.get("max_val"))
     out, value = call.residue(x), call.value(x)
@@ -257,7 +257,7 @@ def sigmoid(call: Call, x: Tensor) -> Residue:
 
 
 def _sigmoid(call: Call, x: Residue) -> Residue:
-    return (call.residue(1) + call.opaque([-x], real=torch.exp, name="exp")).inverse()
+    return (call.residue(1) + call.uninterpreted([-x], real=torch.exp, name="exp")).inverse()
 
 
 @composed(aten.silu.default)
@@ -271,11 +271,11 @@ def gelu(call: Call, x: Tensor, *, approximate: str = "none") -> Residue:
     """x/2·(1 + erf(x/√2)); with tanh, x/2·(1 + tanh(√(2/π)·(x + 0.044715·x³))); of the same numbers as PyTorch's"""
     residue, one = call.residue(x), call.residue(1)
     if approximate == "none":
-        bent = call.opaque([residue * call.residue(math.sqrt(0.5))], real=torch.erf, name="erf")
+        bent = call.uninterpreted([residue * call.residue(math.sqrt(0.5))], real=torch.erf, name="erf")
     else:
         cube = residue * residue * residue
         inner = (residue + cube * call.residue(0.044715)) * call.residue(math.sqrt(2 / math.pi))
-        bent = call.opaque([inner], real=torch.tanh, name="tanh")
+        bent = call.uninterpreted([inner], real=torch.tanh, name="tanh")
     return residue * call.residue(0.5) * (one + bent)
 
 
@@ -290,7 +290,7 @@ def glu(call: Call, x: Tensor, dim: int = -1) -> Residue:
 def prelu(call: Call, x: Tensor, weight: Tensor) -> Residue:
     """max(x, 0) + weight·min(x, 0)"""
     residue, zero = call.residue(x), call.residue(0)
-    if call.draw.reading.by_value:
+    if call.point.semantics.by_value:
         return _chosen(call, call.value(x) > 0, residue, call.residue(weight) * residue)
     return residue.maximum(zero) + call.residue(weight) * residue.minimum(zero)
 
@@ -299,7 +299,7 @@ def prelu(call: Call, x: Tensor, weight: Tensor) -> Residue:
 def softplus(call: Call, x: Tensor, beta: float = 1, threshold: float = 20) -> Residue:
     """log1p(exp(beta·x))/beta, or x where beta·x is above the threshold by value"""
     residue, factor = call.residue(x), call.residue(beta)
-    e = call.opaque([residue * factor], real=torch.exp, name="exp")
-    soft = call.opaque([e], real=torch.log1p, name="log1p") / factor
+    e = call.uninterpreted([residue * factor], real=torch.exp, name="exp")
+    soft = call.uninterpreted([e], real=torch.log1p, name="log1p") / factor
     linear = call.value(x) * beta > threshold
     return residue.map(lambda a, b: torch.where(linear, a, b), soft)

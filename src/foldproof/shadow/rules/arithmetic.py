@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from foldproof.shadow.call import Call
-from foldproof.shadow.registry import composed, exact, opaque
+from foldproof.shadow.registry import composed, exact, uninterpreted
 from foldproof.shadow.residue import Residue
 
 aten = torch.ops.aten
@@ -40,13 +40,13 @@ def mul(call: Call, a: Any, b: Any) -> Residue:
 
 @exact(aten.div.Tensor, aten.div.Scalar)
 def div(call: Call, a: Any, b: Any) -> Residue:
-    """a·b⁻¹, with the modular inverse; opaque in b where b depends on the program's input"""
+    """a·b⁻¹, with the modular inverse; uninterpreted in b where b depends on the program's input"""
     return call.residue(a) / call.residue(b)
 
 
 @exact(aten.reciprocal.default)
 def reciprocal(call: Call, x: Tensor) -> Residue:
-    """the modular inverse; opaque where x depends on the program's input"""
+    """the modular inverse; uninterpreted where x depends on the program's input"""
     return call.residue(x).inverse()
 
 
@@ -77,19 +77,19 @@ def lerp(call: Call, a: Tensor, b: Tensor, weight: Any) -> Residue:
 
 @composed(aten.sqrt.default)
 def sqrt(call: Call, x: Tensor) -> Residue:
-    """opaque, tied to rsqrt: rsqrt = 1/sqrt"""
+    """uninterpreted, tied to rsqrt: rsqrt = 1/sqrt"""
     return call.residue(x).sqrt()
 
 
 @composed(aten.rsqrt.default)
 def rsqrt(call: Call, x: Tensor) -> Residue:
-    """opaque, tied to sqrt: rsqrt = 1/sqrt"""
+    """uninterpreted, tied to sqrt: rsqrt = 1/sqrt"""
     return call.residue(x).rsqrt()
 
 
 @composed(aten.pow.Tensor_Scalar)
 def pow_scalar(call: Call, x: Tensor, exponent: float) -> Residue:
-    """whole exponents by multiplication, ±1/2 by sqrt and rsqrt, others opaque"""
+    """whole exponents by multiplication, ±1/2 by sqrt and rsqrt, others uninterpreted"""
     return power(call, call.residue(x), exponent)
 
 
@@ -102,13 +102,13 @@ def power(call: Call, x: Residue, exponent: float) -> Residue:
     if float(exponent).is_integer() and abs(exponent) <= 64:
         whole = x.power(abs(int(exponent)))
         return whole if exponent >= 0 else whole.inverse()
-    return call.opaque([x, exponent], real=torch.pow, name="pow")
+    return call.uninterpreted([x, exponent], real=torch.pow, name="pow")
 
 
-@opaque(aten.pow.Tensor_Tensor, aten.pow.Scalar)
+@uninterpreted(aten.pow.Tensor_Tensor, aten.pow.Scalar)
 def pow_tensor(call: Call, base: Any, exponent: Any) -> Residue:
     """any function of base and exponent"""
-    return call.opaque([base, exponent], real=torch.pow, name="pow")
+    return call.uninterpreted([base, exponent], real=torch.pow, name="pow")
 
 
 def _scaled(call: Call, x: Any, alpha: float) -> Residue:

@@ -40,4 +40,4 @@ def fill(call: Call, x: Tensor, value: Any) -> Residue:
 def empty(call: Call, *args: Any, **kwargs: Any) -> Residue | None:
     """random residues: nothing may depend on uninitialised memory"""
     made = call.first_result.zero_()
-    return draw_variable(call.draw, made, data=True) if made.dtype.is_floating_point else None
+    return draw_variable(call.point, made, data=True) if made.dtype.is_floating_point else None

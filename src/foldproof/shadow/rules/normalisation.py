@@ -139,10 +139,10 @@ def exp_shifted(
     same in programs that round differently.
     Where the value is -inf (a mask) the result is 0; ``empty_rows`` allows rows that are masked throughout.
     """
-    call.draw.shifted = True
-    order = (value != -math.inf).to(torch.int8) if call.draw.reading.shift_first else value
+    call.point.shifted = True
+    order = (value != -math.inf).to(torch.int8) if call.point.semantics.shift_first else value
     shift = extreme(x, order, dims, True, True)
-    e = call.opaque([x - shift], real=torch.exp, name="exp")
+    e = call.uninterpreted([x - shift], real=torch.exp, name="exp")
     if x.infinite:
         top = value.amax(dims, True)
         if bool((top == math.inf).any()) or (not empty_rows and bool((top == -math.inf).any())):
@@ -159,7 +159,7 @@ def softmax_of(call: Call, x: Residue, value: Tensor, dim: int, empty_rows: bool
 
 @composed(aten._softmax.default)
 def softmax(call: Call, x: Tensor, dim: int, half_to_float: bool) -> Residue:
-    """exp(x - m)/sum(exp(x - m)) for one element m, with opaque exp and reciprocal"""
+    """exp(x - m)/sum(exp(x - m)) for one element m, with uninterpreted exp and reciprocal"""
     if x.ndim == 0:
         return call.residue(1).map(lambda part: part.clone())
     return softmax_of(call, call.residue(x), call.value(x), dim)
@@ -177,17 +177,17 @@ def safe_softmax(call: Call, x: Tensor, dim: int, dtype: Any = None) -> Residue:
 
 @composed(aten._log_softmax.default)
 def log_softmax(call: Call, x: Tensor, dim: int, half_to_float: bool) -> Residue:
-    """x - m - log(sum(exp(x - m))) for one element m, with opaque exp and log"""
+    """x - m - log(sum(exp(x - m))) for one element m, with uninterpreted exp and log"""
     residue, value = call.residue(x), call.value(x)
     if x.ndim == 0:
         return call.residue(0).map(lambda part: part.clone())
     e, shift = exp_shifted(call, residue, value, [dim])
-    return residue - shift - call.opaque([e.sum([dim], True)], real=torch.log, name="log")
+    return residue - shift - call.uninterpreted([e.sum([dim], True)], real=torch.log, name="log")
 
 
 @composed(aten.logsumexp.default)
 def logsumexp(call: Call, x: Tensor, dim: list[int], keepdim: bool = False) -> Residue:
-    """m + log(sum(exp(x - m))) for one element m, with opaque exp and log"""
+    """m + log(sum(exp(x - m))) for one element m, with uninterpreted exp and log"""
     e, shift = exp_shifted(call, call.residue(x), call.value(x), dim)
-    out = shift + call.opaque([e.sum(dim, True)], real=torch.log, name="log")
+    out = shift + call.uninterpreted([e.sum(dim, True)], real=torch.log, name="log")
     return out.reshape(*call.result.shape)

@@ -1,4 +1,4 @@
-"""Quantizing, dequantizing and doing both at once: rounding is opaque, all the rest is exact.
+"""Quantizing, dequantizing and doing both at once: rounding is uninterpreted, all the rest is exact.
 
 q = clamp(round(x/scale) + zero_point, quant_min, quant_max), and back: scale·(q − zero_point). The integers carry
 residues, so that what is quantized in one program, or by a pass, and dequantized later is known for what it is. A fused
@@ -15,10 +15,10 @@ from torch import Tensor
 
 from foldproof.operators import bind_arguments, get_name
 from foldproof.shadow.call import Call, value_of
-from foldproof.shadow.draw import Step
 from foldproof.shadow.registry import RuleKind, composed, rule
 from foldproof.shadow.residue import Residue
 from foldproof.shadow.rules.branching import extreme
+from foldproof.shadow.sample import RoundedParameter
 from foldproof.shadow.undecided import Undecided
 from foldproof.torch_internals import quantized_operators
 
@@ -39,7 +39,7 @@ _INTEGERS = (torch.uint8, torch.int8, torch.uint16, torch.int16, torch.int32)
 def quantize_per_tensor(
     call: Call, x: Tensor, scale: Any, zero_point: Any, quant_min: Any, quant_max: Any, dtype: torch.dtype
 ) -> Residue:
-    """clamp(round(x·scale⁻¹) + zero_point, quant_min, quant_max), with opaque rounding, min and max"""
+    """clamp(round(x·scale⁻¹) + zero_point, quant_min, quant_max), with uninterpreted rounding, min and max"""
     if dtype not in _INTEGERS:
         raise call.undecided(f"{dtype} rounds once more, which residues do not show")
     return _quantized(call, x, scale, zero_point, quant_min, quant_max)
@@ -90,7 +90,7 @@ def dequantize_per_channel(
 def fake_quantize_per_tensor(
     call: Call, x: Tensor, scale: float, zero_point: int, quant_min: int, quant_max: int
 ) -> tuple[Residue, Residue]:
-    """quantized and dequantized again; the mask (what was in range) is opaque"""
+    """quantized and dequantized again; the mask (what was in range) is uninterpreted"""
     return _fake(call, x, scale, zero_point, quant_min, quant_max)
 
 
@@ -98,7 +98,7 @@ def fake_quantize_per_tensor(
 def fake_quantize_per_tensor_tensor(
     call: Call, x: Tensor, scale: Tensor, zero_point: Tensor, enabled: Tensor, quant_min: int, quant_max: int
 ) -> tuple[Residue, Residue]:
-    """quantized and dequantized again where it is switched on; the mask (what was in range) is opaque"""
+    """quantized and dequantized again where it is switched on; the mask (what was in range) is uninterpreted"""
     if not bool(call.indices(enabled).all()):
         return call.residue(x).map(torch.clone), call.residue(call.result[1])
     return _fake(call, x, scale, zero_point, quant_min, quant_max)
@@ -108,7 +108,7 @@ def fake_quantize_per_tensor_tensor(
 def fake_quantize_per_channel(
     call: Call, x: Tensor, scale: Tensor, zero_point: Tensor, axis: int, quant_min: int, quant_max: int
 ) -> tuple[Residue, Residue]:
-    """quantized and dequantized again, slice by slice; the mask (what was in range) is opaque"""
+    """quantized and dequantized again, slice by slice; the mask (what was in range) is uninterpreted"""
     if zero_point.dtype.is_floating_point:
         raise call.undecided("no rule for this form: its zero points are no integers")
     return _fake(call, x, scale, zero_point, quant_min, quant_max, axis)
@@ -155,7 +155,7 @@ def choose_qparams(
     def real(i: int) -> Any:
         return lambda low, high: call.operator(torch.stack([low, high]).float(), *attributes)[i].double()
 
-    made = [call.opaque(ends, *attributes, real=real(i), name=f"{name}[{i}]") for i in range(2)]
+    made = [call.uninterpreted(ends, *attributes, real=real(i), name=f"{name}[{i}]") for i in range(2)]
     scale, zero = (m.reshape(*r.shape) for m, r in zip(made, call.result))
     return scale, zero
 
@@ -172,14 +172,16 @@ def _quantized(
     scaled = residue / step
     operands = (scaled, zero, low, high)
     # Only what is computed of parameters is read so: how far a rounding moves data has no bound, as it may cut it off.
-    if not any(o.data for o in operands) and call.draw.reads_as_exact([o.parts for o in operands]):
+    if not any(o.data for o in operands) and call.point.reads_as_exact([o.parts for o in operands]):
         out = scaled + zero
         units, offset = (_vector(torch.as_tensor(call.value(v)).double(), x, axis) for v in (scale, zero_point))
         made = call.first_result
         whole = made.double() / units + offset if made.dtype.is_floating_point else made.double()
-        call.draw.steps.append(Step(call.operator, call.value(x).double(), whole, units, offset, out.parts))
+        call.point.steps.append(
+            RoundedParameter(call.operator, call.value(x).double(), whole, units, offset, out.parts)
+        )
         return out
-    rounded = call.opaque([scaled], real=torch.round, name="round", computes=x.dtype)
+    rounded = call.uninterpreted([scaled], real=torch.round, name="round", computes=x.dtype)
     return (rounded + zero).maximum(low).minimum(high)
 
 
@@ -188,7 +190,7 @@ def _fake(
 ) -> tuple[Residue, Residue]:
     q = _quantized(call, x, scale, zero_point, low, high, axis)
     step, zero = (_broadcast(call.residue(v), x, axis) for v in (scale, zero_point))
-    mask = call.opaque([call.residue(x) / step, zero], low, high, real=_in_range(low, high), name="in_range")
+    mask = call.uninterpreted([call.residue(x) / step, zero], low, high, real=_in_range(low, high), name="in_range")
     return (q - zero) * step, mask
 
 

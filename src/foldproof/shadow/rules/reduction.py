@@ -76,7 +76,7 @@ def product(x: Residue, dim: int, keepdim: bool) -> Residue:
         x = pairs.map(lambda p, r: torch.cat([p, r], dim), rest)
     if x.shape[dim] == 0:
         shape = [1 if d == dim % x.ndim else s for d, s in enumerate(x.shape)]
-        x = embed_constant(x.draw, 1).map(lambda p: p.expand(shape))
+        x = embed_constant(x.point, 1).map(lambda p: p.expand(shape))
     return x if keepdim else x.map(lambda p: p.squeeze(dim))
 
 
@@ -86,7 +86,7 @@ def variance(x: Residue, dims: list[int], correction: float, keepdim: bool) -> t
     deviation = x - center
     total = (deviation * deviation).sum(dims, keepdim)
     terms = x.numel() // max(center.numel(), 1)
-    var = total / embed_constant(x.draw, terms - correction)
+    var = total / embed_constant(x.point, terms - correction)
     return var, center if keepdim else center.map(lambda p: p.reshape(total.shape))
 
 
@@ -136,8 +136,8 @@ def norm(call: Call, x: Residue, value: Tensor, ord: float, dims: list[int] | No
         return (x * x).sum(dims, keepdim).sqrt()
     if ord == 0:
         call.took_branch()
-        return embed_constant(call.draw, (value != 0).to(torch.float64)).sum(dims, keepdim)
-    size = call.opaque([x], real=torch.abs, name="abs")
+        return embed_constant(call.point, (value != 0).to(torch.float64)).sum(dims, keepdim)
+    size = call.uninterpreted([x], real=torch.abs, name="abs")
     if ord == 1:
         return size.sum(dims, keepdim)
     if math.isinf(ord):
@@ -151,13 +151,13 @@ def norm(call: Call, x: Residue, value: Tensor, ord: float, dims: list[int] | No
 def vector_norm(
     call: Call, x: Tensor, ord: float = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None
 ) -> Residue:
-    """(Σ|x|ⁿ)^(1/n), with opaque absolute values and powers; order 2 is the square root of the sum of squares"""
+    """(Σ|x|ⁿ)^(1/n), with uninterpreted absolute values and powers; order 2 is the square root of the sum of squares"""
     return norm(call, call.residue(x), call.value(x), ord, dim, keepdim)
 
 
 @composed(aten.norm.ScalarOpt_dim)
 def norm_dim(call: Call, x: Tensor, p: float | None, dim: list[int], keepdim: bool = False) -> Residue:
-    """(Σ|x|ⁿ)^(1/n), with opaque absolute values and powers; order 2 is the square root of the sum of squares"""
+    """(Σ|x|ⁿ)^(1/n), with uninterpreted absolute values and powers; order 2 is the square root of the sum of squares"""
     return norm(call, call.residue(x), call.value(x), 2 if p is None else p, dim, keepdim)
 
 

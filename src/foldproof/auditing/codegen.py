@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from foldproof.auditing.draft import Made, function_name
 from foldproof.auditing.log import Change
 from foldproof.auditing.reading import written
 from foldproof.auditing.snapshot import Snapshot
+from foldproof.auditing.specification import TensorSpec, function_name
 from foldproof.graph.diff import LabelledGraph, diff_graphs
 from foldproof.graph.module import get_attribute
 from foldproof.operators import find_operator
@@ -99,4 +99,4 @@ def _tensor(x: Tensor) -> str:
     if x.numel() <= SMALL:
         dtype = "" if x.dtype in (torch.float32, torch.int64, torch.bool) else f", dtype={x.dtype}"
         return f"torch.tensor({x.tolist()}{dtype})"
-    return Made(tuple(x.shape), x.dtype).code("ones" if not x.dtype.is_floating_point else "rand")
+    return TensorSpec(tuple(x.shape), x.dtype).code("ones" if not x.dtype.is_floating_point else "rand")

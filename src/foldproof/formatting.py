@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 
-def counted(number: int, what: str, several: str = "") -> str:
+def format_count(number: int, what: str, several: str = "") -> str:
     """``1 rewrite``, ``2 rewrites``."""
     return f"{number} {what}" if number == 1 else f"{number} {several or f'{what}s'}"
 
 
-def size(count: float) -> str:
+def format_bytes(count: float) -> str:
     """Bytes: ``1.2 MB``."""
     for unit in ("B", "kB", "MB"):
         if count < 1000:
@@ -17,11 +17,11 @@ def size(count: float) -> str:
     return f"{count:.1f} GB"
 
 
-def percent(share: float) -> str:
+def format_percent(share: float) -> str:
     """A share: ``12%``."""
     return "less than 1%" if 0 < share < 0.005 else f"{100 * share:.0f}%"
 
 
-def part(share: float) -> str:
+def format_part(share: float) -> str:
     """A part of a difference; one below zero makes it smaller."""
-    return f"takes {percent(-share)} off" if share < 0 else percent(share)
+    return f"takes {format_percent(-share)} off" if share < 0 else format_percent(share)

@@ -15,7 +15,7 @@ from foldproof.field.arithmetic import Field
 _BLOCK = 1 << 13  # elements hashed at a time, so that the passes below run in cache
 
 
-class OpaqueFunction:
+class UninterpretedFunction:
     """A pseudo-random function from m operands, each of k residues, to k residues, fixed by ``seed`` and ``key``.
 
     Two outputs come from one word of 64 bits: a combination of all residues of all operands with coefficients of 41

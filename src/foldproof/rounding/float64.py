@@ -1,4 +1,4 @@
-"""The float64 truth: a program run by the real operators with every floating-point tensor in double precision."""
+"""The float64 result: a program run by the real operators with every floating-point tensor in double precision."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ class ExportedHost:
 
     def __init__(self, program: ExportedProgram) -> None:
         self.program = program
-        self.graph = copied(program.graph)
+        self.graph = copy_graph(program.graph)
         self.subgraphs: nn.Module = program.graph_module
         placeholders = [node for node in self.graph.nodes if node.op == "placeholder"]
         self._specs = dict(zip(placeholders, program.graph_signature.input_specs, strict=True))
@@ -135,7 +135,7 @@ class ExportedHost:
         return entries
 
 
-def copied(graph: Graph) -> Graph:
+def copy_graph(graph: Graph) -> Graph:
     """A copy whose nodes keep their names (FX renames those that hide a builtin, such as ``input``)."""
     new = Graph()
     copies: dict[Node, Node] = {}

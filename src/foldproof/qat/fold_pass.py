@@ -20,7 +20,7 @@ from foldproof.qat.operators import Operator
 from foldproof.rewriting.account import Declined
 from foldproof.rewriting.editor import GraphEditor
 from foldproof.rewriting.refusal import CannotFold
-from foldproof.rewriting.region import RewrittenRegion
+from foldproof.rewriting.rewrite import RewrittenRegion
 from foldproof.rewriting.sizes import Observed, Sizes
 from foldproof.verdict import Kind, Verdict
 

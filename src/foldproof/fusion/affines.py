@@ -31,10 +31,10 @@ from foldproof.rewriting.vectors import flat, number, product
 
 
 @dataclass(frozen=True)
-class Step:
+class AffineStep:
     """One operator that computes an affine of ``input``; its value is read from ``results``."""
 
-    source: Source
+    source: AffineSource
     node: Node
     input: Node
     results: tuple[Node, ...]
@@ -44,10 +44,10 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Site:
+class Match:
     """Affines in a row, which are one: ``results`` hold ``affine(input)``."""
 
-    steps: tuple[Step, ...]
+    steps: tuple[AffineStep, ...]
 
     @property
     def input(self) -> Node:
@@ -75,7 +75,7 @@ class Site:
         return ", ".join(dict.fromkeys(step.source.id for step in self.steps))
 
 
-class Source(Protocol):
+class AffineSource(Protocol):
     """A rule: which operator is an affine, and of what scale and shift. Its docstring states the algebra."""
 
     id: str
@@ -86,7 +86,7 @@ class Source(Protocol):
     def takes(self, node: Node, constants: Constants) -> bool:
         """Is it an operator that this rule knows?"""
 
-    def read(self, node: Node, constants: Constants) -> Step:
+    def read(self, node: Node, constants: Constants) -> AffineStep:
         """The affine that ``node`` computes.
 
         Raises:
@@ -128,7 +128,7 @@ class BatchNorm:
         kind = kind_of(node)
         return kind in self.kinds or kind in self.training_kinds
 
-    def read(self, node: Node, constants: Constants) -> Step:
+    def read(self, node: Node, constants: Constants) -> AffineStep:
         given = arguments(node)
         if given.get("running_mean") is None or given.get("running_var") is None:
             raise CannotFold(
@@ -140,7 +140,7 @@ class BatchNorm:
                 "it is in training mode and computes its statistics from each batch: call model.eval()",
                 "call model.eval() before the export",
             )
-        return Step(self, node, given["input"], _results(node), _of_statistics(given, constants))
+        return AffineStep(self, node, given["input"], _results(node), _of_statistics(given, constants))
 
 
 class InstanceNorm:
@@ -158,9 +158,9 @@ class InstanceNorm:
     def takes(self, node: Node, constants: Constants) -> bool:
         return kind_of(node) == "instance_norm" and not arguments(node)["use_input_stats"]
 
-    def read(self, node: Node, constants: Constants) -> Step:
+    def read(self, node: Node, constants: Constants) -> AffineStep:
         given = arguments(node)
-        return Step(self, node, given["input"], (node,), _of_statistics(given, constants))
+        return AffineStep(self, node, given["input"], (node,), _of_statistics(given, constants))
 
 
 def _of_statistics(given: Mapping[str, Any], constants: Constants) -> Affine:
@@ -249,7 +249,7 @@ class Arithmetic:
             and not (kind_of(node) in ("div", "true_divide") and given["other"] is data[0])
         )
 
-    def read(self, node: Node, constants: Constants) -> Step:
+    def read(self, node: Node, constants: Constants) -> AffineStep:
         [x] = [operand for operand in node.all_input_nodes if not constants.holds(operand)]
         given = arguments(node)
         read = _Reader(node, x, constants)
@@ -260,7 +260,7 @@ class Arithmetic:
             affine = read.affine(number(-1), None)
         else:
             affine = self._of_two(read, kind, given)
-        return Step(self, node, x, (node,), affine)
+        return AffineStep(self, node, x, (node,), affine)
 
     def _of_two(self, read: _Reader, kind: str, given: dict[str, object]) -> Affine:
         alpha = given.get("alpha", 1)
@@ -349,7 +349,7 @@ class NormAffine:
     def takes(self, node: Node, constants: Constants) -> bool:
         return kind_of(node) in self.kinds and arguments(node)["weight"] is not None
 
-    def read(self, node: Node, constants: Constants) -> Step:
+    def read(self, node: Node, constants: Constants) -> AffineStep:
         given = arguments(node)
         weight = flat(constants.expression(given["weight"], "its weight"))
         bias = constants.optional(given.get("bias"), "its bias")
@@ -362,7 +362,7 @@ class NormAffine:
         else:
             channels = channels.reshape([*[1] * (rank - len(shape)), *shape])
         affine = Affine(channels, shape.numel(), weight, None if bias is None else flat(bias))
-        return Step(self, node, node, results, affine, _without_affine)
+        return AffineStep(self, node, node, results, affine, _without_affine)
 
 
 def _without_affine(node: Node) -> None:
@@ -371,7 +371,7 @@ def _without_affine(node: Node) -> None:
             set_argument(node, name, None)
 
 
-SOURCES: tuple[Source, ...] = (BatchNorm(), InstanceNorm(), Arithmetic(), NormAffine())
+SOURCES: tuple[AffineSource, ...] = (BatchNorm(), InstanceNorm(), Arithmetic(), NormAffine())
 """Every operator that is read as an affine."""
 
 
@@ -380,7 +380,7 @@ def is_normalisation(node: Node, constants: Constants) -> bool:
     return any(source.is_normalisation and source.takes(node, constants) for source in SOURCES)
 
 
-def find(nodes: Iterable[Node], constants: Constants, sources: tuple[Source, ...] = SOURCES) -> list[list[Node]]:
+def find(nodes: Iterable[Node], constants: Constants, sources: tuple[AffineSource, ...] = SOURCES) -> list[list[Node]]:
     """The nodes that may be affines, in the order of the graph; those that feed only each other stand together."""
     chains: list[list[Node]] = []
     ends: dict[Node, list[Node]] = {}
@@ -399,6 +399,6 @@ def find(nodes: Iterable[Node], constants: Constants, sources: tuple[Source, ...
     return chains
 
 
-def read(node: Node, constants: Constants, sources: tuple[Source, ...] = SOURCES) -> Step:
+def read(node: Node, constants: Constants, sources: tuple[AffineSource, ...] = SOURCES) -> AffineStep:
     """The affine of a node that `find` found."""
     return next(source for source in sources if source.takes(node, constants)).read(node, constants)

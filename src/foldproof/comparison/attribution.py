@@ -19,7 +19,7 @@ from foldproof.comparison.candidate import Candidate
 from foldproof.comparison.graph import Graph
 from foldproof.comparison.inputs import Inputs
 from foldproof.comparison.judge import Outputs, distance, identical, rms
-from foldproof.comparison.result import Source
+from foldproof.comparison.result import DifferenceSource
 from foldproof.errors import FoldproofError, brief
 from foldproof.graph.diff import align_nodes
 from foldproof.graph.interpreter import Again
@@ -30,9 +30,9 @@ from foldproof.operators import is_pointwise, is_view
 from foldproof.program import copied
 from foldproof.program.state import deepcopied
 from foldproof.rounding.answers import is_exact
+from foldproof.rounding.float64 import Float64
 from foldproof.rounding.floor import Floor
 from foldproof.rounding.noise import Noise
-from foldproof.rounding.truth import Float64
 from foldproof.torch_internals import OpOverload, patched_inductor
 
 Values = Mapping[str, Tensor]
@@ -90,7 +90,7 @@ def find_sources(
         said += NO_SHARES if len(sources) > 1 else ""
         sources = tuple(replace(s, share=None) for s in sources)
         sources = sources if large else tuple(sorted(sources, key=lambda s: -s.propagated))
-    return Findings(sources, f"{told}; {said}", _guilty_part(graph, values, sources, given), values)
+    return Findings(sources, f"{told}; {said}", _part_of_largest(graph, values, sources, given), values)
 
 
 def _add_up(shares: Sequence[float]) -> bool:
@@ -100,12 +100,12 @@ def _add_up(shares: Sequence[float]) -> bool:
 
 @dataclass(frozen=True)
 class Findings:
-    """Sources, most guilty first, a sentence on how they were found, and the most guilty one as a graph by itself.
+    """Sources, largest part first, a sentence on how they were found, and the largest one as a graph by itself.
 
     ``values`` are the candidate's own, by node, where they could be seen.
     """
 
-    sources: tuple[Source, ...]
+    sources: tuple[DifferenceSource, ...]
     told: str
     part: Part | None = None
     values: Values = field(default_factory=dict)
@@ -119,13 +119,13 @@ class Part:
     inputs: tuple[Tensor, ...]
 
 
-def guilty(sources: Sequence[Source]) -> Source:
-    """The most guilty operator: of those that are beyond their own rounding, the one that accounts for most."""
+def largest_source(sources: Sequence[DifferenceSource]) -> DifferenceSource:
+    """The largest source: of those that are beyond their own rounding, the one that accounts for most."""
     return next((s for s in sources if s.sigma > BEYOND), sources[0])
 
 
-def _guilty_part(graph: Graph, values: Values, sources: Sequence[Source], given: Inputs) -> Part:
-    node = next(n for n in graph.nodes if n.name == guilty(sources).node)
+def _part_of_largest(graph: Graph, values: Values, sources: Sequence[DifferenceSource], given: Inputs) -> Part:
+    node = next(n for n in graph.nodes if n.name == largest_source(sources).node)
     region = _fused_region(graph, node, values)
     operands: dict[str, Any] = {}
 
@@ -139,9 +139,9 @@ def _guilty_part(graph: Graph, values: Values, sources: Sequence[Source], given:
 
 def _innocent(graph: Graph, values: Values, partings: Sequence[_Parting]) -> str:
     """Kinds of operators that give the same bits wherever they are called."""
-    guilty = {operator_name(p.node) for p in partings}
+    parted = {operator_name(p.node) for p in partings}
     names = [operator_name(n) for n in graph.nodes if n.name in values]
-    clean = [short(name) for name in dict.fromkeys(names) if name not in guilty]
+    clean = [short(name) for name in dict.fromkeys(names) if name not in parted]
     return f", and {_listed(clean)} gave the same bits each time" if clean else ""
 
 
@@ -321,8 +321,8 @@ def _local_sigma(theirs: Tensor, dtype: torch.dtype, again: Again, operands: flo
 
 def _contributions(
     graph: Graph, partings: Sequence[_Parting], given: Inputs, outputs: Outputs, tell: Tell
-) -> tuple[Source, ...]:
-    truth, own = _all_values(graph.truth, given), _all_values(graph.run, given)
+) -> tuple[DifferenceSource, ...]:
+    float64, own = _all_values(graph.run_in_float64, given), _all_values(graph.run, given)
     plain = graph.run(*given)
     difference = distance(outputs.candidate, outputs.reference, outputs.floats)
     whole = sum(float(d.square().sum()) for d in difference)
@@ -332,11 +332,13 @@ def _contributions(
         tell(i, len(loudest), "tracing differences to the outputs")
         name, error = parting.node.name, parting.error
         moved = distance(graph.run(*given, known=_with(graph, name, error, own)), plain, outputs.floats)
-        exact = distance(graph.truth(*given, known=_with(graph, name, error, truth)), outputs.truth, outputs.floats)
+        exact = distance(
+            graph.run_in_float64(*given, known=_with(graph, name, error, float64)), outputs.float64, outputs.floats
+        )
         share = sum(float((m * d).sum()) for m, d in zip(moved, difference)) / whole if whole else 0.0
         size, there = rms(moved), rms([error])
         sources.append(
-            Source(
+            DifferenceSource(
                 name,
                 operator_name(parting.node),
                 source_of(parting.node),
@@ -389,19 +391,19 @@ def _fewest(
     candidate: Candidate,
     values: Values,
     partings: Sequence[_Parting],
-    sources: Sequence[Source],
+    sources: Sequence[DifferenceSource],
     given: Inputs,
     outputs: Outputs,
 ) -> tuple[str, float, int]:
-    """How many of the most guilty operators reproduce the difference, and whether they do so when compiled alone.
+    """How many of the largest sources reproduce the difference, and whether they do so when compiled alone.
 
     That in words, what part of the difference is left when these, or all, do what the candidate does, and their number.
     """
     errors = {p.node.name: p.error for p in partings}
     left = 1.0
     for count in range(1, len(sources) + 1):
-        guilty = [s.node for s in sources[:count]]
-        left = _left(graph, {name: _adding(errors[name]) for name in guilty}, given, outputs)
+        largest = [s.node for s in sources[:count]]
+        left = _left(graph, {name: _adding(errors[name]) for name in largest}, given, outputs)
         if left <= ENOUGH:
             break
     else:
@@ -409,13 +411,13 @@ def _fewest(
             "the operator that differs does" if len(sources) == 1 else f"the {len(sources)} operators that differ do"
         )
         return f"what {whose} differently leaves {100 * left:.0f}% of the difference to be explained", left, count
-    told = _listed(guilty) if count <= 3 else f"{count} operators"
+    told = _listed(largest) if count <= 3 else f"{count} operators"
     said = f"what {told} {'does' if count == 1 else 'do'} differently reproduces the difference {_but(left)}"
     if candidate.compile is None or count > ALONE:
         return said, left, count
     nodes = {n.name: n for n in graph.nodes}
     try:
-        regions = [_fused_region(graph, nodes[name], values) for name in guilty]
+        regions = [_fused_region(graph, nodes[name], values) for name in largest]
         alone = _left(graph, {r.node: _Recompiled(candidate, r) for r in regions}, given, outputs)
     except Exception as error:
         log_caught(error, "compiling operators alone")
@@ -499,9 +501,11 @@ def _listed(names: Sequence[str]) -> str:
 # ---------------------------------------------------------------------- where nothing can be watched
 
 
-def _expected(graph: Graph, given: Inputs, outputs: Outputs, operands: float, tell: Tell) -> tuple[Source, ...]:
+def _expected(
+    graph: Graph, given: Inputs, outputs: Outputs, operands: float, tell: Tell
+) -> tuple[DifferenceSource, ...]:
     """Each operator's part of the noise floor."""
-    truth = _all_values(graph.truth, given)
+    float64 = _all_values(graph.run_in_float64, given)
     nodes = _watched(graph)
     sources, squares = [], {}
     for i, node in enumerate(nodes):
@@ -513,13 +517,16 @@ def _expected(graph: Graph, given: Inputs, outputs: Outputs, operands: float, te
                 at.append(value)
             return value
 
-        known = _unaffected(graph, node.name, truth)
+        known = _unaffected(graph, node.name, float64)
         moved = graph.perturbed(*given, i, operands=operands, only=node.name, after=keep, known=known)
-        error, size = rms(distance(at, [truth[node.name]], [0])), rms(distance(moved, outputs.truth, outputs.floats))
+        error, size = (
+            rms(distance(at, [float64[node.name]], [0])),
+            rms(distance(moved, outputs.float64, outputs.floats)),
+        )
         if size:
             gain = size / error if error else 0.0
             where = operator_name(node), source_of(node)
             squares[node.name] = size * size
-            sources.append(Source(node.name, *where, error, size, gain, size, None, 0.0, measured=False))
+            sources.append(DifferenceSource(node.name, *where, error, size, gain, size, None, 0.0, measured=False))
     whole = sum(squares.values())
     return tuple(replace(s, share=squares[s.node] / whole) for s in sorted(sources, key=lambda s: -squares[s.node]))

@@ -20,8 +20,8 @@ from torch import Tensor
 from foldproof.operators import list_shared
 from foldproof.rounding.answers import Rounding, find_rounding
 from foldproof.rounding.bound import bound_errors
+from foldproof.rounding.float64 import Float64
 from foldproof.rounding.parts import compute_in_parts
-from foldproof.rounding.truth import Float64
 from foldproof.torch_internals import tree_iter, tree_leaves, tree_map
 
 _ATTRIBUTE = "_foldproof_origin"

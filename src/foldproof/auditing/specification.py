@@ -26,7 +26,7 @@ from foldproof.torch_internals import OpOverload, qualified_name
 
 
 @dataclass(frozen=True)
-class Made:
+class TensorSpec:
     """A tensor to be made: its shape and dtype, and whether it is a parameter (else a buffer, or an input)."""
 
     shape: tuple[int, ...]
@@ -46,13 +46,13 @@ class Made:
 
 
 @dataclass(frozen=True)
-class Draft:
+class ModelSpec:
     """A model: ``graph`` over ``modules`` (name → constructor call below torch.nn) and ``tensors``."""
 
     graph: fx.Graph
     modules: Mapping[str, str]
-    tensors: Mapping[str, Made]
-    inputs: Sequence[Made]
+    tensors: Mapping[str, TensorSpec]
+    inputs: Sequence[TensorSpec]
     filled: str = "arange"
     """How inputs are made: ones, arange or centred."""
     lowest: int = 1
@@ -91,7 +91,7 @@ class Draft:
         """Whether all its numbers are made by rules, so that it can be written down."""
         return self.held is None and self.given is None
 
-    def pruned(self) -> Draft:
+    def pruned(self) -> ModelSpec:
         """Without nodes that no output needs, and what only they used."""
         graph = copy.deepcopy(self.graph)
         graph.eliminate_dead_code(is_impure_node=_stays)
@@ -127,13 +127,13 @@ def fill(model: nn.Module, lowest: int) -> None:
     exec(FILL.format(lowest), {"torch": torch, "model": model})
 
 
-def drafted(model: nn.Module, inputs: Sequence[Any]) -> list[Draft]:
+def drafted(model: nn.Module, inputs: Sequence[Any]) -> list[ModelSpec]:
     """The model as drafts, in order of preference: traced with its modules, and as ATen operators."""
     drafts = []
     tensors = [x for x in inputs if isinstance(x, Tensor)]
     if len(tensors) != len(inputs):
         return []
-    made = [Made(tuple(x.shape), x.dtype) for x in tensors]
+    made = [TensorSpec(tuple(x.shape), x.dtype) for x in tensors]
     with giving_up("drafting the traced model"):
         traced = fx.symbolic_trace(copy.deepcopy(model))
         drafts.append(_draft(traced.graph, traced, made, tensors))
@@ -143,11 +143,11 @@ def drafted(model: nn.Module, inputs: Sequence[Any]) -> list[Draft]:
     return drafts
 
 
-def _draft(source: fx.Graph, module: nn.Module, inputs: Sequence[Made], given: Sequence[Tensor]) -> Draft:
+def _draft(source: fx.Graph, module: nn.Module, inputs: Sequence[TensorSpec], given: Sequence[Tensor]) -> ModelSpec:
     graph = copy.deepcopy(source)
     graph.eliminate_dead_code(is_impure_node=_stays)
     modules: dict[str, str] = {}
-    tensors: dict[str, Made] = {}
+    tensors: dict[str, TensorSpec] = {}
     names: dict[str, str] = {}
     held: dict[str, Tensor] = {}
     for node in graph.nodes:
@@ -163,12 +163,12 @@ def _draft(source: fx.Graph, module: nn.Module, inputs: Sequence[Made], given: S
             modules[name] = shortest(f"nn.{value!r}")
             held |= {f"{name}.{n}": t for n, t in value.state_dict().items()}
         elif isinstance(value, Tensor) and value.dtype.is_floating_point:
-            tensors[name] = Made(tuple(value.shape), value.dtype, isinstance(value, nn.Parameter))
+            tensors[name] = TensorSpec(tuple(value.shape), value.dtype, isinstance(value, nn.Parameter))
             held[name] = value.detach()
         else:
             raise Unwritable(f"{target} is no floating-point tensor")
     _unwrap_output(graph)
-    return Draft(graph, modules, tensors, list(inputs), held=held, given=tuple(given)).pruned()
+    return ModelSpec(graph, modules, tensors, list(inputs), held=held, given=tuple(given)).pruned()
 
 
 def _unwrap_output(graph: fx.Graph) -> None:
@@ -205,7 +205,7 @@ def shortest(code: str) -> str:
     return now
 
 
-def lines(draft: Draft) -> list[str]:
+def lines(draft: ModelSpec) -> list[str]:
     """``model`` and ``inputs`` in Python."""
     given = ", ".join(made.code(draft.filled) for made in draft.inputs)
     inputs = f"({given},)" if len(draft.inputs) == 1 else f"({given})"
@@ -224,7 +224,7 @@ def lines(draft: Draft) -> list[str]:
     ]
 
 
-def _attributes(draft: Draft) -> list[str]:
+def _attributes(draft: ModelSpec) -> list[str]:
     """What ``__init__`` sets: attributes that are made alike in one line, and all in one if they fit."""
     made = dict(draft.modules)
     made |= {n: f"nn.Parameter({t.code('empty')})" for n, t in draft.tensors.items() if t.parameter}
@@ -241,7 +241,7 @@ def _attributes(draft: Draft) -> list[str]:
     return out + [f"self.register_buffer({n!r}, {draft.tensors[n].code('empty')})" for n in buffers]
 
 
-def _chain(draft: Draft) -> list[str] | None:
+def _chain(draft: ModelSpec) -> list[str] | None:
     """The modules of a model that only passes its input through one after the other, each used once."""
     nodes = [n for n in draft.graph.nodes if n.op not in ("placeholder", "output")]
     places = [n for n in draft.graph.nodes if n.op == "placeholder"]

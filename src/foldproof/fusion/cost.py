@@ -11,11 +11,11 @@ from foldproof.fusion.plan import Plan
 from foldproof.fusion.result import Saving
 from foldproof.graph.nodes import operator_node, set_sizes
 from foldproof.rewriting.constants import Constants
-from foldproof.rewriting.edit import Draft
+from foldproof.rewriting.edit import PlannedConstant
 from foldproof.rewriting.refusal import CannotFold
 
 
-def saving(plan: Plan, drafts: Sequence[Draft], constants: Constants) -> Saving:
+def saving(plan: Plan, drafts: Sequence[PlannedConstant], constants: Constants) -> Saving:
     """What a plan saves, at the sizes that the program was exported with.
 
     Raises:

@@ -27,7 +27,7 @@ from foldproof.proof.obligation import (
 )
 from foldproof.proof.running import failed
 from foldproof.proof.shapes import as_inputs, sampled_inputs
-from foldproof.shadow import Draw, Factories, Shadow, Undecided, WritesBorrowed, draw_variable
+from foldproof.shadow import Factories, SamplePoint, Shadow, Undecided, WritesBorrowed, draw_variable
 from foldproof.shadow.call import value_of
 from foldproof.torch_internals import disable_current_modes, set_graph
 from foldproof.verdict import Kind, Verdict
@@ -135,14 +135,14 @@ def _alike_elsewhere(pass_fn: Pass, program: Program) -> bool:
             plain = _snapshot(_apply(pass_fn, program.with_leaves(copied_leaves(drawn))))
         except Exception:
             return True  # there is nothing to compare with
-        draw = Draw(0, 1)
+        point = SamplePoint(0, 1)
 
         def shadow(name: str, leaf: Leaf) -> Tensor:
             value = copied(drawn[name])
-            return Shadow(value, draw_variable(draw, value, data=False)) if value.dtype.is_floating_point else value
+            return Shadow(value, draw_variable(point, value, data=False)) if value.dtype.is_floating_point else value
 
         leaves = tied(program.leaves, shadow)
-        with Factories(draw):
+        with Factories(point):
             made = _on_shadows(pass_fn, program, leaves)
         return _snapshot(made) == plain
 

@@ -19,7 +19,7 @@ from torch.fx import GraphModule, Node
 from foldproof.graph.nodes import set_sizes, value_readers
 from foldproof.graph.region import Region, cut_region
 from foldproof.rewriting.constants import Constants
-from foldproof.rewriting.edit import Drafted
+from foldproof.rewriting.edit import PlannedEdits
 from foldproof.rewriting.editor import GraphEditor
 from foldproof.rewriting.expression import as_expression, derive
 
@@ -35,7 +35,7 @@ class RewrittenRegion:
     after: GraphModule
     copies: Mapping[Node, Any]
     operands: tuple[Node, ...]
-    _drafted: Drafted
+    _drafted: PlannedEdits
 
     def derive(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The constants that only ``after`` has, computed from those of ``before`` in float64 (or on shadows)."""
@@ -73,11 +73,11 @@ class RewrittenRegion:
 def cut_rewrite(
     editor: GraphEditor,
     nodes: Iterable[Node],
-    drafted: Drafted,
+    drafted: PlannedEdits,
     redirected: Mapping[Node, Node],
     *,
     known: Mapping[Node, Any] | None = None,
-    before: Drafted = (),
+    before: PlannedEdits = (),
     without: Mapping[Node, Node] | None = None,
 ) -> RewrittenRegion:
     """Cut out what a rewrite touches, before and after.
@@ -111,7 +111,7 @@ def cut_rewrite(
     )
 
 
-def _apply(region: Region, drafted: Drafted, tensors: dict[str, Tensor]) -> None:
+def _apply(region: Region, drafted: PlannedEdits, tensors: dict[str, Tensor]) -> None:
     for edit, row in drafted:
         body = next(node for node in region.graph.nodes if node.op != "placeholder")
         with region.graph.inserting_before(body):

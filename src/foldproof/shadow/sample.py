@@ -1,4 +1,4 @@
-"""One random draw: the primes, the random numbers, the opaque functions, and the book that is kept of them."""
+"""One random draw: the primes, the random numbers, the uninterpreted functions, and the book that is kept of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from foldproof.digest import digest
-from foldproof.field import Field, OpaqueFunction, Size, draw_primes, error_bound, few, primes_needed
+from foldproof.field import Field, Size, UninterpretedFunction, draw_primes, error_bound, few, primes_needed
 from foldproof.shadow.products import Products
 from foldproof.torch_internals import OpOverload
 
@@ -20,7 +20,7 @@ class WritesBorrowed(Exception):
 
 
 @dataclass(frozen=True)
-class Step:
+class RoundedParameter:
     """A parameter that became whole numbers: read as exact here, so that it is an approximation with a bound.
 
     ``real`` is its value before and ``whole`` after, both in float64: real is about scale·(whole − zero).
@@ -41,36 +41,36 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Reading:
+class Semantics:
     """How a draw reads what can be read in more than one way."""
 
     by_value: bool = False
-    """Activations in pieces are no opaque functions but follow the values, which have to be in more than one piece."""
+    """Activations in pieces are no uninterpreted functions but follow the values, which have to be in more than one piece."""
     shift_first: bool = False
     """A softmax takes out the first element that is not masked, instead of the largest by value."""
     within: frozenset[str] = frozenset()
-    """Roundings of parameters (as `Draw.take_roundings` of a draw of the same seed and k names them) that are read as
+    """Roundings of parameters (as `SamplePoint.take_roundings` of a draw of the same seed and k names them) that are read as
     if they left the parameter as it is."""
 
 
-class Draw:
+class SamplePoint:
     """A random point at which programs are compared: ``k`` primes and everything drawn modulo them.
 
     Shadows of one draw may meet; shadows of different draws may not. The draw records what a verdict must tell:
-    ``opaque`` and ``branch`` operators, ``escapes`` (values that left the tensor world, and whether they depend on the
-    program's input), opaque evaluations, and the largest `Size` that was hashed or compared.
+    ``uninterpreted`` and ``branch`` operators, ``escapes`` (values that left the tensor world, and whether they depend on the
+    program's input), uninterpreted evaluations, and the largest `Size` that was hashed or compared.
 
     ``reading`` says how to read what can be read in more than one way; ``steps`` tells the roundings that were read as
     if they were none.
     """
 
-    def __init__(self, seed: int, k: int, reading: Reading = Reading()) -> None:
+    def __init__(self, seed: int, k: int, semantics: Semantics = Semantics()) -> None:
         rng = random.Random(seed)
-        self.seed, self.reading = seed, reading
+        self.seed, self.semantics = seed, semantics
         self.fields: Sequence[Field] = [Field(p) for p in draw_primes(k, rng)]
         self.shifted = False
         """A softmax did take one out."""
-        self.opaque: dict[str, None] = {}
+        self.uninterpreted: dict[str, None] = {}
         self.branch: dict[str, None] = {}
         self.escapes: dict[str, bool] = {}
         self.running = False
@@ -80,13 +80,13 @@ class Draw:
         self.beside: set[str] = set()
         """Names of the leaves whose own tensors a program reads, beside those that it is given."""
         self.unregistered: dict[str, None] = {}
-        self.steps: list[Step] = []
+        self.steps: list[RoundedParameter] = []
         self._roundings: set[str] = set()
         self._rng, self._salt = rng, rng.getrandbits(64)
         self.infinity = tuple(tuple(float(rng.randrange(f.p) - f.p // 2) for _ in range(2)) for f in self.fields)
         """For each prime, the residues that stand for +inf and -inf."""
         self.products = Products()
-        self._functions: dict[str, OpaqueFunction] = {}
+        self._functions: dict[str, UninterpretedFunction] = {}
         self._evaluations: Counter[str] = Counter()
         self._numbers: set[float] = set()
         self._degree = 0
@@ -113,14 +113,14 @@ class Draw:
         """
         out = self._evaluate(name, operands, real, nonzero)
         self._evaluations[name] += out[0].numel()
-        self.opaque.setdefault(name.split("(")[0])
+        self.uninterpreted.setdefault(name.split("(")[0])
         return out
 
     def _evaluate(
         self, name: str, operands: Sequence[Sequence[Tensor]], real: Callable[..., Tensor], nonzero: bool
     ) -> tuple[Tensor, ...]:
         if name not in self._functions:
-            self._functions[name] = OpaqueFunction(self._salt, name, self.fields, nonzero)
+            self._functions[name] = UninterpretedFunction(self._salt, name, self.fields, nonzero)
         return self._functions[name](operands)
 
     def note_numbers(self, numbers: Iterable[float]) -> None:
@@ -141,7 +141,7 @@ class Draw:
         parts = [f.canonical(part) for operand in operands for f, part in zip(self.fields, operand)]
         rounding = f"{digest(parts)} {[tuple(operand[0].shape) for operand in operands]}"
         self._roundings.add(rounding)
-        return rounding in self.reading.within
+        return rounding in self.semantics.within
 
     def take_roundings(self) -> frozenset[str]:
         """The roundings of parameters since the last call."""
@@ -164,7 +164,7 @@ class Draw:
 
     @property
     def evaluations(self) -> int:
-        """Elements that opaque functions were applied to."""
+        """Elements that uninterpreted functions were applied to."""
         return sum(self._evaluations.values())
 
     @property
@@ -177,7 +177,7 @@ class Draw:
         return error_bound(self._degree, self._bits, self._pairs, len(self.fields))
 
     def primes_needed(self, log2_error: float, evaluations: int = 1) -> int | None:
-        """The primes that bring the error below 2^log2_error, with ``evaluations`` times as many opaque evaluations."""
+        """The primes that bring the error below 2^log2_error, with ``evaluations`` times as many uninterpreted evaluations."""
         pairs = _pairs(n * evaluations for n in self._evaluations.values())
         return primes_needed(self._degree, self._bits, pairs, log2_error)
 
