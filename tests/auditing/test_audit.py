@@ -26,7 +26,7 @@ from .models import WRONG, AddedUp, RoundedDown, right
 @pytest.fixture(autouse=True)
 def few_trials(monkeypatch: pytest.MonkeyPatch) -> None:
     """The comparison of numbers has tests of its own."""
-    monkeypatch.setattr(api, "TRIALS", 3)
+    monkeypatch.setattr(api, "COMPARED_INPUTS", 3)
 
 
 def installed(compiler: str) -> None:
@@ -291,7 +291,7 @@ def test_a_pass_that_fails_is_named() -> None:
 def test_quantization_aware_training_is_not_accused(monkeypatch: pytest.MonkeyPatch) -> None:
     """The export leaves a counter of batches behind, which goes with the fold."""
     installed("torchao")
-    monkeypatch.setattr(api, "TRIALS", 3)
+    monkeypatch.setattr(api, "COMPARED_INPUTS", 3)
     model = trained(nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU()))
     found = foldproof.audit(model, (torch.randn(2, 3, 6, 6),), compiler="torchao", options={"qat": True}, locate=False)
     (fold,) = (step for step in found.steps if step.name == "_fold_conv_bn_qat")

@@ -21,7 +21,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     case = WRONG["fx: conv called twice"]
     model, inputs = case.build()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(api, "TRIALS", 3)
+        patch.setattr(api, "COMPARED_INPUTS", 3)
         return foldproof.audit(model, inputs, compiler=case.compiler).save(tmp_path_factory.mktemp("saved"))
 
 

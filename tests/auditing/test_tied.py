@@ -32,7 +32,7 @@ class Tied(nn.Module):
 
 @pytest.mark.parametrize("compiler", DECLARED)
 def test_an_audit_of_tied_weights(compiler: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api, "TRIALS", 3)
+    monkeypatch.setattr(api, "COMPARED_INPUTS", 3)
     for package in DECLARED[compiler].packages:
         pytest.importorskip(package)
     found = foldproof.audit(Tied().eval(), (torch.randint(11, (2, 5)),), compiler=compiler)

@@ -305,7 +305,7 @@ class WritesInput(nn.Module):
 def test_models_with_effects_and_breaks(compiler: str, model: type[nn.Module], monkeypatch: pytest.MonkeyPatch) -> None:
     if compiler == "executorch":
         pytest.importorskip("executorch")
-    monkeypatch.setattr(api, "TRIALS", 3)
+    monkeypatch.setattr(api, "COMPARED_INPUTS", 3)
     torch.manual_seed(0)
     made, x = model().eval(), torch.randn(2, 3)
     before = {name: t.clone() for name, t in made.state_dict().items()}

@@ -49,7 +49,7 @@ def unfit():
 
 @pytest.fixture
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr(api, "TRIALS", 3)
+    monkeypatch.setattr(api, "COMPARED_INPUTS", 3)
     (tmp_path / "model.py").write_text(MODEL)
     return f"{tmp_path}/model.py"
 

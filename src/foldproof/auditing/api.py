@@ -20,14 +20,13 @@ from foldproof.log import log_caught
 from foldproof.program.loading import Loaded, check_runs
 from foldproof.program.state import deepcopied, quiet_copies
 from foldproof.proof.shapes import as_inputs
+from foldproof.thresholds import COMPARED_INPUTS
 from foldproof.torch_internals import tree_leaves
 from foldproof.verdict import Kind
 
 if TYPE_CHECKING:
     from foldproof.comparison import CompareResult
 
-TRIALS = 24
-"""Inputs on which the compiled model is compared with the original."""
 
 Progress = Callable[[int, int | None, str], None]
 
@@ -166,7 +165,7 @@ def _end_to_end(
         candidate = Candidate(compiled.what, caller(compiled.call), compile=compiled.part)
     try:
         with torch.no_grad():
-            return compare(model, candidate, args, kwargs, trials=TRIALS, locate=locate), ""
+            return compare(model, candidate, args, kwargs, trials=COMPARED_INPUTS, locate=locate), ""
     except (FoldproofError, RuntimeError) as error:
         log_caught(error, "comparing end to end")
         return None, str(error) if isinstance(error, FoldproofError) else brief(error)

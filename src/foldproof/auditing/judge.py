@@ -23,6 +23,7 @@ from foldproof.program.state import owned
 from foldproof.proof import prove, prove_pass
 from foldproof.proof.shapes import sampled_inputs
 from foldproof.shadow import Undecided
+from foldproof.thresholds import MAX_RERUN_SECONDS
 from foldproof.torch_internals import HigherOrderOperator
 from foldproof.verdict import Kind, Verdict
 
@@ -33,8 +34,6 @@ SAME = Verdict(
     claim=IDENTITY,
 )
 
-LONG = 5.0
-"""Seconds that a pass takes which is not run again."""
 
 STRANGE = "the given inputs do not fit this graph: it was tried on random ones, of the shapes that it was traced with"
 
@@ -134,7 +133,11 @@ def _of_unfolded(change: Change, before: Snapshot, after: Snapshot, inputs: Sequ
 
 def _again(change: Change) -> Again | None:
     """The pass and what it is run on again, if it can be, and soon: a proof takes a dozen runs."""
-    if change.rerun is None or change.seconds > LONG or (change.rerun.program is None and change.before.writes_back):
+    if (
+        change.rerun is None
+        or change.seconds > MAX_RERUN_SECONDS
+        or (change.rerun.program is None and change.before.writes_back)
+    ):
         return None
     return change.rerun.run, change.rerun.program or change.before.module
 

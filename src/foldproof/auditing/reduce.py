@@ -20,10 +20,8 @@ from foldproof.auditing.log import Change, Log
 from foldproof.auditing.specification import ModelSpec, TensorSpec, drafted, shortest
 from foldproof.graph.interpreter import Interpreter
 from foldproof.log import giving_up, log_caught
+from foldproof.thresholds import MIN_REDUCED_DIFFERENCE
 from foldproof.torch_internals import disable_current_modes, tree_leaves, tree_map
-
-WRONG = 1e-2
-"""A relative difference of this size is no rounding in float64, and is seen in float32."""
 
 
 class Fault:
@@ -80,7 +78,9 @@ def _differs(change: Change, given: Sequence[Any], inputs_too: bool) -> bool:
         if [t.shape for t in first] != [t.shape for t in second]:
             return True
         return any(
-            a.numel() and bool(a.isfinite().all()) and float((a - b).abs().max()) > WRONG * float(a.abs().max())
+            a.numel()
+            and bool(a.isfinite().all())
+            and float((a - b).abs().max()) > MIN_REDUCED_DIFFERENCE * float(a.abs().max())
             for a, b in zip(first, second)
         )
 

@@ -22,7 +22,6 @@ from foldproof.comparison.distance import truth_distance
 from foldproof.comparison.graph import Graph, flattened
 from foldproof.comparison.inputs import Inputs, others
 from foldproof.comparison.judge import (
-    EXPLAINED,
     Judged,
     Outputs,
     distance,
@@ -42,16 +41,13 @@ from foldproof.graph.view import view_graph
 from foldproof.program import as_program, require_ordinary
 from foldproof.proof.shapes import as_inputs, sampled_inputs
 from foldproof.proof.variation import named_inputs
+from foldproof.thresholds import MAX_ROUNDING_RATIO, RUNS_AT_GIVEN_INPUTS, RUNS_AT_OTHER_INPUTS
 from foldproof.torch_internals import tree_leaves
 from foldproof.verdict import Counterexample, Difference, Kind, Rounding, Verdict
 from foldproof.version import __version__
 
 Progress = Callable[[int, int | None, str], None]
 
-RUNS = 16
-"""Perturbed runs at the given inputs."""
-FEW = 4
-"""Perturbed runs at the other inputs, where a suspicion asks for more."""
 REDUCED = {"bf16": 2.0**-8, "tf32": 2.0**-11}
 """Unit roundoffs of what float32 operands of products are rounded to, where PyTorch is told to."""
 
@@ -163,7 +159,7 @@ class _Comparison:
             where = f" at {source_of(call)}" if source_of(call) else ""
             reason = f"{call.target}{where} runs a part of the program by itself, where rounding is not followed"
             return self._ended(Verdict(Kind.UNDECIDED, reason), first)
-        trial = self._try(given, RUNS, first, one, thoroughly=True)
+        trial = self._try(given, RUNS_AT_GIVEN_INPUTS, first, one, thoroughly=True)
         unstable = self._unstable(trial, first, again, one, two)
         if unstable is not None:
             return self._ended(Verdict(Kind.UNDECIDED, unstable), first)
@@ -265,7 +261,7 @@ class _Comparison:
         if problem is not None:
             raise _OtherShape(problem, given)
         doubtful = not any(t.judged is not None and t.judged.wrong for t in made)
-        made.append(self._try(given, FEW, reference, candidate, doubtful))
+        made.append(self._try(given, RUNS_AT_OTHER_INPUTS, reference, candidate, doubtful))
         return True
 
     # ------------------------------------------------------------------ verdicts
@@ -282,11 +278,11 @@ class _Comparison:
             if mismatch(a, b) is not None:
                 return f"{name} gives outputs of other shapes when it is run again"
             outputs = Outputs(a, b, trial.outputs.float64)
-            judged = judge(outputs, lambda k, s: self._perturbed(trial.given, k, s), RUNS)
+            judged = judge(outputs, lambda k, s: self._perturbed(trial.given, k, s), RUNS_AT_GIVEN_INPUTS)
             itself = max(
                 (float(d.abs().max()) for d in distance(a, b, outputs.floats) if d.numel()), default=float("nan")
             )
-            if judged.difference.rms > EXPLAINED * max(judged.floor.null.rms, 1) or judged.wrong:
+            if judged.difference.rms > MAX_ROUNDING_RATIO * max(judged.floor.null.rms, 1) or judged.wrong:
                 return (
                     f"{name} is random, or changes by being run: it differs from itself by {itself:.3g} when it is run"
                     " again"
@@ -354,7 +350,10 @@ class _Comparison:
         judged = trial.judged
         assert judged is not None
         null = judged.floor.null
-        if judged.reference.rms > EXPLAINED * max(null.rms, 1) and judged.candidate.rms <= judged.reference.rms / 2:
+        if (
+            judged.reference.rms > MAX_ROUNDING_RATIO * max(null.rms, 1)
+            and judged.candidate.rms <= judged.reference.rms / 2
+        ):
             return (
                 "the two differ by more than rounding explains, but it is the reference that is further from the"
                 f" float64 result ({judged.reference.rms:.3g} sigma, the candidate {judged.candidate.rms:.3g})"

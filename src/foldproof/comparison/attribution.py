@@ -33,31 +33,26 @@ from foldproof.rounding.answers import is_exact
 from foldproof.rounding.float64 import Float64
 from foldproof.rounding.floor import Floor
 from foldproof.rounding.noise import Noise
+from foldproof.thresholds import (
+    MAX_COMPILATIONS,
+    MAX_COMPILED_ALONE,
+    MAX_ERROR_OF_SHARES,
+    MAX_SENSIBLE_SHARE,
+    MAX_TRACED_OPERATORS,
+    MAX_UNREPRODUCED,
+    MIN_LOCAL_SIGMAS,
+    RUNS_OF_OPERATOR,
+)
 from foldproof.torch_internals import OpOverload, patched_inductor
 
 Values = Mapping[str, Tensor]
 Instead = Callable[[fx.Node, Any, Again, Mapping[str, Any]], Any]
 Tell = Callable[[int, int | None, str], None]
 
-LOCAL_RUNS = 4
-TRACED = 64
-"""Operators whose contribution to the outputs is computed: those with the largest local errors, in sigmas."""
-BEYOND = 9.0
-"""From here on, in sigmas, an operator's local error is no rounding of its own."""
-SENSELESS = 3.0
-"""A share of a rounding difference beyond which the candidate's value is not meant to be the reference's."""
-ENOUGH = 0.1
-"""What may be left of a difference that a few operators are said to reproduce, in root mean squares."""
-SHARED = 0.25
-"""How far shares may be from adding up to the whole; further off, they say nothing of what each operator does."""
 NO_SHARES = (
     "; one by one their effects do not add up to it, for when a number changes all later layers round otherwise: no"
     " shares are given"
 )
-COMPILATIONS = 6
-"""How often a program is compiled to watch its values, at most."""
-ALONE = 4
-"""Operators that are compiled alone, at most."""
 
 
 def find_sources(
@@ -76,7 +71,7 @@ def find_sources(
             (), f"{told}; every operator that can be watched gives the same bits on both sides", None, values
         )
     sources = _contributions(graph, partings, given, outputs, tell)
-    other = next((s for s in sources if abs(s.share or 0.0) > SENSELESS), None)
+    other = next((s for s in sources if abs(s.share or 0.0) > MAX_SENSIBLE_SHARE), None)
     if other is not None and not large:
         told += (
             f", but what is {short(other.operator)} here is not the same value there (where weights are folded, say)"
@@ -84,9 +79,9 @@ def find_sources(
         return Findings((), f"{told}, so the difference can't be traced", None, values)
     told += _innocent(graph, values, partings)
     said, left, count = _fewest(graph, candidate, values, partings, sources, given, outputs)
-    if large and left <= ENOUGH and any(s.sigma > BEYOND for s in sources[:count]):
+    if large and left <= MAX_UNREPRODUCED and any(s.sigma > MIN_LOCAL_SIGMAS for s in sources[:count]):
         sources = sources[:count]  # what the others do differently cancels out, or is rounding
-    elif left > ENOUGH or not _add_up([s.share or 0.0 for s in sources]):
+    elif left > MAX_UNREPRODUCED or not _add_up([s.share or 0.0 for s in sources]):
         said += NO_SHARES if len(sources) > 1 else ""
         sources = tuple(replace(s, share=None) for s in sources)
         sources = sources if large else tuple(sorted(sources, key=lambda s: -s.propagated))
@@ -95,7 +90,7 @@ def find_sources(
 
 def _add_up(shares: Sequence[float]) -> bool:
     """Whether shares can be read as such; those that cancel each other can't."""
-    return abs(sum(shares) - 1) <= SHARED and sum(map(abs, shares)) <= 1 + 2 * SHARED
+    return abs(sum(shares) - 1) <= MAX_ERROR_OF_SHARES and sum(map(abs, shares)) <= 1 + 2 * MAX_ERROR_OF_SHARES
 
 
 @dataclass(frozen=True)
@@ -121,7 +116,7 @@ class Part:
 
 def largest_source(sources: Sequence[DifferenceSource]) -> DifferenceSource:
     """The largest source: of those that are beyond their own rounding, the one that accounts for most."""
-    return next((s for s in sources if s.sigma > BEYOND), sources[0])
+    return next((s for s in sources if s.sigma > MIN_LOCAL_SIGMAS), sources[0])
 
 
 def _part_of_largest(graph: Graph, values: Values, sources: Sequence[DifferenceSource], given: Inputs) -> Part:
@@ -189,7 +184,7 @@ def _compiled_values(
     stored = [n.name for n in _watched(graph) if _stored(n)]
     queue = [[n.name for n in _watched(graph)], stored] if large else [stored]
     whole = rms(distance(outputs.candidate, outputs.reference, outputs.floats))
-    for _ in range(COMPILATIONS):
+    for _ in range(MAX_COMPILATIONS):
         if not queue:
             break
         names = queue.pop(0)
@@ -201,7 +196,7 @@ def _compiled_values(
                 break
             return None, f"the graph could not be compiled with its values as outputs ({brief(error)})"
         left = rms(distance(again, outputs.candidate, outputs.floats))
-        if identical(again, outputs.candidate) or (large and left <= ENOUGH * whole):
+        if identical(again, outputs.candidate) or (large and left <= MAX_UNREPRODUCED * whole):
             values |= seen
             if large:
                 break
@@ -216,7 +211,7 @@ def _compiled_values(
     if not values and nearest is not None:
         left, values = nearest[0], dict(nearest[1])
         told = f"{len(values)} operators (with what is fused into them) were fed the same inputs on both sides"
-        if left > ENOUGH * whole:
+        if left > MAX_UNREPRODUCED * whole:
             told += f", in a program that rounds otherwise for being watched (by {left:.2g}): shares tell of that one"
     return values, told
 
@@ -308,7 +303,7 @@ def _local_sigma(theirs: Tensor, dtype: torch.dtype, again: Again, operands: flo
     with Float64():
         exact = again()
     runs = []
-    for k in range(LOCAL_RUNS):
+    for k in range(RUNS_OF_OPERATOR):
         noise = Noise(torch.Generator().manual_seed(k), operands=operands)
         noise.dtype = dtype
         with noise:
@@ -326,7 +321,7 @@ def _contributions(
     plain = graph.run(*given)
     difference = distance(outputs.candidate, outputs.reference, outputs.floats)
     whole = sum(float(d.square().sum()) for d in difference)
-    loudest = sorted(partings, key=lambda p: -p.sigma)[:TRACED]
+    loudest = sorted(partings, key=lambda p: -p.sigma)[:MAX_TRACED_OPERATORS]
     sources = []
     for i, parting in enumerate(loudest):
         tell(i, len(loudest), "tracing differences to the outputs")
@@ -404,7 +399,7 @@ def _fewest(
     for count in range(1, len(sources) + 1):
         largest = [s.node for s in sources[:count]]
         left = _left(graph, {name: _adding(errors[name]) for name in largest}, given, outputs)
-        if left <= ENOUGH:
+        if left <= MAX_UNREPRODUCED:
             break
     else:
         whose = (
@@ -413,7 +408,7 @@ def _fewest(
         return f"what {whose} differently leaves {100 * left:.0f}% of the difference to be explained", left, count
     told = _listed(largest) if count <= 3 else f"{count} operators"
     said = f"what {told} {'does' if count == 1 else 'do'} differently reproduces the difference {_but(left)}"
-    if candidate.compile is None or count > ALONE:
+    if candidate.compile is None or count > MAX_COMPILED_ALONE:
         return said, left, count
     nodes = {n.name: n for n in graph.nodes}
     try:
@@ -422,7 +417,7 @@ def _fewest(
     except Exception as error:
         log_caught(error, "compiling operators alone")
         return f"{said} (compiling {'it' if count == 1 else 'them'} alone failed: {brief(error)})", left, count
-    if alone > ENOUGH:
+    if alone > MAX_UNREPRODUCED:
         said += f", but only when compiled together with what is around {'it' if count == 1 else 'them'}"
         return said, left, count
     fused = [name for r in regions for name in r.fused]

@@ -9,17 +9,7 @@ import torch
 from torch import Tensor
 
 from foldproof.rounding.floor import Floor, Score
-
-EXPLAINED = 2.0
-"""Scores up to this many times the largest that perturbed runs of the same program reach count as rounding."""
-REAL = 4.0
-"""From here on they are no rounding; in between nothing is said."""
-SURE = 48
-"""Perturbed runs before anything is called wrong."""
-LOUD = 4.0
-"""Amplitude of the noise that looks for jumps."""
-CLEAR = 64.0
-"""So far beyond `REAL` that a floor of few runs will do; louder noise is tried all the same."""
+from foldproof.thresholds import CLEAR_FACTOR, JUMP_AMPLITUDE, MAX_ROUNDING_RATIO, MIN_WRONG_RATIO, RUNS_BEFORE_WRONG
 
 Perturb = Callable[[int, float], Sequence[Tensor]]
 """(seed, amplitude) → outputs of a perturbed float64 run."""
@@ -134,15 +124,17 @@ def judge(outputs: Outputs, perturb: Perturb, runs: int, thoroughly: bool = True
     """
     judged = _scored(outputs, floor_of(outputs, perturb, runs))
     discrete, broken = _discrete(outputs), _unfinite(outputs)
-    if not thoroughly or (judged.ratio <= EXPLAINED and not discrete and not broken):
+    if not thoroughly or (judged.ratio <= MAX_ROUNDING_RATIO and not discrete and not broken):
         return judged
-    if runs < SURE and judged.ratio < CLEAR * REAL:
-        judged = _scored(outputs, floor_of(outputs, perturb, SURE))
+    if runs < RUNS_BEFORE_WRONG and judged.ratio < CLEAR_FACTOR * MIN_WRONG_RATIO:
+        judged = _scored(outputs, floor_of(outputs, perturb, RUNS_BEFORE_WRONG))
     # Where a rounded value decides between two ways, rounding makes jumps, which small noise may not have met.
-    loud = [list(perturb(1000 + k, 4.0 if k % 2 else 8.0)) for k in range(SURE)] if discrete or broken else []
+    loud = (
+        [list(perturb(1000 + k, 4.0 if k % 2 else 8.0)) for k in range(RUNS_BEFORE_WRONG)] if discrete or broken else []
+    )
     _explain_integers(outputs, discrete, loud, judged)
     _explain_unfinite(outputs, broken, loud, judged)
-    if judged.wrong is None and judged.ratio > EXPLAINED:
+    if judged.wrong is None and judged.ratio > MAX_ROUNDING_RATIO:
         _explain_jumps(outputs, perturb, judged)
     return judged
 
@@ -175,17 +167,17 @@ def _explain_jumps(outputs: Outputs, perturb: Perturb, judged: Judged) -> None:
     deviation = distance(outputs.candidate, far, which)
     reached = [torch.zeros_like(d) for d in deviation]
     left = deviation
-    for k in range(SURE):
-        moved = distance(perturb(2000 + k, LOUD), outputs.float64, which)
+    for k in range(RUNS_BEFORE_WRONG):
+        moved = distance(perturb(2000 + k, JUMP_AMPLITUDE), outputs.float64, which)
         reached = [torch.maximum(a, m.abs()) for a, m in zip(reached, moved)]
         # Where noise that is so many times louder moves an element so many times further, that is no jump.
-        jumps = [(e > 4 * LOUD * s) & (e >= d.abs()) for e, s, d in zip(reached, floor.sigmas, deviation)]
+        jumps = [(e > 4 * JUMP_AMPLITUDE * s) & (e >= d.abs()) for e, s, d in zip(reached, floor.sigmas, deviation)]
         left = [torch.where(j, 0.0, d) for j, d in zip(jumps, deviation)]
-        if k + 1 == SURE // 4 and not any(bool((j & (d != 0)).any()) for j, d in zip(jumps, deviation)):
+        if k + 1 == RUNS_BEFORE_WRONG // 4 and not any(bool((j & (d != 0)).any()) for j, d in zip(jumps, deviation)):
             break  # nothing jumps here
     rest = floor.score(left)
     ratio = floor.ratio(rest)
-    if ratio <= EXPLAINED:
+    if ratio <= MAX_ROUNDING_RATIO:
         judged.notes.append(
             "some elements differ by a jump that rounding can cause: a value on the edge between two ways"
         )
@@ -193,7 +185,7 @@ def _explain_jumps(outputs: Outputs, perturb: Perturb, judged: Judged) -> None:
         judged.difference = rest if near is judged.difference else judged.difference
         return
     judged.place = _place(outputs, floor, rest) or judged.place
-    if ratio < REAL:
+    if ratio < MIN_WRONG_RATIO:
         judged.unsure = "the difference is more than rounding explains, but too small to call wrong"
     else:
         judged.wrong = "the outputs differ by more than rounding explains"

@@ -14,10 +14,8 @@ from foldproof.comparison.result import Layer
 from foldproof.graph.interpreter import Again
 from foldproof.graph.text import operator_name, source_of
 from foldproof.rounding.answers import is_exact
+from foldproof.thresholds import RUNS_OF_LAYERS
 from foldproof.torch_internals import OpOverload
-
-RUNS = 4
-"""Perturbed runs; a root mean square over all elements of a layer needs no more."""
 
 
 def layers(graph: Graph, values: Mapping[str, Tensor], given: Inputs, seed: int, operands: float) -> tuple[Layer, ...]:
@@ -47,7 +45,7 @@ def layers(graph: Graph, values: Mapping[str, Tensor], given: Inputs, seed: int,
 
     graph.run_in_float64(*given, after=keep)
     graph.run(*given, after=measure)
-    for k in range(RUNS):
+    for k in range(RUNS_OF_LAYERS):
         graph.perturbed(*given, seed * 100_003 + 7_000 + k, 1.0, operands, after=disturb)
     return tuple(
         Layer(
@@ -56,7 +54,7 @@ def layers(graph: Graph, values: Mapping[str, Tensor], given: Inputs, seed: int,
             source_of(node),
             reference[node.name],
             candidate.get(node.name),
-            (sum(x * x for x in floor[node.name]) / RUNS) ** 0.5,
+            (sum(x * x for x in floor[node.name]) / RUNS_OF_LAYERS) ** 0.5,
             rms([number(float64[node.name]).nan_to_num(0, 0, 0)]),
         )
         for node in graph.nodes

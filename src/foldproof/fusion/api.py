@@ -28,10 +28,8 @@ from foldproof.proof import prove_region
 from foldproof.proof.shapes import as_inputs
 from foldproof.rewriting.account import UNCHANGED, UNPROVED, Declined
 from foldproof.rewriting.editor import GraphEditor
+from foldproof.thresholds import ACCURACY_LIMIT
 from foldproof.torch_internals import storage_id
-
-ACCURACY_LIMIT = 16.0
-"""A fold may cost four bits: it rounds the weight once more, and sums may cancel."""
 
 
 def fuse(

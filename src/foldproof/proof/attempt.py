@@ -30,6 +30,7 @@ from foldproof.shadow import (
     embed_constant,
 )
 from foldproof.shadow.call import value_of
+from foldproof.thresholds import MAX_DISTURBED_RUNS
 from foldproof.torch_internals import disable_current_modes, tree_leaves, tree_structure, tree_unflatten
 
 T = TypeVar("T")
@@ -158,21 +159,17 @@ def attempt(
         return Attempt(draws[-1], variation, Failed(str(error), error.node))
 
 
-MOST_REPEATS = 12
-"""Runs that are made while other threads draw random numbers, before the program is taken to draw them."""
-
-
 def _undisturbed(run: Callable[[], T]) -> T:
     """``run()``, made again where a generator moved meanwhile: that of a random program moves every time.
 
     Raises:
         GeneratorMoved: it did.
     """
-    for i in range(MOST_REPEATS):
+    for i in range(MAX_DISTURBED_RUNS):
         try:
             return run()
         except GeneratorMoved:  # noqa: PERF203 (to try again is the point)
-            if threading.active_count() == 1 or i + 1 == MOST_REPEATS:
+            if threading.active_count() == 1 or i + 1 == MAX_DISTURBED_RUNS:
                 raise
             time.sleep(0.001 * i)
     raise AssertionError("the last repeat returns or raises")

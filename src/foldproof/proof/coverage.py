@@ -19,12 +19,11 @@ from torch import Tensor
 
 from foldproof.operators import bind_arguments
 from foldproof.rounding.constant_noise import depends_on_data, remember_data
+from foldproof.thresholds import MAX_COVERED_INDICES
 from foldproof.torch_internals import DispatchMode, tree_iter, tree_leaves
 
 logger = logging.getLogger("foldproof")
 
-MOST_INDICES = 256
-"""Along longer dimensions no number of draws shows every index."""
 
 Pieces = Callable[[Mapping[str, Any]], list[Tensor]]
 """Takes an operator's arguments by name, gives for each boundary of two pieces on which side the elements are."""
@@ -155,7 +154,7 @@ def _outcomes(func: Any, args: Any, kwargs: Any, out: Any) -> list[Tensor]:
         return _which(integers[0], x.numel() if dim is None else x.shape[dim] if x.ndim else 1)
     if name == "topk" and x.ndim:
         at, dim = integers[0], given["dim"]
-        return [(at == i).any(dim) for i in range(x.shape[dim])] if x.shape[dim] <= MOST_INDICES else _parity(at)
+        return [(at == i).any(dim) for i in range(x.shape[dim])] if x.shape[dim] <= MAX_COVERED_INDICES else _parity(at)
     found = [x for x in results if x.dtype is torch.bool]
     for places in integers:  # an order, places of windows, or a rounding to integers
         found += _parity(places)
@@ -174,7 +173,7 @@ def _extreme(x: Tensor, dim: Any, largest: bool) -> tuple[Tensor, int]:
 
 def _which(places: Tensor, size: int) -> list[Tensor]:
     """For each of ``size`` places, whether it is the one; of very many, only that it is not always the same."""
-    if size > MOST_INDICES:
+    if size > MAX_COVERED_INDICES:
         return _parity(places)
     return [places == i for i in range(size)] if size > 1 else []
 

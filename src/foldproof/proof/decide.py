@@ -61,8 +61,8 @@ from foldproof.proof.obligation import ProofObligation
 from foldproof.proof.reality import unreal
 from foldproof.proof.steps import steps_of
 from foldproof.proof.variation import vary
-from foldproof.rounding.spread import EXPLAINED
 from foldproof.shadow import Undecided
+from foldproof.thresholds import MAX_EXPLAINED_RATIO
 from foldproof.torch_internals import tree_leaves
 from foldproof.verdict import Counterexample, Difference, Kind, Proof, Rounding, Verdict
 
@@ -345,7 +345,7 @@ def _why_floats_say_little(search: Search, exact: Attempt) -> str | None:
     if any(t.comparison.unfinite for t in search.agreeing):
         where = "where the other (or itself, rounded) is finite"
         return f"no counterexample: one program overflows, or is not a number, {where}"
-    if search.worst.comparison.ratio > EXPLAINED:
+    if search.worst.comparison.ratio > MAX_EXPLAINED_RATIO:
         return "no counterexample: the difference is more than rounding explains, but too small to call wrong"
     return None
 

@@ -18,23 +18,18 @@ from foldproof.proof.running import idle_counters, run_copied, state_after, stat
 from foldproof.rounding import Comparison, Float64, compare_in_float64
 from foldproof.rounding.constant_noise import ConstantNoise, mark
 from foldproof.rounding.float64 import widened
-from foldproof.rounding.spread import EXPLAINED, FLOAT32_ROUNDINGS, FLOAT64_ROUNDINGS, NOTHING, PERTURBATIONS, perturbed
+from foldproof.rounding.spread import FLOAT32_ROUNDINGS, FLOAT64_ROUNDINGS, NOTHING, perturbed
 from foldproof.shadow import Undecided
+from foldproof.thresholds import (
+    AMPLIFIED_ROUNDING,
+    CONSTANT_ROUNDINGS,
+    MAX_COVERAGE_INPUTS,
+    MAX_EXPLAINED_RATIO,
+    MAX_IDLE_INPUTS,
+    MIN_COUNTEREXAMPLE_RATIO,
+    SPREAD_RUNS,
+)
 from foldproof.torch_internals import lazy_clone, tree_leaves, tree_map
-
-REAL = 16.0
-"""From so many times what rounding explains on a difference may be a counterexample; see `doubted`, too."""
-WIDER = 4.0
-"""How many roundings constants are moved by before anything is called wrong: a fold is a handful of operations."""
-AMPLIFIED = 2.0**-14
-"""How far they are moved besides, relative: a float32 constant may come of a chain that makes a rounding a thousand
-times larger, as the cosine of a large angle does."""
-
-
-MOST_DRAWS = 24
-"""Random inputs that are tried for the sake of outcomes that were not seen yet."""
-IDLE_DRAWS = 4
-"""After so many in a row that show none, more are not worth their time."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +51,9 @@ class Trial:
     @property
     def differs(self) -> bool:
         """Whether this is a counterexample. What overflows may spoil finite elements, too: exp(x)/∞ is 0."""
-        return self.shapes is not None or (self.comparison.ratio >= REAL and not self.comparison.unfinite)
+        return self.shapes is not None or (
+            self.comparison.ratio >= MIN_COUNTEREXAMPLE_RATIO and not self.comparison.unfinite
+        )
 
     @property
     def elements(self) -> int:
@@ -227,7 +224,7 @@ def evaluate(
     leaves: Tensors,
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
-    perturbations: int = PERTURBATIONS,
+    perturbations: int = SPREAD_RUNS,
     amplitude: float = 1.0,
     spread: float = 0.0,
     unrounded: Unrounded = ROUNDED,
@@ -274,11 +271,11 @@ def doubted(obligation: ProofObligation, trial: Trial, unrounded: Unrounded = RO
     c, at = trial.comparison, (trial.description, trial.leaves, trial.args, trial.kwargs)
     if trial.shapes is not None:
         sides = _sides(obligation, trial.leaves, trial.args, trial.kwargs, unrounded)
-        noises = (None, *range(1, 2 * PERTURBATIONS))
+        noises = (None, *range(1, 2 * SPREAD_RUNS))
         seen = [{_shapes(side.run(noise)) for noise in noises} for side in sides]
         return "rounding changes how many elements there are" if any(len(s) > 1 for s in seen) else None
-    again = evaluate(obligation, *at, 4 * PERTURBATIONS, WIDER, AMPLIFIED, unrounded)
-    if again.comparison.ratio < EXPLAINED:
+    again = evaluate(obligation, *at, 4 * SPREAD_RUNS, CONSTANT_ROUNDINGS, AMPLIFIED_ROUNDING, unrounded)
+    if again.comparison.ratio < MAX_EXPLAINED_RATIO:
         return "the difference is a jump that rounding can cause, or that of a constant computed in another order"
     first, second = _sides(obligation, trial.leaves, trial.args, trial.kwargs)
     with torch.no_grad():
@@ -325,8 +322,8 @@ def draws(obligation: ProofObligation, coverage: Coverage, unrounded: Unrounded 
     if not any(_is_float(x) for x in tree_leaves(given)):
         return
     idle = 0
-    for seed in range(1, MOST_DRAWS + 1):
-        if not coverage.uncovered or idle == IDLE_DRAWS:
+    for seed in range(1, MAX_COVERAGE_INPUTS + 1):
+        if not coverage.uncovered or idle == MAX_IDLE_INPUTS:
             return
         generator = torch.Generator().manual_seed(seed)
         args, kwargs = tree_map(lambda x: _redrawn_input(x, generator), given)

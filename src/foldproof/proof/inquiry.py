@@ -21,22 +21,18 @@ from foldproof.proof.floats import ROUNDED, Trial, Unrounded, at_other_integers,
 from foldproof.proof.obligation import ProofObligation
 from foldproof.proof.reality import repeats
 from foldproof.proof.variation import vary
-from foldproof.rounding.spread import EXPLAINED
 from foldproof.shadow import Semantics, Undecided
+from foldproof.thresholds import (
+    LARGEST_COMPARED_NUMBER,
+    MAX_EXPLAINED_RATIO,
+    MAX_LOG2_ERROR_OF_ONE,
+    MAX_SCALES,
+    SMALLEST_SCALE,
+)
 from foldproof.verdict import Difference
 
 Progress = Callable[[int, int, str], None]
 
-LOG2_ERROR = -40.0
-"""Bound on the chance that a printed proof is wrong, as a base-2 logarithm."""
-LOG2_ERROR_OF_ONE = LOG2_ERROR - 3
-"""The bound for one comparison: eight of them fit into `LOG2_ERROR`, and no obligation takes more."""
-SMALLEST_SCALE = 1e-3
-"""Inputs of this root mean square show the epsilons of norms."""
-LARGEST_CONSTANT = 1e6
-"""Larger numbers, such as masks of -1e9, are ones that no value is compared with in earnest."""
-MOST_SCALES = 8
-"""Scales of inputs that are tried, the largest first: a trial runs both programs."""
 
 AS_IT_IS = Semantics()
 
@@ -97,9 +93,9 @@ class Inquiry:
             found = self._attempt(
                 k, self.obligation.general, Semantics(within=runs.roundings[0] ^ runs.roundings[1]), seed
             )
-            if not found.equal or found.point.log2_error <= LOG2_ERROR_OF_ONE:
+            if not found.equal or found.point.log2_error <= MAX_LOG2_ERROR_OF_ONE:
                 return found
-            k = found.point.primes_needed(LOG2_ERROR_OF_ONE)
+            k = found.point.primes_needed(MAX_LOG2_ERROR_OF_ONE)
         return None
 
     @cached_property
@@ -127,7 +123,7 @@ class Inquiry:
 
     @property
     def _charged(self) -> list[Attempt]:
-        enough = [a for a in self._attempts if a.point.log2_error <= LOG2_ERROR_OF_ONE]
+        enough = [a for a in self._attempts if a.point.log2_error <= MAX_LOG2_ERROR_OF_ONE]
         return [a for a in enough if not isinstance(a.result, Failed)]
 
     @property
@@ -148,7 +144,7 @@ class Inquiry:
         point = scout(self.obligation, self._next_seed(), parameters, semantics)
         if isinstance(point, Attempt):
             return point
-        k = point.primes_needed(LOG2_ERROR_OF_ONE, evaluations=2)
+        k = point.primes_needed(MAX_LOG2_ERROR_OF_ONE, evaluations=2)
         for _ in range(2):  # the scout did not see the second program, which may need more
             if k is None:
                 break
@@ -156,10 +152,10 @@ class Inquiry:
             if found.mismatch is not None and found.point.shifted and not found.mismatch.structural:
                 again = self._attempt(max(k, 2), parameters, replace(semantics, shift_first=True))
                 found = again if again.equal else found
-            if not found.equal or found.point.log2_error <= LOG2_ERROR_OF_ONE:
+            if not found.equal or found.point.log2_error <= MAX_LOG2_ERROR_OF_ONE:
                 return found
             point = found.point
-            k = point.primes_needed(LOG2_ERROR_OF_ONE)
+            k = point.primes_needed(MAX_LOG2_ERROR_OF_ONE)
         why = (
             f"the polynomials are too large to compare reliably (degree {point.degree}, {point.bits:.3g} bits); prove a"
             " smaller region"
@@ -189,7 +185,7 @@ class Inquiry:
                 if why is not None:
                     doubt = doubt or why  # another trial may convince
                     continue
-                agrees_here = bool(done) and Search(tuple(done)).worst.comparison.ratio <= EXPLAINED
+                agrees_here = bool(done) and Search(tuple(done)).worst.comparison.ratio <= MAX_EXPLAINED_RATIO
                 if trial.elsewhere and not self.obligation.remade and agrees_here:
                     return Search(tuple(done), elsewhere=trial, failure=doubt)
                 return Search(tuple(done), counterexample=trial)
@@ -249,10 +245,10 @@ class Inquiry:
         common = chain(*found.runs.numbers) if found.runs is not None else ()
         chosen: list[float] = []
         for numbers in ({*chain(*own_numbers(found)), *single}, {*common}):
-            for size in sorted({2 * abs(n) for n in numbers if 0 < abs(n) < LARGEST_CONSTANT}, reverse=True):
+            for size in sorted({2 * abs(n) for n in numbers if 0 < abs(n) < LARGEST_COMPARED_NUMBER}, reverse=True):
                 if not any(size / 2 < other < 2 * size for other in chosen):
                     chosen.append(size)
-        return chosen[:MOST_SCALES]
+        return chosen[:MAX_SCALES]
 
 
 def own_numbers(found: Attempt) -> tuple[frozenset[float], frozenset[float]]:

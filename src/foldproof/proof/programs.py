@@ -23,9 +23,8 @@ from foldproof.proof.obligation import (
 from foldproof.proof.shapes import as_inputs, sampled_inputs
 from foldproof.rounding.spread import perturbed
 from foldproof.shadow import Shadow
+from foldproof.thresholds import ROUNDING_SAMPLES
 from foldproof.verdict import Verdict
-
-_SAMPLES = 8
 
 
 def prove(
@@ -149,7 +148,7 @@ def _spread(derive: Derive, wide: Tensors, new: Tensors, dtypes: Mapping[str, to
     """
     out = {name: torch.zeros_like(new[name]) for name in dtypes}
     for dtype in set(dtypes.values()):
-        for seed in range(_SAMPLES):
+        for seed in range(ROUNDING_SAMPLES):
             generator = torch.Generator().manual_seed(seed)
             moved = derive({name: perturbed(t, torch.finfo(dtype).eps, generator) for name, t in wide.items()})
             for name in (n for n, d in dtypes.items() if d == dtype):

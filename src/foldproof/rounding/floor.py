@@ -9,8 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-PRIOR = 2.0
-"""Weight of an output's typical element, in runs: few runs know little of a single element."""
+from foldproof.thresholds import PRIOR_RUNS
 
 
 @dataclass(frozen=True)
@@ -97,4 +96,4 @@ def _sigma(total: Tensor, runs: int) -> Tensor:
     """Each element's own mean square, and a little of its output's typical one: the median of those that move."""
     moving = total[total > 0]
     typical = float(moving.median()) / runs if moving.numel() else 0.0
-    return ((total + PRIOR * typical) / (runs + PRIOR)).sqrt()
+    return ((total + PRIOR_RUNS * typical) / (runs + PRIOR_RUNS)).sqrt()

@@ -9,12 +9,8 @@ import torch
 from torch import Tensor
 
 from foldproof.rounding.floor import Floor
+from foldproof.thresholds import SPREAD_RUNS
 
-PERTURBATIONS = 6
-"""Perturbed runs of each program that a floor is measured by."""
-EXPLAINED = 4.0
-"""Scores up to this many times what perturbed runs themselves reach count as rounding: a constant may be the result of
-some ten roundings, of which a run moves it by one."""
 FLOAT32_ROUNDINGS = 2.0**-24
 """The least standard deviation of an output, relative: constants inside of kernels are those of float32."""
 FLOAT64_ROUNDINGS = 2.0**-50
@@ -65,7 +61,7 @@ def compare_in_float64(
     before: Sequence[Tensor],
     after: Sequence[Tensor],
     perturb: Callable[[int], Pair] | None,
-    times: int = PERTURBATIONS,
+    times: int = SPREAD_RUNS,
     least: float = FLOAT32_ROUNDINGS,
 ) -> Comparison:
     """Compare float64 outputs element by element.

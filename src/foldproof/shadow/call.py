@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from foldproof.operators import bind_arguments
-from foldproof.shadow.leaves import FEW, embed_constant
+from foldproof.shadow.leaves import embed_constant
 from foldproof.shadow.residue import Residue, apply_opaque
 from foldproof.shadow.sample import SamplePoint
 from foldproof.shadow.undecided import Undecided
+from foldproof.thresholds import MAX_LIMIT_ELEMENTS
 from foldproof.torch_internals import OpOverload, tree_iter, tree_map
 
 # Integers that wrap around or saturate within the range of ordinary numbers.
@@ -89,7 +90,10 @@ class Call:
         given += [
             n
             for x in tree_iter((self.args, dict(self.kwargs)))
-            if isinstance(x, Tensor) and not hasattr(x, "residue") and x.numel() <= FEW and not x.is_complex()
+            if isinstance(x, Tensor)
+            and not hasattr(x, "residue")
+            and x.numel() <= MAX_LIMIT_ELEMENTS
+            and not x.is_complex()
             for n in x.flatten().tolist()
         ]
         results = [x for x in tree_iter(self.result) if isinstance(x, Tensor) and x.dtype in _NARROW]

@@ -13,12 +13,10 @@ from foldproof.shadow.ondemand import OnDemand
 from foldproof.shadow.residue import Residue, embed_number, laid_out_like
 from foldproof.shadow.sample import SamplePoint
 from foldproof.shadow.undecided import Undecided
+from foldproof.thresholds import MAX_LIMIT_ELEMENTS
 
 _SMALL = 1 << 15
 """The residues of a leaf of no more elements are kept in any case."""
-
-FEW = 16
-"""A tensor of no more numbers may hold a limit or a divisor."""
 
 
 def draw_variable(point: SamplePoint, like: Tensor, data: bool, lent: bool = False) -> Residue:
@@ -56,7 +54,7 @@ def embed_constant(point: SamplePoint, x: Tensor | float | int | bool, lent: boo
         raise Undecided(f"a constant is of dtype {x.dtype} and layout {x.layout}, which has no residues")
     if not all_finite(x) and bool(torch.isnan(x).any()):
         raise Undecided("a constant is nan")
-    if x.is_floating_point() and x.numel() <= FEW:  # numbers, made tensors by compilers
+    if x.is_floating_point() and x.numel() <= MAX_LIMIT_ELEMENTS:  # numbers, made tensors by compilers
         point.note_numbers(n for n in x.detach().flatten().tolist() if math.isfinite(n))
 
     def make(i: int) -> Tensor:

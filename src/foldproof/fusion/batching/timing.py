@@ -21,30 +21,26 @@ from torch.utils.benchmark import Measurement, Timer
 
 from foldproof.fusion.result import Speed
 from foldproof.rewriting.refusal import CannotFold
+from foldproof.thresholds import BITWISE_INPUTS, MIN_SPEEDUP
 
 ROUNDS = 15
 """Of either side, in turns, so that what else the machine does hits both."""
 ROUND_SECONDS = 2e-3
 """Of one measurement at least: many times the resolution of the clock."""
-GAIN = 1.1
-"""What has to be gained at least. Caches hold other things in a whole program than here, where little else is read, and
-smaller gains were found to be lost again there (``benchmarks/test_batching.py``, K = 1024)."""
-DRAWS = 8
-"""Inputs on which all bits have to be the same, of several magnitudes."""
 
 
 def require_faster(before: GraphModule, after: GraphModule, inputs: Sequence[Tensor], *, bitwise: bool) -> Speed:
     """How long both take on this machine.
 
     Raises:
-        CannotFold: *after* is not faster than *before* by `GAIN` and by more than the noise: the middle halves of the
+        CannotFold: *after* is not faster than *before* by `MIN_SPEEDUP` and by more than the noise: the middle halves of the
             measurements overlap. Or, where it has to be ``bitwise``, a result is rounded otherwise.
     """
     if bitwise and not same_bits(before, after, inputs):
         raise CannotFold("as one operator it rounds some results otherwise here", "allow it with batch_linears")
     measured = remembered(before, after, inputs)
-    speed = Speed(measured["before"][1], measured["after"][1], _setting(inputs), DRAWS if bitwise else 0)
-    if measured["after"][2] >= measured["before"][0] or speed.before < GAIN * speed.after:
+    speed = Speed(measured["before"][1], measured["after"][1], _setting(inputs), BITWISE_INPUTS if bitwise else 0)
+    if measured["after"][2] >= measured["before"][0] or speed.before < MIN_SPEEDUP * speed.after:
         raise CannotFold(f"as one operator it was not measured to be clearly faster here: {speed}")
     return speed
 
@@ -53,7 +49,7 @@ def same_bits(before: GraphModule, after: GraphModule, inputs: Sequence[Tensor])
     """Are all results the same, to the last bit, on some inputs?"""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for i in range(DRAWS):
+        for i in range(BITWISE_INPUTS):
             given = [
                 (torch.randn(x.shape, generator=generator) * 10.0 ** (i % 4 - 2)).to(x.device, x.dtype)
                 if x.is_floating_point()
