@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
+from foldproof.log import log_caught
+
 
 class InterpretedModule(fx.GraphModule):
     """A graph module that is only interpreted: some graphs hold what can't be printed as code."""
@@ -13,7 +15,8 @@ class InterpretedModule(fx.GraphModule):
     def recompile(self) -> Any:
         try:
             return super().recompile()
-        except Exception:
+        except Exception as error:
+            log_caught(error, "printing a graph as code")
             return None
 
 

@@ -9,7 +9,6 @@ decision is covered if each element of it had each of its outcomes. What is not 
 from __future__ import annotations
 
 import contextlib
-import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,13 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from foldproof.log import log_caught
 from foldproof.operators import bind_arguments
 from foldproof.rounding.constant_noise import depends_on_data, remember_data
 from foldproof.thresholds import MAX_COVERED_INDICES
 from foldproof.torch_internals import DispatchMode, tree_iter, tree_leaves
-
-logger = logging.getLogger("foldproof")
-
 
 Pieces = Callable[[Mapping[str, Any]], list[Tensor]]
 """Takes an operator's arguments by name, gives for each boundary of two pieces on which side the elements are."""
@@ -130,7 +127,7 @@ class _Watch(DispatchMode):
         try:
             outcomes = _outcomes(func, args, kwargs, out)
         except Exception as error:  # a bug here is no failure of the program
-            logger.debug("the outcomes of %s could not be told", func, exc_info=error)
+            log_caught(error, f"reading the outcomes of {func}")
             self._coverage.unreadable.setdefault(name)
             return
         for outcome in outcomes:

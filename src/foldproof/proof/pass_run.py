@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
 from foldproof.errors import FoldproofError
+from foldproof.log import log_caught
 from foldproof.program import Leaf, Program, as_program, copied
 from foldproof.proof.decide import decide_all
 from foldproof.proof.floats import redrawn_leaves
@@ -133,7 +134,8 @@ def _alike_elsewhere(pass_fn: Pass, program: Program) -> bool:
         drawn = redrawn_leaves(program.leaves, torch.Generator().manual_seed(1), 4.0, 1.0)
         try:
             plain = _snapshot(_apply(pass_fn, program.with_leaves(copied_leaves(drawn))))
-        except Exception:
+        except Exception as error:
+            log_caught(error, "running a pass at other parameters")
             return True  # there is nothing to compare with
         point = SamplePoint(0, 1)
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from foldproof.errors import FoldproofError
+from foldproof.log import log_caught
 from foldproof.program import Program
 from foldproof.proof.attempt import Attempt
 from foldproof.proof.obligation import ProofObligation, tied
@@ -34,7 +35,8 @@ def repeats(obligation: ProofObligation) -> bool:
     try:
         with torch.set_grad_enabled(obligation.gradients):
             once, again = (obligation.before.run_as_it_is(obligation.args, obligation.kwargs).outputs for _ in range(2))
-    except Exception:
+    except Exception as error:
+        log_caught(error, "running the first program twice")
         return True
     return _first_mismatch(once, again) is None
 
@@ -46,6 +48,7 @@ def _differs(program: Program, obligation: ProofObligation, values: Sequence[Any
     except FoldproofError as error:
         return f"can't be run as it is: {error}"
     except Exception as error:
+        log_caught(error, "running a program as it is")
         return f"fails when it is run as it is: {type(error).__name__}: {str(error).strip().splitlines()[0]}"
     at = _first_mismatch(real.outputs, values)
     if at is None:

@@ -18,6 +18,7 @@ from torch.fx import GraphModule, Node
 
 from foldproof.graph.nodes import set_sizes, value_readers
 from foldproof.graph.region import Region, cut_region
+from foldproof.log import log_caught
 from foldproof.rewriting.constants import Constants
 from foldproof.rewriting.edit import PlannedEdits
 from foldproof.rewriting.editor import GraphEditor
@@ -65,7 +66,8 @@ class RewrittenRegion:
         try:
             with torch.no_grad():
                 self.before(*varied)
-        except Exception:
+        except Exception as error:
+            log_caught(error, "running a region on inputs of 0 and 1")
             return zeros
         return varied
 
