@@ -8,8 +8,10 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+import foldproof
+from foldproof import Kind
 from foldproof.shadow import SamplePoint, Semantics, Shadow, Undecided
 from tests.shadow.test_shadow import constant, leaf, same
 
@@ -99,6 +101,26 @@ def test_division_by_zero(point: SamplePoint) -> None:
     ):
         with pytest.raises(Undecided, match="divisor is zero"):
             make()
+
+
+def test_one_prime_does_not_tell_that_a_divisor_is_zero() -> None:
+    """Modulo one prime, one of a million elements is 0 by chance; a run with one prime only tells sizes."""
+    weight = torch.ones(1000, 1000)
+    assert foldproof.prove(Divides(weight), MultipliesByInverse(weight), (torch.ones(1000, 1000),)).kind is Kind.PROVED
+
+
+class Divides(nn.Module):
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x / self.weight
+
+
+class MultipliesByInverse(Divides):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * (1 / self.weight)
 
 
 def test_statistics_of_too_few(point: SamplePoint) -> None:

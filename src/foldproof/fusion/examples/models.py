@@ -43,13 +43,14 @@ class Functional(nn.Module):
 
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 
 
 def lively(model: nn.Module) -> nn.Module:
     """The model in eval mode with random statistics and affine parameters, negative scales included."""
     generator = torch.Generator().manual_seed(0)
     for part in model.modules():
-        if isinstance(part, BATCH_NORMS):
+        if isinstance(part, (*BATCH_NORMS, *INSTANCE_NORMS)):
             if part.running_mean is not None and part.running_var is not None:
                 part.running_mean.normal_(generator=generator)
                 part.running_var.uniform_(0.5, 2, generator=generator)
