@@ -58,7 +58,7 @@ def holding_an_activation() -> nn.Module:
     "model", [Module(lambda s, x: x, lock=threading.Lock()), holding_an_activation()], ids=["lock", "activation"]
 )
 def test_models_that_can_not_be_copied(model: nn.Module) -> None:
-    with pytest.raises(FoldproofError, match="can't be copied") as error:
+    with pytest.raises(FoldproofError, match="cannot be copied") as error:
         prove_pass(lambda m: m, model, (X,))
     assert one_sentence(error)
 

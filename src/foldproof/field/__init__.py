@@ -1,4 +1,4 @@
-"""Arithmetic modulo several primes at once, exact on ordinary float64 tensors, and how sure it makes us."""
+"""Exact arithmetic modulo several primes on float64 tensors, and the error bound of comparing residues."""
 
 from foldproof.field.arithmetic import BALANCED_TERMS, EXACT_TERMS, Field
 from foldproof.field.primes import PRIMES, draw_primes

@@ -1,7 +1,7 @@
 """GF(p) on float64 tensors: integers of magnitude below p/2 (balanced residues), reduced after every product.
 
-A product of two residues is below 2^38, so sums of up to `EXACT_TERMS` products stay below 2^53: native float64
-``matmul`` and ``convolution`` compute them exactly, in whatever order they add.
+Products of two residues are below 2^38, so a sum of up to `EXACT_TERMS` of them stays below 2^53: native float64
+``matmul`` and ``convolution`` compute it exactly, in any order of addition.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 EXACT_TERMS = 1 << 14
-"""How many products of residues add up exactly before the sum has to be reduced."""
+"""Largest number of products of residues with an exact float64 sum."""
 
 BALANCED_TERMS = 1 << 12
-"""How many of them one reduction brings below p/2: sums of more are reduced twice."""
+"""Largest number of products whose sum one reduction brings below p/2; longer sums are reduced twice."""
 
 _BLOCK = 1 << 15  # elements reduced at a time, so that the passes run in cache and no large temporary is allocated
 
@@ -35,15 +35,15 @@ class Field:
         self._powers: Tensor | None = None
 
     def reduce(self, x: Tensor) -> Tensor:
-        """``x`` modulo p, for integers |x| <= 2^50 (`torch.remainder` is some 15 times slower).
+        """Return ``x`` modulo p, for integers |x| <= 2^50 (`torch.remainder` is about 15 times slower).
 
-        The quotient is computed to within 1/(4p), and is never closer than 1/(2p) to a half, p being odd: it is rounded
-        to the right side. For larger x, up to 2^53, it may be one off, which a second reduction mends.
+        The quotient's error is at most 1/(4p), and its distance from a half at least 1/(2p), because p is odd: rounding
+        goes to the right side. For larger x, up to 2^53, the quotient may be one off; a second reduction mends that.
         """
         return self.reduce_(x.clone())
 
     def reduce_(self, x: Tensor) -> Tensor:
-        """`reduce`, in place: what arithmetic has just made needs no second copy."""
+        """Apply `reduce` in place, for intermediate results that nobody else holds."""
         if x.numel() <= _BLOCK or not x.is_contiguous():
             return x.sub_(torch.mul(x, self._reciprocal).round_(), alpha=self.p)
         flat = x.view(-1)
@@ -55,11 +55,11 @@ class Field:
         return x
 
     def canonical(self, x: Tensor) -> Tensor:
-        """The representative in [0, p) of balanced residues."""
+        """Return the representatives in [0, p) of balanced residues."""
         return torch.sub(x, torch.mul(x, self._reciprocal).floor_(), alpha=self.p)
 
     def power(self, x: Tensor, exponent: int) -> Tensor:
-        """``x ** exponent`` for ``exponent >= 0``, by squaring."""
+        """Return ``x ** exponent`` for ``exponent >= 0``, by squaring."""
         result, square = torch.ones_like(x), x
         while exponent:
             if exponent & 1:
@@ -70,24 +70,24 @@ class Field:
         return result
 
     def inverse(self, x: Tensor) -> Tensor:
-        """1/x by Fermat's little theorem; 0 where x is 0.
+        """Return 1/x by Fermat's little theorem; 0 where x is 0.
 
-        Making the inverse total is safe: where a divisor vanishes, so does the polynomial that the programs'
-        difference becomes once its denominators are cleared, and the error bound counts that polynomial's roots.
+        A total inverse is sound: clearing denominators turns the difference of two programs into a polynomial, which
+        vanishes wherever a divisor does, and the error bound counts the roots of that polynomial.
         """
-        if x.numel() == 1:  # a number: Python is quicker than forty passes over one element
+        if x.numel() == 1:  # for one number, Python is quicker than forty passes over a tensor
             return self.reduce_(torch.full_like(x, float(pow(int(x), self.p - 2, self.p))))
         return self.power(x, self.p - 2)
 
     def number(self, x: int | float | bool) -> int:
-        """The residue of a finite Python number, exactly: m * 2^e becomes m * 2^e mod p."""
+        """Return the exact residue of a finite Python number: m * 2^e mod p for m * 2^e."""
         if isinstance(x, int):
             return int(x) % self.p
         mantissa, exponent = math.frexp(x)
         return int(mantissa * 2.0**53) % self.p * pow(2, exponent - 53, self.p) % self.p
 
     def embed(self, x: Tensor) -> Tensor:
-        """The residues of a tensor of finite numbers (any real dtype), exactly; infinities become 0."""
+        """Return the exact residues of a tensor of finite numbers of any real dtype; infinities become 0."""
         if not x.dtype.is_floating_point:
             return self.reduce_(torch.remainder(x.to(torch.int64), self.p).to(torch.float64))
         mantissa, exponent = torch.frexp(x.to(torch.float64))

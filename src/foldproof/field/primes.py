@@ -1,4 +1,4 @@
-"""The primes that residues are taken modulo: all of those between 2^19 and 2^20."""
+"""The primes used as moduli: all primes between 2^19 and 2^20."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ def _sieve(low: int, high: int) -> tuple[int, ...]:
 
 
 PRIMES = _sieve(1 << 19, 1 << 20)
-"""38,635 primes. Below 2^20, so that 2^14 products of balanced residues add up exactly in float64."""
+"""The 38,635 primes below 2^20; 2^14 products of their balanced residues have an exact float64 sum."""
 
 
 def draw_primes(k: int, rng: random.Random) -> tuple[int, ...]:
     """Draw ``k`` distinct primes.
 
-    They are random because a nonzero rational coefficient vanishes modulo the primes that divide it: against fixed
-    primes, a constant chosen badly (or by an adversary) would be invisible.
+    A nonzero rational coefficient vanishes modulo the primes that divide it: with fixed primes, a constant chosen
+    badly (or by an adversary) would be invisible. Random primes make that unlikely.
     """
     return tuple(rng.sample(PRIMES, k))

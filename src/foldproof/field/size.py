@@ -1,8 +1,8 @@
-"""How large the polynomials behind residues are, and so how likely it is that a comparison of residues is wrong.
+"""Sizes of the polynomials behind residues, and the probability that a comparison of residues is wrong.
 
-Every residue is the value of a rational function N/D of the random leaves and uninterpreted outputs. `Size` bounds, for all
-elements of a tensor, the degree of N and D and the size of their coefficients. The bound on a wrong PROVED is
-Schwartz (1980) and Zippel (1979) for the degree, plus the chance that a drawn prime divides a coefficient.
+Every residue is the value of a rational function N/D of random leaves and uninterpreted outputs. `Size` bounds the
+degree and the coefficients of N and D over all elements of a tensor. The probability of a wrong PROVED is the bound of
+Schwartz (1980) and Zippel (1979) for the degree, plus the probability that a random prime divides a coefficient.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import NamedTuple
 from foldproof.field.primes import PRIMES
 from foldproof.field.uniform import DRAWN
 
-_HUGE = 1 << 40  # where bounds saturate: far beyond what can still be proved
+_HUGE = 1 << 40  # bounds saturate here, far beyond anything provable
 
 
 class Bound(NamedTuple):
-    """A polynomial: its degree; coefficients are integer multiples of 2^low and their magnitudes sum to <= 2^high."""
+    """Bounds on a polynomial. Its coefficients are multiples of 2^low; their magnitudes sum to at most 2^high."""
 
     degree: int
     low: int
@@ -40,7 +40,7 @@ class Bound(NamedTuple):
 
     @property
     def bits(self) -> float:
-        """Size in bits of the largest coefficient, once all are made integers."""
+        """Size in bits of the largest coefficient, after scaling all of them to integers."""
         return max(self.high - self.low, 1.0)
 
 
@@ -56,7 +56,7 @@ Shared = tuple[tuple["Factor", int], ...]
 
 
 class Factor(NamedTuple):
-    """A number (or a tensor of one element) that whole tensors were divided by; ``key`` tells it from others."""
+    """A divisor shared by all elements of a tensor; ``key`` identifies it."""
 
     key: Hashable
     bound: Bound
@@ -83,10 +83,10 @@ def _expanded(shared: Shared) -> Bound:
 
 
 class Size(NamedTuple):
-    """A bound on numerator and denominator of every element of a tensor.
+    """Bounds on the numerator and the denominator of every element of a tensor.
 
-    The denominator is a product of factors that all elements ``shared`` (as after a division by a number), which adding
-    elements up leaves alone, and one that is ``varying`` from element to element, which adding up multiplies.
+    The denominator has two parts: a product of factors ``shared`` by all elements (as after a division by a number),
+    which a sum of elements leaves alone, and a part ``varying`` from element to element, which a sum multiplies.
     """
 
     numerator: Bound
@@ -95,16 +95,16 @@ class Size(NamedTuple):
 
     @staticmethod
     def variable() -> Size:
-        """A random leaf or the output of an uninterpreted function."""
+        """Return the size of a random leaf or of the output of an uninterpreted function."""
         return Size(Bound(1, 0, 0.0))
 
     @staticmethod
     def constant(low: int, high: float) -> Size:
-        """Numbers that are integer multiples of 2^low and of magnitude at most 2^high."""
+        """Return the size of integer multiples of 2^low of magnitude at most 2^high."""
         return Size(Bound(0, low, high))
 
     def _over(self, shared: Shared) -> Bound:
-        """The numerator over the denominator ``shared``, a multiple of ours."""
+        """Return the numerator over the denominator ``shared``, a multiple of this size's own."""
         if shared == self.shared:
             return self.numerator
         ours = dict(self.shared)
@@ -124,12 +124,12 @@ class Size(NamedTuple):
         return Size(a * other.varying + b * self.varying, shared, self.varying * other.varying)
 
     def join(self, other: Size) -> Size:
-        """Each element comes from one or the other."""
+        """Return the size of elements taken from either tensor."""
         shared = _combined(self.shared, other.shared, max)
         return Size(self._over(shared).join(other._over(shared)), shared, self.varying.join(other.varying))
 
     def total(self, terms: int) -> Size:
-        """The sum of ``terms`` elements."""
+        """Return the size of a sum of ``terms`` elements."""
         if terms <= 1:
             return self
         grown = self.numerator * Bound(0, 0, math.log2(terms))
@@ -138,12 +138,12 @@ class Size(NamedTuple):
         return Size(grown * self.varying.power(terms - 1), self.shared, self.varying.power(terms))
 
     def product(self, terms: int) -> Size:
-        """The product of ``terms`` elements."""
+        """Return the size of a product of ``terms`` elements."""
         shared = tuple((f, n * terms) for f, n in self.shared)
         return Size(self.numerator.power(terms), shared, self.varying.power(terms))
 
     def inverse(self, key: Hashable | None = None) -> Size:
-        """The reciprocal; ``key`` identifies the number that is inverted, where all elements share it."""
+        """Return the size of the reciprocal; ``key`` identifies the divisor if all elements share it."""
         numerator = _expanded(self.shared) * self.varying
         if key is None:
             return Size(numerator, (), self.numerator)
@@ -151,17 +151,17 @@ class Size(NamedTuple):
 
     @property
     def difference(self) -> tuple[int, float]:
-        """Degree and bits of N1*D2 - N2*D1, for two values of this size."""
+        """Return degree and bits of N1*D2 - N2*D1, for two values of this size."""
         cross = self.numerator * _expanded(self.shared) * self.varying
         return cross.degree, cross.bits + 1
 
 
 def error_bound(degree: int, bits: float, pairs: int, k: int) -> float:
-    """log2 of the chance that programs which differ agree on all their residues.
+    """Return log2 of the probability that different programs agree on all residues.
 
-    ``pairs`` counts the pairs of evaluations of one uninterpreted function: if no two different arguments of it meet, uninterpreted
-    outputs are independent variables, and the outputs are polynomials in them; each event has the chance below in
-    every one of the k fields.
+    ``pairs`` counts the pairs of evaluations of one uninterpreted function. Unless two different arguments collide,
+    uninterpreted outputs are independent variables, and the programs' outputs are polynomials in them. Each of
+    these events has at most the probability ``chance`` in every one of the k fields.
     """
     chance = degree / DRAWN + (bits / 19) / (len(PRIMES) - k) + 2 / DRAWN
     if chance >= 1:
@@ -170,5 +170,5 @@ def error_bound(degree: int, bits: float, pairs: int, k: int) -> float:
 
 
 def primes_needed(degree: int, bits: float, pairs: int, target: float = -40.0) -> int | None:
-    """The smallest k whose `error_bound` is below 2^target, or None if no k up to 32 is enough."""
+    """Return the smallest k with an `error_bound` below 2^target; None if 32 primes are not enough."""
     return next((k for k in range(1, 33) if error_bound(degree, bits, pairs, k) < target), None)

@@ -1,7 +1,7 @@
-"""Random whole numbers in [-2^18, 2^18): 2^19 of them, different modulo each of our primes, and reduced as they are.
+"""Random whole numbers in [-2^18, 2^18): 2^19 values, different modulo each prime, and reduced already.
 
-The lemma of Schwartz and Zippel holds for points drawn from any set, with its size in the place of p. All come from
-Mersenne twisters: Python's for few numbers, PyTorch's, which is started by 32 bits only, for many.
+The lemma of Schwartz and Zippel holds for points from any set, with its size in place of p. The source is a Mersenne
+twister: Python's for few numbers, PyTorch's (with a seed of only 32 bits) for many.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 DRAWN = 1 << 19
-"""How many values a residue that is drawn may have."""
+"""Number of values that a random residue may have."""
 
 _BLOCK = 1 << 15  # words drawn at a time, so that the passes run in cache
 
 
 def few(shape: Sequence[int], rng: random.Random) -> Tensor:
-    """A float64 tensor of ``shape``, from the next words of ``rng``."""
+    """Return a float64 tensor of ``shape``, from the next words of ``rng``."""
     total = torch.Size(shape).numel()
     if not total:
         return torch.empty(shape, dtype=torch.float64)
@@ -28,7 +28,7 @@ def few(shape: Sequence[int], rng: random.Random) -> Tensor:
 
 
 def many(shape: Sequence[int], seed: int) -> Tensor:
-    """A float64 tensor of ``shape``, the same for the same ``seed`` of 32 bits."""
+    """Return a float64 tensor of ``shape``, a function of the 32-bit ``seed``."""
     generator = torch.Generator().manual_seed(seed)
     total = torch.Size(shape).numel()
     pairs = (total + 1) // 2

@@ -1,4 +1,4 @@
-"""Keyed functions that stand for operators of which nothing is assumed but that equal inputs give equal outputs."""
+"""Uninterpreted functions: keyed hashes with a single known property, equal outputs for equal inputs."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ class UninterpretedFunction:
     """A pseudo-random function from m operands, each of k residues, to k residues, fixed by ``seed`` and ``key``.
 
     Two outputs come from one word of 64 bits: a combination of all residues of all operands with coefficients of 41
-    bits, independent for every word, mixed by the finaliser of SplitMix64 (Steele, Lea and Flood, 2014) and cut into
-    numbers of 19 bits. So two different arguments give the same pair of outputs with a chance of at most 2^-40 + 2^-38,
-    which is below (2^-18)^2: with all other coefficients given, c·δ = t modulo 2^64 has at most one solution c of 41
-    bits for 0 < |δ| < 2^20, of 2^40 that are drawn from. The same in every process.
+    Two outputs come from one 64-bit word: a linear combination of all residues of all operands with 41-bit
+    coefficients, independent for every word, mixed by the finaliser of SplitMix64 (Steele, Lea and Flood, 2014) and
+    cut into numbers of 19 bits. Two different arguments give the same pair of outputs with probability at most
+    2^-40 + 2^-38, which is below (2^-18)^2: with all other coefficients fixed, c·δ = t modulo 2^64 has at most one
+    solution c of 41 bits for 0 < |δ| < 2^20, out of the 2^40 possible c. Outputs are the same in every process.
     """
 
     def __init__(self, seed: int, key: str, fields: Sequence[Field], nonzero: bool = False) -> None:
@@ -30,7 +31,7 @@ class UninterpretedFunction:
         self._coefficients = functools.cache(self._draw_coefficients)
 
     def _draw_coefficients(self, operands: int) -> tuple[Tensor, Tensor]:
-        """Whole numbers below 2^20, two rows for each word, a column for each residue; and offsets of 45 bits."""
+        """Return coefficients below 2^20 (two rows a word, one column a residue), and offsets of 45 bits."""
         columns, rows = operands * len(self._fields), len(self._fields) + len(self._fields) % 2
         digest = hashlib.shake_128(f"{self._seed}|{operands}|{self._key}".encode()).digest(rows * (3 * columns + 6))
         stream = memoryview(digest)
@@ -41,13 +42,13 @@ class UninterpretedFunction:
         return limbs.remainder_(2.0**20), torch.tensor(offsets, dtype=torch.float64)
 
     def __call__(self, operands: Sequence[Sequence[Tensor]]) -> tuple[Tensor, ...]:
-        """Apply to ``operands``, each a sequence of k balanced residues, which broadcast; returns k tensors."""
+        """Return the k tensors of outputs at ``operands``, each a sequence of k balanced residues; they broadcast."""
         shape, k = torch.broadcast_shapes(*(operand[0].shape for operand in operands)), len(self._fields)
         total, device = math.prod(shape), operands[0][0].device
         matrix, offsets = self._coefficients(len(operands))
         full: list[int] = []
         for j, operand in enumerate(operands):
-            if operand[0].numel() == 1 != total:  # a number, the same for all elements
+            if operand[0].numel() == 1 != total:  # a number: its share is the same for all elements
                 columns = matrix[:, j * k : (j + 1) * k]
                 offsets = offsets + columns @ torch.stack([x.reshape(()) for x in operand]).cpu()
             else:
@@ -65,22 +66,23 @@ class UninterpretedFunction:
                 block, limbs, words, spare = (x[:, :n] for x in (block, limbs, words, spare))
             for x, row in zip(flat, block):
                 row.copy_(x[start : start + n])
-            # Products are below 2^40 and there are few of them: exact in float64.
+            # Products are below 2^40, and few of them are added: float64 is exact.
             torch.mm(matrix, block, out=limbs)
             torch.add(spare.copy_(limbs[::2]), words.copy_(limbs[1::2]), alpha=1 << 21, out=words)
             out[::2, start : start + n] = torch.bitwise_right_shift(_mix_(words, spare), 45, out=spare)
-            # The last step of mixing leaves the upper bits as they are.
+            # The first output uses upper bits only, and the last step of mixing leaves those alone.
             words.bitwise_xor_(torch.bitwise_right_shift(words, 31, out=spare))
             out[1::2, start : start + n] = words.bitwise_left_shift_(32).bitwise_right_shift_(45)
         if self._nonzero:
-            out.add_(out >= 0)  # 2^19 numbers still, and still below p/2
+            out.add_(out >= 0)  # still 2^19 values, and still below p/2
         return tuple(x.view(shape) for x in out[:k])
 
 
 def _mix_(words: Tensor, spare: Tensor) -> Tensor:
-    """SplitMix64's finaliser (Stafford's 13th) but for its last step, on int64 in place; ``spare`` is like ``words``.
+    """Mix int64 ``words`` in place with SplitMix64's finaliser (Stafford's variant 13), except for its last step.
 
-    torch shifts arithmetically, so that of 64 bits each round may lose one.
+    ``spare`` is scratch space of the same shape. torch shifts arithmetically, so each round may lose one of
+    64 bits.
     """
     for shift, factor in ((30, 0xBF58476D1CE4E5B9 - (1 << 64)), (27, 0x94D049BB133111EB - (1 << 64))):
         words.bitwise_xor_(torch.bitwise_right_shift(words, shift, out=spare)).mul_(factor)

@@ -1,5 +1,5 @@
-"""PyTorch graphs: facts about nodes and operators, running, viewing, comparing and cutting them.
+"""PyTorch graphs: facts about nodes and operators, and running, viewing, comparing and cutting of graphs.
 
-Every module here knows `torch.fx` and nothing of proofs, rules or compilers, so that whatever works on graphs can stand
-on it.
+Modules of this package import `torch.fx` and know nothing of proofs, rules or compilers, so that any work on graphs can
+build on them.
 """

@@ -1,4 +1,4 @@
-"""The difference of two graphs: which of their nodes compute the same, whatever these are called."""
+"""The difference of two graphs: nodes that compute the same under any names, and the others."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from foldproof.graph.module import get_attribute
 from foldproof.graph.text import Verbatim, identify_target, map_nodes, operator_name, write_arguments
 
 MAX_HOPS = 100
-"""The search for the origin of a value that the other graph lacks ends after this many nodes."""
+"""Largest number of nodes in a search for the origin of a value that the other graph lacks."""
 
 
 @dataclass(frozen=True)
 class LabelledGraph:
     """A graph with labels for its inputs and constants, and for the modules that it calls.
 
-    Two graphs can be compared if equal labels mean the same thing in both.
+    Two graphs are comparable if equal labels mean the same thing in both.
     """
 
     graph: fx.Graph
@@ -34,24 +34,24 @@ class LabelledGraph:
 
 @dataclass(frozen=True)
 class GraphDiff:
-    """The calls of two graphs that have no equal in the other graph."""
+    """The calls in each of two graphs without an equal in the other."""
 
     only_before: frozenset[fx.Node]
     only_after: frozenset[fx.Node]
 
 
 def label_by_content(program: ExportedProgram | fx.GraphModule) -> LabelledGraph:
-    """Label the inputs of a program by their places, its constants and called modules by their contents."""
+    """Label a program's inputs by position, its constants and called modules by content."""
     called = {str(n.target) for n in program.graph.nodes if n.op == "call_module"}
     return LabelledGraph(program.graph, _leaves(program), {name: _module(_attribute(program, name)) for name in called})
 
 
 def diff_graphs(before: LabelledGraph, after: LabelledGraph) -> GraphDiff:
-    """Find the calls in each graph that have no equal in the other.
+    """Return the calls in each graph that have no equal in the other.
 
-    Two calls are equal if they call the same operator with the same attributes on equal operands. So that one
-    difference does not mark all that follows from it, two operands without an equal count as equal, and a single one as
-    the nearest of its origins that has an equal.
+    Two calls are equal if they call the same operator with the same attributes on equal operands. To keep one
+    difference from marking all nodes after it, two operands without an equal count as equal, and a single one counts
+    as its nearest origin with an equal.
     """
     mine, theirs = _Side(before), _Side(after)
     waiting: dict[Hashable, list[fx.Node]] = defaultdict(list)
@@ -70,9 +70,9 @@ def diff_graphs(before: LabelledGraph, after: LabelledGraph) -> GraphDiff:
 class NamedGraph:
     """A graph under names that another graph shares.
 
-    ``names`` maps the nodes to names, ``nodes`` back. ``lines`` tells by name all that a node does: it is equal in two
-    graphs for the same operator (the same function, not only one of its name) with the same attributes, on operands of
-    the same names.
+    ``names`` maps nodes to names, ``nodes`` names to nodes, and ``lines`` names to descriptions. Descriptions are equal
+    in two graphs for the same operator (the same function, not only one of its name) with the same attributes, on
+    operands of the same names.
     """
 
     names: Mapping[fx.Node, str]
@@ -83,11 +83,11 @@ class NamedGraph:
 def share_names(
     before: LabelledGraph, after: LabelledGraph, values: tuple[Mapping[fx.Node, str], Mapping[fx.Node, str]]
 ) -> tuple[NamedGraph, NamedGraph]:
-    """Name the nodes of two graphs alike: as they are called, unless both compute the same value under other names.
+    """Give nodes of two graphs the same name if they compute the same value; others keep their own names.
 
     Args:
         before, after: the graphs.
-        values: for each graph the digests of what its nodes compute from the inputs, equal for equal expressions.
+        values: for each graph, digests of its nodes as expressions of the inputs, equal for equal expressions.
     """
     first = {node: node.name for node in before.graph.nodes}
     by_value: dict[str, str] = {}
@@ -126,7 +126,7 @@ def _named(labelled: LabelledGraph, names: Mapping[fx.Node, str]) -> NamedGraph:
 def align_nodes(before: Sequence[fx.Node], after: Sequence[fx.Node]) -> dict[fx.Node, fx.Node]:
     """Pair nodes of two graphs that call the same operator with results of the same shape, in the order of both.
 
-    Constants do not count, so that programs with other weights can be aligned, too.
+    Constants are ignored, so that programs with other weights can be aligned, too.
     """
     first, second = ([_token(node) for node in nodes] for nodes in (before, after))
     blocks = difflib.SequenceMatcher(None, first, second, autojunk=False).get_matching_blocks()
@@ -158,7 +158,7 @@ class _Side:
         return frozenset(n for n in self.calls if n not in self.equal)
 
     def call(self, node: fx.Node) -> Hashable:
-        """The operator and its arguments, with labels in place of inputs and constants and a blank for each call."""
+        """Return the operator and its arguments, with labels for inputs and constants and a blank for each call."""
 
         def named(operand: fx.Node) -> Any:
             return Verbatim(self._leaves.get(operand, "a call"))
@@ -171,11 +171,11 @@ class _Side:
         return operator_name(node) if node.op == "call_function" else f"method {node.target}"
 
     def label(self, node: fx.Node) -> Hashable:
-        """The label of a value in both graphs: of a call its number, None for a call without an equal."""
+        """Return a label that is valid in both graphs: for a call its number, None for a call without an equal."""
         return self._leaves.get(node, self.equal.get(node))
 
     def origin(self, node: fx.Node) -> Hashable:
-        """The label of the value, or of the nearest of its origins that has one."""
+        """Return the label of the value, or of its nearest origin with a label."""
         for _ in range(MAX_HOPS):
             operands = _operands(node)
             if self.label(node) is not None or not operands:
@@ -185,7 +185,7 @@ class _Side:
 
 
 def _operands(node: fx.Node) -> list[fx.Node]:
-    """The nodes that are read, repetitions included."""
+    """Return the operands, repetitions included."""
     found: list[fx.Node] = []
 
     def note(operand: fx.Node) -> fx.Node:
@@ -232,6 +232,6 @@ def _content(value: Any) -> str:
         return f"constant {type(value).__name__} {value!r}"
     try:
         content = digest([value])
-    except (RuntimeError, TypeError):  # sparse ones, and subclasses without memory
+    except (RuntimeError, TypeError):  # sparse tensors, and subclasses without memory
         content = f"object {id(value)}"
     return f"constant {value.dtype} {tuple(value.shape)} {content}"

@@ -1,4 +1,4 @@
-"""Running a graph node by node: each node can be watched, given another value, and blamed for a failure."""
+"""Running a graph node by node, with hooks to watch and replace values, and the failing node in exceptions."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 from torch import fx
 
 Watch = Callable[[fx.Node, Any], None]
-"""Called with each node of a graph and its result, while a program runs."""
+"""A function called with each node of a graph and its result, while a program runs."""
 Again = Callable[..., Any]
-"""Computes a node's value once more from the same operands, or applies another function to them."""
+"""A function that computes a node's value once more, or applies another function to the same operands."""
 Change = Callable[[fx.Node, Any, Again], Any]
-"""Called with each node that computes something, its value, and `Again`; gives the node's value from there on."""
+"""A function called with each computing node, its value, and `Again`; it returns the value to continue with."""
 
 
 class Interpreter(fx.Interpreter):
-    """`torch.fx.Interpreter` with hooks. An exception gets the node that raised it as its attribute ``node``.
+    """`torch.fx.Interpreter` with hooks. An exception carries the node that raised it as its attribute ``node``.
 
     Args:
-        module: the graph, and what it reads.
+        module: the graph with its constants.
         watch: called after each node.
         before: called before each node.
         change: called after each node but the output, before ``watch``.

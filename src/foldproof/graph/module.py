@@ -1,4 +1,4 @@
-"""Graph modules: what their nodes refer to, and those that are never printed as code."""
+"""Graph modules: access to attributes of nodes, and modules that are never printed as code."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from foldproof.log import log_caught
 
 
 class InterpretedModule(fx.GraphModule):
-    """A graph module that is only interpreted: some graphs hold what can't be printed as code."""
+    """A graph module for interpretation only: the arguments of some graphs cannot be printed as code."""
 
     def recompile(self) -> Any:
         try:
@@ -21,7 +21,7 @@ class InterpretedModule(fx.GraphModule):
 
 
 def get_attribute(module: nn.Module, path: str) -> Any:
-    """What a ``get_attr`` or ``call_module`` node with this target refers to."""
+    """Return the attribute or module that a ``get_attr`` or ``call_module`` node with this target refers to."""
     found: Any = module
     for name in path.split("."):
         found = getattr(found, name)
@@ -29,7 +29,7 @@ def get_attribute(module: nn.Module, path: str) -> Any:
 
 
 def set_attribute(root: nn.Module, path: str, value: Any) -> None:
-    """Make ``value`` what such a node refers to, as a submodule, parameter, buffer or plain attribute."""
+    """Store ``value`` under the target of such a node, as a submodule, parameter, buffer or plain attribute."""
     *modules, last = path.split(".")
     for name in modules:
         if not hasattr(root, name):

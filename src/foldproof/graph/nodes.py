@@ -1,4 +1,4 @@
-"""Questions to a node of an FX graph that the operator's schema or the node's metadata answers."""
+"""Facts about a node of an FX graph, from the operator's schema or the node's metadata."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from foldproof.torch_internals import FakeTensor, HigherOrderOperator, OpOverloa
 
 aten = torch.ops.aten
 
-_ANY_SIZE = 4  # of a dimension that depends on the data
+_ANY_SIZE = 4  # stands for a dimension that depends on the data
 
-# Operators that read nothing of a tensor but its shape (and dtype); of some, of one operand only.
+# Operators that read only the shape (and dtype) of a tensor; some of them, only that of one operand.
 _SHAPE_OF_ALL = frozenset({"sym_size", "sym_stride", "sym_numel", "sym_storage_offset", "size", "numel"}) | frozenset(
     {"empty_like", "full_like", "ones_like", "zeros_like", "new_empty", "new_full", "new_ones", "new_zeros"}
     | {"_assert_tensor_metadata"}
@@ -36,12 +36,12 @@ _SHAPE_OF_OTHER = frozenset({"expand_as", "reshape_as", "type_as", "view_as"})
 
 
 def operator_of(node: Node) -> OpOverload | None:
-    """The ATen operator that a node calls, in edge programs too; None for any other node."""
+    """Return the ATen operator that a node calls, in edge programs too; None for any other node."""
     return find_operator(node.target) if node.op == "call_function" else None
 
 
 def kind_of(node: Node) -> str:
-    """The operator's name without overload: ``conv2d``. Copying and unsafe variants of views are named as the view.
+    """Return the operator's name without overload: ``conv2d``. Copying and unsafe variants have the view's name.
 
     Operators outside of ATen, and nodes that call none, have the empty name.
     """
@@ -53,14 +53,14 @@ def kind_of(node: Node) -> str:
 
 
 def arguments(node: Node) -> dict[str, Any]:
-    """The arguments of an ATen call by name, positional, keyword and default alike."""
+    """Return the arguments of an ATen call by name, positional, keyword and default alike."""
     found = operator_of(node)
     assert found is not None
     return bind_arguments(found, node.args, node.kwargs)
 
 
 def set_argument(node: Node, name: str, value: Node | None) -> None:
-    """Replaces or adds one argument of an ATen call."""
+    """Replace or add one argument of an ATen call."""
     place = list(arguments(node)).index(name)
     if place < len(node.args):
         node.args = (*node.args[:place], value, *node.args[place + 1 :])
@@ -71,20 +71,20 @@ def set_argument(node: Node, name: str, value: Node | None) -> None:
 
 
 def is_edge(node: Node) -> bool:
-    """Does it call an operator of an edge program?"""
+    """True if the node calls an operator of an edge program."""
     return operator_of(node) is not None and not isinstance(node.target, (OpOverload, OpOverloadPacket))
 
 
 def set_operator(node: Node, operator: OpOverload) -> None:
-    """Makes the node call another ATen operator; of an edge program, its edge form."""
+    """Make the node call another ATen operator; in an edge program, its edge form."""
     node.target = to_edge(operator) if is_edge(node) else operator
 
 
 def insert_call(before: Node, origin: Node, operator: OpOverload, *args: Any) -> Node:
-    """Call an ATen operator just before ``before``, as if ``origin`` were replaced by it.
+    """Insert a call of an ATen operator just before ``before``, as if it replaced ``origin``.
 
-    The new node is an edge operator if ``origin`` is one, names the same source, and has a fake value if its operands
-    have.
+    The new node is an edge operator if ``origin`` is one, refers to the same source, and has a fake value if its
+    operands have one.
     """
     with before.graph.inserting_before(before):
         node = before.graph.call_function(operator, args)
@@ -100,13 +100,13 @@ def insert_call(before: Node, origin: Node, operator: OpOverload, *args: Any) ->
 
 
 def short_name(node: Node) -> str:
-    """The operator's bare name: ``conv2d``."""
+    """Return the operator's bare name: ``conv2d``."""
     found = operator_of(node)
     return get_name(found) if found is not None else operator_name(node)
 
 
 def set_sizes(x: Any) -> Any:
-    """``x`` with the number in place of each symbolic size in it that it stood for when the program was exported."""
+    """Return ``x`` with symbolic sizes replaced by their numbers at export."""
     if isinstance(x, (torch.SymInt, torch.SymFloat, torch.SymBool)):
         return x.node.pytype(_ANY_SIZE) if x.node.hint is None else x.node.hint
     if isinstance(x, (list, tuple)):
@@ -115,7 +115,7 @@ def set_sizes(x: Any) -> Any:
 
 
 def value_readers(node: Node) -> list[Node]:
-    """The nodes that read the value, and not only its shape; parts of it that nobody reads do not count."""
+    """Return the nodes that read the value and not only its shape; parts that nobody reads do not count."""
     return [user for user in node.users if not _reads_shape_only(user, node) and (user.users or not is_getitem(user))]
 
 
@@ -125,38 +125,38 @@ def _reads_shape_only(user: Node, node: Node) -> bool:
 
 
 def listed(nodes: Iterable[Node]) -> str:
-    """Nodes for people: their names, or that it is the program's output."""
+    """Return names of nodes for people, "the program's output" for the output."""
     return ", ".join("the program's output" if node.op == "output" else node.name for node in nodes)
 
 
 def is_getitem(node: Node) -> bool:
-    """Does it take one of several results?"""
+    """True if the node takes one of several results."""
     return node.op == "call_function" and node.target is operator.getitem
 
 
 def operator_node(node: Node) -> Node:
-    """The operator whose result ``node`` is, or takes out of several."""
+    """Return the call whose result, or one of whose results, ``node`` is."""
     found = node.args[0] if is_getitem(node) else node
     assert isinstance(found, Node)
     return found
 
 
 def is_view(node: Node, but: Container[Node] = ()) -> bool:
-    """Does it show the memory of its only operand in another shape or order? Operands ``but`` do not count."""
+    """True if the node shows its only operand's memory in another shape or order. Operands ``but`` do not count."""
     found = operator_of(node)
     shows = is_getitem(node) if found is None else operators.is_view(found)
     return shows and sum(operand not in but for operand in node.all_input_nodes) == 1
 
 
 def base_of(node: Node) -> Node:
-    """What a chain of views is a view of; the node itself where it is no view."""
+    """Return the first node of a chain of views; the node itself if it is no view."""
     while is_view(node):
         node = node.all_input_nodes[0]
     return node
 
 
 def memory_of(node: Node) -> list[Node]:
-    """The node, and all whose memory its value may lie in: what it is a view of, or wrote to."""
+    """Return the node, and all nodes that its value may share memory with: bases of views, and written operands."""
     found, pending = [], [node]
     while pending:
         found.append(pending.pop())
@@ -165,7 +165,7 @@ def memory_of(node: Node) -> list[Node]:
 
 
 def written(graph: Graph, subgraphs: nn.Module) -> dict[Node, Node]:
-    """Every node whose memory some node may write to, and the last writer."""
+    """Return every node whose memory some node may write to, with the last writer."""
     found: dict[Node, Node] = {}
     for node in graph.nodes:
         if isinstance(node.target, HigherOrderOperator):
@@ -177,22 +177,22 @@ def written(graph: Graph, subgraphs: nn.Module) -> dict[Node, Node]:
 
 
 def _may_write(call: Node, subgraphs: nn.Module) -> bool:
-    """May a higher-order operator write to its operands? Not where each of its subgraphs writes to none of its own."""
+    """True if a higher-order operator may write to its operands: unless none of its subgraphs writes to its own."""
     held = [getattr(subgraphs, str(node.target), None) for node in call.all_input_nodes if node.op == "get_attr"]
     parts = [part for part in held if isinstance(part, GraphModule)]
     return not parts or any(node.op == "placeholder" for part in parts for node in written(part.graph, part))
 
 
 def _sharing(node: Node) -> list[Node]:
-    """The operands in whose memory the node's value may lie."""
+    """Return the operands whose memory the node's value may share."""
     found = operator_of(node)
     if found is None:
-        return node.all_input_nodes if is_getitem(node) else []  # of the list that a split or chunk returns
+        return node.all_input_nodes if is_getitem(node) else []  # an element of the list that a split or chunk returns
     return _named(node, list_shared(found))
 
 
 def _writing(node: Node) -> list[Node]:
-    """The operands that the node writes to."""
+    """Return the operands that the node writes to."""
     found = operator_of(node)
     if found is None:
         return []
@@ -200,7 +200,7 @@ def _writing(node: Node) -> list[Node]:
 
 
 def _named(node: Node, names: Iterable[str]) -> list[Node]:
-    """The nodes among the arguments of these names, also in lists."""
+    """Return the nodes among the arguments of these names, also in lists."""
     given = arguments(node)
     operands = [x for name in names for x in (given[name] if isinstance(given[name], (list, tuple)) else [given[name]])]
     return [x for x in operands if isinstance(x, Node)]

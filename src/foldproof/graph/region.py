@@ -1,31 +1,30 @@
 """Cutting a region out of a graph, so that it can be run, proved or compiled by itself.
 
-A rewrite touches a few nodes of a large graph. It is enough to prove those few, if they are cut out in the right way.
-Let R be some nodes of the graph before and R' some nodes of the graph after, and let the nodes outside be paired: the
-same operator with the same attributes, on paired operands or on corresponding results of R and R'. If R and R' are the
-same function of their inputs, each paired value is the same in both graphs. This follows by induction along the order
-of the graph after: let all earlier paired values be equal. Then the inputs on which a result of R' depends are equal;
-as the functions are equal for *all* inputs, they are equal at the values that occur in the graph before; so the result
-is equal to that of R, and whatever reads it is equal, too. No argument about the graph before is needed: its values
-are there already.
+A rewrite touches a few nodes of a large graph, and it is enough to prove those, if they are cut out correctly. Let R be
+nodes of the graph before and R' nodes of the graph after, and pair the nodes outside: the same operator with the same
+attributes, on paired operands or on corresponding results of R and R'. If R and R' are the same function of their
+inputs, each paired value is the same in both graphs. The proof is by induction along the order of the graph after.
+Let all earlier paired values be equal. Then the inputs on which a result of R' depends are equal. R and R' are equal
+as functions, for *all* inputs, so they are equal at the values in the graph before. So the result equals that of R, and
+the nodes that read it are equal, too. The graph before needs no such argument: its values are given.
 
 The argument uses each of these, and a caller who cuts a region vouches for them:
-
-* **Every value that is read outside is a result.** A value that is left out of the results may change unseen.
-* **The proof speaks of all values of the inputs.** A proof varies finite floating-point tensors, which carry residues.
-  Integers, booleans, indices and masks with infinities are held at the values that they have at the example, and so
-  are the decisions that they make. Inside a whole program these depend on its inputs; if the region begins behind them,
-  a proof holds for one decision only. So whatever computes such a value belongs to the region, up to the inputs of the
-  program, of which the claim says that they are held.
-* **Values are all that passes the border.** How a tensor lies in memory is no value: a node that asks for strides,
-  storage offsets or contiguity can't be cut from what lays its operand out.
+The argument has the following premises, and the caller who cuts a region is responsible for them:
+* **Every value read outside is a result.** A value missing from the results could change unnoticed.
+* **The proof holds for all values of the inputs.** A proof varies finite floating-point tensors, which carry residues.
+  Integers, booleans, indices and masks with infinities keep their values at the example, and so do the decisions based
+  on them. Inside a whole program, these depend on its inputs; for a region that begins behind them, a proof would hold
+  for one decision only. So the region has to include the computation of such values, back to the inputs of the
+  program, which the claim lists as held.
+* **Only values cross the border.** The memory layout of a tensor is no value: a node that asks for strides, storage
+  offsets or contiguity cannot be cut from the node that determines its operand's layout.
 * **Nobody writes.** A node that writes to memory, draws random numbers or updates statistics is no function of its
-  operands, and its place in the order counts. Graphs with such nodes are not cut between them and what they touch.
-* **Sizes are part of the claim.** Numbers that are computed from shapes become constants, and the proof holds at the
-  shapes of the example.
+  operands, and its place in the order matters. Graphs are not cut between such nodes and the memory they touch.
+* **Sizes are part of the claim.** Numbers computed from shapes become constants, and the proof holds at the shapes of
+  the example.
 
-The converse does not hold. The inputs of a region may depend on each other, so that two programs can be equal though
-their regions are not: what is refuted on a region has to be looked at as a whole, or the rewrite has to be withdrawn.
+The converse does not hold. The inputs of a region may depend on each other, so that two programs can be equal although
+their regions are not. A region that is refuted requires a look at the whole program, or the rewrite is withdrawn.
 """
 
 from __future__ import annotations
@@ -39,8 +38,9 @@ from torch.fx import Graph, Node
 
 @dataclass(frozen=True)
 class Region:
-    """Some nodes as a graph of their own. ``copies`` maps each node that was met to what stands for it in `graph`.
+    """Some nodes as a graph of their own.
 
+    ``copies`` maps each node inside, and each operand from outside, to its counterpart in `graph` (or to its value).
     ``inputs`` are the nodes behind the placeholders, in their order.
     """
 
@@ -62,13 +62,13 @@ def cut_region(
 
     Args:
         nodes: the nodes of the region, each after those that it reads.
-        results: the nodes whose values are read outside, of which the graph puts out a tuple; or the only one, for a
-            graph that puts out its bare value.
-        inputs: the first placeholders, read or not, so that two regions get the same ones. Operands that are neither
-            in ``nodes`` nor in any other argument follow.
+        results: the nodes whose values are read outside; the graph returns their tuple. For a single node that is not
+            in a sequence, the graph returns its bare value.
+        inputs: the first placeholders, read or not, so that two regions have the same ones. Operands that are in
+            neither ``nodes`` nor any other argument follow.
         constants: operands that become ``get_attr`` nodes, with the names of the attributes.
-        known: operands that are replaced by a value.
-        name: names a placeholder after the node behind it.
+        known: operands to replace by a value.
+        name: the name of a placeholder, from the node behind it.
     """
     graph = Graph()
     copies: dict[Node, Any] = {}
@@ -91,10 +91,10 @@ def cut_region(
 
 
 def collect_dependencies(roots: Iterable[Node], stop: Callable[[Node], bool] = lambda node: False) -> list[Node]:
-    """The nodes that ``roots`` depend on, and ``roots``, each after those that it reads.
+    """Return ``roots`` and all nodes that they depend on, each after those that it reads.
 
     Args:
-        stop: nodes for which it is true are left out, with all that only they depend on.
+        stop: excludes the nodes for which it is true, with everything that only they depend on.
     """
     order: list[Node] = []
     done: set[Node] = set()

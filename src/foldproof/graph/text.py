@@ -1,4 +1,4 @@
-"""Nodes as text: the operator that a node calls, the line of the model that made it, and its arguments."""
+"""Nodes as text: the called operator, the line of the model that made it, and the arguments."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TORCH = os.path.dirname(torch.__file__) + os.sep
 
 
 class Verbatim:
-    """Text that stands without quotes in the ``repr`` of a list or dict around it, in place of a node."""
+    """Text without quotes in the ``repr`` of a list or dict around it, in place of a node."""
 
     __slots__ = ("text",)
 
@@ -31,24 +31,24 @@ class Verbatim:
 
 
 def map_nodes(arguments: Any, function: Callable[[fx.Node], Any]) -> Any:
-    """The arguments of a node with ``function`` applied to every node in them; it may give anything."""
+    """Return the arguments of a node with ``function`` applied to every node in them; it may return anything."""
     return fx.map_arg(arguments, function)
 
 
 def write_arguments(node: fx.Node, names: Mapping[fx.Node, str]) -> str:
-    """The arguments of a node as text that is equal for equal arguments only, with names in place of nodes."""
+    """Return the arguments of a node as text, equal for equal arguments only, with names in place of nodes."""
 
     def named(n: fx.Node) -> Any:
         return Verbatim(f"%{names[n]}")
 
     text = repr((map_nodes(node.args, named), map_nodes(node.kwargs, named)))
-    if "tensor(" in text:  # which is printed in part, and rounded
+    if "tensor(" in text:  # tensors are printed in part, and rounded
         text += repr([x.tolist() for x in tree_leaves((node.args, node.kwargs)) if isinstance(x, Tensor)])
     return text
 
 
 def target_name(target: Any) -> str:
-    """The name of what a node calls; `identify_target` tells apart what has one name."""
+    """Return the name of a node's target; `identify_target` distinguishes targets of one name."""
     if isinstance(target, (str, OpOverload, OpOverloadPacket, HigherOrderOperator)):
         return str(target)
     if isinstance(target, functools.partial):
@@ -58,22 +58,22 @@ def target_name(target: Any) -> str:
 
 
 def identify_target(target: Any) -> str:
-    """As `target_name`, and equal for nothing else: of lambdas, many have one name."""
+    """Return the `target_name`, made unique: many lambdas have one name."""
     known = isinstance(target, (str, OpOverload, OpOverloadPacket, HigherOrderOperator))
     return target_name(target) if known else f"{target_name(target)} {id(target)}"
 
 
 def operator_name(node: fx.Node) -> str:
-    """The callee as ``aten.conv2d.default``, in edge programs too; the kind of a node that calls no function."""
+    """Return the callee as ``aten.conv2d.default``, in edge programs too; the kind of a node that calls no function."""
     if node.op != "call_function":
         return node.op
     return str(find_operator(node.target) or node.target)
 
 
 def source_of(node: fx.Node) -> str | None:
-    """``file:line`` of the model's own code that made the node; else the path of the module that it belongs to.
+    """Return ``file:line`` of the model's own code that made the node; else the path of its module.
 
-    Files below the working directory are named relative to it.
+    Files below the working directory have relative names.
     """
     frames = _FRAME.findall(node.meta.get("stack_trace") or "")
     own = [(file, line) for file, line in frames if not file.startswith(_TORCH)]

@@ -1,4 +1,4 @@
-"""A graph as plain data: all that a page needs to draw it when the program itself is gone."""
+"""A graph as plain data: everything that a page needs to draw it without the program."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from foldproof.torch_internals import OpOverload, qualified_name
 from foldproof.verdict import plain
 
 MAX_ATTRIBUTE_CHARACTERS = 120
-"""Attributes are cut off here: a list of a thousand sizes says no more than its beginning."""
+"""Largest length of an attribute's text: a list of a thousand sizes says no more than its beginning."""
 
 
 @dataclass(frozen=True)
 class NodeView:
     """One node. ``kind`` is input, constant, call or output; ``inputs`` are the names of the nodes that it reads.
 
-    ``attributes`` are its other arguments as text, ``module`` the path of the module it stands in (``layers.0.conv``).
-    ``shape`` has numbers, or the names of dynamic sizes, and is None for what is no tensor. ``axes`` are those along
-    which the channels of a moved affine lie on its result. ``differs`` marks what only one of two graphs computes.
+    ``attributes`` are its other arguments as text, and ``module`` is the path of its module (``layers.0.conv``).
+    ``shape`` has numbers, or the names of dynamic sizes, and is None if the value is no tensor. ``axes`` are those axes
+    of the result along which the channels of a moved affine lie. ``differs`` marks a node that one of two graphs lacks.
     """
 
     name: str
@@ -44,13 +44,13 @@ class NodeView:
 
 @dataclass(frozen=True)
 class GraphView:
-    """A graph, its nodes in order. ``omitted`` counts the nodes that are left out, far from any difference."""
+    """A graph, its nodes in order. ``omitted`` counts the nodes left out, far from any difference."""
 
     nodes: tuple[NodeView, ...]
     omitted: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """The view as plain JSON values, without the fields that a node leaves empty."""
+        """Return the view as plain JSON values, without a node's empty fields."""
         rows = ({k: v for k, v in asdict(node).items() if v not in ("", None, (), False)} for node in self.nodes)
         return {"nodes": [plain({"inputs": []} | row) for row in rows], "omitted": self.omitted}
 
@@ -65,8 +65,8 @@ def view_graph(
 
     Args:
         axes: for names of nodes, the axes of a moved affine.
-        differs: nodes to be marked.
-        near: a graph of more nodes than this is reduced to the nodes in ``differs`` and their neighbours.
+        differs: the nodes to mark.
+        near: the number of nodes above which a graph is reduced to the nodes in ``differs`` and their neighbours.
     """
     graph = program if isinstance(program, fx.Graph) else program.graph
     constants = _constants(program) if isinstance(program, ExportedProgram) else {}
@@ -81,7 +81,7 @@ def view_graph(
 
 
 def views_to_dict(before: GraphView, after: GraphView) -> dict[str, Any]:
-    """Two views, before and after a change, as plain JSON values."""
+    """Return two views, before and after a change, as plain JSON values."""
     return {"before": before.to_dict(), "after": after.to_dict()}
 
 
@@ -108,7 +108,7 @@ def _view(node: fx.Node, constants: Mapping[str, str], axes: Sequence[int], diff
 
 
 def _operator(node: fx.Node) -> str:
-    """The callee: an operator by its overload, a Python function by its qualified name, anything else by its target."""
+    """Return the callee: an operator by its overload, a Python function by its qualified name, others as they are."""
     if node.op == "call_function" and not isinstance(node.target, OpOverload):
         name = operator_name(node)
         return qualified_name(node.target) if name.startswith("<") and callable(node.target) else name
@@ -116,7 +116,7 @@ def _operator(node: fx.Node) -> str:
 
 
 def _constants(program: ExportedProgram) -> dict[str, str]:
-    """Map the placeholders that stand for tensors of the program to the names of these."""
+    """Map the placeholders of the program's tensors to the names of those."""
     specs = program.graph_signature.input_specs
     return {str(s.arg.name): s.target for s in specs if s.kind is not InputKind.USER_INPUT and s.target is not None}
 
@@ -126,7 +126,7 @@ def _size(size: int | torch.SymInt) -> int | str:
 
 
 def _attributes(node: fx.Node) -> str:
-    """The arguments that are no nodes, as code; a node inside a list becomes a dot."""
+    """Return the arguments that are no nodes, as code; a node inside a list becomes a dot."""
     args, kwargs = map_nodes((node.args, node.kwargs), lambda _: Verbatim("·"))
     parts = [repr(a) for a in args if not isinstance(a, Verbatim)]
     parts += [f"{name}={value!r}" for name, value in kwargs.items() if not isinstance(value, Verbatim)]

@@ -1,7 +1,7 @@
-"""Facts about operators: the memory that they share and write, what they draw, and their functional form.
+"""Facts about operators: shared and written memory, randomness, and functional forms.
 
-Schemas and tags of PyTorch tell most of it, and leave out some. Each fact is told here and nowhere else, for operators
-(`schema`, `effects`) and for the Python functions and modules that stand for them in traced graphs (`functions`).
+PyTorch's schemas and tags supply most of them, and leave some out. This package is the only home of each fact, for
+operators (`schema`, `effects`) and for the Python functions and modules in their place in traced graphs (`functions`).
 """
 
 from foldproof.operators.decompositions import NoDecomposition, find_decomposition

@@ -1,9 +1,9 @@
-"""Operators as the operators that they are made of, for shadows and for float64: PyTorch's own way, or ours.
+"""Decompositions of operators into simpler ones, for shadows and for float64: PyTorch's own, or ours.
 
-A decomposition takes what the operator takes, and runs on any tensors.
+A decomposition takes the operator's arguments, and runs on any tensors.
 
 Raises (from any decomposition):
-    NoDecomposition: there is none for this form of the operator.
+    NoDecomposition: this form of the operator has none.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from foldproof.torch_internals import OpOverload, decompose_lstm_layer, decompos
 
 aten = torch.ops.aten
 
-_LSTM = 2  # of oneDNN's kinds of cells
+_LSTM = 2  # oneDNN's number for this kind of cell
 
 
 class NoDecomposition(Exception):
-    """An operator is called in a form that is not made of others, as far as is known; the message says which."""
+    """An operator is called in a form without a known decomposition; the message names it."""
 
 
 def find_decomposition(operator: OpOverload) -> Callable[..., Any]:
-    """The operator as other operators.
+    """Return the operator as a function of other operators.
 
     Raises:
-        KeyError: there is no decomposition.
+        KeyError: the operator has no decomposition.
     """
     return DECOMPOSITIONS[operator] if operator in DECOMPOSITIONS else decomposition_of(operator)
 
@@ -107,7 +107,7 @@ def _attend(
     mask: Tensor | None,
     mask_type: int | None,
 ) -> tuple[Tensor, Tensor]:
-    """The result, (batch, length, channels), and the attention weights, (batch, heads, length, length)."""
+    """Return the result, (batch, length, channels), and the attention weights, (batch, heads, length, length)."""
     width = operands[0].shape[-1]
     q, k, v = (
         F.linear(x, weight, bias).unflatten(-1, (heads, -1)).transpose(1, 2)
@@ -115,7 +115,7 @@ def _attend(
     )
     scores = (q * (1 / math.sqrt(q.shape[-1]))) @ k.transpose(-2, -1)
     if mask is not None:
-        # 0 is a mask of (length, length), 1 of (batch, length), 2 of all.
+        # A mask of type 0 is (length, length), of type 1 (batch, length), of type 2 all four dimensions.
         hidden = mask[:, None, None, :] if mask_type == 1 else mask
         if not hidden.dtype == torch.bool or mask_type not in (0, 1, 2):
             raise NoDecomposition("no rule for this kind of mask")
@@ -144,7 +144,7 @@ def _decompose_lstm_layer(
     batch_first: bool,
     train: bool,
 ) -> tuple[Tensor, Tensor, Tensor, None]:
-    """One layer in one direction; how many there are, and how the input was laid out, is told and not used."""
+    """Run one layer in one direction; the arguments on the number of layers and the input's layout are unused."""
     if mode != _LSTM or train or batch_sizes or not len(x):
         raise NoDecomposition("no rule for this form of aten.mkldnn_rnn_layer.default")
     weights = (input_weight, hidden_weight, *((input_bias, hidden_bias) if has_biases else ()))
@@ -170,4 +170,4 @@ DECOMPOSITIONS: dict[OpOverload, Callable[..., Any]] = {
     aten.mkldnn_rnn_layer.default: _decompose_lstm_layer,
     aten._grouped_mm.default: _decompose_grouped_mm,
 }
-"""Operators that PyTorch does not decompose, or not for all to use."""
+"""Operators without a decomposition in PyTorch, or with one that is not generally available."""

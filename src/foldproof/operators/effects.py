@@ -1,7 +1,7 @@
-"""Facts that schemas do not tell, or tell of some operators only: statistics that are updated, and random draws.
+"""Effects that schemas leave out, or state for some operators only: updated statistics, and randomness.
 
-A call is told by its operator and its arguments by name, see `bind_arguments`. An argument that is not known, such as
-a node of a graph in place of a flag, counts as whatever has an effect.
+A call is given by its operator and its arguments by name, see `bind_arguments`. An unknown argument, such as a node of
+a graph in place of a flag, counts as having the effect.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _UPDATING = {
     "batch_norm_gather_stats": None,
     "batch_norm_gather_stats_with_counts": None,
 }
-"""Normalizations that update running statistics, and the flag that asks for it; None where it is always done.
+"""Normalizations that update running statistics, and the flag that asks for it; None where they always do.
 
-The schemas of most do not say so, and tensors' version counters do not show it.
+Most of their schemas do not declare it, and version counters of tensors do not show it.
 """
 
 _STATISTICS = ("running_mean", "running_var")
@@ -40,34 +40,34 @@ _KNOWN = frozenset(
         *("mkldnn", "mkl", "onednn", "inductor", "dim_order_ops"),
     }
 )
-"""Namespaces whose operators say of themselves whether they draw. Custom operators need not, and may have state."""
+"""Namespaces with reliable tags for randomness. Custom operators need no tags, and may have state."""
 
 _UNTAGGED_RANDOM = frozenset({"inductor_random", "inductor_randint"})
-"""These take a seed that Inductor's kernels use; run as operators, they draw from the global generator."""
+"""Operators that take a seed in Inductor's kernels; run as ATen operators, they draw from the global generator."""
 
 _FLAGS = ("train", "training")
 
 _CHECKS = ("_assert", "_validate", "_linalg_check_errors", "sym_constrain_range")
-"""Operators without a result that raise, or do nothing."""
+"""Operators without a result; they raise, or do nothing."""
 
 _UNINITIALIZED = ("empty", "_empty", "new_empty")
 
 _READING_STATE = frozenset({"resize", "resize_as", "_ctc_loss", "from_file", "get_gradients"})
-"""Their results hang on what memory holds that nobody wrote, on files, and on contexts of autograd."""
+"""Operators whose results depend on uninitialized memory, on files, or on contexts of autograd."""
 
 
 def is_random(operator: OpOverload) -> bool:
-    """Whether the operator is known to draw random numbers, at least as it may be called."""
+    """True if the operator is known to draw random numbers, at least for some arguments."""
     return torch.Tag.nondeterministic_seeded in operator.tags or get_name(operator) in _UNTAGGED_RANDOM
 
 
 def is_uninitialized(operator: OpOverload) -> bool:
-    """Whether the operator hands out memory with whatever it holds."""
+    """True if the operator returns uninitialized memory."""
     return get_name(operator).startswith(_UNINITIALIZED)
 
 
 def list_updated_statistics(operator: OpOverload, given: Mapping[str, Any]) -> tuple[str, ...]:
-    """The running statistics that this call of a normalization updates, whether its schema says so or not."""
+    """Return the running statistics that this call of a normalization updates, declared by its schema or not."""
     if operator.namespace != "aten" or get_name(operator) not in _UPDATING or "running_mean" not in given:
         return ()
     flag = _UPDATING[get_name(operator)]
@@ -77,9 +77,9 @@ def list_updated_statistics(operator: OpOverload, given: Mapping[str, Any]) -> t
 
 
 def is_functional(operator: OpOverload, given: Mapping[str, Any]) -> bool:
-    """Whether this call surely writes to nothing and draws nothing at random.
+    """True if this call surely writes to nothing and draws nothing at random.
 
-    Of custom operators that is not known, whatever they say: tags are voluntary, and PyTorch checks no schema.
+    Never true of custom operators: tags are voluntary, and PyTorch does not check schemas.
     """
     if operator.namespace not in _KNOWN or list_written(operator) or list_updated_statistics(operator, given):
         return False
@@ -91,9 +91,9 @@ def is_functional(operator: OpOverload, given: Mapping[str, Any]) -> bool:
 
 
 def is_repeatable(operator: OpOverload, given: Mapping[str, Any]) -> bool:
-    """Whether this call surely gives the same whenever it is given the same, and changes nothing.
+    """True if this call surely returns the same for the same arguments, and changes nothing.
 
-    Unlike a functional call, a repeatable one does not hand out uninitialized memory or read the outside world.
+    Unlike a functional call, a repeatable one does not return uninitialized memory or read the outside world.
     """
     outside = is_uninitialized(operator) or get_name(operator) in _READING_STATE
     return is_functional(operator, given) and not outside
@@ -104,7 +104,7 @@ def _may_draw(operator: OpOverload, given: Mapping[str, Any]) -> bool:
         return not _is_number(given["dropout_p"], 0)
     flags = [given[flag] for flag in _FLAGS if flag in given]
     if flags and (is_random(operator) or "dropout" in get_types(operator)):  # quantized recurrent layers have no tag
-        return any(flag is not False for flag in flags)  # None asks native_dropout to draw
+        return any(flag is not False for flag in flags)  # None makes native_dropout draw
     return is_random(operator)
 
 

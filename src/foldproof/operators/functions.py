@@ -1,6 +1,6 @@
-"""The same facts about what stands for operators in traced graphs: functions of torch, methods of tensors, modules.
+"""The same facts for functions of torch, methods of tensors and modules, which stand for operators in traced graphs.
 
-Their names and arguments tell that they write, or the operator of the same name does.
+Their names and arguments show a write, or the operator of the same name does.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from foldproof.operators.schema import list_written, writes_out
 from foldproof.torch_internals import OpOverload, OpOverloadPacket, has_hooks
 
 _RANDOM = ("rand", "bernoulli", "multinomial", "normal", "poisson", "binomial", "gumbel", "fractional_max", "manual")
-"""How the names of functions begin that draw random numbers."""
+"""Prefixes of the names of functions that draw random numbers."""
 
 _RECURRENT = ("multi_head_attention_forward", "lstm", "gru", "rnn_relu", "rnn_tanh")
-"""Functions that may drop out, by arguments in various places."""
+"""Functions that may drop out; the arguments for it differ in place."""
 
 _WRITING_OPERATORS = (
     {"call", "setitem", "delitem"}
@@ -36,19 +36,19 @@ _WRITING_OPERATORS = (
 
 
 def is_norm_function(function: Any) -> bool:
-    """Whether a function of torch is a normalization that updates running statistics in training."""
+    """True if a function of torch is a normalization that updates running statistics in training."""
     return function in (F.batch_norm, F.instance_norm, torch.batch_norm, torch.instance_norm)
 
 
 def is_functional_method(name: str) -> bool:
-    """Whether a method of tensors surely writes to nothing and draws nothing at random."""
+    """True if a method of tensors surely writes to nothing and draws nothing at random."""
     return not name.endswith("_") and not name.startswith(_RANDOM)
 
 
 def is_functional_function(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
-    """Whether this call of a Python function surely writes to nothing and draws nothing at random.
+    """True if this call of a Python function surely writes to nothing and draws nothing at random.
 
-    Nothing is known of functions outside of torch and Python's ``operator``.
+    Never true of functions outside of torch and Python's ``operator``.
     """
     name = getattr(function, "__name__", "")
     module = getattr(function, "__module__", "") or ""
@@ -61,7 +61,7 @@ def is_functional_function(function: Callable[..., Any], args: Sequence[Any], kw
 
 
 def is_functional_module(module: Any) -> bool:
-    """Whether a module is one of `torch.nn`'s that surely writes to nothing and draws nothing at random."""
+    """True if a module is one of `torch.nn`'s that surely writes to nothing and draws nothing at random."""
     if type(module) not in _functional_modules() or "forward" in vars(module):
         return False
     if has_hooks(module) or any(module.children()):
@@ -82,7 +82,10 @@ _DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropo
 
 @functools.cache
 def _functional_modules() -> frozenset[type]:
-    """RReLU is the one activation that draws; attention drops out."""
+    """Return the classes of functional modules.
+
+    RReLU, the one activation that draws, and attention, which drops out, are left out.
+    """
     m = nn.modules
     files = [m.activation, m.batchnorm, m.conv, m.dropout, m.flatten, m.instancenorm, m.linear, m.normalization]
     files += [m.padding, m.pixelshuffle, m.pooling, m.sparse, m.upsampling]
@@ -92,10 +95,10 @@ def _functional_modules() -> frozenset[type]:
 
 
 def _may_draw(function: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
-    """Whether a function of torch draws random numbers, or updates statistics."""
+    """True if a function of torch may draw random numbers or update statistics."""
     if name == "scaled_dot_product_attention":
         return bool((args[4] if len(args) > 4 else kwargs.get("dropout_p", 0)) != 0)
-    if function in (F.batch_norm, F.instance_norm):  # torch's take their arguments in another order
+    if function in (F.batch_norm, F.instance_norm):  # torch's own versions take their arguments in another order
         given = inspect.signature(function).bind(*args, **kwargs).arguments
         if given.get("running_mean") is given.get("running_var") is None:
             return False
@@ -108,7 +111,7 @@ def _may_draw(function: Any, name: str, args: Sequence[Any], kwargs: Mapping[str
 
 @functools.cache
 def _writes_by_name(name: str) -> bool:
-    """Whether the operator of this name writes to its arguments, whatever they are."""
+    """True if the operator of this name writes to its arguments in every form."""
     return any(list_written(o) and not writes_out(o) for o in _overloads(name))
 
 
@@ -122,6 +125,6 @@ def _is_told_to_write(function: Any, args: Sequence[Any], kwargs: Mapping[str, A
         return True
     try:
         given = inspect.signature(function).bind(*args, **kwargs).arguments
-    except (TypeError, ValueError):  # functions written in C++ have no signature, and another name where they write
+    except (TypeError, ValueError):  # functions written in C++ have no signature, and writing ones have another name
         given = kwargs  # type: ignore[assignment]
-    return bool(given.get("inplace")) or given.get("max_norm") is not None  # to which embeddings scale their weights
+    return bool(given.get("inplace")) or given.get("max_norm") is not None  # embeddings scale their weights to max_norm

@@ -1,6 +1,6 @@
-"""Facts that an operator's schema tells: its arguments, the memory that it shares and writes, its functional form.
+"""Facts from an operator's schema: its arguments, the memory that it shares and writes, its functional form.
 
-Arguments are told by their names in the schema. No other module reads a schema.
+Arguments are identified by their names in the schema. No other module reads a schema.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _SILENT_VIEWS = frozenset(
         *("inductor._reinterpret_tensor", "inductor._alloc_from_pool"),
     }
 )
-"""Operators whose results lie in the memory of their first argument, though their schemas do not say so."""
+"""Operators with a result in the memory of their first argument, undeclared by their schemas."""
 
 _MAY_RETURN_ARGUMENT = frozenset(
     {
@@ -29,16 +29,17 @@ _MAY_RETURN_ARGUMENT = frozenset(
         *("aten.lift", "aten.histogramdd", "prims.inductor_force_stride_order"),
     }
 )
-"""Operators that may return an argument, or a view of it, without their schemas saying so: dropout in evaluation."""
+"""Operators that may return an argument, or a view of it, undeclared by their schemas: dropout in evaluation."""
 
 _OPTIONS = ("dtype", "layout", "device", "pin_memory", "memory_format")
 """Properties of a new tensor."""
 
 
 def find_operator(target: Any) -> OpOverload | None:
-    """The operator that a node's target is, that it wraps in an edge program, or that is the only one of its packet.
+    """Return the operator of a node's target; None if it has none.
 
-    Operators that ExecuTorch keeps from being decomposed are those of ATen that they stand for.
+    The target may be the operator itself, a wrapper of it in an edge program, or the packet of a single overload.
+    For operators that ExecuTorch keeps from being decomposed, return the ATen operators that they stand for.
     """
     if isinstance(target, OpOverloadPacket) and target.overloads() == ["default"]:
         return target.default
@@ -52,24 +53,24 @@ def find_operator(target: Any) -> OpOverload | None:
 
 
 def to_edge(operator: OpOverload) -> Any:
-    """The operator as edge programs of ExecuTorch call it."""
+    """Return the operator as edge programs of ExecuTorch call it."""
     packet = getattr(getattr(edge_operators(), operator.namespace), get_name(operator))
     return getattr(packet, operator._overloadname)
 
 
 def get_name(operator: OpOverload) -> str:
-    """The operator's name without namespace and overload: ``conv2d``."""
+    """Return the operator's name without namespace and overload: ``conv2d``."""
     name: str = operator.overloadpacket.__name__
     return name
 
 
 def get_types(operator: OpOverload) -> dict[str, str]:
-    """The arguments and their types, in order: ``{"self": "Tensor", "dim": "int"}``."""
+    """Return the types of the arguments by name, in order: ``{"self": "Tensor", "dim": "int"}``."""
     return {argument.name: str(argument.type) for argument in operator._schema.arguments}
 
 
 def bind_arguments(operator: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a call by name, positional, keyword and default alike."""
+    """Return the arguments of a call by name, positional, keyword and default alike."""
     defaults = _list_defaults(operator)
     return defaults | dict(zip(defaults, args)) | dict(kwargs)
 
@@ -80,43 +81,43 @@ def _list_defaults(operator: OpOverload) -> dict[str, Any]:
 
 
 def count_results(operator: OpOverload) -> int:
-    """The number of results; a list of tensors counts as one."""
+    """Return the number of results; a list of tensors counts as one."""
     return len(operator._schema.returns)
 
 
 def is_pointwise(operator: OpOverload) -> bool:
-    """Whether each element of the result is a function of the elements in its place, broadcast where need be."""
+    """True if each element of the result is a function of the elements in its place, with broadcasting."""
     return torch.Tag.pointwise in operator.tags
 
 
 @cache
 def is_view(operator: OpOverload) -> bool:
-    """Whether the result shows an argument's memory; of some, such as ``reshape``, only where that can be."""
+    """True if the result may be a view of an argument; some, such as ``reshape``, return one only where possible."""
     if _qualified(operator) in _SILENT_VIEWS:
         return True
     return any(r.alias_info is not None and not r.alias_info.is_write for r in operator._schema.returns)
 
 
 def is_view_copy(operator: OpOverload) -> bool:
-    """Whether the result is a copy of what a view shows: ``permute_copy``."""
+    """True if the result is a copy of a view: ``permute_copy``."""
     return torch.Tag.view_copy in operator.tags
 
 
 def reshapes_in_place(operator: OpOverload) -> bool:
-    """Whether an argument becomes a view of what it was: ``squeeze_``."""
+    """True if an argument becomes a view of its old self: ``squeeze_``."""
     return torch.Tag.inplace_view in operator.tags
 
 
 @cache
 def list_written(operator: OpOverload) -> tuple[str, ...]:
-    """The arguments that the schema says are written to; see also `list_updated_statistics`."""
+    """Return the arguments that the schema declares as written; see also `list_updated_statistics`."""
     arguments = operator._schema.arguments
     return tuple(a.name for a in arguments if a.alias_info is not None and a.alias_info.is_write)
 
 
 @cache
 def list_shared(operator: OpOverload) -> tuple[str, ...]:
-    """The arguments in whose memory the result may lie, as a view or because it was written there."""
+    """Return the arguments whose memory the result may share, as a view or after a write."""
     arguments = operator._schema.arguments
     if any(result.alias_info is not None for result in operator._schema.returns):
         return tuple(a.name for a in arguments if a.alias_info is not None)
@@ -129,30 +130,30 @@ def list_shared(operator: OpOverload) -> tuple[str, ...]:
 
 @cache
 def writes_out(operator: OpOverload) -> bool:
-    """Whether all that is written to is memory given for results: ``add.out``."""
+    """True if the call writes only to memory given for results: ``add.out``."""
     arguments = [a for a in operator._schema.arguments if a.name in list_written(operator)]
     return bool(arguments) and all(a.is_out for a in arguments)
 
 
 @cache
 def writes_result(operator: OpOverload) -> bool:
-    """Whether the result is an argument that was written to: ``add_``, ``add.out``."""
+    """True if the result is a written argument: ``add_``, ``add.out``."""
     return any(r.alias_info is not None and r.alias_info.is_write for r in operator._schema.returns)
 
 
 class FunctionalForm(NamedTuple):
-    """The operator that returns what another one writes."""
+    """The operator that returns the result which another one writes."""
 
     operator: OpOverload
     memory: tuple[str, ...]
-    """The ``out`` arguments, which it does not take; none of an operator that works in place."""
+    """The ``out`` arguments, which the functional form lacks; empty for an operator that works in place."""
     options: tuple[str, ...]
-    """Properties of the result that it is told, because there is no memory to say them: its dtype, for one."""
+    """Properties of the result as extra arguments, because no memory determines them: its dtype, for one."""
 
 
 @cache
 def find_functional_form(operator: OpOverload) -> FunctionalForm | None:
-    """The operator without the write: ``add_.Tensor`` → ``add.Tensor``, ``mm.out`` → ``mm.default``; or None."""
+    """Return the operator without the write, ``add_.Tensor`` → ``add.Tensor``, ``mm.out`` → ``mm.default``; or None."""
     arguments = operator._schema.arguments
     written = list_written(operator)
     memory = tuple(a.name for a in arguments if a.name in written and a.kwarg_only)

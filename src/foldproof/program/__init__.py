@@ -1,4 +1,4 @@
-"""One face for nn.Module, GraphModule, ExportedProgram and plain callables."""
+"""Programs: a common interface to nn.Module, GraphModule, ExportedProgram and plain callables."""
 
 from foldproof.graph.interpreter import Watch
 from foldproof.program.forms import as_program, require_ordinary

@@ -34,7 +34,7 @@ class ExportedProgramForm:
         program = self._program
         found = program.state_dict.get(target, program.constants.get(target))
         if not isinstance(found, Tensor):
-            raise FoldproofError(f"the ExportedProgram's signature names {target!r}, which it does not hold")
+            raise FoldproofError(f"the ExportedProgram's signature names {target!r}, which is missing from it")
         return found
 
     def run(
@@ -46,7 +46,7 @@ class ExportedProgramForm:
         except Exception as error:
             raise FoldproofError(f"the inputs do not fit the ExportedProgram: {brief(error)}") from error
         given: list[Any] = []
-        # Where they are among the tensors as they were given, of which this program may order the named ones anew.
+        # Positions among the tensors as given by the caller; the program may reorder keyword arguments.
         places = {id(t): i for i, t in enumerate(t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor))}
         for spec in program.graph_signature.input_specs:
             if spec.kind is InputKind.USER_INPUT:
@@ -73,7 +73,7 @@ class ExportedProgramForm:
         return Outcome(*arranged(outputs, program.call_spec.out_spec), effects)
 
     def run_as_it_is(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Outcome:
-        # A graph has no state of its own: to run it is to interpret it.
+        # A graph has no state of its own: running it means interpreting it.
         own = {name: leaf.tensor.detach().clone() for name, leaf in self.leaves.items()}
         given = copied((tuple(args), dict(kwargs)))
         return self.run(own, *given)

@@ -1,4 +1,4 @@
-"""Which form of program something is."""
+"""Recognition of the forms of programs."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from foldproof.torch_internals import is_compiled
 
 
 def as_program(source: Any) -> Program:
-    """The program behind an ExportedProgram, nn.Module (GraphModules too), or callable.
+    """Return the program behind an ExportedProgram, nn.Module (GraphModules too), or callable.
 
     Raises:
-        FoldproofError: ``source`` is none of them, or is compiled, or holds tensors that have no residues.
+        FoldproofError: ``source`` is none of them, or is compiled, or holds tensors without residues.
     """
     if _is_compiled(source):
         raise FoldproofError(
-            "a compiled program gives numbers but no graph, so nothing can be proved of it; give the model itself, or"
+            "a compiled program has no graph, so nothing can be proved about it; give the model itself, or"
             " its torch.export program"
         )
     program = _form(source)
@@ -53,7 +53,8 @@ def _is_compiled(source: Any) -> bool:
 
 
 def require_ordinary(name: str, tensor: Tensor) -> None:
-    """
+    """Refuse tensors that proofs cannot compute with.
+
     Raises:
         FoldproofError: ``tensor`` has no values, or is not dense.
     """

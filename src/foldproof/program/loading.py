@@ -1,7 +1,7 @@
-"""SPEC → program and example inputs: how the command line names what it works on.
+"""Loading of SPECs, by which the command line names a program with its example inputs.
 
-A SPEC is a ``.pt2`` file, ``path/file.py:callable`` or ``package.module:callable``. Every form can run code: a Python
-file is imported and called, and ``torch.export.load`` unpickles whatever the file asks it to.
+A SPEC is a ``.pt2`` file, ``path/file.py:callable`` or ``package.module:callable``. Loading any of them can run code: a
+Python file is imported and called, and ``torch.export.load`` unpickles the file.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ FORMS = "a .pt2 file, path/file.py:callable or package.module:callable"
 
 @dataclass(frozen=True)
 class Loaded:
-    """A program, the example inputs it is exported and proved with, and the SPEC it came from.
+    """A program, its example inputs for export and proof, and its SPEC.
 
-    ``inputs`` is None where a ``.pt2`` file carries no example inputs.
+    ``inputs`` is None if a ``.pt2`` file contains no example inputs.
     """
 
     spec: str
@@ -46,7 +46,11 @@ class Loaded:
     dynamic_shapes: Any = None
 
     def require_inputs(self) -> tuple[Any, ...]:
-        """The example inputs; raises FoldproofError where there are none."""
+        """Return the example inputs.
+
+        Raises:
+            FoldproofError: there are none.
+        """
         if self.inputs is None:
             raise FoldproofError(
                 f"{self.spec} carries no example inputs; export it again with torch.export.export(model, args),"
@@ -56,7 +60,7 @@ class Loaded:
 
 
 def load_spec(spec: str) -> Loaded:
-    """Loads what ``spec`` names. Runs code.
+    """Load the program that ``spec`` names. Runs code.
 
     Raises:
         FoldproofError: the file is missing or damaged, the module does not import, or the callable raises or returns
@@ -77,16 +81,16 @@ def load_spec(spec: str) -> Loaded:
 
 
 def check_runs(loaded: Loaded, of: Loaded) -> None:
-    """Runs a program once on the inputs of ``of``, to find inputs that do not fit before the long work starts.
+    """Run a program once on the inputs of ``of``, so that unsuitable inputs show before the long work starts.
 
     Parameters, buffers and inputs are copies, so that a program that writes to them changes nothing.
 
     Raises:
-        FoldproofError: it raises on them, or they are not of the shapes that it was exported for.
+        FoldproofError: it raises on them, or their shapes differ from those that it was exported for.
     """
     inputs = copy.deepcopy((of.require_inputs(), of.kwargs))
     program = loaded.program.module() if isinstance(loaded.program, ExportedProgram) else loaded.program
-    # One copy of each tensor, under all its names, so that tied weights stay tied.
+    # One copy of each tensor, under all its names, keeps tied weights tied.
     own = dict(owned(program))
     copies = {id(tensor): tensor.detach().clone() for tensor in own.values()}
     state = {name: copies[id(tensor)] for name, tensor in own.items()}
@@ -111,11 +115,11 @@ def _load_pt2(spec: str) -> Loaded:
         raise FoldproofError(f"{spec} can't be read: {error.strerror}") from error
     if not whole:
         raise FoldproofError(f"{spec} is truncated or was not written by torch.export.save: it is no zip archive")
-    with hushed():  # it logs the traceback of what it raises anyway
+    with hushed():  # torch.export.load also logs the traceback of its exceptions
         try:
             program = torch.export.load(path)
         except Exception as error:
-            # Where the archive itself can't be read, torch says no more than "check the warnings above".
+            # If the archive itself is unreadable, torch's message is only "check the warnings above".
             detail = "" if "warnings above" in str(error) else f" ({brief(error)})"
             raise FoldproofError(
                 f"{spec} is damaged, or was not written by torch.export.save of a compatible PyTorch{detail}"
@@ -137,8 +141,8 @@ def _import_file(spec: str, path: Path) -> ModuleType:
     if not path.is_file():
         raise FoldproofError(f"{spec}: {path} {'is not a file' if path.exists() else 'does not exist'}")
     path = path.resolve()
-    # Named by its path, so that a file never hides an installed module of the same name, two files called model.py
-    # stay apart, and one file that is named twice is run once.
+    # The path in the name keeps a file from hiding an installed module of the same name, distinguishes two files called
+    # model.py, and makes a file that is named twice run once.
     name = f"_foldproof_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     if name in sys.modules:
         return sys.modules[name]
@@ -157,7 +161,7 @@ def _import_file(spec: str, path: Path) -> ModuleType:
 
 @contextmanager
 def importable(*specs: str) -> Iterator[None]:
-    """What the SPECs name may import its neighbours meanwhile, as with ``python file.py`` and ``python -m module``."""
+    """Let the modules of these SPECs import their neighbours, as with ``python file.py`` and ``python -m module``."""
     places = [spec.rpartition(":")[0] for spec in specs if not spec.endswith(".pt2")]
     folders = [str(Path(place).resolve().parent if place.endswith(".py") else Path.cwd()) for place in places]
     added = [folder for folder in dict.fromkeys(folders) if folder not in sys.path]
@@ -167,13 +171,13 @@ def importable(*specs: str) -> Iterator[None]:
         yield
     finally:
         for folder in added:
-            with suppress(ValueError):  # what was loaded may have taken it off
+            with suppress(ValueError):  # the loaded code may have removed it
                 sys.path.remove(folder)
 
 
 @contextmanager
 def _blaming(doing: str) -> Iterator[None]:
-    """Turns whatever the user's code raises, `sys.exit` included, into one sentence with its file and line."""
+    """Turn exceptions of the user's code, `sys.exit` included, into one sentence with its file and line."""
     try:
         yield
     except (Exception, SystemExit) as error:
@@ -182,7 +186,7 @@ def _blaming(doing: str) -> Iterator[None]:
 
 
 def _place(error: BaseException) -> str | None:
-    """file:line of the innermost frame that is neither this file, the standard library nor an installed package."""
+    """Return file:line of the innermost frame outside of this file, the standard library and installed packages."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}"
     installed = tuple(sysconfig.get_paths()[kind] for kind in ("stdlib", "platstdlib", "purelib", "platlib"))

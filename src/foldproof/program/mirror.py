@@ -1,8 +1,8 @@
-"""Copies of modules and functions that share the originals' tensors, so that running them touches nobody's module.
+"""Copies of modules and functions that share the originals' tensors, so that a run leaves the originals alone.
 
-Another thread may serve the module while it is proved, or prove it as well. A mirror has the same tensors, settings,
-hooks and instance methods; only the dictionaries and lists that hold them are its own. No code of the user's runs while
-it is made, as `copy.deepcopy` would have it.
+Another thread may serve the module during a proof, or prove it as well. A mirror has the same tensors, settings, hooks
+and instance methods as the original, in dictionaries and lists of its own. Making it runs no code of the user's, unlike
+`copy.deepcopy`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from foldproof.torch_internals import hook_tables, hooks_of
 
 
 def mirror(module: nn.Module) -> nn.Module:
-    """A module like ``module``, with mirrors of its submodules; scripted ones have no mirror and stay themselves."""
+    """Return a mirror of ``module`` and its submodules; scripted modules have no mirror and stay themselves."""
     made: dict[int, Any] = {}
     originals = [m for m in module.modules() if not isinstance(m, torch.jit.ScriptModule)]
     for m in originals:
@@ -33,9 +33,9 @@ def mirror(module: nn.Module) -> nn.Module:
 
 
 def keep_hooks(module: nn.Module, copy: nn.Module) -> None:
-    """Hang on the graph modules of a deep ``copy`` what its owner hung on those of ``module``: FX leaves it out.
+    """Copy the owner's hooks on graph modules of ``module`` to those of a deep ``copy``, because FX leaves them out.
 
-    PyTorch's own hooks, which check inputs, are left out here, too.
+    PyTorch's own hooks, which check inputs, are not copied.
     """
     copies = dict(copy.named_modules())
     made: dict[int, Any] = {id(m): copies[name] for name, m in module.named_modules() if name in copies}
@@ -47,14 +47,14 @@ def keep_hooks(module: nn.Module, copy: nn.Module) -> None:
 
 
 def hung_on(module: nn.Module) -> list[Any]:
-    """The hooks around a call of ``module``, and a ``forward`` of its own; PyTorch's own hooks are left out."""
+    """Return the hooks around a call of ``module``, and its own ``forward``, without PyTorch's own hooks."""
     return [*hooks_of(module).values(), *([f] if (f := module.__dict__.get("forward")) else [])]
 
 
 def captured(function: Callable[..., Any]) -> dict[str, Any]:
-    """Modules and tensors, and lists and dicts of them, that a Python function reads from outside, by variable name.
+    """Return the modules and tensors, and lists and dicts of them, that a Python function reads from outside, by name.
 
-    A method of a module reads that module, as ``self``.
+    The method of a module reads that module, as ``self``.
     """
     owner = getattr(function, "__self__", None)
     if isinstance(owner, nn.Module):
@@ -66,7 +66,7 @@ def captured(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def rebound(function: Callable[..., Any], values: Mapping[str, Any]) -> Callable[..., Any]:
-    """``function`` with other ``values`` of the variables that `captured` names."""
+    """Return ``function`` with other ``values`` of the variables that `captured` names."""
     if isinstance(function, types.MethodType):
         return types.MethodType(function.__func__, values["self"])
     if not isinstance(function, types.FunctionType):
@@ -91,13 +91,16 @@ def _holds_state(x: Any) -> bool:
 
 
 def _swapped(x: Any, made: dict[int, Any]) -> Any:
-    """``x`` with mirrors in the place of modules; ``made`` has by id what was swapped so far, cycles included."""
+    """Return ``x`` with mirrors in place of modules.
+
+    ``made`` maps ids of objects to their replacements so far, so that cycles end.
+    """
     if id(x) in made:
         return made[id(x)]
     if isinstance(x, types.MethodType) and id(x.__self__) in made:
         return types.MethodType(x.__func__, made[id(x.__self__)])
     if isinstance(x, types.FunctionType):
-        made[id(x)] = x  # where it reaches itself
+        made[id(x)] = x  # ends the recursion of a function that reads itself
         made[id(x)] = rebound(x, {name: _swapped(v, made) for name, v in captured(x).items()})
     elif type(x) is functools.partial:
         args, kwargs = _swapped(x.args, made), _swapped(x.keywords, made)

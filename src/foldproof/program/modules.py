@@ -36,7 +36,10 @@ from foldproof.torch_internals import (
 
 
 def _outcome(out: Any, modules: Iterable[nn.Module]) -> Outcome:
-    """What was put out, in memory that does not change when what forward wrote to is put back."""
+    """Return the outputs; those in memory that will be restored after the run are cloned, to keep their values.
+
+    Forward may return a tensor from an attribute that is neither parameter nor buffer, and that is put back afterwards.
+    """
     leaves, structure = tree_flatten(out)
     read = {storage_key(t) for module in modules for t in loose(module)}
     kept = [x.clone() if isinstance(x, Tensor) and storage_key(x) in read else x for x in leaves]
@@ -44,7 +47,7 @@ def _outcome(out: Any, modules: Iterable[nn.Module]) -> Outcome:
 
 
 class FunctionProgram:
-    """A callable; its leaves are tensors that it reads from outside, and those of modules that it reads or is of."""
+    """A callable. Its leaves are the tensors that it reads from outside, and those of its modules."""
 
     form = "callable"
 
@@ -90,7 +93,7 @@ class FunctionProgram:
 
 
 def _leaves(module: nn.Module, fixed: set[str]) -> dict[str, Leaf]:
-    """What a module owns, by name; what ``fixed`` names is constant."""
+    """Return the tensors that a module owns, by name; those in ``fixed`` are constant."""
     read = {storage_key(t) for t in loose(module)}
     return {name: Leaf(tensor, name in fixed, storage_key(tensor) in read) for name, tensor in owned(module)}
 
@@ -102,14 +105,14 @@ class ModuleProgram:
 
     def __init__(self, module: nn.Module) -> None:
         self._original, self._module = module, mirror(module)
-        # Scale and zero point of a fake quantization follow from each other's observations: they can't vary freely.
+        # Scale and zero point of a fake quantization depend on the same observations: they cannot vary independently.
         self.leaves = _leaves(module, quantization_parameters(module))
 
     def run(
         self, leaves: Mapping[str, Tensor], args: Sequence[Any], kwargs: Mapping[str, Any], watch: Watch | None = None
     ) -> Outcome:
         with replaced(self._module, {name: leaves[name] for name in self.leaves}) as written:
-            for name in leaves.keys() - self.leaves.keys():  # buffers that were None until an earlier call
+            for name in leaves.keys() - self.leaves.keys():  # None in the module, and filled by an earlier call
                 path, _, attribute = name.rpartition(".")
                 set_tensor(self._module.get_submodule(path), attribute, leaves[name])
             outcome = _outcome(self._call(args, kwargs, watch), [self._module])
@@ -141,9 +144,9 @@ class ModuleProgram:
 
 
 class GraphProgram(ModuleProgram):
-    """A GraphModule, called as its owner calls it: with its hooks, and node by node where the call runs its graph.
+    """A GraphModule, called as its owner calls it: with its hooks, and node by node if the call runs its graph.
 
-    It does not where the instance has a ``forward`` of its own, or the graph was edited and not recompiled.
+    The call does not if the instance has its own ``forward``, or if the graph was edited without recompiling.
     """
 
     form = "GraphModule"
@@ -171,7 +174,7 @@ class GraphProgram(ModuleProgram):
     def _run_graph(self, args: Sequence[Any], kwargs: Mapping[str, Any], watch: Watch | None) -> Any:
         module, graph = self._mirror, self._graph_module.graph
         if structures_of(graph) is None:
-            # A plain FX graph takes its arguments as its forward does.
+            # A plain FX graph has the arguments of its forward.
             bound = inspect.signature(type(module).forward).bind(module, *args, **kwargs)
             bound.apply_defaults()
             return Interpreter(module, watch).run(*bound.args[1:], *bound.kwargs.values())
@@ -183,12 +186,12 @@ class GraphProgram(ModuleProgram):
 
 
 def runs_its_graph(module: fx.GraphModule) -> bool:
-    """Whether the code that a call runs is that of the graph as it is now."""
+    """True if a call runs the code of the current graph."""
     return str(module.graph.python_code("self").src) == str(module.code)
 
 
 def own_copies(leaves: Mapping[str, Leaf]) -> dict[str, Tensor]:
-    """Copies of a program's own tensors that are like them in all: parameters, tied, with the same attributes."""
+    """Return copies of a program's own tensors that keep their kind: parameters, tied tensors, attributes."""
     made: dict[int, Tensor] = {}
     for leaf in leaves.values():
         if id(leaf.tensor) not in made:

@@ -1,4 +1,4 @@
-"""What the prover needs of a program: named leaves, and a way to run it with other tensors in their place."""
+"""The prover's view of a program: named leaves, and a way to run it with other tensors in their place."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from foldproof.program.structure import Structure
 
 @dataclass(frozen=True)
 class Leaf:
-    """A tensor that a program owns. ``constant`` leaves (literals, what observers hold) are not quantified over."""
+    """A tensor that a program owns. Proofs do not vary ``constant`` leaves (literals, tensors of observers)."""
 
     tensor: Tensor
     constant: bool = False
     aliased: bool = False
-    """An attribute that is neither parameter nor buffer reads its memory, too, and is not replaced with it."""
+    """True if an attribute that is neither parameter nor buffer shares its memory; that one is not replaced with it."""
 
 
 @dataclass
 class Outcome:
-    """What a run gives: the outputs in order, how they are put together, and what it wrote to leaves and inputs.
+    """The result of a run: the outputs in order, their structure, and its writes to leaves and inputs.
 
     The outputs of a dict are in the order of its keys.
     """
@@ -43,16 +43,16 @@ class Program(Protocol):
     def run(
         self, leaves: Mapping[str, Tensor], args: Sequence[Any], kwargs: Mapping[str, Any], watch: Watch | None = None
     ) -> Outcome:
-        """Run with ``leaves`` (all of `leaves`' names) in place of the program's own tensors.
+        """Run with ``leaves`` (one for each name in `leaves`) in place of the program's own tensors.
 
-        Other names among them are buffers that were None, and that an earlier call filled.
+        Additional names are buffers that were None, and that an earlier call filled.
         """
 
     def run_as_it_is(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Outcome:
-        """Run as its owner would, on a copy: own tensors, hooks and all."""
+        """Run a copy of the program as its owner would: own tensors, hooks and all."""
 
     def nodes(self) -> list[fx.Node]:
-        """The nodes of its graph; empty where it has none."""
+        """Return the nodes of its graph; empty if it has none."""
 
     def with_leaves(self, leaves: Mapping[str, Tensor]) -> Any:
-        """A copy of the underlying object whose leaves are these tensors (for a pass to be run on)."""
+        """Return a copy of the underlying object with these tensors as its leaves, as the input of a pass."""

@@ -1,4 +1,4 @@
-"""The shape of a program's outputs: which containers, keys and plain values stand where."""
+"""The structure of a program's outputs: its containers, keys and plain values."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 from foldproof.torch_internals import TreeSpec
 
 Structure = Any
-"""Nested tuples that compare equal where outputs are put together alike."""
+"""Nested tuples that are equal for equal structures of outputs."""
 
 
 def arranged(outputs: Sequence[Any], spec: TreeSpec) -> tuple[list[Any], Structure]:
-    """``outputs`` (in the order of ``spec``) with the values of dicts in the order of their keys, and their structure.
+    """Return ``outputs`` (in the order of ``spec``), with dicts in the order of their keys, and their structure.
 
-    Dicts are equal whatever the order of their keys, tuples and lists count as alike, and a container of one tensor
-    is like the tensor (graphs return tuples).
+    Dicts are equal in any order of keys, tuples equal lists, and a container of one tensor equals the tensor (graphs
+    return tuples).
     """
     order, found = _arranged(spec, 0)
     while isinstance(found, tuple) and found[0] == "sequence" and len(found[1]) == 1:
@@ -25,7 +25,7 @@ def arranged(outputs: Sequence[Any], spec: TreeSpec) -> tuple[list[Any], Structu
 
 
 def _arranged(spec: TreeSpec, start: int) -> tuple[list[int], Structure]:
-    """The places of the leaves under ``spec``, the first of which is ``start``, and their structure."""
+    """Return the positions of the leaves under ``spec``, counted from ``start``, and their structure."""
     if spec.type is None:
         return [start], "*"
     parts = []
@@ -40,5 +40,5 @@ def _arranged(spec: TreeSpec, start: int) -> tuple[list[int], Structure]:
     order, children = [i for places, _ in parts for i in places], tuple(structure for _, structure in parts)
     if spec.type in (tuple, list):
         return order, ("sequence", children)
-    # Keys (of dicts, dataclasses, named tuples, model outputs) tell outputs apart; the container's class does not.
+    # Keys (of dicts, dataclasses, named tuples, model outputs) are part of the structure; the container's class is not.
     return order, ("keys", str(context), children)

@@ -1,7 +1,7 @@
 """Changing a program: new constants as expressions over old ones, an editor, and the region that a rewrite touches.
 
-In the order in which they depend on each other: ``refusal`` (why a rewrite is not made), ``expression`` and ``vectors``
-(new constants as functions of old ones), ``constants`` (which nodes are constant), ``sizes`` (shapes at the example),
-``edit`` (a change of one node), ``host`` with ``exported`` and ``module`` (forms of programs), ``editor`` (changing one
-of them), ``region`` (what is to be proved of a rewrite).
+In order of dependence: ``refusal`` (reasons against a rewrite), ``expression`` and ``vectors`` (new constants as
+functions of old ones), ``constants`` (constant nodes), ``sizes`` (shapes at the example), ``edit`` (a change of one
+node), ``host`` with ``exported_host`` and ``module`` (forms of programs), ``editor`` (changes of any of these), and
+``rewrite`` (the programs that a proof of a rewrite compares).
 """

@@ -1,4 +1,4 @@
-"""The parts of a rewriter's report that are the same for all: refusals, and verdicts without a proof."""
+"""The common parts of rewriters' reports: refusals, and verdicts without a proof."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ UNPROVED = Verdict(Kind.UNDECIDED, "proofs were switched off (prove=False)")
 
 @dataclass(frozen=True)
 class Declined:
-    """A normalisation that was left standing, why, and what would change that (where the reason does not say it)."""
+    """A normalisation that was not folded, with the reason and, unless the reason says it, a hint."""
 
     node: str
     operator: str

@@ -1,4 +1,4 @@
-"""Which nodes of a program are constants, what tensors they stand for, and what is computed from constants alone."""
+"""Constants of a program: constant nodes, their tensors, and functions of constants alone."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from foldproof.torch_internals import FakeTensor, is_traceable_wrapper_subclass
 
 
 class Constants:
-    """The parameters, buffers and constants of a program by name, and the nodes that are computed from them alone.
+    """The parameters, buffers and constants of a program by name, and the nodes that are functions of them alone.
 
-    A fold may read them only where nothing in the program writes to them, or its result would go stale. ``names`` maps
-    the nodes that stand for one, ``mutated`` those of them that running the program updates.
+    A fold may read a constant only if nothing in the program writes to it; otherwise its result would become stale.
+    ``names`` maps the nodes that stand for constants to their names.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Constants:
             self._nodes.setdefault(name, []).append(node)
         self.originals: Mapping[str, Tensor] = dict(tensors)
         self.derived: dict[str, Expression] = {}
-        """The constants that the program did not hold before, as expressions over those that it did."""
+        """Constants that the original program lacks, as expressions over those that it has."""
         self._writers = written(graph, subgraphs)
         self._places = {node: place for place, node in enumerate(graph.nodes)}
         self._written = {node: f"written to by {writer.name}" for node, writer in self._writers.items()}
@@ -48,30 +48,30 @@ class Constants:
                 self._computed.add(node)
 
     def updated(self, names: set[str]) -> None:
-        """Says that running the program updates these."""
+        """Record that running the program updates these constants."""
         for node, name in self.names.items():
             if name in names:
                 self._written[node] = "updated by the program"
         self._settle()
 
     def _settle(self) -> None:
-        # Two names may share memory; writing to one then changes the other.
+        # Names may share memory: a write to one then changes the other.
         self._stale = {storage_key(self.tensors[name]) for node, name in self.names.items() if node in self._written}
 
     def add(self, node: Node, name: str, tensor: Tensor, expression: Expression) -> None:
-        """Makes ``node`` a constant that holds ``tensor``, the rounded value of ``expression``."""
+        """Make ``node`` a constant that holds ``tensor``, the rounded value of ``expression``."""
         self.names[node] = name
         self._nodes[name] = [node]
         self.tensors[name] = tensor
         self.derived[name] = expression
 
     def expression(self, node: object, what: str, *, integers: bool = False) -> Operand:
-        """What a constant node stands for: a constant's name, or an `Expression` where it is computed from constants.
+        """Return a constant node's name, or an `Expression` if it is computed from constants.
 
         Args:
             node: the node.
-            what: says in the message what the node is to its reader.
-            integers: constants of whole numbers may be read, too.
+            what: the role of the node for its reader, for the message.
+            integers: constants of whole numbers are allowed, too.
 
         Raises:
             CannotFold: it depends on an input, is written to, or reads a tensor without plain floating-point elements.
@@ -96,7 +96,7 @@ class Constants:
         return Expression(call, tuple(slots))
 
     def name(self, node: Node, what: str, *, integers: bool = False) -> str:
-        """The name of the constant that ``node`` stands for; see `expression`."""
+        """Return the name of the constant that ``node`` stands for; see `expression`."""
         name = self.names.get(node)
         if name is None:
             raise CannotFold(f"{what} is {node.name}, an input of the program, not a parameter")
@@ -113,24 +113,24 @@ class Constants:
         return name
 
     def optional(self, node: object, what: str) -> Operand:
-        """`expression`, or None for an operand that is not given."""
+        """Return the `expression`, or None for an operand that is not given."""
         return None if node is None else self.expression(node, what)
 
     def nodes_of(self, name: str) -> list[Node]:
-        """The nodes that stand for a constant; in a GraphModule there may be several."""
+        """Return the nodes that stand for a constant; in a GraphModule there may be several."""
         return self._nodes[name]
 
     def tensor_of(self, node: Node) -> Tensor | None:
-        """The tensor of a parameter, buffer or constant, whether or not it may be folded; None for other nodes."""
+        """Return the tensor of a parameter, buffer or constant, foldable or not; None for other nodes."""
         name = self.names.get(node)
         return None if name is None else self.tensors[name]
 
     def holds(self, node: object) -> bool:
-        """Does ``node`` depend on no input of the program: a constant, or computed from constants alone?"""
+        """True if ``node`` depends on no input of the program: a constant, or a function of constants alone."""
         return isinstance(node, Node) and (node in self.names or node in self._computed)
 
     def is_fixed(self, node: Node) -> bool:
-        """Is ``node`` the same in every run: a constant, or computed from constants, that the program never changes?"""
+        """True if ``node`` is the same in every run: a constant, or a function of constants, without writes to them."""
         if node in self._written:
             return False
         if node in self.names:
@@ -138,11 +138,11 @@ class Constants:
         return node in self._computed and all(map(self.is_fixed, node.all_input_nodes))
 
     def holds_computed(self, node: Node) -> bool:
-        """Is ``node`` a call that computes the same at every run, from constants alone?"""
+        """True if ``node`` is a call that computes the same in every run, from constants alone."""
         return node in self._computed
 
     def computing(self, nodes: list[Node]) -> list[Node]:
-        """The calls by which ``nodes`` compute their constant operands, in no order."""
+        """Return the calls that compute the constant operands of ``nodes``, in no particular order."""
         found: dict[Node, None] = {}
         pending = [operand for node in nodes for operand in node.all_input_nodes]
         while pending:
@@ -153,14 +153,14 @@ class Constants:
         return list(found)
 
     def is_written(self, node: Node) -> bool:
-        """May the program write to the memory of ``node``?"""
+        """True if the program may write to the memory of ``node``."""
         return node in self._written
 
     def require_lasting(self, node: Node) -> None:
-        """
+        """Refuse a node whose memory changes later, which makes its value depend on the time of reading.
+
         Raises:
-            CannotFold: the memory of ``node`` is written to after it was computed, so that who reads it later than
-                before would read something else.
+            CannotFold: the memory of ``node`` is written to after it was computed.
         """
         for memory in memory_of(node):
             writer = self._writers.get(memory)
@@ -168,17 +168,17 @@ class Constants:
                 raise CannotFold(f"{node.name}, which it reads, is changed in place by {writer.name}")
 
     def changes(self, tensor: Tensor) -> bool:
-        """Does running the program change the memory of ``tensor``, perhaps through another name?"""
+        """True if running the program changes the memory of ``tensor``, perhaps through another name."""
         return bool(self._stale) and storage_key(tensor) in self._stale
 
     def original(self, expression: Operand) -> Operand:
-        """The same over the constants that the program held before anything was folded."""
+        """Return the expression over the constants of the original program."""
         if isinstance(expression, Expression):
             return expression.substitute(self.derived)
         return self.derived.get(expression, expression) if isinstance(expression, str) else expression
 
     def value(self, expression: Operand) -> Tensor:
-        """The value of an expression in float64, on the CPU."""
+        """Return the value of an expression in float64, on the CPU."""
         found = self.original(expression)
         if isinstance(found, str):
             return self.originals[found].detach().to("cpu", torch.float64)
@@ -187,7 +187,7 @@ class Constants:
             return rounded(found, self.originals, torch.float64)
 
     def integers(self, node: Node) -> Tensor:
-        """The value of a constant node that holds indices."""
+        """Return the value of a constant node that holds indices."""
         if node in self.names:
             return self.tensors[self.names[node]]
         call = operator_of(node) or node.target
@@ -196,14 +196,14 @@ class Constants:
         return found
 
     def base(self, node: Node) -> str:
-        """The constant that ``node`` is a view of, or is computed from; of several, the nearest."""
+        """Return the nearest constant that ``node`` is a view of, or is computed from."""
         found = self.origins(base_of(node))
         if not found:
             raise CannotFold(f"{node.name} is made from no parameter")
         return found[0]
 
     def origins(self, node: Node) -> list[str]:
-        """The floating-point constants that ``node`` is computed from, the nearest first."""
+        """Return the floating-point constants that ``node`` is computed from, the nearest first."""
         pending, seen, found = [node], {node}, dict[str, None]()
         while pending:
             current = pending.pop(0)
@@ -218,17 +218,17 @@ class Constants:
 
 @dataclass(frozen=True)
 class Slot:
-    """The place of an operand in the arguments of an `OperatorCall`."""
+    """The position of an operand in the arguments of an `OperatorCall`."""
 
     index: int
 
 
 @dataclass(frozen=True)
 class OperatorCall:
-    """An operator with all its arguments but the tensors, as a function of these."""
+    """An operator with all its arguments except the tensors, as a function of these."""
 
     may_narrow: ClassVar[bool] = True
-    """It may ask for a dtype."""
+    """True because an operator may ask for a dtype."""
 
     target: Any
     args: tuple[Any, ...]
@@ -244,7 +244,7 @@ class OperatorCall:
 
 
 def _is_repeatable(node: Node) -> bool:
-    """Is it a call that gives the same whenever it is given the same, and changes nothing?"""
+    """True if the node is a call that returns the same for the same operands, and changes nothing."""
     found = operator_of(node)
     return is_getitem(node) if found is None else is_repeatable(found, arguments(node))
 

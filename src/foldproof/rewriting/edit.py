@@ -1,4 +1,4 @@
-"""An edit: one node gets new constants, each an expression over the constants of the program."""
+"""Edits: a node gets new constants, each an expression over the constants of the program."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from foldproof.rewriting.expression import Expression, Operand
 class NewConstant:
     """A constant that an edit asks for.
 
-    ``role`` is its part in the operator; it takes its device and kind (parameter, buffer, constant) from the existing
-    constant ``like``, and a name made from ``base``. The operator reads it through copies of ``views``, the last of
-    which reads the constant itself. It takes the place of ``like``, and of ``others``.
+    ``role`` is its part in the operator. Its device and kind (parameter, buffer, constant) are those of the existing
+    constant ``like``, and its name is made from ``base``. The operator reads it through copies of ``views``, the last
+    of which reads the constant itself. It replaces ``like`` and ``others``.
     """
 
     role: str
@@ -32,10 +32,10 @@ class NewConstant:
 
 @dataclass(frozen=True)
 class PlannedConstant:
-    """A new constant that the program doesn't hold yet.
+    """A new constant that is not in the program yet.
 
-    ``expression`` is over the constants of the original program, ``tensor`` its value, evaluated in float64 and rounded
-    once; ``like`` is the constant whose kind it takes.
+    ``expression`` is over the constants of the original program, and ``tensor`` is its value, computed in float64 and
+    rounded once; ``like`` is a constant of the same kind.
     """
 
     name: str
@@ -46,7 +46,7 @@ class PlannedConstant:
 
 @dataclass(frozen=True)
 class Edit:
-    """A change of one node: new constants, put in place by ``install``, which takes the nodes of these by role."""
+    """A change of one node: new constants, which ``install`` puts in place, given their nodes by role."""
 
     rule: str
     node: Node
@@ -54,7 +54,7 @@ class Edit:
     install: Callable[[Node, Mapping[str, Node]], None]
 
     def apply(self, node: Node, constants: Mapping[str, Node]) -> None:
-        """Carry the edit out on its node or on a copy of that, in whose graph the constants are."""
+        """Apply the edit to its node, or to a copy of it in the graph of these constants."""
         found = dict(constants)
         for wanted in self.wanted:
             for view in reversed(wanted.views):

@@ -1,4 +1,4 @@
-"""The editor of a program: new constants come in, calls read others, and what nothing reads goes."""
+"""The editor of a program: it adds constants, redirects readers, and erases calls without readers."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from foldproof.rewriting.refusal import CannotFold
 from foldproof.torch_internals import FakeTensor
 
 DIALECTS = ("TRAINING", "ATEN", "EDGE")
-"""Of programs made by ``torch.export.export``, after ``run_decompositions``, and of ExecuTorch's ``to_edge``."""
+"""Dialects of ``torch.export.export``, of ``run_decompositions``, and of ExecuTorch's ``to_edge``."""
 
 
 class GraphEditor:
-    """The changes that are made to one program."""
+    """The changes to one program."""
 
     def __init__(self, host: GraphHost) -> None:
         self.host, self.graph, self.constants = host, host.graph, host.constants
@@ -42,10 +42,10 @@ class GraphEditor:
 
     @staticmethod
     def on_copy(program: GraphModule | ExportedProgram) -> GraphEditor:
-        """Edit a working copy of a program, which shares with it the tensors that stay.
+        """Edit a working copy of a program; the two share the tensors that stay.
 
         Raises:
-            FoldproofError: the program is in a dialect that can't be changed any more.
+            FoldproofError: the program is in a dialect that cannot be changed any more.
         """
         if isinstance(program, GraphModule):
             with quiet_copies():
@@ -53,7 +53,7 @@ class GraphEditor:
             assert isinstance(new, GraphModule)
             return GraphEditor(ModuleHost(new))
         if program.dialect not in DIALECTS:
-            raise FoldproofError(f"can't fuse a program of dialect {program.dialect!r}: fuse it before it is lowered")
+            raise FoldproofError(f"cannot fuse a program of dialect {program.dialect!r}: fuse it before it is lowered")
         return GraphEditor(ExportedHost(program))
 
     @staticmethod
@@ -62,14 +62,14 @@ class GraphEditor:
         return GraphEditor(ModuleHost(module))
 
     def order(self, node: Node) -> int:
-        """Where a node stands in the graph; constants stand at the beginning."""
+        """Return the position of a node in the graph; constants are at the beginning."""
         return self._places.get(node, -1)
 
     def draft(self, wanted: NewConstant) -> PlannedConstant:
-        """Evaluate a new constant, or find the one that an equal expression made before.
+        """Compute a new constant, or return the one made earlier for an equal expression.
 
         Raises:
-            CannotFold: it can't be computed, or isn't finite in its dtype.
+            CannotFold: its computation fails, or it is not finite in its dtype.
         """
         expression = as_expression(self.constants.original(wanted.expression))
         known = self._drafts.get((expression, wanted.dtype))
@@ -92,17 +92,17 @@ class GraphEditor:
         return PlannedConstant(self._free_name(wanted.base), wanted.like, expression, tensor)
 
     def draft_all(self, edits: Sequence[Edit]) -> PlannedEdits:
-        """Draft the new constants of some edits, by their roles; see `draft`."""
+        """Plan the new constants of edits, by role; see `draft`."""
         return [(edit, {new.role: self.draft(new) for new in edit.wanted}) for edit in edits]
 
     def carry_out(
         self, drafted: PlannedEdits, redirected: Mapping[Node, Node], values: Mapping[Node, Any] | None = None
     ) -> None:
-        """Make edits, let the readers of nodes read other ones, and erase the calls that nothing reads any more.
+        """Apply edits, redirect the readers of nodes, and erase calls without readers.
 
         Args:
-            drafted: the edits with their constants, as `draft_all` gives them.
-            redirected: the nodes, each with the one that takes its place.
+            drafted: the edits with their constants, from `draft_all`.
+            redirected: nodes, each with its replacement.
             values: new fake values, for nodes whose strides change.
         """
         read_before = [operand for edit, _ in drafted for operand in edit.node.all_input_nodes]
@@ -116,7 +116,7 @@ class GraphEditor:
             self.erase_unread(operand)
 
     def add(self, draft: PlannedConstant) -> Node:
-        """The node of a drafted constant, which is added to the program if it isn't there yet."""
+        """Return the node of a planned constant, adding it to the program if necessary."""
         if draft.name in self._nodes:
             return self._nodes[draft.name]
         like = self._nodes[draft.like]
@@ -138,13 +138,13 @@ class GraphEditor:
         return node
 
     def replace(self, old: Node, new: Node) -> None:
-        """Make all readers of ``old`` read ``new``, and erase ``old`` and what only it needed."""
+        """Redirect all readers of ``old`` to ``new``, and erase ``old`` with the calls that only it needed."""
         old.replace_all_uses_with(new)
         self._erased[old.name] = new.name
         self.erase_unread(old)
 
     def erase_unread(self, node: Node) -> None:
-        """Erase a call that nothing reads, and then the calls that only it read."""
+        """Erase a call without readers, and then the calls that only it read."""
         pending = dict.fromkeys([node])
         while pending:
             node, _ = pending.popitem()
@@ -162,12 +162,12 @@ class GraphEditor:
         return derive(read, parameters)
 
     def finish(self) -> Any:
-        """The edited program."""
+        """Return the edited program."""
         return self.host.finish(self._erased)
 
     def _free_name(self, base: str) -> str:
-        """``<base>_folded``, numbered where that is taken, by a constant or by the name of a node."""
-        base = re.sub(r"_folded(_\d+)?$", "", base)  # of a constant that was folded before
+        """Return ``<base>_folded``, numbered if a constant or a node has that name."""
+        base = re.sub(r"_folded(_\d+)?$", "", base)  # strip the suffix of an earlier fold
         while True:
             number = self._numbers[base]
             self._numbers[base] += 1
@@ -177,6 +177,6 @@ class GraphEditor:
 
 
 def is_finite(tensor: Tensor) -> bool:
-    """Is every element a number, neither infinite nor nan?"""
-    # Ten times as fast as isfinite().all(), which makes copies; nan goes through.
+    """True if every element is finite."""
+    # Ten times as fast as isfinite().all(), which makes copies; nan propagates through amin and amax.
     return tensor.numel() == 0 or all(math.isfinite(bound.item()) for bound in (tensor.amin(), tensor.amax()))

@@ -16,12 +16,12 @@ from torch.fx import Graph, GraphModule, Node
 from foldproof.rewriting.constants import Constants
 
 KINDS = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
-# What torch.export puts before the name of a placeholder.
+# Prefixes of the names that torch.export gives to placeholders.
 _PREFIX = {InputKind.PARAMETER: "p_", InputKind.BUFFER: "b_", InputKind.CONSTANT_TENSOR: "c_"}
 
 
 class ExportedHost:
-    """A working copy of ``program``, which itself is never changed; constants that stay are shared with it."""
+    """A working copy of ``program``, which itself never changes; constants that stay are shared with it."""
 
     def __init__(self, program: ExportedProgram) -> None:
         self.program = program
@@ -34,7 +34,7 @@ class ExportedHost:
         for node, spec in self._specs.items():
             if spec.kind in KINDS and spec.target is not None:
                 held = program.state_dict if spec.target in program.state_dict else program.constants
-                if isinstance(held.get(spec.target), Tensor):  # else it belongs to a subgraph
+                if isinstance(held.get(spec.target), Tensor):  # otherwise it belongs to a subgraph
                     tensors[spec.target], names[node] = held[spec.target], spec.target
         self.constants = Constants(self.graph, program.graph_module, tensors, names)
         signature = program.graph_signature
@@ -42,12 +42,12 @@ class ExportedHost:
         self._taken = {node.name for node in self.graph.nodes}
 
     def is_free(self, name: str) -> bool:
-        """May a new constant have this name?"""
+        """True if a new constant may have this name."""
         placeholders = {prefix + name.replace(".", "_") for prefix in _PREFIX.values()}
         return name not in self.constants.tensors and not placeholders & self._taken
 
     def insert(self, name: str, tensor: Tensor, like: Node) -> Node:
-        """A placeholder for a new constant, of the kind of that behind ``like``."""
+        """Insert a placeholder for a new constant of the same kind as ``like``'s."""
         spec = self._specs[like]
         with self.graph.inserting_before(like):
             node = self.graph.placeholder(_PREFIX[spec.kind] + name.replace(".", "_"))
@@ -55,9 +55,9 @@ class ExportedHost:
         return node
 
     def finish(self, erased: Mapping[str, str]) -> ExportedProgram:
-        """The program of the working copy, verified. Constants that nothing reads are left out.
+        """Return the verified program of the working copy, without constants that nothing reads.
 
-        ``erased`` maps the names of nodes that are gone to those that took their place.
+        ``erased`` maps the names of erased nodes to those of their replacements.
         """
         self._drop_unread()
         signature = self._signature()
@@ -90,17 +90,17 @@ class ExportedHost:
         assert isinstance(results, (tuple, list))
         output_specs = zip(self.program.graph_signature.output_specs, results, strict=True)
         return ExportGraphSignature(
-            # Inputs too are named anew: copy.deepcopy of a program leaves a signature that says "input" for "input_1".
+            # Rename inputs, too: copy.deepcopy of a program leaves a signature with "input" for "input_1".
             input_specs=[_naming(self._specs[node], node) for node in placeholders],
             output_specs=[_naming(spec, node) if isinstance(node, Node) else spec for spec, node in output_specs],
         )
 
     def _held(self, specs: list[InputSpec]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The state dictionary and the constants: what the signature names, each held where it was or its like is.
+        """Return the state dictionary and the constants of the signature, each tensor where it or its like was before.
 
-        They are shared with the original, but for those that running the program changes.
+        They are shared with the original, except for those that running the program changes.
         """
-        copies: dict[int, Any] = {}  # one for all, so that two names of one memory stay together
+        copies: dict[int, Any] = {}  # one memo for all keeps names of one memory together
         state: dict[str, Any] = {}
         constants = {name: value for name, value in self.program.constants.items() if not isinstance(value, Tensor)}
         for spec in specs:
@@ -113,7 +113,7 @@ class ExportedHost:
         return state, constants
 
     def _root(self) -> nn.Module:
-        """What get_attr nodes refer to: subgraphs, copied so that no later change reaches the original's."""
+        """Return a root with the subgraphs of get_attr nodes, copied so that later changes leave the original alone."""
         targets = {str(node.target) for node in self.graph.nodes if node.op == "get_attr"}
         if not targets:
             return nn.Module()
@@ -121,10 +121,10 @@ class ExportedHost:
         return GraphModule({t: copy.deepcopy(operator.attrgetter(t)(held)) for t in targets}, self.graph)
 
     def _module_call_graph(self, erased: Mapping[str, str]) -> list[ModuleCallEntry]:
-        """The program's, with the names of nodes that are gone replaced by those that took their place."""
+        """Return the program's module calls, with erased nodes replaced by the nodes in their place."""
         entries = [_copied_entry(entry) for entry in self.program.module_call_graph]
         if any(entry.signature is not None and entry.fqn for entry in entries):
-            # A module that was folded away whole is called no more: torch.export.unflatten would look for it.
+            # A module that was folded away whole must go: torch.export.unflatten would look for its call.
             gone = _modules(self.program.graph) - _modules(self.graph)
             for entry in entries:
                 if entry.fqn in gone:
@@ -136,7 +136,7 @@ class ExportedHost:
 
 
 def copy_graph(graph: Graph) -> Graph:
-    """A copy whose nodes keep their names (FX renames those that hide a builtin, such as ``input``)."""
+    """Return a copy with the same names of nodes (FX renames those that hide a builtin, such as ``input``)."""
     new = Graph()
     copies: dict[Node, Node] = {}
     for node in graph.nodes:
@@ -150,7 +150,7 @@ def _naming(spec: Any, node: Node) -> Any:
 
 
 def _modules(graph: Graph) -> set[str]:
-    """Paths of the modules whose calls the nodes were traced from."""
+    """Return the paths of the modules whose calls the nodes were traced from."""
     return {path for node in graph.nodes for path, _ in (node.meta.get("nn_module_stack") or {}).values()}
 
 
@@ -163,6 +163,6 @@ def _copied_entry(entry: ModuleCallEntry) -> ModuleCallEntry:
 
 
 def _called_arguments(entries: Iterable[ModuleCallEntry]) -> list[Any]:
-    """The named arguments and results of the module calls whose signature the program preserves."""
+    """Return the named arguments and results of the module calls whose signature the program preserves."""
     signatures = [entry.signature for entry in entries if entry.signature is not None]
     return [argument for signature in signatures for argument in (*signature.inputs, *signature.outputs)]

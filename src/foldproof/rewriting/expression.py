@@ -13,22 +13,22 @@ from torch import Tensor, nn
 from foldproof.rounding import Float64
 
 Operand = Union["Expression", str, int, float, tuple[int, ...], None]
-"""What a function is applied to: another expression, a parameter by its name, plain numbers, or nothing."""
+"""An operand of a function: another expression, the name of a parameter, plain numbers, or nothing."""
 
-# Elements computed at a time: float64 copies that stay in the cache take a third of the time of large ones.
+# Elements computed at a time: float64 copies that fit in the cache take a third of the time of large ones.
 _BLOCK = 1 << 15
 
 
 @dataclass(frozen=True)
 class Expression:
-    """``function(*operands)``, a tensor computed from parameters that are given by name when it is evaluated.
+    """``function(*operands)``, a tensor computed from named parameters, which are given when it is evaluated.
 
-    The same arithmetic runs on float64 tensors, for the value, and on shadows, for the proof; so ``function`` is made
-    of ordinary torch operators. Expressions that say the same are equal: folds that need the same constant share one.
+    The same arithmetic runs on float64 tensors, for the value, and on shadows, for the proof; so ``function`` consists
+    of ordinary torch operators. Equal expressions compare equal, so that folds with the same constant share it.
 
     ``rowwise`` promises that the operands are tensors and that row i of the result, along axis 0, is the function of
-    their rows i; the result has the shape of the first. ``arranges`` promises that it computes nothing new: each number
-    of the result is one of its operands', or 0, so that there is nothing to compute in float64.
+    their rows i; the result has the shape of the first. ``arranges`` promises that each number of the result is one of
+    its operands', or 0, so that there is nothing to compute in float64.
     """
 
     function: Callable[..., Tensor]
@@ -37,12 +37,12 @@ class Expression:
     arranges: bool = False
 
     def in_float64(self) -> bool:
-        """Whether all of it computes in float64 when it is given float64: no operator in it asks for another dtype."""
+        """True if every operator in it computes float64 results of float64 operands; none asks for another dtype."""
         inner = all(operand.in_float64() for operand in self.operands if isinstance(operand, Expression))
         return inner and not getattr(self.function, "may_narrow", False)
 
     def reads(self) -> Iterator[str]:
-        """Names of the parameters it needs, some perhaps more than once."""
+        """Yield the names of the parameters it needs, some perhaps more than once."""
         for operand in self.operands:
             if isinstance(operand, Expression):
                 yield from operand.reads()
@@ -50,14 +50,14 @@ class Expression:
                 yield operand
 
     def substitute(self, known: Mapping[str, Expression]) -> Expression:
-        """The same with each parameter that is itself an expression (a constant folded before) written out."""
+        """Return the expression with every parameter that is itself an expression (an earlier fold's) written out."""
         if not any(name in known for name in self.reads()):
             return self
         return replace(self, operands=tuple(_substituted(operand, known) for operand in self.operands))
 
 
 def as_expression(operand: Operand) -> Expression:
-    """A parameter itself, as an expression."""
+    """Return a parameter as an expression."""
     return operand if isinstance(operand, Expression) else Expression(_itself, (operand,))
 
 
@@ -66,7 +66,7 @@ def _itself(x: Tensor) -> Tensor:
 
 
 def evaluate(expressions: Mapping[str, Expression], parameter: Callable[[str], Tensor]) -> dict[str, Tensor]:
-    """The values of named expressions, where ``parameter`` gives the parameters; common parts are computed once."""
+    """Compute the values of named expressions from ``parameter``'s tensors; common parts are computed once."""
     values: dict[Expression, Tensor] = {}
 
     def value(operand: Operand) -> Tensor | float | tuple[int, ...] | None:
@@ -84,7 +84,7 @@ def evaluate(expressions: Mapping[str, Expression], parameter: Callable[[str], T
 
 
 def derive(expressions: Mapping[str, Expression], parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The values of named expressions of tensors in float64, or of shadows, which bring their own arithmetic."""
+    """Compute the values of named expressions on float64 tensors, or on shadows, which bring their own arithmetic."""
     read = {name for expression in expressions.values() for name in expression.reads()}
     if any(type(parameters[name]) not in (Tensor, nn.Parameter) for name in read):
         return evaluate(expressions, parameters.__getitem__)
@@ -93,7 +93,7 @@ def derive(expressions: Mapping[str, Expression], parameters: Mapping[str, Tenso
 
 
 def rounded(expression: Expression, parameters: Mapping[str, Tensor], dtype: torch.dtype) -> Tensor:
-    """The value on the CPU (not every device has float64), computed in float64 and rounded once to ``dtype``."""
+    """Return the value on the CPU (not every device has float64), computed in float64 and rounded once to ``dtype``."""
 
     def value(operand: Operand) -> Tensor:
         if isinstance(operand, str):

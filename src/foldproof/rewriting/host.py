@@ -1,4 +1,4 @@
-"""A form of program that can be edited."""
+"""Forms of programs that can be edited."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from foldproof.rewriting.constants import Constants
 
 
 class GraphHost(Protocol):
-    """Says where the constants of a form of program live, and makes a program of the edited graph."""
+    """Access to the constants of a form of program, and construction of a program from the edited graph."""
 
     graph: Graph
     constants: Constants
     subgraphs: nn.Module
 
     def is_free(self, name: str) -> bool:
-        """May a new constant have this name?"""
+        """True if a new constant may have this name."""
 
     def insert(self, name: str, tensor: Tensor, like: Node) -> Node:
-        """A node that stands for a new constant, of the kind of ``like``, which does."""
+        """Insert a node for a new constant of the same kind as ``like``'s."""
 
     def finish(self, erased: Mapping[str, str]) -> Any:
-        """The changed program; ``erased`` maps names of nodes that are gone to those that took their place."""
+        """Return the changed program; ``erased`` maps the names of erased nodes to those of their replacements."""

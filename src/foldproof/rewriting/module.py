@@ -13,7 +13,7 @@ from foldproof.rewriting.constants import Constants
 
 
 class ModuleHost:
-    """``module`` itself is changed."""
+    """A host that changes ``module`` itself."""
 
     def __init__(self, module: GraphModule) -> None:
         self.module = module
@@ -29,26 +29,24 @@ class ModuleHost:
         self.constants = Constants(self.graph, module, tensors, names)
 
     def is_free(self, name: str) -> bool:
-        """May a new constant have this name?"""
+        """True if a new constant may have this name."""
         owner, _, attribute = name.rpartition(".")
         return name not in self.constants.tensors and not hasattr(self.module.get_submodule(owner), attribute)
 
     def insert(self, name: str, tensor: Tensor, like: Node) -> Node:
-        """A get_attr node for a new constant, which becomes an attribute of the module that holds ``like``'s."""
+        """Insert a get_attr node for a new constant, an attribute of the module that holds ``like``'s."""
         owner, _, attribute = name.rpartition(".")
         home = self.module.get_submodule(owner)
         if isinstance(tensor, nn.Parameter):
             home.register_parameter(attribute, tensor)
         else:
             home.register_buffer(attribute, tensor)
-        body = next(
-            node for node in self.graph.nodes if node.op != "placeholder"
-        )  # before all that may come to read it
+        body = next(node for node in self.graph.nodes if node.op != "placeholder")  # before every possible reader
         with self.graph.inserting_before(body):
             return self.graph.get_attr(name)
 
     def finish(self, erased: Mapping[str, str]) -> GraphModule:
-        """The module, without the constants that only what was folded away read."""
+        """Return the module, without the constants that only erased nodes read."""
         read_before = set(self.constants.names.values())
         for node in list(self.constants.names):
             if not node.users:

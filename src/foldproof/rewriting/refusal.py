@@ -1,14 +1,14 @@
-"""Why an affine stays where it is."""
+"""Reasons against moving an affine."""
 
 from __future__ import annotations
 
 
 class CannotFold(Exception):
-    """A fold that can't be made. Ends as a `Declined`.
+    """A fold that is impossible. It becomes a `Declined`.
 
     Args:
-        reason: why, for a user to act on.
-        hint: what would change it, where that is not said by the reason.
+        reason: the reason, in words that a user can act on.
+        hint: the remedy, unless the reason names it.
     """
 
     def __init__(self, reason: str, hint: str = "") -> None:
@@ -17,4 +17,4 @@ class CannotFold(Exception):
 
 
 class AxisMismatch(CannotFold):
-    """The affine and the linear operator before it act on different axes: easily taken for a fold that works."""
+    """The affine and the linear operator before it act on different axes, although the fold looks possible."""

@@ -1,8 +1,8 @@
-"""A rewrite on the region that it touches: the program before, the program after, and how new constants are computed.
+"""The region of a rewrite: the program before, the program after, and the computation of new constants.
 
-Why a proof of the region speaks for the whole program, and what has to belong to the region, is said in `graph.region`.
-Here every node whose value changes is inside, with the calls that compute its constants; what is read outside is a
-result; and edits are the very functions that change the program afterwards, so that what is proved is what is done.
+`graph.region` explains why a proof of the region holds for the whole program, and what the region has to contain. Here,
+every node whose value changes is inside, with the calls that compute its constants, and every value read outside is a
+result. The edits are the very functions that change the program afterwards, so that the change itself is proved.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from foldproof.rewriting.expression import as_expression, derive
 
 @dataclass(frozen=True)
 class RewrittenRegion:
-    """Two programs of the same inputs.
+    """Two programs with the same inputs.
 
     ``copies`` maps the nodes of the region to those of ``before``; ``operands`` are the nodes behind the inputs.
     """
@@ -39,7 +39,7 @@ class RewrittenRegion:
     _drafted: PlannedEdits
 
     def derive(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The constants that only ``after`` has, computed from those of ``before`` in float64 (or on shadows)."""
+        """Compute the constants that only ``after`` has from those of ``before``, in float64 (or on shadows)."""
         old, new = (
             {str(node.target) for node in side.graph.nodes if node.op == "get_attr"}
             for side in (self.before, self.after)
@@ -55,10 +55,10 @@ class RewrittenRegion:
         return {name: value.to(wanted[name][1]) for name, value in values.items()}
 
     def inputs(self) -> list[Tensor]:
-        """Tensors of the shape and dtype of the inputs, a dynamic size the one that it was exported with.
+        """Return tensors of the shapes and dtypes of the inputs, with dynamic sizes as they were at export.
 
-        A proof holds whole numbers at their values, so they are 0 and 1, which are different rows of a table and
-        different sides of a mask; they are 0 where the region does not run on that (a table of one row).
+        A proof keeps whole numbers at their values, so these are 0 and 1: different rows of a table, and different
+        sides of a mask. They are all 0 if the region does not run on that (a table of one row).
         """
         varied, zeros = ([_example(operand.meta["val"], limit) for operand in self.operands] for limit in (1, 0))
         if all(x.is_floating_point() for x in varied):
@@ -82,18 +82,16 @@ def cut_rewrite(
     before: PlannedEdits = (),
     without: Mapping[Node, Node] | None = None,
 ) -> RewrittenRegion:
-    """Cut out what a rewrite touches, before and after.
+    """Cut out the region of a rewrite, before and after.
 
     Args:
-        editor: of the program, which is not changed here.
+        editor: the editor of the program, which does not change here.
         nodes: all nodes whose values or operands change.
         drafted: the edits, with their constants.
-        redirected: nodes of the region whose readers are to read another one, or one of its operands.
-        known: operands that are numbers, with their values; by default what nodes that hold no tensor say of
-            themselves.
-        before: edits that are made in the program before, too, because the claim is not about them.
-        without: approximations that the claim leaves out: nodes of the program before whose readers are to read another
-            one.
+        redirected: nodes of the region, each with the node that replaces it for its readers.
+        known: operands that are numbers, with their values; by default the metadata of nodes without a tensor.
+        before: edits to the program before as well, because the claim is not about them.
+        without: approximations that the claim leaves out: nodes of the program before, each with its replacement.
     """
     constants, touched = editor.constants, list(nodes)
     inside = {*touched, *constants.computing(touched)}
@@ -135,8 +133,8 @@ def _numbers(nodes: Iterable[Node], constants: Constants) -> dict[Node, Any]:
 
 
 def _example(value: Tensor, limit: int) -> Tensor:
-    shape = [max(set_sizes(size), 1) for size in value.shape]  # an empty tensor shows nothing
+    shape = [max(set_sizes(size), 1) for size in value.shape]  # an empty tensor would show nothing
     if value.is_floating_point():
         return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(value.device, value.dtype)
-    numbers = torch.arange(math.prod(shape)).clamp(max=limit).reshape(shape)  # in order, so that offsets are in order
+    numbers = torch.arange(math.prod(shape)).clamp(max=limit).reshape(shape)  # ascending, so that offsets are valid
     return numbers.to(value.device, value.dtype)

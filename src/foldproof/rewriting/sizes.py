@@ -17,7 +17,7 @@ Observed = Mapping[str, "torch.Size | int"]
 
 
 def value_of(node: Node) -> Tensor:
-    """The fake tensor that stands for the node's value, with its shape, dtype and strides.
+    """Return the fake tensor of the node's value, with its shape, dtype and strides.
 
     Raises:
         CannotFold: the node has none.
@@ -29,16 +29,16 @@ def value_of(node: Node) -> Tensor:
 
 
 class Sizes:
-    """Sizes of nodes: ``observed`` ones by name, else what the nodes' metadata says."""
+    """Sizes of nodes: the ``observed`` ones by name, otherwise those of the nodes' metadata."""
 
     def __init__(self, observed: Observed | None = None) -> None:
         self._observed = observed or {}
 
     def shape(self, node: Node) -> torch.Size:
-        """The shape of a tensor.
+        """Return the shape of a tensor.
 
         Raises:
-            CannotFold: it is not known.
+            CannotFold: it is unknown.
         """
         size = self._size(node)
         if not isinstance(size, torch.Size):
@@ -46,7 +46,7 @@ class Sizes:
         return size
 
     def number(self, node: Node) -> int | None:
-        """The value of a node that computes a whole number, such as a size; None for any other node."""
+        """Return the value of a node that computes a whole number, such as a size; None for any other node."""
         size = self._size(node)
         return size if isinstance(size, int) else None
 

@@ -1,4 +1,4 @@
-"""Arithmetic on scales and shifts: expressions for tensors that are given, or None where they are 1 (0, of a shift)."""
+"""Arithmetic on scales and shifts: expressions, or None for a scale of 1 and a shift of 0."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import Tensor
 from foldproof.rewriting.expression import Expression, Operand
 
 UNREAD = -1
-"""The channel of an element that nothing reads: any scale and shift will do."""
+"""Channel of an element that nothing reads, which may get any scale and shift."""
 
 
 def product(a: Operand, b: Operand) -> Operand:
-    """a·b of two scales."""
+    """Return the scale a·b."""
     if a is None or b is None:
         return b if a is None else a
     return Expression(multiply, (a, b))
@@ -26,14 +26,14 @@ def scaled(shift: Operand, scale: Operand) -> Operand:
 
 
 def total(a: Operand, b: Operand) -> Operand:
-    """a + b of two shifts."""
+    """Return the shift a + b."""
     if a is None or b is None:
         return b if a is None else a
     return Expression(add, (a, b))
 
 
 def number(value: float) -> Expression:
-    """A vector of one number."""
+    """Return a vector of one number."""
     return Expression(one_number, (float(value),))
 
 
@@ -46,12 +46,12 @@ def reshaped(tensor: Operand, shape: tuple[int, ...]) -> Operand:
 
 
 def taken(vector: Operand, index: Tensor, neutral: float) -> Operand:
-    """The entries of ``vector`` at ``index``, and ``neutral`` where that is `UNREAD`."""
+    """Return the entries of ``vector`` at ``index``, and ``neutral`` at `UNREAD`."""
     return None if vector is None else Expression(take, (vector, tuple(index.tolist()), neutral))
 
 
 def joined(vectors: Sequence[Operand], counts: Sequence[int], neutral: float) -> Operand:
-    """Vectors of so many entries end to end, with ``neutral`` for those that are None."""
+    """Return vectors with these numbers of entries end to end, and ``neutral`` for those that are None."""
     if all(vector is None for vector in vectors):
         return None
     return Expression(join, (tuple(counts), neutral, *vectors))
@@ -66,7 +66,7 @@ def add(a: Tensor, b: Tensor) -> Tensor:
 
 
 def one_number(value: float) -> Tensor:
-    return torch.zeros(1, dtype=torch.float64) + value  # zeros of a proof carry residues, so that 1/value is exact
+    return torch.zeros(1, dtype=torch.float64) + value  # zeros of a proof carry residues, which make 1/value exact
 
 
 def reshape(x: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -79,6 +79,6 @@ def join(counts: tuple[int, ...], neutral: float, *vectors: Tensor | None) -> Te
 
 
 def take(vector: Tensor, index: tuple[int, ...], neutral: float) -> Tensor:
-    if UNREAD in index:  # the last entry
+    if UNREAD in index:  # -1 reads the last entry, appended here
         vector = torch.cat([vector, torch.full_like(vector[:1], neutral)])
     return vector[torch.tensor(index, device=vector.device)]

@@ -1,4 +1,4 @@
-"""How far rounding may drive equal programs apart: the float64 result and the spread that rounded leaves explain."""
+"""The float64 result of a program, and the distance between equal programs that rounding explains."""
 
 from foldproof.rounding.float64 import Float64
 from foldproof.rounding.spread import Comparison, compare_in_float64

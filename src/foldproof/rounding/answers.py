@@ -1,7 +1,7 @@
-"""What each operator rounds: every operator with a rule in `foldproof.shadow` has one of four answers.
+"""The rounding of each operator: every operator with a rule in `foldproof.shadow` has one of four answers.
 
-They say by how much a result in the operator's own dtype may differ from the exact one, whoever computes it: PyTorch's
-own kernels, or a compiler's. What has no answer is named in the verdict, and nothing is REFUTED there.
+An answer bounds the difference of a result in the operator's own dtype from the exact one, for PyTorch's own kernels
+or a compiler's. The verdict names operators without an answer, and does not say REFUTED there.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from foldproof.torch_internals import OpOverload
 
 
 class Rounding(str, Enum):
-    """How an operator rounds; `MEANINGS` says it in words."""
+    """The kind of an operator's rounding; `MEANINGS` explains each."""
 
     EXACT = "exact"
     RESULT = "result"
@@ -31,17 +31,17 @@ class Rounding(str, Enum):
 MEANINGS = {
     Rounding.EXACT: "nothing: it selects, moves or negates numbers, or gives integers and booleans",
     Rounding.RESULT: "elements of the result that its dtype does not hold, once",
-    Rounding.MAGNITUDE: "elements of the result; errors inside add up to the unit roundoff times what is named",
-    Rounding.PARTS: "what the operators round that it is made of, which are named",
+    Rounding.MAGNITUDE: "elements of the result; errors inside add up to the unit roundoff times the named magnitude",
+    Rounding.PARTS: "the results of the operators that it is made of, which are named",
 }
 
 
 @cache
 def find_rounding(operator: OpOverload) -> Rounding | None:
-    """How the operator rounds; None where that is not known.
+    """Return the rounding of the operator; None if it is unknown.
 
-    Pointwise operators round their result unless another answer is given for them. Operators that work in place round
-    as their functional forms.
+    Pointwise operators round their result unless another answer is given for them. In-place operators round like their
+    functional forms.
     """
     form = find_functional_form(operator)
     if form is not None:
@@ -58,12 +58,12 @@ def find_rounding(operator: OpOverload) -> Rounding | None:
 
 
 def is_exact(operator: OpOverload) -> bool:
-    """Whether nothing in the operator is rounded."""
+    """True if the operator rounds nothing."""
     return find_rounding(operator) is Rounding.EXACT
 
 
 def describe_rounding(operator: OpOverload) -> str:
-    """The answer in a few words, for documentation: ``magnitude: Σ|a||b|``."""
+    """Return the answer in a few words, for documentation: ``magnitude: Σ|a||b|``."""
     found = find_rounding(operator)
     if found is None:
         return "not known"

@@ -1,4 +1,4 @@
-"""The running error bound of one operator: how far results in their own dtype may be from the exact ones."""
+"""The running error bound of one operator: the largest distance of results in their own dtype from the exact ones."""
 
 from __future__ import annotations
 
@@ -17,25 +17,24 @@ HALF = (torch.float16, torch.bfloat16)
 
 
 def unit_roundoff(dtype: torch.dtype) -> float:
-    """Half the spacing of numbers just above 1, relatively: 2^-24 for float32."""
+    """Return half the relative spacing of numbers just above 1: 2^-24 for float32."""
     return torch.finfo(dtype).eps / 2
 
 
 def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The type in which kernels add up numbers of ``dtype``: half types are added up in float32."""
+    """Return the dtype in which kernels accumulate sums of ``dtype``: float32 for half-precision types."""
     return torch.float32 if dtype in HALF else dtype
 
 
 def bound_errors(
     func: Any, out: Any, args: Sequence[Any], kwargs: Mapping[str, Any], dtype: torch.dtype
 ) -> list[Tensor | None]:
-    """Bounds for the elements of each result in ``out``, the float64 results of ``func`` on float64 ``args``.
+    """Return error bounds for the elements of each result in ``out``, ``func``'s float64 results on float64 ``args``.
 
-    ``dtype`` is that of the results in the program itself. None stands for a result in which nothing is rounded, and
-    for what is no float64 tensor. To first order in the unit roundoff; operators that compute in other ways than
-    PyTorch's own kernels (a fused or approximate form) are allowed for by `foldproof.rounding.magnitudes`. Of operators
-    whose answer is not known, or that round as their parts do, the rounding of the results themselves is all that is
-    told.
+    ``dtype`` is the dtype of the results in the program itself. A bound is None for a result without rounding, and for
+    anything but a float64 tensor. Bounds hold to first order in the unit roundoff, and `foldproof.rounding.magnitudes`
+    leaves room for other algorithms than those of PyTorch's own kernels (fused or approximate ones). For an operator
+    without an answer, or with the rounding of its parts, the bound is the rounding of the results alone.
     """
     results = tree_leaves(out)
     rounding = find_rounding(func)

@@ -1,10 +1,10 @@
-"""Float64 runs in which every constant is moved within its own rounding, and data is not.
+"""Float64 runs with every constant perturbed within its own rounding, and data left alone.
 
-Two programs that share their inputs and parameters can't be driven apart by the rounding of these: both read the same
-numbers. In float64 only what one of them holds for itself can be: a parameter that it computed beforehand, a Python
-number that a kernel rounds to its compute type, and whatever is computed of constants alone, which the other program
-may have folded in its own precision. `ConstantNoise` moves just these, each by what its own dtype rounds. So a floor
-made of such runs stays far below the rounding of half-precision data, and a changed constant shows above it.
+Two programs that share their inputs and parameters read the same numbers, so that the rounding of these cannot drive
+them apart. In float64, only constants of one program alone can: a precomputed parameter, a Python number that a kernel
+rounds to its compute dtype, and functions of constants, which the other program may have folded in its own precision.
+`ConstantNoise` perturbs just these, each by the rounding of its own dtype. A noise floor made of such runs is far below
+the rounding of half-precision data, so that a changed constant stands out.
 """
 
 from __future__ import annotations
@@ -29,33 +29,33 @@ _ATTRIBUTE = "_foldproof_origin"
 
 @dataclass(frozen=True)
 class Origin:
-    """The dtype in which the program itself holds a tensor, and whether its inputs go into it."""
+    """The dtype of a tensor in the program itself, and a flag that is True if it depends on the program's inputs."""
 
     dtype: torch.dtype
     data: bool
 
 
 def mark(x: Tensor, dtype: torch.dtype, *, data: bool) -> Tensor:
-    """Tell `ConstantNoise` what a leaf or an input, widened to float64, is; gives ``x``."""
+    """Mark a leaf or an input, widened to float64, with its origin for `ConstantNoise`; returns ``x``."""
     setattr(x, _ATTRIBUTE, Origin(dtype, data))
     return x
 
 
 def depends_on_data(x: Tensor) -> bool:
-    """Whether inputs of the program go into a tensor of a run in which they were marked."""
+    """True if a tensor of a run with marked inputs depends on them."""
     found = getattr(x, _ATTRIBUTE, None)
     return isinstance(found, Origin) and found.data
 
 
 def remember_data(x: Tensor) -> None:
-    """Note that inputs go into ``x``."""
+    """Mark ``x`` as dependent on inputs."""
     setattr(x, _ATTRIBUTE, Origin(x.dtype, True))
 
 
 class ConstantNoise(Float64):
-    """While active, constants are moved by up to ``amplitude`` roundings of their own; data by those of float64.
+    """While active, perturb constants by up to ``amplitude`` roundings of their own, and data by those of float64.
 
-    ``spread`` moves constants by that much more, relative to their size. Tensors that are not marked (see `mark`) come
+    ``spread`` is an additional perturbation of constants, relative to their size. Unmarked tensors (see `mark`) come
     from outside of the program, and are constants. Quantizing any of the values ``exact`` leaves out the rounding.
     """
 
@@ -72,7 +72,7 @@ class ConstantNoise(Float64):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         origin = _origin_of_result(args, kwargs)
-        # Numbers are rounded by kernels, whatever they are combined with.
+        # Kernels round Python numbers to their compute dtype, even beside data.
         wide_args, wide_kwargs = tree_map(self._number, (args, kwargs))
         out = super().__torch_dispatch__(func, types, wide_args, wide_kwargs)
         in_parts = find_rounding(func) is Rounding.PARTS and not self._leaves_unrounded(func, self._widen(args))
@@ -109,7 +109,7 @@ class ConstantNoise(Float64):
         if not _is_wide(x):
             return x
         moved = self._uniform(x.shape).to(x.device) * bound
-        # Laid out in memory as x is: views hang on that.
+        # Keep the memory layout of x, on which views depend.
         out: Tensor = x.clone().add_(torch.where(x.isfinite() & moved.isfinite(), moved, 0.0))
         return out
 
@@ -127,7 +127,7 @@ def _known(x: Tensor) -> Origin:
 
 
 def _remember(result: Tensor, origin: Origin) -> None:
-    """What is written to with data is data from there on."""
+    """Mark a result; a tensor that data was written to stays data."""
     before = getattr(result, _ATTRIBUTE, None)
     data = origin.data or (isinstance(before, Origin) and before.data)
     setattr(result, _ATTRIBUTE, Origin(origin.dtype, data))
@@ -137,7 +137,7 @@ def _origin_of_result(args: Any, kwargs: Any) -> Origin:
     tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
     known = [_known(x) for x in tensors]
     asked = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.dtype) and x.is_floating_point]
-    # A tensor without dimensions decides no dtype beside others.
+    # A tensor without dimensions has no say in the dtype beside others.
     ruling = [k.dtype for x, k in zip(tensors, known) if x.ndim] or [k.dtype for k in known]
     return Origin(asked[0] if asked else _promoted(ruling), any(k.data for k in known))
 

@@ -1,4 +1,4 @@
-"""Operators that round nothing, and those that round their result and nothing else."""
+"""Operators without rounding, and operators that round their result and nothing else."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _MOVING = """
 _SIGNS_AND_DIGITS = (
     "neg abs sign sgn copysign.Tensor copysign.Scalar floor ceil round trunc frac fmod.Tensor fmod.Scalar"
 )
-"""The remainder of a division is a float without rounding, since it has no more digits than its operands."""
+"""The remainder of a division is exact in floating point, because it has no more digits than its operands."""
 
 _FILLING = """
     zero zeros_like ones_like zeros ones new_zeros new_ones fill.Tensor
@@ -44,14 +44,14 @@ _WHOLE = """
     argmax argmin count_nonzero count_nonzero.dim_IntList bucketize.Tensor bucketize.Scalar searchsorted.Tensor
     searchsorted.Scalar nonzero nonzero_static
 """
-"""Results are integers and booleans, and the operands are compared as they are."""
+"""Operators with integer or boolean results, and comparisons of the operands as they are."""
 
 EXACT = frozenset(find_aten(_CHOOSING, _MOVING, _SIGNS_AND_DIGITS, _FILLING, _WHOLE))
 
 _MADE = """
     _to_copy full full_like new_full scalar_tensor fill.Scalar arange arange.start arange.start_step eye linspace
 """
-"""Numbers are made or converted."""
+"""Operators that make or convert numbers."""
 
 RESULTS = frozenset(find_aten(_MADE, "_prelu_kernel")) | {
     decomposed.dequantize_per_tensor.default,
@@ -59,7 +59,7 @@ RESULTS = frozenset(find_aten(_MADE, "_prelu_kernel")) | {
     decomposed.dequantize_per_tensor.tensor2,
     decomposed.dequantize_per_channel.default,
 }
-"""Of PReLU and dequantization a product of two numbers is rounded: zero points are subtracted from small integers."""
+"""PReLU and dequantization round one product of two numbers; subtracting a zero point from a small integer is exact."""
 
 UNKNOWN = frozenset(find_aten("polygamma igamma igammac special_zeta"))
-"""Pointwise, and approximated by series and recurrences that may lose much."""
+"""Pointwise operators with approximations by series and recurrences, which may lose many digits."""

@@ -1,4 +1,4 @@
-"""The float64 result: a program run by the real operators with every floating-point tensor in double precision."""
+"""The float64 result: a run with the real operators and every floating-point tensor in double precision."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _WIDER = dict.fromkeys(
 
 
 def widened(x: Any) -> Any:
-    """A tensor or dtype of lower floating-point precision in double precision; anything else unchanged."""
+    """Return a tensor or dtype of lower floating-point precision in double precision; anything else unchanged."""
     if isinstance(x, Tensor):
         return x.to(_WIDER[x.dtype]) if x.dtype in _WIDER else x
     return _WIDER.get(x, x) if isinstance(x, torch.dtype) else x
 
 
 def _is(x: Tensor, value: Tensor) -> bool:
-    """Are they the same numbers, up to the rounding of float32?"""
+    """True if both hold the same numbers, up to the rounding of float32."""
     return (
         x.shape == value.shape
         and x.numel() > 0
@@ -41,13 +41,13 @@ def _is(x: Tensor, value: Tensor) -> bool:
 
 
 class Float64(DispatchMode):
-    """While active, every operator computes in float64: tensors are widened, and so are dtypes that are asked for.
+    """While active, compute every operator in float64: tensors and requested dtypes are widened.
 
-    ``dtype`` is that in which the program itself holds the result, on which coordinates of images hang: whoever runs
-    the program keeps it up to date. Quantizing any of the values ``exact`` leaves out the rounding.
+    ``dtype`` is the result's dtype in the program itself, which determines the coordinates of resized images; the
+    runner of the program keeps it up to date. Quantizing any of the values ``exact`` leaves out the rounding.
 
     Raises (from any operator):
-        TypeError: bits are reinterpreted as another dtype, which has no float64 form.
+        TypeError: a view reinterprets bits as another dtype, which has no float64 form.
     """
 
     def __init__(self, exact: Sequence[Tensor] = ()) -> None:
@@ -67,13 +67,13 @@ class Float64(DispatchMode):
         compute = WIDE.get(func, func)
         if func in NEAREST and self.dtype != torch.float64:
             compute = partial(take_nearest, func)
-        out = tree_map(widened, compute(*args, **kwargs))  # what is made of nothing is single, too
+        out = tree_map(widened, compute(*args, **kwargs))  # operators that create tensors make float32 ones
         given = bind_arguments(func, args, kwargs)
-        increment_version([given[name] for name in list_updated_statistics(func, given)])  # which it does not do itself
+        increment_version([given[name] for name in list_updated_statistics(func, given)])  # it does not itself
         return out
 
     def _leaves_unrounded(self, func: Any, args: Any) -> bool:
-        """Whether it is a quantization of one of the values that are not to be rounded."""
+        """True for a quantization of one of the values that are not to be rounded."""
         return func in UNROUNDED and any(_is(args[0], value) for value in self._exact)
 
     def _widen(self, x: Any) -> Any:
@@ -85,17 +85,17 @@ class Float64(DispatchMode):
         return tree_map(widen, x)
 
     def _wide(self, x: Tensor) -> Tensor:
-        """The tensor in the one float64 copy of its memory, so that any view reads what is written there."""
+        """Return the tensor as a view of the one float64 copy of its memory, so that every view sees each write."""
         if x.dtype not in _WIDER or x.layout is not torch.strided:
             return widened(x)  # type: ignore[no-any-return]
         memory = x.untyped_storage()
         key = storage_id(x), x.dtype
         if key not in self._widened:
-            # By x's own operators: another such mode around this one has the copy that they read.
+            # Read x by dispatched operators: another such mode around this one has its own copy for them.
             whole = x.detach().as_strided((memory.nbytes() // x.itemsize,), (1,), 0)
             self._widened[key] = memory, self._from_outside(widened(whole), torch.finfo(x.dtype).eps)
         return self._widened[key][1].as_strided(x.shape, x.stride(), x.storage_offset())
 
     def _from_outside(self, x: Tensor, epsilon: float) -> Tensor:
-        """What the program reads beside its leaves and inputs, in float64; ``epsilon`` is that of its own dtype."""
+        """Return, in float64, a tensor that is neither leaf nor input; ``epsilon`` is that of its own dtype."""
         return x

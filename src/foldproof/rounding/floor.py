@@ -1,4 +1,4 @@
-"""From perturbed runs to a noise floor: the standard deviation that rounding gives each element of the outputs."""
+"""Noise floors: the standard deviation that rounding gives each element of the outputs, from perturbed runs."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Score:
 
 
 class Floor:
-    """How far rounding moves one program's outputs at one input.
+    """The effect of rounding on one program's outputs at one input.
 
-    ``deviations[k][j]`` is how far perturbed run k moved output j from the float64 result (float64, of the output's shape).
-    ``least`` are standard deviations that each element has at least, where there are such.
+    ``deviations[k][j]`` is the distance of output j from the float64 result in perturbed run k (float64, of the
+    output's shape). ``least`` are lower limits for the standard deviation of each element, if there are any.
     """
 
     def __init__(self, deviations: Sequence[Sequence[Tensor]], least: Sequence[Tensor] | None = None) -> None:
@@ -44,12 +44,12 @@ class Floor:
         return [torch.maximum(_sigma(total, runs), least) for total, least in zip(sums, self._least)]
 
     def score(self, deviation: Sequence[Tensor]) -> Score:
-        """How unusual these distances to the float64 result are."""
+        """Score these distances to the float64 result."""
         return score(deviation, self.sigmas)
 
     @cached_property
     def null(self) -> Score:
-        """The largest scores that perturbed runs themselves reach, each measured by the others."""
+        """Return the largest scores of the perturbed runs themselves, each measured by the others."""
         scores = []
         for one in self.deviations:
             others = [total - _finite(d).square() for total, d in zip(self._sums, one)]
@@ -57,19 +57,19 @@ class Floor:
         return Score(max((s.rms for s in scores), default=0.0), max((s.worst for s in scores), default=0.0))
 
     def ratio(self, found: Score) -> float:
-        """How many times more unusual a score is than what perturbed runs reach; 1 and 3 sigma at least."""
+        """Return the ratio of a score to the perturbed runs' own, which count as at least 1 (rms) and 3 (worst) sigma."""
         expected = ((found.rms, max(self.null.rms, 1.0)), (found.worst, max(self.null.worst, 3.0)))
         return max(one / most for one, most in expected)
 
     @property
     def size(self) -> float:
-        """Root mean square over all elements of all outputs."""
+        """Return the root mean square over all elements of all outputs."""
         count = sum(t.numel() for t in self._sums) * self.runs
         return (sum(float(t.sum()) for t in self._sums) / count) ** 0.5 if count else 0.0
 
 
 def score(deviation: Sequence[Tensor], sigmas: Sequence[Tensor]) -> Score:
-    """Deviations by standard deviations, element by element; 0/0 is 0."""
+    """Divide deviations by standard deviations, element by element; 0/0 is 0."""
     total, count, worst, output = 0.0, 0, 0.0, 0
     index: tuple[int, ...] = ()
     for j, (d, s) in enumerate(zip(deviation, sigmas)):
@@ -93,7 +93,7 @@ def _sum(column: Sequence[Tensor]) -> Tensor:
 
 
 def _sigma(total: Tensor, runs: int) -> Tensor:
-    """Each element's own mean square, and a little of its output's typical one: the median of those that move."""
+    """Return each element's own mean square, plus a little of a typical one: the median of the elements that move."""
     moving = total[total > 0]
     typical = float(moving.median()) / runs if moving.numel() else 0.0
     return ((total + PRIOR_RUNS * typical) / (runs + PRIOR_RUNS)).sqrt()

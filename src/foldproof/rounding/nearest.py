@@ -1,6 +1,6 @@
-"""Resizing to the nearest element, in float64: which one is taken hangs on coordinates, in float32 as a rule.
+"""Nearest-neighbour resizing in float64, with the choice of elements made in float32, as most programs make it.
 
-The float64 kernels compute them in float64, and take others now and then: from 259 to 222 rows, 7 others.
+The float64 kernels compute coordinates in float64 and sometimes choose other elements: 7 others from 259 to 222 rows.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ NEAREST = frozenset(
 )
 
 _COUNTED = 2**24
-"""Float32 holds whole numbers up to this one."""
+"""Largest whole number up to which float32 holds all of them."""
 
 
 def take_nearest(operator: OpOverload, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """What ``operator`` takes of ``x``, (batch, channels, …) in float64, if it were float32."""
+    """Return the elements of ``x``, (batch, channels, …) in float64, that ``operator`` would choose in float32."""
     out: Tensor = operator(x, *args, **kwargs)
     size = x.shape[2:].numel()
     if x.numel() and size <= _COUNTED:
         places = torch.arange(size, dtype=torch.float32, device=x.device).reshape(1, 1, *x.shape[2:])
         taken = operator(places, *args, **kwargs).long().flatten()
-        out.copy_(x.flatten(2)[..., taken].reshape(out.shape))  # laid out in memory as the kernel does it
+        out.copy_(x.flatten(2)[..., taken].reshape(out.shape))  # keep the kernel's memory layout
     return out

@@ -1,7 +1,7 @@
-"""Monte Carlo arithmetic: a program in float64, every operator's result moved at random within its own rounding.
+"""Monte Carlo arithmetic: a float64 run with every operator's result perturbed within its own rounding.
 
-How far the outputs move tells how far rounding may drive two correct implementations apart (Parker, Monte Carlo
-Arithmetic, 1997); worst-case bounds, which grow with every layer, can't.
+The movement of the outputs estimates the distance of two correct implementations (Parker, Monte Carlo Arithmetic,
+1997). Worst-case bounds cannot: they grow with every layer.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from foldproof.torch_internals import has_decomposition, tree_flatten, tree_leav
 
 aten = torch.ops.aten
 _BY_STRIDES = (aten.as_strided.default, aten.as_strided_copy.default)
-"""They show memory as it is laid out, which may be otherwise in float64."""
+"""Operators that show memory as it is laid out, which may differ in float64."""
 
 _PRODUCTS = {
     aten.mm.default: (0, 1),
@@ -34,11 +34,11 @@ _PRODUCTS = {
 
 
 class Noise(Float64):
-    """While active, every operator computes in float64, and its result is moved by up to ``amplitude`` error bounds.
+    """While active, compute every operator in float64, and perturb its result by up to ``amplitude`` error bounds.
 
-    ``operands`` is the unit roundoff to which operands of products are rounded first, where float32 products are
-    allowed to be less precise (TF32, bfloat16), else 0. Nothing is moved while ``active`` is False. ``unknown``
-    collects operators of which no error bound is known.
+    ``operands`` is the unit roundoff that operands of products are rounded to first, where float32 products may be
+    less precise (TF32, bfloat16), else 0. While ``active`` is False, nothing is perturbed. ``unknown`` collects the
+    operators without a known error bound.
     """
 
     def __init__(self, generator: torch.Generator, amplitude: float = 1.0, operands: float = 0.0) -> None:
@@ -55,7 +55,7 @@ class Noise(Float64):
             return super().__torch_dispatch__(func, types, args, kwargs)
         rounding = find_rounding(func)
         if rounding is None and has_decomposition(func):
-            with self:  # what it is made of is moved
+            with self:  # perturb its parts
                 return func.decompose(*args, **kwargs)
         if func in _PRODUCTS and self._operands and self.dtype == torch.float32:
             args = list(args)
@@ -65,13 +65,13 @@ class Noise(Float64):
         out = super().__torch_dispatch__(func, types, args, kwargs)
         results = [x for x in tree_leaves(out) if isinstance(x, Tensor) and x.numel()]
         if any(x.is_complex() for x in results):
-            self.unknown.add(str(func))  # of complex numbers no bound is known
+            self.unknown.add(str(func))  # no bound is known for complex numbers
         if not any(x.dtype == torch.float64 for x in results) and rounding is not Rounding.PARTS:
             return out
         if rounding is None or func in _BY_STRIDES:
             self.unknown.add(str(func))
         if writes_result(func) and rounding is not Rounding.EXACT:
-            # What was there before is gone: the result's own rounding is all that can be told.
+            # The old contents are gone: only the result's own rounding is known.
             results[0].copy_(self._moved(results[0], results[0].abs() * torch.finfo(self.dtype).eps))
             return out
         if rounding is Rounding.PARTS:
@@ -86,7 +86,7 @@ class Noise(Float64):
         return super()._widen(tree_map(self._number, x))
 
     def _number(self, x: Any) -> Any:
-        """Kernels round a Python number that float32 does not hold."""
+        """Perturb a Python number that float32 does not hold, because kernels round it."""
         if self.active and type(x) is float and x != float(torch.tensor(x, dtype=torch.float32)):
             return x * (1 + 2.0**-24 * float(torch.rand((), generator=self._generator) * 2 - 1))
         return x
@@ -94,5 +94,5 @@ class Noise(Float64):
     def _moved(self, x: Tensor, bound: Tensor) -> Tensor:
         noise = torch.rand(x.shape, generator=self._generator, dtype=torch.float64) * 2 - 1
         moved = noise.to(x.device) * bound * self._amplitude
-        # Laid out in memory as x is: views hang on that.
+        # Keep the memory layout of x, on which views depend.
         return x.clone().add_(torch.where(x.isfinite() & moved.isfinite(), moved, 0.0))

@@ -1,7 +1,7 @@
-"""Operators that round as the operators do that they are made of: what those round is moved, each by itself.
+"""Operators that round like the operators that they are made of: each of these parts is perturbed by itself.
 
-So are functions that jump, such as a quotient that is rounded down: where the quotient may lie on either side of a
-whole number, so may they.
+They include functions with jumps, such as a quotient that is rounded down: if the perturbed quotient may lie on either
+side of a whole number, the result may be either number.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ aten = torch.ops.aten
 decomposed = quantized_operators()
 
 Parts = Callable[..., Any]
-"""Takes what the operator takes, computes it by other operators, and gives what it gives."""
+"""A function that takes an operator's arguments and computes its results by other operators."""
 
 P = TypeVar("P", bound=Parts)
 
@@ -31,7 +31,7 @@ PARTS: dict[OpOverload, Parts] = {}
 
 
 def parts(*names: str) -> Callable[[P], P]:
-    """Register the decorated function for operators of ATen; its docstring appears in docs/operators.md."""
+    """Register the decorated function for ATen operators; its docstring appears in docs/operators.md."""
 
     def register(function: P) -> P:
         PARTS.update(dict.fromkeys(find_aten(*names), function))
@@ -41,7 +41,7 @@ def parts(*names: str) -> Callable[[P], P]:
 
 
 def compute_in_parts(mode: DispatchMode, operator: OpOverload, out: Any, args: Any, kwargs: Any) -> bool:
-    """Write into ``out`` what the operator's parts make while ``mode`` is active; False where this form has none."""
+    """Write the results of the operator's parts, run under ``mode``, into ``out``; False if this form has no parts."""
     try:
         with mode:
             made = PARTS[operator](*args, **kwargs)
@@ -49,7 +49,7 @@ def compute_in_parts(mode: DispatchMode, operator: OpOverload, out: Any, args: A
         return False
     for result, by_parts in zip(tree_leaves(out), tree_leaves(made)):
         if isinstance(result, Tensor) and isinstance(by_parts, Tensor):
-            result.copy_(by_parts)  # laid out in memory as it is: views hang on that
+            result.copy_(by_parts)  # keep the memory layout, on which views depend
     return True
 
 
@@ -87,7 +87,7 @@ def _take_deviation_and_mean(x: Tensor, *args: Any, **kwargs: Any) -> tuple[Tens
 
 
 def _divide(x: Any, y: Any) -> Tensor:
-    """A quotient that is known to be whole is not moved: division rounds nothing then."""
+    """Divide without perturbing quotients that are known to be whole: such a division is exact."""
     quotient = torch.as_tensor(x / y)
     if not quotient.is_floating_point():
         return quotient

@@ -1,4 +1,4 @@
-"""Quantization in float64: PyTorch's decomposed operators accept and give float32 only, so here are their formulas."""
+"""Quantization in float64, by formulas, because PyTorch's decomposed operators accept and return float32 only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from foldproof.torch_internals import quantized_operators
 aten = torch.ops.aten
 decomposed = quantized_operators()
 _FUSED = aten._fused_moving_avg_obs_fq_helper.default
-_NARROW = ("self", "running_min", "running_max", "scale")  # of which it takes no float64
+_NARROW = ("self", "running_min", "running_max", "scale")  # the arguments that it accepts only in float32
 
 
 def _quantize(x: Tensor, scale: Any, zero_point: Any, low: Any, high: Any, dtype: torch.dtype) -> Tensor:
@@ -39,7 +39,7 @@ def _dequantize_channels(
 
 
 def _choose(operator: Any) -> Callable[..., Any]:
-    """The real operator: it computes float64 parameters of float32 values."""
+    """Return the real operator, run on float32 values, with its parameters in float64."""
     return lambda x, *attributes, **kwargs: operator(x.to(torch.float32), *attributes, **kwargs)
 
 
@@ -57,7 +57,7 @@ def _fake_channels(x: Tensor, scales: Tensor, zeros: Tensor, axis: int, low: int
 
 
 def fake_quantize_fused(*args: Any) -> tuple[Tensor, Tensor]:
-    """By the scale that it is given."""
+    """Quantize and dequantize with the given scale."""
     given = bind_arguments(_FUSED, args, {})
     x, scale, zero = given["self"], given["scale"], given["zero_point"]
     if bool(given["observer_on"].any()):
@@ -70,7 +70,10 @@ def fake_quantize_fused(*args: Any) -> tuple[Tensor, Tensor]:
 
 
 def _fake_fused(*args: Any) -> tuple[Tensor, Tensor]:
-    """By the scale of the statistics, as the real operator makes it, whatever scale it is given and writes over."""
+    """Quantize and dequantize with the scale of the statistics.
+
+    Like the real operator, compute that scale anew, and write it over the given one.
+    """
     given = bind_arguments(_FUSED, args, {})
     if not bool(given["observer_on"].any()):
         narrow = {n: t.to(torch.float32) if n in _NARROW else t for n, t in given.items()}
@@ -97,7 +100,7 @@ WIDE: dict[Any, Callable[..., Any]] = {
     decomposed.choose_qparams.tensor: _choose(decomposed.choose_qparams.tensor),
     decomposed.choose_qparams_symmetric.tensor: _choose(decomposed.choose_qparams_symmetric.tensor),
 }
-"""Operators that have no float64 kernel, by what computes them in float64."""
+"""Replacements for operators without a float64 kernel."""
 
 
 def _scaled(x: Tensor, scale: Any, zero_point: Any, *attributes: Any) -> Tensor:

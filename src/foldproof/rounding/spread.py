@@ -1,4 +1,4 @@
-"""Two programs' outputs in float64, and how far the rounding of constants may drive them apart."""
+"""Distances between two programs' outputs in float64, in units of the rounding of their constants."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from foldproof.rounding.floor import Floor
 from foldproof.thresholds import SPREAD_RUNS
 
 FLOAT32_ROUNDINGS = 2.0**-24
-"""The least standard deviation of an output, relative: constants inside of kernels are those of float32."""
+"""Lower limit of an output's relative standard deviation: constants inside of kernels are float32."""
 FLOAT64_ROUNDINGS = 2.0**-50
-"""The same for programs in float64 alone."""
+"""The same limit for programs in float64 alone."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Where two lists of outputs differ most, in units of what rounding explains.
+    """The largest difference of two lists of outputs, in units of the difference that rounding explains.
 
     Attributes:
         output: number of the output with the worst element.
         index: that element; ``before`` and ``after`` are its values.
         difference: the distance of the two.
         sigma: the standard deviation that rounding gives that distance.
-        ratio: how many times further apart the outputs are than perturbed runs of themselves: 1 is what is expected.
-        agree: whether every element agrees to four digits, so that no floor is needed to tell.
-        unfinite: elements that are infinite or nan on one side only (or differ in sign), or that differ and are no
-            number when perturbed: no counterexample, and no agreement.
+        ratio: the distance of the outputs in units of that between perturbed runs of themselves: 1 is expected.
+        agree: True if every element agrees to four digits, so that no floor is needed.
+        unfinite: number of elements that are infinite or nan on one side only (or differ in sign), or that differ and
+            become infinite or nan under perturbation: neither a counterexample nor agreement.
     """
 
     output: int
@@ -47,7 +47,7 @@ NOTHING = Comparison(0, (), 0.0, 0.0, 0.0, 0.0, 0.0, True)
 
 
 def perturbed(x: Tensor, epsilon: float, generator: torch.Generator) -> Tensor:
-    """``x``, of double precision, with every element moved by up to half an ``epsilon`` of it; integers stay."""
+    """Return ``x``, of double precision, with every element moved by up to half an ``epsilon`` of it; integers stay."""
     if not (x.dtype.is_floating_point or x.dtype.is_complex):
         return x
     noise = torch.rand(x.shape, generator=generator, dtype=torch.float64) * 2 - 1
@@ -66,9 +66,9 @@ def compare_in_float64(
 ) -> Comparison:
     """Compare float64 outputs element by element.
 
-    ``perturb(i)`` runs *before* and *after* once more with what may have been rounded moved within its rounding. How
-    far their difference moves, in ``times`` runs, is the floor that the difference itself is measured by; without
-    ``perturb`` it is ``least`` standard deviations of each element, relative, which it never falls below.
+    ``perturb(i)`` runs *before* and *after* once more, with their rounded quantities moved within that rounding. The
+    movement of their difference, over ``times`` runs, is the floor that the difference itself is measured by. It never
+    falls below a relative standard deviation of ``least``, which is the floor if there is no ``perturb``.
     """
     pairs = [(b, a) for b, a in zip(before, after)]
     finite = [b.isfinite() & a.isfinite() for b, a in pairs]
@@ -108,7 +108,10 @@ def compare_in_float64(
 
 
 def _agree(before: Tensor, deviation: Tensor) -> bool:
-    """Elements that are small beside the others agree as these do: but a few huge ones, as of a mask, hide nothing."""
+    """True if every element agrees to four digits, with a smaller one measured against a typical element.
+
+    The typical element is the lower quartile, so that a few huge ones, as of a mask, hide nothing.
+    """
     magnitude = torch.where(before.isfinite(), before.abs(), 0.0)
     if not magnitude.numel():
         return True

@@ -1,4 +1,4 @@
-"""Tensors that carry, beside their value, an exact residue modulo several primes through every ATen operator."""
+"""Tensors that carry, beside their value, exact residues modulo several primes through every ATen operator."""
 
 from foldproof.shadow import rules as rules  # fills the registry
 from foldproof.shadow.deterministic import Deterministic, GeneratorMoved

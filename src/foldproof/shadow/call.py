@@ -1,4 +1,4 @@
-"""One operator call on shadows, as a rule sees it."""
+"""One operator call on shadows, from a rule's point of view."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from foldproof.torch_internals import OpOverload, tree_iter, tree_map
 # Integers that wrap around or saturate within the range of ordinary numbers.
 _NARROW = (torch.int8, torch.uint8, torch.int16)
 
-# The dtype an operator computes in, which is what a rounding operator's identity hangs on (at::opmath_type).
+# The dtypes that operators compute in, which identify an uninterpreted rounding (at::opmath_type).
 _COMPUTE = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
 
 
 class Call:
-    """An operator call: its draw, arguments as given (shadows, tensors, numbers), and the value it returned."""
+    """An operator call: its sample point, its arguments (shadows, tensors, numbers), and its returned value."""
 
     def __init__(
         self, point: SamplePoint, operator: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any
@@ -33,7 +33,7 @@ class Call:
         self.point, self.operator, self.args, self.kwargs, self.result = point, operator, args, kwargs, result
 
     def residue(self, x: Any) -> Residue:
-        """The residue of a shadow; the exact residues of an ordinary tensor or number."""
+        """Return the residue of a shadow, or the exact residues of an ordinary tensor or number."""
         if isinstance(x, Residue):
             return x
         if isinstance(x, nn.Parameter) and not hasattr(x, "residue"):
@@ -42,7 +42,7 @@ class Call:
         return known if isinstance(known, Residue) else embed_constant(self.point, x)
 
     def stored(self, number: Any) -> Residue:
-        """The residue of a number that the operator writes into a tensor, and so rounds to the result's dtype."""
+        """Return the residue of a number that the operator writes into a tensor, rounded to the result's dtype."""
         if isinstance(number, Tensor):
             return self.residue(number)
         return embed_constant(self.point, torch.tensor(number, dtype=self.first_result.dtype))
@@ -51,7 +51,7 @@ class Call:
         return [self.residue(x) for x in xs]
 
     def value(self, x: Any) -> Any:
-        """What the program itself would see: the value of a shadow, anything else as it is (also in containers)."""
+        """Return the program's own view of ``x``: values in place of shadows, also in containers."""
         return tree_map(value_of, x)
 
     def uninterpreted(
@@ -62,7 +62,11 @@ class Call:
         name: str | None = None,
         computes: torch.dtype | None = None,
     ) -> Residue:
-        """An uninterpreted function named by the operator, its attributes, and the dtype it computes in (the result's)."""
+        """Apply the uninterpreted function of the operator, its attributes, and the dtype that it computes in.
+
+        ``computes`` is that dtype; the result's, if it is not given. ``real`` is the function on float64 tensors, and
+        ``name`` replaces the operator's own.
+        """
         dtype = computes or self.first_result.dtype
         label = name or self.operator.overloadpacket.__name__
         key = f"{label}({', '.join(map(_named, attributes))}; {_COMPUTE.get(dtype, dtype)})"
@@ -70,7 +74,7 @@ class Call:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """Every argument by its name in the schema, defaults included."""
+        """Return every argument by its name in the schema, defaults included."""
         return bind_arguments(self.operator, self.args, self.kwargs)
 
     @property
@@ -80,12 +84,12 @@ class Call:
         return result
 
     def took_branch(self) -> None:
-        """The result follows a choice made by values: the verdict will say that it holds for this choice only."""
+        """Record that the result follows a choice by value: the verdict holds for this choice only."""
         self.point.branch.setdefault(self.operator.overloadpacket.__name__)
         self.note_limits()
 
     def note_limits(self) -> None:
-        """Note the numbers that values are compared with: inputs of their size show what is beyond."""
+        """Record the numbers that values are compared with; inputs of that size may take another branch."""
         given = [x for x in tree_iter((self.args, dict(self.kwargs))) if type(x) in (int, float)]
         given += [
             n
@@ -101,7 +105,7 @@ class Call:
         self.point.note_numbers(float(n) for n in given if math.isfinite(n))
 
     def indices(self, index: Tensor) -> Tensor:
-        """The values of an index or mask: a choice made by values, if it depends on a shadow."""
+        """Return the values of an index or mask, and record a choice by value if they depend on a shadow."""
         at: Tensor = self.value(index)
         if at is not index:
             self.took_branch()
@@ -112,12 +116,12 @@ class Call:
 
 
 def _named(attribute: object) -> str:
-    """The name of an attribute's value: 1, 1.0 and True are the same number."""
+    """Return the name of an attribute's value, the same for 1, 1.0 and True."""
     if isinstance(attribute, (int, float)) and float(attribute) == attribute:
         return repr(float(attribute))
     return repr(attribute)
 
 
 def value_of(x: Any) -> Any:
-    """The value of a shadow, anything else unchanged."""
+    """Return the value of a shadow, anything else unchanged."""
     return x.value if isinstance(x, Tensor) and hasattr(x, "residue") else x  # type: ignore[attr-defined]

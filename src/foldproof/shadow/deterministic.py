@@ -1,4 +1,4 @@
-"""A watch for random numbers."""
+"""Detection of random numbers in a program."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from foldproof.torch_internals import DispatchMode, OpOverload
 
 
 class GeneratorMoved(Undecided):
-    """A generator was used while a program ran, by it or by another thread."""
+    """A generator was used during a run, by the program or by another thread."""
 
 
 class Deterministic(DispatchMode):
-    """While active, operators that draw random numbers are undecided: a proof would speak of what was drawn.
+    """While active, make random operators undecided: a proof would hold for one random outcome only.
 
-    What no dispatch mode sees (in custom operators, Python or numpy) moves a generator's state.
+    Custom operators, Python and numpy draw unseen by a dispatch mode; a generator's state shows that they did.
 
     Raises (from any operator, or at the end):
-        Undecided: it is random.
-        GeneratorMoved: it seems to be.
+        Undecided: an operator is random.
+        GeneratorMoved: a generator's state has changed.
     """
 
     def __init__(self) -> None:
@@ -49,6 +49,6 @@ class Deterministic(DispatchMode):
 
 
 def _generators() -> bytes:
-    """The states of the generators on the CPU."""
+    """Return the states of the generators on the CPU."""
     numpy = sys.modules.get("numpy")
     return pickle.dumps((torch.get_rng_state().tolist(), random.getstate(), numpy and numpy.random.get_state()))

@@ -1,4 +1,4 @@
-"""Values that leave the tensor world: which operators take them out, and the record of where."""
+"""Values that a program reads out of tensors: the operators that do so, and a record of the places."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ESCAPING = {
     aten.allclose.default,
     aten.is_nonzero.default,
 }
-"""Operators that take a value out of the tensor world, and with it what is known of its origin."""
+"""Operators that return a value as an ordinary number, without its residue."""
 
 BLIND = {
     aten._fused_sdp_choice.default,
@@ -26,11 +26,11 @@ BLIND = {
     aten.is_same_size.default,
     aten._assert_tensor_metadata.default,
 }
-"""Operators whose result says nothing of the values they are given."""
+"""Operators with results that are independent of the values of their operands."""
 
 
 def note_escape(residue: Residue, how: str) -> None:
-    """Record in the draw that a value left the tensor world, ``how``, and at which line of the program."""
+    """Record in the sample point that ``how`` read a value out of a tensor, and the line of the program that did."""
     escapes = residue.point.escapes
     for frame in reversed(traceback.extract_stack()):
         if not any(part in frame.filename for part in ("/torch/", "foldproof/shadow", "\\torch\\")):
@@ -40,5 +40,5 @@ def note_escape(residue: Residue, how: str) -> None:
 
 
 def is_called_by_libraries(frame: FrameType) -> bool:
-    """Whether a frame is one of PyTorch's or of foldproof's, which compare storages and read no numbers from them."""
+    """True if a frame belongs to PyTorch or foldproof, which compare storages and read no numbers from them."""
     return frame.f_globals.get("__name__", "").partition(".")[0] in ("torch", "foldproof")

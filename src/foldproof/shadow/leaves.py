@@ -1,4 +1,4 @@
-"""The residues of tensors that no operator made: drawn for inputs and parameters, exact for constants."""
+"""Residues of tensors that no operator made: random for inputs and parameters, exact for constants."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from foldproof.shadow.undecided import Undecided
 from foldproof.thresholds import MAX_LIMIT_ELEMENTS
 
 _SMALL = 1 << 15
-"""The residues of a leaf of no more elements are kept in any case."""
+"""Largest number of elements of a leaf with stored residues; larger ones may be made on demand."""
 
 
 def draw_variable(point: SamplePoint, like: Tensor, data: bool, lent: bool = False) -> Residue:
-    """Independent uniform residues, laid out like ``like``; ``data`` marks what depends on the program's input.
+    """Draw independent uniform residues, laid out like ``like``; ``data`` marks a dependence on the program's input.
 
-    Elements that share memory share residues. Infinite elements are no variables: they stay what they are.
-    ``lent`` says that nobody will write to ``like`` or to the residues; large ones are then made on demand.
+    Elements that share memory share residues. Infinite elements are no variables: they stay infinite.
+    ``lent`` promises that nobody writes to ``like`` or to the residues; large ones are then made on demand.
     """
     if like.numel() <= _SMALL:
         rows = point.draw_few(like.shape).to(like.device)
@@ -37,9 +37,9 @@ def draw_variable(point: SamplePoint, like: Tensor, data: bool, lent: bool = Fal
 
 
 def embed_constant(point: SamplePoint, x: Tensor | float | int | bool, lent: bool = False) -> Residue:
-    """The exact residues of a constant. Infinities are marked, and follow the value from there on.
+    """Return the exact residues of a constant. Infinite elements are marked, and follow the value from there on.
 
-    ``lent`` is as for `draw_variable`.
+    ``lent`` has the same meaning as in `draw_variable`.
 
     Raises:
         Undecided: the constant holds a nan, or is complex.
@@ -54,7 +54,7 @@ def embed_constant(point: SamplePoint, x: Tensor | float | int | bool, lent: boo
         raise Undecided(f"a constant is of dtype {x.dtype} and layout {x.layout}, which has no residues")
     if not all_finite(x) and bool(torch.isnan(x).any()):
         raise Undecided("a constant is nan")
-    if x.is_floating_point() and x.numel() <= MAX_LIMIT_ELEMENTS:  # numbers, made tensors by compilers
+    if x.is_floating_point() and x.numel() <= MAX_LIMIT_ELEMENTS:  # compilers turn numbers into small tensors
         point.note_numbers(n for n in x.detach().flatten().tolist() if math.isfinite(n))
 
     def make(i: int) -> Tensor:
@@ -75,7 +75,7 @@ def _leaf(
 
 
 def mark_infinities(value: Tensor, residue: Residue) -> Residue:
-    """Let infinite elements follow the value (a mask of -inf, say): one random residue stands for each sign."""
+    """Make infinite elements follow the value (a mask of -inf, say): one random residue stands for each sign."""
     point, infinite = residue.point, torch.isinf(value)
     if not bool(infinite.any()):
         return Residue(point, residue.parts, residue.size, residue.data)
@@ -86,10 +86,10 @@ def mark_infinities(value: Tensor, residue: Residue) -> Residue:
 
 
 def all_finite(x: Tensor) -> bool:
-    """Whether ``x`` holds neither infinities nor nan: in one pass that makes no tensor, if its sum is finite, too."""
+    """True if ``x`` holds neither infinities nor nan; a finite sum shows it without a temporary tensor."""
     if not x.dtype.is_floating_point:
         return True
-    x = x.float() if x.element_size() == 1 else x  # of which there are no sums
+    x = x.float() if x.element_size() == 1 else x  # there is no sum of 8-bit floats
     return math.isfinite(x.detach().sum()) or bool(x.isfinite().all())
 
 

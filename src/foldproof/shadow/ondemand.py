@@ -1,4 +1,4 @@
-"""Residues that are not kept but made again whenever they are asked for."""
+"""Residues that are computed on each access instead of stored."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor
 
 
 class OnDemand(Sequence[Tensor]):
-    """The k residues of a large leaf (or of a view of one), each the same whenever it is made.
+    """The k residues of a large leaf, or of a view of one; each access computes the same ones.
 
-    Kept, they would take k times the memory of the program's parameters, and getting memory takes longer than drawing.
-    They can't be written to. ``like`` is a meta tensor of their shape and strides.
+    Stored, they would take k times the memory of the parameters, and allocating it takes longer than drawing numbers.
+    They are read-only. ``like`` is a meta tensor of their shape and strides.
     """
 
     def __init__(self, like: Tensor, k: int, make: Callable[[int], Tensor], origin: OnDemand | None = None) -> None:
@@ -32,6 +32,6 @@ class OnDemand(Sequence[Tensor]):
 
     @property
     def identity(self) -> Hashable:
-        """Equal for equal views of one leaf."""
+        """Return a key that is equal for equal views of one leaf."""
         like = self.like
         return self._origin, like.shape, like.stride(), like.storage_offset()

@@ -1,4 +1,4 @@
-"""Products with large leaves, which the second program mostly forms as the first did."""
+"""A cache of products with large leaves: the second program mostly forms the same products as the first."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from foldproof.shadow.ondemand import OnDemand
 
 
 class Products:
-    """The products of one draw. To compare operands with earlier ones takes less than to draw a leaf and to multiply.
+    """The products of one sample point.
 
-    What is kept (a product no larger than its leaf, and the other operand) is given out once, and is int32 until then.
+    Comparing operands with earlier ones takes less time than drawing a leaf and multiplying. A product no larger than
+    its leaf is stored with its other operand, both as int32, and is returned once.
     """
 
     def __init__(self) -> None:
@@ -22,7 +23,7 @@ class Products:
     def __call__(
         self, what: Hashable, x: Sequence[Tensor], leaf: OnDemand, multiply: Callable[[], list[Tensor]]
     ) -> list[Tensor]:
-        """``multiply()``, or what it gave before for the same ``what``, residues ``x`` and view of a ``leaf``."""
+        """Return ``multiply()``, or its stored result for the same ``what``, residues ``x`` and view of a ``leaf``."""
         size = leaf.like.numel()
         if isinstance(x, OnDemand) or x[0].numel() > size:
             return multiply()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class RuleKind(str, Enum):
-    """How an operator is read over a finite field."""
+    """The semantics of an operator over a finite field."""
 
     EXACT = "exact"
     """field arithmetic, or selecting and rearranging: the residue of the result is the result of the residues"""
@@ -33,18 +33,18 @@ RuleFunction = Callable[..., Any]
 
 
 class Rule(NamedTuple):
-    """One operator's semantics: ``function(call, *args, **kwargs)`` gives the `Residue` of each tensor result.
+    """The semantics of one operator: ``function(call, *args, **kwargs)`` returns the `Residue` of each tensor result.
 
-    Where it gives None, the result is an ordinary tensor (indices, masks).
+    None in place of a residue makes the result an ordinary tensor (indices, masks).
     """
 
     kind: RuleKind
     function: RuleFunction
     view: bool = False
     integers: bool = False
-    """Right on integer tensors that carry residues: it only selects and rearranges, or stays in their range."""
+    """True if the rule holds for integer tensors with residues, too: it selects, rearranges, or keeps their range."""
     rewrites: bool = False
-    """Runs other operators on the shadows instead: ``function(*args, **kwargs)`` gives the results themselves."""
+    """True if the rule runs other operators on the shadows: ``function(*args, **kwargs)`` returns the results."""
 
 
 RULES: dict[OpOverload, Rule] = {}
@@ -53,7 +53,7 @@ RULES: dict[OpOverload, Rule] = {}
 def rule(
     kind: RuleKind, *operators: OpOverload, integers: bool = False, rewrites: bool = False
 ) -> Callable[[RuleFunction], RuleFunction]:
-    """Register the decorated function as the meaning of ``operators``."""
+    """Register the decorated function as the semantics of ``operators``."""
 
     def register(function: RuleFunction) -> RuleFunction:
         for operator in operators:
@@ -82,7 +82,7 @@ def branch(*operators: OpOverload) -> Callable[[RuleFunction], RuleFunction]:
 
 
 def describe(rule: Rule) -> str:
-    """One line of documentation."""
+    """Return the rule's line of documentation."""
     doc = (rule.function.__doc__ or "").strip().splitlines()
     return doc[0] if doc else ""
 

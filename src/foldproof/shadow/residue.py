@@ -1,4 +1,4 @@
-"""What a shadow knows besides its value: residues, and the bounds that tell how sure a comparison of them is."""
+"""Residues of tensors, with the bounds that determine how reliable a comparison of them is."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ROOTS = {"rsqrt", "sqrt", "reciprocal"}  # what weights are scaled by: exact in
 
 
 class Cell:
-    """Bookkeeping shared by a tensor and its views, so that a write through one is known to all."""
+    """Bookkeeping shared by a tensor and its views, so that a write through one updates all."""
 
     __slots__ = ("borrowed", "data", "infinite", "size", "writes")
 
@@ -30,16 +30,16 @@ class Cell:
         self.size, self.data, self.infinite = size, data, infinite
         self.writes = 0
         self.borrowed = False
-        """The memory is not ours to write to."""
+        """True if the memory must not be written to, because it belongs to someone else."""
 
 
 class Residue:
-    """The residues of one tensor: ``parts[i]`` is a float64 tensor of its shape, modulo the draw's i-th prime.
+    """The residues of one tensor: ``parts[i]`` is a float64 tensor of its shape, modulo the sample point's i-th prime.
 
-    Rules are written with the methods below and so never see a prime. ``data`` says that the tensor depends on the
-    program's input (or has been through a matrix product or convolution: integer inputs carry no residues, so what
-    an embedding of tokens leads to is told by that); ``infinite`` that some elements of the value are infinite on
-    purpose (a mask) and have no residue.
+    Rules use the methods below and never see a prime. ``data`` is True if the tensor depends on the program's input, or
+    has been through a matrix product or convolution: integer inputs carry no residues, and this is the sign of
+    activations behind an embedding of tokens. ``infinite`` is True if some elements of the value are infinite on
+    purpose (a mask); they have no residue.
     """
 
     __slots__ = ("cell", "parts", "point")
@@ -50,8 +50,8 @@ class Residue:
         self.point, self.parts, self.cell = point, parts, Cell(size, data, infinite)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Residue:
-        """A copy in the same draw; residues that share memory keep sharing it among their copies."""
-        if isinstance(self.parts, OnDemand):  # nothing can be written to it
+        """Return a copy at the same sample point; copies of residues that share memory share memory, too."""
+        if isinstance(self.parts, OnDemand):  # it is read-only, so that sharing it is safe
             return self
         out = Residue(self.point, copy.deepcopy(self.parts, memo), self.size)
         out.cell = memo.setdefault(id(self.cell), Cell(self.size, self.data, self.infinite))
@@ -71,12 +71,12 @@ class Residue:
 
     @property
     def varies(self) -> bool:
-        """Does it depend on inputs, parameters or uninterpreted functions? Else it is a number."""
+        """True if it depends on inputs, parameters or uninterpreted functions; otherwise it is a number."""
         return self.size.difference[0] > 0
 
     @property
     def borrowed(self) -> bool:
-        """The memory is not ours to write to, or there is none."""
+        """True if the memory must not be written to, or does not exist."""
         return self.cell.borrowed or isinstance(self.parts, OnDemand)
 
     @property
@@ -96,7 +96,7 @@ class Residue:
         return Residue(self.point, tuple(parts), size, data, infinite)
 
     def _reduced(self, made: Iterable[Tensor]) -> list[Tensor]:
-        """Reduce, in place, tensors that arithmetic has just made."""
+        """Reduce, in place, intermediate results that nobody else holds."""
         return [f.reduce_(p) for f, p in zip(self.point.fields, made)]
 
     # Selecting and rearranging: every element of the result is an element of self (or 0).
@@ -109,12 +109,12 @@ class Residue:
         return self._with([*_each(function, self, *others)], size, *others)
 
     def view(self, function: Map) -> Residue:
-        """Like `map`, for a function that returns a view: what is known of the two stays common."""
+        """Apply a function that returns a view; source and view share their bookkeeping."""
         parts = self.parts
         return self.view_as(parts.view(function) if isinstance(parts, OnDemand) else [function(p) for p in parts])
 
     def view_as(self, parts: Sequence[Tensor]) -> Residue:
-        """The residue of a view, given the views of the parts."""
+        """Return the residue of a view, given the views of the parts."""
         out = Residue(self.point, parts if isinstance(parts, OnDemand) else tuple(parts), self.size)
         out.cell = self.cell
         return out
@@ -123,11 +123,11 @@ class Residue:
         return self.map(lambda x: x.reshape(shape))
 
     def channels(self, ndim: int, axis: int = 1) -> Residue:
-        """A vector along ``axis`` of a tensor of ``ndim`` dimensions."""
+        """Return a vector as a tensor of ``ndim`` dimensions, along ``axis``."""
         return self.reshape(*(-1 if d == axis else 1 for d in range(ndim)))
 
     def laid_out_like(self, value: Tensor) -> Residue:
-        """With the strides of ``value``, so that every view that is legal on one is legal on the other."""
+        """Return the residue with the strides of ``value``, so that both have the same legal views."""
         parts = tuple(laid_out_like(value, p) for p in self.parts)
         return Residue(self.point, parts, self.size, self.data, self.infinite)
 
@@ -146,13 +146,13 @@ class Residue:
         return self._with(self._reduced(_each(torch.mul, self, other)), self.size * other.size, other)
 
     def affine(self, scale: Residue, shift: Residue) -> Residue:
-        """self · scale + shift, reduced once."""
+        """Return self · scale + shift, reduced once."""
         parts = _each(torch.addcmul, shift, self, scale)
         return self._with(self._reduced(parts), self.size * scale.size + shift.size, scale, shift)
 
     def total(self, function: Map, terms: int) -> Residue:
-        """Apply a linear function whose every output adds up at most ``terms`` elements (with coefficients ±1)."""
-        # The function may return what it was given, which is not ours to reduce in place.
+        """Apply a linear function whose outputs each sum at most ``terms`` elements with coefficients ±1."""
+        # The function may return its argument, which must not be reduced in place.
         parts = [f.reduce(function(p)) for f, p in zip(self.point.fields, self.parts)]
         return self._with(parts, self.size.total(terms))
 
@@ -167,10 +167,10 @@ class Residue:
     def bilinear(
         self, other: Residue, function: Map, terms: int, plus: Residue | None = None, name: Hashable = None
     ) -> Residue:
-        """Apply a function linear in self and in ``other``, whose outputs add up at most ``terms`` products.
+        """Apply a function linear in self and in ``other``, whose outputs each sum at most ``terms`` products.
 
-        ``plus`` is added before the one reduction. ``name`` tells functions apart, attributes and all: what one of
-        them has multiplied with a large leaf, it need not multiply again.
+        ``plus`` is added before the only reduction. ``name`` identifies the function with its attributes; with a name,
+        products with a large leaf are looked up among earlier ones.
         """
         if terms > EXACT_TERMS:
             raise ValueError(f"{terms} products do not add up exactly; split the sum")
@@ -191,7 +191,7 @@ class Residue:
         return out
 
     def matmul(self, other: Residue, plus: Residue | None = None) -> Residue:
-        """Matrix product over the last dimension of self and the last but one of ``other`` (as `torch.matmul`)."""
+        """Return the matrix product over self's last dimension and ``other``'s last but one (as `torch.matmul`)."""
         terms = self.shape[-1]
         if terms <= EXACT_TERMS:
             return self.bilinear(other, torch.matmul, terms, plus, "matmul")
@@ -203,13 +203,13 @@ class Residue:
         return add_all([*pieces, *([] if plus is None else [plus])])
 
     def inverse(self) -> Residue:
-        """1/x: exact where x depends on parameters and constants only, uninterpreted where it depends on the input.
+        """Return 1/x, exact for parameters and constants, uninterpreted for a divisor that depends on the input.
 
-        An exact inverse of data would make the degree of what is compared grow with the number of divisions, and with
-        it the chance of error; nothing in the field's rewrites cancels one data-dependent divisor against another.
+        An exact inverse of data would raise the degree of the compared polynomials with every division, and with it the
+        probability of error. Little is lost: no rewrite in use cancels one data-dependent divisor against another.
 
         Raises:
-            Undecided: an element is infinite, or 0 whatever the parameters are (0 modulo every prime).
+            Undecided: an element is infinite, or 0 for any parameters (0 modulo every prime).
         """
         if self.data:
             return apply_opaque("reciprocal", [self], torch.reciprocal, nonzero=True)
@@ -222,7 +222,7 @@ class Residue:
         return self._with(parts, self.size.inverse(self._number()))
 
     def _number(self) -> tuple[float, ...] | None:
-        """The one number that all elements are, or that the only element is; None where there is none."""
+        """Return the number that all elements, or the only element, are equal to; None if there is none."""
         if self.numel() == 0 or (self.numel() > 1 and self.varies):
             return None
         first = [p.flatten()[0] for p in self.parts]
@@ -232,19 +232,22 @@ class Residue:
         return self * other.inverse()
 
     def rsqrt(self) -> Residue:
-        """1/sqrt(x), uninterpreted; tied to `sqrt` by rsqrt = 1/sqrt."""
+        """Return 1/sqrt(x), uninterpreted; tied to `sqrt` by rsqrt = 1/sqrt."""
         if self.data:
             return self.sqrt().inverse()
         return apply_opaque("rsqrt", [self], torch.rsqrt, nonzero=True)
 
     def sqrt(self) -> Residue:
-        """sqrt(x), uninterpreted. Without data, the reciprocal of `rsqrt`, so that BatchNorm's scale needs no denominator."""
+        """Return sqrt(x), uninterpreted.
+
+        Without data it is the reciprocal of `rsqrt`, so that BatchNorm's scale needs no denominator.
+        """
         if self.data:
             return apply_opaque("sqrt", [self], torch.sqrt, nonzero=True)
         return self.rsqrt().inverse()
 
     def power(self, exponent: int) -> Residue:
-        """``x ** exponent`` for a whole exponent >= 0."""
+        """Return ``x ** exponent`` for a whole exponent >= 0."""
         result, square = embed_number(self.point, 1).map(lambda x: x.expand(self.shape)), self
         while exponent:
             result = result * square if exponent & 1 else result
@@ -253,7 +256,7 @@ class Residue:
         return result
 
     def maximum(self, other: Residue) -> Residue:
-        """max(x, y), uninterpreted and symmetric: a function of x + y and x * y, which determine the unordered pair."""
+        """Return max(x, y), uninterpreted and symmetric: its arguments x + y and x * y determine the unordered pair."""
         zero = other.numel() == 1 and not any(bool(p) for p in other.parts)
         total, product = (self, other) if zero else (self + other, self * other)
         return apply_opaque("maximum", [total, product], lambda *_: torch.maximum(self.parts[0], other.parts[0]))
@@ -264,9 +267,10 @@ class Residue:
 
 
 def apply_opaque(name: str, operands: Sequence[Residue], real: Callable[..., Tensor], nonzero: bool = False) -> Residue:
-    """The uninterpreted function ``name`` (operator, attributes and dtype) of ``operands`` of one draw, which broadcast.
+    """Apply the uninterpreted function ``name`` (operator, attributes and dtype) to ``operands``, which broadcast.
 
-    ``real`` is the function itself on float64 tensors; it is what the same rule means over the real numbers.
+    The operands belong to one sample point. ``real`` is the function on float64 tensors, the meaning of the same rule
+    over the real numbers.
     """
     point = operands[0].point
     out = point.evaluate(name, [tuple(o.parts) for o in operands], real, nonzero)
@@ -277,7 +281,7 @@ def apply_opaque(name: str, operands: Sequence[Residue], real: Callable[..., Ten
 
 
 def embed_number(point: SamplePoint, x: float | int | bool) -> Residue:
-    """The exact residues of a finite number."""
+    """Return the exact residues of a finite number."""
     point.note_numbers([float(x)])
     device_free = [torch.tensor(float(f.number(x)), dtype=torch.float64) for f in point.fields]
     return Residue(point, tuple(f.reduce(t) for f, t in zip(point.fields, device_free)), _size_of_number(x))
@@ -293,13 +297,13 @@ def _size_of_number(x: int | float) -> Size:
 
 
 def _each(function: Map, *operands: Residue) -> Iterator[Tensor]:
-    """``function`` of the operands' parts, prime by prime: of what is made on demand one part lives at a time."""
+    """Yield ``function`` of the operands' parts, prime by prime, so that one part made on demand is alive at a time."""
     for i in range(len(operands[0].parts)):
         yield function(*[o.parts[i] for o in operands])
 
 
 def laid_out_like(value: Tensor, x: Tensor) -> Tensor:
-    """``x`` with the strides of ``value``; along a dimension of stride 0 all elements are one."""
+    """Return ``x`` with the strides of ``value``; along a dimension of stride 0, all elements are the same."""
     if x.stride() == value.stride():
         return x
     shape = [1 if step == 0 else n for n, step in zip(value.shape, value.stride())]

@@ -1,4 +1,4 @@
-"""One random draw: the primes, the random numbers, the uninterpreted functions, and the book that is kept of them."""
+"""Sample points: random primes and numbers, uninterpreted functions, and a record of what a proof depends on."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from foldproof.torch_internals import OpOverload
 
 
 class WritesBorrowed(Exception):
-    """A program writes to a leaf whose memory was lent to it; it has to be run again on copies."""
+    """A program writes to a leaf whose memory was lent to it; it has to run again on copies."""
 
 
 @dataclass(frozen=True)
 class RoundedParameter:
-    """A parameter that became whole numbers: read as exact here, so that it is an approximation with a bound.
+    """A parameter that became whole numbers, read as exact: an approximation with a bound.
 
-    ``real`` is its value before and ``whole`` after, both in float64: real is about scale·(whole − zero).
-    ``parts`` are the residues of the whole numbers, unrounded.
+    ``real`` is its value before and ``whole`` after, both in float64: real is approximately scale·(whole − zero).
+    ``parts`` are the residues of the whole numbers, without rounding.
     """
 
     operator: OpOverload
@@ -35,33 +35,34 @@ class RoundedParameter:
     parts: Sequence[Tensor]
 
     def bound(self, whole: Tensor) -> float:
-        """How far whole numbers are from the parameter at this value, in real units; half a step where in range."""
+        """Return the largest error of whole numbers as the parameter, in real units; half a step where in range."""
         error = (self.scale * (whole.double() - self.zero) - self.real).abs()
         return max(float(self.scale.abs().max()) / 2, float(error.max()) if error.numel() else 0.0)
 
 
 @dataclass(frozen=True)
 class Semantics:
-    """How a draw reads what can be read in more than one way."""
+    """The choices among valid interpretations of an operator."""
 
     by_value: bool = False
-    """Activations in pieces are no uninterpreted functions but follow the values, which have to be in more than one piece."""
+    """Make piecewise activations follow the values, which have to lie in more than one piece."""
     shift_first: bool = False
-    """A softmax takes out the first element that is not masked, instead of the largest by value."""
+    """Shift a softmax by the first element that is not masked, instead of the largest by value."""
     within: frozenset[str] = frozenset()
-    """Roundings of parameters (as `SamplePoint.take_roundings` of a draw of the same seed and k names them) that are read as
-    if they left the parameter as it is."""
+    """Roundings of parameters that are read as the identity.
+
+    They are named as in `SamplePoint.take_roundings` of a sample point with the same seed and k.
+    """
 
 
 class SamplePoint:
     """A random point at which programs are compared: ``k`` primes and everything drawn modulo them.
 
-    Shadows of one draw may meet; shadows of different draws may not. The draw records what a verdict must tell:
-    ``uninterpreted`` and ``branch`` operators, ``escapes`` (values that left the tensor world, and whether they depend on the
-    program's input), uninterpreted evaluations, and the largest `Size` that was hashed or compared.
+    Shadows of one sample point may meet; shadows of different ones may not. It records the premises of a verdict:
+    ``uninterpreted`` and ``branch`` operators, ``escapes`` (places where a value was read out of a tensor, and True
+    where it depends on the program's input), uninterpreted evaluations, and the largest `Size` hashed or compared.
 
-    ``reading`` says how to read what can be read in more than one way; ``steps`` tells the roundings that were read as
-    if they were none.
+    ``semantics`` chooses among valid interpretations of operators; ``steps`` lists the roundings read as exact.
     """
 
     def __init__(self, seed: int, k: int, semantics: Semantics = Semantics()) -> None:
@@ -69,16 +70,16 @@ class SamplePoint:
         self.seed, self.semantics = seed, semantics
         self.fields: Sequence[Field] = [Field(p) for p in draw_primes(k, rng)]
         self.shifted = False
-        """A softmax did take one out."""
+        """True after a softmax has been shifted."""
         self.uninterpreted: dict[str, None] = {}
         self.branch: dict[str, None] = {}
         self.escapes: dict[str, bool] = {}
         self.running = False
-        """A program runs, and no pass."""
+        """True while a program runs, and False while a pass does."""
         self.read: set[str] = set()
         """Names of the whole-number leaves that a program reads."""
         self.beside: set[str] = set()
-        """Names of the leaves whose own tensors a program reads, beside those that it is given."""
+        """Names of the leaves whose own tensors a program reads, instead of the tensors that it is given."""
         self.unregistered: dict[str, None] = {}
         self.steps: list[RoundedParameter] = []
         self._roundings: set[str] = set()
@@ -97,19 +98,19 @@ class SamplePoint:
         return tuple(f.p for f in self.fields)
 
     def draw_few(self, shape: Sequence[int]) -> Tensor:
-        """Independent uniform residues: k rows of ``shape``."""
+        """Draw independent uniform residues: k rows of ``shape``."""
         return few((len(self.fields), *shape), self._rng)
 
     def draw_seeds(self) -> list[int]:
-        """Seeds of 32 bits, one for each prime."""
+        """Draw 32-bit seeds, one for each prime."""
         return [self._rng.getrandbits(32) for _ in self.fields]
 
     def evaluate(
         self, name: str, operands: Sequence[Sequence[Tensor]], real: Callable[..., Tensor], nonzero: bool
     ) -> tuple[Tensor, ...]:
-        """Residues of the function ``name`` at operands of k residues each, which broadcast.
+        """Return the residues of the function ``name`` at operands of k residues each, which broadcast.
 
-        ``real`` is the function itself on float64 tensors; it is what the same rule means over the real numbers.
+        ``real`` is the function on float64 tensors, the meaning of the same rule over the real numbers.
         """
         out = self._evaluate(name, operands, real, nonzero)
         self._evaluations[name] += out[0].numel()
@@ -124,19 +125,19 @@ class SamplePoint:
         return self._functions[name](operands)
 
     def note_numbers(self, numbers: Iterable[float]) -> None:
-        """Numbers were embedded."""
+        """Record numbers that were embedded."""
         self._numbers.update(numbers)
 
     def take_numbers(self) -> frozenset[float]:
-        """The numbers embedded since the last call: when programs differ, their constants may be why."""
+        """Return the numbers embedded since the last call: differing constants may explain differing programs."""
         taken = frozenset(self._numbers)
         self._numbers.clear()
         return taken
 
     def reads_as_exact(self, operands: Sequence[Sequence[Tensor]]) -> bool:
-        """Is this rounding (residues of scaled operand, zero point and limits) one to be read as exact?
+        """True if this rounding (residues of scaled operand, zero point and limits) is to be read as exact.
 
-        It is noted, at any rate.
+        The rounding is recorded in either case.
         """
         parts = [f.canonical(part) for operand in operands for f, part in zip(self.fields, operand)]
         rounding = f"{digest(parts)} {[tuple(operand[0].shape) for operand in operands]}"
@@ -144,13 +145,13 @@ class SamplePoint:
         return rounding in self.semantics.within
 
     def take_roundings(self) -> frozenset[str]:
-        """The roundings of parameters since the last call."""
+        """Return the roundings of parameters since the last call."""
         taken = frozenset(self._roundings)
         self._roundings.clear()
         return taken
 
     def observe(self, size: Size) -> None:
-        """Values of this size are hashed or compared."""
+        """Record that values of this size are hashed or compared."""
         degree, bits = size.difference
         self._degree, self._bits = max(self._degree, degree), max(self._bits, bits)
 
@@ -164,7 +165,7 @@ class SamplePoint:
 
     @property
     def evaluations(self) -> int:
-        """Elements that uninterpreted functions were applied to."""
+        """Number of elements that uninterpreted functions were applied to."""
         return sum(self._evaluations.values())
 
     @property
@@ -173,11 +174,14 @@ class SamplePoint:
 
     @property
     def log2_error(self) -> float:
-        """See `foldproof.field.error_bound`."""
+        """log2 of the probability of a wrong PROVED, see `foldproof.field.error_bound`."""
         return error_bound(self._degree, self._bits, self._pairs, len(self.fields))
 
     def primes_needed(self, log2_error: float, evaluations: int = 1) -> int | None:
-        """The primes that bring the error below 2^log2_error, with ``evaluations`` times as many uninterpreted evaluations."""
+        """Return the smallest number of primes that brings the error below 2^log2_error.
+
+        ``evaluations`` multiplies the number of uninterpreted evaluations so far.
+        """
         pairs = _pairs(n * evaluations for n in self._evaluations.values())
         return primes_needed(self._degree, self._bits, pairs, log2_error)
 

@@ -1,4 +1,4 @@
-"""The shadow: a tensor that carries (value, residue) through every operator, view, write and wrapper."""
+"""The shadow: a tensor that carries its value and a residue through every operator, view, write and wrapper."""
 
 from __future__ import annotations
 
@@ -45,16 +45,16 @@ _DEQUANTIZE = {
     decomposed.dequantize_per_channel.default,
 }
 
-# Operators that keep infinities whatever the other operands are: infinity plus x is infinity.
+# Operators that keep infinities for any other operands: infinity plus x is infinity.
 _KEEP_INFINITIES = {"add", "sub", "where", "masked_fill", "constant_pad_nd", "fill", "full_like", "copy", "neg"}
 
 
 class Shadow(Tensor):
-    """A tensor beside whose ``value`` goes a ``residue`` (see `Residue`); it has the value's shape, dtype, strides.
+    """A tensor with a ``value`` and a ``residue`` (see `Residue`); it has the value's shape, dtype and strides.
 
-    Any operator that runs on it computes both, by the rules in `foldproof.shadow.registry`. It survives
-    ``nn.Parameter``, ``detach``, ``copy.deepcopy``, views and in-place writes. Where a value leaves the tensor world
-    (``.item()``, ``.numpy()``, a Python ``if``), the draw records it in ``escapes``.
+    Every operator on it computes both, by the rules in `foldproof.shadow.registry`. It survives ``nn.Parameter``,
+    ``detach``, ``copy.deepcopy``, views and in-place writes. Reads of its value (``.item()``, ``.numpy()``, a Python
+    ``if``) are recorded in the sample point's ``escapes``.
 
     Raises (from any operator):
         Undecided: the operator has no rule, or its rule does not cover this case.
@@ -83,7 +83,7 @@ class Shadow(Tensor):
         return f"Shadow({self.value!r}, k={len(self.residue.parts)})"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Shadow:
-        """A copy; tensors that share memory keep sharing it among their copies."""
+        """Return a copy; copies of tensors that share memory share memory, too."""
         if id(self) not in memo:
             out = Shadow(copy.deepcopy(self.value, memo), copy.deepcopy(self.residue, memo))
             if isinstance(self, nn.Parameter):
@@ -92,7 +92,7 @@ class Shadow(Tensor):
         copied: Shadow = memo[id(self)]
         return copied
 
-    # Leaving the tensor world. `.item()`, `float()` and `if` go through `_local_scalar_dense`.
+    # Reads of values. `.item()`, `float()` and `if` go through `_local_scalar_dense`.
 
     def numpy(self, *, force: bool = False) -> Any:
         note_escape(self.residue, "numpy")
@@ -114,7 +114,7 @@ class Shadow(Tensor):
         note_escape(self.residue, "storage")
         return self.value.storage()
 
-    # Storage is the value's. Passes compare it to tell tied parameters; a program that asks for it reads numbers.
+    # The storage is the value's. Passes compare it to find tied parameters; a program that asks for it reads numbers.
 
     def data_ptr(self) -> int:
         return self.value.data_ptr()
@@ -154,11 +154,11 @@ def _dispatch(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     if list_written(func):
         return _write(func, args, kwargs)
     if rule is None:
-        # Operators that PyTorch itself defines by others mostly arrive here as those others, but not from Python code.
+        # Operators with a definition by others mostly arrive here as those others, but not from Python code.
         result = func.decompose(*args, **kwargs)
         if result is not NotImplemented:
             return result
-        body = python_body(func)  # which runs on shadows like any other code
+        body = python_body(func)  # the body runs on shadows like any other code
         if body is None:
             raise no_rule(func)
         with Factories(point):
@@ -182,7 +182,7 @@ def _dispatch(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -
 
 
 def _empty(call: Call, value: Any) -> Any:
-    """A result of no elements says nothing, whatever the operator."""
+    """Return the results of a call whose results have no elements, so that no rule is needed."""
     floats = isinstance(value, Tensor) and value.dtype.is_floating_point
     return Shadow(value, embed_constant(call.point, value)) if floats else value
 
@@ -210,13 +210,13 @@ def _wrap(call: Call, rule: Rule, operands: Sequence[Shadow], value: Tensor, res
         residue = mark_infinities(value, residue)
         name = call.operator.overloadpacket.__name__
         if residue.infinite and not rule.integers and name not in _KEEP_INFINITIES:
-            # Where they are, and of which sign, may hang on the values of the other operands.
+            # Their places and signs may depend on the values of the other operands.
             call.point.branch.setdefault(f"{name} of infinite elements")
     return Shadow(value, _unshared(residue, operands).laid_out_like(value))
 
 
 def _unshared(residue: Residue, operands: Sequence[Shadow]) -> Residue:
-    """A copy, if a rule handed on an operand's own memory: a write to the result must not be seen by the operand."""
+    """Copy a residue in an operand's own memory: a write to the result must not change the operand."""
     if isinstance(residue.parts, OnDemand):
         parts = tuple(residue.parts)
     else:
@@ -229,7 +229,7 @@ def _unshared(residue: Residue, operands: Sequence[Shadow]) -> Residue:
 
 
 def _reshape_in_place(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """``squeeze_`` and its like: the tensor becomes a view of what it was."""
+    """Run ``squeeze_`` or a similar operator: the tensor becomes a view of its old self."""
     form = find_functional_form(func)
     rule = None if form is None else RULES.get(form.operator)
     if form is None or rule is None or not rule.view or not isinstance(args[0], Shadow):
@@ -239,7 +239,7 @@ def _reshape_in_place(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str,
 
 
 def _write(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """An operator that writes: compute it without the write, then copy value and residue into the target."""
+    """Run an operator that writes: compute it without the write, then copy value and residue into the target."""
     if reshapes_in_place(func):
         return _reshape_in_place(func, args, kwargs)
     written = list_written(func)
@@ -278,10 +278,10 @@ def _write(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
 
 
 class Factories(DispatchMode):
-    """While active, new empty and zero tensors are shadows, so that in-place writes into them keep what is known.
+    """While active, make new empty and zero tensors shadows, so that in-place writes into them keep their residues.
 
-    Uninitialised memory gets random residues: nothing may depend on it. Whole numbers that are dequantized are exact
-    constants, and so is what they stand for, which float32 would round.
+    Uninitialised memory gets random residues, because nothing may depend on it. Whole numbers that are dequantized are
+    exact constants, as is their product with the scale, which float32 would round.
     """
 
     def __init__(self, point: SamplePoint) -> None:

@@ -9,9 +9,9 @@ from foldproof.torch_internals import OpOverload
 
 
 class Undecided(Exception):
-    """The proof cannot go on; the message is the reason that the verdict UNDECIDED will carry.
+    """The proof cannot continue; the message becomes the reason of the verdict UNDECIDED.
 
-    ``node`` is the graph's node that it stopped at, where a graph was run.
+    ``node`` is the graph's node where it stopped, if a graph was run.
     """
 
     node: fx.Node | None = None

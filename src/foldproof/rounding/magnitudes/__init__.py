@@ -1,4 +1,4 @@
-"""How large the roundings inside one operator are: the magnitudes that its running error bound adds up."""
+"""Magnitudes of the roundings inside one operator, which its running error bound adds up."""
 
 from foldproof.rounding.magnitudes import normalisation, pointwise, products, sums
 from foldproof.rounding.magnitudes.registry import MAGNITUDES

@@ -29,7 +29,7 @@ def measure_log_softmax(out: Tensor, x: Tensor, dim: int, *args: Any, **kwargs: 
 def _measure_normalised(
     x: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor | None, bias: Tensor | None, n: float
 ) -> Tensor:
-    """(x − μ)·r·γ + β, with r from Σ(x − μ)² or from E[x²] − μ², which cancels."""
+    """Return the magnitude of (x − μ)·r·γ + β, with r from Σ(x − μ)² or from E[x²] − μ², which cancels."""
     scale = rstd if weight is None else rstd * weight.abs()
     relative = 2 + math.sqrt(n / 3) + (mean * rstd).square()
     size = (x.abs() + mean.abs()) * scale + (x - mean).abs() * scale * relative
@@ -37,7 +37,7 @@ def _measure_normalised(
 
 
 def _measure_statistics(x: Tensor, dims: list[int], mean: Tensor, rstd: Tensor) -> tuple[Tensor, Tensor]:
-    """Σ|x|/n of the mean; of its reciprocal deviation r, r³/2 times the variance's Σx²/n."""
+    """Return Σ|x|/n for the mean and, for the reciprocal deviation r, r³/2 times the variance's Σx²/n."""
     n = x.numel() / max(mean.numel(), 1)
     of_mean = x.abs().mean(dims, keepdim=True) + drift(mean, n)
     of_variance = x.square().mean(dims, keepdim=True) * (1 + math.sqrt(n / 3))
@@ -82,7 +82,7 @@ def measure_group_norm(
 def _measure_batch_norm(
     out: Results, x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Any, var: Any, eps: float
 ) -> Results:
-    """With the statistics of the batch where none are given."""
+    """Use the statistics of the batch if none are given."""
     dims = [d for d in range(x.ndim) if d != 1]
     shape = [1, -1] + [1] * (x.ndim - 2)
     w, b = (None if t is None else t.reshape(shape) for t in (weight, bias))

@@ -24,7 +24,7 @@ def measure_difference_of_two(out: Tensor, x: Tensor, y: Any, alpha: float = 1) 
 
 
 def _expand(x: Any, out: Tensor) -> Tensor:
-    """A tensor or number in the shape of the result."""
+    """Return a tensor or number in the shape of the result."""
     return torch.as_tensor(x, dtype=torch.float64, device=out.device).expand(out.shape)
 
 

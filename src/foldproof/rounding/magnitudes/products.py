@@ -35,7 +35,7 @@ def measure_outer_product(out: Tensor, x: Tensor, a: Tensor, b: Tensor, *, beta:
 
 
 def _scale(beta: float, x: Tensor) -> Tensor:
-    """With a factor of 0 it is not read, whatever it holds."""
+    """Return |β|·|x|; 0 for a factor of 0, because kernels do not read x then."""
     return abs(beta) * x.abs() if beta else torch.zeros_like(x)
 
 

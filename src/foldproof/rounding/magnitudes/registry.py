@@ -1,11 +1,11 @@
-"""The registry of magnitudes, and what partial sums add to them.
+"""The registry of magnitudes, and the share of partial sums in them.
 
-Floating-point operators compute sums of products whose order is nobody's promise. If u is the unit roundoff (half the
-epsilon) of the type in which they accumulate, an error is about u times the sum of the *magnitudes* Σ|x||w|, whatever
-cancels in the result (Higham, Accuracy and Stability of Numerical Algorithms, 2002, §3.1). Adding K terms one after the
-other also rounds each partial sum: where the terms have one sign, that is a random walk of u·|result|·√(K/3) (Higham
-and Mary, A New Approach to Probabilistic Rounding Error Analysis, 2019). A magnitude is the sum of both, in units of u;
-rounding the result itself comes on top.
+Floating-point operators sum products in an unspecified order. If u is the unit roundoff (half the epsilon) of the
+accumulation dtype, an error is about u times the sum of the *magnitudes* Σ|x||w|, however much the result cancels
+(Higham, Accuracy and Stability of Numerical Algorithms, 2002, §3.1). Adding K terms one after the other also rounds
+each partial sum: for terms of one sign, that is a random walk of u·|result|·√(K/3) (Higham and Mary, A New Approach to
+Probabilistic Rounding Error Analysis, 2019). A magnitude is the sum of both, in units of u; rounding the result itself
+comes on top.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from torch import Tensor
 from foldproof.torch_internals import OpOverload
 
 Magnitude = Callable[..., Any]
-"""Takes an operator's result in float64, then its arguments; gives a tensor of the result's shape.
+"""A function of an operator's float64 result and its arguments, which returns a tensor of the result's shape.
 
-Of an operator with several results it takes the tuple of them, and gives a tuple: None, or nothing at the end, for
+For an operator with several results it takes their tuple, and returns a tuple: None (or nothing, at the end) stands for
 results that are rounded once.
 """
 
@@ -32,7 +32,7 @@ MAGNITUDES: dict[OpOverload, Magnitude] = {}
 
 
 def magnitude(*names: str) -> Callable[[M], M]:
-    """Register the decorated function for operators of ATen, named as ``sum.dim_IntList``; ``mm`` is ``mm.default``.
+    """Register the decorated function for ATen operators, named as ``sum.dim_IntList``; ``mm`` is ``mm.default``.
 
     The first line of its docstring appears in docs/operators.md.
     """
@@ -48,7 +48,7 @@ def magnitude(*names: str) -> Callable[[M], M]:
 
 
 def find_aten(*names: str) -> list[OpOverload]:
-    """The operators of ATen of these names; a name may also be several, with spaces between them."""
+    """Return the ATen operators of these names; a string may hold several names, with spaces between them."""
     found = []
     for name in " ".join(names).split():
         packet, _, overload = name.partition(".")
@@ -57,10 +57,10 @@ def find_aten(*names: str) -> list[OpOverload]:
 
 
 def drift(out: Tensor, terms: float) -> Tensor:
-    """What partial sums of ``terms`` terms of one sign add: |out|·√(terms/3)."""
+    """Return the share of partial sums of ``terms`` terms of one sign: |out|·√(terms/3)."""
     return out.abs() * math.sqrt(max(terms, 0.0) / 3)
 
 
 def absolute(x: Any) -> Any:
-    """Magnitudes of floating-point tensors; anything else as it is."""
+    """Return magnitudes of floating-point tensors; anything else unchanged."""
     return x.abs() if isinstance(x, Tensor) and x.is_floating_point() else x

@@ -1,4 +1,4 @@
-"""Sums and means, with or without weights, and what is computed of them: variances, norms, products."""
+"""Sums and means, with or without weights, and functions of them: variances, norms, products."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ aten = torch.ops.aten
 
 
 def _measure_sum(operator: Any) -> Magnitude:
-    """Sums with weights that are no operands: the operator itself, on magnitudes."""
+    """Return the magnitude of sums with weights that are no operands: the operator itself, on magnitudes."""
 
     def measure(out: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """Σ|x||w|, with weights that are no operands"""

@@ -117,10 +117,10 @@ def floor_divide(call: Call, a: Any, b: Any) -> Residue:
 
 
 def _chosen(call: Call, first: Tensor, a: Residue, b: Residue) -> Residue:
-    """a where ``first`` is true, else b: what a function that is defined piece by piece is at these values.
+    """Return a where ``first`` is true, else b: the value of a piecewise function at these elements.
 
     Raises:
-        Undecided: all values are on one side, so that nothing would be said of the other piece.
+        Undecided: all elements are in one piece; the result would prove nothing about the other.
     """
     if first.numel() and bool((first == first.flatten()[0]).all()):
         raise call.undecided("all values are in one piece of it")
@@ -199,7 +199,7 @@ def minimum(call: Call, a: Tensor, b: Tensor) -> Residue:
 
 
 def _extreme(call: Call, x: Residue, value: Tensor, other: Any, extreme: Callable[[Tensor, Tensor], Tensor]) -> Residue:
-    """``torch.maximum`` or ``torch.minimum`` of x, which has this value, and of ``other``."""
+    """Return ``torch.maximum`` or ``torch.minimum`` of x, which has this value, and ``other``."""
     y = call.residue(other)
     if x.varies or y.varies or x.infinite or y.infinite:
         return x.maximum(y) if extreme is torch.maximum else x.minimum(y)

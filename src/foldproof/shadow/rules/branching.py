@@ -18,13 +18,13 @@ aten = torch.ops.aten
 
 
 def _flattened(x: Tensor, dims: list[int]) -> Tensor:
-    """``dims`` moved to the end and made one."""
+    """Return ``x`` with ``dims`` moved to the end and merged into one."""
     keep = [d for d in range(x.ndim) if d not in dims]
     return x.permute(keep + dims).reshape([x.shape[d] for d in keep] + [math.prod(x.shape[d] for d in dims)])
 
 
 def extreme(x: Residue, value: Tensor, dims: Sequence[int] | None, keepdim: bool, largest: bool) -> Residue:
-    """The residue of the largest (smallest) element along ``dims``, found by value."""
+    """Return the residue of the largest (smallest) element along ``dims``, found by value."""
     axes = sorted({d % max(value.ndim, 1) for d in dims}) if dims else list(range(value.ndim))
     if value.ndim == 0:
         return x
@@ -37,7 +37,7 @@ def extreme(x: Residue, value: Tensor, dims: Sequence[int] | None, keepdim: bool
 
 
 @branch(aten.amax.default)
-def amax(call: Call, x: Tensor, dim: list[int] = [], keepdim: bool = False) -> Residue:  # noqa: B006 (the schema's default)
+def amax(call: Call, x: Tensor, dim: list[int] = [], keepdim: bool = False) -> Residue:  # noqa: B006 (as in the schema)
     """the element that is largest by value"""
     return extreme(call.residue(x), call.value(x), dim, keepdim, True)
 

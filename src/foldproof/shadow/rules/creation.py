@@ -1,4 +1,4 @@
-"""Operators that make a tensor after the likeness of another."""
+"""Operators that make a tensor of given properties, or with those of another tensor."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The long tail: operators read by PyTorch's own decomposition, run on shadows.
+"""Less common operators, by PyTorch's own decomposition, run on shadows.
 
-Only operators listed here are, and each is tested against the real operator like any other rule.
+Only the operators listed here are decomposed; each is tested against the real operator like any other rule.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def decomposed(call: Call, *args: Any, **kwargs: Any) -> Any:
 
 
 def decompose_residues(call: Call, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """The residues of the results of the operators that this one is made of, run on the same shadows."""
+    """Return the residues of the results of the operator's decomposition, run on the same shadows."""
     try:
         made = find_decomposition(call.operator)(*args, **kwargs)
     except NoDecomposition as reason:

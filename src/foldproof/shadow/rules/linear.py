@@ -35,7 +35,7 @@ def addmm(call: Call, c: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha
 
 def _plus(call: Call, c: Tensor, product: Residue, beta: float, alpha: float) -> Residue:
     product = product if alpha == 1 else product * call.residue(alpha)
-    if beta == 0:  # then c is ignored, whatever it holds
+    if beta == 0:  # c is ignored then, even if it holds a nan
         return product
     return product + (call.residue(c) if beta == 1 else call.residue(c) * call.residue(beta))
 
@@ -117,7 +117,7 @@ def _part(x: Residue, dim: int, index: int, of: int) -> Residue:
 
 
 def _native(x: Tensor, w: Tensor, geometry: tuple[Any, ...], groups: int) -> Tensor:
-    # cuDNN may pick Winograd or FFT, which are not exact; the native kernels multiply and add.
+    # cuDNN may choose Winograd or FFT, which are not exact; native kernels multiply and add.
     with torch.backends.cudnn.flags(enabled=False) if x.is_cuda else contextlib.nullcontext():
         out: Tensor = aten.convolution.default(x, w, None, *geometry, groups)
     return out

@@ -19,7 +19,7 @@ aten = torch.ops.aten
 
 
 def _affine(x: Residue, mean: Residue, rstd: Residue, weight: Residue | None, bias: Residue | None) -> Residue:
-    """(x - mean)·rstd·weight + bias, with the statistics and weights already broadcastable."""
+    """Return (x - mean)·rstd·weight + bias, for statistics and weights that broadcast against x."""
     scale = rstd if weight is None else rstd * weight
     shift = -(mean * scale)
     return x.affine(scale, shift if bias is None else shift + bias)
@@ -78,7 +78,7 @@ def batch_norm(
     )
     mean.copy_(new_mean)
     var.copy_(new_var)
-    increment_version((mean, var))  # the operator's schema does not say that it writes
+    increment_version((mean, var))  # the operator's schema does not declare the write
     return tuple(results)
 
 
@@ -132,11 +132,10 @@ def group_norm(
 def exp_shifted(
     call: Call, x: Residue, value: Tensor, dims: list[int], empty_rows: bool = False
 ) -> tuple[Residue, Residue]:
-    """exp(x - m) and m, for one element m along ``dims``: the draw says which.
+    """Return exp(x - m) and m, for one element m along ``dims``; the sample point selects it.
 
-    Which element m is does not matter to softmax (any element gives the same function), so this is no branch. The
-    largest by value is what programs take out that write a softmax by themselves; the first that is not masked is the
-    same in programs that round differently.
+    The choice of m is no branch: softmax is the same function for any m. Programs that write a softmax by themselves
+    subtract the largest element by value; the first unmasked element is the same in programs that round differently.
     Where the value is -inf (a mask) the result is 0; ``empty_rows`` allows rows that are masked throughout.
     """
     call.point.shifted = True

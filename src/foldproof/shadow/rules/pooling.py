@@ -16,7 +16,7 @@ aten = torch.ops.aten
 
 
 def _divisors(pool: Any, x: Tensor, args: dict[str, Any]) -> Tensor:
-    """How many elements each output is divided by (int64), from the operator itself on ones."""
+    """Return the divisor of each output (int64), from the operator itself on ones."""
     ones = torch.ones(x.shape[-len(args["kernel_size"]) - 1 :], dtype=torch.float64, device=x.device)
     filled: Tensor = pool(ones, **(args | {"divisor_override": 1}))
     averaged: Tensor = pool(ones, **args)
@@ -24,14 +24,14 @@ def _divisors(pool: Any, x: Tensor, args: dict[str, Any]) -> Tensor:
 
 
 def _over(call: Call, x: Residue, divisors: Tensor) -> Residue:
-    """``x`` over ``divisors``, brought to one common denominator (which keeps sums of the quotients small)."""
+    """Return ``x`` over ``divisors``, with one common denominator, which keeps sums of the quotients small."""
     common = math.lcm(*(int(d) for d in divisors.unique()))
     share = common // divisors
     return (x if bool((share == 1).all()) else x * call.residue(share)) / call.residue(common)
 
 
 def _arguments(call: Call, skip: int) -> dict[str, Any]:
-    """The arguments after the first ``skip`` (tensors), with one number for each dimension."""
+    """Return the arguments after the first ``skip`` (tensors), with one number for each dimension."""
     given = dict(list(call.arguments.items())[skip:])
     dims = 2 if "2d" in call.operator.overloadpacket.__name__ else 3
     for name in ("kernel_size", "stride", "padding"):
@@ -66,7 +66,7 @@ def avg_pool_backward(call: Call, grad: Tensor, x: Tensor, *args: Any, **kwargs:
 
 
 def _windows(size: int, out: int, device: torch.device) -> Tensor:
-    """The 0/1 matrix (out, size) of adaptive pooling's windows [floor(i·size/out), ceil((i+1)·size/out))."""
+    """Return the 0/1 matrix (out, size) of adaptive pooling's windows [floor(i·size/out), ceil((i+1)·size/out))."""
     matrix = torch.zeros(out, size, dtype=torch.float64, device=device)
     for i in range(out):
         matrix[i, i * size // out : -(-(i + 1) * size // out)] = 1

@@ -1,8 +1,8 @@
-"""Quantizing, dequantizing and doing both at once: rounding is uninterpreted, all the rest is exact.
+"""Quantizing, dequantizing, and both at once: rounding is uninterpreted, everything else is exact.
 
 q = clamp(round(x/scale) + zero_point, quant_min, quant_max), and back: scale·(q − zero_point). The integers carry
-residues, so that what is quantized in one program, or by a pass, and dequantized later is known for what it is. A fused
-fake quantization, a pair of operators, and the same formula written by hand agree.
+residues, so that quantizing in one program (or in a pass) and dequantizing later are related. A fused fake
+quantization, a pair of operators, and the same formula written by hand agree.
 """
 
 from __future__ import annotations
@@ -135,7 +135,10 @@ def fused_fake_quantize(*args: Any) -> tuple[Tensor, Tensor]:
 
 
 def _require_scale_of_statistics(given: Mapping[str, Any]) -> None:
-    """The operator does not read its scale: it makes it anew of its statistics, at each call, and writes it."""
+    """Require the scale of the running extremes.
+
+    The operator does not read its scale: at each call it computes it anew from the statistics, and writes it.
+    """
     values = {name: value_of(x) for name, x in given.items()}
     made = {name: x.clone() if isinstance(x, Tensor) else x for name, x in values.items()}
     _FUSED(**made)
@@ -163,7 +166,7 @@ def choose_qparams(
 def _quantized(
     call: Call, x: Tensor, scale: Any, zero_point: Any, low: Any, high: Any, axis: int | None = None
 ) -> Residue:
-    """What becomes of x as whole numbers. With an axis, scale and zero point are vectors along it."""
+    """Return x as whole numbers. With an axis, scale and zero point are vectors along it."""
     residue = call.residue(x)
     if residue.infinite:
         raise call.undecided("infinite elements are quantized, which residues do not show")
@@ -171,7 +174,7 @@ def _quantized(
     low, high = (_broadcast(call.residue(limit), x, None) for limit in (low, high))
     scaled = residue / step
     operands = (scaled, zero, low, high)
-    # Only what is computed of parameters is read so: how far a rounding moves data has no bound, as it may cut it off.
+    # Only functions of parameters are read as exact: rounding data has no error bound, since it may be cut off.
     if not any(o.data for o in operands) and call.point.reads_as_exact([o.parts for o in operands]):
         out = scaled + zero
         units, offset = (_vector(torch.as_tensor(call.value(v)).double(), x, axis) for v in (scale, zero_point))
@@ -203,5 +206,5 @@ def _broadcast(residue: Residue, x: Tensor, axis: int | None) -> Residue:
 
 
 def _vector(v: Tensor, x: Tensor, axis: int | None) -> Tensor:
-    """A vector along one axis of x; without an axis, one number, be it of no dimensions or of one."""
+    """Return a vector along one axis of x; without an axis, one number, of no dimensions or of one."""
     return v.reshape(() if axis is None else [-1 if d == axis % x.ndim else 1 for d in range(x.ndim)])

@@ -1,4 +1,4 @@
-"""Recurrent layers, which are their cells, step after step."""
+"""Recurrent layers, decomposed into their cells, step after step."""
 
 from __future__ import annotations
 

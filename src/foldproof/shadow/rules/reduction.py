@@ -68,7 +68,7 @@ def prod_dim(call: Call, x: Tensor, dim: int, keepdim: bool = False, **kwargs: A
 
 
 def product(x: Residue, dim: int, keepdim: bool) -> Residue:
-    """The product along ``dim``, halving it step by step."""
+    """Return the product along ``dim``, halving it step by step."""
     while x.shape[dim] > 1:
         n = x.shape[dim] // 2
         pairs = x.map(lambda p: p.narrow(dim, 0, n)) * x.map(lambda p: p.narrow(dim, n, n))
@@ -81,7 +81,7 @@ def product(x: Residue, dim: int, keepdim: bool) -> Residue:
 
 
 def variance(x: Residue, dims: list[int], correction: float, keepdim: bool) -> tuple[Residue, Residue]:
-    """Variance and mean along ``dims``."""
+    """Return variance and mean along ``dims``."""
     center = x.mean(dims, True)
     deviation = x - center
     total = (deviation * deviation).sum(dims, keepdim)
@@ -131,7 +131,7 @@ def std_mean(call: Call, x: Tensor, dim: Any = None, *, correction: Any = None, 
 
 
 def norm(call: Call, x: Residue, value: Tensor, ord: float, dims: list[int] | None, keepdim: bool) -> Residue:
-    """The norm of order ``ord`` along ``dims``."""
+    """Return the norm of order ``ord`` along ``dims``."""
     if ord == 2:
         return (x * x).sum(dims, keepdim).sqrt()
     if ord == 0:

@@ -313,7 +313,7 @@ def to_copy(call: Call, x: Tensor, *, dtype: torch.dtype | None = None, **kwargs
 
 
 def _once(call: Call, x: Tensor, count: Callable[[Tensor, Tensor], Tensor]) -> None:
-    """Refuse to write twice to one element: which of the two stays is left open by PyTorch."""
+    """Refuse two writes to one element: PyTorch does not define the one that stays."""
     hits = count(torch.zeros(x.shape, dtype=torch.int64), torch.ones((), dtype=torch.int64))
     if bool((hits > 1).any()):
         raise call.undecided("an element is written twice, and which one stays is left open")
