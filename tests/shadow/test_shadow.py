@@ -299,6 +299,14 @@ def test_factories(point: SamplePoint) -> None:
     assert not same(blank, other)  # nothing may depend on uninitialised memory
 
 
+def test_a_pass_can_copy_plain_tensors(point: SamplePoint) -> None:
+    x, plain = leaf(point, torch.randn(3)), torch.randn(3)
+    with Factories(point):
+        assert torch.equal(copy.deepcopy(plain), plain)
+        with pytest.raises(Undecided):
+            x + plain.new_empty([])
+
+
 def test_writes_into_new_tensors(point: SamplePoint) -> None:
     x = leaf(point, torch.randn(2))
     with Factories(point):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -297,6 +298,9 @@ class Factories(DispatchMode):
             return made
         if type(made) is not Tensor or not made.dtype.is_floating_point:
             return made
+        if func is aten.new_empty.default and made.dim() == 0:
+            # copy.deepcopy replaces the memory of this tensor, and needs it plain; reading a nan is UNDECIDED.
+            return made.fill_(math.nan)
         if zero:
             return Shadow(made, embed_constant(self._point, made))
         return Shadow(made.zero_(), draw_variable(self._point, made, data=True))
