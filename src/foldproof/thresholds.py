@@ -39,6 +39,10 @@ LARGEST_COMPARED_NUMBER = 1e6
 MAX_SCALES = 8
 """Scales of inputs that are tried, the largest first: a trial runs both programs."""
 
+MAX_PARTING_DISTANCE = 0.3
+"""Relative distance up to which two values count as meant to be equal, when the place is looked for where graphs part:
+a wrong constant moves a value, and another value altogether is about as far as it is large."""
+
 # Coverage of choices.
 
 MAX_COVERAGE_INPUTS = 24

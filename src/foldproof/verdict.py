@@ -155,13 +155,26 @@ class Counterexample:
 
 
 @dataclass(frozen=True)
+class DifferingNode:
+    """A node of the second graph that should give a value of the first, and gives another."""
+
+    node: str
+    operator: str
+    source: str | None
+
+
+@dataclass(frozen=True)
 class Difference:
-    """The first value of the first program that the second never computes although the differing output needs it."""
+    """The place where two programs part: a value of the first that the second does not compute, though outputs need it.
+
+    ``region`` lists all such values; ``after`` is the node of the second graph that stands for this one, where one does.
+    """
 
     node: str
     operator: str
     source: str | None
     region: tuple[str, ...] = ()
+    after: DifferingNode | None = None
 
 
 @dataclass(frozen=True)
@@ -283,7 +296,8 @@ def _tell_counterexample(verdict: Verdict) -> Iterable[str]:
 def _tell_difference(verdict: Verdict) -> Iterable[str]:
     d = verdict.difference
     if d is not None:
-        yield f"{d.node} ({d.operator})" + (f" at {d.source}" if d.source else "")
+        other = f"; in the second program {d.after.node} ({d.after.operator})" if d.after else ""
+        yield f"{d.node} ({d.operator})" + (f" at {d.source}" if d.source else "") + other
 
 
 def _listed(names: Iterable[str]) -> Iterable[str]:

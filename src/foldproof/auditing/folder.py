@@ -170,7 +170,12 @@ def report(audit: Mapping[str, Any], step: Step, change: Change, text: str | Non
     difference = step.verdict.difference
     if difference is not None:
         out.append(
-            f"The first value that the new graph never computes: `{difference.operator}`, node `{difference.node}`."
+            f"The graphs part at `{difference.operator}`, node `{difference.node}` of the old graph"
+            + (
+                f", and `{difference.after.operator}`, node `{difference.after.node}` of the new."
+                if difference.after
+                else "."
+            )
         )
     if shown is not None:
         out.append(

@@ -1,7 +1,22 @@
-"""Where two graphs part: the first value of *before* that *after* never computes although the output needs it."""
+"""The place where two graphs part: a value of *before* and the value of *after* that stands for it and differs.
+
+Both graphs run on shadows of one sample point. Values are compared by digests of their residues, in order and whatever
+the shape, so that a view is the value that it shows. Walking back from a differing output through the values that the
+other graph lacks gives a region in each graph; a value that a right rewrite replaced in between ends the walk, because
+what follows it agrees again.
+
+Inside of the regions nothing corresponds exactly. A wrong rewrite is mostly a small one, so a value of *after* stands for
+the value of *before* of the same size that it is nearest to, as floats; and the graphs part at the first value of *after*
+that is near one of *before*, but not equal to it. In a wrong fold of a BatchNorm this is the convolution after the fold,
+which stands for the BatchNorm before it, and not for the convolution, whose value a right fold would replace as well.
+This is a help to the reader, and no verdict depends on it.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,56 +28,94 @@ from foldproof.proof.attempt import lending, run_both
 from foldproof.proof.obligation import ProofObligation
 from foldproof.proof.variation import vary
 from foldproof.shadow import SamplePoint, Shadow, Undecided
+from foldproof.thresholds import MAX_PARTING_DISTANCE
 from foldproof.torch_internals import disable_current_modes, tree_leaves
-from foldproof.verdict import Difference
+from foldproof.verdict import Difference, DifferingNode
+
+
+@dataclass
+class _Values:
+    """The values of a graph's nodes: digests of their residues, and the numbers themselves."""
+
+    digests: dict[fx.Node, list[str]] = field(default_factory=dict)
+    numbers: dict[fx.Node, Tensor] = field(default_factory=dict)
+
+    def note(self, node: fx.Node, out: Any) -> None:
+        tensors = [t for t in tree_leaves(out) if isinstance(t, Tensor)]
+        with disable_current_modes():  # residues that are made on demand are drawn
+            self.digests[node] = [_digest(t) for t in tensors]
+            if len(tensors) == 1:
+                self.numbers[node] = tensors[0].value if isinstance(tensors[0], Shadow) else tensors[0]
+
+    def all(self) -> set[str]:
+        return {one for found in self.digests.values() for one in found}
 
 
 def first_difference(obligation: ProofObligation, seed: int) -> Difference | None:
-    """Run both graphs on shadows, and walk back from the output through the values that *after* does not have."""
+    """Run both graphs on shadows, and name the first pair of values that part; None where a program is no graph."""
+    before, after = _Values(), _Values()
     variation = vary(obligation, obligation.general)
-    results: dict[fx.Node, list[str]] = {}
-    present: set[str] = set()
-
-    def note(node: fx.Node, out: Any) -> None:
-        results[node] = _digests(out)
-
-    def note_present(node: fx.Node, out: Any) -> None:
-        present.update(_digests(out))
-
     try:
         with torch.no_grad():
-            lending(
-                obligation,
-                lambda lent: run_both(obligation, SamplePoint(seed, 2), variation, lent, (note, note_present)),
-            )
+            point, watch = SamplePoint(seed, 2), (before.note, after.note)
+            lending(obligation, lambda lent: run_both(obligation, point, variation, lent, watch))
     except Undecided:
         return None
-    nodes = obligation.before.nodes()
-    if not nodes or not present:
+    if not after.digests:
         return None
+    lost, new = _region(before.digests, after.all()), _region(after.digests, before.all())
+    if not lost:
+        return None
+    first, second = _find_pair(lost, before.numbers, new, after.numbers) or (lost[0], None)
+    return Difference(
+        first.name,
+        operator_name(first),
+        source_of(first),
+        tuple(n.name for n in lost),
+        None if second is None else DifferingNode(second.name, operator_name(second), source_of(second)),
+    )
 
-    def lost(node: fx.Node) -> bool:
-        return not set(results.get(node, ())) <= present
 
-    output = next(n for n in reversed(nodes) if n.op == "output")
+def _region(digests: Mapping[fx.Node, list[str]], present: set[str]) -> list[fx.Node]:
+    """Computed values that an output needs and that are not ``present`` in the other graph, in the graph's order.
+
+    Parameters do not count: a right fold takes them in, too.
+    """
+    if not digests:
+        return []
+
+    def is_lost(node: fx.Node) -> bool:
+        return not set(digests.get(node, ())) <= present
+
+    nodes = list([*digests][-1].graph.nodes)
     region: set[fx.Node] = set()
-    frontier = [n for n in output.all_input_nodes if lost(n)]
+    frontier = [n for n in nodes[-1].all_input_nodes if is_lost(n)]
     while frontier:
         node = frontier.pop()
         if node not in region:
             region.add(node)
-            frontier += [n for n in node.all_input_nodes if lost(n)]
-    # Parameters may go (a fold takes them in); what matters is what is computed.
-    ordered = [n for n in nodes if n in region and n.op not in ("placeholder", "get_attr")]
-    if not ordered:
-        return None
-    head = ordered[0]
-    return Difference(head.name, operator_name(head), source_of(head), tuple(n.name for n in ordered))
+            frontier += [n for n in node.all_input_nodes if is_lost(n)]
+    return [n for n in nodes if n in region and n.op not in ("placeholder", "get_attr")]
 
 
-def _digests(out: Any) -> list[str]:
-    with disable_current_modes():  # residues that are made on demand are drawn
-        return [_digest(t) for t in tree_leaves(out) if isinstance(t, Tensor)]
+def _find_pair(
+    lost: Sequence[fx.Node], before: Mapping[fx.Node, Tensor], new: Sequence[fx.Node], after: Mapping[fx.Node, Tensor]
+) -> tuple[fx.Node, fx.Node] | None:
+    """The first of the ``new`` values that is near a ``lost`` one, and the nearest of these."""
+    for second in (n for n in new if n in after):
+        near = [(_distance(before[first], after[second]), i, first) for i, first in enumerate(lost) if first in before]
+        distance, _, first = min(near, default=(math.inf, 0, second))
+        if distance <= MAX_PARTING_DISTANCE:
+            return first, second
+    return next(((a, b) for a in lost for b in new if operator_name(a) == operator_name(b)), None)
+
+
+def _distance(a: Tensor, b: Tensor) -> float:
+    """The root mean square of the difference, relative to that of ``a``; infinite between other sizes or dtypes."""
+    if a.numel() != b.numel() or not a.numel() or not (a.is_floating_point() and b.is_floating_point()):
+        return math.inf
+    x, y = a.detach().flatten().double(), b.detach().flatten().double()
+    return float((x - y).norm() / x.norm()) if bool(x.norm() > 0) else math.inf
 
 
 def _digest(t: Tensor) -> str:

@@ -124,6 +124,8 @@ def _overlays(document: Document) -> Iterator[Overlay]:
                     yield from _number("distance to the float64 result", side, node, row["accuracy"][side])
     if document["command"] == "prove" and document["difference"]:
         yield from _verdict("before", [document["difference"]["node"], *document["difference"]["region"]], document)
+        if document["difference"]["after"]:
+            yield from _verdict("after", [document["difference"]["after"]["node"]], document)
     for i, step in enumerate(document.get("steps", ()) if document["command"] == "audit" else ()):
         for side, graph in (step.get("graphs") or {}).items():
             differing = [node["name"] for node in graph["nodes"] if node.get("differs")]

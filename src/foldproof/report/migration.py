@@ -39,6 +39,8 @@ def _migrate_verdict(old: dict[str, Any]) -> dict[str, Any]:
         verdict["rounding"] = rounding | {"sigma": ratio if rounding["sigma"] is None else rounding["sigma"]}
     verdict["claim"] = _claim(words, shapes) if words else None
     verdict["counterexample"] = shown
+    if verdict["difference"]:
+        verdict["difference"] = verdict["difference"] | {"after": None}
     verdict["evidence"] = list(_evidence(verdict))
     return verdict
 

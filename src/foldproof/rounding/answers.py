@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import Enum
 from functools import cache
 
-from foldproof.operators import find_functional_form, is_pointwise, is_view, is_view_copy
+from foldproof.operators import find_functional_form, is_pointwise, is_view, is_view_copy, reshapes_in_place
 from foldproof.rounding.exact import EXACT, RESULTS, UNKNOWN
 from foldproof.rounding.magnitudes import MAGNITUDES
 from foldproof.rounding.parts import PARTS
@@ -43,6 +43,8 @@ def find_rounding(operator: OpOverload) -> Rounding | None:
     Pointwise operators round their result unless another answer is given for them. In-place operators round like their
     functional forms.
     """
+    if reshapes_in_place(operator):
+        return Rounding.EXACT
     form = find_functional_form(operator)
     if form is not None:
         return find_rounding(form.operator)
