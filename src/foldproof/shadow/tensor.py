@@ -294,8 +294,7 @@ class Factories(DispatchMode):
             return func(Shadow(args[0], embed_constant(self._point, args[0])), *args[1:], **(kwargs or {}))
         made = func(*args, **(kwargs or {}))
         zero = func is aten.zeros.default or (func is aten.full.default and args[1] == 0)
-        # `copy.deepcopy` makes a tensor by `new_empty`, which then shows the copied memory.
-        if not zero and (not is_uninitialized(func) or func is aten.new_empty.default):
+        if not zero and not is_uninitialized(func):
             return made
         if type(made) is not Tensor or not made.dtype.is_floating_point:
             return made
