@@ -36,7 +36,7 @@ def test_audit_over_compile(benchmark: Any, make: Any, compiler: str, monkeypatc
 
     def plain() -> float:
         with pytest.MonkeyPatch.context() as patch, torch.no_grad():
-            chosen = compilers.compiler_named(compiler)
+            chosen = compilers.find_compiler(compiler)
             module = sys.modules[type(chosen).__module__]
             for tap in [name for name in vars(module) if name.startswith("tap_")]:
                 patch.setattr(module, tap, lambda *_: contextlib.nullcontext())

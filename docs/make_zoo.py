@@ -242,7 +242,7 @@ def _declined(rows: Sequence[Row]) -> str:
     return _table(["operator", "upwards", "downwards", "times", "where"], lines) if lines else "Nothing."
 
 
-_NOR = "; nor can what reads it absorb it: "
+_NOR = "; and its readers can't absorb it: "
 
 
 def _short(reason: str) -> str:

@@ -32,15 +32,15 @@ def afresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> list[backend.Rewritten | None]:
-    """What the backend made of each graph that it rewrote or tried to."""
+    """Results of the backend for each graph that it tried to rewrite."""
     found: list[backend.Rewritten | None] = []
-    original = backend.rewritten
+    original = backend.rewrite_graph
 
     def watched(*arguments: Any) -> backend.Rewritten | None:
         found.append(original(*arguments))
         return found[-1]
 
-    monkeypatch.setattr(backend, "rewritten", watched)
+    monkeypatch.setattr(backend, "rewrite_graph", watched)
     return found
 
 

@@ -1,10 +1,9 @@
 """``torch.compile(model, backend="foldproof")``: foldproof's rewrites, each proved, then Inductor.
 
-Parameters are folded and joined when the model is compiled. Each call looks whether those are still what they were; if
-one was changed or replaced (in place, by ``load_state_dict``, by another instance of the model), what was made of them
-is made anew, which the proof allows where it speaks of all parameters. A change through ``.data`` is not seen. Threads
-that call one compiled graph take turns. Proofs are made, and times measured, at the sizes of the first call, also where
-shapes are dynamic.
+Parameters are folded and joined when the model is compiled. Each call checks that they have not changed since. If one
+was changed or replaced (in place, by ``load_state_dict``, by another instance of the model), the constants made from it
+are computed again, provided that the proof holds for all parameters. A change through ``.data`` goes unnoticed. Threads
+that call one compiled graph take turns. Proofs and timings use the sizes of the first call, even if shapes are dynamic.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ from foldproof.torch_internals import (
 )
 
 RULES = (*DEFAULT, "batch_linears")
-"""Compiled code is for one machine, and rounds otherwise than eager code as it is."""
+"""Rules to apply. Batching is among them because compiled code is for one machine and rounds differently anyway."""
 
 
 def foldproof(
@@ -53,37 +52,37 @@ def foldproof(
     mode: str | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Callable[..., Any]:
-    """A backend of ``torch.compile``; ``mode`` and ``options`` are Inductor's.
+    """Compile a graph: the backend of ``torch.compile``; ``mode`` and ``options`` are Inductor's.
 
-    Where gradients are needed, and where nothing can be rewritten, Inductor gets the model unchanged.
+    If gradients are needed, or nothing can be rewritten, Inductor gets the model unchanged.
 
     Warns:
-        UserWarning: something in the model can't be traced or folded, so that Inductor gets it unchanged.
+        UserWarning: part of the model can't be traced or folded, so Inductor gets it unchanged.
     """
     config = {**(options_of_mode(mode) if mode else {}), **(options or {})}
     try:
-        found = None if _needs_gradients(inputs) else rewritten(module, inputs)
+        found = None if _needs_gradients(inputs) else rewrite_graph(module, inputs)
         if found is not None:
             if any(inputs[i].is_inference() for i in found.read.values()):
-                raise FoldproofError("a parameter is an inference tensor, of which no change can be seen")
-            compiled = _compiled(found.module, inputs, config)
-            if config.get("freezing", False):  # what was compiled holds values, and would not see new ones
+                raise FoldproofError("a parameter is an inference tensor, whose changes can't be tracked")
+            compiled = _compile(found.module, inputs, config)
+            if config.get("freezing", False):  # freezing copied the values into the compiled code
                 found = replace(found, general=False)
-            return _Guarded(compiled, found, module, _states(found, inputs))
+            return _Guarded(compiled, found, module, _capture_states(found, inputs))
     except restarts():
         raise
     except Exception as error:
         log_caught(error, "rewriting a graph")
         warnings.warn(f"foldproof leaves a graph to Inductor as it is: {brief(error)}", stacklevel=2)
-    return _compiled(module, inputs, config)
+    return _compile(module, inputs, config)
 
 
 @dataclass(frozen=True)
 class Rewritten:
-    """A module after rewrites. ``made`` are its new constants, with the expressions that they hold.
+    """A module after rewrites. ``made`` are its new constants, each with the expression for its value.
 
-    ``read`` maps the names in the expressions to the indices of the inputs that they stand for. A ``general`` one is
-    right for all values of these, and not for those alone that it was made from.
+    ``read`` maps the names in the expressions to the indices of the inputs that they stand for. ``general`` is True if
+    the rewrites are right for all values of these inputs, and False if for the values at compilation only.
     """
 
     module: GraphModule
@@ -92,19 +91,19 @@ class Rewritten:
     general: bool
 
 
-def rewritten(module: GraphModule, inputs: Sequence[Any]) -> Rewritten | None:
-    """The module in ATen operators after foldproof's rewrites; None where there is nothing to rewrite.
+def rewrite_graph(module: GraphModule, inputs: Sequence[Any]) -> Rewritten | None:
+    """Return the module in ATen operators after foldproof's rewrites; None if nothing can be rewritten.
 
     Args:
-        module: a graph of torch operators, as dynamo makes it: parameters are inputs, too.
-        inputs: what it is called with when it is compiled.
+        module: a graph of torch operators from Dynamo, in which parameters are inputs, too.
+        inputs: the inputs of the first call.
     """
     places = [node for node in module.graph.nodes if node.op == "placeholder"]
     if not any(isinstance(node.meta["example_value"], FakeTensor) for node in places):
         return None
-    traced = _in_aten(module, places)
+    traced = _trace_aten(module, places)
     if _writes_shared(traced, inputs):
-        logger.info("nothing is rewritten: an input is written to whose memory another input shows, too")
+        logger.info("nothing is rewritten: the graph writes to an input that shares memory with another input")
         return None
     held = _hold_parameters(traced, places, inputs)
     editor = GraphEditor.in_place(traced)
@@ -133,8 +132,8 @@ def _needs_gradients(inputs: Sequence[Any]) -> bool:
     return torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in inputs)
 
 
-def _in_aten(module: GraphModule, places: Sequence[Node]) -> GraphModule:
-    """The same in ATen operators before autograd, as ``torch.export`` has them, at dynamo's symbolic shapes."""
+def _trace_aten(module: GraphModule, places: Sequence[Node]) -> GraphModule:
+    """Trace the module into ATen operators before autograd, as in ``torch.export``, at Dynamo's symbolic shapes."""
     values = [node.meta["example_value"] for node in places]
     fakes = [value for value in values if isinstance(value, FakeTensor)]
     with fakes[0].fake_mode:
@@ -142,7 +141,7 @@ def _in_aten(module: GraphModule, places: Sequence[Node]) -> GraphModule:
 
 
 def _writes_shared(traced: GraphModule, inputs: Sequence[Any]) -> bool:
-    """May an input be written to that shares memory with another? The graph does not show that the other changes."""
+    """True if the graph may write to an input that shares memory with another, whose change the graph doesn't show."""
     inner = [node for node in traced.graph.nodes if node.op == "placeholder"]
     memories = {
         node: storage_key(value) for node, value in zip(inner, inputs, strict=True) if isinstance(value, Tensor)
@@ -152,7 +151,7 @@ def _writes_shared(traced: GraphModule, inputs: Sequence[Any]) -> bool:
 
 
 def _hold_parameters(traced: GraphModule, places: Sequence[Node], inputs: Sequence[Any]) -> dict[int, str]:
-    """Makes attributes of the inputs that are parameters and buffers: their names, by index of the input."""
+    """Turn the inputs that are parameters and buffers into attributes; return their names by index of the input."""
     held = {}
     inner = [node for node in traced.graph.nodes if node.op == "placeholder"]
     for i, (outer, node, value) in enumerate(zip(places, inner, inputs, strict=True)):
@@ -169,7 +168,7 @@ def _hold_parameters(traced: GraphModule, places: Sequence[Node], inputs: Sequen
 
 
 def _give_back(traced: GraphModule, held: Mapping[int, str]) -> None:
-    """Makes inputs again of the parameters that are left."""
+    """Turn the remaining parameters back into inputs."""
     inner = [node for node in traced.graph.nodes if node.op == "placeholder"]
     back = {name: inner[i] for i, name in held.items()}
     for node in list(traced.graph.nodes):
@@ -182,15 +181,15 @@ def _give_back(traced: GraphModule, held: Mapping[int, str]) -> None:
     traced.recompile()
 
 
-def _compiled(module: GraphModule, inputs: Sequence[Any], config: dict[str, Any]) -> Callable[..., Any]:
+def _compile(module: GraphModule, inputs: Sequence[Any], config: dict[str, Any]) -> Callable[..., Any]:
     compiled: Callable[..., Any] = compile_with_inductor(module, inputs, config)
     return compiled
 
 
 class _FusedSteps:
-    """Steps of fused optimizers, which change parameters and leave their versions as they are.
+    """Counts the steps of fused optimizers, which change parameters without changing their versions.
 
-    They are noted for as long as something compiled lives that has to know.
+    Steps are counted as long as any compiled graph is alive.
     """
 
     def __init__(self) -> None:
@@ -200,7 +199,7 @@ class _FusedSteps:
         self._hook: RemovableHandle | None = None
 
     def watch_for(self, compiled: object) -> None:
-        """Note the steps of all optimizers until ``compiled`` is gone."""
+        """Count the steps of all optimizers until ``compiled`` is garbage-collected."""
         if self._hook is None:
             self._hook = register_optimizer_step_post_hook(self._note)
         self._watching += 1
@@ -213,30 +212,30 @@ class _FusedSteps:
             self._hook = None
 
     def _note(self, optimizer: Optimizer, *_: object) -> None:
-        """A hook to run after each step of any optimizer."""
+        """Record a step; a hook that runs after each step of any optimizer."""
         fused = [group for group in optimizer.param_groups if group.get("fused")]
         if fused:
             self.number += 1
             self._last.update((p, self.number) for group in fused for p in group["params"])
 
     def last(self, parameter: Tensor) -> int:
-        """The number of the last one that changed it."""
+        """Return the number of the last step that changed ``parameter``, 0 if none did."""
         return self._last.get(parameter, 0)
 
 
 _FUSED = _FusedSteps()
 
 State = tuple[int, Tensor, int, int]
-"""An input whose value was read: its index, the tensor, its version, and its address."""
+"""State of an input whose value was read: its index, the tensor, its version and its address."""
 
 
-def _states(rewritten: Rewritten, inputs: Sequence[Any]) -> list[State]:
+def _capture_states(rewritten: Rewritten, inputs: Sequence[Any]) -> list[State]:
     return [(i, inputs[i], version_of(inputs[i]), inputs[i].data_ptr()) for i in rewritten.read.values()]
 
 
 @dataclass
 class _Guarded:
-    """Runs ``compiled``, which is ``rewritten`` for inputs in these ``states``; ``module`` is what it was before."""
+    """Runs ``compiled``, made from ``rewritten`` for inputs in these ``states``; ``module`` is the original graph."""
 
     compiled: Callable[..., Any]
     rewritten: Rewritten
@@ -250,7 +249,7 @@ class _Guarded:
         _FUSED.watch_for(self)
 
     def __call__(self, *inputs: Any) -> Any:
-        with self.lock:  # another thread may run it with other parameters
+        with self.lock:  # another thread may run the same graph with other parameters
             return self._run(inputs)
 
     def _run(self, inputs: Sequence[Any]) -> Any:
@@ -258,7 +257,7 @@ class _Guarded:
             if any(_FUSED.last(inputs[i]) > self.seen_steps for i, *_ in self.states):
                 self._changed(inputs)
             self.seen_steps = _FUSED.number
-        for i, tensor, version, address in self.states:  # at each call, so as fast as can be
+        for i, tensor, version, address in self.states:  # runs at each call, so it has to be fast
             now = inputs[i]
             if now is not tensor or version_of(now) != version or now.data_ptr() != address:
                 self._changed(inputs)
@@ -267,17 +266,17 @@ class _Guarded:
 
     def _changed(self, inputs: Sequence[Any]) -> None:
         self.fits = self.rewritten.general and self._renew(inputs)
-        self.states = _states(self.rewritten, inputs)
+        self.states = _capture_states(self.rewritten, inputs)
         if not self.fits:
             warnings.warn(
-                "a parameter was changed after foldproof folded it, and what was compiled is right for its old value"
-                " only: the model now runs uncompiled, until torch.compiler.reset() has it compiled anew",
+                "a parameter was changed after foldproof folded it, and the compiled code is right for its old value"
+                " only: the model now runs uncompiled; call torch.compiler.reset() to compile it again",
                 stacklevel=3,
             )
 
     @torch.no_grad()
     def _renew(self, inputs: Sequence[Any]) -> bool:
-        """Computes the new constants from other parameters, and says whether they are finite."""
+        """Compute the new constants from the current parameters; return True if all are finite."""
         given = {name: inputs[i].detach() for name, i in self.rewritten.read.items()}
         for tensor, expression in self.rewritten.made:
             tensor.copy_(rounded(expression, given, tensor.dtype))

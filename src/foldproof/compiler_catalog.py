@@ -1,6 +1,6 @@
-"""The compilers that `audit` knows, as data: the command line, `foldproof doctor` and the README's table read it here.
+"""The compilers that `audit` knows, as data for the command line, `foldproof doctor` and the README's table.
 
-What runs one is in `foldproof.auditing.compilers`; nothing here imports torch.
+`foldproof.auditing.compilers` runs them; this module does not import torch.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 class Declaration:
     """A compiler.
 
-    ``runner`` is where its `Compiler` is (``module:variable`` of `foldproof.auditing.compilers`). ``watches`` says what
-    is audited, and ``options`` what each option does, both in Markdown; an option named "…" stands for any name.
-    ``packages`` are what it is made of besides torch, and ``extra`` the one of ours that installs them. ``builds`` is
-    True where it needs a C++ compiler.
+    ``runner`` locates its `Compiler` (``module:variable`` in `foldproof.auditing.compilers`). ``watches`` describes the
+    audited passes, and ``options`` each option, both in Markdown; an option named "…" stands for any name.
+    ``packages`` are its requirements besides torch, and ``extra`` is foldproof's extra that installs them. ``builds``
+    is True if it needs a C++ compiler.
     """
 
     name: str

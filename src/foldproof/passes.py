@@ -1,7 +1,7 @@
-"""Folding as a pass, for the pipelines of others: before PT2E quantization, inside ExecuTorch, in a pass manager.
+"""Folding as a pass for other pipelines: before PT2E quantization, inside ExecuTorch, in a pass manager.
 
-Each fold is proved on its region, or withdrawn. What was folded and what was declined is in ``result`` of a pass object
-after it has run. For a verdict on the whole program, and accuracies, use `foldproof.fuse`.
+Each fold is proved on its region, or withdrawn. After a run, ``result`` of the pass object lists the folds and the
+declined ones. For a verdict on the whole program, and accuracies, use `foldproof.fuse`.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 
 def fold(program: ExportedProgram, passes: Sequence[str] | None = None) -> ExportedProgram:
-    """A folded copy of a program of ``torch.export``, or of an edge program.
+    """Return a folded copy of a ``torch.export`` program or of an edge program.
 
     Args:
-        program: it is not changed; weights that stay are shared with it.
-        passes: the rules to apply, as of `foldproof.fuse`.
+        program: the program to fold. It is not changed; the copy shares the weights that stay.
+        passes: the rules to apply, as in `foldproof.fuse`.
 
     Raises:
-        FoldproofError: ``program`` is of a form that can't be changed, or a pass has another name.
+        FoldproofError: ``program`` has a form that can't be changed, or a name in ``passes`` is unknown.
     """
     editor = GraphEditor.on_copy(program)
     _run(editor, passes)
@@ -39,19 +39,23 @@ def fold(program: ExportedProgram, passes: Sequence[str] | None = None) -> Expor
 
 
 def fold_(module: GraphModule, passes: Sequence[str] | None = None) -> None:
-    """Folds a GraphModule of ``torch.export.export(...).module()`` in place, as before ``prepare_pt2e``.
+    """Fold a GraphModule of ``torch.export.export(...).module()`` in place, for example before ``prepare_pt2e``.
+
+    Args:
+        module: the GraphModule to fold.
+        passes: the rules to apply, as in `foldproof.fuse`.
 
     Raises:
-        FoldproofError: a pass has another name.
+        FoldproofError: a name in ``passes`` is unknown.
     """
     FoldAffines(passes).call(module)
 
 
 class FoldAffines(PassBase):
-    """`fold_` for a ``torch.fx`` pass manager; changes the module that it is given.
+    """`fold_` as a pass for a ``torch.fx`` pass manager; changes the module in place.
 
     Args:
-        passes: the rules to apply, as of `foldproof.fuse`.
+        passes: the rules to apply, as in `foldproof.fuse`.
     """
 
     def __init__(self, passes: Sequence[str] | None = None) -> None:
@@ -67,9 +71,9 @@ class FoldAffines(PassBase):
 
 
 def executorch_pass(passes: Sequence[str] | None = None) -> ExportedProgramPassBase:
-    """`fold` as a pass for ExecuTorch: for ``transform_passes=`` and ``EdgeProgramManager.transform``.
+    """Return `fold` as an ExecuTorch pass, for ``transform_passes=`` and ``EdgeProgramManager.transform``.
 
-    A pass on the graph alone would not do there: the weights of an edge program are in its state dictionary.
+    A pass on the graph alone is not enough: the weights of an edge program are in its state dictionary.
 
     Raises:
         MissingExtra: executorch is not installed.

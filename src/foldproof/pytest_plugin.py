@@ -1,6 +1,6 @@
-"""For the tests of whoever writes passes: a fixture ``prove``, and ``--foldproof-report FILE``.
+"""The pytest plugin for tests of passes: a fixture ``prove``, and an option ``--foldproof-report FILE``.
 
-Imports no torch: pytest loads it in every project.
+It does not import torch, because pytest loads it in every project.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _RECORDS = pytest.StashKey[list[dict[str, Any]]]()
 
 
 class Prover:
-    """Asserts that programs, or what a pass makes of one, are the same function; notes every verdict."""
+    """Asserts that two programs, or a program before and after a pass, are the same function; records each verdict."""
 
     def __init__(self, test: str, records: list[dict[str, Any]]) -> None:
         self._test, self._records = test, records
@@ -33,7 +33,7 @@ class Prover:
         """Assert that two programs are the same function, up to rounding (see `foldproof.prove`).
 
         Raises:
-            AssertionError: REFUTED or UNDECIDED; the text is the whole story.
+            AssertionError: the verdict is REFUTED or UNDECIDED; the message explains it in full.
         """
         __tracebackhide__ = True
         from foldproof.proof import prove
@@ -52,9 +52,10 @@ class Prover:
         """Assert that a pass keeps the meaning of ``program`` (see `foldproof.prove_pass`) and, by default, changes it.
 
         Raises:
-            AssertionError: REFUTED or UNDECIDED, or the pass changed nothing; the text is the whole story.
+            AssertionError: the verdict is REFUTED or UNDECIDED, or the pass changed nothing; the message explains it in
+                full.
         """
-        __tracebackhide__ = True  # pytest then shows the line of the test
+        __tracebackhide__ = True  # so that pytest shows the line of the test
         from foldproof.proof import prove_pass
 
         return self._checked(prove_pass(pass_fn, program, inputs, kwargs, must_change=must_change))
@@ -69,7 +70,7 @@ class Prover:
 
 @pytest.fixture
 def prove(request: pytest.FixtureRequest) -> Prover:
-    """``prove(before, after, inputs)`` and ``prove.of_pass(pass_fn, program, inputs)``: assert, give the verdict."""
+    """Assertions ``prove(before, after, inputs)`` and ``prove.of_pass(pass_fn, program, inputs)``, with verdicts."""
     return Prover(request.node.nodeid, request.config.stash[_RECORDS])
 
 
@@ -78,7 +79,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--foldproof-report",
         metavar="FILE",
-        help="Write every verdict of the fixture `prove` into FILE, as JSON; `foldproof report FILE` makes it a page.",
+        help="Write all verdicts of the fixture `prove` to FILE, as JSON; `foldproof report FILE` makes it a page.",
     )
 
 
@@ -86,12 +87,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_RECORDS] = []
     path = config.getoption("--foldproof-report")
     if path is not None and not (Path(path).parent.is_dir() and not Path(path).is_dir()):
-        raise pytest.UsageError(f"--foldproof-report {path} can't be written: give a file in a folder that is there")
+        raise pytest.UsageError(f"--foldproof-report {path} can't be written: give a file in a folder that exists")
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Of pytest-xdist: a worker has ended, and hands over what it noted."""
+    """Collect the records of a pytest-xdist worker that has ended."""
     node.config.stash[_RECORDS] += getattr(node, "workeroutput", {}).get("foldproof", ())
 
 

@@ -1,4 +1,4 @@
-"""For the tests of whoever writes passes, or runs programs in other ways than PyTorch does."""
+"""Assertions for tests of passes, and of programs that run outside PyTorch."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ def assert_equivalent(
     *,
     at_these_parameters: bool = False,
 ) -> Verdict:
-    """Assert that two programs are the same function, up to rounding; returns the verdict (see `foldproof.prove`).
+    """Assert that two programs are the same function up to rounding, and return the verdict (see `foldproof.prove`).
 
-    PROVED, PROVED_WITHIN and ROUNDING pass; a caller to whom rounding is not enough can look at ``.kind``. ROUNDING
-    fails where the programs were seen to differ at other parameters, as when a fresh BatchNorm is left out, unless
-    ``at_these_parameters`` says that only these matter.
+    PROVED, PROVED_WITHIN and ROUNDING pass; check ``.kind`` of the verdict for a stricter test. ROUNDING fails if the
+    programs differ at other parameters, for example where a fresh BatchNorm was removed, unless ``at_these_parameters``
+    says that only the present ones matter.
 
     Raises:
-        AssertionError: the verdict is REFUTED or UNDECIDED, or holds at these parameters only; its text is the whole
-            story.
-        FoldproofError: ``before`` or ``after`` is no program, or the inputs do not fit.
+        AssertionError: the verdict is REFUTED or UNDECIDED, or holds at these parameters only; the message explains it
+            in full.
+        FoldproofError: ``before`` or ``after`` is not a program, or the inputs do not fit.
     """
     from foldproof.proof import prove
 
@@ -41,14 +41,14 @@ def assert_equivalent(
 def assert_close_enough(
     reference: Any, candidate: Any, inputs: Sequence[Any], kwargs: Mapping[str, Any] | None = None
 ) -> CompareResult:
-    """Assert that a program's numbers differ by no more than rounding explains; returns the comparison.
+    """Assert that the numbers of two programs differ by no more than rounding explains, and return the comparison.
 
-    There is no tolerance to choose: how far rounding may move these outputs is measured (see `foldproof.compare`, which
-    takes the same arguments).
+    There is no tolerance to choose: `foldproof.compare`, which takes the same arguments, measures how far rounding may
+    move these outputs.
 
     Raises:
-        AssertionError: the verdict is REFUTED or UNDECIDED; its text is the whole story.
-        FoldproofError: ``reference`` can't be exported, something does not run, or a file can't be loaded.
+        AssertionError: the verdict is REFUTED or UNDECIDED; the message explains it in full.
+        FoldproofError: ``reference`` can't be exported, a program does not run, or a file can't be loaded.
     """
     from foldproof.comparison import compare
 

@@ -14,7 +14,7 @@ from torch import nn
 import foldproof
 from foldproof import FoldproofError, Kind
 from foldproof.auditing import api
-from foldproof.auditing.compilers import compiler_named
+from foldproof.auditing.compilers import find_compiler
 from foldproof.auditing.judge import SAME
 from foldproof.auditing.log import Log
 from foldproof.compiler_catalog import DECLARED
@@ -212,7 +212,7 @@ def test_a_tap_changes_nothing(compiler: str, options: dict[str, Any], monkeypat
     """The compiled program gives the same bits with the tap and without it."""
     installed(compiler)
     model, inputs = right()
-    chosen = compiler_named(compiler)
+    chosen = find_compiler(compiler)
     with torch.no_grad():
         watched = chosen.compile(model, inputs, {}, options, Log()).call(*inputs)
         module = sys.modules[type(chosen).__module__]

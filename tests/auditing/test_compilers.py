@@ -11,11 +11,11 @@ from torch import Tensor, fx, nn
 from torch.fx.passes.infra.pass_base import PassBase, PassResult
 
 import foldproof
-from foldproof.auditing.compilers import compiler_named
+from foldproof.auditing.compilers import find_compiler
 from foldproof.auditing.log import Log
 from foldproof.auditing.taps import HOOKS
 from foldproof.auditing.taps.fx_passes import tap_passes
-from foldproof.auditing.taps.hooks import Hook, missing_hooks
+from foldproof.auditing.taps.hooks import Hook, find_missing_hooks
 from foldproof.cli.doctor import examine
 from foldproof.compiler_catalog import DECLARED
 from foldproof.errors import FoldproofError
@@ -23,7 +23,7 @@ from foldproof.verdict import Kind
 
 
 def test_what_is_declared_can_be_run() -> None:
-    assert all(compiler_named(name).declared is one for name, one in DECLARED.items())
+    assert all(find_compiler(name).declared is one for name, one in DECLARED.items())
 
 
 def test_an_extra_installs_what_a_compiler_is_made_of() -> None:
@@ -44,7 +44,7 @@ def test_export_is_audited_by_its_decompositions() -> None:
 
 
 def test_every_hook_is_there_in_what_is_installed() -> None:
-    assert not missing_hooks(HOOKS)
+    assert not find_missing_hooks(HOOKS)
     assert len({str(hook) for hook in HOOKS}) == len(HOOKS)
 
 
@@ -53,15 +53,14 @@ def test_doctor_tells_a_hook_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> No
     assert examine()["hooks"] == {
         "declared": len(HOOKS),
         "missing": [
-            "torch._inductor.fx_passes.pre_grad.fuse_fx is missing, so that the pass fuse_fx is not told from what else"
-            " happens around it"
+            "torch._inductor.fx_passes.pre_grad.fuse_fx is missing, so the pass fuse_fx has no step of its own"
         ],
     }
 
 
 def test_packages_that_are_not_installed_miss_no_hook() -> None:
-    assert not missing_hooks([Hook("no_such_package.passes", "fuse", "the pass fuse")])
-    assert missing_hooks([Hook("torch.no_such_module", "fuse", "the pass fuse")])
+    assert not find_missing_hooks([Hook("no_such_package.passes", "fuse", "the pass fuse")])
+    assert find_missing_hooks([Hook("torch.no_such_module", "fuse", "the pass fuse")])
 
 
 class Nothing(PassBase):
@@ -80,7 +79,7 @@ def test_a_tap_does_without_a_hook_that_is_gone(monkeypatch: pytest.MonkeyPatch)
 
 def test_there_is_no_audit_without_an_essential_hook(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(importlib.import_module("torch._inductor.compile_fx"), "_recursive_pre_grad_passes")
-    with pytest.raises(FoldproofError, match="_recursive_pre_grad_passes is missing, so that torch.compile can't be"):
+    with pytest.raises(FoldproofError, match="_recursive_pre_grad_passes is missing, so torch.compile can't be"):
         foldproof.audit(nn.ReLU(), (torch.ones(2),), compiler="inductor")
 
 
@@ -92,7 +91,7 @@ def test_a_hook_is_patched_for_a_while() -> None:
         return lambda self, module: seen.append(module)
 
     seen: list[Tensor] = []
-    with hook.patched(counting):
+    with hook.patch(counting):
         Nothing().ensures("module")  # type: ignore[arg-type]
     assert seen == ["module"]
     assert PassBase.__dict__["ensures"] is before

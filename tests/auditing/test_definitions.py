@@ -15,11 +15,11 @@ import torch.nn.functional as F
 from torch import fx, nn
 from torch._inductor.custom_graph_pass import CustomGraphPass
 
-from foldproof.auditing.compilers import compiler_named
+from foldproof.auditing.compilers import find_compiler
 from foldproof.auditing.definitions import Definitions, Unwritable
 from foldproof.auditing.reduce import Fault
-from foldproof.auditing.script import script
-from foldproof.auditing.specification import drafted
+from foldproof.auditing.script import write_reproduction
+from foldproof.auditing.specification import specify_model
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,7 +54,7 @@ class Configured(Swap):
 def made(value: Any) -> Any:
     """What the lines and the expression make, where nothing else is known."""
     own = Definitions()
-    code = own.expression(value)
+    code = own.write_expression(value)
     names: dict[str, Any] = {"torch": torch, "nn": torch.nn}
     exec("from __future__ import annotations\n" + "\n".join(own.lines), names)
     return eval(code, names)
@@ -77,8 +77,8 @@ def test_a_pass_with_all_that_it_refers_to(value: Callable[[fx.Graph], None]) ->
 
 def test_definitions_follow_what_they_refer_to() -> None:
     own = Definitions()
-    assert own.expression(Swap()) == "Swap()"
-    assert own.expression(swap) == "swap", "what is there is not written again"
+    assert own.write_expression(Swap()) == "Swap()"
+    assert own.write_expression(swap) == "swap", "what is there is not written again"
     text = "\n".join(own.lines)
     assert text.index("aten = torch.ops.aten") < text.index("def swap") < text.index("class Swap")
     assert "import torch.nn.functional as F" in own.lines
@@ -94,9 +94,9 @@ class Subtract(nn.Module):
 
 
 def test_a_program_that_shows_a_fault_defines_the_pass() -> None:
-    fault = Fault(compiler_named("inductor"), {"post_grad_custom_pre_pass": swap}, "post_grad_custom_pre_pass")
-    draft = replace(drafted(Subtract(), (torch.ones(1), torch.ones(1)))[0], held=None, given=None)
-    text = script(fault, draft)
+    fault = Fault(find_compiler("inductor"), {"post_grad_custom_pre_pass": swap}, "post_grad_custom_pre_pass")
+    draft = replace(specify_model(Subtract(), (torch.ones(1), torch.ones(1)))[0], held=None, given=None)
+    text = write_reproduction(fault, draft)
     # The program sets an option; monkeypatch would end by hiding it.
     with torch._inductor.config.patch(post_grad_custom_pre_pass=None):  # type: ignore[attr-defined]
         exec(text.partition("\ngot = ")[0], {})

@@ -87,7 +87,7 @@ def test_watch() -> None:
 def test_no_pass_seen_is_no_clean_bill() -> None:
     with foldproof.watch(INPUTS) as log:
         swap(traced())  # a plain function
-    assert str(log) == "no pass was seen: plain functions are not watched, prove_pass runs them"
+    assert str(log) == "no pass was seen: plain functions are not watched, use prove_pass for them"
     with foldproof.watch(INPUTS) as log:
         SwapOperands()(traced())
     assert str(log) == "no pass changed a graph"
@@ -235,7 +235,7 @@ def test_copies_are_made_in_silence(recwarn: pytest.WarningsRecorder) -> None:
     program = torch.export.export(torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.ReLU()).eval(), INPUTS[:1])
     with foldproof.watch(INPUTS[:1]) as log:
         PassManager(passes=[SwapOperands()])(program.module())
-    Copies().copied(program)
+    Copies().copy(program)
     assert log.steps and not [w for w in recwarn if "LeafSpec" in str(w.message)]
 
 

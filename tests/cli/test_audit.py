@@ -141,7 +141,7 @@ def test_a_fine_audit_leaves_no_reproduction(foldproof: Foldproof, model: str, t
     assert f"{told}\n" in foldproof(*audit).out
     again = foldproof("replay", str(folder))
     assert again.status == 2
-    assert f"{folder} records no culprit, so there is nothing to run again" in again.err
+    assert f"{folder} records no culprit, so there is no reproduction to run" in again.err
 
 
 def test_replay_of_nothing(foldproof: Foldproof, tmp_path: Path) -> None:  # noqa: F811

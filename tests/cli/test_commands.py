@@ -76,7 +76,7 @@ class TestFuse:
         self, foldproof: Foldproof, monkeypatch: pytest.MonkeyPatch, seconds: list[float]
     ) -> None:
         monkeypatch.setattr(
-            "foldproof.fusion.batching.timing.remembered", lambda *_: {"before": [2e-5] * 3, "after": seconds}
+            "foldproof.fusion.batching.timing.recall_or_measure", lambda *_: {"before": [2e-5] * 3, "after": seconds}
         )
         ran = foldproof("fuse", "models.py:gate", "-o", "out.pt2", "--passes", "batch_linears", "--json", "all.json")
         assert ran.status == 0

@@ -34,7 +34,7 @@ def paying(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    monkeypatch.setattr(timing, "folder", lambda: tmp_path)
+    monkeypatch.setattr(timing, "find_folder", lambda: tmp_path)
     return tmp_path
 
 
@@ -283,7 +283,7 @@ class TestWhetherItPays:
 
     def test_no_place_for_the_file(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
-        monkeypatch.setattr(timing, "folder", lambda: tmp_path / "file")
+        monkeypatch.setattr(timing, "find_folder", lambda: tmp_path / "file")
         result = batch(*gate())
         assert len(result.rewrites) + len(result.declined) == 1
 
@@ -300,7 +300,7 @@ class TestWhetherItPays:
     def test_only_beyond_the_noise(
         self, before: list[float], after: list[float], pays: bool, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(timing, "remembered", lambda *_: {"before": before, "after": after})
+        monkeypatch.setattr(timing, "recall_or_measure", lambda *_: {"before": before, "after": after})
         result = batch(*gate())
         assert bool(result.rewrites) is pays
         if pays:
@@ -308,23 +308,23 @@ class TestWhetherItPays:
             assert rewrite.speed is not None and (rewrite.speed.before, rewrite.speed.after) == (4, 2)
             assert result.to_dict()["rewrites"][0]["speed"]["after"] == 2
         else:
-            assert "was not measured to be clearly faster here" in result.declined[0].reason
+            assert "it is not clearly faster here" in result.declined[0].reason
 
     def test_what_does_more_is_measured_to_take_longer(self, own_cache: Path) -> None:
         """The clock is real: the larger of two products loses."""
         small, large = (torch.fx.symbolic_trace(nn.Linear(512, n)) for n in (8, 4096))
         x = [torch.randn(8, 512)]
         assert timing.require_faster(large, small, x, bitwise=False).after < 1
-        with pytest.raises(CannotFold, match="not measured to be clearly faster"):
+        with pytest.raises(CannotFold, match="not clearly faster"):
             timing.require_faster(small, large, x, bitwise=False)
 
 
 class TestBits:
     def test_other_bits_are_declined(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(timing, "remembered", lambda *_: {"before": [3.0] * 3, "after": [1.0] * 3})
-        monkeypatch.setattr(timing, "same_bits", lambda *_: False)
+        monkeypatch.setattr(timing, "recall_or_measure", lambda *_: {"before": [3.0] * 3, "after": [1.0] * 3})
+        monkeypatch.setattr(timing, "have_same_bits", lambda *_: False)
         result = batch(*gate(), "batch_linears_bitwise")
-        assert result.rewrites == () and "rounds some results otherwise" in result.declined[0].reason
+        assert result.rewrites == () and "rounds some results differently" in result.declined[0].reason
 
     def test_bits_that_differ_are_seen(self) -> None:
         def times(factor: Tensor) -> torch.fx.GraphModule:
@@ -334,17 +334,17 @@ class TestBits:
 
         one, other = times(torch.tensor(1.0)), times(torch.tensor(1.0).nextafter(torch.tensor(2.0)))
         x = [torch.randn(4, 8)]
-        assert timing.same_bits(one, one, x) and not timing.same_bits(one, other, x)
+        assert timing.have_same_bits(one, one, x) and not timing.have_same_bits(one, other, x)
 
     def test_the_inputs_of_the_program_are_tried_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(timing, "remembered", lambda *_: {"before": [3.0] * 3, "after": [1.0] * 3})
-        monkeypatch.setattr(timing, "same_bits", lambda *_: True)
+        monkeypatch.setattr(timing, "recall_or_measure", lambda *_: {"before": [3.0] * 3, "after": [1.0] * 3})
+        monkeypatch.setattr(timing, "have_same_bits", lambda *_: True)
         monkeypatch.setattr(torch, "equal", lambda a, b: False)
         result = batch(*gate(), "batch_linears_bitwise")
         assert result.rewrites == () and "on these inputs" in result.declined[0].reason
 
     def test_what_is_kept_has_the_same_bits_and_says_so(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(timing, "remembered", lambda *_: {"before": [3.0] * 3, "after": [1.0] * 3})
+        monkeypatch.setattr(timing, "recall_or_measure", lambda *_: {"before": [3.0] * 3, "after": [1.0] * 3})
         for example in BATCHING[0].fires:
             model, inputs = example.make()
             program = torch.export.export(model, inputs)

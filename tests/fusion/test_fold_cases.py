@@ -218,9 +218,7 @@ class TestDtypes:
         [node] = [n for n in program.graph.nodes if n.name == "batch_norm"]
         node.meta["val"] = node.meta["val"].double()
         result = foldproof.fuse(program, inputs)
-        assert reasons(result) == [
-            "it turns torch.float32 into torch.float64, and without it the dtype would be another"
-        ]
+        assert reasons(result) == ["it converts torch.float32 to torch.float64, so the dtype would change without it"]
 
 
 class TestSharing:

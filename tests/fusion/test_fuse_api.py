@@ -173,7 +173,7 @@ def test_passes_by_name() -> None:
     assert len(foldproof.fuse(model, inputs, passes=["batch_norm"]).rewrites) == 1
     with pytest.raises(FoldproofError, match="there is no pass 'batchnorm': choose from batch_norm, instance_norm"):
         foldproof.fuse(model, inputs, passes=["batchnorm"])
-    with pytest.raises(FoldproofError, match="accuracy_limit is nan, and must be a number above 0"):
+    with pytest.raises(FoldproofError, match="accuracy_limit is nan, but must be a number above 0"):
         foldproof.fuse(model, inputs, accuracy_limit=float("nan"))
     with pytest.raises(FoldproofError, match="must be a list of names"):
         foldproof.fuse(model, inputs, passes="batch_norm")
@@ -215,7 +215,7 @@ def test_tied_weights_are_not_copied_for_little() -> None:
 
     result = foldproof.fuse(Tied().eval(), (torch.arange(4),))
     assert result.rewrites == ()
-    assert "128000 bytes more of weights" in result.declined[0].reason
+    assert "128000 more bytes of weights" in result.declined[0].reason
 
 
 def test_a_fold_past_a_maximum_speaks_of_these_weights_only() -> None:

@@ -90,7 +90,7 @@ def weight_axis(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def old_bias_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("whole_bias", "float_bias"):
+    for name in ("plan_integer_bias", "plan_float_bias"):
         right = getattr(fold, name)
 
         def without(context: Any, operator: Any, real: Any, *rest: Any, right: Any = right) -> Any:

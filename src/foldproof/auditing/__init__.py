@@ -1,4 +1,4 @@
-"""Which pass changed the meaning? Taps on compilers, and a verdict for every step."""
+"""Auditing: taps that observe each graph pass of a compiler, and a verdict for each step."""
 
 from foldproof.auditing.api import audit
 from foldproof.auditing.folder import replay

@@ -1,4 +1,4 @@
-"""`audit`: run a compiler on a model, watch every graph pass, prove each one."""
+"""`audit`: run a compiler on a model, observe every graph pass, and prove each one."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.export import ExportedProgram
 
-from foldproof.auditing.compilers import compiler_named
-from foldproof.auditing.compilers.compiler import Compiled, Compiler, clone_tensors, versions
+from foldproof.auditing.compilers import find_compiler
+from foldproof.auditing.compilers.compiler import Compiled, Compiler, clone_tensors, list_versions
 from foldproof.auditing.log import Log
 from foldproof.auditing.result import Audit
 from foldproof.auditing.step import Step
@@ -42,29 +42,30 @@ def audit(
     locate: bool = True,
     progress: Progress | None = None,
 ) -> Audit:
-    """Which pass of a compiler, if any, changes the meaning of ``model``?
+    """Find the passes of a compiler that change the meaning of ``model``, if there are any.
 
-    Runs the compiler as a user would, notes the graph before and after every pass, proves each step, and compares the
-    compiled model's numbers with the float64 result. The compiler makes what it would make anyway.
+    Runs the compiler as a user would, records the graph before and after every pass, proves each step, and compares the
+    compiled model's numbers with the float64 result. The taps do not change the compiler's result.
 
     Args:
         model: an nn.Module in eval mode, or an ExportedProgram.
-        inputs: example positional arguments, as for the model.
+        inputs: example positional arguments of the model.
         kwargs: example keyword arguments.
-        compiler: the name of one, as in the README's table and in ``foldproof audit --help``.
+        compiler: the name of a compiler, from the README's table or ``foldproof audit --help``.
         options: settings of the compiler; for inductor those of torch._inductor.config.
-        disable: names of passes (or one name) to leave out, as the steps are named.
-        locate: whether to look for the operators that a difference of numbers comes from; with inductor, parts of the
-            model are then compiled several times.
+        disable: names of passes (or one name) to leave out, as in the names of the steps.
+        locate: True to look for the operators that cause a difference of numbers; with inductor, parts of the model are
+            then compiled several times.
         progress: called with (done, total, what).
 
     Raises:
-        FoldproofError: no such compiler, option or pass, or the model can't be run on the inputs or compiled.
+        FoldproofError: the compiler, an option or a pass is unknown, or the model can't be run on the inputs or
+            compiled.
         MissingExtra: the compiler is not installed.
     """
     start = time.perf_counter()
     report = progress or (lambda done, total, what: None)
-    chosen = compiler_named(compiler)
+    chosen = find_compiler(compiler)
     args, named = as_inputs(inputs), dict(kwargs or {})
     if isinstance(model, ExportedProgram):
         model = model.module()
@@ -73,7 +74,7 @@ def audit(
     if not isinstance(options, Mapping | None):
         raise FoldproofError(f"options are a mapping from names to values, not a {type(options).__name__}")
     names = [disable] if isinstance(disable, str) else disable
-    log = Log(part for name in names for part in name.split(", "))  # what matches together has one row
+    log = Log(part for name in names for part in name.split(", "))  # patterns that match together share a row
     _require_runs(model, args, named)
     report(0, None, f"compiling with {compiler}")
     try:
@@ -82,7 +83,7 @@ def audit(
     except FoldproofError:
         raise
     except Exception as error:
-        cause = error.__cause__ if error.__cause__ is not None else error  # pass managers tell the pass, not the reason
+        cause = error.__cause__ if error.__cause__ is not None else error  # pass managers don't tell the reason
         why = brief(error) if cause is error else f"{brief(error)}, because of {brief(cause)}"
         without = f"; --disable {log.failed} leaves out the pass that failed" if log.failed in log.optional else ""
         raise FoldproofError(f"{compiler} can't compile the model ({why}){without}") from error
@@ -111,7 +112,7 @@ def audit(
         compiled.what,
         compile_seconds,
         time.perf_counter() - start,
-        versions(chosen),
+        list_versions(chosen),
         tuple(sorted(log.without)),
         model,
         args,
@@ -123,7 +124,7 @@ def audit(
 
 
 def _require_runs(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Some compilers never run the model, and would be blamed for inputs that do not fit."""
+    """Run the model once: some compilers never do, and would be blamed for inputs that do not fit."""
     with torch.no_grad(), quiet_copies():
         own = Loaded("the model", deepcopied(model), *clone_tensors((args, kwargs)))
         check_runs(own, own)
@@ -139,14 +140,14 @@ def _require_left_out(log: Log, compiler: str) -> None:
 def _find_wrong_lowering(
     chosen: Compiler, model: nn.Module, args: Any, kwargs: Any, options: Mapping[str, Any], log: Log
 ) -> str:
-    """The lowering without which the numbers are right; empty if there is none."""
+    """Return the name of the lowering without which the numbers are right; empty if there is none."""
     for name in dict.fromkeys(log.lowerings):
         try:
             with torch.no_grad(), quiet_copies():
                 compiled = chosen.compile(model, args, kwargs, options, Log({*log.without, name}))
         except Exception as error:
             log_caught(error, f"compiling without {name}")
-            continue  # it can't be done without
+            continue  # compilation needs it
         whole, _ = _end_to_end(model, compiled, args, kwargs, locate=False)
         if whole is not None and whole.verdict.kind is Kind.ROUNDING:
             return name
@@ -156,7 +157,7 @@ def _find_wrong_lowering(
 def _end_to_end(
     model: nn.Module, compiled: Compiled, args: Any, kwargs: Any, locate: bool
 ) -> tuple[CompareResult | None, str]:
-    """The comparison of numbers, or why there is none; the passes have been judged all the same."""
+    """Return the comparison of numbers, or None and the reason; the verdicts on passes don't depend on it."""
     from foldproof.comparison import compare
     from foldproof.comparison.candidate import Candidate, caller
 

@@ -1,27 +1,28 @@
-"""The part of a graph that a pass changed, cut out of both graphs, so that only it has to be proved.
+"""The changed region: the part of a graph that a pass changed, cut out of both graphs, so that the proof stays small.
 
-What is claimed: if the two regions are the same function of their inputs, the two graphs are the same function of
-theirs. Why a proof of a region says so is argued in `foldproof.graph.region`; the argument needs the nodes outside to
-be paired, and some things to be inside. This is how they come about:
+Claim: if the two regions are the same function of their inputs, the two graphs are the same function of theirs.
+`foldproof.graph.region` gives the argument. It requires that the nodes outside are paired, and that certain nodes are
+inside. This module ensures both:
 
-1. *Names pair the nodes.* Passes keep the names of the nodes that they leave alone. Where a graph was traced anew, a
-   node that computes the same expression of the inputs as a node before takes the name of that one. Names are a guess;
-   nothing rests on them but what step 2 checks.
-2. *Unchanged* is a name that stands in both graphs for the same operator with the same attributes, on operands of the
-   same names. Constants and modules count as the same only if they are the same object with the same content.
-3. *All else that an output depends on is the region*, in each graph its own. Its inputs are the unchanged values that
-   it reads; its results are the values that unchanged nodes read in both graphs under one name, and the outputs of the
-   graph that are other nodes now. Where a result has no counterpart, nothing is cut.
-4. So unchanged values are equal in both graphs, by induction along the graph after: the operands of an unchanged node
-   are unchanged nodes, equal by induction, or results of the region, equal by the proof and because the inputs that
-   they depend on come earlier.
-5. *Nobody writes, draws or looks at layouts*, or nothing is cut; then the values are all that matters.
-6. *Inputs have to stand for all values.* The region grows backwards over whole numbers, booleans and infinities, which
-   a proof would hold at their values, until it reads finite floating-point values, or inputs of the graph, which a
-   proof of the whole would hold, too. To grow is always allowed: an unchanged node that is called changed takes nothing
-   away from the argument.
+1. *Names pair the nodes.* Passes keep the names of the nodes that they leave alone. If a graph was traced again, a node
+   takes the name of the earlier node that computes the same expression of the inputs. Names are a guess; the proof
+   relies on them only after the check in step 2.
+2. *A name is unchanged* if it stands in both graphs for the same operator with the same attributes, on operands of the
+   same names. Constants and modules are the same only if they are the same object with the same content.
+3. *The region is everything else that an output depends on*, in each graph separately. Its inputs are the unchanged
+   values that it reads. Its results are the values that unchanged nodes read in both graphs under one name, and the
+   outputs of the graph that are different nodes now. If a result has no counterpart, nothing is cut.
+4. *Unchanged values are equal in both graphs*, by induction along the later graph: the operands of an unchanged node
+   are unchanged nodes, equal by induction, or results of the region, equal by the proof, because the inputs that they
+   depend on come earlier.
+5. *No node writes to memory, draws random numbers or reads layouts*; otherwise nothing is cut. So only values matter.
+6. *Inputs have to stand for all values.* A proof would hold integers, booleans and infinities at their values, so the
+   region grows backwards over them until its inputs are finite floating-point values, or inputs of the graph, which a
+   proof of the whole graph would hold, too. Growing is always sound: the argument still holds if an unchanged node is
+   counted as changed.
 
-What is not equal on a region is no fault yet, for its inputs may depend on each other: the caller looks at the whole.
+Unequal regions do not refute the pass, because their inputs may depend on each other: the caller then tries the whole
+graph.
 """
 
 from __future__ import annotations
@@ -46,9 +47,9 @@ from foldproof.torch_internals import tree_leaves
 
 @dataclass(frozen=True)
 class ChangedRegion:
-    """Two graphs of the same inputs, which differ where the whole graphs do.
+    """Two graphs with the same inputs: the parts in which the whole graphs differ.
 
-    ``inputs`` are values that both graphs compute alike, taken from a run of the first.
+    ``inputs`` are values that both whole graphs compute, taken from a run of the first.
     """
 
     before: fx.GraphModule
@@ -56,8 +57,8 @@ class ChangedRegion:
     inputs: tuple[Any, ...]
 
 
-def changed_region(before: Snapshot, after: Snapshot, inputs: Sequence[Any]) -> ChangedRegion | None:
-    """Cut out the changed region of two graphs; None where that can't be done, or leaves nothing outside.
+def cut_changed_region(before: Snapshot, after: Snapshot, inputs: Sequence[Any]) -> ChangedRegion | None:
+    """Cut out the changed region of two graphs; None if that is impossible, or would leave nothing outside.
 
     Args:
         before, after: the graphs.
@@ -65,7 +66,7 @@ def changed_region(before: Snapshot, after: Snapshot, inputs: Sequence[Any]) -> 
     """
     if not (before.functional and after.functional):
         return None
-    named = share_names(before.labelled(), after.labelled(), (before.values, after.values))
+    named = share_names(before.label(), after.label(), (before.values, after.values))
     first, second = _Side(before, named[0]), _Side(after, named[1])
     sides = first, second
     if any(_reads_layout(node) for side in sides for node in side.needed):
@@ -74,11 +75,11 @@ def changed_region(before: Snapshot, after: Snapshot, inputs: Sequence[Any]) -> 
     if not any(first.nodes[name].op.startswith("call_") for name in same):
         return None
     while True:
-        border = _border(sides, same)
+        border = _find_border(sides, same)
         values = None if border is None else _run(first, inputs, border.inputs)
         if border is None or values is None:
             return None
-        grown = _held(first, values, same, border.inputs)
+        grown = _find_held(first, values, same, border.inputs)
         if not grown:
             break
         same -= grown
@@ -91,15 +92,15 @@ def changed_region(before: Snapshot, after: Snapshot, inputs: Sequence[Any]) -> 
 
 @dataclass(frozen=True)
 class _Border:
-    """Names of the unchanged values that the regions read, and the results of both regions, pair by pair."""
+    """Names of the unchanged values that the regions read, and the pairs of their results."""
 
     inputs: tuple[str, ...]
     results: list[tuple[fx.Node, fx.Node]]
 
 
-def _border(sides: Sequence[_Side], same: set[str]) -> _Border | None:
-    """The border of the regions; None where results have no counterpart, or an input of the graph is in a region."""
-    pairs = _results(sides, same)
+def _find_border(sides: Sequence[_Side], same: set[str]) -> _Border | None:
+    """Find the border of the regions; None if a result has no counterpart, or an input of the graph is in a region."""
+    pairs = _pair_results(sides, same)
     if not pairs:
         return None
     used: dict[str, None] = {}
@@ -113,8 +114,8 @@ def _border(sides: Sequence[_Side], same: set[str]) -> _Border | None:
     return _Border(tuple(used), pairs)
 
 
-def _held(side: _Side, values: _Values, same: set[str], inputs: Sequence[str]) -> set[str]:
-    """The names of inputs that a proof would hold at their values, and of what they are computed from that it would."""
+def _find_held(side: _Side, values: _Values, same: set[str], inputs: Sequence[str]) -> set[str]:
+    """Names of the inputs that a proof would hold at their values, and of such values that they are computed from."""
     pending = [name for name in inputs if name in values.held]
     found: set[str] = set()
     while pending:
@@ -136,7 +137,7 @@ def _cut(side: _Side, results: Sequence[fx.Node], same: set[str], inputs: Sequen
 
 
 class _Side:
-    """One graph: its nodes under the names that both graphs share."""
+    """One of the two graphs, with its nodes under the names that both graphs share."""
 
     def __init__(self, snapshot: Snapshot, named: NamedGraph) -> None:
         self.module = snapshot.module
@@ -146,12 +147,15 @@ class _Side:
         self.needed = [n for n in snapshot.graph.nodes if n in read]
 
     def changed(self, same: set[str]) -> list[fx.Node]:
-        """The nodes that an output depends on whose names are not in ``same``, but for the output itself."""
+        """List the nodes that an output depends on and whose names are not in ``same``, without the output itself."""
         return [n for n in self.needed if self.names[n] not in same and n is not self.end]
 
 
-def _results(sides: Sequence[_Side], same: set[str]) -> list[tuple[fx.Node, fx.Node]] | None:
-    """What has to agree: values of one name that the unchanged rest reads, and outputs that are other nodes now."""
+def _pair_results(sides: Sequence[_Side], same: set[str]) -> list[tuple[fx.Node, fx.Node]] | None:
+    """Pair the values that have to agree: those that unchanged nodes read by one name, and outputs that are new nodes.
+
+    None if a value has no counterpart.
+    """
     read = [
         side.names[n]
         for side in sides
@@ -181,29 +185,29 @@ def _results(sides: Sequence[_Side], same: set[str]) -> list[tuple[fx.Node, fx.N
 
 
 def _reads_layout(node: fx.Node) -> bool:
-    """Whether a node depends on how its operand lies in memory, which no value tells."""
+    """True if the node depends on the layout of its operand in memory, which values don't show."""
     return any(part in target_name(node.target) for part in ("stride", "storage_offset", "is_contiguous", "data_ptr"))
 
 
 def _stands_for_all(x: Any) -> bool:
-    """Whether a proof on this value speaks of all values of its shape."""
+    """True if a proof with this value as input holds for all values of its shape."""
     return isinstance(x, Tensor) and x.dtype.is_floating_point and all_finite(x)
 
 
 class _Done(Exception):
-    """All that was wanted is there."""
+    """Ends a run once all wanted values are known."""
 
 
 @dataclass(frozen=True)
 class _Values:
-    """Values ``of`` some nodes, and the names of all nodes before them that a proof would hold at their values."""
+    """Values ``of`` some nodes, and the names of the earlier nodes that a proof would hold at their values."""
 
     of: Mapping[str, Any]
     held: set[str]
 
 
 def _run(side: _Side, inputs: Sequence[Any], wanted: Sequence[str]) -> _Values | None:
-    """Run the graph until the values of some nodes are known; None where it fails."""
+    """Run the graph until the values of the wanted nodes are known; None if the run fails."""
     missing = set(wanted)
     values: dict[str, Any] = {}
     held: set[str] = set()

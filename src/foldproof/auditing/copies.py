@@ -1,4 +1,4 @@
-"""Tensors and modules as they were: passes write into parameters, and the graph before must stay what it was."""
+"""Copies of tensors and modules: passes write into parameters, and earlier graphs must not change with them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class _Content:
-    """The memory of a tensor, as bytes, and a copy of them; ``number`` is its alone."""
+    """The memory of a tensor as bytes, with a copy of them; ``number`` identifies it."""
 
     number: int
     memory: Tensor
@@ -27,10 +27,10 @@ class _Content:
 
 
 class Copies:
-    """Copies of tensors, made anew only where their memory was written to since.
+    """Copies of tensors, made again only if their memory was written to since.
 
-    `of` gives (identity, copy). Identities are equal for the very same tensor with the same content, and for nothing
-    else; copies of tensors that share memory share memory.
+    `of` returns (identity, copy). Identities are equal only for the same tensor object with the same content. Copies of
+    tensors that share memory share memory.
     """
 
     def __init__(self) -> None:
@@ -40,9 +40,9 @@ class Copies:
         self._kept: list[Any] = []
 
     def of(self, x: Tensor) -> tuple[str, Tensor]:
-        """Tensors without memory of their own (fake ones, subclasses) are known by their object, and not copied."""
+        """Return a tensor's identity and copy; tensors without memory of their own (fake, subclasses) aren't copied."""
         if type(x) not in (Tensor, nn.Parameter) or x.layout is not torch.strided or x.device.type != "cpu":
-            return self.known(x), x
+            return self.identify(x), x
         content = self._content(x)
         identity = f"{content.number} {x.dtype} {x.storage_offset()} {tuple(x.shape)} {x.stride()}"
         identity += " conjugate" * x.is_conj() + " negative" * x.is_neg()
@@ -55,8 +55,8 @@ class Copies:
             self._made[identity] = nn.Parameter(made, x.requires_grad) if isinstance(x, nn.Parameter) else made
         return identity, self._made[identity]
 
-    def known(self, x: Any) -> str:
-        """The identity of any object, which has to live on for it."""
+    def identify(self, x: Any) -> str:
+        """Return the identity of any object, and keep the object alive, so that the identity stays unique."""
         self._kept.append(x)
         return f"{type(x).__name__} {id(x)}"
 
@@ -70,19 +70,19 @@ class Copies:
         return found
 
     def module(self, identity: str, x: nn.Module) -> nn.Module:
-        """A copy of a module, one for each identity."""
+        """Return the copy of a module; there is one for each identity."""
         if identity not in self._modules:
-            self._modules[identity] = self.copied(x)
+            self._modules[identity] = self.copy(x)
         return self._modules[identity]
 
-    def copied(self, x: T) -> T:
-        """A deep copy of a module or program, with copies of its tensors as they are now."""
+    def copy(self, x: T) -> T:
+        """Return a deep copy of a module or program, with copies of its tensors as they are now."""
         with quiet_copies():
-            return copy.deepcopy(x, {id(t): self.of(t)[1] for t in tensors_in(x)})
+            return copy.deepcopy(x, {id(t): self.of(t)[1] for t in list_tensors(x)})
 
 
-def tensors_in(x: Any) -> Iterator[Tensor]:
-    """The tensors that a module or exported program holds."""
+def list_tensors(x: Any) -> Iterator[Tensor]:
+    """Yield the tensors that a module or exported program holds."""
     if isinstance(x, ExportedProgram):
         held = [*x.state_dict.values(), *x.constants.values(), *tree_leaves(x.example_inputs or ())]
     else:

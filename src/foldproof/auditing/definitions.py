@@ -1,4 +1,4 @@
-"""Settings of a compiler in Python: a pass that somebody wrote is defined in the program that shows its fault."""
+"""Definitions for a reproduction: the settings of a compiler as Python, including passes written by users."""
 
 from __future__ import annotations
 
@@ -21,36 +21,36 @@ import torch
 from foldproof.torch_internals import OpOverload, OpOverloadPacket, is_namespace
 
 TAKEN: dict[str, Any] = {"F": torch.nn.functional, "copy": copy, "operator": operator}
-"""Names that a program which shows a fault has for itself."""
+"""Names that every reproduction defines itself."""
 TAKEN |= dict.fromkeys(("Model", "model", "inputs", "got", "i", "t"))
 
 
 class Unwritable(Exception):
-    """No few lines of Python make it: a closure, or an object with a state of its own."""
+    """The value can't be written as a few lines of Python: a closure, or an object with a state of its own."""
 
 
 class Definitions:
     """Imports and definitions that expressions need, in order.
 
-    Functions and classes of installed packages are imported; others are given with their source, and with all that
-    this refers to.
+    Functions and classes of installed packages are imported. Others are defined by their source and by everything that
+    the source refers to.
     """
 
     def __init__(self) -> None:
         self.lines: list[str] = []
         self._made: dict[str, Any] = {"torch": torch, "nn": torch.nn}
 
-    def expression(self, value: Any) -> str:
-        """What makes ``value``, after the lines.
+    def write_expression(self, value: Any) -> str:
+        """Return an expression for ``value``, valid after ``lines``.
 
         Raises:
-            Unwritable: it can't be written so.
+            Unwritable: the value can't be written as Python.
         """
         if isinstance(value, (FunctionType, BuiltinFunctionType, type)):
             self._define(value)
             return value.__name__
         if isinstance(value, enum.Enum):
-            return f"{self.expression(type(value))}.{value.name}"
+            return f"{self.write_expression(type(value))}.{value.name}"
         if isinstance(value, (torch.dtype, OpOverload, OpOverloadPacket)):
             return str(value) if isinstance(value, torch.dtype) else f"torch.ops.{value}"
         try:
@@ -60,7 +60,7 @@ class Definitions:
             pass
         plain = not any("__new__" in vars(c) for c in type(value).__mro__[:-1])
         if plain and getattr(value, "__dict__", None) == {}:
-            return f"{self.expression(type(value))}()"
+            return f"{self.write_expression(type(value))}()"
         raise Unwritable(f"{value!r} can't be written in a line of Python")
 
     def _define(self, value: Any) -> None:
@@ -68,7 +68,7 @@ class Definitions:
         if not self._is_new(name, value):
             return
         module = inspect.getmodule(value)
-        if module is not None and _installed(module) and getattr(module, name, None) is value:
+        if module is not None and _is_installed(module) and getattr(module, name, None) is value:
             if module.__name__ != "builtins":
                 self.lines.append(f"from {module.__name__} import {name}")
             return
@@ -79,21 +79,21 @@ class Definitions:
         if not source.startswith(("def ", "class ", "@")) or getattr(value, "__closure__", None):
             raise Unwritable(f"{name} is a lambda or a closure")
         known = value.__globals__ if isinstance(value, FunctionType) else vars(module)
-        for other in _globals(symtable.symtable(source, "", "exec")):
+        for other in _list_globals(symtable.symtable(source, "", "exec")):
             if other in known and known[other] is not value:
                 self._name(other, known[other])
         self.lines += source.splitlines()
 
     def _name(self, name: str, value: Any) -> None:
-        """Give ``value`` the name that it has where the source is from."""
+        """Bind ``value`` to the name by which the source refers to it."""
         if getattr(value, "__name__", None) == name and not isinstance(value, ModuleType):
             self._define(value)
         elif self._is_new(name, value):
             if not isinstance(value, ModuleType):
-                self.lines.append(f"{name} = {self.expression(value)}")
+                self.lines.append(f"{name} = {self.write_expression(value)}")
             elif is_namespace(value):
                 self.lines.append(f"{name} = {value.__name__}")
-            elif _installed(value):
+            elif _is_installed(value):
                 self.lines.append(
                     f"import {value.__name__} as {name}".replace(f"import {name} as {name}", f"import {name}")
                 )
@@ -108,8 +108,8 @@ class Definitions:
         return new
 
 
-def _installed(module: ModuleType) -> bool:
-    """Whether a module comes with Python or with a package, so that others have it, too."""
+def _is_installed(module: ModuleType) -> bool:
+    """True if the module comes with Python or with an installed package, so that other users have it, too."""
     file = getattr(module, "__file__", None)
     if module.__name__ == "__main__":
         return False
@@ -117,10 +117,10 @@ def _installed(module: ModuleType) -> bool:
     return file is None or any(Path(path) in Path(file).parents for path in paths)
 
 
-def _globals(table: symtable.SymbolTable) -> Iterator[str]:
-    """The names that a source takes from its module, or from Python."""
+def _list_globals(table: symtable.SymbolTable) -> Iterator[str]:
+    """Yield the names that the source takes from its module, or from Python."""
     for symbol in table.get_symbols():
         if symbol.is_referenced() and (symbol.is_global() or table.get_type() == "module"):
             yield symbol.get_name()
     for inner in table.get_children():
-        yield from _globals(inner)
+        yield from _list_globals(inner)

@@ -1,4 +1,18 @@
-"""From a change of a graph to a verdict: the changed region first, then the whole graph."""
+"""Verdicts on changes of a graph: a proof of the changed region first, then of the whole graph.
+
+Both graphs are read into `Snapshot` form first. Then, in order:
+
+1. Graphs that compute the same expressions are PROVED without further work.
+2. Quantizations that the pass introduced are taken out of both graphs. The rest is proved; the quantizations are named
+   in the verdict as steps with a bound.
+3. New constants are traced back to parameters, as computations of the graph before, or by running the pass again. A
+   proof then holds for all parameters. Constants without an origin are numbers, so other parameters are not covered.
+4. The changed region is proved. If that fails, or the region is equal at the present parameters only, the pass is run
+   again on shadow parameters, and the whole graphs are compared.
+
+Only equality is taken from a region. A difference is always decided on the whole graphs, because the inputs of a region
+may depend on each other.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +24,18 @@ from typing import Any
 
 import torch
 
-from foldproof.auditing.changed_region import changed_region
-from foldproof.auditing.inputs import inputs_for
+from foldproof.auditing.changed_region import cut_changed_region
+from foldproof.auditing.inputs import find_inputs
 from foldproof.auditing.log import Change
-from foldproof.auditing.new_constants import Again, Derive, new_constants, recomputed, repeats, unfolded
-from foldproof.auditing.quantization import unquantized
+from foldproof.auditing.new_constants import (
+    Again,
+    Derive,
+    find_new_constants,
+    is_repeatable,
+    make_derive,
+    unfold_constants,
+)
+from foldproof.auditing.quantization import remove_quantization
 from foldproof.auditing.snapshot import Snapshot, updates_statistics
 from foldproof.claim import IDENTITY
 from foldproof.errors import FoldproofError, brief
@@ -30,23 +51,23 @@ from foldproof.verdict import Kind, Verdict
 UNCHANGED = Verdict(Kind.PROVED, "the graph is unchanged", claim=IDENTITY)
 SAME = Verdict(
     Kind.PROVED,
-    "the same operators on the same operands: only their order, their names, or nodes that nobody reads differ",
+    "the same operators on the same operands: only order, names or unused nodes differ",
     claim=IDENTITY,
 )
 
 
-STRANGE = "the given inputs do not fit this graph: it was tried on random ones, of the shapes that it was traced with"
+RANDOM_INPUTS = "the given inputs do not fit this graph: random inputs of its traced shapes were used"
 
 
 def judge(change: Change, given: Sequence[Any]) -> Verdict:
-    """Whether the graphs before and after are the same function. ``given`` are the inputs of the whole model.
+    """Decide if the graphs before and after a change are the same function; ``given`` are the inputs of the model.
 
-    A pass that computes new weights is run again on shadows where that can be done; constants that the graph before
-    computes keep their origin; other new constants are numbers, for which there is ROUNDING at best.
+    A pass that computes new weights is run again on shadows if possible. Constants that the graph before computes keep
+    their origin. Other new constants are numbers, for which the best verdict is ROUNDING.
     """
     start = time.perf_counter()
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # what a pass warns of, it warned of when it ran
+        warnings.simplefilter("ignore")  # the compiler's own run has shown the warnings of passes
         try:
             verdict = _judge(change, given)
         except (FoldproofError, Undecided) as error:
@@ -66,53 +87,51 @@ def _judge(change: Change, given: Sequence[Any]) -> Verdict:
         return UNCHANGED
     if before.structure and after.structure and before.structure != after.structure:
         told = f"{before.structure} before, {after.structure} after"
-        return Verdict(Kind.UNDECIDED, f"inputs or outputs are put together differently: {told}")
+        return Verdict(Kind.UNDECIDED, f"inputs or outputs have a different structure: {told}")
     if list(map(id, before.hung)) != list(map(id, after.hung)):
-        why = "the pass changes hooks of the module, or a forward of its own, and graphs alone are compared"
+        why = "the pass changes hooks or the forward method of the module, and only graphs are compared"
         return Verdict(Kind.UNDECIDED, why)
-    if _same(before, after):
+    if _are_same(before, after):
         return SAME
     for node in (*before.graph.nodes, *after.graph.nodes):
         if isinstance(node.target, HigherOrderOperator):
             return Verdict(Kind.UNDECIDED, f"no rule for the higher-order operator {node.target}")
         if updates_statistics(node):
-            return Verdict(Kind.UNDECIDED, f"{node.name} is a normalization in training: it updates statistics unseen")
+            return Verdict(Kind.UNDECIDED, f"{node.name} is a normalization in training: it updates statistics")
     known = given if change.inputs is None else change.inputs
-    inputs = inputs_for(before, known)
+    inputs = find_inputs(before, known)
     if inputs is None:
         wanted = len(before.placeholders)
-        return Verdict(
-            Kind.UNDECIDED, f"the {len(known)} inputs that are known do not fit the graph, which takes {wanted}"
-        )
-    within = _apart_from_quantization(change, before, after, inputs)
-    verdict = _of_unfolded(change, before, after, inputs) if within is None else within
+        return Verdict(Kind.UNDECIDED, f"the {len(known)} known inputs do not fit the graph, which takes {wanted}")
+    within = _judge_without_quantization(change, before, after, inputs)
+    verdict = _judge_unfolded(change, before, after, inputs) if within is None else within
     if known and inputs and inputs[0] is not known[0]:
-        verdict = replace(verdict, notes=(*verdict.notes, STRANGE))
+        verdict = replace(verdict, notes=(*verdict.notes, RANDOM_INPUTS))
     return verdict
 
 
-def _same(before: Snapshot, after: Snapshot) -> bool:
+def _are_same(before: Snapshot, after: Snapshot) -> bool:
     return before.functional and after.functional and before.effect == after.effect
 
 
-def _apart_from_quantization(
+def _judge_without_quantization(
     change: Change, before: Snapshot, after: Snapshot, inputs: Sequence[Any]
 ) -> Verdict | None:
-    """PROVED_WITHIN, if the graphs are the same but for values that *after* rounds to integers and back.
+    """Return PROVED_WITHIN if the graphs are equal but for values that *after* rounds to integers and back.
 
-    None where *after* introduces no quantization, or a fake one. Where it does, a difference is one that is there
-    without it, too. Quantizations that are changed or dropped are steps as well.
+    None if *after* introduces no quantization, or a fake one. Any other verdict is that of the graphs without
+    quantization. Changed and dropped quantizations are steps, too.
     """
-    first, old, fakes = unquantized(before)
-    second, steps, kept = unquantized(after)
+    first, old, fakes = remove_quantization(before)
+    second, steps, kept = remove_quantization(after)
     new = tuple(step for made, step in steps.items() if made not in old)
-    known, left = ([made for _, *made in which] for which in (fakes, kept))  # passes that retrace rename
+    known, left = ([made for _, *made in which] for which in (fakes, kept))  # retracing changes the names
     if not new or any(made not in known for made in left):
         return None
     dropped = [s for made, s in old.items() if made not in steps]
     dropped += [s for (_, *made), s in fakes.items() if made not in left]
     new += tuple(replace(s, name=f"{s.name} (before)") for s in dropped)
-    verdict = SAME if _same(first, second) else _of_unfolded(change, first, second, inputs)
+    verdict = SAME if _are_same(first, second) else _judge_unfolded(change, first, second, inputs)
     if verdict.kind is not Kind.PROVED:
         return replace(verdict, notes=(*verdict.notes, "of the graphs without quantization"))
     return replace(
@@ -120,10 +139,10 @@ def _apart_from_quantization(
     )
 
 
-def _of_unfolded(change: Change, before: Snapshot, after: Snapshot, inputs: Sequence[Any]) -> Verdict:
-    """As `_of_graphs`; where constants may be what they are by chance, other parameters are not spoken of."""
-    read, surely = unfolded(before, after, _again(change))
-    verdict = _of_graphs(change, before, read, inputs)
+def _judge_unfolded(change: Change, before: Snapshot, after: Snapshot, inputs: Sequence[Any]) -> Verdict:
+    """Judge as `_judge_graphs`; if constants may be equal by chance, claim nothing for other parameters."""
+    read, surely = unfold_constants(before, after, _find_rerun(change))
+    verdict = _judge_graphs(change, before, read, inputs)
     if surely or verdict.kind is not Kind.PROVED or verdict.claim is None:
         return verdict
     names = tuple(dict.fromkeys(name for name, _ in owned(before.module)))
@@ -131,8 +150,8 @@ def _of_unfolded(change: Change, before: Snapshot, after: Snapshot, inputs: Sequ
     return replace(verdict, claim=claim.with_parameters_held())
 
 
-def _again(change: Change) -> Again | None:
-    """The pass and what it is run on again, if it can be, and soon: a proof takes a dozen runs."""
+def _find_rerun(change: Change) -> Again | None:
+    """Return the pass and the program to run it on again; None if it can't be, or is slow: a proof runs it often."""
     if (
         change.rerun is None
         or change.seconds > MAX_RERUN_SECONDS
@@ -142,16 +161,16 @@ def _again(change: Change) -> Again | None:
     return change.rerun.run, change.rerun.program or change.before.module
 
 
-def _of_graphs(change: Change, before: Snapshot, after: Snapshot, inputs: Sequence[Any]) -> Verdict:
-    if _same(before, after):
+def _judge_graphs(change: Change, before: Snapshot, after: Snapshot, inputs: Sequence[Any]) -> Verdict:
+    if _are_same(before, after):
         return SAME
-    new = new_constants(before.module, after.module, twins=True)
+    new = find_new_constants(before.module, after.module, twins=True)
     wanted = {n: t for n, t in new.items() if t.dtype.is_floating_point}
-    again = _again(change)
-    derive = recomputed(*again, wanted) if wanted and again is not None else None
-    one_size = len(sampled_inputs(before.module, inputs, {})) == 1  # else each region would need its own sizes
-    region = changed_region(before, after, inputs) if one_size else None
-    # A pass that is right by chance, for these parameters, shows it when it is run again.
+    again = _find_rerun(change)
+    derive = make_derive(*again, wanted) if wanted and again is not None else None
+    one_size = len(sampled_inputs(before.module, inputs, {})) == 1  # otherwise each region would need its own sizes
+    region = cut_changed_region(before, after, inputs) if one_size else None
+    # A pass may be right by chance, for these parameters only; running it again on others shows that.
     may_be_chance = again is not None and before is change.before
     if region is not None:
         verdict = _attempt(region.before, region.after, region.inputs, derive)
@@ -172,30 +191,30 @@ def _of_graphs(change: Change, before: Snapshot, after: Snapshot, inputs: Sequen
 
 
 def _holds_here(verdict: Verdict) -> bool:
-    """Whether the verdict is for these parameter values only."""
+    """True if the verdict holds for these parameter values only."""
     return verdict.claim is not None and not verdict.claim.all_parameters
 
 
 def _run_again(change: Change, inputs: Sequence[Any]) -> Verdict:
-    """What `prove_pass` says of the pass, if it does again what it did."""
-    again = _again(change)
-    if again is None or not repeats(*again, change.after):
+    """Return the verdict of `prove_pass` on the pass; UNDECIDED if the pass does not repeat its result."""
+    again = _find_rerun(change)
+    if again is None or not is_repeatable(*again, change.after):
         return Verdict(Kind.UNDECIDED, "the pass can't be run again")
     try:
         return prove_pass(*again, inputs)
     except Exception as error:
         log_caught(error, "running a pass again")
-        return Verdict(Kind.UNDECIDED, _why(error))
+        return Verdict(Kind.UNDECIDED, _explain(error))
 
 
 def _attempt(before: Any, after: Any, inputs: Sequence[Any], derive: Derive | None) -> Verdict:
     try:
-        # Compilers write activations as choices between their pieces.
+        # Compilers write activations as choices between pieces, so branches have to follow the values.
         return prove(before, after, inputs, derive=derive, by_value=True)
     except Exception as error:  # the whole graph is tried next
         log_caught(error, "proving a changed region")
-        return Verdict(Kind.UNDECIDED, _why(error))
+        return Verdict(Kind.UNDECIDED, _explain(error))
 
 
-def _why(error: Exception) -> str:
+def _explain(error: Exception) -> str:
     return str(error) if isinstance(error, Undecided) else brief(error)

@@ -1,4 +1,4 @@
-"""What a tap writes down while a compiler works: every call that changed a graph, without a gap."""
+"""The record that a tap keeps while a compiler runs: a chain of calls that changed a graph, without gaps."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from torch import fx
 from torch.export import ExportedProgram
 
 from foldproof.auditing.copies import Copies
-from foldproof.auditing.snapshot import Snapshot, snapshot_of
+from foldproof.auditing.snapshot import Snapshot, take_snapshot
 from foldproof.errors import brief
 from foldproof.log import log_caught
 from foldproof.torch_internals import disable_current_modes
 
 
-def program_in(result: Any, given: Any) -> Any:
-    """What a pass made: a program, the one in a PassResult, or what it was given, changed in place."""
+def find_program(result: Any, given: Any) -> Any:
+    """Return the result of a pass: a program, the one in a PassResult, or ``given`` if it was changed in place."""
     for found in (result, getattr(result, "exported_program", None), getattr(result, "graph_module", None)):
         if isinstance(found, (fx.GraphModule, ExportedProgram)):
             return found
@@ -28,9 +28,9 @@ def program_in(result: Any, given: Any) -> Any:
 
 @dataclass(frozen=True)
 class Rerun:
-    """A pass that can be run again: on ``program`` (a copy from before it ran) or copies of it with other tensors.
+    """A pass that can be run again on ``program``, a copy from before it ran, or on copies with other tensors.
 
-    Without a ``program``, on the graph before.
+    Without a ``program``, it is run on the graph before.
     """
 
     run: Callable[[Any], Any]
@@ -39,9 +39,9 @@ class Rerun:
 
 @dataclass
 class Change:
-    """One call of a pass: its name, where it stands, and the graph before and after.
+    """One call of a pass: its name, its phase, and the graph before and after.
 
-    ``name`` is empty for what happened between two observed calls.
+    ``name`` is empty for a change between two observed calls.
     """
 
     name: str
@@ -51,10 +51,10 @@ class Change:
     seconds: float = 0.0
     rerun: Rerun | None = None
     inputs: Sequence[Any] | None = None
-    """What the graph is given, where the tap knows it."""
+    """Inputs of the graph, if the tap knows them."""
     note: str = ""
     unseen: str = ""
-    """Why a graph can't be seen, and so nothing be said; then ``before`` or ``after`` stands for nothing."""
+    """Reason why a graph can't be read, if so; ``before`` or ``after`` then has no meaning."""
 
     @property
     def fired(self) -> bool:
@@ -69,20 +69,20 @@ class _Open:
     before: Snapshot
     start: float
     place: int
-    """How many changes were written down before it began."""
+    """Number of changes recorded before the call began."""
     children: list[tuple[int, Change]] = field(default_factory=list)
     rerun: Rerun | None = None
 
 
-def _nothing() -> Snapshot:
+def _make_empty() -> Snapshot:
     return Snapshot(fx.GraphModule({}, fx.Graph()))
 
 
 class Log:
     """Calls of passes, in the order in which they end.
 
-    A call that contains others is written down only for what happened between those (as an unobserved change), so
-    that the changes form a chain from the first graph to the last.
+    Of a call that contains others, only the changes between those are recorded, as unobserved ones. So the changes form
+    a chain from the first graph to the last.
     """
 
     def __init__(self, without: Iterable[str] = ()) -> None:
@@ -94,36 +94,36 @@ class Log:
         """The pass that raised, if one did."""
         self.changes: list[Change] = []
         self.lowerings: list[str] = []
-        """Patterns that were replaced by a call of their lowering, below which there is no graph."""
+        """Patterns that were replaced by a call of their lowering, which has no graph."""
         self._open: list[_Open] = []
         self._last: Snapshot | None = None
         self.owners: list[ExportedProgram] = []
-        """Exported programs that are worked on, innermost last: a pass may be given nothing but a graph of theirs."""
+        """Exported programs in work, innermost last: a pass may get only the graph of one."""
         self.given: Sequence[Any] | None = None
-        """The inputs of the graphs that are seen, where the tap knows them."""
+        """Inputs of the recorded graphs, if the tap knows them."""
         self.watch: Callable[[Change], None] | None = None
-        """Called with every change as soon as it is known."""
+        """Callback for every change as soon as it is known."""
         self.copies = Copies()
-        """Tensors as they were when they were seen."""
+        """Copies of tensors at the time of each snapshot."""
         self.keep: list[Any] = []
-        """What must live as long as the log, because it is known by its id."""
+        """Objects kept alive because the log identifies them by id."""
         self._program: ExportedProgram | None = None
         self._blind = False
 
     def leaves_out(self, name: str) -> bool:
-        """Whether a pass that is called now is to be left out."""
+        """Return True if the pass that is called now has to be left out; record that it is optional."""
         self.optional.add(name)
         return name in self.without
 
     @property
     def names(self) -> list[str]:
-        """The passes that are running, outermost first."""
+        """Names of the running passes, outermost first."""
         return [call.name for call in self._open]
 
     def look(self, make: Callable[[], Snapshot]) -> Snapshot:
-        """A snapshot; the last one where nothing changed since, so that long pipelines share them.
+        """Return a snapshot; the last one if nothing has changed since, so that long pipelines share snapshots.
 
-        New names alone make it another one, since the changed region of the next step is told by names, too.
+        A change of names alone makes a new one, since names pair the nodes in the changed region of the next step.
         """
         with disable_current_modes():
             seen = make()
@@ -132,21 +132,21 @@ class Log:
         return self._last
 
     def enter(self, name: str, before: Snapshot, rerun: Rerun | None = None) -> None:
-        """A pass begins."""
+        """Record that a pass begins."""
         self._open.append(_Open(name, before, time.perf_counter(), len(self.changes), rerun=rerun))
 
     def rename(self, name: str) -> None:
-        """The pass that began last is better known by another name."""
+        """Rename the pass that began last."""
         self._open[-1].name = name
 
     def add(self, change: Change) -> None:
-        """Write down a change that is complete."""
+        """Record a complete change."""
         self.changes.append(change)
         if self.watch is not None:
             self.watch(change)
 
     def leave(self, look: Callable[[], Snapshot], done: bool) -> None:
-        """The pass that began last ends; where it raised, what it had changed until then counts, if it can be seen."""
+        """Record that the pass that began last ends; if it raised, keep its changes so far, if they can be read."""
         call = self._open.pop()
         try:
             after = look()
@@ -181,14 +181,14 @@ class Log:
             self._open[-1].children.append((call.place, Change(call.name, phase, call.before, after, seconds)))
 
     def _unseen(self, name: str, before: Snapshot, error: Exception) -> None:
-        """A pass works all the same where its graph can't be seen."""
+        """Record a pass whose graph can't be read; the pass itself goes on."""
         why = brief(error)
         self.add(Change(name, "/".join(self.names), before, before, inputs=self.given, unseen=why))
 
     @contextmanager
     def separate(self, name: str) -> Iterator[None]:
-        """What is called inside works on a graph of its own."""
-        self._open.append(_Open(name, _nothing(), 0.0, len(self.changes)))
+        """Record the calls inside as passes on a separate graph."""
+        self._open.append(_Open(name, _make_empty(), 0.0, len(self.changes)))
         try:
             yield
         finally:
@@ -196,7 +196,7 @@ class Log:
 
     @contextmanager
     def owned(self, program: ExportedProgram) -> Iterator[None]:
-        """Graphs that are seen inside may have this program's parameters as inputs."""
+        """Treat this program as the owner of graphs recorded inside, whose inputs may be its parameters."""
         self.owners.append(program)
         try:
             yield
@@ -212,10 +212,10 @@ class Log:
         holder: ExportedProgram | None = None,
         whole: bool = True,
     ) -> Iterator[list[Any]]:
-        """Note what happens to ``program`` inside; append what it becomes, unless it is changed in place.
+        """Record the change of ``program`` inside; the caller appends the result, unless it is changed in place.
 
-        ``holder`` is the program that holds the parameters, where ``program`` is a bare graph. A ``whole`` call is one
-        step, whatever is called inside (some passes run passes on graphs of their own); others are made of steps.
+        ``holder`` is the program that holds the parameters, if ``program`` is a bare graph. A ``whole`` call is one
+        step, even if it calls other passes (some run passes on graphs of their own); other calls consist of steps.
         """
         if self._blind:
             yield []
@@ -225,13 +225,13 @@ class Log:
             if isinstance(x, ExportedProgram):
                 self._program = x
             owners = [holder, *reversed(self.owners), self._program]
-            return self.look(lambda: snapshot_of(x, [o for o in owners if o is not None], self.copies))
+            return self.look(lambda: take_snapshot(x, [o for o in owners if o is not None], self.copies))
 
         try:
             before, again = seen(program), rerun() if rerun is not None else None
         except Exception as error:
             log_caught(error, f"looking at the graph before {name}")
-            self._unseen(name, _nothing(), error)
+            self._unseen(name, _make_empty(), error)
             yield []
             return
         self.enter(name, before, again)
@@ -243,5 +243,5 @@ class Log:
             done = True
         finally:
             self._blind = False
-            self.failed = "" if done else self.failed or name  # what was caught did no harm
+            self.failed = "" if done else self.failed or name  # an error that the pass caught does not count
             self.leave(lambda: seen(made[-1] if made else program), done)

@@ -1,4 +1,8 @@
-"""Where the new constants of a graph come from: a value that the graph before computes, or the pass, run again."""
+"""Origins of a graph's new constants: a computation of the graph before, or a second run of the pass.
+
+A constant whose origin is known can follow the parameters, so a proof holds for all of them. Without an origin it is a
+number, and a proof holds for the present parameters only.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +14,11 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
-from foldproof.auditing.log import program_in
+from foldproof.auditing.log import find_program
 from foldproof.auditing.snapshot import (
     Snapshot,
     is_functional,
-    snapshot_of,
+    take_snapshot,
 )
 from foldproof.digest import digest
 from foldproof.graph.module import InterpretedModule, get_attribute, set_attribute
@@ -30,13 +34,14 @@ from foldproof.torch_internals import copy_attribute
 
 Derive = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
 Again = tuple[Callable[[Any], Any], Any]
-"""A pass and the program that it is run on."""
+"""A pass and the program to run it on again."""
 
 
-def new_constants(before: fx.GraphModule, after: fx.GraphModule, *, twins: bool = False) -> dict[str, Tensor]:
-    """Tensors that only *after* holds, by name.
+def find_new_constants(before: fx.GraphModule, after: fx.GraphModule, *, twins: bool = False) -> dict[str, Tensor]:
+    """Return the tensors that only *after* holds, by name.
 
-    With ``twins`` also those of another name that equal one of *before*, which may be by chance: many are zero.
+    With ``twins``, include tensors that equal one of *before* under another name: they may be equal by chance, as many
+    are zero.
     """
     first, second = as_program(before).leaves, as_program(after).leaves
     matched, _ = match_leaves(first, second)
@@ -48,21 +53,21 @@ def new_constants(before: fx.GraphModule, after: fx.GraphModule, *, twins: bool 
     return {name: leaf.tensor for name, leaf in second.items() if name not in known}
 
 
-def unfolded(before: Snapshot, after: Snapshot, again: Again | None = None) -> tuple[Snapshot, bool]:
-    """*after*, with constants that *before* computes from its parameters, bit for bit, read as those computations.
+def unfold_constants(before: Snapshot, after: Snapshot, again: Again | None = None) -> tuple[Snapshot, bool]:
+    """Return *after* with each constant that *before* computes from parameters replaced by that computation.
 
-    So what a pass evaluated keeps its origin, and what is said of the two graphs holds for other parameters, too,
-    unless constants may be equal by chance: then the second value is False. A pass that can be run ``again`` (see
-    `recomputed`) tells by what it makes of other parameters where a constant comes from.
+    Constants are matched bit for bit. So the values that a pass evaluated keep their origin, and a verdict holds for
+    other parameters, too. The second result is False if a constant may be equal by chance. A pass that can be run
+    ``again`` (see `recompute`) shows the origin by its results for other parameters.
     """
-    wanted = new_constants(before.module, after.module)
-    nodes = _constant_nodes(before, after)
+    wanted = find_new_constants(before.module, after.module)
+    nodes = _list_constant_nodes(before, after)
     if not wanted or not nodes:
         return after, True
     values = _evaluate(before.module, nodes)
     computed = [n for n in nodes if n.op != "get_attr" and isinstance(values.get(n), Tensor)]
     equal = {name: [n for n in computed if equal_content(values[n], tensor)] for name, tensor in wanted.items()}
-    origins, surely = _origins(before, {name: found for name, found in equal.items() if found}, again)
+    origins, surely = _find_origins(before, {name: found for name, found in equal.items() if found}, again)
     if not origins:
         return after, True
     graph, root = fx.Graph(), nn.Module()
@@ -73,12 +78,12 @@ def unfolded(before: Snapshot, after: Snapshot, again: Again | None = None) -> t
     origin: dict[fx.Node, fx.Node] = {}
 
     def origin_of(node: fx.Node) -> fx.Node:
-        """A node of *before*, with all that it depends on, in the new graph."""
+        """Copy a node of *before* and everything that it depends on into the new graph."""
         for operand in node.all_input_nodes:
             origin_of(operand)
         if node not in origin:
             origin[node] = graph.node_copy(node, origin.__getitem__)
-            if node.op == "get_attr":  # under a name of its own: *after* may call another tensor so
+            if node.op == "get_attr":  # under a new name, because *after* may use the old one for another tensor
                 tensor = get_attribute(before.module, str(node.target))
                 origin[node].target = f"origin_{len(origin)}"
                 set_attribute(root, str(origin[node].target), tensor)
@@ -90,27 +95,31 @@ def unfolded(before: Snapshot, after: Snapshot, again: Again | None = None) -> t
     return Snapshot(InterpretedModule(root, graph), copies=after.copies), surely
 
 
-def _origins(
+def _find_origins(
     before: Snapshot, equal: Mapping[str, list[fx.Node]], again: Again | None
 ) -> tuple[dict[str, fx.Node], bool]:
-    """Of the nodes that are equal to a constant, the one that it was made by; and whether that is sure for all."""
+    """Choose the origin of each constant among the nodes of ``equal`` content; True as second result if all are sure.
+
+    Values at redrawn parameters decide. If the pass, run ``again``, computes the constant at those, the origin has to
+    match it. If not, all nodes have to agree with each other, and none may depend on a parameter that has a double.
+    """
     if not equal:
         return {}, True
     leaves = as_program(before.module).leaves
     other = redrawn_leaves(leaves, torch.Generator().manual_seed(0), 1.0, 1.0)
     nodes = dict.fromkeys(n for found in equal.values() for n in found)
     elsewhere = _evaluate(before.module, collect_dependencies(nodes), other)
-    derive = recomputed(*again, dict.fromkeys(equal, torch.empty(0))) if again is not None else None
+    derive = make_derive(*again, dict.fromkeys(equal, torch.empty(0))) if again is not None else None
     made: Mapping[str, Tensor] = {}
-    with giving_up("running a pass on other parameters"):  # it may refuse them
+    with giving_up("running a pass on other parameters"):  # the pass may refuse them
         made = derive(other) if derive is not None else {}
     origins: dict[str, fx.Node] = {}
     surely = True
     for name, found in equal.items():
         if name in made:
-            found = [n for n in found if n in elsewhere and _close(elsewhere[n], made[name])]
+            found = [n for n in found if n in elsewhere and _are_close(elsewhere[n], made[name])]
         elif any(_may_be_mistaken(before, n) for n in collect_dependencies(found)) or not all(
-            n in elsewhere and _close(elsewhere[n], elsewhere[found[0]]) for n in found
+            n in elsewhere and _are_close(elsewhere[n], elsewhere[found[0]]) for n in found
         ):
             surely = False
         if found:
@@ -119,9 +128,10 @@ def _origins(
 
 
 def _may_be_mistaken(before: Snapshot, node: fx.Node) -> bool:
-    """Whether a parameter is one number everywhere, as before training: so may be others that it is taken for.
+    """True if another parameter may have the same content by chance, as all its elements are one number.
 
-    One that is a single number is that anyway, and counts if another has the same.
+    This is common before training. A parameter of a single element always is one number, and counts only if another
+    parameter equals it.
     """
     held = get_attribute(before.module, str(node.target)) if node.op == "get_attr" else None
     if not isinstance(held, Tensor) or not held.numel():
@@ -132,13 +142,13 @@ def _may_be_mistaken(before: Snapshot, node: fx.Node) -> bool:
     return bool((held == held.flatten()[0]).all())
 
 
-def _close(a: Tensor, b: Tensor) -> bool:
+def _are_close(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and torch.allclose(a.double(), b.double(), rtol=1e-4, atol=1e-30, equal_nan=True)
 
 
-def _constant_nodes(before: Snapshot, after: Snapshot) -> list[fx.Node]:
-    """The nodes of *before* that depend on nothing but parameters, which neither graph writes to."""
-    written = _written(before) | _written(after)
+def _list_constant_nodes(before: Snapshot, after: Snapshot) -> list[fx.Node]:
+    """List the nodes of *before* that depend only on parameters, which neither graph writes to."""
+    written = _find_written(before) | _find_written(after)
     found: dict[fx.Node, None] = {}
     for node in before.graph.nodes:
         if node.op == "get_attr":
@@ -153,8 +163,8 @@ def _constant_nodes(before: Snapshot, after: Snapshot) -> list[fx.Node]:
     return list(found) if any(n.op == "call_function" for n in found) else []
 
 
-def _written(snapshot: Snapshot) -> set[int]:
-    """The memory (see `storage_key`) of parameters that the graph may write to, perhaps through views."""
+def _find_written(snapshot: Snapshot) -> set[int]:
+    """Return the memory (see `storage_key`) of parameters that the graph may write to, perhaps through views."""
     acting = [n for n in snapshot.graph.nodes if not is_functional(n)]
     pending = [operand for node in acting for operand in node.all_input_nodes]
     memory = set()
@@ -176,34 +186,34 @@ def _written(snapshot: Snapshot) -> set[int]:
 def _evaluate(
     module: fx.GraphModule, nodes: Iterable[fx.Node], leaves: Mapping[str, Tensor] | None = None
 ) -> dict[fx.Node, Any]:
-    """What the nodes compute from the module's parameters, or from ``leaves``; without those that fail."""
+    """Compute the nodes from the module's parameters, or from ``leaves``; leave out those that fail."""
     values: dict[fx.Node, Any] = {}
     for node in nodes:
         if node.op == "get_attr":
             values[node] = (leaves or {}).get(str(node.target), get_attribute(module, str(node.target)))
         elif all(n in values for n in node.all_input_nodes):
             args, kwargs = map_nodes((node.args, dict(node.kwargs)), values.__getitem__)
-            with giving_up(f"computing {node.name}"), torch.no_grad():  # it is no constant of *after*, then
+            with giving_up(f"computing {node.name}"), torch.no_grad():  # a node that fails is no origin
                 values[node] = node.target(*args, **kwargs)  # type: ignore[operator]
     return values
 
 
-def recomputed(run: Callable[[Any], Any], before: Any, wanted: Mapping[str, Tensor]) -> Derive | None:
-    """For a pass that computes weights: run it again on other parameters, and read what it makes of them.
+def make_derive(run: Callable[[Any], Any], before: Any, wanted: Mapping[str, Tensor]) -> Derive | None:
+    """Return a function that runs a pass again on other parameters and reads the ``wanted`` constants from the result.
 
-    None where it can't be run again, or does not make what is wanted.
+    None if the pass can't be run again, or does not make these constants.
     """
     program = as_program(before)
 
     def derive(leaves: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        # In the dtype that the pass was given: it may look at it, or mix it with others.
+        # In the dtype that the pass was given: it may check the dtype, or mix it with others.
         def given(name: str, leaf: Leaf) -> Tensor:
             return (leaves[name].to(leaf.tensor.dtype) if name in leaves else leaf.tensor.detach()).clone()
 
-        made = program.with_leaves(tied(program.leaves, given))  # which it may write to
-        result = program_in(run(made), made)
+        made = program.with_leaves(tied(program.leaves, given))  # clones, because the pass may write to them
+        result = find_program(run(made), made)
         bare = isinstance(made, ExportedProgram) and not isinstance(result, ExportedProgram)
-        leaves_made = as_program(made if bare else result).leaves  # a bare graph's parameters are its program's
+        leaves_made = as_program(made if bare else result).leaves  # the program holds the parameters of a bare graph
         return {name: leaves_made[name].tensor for name in wanted if name in leaves_made}
 
     try:
@@ -213,21 +223,21 @@ def recomputed(run: Callable[[Any], Any], before: Any, wanted: Mapping[str, Tens
         return None
 
 
-def repeats(run: Callable[[Any], Any], before: Any, after: Snapshot) -> bool:
-    """Whether a pass that is run again does what it did: it may count its calls, or miss something on a copy."""
+def is_repeatable(run: Callable[[Any], Any], before: Any, after: Snapshot) -> bool:
+    """True if a second run gives the same graph: a pass may count its calls, or miss attributes on a copy."""
     program = as_program(before)
     try:
         made = program.with_leaves(tied(program.leaves, lambda name, leaf: leaf.tensor.detach().clone()))
-        result = program_in(run(made), made)
+        result = find_program(run(made), made)
         owners = [made] if isinstance(made, ExportedProgram) else []
-        return _contents(snapshot_of(result, owners)) == _contents(after)
+        return _digest_contents(take_snapshot(result, owners)) == _digest_contents(after)
     except Exception as error:
         log_caught(error, "running a pass again")
         return False
 
 
-def _contents(snapshot: Snapshot) -> list[str]:
-    """All that a graph puts out and does, as expressions of its inputs and of the contents of its tensors."""
+def _digest_contents(snapshot: Snapshot) -> list[str]:
+    """List the outputs and effects of a graph, as digests of expressions in its inputs and its tensors' content."""
     values: dict[fx.Node, str] = {}
     out = []
     for i, node in enumerate(sorted(snapshot.graph.nodes, key=lambda n: n.op != "placeholder")):

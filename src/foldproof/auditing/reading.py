@@ -1,7 +1,7 @@
-"""How operators that only pipelines know are read: as the ATen operators that they stand for.
+"""Readings of pipeline-specific operators as the ATen operators that they stand for.
 
-What such an operator does differently (packed weights, memory that is given to it, a kernel that does two things at
-once) is below the graph, where numbers are compared and nothing is proved.
+Differences below the graph (packed weights, given memory, fused kernels) are not proved; the comparison of numbers
+covers them.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from foldproof.torch_internals import OpOverload, tree_map
 aten = torch.ops.aten
 
 Emit = Callable[..., fx.Node]
-"""Writes a call of an operator into the graph that is read."""
+"""Function that adds a call of an operator to the graph."""
 Semantics = Callable[..., fx.Node | None]
-"""Takes ``emit`` and an operator's arguments by name; gives the node that stands for its result, None if it can't."""
+"""Function of ``emit`` and an operator's arguments by name that returns the node of the result; None if it can't."""
 
 
 def written(x: Any, names: Callable[[fx.Node], str]) -> str:
-    """Arguments of a node as Python that runs where torch is imported."""
+    """Format arguments of a node as Python, valid where torch is imported."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, torch.device):
@@ -40,7 +40,7 @@ def written(x: Any, names: Callable[[fx.Node], str]) -> str:
 
 
 def read_into(graph: fx.Graph, node: fx.Node, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> fx.Node | None:
-    """Write into ``graph`` what ``node``, called with these arguments, is read as; None if it stands for itself."""
+    """Add the reading of ``node``, called with these arguments, to ``graph``; None if the node stands for itself."""
     target = find_operator(node.target)
     if node.op != "call_function" or target is None:
         return None
@@ -48,31 +48,31 @@ def read_into(graph: fx.Graph, node: fx.Node, args: tuple[Any, ...], kwargs: Map
     def emit(function: Any, *args: Any, **kwargs: Any) -> fx.Node:
         return graph.create_node("call_function", function, args, kwargs, name=node.name)
 
-    form = _written_to_memory(target)
+    form = _find_functional(target)
     if form is not None:
-        owned = all(_own_memory(node, node.kwargs.get(name)) for name in form.memory)
-        without = _without_memory(form, kwargs) if owned else None
+        owned = all(_owns_memory(node, node.kwargs.get(name)) for name in form.memory)
+        without = _drop_memory(form, kwargs) if owned else None
         if without is None:
             return None
         target, kwargs = form.operator, without
     reading = READINGS.get(str(target))
     if reading is not None:
         return reading(emit, **bind_arguments(target, args, kwargs))
-    return emit(target, *args, **kwargs) if target is not node.target else None  # an edge operator calls its own
+    return emit(target, *args, **kwargs) if target is not node.target else None  # for edge operators, the ATen one
 
 
-def memory_of(node: fx.Node) -> fx.Node | None:
-    """The one node whose memory an operator writes its result into, and which is read for it from then on."""
+def find_memory(node: fx.Node) -> fx.Node | None:
+    """Return the node whose memory the operator writes its result into, and which later nodes read instead of it."""
     target = find_operator(node.target) if node.op == "call_function" else None
-    form = None if target is None else _written_to_memory(target)
+    form = None if target is None else _find_functional(target)
     if form is None or len(form.memory) != 1:
         return None
     memory = node.kwargs.get(form.memory[0])
-    return memory if isinstance(memory, fx.Node) and _own_memory(node, memory) else None
+    return memory if isinstance(memory, fx.Node) and _owns_memory(node, memory) else None
 
 
-def fused_activation(graph: fx.Graph, node: fx.Node, result: fx.Node) -> fx.Node:
-    """XNNPACK's passes note an activation on the node before it, which then computes both: its result, clamped."""
+def apply_fused_activation(graph: fx.Graph, node: fx.Node, result: fx.Node) -> fx.Node:
+    """Clamp the result of a node with a fused activation, which XNNPACK's passes record on the node before it."""
     limits = node.meta.get("XNN_FUSED_ACTIVATION")
     if limits is None:
         return result
@@ -80,10 +80,10 @@ def fused_activation(graph: fx.Graph, node: fx.Node, result: fx.Node) -> fx.Node
     return graph.call_function(aten.clamp.default, (result, low, None if math.isinf(high) else high))
 
 
-def _own_memory(node: fx.Node, memory: Any) -> bool:
-    """Whether nobody else writes the memory that ``node`` writes to, so that it may as well make its own.
+def _owns_memory(node: fx.Node, memory: Any) -> bool:
+    """True if only ``node`` uses this memory, so that its result can replace it.
 
-    Lists are written into memory whose elements are read from there.
+    Taking elements out of the memory is allowed: results in a list are read so.
     """
     if not isinstance(memory, fx.Node) or any(n is not node and n.target is not getitem for n in memory.users):
         return False
@@ -91,8 +91,8 @@ def _own_memory(node: fx.Node, memory: Any) -> bool:
     return name == "alloc" or name.startswith("empty")
 
 
-def _without_memory(form: FunctionalForm, kwargs: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What the form that returns its result is given, of the arguments of one that writes into memory."""
+def _drop_memory(form: FunctionalForm, kwargs: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the keyword arguments of the functional form of an operator that writes into given memory."""
     memory = [value for name, value in kwargs.items() if name in form.memory]
     left = {name: value for name, value in kwargs.items() if name not in form.memory}
     if "dtype" in form.options and "dtype" not in left:
@@ -103,8 +103,8 @@ def _without_memory(form: FunctionalForm, kwargs: Mapping[str, Any]) -> dict[str
     return left
 
 
-def _written_to_memory(target: OpOverload) -> FunctionalForm | None:
-    """The form that returns its results, of an operator that writes them into memory given for them."""
+def _find_functional(target: OpOverload) -> FunctionalForm | None:
+    """Return the functional form of an operator that writes its results into given memory."""
     return find_functional_form(target) if writes_out(target) else None
 
 
@@ -113,7 +113,7 @@ def _converted(emit: Emit, a: Any, dtype: Any) -> fx.Node:
 
 
 def _reshaped(emit: Emit, self: Any, size: Any) -> fx.Node:
-    """Whether the strides allow a view changes as layouts do; the values it holds do not."""
+    """Read a view as a reshape: strides may forbid a view in another layout, but the values are the same."""
     return emit(aten.reshape.default, self, size)
 
 
@@ -122,12 +122,12 @@ def _empty(emit: Emit, size: Any, dtype: Any, **_: Any) -> fx.Node:
 
 
 def _same(emit: Emit, self: Any, **_: Any) -> fx.Node:
-    """A weight in an order of its own, which `snapshot` reads in the usual one."""
+    """Read a reordered weight as the weight itself, because `snapshot` reads it in the usual order."""
     return emit(aten.clone.default, self)
 
 
 def _transposed(emit: Emit, self: Any, groups: int, **_: Any) -> fx.Node | None:
-    """oneDNN holds weights of transposed convolutions output channels first."""
+    """Transpose the weight of a transposed convolution, which oneDNN holds with output channels first."""
     return emit(aten.transpose.int, self, 0, 1) if groups == 1 else None
 
 
@@ -185,7 +185,7 @@ _UNARY = {
 
 
 def _activated(emit: Emit, x: fx.Node, name: str, scalars: Any, algorithm: Any) -> fx.Node | None:
-    """What oneDNN computes on a result before it writes it."""
+    """Apply the activation that oneDNN fuses into an operator."""
     if name == "none":
         return x
     if name in _UNARY:

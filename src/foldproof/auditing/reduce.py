@@ -1,4 +1,9 @@
-"""A smaller model on which the same pass does the same wrong."""
+"""Reduction of a fault: a smaller model on which the same pass is still wrong.
+
+The reduction is greedy. Each kind of edit (output earlier, input later, a call left out, smaller sizes, simpler
+arguments) proposes candidates, and the first one that is smaller and still shows the fault replaces the best one. Every
+candidate is compiled, so edits come in the order of the work that they save.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +20,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from foldproof.auditing.compilers import Compiler
-from foldproof.auditing.inputs import inputs_for
+from foldproof.auditing.inputs import find_inputs
 from foldproof.auditing.log import Change, Log
-from foldproof.auditing.specification import ModelSpec, TensorSpec, drafted, shortest
+from foldproof.auditing.specification import ModelSpec, TensorSpec, shorten, specify_model
 from foldproof.graph.interpreter import Interpreter
 from foldproof.log import giving_up, log_caught
 from foldproof.thresholds import MIN_REDUCED_DIFFERENCE
@@ -25,26 +30,26 @@ from foldproof.torch_internals import disable_current_modes, tree_leaves, tree_m
 
 
 class Fault:
-    """What has to stay: this pass of this compiler makes numbers come out otherwise."""
+    """The property that a reduced model has to keep: this pass of this compiler changes the numbers."""
 
     def __init__(self, compiler: Compiler, options: Mapping[str, Any], culprit: str) -> None:
         self.compiler, self.options, self.culprit = compiler, options, culprit
         self.inputs_too = False
-        """Whether what is written to inputs counts as a difference; a program that shows it compares outputs."""
+        """True if writes to inputs count as a difference, too; a reproduction compares outputs only."""
 
-    def shown_by(self, draft: ModelSpec) -> bool:
-        """Whether compiling ``draft`` shows it."""
+    def is_shown_by(self, spec: ModelSpec) -> bool:
+        """True if compiling the specified model shows the fault."""
         try:
-            model, inputs = draft.build()
+            model, inputs = spec.build()
             with torch.no_grad(), contextlib.redirect_stderr(io.StringIO()):  # fx prints what a graph raises
                 model(*(x.clone() for x in inputs))
         except Exception as error:
             log_caught(error, "running a smaller model")
             return False
-        return self.found(model, inputs) is not None
+        return self.find_change(model, inputs) is not None
 
-    def found(self, model: nn.Module, inputs: Sequence[Any]) -> Change | None:
-        """Compile until the culprit makes a difference, and give that change."""
+    def find_change(self, model: nn.Module, inputs: Sequence[Any]) -> Change | None:
+        """Compile until the culprit makes a difference, and return that change; None if it makes none."""
         log, hit = Log(), list[Change]()
 
         def watch(change: Change) -> None:
@@ -53,7 +58,7 @@ class Fault:
                 raise _Found
 
         log.watch = watch
-        # A compiler may also fail on what it made wrong; then nothing more is known of it.
+        # A compiler may fail on its own wrong graph; the change, if any, was recorded before that.
         quiet = contextlib.redirect_stderr(io.StringIO())
         with torch.no_grad(), contextlib.suppress(_Found), giving_up("compiling a smaller model"), quiet:
             self.compiler.compile(model, tuple(inputs), {}, self.options, log)
@@ -61,17 +66,17 @@ class Fault:
 
 
 class _Found(BaseException):
-    """Ends a compilation from within; most compilers catch exceptions of other kinds, and go on."""
+    """Ends a compilation from within. Not an Exception, because most compilers catch those and go on."""
 
 
 def _differs(change: Change, given: Sequence[Any], inputs_too: bool) -> bool:
-    # Where a pass has just run, tensors may be fake.
+    # The compiler may have modes enabled that make tensors fake.
     with disable_current_modes():
-        inputs = inputs_for(change.before, given if change.inputs is None else change.inputs)
+        inputs = find_inputs(change.before, given if change.inputs is None else change.inputs)
         if inputs is None:
             return False
         try:
-            first, second = (_numbers(s.module, inputs, inputs_too) for s in (change.before, change.after))
+            first, second = (_run_graph(s.module, inputs, inputs_too) for s in (change.before, change.after))
         except Exception as error:
             log_caught(error, "running the graphs of a smaller model")
             return False
@@ -85,66 +90,69 @@ def _differs(change: Change, given: Sequence[Any], inputs_too: bool) -> bool:
         )
 
 
-def _numbers(module: fx.GraphModule, inputs: Sequence[Any], inputs_too: bool) -> list[Tensor]:
+def _run_graph(module: fx.GraphModule, inputs: Sequence[Any], inputs_too: bool) -> list[Tensor]:
     given = [x.clone() if isinstance(x, Tensor) else x for x in inputs]
     with torch.no_grad():
-        out = Interpreter(copy.deepcopy(module), None).run(*given)  # which may write to its buffers
+        out = Interpreter(copy.deepcopy(module), None).run(*given)  # a copy, because a run may write to buffers
     seen = (*tree_leaves(out), *given) if inputs_too else tree_leaves(out)
     return [t.double() for t in seen if isinstance(t, Tensor)]
 
 
-def reduced(fault: Fault, model: nn.Module, inputs: Sequence[Any], seconds: float = 120.0) -> ModelSpec | None:
-    """The smallest draft that was found within so much processor time; None if no draft of the model shows the fault.
+def reduce_fault(fault: Fault, model: nn.Module, inputs: Sequence[Any], seconds: float = 120.0) -> ModelSpec | None:
+    """Return the smallest model found that shows the fault; None if the model itself does not.
 
-    Seconds of a clock on the wall would make the result depend on what else a machine does.
+    ``seconds`` is processor time: with wall-clock time the result would depend on the load of the machine.
     """
     start = time.process_time()
-    drafts = drafted(model, inputs)
-    best = next((d for d in drafts if fault.shown_by(d)), None)
+    specs = specify_model(model, inputs)
+    best = next((d for d in specs if fault.is_shown_by(d)), None)
     if best is None:
         fault.inputs_too = True
-        best = next((d for d in drafts if fault.shown_by(d)), None)
+        best = next((d for d in specs if fault.is_shown_by(d)), None)
     if best is None:
         return None
     progress = True
     while progress:
         progress = False
-        for candidates in (_made_numbers, _shorter_ends, _shorter_starts, _bypassed, _smaller_sizes, _simpler):
+        for candidates in (_replace_numbers, _shorten_end, _shorten_start, _bypass_calls, _shrink_sizes, _simplify):
             found: ModelSpec | None = best
             while found is not None and time.process_time() - start < seconds:
-                found = next((d for d in candidates(best) if _size(d) < _size(best) and fault.shown_by(d)), None)
+                found = next(
+                    (d for d in candidates(best) if _measure_size(d) < _measure_size(best) and fault.is_shown_by(d)),
+                    None,
+                )
                 if found is not None:
                     best, progress = found, True
     return best
 
 
-def _size(draft: ModelSpec) -> tuple[int, ...]:
-    """What is to become small, the most important first."""
-    nodes = sum(n.op not in ("placeholder", "output", "get_attr") for n in draft.graph.nodes)
-    shapes = [s for made in (*draft.inputs, *draft.tensors.values()) for s in made.shape]
-    numbers = [int(n) for code in draft.modules.values() for n in re.findall(r"(?<![\w.])\d+(?![\w.])", code)]
-    code = sum(len(code) for code in draft.modules.values())
-    own = (draft.held is not None) + (draft.given is not None)
-    operands = sum(len(n.args) for n in draft.graph.nodes)
-    return nodes, own, operands, sum(shapes) + sum(numbers), len(draft.inputs), code, draft.filled != "ones"
+def _measure_size(spec: ModelSpec) -> tuple[int, ...]:
+    """Return the measures to reduce, the most important first."""
+    nodes = sum(n.op not in ("placeholder", "output", "get_attr") for n in spec.graph.nodes)
+    shapes = [s for made in (*spec.inputs, *spec.tensors.values()) for s in made.shape]
+    numbers = [int(n) for code in spec.modules.values() for n in re.findall(r"(?<![\w.])\d+(?![\w.])", code)]
+    code = sum(len(code) for code in spec.modules.values())
+    own = (spec.held is not None) + (spec.given is not None)
+    operands = sum(len(n.args) for n in spec.graph.nodes)
+    return nodes, own, operands, sum(shapes) + sum(numbers), len(spec.inputs), code, spec.filled != "ones"
 
 
-def _made_numbers(draft: ModelSpec) -> Iterator[ModelSpec]:
-    """Numbers that are made by a rule, and not the model's own."""
-    if not draft.written:
+def _replace_numbers(spec: ModelSpec) -> Iterator[ModelSpec]:
+    """Replace the model's own numbers by numbers that a rule makes."""
+    if not spec.written:
         for lowest in (1, -1):
             for filled in ("ones", "arange", "centred"):
-                yield replace(draft, held=None, given=None, lowest=lowest, filled=filled)
-        yield replace(draft, given=None)
-        yield replace(draft, held=None)
+                yield replace(spec, held=None, given=None, lowest=lowest, filled=filled)
+        yield replace(spec, given=None)
+        yield replace(spec, held=None)
 
 
-def _calls(graph: fx.Graph) -> list[fx.Node]:
+def _list_calls(graph: fx.Graph) -> list[fx.Node]:
     return [n for n in graph.nodes if n.op not in ("placeholder", "output", "get_attr")]
 
 
-def _bisected(n: int) -> Iterator[int]:
-    """Places in a list of ``n``, halves first, so that long lists become short in few steps."""
+def _bisect(n: int) -> Iterator[int]:
+    """Yield the indices of a list of length ``n``, halves first, so that a long list gets short in few steps."""
     step, seen = n, set()
     while step > 1:
         step = (step + 1) // 2
@@ -156,21 +164,21 @@ def _bisected(n: int) -> Iterator[int]:
         yield 0
 
 
-def _edited(draft: ModelSpec, edit: Callable[[fx.Graph, list[fx.Node]], Any], **changes: Any) -> ModelSpec | None:
-    graph = copy.deepcopy(draft.graph)
+def _edit_graph(spec: ModelSpec, edit: Callable[[fx.Graph, list[fx.Node]], Any], **changes: Any) -> ModelSpec | None:
+    graph = copy.deepcopy(spec.graph)
     try:
-        if edit(graph, _calls(graph)) is False:
+        if edit(graph, _list_calls(graph)) is False:
             return None
         graph.lint()
-        return replace(draft, graph=graph, **changes).pruned()
+        return replace(spec, graph=graph, **changes).prune()
     except Exception as error:
         log_caught(error, "making a model smaller")
         return None
 
 
-def _shorter_ends(draft: ModelSpec) -> Iterator[ModelSpec]:
-    """The output is an earlier value."""
-    for i in _bisected(len(_calls(draft.graph))):
+def _shorten_end(spec: ModelSpec) -> Iterator[ModelSpec]:
+    """Make an earlier value the output."""
+    for i in _bisect(len(_list_calls(spec.graph))):
 
         def edit(graph: fx.Graph, calls: list[fx.Node]) -> Any:
             output = next(n for n in graph.nodes if n.op == "output")
@@ -179,14 +187,14 @@ def _shorter_ends(draft: ModelSpec) -> Iterator[ModelSpec]:
             output.args = (calls[i],)
             return True
 
-        found = _edited(draft, edit)
+        found = _edit_graph(spec, edit)
         if found is not None:
             yield found
 
 
-def _values(draft: ModelSpec) -> dict[str, Tensor]:
-    """What every node returns, by name, where that is a tensor."""
-    model, inputs = draft.build()
+def _compute_values(spec: ModelSpec) -> dict[str, Tensor]:
+    """Compute the tensor results of all nodes, by name."""
+    model, inputs = spec.build()
     values: dict[str, Tensor] = {}
 
     def watch(node: fx.Node, out: Any) -> None:
@@ -198,11 +206,11 @@ def _values(draft: ModelSpec) -> dict[str, Tensor]:
     return values
 
 
-def _shorter_starts(draft: ModelSpec) -> Iterator[ModelSpec]:
-    """A value in the middle is an input."""
-    values = _values(draft)
-    calls = _calls(draft.graph)
-    for i in reversed(list(_bisected(len(calls) - 1))):
+def _shorten_start(spec: ModelSpec) -> Iterator[ModelSpec]:
+    """Make a value in the middle an input."""
+    values = _compute_values(spec)
+    calls = _list_calls(spec.graph)
+    for i in reversed(list(_bisect(len(calls) - 1))):
         value = values.get(calls[i].name)
         if value is None or not value.dtype.is_floating_point:
             continue
@@ -214,16 +222,16 @@ def _shorter_starts(draft: ModelSpec) -> Iterator[ModelSpec]:
             calls[i].replace_all_uses_with(new)
 
         made = TensorSpec(tuple(value.shape), value.dtype)
-        given = None if draft.given is None else (*draft.given, value)
-        found = _edited(draft, edit, inputs=[*draft.inputs, made], given=given)
+        given = None if spec.given is None else (*spec.given, value)
+        found = _edit_graph(spec, edit, inputs=[*spec.inputs, made], given=given)
         if found is not None:
             yield found
 
 
-def _bypassed(draft: ModelSpec) -> Iterator[ModelSpec]:
-    """A call is left out: its first operand of the same shape stands for it."""
-    shapes = {name: (value.shape, value.dtype) for name, value in _values(draft).items()}
-    for i in reversed(range(len(_calls(draft.graph)))):
+def _bypass_calls(spec: ModelSpec) -> Iterator[ModelSpec]:
+    """Leave out a call: its first operand of the same shape replaces it."""
+    shapes = {name: (value.shape, value.dtype) for name, value in _compute_values(spec).items()}
+    for i in reversed(range(len(_list_calls(spec.graph)))):
 
         def edit(graph: fx.Graph, calls: list[fx.Node]) -> Any:
             node = calls[i]
@@ -237,25 +245,25 @@ def _bypassed(draft: ModelSpec) -> Iterator[ModelSpec]:
                 return True
             return False
 
-        found = _edited(draft, edit)
+        found = _edit_graph(spec, edit)
         if found is not None:
             yield found
 
 
-def _smaller_sizes(draft: ModelSpec) -> Iterator[ModelSpec]:
-    """One number is smaller, wherever it stands: in inputs, modules, tensors and arguments."""
-    if not draft.written:
+def _shrink_sizes(spec: ModelSpec) -> Iterator[ModelSpec]:
+    """Replace one number by a smaller one everywhere: in inputs, modules, tensors and arguments."""
+    if not spec.written:
         return
-    found = {s for made in (*draft.inputs, *draft.tensors.values()) for s in made.shape}
-    for code in draft.modules.values():
+    found = {s for made in (*spec.inputs, *spec.tensors.values()) for s in made.shape}
+    for code in spec.modules.values():
         found |= {int(n) for n in re.findall(r"(?<![\w.])\d+(?![\w.])", code)}
     for old in sorted(found, reverse=True):
         for new in (1, 2, 3, old // 2, old - 1):
             if 0 < new < old:
-                yield from (d for d in (_resized(draft, old, new), *_resized_inputs(draft, old, new)) if d is not None)
+                yield from (d for d in (_resize(spec, old, new), *_resize_inputs(spec, old, new)) if d is not None)
 
 
-def _resized(draft: ModelSpec, old: int, new: int) -> ModelSpec | None:
+def _resize(spec: ModelSpec, old: int, new: int) -> ModelSpec | None:
     def other(x: Any) -> Any:
         return new if type(x) is int and x == old else x
 
@@ -267,18 +275,18 @@ def _resized(draft: ModelSpec, old: int, new: int) -> ModelSpec | None:
             node.args, node.kwargs = tree_map(other, (node.args, node.kwargs))
 
     number = re.compile(rf"(?<![\w.]){old}(?![\w.])")
-    return _edited(
-        draft,
+    return _edit_graph(
+        spec,
         edit,
-        modules={name: number.sub(str(new), code) for name, code in draft.modules.items()},
-        tensors={name: shape(made) for name, made in draft.tensors.items()},
-        inputs=[shape(made) for made in draft.inputs],
+        modules={name: number.sub(str(new), code) for name, code in spec.modules.items()},
+        tensors={name: shape(made) for name, made in spec.tensors.items()},
+        inputs=[shape(made) for made in spec.inputs],
     )
 
 
-def _resized_inputs(draft: ModelSpec, old: int, new: int) -> Iterator[ModelSpec | None]:
-    """One dimension of all inputs only: batch sizes, heights and widths stand in no module."""
-    for d in range(max((len(made.shape) for made in draft.inputs), default=0)):
+def _resize_inputs(spec: ModelSpec, old: int, new: int) -> Iterator[ModelSpec | None]:
+    """Shrink one dimension of all inputs only: modules don't fix batch sizes, heights and widths."""
+    for d in range(max((len(made.shape) for made in spec.inputs), default=0)):
 
         def shape(made: TensorSpec) -> TensorSpec:
             sizes = list(made.shape)
@@ -286,23 +294,23 @@ def _resized_inputs(draft: ModelSpec, old: int, new: int) -> Iterator[ModelSpec 
                 sizes[d] = new
             return replace(made, shape=tuple(sizes))
 
-        yield replace(draft, inputs=[shape(made) for made in draft.inputs])
+        yield replace(spec, inputs=[shape(made) for made in spec.inputs])
 
 
-def _simpler(draft: ModelSpec) -> Iterator[ModelSpec]:
-    """Inputs of ones; modules without padding and strides; functions without their last argument; short names."""
-    yield replace(draft, filled="ones")
-    for name, code in draft.modules.items():
+def _simplify(spec: ModelSpec) -> Iterator[ModelSpec]:
+    """Simplify: inputs of ones, modules without padding and strides, functions without their last argument."""
+    yield replace(spec, filled="ones")
+    for name, code in spec.modules.items():
         yield replace(
-            draft, modules={**draft.modules, name: shortest(re.sub(r"padding=\w+|stride=\w+", "stride=1", code))}
+            spec, modules={**spec.modules, name: shorten(re.sub(r"padding=\w+|stride=\w+", "stride=1", code))}
         )
-    optional = [i for i, n in enumerate(_calls(draft.graph)) if n.op == "call_function" and len(n.args) > 2]
+    optional = [i for i, n in enumerate(_list_calls(spec.graph)) if n.op == "call_function" and len(n.args) > 2]
 
     def without(places: Sequence[int]) -> ModelSpec | None:
         def edit(graph: fx.Graph, calls: list[fx.Node]) -> None:
             for i in places:
                 calls[i].args = calls[i].args[:-1]
 
-        return _edited(draft, edit)
+        return _edit_graph(spec, edit)
 
     yield from (d for d in (without(optional), *(without([i]) for i in optional)) if d is not None)

@@ -1,4 +1,4 @@
-"""What an audit found: every step with its verdict, the whole end to end, and one sentence to act on."""
+"""The result of an audit: every step with its verdict, the end-to-end comparison, and a conclusion."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Audit:
-    """Every step of a compiler on one model, the compiled model against the original, and what follows.
+    """Every step of a compiler on one model, the comparison of the compiled model with the original, and a conclusion.
 
-    ``end_to_end`` compares numbers; ``compiled`` says in words whose. ``compile_seconds`` is the compilation with
-    everything noted, ``seconds`` all of it.
+    ``end_to_end`` compares numbers, and ``compiled`` describes the compiled side. ``compile_seconds`` is the time of
+    the recorded compilation, ``seconds`` that of the whole audit.
     """
 
     compiler: str
@@ -42,11 +42,11 @@ class Audit:
     args: tuple[Any, ...] = field(default=(), repr=False)
     kwargs: Mapping[str, Any] = field(default_factory=dict, repr=False)
     uncompared: str = ""
-    """Why there is no ``end_to_end``."""
+    """Reason why there is no ``end_to_end``."""
     optional: frozenset[str] = frozenset()
     """Passes that can be left out."""
     lowering: str = ""
-    """Patterns of one name without whose lowerings numbers are right that are wrong, though no graph shows it."""
+    """Name of the lowering without which wrong numbers become right; empty if there is none."""
 
     @property
     def refuted(self) -> list[Step]:
@@ -65,7 +65,7 @@ class Audit:
 
     @property
     def kind(self) -> Kind:
-        """REFUTED if a step or the whole is; else UNDECIDED if one is; else ROUNDING if one is; else PROVED."""
+        """Worst kind among the steps and the whole: REFUTED, else UNDECIDED, else ROUNDING, else PROVED."""
         kinds = [s.verdict.kind for s in self.steps if s.fired]
         kinds.append(self.end_to_end.verdict.kind if self.end_to_end is not None else Kind.UNDECIDED)
         order = (Kind.REFUTED, Kind.UNDECIDED, Kind.ROUNDING, Kind.PROVED_WITHIN)
@@ -73,7 +73,7 @@ class Audit:
 
     @property
     def conclusion(self) -> str:
-        """One sentence that a person can act on."""
+        """Summary in one sentence, with the next thing to do."""
         fired = [s for s in self.steps if s.fired]
         if self.refuted:
             names = list(dict.fromkeys(s.name for s in self.refuted))
@@ -119,12 +119,12 @@ class Audit:
         return f"rounding: {decided}; {numbers} differ by no more than rounding explains{_sources(whole)}"
 
     def without(self, name: str) -> str | None:
-        """The option that leaves a pass out; None for what can't be left out."""
-        parts = name.split(", ")  # what matches together has one row
+        """Return the option that leaves a pass out; None if it can't be left out."""
+        parts = name.split(", ")  # patterns that match together share a row
         return f"--disable {shlex.quote(name)}" if self.optional.issuperset(parts) else None
 
     def to_dict(self) -> dict[str, Any]:
-        """The audit as plain JSON values (see `foldproof.report`), without pictures of the graphs."""
+        """Return the audit as plain JSON values (see `foldproof.report`), without pictures of the graphs."""
         return {
             "schema": SCHEMA,
             "command": "audit",
@@ -145,7 +145,7 @@ class Audit:
         }
 
     def save(self, folder: str | Path) -> Path:
-        """Write verdict.json and, for a culprit, a program that shows it, both graphs, and a report.
+        """Write verdict.json and, for each culprit, a reproduction, both graphs and a report.
 
         Raises:
             FoldproofError: the folder can't be written.

@@ -1,4 +1,4 @@
-"""What an exported program says of its graph: which inputs are parameters, and which outputs are written back."""
+"""The signature of an exported program's graph: inputs that are parameters, and outputs that are written back."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ _WRITTEN = (OutputKind.BUFFER_MUTATION, OutputKind.PARAMETER_MUTATION, OutputKin
 
 @dataclass(frozen=True)
 class Signature:
-    """How a graph's inputs and outputs are read.
+    """Roles of a graph's inputs and outputs.
 
-    ``parameters``: placeholders that are parameters, as (the parameter's name, its tensor). ``written``: for each
-    output the placeholder whose tensor it is written to in the end, or None where it is an output of the user's.
+    ``parameters`` maps each placeholder that is a parameter to (the parameter's name, its tensor). ``written`` has for
+    each output the placeholder whose tensor it is finally written to, or None for an output of the user's.
     """
 
     parameters: Mapping[str, tuple[str, Tensor]] = field(default_factory=dict)
     written: Sequence[str | None] = ()
 
 
-def signature_of(program: ExportedProgram, module: fx.GraphModule | None = None) -> Signature | None:
-    """How ``module`` (the program's own graph by default) is read; None if the program says nothing of it.
+def find_signature(program: ExportedProgram, module: fx.GraphModule | None = None) -> Signature | None:
+    """Return the signature of ``module`` (the program's own graph by default); None if the program does not fit it.
 
-    Inputs are found by name or, as a graph that is traced anew has other names, by place; outputs by place.
+    Inputs are found by name or, as names change when a graph is traced again, by position; outputs by position.
     """
     graph = (module or program.graph_module).graph
     names = [n.name for n in graph.nodes if n.op == "placeholder"]

@@ -1,6 +1,7 @@
-"""A small model as data: its graph, and how its modules, tensors and inputs are made; to be changed, built, written.
+"""Specifications of small models as data, which can be edited, built and written as Python.
 
-All numbers are made by rules that fit on a line, so that a program that shows a fault needs no file beside it.
+A specification holds the graph and constructors for modules, tensors and inputs. Rules that fit on a line make all
+numbers, so that a reproduction needs no other file.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch import Tensor, fx, nn
 
 from foldproof.auditing.definitions import Unwritable
 from foldproof.auditing.reading import written
-from foldproof.auditing.snapshot import is_functional, snapshot_of
+from foldproof.auditing.snapshot import is_functional, take_snapshot
 from foldproof.graph.module import get_attribute
 from foldproof.graph.text import map_nodes, target_name
 from foldproof.log import giving_up, log_caught
@@ -27,14 +28,14 @@ from foldproof.torch_internals import OpOverload, qualified_name
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """A tensor to be made: its shape and dtype, and whether it is a parameter (else a buffer, or an input)."""
+    """A tensor to make: its shape and dtype, and True for a parameter, False for a buffer or an input."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
     parameter: bool = False
 
-    def code(self, function: str) -> str:
-        """The expression that makes it; ``function`` is one of ones, arange, centred (arange around 0), empty."""
+    def write_code(self, function: str) -> str:
+        """Return an expression for it; ``function`` is ones, arange, centred (arange around 0) or empty."""
         dtype = "" if self.dtype is torch.float32 else f", dtype={self.dtype}"
         shape = ", ".join(map(str, self.shape))
         if function in ("arange", "centred"):
@@ -47,26 +48,26 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A model: ``graph`` over ``modules`` (name → constructor call below torch.nn) and ``tensors``."""
+    """A model: ``graph`` over ``modules`` (name → constructor call in torch.nn) and ``tensors``."""
 
     graph: fx.Graph
     modules: Mapping[str, str]
     tensors: Mapping[str, TensorSpec]
     inputs: Sequence[TensorSpec]
     filled: str = "arange"
-    """How inputs are made: ones, arange or centred."""
+    """Rule for the inputs: ones, arange or centred."""
     lowest: int = 1
-    """The smallest number in parameters and buffers: see `fill`."""
+    """Smallest number in parameters and buffers: see `fill`."""
     held: Mapping[str, Tensor] | None = None
-    """The model's own numbers, by name in its state_dict; without them all are made by `fill`."""
+    """The model's own numbers, by name in its state_dict; None if `fill` makes all."""
     given: tuple[Tensor, ...] | None = None
-    """The inputs' own numbers."""
+    """The user's own inputs; None if they are made by a rule."""
 
     def build(self) -> tuple[nn.Module, tuple[Tensor, ...]]:
-        """The model in eval mode and its inputs.
+        """Build the model, in eval mode, and its inputs.
 
         Raises:
-            Exception: a module can't be made like this.
+            Exception: a constructor fails.
         """
         root = nn.Module()
         for name, code in self.modules.items():
@@ -84,15 +85,15 @@ class ModelSpec:
             model.load_state_dict({name: self.held[name] for name in model.state_dict()})
         if self.given is not None:
             return model, tuple(x.clone() for x in self.given)
-        return model, tuple(eval(made.code(self.filled), {"torch": torch}) for made in self.inputs)
+        return model, tuple(eval(made.write_code(self.filled), {"torch": torch}) for made in self.inputs)
 
     @property
     def written(self) -> bool:
-        """Whether all its numbers are made by rules, so that it can be written down."""
+        """True if rules make all numbers, so that the model can be written as Python."""
         return self.held is None and self.given is None
 
-    def pruned(self) -> ModelSpec:
-        """Without nodes that no output needs, and what only they used."""
+    def prune(self) -> ModelSpec:
+        """Return it without nodes that no output needs, and without the modules and tensors that only they used."""
         graph = copy.deepcopy(self.graph)
         graph.eliminate_dead_code(is_impure_node=_stays)
         kept = [bool(n.users) for n in graph.nodes if n.op == "placeholder"]
@@ -120,30 +121,32 @@ def _stays(node: fx.Node) -> bool:
 
 
 def fill(model: nn.Module, lowest: int) -> None:
-    """Small numbers from ``lowest`` up in all parameters and buffers, so that neither channels nor layers are alike.
+    """Fill all parameters and buffers with small numbers from ``lowest`` up, so that channels and layers differ.
 
-    From 1 up variances are positive; from -1 up there are numbers of both signs, for models without variances.
+    From 1 up, variances are positive; from -1 up, both signs occur, for models without variances.
     """
     exec(FILL.format(lowest), {"torch": torch, "model": model})
 
 
-def drafted(model: nn.Module, inputs: Sequence[Any]) -> list[ModelSpec]:
-    """The model as drafts, in order of preference: traced with its modules, and as ATen operators."""
-    drafts = []
+def specify_model(model: nn.Module, inputs: Sequence[Any]) -> list[ModelSpec]:
+    """Specify the model, in order of preference: traced with its modules, and exported to ATen operators."""
+    specs = []
     tensors = [x for x in inputs if isinstance(x, Tensor)]
     if len(tensors) != len(inputs):
         return []
     made = [TensorSpec(tuple(x.shape), x.dtype) for x in tensors]
-    with giving_up("drafting the traced model"):
+    with giving_up("specifying the traced model"):
         traced = fx.symbolic_trace(copy.deepcopy(model))
-        drafts.append(_draft(traced.graph, traced, made, tensors))
-    with giving_up("drafting the exported model"):
-        exported = snapshot_of(torch.export.export(model, tuple(inputs)))
-        drafts.append(_draft(exported.graph, exported.module, made, tensors))
-    return drafts
+        specs.append(_specify_graph(traced.graph, traced, made, tensors))
+    with giving_up("specifying the exported model"):
+        exported = take_snapshot(torch.export.export(model, tuple(inputs)))
+        specs.append(_specify_graph(exported.graph, exported.module, made, tensors))
+    return specs
 
 
-def _draft(source: fx.Graph, module: nn.Module, inputs: Sequence[TensorSpec], given: Sequence[Tensor]) -> ModelSpec:
+def _specify_graph(
+    source: fx.Graph, module: nn.Module, inputs: Sequence[TensorSpec], given: Sequence[Tensor]
+) -> ModelSpec:
     graph = copy.deepcopy(source)
     graph.eliminate_dead_code(is_impure_node=_stays)
     modules: dict[str, str] = {}
@@ -160,7 +163,7 @@ def _draft(source: fx.Graph, module: nn.Module, inputs: Sequence[TensorSpec], gi
         if isinstance(value, nn.Module):
             if not type(value).__module__.startswith("torch.nn.modules"):
                 raise Unwritable(f"{target} is no module of torch.nn")
-            modules[name] = shortest(f"nn.{value!r}")
+            modules[name] = shorten(f"nn.{value!r}")
             held |= {f"{name}.{n}": t for n, t in value.state_dict().items()}
         elif isinstance(value, Tensor) and value.dtype.is_floating_point:
             tensors[name] = TensorSpec(tuple(value.shape), value.dtype, isinstance(value, nn.Parameter))
@@ -168,7 +171,7 @@ def _draft(source: fx.Graph, module: nn.Module, inputs: Sequence[TensorSpec], gi
         else:
             raise Unwritable(f"{target} is no floating-point tensor")
     _unwrap_output(graph)
-    return ModelSpec(graph, modules, tensors, list(inputs), held=held, given=tuple(given)).pruned()
+    return ModelSpec(graph, modules, tensors, list(inputs), held=held, given=tuple(given)).prune()
 
 
 def _unwrap_output(graph: fx.Graph) -> None:
@@ -178,13 +181,13 @@ def _unwrap_output(graph: fx.Graph) -> None:
         output.args = (value[0],)
 
 
-def shortest(code: str) -> str:
-    """A constructor call that makes the same module, without names and defaults that go without saying."""
+def shorten(code: str) -> str:
+    """Shorten a constructor call: leave out argument names and defaults as far as the module stays the same."""
 
     def same(shorter: str) -> bool:
         try:
             return repr(eval(shorter, {"nn": nn, "torch": torch})) == repr(eval(code, {"nn": nn, "torch": torch}))
-        except Exception as error:  # it is not valid without that argument
+        except Exception as error:  # that argument is required
             log_caught(error, f"making {shorter}")
             return False
 
@@ -192,7 +195,7 @@ def shortest(code: str) -> str:
     for part in re.findall(r", \w+=(?:\([^)]*\)|[^,()]+)", code):
         if same(now.replace(part, "", 1)):
             now = now.replace(part, "", 1)
-    for part in re.findall(r"\w+=(?:\([^)]*\)|[^,()]+)(?:, )?", now):  # the first one, too
+    for part in re.findall(r"\w+=(?:\([^)]*\)|[^,()]+)(?:, )?", now):  # arguments, the first included
         if same(now.replace(part, "", 1)):
             now = now.replace(part, "", 1)
     for name in re.findall(r"\w+=", now):
@@ -205,29 +208,29 @@ def shortest(code: str) -> str:
     return now
 
 
-def lines(draft: ModelSpec) -> list[str]:
-    """``model`` and ``inputs`` in Python."""
-    given = ", ".join(made.code(draft.filled) for made in draft.inputs)
-    inputs = f"({given},)" if len(draft.inputs) == 1 else f"({given})"
-    chain = _chain(draft)
+def write_lines(spec: ModelSpec) -> list[str]:
+    """Write ``model`` and ``inputs`` as lines of Python."""
+    given = ", ".join(made.write_code(spec.filled) for made in spec.inputs)
+    inputs = f"({given},)" if len(spec.inputs) == 1 else f"({given})"
+    chain = _find_chain(spec)
     if chain is not None:
-        return [f"model, inputs = nn.Sequential({', '.join(chain)}).eval(), {inputs}", FILL.format(draft.lowest)]
-    names = [n.name for n in draft.graph.nodes if n.op == "placeholder"]
-    held = [f"        {line}" for line in _attributes(draft)]
+        return [f"model, inputs = nn.Sequential({', '.join(chain)}).eval(), {inputs}", FILL.format(spec.lowest)]
+    names = [n.name for n in spec.graph.nodes if n.op == "placeholder"]
+    held = [f"        {line}" for line in _write_attributes(spec)]
     return [
         "class Model(nn.Module):",
         *(["    def __init__(self):", "        super().__init__()", *held] if held else []),
         f"    def forward({', '.join(['self', *names])}):",
-        *[f"        {line}" for line in body(draft.graph)],
+        *[f"        {line}" for line in write_body(spec.graph)],
         f"model, inputs = Model().eval(), {inputs}",
-        *([FILL.format(draft.lowest)] if held else []),
+        *([FILL.format(spec.lowest)] if held else []),
     ]
 
 
-def _attributes(draft: ModelSpec) -> list[str]:
-    """What ``__init__`` sets: attributes that are made alike in one line, and all in one if they fit."""
-    made = dict(draft.modules)
-    made |= {n: f"nn.Parameter({t.code('empty')})" for n, t in draft.tensors.items() if t.parameter}
+def _write_attributes(spec: ModelSpec) -> list[str]:
+    """Write the assignments of ``__init__``: one line for attributes made alike, or for all if they fit."""
+    made = dict(spec.modules)
+    made |= {n: f"nn.Parameter({t.write_code('empty')})" for n, t in spec.tensors.items() if t.parameter}
     alike: dict[str, list[str]] = {}
     for name, code in made.items():
         alike.setdefault(code, []).append(name)
@@ -237,14 +240,14 @@ def _attributes(draft: ModelSpec) -> list[str]:
         for code, names in alike.items():
             value = code if len(names) == 1 else f"({code} for _ in range({len(names)}))"
             out.append(f"{', '.join(f'self.{n}' for n in names)} = {value}")
-    buffers = [n for n, t in draft.tensors.items() if not t.parameter]
-    return out + [f"self.register_buffer({n!r}, {draft.tensors[n].code('empty')})" for n in buffers]
+    buffers = [n for n, t in spec.tensors.items() if not t.parameter]
+    return out + [f"self.register_buffer({n!r}, {spec.tensors[n].write_code('empty')})" for n in buffers]
 
 
-def _chain(draft: ModelSpec) -> list[str] | None:
-    """The modules of a model that only passes its input through one after the other, each used once."""
-    nodes = [n for n in draft.graph.nodes if n.op not in ("placeholder", "output")]
-    places = [n for n in draft.graph.nodes if n.op == "placeholder"]
+def _find_chain(spec: ModelSpec) -> list[str] | None:
+    """List the modules of a model that applies one after another to its input, each once; None for other models."""
+    nodes = [n for n in spec.graph.nodes if n.op not in ("placeholder", "output")]
+    places = [n for n in spec.graph.nodes if n.op == "placeholder"]
     targets = [n.target for n in nodes]
     if len(places) != 1 or any(n.op != "call_module" for n in nodes) or len(set(targets)) < len(targets):
         return None
@@ -253,12 +256,12 @@ def _chain(draft: ModelSpec) -> list[str] | None:
         if node.args != (last,) or node.kwargs:
             return None
         last = node
-    output = next(n for n in draft.graph.nodes if n.op == "output")
-    return [draft.modules[t] for t in targets] if output.args == (last,) else None
+    output = next(n for n in spec.graph.nodes if n.op == "output")
+    return [spec.modules[t] for t in targets] if output.args == (last,) else None
 
 
-def body(graph: fx.Graph) -> list[str]:
-    """A graph as statements; what is read once is written where it is read, if nothing is written to in between."""
+def write_body(graph: fx.Graph) -> list[str]:
+    """Write a graph as statements; a value that is read once is inlined, unless a write lies in between."""
     out: list[str] = []
     text: dict[fx.Node, str] = {}
     nodes = list(graph.nodes)
@@ -268,13 +271,13 @@ def body(graph: fx.Graph) -> list[str]:
         if node.op == "placeholder":
             text[node] = node.name
         elif node.op == "output":
-            out.append(f"return {_text(node.args[0], text)}")
+            out.append(f"return {_write_value(node.args[0], text)}")
         elif node.op == "get_attr":
             text[node] = f"self.{node.target}"
         else:
-            code = _call(node, text)
+            code = _write_call(node, text)
             readers = [nodes.index(u) for u in node.users]
-            once = sum(u.all_input_nodes.count(node) for u in node.users) == 1 and _mentions(node) == 1
+            once = sum(u.all_input_nodes.count(node) for u in node.users) == 1 and _count_mentions(node) == 1
             if once and not any(i <= j < readers[0] for j in impure):
                 text[node] = code
             elif node.users:
@@ -285,7 +288,7 @@ def body(graph: fx.Graph) -> list[str]:
     return out
 
 
-def _mentions(node: fx.Node) -> int:
+def _count_mentions(node: fx.Node) -> int:
     count = 0
 
     def see(n: fx.Node) -> fx.Node:
@@ -301,13 +304,13 @@ def _mentions(node: fx.Node) -> int:
 _INFIX = {operator.add: "+", operator.sub: "-", operator.mul: "*", operator.truediv: "/", operator.matmul: "@"}
 
 
-def _text(value: Any, text: Mapping[fx.Node, str]) -> str:
+def _write_value(value: Any, text: Mapping[fx.Node, str]) -> str:
     return written(value, text.__getitem__)
 
 
-def _call(node: fx.Node, text: Mapping[fx.Node, str]) -> str:
-    args = [_text(a, text) for a in node.args]
-    given = ", ".join([*args, *(f"{k}={_text(v, text)}" for k, v in node.kwargs.items())])
+def _write_call(node: fx.Node, text: Mapping[fx.Node, str]) -> str:
+    args = [_write_value(a, text) for a in node.args]
+    given = ", ".join([*args, *(f"{k}={_write_value(v, text)}" for k, v in node.kwargs.items())])
     if node.op == "call_module":
         return f"self.{node.target}({given})"
     if node.op == "call_method":
@@ -316,11 +319,11 @@ def _call(node: fx.Node, text: Mapping[fx.Node, str]) -> str:
         return f"({args[0]} {_INFIX[node.target]} {args[1]})"
     if node.target is operator.getitem:
         return f"{args[0]}[{args[1]}]"
-    return f"{function_name(node.target)}({given})"
+    return f"{name_function(node.target)}({given})"
 
 
-def function_name(target: Any) -> str:
-    """How a function is called in Python, where torch and F are imported."""
+def name_function(target: Any) -> str:
+    """Return the name of a function in Python, where torch and F are imported."""
     name = getattr(target, "__name__", "")
     if isinstance(target, OpOverload):
         return f"torch.ops.{target}"
@@ -328,4 +331,4 @@ def function_name(target: Any) -> str:
         return f"F.{name}"
     if getattr(torch, name, None) is target:
         return f"torch.{name}"
-    return qualified_name(target).removeprefix("_")  # operator's functions say _operator
+    return qualified_name(target).removeprefix("_")  # functions of operator are in module _operator

@@ -15,7 +15,7 @@ from foldproof.verdict import Verdict
 
 
 class Step:
-    """One call of a pass. Its verdict is found when it is first asked for."""
+    """One call of a pass. Its verdict is computed on first access."""
 
     def __init__(self, change: Change, given: Sequence[Any]) -> None:
         self.change = change
@@ -23,22 +23,22 @@ class Step:
 
     @property
     def name(self) -> str:
-        """The pass; "unobserved (…)" for what happened between two of them."""
+        """Name of the pass; "unobserved (…)" for a change between two passes."""
         return self.change.name or f"unobserved ({self.change.note})"
 
     @property
     def phase(self) -> str:
-        """The calls that it was made in, outermost first."""
+        """Enclosing calls, outermost first."""
         return self.change.phase
 
     @property
     def fired(self) -> bool:
-        """Whether the graph is another one afterwards."""
+        """True if the graph changed."""
         return self.change.fired
 
     @property
     def nodes(self) -> tuple[int, int]:
-        """How many nodes the graph had before and after."""
+        """Number of nodes before and after."""
         return self.change.before.size, self.change.after.size
 
     @property
@@ -55,7 +55,7 @@ class Step:
 
     @property
     def source(self) -> str | None:
-        """The line of the model's code at the first value that the pass got wrong, where that is known."""
+        """Line of the model's code at the first value that the pass got wrong, if known."""
         difference = self.verdict.difference
         source = difference.source if difference is not None else None
         return None if source is None else re.sub(r"[GL]\['\w+'\]\.?", "", source)  # Dynamo's name of the model

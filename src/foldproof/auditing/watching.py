@@ -1,4 +1,4 @@
-"""`watch` and `tap`: the passes that somebody's own code runs."""
+"""`watch` and `tap`: recording the passes that the user's own code runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.fx.passes.infra.pass_manager import PassManager
 from foldproof.auditing.log import Log
 from foldproof.auditing.step import Step
 from foldproof.auditing.taps.executorch import tap_executorch
-from foldproof.auditing.taps.fx_passes import observed, pass_name, tap_passes
+from foldproof.auditing.taps.fx_passes import name_pass, observe, tap_passes
 from foldproof.auditing.taps.torchao import tap_torchao
 from foldproof.claim import SAME_CHOICES
 from foldproof.errors import FoldproofError
@@ -21,16 +21,16 @@ from foldproof.verdict import Kind, warn_of_old_name
 
 
 class Watched:
-    """What was seen; each step's verdict is found when it is asked for."""
+    """The recorded steps; the verdict of each is computed on first access."""
 
     def __init__(self, log: Log, inputs: Sequence[Any]) -> None:
         self._log, self._inputs, self._steps = log, inputs, list[Step]()
 
     @property
     def steps(self) -> list[Step]:
-        """Every call of a pass, in order."""
+        """All calls of passes, in order."""
         changes = self._log.changes
-        if [step.change for step in self._steps] != changes:  # more were seen meanwhile
+        if [step.change for step in self._steps] != changes:  # more were recorded meanwhile
             known = {id(step.change): step for step in self._steps}
             self._steps = [known.get(id(c)) or Step(c, self._inputs) for c in changes]
         return self._steps
@@ -54,23 +54,23 @@ class Watched:
             if s.fired
         ]
         if not lines and not self._log.optional and not self._log.changes:
-            return "no pass was seen: plain functions are not watched, prove_pass runs them"
+            return "no pass was seen: plain functions are not watched, use prove_pass for them"
         return "\n".join(lines) or "no pass changed a graph"
 
 
 @contextlib.contextmanager
 def watch(inputs: Sequence[Any] = ()) -> Iterator[Watched]:
-    """Note every graph pass that runs inside: `PassBase` objects, pass managers, torchao's and ExecuTorch's steps.
+    """Record every graph pass that runs inside: `PassBase` objects, pass managers, torchao's and ExecuTorch's steps.
 
-    torchao and ExecuTorch are watched where they have been imported before. Plain functions that no pass manager calls
-    are not seen: `prove_pass` runs them.
+    torchao and ExecuTorch are watched if they were imported before. Plain functions that no pass manager calls are not
+    seen: use `prove_pass` for them.
 
     Args:
-        inputs: example inputs of the program that the passes work on; without them graphs are tried on random tensors
-            of the shapes that they were traced with.
+        inputs: example inputs of the program that the passes work on; without them, random tensors of the traced shapes
+            are used.
 
     Raises:
-        FoldproofError: ``inputs`` is no list or tuple.
+        FoldproofError: ``inputs`` is not a list or tuple.
     """
     inputs = as_inputs(inputs)
     log = Log()
@@ -84,15 +84,15 @@ def watch(inputs: Sequence[Any] = ()) -> Iterator[Watched]:
 
 
 def tap(pass_manager: PassManager, inputs: Sequence[Any] = ()) -> Watched:
-    """Note every pass of ``pass_manager`` from now on; the passes stay what they are.
+    """Record every pass of ``pass_manager`` from now on; the passes themselves are not changed.
 
     Raises:
-        FoldproofError: it holds no list of passes, or ``inputs`` is no list or tuple.
+        FoldproofError: ``pass_manager`` has no list of passes, or ``inputs`` is not a list or tuple.
     """
     inputs = as_inputs(inputs)
     passes = getattr(pass_manager, "passes", None)
     if not isinstance(passes, list):
         raise FoldproofError(f"a {type(pass_manager).__name__} has no list of passes to tap")
     log = Log()
-    pass_manager.passes = [observed(log, pass_name(p), p) for p in passes]
+    pass_manager.passes = [observe(log, name_pass(p), p) for p in passes]
     return Watched(log, inputs)

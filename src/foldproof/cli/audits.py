@@ -47,9 +47,9 @@ def audit(spec: str, compiler: str, options: Sequence[str], disable: Sequence[st
 
 def document(found: Audit, folder: Path | None) -> dict[str, Any]:
     """The JSON form of an audit, with graphs; ``folder`` is where it was saved."""
-    from foldproof.auditing.document import audit_document
+    from foldproof.auditing.document import build_audit_document
 
-    return audit_document(found, folder)
+    return build_audit_document(found, folder)
 
 
 def _option(text: str) -> tuple[str, Any]:

@@ -38,13 +38,13 @@ def examine() -> dict[str, Any]:
     import torch
 
     from foldproof.auditing.taps import HOOKS
-    from foldproof.auditing.taps.hooks import missing_hooks
+    from foldproof.auditing.taps.hooks import find_missing_hooks
     from foldproof.comparison.candidate import BACKENDS, FILES
     from foldproof.fusion.rewriter import PASSES
     from foldproof.shadow import RULES
 
     with hushed():  # what packages log when they are imported
-        missing = [hook.missing() for hook in missing_hooks(HOOKS)]
+        missing = [hook.describe_absence() for hook in find_missing_hooks(HOOKS)]
     compiler = next(filter(None, map(shutil.which, ("g++", "clang++", "c++"))), None)
     needs = {"inductor": compiler is not None, ".pte": _has("executorch"), ".onnx": _has("onnxruntime")}
     return {

@@ -1,9 +1,9 @@
-"""Fusing: affines are read, moved and absorbed, and each fold is proved on its region.
+"""Fusing: find affines, move them, absorb them into linear operators, and prove each fold on its region.
 
-In the order in which they depend on each other: ``affine`` (a scale and a shift of each channel), ``sources`` (the
-operators that are one), ``motion`` (the operators that it can be moved through), ``absorb`` (the operators that take it
-in), ``plan`` (where it goes), ``parallel`` (sums of convolutions), ``batching`` (operators that read one tensor),
-``layout`` (strides), ``weigh`` and ``accuracy`` (whether it pays), ``rewriter`` (the loop), ``api``.
+The modules, in the order of their dependencies: ``affine`` (a scale and a shift of each channel), ``affines`` (the
+operators that compute one), ``motion`` (operators that an affine can move through), ``absorb`` (operators that can
+absorb one), ``plan`` (the path of an affine), ``parallel`` (sums of convolutions), ``batching`` (operators that read
+one tensor), ``layout`` (strides), ``cost`` and ``accuracy`` (benefit of a fold), ``rewriter`` (the loop), ``api``.
 """
 
 from foldproof.fusion.api import explain, fuse

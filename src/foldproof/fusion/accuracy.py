@@ -1,4 +1,4 @@
-"""How far a rewrite moves the program from the float64 result: a fold can be right over the reals and lose digits."""
+"""Accuracy of rewrites: a fold can be right over the real numbers and still lose digits in floating point."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from foldproof.rounding.float64 import widened
 
 @dataclass(frozen=True)
 class Measured:
-    """A rewritten region, to be run before and after on what the original program computes in ``operands``.
+    """A rewritten region, before and after. Its inputs are values that the original program computes.
 
-    ``operands`` are names of nodes of the original program, whose values the region's inputs have.
+    ``operands`` are the names of the original program's nodes with these values.
     """
 
     before: GraphModule
@@ -30,25 +30,25 @@ class Measured:
 
 
 class Values:
-    """Which node of the original program has the value that a node has now."""
+    """A map from each node to the original program's node with the same value."""
 
     def __init__(self) -> None:
         self._names: dict[Node, str | None] = {}
 
-    def name(self, node: Node) -> str | None:
-        """The name of the original node; None where no node had this value."""
+    def find_name(self, node: Node) -> str | None:
+        """Return the name of the original node; None if no node had this value."""
         return self._names.get(node, node.name)
 
-    def changed(self, nodes: Sequence[Node], now: Mapping[Node, Node]) -> None:
-        """Says that ``nodes`` have new values, and of which nodes' values until then, where there are such."""
-        new = {node: self.name(now[node]) if node in now else None for node in nodes}
+    def record(self, nodes: Sequence[Node], now: Mapping[Node, Node]) -> None:
+        """Record that ``nodes`` have new values; ``now`` maps those with the old value of another node to that node."""
+        new = {node: self.find_name(now[node]) if node in now else None for node in nodes}
         self._names |= new
 
 
 def measure(
     program: Program, args: Sequence[Any], kwargs: Mapping[str, Any], regions: Sequence[Measured | None]
 ) -> list[Accuracy | None]:
-    """The `Accuracy` of each region, all found in one run of the original program; None where it could not be run."""
+    """Measure the `Accuracy` of each region in one run of the original program; None for regions that can't be run."""
     found: list[Accuracy | None] = [None] * len(regions)
     needed = [set(region.operands) if region is not None else set() for region in regions]
     waiting: dict[str, list[int]] = {}
@@ -61,12 +61,12 @@ def measure(
     def watch(node: Node, value: Any) -> None:
         if node.name not in waiting or not isinstance(value, Tensor):
             return
-        values[node.name] = value.detach().clone()  # it may be written to later
+        values[node.name] = value.detach().clone()  # a later node may write to it
         for i in waiting[node.name]:
             missing[i] -= 1
             region = regions[i]
             if not missing[i] and region is not None:
-                found[i] = _accuracy(region, [values[name] for name in region.operands])
+                found[i] = _measure_accuracy(region, [values[name] for name in region.operands])
         for name in [name for name in values if not any(missing[i] for i in waiting[name])]:
             del values[name]
 
@@ -74,14 +74,14 @@ def measure(
     try:
         with torch.no_grad():
             program.run(leaves, copied(tuple(args)), copied(dict(kwargs)), watch)
-    except Exception as error:  # nothing is measured of a program that does not run, and its proof says why
+    except Exception as error:  # the proof of the whole program reports the reason
         log_caught(error, "measuring how accurate the folds are")
         return [None] * len(regions)
     return found
 
 
-def _accuracy(region: Measured, operands: Sequence[Tensor]) -> Accuracy | None:
-    """Root mean squares of the errors before and after, over that of the float64 result; of several results, the worst."""
+def _measure_accuracy(region: Measured, operands: Sequence[Tensor]) -> Accuracy | None:
+    """Compute the relative errors (root mean square) before and after; of several results, those of the worst."""
     with torch.no_grad():
         before, after = (_run(module, operands, lambda t: t) for module in (region.before, region.after))
         with Float64():
@@ -89,10 +89,15 @@ def _accuracy(region: Measured, operands: Sequence[Tensor]) -> Accuracy | None:
     identical = all(torch.equal(b, a) for b, a in zip(before, after, strict=True))
     worst: Accuracy | None = None
     for b, a, t in zip(before, after, float64, strict=True):
-        scale = _rms(t)
+        scale = _compute_rms(t)
         if not t.is_floating_point() or not t.numel() or not scale or not bool(t.isfinite().all()):
             continue
-        one = Accuracy(_rms(b.double() - t) / scale, _rms(a.double() - t) / scale, torch.finfo(b.dtype).eps, identical)
+        one = Accuracy(
+            _compute_rms(b.double() - t) / scale,
+            _compute_rms(a.double() - t) / scale,
+            torch.finfo(b.dtype).eps,
+            identical,
+        )
         if worst is None or one.ratio > worst.ratio:
             worst = one
     return worst
@@ -104,5 +109,5 @@ def _run(module: GraphModule, operands: Sequence[Tensor], as_it_is: Callable[[Te
     return program.run(leaves, [as_it_is(x).clone() for x in operands], {}).outputs
 
 
-def _rms(x: Tensor) -> float:
+def _compute_rms(x: Tensor) -> float:
     return float(x.double().square().mean().sqrt()) if x.numel() else 0.0

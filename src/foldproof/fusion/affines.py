@@ -1,4 +1,4 @@
-"""Operators that are a scale and a shift of each channel, read from the graph as what they are."""
+"""Sources of affines: operators that compute a scale and a shift of each channel."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from foldproof.rewriting.vectors import flat, number, product
 
 @dataclass(frozen=True)
 class AffineStep:
-    """One operator that computes an affine of ``input``; its value is read from ``results``."""
+    """An operator that computes an affine of ``input``; ``results`` are the nodes that hold its value."""
 
     source: AffineSource
     node: Node
@@ -40,12 +40,12 @@ class AffineStep:
     results: tuple[Node, ...]
     affine: Affine
     strip: Callable[[Node], None] | None = None
-    """Where the affine is only a part of what ``node`` computes: takes it out of the node, which stays."""
+    """Function that removes the affine from ``node``, if the affine is only a part of it and the node stays."""
 
 
 @dataclass(frozen=True)
 class Match:
-    """Affines in a row, which are one: ``results`` hold ``affine(input)``."""
+    """A match: consecutive affines, which together are one affine; ``results`` hold ``affine(input)``."""
 
     steps: tuple[AffineStep, ...]
 
@@ -63,7 +63,7 @@ class Match:
 
     @property
     def node(self) -> Node:
-        """The node that it is reported as: the first normalisation, or the first of all."""
+        """Node under which the match is reported: the first normalisation, else the first node."""
         return next((s.node for s in self.steps if s.source.is_normalisation), self.steps[0].node)
 
     @property
@@ -76,7 +76,7 @@ class Match:
 
 
 class AffineSource(Protocol):
-    """A rule: which operator is an affine, and of what scale and shift. Its docstring states the algebra."""
+    """A rule that reads the scale and shift of an operator. The docstring of a rule states the algebra."""
 
     id: str
     is_normalisation: bool
@@ -84,10 +84,10 @@ class AffineSource(Protocol):
     declines: tuple[Declines, ...]
 
     def takes(self, node: Node, constants: Constants) -> bool:
-        """Is it an operator that this rule knows?"""
+        """Return True if this rule knows the operator."""
 
     def read(self, node: Node, constants: Constants) -> AffineStep:
-        """The affine that ``node`` computes.
+        """Read the affine that ``node`` computes.
 
         Raises:
             CannotFold: its scale and shift are not fixed.
@@ -112,7 +112,7 @@ class BatchNorm:
             "_batch_norm_no_update",
         }
     )
-    # Never with fixed statistics; known, so that they are reported.
+    # These never have fixed statistics. The rule takes them so that it can report the reason.
     training_kinds = frozenset(
         {
             "_native_batch_norm_legit_functional",
@@ -124,7 +124,7 @@ class BatchNorm:
     declines: tuple[Declines, ...] = examples.batch_norm_declines
 
     def takes(self, node: Node, constants: Constants) -> bool:
-        """Is it a batch normalisation, of any kind?"""
+        """Return True for a batch normalisation of any kind."""
         kind = kind_of(node)
         return kind in self.kinds or kind in self.training_kinds
 
@@ -140,14 +140,14 @@ class BatchNorm:
                 "it is in training mode and computes its statistics from each batch: call model.eval()",
                 "call model.eval() before the export",
             )
-        return AffineStep(self, node, given["input"], _results(node), _of_statistics(given, constants))
+        return AffineStep(self, node, given["input"], _list_results(node), _read_statistics(given, constants))
 
 
 class InstanceNorm:
     """Instance normalisation that uses its running statistics is a `BatchNorm`: an affine of each channel, axis 1.
 
-    So it does in eval mode with track_running_stats=True. Otherwise its statistics are those of each sample, and it is
-    no affine (Ulyanov et al. 2016).
+    It uses them in eval mode with track_running_stats=True. Otherwise the statistics are those of each sample, and the
+    operator is not affine (Ulyanov et al. 2016).
     """
 
     id = "instance_norm"
@@ -160,17 +160,17 @@ class InstanceNorm:
 
     def read(self, node: Node, constants: Constants) -> AffineStep:
         given = arguments(node)
-        return AffineStep(self, node, given["input"], (node,), _of_statistics(given, constants))
+        return AffineStep(self, node, given["input"], (node,), _read_statistics(given, constants))
 
 
-def _of_statistics(given: Mapping[str, Any], constants: Constants) -> Affine:
-    """The affine of a normalisation with fixed statistics, from its arguments.
+def _read_statistics(given: Mapping[str, Any], constants: Constants) -> Affine:
+    """Compute the affine of a normalisation with fixed statistics from its arguments.
 
-    Core ATen has an instance normalisation as a batch normalisation of all instances in a row, whose vectors are those
-    of one instance, repeated.
+    Core ATen writes an instance normalisation as a batch normalisation over all instances in a row, whose vectors are
+    those of one instance, repeated.
     """
     vectors = [given[name] for name in ("weight", "bias", "running_mean", "running_var")]
-    times = {_repetitions(vector) for vector in vectors if vector is not None}
+    times = {_count_repetitions(vector) for vector in vectors if vector is not None}
     if len(times) == 1 and times != {None}:
         vectors = [None if vector is None else vector.args[0] for vector in vectors]
     weight, bias = (constants.optional(x, f"its {name}") for x, name in zip(vectors, ("weight", "bias")))
@@ -184,8 +184,8 @@ def _of_statistics(given: Mapping[str, Any], constants: Constants) -> Affine:
     return replace(affine, channels=affine.channels % count, count=count)
 
 
-def _repetitions(vector: Node) -> int | None:
-    """The number of times that ``vector`` repeats another one; None for any other node."""
+def _count_repetitions(vector: Node) -> int | None:
+    """Return the number of times that ``vector`` repeats another vector; None for any other node."""
     if kind_of(vector) != "repeat":
         return None
     given = arguments(vector)
@@ -203,8 +203,8 @@ def batch_norm_shift(bias: Tensor | None, mean: Tensor, scale: Tensor) -> Tensor
     return shift if bias is None else bias + shift
 
 
-def _results(node: Node) -> tuple[Node, ...]:
-    """The nodes that hold the normalised value: of operators that return saved statistics too, getitem 0."""
+def _list_results(node: Node) -> tuple[Node, ...]:
+    """List the nodes that hold the normalised value: getitem 0, if the operator returns saved statistics, too."""
     if isinstance(node.meta.get("val"), torch.Tensor):
         return (node,)
     results = tuple(user for user in node.users if is_getitem(user) and user.args[1] == 0)
@@ -219,10 +219,10 @@ def _results(node: Node) -> tuple[Node, ...]:
 
 
 class Arithmetic:
-    """x·k, x/k, x + k, x − k, k − x, −x and x·k + m are affines where k and m are constants, of any shape that x has.
+    """x·k, x/k, x + k, x − k, k − x, −x and x·k + m are affines if k and m are constants that broadcast to x.
 
-    x/k = (1/k)·x; k − x = (−1)·x + k; addcmul(m, x, k, v) = (v·k)·x + m. So are layer scales, frozen batch
-    normalisations (DETR), learnable affine blocks (HGNet-V2), (x − mean)/std, and bias additions.
+    x/k = (1/k)·x; k − x = (−1)·x + k; addcmul(m, x, k, v) = (v·k)·x + m. Layer scales, frozen batch normalisations
+    (DETR), learnable affine blocks (HGNet-V2), (x − mean)/std, and bias additions are of this kind.
     """
 
     id = "arithmetic"
@@ -232,7 +232,7 @@ class Arithmetic:
     declines: tuple[Declines, ...] = examples.arithmetic_declines
 
     def takes(self, node: Node, constants: Constants) -> bool:
-        """Is it one tensor and constants, of which at least one is a parameter or buffer?"""
+        """Return True for arithmetic of one tensor with constants, at least one of them a parameter or buffer."""
         if kind_of(node) not in self.kinds or not isinstance(node.meta.get("val"), torch.Tensor):
             return False
         given = arguments(node)
@@ -291,7 +291,7 @@ class Arithmetic:
 
 
 class _Reader:
-    """Reads the constant operands of one arithmetic node as vectors over one numbering of channels."""
+    """Reader of the constant operands of an arithmetic node, as vectors over a common numbering of channels."""
 
     def __init__(self, node: Node, x: Node, constants: Constants) -> None:
         self.node, self.x, self.constants = node, x, constants
@@ -300,7 +300,7 @@ class _Reader:
         self.wide = torch.broadcast_shapes(*shapes) if shapes else torch.Size()
         self.wide = torch.Size([1] * (len(self.shape) - len(self.wide)) + list(self.wide))
         if not all(isinstance(size, int) for size in self.wide):
-            raise CannotFold("a constant that it computes with has a dynamic shape")
+            raise CannotFold("one of its constants has a dynamic shape")
 
     def number(self, value: object) -> float:
         if not isinstance(value, (int, float)):
@@ -318,10 +318,10 @@ class _Reader:
 
     def affine(self, scale: Operand, shift: Operand) -> Affine:
         channels = torch.arange(self.wide.numel()).reshape(self.wide)
-        return Affine(channels, self.wide.numel(), _of_size(scale, channels), _of_size(shift, channels))
+        return Affine(channels, self.wide.numel(), _expand_vector(scale, channels), _expand_vector(shift, channels))
 
 
-def _of_size(vector: Operand, channels: Tensor) -> Operand:
+def _expand_vector(vector: Operand, channels: Tensor) -> Operand:
     return None if vector is None else Expression(broadcast, (vector, (channels.numel(),)))
 
 
@@ -336,8 +336,8 @@ def reciprocal(x: Tensor) -> Tensor:
 class NormAffine:
     """γ·n(x) + β = scale·n(x) + shift, for the normalisations n that compute their statistics from x.
 
-    layer_norm, group_norm and rms_norm, whose γ and β the operators that read them can absorb. The normalisation stays,
-    so that nothing is computed less: it pays before quantization, where γ would otherwise be rounded on its own.
+    For layer_norm, group_norm and rms_norm, the readers can absorb γ and β. The normalisation itself stays, so no
+    operator call is saved. The fold pays before quantization, where γ would otherwise be rounded separately.
     """
 
     id = "norm_affine"
@@ -354,7 +354,7 @@ class NormAffine:
         weight = flat(constants.expression(given["weight"], "its weight"))
         bias = constants.optional(given.get("bias"), "its bias")
         shape = value_of(given["weight"]).shape
-        results = _results(node)
+        results = _list_results(node)
         rank = value_of(results[0]).dim()
         channels = torch.arange(shape.numel())
         if "group" in kind_of(node):
@@ -362,26 +362,28 @@ class NormAffine:
         else:
             channels = channels.reshape([*[1] * (rank - len(shape)), *shape])
         affine = Affine(channels, shape.numel(), weight, None if bias is None else flat(bias))
-        return AffineStep(self, node, node, results, affine, _without_affine)
+        return AffineStep(self, node, node, results, affine, _remove_affine)
 
 
-def _without_affine(node: Node) -> None:
+def _remove_affine(node: Node) -> None:
     for name in ("weight", "bias"):
         if name in arguments(node):
             set_argument(node, name, None)
 
 
 SOURCES: tuple[AffineSource, ...] = (BatchNorm(), InstanceNorm(), Arithmetic(), NormAffine())
-"""Every operator that is read as an affine."""
+"""Rules of all operators that are read as affines."""
 
 
 def is_normalisation(node: Node, constants: Constants) -> bool:
-    """Is it a normalisation that people expect to be folded, so that they are told why it was not?"""
+    """Return True for a normalisation that users expect to be folded, so that `fuse` reports why it was not."""
     return any(source.is_normalisation and source.takes(node, constants) for source in SOURCES)
 
 
-def find(nodes: Iterable[Node], constants: Constants, sources: tuple[AffineSource, ...] = SOURCES) -> list[list[Node]]:
-    """The nodes that may be affines, in the order of the graph; those that feed only each other stand together."""
+def find_chains(
+    nodes: Iterable[Node], constants: Constants, sources: tuple[AffineSource, ...] = SOURCES
+) -> list[list[Node]]:
+    """Find the nodes that may be affines, in the order of the graph; group those that feed only each other."""
     chains: list[list[Node]] = []
     ends: dict[Node, list[Node]] = {}
     for node in nodes:
@@ -399,6 +401,6 @@ def find(nodes: Iterable[Node], constants: Constants, sources: tuple[AffineSourc
     return chains
 
 
-def read(node: Node, constants: Constants, sources: tuple[AffineSource, ...] = SOURCES) -> AffineStep:
-    """The affine of a node that `find` found."""
+def read_affine(node: Node, constants: Constants, sources: tuple[AffineSource, ...] = SOURCES) -> AffineStep:
+    """Read the affine of a node that `find_chains` found."""
     return next(source for source in sources if source.takes(node, constants)).read(node, constants)

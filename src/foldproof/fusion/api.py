@@ -1,4 +1,4 @@
-"""The public function: a model or program in, a folded program and an account of it out."""
+"""The public functions `fuse` and `explain`."""
 
 from __future__ import annotations
 
@@ -43,25 +43,25 @@ def fuse(
     prove: bool = True,
     progress: Progress | None = None,
 ) -> FuseResult:
-    """Folds what is a scale and a shift of channels into the linear operators around it, and proves each fold.
+    """Fold each scale and shift of channels into the linear operators around it, and prove each fold.
 
     Args:
-        model_or_program: a module, exported here as it is (call ``.eval()`` first: in training mode nothing can be
-            folded), or a program of ``torch.export.export``, before or after ``run_decompositions``. It is never
-            changed; the result shares with it the weights that stay.
+        model_or_program: a module, which is exported as it is (call ``.eval()`` first: in training mode nothing can be
+            folded), or a program of ``torch.export.export``, before or after ``run_decompositions``. It is not changed;
+            the result shares the weights that stay.
         inputs: example inputs, positional; the shapes at which the proof is made.
         kwargs: example inputs, by keyword.
         dynamic_shapes: as for ``torch.export.export``; for a module only.
-        passes: the rules to apply, out of `PASSES`; by default `DEFAULT`, which leaves out what pays only before
-            quantization, and what depends on the machine (the batching of parallel linears).
-        accuracy_limit: a fold after which a region's result is more than this many times as far from the float64
-            result as before, on the example inputs, is declined.
-        prove: False skips the proofs, of each fold and of the whole; the verdicts are then UNDECIDED.
+        passes: the rules to apply, out of `PASSES`; by default `DEFAULT`, without the rules that pay only before
+            quantization or on certain machines (the batching of parallel linears).
+        accuracy_limit: the largest factor by which a fold may increase the distance of a region's result from the
+            float64 result, on the example inputs; other folds are declined.
+        prove: False skips the proofs of each fold and of the whole; the verdicts are then UNDECIDED.
         progress: called as ``progress(done, total, what comes next)``.
 
     Returns:
-        The folded program, what was folded and what was not with reasons, and verdicts. New weights are computed in
-        float64 and rounded once to the dtype of those they replace.
+        The folded program, the rewrites, the declined operators with reasons, and verdicts. New weights are computed in
+        float64 and rounded once to the dtype of the weights that they replace.
 
     Raises:
         FoldproofError: the model can't be exported with these inputs, or an argument is of the wrong kind; also what
@@ -71,17 +71,17 @@ def fuse(
         UserWarning: a normalisation follows a linear operator whose channels are on another axis.
     """
     if not accuracy_limit > 0:
-        raise FoldproofError(f"accuracy_limit is {accuracy_limit}, and must be a number above 0: 16 if it is not given")
+        raise FoldproofError(f"accuracy_limit is {accuracy_limit}, but must be a number above 0; the default is 16")
     started = time.perf_counter()
     inputs, kwargs = as_inputs(inputs), dict(kwargs or {})
-    before = _exported(model_or_program, inputs, kwargs, dynamic_shapes)
+    before = _export(model_or_program, inputs, kwargs, dynamic_shapes)
     progress = progress or (lambda done, total, what: None)
     rewriter = Rewriter.of(passes, prove_region if prove else None)
     refused: dict[str, str] = {}
     while True:
         editor = GraphEditor.on_copy(before)
         account = rewriter.run(editor, progress, refused)
-        rewrites = measured(account, before, inputs, kwargs)
+        rewrites = measure_rewrites(account, before, inputs, kwargs)
         worse = {r.reported: why for r in rewrites if (why := _loses_digits(r, accuracy_limit) or _changes_bits(r))}
         if not worse:
             break
@@ -95,7 +95,7 @@ def fuse(
         signs = any(rewrite.conditional for rewrite in rewrites)
         verdict = prove_programs(before, after, inputs, kwargs, derive=editor.derive, by_value=signs)
         if signs and verdict.proof is not None and verdict.claim is not None:
-            # What was moved past a maximum is right for these signs only, whatever the residues of this draw show.
+            # A scale that moved past a maximum is right for these signs only, even if the residues agree here.
             claim = verdict.claim.with_parameters_held()
             verdict = replace(verdict, claim=replace(claim, choices=claim.choices or ("a maximum",)))
     else:
@@ -105,10 +105,10 @@ def fuse(
         rewrites=rewrites,
         declined=tuple(account.declined),
         verdict=verdict,
-        operators_before=_operators(before),
-        operators_after=_operators(after),
-        bytes_before=_bytes(before),
-        bytes_after=_bytes(after),
+        operators_before=_count_operators(before),
+        operators_after=_count_operators(after),
+        bytes_before=_count_bytes(before),
+        bytes_after=_count_bytes(after),
         seconds=time.perf_counter() - started,
         original=view_graph(before),
     )
@@ -122,27 +122,27 @@ def explain(
     dynamic_shapes: Any = None,
     progress: Progress | None = None,
 ) -> tuple[Declined, ...]:
-    """For every normalisation that `fuse` leaves standing: why, and what would change that.
+    """List the normalisations that `fuse` leaves standing, each with the reason and a hint.
 
     Args:
-        model_or_program: as of `fuse`; it is not changed.
+        model_or_program: as in `fuse`; it is not changed.
         inputs: example inputs, positional.
         kwargs: example inputs, by keyword.
         dynamic_shapes: as for ``torch.export.export``; for a module only.
         progress: called as ``progress(done, total, what comes next)``.
 
     Raises:
-        FoldproofError: as of `fuse`.
+        FoldproofError: as in `fuse`.
     """
-    before = _exported(model_or_program, as_inputs(inputs), dict(kwargs or {}), dynamic_shapes)
+    before = _export(model_or_program, as_inputs(inputs), dict(kwargs or {}), dynamic_shapes)
     nothing = (lambda done, total, what: None) if progress is None else progress
     return tuple(Rewriter.of(None, prove_region).run(GraphEditor.on_copy(before), nothing, {}).declined)
 
 
-def measured(
+def measure_rewrites(
     account: Account, before: GraphModule | ExportedProgram, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[Rewrite, ...]:
-    """The rewrites, with their accuracies where they could be measured."""
+    """Return the rewrites with their accuracies, as far as they can be measured."""
     if not account.measured:
         return tuple(account.rewrites)
     found = measure(as_program(before), inputs, kwargs, account.measured)
@@ -162,10 +162,10 @@ def _loses_digits(rewrite: Rewrite, limit: float) -> str | None:
 def _changes_bits(rewrite: Rewrite) -> str | None:
     if rewrite.accuracy is None or rewrite.accuracy.identical or not rewrite.rule.startswith(BITWISE.id):
         return None
-    return "as one operator it rounds some results otherwise here, on these inputs"
+    return "as one operator, it rounds some results differently here, on these inputs"
 
 
-def _exported(
+def _export(
     program: nn.Module | ExportedProgram, inputs: tuple[Any, ...], kwargs: dict[str, Any], dynamic_shapes: Any
 ) -> GraphModule | ExportedProgram:
     if isinstance(program, ExportedProgram):
@@ -186,12 +186,12 @@ def _exported(
         raise FoldproofError(f"{type(program).__name__} can't be exported with these inputs: {brief(error)}") from error
 
 
-def _operators(program: GraphModule | ExportedProgram) -> Counter[str]:
+def _count_operators(program: GraphModule | ExportedProgram) -> Counter[str]:
     calls = [node for node in program.graph.nodes if node.op == "call_function"]
     return Counter(operator_name(node) for node in calls if node.target is not operator.getitem)
 
 
-def _bytes(program: GraphModule | ExportedProgram) -> int:
+def _count_bytes(program: GraphModule | ExportedProgram) -> int:
     constants = program.constants.values() if isinstance(program, ExportedProgram) else program.buffers()
     state = program.state_dict(keep_vars=True) if isinstance(program, GraphModule) else program.state_dict
     held = [t for t in (*state.values(), *constants) if isinstance(t, Tensor)]

@@ -1,4 +1,4 @@
-"""What a fold saves, and what it costs."""
+"""The cost of a fold: operator calls and memory traffic saved, and weights copied."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from foldproof.rewriting.edit import PlannedConstant
 from foldproof.rewriting.refusal import CannotFold
 
 
-def saving(plan: Plan, drafts: Sequence[PlannedConstant], constants: Constants) -> Saving:
-    """What a plan saves, at the sizes that the program was exported with.
+def compute_saving(plan: Plan, planned: Sequence[PlannedConstant], constants: Constants) -> Saving:
+    """Compute the saving of a plan, at the sizes that the program was exported with.
 
     Raises:
-        CannotFold: it needs copies of weights that other operators go on reading, and these are larger than what it
-            saves in activations that need not be moved.
+        CannotFold: it needs copies of weights that other operators still read, and the copies are larger than the
+            activations that it saves.
     """
-    moved = sum(_bytes(node) + _bytes(node.all_input_nodes[0]) for node in plan.folded)
+    moved = sum(_count_bytes(node) + _count_bytes(node.all_input_nodes[0]) for node in plan.folded)
     fewer = len(plan.folded) + max(0, len(plan.parts) - 1)
-    if plan.reads is not None:  # once, where each part read it
-        moved += fewer * _bytes(plan.reads)
+    if plan.reads is not None:  # the whole reads it once, the parts read it once each
+        moved += fewer * _count_bytes(plan.reads)
     changed = {*(operator_node(edit.node) for edit in plan.edits), *plan.context}
     wanted = [new for edit in plan.edits for new in edit.wanted]
-    new = {draft.name: (draft, w) for draft, w in zip(drafts, wanted, strict=True)}
+    new = {constant.name: (constant, w) for constant, w in zip(planned, wanted, strict=True)}
     copies = 0
-    for draft, w in new.values():
-        if draft.name in constants.tensors:  # made by an earlier fold
+    for constant, w in new.values():
+        if constant.name in constants.tensors:  # made by an earlier fold
             continue
         names = dict.fromkeys((w.like, *w.others))
         old = [name for name in names if not _is_kept(name, changed, constants)]
         if plan.parts and w.role == "bias" and len(old) == len(names):
-            continue  # it only grows by zeros where there was none
-        copies += max(0, draft.tensor.nbytes - sum(constants.tensors[name].nbytes for name in old))
+            continue  # missing biases become zeros, which cost nothing worth counting
+        copies += max(0, constant.tensor.nbytes - sum(constants.tensors[name].nbytes for name in old))
     if fewer and copies > moved:
         raise CannotFold(
-            f"it would need {copies} bytes more of weights, because other operators read the old ones or they grow, to"
+            f"it would need {copies} more bytes of weights, because other operators read the old ones or they grow, to"
             f" save {moved} bytes of activations at each call",
             "untie the weights",
         )
@@ -52,14 +52,14 @@ def _is_kept(name: str, changed: set[Node], constants: Constants) -> bool:
 
 
 def _is_read(node: Node, changed: set[Node], constants: Constants) -> bool:
-    """Is a constant read, perhaps through what is computed from it, by others than the nodes that are changed?"""
+    """Return True if an unchanged node reads a constant, directly or through other constants computed from it."""
     return any(
         _is_read(user, changed, constants) if constants.holds_computed(user) else user not in changed
         for user in node.users
     )
 
 
-def _bytes(node: Node) -> int:
+def _count_bytes(node: Node) -> int:
     value = node.meta.get("val")
     if isinstance(value, (tuple, list)):
         value = value[0]

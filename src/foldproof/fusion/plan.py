@@ -1,4 +1,12 @@
-"""Where an affine goes: up to what computes the value it scales, or down to all that read it."""
+"""Plans: the path of an affine, up to the producers of the value that it scales, or down to all its readers.
+
+Up means: the affine leaves its place, and the operators before it compute the scaled value at once. Every node on the
+way gets a demand, "your value has to be this affine of the old one". An absorber meets it with new constants; a motion
+passes demands on to its operands. A node that several readers demand differently, or that others read unscaled, can't
+meet it. Down means: the readers get the unscaled value, and each has to make up for it. An absorber takes the affine
+into its constants; a motion carries it to its own value. Down follows the order of the graph and up the reverse, so
+that all demands on a node are known when it is visited.
+"""
 
 from __future__ import annotations
 
@@ -33,15 +41,16 @@ Judge = Callable[[GraphModule, GraphModule, Sequence[Tensor]], Speed]
 
 @dataclass
 class Plan:
-    """Changes that belong together, after which what reads ``results`` reads ``input`` instead.
+    """Changes that belong together. After them, the readers of ``results`` read ``input`` instead.
 
-    ``folded`` are the calls that are saved, ``moved`` the operators that an affine passes on its way: their values
-    change, and nothing else reads them. ``source`` says what is folded. A ``conditional`` plan is right for parameters
-    that give scales of the same sign only. ``axes`` are those of the affine, on the values that it is moved past.
+    ``source`` names the folded affine. ``folded`` are the calls that are saved. ``moved`` are the operators that the
+    affine passes: their values change, and no other node reads them. A ``conditional`` plan is right only for
+    parameters that give scales of the same sign. ``axes`` are the channel axes of the affine on the values that it
+    passes.
 
-    A plan that makes one operator of several has ``parts`` instead, which become parts of its value, laid out in memory
-    as these fake tensors are; they are computed from ``reads`` by what is in ``context``. ``judge`` is given the region
-    before and after and the region's inputs, measures, and may refuse.
+    A plan that joins several operators has ``parts`` instead of ``results``: these nodes become parts of the joined
+    value, with the layouts of the fake tensors. They are computed from ``reads`` by the nodes in ``context``. ``judge``
+    gets the region before and after with its inputs, measures both, and may refuse.
     """
 
     source: str
@@ -59,7 +68,7 @@ class Plan:
 
     @staticmethod
     def of(match: Match) -> Plan:
-        """An empty plan for a match."""
+        """Return an empty plan for a match."""
         [*_, last] = match.steps
         if last.strip is not None:
             return Plan(match.rule, [], edits=[Edit("", last.node, (), partial(_strip, last.strip))])
@@ -68,13 +77,13 @@ class Plan:
 
     @property
     def nodes(self) -> list[Node]:
-        """All nodes that it touches, but for constants."""
+        """All nodes that the plan touches, except constants."""
         return list(dict.fromkeys([*(edit.node for edit in self.edits), *self.moved, *self.folded, *self.results]))
 
     def new_values(self) -> tuple[list[Node], dict[Node, Node]]:
-        """The nodes whose values it changes, and of those that get another node's old value, that node."""
+        """Return the nodes whose values change, and a map from those with another node's old value to that node."""
         if self.input is None or self.input not in self.nodes:
-            return self.moved, {}  # towards the readers, who compute what they did
+            return self.moved, {}  # down: the readers compute the same values as before
         return [*(edit.node for edit in self.edits), *self.moved], {self.input: self.results[0]}
 
     @property
@@ -84,7 +93,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Planner:
-    """Finds plans, with the rules that it is given."""
+    """Finds plans by the given rules."""
 
     constants: Constants
     order: Callable[[Node], int]
@@ -92,34 +101,38 @@ class Planner:
     motions: Sequence[Motion] = MOTIONS
 
     def plan(self, match: Match) -> Plan:
-        """A plan for a match: up if that can be, else down.
+        """Plan a fold of the match: up if possible, else down.
 
         Raises:
-            CannotFold: there is none, with the reason in both directions.
+            CannotFold: neither is possible; the message has the reasons for both directions.
         """
-        if not any(map(self._readers, match.results)):
+        if not any(map(self._list_readers, match.results)):
             raise CannotFold("nothing reads its result")
         try:
-            return self.up(match, 0)
+            return self.plan_up(match, 0)
         except CannotFold as refusal:
             up = refusal
         with contextlib.suppress(CannotFold):
-            return self.up(match, 1)
+            return self.plan_up(match, 1)
         try:
-            return self.down(match)
+            return self.plan_down(match)
         except CannotFold as down:
-            raise type(up)(f"{up}; nor can what reads it absorb it: {down}", up.hint or down.hint) from None
+            raise type(up)(f"{up}; and its readers can't absorb it: {down}", up.hint or down.hint) from None
 
-    def constant(self, node: Node, reader: Node, folded: list[Node]) -> Plan:
-        """A plan to compute ``node``, which depends on constants alone, once and for all for one of its readers."""
+    def plan_constant(self, node: Node, reader: Node, folded: list[Node]) -> Plan:
+        """Plan to compute ``node``, which depends only on constants, once in advance for one of its readers."""
         same = Affine(torch.zeros([1] * value_of(node).dim(), dtype=torch.int64), 1, None, None)
-        edit = self._constant(node, same, reader)
+        edit = self._plan_constant(node, same, reader)
         return Plan("weight normalisation", folded, edits=[edit])
 
-    def up(self, match: Match, side: int) -> Plan:
-        """Towards the producers. Where one of two operands has to take it, ``side`` says which."""
+    def plan_up(self, match: Match, side: int) -> Plan:
+        """Plan towards the producers; if one of two operands has to take the affine, ``side`` selects it.
+
+        Raises:
+            CannotFold: a producer can neither absorb the affine nor pass it on.
+        """
         if match.steps[-1].strip is not None:
-            raise CannotFold("it is a part of what computes its statistics")
+            raise CannotFold("it is part of a normalisation, which has to stay")
         plan = Plan.of(match)
         demands: dict[Node, dict[Node, Affine]] = {}
         queue = _Queue(lambda node: -self.order(node))
@@ -136,11 +149,11 @@ class Planner:
         for node in queue:
             of = demands[node]
             if self.constants.holds(node):
-                plan.edits += [self._constant(node, affine, reader) for reader, affine in of.items()]
+                plan.edits += [self._plan_constant(node, affine, reader) for reader, affine in of.items()]
                 continue
-            affine = self._only(node, of)
-            absorber = self._absorber(node)
-            motion = None if absorber else self._motion(node)
+            affine = self._require_one_demand(node, of)
+            absorber = self._find_absorber(node)
+            motion = None if absorber else self._find_motion(node)
             if absorber is not None:
                 wanted = absorber.output(node, affine, self.constants)
                 self._require_only_reader(node, of)
@@ -151,79 +164,83 @@ class Planner:
                 self._require_only_reader(node, of)
                 for operand, moved in motion.up(node, affine, self.constants, side).items():
                     demand(operand, moved, node)
-                self._pass(plan, node, motion)
+                self._record_pass(plan, node, motion)
             else:
-                raise self._unknown(node)
+                raise self._explain_refusal(node)
         return plan
 
-    def down(self, match: Match) -> Plan:
-        """Towards the readers, all of which have to take it."""
+    def plan_down(self, match: Match) -> Plan:
+        """Plan towards the readers, all of which have to take the affine.
+
+        Raises:
+            CannotFold: a reader can neither absorb the affine nor pass it on.
+        """
         self.constants.require_lasting(match.input)
         plan = Plan.of(match)
         carried: dict[Node, Affine] = dict.fromkeys(match.results, match.affine)
         queue = _Queue(self.order)
         for result in match.results:
-            queue.push_all(self._readers(result))
+            queue.push_all(self._list_readers(result))
         for node in queue:
-            operands = {x: carried[x] for x in self._operands(node) if x in carried}
+            operands = {x: carried[x] for x in self._list_operands(node) if x in carried}
             if node.op != "call_function":
                 raise CannotFold(f"{listed([node])} reads it")
-            absorber = self._absorber(node)
+            absorber = self._find_absorber(node)
             if absorber is not None and len(operands) == 1:
                 [(operand, affine)] = operands.items()
                 wanted = absorber.input(node, operand, affine, self.constants)
                 plan.edits.append(Edit(absorber.id, node, wanted, absorber.install))
                 continue
-            motion = self._motion(node)
+            motion = self._find_motion(node)
             if motion is None:
                 raise CannotFold(f"it is read by {node.name} ({operator_name(node)}), which it can't be moved through")
             carried[node] = motion.down(node, operands, self.constants)
             plan.axes[node] = carried[node].axes
-            self._pass(plan, node, motion)
-            queue.push_all(self._readers(node))
+            self._record_pass(plan, node, motion)
+            queue.push_all(self._list_readers(node))
         if not any(edit.wanted for edit in plan.edits):
             raise CannotFold("nothing that reads it can absorb it")
         return plan
 
-    def _pass(self, plan: Plan, node: Node, motion: Motion) -> None:
+    def _record_pass(self, plan: Plan, node: Node, motion: Motion) -> None:
         if self.constants.is_written(node):
             raise CannotFold(f"{node.name} is changed in place")
         plan.moved += [*(node.all_input_nodes if is_getitem(node) else []), node]
         plan.conditional |= motion.conditional
 
-    def _absorber(self, node: Node) -> Absorber | None:
+    def _find_absorber(self, node: Node) -> Absorber | None:
         return next((rule for rule in self.absorbers if rule.takes(node, self.constants)), None)
 
-    def _motion(self, node: Node) -> Motion | None:
+    def _find_motion(self, node: Node) -> Motion | None:
         return next((rule for rule in self.motions if rule.takes(node)), None)
 
-    def _unknown(self, node: Node) -> CannotFold:
+    def _explain_refusal(self, node: Node) -> CannotFold:
         if node.op == "placeholder":
             return CannotFold(
                 f"it reads an input of the program, {node.name}, so nothing before it can absorb it",
                 "normalise before the program is called, or put a linear operator without zero padding behind it",
             )
         return CannotFold(
-            f"it reads the output of {node.name} ({operator_name(node)}), which is no linear operator with constant"
-            " weights, nor one that it can be moved through"
+            f"it reads the output of {node.name} ({operator_name(node)}), which is neither a linear operator with"
+            " constant weights nor one that it can be moved through"
         )
 
-    def _only(self, node: Node, demands: Mapping[Node, Affine]) -> Affine:
+    def _require_one_demand(self, node: Node, demands: Mapping[Node, Affine]) -> Affine:
         first, *others = demands.values()
         if not all(first.same_as(other) for other in others):
             raise CannotFold(f"the readers of {node.name} need it scaled differently")
         return first
 
     def _require_only_reader(self, node: Node, demands: Mapping[Node, Affine]) -> None:
-        others = [reader for reader in self._readers(node) if reader not in demands]
+        others = [reader for reader in self._list_readers(node) if reader not in demands]
         if others:
             raise CannotFold(
                 f"the output of {node.name}, which it scales, is also read by {listed(others)}",
                 "let the others read the result of the normalisation, too",
             )
 
-    def _readers(self, node: Node) -> list[Node]:
-        """What reads the value of a node; of an operator with several results, what takes them out."""
+    def _list_readers(self, node: Node) -> list[Node]:
+        """List the readers of a node's value; for a reader with several results, the nodes that take them out."""
         found: list[Node] = []
         for reader in value_readers(node):
             several = reader.op == "call_function" and not isinstance(reader.meta.get("val"), torch.Tensor)
@@ -231,11 +248,11 @@ class Planner:
             found += value_readers(reader) if several and taken and len(taken) == len(reader.users) else [reader]
         return found
 
-    def _operands(self, node: Node) -> list[Node]:
+    def _list_operands(self, node: Node) -> list[Node]:
         return [x for n in node.all_input_nodes for x in ([n, *n.all_input_nodes] if is_getitem(node) else [n])]
 
-    def _constant(self, node: Node, affine: Affine, reader: Node) -> Edit:
-        """A constant operand is scaled and shifted for one of its readers."""
+    def _plan_constant(self, node: Node, affine: Affine, reader: Node) -> Edit:
+        """Scale and shift a constant operand for one of its readers."""
         expression = self.constants.expression(node, f"{node.name}, an operand of {reader.name},")
         value = value_of(node)
         if affine.channels.dim() > value.dim():
@@ -245,7 +262,7 @@ class Planner:
         base = self.constants.base(node)
         new = NewConstant("constant", base, base, value.dtype, moved)
 
-        places = _places(reader, node)
+        places = _find_places(reader, node)
 
         def install(target: Node, made: Mapping[str, Node]) -> None:
             _replace(target, places, made["constant"])
@@ -257,8 +274,8 @@ def _strip(strip: Callable[[Node], None], node: Node, new: Mapping[str, Node]) -
     strip(node)
 
 
-def _places(reader: Node, operand: Node) -> set[int]:
-    """Where among the operands of ``reader`` one stands, repetitions counted."""
+def _find_places(reader: Node, operand: Node) -> set[int]:
+    """Return the positions of ``operand`` among the operands of ``reader``; repeated operands count each time."""
     operands: list[Node] = []
     map_arg((reader.args, reader.kwargs), operands.append)
     return {place for place, node in enumerate(operands) if node is operand}
@@ -271,7 +288,7 @@ def _replace(reader: Node, places: set[int], new: Node) -> None:
 
 
 class _Queue(Iterable[Node]):
-    """Nodes in an order, each once, while more are pushed that come later."""
+    """Iterator over nodes in a given order, each once; later nodes can be pushed meanwhile."""
 
     def __init__(self, key: Callable[[Node], int]) -> None:
         self._key = key

@@ -1,4 +1,4 @@
-"""What `fuse` did, and what it left."""
+"""The result of `fuse`: the folded program, the rewrites, and the declined operators."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from foldproof.verdict import SCHEMA, Verdict
 
 @dataclass(frozen=True)
 class Saving:
-    """What a rewrite saves at each call: operator calls, and bytes of activations that need not be read and written.
+    """The saving of a rewrite at each call: operator calls, and bytes of activations not read and written.
 
-    ``copies`` is what it costs: bytes of weights that are held twice now, because other operators read the old ones.
+    ``copies`` is the cost: bytes of weights that are stored twice now, because other operators read the old ones.
     """
 
     operators: int
@@ -30,8 +30,8 @@ class Saving:
 class Accuracy:
     """Distances of a region's result from the float64 result before and after a rewrite, on the example inputs.
 
-    Root mean squares of the errors, over that of the float64 result; ``epsilon`` is that of the result's dtype. ``identical`` is
-    whether all results are the same to the last bit.
+    Distances are root mean squares of the errors, divided by that of the float64 result. ``epsilon`` is the machine
+    epsilon of the result's dtype. ``identical`` is True if all results agree to the last bit.
     """
 
     before: float
@@ -41,15 +41,15 @@ class Accuracy:
 
     @property
     def ratio(self) -> float:
-        """How many times as far it is after; errors below a quarter of ``epsilon`` count as that much."""
+        """Ratio of the distance after to that before; distances below a quarter of ``epsilon`` count as that much."""
         return self.after / max(self.before, self.epsilon / 4)
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Medians of the seconds that a region took before and after a rewrite, on the machine that ``setting`` tells.
+    """Median seconds of a region before and after a rewrite, on the machine that ``setting`` describes.
 
-    ``same_bits`` is on how many inputs all results were the same to the last bit, there; 0 where that was not asked.
+    ``same_bits`` is the number of inputs on which all results agreed there to the last bit; 0 if that was not required.
     """
 
     before: float
@@ -65,13 +65,13 @@ class Speed:
 
 @dataclass(frozen=True)
 class Rewrite:
-    """An affine that was folded away. ``nodes`` are all that it touched; ``result`` took it in, the first of several.
+    """A folded affine. ``nodes`` are all nodes touched; ``result`` is the (first) node that absorbed it.
 
     ``through`` are the operators that the affine was moved through. ``source`` is ``file:line`` of the model's own
-    code, or the path of the module where no line is the model's own. ``verdict`` is about the rewritten region alone,
-    ``reported`` the node that was folded away, which stands for the affine. A ``conditional`` rewrite is right for
-    parameters that give its scales these signs. A rewrite that is made only where it is faster has a ``speed``.
-    ``drawings`` show the region before and after, where it was proved.
+    code, or the path of the module if no line is the model's own. ``verdict`` holds for the rewritten region alone.
+    ``reported`` is the node that was folded away, as the name of the affine. A ``conditional`` rewrite is right only
+    for parameters that give scales of the same signs. A rewrite that depends on a measurement has a ``speed``.
+    ``drawings`` show the region before and after, if it was proved.
     """
 
     rule: str
@@ -90,10 +90,10 @@ class Rewrite:
 
 @dataclass(frozen=True)
 class FuseResult:
-    """The folded program, and an account of it.
+    """The folded program, and an account of the folds.
 
-    ``verdict`` is about the whole program. ``operators_*`` count the calls in the graph by operator; ``bytes_*`` count
-    the memory of parameters, buffers and constants, shared memory once. ``original`` shows the graph as it was.
+    ``verdict`` holds for the whole program. ``operators_*`` count the calls in the graph by operator; ``bytes_*`` count
+    the memory of parameters, buffers and constants, shared memory once. ``original`` shows the graph before.
     """
 
     program: ExportedProgram | GraphModule = field(repr=False)
@@ -108,7 +108,7 @@ class FuseResult:
     original: GraphView = field(default=GraphView(()), repr=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """The account as plain JSON values (see `foldproof.report`), without the program's weights."""
+        """Return the account as plain JSON values (see `foldproof.report`), without the program's weights."""
         return {
             "schema": SCHEMA,
             "command": "fuse",

@@ -1,33 +1,34 @@
-"""The rewriting loop: find an affine, plan where it goes, weigh it, prove the region, rewrite; or say why not.
+"""The rewriting loop: match an affine, plan its path, compute the cost, prove the region, rewrite; or give a reason.
 
-What is claimed: the program that comes out is the function that went in, of its inputs and its parameters (of these
-parameter values, for a rewrite that is conditional). It is claimed of every rewrite by itself.
+Claim: the resulting program is the same function of its inputs and its parameters as the original. (A conditional
+rewrite is right for these parameter values only.) The claim is made for every rewrite separately.
 
-Why that is sound:
+The argument:
 
-1. *Rules are guesses.* A source says that an operator is an affine, a motion how it passes an operator, an absorber
-   what becomes of a weight. Their guards make good folds likely and reasons readable; no answer rests on them. If one
-   is missing or wrong, the plan is wrong, and step 3 throws it away.
-2. *One thing is planned, proved and done.* A plan is a list of edits, each a function that changes one node, and of
-   nodes whose readers are to read another one. The same edits are applied to a copy of the region and, if that is
-   proved, to the program. The new constants are expressions over old ones: the proof evaluates an expression on
-   residues, and the number that the program holds is the same expression in float64, rounded once.
-3. *A region stands for the program.* All nodes whose values change, and the calls that compute their constants, are cut
-   out with everything that is read outside as a result; `foldproof.graph.region` says why equal regions make equal
-   programs, and what has to belong to one. What is not PROVED is withdrawn; nothing has been changed by then.
-   Two things a region does not show, and guards have to: writes to memory from outside (constants that the program
-   changes are not folded, and an affine does not move down past a write to what it read), and sizes other than those
-   of the example (channels must not lie along a dynamic dimension). `fuse` proves the whole program at the end, at
-   several sizes, where a mistake in these shows.
-4. *Rewrites follow each other.* Each starts from the program that the last one left, and a constant that one made is
-   read by the next as an expression over the original ones. So the program after n rewrites equals the first one by n
+1. *Rules are guesses.* A source reads an operator as an affine, a motion moves the affine past an operator, and an
+   absorber computes new weights. Their guards make good folds likely and reasons readable, but no answer relies on
+   them. If a guard is missing or wrong, the plan is wrong, and step 3 rejects it.
+2. *The plan that is proved is the plan that is carried out.* A plan is a list of edits, each a function that changes
+   one node, and of nodes whose readers get another operand. The same edits are applied to a copy of the region and,
+   after the proof, to the program. New constants are expressions over old ones: the proof evaluates an expression on
+   residues, and the program holds the value of the same expression in float64, rounded once.
+3. *A region stands for the program.* It contains all nodes whose values change, and the calls that compute their
+   constants; its results are the values that are read outside. `foldproof.graph.region` shows that equal regions make
+   equal programs, and defines the nodes that belong to one. A fold that is not PROVED is withdrawn, before anything has
+   been changed. A region does not show two things, so guards have to check them: writes to memory from outside
+   (constants that the program changes are not folded, and an affine does not move down past a write to its operand),
+   and sizes other than those of the example (channels must not lie along a dynamic dimension). `fuse` proves the whole
+   program at the end, at several sizes, which would show a mistake in these.
+4. *Equalities add up.* Each rewrite starts from the program that the last one left, and reads a constant made by an
+   earlier one as an expression over the original ones. So the program after n rewrites equals the original by n
    equalities; the chances that one of them is wrong add up.
 
-What is not claimed by a region: that the fold pays (`weigh`), that it keeps digits (`accuracy`, which may have the loop
-run again without it), or that other layouts in memory do no harm (`layout` refuses those that reach the outside).
+A region's proof does not claim that the fold pays (see `cost`), that it keeps digits (see `accuracy`, which may make
+`fuse` run the loop again without the fold), or that new memory layouts are harmless (`layout` refuses those that reach
+the outside).
 
-The loop ends because each rewrite removes a call, and goes round again only when branches were merged, after which an
-affine may have found a place. Joining parallel linears comes last, for their weights have to be what they will be.
+The loop ends because each rewrite removes a call. It runs again only after branches were merged, which may give an
+affine a new place. Joining parallel linears comes last, because it needs their final weights.
 """
 
 from __future__ import annotations
@@ -44,9 +45,17 @@ from foldproof.errors import FoldproofError
 from foldproof.fusion import cost
 from foldproof.fusion.absorb import ABSORBERS, Absorber
 from foldproof.fusion.accuracy import Measured, Values
-from foldproof.fusion.affines import SOURCES, AffineSource, Match, NormAffine, find, is_normalisation, read
+from foldproof.fusion.affines import (
+    SOURCES,
+    AffineSource,
+    Match,
+    NormAffine,
+    find_chains,
+    is_normalisation,
+    read_affine,
+)
 from foldproof.fusion.batching import BATCHING, BatchLinears
-from foldproof.fusion.layout import relaid
+from foldproof.fusion.layout import propagate_strides
 from foldproof.fusion.motion import MOTIONS, Motion
 from foldproof.fusion.parallel import PARALLEL, ParallelConvolutions
 from foldproof.fusion.plan import Plan, Planner
@@ -63,13 +72,13 @@ from foldproof.rewriting.sizes import value_of
 from foldproof.verdict import Kind, Verdict
 
 Progress = Callable[[int, int, str], None]
-"""Called with the number of steps done, the number of all steps, and what comes next."""
+"""Callback that takes the number of steps done, the number of all steps, and the name of the next step."""
 
 Derive = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
 
 
 class ProveRegion(Protocol):
-    """`foldproof.proof.prove_region`."""
+    """The signature of `foldproof.proof.prove_region`."""
 
     def __call__(
         self, before: GraphModule, after: GraphModule, inputs: Sequence[Tensor], derive: Derive, *, general: bool
@@ -78,17 +87,17 @@ class ProveRegion(Protocol):
 
 WEIGHTS = "normalised_weights"
 DEFAULT = (*(source.id for source in SOURCES if source.id != NormAffine.id), WEIGHTS, PARALLEL.id)
-"""What `fuse` does when it is not told: all that computes less, on any machine."""
+"""Rules that `fuse` applies by default: those that save computation on any machine."""
 PASSES = (*DEFAULT, NormAffine.id, *(rule.id for rule in BATCHING))
-"""What it can be told to do."""
+"""Names of all rules."""
 
 
 @dataclass(frozen=True)
 class Rewriter:
-    """Folds every affine that can be folded.
+    """The loop that folds every affine that can be folded.
 
-    A fold is kept only if ``prove_region`` proves it, so that a guard which is missing or wrong costs a fold and never
-    an answer. Where ``prove_region`` is None the guards are trusted, and the verdict of each rewrite says so.
+    A fold is kept only if ``prove_region`` proves it, so a missing or wrong guard costs a fold, but never makes a wrong
+    program. If ``prove_region`` is None, the guards are trusted, and the verdict of each rewrite is UNDECIDED.
     """
 
     prove_region: ProveRegion | None
@@ -101,10 +110,10 @@ class Rewriter:
 
     @staticmethod
     def of(passes: Sequence[str] | None, prove_region: ProveRegion | None) -> Rewriter:
-        """A rewriter with these of `PASSES`.
+        """Return a rewriter that applies these rules of `PASSES`; None stands for `DEFAULT`.
 
         Raises:
-            FoldproofError: a name is none of them, or ``passes`` is one string.
+            FoldproofError: a name is unknown, or ``passes`` is a string.
         """
         if isinstance(passes, str):
             raise FoldproofError(f"passes must be a list of names, not {passes!r}: write [{passes!r}]")
@@ -114,19 +123,19 @@ class Rewriter:
                 raise FoldproofError(f"there is no pass {name!r}: choose from {', '.join(PASSES)}")
         sources = tuple(source for source in SOURCES if source.id in chosen)
         parallel = PARALLEL if PARALLEL.id in chosen else None
-        batching = next((rule for rule in reversed(BATCHING) if rule.id in chosen), None)  # the stricter of two
+        batching = next((rule for rule in reversed(BATCHING) if rule.id in chosen), None)  # the stricter one wins
         return Rewriter(prove_region, sources, parallel=parallel, weights=WEIGHTS in chosen, batching=batching)
 
     def run(self, editor: GraphEditor, progress: Progress, refused: Mapping[str, str]) -> Account:
         """Rewrite the program under edit, in the order of its graph, until nothing more can be folded.
 
-        ``refused`` maps names of nodes that are to be left, to reasons.
+        ``refused`` maps the names of nodes that must not be folded to reasons.
         """
         account = Account(refused)
         while True:
             account.declined = []
             made = len(account.rewrites)
-            chains = find(editor.graph.nodes, editor.constants, self.sources)
+            chains = find_chains(editor.graph.nodes, editor.constants, self.sources)
             for done, chain in enumerate(chains):
                 progress(done, len(chains) + 1, chain[0].name)
                 self._fold_chain(editor, chain, account)
@@ -136,14 +145,14 @@ class Rewriter:
                 break
         self._batch(editor, account)
         progress(len(chains), len(chains) + 1, "the whole program")
-        account.declined += self._left_in_subgraphs(editor)
+        account.declined += self._list_left_in_subgraphs(editor)
         return account
 
     def _fold_chain(self, editor: GraphEditor, chain: list[Node], account: Account) -> None:
-        """Folds affines in a row as one; if that can't be, each by itself."""
+        """Fold consecutive affines as one; if that is impossible, fold each separately."""
         if len(chain) > 1:
             with contextlib.suppress(CannotFold):
-                steps = [read(node, editor.constants, self.sources) for node in chain]
+                steps = [read_affine(node, editor.constants, self.sources) for node in chain]
                 self._fold(editor, Match(tuple(steps)), account)
                 return
         for node in chain:
@@ -151,7 +160,7 @@ class Rewriter:
 
     def _fold_one(self, editor: GraphEditor, node: Node, account: Account) -> None:
         try:
-            step = read(node, editor.constants, self.sources)
+            step = read_affine(node, editor.constants, self.sources)
             self._fold(editor, Match((step,)), account)
         except CannotFold as refusal:
             self._decline(node, refusal, editor.constants, account)
@@ -161,7 +170,7 @@ class Rewriter:
         self._carry_out(editor, planner.plan(match), match.node, account)
 
     def _fold_weights(self, editor: GraphEditor, account: Account) -> None:
-        """Computes once what the program computes at each run by normalising a weight (as in BiT and NFNet)."""
+        """Normalise weights once in advance that the program normalises in each run (as in BiT and NFNet)."""
         for node in list(editor.graph.nodes):
             for operand in node.all_input_nodes:
                 if editor.constants.holds(node) or not editor.constants.holds_computed(operand):
@@ -171,13 +180,13 @@ class Rewriter:
                 if not norms:
                     continue
                 try:
-                    plan = Planner(editor.constants, editor.order).constant(operand, node, norms)
+                    plan = Planner(editor.constants, editor.order).plan_constant(operand, node, norms)
                     self._carry_out(editor, plan, norms[0], account)
                 except CannotFold as refusal:
                     self._decline(norms[0], refusal, editor.constants, account)
 
     def _merge(self, editor: GraphEditor, account: Account) -> bool:
-        """Makes one convolution of those that are added up, and says whether there were any."""
+        """Replace sums of convolutions by one convolution; return True if there were any."""
         merged = False
         for node in list(editor.graph.nodes):
             if self.parallel is None or not self.parallel.takes(node):
@@ -187,57 +196,60 @@ class Rewriter:
                 self._carry_out(editor, plan, node, account)
                 merged = True
             except CannotFold:
-                pass  # most sums are of something else
+                pass  # most sums have other terms
         return merged
 
     def _batch(self, editor: GraphEditor, account: Account) -> None:
-        """Makes one operator of those that read one tensor; last, so that their weights are what they will be."""
+        """Join operators that read one tensor; this comes last, because it needs their final weights."""
         if self.batching is None:
             return
-        for group in self.batching.groups(editor.graph, editor.constants):
+        for group in self.batching.find_groups(editor.graph, editor.constants):
             first, *others = [member.node for member in group.members]
             try:
                 self._carry_out(editor, self.batching.plan(group, editor.constants), first, account)
             except CannotFold as refusal:
-                alike = "which read the same" if group.is_shared else "of equal sizes"
-                reason = f"it is not made one with {listed(others)}, {alike}: {refusal}"
+                alike = "which read the same tensor" if group.is_shared else "of equal sizes"
+                reason = f"it is not joined with {listed(others)}, {alike}: {refusal}"
                 account.declined.append(
                     Declined(first.name, operator_name(first), source_of(first), reason, refusal.hint)
                 )
 
     def _carry_out(self, editor: GraphEditor, plan: Plan, reported: Node, account: Account) -> None:
-        """Weighs, proves and makes the changes of a plan.
+        """Carry out a plan, after computing its cost and proving its region.
+
+        The order matters: nothing in the program changes before the proof and the measurement have passed.
 
         Raises:
-            CannotFold: it does not pay, or is not proved; then nothing was changed.
+            CannotFold: the plan does not pay, or is not proved; the program is then unchanged.
         """
         if reported.name in account.refused:
             raise CannotFold(account.refused[reported.name], "raise accuracy_limit, if these digits do not matter")
-        drafted = editor.draft_all(plan.edits)
+        planned = editor.draft_all(plan.edits)
         given = dict(plan.parts)
         if plan.input is not None:
             given |= dict.fromkeys(plan.results, value_of(plan.input))
-        new_values = relaid(given, editor.order)
+        new_values = propagate_strides(given, editor.order)
         redirected = {result: plan.input for result in plan.results if plan.input is not None}
-        saving = cost.saving(plan, [draft for _, row in drafted for draft in row.values()], editor.constants)
+        new_constants = [constant for _, row in planned for constant in row.values()]
+        saving = cost.compute_saving(plan, new_constants, editor.constants)
         verdict, speed, drawings = UNPROVED, None, None
         if self.prove_region is not None or plan.judge is not None:
-            region = cut_rewrite(editor, [*plan.nodes, *plan.context], drafted, redirected)
+            region = cut_rewrite(editor, [*plan.nodes, *plan.context], planned, redirected)
             before, after, inputs = region.before, region.after, region.inputs()
         if self.prove_region is not None:
             verdict = self.prove_region(before, after, inputs, region.derive, general=not plan.conditional)
             if verdict.kind is not Kind.PROVED:
                 into = ", ".join(edit.node.name for edit in plan.edits)
-                raise CannotFold(f"the fold into {into} was withdrawn, for it is not proved: {verdict.reason}")
+                raise CannotFold(f"the fold into {into} was withdrawn, because it is not proved: {verdict.reason}")
         if plan.judge is not None:
             speed = plan.judge(before, after, inputs)
         if self.prove_region is not None:
             axes = {region.copies[node].name: axes for node, axes in plan.axes.items() if node in region.copies}
             drawings = (view_graph(before, axes), view_graph(after))
-            operands = [account.values.name(operand) for operand in region.operands]
+            operands = [account.values.find_name(operand) for operand in region.operands]
             known = tuple(name for name in operands if name is not None)
             account.measured.append(Measured(before, after, known) if None not in operands else None)
-        account.values.changed(*plan.new_values())
+        account.values.record(*plan.new_values())
         rewrite = Rewrite(
             rule=plan.rule,
             nodes=tuple(node.name for node in sorted(plan.nodes, key=editor.order)),
@@ -255,10 +267,10 @@ class Rewriter:
         )
         account.rewrites.append(rewrite)
         values = {node: value for node, value in new_values.items() if node not in redirected}
-        editor.carry_out(drafted, redirected, values)
+        editor.carry_out(planned, redirected, values)
 
     def _decline(self, node: Node, refusal: CannotFold, constants: Constants, account: Account) -> None:
-        """Reports what was left, unless nobody expects it to go: arithmetic with numbers, or with whole tensors."""
+        """Report a declined node, except arithmetic with numbers or whole tensors, which no user expects to fold."""
         normalises = is_normalisation(node, constants)
         if not normalises and not _is_learnable(node, constants):
             return
@@ -266,7 +278,7 @@ class Rewriter:
         if isinstance(refusal, AxisMismatch) and normalises:
             account.warnings.append(f"{node.name} ({short_name(node)}) is not folded: {refusal}")
 
-    def _left_in_subgraphs(self, editor: GraphEditor) -> list[Declined]:
+    def _list_left_in_subgraphs(self, editor: GraphEditor) -> list[Declined]:
         return [
             Declined(
                 f"{name}.{node.name}",
@@ -283,7 +295,7 @@ class Rewriter:
 
 @dataclass
 class Account:
-    """What one run of the rewriter did: ``measured`` has the regions of ``rewrites``, None where none can be run."""
+    """An account of one run: ``measured`` are the regions of ``rewrites``, None for those that can't be run."""
 
     refused: Mapping[str, str]
     rewrites: list[Rewrite] = field(default_factory=list)
@@ -294,6 +306,6 @@ class Account:
 
 
 def _is_learnable(node: Node, constants: Constants) -> bool:
-    """Does it compute with a parameter or buffer that changes along one axis at most?"""
+    """Return True if the node reads a parameter or buffer that changes along at most one axis."""
     read = [constants.tensor_of(operand) for operand in node.all_input_nodes]
     return any(t is not None and t.is_floating_point() and max(t.shape, default=1) == t.numel() for t in read)

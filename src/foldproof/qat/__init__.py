@@ -1,9 +1,8 @@
-"""Folding what quantization-aware training leaves: simulated BatchNorms go into quantized biases.
+"""Folding after quantization-aware training: simulated BatchNorms are folded into quantized biases.
 
-In the order in which they depend on each other: ``context`` (the program under edit), ``quantization`` and
+The modules, in the order of their dependencies: ``context`` (the program under edit), ``quantization`` and
 ``operators`` (reading the graph), ``chain`` (operators that are an affine of each channel), ``weight``, ``bias`` and
-``observers`` (what becomes of each, and how far it is moved), ``fold`` (plans), ``passes`` (proving them and carrying
-them out), ``api``.
+``observers`` (new values, with bounds of the change), ``fold`` (plans), ``fold_pass`` (proofs and changes), ``api``.
 """
 
 from foldproof.qat.api import FoldQATResult, fold_qat

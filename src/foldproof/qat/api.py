@@ -1,4 +1,4 @@
-"""One call: fold the chains, quantize the biases, prove it, and say how far the result is from what was given."""
+"""The public function `fold_qat`: fold the chains, quantize the biases, and prove the result within bounds."""
 
 from __future__ import annotations
 
@@ -19,18 +19,17 @@ from foldproof.graph.view import GraphView, view_graph, views_to_dict
 from foldproof.program import as_program
 from foldproof.proof.shapes import as_inputs
 from foldproof.qat.fold import Folded
-from foldproof.qat.fold_pass import Account, rewrites, rewritten
+from foldproof.qat.fold_pass import Account, list_rewrites, rewrite_program
 from foldproof.rewriting.account import UNCHANGED, UNPROVED, Declined
 from foldproof.verdict import SCHEMA, ApproximationStep, Kind, Verdict, plain
 
 
 @dataclass(frozen=True)
 class FoldQATResult:
-    """The folded program, and an account of it.
+    """The folded program, and an account of the folds.
 
-    ``ranges`` gives for each operator in ``folded`` the range of its output at the given inputs, so that
-    ``folded[i].bias.bound`` over it is the share by which the rounding of the bias can move the output. ``original``
-    shows the graph as it was.
+    ``ranges`` maps each operator in ``folded`` to the range of its output at the given inputs. The rounding of a bias
+    can move the output by the share ``folded[i].bias.bound`` over this range. ``original`` shows the graph before.
     """
 
     program: GraphModule | ExportedProgram = field(repr=False)
@@ -42,11 +41,11 @@ class FoldQATResult:
     original: GraphView = field(default=GraphView(()), repr=False)
 
     def share(self, folded: Folded) -> float:
-        """The bound of a bias as a share of the range of its operator's output; infinite where that does not vary."""
-        return _share(folded, self.ranges)
+        """Return the bound of a bias as a share of the range of its operator's output; infinite if that is constant."""
+        return _compute_share(folded, self.ranges)
 
     def to_dict(self) -> dict[str, Any]:
-        """The account as plain JSON values (see `foldproof.report`), without the program's weights."""
+        """Return the account as plain JSON values (see `foldproof.report`), without the program's weights."""
         return {
             "schema": SCHEMA,
             "command": "fold-qat",
@@ -72,48 +71,54 @@ def fold_qat(
     quantize_bias: bool = True,
     prove: bool = True,
 ) -> FoldQATResult:
-    """Folds what quantization-aware training left after convolutions and linears into their biases and weight scales.
+    """Fold the BatchNorms that quantization-aware training left after convolutions and linears.
+
+    They go into the biases and weight scales of the operators before them.
 
     Args:
-        program: what ``convert_pt2e`` made (a GraphModule), or its ``torch.export`` program. It is not changed; the
-            result is of the same form, and shares with it the tensors that stay.
+        program: the result of ``convert_pt2e`` (a GraphModule), or its ``torch.export`` program. It is not changed; the
+            result has the same form, and shares the tensors that stay.
         inputs: example inputs, positional; the shapes at which the proof is made.
         kwargs: example inputs, by keyword.
-        quantize_bias: biases of operators with quantized input and weight become int32, in steps of input scale times
-            weight scale, with zero point 0. False leaves them in floating point, rounded once to the weight's dtype: so
-            XNNPACK wants them, which makes whole numbers of them by itself and refuses those it is given.
+        quantize_bias: True quantizes the biases of operators with quantized input and weight to int32, in steps of
+            input scale times weight scale, with zero point 0. False leaves them in floating point, rounded once to the
+            weight's dtype, as XNNPACK requires, which quantizes biases itself and refuses quantized ones.
         prove: False skips the proof; the verdict is then UNDECIDED.
 
     Returns:
-        The folded program, what was folded and what was not, and a verdict: PROVED_WITHIN with a step for each bias
-        that was rounded and each quantization that was left out or moved, or PROVED where there is none.
+        The folded program, the folded and declined operators, and a verdict: PROVED_WITHIN with a step for each rounded
+        bias and each quantization that was left out or moved, or PROVED if there are none.
 
     Raises:
-        FoldproofError: ``program`` is neither form, or can't be run on the inputs; also what `foldproof.prove` raises.
+        FoldproofError: ``program`` has another form, or can't be run on the inputs; also the errors of
+            `foldproof.prove`.
 
     Warns:
-        UserWarning: a bias does not fit into 32 bits; the channels are named.
+        UserWarning: a bias does not fit into 32 bits; the message names the channels.
     """
     started = time.perf_counter()
     if not isinstance(program, (GraphModule, ExportedProgram)):
         raise FoldproofError(
-            f"can't fold a {type(program).__name__}: give what convert_pt2e made, or its torch.export program"
+            f"can't fold a {type(program).__name__}: give the result of convert_pt2e, or its torch.export program"
         )
-    sizes, ranges = _observed(program, as_inputs(inputs), dict(kwargs or {}))
-    made, account = rewritten(program, rewrites(quantize_bias), sizes, prove)
+    sizes, ranges = _observe(program, as_inputs(inputs), dict(kwargs or {}))
+    made, account = rewrite_program(program, list_rewrites(quantize_bias), sizes, prove)
     return FoldQATResult(
         made,
         tuple(account.folded),
         tuple(account.declined),
-        _verdict(account, ranges, prove),
+        _combine_verdicts(account, ranges, prove),
         {f.node: ranges[f.node] for f in account.folded},
         time.perf_counter() - started,
         view_graph(program),
     )
 
 
-def _verdict(account: Account, ranges: Mapping[str, float], prove: bool) -> Verdict:
-    """Equal regions make equal programs, by substitution; the chances that one of them is wrong add up."""
+def _combine_verdicts(account: Account, ranges: Mapping[str, float], prove: bool) -> Verdict:
+    """Combine the verdicts of the regions.
+
+    Equal regions make equal programs, by substitution; the chances that one of them is wrong add up.
+    """
     if not account.folded:
         return UNCHANGED
     if not prove:
@@ -130,7 +135,7 @@ def _verdict(account: Account, ranges: Mapping[str, float], prove: bool) -> Verd
     steps = [
         step
         for f, verdict in zip(account.folded, account.verdicts)
-        for step in (*(_with_share(s, f, ranges) for s in verdict.steps), *f.steps)
+        for step in (*(_add_share(s, f, ranges) for s in verdict.steps), *f.steps)
     ]
     named = "the same function over the real numbers"
     if steps:
@@ -147,18 +152,18 @@ def _verdict(account: Account, ranges: Mapping[str, float], prove: bool) -> Verd
     )
 
 
-def _with_share(step: ApproximationStep, folded: Folded, ranges: Mapping[str, float]) -> ApproximationStep:
-    return replace(step, name=f"{step.name} ({_share(folded, ranges):.1g} of the output's range)")
+def _add_share(step: ApproximationStep, folded: Folded, ranges: Mapping[str, float]) -> ApproximationStep:
+    return replace(step, name=f"{step.name} ({_compute_share(folded, ranges):.1g} of the output's range)")
 
 
-def _share(folded: Folded, ranges: Mapping[str, float]) -> float:
+def _compute_share(folded: Folded, ranges: Mapping[str, float]) -> float:
     return folded.bias.bound / ranges[folded.node] if ranges[folded.node] else math.inf
 
 
-def _observed(
+def _observe(
     program: GraphModule | ExportedProgram, inputs: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[dict[str, torch.Size | int], dict[str, float]]:
-    """At these inputs: the shape of every tensor, every whole number, and how far a tensor's elements are apart."""
+    """Run the program; return the shape of each tensor and the value of each integer, and the range of each tensor."""
     sizes: dict[str, torch.Size | int] = {}
     ranges: dict[str, float] = {}
 

@@ -1,7 +1,7 @@
-"""A bias of whole numbers: int32, in steps of input scale times weight scale, around zero.
+"""Integer biases: int32, in steps of input scale times weight scale, with zero point 0.
 
-That is the accumulator's own unit (Jacob et al. 2018, section 2.4), so integer kernels add it as it is; they never look
-at another scale that the bias might be given.
+This is the unit of the accumulator (Jacob et al. 2018, section 2.4), so integer kernels add the bias as it is. They
+ignore any other scale of the bias.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from foldproof.graph.nodes import insert_call, set_argument
 from foldproof.qat.context import Context
 from foldproof.qat.operators import Operator
 from foldproof.qat.quantization import INT32_MAX, INT32_MIN, Dequantized, decomposed
-from foldproof.qat.weight import filled, steps_of_channels
+from foldproof.qat.weight import fill, find_channel_steps
 from foldproof.rewriting.edit import Edit, PlannedConstant
 from foldproof.rewriting.expression import Expression, Operand
 from foldproof.rewriting.refusal import CannotFold
@@ -27,10 +27,10 @@ from foldproof.rewriting.refusal import CannotFold
 
 @dataclass(frozen=True)
 class Bias:
-    """A new bias: its value, how far its rounding moves it, and the channels that did not fit into 32 bits.
+    """A new bias: its value, the bound of its rounding, and the channels that did not fit into 32 bits.
 
-    ``bound`` is in the units of the operator's output; ``step`` is the largest step, 0 for a bias that stays float.
-    ``name`` is that of the constant which holds it.
+    ``bound`` is in the units of the operator's output. ``step`` is the largest step, 0 for a floating-point bias.
+    ``name`` is the name of the constant.
     """
 
     name: str
@@ -40,28 +40,29 @@ class Bias:
     saturated: tuple[int, ...] = ()
 
     def warn(self, node: str) -> None:
-        """
+        """Warn if the bias was clipped.
+
         Warns:
-            UserWarning: channels did not fit.
+            UserWarning: channels did not fit into 32 bits.
         """
         if self.saturated:
             warnings.warn(
                 f"the bias of {node} does not fit into int32 in channel{'s'[: len(self.saturated) > 1]}"
-                f" {', '.join(map(str, self.saturated))}, and is cut off there",
+                f" {', '.join(map(str, self.saturated))} and is clipped there",
                 stacklevel=2,
             )
 
 
-def float_bias(context: Context, operator: Operator, real: Operand) -> Edit:
-    """The edit by which an operator gets the bias ``real``, rounded to the dtype of the weight."""
+def plan_float_bias(context: Context, operator: Operator, real: Operand) -> Edit:
+    """Return the edit that sets the bias of an operator to ``real``, rounded to the dtype of the weight."""
     new = context.new("bias", f"{operator.node.name}_bias", real, operator.dtype)
     return Edit("bias", operator.node, (new,), lambda node, made: set_argument(node, "bias", made["bias"]))
 
 
-def whole_bias(context: Context, operator: Operator, real: Operand, scale: Operand) -> Edit:
-    """The edit by which an operator of quantized input and weight gets the bias ``real`` in whole numbers.
+def plan_integer_bias(context: Context, operator: Operator, real: Operand, scale: Operand) -> Edit:
+    """Return the edit that sets the bias of an operator with quantized input and weight to ``real`` in integers.
 
-    ``scale`` is what the weight's scales are multiplied by, None for 1.
+    ``scale`` is the factor of the weight's scales, None for 1.
     """
     given, weight = operator.input, operator.quantized_weight
     assert given is not None and weight is not None
@@ -75,10 +76,10 @@ def whole_bias(context: Context, operator: Operator, real: Operand, scale: Opera
             set_argument(node, "bias", insert_call(node, node, target, new["bias"], step, 0, *limits))
 
         return Edit("bias", operator.node, (whole,), install)
-    steps = _unit(context, operator, scale)
+    steps = _make_unit(context, operator, scale)
     whole = context.new("bias", base, Expression(_Whole(), (real, steps)), torch.int32)
     scales = context.new("scales", f"{base}_scale", steps, torch.float32)
-    none = Expression(filled, (0.0, operator.channels))
+    none = Expression(fill, (0.0, operator.channels))
     zeros = context.new("zeros", f"{base}_zero_point", none, torch.int64)
 
     def install_channels(node: Node, new: Mapping[str, Node]) -> None:
@@ -92,12 +93,12 @@ def whole_bias(context: Context, operator: Operator, real: Operand, scale: Opera
 def read_bias(
     context: Context, operator: Operator, real: Operand, scale: Operand, row: Mapping[str, PlannedConstant]
 ) -> Bias:
-    """The account of a drafted bias, which `float_bias` or `whole_bias` made of ``real`` and ``scale``."""
+    """Return an account of a planned bias, from `plan_float_bias` or `plan_integer_bias` of ``real`` and ``scale``."""
     made, value = row["bias"], context.value(real)
     held = made.tensor.detach().to("cpu", torch.float64)
     if made.tensor.is_floating_point():
         return Bias(made.name, value, float((held - value).abs().max()), 0.0)
-    steps = context.value(_unit(context, operator, scale))
+    steps = context.value(_make_unit(context, operator, scale))
     held = held * (row["scales"].tensor.detach().to("cpu", torch.float64) if "scales" in row else steps)
     saturated = tuple(int(i) for i in ((held - value).abs() > steps).nonzero().flatten())
     bound = max(float(steps.max()) / 2, float((held - value).abs().max()))
@@ -105,21 +106,22 @@ def read_bias(
 
 
 def require_unit(context: Context, operator: Operator, scale: Operand) -> None:
-    """
+    """Check the steps of a bias.
+
     Raises:
-        CannotFold: a step of the bias is too small or too large for the float32 that it is dequantized with.
+        CannotFold: a step is too small or too large for float32, in which the bias is dequantized.
     """
     numbers = torch.finfo(torch.float32)
-    steps = context.value(_unit(context, operator, scale)).abs()
+    steps = context.value(_make_unit(context, operator, scale)).abs()
     if not bool(((steps >= numbers.tiny) & (steps <= numbers.max)).all()):
         raise CannotFold(
-            f"the scale of {operator.node.name}'s input times that of its weight, which a whole bias is in steps of, is"
-            " no number that float32 holds with all its digits"
+            f"the scale of {operator.node.name}'s input times that of its weight, the step of an integer bias, is"
+            " outside the normal numbers of float32"
         )
 
 
-def is_right(context: Context, operator: Operator) -> bool:
-    """Is the bias one of whole numbers already, in the steps that integer kernels take it to have?"""
+def is_integer_bias(context: Context, operator: Operator) -> bool:
+    """Return True if the bias is an integer one already, in the steps that integer kernels assume."""
     found, given, weight = Dequantized.of(operator.bias), operator.input, operator.quantized_weight
     if found is None or given is None or weight is None or found.dtype is not torch.int32:
         return False
@@ -131,15 +133,15 @@ def is_right(context: Context, operator: Operator) -> bool:
     return close and not bool(zeros.any())
 
 
-def _unit(context: Context, operator: Operator, scale: Operand) -> Expression:
-    """The steps of a whole bias, channel by channel."""
+def _make_unit(context: Context, operator: Operator, scale: Operand) -> Expression:
+    """Return the steps of an integer bias, channel by channel."""
     assert operator.input is not None
-    return Expression(torch.mul, (steps_of_channels(context, operator, scale), float(operator.input.scale)))
+    return Expression(torch.mul, (find_channel_steps(context, operator, scale), float(operator.input.scale)))
 
 
 @dataclass(frozen=True)
 class _Whole:
-    """The bias in whole numbers, by the operators that quantize, but in float64 for real numbers."""
+    """Quantization of the bias to integers by the quantizing operators, but in float64 for real numbers."""
 
     may_narrow: ClassVar[bool] = True
 

@@ -1,4 +1,4 @@
-"""The program under edit, and what the rules ask of it: shapes at the example, and constants as expressions."""
+"""The program under edit, with shapes at the example inputs, and constants as expressions."""
 
 from __future__ import annotations
 
@@ -18,39 +18,39 @@ from foldproof.rewriting.sizes import Sizes
 
 @dataclass(frozen=True)
 class Context:
-    """An editor of the program, and the sizes of its nodes."""
+    """An editor of a program, and the sizes of its nodes."""
 
     editor: GraphEditor
     sizes: Sizes
 
     def is_number(self, node: Node) -> bool:
-        """Does it compute a whole number, such as a size?"""
+        """Return True if the node computes an integer, such as a size."""
         return self.sizes.number(node) is not None
 
     def is_fixed(self, x: object) -> bool:
-        """Is it a number, or a node whose value depends on no input of the program, nor on its shape?"""
+        """Return True for a number, and for a node that depends on no input of the program and no shape of one."""
         return not isinstance(x, Node) or self.editor.constants.is_fixed(x)
 
     def is_given(self, node: Node) -> bool:
-        """Is it fixed, or a number?"""
+        """Return True if the node is fixed, or an integer."""
         return self.is_number(node) or self.is_fixed(node)
 
     def is_view(self, node: Node) -> bool:
-        """Does it show its one tensor in another shape or order?"""
+        """Return True if the node only changes the shape or order of one tensor."""
         return is_view(node, but=[x for x in node.all_input_nodes if self.is_number(x)]) and not is_getitem(node)
 
     def origins(self, node: Node) -> list[str]:
-        """The floating-point constants that a fixed node is computed from, the nearest first."""
+        """List the floating-point constants that a fixed node is computed from, the nearest first."""
         return self.editor.constants.origins(node)
 
     def expression(self, x: Any) -> Operand:
-        """A fixed node as an expression of the program's constants; a number as it is."""
+        """Return a fixed node as an expression of the program's constants, and a number unchanged."""
         if not isinstance(x, Node):
             return x  # type: ignore[no-any-return]
         return self.editor.constants.expression(x, x.name, integers=True)
 
     def value(self, x: Any) -> Tensor:
-        """The value of an expression, of a fixed node, or of a number, in float64."""
+        """Compute an expression, a fixed node or a number in float64."""
         found = self.expression(x) if isinstance(x, Node) else x
         if isinstance(found, (Expression, str)):
             return self.editor.constants.value(found)
@@ -59,7 +59,7 @@ class Context:
     def new(
         self, role: str, base: str, expression: Operand, dtype: torch.dtype, like: str | None = None
     ) -> NewConstant:
-        """A new constant, of the kind of the constant ``like``; a buffer where there is one to be like."""
+        """Plan a new constant of the kind of the constant ``like``, by default of any buffer, if there is one."""
         if like is None:
             tensors = self.editor.constants.tensors
             buffers = [name for name, tensor in tensors.items() if not isinstance(tensor, torch.nn.Parameter)]

@@ -1,4 +1,4 @@
-"""The rewrites as passes, of the kinds that ``torch.fx`` and ExecuTorch run. Each rewrite is proved, or left out."""
+"""The rewrites as passes for ``torch.fx`` and ExecuTorch. Each rewrite is proved, or left out."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ Rewrite = Callable[[Context, Operator], Fold | None]
 
 @dataclass
 class Account:
-    """What was done and what was declined, and a verdict for each region that was rewritten."""
+    """The folded and declined operators, and a verdict for each rewritten region."""
 
     folded: list[Folded] = field(default_factory=list)
     declined: list[Declined] = field(default_factory=list)
     verdicts: list[Verdict] = field(default_factory=list)
 
 
-def rewritten(
+def rewrite_program(
     program: GraphModule | ExportedProgram, rewrites: Sequence[Rewrite], sizes: Observed, prove: bool = True
 ) -> tuple[Any, Account]:
-    """A new program, in which for each linear operator the first of ``rewrites`` that does anything was applied.
+    """Apply to each linear operator of a copy the first of ``rewrites`` that has a plan for it.
 
     A rewrite that is not proved on its region is left out.
     """
@@ -52,18 +52,19 @@ def rewritten(
 
 
 def run(editor: GraphEditor, rewrites: Sequence[Rewrite], sizes: Observed, prove: bool = True) -> Account:
-    """Rewrites the program under edit; see `rewritten`."""
+    """Rewrite the program under edit; see `rewrite_program`."""
     account, context = Account(), Context(editor, Sizes(sizes))
     with torch.no_grad():
         operators = [o for node in list(editor.graph.nodes) if (o := Operator.of(node, context)) is not None]
-        # Each region may err by 2^-40, and their chances add up; of two independent proofs they multiply.
+        # A proof of a region is wrong with a chance of 2^-40. The chances of several regions add up, so each is proved
+        # twice: the chances of independent proofs multiply.
         proofs = 0 if not prove else min(len(operators), 2)
         for operator in operators:
             for rewrite in rewrites:
                 try:
                     fold = rewrite(context, operator)
                 except CannotFold as refusal:
-                    account.declined.append(_declined(operator.node, str(refusal)))
+                    account.declined.append(_decline(operator.node, str(refusal)))
                     continue
                 if fold is not None:
                     _carry_out(fold, context, account, proofs)
@@ -72,23 +73,23 @@ def run(editor: GraphEditor, rewrites: Sequence[Rewrite], sizes: Observed, prove
 
 
 def _carry_out(fold: Fold, context: Context, account: Account, proofs: int) -> None:
-    """Make a fold if it is proved."""
+    """Carry out a fold if it is proved."""
     if proofs:
-        verdict = _proved(fold.region(context), fold.operator, context, proofs)
+        verdict = _prove_fold(fold.region(context), fold.operator, context, proofs)
         if verdict.proof is None:
-            reason = f"its fold was withdrawn, for it is not proved: {verdict}"
-            account.declined.append(_declined(fold.operator.node, reason))
+            reason = f"its fold was withdrawn, because it is not proved: {verdict}"
+            account.declined.append(_decline(fold.operator.node, reason))
             return
         account.verdicts.append(verdict)
     fold.carry_out(context)
     account.folded.append(fold.account)
 
 
-def _declined(node: Node, reason: str) -> Declined:
+def _decline(node: Node, reason: str) -> Declined:
     return Declined(node.name, operator_name(node), source_of(node), reason)
 
 
-def _proved(region: RewrittenRegion, operator: Operator, context: Context, times: int) -> Verdict:
+def _prove_fold(region: RewrittenRegion, operator: Operator, context: Context, times: int) -> Verdict:
     shape = context.sizes.shape(operator.data)
     data = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(operator.dtype)
     verdicts = [prove_region(region.before, region.after, (data,), region.derive) for _ in range(times)]
@@ -96,8 +97,8 @@ def _proved(region: RewrittenRegion, operator: Operator, context: Context, times
         if verdict.proof is None:
             return verdict
     (old,), (new,) = region.before(data), region.after(data)
-    if old.dtype != new.dtype:  # over the real numbers it is the same
-        return Verdict(Kind.UNDECIDED, f"what follows it makes {old.dtype} of {new.dtype}, which would be left out")
+    if old.dtype != new.dtype:  # a proof over the real numbers does not show this
+        return Verdict(Kind.UNDECIDED, f"the removed operators after it convert {new.dtype} to {old.dtype}")
     errors = [v.proof.log2_error for v in verdicts if v.proof is not None]
     first = verdicts[0]
     assert first.proof is not None
@@ -105,10 +106,10 @@ def _proved(region: RewrittenRegion, operator: Operator, context: Context, times
 
 
 class _Pass(PassBase):
-    """Rewrites the GraphModule that it is given in place; what it did is in ``result``.
+    """A pass that rewrites a GraphModule in place, and keeps the account in ``result``.
 
     Args:
-        sizes: shapes by node name, where nodes have no ``meta["val"]``.
+        sizes: shapes by node name, for nodes without ``meta["val"]``.
     """
 
     def __init__(self, rewrite: Rewrite, sizes: Observed | None) -> None:
@@ -124,43 +125,43 @@ class _Pass(PassBase):
 
 
 class QuantizeFusedConvBnBias(_Pass):
-    """Gives every linear operator of quantized operands an int32 bias, see `quantize_bias`."""
+    """Gives every linear operator with quantized operands an int32 bias; see `quantize_bias`."""
 
     def __init__(self, *, sizes: Observed | None = None) -> None:
         super().__init__(quantize_bias, sizes)
 
 
 class FoldQATConvBN(_Pass):
-    """Folds the chain after every linear operator, see `fold_chain`.
+    """Folds the chain after every linear operator; see `fold_chain`.
 
     Args:
-        quantize_bias: False leaves biases in floating point, for backends that quantize them by themselves (XNNPACK).
-        sizes: shapes by node name, where nodes have no ``meta["val"]``.
+        quantize_bias: False leaves biases in floating point, for backends that quantize biases themselves (XNNPACK).
+        sizes: shapes by node name, for nodes without ``meta["val"]``.
     """
 
     def __init__(self, *, quantize_bias: bool = True, sizes: Observed | None = None) -> None:
-        super().__init__(folding(quantize_bias), sizes)
+        super().__init__(make_folding(quantize_bias), sizes)
 
 
-def folding(quantize_bias: bool) -> Rewrite:
-    """`fold_chain`, with biases of whole numbers or of floating point."""
+def make_folding(quantize_bias: bool) -> Rewrite:
+    """Return `fold_chain` with integer or floating-point biases."""
     return lambda context, operator: fold_chain(context, operator, quantize_bias)
 
 
-def rewrites(with_whole_biases: bool) -> list[Rewrite]:
-    """All of them. A chain is folded first, so that its bias is rounded once."""
-    return [folding(with_whole_biases), *([quantize_bias] if with_whole_biases else [])]
+def list_rewrites(with_whole_biases: bool) -> list[Rewrite]:
+    """List all rewrites. Folding the chain comes first, so that the bias is rounded once."""
+    return [make_folding(with_whole_biases), *([quantize_bias] if with_whole_biases else [])]
 
 
 def executorch_pass(*, quantize_bias: bool = True) -> ExportedProgramPassBase:
-    """Both rewrites as a pass of ExecuTorch: for ``transform_passes=`` and ``EdgeProgramManager.transform``.
+    """Return both rewrites as an ExecuTorch pass, for ``transform_passes=`` and ``EdgeProgramManager.transform``.
 
-    A pass on the graph alone would not do there: the weights of an edge program are in its state dictionary. Edge
-    programs hold numbers such as eps in float32, so that scales cancel but for some 1e-13, which the weight takes in;
-    `foldproof.fold_qat` before lowering leaves weights as they are.
+    A pass on the graph alone is not enough: the weights of an edge program are in its state dictionary. Edge programs
+    hold numbers such as eps in float32, so scales cancel only up to about 1e-13, and the weight absorbs the rest.
+    `foldproof.fold_qat` before lowering leaves weights unchanged.
 
     Args:
-        quantize_bias: as of `foldproof.fold_qat`; False is what XNNPACK wants.
+        quantize_bias: as in `foldproof.fold_qat`; XNNPACK requires False.
 
     Raises:
         MissingExtra: executorch is not installed.
@@ -174,7 +175,7 @@ def executorch_pass(*, quantize_bias: bool = True) -> ExportedProgramPassBase:
         result: Account | None = None
 
         def call(self, exported_program: ExportedProgram) -> Any:
-            made, self.result = rewritten(exported_program, rewrites(quantize_bias), {})
+            made, self.result = rewrite_program(exported_program, list_rewrites(quantize_bias), {})
             return ExportedProgramPassResult(made, bool(self.result.folded))
 
     return FoldQAT()

@@ -1,4 +1,4 @@
-"""The linear operators of quantized networks: their channels, and how their operands are quantized."""
+"""The linear operators of quantized networks: their channels, and the quantization of their operands."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ OPERATORS = CONVOLUTIONS | TRANSPOSED | {"linear"}
 class Operator:
     """A convolution, transposed or not, or a linear, with constant weight and bias.
 
-    ``data`` is the operand that is no constant. ``input`` is its quantization, where it has one: with numbers, and
-    perhaps views in between.
+    ``data`` is the operand that is not constant. ``input`` is its quantization, if it has one with numbers as
+    parameters, perhaps behind views.
     """
 
     node: Node
@@ -35,7 +35,7 @@ class Operator:
     input: Dequantized | None
     weight_shape: torch.Size
     dtype: torch.dtype
-    """Of the weight, as it is computed with."""
+    """Dtype of the weight in the computation."""
 
     @staticmethod
     def of(node: Node, context: Context) -> Operator | None:
@@ -51,33 +51,33 @@ class Operator:
         shape = context.value(weight).shape
         own = [] if Dequantized.of(weight) is not None else context.origins(weight)
         dtype = context.editor.constants.tensors[own[0]].dtype if own else torch.float32
-        groups, given_input = given.get("groups", 1), _input(data, context)
+        groups, given_input = given.get("groups", 1), _find_input(data, context)
         return Operator(node, data, weight, bias, groups, transposed, given_input, shape, dtype)
 
     def axis(self, rank: int) -> int:
-        """The channels' axis of the output: the last of a linear, the one before the spatial ones of a convolution."""
+        """Return the channel axis of the output: the last of a linear, the one before the spatial axes of a conv."""
         return rank - 1 if kind_of(self.node) == "linear" else rank - len(self.weight_shape) + 1
 
     @property
     def channels(self) -> int:
-        """The number of the output's channels."""
+        """Number of output channels."""
         return self.weight_shape[self.weight_axis] * (self.groups if self.transposed else 1)
 
     @property
     def weight_axis(self) -> int:
-        """The weight's axis of output channels (of one group, where it is transposed)."""
+        """Axis of the weight with the output channels (of one group, for a transposed convolution)."""
         return 1 if self.transposed else 0
 
     @property
     def quantized_weight(self) -> Dequantized | None:
-        """The weight's quantization, where it has one: for the whole tensor, or for each output channel."""
+        """Quantization of the weight, if it has one: for the whole tensor, or for each output channel."""
         found = Dequantized.of(self.weight)
         if found is None or (found.axis is None and not isinstance(found.scale, float)):
             return None
         return found if found.axis in (None, self.weight_axis) else None
 
     def by_channel(self, weight: Tensor) -> Tensor:
-        """A tensor of the weight's shape with the output's channels as its first axis."""
+        """Move the output channels of a tensor of the weight's shape to the first axis."""
         if not self.transposed:
             return weight
         inputs, outputs, *kernel = weight.shape
@@ -85,10 +85,9 @@ class Operator:
         return grouped.reshape(self.channels, inputs // self.groups, *kernel)
 
     def along_channels(self, vector: Tensor) -> Tensor:
-        """A vector over the output's channels as a tensor to multiply the weight by.
+        """Reshape a vector over the output channels to a tensor that broadcasts to the weight's shape.
 
-        It broadcasts to the weight's shape; of a transposed convolution in groups it is of that shape but for the
-        kernel.
+        For a transposed convolution in groups, it has the shape of the weight except for the kernel axes.
         """
         rank = len(self.weight_shape)
         if not self.transposed:
@@ -98,7 +97,7 @@ class Operator:
         return grouped.reshape(inputs, outputs, *[1] * (rank - 2))
 
 
-def _input(data: Node, context: Context) -> Dequantized | None:
+def _find_input(data: Node, context: Context) -> Dequantized | None:
     operand: Any = data
     while context.is_view(operand):
         operand = next(node for node in operand.all_input_nodes if not context.is_number(node))

@@ -1,4 +1,4 @@
-"""Quantization as it stands in a graph: scale, zero point and limits of an operator, and of a pair of them."""
+"""Quantization in a graph: scale, zero point and limits of an operator, and of a quantize-dequantize pair."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PER_CHANNEL = {decomposed.quantize_per_channel.default, decomposed.dequantize_pe
 
 @dataclass(frozen=True)
 class Quantization:
-    """A value that is quantized to a whole tensor's scale, and dequantized again."""
+    """A quantize-dequantize pair with one scale for the whole tensor."""
 
     quantize: Node
     dequantize: Node
@@ -42,7 +42,7 @@ class Quantization:
 
     @staticmethod
     def of(quantize: Node) -> Quantization | None:
-        """The pair that begins here, if it is one: with numbers, alike in both, and nothing else that reads it."""
+        """Read the pair that begins here; None unless its parameters are equal numbers and it has no other readers."""
         readers = list(quantize.users)
         if operator_of(quantize) is not decomposed.quantize_per_tensor.default or len(readers) != 1:
             return None
@@ -56,13 +56,13 @@ class Quantization:
 
     @property
     def operand(self) -> Node:
-        """What is quantized."""
+        """Quantized value."""
         (operand,) = self.quantize.all_input_nodes
         return operand
 
     @property
     def low(self) -> float:
-        """The least number that it lets through."""
+        """Least number that passes unclipped."""
         return self.scale * (self.quant_min - self.zero_point)
 
     @property
@@ -72,7 +72,7 @@ class Quantization:
 
 @dataclass(frozen=True)
 class Dequantized:
-    """What is read through a dequantization: ``node`` is the operator, ``values`` the whole numbers."""
+    """A dequantized operand: ``node`` is the dequantization, ``values`` the integers."""
 
     node: Node
     values: Node
@@ -102,7 +102,7 @@ class Dequantized:
 
     @property
     def limits(self) -> tuple[int, int]:
-        """The least and the greatest whole number that there may be: dequantizing does not hold them to its limits."""
+        """Least and greatest possible integer: dequantization does not enforce its limits."""
         if operator_of(self.values) in QUANTIZE:
             given = arguments(self.values)
             return given["quant_min"], given["quant_max"]

@@ -1,4 +1,4 @@
-"""A weight that takes a scale of each output channel in: into its steps where it is quantized, else into itself."""
+"""Scaling a weight along its output channels: the steps of a quantized weight, else the weight itself."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from foldproof.rewriting.vectors import product
 Install = Callable[[Node, Mapping[str, Node]], None]
 
 
-def steps_of_channels(context: Context, operator: Operator, scale: Operand) -> Expression:
-    """The scales of the quantized weight's channels, times ``scale`` (None for 1)."""
+def find_channel_steps(context: Context, operator: Operator, scale: Operand) -> Expression:
+    """Return the scales of the quantized weight's channels, times ``scale`` (None for 1)."""
     weight = operator.quantized_weight
     assert weight is not None
     if weight.axis is None:
-        steps = Expression(filled, (float(weight.scale), operator.channels))
-    else:  # of a transposed convolution in groups there are those of one group only
-        steps = Expression(_repeated, (context.expression(weight.scale), operator.channels))
+        steps = Expression(fill, (float(weight.scale), operator.channels))
+    else:  # a transposed convolution in groups has the scales of one group only
+        steps = Expression(_repeat, (context.expression(weight.scale), operator.channels))
     return steps if scale is None else Expression(torch.mul, (steps, scale))
 
 
 def scale_steps(context: Context, operator: Operator, scale: Operand) -> tuple[Edit, Operand]:
-    """Multiply the scales that the weight is dequantized with: from now on there is one for each channel.
+    """Plan to multiply the scales of the quantized weight; afterwards there is one for each channel.
 
-    Where the scale is negative the whole numbers are turned around instead, so that steps stay positive.
+    If a scale is negative, the integers are negated instead, so that steps stay positive.
 
     Returns:
-        The edit, and the size of ``scale``: what the steps are really multiplied by.
+        The edit, and the absolute value of ``scale``, by which the steps are multiplied.
 
     Raises:
-        CannotFold: the scale is 0 in a channel, or has no place in the weight, or numbers can't be turned around.
+        CannotFold: the scale is 0 in a channel, or the weight has no scale for it, or an integer can't be negated.
     """
     weight, at = operator.quantized_weight, operator.node
     assert weight is not None
@@ -50,13 +50,13 @@ def scale_steps(context: Context, operator: Operator, scale: Operand) -> tuple[E
         )
     signs = context.value(scale).sign()
     _require(bool(signs.all()), at, signs == 0, "by 0, and the scale of a quantized weight is positive")
-    sign = Expression(_vector, (tuple(signs.tolist()),))
+    sign = Expression(_make_vector, (tuple(signs.tolist()),))
     size = product(scale, sign)
     base = f"{at.name}_weight"
-    wanted = [context.new("scales", f"{base}_scale", steps_of_channels(context, operator, size), torch.float32)]
+    wanted = [context.new("scales", f"{base}_scale", find_channel_steps(context, operator, size), torch.float32)]
     if bool((signs < 0).any()):
         turned = Expression(
-            _TurnedAround(operator), (context.expression(weight.values), _zeros(context, operator), sign)
+            _TurnedAround(operator), (context.expression(weight.values), _find_zeros(context, operator), sign)
         )
         after = operator.by_channel(context.value(turned)).flatten(1)
         beyond = (after < weight.quant_min).any(1) | (after > weight.quant_max).any(1)
@@ -64,7 +64,7 @@ def scale_steps(context: Context, operator: Operator, scale: Operand) -> tuple[E
         _require(not bool(beyond.any()), at, beyond, f"{why} in {weight.quant_min} to {weight.quant_max}")
         wanted.append(context.new("values", base, turned, weight.dtype))
     if not isinstance(weight.zero_point, Node):
-        zeros = Expression(filled, (float(weight.zero_point), operator.channels))
+        zeros = Expression(fill, (float(weight.zero_point), operator.channels))
         wanted.append(context.new("zeros", f"{base}_zero_point", zeros, torch.int64))
     limits = (weight.quant_min, weight.quant_max, weight.dtype)
 
@@ -79,9 +79,9 @@ def scale_steps(context: Context, operator: Operator, scale: Operand) -> tuple[E
 
 
 def scale_weight(context: Context, operator: Operator, scale: Operand) -> list[Edit]:
-    """Make one constant of a weight that is not quantized: of what it is computed as, times the scale (None for 1).
+    """Plan to replace a weight that is not quantized by one constant, times the scale (None for 1).
 
-    Nothing is to be done where the scale is 1 and the weight is a constant already.
+    No edits if the scale is 1 and the weight is a constant already.
     """
     if scale is None and operator.weight in context.editor.constants.names:
         return []
@@ -93,21 +93,21 @@ def scale_weight(context: Context, operator: Operator, scale: Operand) -> list[E
     return [Edit("weight", operator.node, (new,), lambda node, made: set_argument(node, "weight", made["weight"]))]
 
 
-def filled(value: float, count: int) -> Tensor:
-    """A vector of one number."""
+def fill(value: float, count: int) -> Tensor:
+    """Return a vector of ``count`` equal numbers."""
     return torch.full((count,), value, dtype=torch.float64)
 
 
-def _repeated(vector: Tensor, count: int) -> Tensor:
+def _repeat(vector: Tensor, count: int) -> Tensor:
     return vector.repeat(count // len(vector))
 
 
-def _vector(values: tuple[float, ...]) -> Tensor:
+def _make_vector(values: tuple[float, ...]) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 
 class _TurnedAround:
-    """Whole numbers around zero points, with the opposite sign in some channels."""
+    """Negation of integers around their zero points in some channels."""
 
     def __init__(self, operator: Operator) -> None:
         self._operator = operator
@@ -121,9 +121,9 @@ def _require(holds: bool, at: Node, wrong: Tensor, why: str) -> None:
     if not holds:
         numbers = wrong.nonzero().flatten().tolist()
         channels = f"channel{'s'[: len(numbers) > 1]} {', '.join(map(str, numbers))}"
-        raise CannotFold(f"what follows {at.name} scales {channels} {why}: fold before the weight is quantized")
+        raise CannotFold(f"the affine after {at.name} scales {channels} {why}: fold before the weight is quantized")
 
 
-def _zeros(context: Context, operator: Operator) -> Operand:
+def _find_zeros(context: Context, operator: Operator) -> Operand:
     assert operator.quantized_weight is not None
     return context.expression(operator.quantized_weight.zero_point)

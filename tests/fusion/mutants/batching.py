@@ -104,7 +104,9 @@ def one_off(found: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
 
 def kinds(wrong: Any) -> Patch:
     """Operators that differ are taken to be alike."""
-    return around(members, "member", lambda original, node: (m := original(node)) and replace(m, kind=wrong(m.kind)))
+    return around(
+        members, "read_member", lambda original, node: (m := original(node)) and replace(m, kind=wrong(m.kind))
+    )
 
 
 def factorless(original: Any, node: Any, given: dict[str, Any]) -> Any:
@@ -154,7 +156,7 @@ MUTANTS: dict[str, Mutant] = {
         # what follows all of them
         "another factor": (
             otherwise_scaled,
-            patch(rule, "_tails", lambda group, constants: [[m.node, next(iter(m.node.users))] for m in group]),
+            patch(rule, "_find_tails", lambda group, constants: [[m.node, next(iter(m.node.users))] for m in group]),
         ),
         "a softmax of the whole": (softened, patch(rule, "_is_pointwise", lambda node: node.op == "call_function")),
         # stacked
@@ -181,11 +183,11 @@ MUTANTS: dict[str, Mutant] = {
         "another alpha": (products, kinds(lambda kind: "addmm")),
         "alpha and beta lost": (
             scaled,
-            patch(members, "_KNOWN", members._KNOWN | {"addmm": partial(factorless, members._product)}),
+            patch(members, "_KNOWN", members._KNOWN | {"addmm": partial(factorless, members._read_product)}),
         ),
         "another geometry": (strides, kinds(lambda kind: "convolution")),
-        "groups": (groups, around(members, "_convolution", grouped)),
-        "two inputs": (two_inputs, patch(members, "_read", lambda x: 0)),
-        "two views": (two_views, patch(members, "_read", lambda x: 0)),
+        "groups": (groups, around(members, "_read_convolution", grouped)),
+        "two inputs": (two_inputs, patch(members, "_make_key", lambda x: 0)),
+        "two views": (two_views, patch(members, "_make_key", lambda x: 0)),
     }.items()
 }

@@ -75,7 +75,7 @@ def method(name: str, wrong: Any) -> Patch:
 
 
 def renumbered(wrong: Any) -> Patch:
-    return around(Affine, "renumbered", lambda original, *a: wrong(original(*a)))
+    return around(Affine, "renumber", lambda original, *a: wrong(original(*a)))
 
 
 def last_of_all(channels: Tensor) -> Tensor:
@@ -120,9 +120,9 @@ MUTANTS: dict[str, Mutant] = {
     "tensors without their shape": mutant(
         two_axes, method("over", lambda original, self, shape: original(turned(self), shape))
     ),
-    "axes cut down where they differ": mutant(flattened, patch(affine, "compressed", last_of_all)),
+    "axes cut down where they differ": mutant(flattened, patch(affine, "compress", last_of_all)),
     "the channel axis cut down": mutant(
-        flattened, around(affine, "compressed", lambda original, channels: original(channels.amax(-1, keepdim=True)))
+        flattened, around(affine, "compress", lambda original, channels: original(channels.amax(-1, keepdim=True)))
     ),
     "vectors joined in reverse": mutant(
         joined, around(selection, "joined", lambda original, v, c, n: original(v[::-1], c[::-1], n))

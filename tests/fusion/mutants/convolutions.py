@@ -77,12 +77,12 @@ def transposed_rows(wrong: Callable[[Tensor, Tensor, int], Tensor]) -> Patch:
 
 
 def sums(wrong: Callable[[Tensor, Tensor, int], Tensor]) -> Patch:
-    return patch(convolution, "convolved", wrong)
+    return patch(convolution, "convolve_constant", wrong)
 
 
 def bias(wrong: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Patch:
     """Another bias than scale·bias + shift."""
-    return patch(convolution, "moved_bias", lambda b, scale, shift: Expression(wrong, (b, scale, shift)))
+    return patch(convolution, "move_bias", lambda b, scale, shift: Expression(wrong, (b, scale, shift)))
 
 
 def swapped_groups(weight: Tensor, scale: Tensor, groups: int) -> Tensor:
@@ -171,7 +171,7 @@ MUTANTS: dict[str, Mutant] = {
     "bias divided": mutant(conv, bias(lambda b, a, c: b / a + c)),
     "bias in reverse": mutant(conv, bias(lambda b, a, c: (b * a + c).flip(0))),
     "bias of a core convolution not scaled": mutant(core_conv, bias(lambda b, a, c: b + c)),
-    "no bias where there was none": mutant(without_bias, patch(convolution, "remade_bias", lambda *a: ())),
+    "no bias where there was none": mutant(without_bias, patch(convolution, "remake_bias", lambda *a: ())),
     "bias of a transposed convolution not scaled": mutant(transposed, bias(lambda b, a, c: b + c)),
     # weights, on the input
     "input scale on the outputs": mutant(before, inputs(per_output)),
@@ -238,4 +238,4 @@ MUTANTS: dict[str, Mutant] = {
     "old bias kept, on the input": mutant(before, installs("weight")),
 }
 
-convolution_of = convolution.convolved
+convolution_of = convolution.convolve_constant

@@ -231,16 +231,18 @@ MUTANTS: dict[str, Mutant] = {
     "a sum is an average, on the way down": mutant(summed_before, no_weights),
     "channels are averaged": mutant(averaged_channels, no_guard("require_constant_along")),
     "channels are averaged, on the way down": mutant(averaged_channels_before, no_guard("require_constant_along")),
-    "no axes are combined": mutant(averaged_channels, patch(averaging, "combined_axes", lambda node, x: [])),
-    "other axes are combined": mutant(averaged_channels_before, patch(averaging, "combined_axes", lambda node, x: [1])),
+    "no axes are combined": mutant(averaged_channels, patch(averaging, "find_combined_axes", lambda node, x: [])),
+    "other axes are combined": mutant(
+        averaged_channels_before, patch(averaging, "find_combined_axes", lambda node, x: [1])
+    ),
     "a mean loses the shift": mutant(mean, up(Averaging, changed(0, unshifted))),
     "a mean loses the scale": mutant(mean, up(Averaging, changed(0, unscaled))),
     "a mean turns the channels around": mutant(mean, up(Averaging, changed(0, flipped))),
     "axes are lost in reverse": mutant(
-        mean_before, around(averaging, "_without_axes", lambda original, *a: flipped(original(*a)))
+        mean_before, around(averaging, "_drop_axes", lambda original, *a: flipped(original(*a)))
     ),
     "axes come back in reverse": mutant(
-        mean, around(averaging, "_with_axes", lambda original, *a: flipped(original(*a)))
+        mean, around(averaging, "_restore_axes", lambda original, *a: flipped(original(*a)))
     ),
     "max pooling is an average": mutant(largest, patch(Averaging, "pools", AVERAGES | MAXIMA)),
     "max pooling is an average, on the way down": mutant(largest_before, patch(Averaging, "pools", AVERAGES | MAXIMA)),
@@ -251,7 +253,7 @@ MUTANTS: dict[str, Mutant] = {
     "negative scales of the largest": mutant(largest_of_all, no_guard("require_no_negative")),
     "one sign is looked at": mutant(largest, patch(averaging, "require_no_negative", only_one_checked)),
     "the largest of several channels": mutant(largest_channels, no_guard("require_constant_along")),
-    "no axes are compared": mutant(largest_channels, patch(averaging, "combined_axes", lambda node, x: [])),
+    "no axes are compared": mutant(largest_channels, patch(averaging, "find_combined_axes", lambda node, x: [])),
     # rectifiers
     "negative scales are rectified": mutant(rectified, no_sign),
     "negative scales are rectified, on the way down": mutant(rectified_before, no_sign),

@@ -75,7 +75,7 @@ product = _branches(lambda m, x: m.a(x) * m.b(x), a=partial(_conv, 3, padding=1)
 
 
 def offset(wrong: Callable[[tuple[int, ...]], tuple[int, ...]]) -> Patch:
-    return around(parallel, "_offset", lambda original, *a: wrong(original(*a)))
+    return around(parallel, "_find_offset", lambda original, *a: wrong(original(*a)))
 
 
 def careless_offset(base: Any, other: Any, node: Any) -> tuple[int, ...]:
@@ -84,7 +84,7 @@ def careless_offset(base: Any, other: Any, node: Any) -> tuple[int, ...]:
 
 
 def branch(wrong: Callable[[Any], Any]) -> Patch:
-    return around(parallel, "_branch", lambda original, *a: wrong(original(*a)))
+    return around(parallel, "_make_branch", lambda original, *a: wrong(original(*a)))
 
 
 def inside(wrong: Callable[[Tensor, Tensor], Tensor]) -> Patch:
@@ -110,11 +110,11 @@ def first_input(terms: list[Any], constants: Any) -> Any:
 
 
 def scaled_along_any_axis(original: Any, term: Any, x: Any, reader: Any, constants: Any) -> Any:
-    step = parallel._step(term, constants)
+    step = parallel._read_step(term, constants)
     if step is None:
         return original(term, x, reader, constants)
     scale, shift = step.affine.on(step.affine.channels.reshape(1, 6, 1)).vectors(1, 6)
-    return replace(parallel._diagonal(step.node, x, scale, shift), step=step)
+    return replace(parallel._make_diagonal(step.node, x, scale, shift), step=step)
 
 
 def takes_any_sum(self: Any, node: Any) -> bool:
@@ -134,14 +134,14 @@ MUTANTS: dict[str, Mutant] = {
     "the first tap": mutant(three_and_one, offset(lambda at: (0,) * len(at))),
     "the last tap": mutant(three_and_one, offset(lambda at: (2,) * len(at))),
     "axes of the kernel exchanged": mutant(off_centre, offset(lambda at: at[::-1])),
-    "in the middle": mutant(even, patch(parallel, "_offset", careless_offset)),
+    "in the middle": mutant(even, patch(parallel, "_find_offset", careless_offset)),
     "dilation ignored": mutant(dilated, branch(lambda b: replace(b, dilation=(1,), padding=(b.padding[0] // 4,)))),
-    "another dilation": mutant(other_dilation, patch(parallel, "_offset", careless_offset)),
-    "another stride": mutant(other_stride, patch(parallel, "_offset", careless_offset)),
+    "another dilation": mutant(other_dilation, patch(parallel, "_find_offset", careless_offset)),
+    "another stride": mutant(other_stride, patch(parallel, "_find_offset", careless_offset)),
     "another number of taps": mutant(stand_and_lie, offset(lambda at: (at[0], 0))),
     "padding of the other": mutant(three_and_one, branch(lambda b: replace(b, padding=(0,) * len(b.padding)))),
     "padding named same": mutant(
-        same_padding, around(parallel, "_padding", lambda original, given, *a: original(0, *a))
+        same_padding, around(parallel, "_find_padding", lambda original, given, *a: original(0, *a))
     ),
     "one tap off in core ATen": mutant(core_three_and_one, offset(lambda at: (at[0] + 1, *at[1:]))),
     # weights
@@ -156,7 +156,7 @@ MUTANTS: dict[str, Mutant] = {
     "the other bias lost": mutant(three_and_one, patch(parallel, "total", lambda a, b: a)),
     "the other bias only": mutant(three_and_one, patch(parallel, "total", lambda a, b: b)),
     "the shift lost": mutant(normalised, branch(lambda b: replace(b, bias=None) if b.diagonal else b)),
-    "no bias where there was none": mutant(normalised_without_bias, patch(parallel, "remade_bias", lambda *a: ())),
+    "no bias where there was none": mutant(normalised_without_bias, patch(parallel, "remake_bias", lambda *a: ())),
     # x and scale·x
     "x is lost": mutant(identity, diagonal(lambda large, ones: large * 1)),
     "x is subtracted": mutant(identity, diagonal(lambda large, ones: large - ones)),
@@ -172,12 +172,12 @@ MUTANTS: dict[str, Mutant] = {
     "scales in reverse": mutant(normalised, diagonal(lambda large, ones: large + ones.flip(0, 1))),
     "the scale of the inputs": mutant(normalised, diagonal(lambda large, ones: large + ones.sum(0, keepdim=True))),
     # guards
-    "places are channels": mutant(scaled_places, around(parallel, "_branch", scaled_along_any_axis)),
+    "places are channels": mutant(scaled_places, around(parallel, "_make_branch", scaled_along_any_axis)),
     "alpha is lost": mutant(weighted, patch(ParallelConvolutions, "takes", takes_any_sum), argument(parallel, alpha=1)),
     "a product is a sum": mutant(product, patch(ParallelConvolutions, "takes", takes_product)),
     "a term is read elsewhere": mutant(read_elsewhere, unread),
-    "a term of another value": mutant(two_inputs, patch(parallel, "_common_input", first_input)),
+    "a term of another value": mutant(two_inputs, patch(parallel, "_find_common_input", first_input)),
     "a convolution of a convolution": mutant(
-        chained, patch(parallel, "_common_input", lambda terms, constants: terms[1].args[0]), unread
+        chained, patch(parallel, "_find_common_input", lambda terms, constants: terms[1].args[0]), unread
     ),
 }

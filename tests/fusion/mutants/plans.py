@@ -113,11 +113,11 @@ largest = exported(
 
 def demands(wrong: Callable[[Any], Any]) -> Patch:
     """The affine that is asked of the producers is another one than that of the match."""
-    return around(Planner, "up", lambda original, self, match, side: original(self, wrong(match), side))
+    return around(Planner, "plan_up", lambda original, self, match, side: original(self, wrong(match), side))
 
 
 def carried(wrong: Callable[[Any], Any]) -> Patch:
-    return around(Planner, "down", lambda original, self, match: original(self, wrong(match)))
+    return around(Planner, "plan_down", lambda original, self, match: original(self, wrong(match)))
 
 
 class OtherSite(Match):
@@ -166,7 +166,9 @@ def edits(wrong: Callable[[list[Any]], list[Any]]) -> Patch:
 
 def constant_edits(wrong: Callable[[Affine], Affine]) -> Patch:
     return around(
-        Planner, "_constant", lambda original, self, node, affine, reader: original(self, node, wrong(affine), reader)
+        Planner,
+        "_plan_constant",
+        lambda original, self, node, affine, reader: original(self, node, wrong(affine), reader),
     )
 
 
@@ -200,13 +202,15 @@ MUTANTS: dict[str, Mutant] = {
     "it is read behind a view": mutant(read_behind_a_view, no_reader_guard),
     "a sum is read": mutant(sum_read, no_reader_guard),
     "a term of a sum is read": mutant(term_read, no_reader_guard),
-    "one reader is seen": mutant(two_readers, around(Planner, "_readers", first_reader)),
-    "readers need different scales": mutant(shared, patch(Planner, "_only", any_demand)),
+    "one reader is seen": mutant(two_readers, around(Planner, "_list_readers", first_reader)),
+    "readers need different scales": mutant(shared, patch(Planner, "_require_one_demand", any_demand)),
     # readers, on the way down
-    "a reader is forgotten": mutant(two_readers_before, around(Planner, "_readers", only_linear_readers)),
-    "the output is forgotten": mutant(output_before, around(Planner, "_readers", only_linear_readers)),
-    "the second reader is forgotten": mutant(two_linears_before, around(Planner, "_readers", first_reader)),
-    "a reader of what is moved is forgotten": mutant(moved_and_read, around(Planner, "_readers", only_linear_readers)),
+    "a reader is forgotten": mutant(two_readers_before, around(Planner, "_list_readers", only_linear_readers)),
+    "the output is forgotten": mutant(output_before, around(Planner, "_list_readers", only_linear_readers)),
+    "the second reader is forgotten": mutant(two_linears_before, around(Planner, "_list_readers", first_reader)),
+    "a reader of what is moved is forgotten": mutant(
+        moved_and_read, around(Planner, "_list_readers", only_linear_readers)
+    ),
     "in the wrong order": mutant(meeting, around(_Queue, "__init__", backwards)),
     # what is asked for
     "the shift is not asked for": mutant(conv, demands(said(unshifted))),
@@ -226,12 +230,14 @@ MUTANTS: dict[str, Mutant] = {
     "a constant is not scaled": mutant(with_constant, constant_edits(unscaled)),
     "a constant in reverse": mutant(with_constant, constant_edits(flipped)),
     "an added constant is not scaled": mutant(constant_added, constant_edits(unscaled)),
-    "a constant stays as it was": mutant(with_constant, around(Planner, "_constant", unchanged)),
-    "another operand is replaced": mutant(constant_last, patch(plan, "_places", lambda reader, node: {0})),
-    "all operands are replaced": mutant(constant_last, patch(plan, "_places", lambda reader, node: {0, 1})),
+    "a constant stays as it was": mutant(with_constant, around(Planner, "_plan_constant", unchanged)),
+    "another operand is replaced": mutant(constant_last, patch(plan, "_find_places", lambda reader, node: {0})),
+    "all operands are replaced": mutant(constant_last, patch(plan, "_find_places", lambda reader, node: {0, 1})),
     "a normalised weight is scaled": mutant(
         normalised_weight,
-        around(Planner, "_constant", lambda original, self, node, a, reader: original(self, node, doubled(a), reader)),
+        around(
+            Planner, "_plan_constant", lambda original, self, node, a, reader: original(self, node, doubled(a), reader)
+        ),
     ),
     # constants that are not what was proved
     "constants are evaluated carelessly": mutant(conv, around(editor, "rounded", careless)),

@@ -145,15 +145,15 @@ def bias(home: Any, wrong: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Patch:
             return original(b, scale, shift, factor)
         return Expression(wrong, (original(b, None, None, factor) or b, scale, shift))
 
-    return around(home, "moved_bias", moved)
+    return around(home, "move_bias", moved)
 
 
 def beta_is(value: float) -> Patch:
-    return around(matrix, "moved_bias", lambda original, b, scale, shift, factor=1: original(b, scale, shift, value))
+    return around(matrix, "move_bias", lambda original, b, scale, shift, factor=1: original(b, scale, shift, value))
 
 
 def beta_on_all(original: Any, b: Any, scale: Any, shift: Any, factor: float = 1) -> Any:
-    return Expression(rule.times, (original(b, scale, shift), factor))
+    return Expression(rule.multiply, (original(b, scale, shift), factor))
 
 
 def scaled_matrix(wrong: Callable[[Tensor], Tensor]) -> Patch:
@@ -219,7 +219,7 @@ MUTANTS: dict[str, Mutant] = {
     "linear's bias not scaled": mutant(linear, bias(matrix, lambda b, a, c: b + c)),
     "linear's bias not shifted": mutant(linear, bias(matrix, lambda b, a, c: b * a)),
     "linear's shift scaled": mutant(linear, bias(matrix, lambda b, a, c: (b + c) * a)),
-    "no bias where there was none": mutant(linear_without_bias, patch(matrix, "remade_bias", lambda *a: ())),
+    "no bias where there was none": mutant(linear_without_bias, patch(matrix, "remake_bias", lambda *a: ())),
     "linear's old weight kept": mutant(linear, installs_linear("bias")),
     "linear's old bias kept": mutant(linear, installs_linear("weight")),
     "output features scaled by the input": mutant(linear_before, patch(matrix, "scale_columns", along(0))),
@@ -254,7 +254,7 @@ MUTANTS: dict[str, Mutant] = {
     "addmm's bias not scaled": mutant(addmm, bias(matrix, lambda b, a, c: b + c)),
     "beta ignored": mutant(addmm_factors, beta_is(1)),
     "beta squared": mutant(addmm_factors, beta_is(9)),
-    "beta on the shift": mutant(addmm_factors, around(matrix, "moved_bias", beta_on_all)),
+    "beta on the shift": mutant(addmm_factors, around(matrix, "move_bias", beta_on_all)),
     "beta ignored, on the input": mutant(addmm_factors_before, beta_is(1)),
     "alpha and beta kept": mutant(addmm_factors, around(MatrixProduct, "install", keeps)),
     "alpha lost": mutant(addmm_factors, forgets("alpha")),
@@ -312,7 +312,7 @@ MUTANTS: dict[str, Mutant] = {
         bag,
         around(
             embedding,
-            "moved_bias",
+            "move_bias",
             lambda original, e, a, c: Expression(lambda e, a: e * a.reshape(-1, 1), (e, a)),
         ),
     ),
@@ -320,7 +320,7 @@ MUTANTS: dict[str, Mutant] = {
     "shift of a sum of rows": mutant(
         bag_shifted,
         patch(embedding, "require_no_shift", nothing),
-        around(embedding, "moved_bias", lambda original, e, a, c: Expression(lambda e, a: e * a, (e, a))),
+        around(embedding, "move_bias", lambda original, e, a, c: Expression(lambda e, a: e * a, (e, a))),
     ),
     # normalisations with an affine of their own
     "own scale lost": mutant(layer_norm, around(norm, "scaled", lambda original, scale, weight: scale)),

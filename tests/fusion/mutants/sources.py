@@ -121,7 +121,7 @@ def strips(*names: str) -> Patch:
         for name in names:
             set_argument(node, name, None)
 
-    return patch(affines, "_without_affine", strip)
+    return patch(affines, "_remove_affine", strip)
 
 
 def on_axis(axis: int) -> Callable[[Affine], Affine]:

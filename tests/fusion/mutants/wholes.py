@@ -118,5 +118,7 @@ MUTANTS: dict[str, Mutant] = {
     "weights that add up at one size": mutant(
         pooled, around(averaging.Averaging, "_check_weights", lambda original, *a: None)
     ),
-    "channels that lie so at one size": mutant(laid_over, patch(selection, "_static", lambda affine, *_: affine)),
+    "channels that lie so at one size": mutant(
+        laid_over, patch(selection, "_require_static", lambda affine, *_: affine)
+    ),
 }

@@ -8,13 +8,14 @@ from foldproof.auditing.compilers.compiler import Compiled, Compiler
 from foldproof.compiler_catalog import DECLARED
 from foldproof.errors import FoldproofError
 
-__all__ = ["Compiled", "Compiler", "compiler_named"]
+__all__ = ["Compiled", "Compiler", "find_compiler"]
 
 
-def compiler_named(name: str) -> Compiler:
-    """
+def find_compiler(name: str) -> Compiler:
+    """Return the compiler of this name.
+
     Raises:
-        FoldproofError: there is none of that name.
+        FoldproofError: there is none.
     """
     if name not in DECLARED:
         raise FoldproofError(f"compiler must be one of {', '.join(DECLARED)}, not {name!r}")

@@ -1,4 +1,4 @@
-"""What a compiler is: how it is run under its tap, and how a program that shows its fault is written."""
+"""The interface of a compiler: run it under its tap, and write the lines of a reproduction that call it."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from foldproof.torch_internals import tree_map
 Options = Mapping[str, Any]
 
 UNQUANTIZED = ", before anything is quantized"
-"""The end of what came out, in words, where it is not the last model: that one's numbers are others on purpose."""
+"""Suffix of a description if numbers are compared before quantization, which changes them on purpose."""
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """What came out: something that takes the model's inputs, and what it is, in words.
+    """The result of a compilation: a callable that takes the model's inputs, and its description.
 
-    ``part`` compiles another module in the same way, where that can be done.
+    ``part`` compiles another module in the same way, if that is possible.
     """
 
     call: Callable[..., Any]
@@ -38,7 +38,7 @@ class Compiler(Protocol):
 
     @property
     def declared(self) -> Declaration:
-        """Its name, and what users are told of it."""
+        """Its name and the description for users."""
 
     def compile(
         self,
@@ -48,20 +48,21 @@ class Compiler(Protocol):
         options: Options,
         log: Log,
     ) -> Compiled:
-        """Compile ``model``, and write every step into ``log``."""
+        """Compile ``model``, and record every step in ``log``."""
 
-    def script(self, options: Options) -> tuple[list[str], list[str]]:
-        """Lines of Python: imports and definitions, and what makes ``got`` of ``model`` and the tuple ``inputs``.
+    def write_script(self, options: Options) -> tuple[list[str], list[str]]:
+        """Write Python: the lines of imports and definitions, and those that set ``got`` from ``model`` and ``inputs``.
 
         Raises:
             Unwritable: the options can't be written.
         """
 
 
-def known(compiler: Compiler, options: Options) -> None:
-    """
+def require_known_options(compiler: Compiler, options: Options) -> None:
+    """Check the names of options.
+
     Raises:
-        FoldproofError: an option that the compiler does not have.
+        FoldproofError: the compiler has no such option.
     """
     declared = compiler.declared
     for name in options:
@@ -70,21 +71,21 @@ def known(compiler: Compiler, options: Options) -> None:
             raise FoldproofError(f"{declared.name} has no option {name!r}; it has {has}")
 
 
-def buffers_of(module: nn.Module) -> dict[str, torch.Tensor]:
-    """Copies of its buffers, by name."""
+def copy_buffers(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Copy the buffers of a module, by name."""
     return {name: t.clone() for name, t in module.named_buffers()}
 
 
 def set_buffers(module: nn.Module, values: Mapping[str, torch.Tensor]) -> None:
-    """Write those ``values`` into its buffers that it has."""
+    """Write ``values`` into the buffers of these names, as far as the module has them."""
     with torch.no_grad():
         for name, buffer in module.named_buffers():
             if name in values:
                 buffer.copy_(values[name])
 
 
-def from_start(function: Callable[..., Any], module: nn.Module, buffers: Mapping[str, torch.Tensor]) -> Any:
-    """``function``, which runs ``module``, beginning every call with the same ``buffers``, which it may change."""
+def reset_before_calls(function: Callable[..., Any], module: nn.Module, buffers: Mapping[str, torch.Tensor]) -> Any:
+    """Wrap ``function``, which runs ``module`` and may change ``buffers``, to restore them before every call."""
 
     def call(*args: Any, **kwargs: Any) -> Any:
         set_buffers(module, buffers)
@@ -94,16 +95,16 @@ def from_start(function: Callable[..., Any], module: nn.Module, buffers: Mapping
 
 
 def clone_tensors(x: Any) -> Any:
-    """Arguments with their tensors cloned."""
+    """Clone the tensors in arguments."""
     return tree_map(lambda t: t.clone() if isinstance(t, torch.Tensor) else t, x)
 
 
-def versions(compiler: Compiler) -> dict[str, str]:
-    """The installed versions that matter."""
-    return {package: _version(package) for package in ("torch", "foldproof", *compiler.declared.packages)}
+def list_versions(compiler: Compiler) -> dict[str, str]:
+    """Return the installed versions of torch and of the compiler's packages."""
+    return {package: _find_version(package) for package in ("torch", "foldproof", *compiler.declared.packages)}
 
 
-def _version(package: str) -> str:
+def _find_version(package: str) -> str:
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

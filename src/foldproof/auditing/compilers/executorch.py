@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from foldproof.auditing.compilers.compiler import Compiled, Options, known
+from foldproof.auditing.compilers.compiler import Compiled, Options, require_known_options
 from foldproof.auditing.log import Log
-from foldproof.auditing.taps.executorch import exir_program, tap_executorch
+from foldproof.auditing.taps.executorch import import_exir_program, tap_executorch
 from foldproof.auditing.taps.fx_passes import tap_passes
 from foldproof.compiler_catalog import EXECUTORCH
 from foldproof.errors import FoldproofError
@@ -28,8 +28,8 @@ class Executorch:
         options: Options,
         log: Log,
     ) -> Compiled:
-        known(self, options)
-        exir_program()
+        require_known_options(self, options)
+        import_exir_program()
         from executorch.exir import to_edge_transform_and_lower
         from executorch.runtime import Runtime
 
@@ -37,24 +37,24 @@ class Executorch:
         taps = tap_passes(log), tap_executorch(log)
         with taps[0], taps[1], log.call("", program, whole=False) as made:
             edge = to_edge_transform_and_lower(
-                program, partitioner=_partitioners(options.get("partitioner", "xnnpack"))
+                program, partitioner=_make_partitioners(options.get("partitioner", "xnnpack"))
             )
             lowered = edge.to_executorch()
             made.append(lowered.exported_program())
         buffer, spec = lowered.buffer, program.call_spec.out_spec
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            # Loaded anew, buffers that it writes to are what they were at first. Its memory has to stay while it runs.
+            # Loading again resets the buffers that the program writes to. Its memory has to stay alive while it runs.
             loaded = Runtime.get().load_program(buffer)
             method = loaded.load_method("forward")
             given = tree_leaves((args, kwargs))
             out = method.execute([x.contiguous() if isinstance(x, torch.Tensor) else x for x in given])
-            out = out[len(out) - spec.num_leaves :]  # inputs that were written to come first
+            out = out[len(out) - spec.num_leaves :]  # mutated inputs come first
             return tree_unflatten([x.clone() if isinstance(x, torch.Tensor) else x for x in out], spec)
 
         return Compiled(call, "the .pte program in the ExecuTorch runtime")
 
-    def script(self, options: Options) -> tuple[list[str], list[str]]:
+    def write_script(self, options: Options) -> tuple[list[str], list[str]]:
         imports = ["import executorch.exir", "from executorch.runtime import Runtime"]
         given = ""
         if options.get("partitioner", "xnnpack") == "xnnpack":
@@ -70,7 +70,7 @@ class Executorch:
 COMPILER = Executorch()
 
 
-def _partitioners(wanted: Any) -> list[Any]:
+def _make_partitioners(wanted: Any) -> list[Any]:
     if wanted in ("none", None):
         return []
     if wanted != "xnnpack":

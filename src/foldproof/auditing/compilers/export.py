@@ -1,4 +1,4 @@
-"""`torch.export`, and the decompositions that most ways to deploy a program begin with."""
+"""`torch.export`, and the decompositions with which most deployments begin."""
 
 from __future__ import annotations
 
@@ -7,7 +7,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from foldproof.auditing.compilers.compiler import Compiled, Options, buffers_of, from_start, known
+from foldproof.auditing.compilers.compiler import (
+    Compiled,
+    Options,
+    copy_buffers,
+    require_known_options,
+    reset_before_calls,
+)
 from foldproof.auditing.log import Log
 from foldproof.auditing.taps.fx_passes import tap_passes
 from foldproof.compiler_catalog import EXPORT
@@ -25,13 +31,13 @@ class Export:
         options: Options,
         log: Log,
     ) -> Compiled:
-        known(self, options)
+        require_known_options(self, options)
         program = torch.export.export(deepcopied(model), args, kwargs)
         with tap_passes(log):
             module = program.run_decompositions().module()
-        return Compiled(from_start(module, module, buffers_of(model)), "the exported program, decomposed")
+        return Compiled(reset_before_calls(module, module, copy_buffers(model)), "the exported program, decomposed")
 
-    def script(self, options: Options) -> tuple[list[str], list[str]]:
+    def write_script(self, options: Options) -> tuple[list[str], list[str]]:
         return [], ["got = torch.export.export(model, inputs).run_decompositions().module()(*inputs)"]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from foldproof.auditing.compilers.compiler import Compiled, Options, known
+from foldproof.auditing.compilers.compiler import Compiled, Options, require_known_options
 from foldproof.auditing.log import Log, Rerun
 from foldproof.compiler_catalog import FX, TORCH_AO, Declaration
 from foldproof.errors import FoldproofError, brief
@@ -18,7 +18,7 @@ from foldproof.program.state import deepcopied
 
 
 class Fuse:
-    """One function that takes a model and gives a fused one, which is one pass."""
+    """A compiler with one pass: a function that takes a model and returns a fused one."""
 
     def __init__(self, declared: Declaration, module: str, function: str) -> None:
         self.declared, self._module, self._function = declared, module, function
@@ -31,7 +31,7 @@ class Fuse:
         options: Options,
         log: Log,
     ) -> Compiled:
-        known(self, options)
+        require_known_options(self, options)
         fuse: Callable[[Any], Any] = getattr(importlib.import_module(self._module), self._function)
         try:
             traced = torch.fx.symbolic_trace(deepcopied(model))
@@ -42,12 +42,12 @@ class Fuse:
         if log.leaves_out(self._function):
             return Compiled(traced, "the traced model")
         with warnings.catch_warnings(), log.call(self._function, traced, lambda: Rerun(fuse, traced)) as made:
-            warnings.simplefilter("ignore")  # torch.ao says that it will go
+            warnings.simplefilter("ignore")  # torch.ao is deprecated
             fused = fuse(deepcopied(model))
             made.append(fused)
         return Compiled(fused, "the fused model")
 
-    def script(self, options: Options) -> tuple[list[str], list[str]]:
+    def write_script(self, options: Options) -> tuple[list[str], list[str]]:
         return [f"from {self._module} import {self._function}"], [f"got = {self._function}(model)(*inputs)"]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from foldproof.auditing.compilers.compiler import Compiled, Options, buffers_of, clone_tensors, from_start
+from foldproof.auditing.compilers.compiler import Compiled, Options, clone_tensors, copy_buffers, reset_before_calls
 from foldproof.auditing.definitions import Definitions
 from foldproof.auditing.log import Log
 from foldproof.auditing.taps.inductor import tap_inductor
@@ -31,14 +31,16 @@ class Inductor:
     ) -> Compiled:
         own = deepcopied(model)
         compiled = compile_apart(own, "inductor", dynamic=False)
-        # Dynamo itself looks at some settings (freezing), so they are set, and not given to torch.compile.
-        with _configured(options), tap_inductor(log, own):
+        # Dynamo itself reads some settings (freezing), so they are set globally, not passed to torch.compile.
+        with _configure(options), tap_inductor(log, own):
             compiled(*clone_tensors(args), **clone_tensors(kwargs))
-        return Compiled(from_start(compiled, own, buffers_of(model)), "torch.compile", _part(options, log.without))
+        return Compiled(
+            reset_before_calls(compiled, own, copy_buffers(model)), "torch.compile", _make_part(options, log.without)
+        )
 
-    def script(self, options: Options) -> tuple[list[str], list[str]]:
+    def write_script(self, options: Options) -> tuple[list[str], list[str]]:
         own = Definitions()
-        settings = [f"torch._inductor.config.{name} = {own.expression(value)}" for name, value in options.items()]
+        settings = [f"torch._inductor.config.{name} = {own.write_expression(value)}" for name, value in options.items()]
         imports = ["import torch._inductor.config"] if options else []
         return [*imports, *own.lines], [*settings, "got = torch.no_grad()(torch.compile(model))(*inputs)"]
 
@@ -46,15 +48,15 @@ class Inductor:
 COMPILER = Inductor()
 
 
-def _part(options: Options, without: frozenset[str]) -> Callable[[nn.Module], Callable[..., Any]]:
-    """Compiles a module with the same settings, and without the same passes."""
+def _make_part(options: Options, without: frozenset[str]) -> Callable[[nn.Module], Callable[..., Any]]:
+    """Return a function that compiles a module with the same settings and without the same passes."""
 
     def part(module: nn.Module) -> Callable[..., Any]:
         compiled = compile_apart(module, "inductor", dynamic=False)
 
         def call(*args: Any) -> Any:
             taps = tap_inductor(Log(without), module) if without else contextlib.nullcontext()
-            with _configured(options), taps:
+            with _configure(options), taps:
                 return compiled(*args)
 
         return call
@@ -63,7 +65,7 @@ def _part(options: Options, without: frozenset[str]) -> Callable[[nn.Module], Ca
 
 
 @contextlib.contextmanager
-def _configured(options: Options) -> Iterator[None]:
+def _configure(options: Options) -> Iterator[None]:
     try:
         for name, value in options.items():
             _require_fitting(name, inductor_setting(name), value)
@@ -74,10 +76,10 @@ def _configured(options: Options) -> Iterator[None]:
 
 
 def _require_fitting(name: str, now: Any, value: Any) -> None:
-    """Inductor takes any value for any setting, and any text that is not empty as true.
+    """Check the type of a setting, as Inductor accepts any value, and takes any non-empty string as true.
 
     Raises:
-        FoldproofError: ``value`` is of another type than the setting has ``now``.
+        FoldproofError: ``value`` has a different type than the present value ``now``.
     """
     if isinstance(now, bool):
         fits, wanted = isinstance(value, bool), "True or False"

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from foldproof.auditing.compilers.compiler import Compiled, Options, known
+from foldproof.auditing.compilers.compiler import Compiled, Options, require_known_options
 from foldproof.auditing.log import Log
 from foldproof.auditing.taps.fx_passes import tap_passes
 from foldproof.auditing.taps.onnx import tap_onnx
@@ -28,7 +28,7 @@ class Onnx:
         options: Options,
         log: Log,
     ) -> Compiled:
-        known(self, options)
+        require_known_options(self, options)
         from foldproof.comparison.runtimes import onnx_exporter
 
         try:
@@ -48,7 +48,7 @@ class Onnx:
 
         return Compiled(run, "the ONNX model in ONNX Runtime")
 
-    def script(self, options: Options) -> tuple[list[str], list[str]]:
+    def write_script(self, options: Options) -> tuple[list[str], list[str]]:
         return [], ["got = torch.onnx.export(model, inputs, dynamo=True)(*inputs)[0]"]
 
 

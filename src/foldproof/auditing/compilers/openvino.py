@@ -1,4 +1,4 @@
-"""OpenVINO on the processor: what it does to a graph of PyTorch is watched, the rest is compared."""
+"""OpenVINO on the CPU: its passes on PyTorch's graph are audited; the rest is covered by comparing numbers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from foldproof.auditing.compilers.compiler import Compiled, Options, known
+from foldproof.auditing.compilers.compiler import Compiled, Options, require_known_options
 from foldproof.auditing.log import Log
 from foldproof.auditing.taps.fx_passes import tap_passes
 from foldproof.compiler_catalog import OPENVINO
@@ -15,7 +15,7 @@ from foldproof.errors import MissingExtra
 from foldproof.program.state import deepcopied
 from foldproof.torch_internals import tree_leaves, tree_unflatten
 
-_SETTINGS = {"INFERENCE_PRECISION_HINT": "f32"}  # its own choice on some processors is bfloat16
+_SETTINGS = {"INFERENCE_PRECISION_HINT": "f32"}  # the default on some processors is bfloat16
 
 
 class Openvino:
@@ -29,7 +29,7 @@ class Openvino:
         options: Options,
         log: Log,
     ) -> Compiled:
-        known(self, options)
+        require_known_options(self, options)
         try:
             import openvino
         except ModuleNotFoundError:
@@ -46,7 +46,7 @@ class Openvino:
 
         return Compiled(call, "the model in OpenVINO")
 
-    def script(self, options: Options) -> tuple[list[str], list[str]]:
+    def write_script(self, options: Options) -> tuple[list[str], list[str]]:
         return ["import openvino"], [
             "program = openvino.convert_model(torch.export.export(model, inputs))",
             f"compiled = openvino.compile_model(program, config={_SETTINGS})",

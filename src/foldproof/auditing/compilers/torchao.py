@@ -12,15 +12,15 @@ from foldproof.auditing.compilers.compiler import (
     UNQUANTIZED,
     Compiled,
     Options,
-    buffers_of,
     clone_tensors,
-    from_start,
-    known,
+    copy_buffers,
+    require_known_options,
+    reset_before_calls,
     set_buffers,
 )
 from foldproof.auditing.log import Log
 from foldproof.auditing.taps.fx_passes import tap_passes
-from foldproof.auditing.taps.torchao import quantize_pt2e, tap_torchao
+from foldproof.auditing.taps.torchao import import_quantize_pt2e, tap_torchao
 from foldproof.compiler_catalog import TORCHAO
 from foldproof.errors import FoldproofError, MissingExtra, brief
 from foldproof.program.state import deepcopied
@@ -37,8 +37,8 @@ class Torchao:
         options: Options,
         log: Log,
     ) -> Compiled:
-        known(self, options)
-        steps = quantize_pt2e()
+        require_known_options(self, options)
+        steps = import_quantize_pt2e()
         from torchao.quantization.pt2e import move_exported_model_to_eval
 
         qat = options.get("qat", False)
@@ -46,7 +46,7 @@ class Torchao:
             raise FoldproofError(f"qat is True or False, not {qat!r}")
         own = deepcopied(model)
         program = torch.export.export(own.train() if qat else own, args, kwargs).module()
-        quantizer = _quantizer(options.get("quantizer", "x86"))
+        quantizer = _make_quantizer(options.get("quantizer", "x86"))
         with tap_passes(log), tap_torchao(log):
             try:
                 with log.call("", program, whole=False) as made:
@@ -60,7 +60,7 @@ class Torchao:
                     " option quantizer=x86, xnnpack or none"
                 ) from error
             prepared(*clone_tensors(args), **clone_tensors(kwargs))
-            set_buffers(prepared, buffers_of(model))
+            set_buffers(prepared, copy_buffers(model))
             if qat:
                 move_exported_model_to_eval(prepared)
             kept = copy.deepcopy(prepared)
@@ -69,16 +69,16 @@ class Torchao:
                 made.append(converted)
         if options.get("quantizer", "x86") in _NOTHING:
             return Compiled(
-                from_start(converted, converted, buffers_of(converted)),
+                reset_before_calls(converted, converted, copy_buffers(converted)),
                 "the converted model, in which nothing is quantized",
             )
         if qat:
             from torchao.quantization.pt2e import disable_fake_quant
 
             kept.apply(disable_fake_quant)
-        return Compiled(from_start(kept, kept, buffers_of(kept)), f"the prepared model{UNQUANTIZED}")
+        return Compiled(reset_before_calls(kept, kept, copy_buffers(kept)), f"the prepared model{UNQUANTIZED}")
 
-    def script(self, options: Options) -> tuple[list[str], list[str]]:
+    def write_script(self, options: Options) -> tuple[list[str], list[str]]:
         prepare = "prepare_qat_pt2e" if options.get("qat") else "prepare_pt2e"
         imports, quantizer = _QUANTIZERS.get(str(options.get("quantizer", "x86")), _QUANTIZERS["x86"])
         return [
@@ -93,7 +93,7 @@ COMPILER = Torchao()
 
 
 _NOTHING = ("none", None)
-"""What asks for no quantizer."""
+"""Values of the option ``quantizer`` that mean no quantizer."""
 
 _X86 = "from torchao.quantization.pt2e.quantizer.x86_inductor_quantizer import X86InductorQuantizer"
 _QUANTIZERS = {
@@ -104,10 +104,10 @@ _QUANTIZERS = {
         "XNNPACKQuantizer()",
     ),
 }
-"""How to make each in a program that shows a fault: without a configuration they annotate nothing."""
+"""Import and constructor of each quantizer in a reproduction; without a configuration, they annotate nothing."""
 
 
-def _quantizer(wanted: Any) -> Any:
+def _make_quantizer(wanted: Any) -> Any:
     if not isinstance(wanted, str | None):
         return wanted
     from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86

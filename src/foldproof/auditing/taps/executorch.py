@@ -1,4 +1,4 @@
-"""ExecuTorch: every pass from an exported program to the one in a .pte file, decompositions, and partitioning."""
+"""ExecuTorch: every pass from an exported program to the .pte file, including decompositions and partitioning."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 
 from torch.export import ExportedProgram
 
-from foldproof.auditing.log import Log, program_in
-from foldproof.auditing.taps.fx_passes import observe_function, observed
+from foldproof.auditing.log import Log, find_program
+from foldproof.auditing.taps.fx_passes import observe, observe_function
 from foldproof.auditing.taps.hooks import Hook
 from foldproof.errors import MissingExtra
 
@@ -32,7 +32,7 @@ STEPS = tuple(
         "reinplace_pass",
     )
 )
-"""Steps that are no passes but functions, in the module that calls them."""
+"""Steps that are functions, and not passes, in the module that calls them."""
 
 MANAGERS = Hook("executorch.exir.pass_manager", "ExportedProgramPassManager.__call__", "each function in a manager")
 COPIES = Hook("executorch.exir.pass_manager", "copy", "the program whose parameters a pass of a manager is given")
@@ -44,8 +44,9 @@ PREPROCESS = Hook(
 HOOKS = (*STEPS, MANAGERS, COPIES, PASSES, PARTITION, PREPROCESS)
 
 
-def exir_program() -> ModuleType:
-    """
+def import_exir_program() -> ModuleType:
+    """Import ExecuTorch's module of programs.
+
     Raises:
         MissingExtra: executorch is not installed.
     """
@@ -57,30 +58,28 @@ def exir_program() -> ModuleType:
 
 @contextlib.contextmanager
 def tap_executorch(log: Log) -> Iterator[None]:
-    """Note every step from an exported program to the one that is written into a .pte file."""
-    exir_program()
+    """Record every step from an exported program to the one in a .pte file."""
+    import_exir_program()
     from executorch.exir.pass_base import ExportedProgramPassResult
 
     copies = SimpleNamespace(copy=functools.partial(_copy_owned, log), deepcopy=copy.deepcopy)
     with contextlib.ExitStack() as stack:
         for step in STEPS:
-            stack.enter_context(step.patched(functools.partial(_step, log, step.function)))
-        stack.enter_context(MANAGERS.patched(lambda original: _manager_call(log, original)))
-        stack.enter_context(COPIES.patched(lambda _: copies))
-        stack.enter_context(
-            PASSES.patched(lambda original: _program_pass_call(log, original, ExportedProgramPassResult))
-        )
-        stack.enter_context(PARTITION.patched(lambda original: _partition_call(log, original)))
-        stack.enter_context(PREPROCESS.patched(lambda original: staticmethod(_separate(log, original))))
+            stack.enter_context(step.patch(functools.partial(_observe_step, log, step.function)))
+        stack.enter_context(MANAGERS.patch(lambda original: _wrap_manager(log, original)))
+        stack.enter_context(COPIES.patch(lambda _: copies))
+        stack.enter_context(PASSES.patch(lambda original: _wrap_program_pass(log, original, ExportedProgramPassResult)))
+        stack.enter_context(PARTITION.patch(lambda original: _wrap_partition(log, original)))
+        stack.enter_context(PREPROCESS.patch(lambda original: staticmethod(_separate(log, original))))
         yield
 
 
-def _step(log: Log, name: str, function: Any) -> Any:
-    return observed(log, name, _plain(function))
+def _observe_step(log: Log, name: str, function: Any) -> Any:
+    return observe(log, name, _wrap_dispatch(function))
 
 
-def _plain(function: Any) -> Callable[..., Any]:
-    """`functools.singledispatch` functions look at the type of their first argument, as any other call."""
+def _wrap_dispatch(function: Any) -> Callable[..., Any]:
+    """Wrap a `functools.singledispatch` function as a plain one, whose calls dispatch as before."""
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -90,14 +89,14 @@ def _plain(function: Any) -> Callable[..., Any]:
 
 
 def _copy_owned(log: Log, x: Any) -> Any:
-    """The pass manager keeps the signature of a copy up to date; graphs that are seen meanwhile are that copy's."""
+    """Copy a program, and make the copy the owner of later graphs: the pass manager updates the copy's signature."""
     made = copy.copy(x)
     if isinstance(made, ExportedProgram):
         log.owners.append(made)
     return made
 
 
-def _manager_call(log: Log, original: Callable[..., Any]) -> Callable[..., Any]:
+def _wrap_manager(log: Log, original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def call(self: Any, program: ExportedProgram, *args: Any, **kwargs: Any) -> Any:
         passes, owners = self.passes, len(log.owners)
@@ -105,7 +104,7 @@ def _manager_call(log: Log, original: Callable[..., Any]) -> Callable[..., Any]:
         try:
             with log.call(type(self).__name__, program, whole=False) as made:
                 result = original(self, program, *args, **kwargs)
-                made.append(program_in(result, program))
+                made.append(find_program(result, program))
         finally:
             self.passes = passes
             del log.owners[owners:]
@@ -114,7 +113,7 @@ def _manager_call(log: Log, original: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def _program_pass_call(
+def _wrap_program_pass(
     log: Log, original: Callable[..., Any], unchanged: Callable[[Any, bool], Any]
 ) -> Callable[..., Any]:
     @functools.wraps(original)
@@ -124,13 +123,13 @@ def _program_pass_call(
             return unchanged(program, False)
         with log.call(name, program) as made:
             result = original(self, program, *args, **kwargs)
-            made.append(program_in(result, program))
+            made.append(find_program(result, program))
         return result
 
     return call
 
 
-def _partition_call(log: Log, original: Callable[..., Any]) -> Callable[..., Any]:
+def _wrap_partition(log: Log, original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         if self.methods != {"forward"}:
@@ -144,7 +143,7 @@ def _partition_call(log: Log, original: Callable[..., Any]) -> Callable[..., Any
 
 
 def _separate(log: Log, preprocess: Callable[..., Any]) -> Callable[..., Any]:
-    """A backend is given a part of the program, and runs passes of its own on it."""
+    """Wrap a backend's preprocessing, whose own passes run on a separate part of the program."""
 
     @functools.wraps(preprocess)
     def call(program: ExportedProgram, *args: Any, **kwargs: Any) -> Any:

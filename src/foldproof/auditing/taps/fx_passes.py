@@ -1,4 +1,4 @@
-"""Passes of torch.fx's own pass infrastructure, whoever wrote them: `PassBase` objects and pass managers."""
+"""Passes in torch.fx's pass infrastructure, by any author: `PassBase` objects and pass managers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import fx
 from torch.export import ExportedProgram
 from torch.fx.passes.infra.pass_base import PassBase, PassResult
 
-from foldproof.auditing.log import Log, Rerun, program_in
+from foldproof.auditing.log import Log, Rerun, find_program
 from foldproof.auditing.taps.hooks import Hook
 from foldproof.torch_internals import solve_order
 
@@ -23,20 +23,24 @@ MANAGERS = Hook("torch.fx.passes.infra.pass_manager", "PassManager.__call__", "e
 HOOKS = (DECOMPOSITIONS, PASSES, MANAGERS)
 
 
-def graph_of(x: Any) -> fx.GraphModule | None:
-    """The graph of a program, if it is one that has a graph."""
+def find_graph(x: Any) -> fx.GraphModule | None:
+    """Return the GraphModule of a program; None for other objects."""
     if isinstance(x, ExportedProgram):
         x = x.graph_module
     return x if isinstance(x, fx.GraphModule) else None
 
 
-def observed(log: Log, name: str, function: Callable[..., Any], place: int = 0, whole: bool = True) -> Any:
-    """``function`` (program in its positional argument ``place`` → program, PassResult, or None: in place), noted."""
+def observe(log: Log, name: str, function: Callable[..., Any], place: int = 0, whole: bool = True) -> Any:
+    """Wrap ``function``, a pass, to record its calls.
+
+    The positional argument ``place`` is the program. The pass returns a program or a PassResult, or None if it works in
+    place.
+    """
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         program = args[place] if len(args) > place else next(iter(kwargs.values()), None)
-        if graph_of(program) is None:
+        if find_graph(program) is None:
             return function(*args, **kwargs)
         if log.leaves_out(name):
             return program
@@ -44,9 +48,9 @@ def observed(log: Log, name: str, function: Callable[..., Any], place: int = 0, 
         def again(copy: Any) -> Any:
             return function(*args[:place], copy, *args[place + 1 :], **kwargs)
 
-        with log.call(name, program, rerun=lambda: Rerun(again, log.copies.copied(program)), whole=whole) as made:
+        with log.call(name, program, rerun=lambda: Rerun(again, log.copies.copy(program)), whole=whole) as made:
             result = function(*args, **kwargs)
-            made.append(program_in(result, program))
+            made.append(find_program(result, program))
         return result
 
     return call
@@ -54,16 +58,16 @@ def observed(log: Log, name: str, function: Callable[..., Any], place: int = 0, 
 
 @contextlib.contextmanager
 def tap_passes(log: Log) -> Iterator[None]:
-    """Note every `PassBase` call, every plain function that a `PassManager` calls, and decompositions."""
+    """Record every `PassBase` call, every plain function that a `PassManager` calls, and decompositions."""
     with (
-        DECOMPOSITIONS.patched(lambda original: observed(log, DECOMPOSITIONS.function, original)),
-        PASSES.patched(lambda original: _pass_call(log, original)),
-        MANAGERS.patched(lambda original: _manager_call(log, original)),
+        DECOMPOSITIONS.patch(lambda original: observe(log, DECOMPOSITIONS.function, original)),
+        PASSES.patch(lambda original: _wrap_pass(log, original)),
+        MANAGERS.patch(lambda original: _wrap_manager(log, original)),
     ):
         yield
 
 
-def _pass_call(log: Log, original: Callable[..., Any]) -> Callable[..., Any]:
+def _wrap_pass(log: Log, original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def call(self: Any, graph_module: Any, *args: Any, **kwargs: Any) -> Any:
         name = type(self).__name__
@@ -73,16 +77,18 @@ def _pass_call(log: Log, original: Callable[..., Any]) -> Callable[..., Any]:
             return PassResult(graph_module, False)
         holder = getattr(self, "exported_program", None)
         holder = holder if isinstance(holder, ExportedProgram) else None
-        with log.call(name, graph_module, _rerun(log, original, self, holder), holder) as made:
+        with log.call(name, graph_module, _prepare_rerun(log, original, self, holder), holder) as made:
             result = original(self, graph_module, *args, **kwargs)
-            made.append(program_in(result, graph_module))
+            made.append(find_program(result, graph_module))
         return result
 
     return call
 
 
-def _rerun(log: Log, original: Callable[..., Any], one: Any, holder: ExportedProgram | None) -> Callable[[], Rerun]:
-    """How to run a pass again that computes new parameters: it may hold the program that they belong to."""
+def _prepare_rerun(
+    log: Log, original: Callable[..., Any], one: Any, holder: ExportedProgram | None
+) -> Callable[[], Rerun]:
+    """Return a way to run a pass again that computes new parameters: it may hold the program that they belong to."""
     if holder is None:
         return lambda: Rerun(lambda program: original(one, program))
     (name,) = (name for name, value in vars(one).items() if value is holder)
@@ -92,10 +98,10 @@ def _rerun(log: Log, original: Callable[..., Any], one: Any, holder: ExportedPro
         setattr(other, name, program)
         return original(other, program.graph_module)
 
-    return lambda: Rerun(again, log.copies.copied(holder))
+    return lambda: Rerun(again, log.copies.copy(holder))
 
 
-def _manager_call(log: Log, original: Callable[..., Any]) -> Callable[..., Any]:
+def _wrap_manager(log: Log, original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def call(self: Any, module: Any, *args: Any, **kwargs: Any) -> Any:
         if not isinstance(module, fx.GraphModule):
@@ -106,7 +112,7 @@ def _manager_call(log: Log, original: Callable[..., Any]) -> Callable[..., Any]:
         try:
             with log.call(type(self).__name__, module, whole=False) as made:
                 result = original(self, module, *args, **kwargs)
-                made.append(program_in(result, module))
+                made.append(find_program(result, module))
         finally:
             self.passes = passes
         return result
@@ -115,20 +121,20 @@ def _manager_call(log: Log, original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def observe_function(log: Log, one: Any) -> Any:
-    """A pass of a manager, noted; `PassBase` objects, wrapped or not, are noted where they are called."""
-    return one if isinstance(_inner(one), PassBase) else observed(log, pass_name(one), one)
+    """Wrap a pass of a manager to record its calls, except for `PassBase` objects, whose calls are recorded anyway."""
+    return one if isinstance(_unwrap(one), PassBase) else observe(log, name_pass(one), one)
 
 
-def pass_name(one: Any) -> str:
-    """What somebody would call a pass: the name of a function, also of one with arguments filled in, or of a class."""
-    one = _inner(one)
+def name_pass(one: Any) -> str:
+    """Return the name of a pass: that of its function, also behind `functools.partial`, or of its class."""
+    one = _unwrap(one)
     while isinstance(one, functools.partial):
         one = one.func
     return str(getattr(one, "__name__", type(one).__name__))
 
 
-def _inner(one: Any) -> Any:
-    """The pass that a pass manager wrapped in a function."""
+def _unwrap(one: Any) -> Any:
+    """Return the pass that a pass manager wrapped in a function."""
     if not inspect.isfunction(one):
         return one
     inner = inspect.getclosurevars(one).nonlocals.get("fn", getattr(one, "__wrapped__", one))

@@ -1,4 +1,4 @@
-"""The places in other packages where a tap looks on, as data: `foldproof doctor` checks that each is still there."""
+"""Hooks: the places in other packages that a tap patches, as data, so that `foldproof doctor` can check each one."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from unittest import mock
 from foldproof.errors import FoldproofError
 
 Make = Callable[[Any], Any]
-"""What to put in the place of the function that it is given."""
+"""Function that takes the original function and returns its replacement."""
 
 
 @dataclass(frozen=True)
 class Hook:
-    """An attribute of ``module`` (``name``, or ``Class.name``) that is patched for as long as a tap is open.
+    """An attribute of ``module`` (``name``, or ``Class.name``) that is patched while a tap is open.
 
-    ``observes`` names what would not be seen without it. Most are passes, and what they change is then a part of the
-    unnamed step between two others; an ``essential`` hook is one without which there are no steps at all.
+    ``observes`` describes the passes that the hook records. Without it, their changes are part of the unnamed step
+    between two others. Without an ``essential`` hook there are no steps at all.
     """
 
     module: str
@@ -31,19 +31,19 @@ class Hook:
 
     @property
     def package(self) -> str:
-        """The package that it is in, as it is installed."""
+        """Name of the installed package."""
         return self.module.partition(".")[0]
 
     @property
     def function(self) -> str:
-        """The bare name of what is patched."""
+        """Bare name of the patched function."""
         return self.name.rpartition(".")[2]
 
     def __str__(self) -> str:
         return f"{self.module}.{self.name}"
 
-    def owner(self) -> Any:
-        """The module or class that has it; None if it is not there."""
+    def find_owner(self) -> Any:
+        """Return the module or class that has the attribute; None if it is missing."""
         try:
             owner: Any = importlib.import_module(self.module)
         except ImportError:
@@ -53,28 +53,28 @@ class Hook:
         return owner if hasattr(owner, self.function) else None
 
     @contextlib.contextmanager
-    def patched(self, make: Make) -> Iterator[None]:
-        """With ``make(original)`` in its place; as it is where it is missing.
+    def patch(self, make: Make) -> Iterator[None]:
+        """Patch the attribute with ``make(original)`` inside; do nothing if it is missing.
 
         Raises:
-            FoldproofError: it is missing and essential.
+            FoldproofError: the attribute is missing and essential.
         """
-        owner = self.owner()
+        owner = self.find_owner()
         if owner is None:
             if self.essential:
-                raise FoldproofError(f"{self.missing()}; foldproof doctor tells which versions are tested")
+                raise FoldproofError(f"{self.describe_absence()}; foldproof doctor tells which versions are tested")
             yield
             return
         with mock.patch.object(owner, self.function, make(getattr(owner, self.function))):
             yield
 
-    def missing(self) -> str:
-        """What it costs that it is missing, in a sentence."""
+    def describe_absence(self) -> str:
+        """Describe in a sentence the consequence of the missing attribute."""
         if self.essential:
-            return f"{self} is missing, so that {self.observes} can't be audited"
-        return f"{self} is missing, so that {self.observes} is not told from what else happens around it"
+            return f"{self} is missing, so {self.observes} can't be audited"
+        return f"{self} is missing, so {self.observes} has no step of its own"
 
 
-def missing_hooks(hooks: Iterable[Hook]) -> list[Hook]:
-    """Those that are gone from packages that are installed."""
-    return [hook for hook in hooks if importlib.util.find_spec(hook.package) is not None and hook.owner() is None]
+def find_missing_hooks(hooks: Iterable[Hook]) -> list[Hook]:
+    """Return the hooks that are missing from installed packages."""
+    return [hook for hook in hooks if importlib.util.find_spec(hook.package) is not None and hook.find_owner() is None]

@@ -1,7 +1,7 @@
 """Inductor: every graph pass from Dynamo's graph to the one that is lowered to kernels.
 
-Most passes run inside a `GraphTransformObserver`, whatever they are imported as: its class is where they are observed.
-The rest are functions of known modules. What happens between two observed calls is noted, too.
+Most passes run inside a `GraphTransformObserver`, under any import name, so the tap patches its class. The rest are
+functions of known modules. Changes between two observed calls are recorded, too.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ FX_PASSES = "torch._inductor.fx_passes"
 
 @dataclass(frozen=True)
 class Phase:
-    """A function whose argument at ``place`` is a graph, and which runs passes on it."""
+    """A function that runs passes on the graph in its argument ``place``."""
 
     name: str
     hook: Hook
@@ -61,7 +61,7 @@ STEPS = tuple(
     }.items()
     for name in names
 )
-"""Passes that are called without an observer."""
+"""Passes that run without an observer."""
 
 FUSIONS = Hook(f"{FX_PASSES}.group_batch_fusion", "apply_group_batch_fusion", "each fusion of a group or batch")
 PATTERNS = Hook(MATCHER, "PatternMatcherPass.apply", "each pass of the pattern matcher")
@@ -89,7 +89,7 @@ HOOKS = (
 
 
 class _Phases:
-    """What is known of the graph that is being compiled: its inputs, and which of them are parameters."""
+    """State of the compilation in progress: the inputs of its graph, and the parameters among them."""
 
     def __init__(self, log: Log, names: Mapping[int, str]) -> None:
         self.log = log
@@ -97,12 +97,12 @@ class _Phases:
         self._examples: Sequence[Any] = ()
         self._attributes: dict[str, Tensor] = {}
         self._held = dict(names)
-        """Names of parameters, and of other tensors that Dynamo's graph holds (a cache of the model's, say), by id."""
+        """Names of parameters, and of other tensors in Dynamo's graph (such as a cache of the model), by id."""
         self._last: tuple[str, Snapshot] | None = None
         self._running: fx.GraphModule | None = None
         self.depth_of_patterns = 0
         self.matched: list[str] = []
-        """Patterns that matched since the last pass of the pattern matcher began."""
+        """Patterns that have matched since the last pass of the pattern matcher began."""
         self.lowered: dict[int, Lowered] = {}
 
     def snapshot(self, module: fx.GraphModule) -> Snapshot:
@@ -116,7 +116,7 @@ class _Phases:
         return Snapshot(module, Signature(bound), lambda n: place[n], self.lowered, self.log.copies)
 
     def _source(self, node: fx.Node, i: int) -> tuple[int, Any]:
-        """The place of a placeholder among Dynamo's inputs, and its value there."""
+        """Return the position of a placeholder among Dynamo's inputs, and its value there."""
         described = node.meta.get("desc")
         if described is None:
             return i, self._examples[i] if i < len(self._examples) else None
@@ -129,7 +129,7 @@ class _Phases:
         return len(self._examples) + i, None
 
     def begin(self, module: fx.GraphModule, examples: Sequence[Any]) -> None:
-        """Dynamo hands over a new graph, unless it is one inside of another."""
+        """Start a new graph of Dynamo's, unless it is inside another."""
         if self._running is not None:
             return
         self._examples, self._last = list(examples), None
@@ -140,9 +140,9 @@ class _Phases:
 
     @contextlib.contextmanager
     def scope(self, name: str, module: Any) -> Iterator[list[Any]]:
-        """A call of a pass inside a phase; outside of phases nothing is looked at.
+        """Record a call of a pass inside a phase; calls outside of phases are ignored.
 
-        A graph that an operator of the phase's graph holds is seen as a part of that.
+        A subgraph of the phase's graph is recorded as a part of it.
         """
         module = module.owning_module if isinstance(module, fx.Graph) else module
         made: list[Any] = []
@@ -165,8 +165,8 @@ class _Phases:
 
     @contextlib.contextmanager
     def phase(self, name: str, module: fx.GraphModule) -> Iterator[list[Any]]:
-        """A phase; what became of the graph since the last one is AOTAutograd's doing, or unobserved."""
-        if self._running is not None:  # the graph is one that an operator of the outer phase's graph holds
+        """Record a phase; changes since the last phase are AOTAutograd's, or unobserved."""
+        if self._running is not None:  # the graph is a subgraph of the outer phase's graph
             yield []
             return
         first = self.look(module)
@@ -191,13 +191,13 @@ def _holds(root: fx.GraphModule, module: fx.GraphModule) -> bool:
 
 @contextlib.contextmanager
 def tap_inductor(log: Log, model: torch.nn.Module) -> Iterator[None]:
-    """Note every graph pass while `torch.compile(model)` runs for the first time."""
+    """Record every graph pass while `torch.compile(model)` runs for the first time."""
     tensors = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
     phases = _Phases(log, {id(t): name for name, t in reversed(tensors)})
     with contextlib.ExitStack() as stack:
 
         def patch(hook: Hook, make: Callable[[Any], Any]) -> None:
-            stack.enter_context(hook.patched(lambda original: functools.wraps(original)(make(original))))
+            stack.enter_context(hook.patch(lambda original: functools.wraps(original)(make(original))))
 
         def pre(original: Callable[..., Any]) -> Callable[..., Any]:
             def call(gm: fx.GraphModule, example_inputs: Any) -> Any:
@@ -239,18 +239,18 @@ def tap_inductor(log: Log, model: torch.nn.Module) -> Iterator[None]:
             patch(one.hook, phase(one.name, one.place))
         for hook in STEPS:
             patch(hook, step(hook.function))
-        patch(FUSIONS, lambda original: _fusion(original, phases))
-        patch(PATTERNS, lambda original: _patterns(original, phases))
-        patch(LOWERED, lambda original: _match(_lowering(original, phases), phases))
+        patch(FUSIONS, lambda original: _wrap_fusion(original, phases))
+        patch(PATTERNS, lambda original: _wrap_patterns(original, phases))
+        patch(LOWERED, lambda original: _wrap_match(_wrap_lowering(original, phases), phases))
         for hook in REPLACED:
-            patch(hook, lambda original: _match(original, phases))
+            patch(hook, lambda original: _wrap_match(original, phases))
         _observe(patch, phases)
         stack.enter_context(every_pass_runs())
         yield
 
 
 def _observe(patch: Callable[[Hook, Callable[[Any], Any]], None], phases: _Phases) -> None:
-    """Look at the graph wherever a `GraphTransformObserver` is entered and left; it also leaves out passes."""
+    """Record the graph when a `GraphTransformObserver` is entered and left, and leave out disabled passes."""
     running: dict[int, list[Any]] = {}
 
     def entering(enter: Callable[..., Any]) -> Callable[..., Any]:
@@ -277,8 +277,8 @@ def _observe(patch: Callable[[Hook, Callable[[Any], Any]], None], phases: _Phase
     patch(LEFT, leaving)
 
 
-def _fusion(original: Callable[..., Any], phases: _Phases) -> Callable[..., Any]:
-    """Group and batch fusions run in one observed call; each is a pass by itself, named as users configure it."""
+def _wrap_fusion(original: Callable[..., Any], phases: _Phases) -> Callable[..., Any]:
+    """Record each group or batch fusion as a pass, by its name in the configuration; they share one observed call."""
     names = named_fusions()
 
     def call(graph: fx.Graph, rule: Any) -> Any:
@@ -291,8 +291,8 @@ def _fusion(original: Callable[..., Any], phases: _Phases) -> Callable[..., Any]
     return call
 
 
-def _patterns(original: Callable[..., Any], phases: _Phases) -> Callable[..., Any]:
-    """One pass of the pattern matcher, named by its pass or by where the patterns that matched come from."""
+def _wrap_patterns(original: Callable[..., Any], phases: _Phases) -> Callable[..., Any]:
+    """Record a pass of the pattern matcher, by its own name or by the origin of the patterns that matched."""
 
     def call(self: Any, gm: Any) -> Any:
         if self.pass_name and phases.log.leaves_out(self.pass_name):
@@ -311,8 +311,8 @@ def _patterns(original: Callable[..., Any], phases: _Phases) -> Callable[..., An
     return call
 
 
-def _match(original: Callable[..., Any], phases: _Phases) -> Callable[..., Any]:
-    """Note which pattern matched, as the module and function that replace it."""
+def _wrap_match(original: Callable[..., Any], phases: _Phases) -> Callable[..., Any]:
+    """Record the pattern that matched, as the module and function of its replacement."""
 
     def call(self: Any, match: Any, graph: fx.Graph, node: fx.Node) -> None:
         handler = getattr(self, "handler", None) or getattr(self, "replacement_graph", None)
@@ -329,8 +329,8 @@ def _match(original: Callable[..., Any], phases: _Phases) -> Callable[..., Any]:
     return call
 
 
-def _lowering(original: Callable[..., Any], phases: _Phases) -> Callable[..., Any]:
-    """A match that is replaced by a call of its lowering, which no graph can run: it is read as what was matched."""
+def _wrap_lowering(original: Callable[..., Any], phases: _Phases) -> Callable[..., Any]:
+    """Keep the matched nodes of a lowering as the reading of its call, because no graph can run a lowering."""
 
     def call(self: Any, match: Any, graph: fx.Graph, node: fx.Node) -> None:
         matched = Lowered.cut(node, match.nodes)
@@ -339,7 +339,7 @@ def _lowering(original: Callable[..., Any], phases: _Phases) -> Callable[..., An
         original(self, match, graph, node)
         (made,) = (n for n in graph.nodes if n not in existing)
         if matched is not None and all(n in given for n in matched.region.inputs):
-            phases.lowered[id(made.target)] = matched.placed([given.index(n) for n in matched.region.inputs])
+            phases.lowered[id(made.target)] = matched.place([given.index(n) for n in matched.region.inputs])
             phases.log.keep.append(made.target)
 
     return call

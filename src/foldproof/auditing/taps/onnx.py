@@ -1,4 +1,4 @@
-"""torch.onnx.export: what it does to a graph of PyTorch before it writes one of ONNX, besides decompositions."""
+"""torch.onnx.export: its passes on PyTorch's graph, besides decompositions, before it writes an ONNX graph."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import functools
 from collections.abc import Iterator
 
 from foldproof.auditing.log import Log
-from foldproof.auditing.taps.fx_passes import observed
+from foldproof.auditing.taps.fx_passes import observe
 from foldproof.auditing.taps.hooks import Hook
 
 HOOKS = tuple(
@@ -18,8 +18,8 @@ HOOKS = tuple(
 
 @contextlib.contextmanager
 def tap_onnx(log: Log) -> Iterator[None]:
-    """Note the steps of the exporter; the rest is seen by `tap_passes`."""
+    """Record the steps of the exporter; `tap_passes` records the rest."""
     with contextlib.ExitStack() as stack:
         for hook in HOOKS:
-            stack.enter_context(hook.patched(functools.partial(observed, log, hook.function)))
+            stack.enter_context(hook.patch(functools.partial(observe, log, hook.function)))
         yield

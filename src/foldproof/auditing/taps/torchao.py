@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from types import ModuleType
 
 from foldproof.auditing.log import Log
-from foldproof.auditing.taps.fx_passes import observed
+from foldproof.auditing.taps.fx_passes import observe
 from foldproof.auditing.taps.hooks import Hook
 from foldproof.errors import MissingExtra
 
 MODULE = "torchao.quantization.pt2e.quantize_pt2e"
-"""What people call, and what that calls: the steps are globals of this one module."""
+"""The module with the functions that users call; the steps are globals of it."""
 
 HOOKS = (
     *(
@@ -36,11 +36,12 @@ HOOKS = (
         "the pass _move_exported_model_to_eval",
     ),
 )
-"""In the order of the pipelines."""
+"""Hooks of the steps, in the order of the pipelines."""
 
 
-def quantize_pt2e() -> ModuleType:
-    """
+def import_quantize_pt2e() -> ModuleType:
+    """Import torchao's module of PT2E quantization.
+
     Raises:
         MissingExtra: torchao is not installed.
     """
@@ -54,8 +55,8 @@ def quantize_pt2e() -> ModuleType:
 
 @contextlib.contextmanager
 def tap_torchao(log: Log) -> Iterator[None]:
-    """Note every step of prepare_pt2e, prepare_qat_pt2e, convert_pt2e and move_exported_model_to_eval."""
+    """Record every step of prepare_pt2e, prepare_qat_pt2e, convert_pt2e and move_exported_model_to_eval."""
     with contextlib.ExitStack() as stack:
         for hook in HOOKS:
-            stack.enter_context(hook.patched(functools.partial(observed, log, hook.function)))
+            stack.enter_context(hook.patch(functools.partial(observe, log, hook.function)))
         yield

@@ -1,4 +1,4 @@
-"""Operators that take an affine into their own constants: on their output, or on what they read."""
+"""Operators that absorb an affine of their output or of their input into their own constants."""
 
 from foldproof.fusion.absorb.convolution import Convolution, TransposedConvolution
 from foldproof.fusion.absorb.embedding import Embedding, EmbeddingBag
@@ -16,6 +16,6 @@ ABSORBERS: tuple[Absorber, ...] = (
     EmbeddingBag(),
     OwnAffine(),
 )
-"""Every rule that absorbs an affine."""
+"""All rules that absorb an affine."""
 
 __all__ = ["ABSORBERS", "Absorber"]

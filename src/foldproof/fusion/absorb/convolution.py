@@ -11,9 +11,9 @@ from foldproof.fusion import examples
 from foldproof.fusion.absorb.rule import (
     NewConstants,
     install_arguments,
-    moved_bias,
-    remade,
-    remade_bias,
+    move_bias,
+    remake,
+    remake_bias,
     require_axes,
     require_input,
 )
@@ -32,9 +32,9 @@ class Convolution:
     conv(scale·x + shift; W, b) = conv(x; scale·W, b + Σ W·shift) along the input channels.
 
     Convolution is linear in W for any stride, padding, dilation and groups. W is (C_out, C_in/groups, *kernel), so an
-    output scale is along its axis 0, and an input scale along its axis 1, group by group. Channels are the axis before
-    the spatial ones: axis 1 with a batch, 0 without. Zeros that pad the input can't be shifted: with them, an input
-    shift is declined.
+    output scale is along its axis 0, and an input scale along its axis 1, group by group. The channel axis is the one
+    before the spatial axes: 1 with a batch, 0 without. Zero padding can't be shifted, so an input shift is declined if
+    there is any.
     """
 
     id = "convolution"
@@ -48,7 +48,7 @@ class Convolution:
     def output(self, node: Node, affine: Affine, constants: Constants) -> NewConstants:
         this = _Operands(node, constants)
         scale, shift = this.vectors(affine, this.shape[0], "output")
-        return this.remade(_rows(this.weight, scale), moved_bias(this.bias, scale, shift))
+        return this.remake(_scale_output(this.weight, scale), move_bias(this.bias, scale, shift))
 
     def input(self, node: Node, operand: Node, affine: Affine, constants: Constants) -> NewConstants:
         require_input(node, operand, "input")
@@ -57,12 +57,12 @@ class Convolution:
         scale, shift = this.vectors(affine, this.shape[1] * groups, "input")
         if shift is not None and this.pads():
             raise CannotFold(
-                f"{node.name} ({short_name(node)}) pads its input with zeros, which a shift would move",
+                f"{node.name} ({short_name(node)}) pads its input with zeros, which a shift would change",
                 f"normalise behind {node.name}, or pad by reflection or replication",
             )
         weight = None if scale is None else Expression(scale_inputs, (this.weight, scale, groups))
-        bias = None if shift is None else total(this.bias, Expression(convolved, (this.weight, shift, groups)))
-        return this.remade(weight, bias)
+        bias = None if shift is None else total(this.bias, Expression(convolve_constant, (this.weight, shift, groups)))
+        return this.remake(weight, bias)
 
     install = staticmethod(install_arguments)
 
@@ -91,7 +91,7 @@ class TransposedConvolution:
         groups = this.given["groups"]
         scale, shift = this.vectors(affine, this.shape[1] * groups, "output")
         weight = None if scale is None else Expression(scale_transposed, (this.weight, scale, groups))
-        return this.remade(weight, moved_bias(this.bias, scale, shift))
+        return this.remake(weight, move_bias(this.bias, scale, shift))
 
     def input(self, node: Node, operand: Node, affine: Affine, constants: Constants) -> NewConstants:
         require_input(node, operand, "input")
@@ -99,7 +99,7 @@ class TransposedConvolution:
         scale, shift = this.vectors(affine, this.shape[0], "input")
         if shift is not None:
             raise CannotFold(f"a shift before {node.name} ({short_name(node)}) reaches fewer taps at the border")
-        return this.remade(_rows(this.weight, scale), None)
+        return this.remake(_scale_output(this.weight, scale), None)
 
     install = staticmethod(install_arguments)
 
@@ -119,10 +119,10 @@ class _Operands:
         require_axes(self.node, affine, {axis}, where)
         return affine.vectors(axis, channels)
 
-    def remade(self, weight: Operand, bias: Operand) -> NewConstants:
+    def remake(self, weight: Operand, bias: Operand) -> NewConstants:
         old = self.given["weight"]
-        new_bias = remade_bias(self.node, self.given["bias"], old, "bias", bias, self.constants)
-        return (*remade(old, "weight", weight, self.constants), *new_bias)
+        new_bias = remake_bias(self.node, self.given["bias"], old, "bias", bias, self.constants)
+        return (*remake(old, "weight", weight, self.constants), *new_bias)
 
     def pads(self) -> bool:
         padding = self.given["padding"]
@@ -131,7 +131,7 @@ class _Operands:
         return any(p != 0 for p in (padding if isinstance(padding, (list, tuple)) else [padding]))
 
 
-def _rows(weight: Operand, scale: Operand) -> Operand:
+def _scale_output(weight: Operand, scale: Operand) -> Operand:
     return None if scale is None else Expression(scale_rows, (weight, scale), rowwise=True)
 
 
@@ -151,8 +151,8 @@ def scale_transposed(weight: Tensor, scale: Tensor, groups: int) -> Tensor:
     return (grouped * scale.reshape(groups, 1, outputs, *[1] * len(kernel))).reshape(weight.shape)
 
 
-def convolved(weight: Tensor, shift: Tensor, groups: int) -> Tensor:
-    """What each output channel makes of an input that is constant along all but its channels: (C_out,)."""
+def convolve_constant(weight: Tensor, shift: Tensor, groups: int) -> Tensor:
+    """Convolve an input that is constant in space, with value ``shift`` in each channel: (C_out,)."""
     outputs, inputs = weight.shape[:2]
     taps = weight.reshape(groups, outputs // groups, inputs, -1).sum(-1)
     return (taps * shift.reshape(groups, 1, inputs)).sum(-1).reshape(outputs)

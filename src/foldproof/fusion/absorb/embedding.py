@@ -10,8 +10,8 @@ from foldproof.fusion import examples
 from foldproof.fusion.absorb.rule import (
     NewConstants,
     install_arguments,
-    moved_bias,
-    remade,
+    move_bias,
+    remake,
     require_axes,
     require_no_shift,
 )
@@ -39,7 +39,7 @@ class Embedding:
         axis = affine.channels.dim() - 1
         require_axes(node, affine, {axis}, "output")
         scale, shift = affine.vectors(axis, value_of(given["weight"]).shape[1])
-        return remade(given["weight"], "weight", moved_bias(table, scale, shift), constants)
+        return remake(given["weight"], "weight", move_bias(table, scale, shift), constants)
 
     def input(self, node: Node, operand: Node, affine: Affine, constants: Constants) -> NewConstants:
         raise CannotFold(f"{node.name} ({short_name(node)}) reads it as its table")
@@ -53,7 +53,7 @@ _MAX = 2
 class EmbeddingBag:
     """scale·Σ E[i] = Σ (scale·E)[i] along the last axis, for the mean and weighted sums as well.
 
-    It takes no shift, which a sum adds up and an empty bag, which is 0 whatever the table holds, does not have.
+    Shifts are declined: a sum would add a shift several times, and an empty bag, which is 0 for any table, never.
     """
 
     id = "embedding-bag"
@@ -72,7 +72,7 @@ class EmbeddingBag:
         require_no_shift(call, affine)
         table = constants.expression(given["weight"], f"the table of {call.name}")
         scale, _ = affine.vectors(1, value_of(given["weight"]).shape[1])
-        return remade(given["weight"], "weight", moved_bias(table, scale, None), constants)
+        return remake(given["weight"], "weight", move_bias(table, scale, None), constants)
 
     def input(self, node: Node, operand: Node, affine: Affine, constants: Constants) -> NewConstants:
         raise CannotFold(f"{node.name} ({short_name(node)}) reads it as its table")

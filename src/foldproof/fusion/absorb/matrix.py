@@ -12,9 +12,9 @@ from foldproof.fusion import examples
 from foldproof.fusion.absorb.rule import (
     NewConstants,
     install_arguments,
-    moved_bias,
-    remade,
-    remade_bias,
+    move_bias,
+    remake,
+    remake_bias,
     require_axes,
     require_input,
     require_no_shift,
@@ -35,7 +35,7 @@ class Linear:
     (scale·x + shift) Wᵀ + b = x (W·scale)ᵀ + (b + W shift) along the last axis of the input.
 
     W is (C_out, C_in): an output scale is along its axis 0, an input scale along its axis 1. The last axis is axis 1
-    only of 2-D tensors.
+    for 2-D tensors only.
     """
 
     id = "linear"
@@ -49,7 +49,7 @@ class Linear:
         weight, bias = self._operands(node, constants)
         scale, shift = self._vectors(node, affine, 0, "output")
         scaled = None if scale is None else Expression(scale_rows, (weight, scale), rowwise=True)
-        return self._remade(node, scaled, moved_bias(bias, scale, shift), constants)
+        return self._remake(node, scaled, move_bias(bias, scale, shift), constants)
 
     def input(self, node: Node, operand: Node, affine: Affine, constants: Constants) -> NewConstants:
         require_input(node, operand, "input")
@@ -57,7 +57,7 @@ class Linear:
         scale, shift = self._vectors(node, affine, 1, "input")
         scaled = None if scale is None else Expression(scale_columns, (weight, scale))
         moved = None if shift is None else total(bias, Expression(applied, (weight, shift)))
-        return self._remade(node, scaled, moved, constants)
+        return self._remake(node, scaled, moved, constants)
 
     install = staticmethod(install_arguments)
 
@@ -73,20 +73,21 @@ class Linear:
         require_axes(node, affine, {axis}, where)
         return affine.vectors(axis, value_of(arguments(node)["weight"]).shape[side])
 
-    def _remade(self, node: Node, weight: Operand, bias: Operand, constants: Constants) -> NewConstants:
+    def _remake(self, node: Node, weight: Operand, bias: Operand, constants: Constants) -> NewConstants:
         given = arguments(node)
         old = given["weight"]
-        new_bias = remade_bias(node, given["bias"], old, "bias", bias, constants)
-        return (*remade(old, "weight", weight, constants), *new_bias)
+        new_bias = remake_bias(node, given["bias"], old, "bias", bias, constants)
+        return (*remake(old, "weight", weight, constants), *new_bias)
 
 
 class MatrixProduct:
     """scale·(β·b + α·x M) + shift = (scale·β·b + shift) + α·x (M·scale) along the last axis of M and of the output, and
     β·b + α·(scale·x + shift) M = (β·b + α·shift M) + α·x (scale·M) along the last axis of x.
 
-    addmm and baddbmm, or mm, bmm and matmul, which have no bias: to take a shift, mm becomes addmm, bmm baddbmm, and
-    matmul linear. M is a constant; one that is seen through a transposition stays so. A constant *first* factor absorbs
-    along the second to last axis, scales only: scale·(M x) = (scale·M) x and M (scale·x) = (M·scale) x.
+    For addmm and baddbmm, and for mm, bmm and matmul, which have no bias: to take a shift, mm becomes addmm, bmm
+    becomes baddbmm, and matmul becomes linear. M is a constant; a transposed view of it stays a view. A constant
+    *first* factor absorbs scales only, along the second to last axis: scale·(M x) = (scale·M) x and
+    M (scale·x) = (M·scale) x.
     """
 
     id = "matrix product"
@@ -108,7 +109,7 @@ class MatrixProduct:
         channel_axis = -2 if matrix.is_left else -1
         scale, shift = matrix.tensors(affine, channel_axis, channel_axis, "output")
         bias, factor = self._bias(node, constants)
-        return self._remade(node, matrix, scale, moved_bias(bias, scale, shift, factor), constants)
+        return self._remake(node, matrix, scale, move_bias(bias, scale, shift, factor), constants)
 
     def input(self, node: Node, operand: Node, affine: Affine, constants: Constants) -> NewConstants:
         matrix = _Matrix(node, self._factors(node), affine, constants)
@@ -119,24 +120,24 @@ class MatrixProduct:
         if shift is not None:
             bias, factor = self._bias(node, constants)
             alpha = arguments(node).get("alpha", 1)
-            moved = moved_bias(bias, None, Expression(applied_before, (matrix.expression, shift, alpha)), factor)
-        return self._remade(node, matrix, scale, moved, constants)
+            moved = move_bias(bias, None, Expression(applied_before, (matrix.expression, shift, alpha)), factor)
+        return self._remake(node, matrix, scale, moved, constants)
 
-    def _remade(self, node: Node, matrix: _Matrix, scale: Operand, bias: Operand, constants: Constants) -> NewConstants:
+    def _remake(self, node: Node, matrix: _Matrix, scale: Operand, bias: Operand, constants: Constants) -> NewConstants:
         kind = kind_of(node)
         batched = (kind == "matmul" and matrix.value.dim() != 2) or (kind == "bmm" and is_edge(node))
-        if bias is not None and (matrix.is_left or batched):  # baddbmm is no operator of edge programs
+        if bias is not None and (matrix.is_left or batched):  # edge programs have no baddbmm
             raise CannotFold(f"{node.name} ({kind}) has no bias that could take the shift")
         if bias is not None and kind == "matmul":
             as_linear = Expression(transpose, (product(matrix.expression, scale),))
-            new_weight = remade(matrix.seen, "weight", as_linear, constants)
+            new_weight = remake(matrix.seen, "weight", as_linear, constants)
         else:
             role = self.factors[kind][0 if matrix.is_left else 1]
-            new_weight = remade(matrix.stored, role, matrix.scaled, constants, matrix.views)
+            new_weight = remake(matrix.stored, role, matrix.scaled, constants, matrix.views)
         given = self._given_bias(node)
         if kind in ("addmm", "mm", "matmul") and not (isinstance(given, Node) and value_of(given).dim() > 1):
             bias = reshaped(bias, (-1,))
-        return (*new_weight, *remade_bias(node, given, matrix.stored, "bias", bias, constants))
+        return (*new_weight, *remake_bias(node, given, matrix.stored, "bias", bias, constants))
 
     def install(self, node: Node, new: Mapping[str, Node]) -> None:
         kind = kind_of(node)
@@ -168,7 +169,7 @@ class MatrixProduct:
 
 
 class _Matrix:
-    """The constant factor of a product: as the product sees it, and as it is stored, perhaps behind views."""
+    """The constant factor of a product: as the product reads it, and as it is stored, perhaps behind views."""
 
     def __init__(self, node: Node, factors: tuple[Node, Node], affine: Affine, constants: Constants) -> None:
         self.node, self.constants = node, constants
@@ -179,12 +180,12 @@ class _Matrix:
         what = f"the {'first' if self.is_left else 'second'} factor of {node.name}"
         self.expression = constants.expression(self.seen, what)
         self.scaled: Operand = None
-        """What has to be stored instead, once `tensors` was asked for; None where nothing changes."""
+        """New value to store, set by `tensors`; None if the scale changes nothing."""
         if self.value.dim() < 2 or affine.channels.dim() < 2:
             raise CannotFold(f"a factor of {node.name} is a vector, so its output has no channels")
 
     def tensors(self, affine: Affine, axis: int, matrix_axis: int, where: str) -> tuple[Operand, Operand]:
-        """Scale and shift as they broadcast with the matrix; along ``axis`` of the value is along ``matrix_axis``."""
+        """Return scale and shift that broadcast with the matrix; ``axis`` of the value is its ``matrix_axis``."""
         rank = affine.channels.dim()
         batch = {rank - i for i in range(3, self.value.dim() + 1) if self.value.shape[-i] != 1}
         require_axes(self.node, affine, {rank + axis, *batch}, where)
@@ -195,8 +196,8 @@ class _Matrix:
         return Affine(channels, affine.count, affine.scale, affine.shift).tensors()
 
     def _scale(self, affine: Affine) -> None:
-        """Scales what is stored, so that views of it can stay; where that can't be, what is seen."""
-        views = views_of(self.seen, self.constants)
+        """Scale the stored constant, so that its views can stay; if that is impossible, scale the viewed one."""
+        views = list_views(self.seen, self.constants)
         missing = self.value.dim() - affine.channels.dim()
         moved = affine.on(affine.channels.reshape([1] * missing + list(affine.channels.shape)))
         try:
@@ -210,8 +211,8 @@ class _Matrix:
         self.scaled = product(self.constants.expression(self.stored, f"a factor of {self.node.name}"), scale)
 
 
-def views_of(node: Node, constants: Constants) -> list[Node]:
-    """The operators that only arrange the elements of a constant, from ``node`` up to the one that reads it."""
+def list_views(node: Node, constants: Constants) -> list[Node]:
+    """List the operators that only arrange the elements of a constant, from ``node`` up to the one that reads it."""
     found: list[Node] = []
     while node not in constants.names and Selection().takes(node) and len(node.all_input_nodes) == 1:
         found.append(node)
@@ -220,7 +221,7 @@ def views_of(node: Node, constants: Constants) -> list[Node]:
 
 
 class Einsum:
-    """scale·einsum(…, x, W) = einsum(…, x, scale·W) along axes of the output that W has, and einsum(…, scale·x, W) =
+    """scale·einsum(…, x, W) = einsum(…, x, scale·W) along output axes that W has, and einsum(…, scale·x, W) =
     einsum(…, x, scale·W) along axes of x that W has. There is no bias, so a shift is declined.
     """
 
@@ -262,7 +263,7 @@ class Einsum:
         channels = affine.channels.permute([*order, *rest]).reshape(shape)
         scale, _ = affine.on(channels).tensors()
         expression = constants.expression(weight, f"the constant operand of {node.name}")
-        return remade(weight, str(at), product(expression, scale), constants)
+        return remake(weight, str(at), product(expression, scale), constants)
 
     def install(self, node: Node, new: Mapping[str, Node]) -> None:
         operands = list(arguments(node)["tensors"])
@@ -280,7 +281,7 @@ def scale_columns(weight: Tensor, scale: Tensor) -> Tensor:
 
 
 def applied(weight: Tensor, shift: Tensor) -> Tensor:
-    """What each output feature makes of a constant input: (C_out,)."""
+    """Multiply the weight by an input ``shift``: (C_out,)."""
     return (weight * shift).sum(-1)
 
 
@@ -289,6 +290,6 @@ def transpose(x: Tensor) -> Tensor:
 
 
 def applied_before(matrix: Tensor, shift: Tensor, alpha: float) -> Tensor:
-    """alpha·(shift M), for a shift of shape (…, K, 1): (…, 1, N)."""
+    """Compute alpha·(shift M) for a shift of shape (…, K, 1): (…, 1, N)."""
     out = (matrix * shift).sum(-2, keepdim=True)
     return out if alpha == 1 else out * alpha

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch.fx import Node
 
 from foldproof.fusion import examples
-from foldproof.fusion.absorb.rule import NewConstants, install_arguments, moved_bias, remade, require_axes
+from foldproof.fusion.absorb.rule import NewConstants, install_arguments, move_bias, remake, require_axes
 from foldproof.fusion.affine import Affine
 from foldproof.fusion.examples import Declines, Fires
 from foldproof.graph.nodes import arguments, is_getitem, kind_of, operator_node, short_name
@@ -49,10 +49,10 @@ class OwnAffine:
         for axis, size in zip(sorted(axes), shape, strict=True):
             places[axis] = size
         scale, shift = (reshaped(x, shape) for x in affine.over(places))
-        new = remade(given["weight"], "weight", scaled(scale, weight), constants)
+        new = remake(given["weight"], "weight", scaled(scale, weight), constants)
         if bias is None:
             return new
-        return (*new, *remade(given["bias"], "bias", moved_bias(bias, scale, shift), constants))
+        return (*new, *remake(given["bias"], "bias", move_bias(bias, scale, shift), constants))
 
     def input(self, node: Node, operand: Node, affine: Affine, constants: Constants) -> NewConstants:
         raise CannotFold(f"{node.name} ({short_name(node)}) computes its statistics from it")

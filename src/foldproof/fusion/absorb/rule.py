@@ -1,4 +1,4 @@
-"""What an absorber is, and what absorbers share."""
+"""The interface of absorbers, and their shared functions."""
 
 from __future__ import annotations
 
@@ -22,101 +22,108 @@ NewConstants = tuple[NewConstant, ...]
 
 
 class Absorber(Protocol):
-    """A rule: which operator absorbs, on its output or on its input, and how. Its docstring states the algebra."""
+    """A rule by which an operator absorbs an affine of its output or input. The docstring states the algebra."""
 
     id: str
     fires: tuple[Fires, ...]
     declines: tuple[Declines, ...]
 
     def takes(self, node: Node, constants: Constants) -> bool:
-        """Is it an operator that this rule knows?"""
+        """Return True if this rule knows the operator."""
 
     def output(self, node: Node, affine: Affine, constants: Constants) -> NewConstants:
-        """The constants with which ``node`` computes what the affine makes of its output.
+        """Return the constants with which ``node`` computes the affine of its old output.
 
         Raises:
             CannotFold: there are none.
         """
 
     def input(self, node: Node, operand: Node, affine: Affine, constants: Constants) -> NewConstants:
-        """The constants with which ``node`` still computes the same, when ``operand`` is given without the affine."""
+        """Return the constants with which ``node`` computes the same from ``operand`` without the affine.
+
+        Raises:
+            CannotFold: there are none.
+        """
 
     def install(self, node: Node, new: Mapping[str, Node]) -> None:
-        """Gives ``node`` its new constants, by role."""
+        """Set the new constants of ``node``, by role."""
 
 
 def install_arguments(node: Node, new: Mapping[str, Node]) -> None:
-    """Each new constant becomes the argument of the name of its role."""
+    """Set each new constant as the argument that has the name of its role."""
     for role, constant in new.items():
         set_argument(node, role, constant)
 
 
-def remade(
+def remake(
     argument: Node, role: str, expression: Operand, constants: Constants, views: tuple[Node, ...] = ()
 ) -> NewConstants:
-    """A constant operand, made anew; none where ``expression`` is None, which is that nothing changes."""
+    """Plan a new value of a constant operand; nothing if ``expression`` is None, which means no change."""
     if expression is None:
         return ()
     base = constants.base(argument)
     return (NewConstant(role, base, base, value_of(argument).dtype, expression, views),)
 
 
-def remade_bias(
+def remake_bias(
     node: Node, bias: object, weight: Node, role: str, expression: Operand, constants: Constants
 ) -> NewConstants:
-    """The bias of ``node``, made anew, or for the first time."""
+    """Plan a new bias of ``node``, which may have had none."""
     if expression is None or isinstance(bias, Node):
-        return () if expression is None else remade(bias, role, expression, constants)  # type: ignore[arg-type]
+        return () if expression is None else remake(bias, role, expression, constants)  # type: ignore[arg-type]
     like = constants.base(weight)
     base = f"{like.removesuffix('weight')}bias" if like.endswith("weight") else f"{like}_bias"
     return (NewConstant(role, base, like, value_of(node).dtype, expression),)
 
 
-def moved_bias(bias: Operand, scale: Operand, shift: Operand, factor: float = 1) -> Operand:
-    """scale·factor·bias + shift; None where the affine does nothing to a bias."""
+def move_bias(bias: Operand, scale: Operand, shift: Operand, factor: float = 1) -> Operand:
+    """Return scale·factor·bias + shift; None if the affine changes no bias."""
     if shift is None and (scale is None or bias is None):
         return None
     if bias is not None and factor != 1:
-        bias = Expression(times, (bias, factor))
+        bias = Expression(multiply, (bias, factor))
     return total(scaled(bias, scale), shift)
 
 
-def times(x: Tensor, factor: float) -> Tensor:
+def multiply(x: Tensor, factor: float) -> Tensor:
     return x * factor
 
 
 def require_axes(node: Node, affine: Affine, allowed: set[int], where: str) -> None:
-    """
+    """Check the axes of an affine.
+
     Raises:
-        AxisMismatch: the affine changes along another axis than those that the weight of ``node`` reaches.
+        AxisMismatch: the affine changes along an axis that the weight of ``node`` does not have.
     """
     if not set(affine.axes) <= allowed:
         raise AxisMismatch(
             f"the {where} of {node.name} is {affine.channels.dim()}-D: {short_name(node)} has its channels on axis"
-            f" {_and(sorted(allowed))} and the affine is along axis {_and(affine.axes)}, so no weight can absorb it;"
+            f" {_join(sorted(allowed))} and the affine is along axis {_join(affine.axes)}, so no weight can absorb it;"
             " if the channels were meant, transpose before it",
             "transpose before the normalisation, if the channels were meant",
         )
 
 
 def require_no_shift(node: Node, affine: Affine) -> None:
-    """
+    """Check that the affine has no shift.
+
     Raises:
-        CannotFold: the affine shifts, and ``node`` has no place for that.
+        CannotFold: it has one, and ``node`` has no bias.
     """
     if affine.shift is not None:
         raise CannotFold(f"{node.name} ({short_name(node)}) has no bias that could take the shift")
 
 
 def require_input(node: Node, operand: Node, name: str) -> None:
-    """
+    """Check that ``operand`` is the argument ``name`` of ``node`` and no other.
+
     Raises:
-        CannotFold: ``operand`` is not, or not only, the argument ``name`` of ``node``.
+        CannotFold: it is not.
     """
     given = arguments(node)
     if given[name] is not operand or any(value is operand for key, value in given.items() if key != name):
-        raise CannotFold(f"{node.name} ({short_name(node)}) reads {operand.name} otherwise than as its {name}")
+        raise CannotFold(f"{node.name} ({short_name(node)}) does not read {operand.name} as its {name} only")
 
 
-def _and(axes: list[int]) -> str:
+def _join(axes: list[int]) -> str:
     return " and ".join(map(str, axes))

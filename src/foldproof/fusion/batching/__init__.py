@@ -1,4 +1,4 @@
-"""Linear operators that read one tensor, made one: ``members`` (which), ``rule`` (how), ``timing`` (where it pays)."""
+"""Batching of linear operators: ``members`` (operators to join), ``whole`` (the joined one), ``rule``, ``timing``."""
 
 from foldproof.fusion.batching.rule import BATCHING, BITWISE, BatchLinears
 

@@ -1,4 +1,4 @@
-"""Operators that read one tensor, and that one operator over joined weights can do at once."""
+"""Members of a batch: linear operators that one operator over joined weights can replace."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from foldproof.graph.nodes import arguments, aten, is_edge, is_view, kind_of, op
 from foldproof.rewriting.sizes import value_of
 
 Call = tuple[Any, tuple[Any, ...], dict[str, Any]]
-"""An operator, its arguments and its keyword arguments."""
+"""Operator, arguments and keyword arguments."""
 
 
 @dataclass(frozen=True)
 class Member:
-    """``node`` computes a linear function of its argument ``name``, with a weight, and a bias or None.
+    """A node that computes a linear function of its argument ``name``, with a weight, and a bias or None.
 
-    Its outputs are along ``axis`` of its value (from the end), and along ``weight_axis`` of the weight. Operators of
-    equal ``kind`` can be one, which is `called` on the joined weights and biases.
+    The outputs lie along ``axis`` of its value (counted from the end) and along ``weight_axis`` of the weight. Members
+    of equal ``kind`` can be joined; ``called`` returns the call of the operator on joined weights and biases.
     """
 
     node: Node
@@ -36,17 +36,17 @@ class Member:
 
     @property
     def x(self) -> Any:
-        """What it is a function of."""
+        """Argument of the function."""
         return arguments(self.node)[self.name]
 
     @property
     def size(self) -> int:
-        """The number of its outputs."""
+        """Number of outputs."""
         return int(value_of(self.weight).shape[self.weight_axis])
 
     @property
     def transposed(self) -> Node | None:
-        """The node of which the weight is a transposition, where it is one; decomposed linears have such weights."""
+        """Node whose transposition the weight is, as in decomposed linears; None if it is no transposition."""
         if kind_of(self.weight) not in ("t", "transpose", "permute") or value_of(self.weight).dim() != 2:
             return None
         stored: Node = self.weight.all_input_nodes[0]
@@ -55,30 +55,30 @@ class Member:
         return stored if target is not None and target(numbers, *args, **kwargs).shape == (3, 2) else None
 
 
-def member(node: Node) -> Member | None:
-    """The node as a linear function of its input, or None where it is none of those that are known.
+def read_member(node: Node) -> Member | None:
+    """Read the node as a linear function of its input; None if it is none of the known ones.
 
-    linear, addmm, mm and matmul with a matrix, and convolutions that are not grouped: the outputs of groups lie between
-    one another when they are joined. Edge programs have no views, so that a part of a value is a copy there.
+    Known are linear, addmm, mm and matmul with a matrix, and convolutions without groups (the outputs of joined groups
+    would be interleaved). Edge programs are left out: they have no views, so each part of a value would be a copy.
     """
     kind = kind_of(node)
     if (kind not in _KNOWN and kind not in Convolution.kinds) or is_edge(node):
         return None
     given = arguments(node)
-    found = _convolution(node, given) if kind in Convolution.kinds else _KNOWN[kind](node, given)
+    found = _read_convolution(node, given) if kind in Convolution.kinds else _KNOWN[kind](node, given)
     if found is None or not all(isinstance(part, Node) for part in (found.x, found.weight)):
         return None
     return found if value_of(found.weight).dim() >= 2 else None
 
 
-def _linear(node: Node, given: dict[str, Any]) -> Member:
+def _read_linear(node: Node, given: dict[str, Any]) -> Member:
     def called(x: Any, weight: Any, bias: Any) -> Call:
         return aten.linear.default, (x, weight, bias) if bias is not None else (x, weight), {}
 
     return Member(node, "input", given["weight"], given["bias"], -1, 0, "linear", called)
 
 
-def _matmul(node: Node, given: dict[str, Any]) -> Member | None:
+def _read_matmul(node: Node, given: dict[str, Any]) -> Member | None:
     def called(x: Any, weight: Any, bias: Any) -> Call:
         return aten.matmul.default, (x, weight), {}
 
@@ -86,7 +86,7 @@ def _matmul(node: Node, given: dict[str, Any]) -> Member | None:
     return found if value_of(given["other"]).dim() == 2 else None
 
 
-def _product(node: Node, given: dict[str, Any]) -> Member | None:
+def _read_product(node: Node, given: dict[str, Any]) -> Member | None:
     beta, alpha = given.get("beta", 1), given.get("alpha", 1)
 
     def called(x: Any, weight: Any, bias: Any) -> Call:
@@ -100,19 +100,19 @@ def _product(node: Node, given: dict[str, Any]) -> Member | None:
         return Member(node, "self", given["mat2"], None, -1, 1, kind, called)
     bias = given["self"]
     if value_of(bias).dim() != 1 or value_of(bias).shape[0] != value_of(node).shape[1]:
-        return None  # another one for each row, or one for all
+        return None  # a bias for each row, or one for all outputs
     return Member(node, "mat1", given["mat2"], bias, -1, 1, kind, called)
 
 
 _KNOWN: dict[str, Callable[[Node, dict[str, Any]], Member | None]] = {
-    "linear": _linear,
-    "matmul": _matmul,
-    "addmm": _product,
-    "mm": _product,
+    "linear": _read_linear,
+    "matmul": _read_matmul,
+    "addmm": _read_product,
+    "mm": _read_product,
 }
 
 
-def _convolution(node: Node, given: dict[str, Any]) -> Member | None:
+def _read_convolution(node: Node, given: dict[str, Any]) -> Member | None:
     if given["groups"] != 1 or given.get("transposed", False):
         return None
     kernel = tuple(value_of(given["weight"]).shape[2:])
@@ -121,44 +121,44 @@ def _convolution(node: Node, given: dict[str, Any]) -> Member | None:
     def called(x: Any, weight: Any, bias: Any) -> Call:
         return operator_of(node), (x, weight, bias, *geometry.values()), {}
 
-    kind = (operator_of(node), kernel, *(_hashable(value) for value in geometry.values()))
+    kind = (operator_of(node), kernel, *(_make_hashable(value) for value in geometry.values()))
     return Member(node, "input", given["weight"], given["bias"], -1 - len(kernel), 0, kind, called)
 
 
-def _hashable(x: Any) -> Hashable:
-    return tuple(map(_hashable, x)) if isinstance(x, (list, tuple)) else x
+def _make_hashable(x: Any) -> Hashable:
+    return tuple(map(_make_hashable, x)) if isinstance(x, (list, tuple)) else x
 
 
 @dataclass(frozen=True)
 class Group:
-    """Members of one kind that read one tensor (``is_shared``), or of equal sizes that read one each."""
+    """Members of one kind that read one tensor (``is_shared``), or members of equal sizes that read a tensor each."""
 
     members: list[Member]
     is_shared: bool
 
     @property
     def reads(self) -> list[Node]:
-        """All that they read."""
+        """Nodes that the members read."""
         return list(dict.fromkeys(member.x for member in self.members))
 
 
-def groups(nodes: Iterable[Node], is_constant: Callable[[Node], bool]) -> list[Group]:
-    """Two or more members each, in the order of the graph; first those that read one tensor, then of what is left."""
+def find_groups(nodes: Iterable[Node], is_constant: Callable[[Node], bool]) -> list[Group]:
+    """Find groups of at least two members, in the order of the graph: first those that read one tensor, then others."""
     places: dict[Node, int] = {}
     shared: dict[Hashable, list[Member]] = {}
     for place, node in enumerate(nodes):
         places[node] = place
-        one = member(node)
+        one = read_member(node)
         if one is not None and not is_constant(one.node) and not is_constant(one.x):
-            key = (_read(one.x), one.kind, one.transposed is None, value_of(one.weight).dtype, value_of(node).dtype)
+            key = (_make_key(one.x), one.kind, one.transposed is None, value_of(one.weight).dtype, value_of(node).dtype)
             shared.setdefault(key, []).append(one)
     found = [Group(group, True) for group in shared.values() if len(group) > 1]
     alone = [one for group in shared.values() if len(group) == 1 for one in group]
-    return sorted([*found, *_of_equal_sizes(alone, places)], key=lambda group: places[group.members[0].node])
+    return sorted([*found, *_group_equal_sizes(alone, places)], key=lambda group: places[group.members[0].node])
 
 
-def _of_equal_sizes(members: Iterable[Member], places: Mapping[Node, int]) -> list[Group]:
-    """Matrices of equal sizes, whose inputs are all there before the first of them: so none depends on another."""
+def _group_equal_sizes(members: Iterable[Member], places: Mapping[Node, int]) -> list[Group]:
+    """Find groups of equal sizes whose inputs all come before the first member, so that none depends on another."""
     open_groups: dict[Hashable, list[Member]] = {}
     found: list[list[Member]] = []
     for one in sorted(members, key=lambda member: places[member.node]):
@@ -174,8 +174,8 @@ def _of_equal_sizes(members: Iterable[Member], places: Mapping[Node, int]) -> li
     return [Group(group, False) for group in found if len(group) > 1]
 
 
-def views_of(x: Node) -> list[Node]:
-    """The views of which ``x`` is the last, from there up."""
+def list_views(x: Node) -> list[Node]:
+    """List the chain of views that ends in ``x``, from ``x`` up."""
     found = []
     while is_view(x):
         found.append(x)
@@ -183,8 +183,10 @@ def views_of(x: Node) -> list[Node]:
     return found
 
 
-def _read(x: Node) -> Hashable:
-    """What a node shows: equal views of one node show the same (decomposed linears flatten their input each)."""
-    views = views_of(x)
-    shown = [(v.target, *map(_hashable, v.args[1:]), *map(_hashable, sorted(v.kwargs.items()))) for v in views]
+def _make_key(x: Node) -> Hashable:
+    """Return a key of a node's value: equal views of one node have equal keys (decomposed linears each flatten x)."""
+    views = list_views(x)
+    shown = [
+        (v.target, *map(_make_hashable, v.args[1:]), *map(_make_hashable, sorted(v.kwargs.items()))) for v in views
+    ]
     return (views[-1].all_input_nodes[0] if views else x, *shown)

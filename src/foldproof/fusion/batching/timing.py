@@ -1,4 +1,4 @@
-"""Is a rewritten region faster here? Measured, and remembered on disk."""
+"""Timing: measure a region before and after a rewrite on this machine, and cache the result on disk."""
 
 from __future__ import annotations
 
@@ -24,29 +24,31 @@ from foldproof.rewriting.refusal import CannotFold
 from foldproof.thresholds import BITWISE_INPUTS, MIN_SPEEDUP
 
 ROUNDS = 15
-"""Of either side, in turns, so that what else the machine does hits both."""
+"""Number of measurements of each side, in turns, so that other load of the machine affects both."""
 ROUND_SECONDS = 2e-3
-"""Of one measurement at least: many times the resolution of the clock."""
+"""Minimal duration of a measurement: many times the resolution of the clock."""
 
 
 def require_faster(before: GraphModule, after: GraphModule, inputs: Sequence[Tensor], *, bitwise: bool) -> Speed:
-    """How long both take on this machine.
+    """Measure both sides on this machine.
 
     Raises:
-        CannotFold: *after* is not faster than *before* by `MIN_SPEEDUP` and by more than the noise: the middle halves of the
-            measurements overlap. Or, where it has to be ``bitwise``, a result is rounded otherwise.
+        CannotFold: *after* is not faster than *before* by `MIN_SPEEDUP` and by more than the noise (the middle halves
+            of the measurements overlap); or, if ``bitwise`` is required, a result is rounded differently.
     """
-    if bitwise and not same_bits(before, after, inputs):
-        raise CannotFold("as one operator it rounds some results otherwise here", "allow it with batch_linears")
-    measured = remembered(before, after, inputs)
-    speed = Speed(measured["before"][1], measured["after"][1], _setting(inputs), BITWISE_INPUTS if bitwise else 0)
+    if bitwise and not have_same_bits(before, after, inputs):
+        raise CannotFold("as one operator, it rounds some results differently here", "allow it with batch_linears")
+    measured = recall_or_measure(before, after, inputs)
+    speed = Speed(
+        measured["before"][1], measured["after"][1], _describe_setting(inputs), BITWISE_INPUTS if bitwise else 0
+    )
     if measured["after"][2] >= measured["before"][0] or speed.before < MIN_SPEEDUP * speed.after:
-        raise CannotFold(f"as one operator it was not measured to be clearly faster here: {speed}")
+        raise CannotFold(f"as one operator, it is not clearly faster here: {speed}")
     return speed
 
 
-def same_bits(before: GraphModule, after: GraphModule, inputs: Sequence[Tensor]) -> bool:
-    """Are all results the same, to the last bit, on some inputs?"""
+def have_same_bits(before: GraphModule, after: GraphModule, inputs: Sequence[Tensor]) -> bool:
+    """Return True if all results agree to the last bit on random inputs of several magnitudes."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for i in range(BITWISE_INPUTS):
@@ -61,23 +63,27 @@ def same_bits(before: GraphModule, after: GraphModule, inputs: Sequence[Tensor])
     return True
 
 
-def remembered(before: GraphModule, after: GraphModule, inputs: Sequence[Tensor]) -> dict[str, list[float]]:
-    """Quartiles of the seconds that *before* and *after* take, measured now unless the same was measured before."""
-    key = {"machine": machine(inputs), "before": _described(before, inputs), "after": _described(after, inputs)}
+def recall_or_measure(before: GraphModule, after: GraphModule, inputs: Sequence[Tensor]) -> dict[str, list[float]]:
+    """Return the quartiles of the seconds of *before* and of *after*, from the cache if they were measured before."""
+    key = {
+        "machine": describe_machine(inputs),
+        "before": _describe_graph(before, inputs),
+        "after": _describe_graph(after, inputs),
+    }
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
-    file = folder() / f"{name}.json"
+    file = find_folder() / f"{name}.json"
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
         found = json.loads(file.read_text(encoding="utf-8"))
         if found["key"] == key:
             return {side: [float(x) for x in found["seconds"][side]] for side in ("before", "after")}
     seconds = measure(before, after, inputs)
-    with contextlib.suppress(OSError):  # it is measured anew the next time
+    with contextlib.suppress(OSError):  # without a cache, it is measured again the next time
         _write(file, json.dumps({"key": key, "seconds": seconds}, indent=1))
     return seconds
 
 
 def measure(before: GraphModule, after: GraphModule, inputs: Sequence[Tensor]) -> dict[str, list[float]]:
-    """The quartiles of the seconds of one run of *before* and of *after*, measured in turns."""
+    """Measure the quartiles of the seconds of one run of *before* and of *after*, in turns."""
     sides = {"before": before, "after": after}
     taken: dict[str, list[Measurement]] = {side: [] for side in sides}
     with torch.no_grad():
@@ -97,50 +103,50 @@ def measure(before: GraphModule, after: GraphModule, inputs: Sequence[Tensor]) -
     }
 
 
-def folder() -> Path:
-    """Where measurements are kept: beside torch's other caches, which TORCH_HOME and XDG_CACHE_HOME move."""
+def find_folder() -> Path:
+    """Return the folder of the cache: beside torch's other caches, which TORCH_HOME and XDG_CACHE_HOME move."""
     return Path(torch.hub.get_dir()).parent / "foldproof" / "timings"
 
 
-def machine(inputs: Sequence[Tensor]) -> dict[str, Any]:
-    """What the times depend on, but for the program."""
+def describe_machine(inputs: Sequence[Tensor]) -> dict[str, Any]:
+    """Describe everything that the times depend on, except the program."""
     devices = sorted({str(x.device) for x in inputs})
     names = [torch.cuda.get_device_name(d) if d.startswith("cuda") else d for d in devices]
-    return {"torch": torch.__version__, "cpu": _cpu(), "devices": names, "threads": torch.get_num_threads()}
+    return {"torch": torch.__version__, "cpu": _find_cpu(), "devices": names, "threads": torch.get_num_threads()}
 
 
-def _setting(inputs: Sequence[Tensor]) -> str:
-    found = machine(inputs)
+def _describe_setting(inputs: Sequence[Tensor]) -> str:
+    found = describe_machine(inputs)
     dtypes = ", ".join(sorted({str(x.dtype).removeprefix("torch.") for x in inputs}))
     threads = "1 thread" if found["threads"] == 1 else f"{found['threads']} threads"
     where = [name for name in found["devices"] if name != "cpu"] or [found["cpu"]]
     return f"{', '.join(where)}, {threads}, {dtypes}, torch {found['torch']}"
 
 
-def _cpu() -> str:
+def _find_cpu() -> str:
     with contextlib.suppress(OSError, IndexError):
         rows = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         return next((row.split(":", 1)[1].strip() for row in rows if row.startswith("model name")), platform.machine())
     return platform.processor() or platform.machine()
 
 
-def _described(module: GraphModule, inputs: Sequence[Tensor]) -> list[str]:
-    """The graph in words that don't depend on the names in it: each node's operator, its arguments, and its layout."""
+def _describe_graph(module: GraphModule, inputs: Sequence[Tensor]) -> list[str]:
+    """Describe the graph independently of its names: the operator, arguments and layout of each node."""
     numbers: dict[Node, Any] = {}
     given = iter(inputs)
     lines = []
     for node in module.graph.nodes:
         numbers[node] = f"%{len(numbers)}"
         if node.op == "placeholder":
-            lines.append(f"input {_layout(next(given))}")
+            lines.append(f"input {_describe_layout(next(given))}")
         elif node.op == "get_attr":
-            lines.append(f"constant {_layout(operator.attrgetter(str(node.target))(module))}")
+            lines.append(f"constant {_describe_layout(operator.attrgetter(str(node.target))(module))}")
         else:
             lines.append(f"{node.target} {map_arg((node.args, node.kwargs), numbers.__getitem__)}")
     return lines
 
 
-def _layout(x: Tensor) -> str:
+def _describe_layout(x: Tensor) -> str:
     return f"{x.dtype} {tuple(x.shape)} {x.stride()}"
 
 

@@ -1,4 +1,4 @@
-"""The operator that does the work of several: over concatenated weights for one tensor, or over stacked weights."""
+"""The joined operator: over concatenated weights if the members read one tensor, else over stacked weights."""
 
 from __future__ import annotations
 
@@ -20,39 +20,39 @@ from foldproof.rewriting.sizes import value_of
 from foldproof.rewriting.vectors import joined, reshaped
 
 Apply = Callable[[Any, tuple[Any, ...], Mapping[str, Any]], Any]
-"""Applies an operator to arguments: to fake tensors, or to nodes, by adding one to a graph."""
+"""Function that applies an operator, to fake tensors, or to nodes by adding a node to a graph."""
 
 
 class Join(Protocol):
-    """How members become one."""
+    """A way to join members."""
 
     name: str
     views: tuple[Node, ...]
-    """Through which the joined weight is read."""
+    """Views through which the joined weight is read."""
 
     def weight(self, names: Sequence[str]) -> Expression:
-        """The joined weight, of the constants with these names."""
+        """Return the joined weight of the constants with these names."""
 
     def bias(self, names: Sequence[str | None]) -> Operand:
-        """The joined bias, with zeros where there is none; None where there is none at all."""
+        """Return the joined bias, with zeros for missing ones; None if all are missing."""
 
     def fake(self) -> tuple[Tensor, Tensor | None]:
-        """What stands for the joined weight as it is read, and for the bias; made in a fake mode."""
+        """Make fake tensors for the joined weight, as it is read, and for the bias; called in a fake mode."""
 
     def apply(self, apply: Apply, xs: Sequence[Any], weight: Any, bias: Any) -> Any:
-        """What all members compute of their inputs."""
+        """Apply the joined operator to the inputs of all members."""
 
     def part(self, whole: Any, i: int) -> Call:
-        """What member ``i`` computes, as a view of that."""
+        """Return the call that takes the value of member ``i`` out of the whole, as a view."""
 
 
 class Concatenated:
-    """Of one tensor: the outputs of the members lie one behind another."""
+    """Members that read one tensor: their outputs lie one after another."""
 
     def __init__(self, group: Sequence[Member]) -> None:
         self.group, self.first = group, group[0]
         self.name = f"one {short_name(self.first.node)}"
-        # A weight that is stored transposed stays so.
+        # A weight that is stored transposed stays transposed.
         self.views: tuple[Node, ...] = () if self.first.transposed is None else (self.first.weight,)
         self.axis = self.first.weight_axis
         ends = [*itertools.accumulate((member.size for member in group), initial=0)]
@@ -82,7 +82,7 @@ class Concatenated:
 
 
 class Stacked:
-    """Of a tensor each: matrices of equal sizes, multiplied in one batch."""
+    """Members that read a tensor each: matrices of equal sizes, multiplied in one batch."""
 
     name = "one batch of products"
     views: tuple[Node, ...] = ()
@@ -91,7 +91,7 @@ class Stacked:
         self.group, self.first = group, group[0]
         self.stored = [member.transposed or member.weight for member in group]
         self.outputs_first = (self.first.weight_axis == 0) != (self.first.transposed is not None)
-        # PyTorch 2.13 can't trace a baddbmm that broadcasts to sizes that are not known.
+        # PyTorch 2.13 can't trace a baddbmm that broadcasts to unknown sizes.
         self.adds_apart = not all(isinstance(size, int) for size in value_of(self.first.node).shape)
 
     def weight(self, names: Sequence[str]) -> Expression:
@@ -121,9 +121,9 @@ class Stacked:
 
 @dataclass
 class Whole:
-    """The operator that does the work of a group, and then what follows each of its members.
+    """The joined operator of a group, followed by the pointwise operators common to its members.
 
-    ``tails`` are the members' nodes, each with the operators on single elements behind it, which are the same for all.
+    ``tails`` are the members' nodes, each with the pointwise operators after it, which are the same for all.
     """
 
     group: Sequence[Member]
@@ -132,7 +132,7 @@ class Whole:
     _results: dict[Graph, dict[int, Node]] = field(default_factory=dict)
 
     def constants(self, names: Sequence[tuple[str, str | None]], constants: Constants) -> tuple[NewConstant, ...]:
-        """The joined weights and, where a member has one, biases, of the constants with these names."""
+        """Return the joined weight and, if any member has one, the joined bias of the constants with these names."""
         weights, biases = [weight for weight, _ in names], [bias for _, bias in names]
 
         def new(role: str, replaced: Sequence[str], value: Operand, views: tuple[Node, ...]) -> NewConstant:
@@ -146,14 +146,14 @@ class Whole:
         return weight, new("bias", [name for name in biases if name is not None], found, ())
 
     def parts(self) -> list[Tensor]:
-        """Fake values of the results, which are views of the whole."""
+        """Compute fake values of the results, which are views of the whole."""
         *_, whole = self._fakes()
         with whole.fake_mode:  # type: ignore[attr-defined]
             calls = [self.join.part(whole, i) for i in range(len(self.group))]
             return [target(*args, **kwargs) for target, args, kwargs in calls]
 
     def install(self, i: int, node: Node, new: Mapping[str, Node]) -> None:
-        """Makes ``node``, the result of member ``i``, a part of the whole; called for all, and last with ``new``."""
+        """Turn ``node``, the result of member ``i``, into a part of the whole; the last call has the ``new`` nodes."""
         results = self._results.setdefault(node.graph, {})
         results[i] = node
         if not new:
@@ -163,8 +163,8 @@ class Whole:
             result.target, result.args, result.kwargs = self.join.part(whole, place)
 
     def _added(self, results: Sequence[Node], weight: Node, bias: Node | None) -> Node:
-        """The whole in the graph of ``results``, before the first of them."""
-        tails = [_back(result, len(self.tails[0])) for result in results]
+        """Add the whole to the graph of ``results``, before the first of them."""
+        tails = [_trace_back(result, len(self.tails[0])) for result in results]
         xs = [arguments(tail[0])[member.name] for member, tail in zip(self.group, tails, strict=True)]
         seen, *values = self._fakes()
         if self.join.views:
@@ -182,7 +182,7 @@ class Whole:
             return whole
 
     def _fakes(self) -> list[Tensor]:
-        """Fake values: of the joined weight as it is read, and of all that is computed, in this order."""
+        """Compute fake values of the joined weight, as it is read, and of all later nodes, in this order."""
         found: list[Tensor] = []
 
         def compute(target: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
@@ -201,8 +201,8 @@ class Whole:
         return whole
 
 
-def _back(result: Node, length: int) -> list[Node]:
-    """A tail, from its last node."""
+def _trace_back(result: Node, length: int) -> list[Node]:
+    """Return a tail of this length, from its last node."""
     tail = [result]
     while len(tail) < length:
         tail.insert(0, tail[0].all_input_nodes[0])

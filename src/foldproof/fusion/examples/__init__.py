@@ -1,4 +1,4 @@
-"""Small models on which each rule must fire, or must decline: the tests loop over them and the docs can show them."""
+"""Small models on which each rule must fire or decline, for the tests and the documentation."""
 
 from foldproof.fusion.examples.absorbers import *  # noqa: F403
 from foldproof.fusion.examples.batching import *  # noqa: F403

@@ -1,4 +1,4 @@
-"""Where an affine must be absorbed, and where not."""
+"""Models in which an affine must, or must not, be absorbed."""
 
 from __future__ import annotations
 

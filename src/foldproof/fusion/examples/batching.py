@@ -1,4 +1,4 @@
-"""Where operators that read one tensor must become one, and where not."""
+"""Models in which operators that read one tensor must, or must not, be joined."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _matrix = partial(torch.randn, 8, 6)
 
 
 def _attention(m: Any, x: Tensor) -> Tensor:
-    """Of two heads of four, whose keys and values may be of one."""
+    """Compute attention of two heads of size four, whose keys and values may be of one head."""
     q, k, v = (part(x).unflatten(-1, (-1, 4)).transpose(-3, -2) for part in (m.q, m.k, m.v))
     found = scaled_dot_product_attention(q, k, v, enable_gqa=k.shape != q.shape)
     return found.transpose(-3, -2).flatten(-2)
 
 
 def _experts(m: Any, x: Tensor) -> Tensor:
-    """All experts compute, and a softmax over one score for each weights what they find."""
+    """Compute all experts, weighted by a softmax over one score for each."""
     found = torch.stack([torch.relu(expert(x)) for expert in (m.a, m.b, m.c)], -1)
     return (found * torch.softmax(m.gate(x), -1).unsqueeze(-2)).sum(-1)
 

@@ -1,4 +1,4 @@
-"""What examples are made of: a small model, its inputs, and what a rule must do with it."""
+"""Parts of the examples: a small model, its inputs, and the expected result of a rule."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Declines:
 
 
 class Functional(nn.Module):
-    """A model of a function of itself and its inputs, for the small cases that no stock module makes."""
+    """A model given by a function of itself and its inputs, for cases without a module in torch.nn."""
 
     def __init__(self, function: Callable[..., Any], **parts: nn.Module | Tensor) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 
 
 def lively(model: nn.Module) -> nn.Module:
-    """The model in eval mode with random statistics and affine parameters, negative scales included."""
+    """Set random statistics and affine parameters, with negative scales among them; return the model in eval mode."""
     generator = torch.Generator().manual_seed(0)
     for part in model.modules():
         if isinstance(part, (*BATCH_NORMS, *INSTANCE_NORMS)):
@@ -61,20 +61,20 @@ def lively(model: nn.Module) -> nn.Module:
 
 
 def made(model: nn.Module, *shapes: tuple[int, ...]) -> Example:
-    """The model, made `lively`, with normal inputs of these shapes."""
+    """Return the model, after `lively`, with normal inputs of these shapes."""
     generator = torch.Generator().manual_seed(1)
     return lively(model), tuple(torch.randn(shape, generator=generator) for shape in shapes)
 
 
 def chain(shape: tuple[int, ...], *parts: Callable[[], nn.Module]) -> Callable[[], Example]:
-    """Makes modules in a row that take one input of ``shape``."""
+    """Return a function that makes a sequence of modules with one input of ``shape``."""
     return lambda: made(nn.Sequential(*(part() for part in parts)), shape)
 
 
 def functional(
     shapes: tuple[tuple[int, ...], ...], function: Callable[..., Any], **parts: Callable[[], nn.Module | Tensor]
 ) -> Callable[[], Example]:
-    """Makes a `Functional` of freshly made parts."""
+    """Return a function that makes a `Functional` of new parts."""
     return lambda: made(Functional(function, **{name: part() for name, part in parts.items()}), *shapes)
 
 
@@ -84,7 +84,7 @@ def trained(shape: tuple[int, ...], *parts: Callable[[], nn.Module]) -> Example:
 
 
 def positive(make: Callable[[], Example]) -> Callable[[], Example]:
-    """The same model, in which no normalisation has a negative scale."""
+    """Return a function that makes the same model without negative scales of normalisations."""
 
     def with_positive_scales() -> Example:
         model, inputs = make()

@@ -1,4 +1,4 @@
-"""Where an affine must be moved, and where not."""
+"""Models in which an affine must, or must not, be moved."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where an affine must be read, and where not."""
+"""Models in which an affine must, or must not, be read."""
 
 from __future__ import annotations
 

@@ -6,6 +6,6 @@ from foldproof.fusion.motion.rule import Motion
 from foldproof.fusion.motion.selection import Selection
 
 MOTIONS: tuple[Motion, ...] = (Selection(), Averaging(), Maximum(), Rectifier(), Sum(), Product())
-"""Every rule by which an affine moves."""
+"""All rules by which an affine moves."""
 
 __all__ = ["MOTIONS", "Averaging", "Maximum", "Motion", "Product", "Rectifier", "Selection", "Sum"]

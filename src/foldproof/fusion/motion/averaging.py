@@ -10,11 +10,11 @@ from foldproof.fusion.affine import Affine
 from foldproof.fusion.examples import Declines, Fires
 from foldproof.fusion.motion.rule import (
     Affines,
-    combined_axes,
+    find_combined_axes,
+    find_sizes,
     require_constant_along,
     require_no_negative,
     run_on,
-    sizes_of,
 )
 from foldproof.graph.nodes import arguments, is_getitem, kind_of, operator_node
 from foldproof.rewriting.constants import Constants
@@ -38,8 +38,8 @@ MAXIMA = frozenset(_MAXIMA.split())
 class Averaging:
     """f(scale·x + shift) = scale·f(x) + shift, where f averages elements of one channel with fixed weights.
 
-    Average pooling, means over axes, linear interpolation. Where the weights don't add up to 1 (padding that is
-    counted, sums), it is f(scale·x) = scale·f(x) only.
+    For average pooling, means over axes, and linear interpolation. If the weights don't add up to 1 (sums, padding that
+    is counted), only f(scale·x) = scale·f(x) holds.
     """
 
     id = "averaging"
@@ -55,22 +55,22 @@ class Averaging:
     def up(self, node: Node, affine: Affine, constants: Constants, side: int) -> dict[Node, Affine]:
         [x] = [n for n in node.all_input_nodes if isinstance(n.meta.get("val"), torch.Tensor)]
         self._check_weights(node, affine)
-        axes = combined_axes(node, x)
-        found = _with_axes(affine, axes, value_of(x).dim())
+        axes = find_combined_axes(node, x)
+        found = _restore_axes(affine, axes, value_of(x).dim())
         require_constant_along(node, found, axes)
         return {x: found}
 
     def down(self, node: Node, carried: Affines, constants: Constants) -> Affine:
         [(x, affine)] = carried.items()
         self._check_weights(node, affine)
-        axes = combined_axes(node, x)
+        axes = find_combined_axes(node, x)
         require_constant_along(node, affine, axes)
-        return _without_axes(affine, axes, value_of(node).dim())
+        return _drop_axes(affine, axes, value_of(node).dim())
 
     def _check_weights(self, node: Node, affine: Affine) -> None:
         if affine.shift is None:
             return
-        ones = run_on(node, lambda operand: torch.ones(sizes_of(operand), dtype=torch.float64))
+        ones = run_on(node, lambda operand: torch.ones(find_sizes(operand), dtype=torch.float64))
         if not torch.allclose(ones, torch.ones_like(ones), rtol=0, atol=1e-6):
             raise CannotFold(
                 f"the weights of {node.name} do not add up to 1, so a shift does not pass it",
@@ -82,9 +82,9 @@ class Averaging:
 
 
 class Maximum:
-    """max(scale·xᵢ + shift) = scale·max(xᵢ) + shift, where no scale is negative.
+    """max(scale·xᵢ + shift) = scale·max(xᵢ) + shift, if no scale is negative.
 
-    Max pooling and maxima along axes, of elements of one channel.
+    For max pooling and maxima along axes, of elements of one channel.
     """
 
     id = "maximum"
@@ -103,21 +103,21 @@ class Maximum:
     def up(self, node: Node, affine: Affine, constants: Constants, side: int) -> dict[Node, Affine]:
         x = operator_node(node).all_input_nodes[0]
         require_no_negative(node, affine, constants)
-        axes = combined_axes(operator_node(node), x)
-        found = _with_axes(affine, axes, value_of(x).dim())
+        axes = find_combined_axes(operator_node(node), x)
+        found = _restore_axes(affine, axes, value_of(x).dim())
         require_constant_along(node, found, axes)
         return {x: found}
 
     def down(self, node: Node, carried: Affines, constants: Constants) -> Affine:
         [(x, affine)] = carried.items()
         require_no_negative(node, affine, constants)
-        axes = combined_axes(operator_node(node), x)
+        axes = find_combined_axes(operator_node(node), x)
         require_constant_along(node, affine, axes)
-        return _without_axes(affine, axes, value_of(node).dim())
+        return _drop_axes(affine, axes, value_of(node).dim())
 
 
-def _with_axes(affine: Affine, axes: list[int], rank: int) -> Affine:
-    """The affine of the operand, whose ``axes`` the result may have lost."""
+def _restore_axes(affine: Affine, axes: list[int], rank: int) -> Affine:
+    """Return the affine of the operand, whose ``axes`` the result may have lost."""
     channels = affine.channels
     if channels.dim() < rank:
         for axis in sorted(axes):
@@ -125,8 +125,8 @@ def _with_axes(affine: Affine, axes: list[int], rank: int) -> Affine:
     return affine.on(channels)
 
 
-def _without_axes(affine: Affine, axes: list[int], rank: int) -> Affine:
-    """The affine of the result, which may have lost ``axes``."""
+def _drop_axes(affine: Affine, axes: list[int], rank: int) -> Affine:
+    """Return the affine of the result, which may have lost ``axes``."""
     channels = affine.channels
     if rank < channels.dim():
         for axis in sorted(axes, reverse=True):

@@ -10,7 +10,7 @@ from torch.fx import Node
 from foldproof.fusion import examples
 from foldproof.fusion.affine import Affine
 from foldproof.fusion.examples import Declines, Fires
-from foldproof.fusion.motion.rule import Affines, require_no_negative, sizes_of
+from foldproof.fusion.motion.rule import Affines, find_sizes, require_no_negative
 from foldproof.graph.nodes import arguments, kind_of, short_name
 from foldproof.rewriting.constants import Constants
 from foldproof.rewriting.refusal import CannotFold
@@ -19,7 +19,7 @@ from foldproof.rewriting.vectors import number, scaled
 
 
 class Rectifier:
-    """relu(scale·x) = scale·relu(x), where no scale is negative; so for leaky_relu."""
+    """relu(scale·x) = scale·relu(x), if no scale is negative; the same holds for leaky_relu."""
 
     id = "rectifier"
     conditional = True
@@ -46,7 +46,7 @@ class Rectifier:
 
 
 class Sum:
-    """scale·(x + α·y) + shift = (scale·x + shift) + α·(scale·y), and so of a difference: one of two takes the shift."""
+    """scale·(x + α·y) + shift = (scale·x + shift) + α·(scale·y); one operand takes the shift. Differences are alike."""
 
     id = "sum"
     conditional = False
@@ -54,10 +54,10 @@ class Sum:
     declines: tuple[Declines, ...] = examples.sum_declines
 
     def takes(self, node: Node) -> bool:
-        return kind_of(node) in ("add", "sub") and all(isinstance(x, Node) for x in _two(node))
+        return kind_of(node) in ("add", "sub") and all(isinstance(x, Node) for x in _find_operands(node))
 
     def up(self, node: Node, affine: Affine, constants: Constants, side: int) -> dict[Node, Affine]:
-        first, second = _two(node)
+        first, second = _find_operands(node)
         if first is second:
             raise CannotFold(f"{node.name} adds {first.name} to itself")
         scale_only = Affine(affine.channels, affine.count, affine.scale, None)
@@ -67,7 +67,7 @@ class Sum:
         return {first: _broadcast(node, first, affine), second: _broadcast(node, second, scale_only)}
 
     def down(self, node: Node, carried: Affines, constants: Constants) -> Affine:
-        first, second = _two(node)
+        first, second = _find_operands(node)
         a, b = carried.get(first), carried.get(second)
         if first is second:
             raise CannotFold(f"{node.name} adds {first.name} to itself")
@@ -97,7 +97,7 @@ class Sum:
 
 
 class Product:
-    """scale·(x·y) = (scale·x)·y, where neither is a constant. Of matrix products, where the scale is one number."""
+    """scale·(x·y) = (scale·x)·y, if neither is a constant. For matrix products, the scale has to be one number."""
 
     id = "product"
     conditional = False
@@ -107,11 +107,11 @@ class Product:
 
     def takes(self, node: Node) -> bool:
         kind = kind_of(node)
-        return (kind == "mul" or kind in self.matrix_kinds) and all(isinstance(x, Node) for x in _two(node))
+        return (kind == "mul" or kind in self.matrix_kinds) and all(isinstance(x, Node) for x in _find_operands(node))
 
     def up(self, node: Node, affine: Affine, constants: Constants, side: int) -> dict[Node, Affine]:
         self._check(node, affine)
-        operand = _two(node)[side]
+        operand = _find_operands(node)[side]
         if kind_of(node) in self.matrix_kinds:
             return {operand: affine.on(torch.zeros([1] * value_of(operand).dim(), dtype=torch.int64))}
         return {operand: _broadcast(node, operand, affine)}
@@ -126,7 +126,7 @@ class Product:
         return _spread_out(node, affine)
 
     def _check(self, node: Node, affine: Affine) -> None:
-        first, second = _two(node)
+        first, second = _find_operands(node)
         if first is second:
             raise CannotFold(f"{node.name} multiplies {first.name} by itself")
         if affine.shift is not None:
@@ -135,15 +135,15 @@ class Product:
             raise CannotFold(f"only a scale that is one number passes {node.name} ({short_name(node)})")
 
 
-def _two(node: Node) -> tuple[Any, Any]:
+def _find_operands(node: Node) -> tuple[Any, Any]:
     given = arguments(node)
     names = list(given)[:2]
     return given[names[0]], given[names[1]]
 
 
 def _broadcast(node: Node, operand: Node, affine: Affine) -> Affine:
-    """The affine of an operand that is broadcast to the shape of ``node``."""
-    shape = sizes_of(operand)
+    """Return the affine of an operand that is broadcast to the shape of ``node``."""
+    shape = find_sizes(operand)
     channels = affine.channels
     for axis in range(channels.dim()):
         size = shape[axis - channels.dim()] if axis >= channels.dim() - len(shape) else 1
@@ -153,6 +153,6 @@ def _broadcast(node: Node, operand: Node, affine: Affine) -> Affine:
 
 
 def _spread_out(node: Node, affine: Affine) -> Affine:
-    """The affine of an operand, on the shape of ``node`` that it is broadcast to."""
+    """Return the affine of an operand on the shape of ``node``, to which it is broadcast."""
     missing = value_of(node).dim() - affine.channels.dim()
     return affine.on(affine.channels.reshape([1] * missing + list(affine.channels.shape)))

@@ -1,4 +1,4 @@
-"""What it is that an affine moves through, and what such rules share."""
+"""The interface of motions, and their shared functions."""
 
 from __future__ import annotations
 
@@ -32,40 +32,44 @@ Affines = Mapping[Node, Affine]
 
 
 class Motion(Protocol):
-    """A rule: the operators that an affine commutes with, and what becomes of it. Its docstring states the algebra."""
+    """A rule by which an affine moves through operators that it commutes with. The docstring states the algebra."""
 
     id: str
     conditional: bool
-    """Does it hold only for scales of one sign?"""
+    """True if the rule holds only for scales of one sign."""
     fires: tuple[Fires, ...]
     declines: tuple[Declines, ...]
 
     def takes(self, node: Node) -> bool:
-        """Is it an operator that this rule knows?"""
+        """Return True if this rule knows the operator."""
 
     def up(self, node: Node, affine: Affine, constants: Constants, side: int) -> dict[Node, Affine]:
-        """Affines of the operands, with which ``node`` computes what ``affine`` makes of its value.
+        """Return the affines of the operands with which ``node`` computes ``affine`` of its old value.
 
-        Where only one of two operands has to take (a part of) it, ``side`` says which.
+        If only one of two operands has to take the affine, or a part of it, ``side`` selects the operand.
 
         Raises:
             CannotFold: there are none.
         """
 
     def down(self, node: Node, carried: Affines, constants: Constants) -> Affine:
-        """What the value of ``node`` has to be scaled and shifted by, if these operands are given without theirs."""
+        """Return the affine that the value of ``node`` lacks if its operands lack the ``carried`` affines.
+
+        Raises:
+            CannotFold: there is none.
+        """
 
 
-def sizes_of(node: Node) -> torch.Size:
-    """The shape of a node's value, at the sizes that the program was exported with."""
+def find_sizes(node: Node) -> torch.Size:
+    """Return the shape of a node's value, at the sizes that the program was exported with."""
     return torch.Size(set_sizes(value_of(node).shape))
 
 
 def run_on(node: Node, numbered: Callable[[Node], Tensor]) -> Tensor:
-    """The operator on other tensors than its own, at the sizes that the program was exported with.
+    """Run the operator of ``node`` on other tensors, at the sizes that the program was exported with.
 
     Raises:
-        CannotFold: it refuses them.
+        CannotFold: the operator refuses them.
     """
     target = operator_node(node)
     operator = operator_of(target)
@@ -84,14 +88,15 @@ def run_on(node: Node, numbered: Callable[[Node], Tensor]) -> Tensor:
             out = operator(*args, **kwargs)
         except Exception as error:
             log_caught(error, f"running {node.name} on numbers of channels")
-            raise CannotFold(f"{node.name} ({short_name(node)}) does not run on numbers: {brief(error)}") from error
+            refused = f"{node.name} ({short_name(node)}) does not run on channel numbers: {brief(error)}"
+            raise CannotFold(refused) from error
     result = out[node.args[1]] if is_getitem(node) else out
     assert isinstance(result, Tensor)
     return result
 
 
-def combined_axes(node: Node, x: Node) -> list[int]:
-    """The axes of x whose elements the operator combines."""
+def find_combined_axes(node: Node, x: Node) -> list[int]:
+    """List the axes of x whose elements the operator combines."""
     rank = value_of(x).dim()
     given = arguments(node)
     if "dim" in given:
@@ -116,6 +121,6 @@ def require_no_negative(node: Node, affine: Affine, constants: Constants) -> Non
     if not bool((scale >= 0).all()):
         count = int((scale < 0).sum())
         raise CannotFold(
-            f"{count} of {len(scale)} scales are negative, and would turn the order around in {node.name}",
+            f"{count} of {len(scale)} scales are negative, and would reverse the order in {node.name}",
             f"put the normalisation before {node.name}, or train it with weights that stay positive",
         )

@@ -9,7 +9,7 @@ from torch.fx import Node
 from foldproof.fusion import examples
 from foldproof.fusion.affine import Affine
 from foldproof.fusion.examples import Declines, Fires
-from foldproof.fusion.motion.rule import Affines, run_on, sizes_of
+from foldproof.fusion.motion.rule import Affines, find_sizes, run_on
 from foldproof.graph.nodes import arguments, is_getitem, kind_of, operator_node, operator_of
 from foldproof.operators import is_functional
 from foldproof.rewriting.constants import Constants
@@ -40,9 +40,9 @@ SELECTIONS = frozenset((_VIEWS + _PARTS + _WHOLES).split())
 class Selection:
     """f(scale·x + shift) = scale'·f(x) + shift', where f arranges elements: each of f(x) is one of x, or a zero.
 
-    Views, transpositions, slices, concatenations, copies, repetitions, and padding by zeros, reflection or replication.
-    Which element comes from where is seen by running the operator on the numbers of the elements. Zeros stay zeros
-    under a scale, and have no place for a shift.
+    For views, transpositions, slices, concatenations, copies, repetitions, and padding by zeros, reflection or
+    replication. The origin of each element is found by running the operator on element numbers. Zeros stay zeros under
+    a scale, and can't take a shift.
     """
 
     id = "selection"
@@ -67,14 +67,14 @@ class Selection:
             raise CannotFold(f"{node.name} pads with zeros, which would have to be shifted too", _PADDING)
         found = {}
         for operand, first in sources.first.items():
-            shape = sizes_of(operand)
+            shape = find_sizes(operand)
             at = sources.places - first
             inside = (at >= 0) & (at < shape.numel())
             chosen = torch.full((shape.numel(),), UNREAD)
             chosen[at[inside]] = channels[inside]
             if not torch.equal(chosen[at[inside]], channels[inside]):
                 raise CannotFold(f"{node.name} reads one element of {operand.name} for several channels")
-            found[operand] = _static(affine.on(chosen.reshape(shape)), operand, node)
+            found[operand] = _require_static(affine.on(chosen.reshape(shape)), operand, node)
         return found
 
     def down(self, node: Node, carried: Affines, constants: Constants) -> Affine:
@@ -82,14 +82,14 @@ class Selection:
         channels = torch.zeros(sources.places.shape, dtype=torch.int64)
         scales: list[Operand] = [None]
         shifts: list[Operand] = [None]
-        counts = [1]  # channel 0 is what nothing is done to: other operands, and zeros
+        counts = [1]  # channel 0 has the identity: other operands, and zeros
         for operand, first in sources.first.items():
             affine = carried.get(operand)
             at = sources.places - first
-            inside = (at >= 0) & (at < sizes_of(operand).numel())
+            inside = (at >= 0) & (at < find_sizes(operand).numel())
             if affine is None or not bool(inside.any()):
                 continue
-            all_channels = affine.channels.expand(sizes_of(operand)).reshape(-1)
+            all_channels = affine.channels.expand(find_sizes(operand)).reshape(-1)
             channels[inside] = all_channels[at[inside]] + sum(counts)
             scales.append(affine.scale)
             shifts.append(affine.shift)
@@ -99,17 +99,17 @@ class Selection:
             raise CannotFold(f"{node.name} pads with zeros, which have not been shifted", _PADDING)
         if len(counts) == 2 and not bool((channels == 0).any() and not sources.has_zeros):
             channels = torch.where(channels == 0, UNREAD, channels - 1)  # one operand: its own numbering
-            return _static(Affine(channels, counts[1], scales[1], shifts[1]).on(channels), node, node)
+            return _require_static(Affine(channels, counts[1], scales[1], shifts[1]).on(channels), node, node)
         scale = joined(scales, counts, 1.0)
         shift = joined(shifts, counts, 0.0)
-        return _static(Affine(channels, sum(counts), scale, shift).on(channels), node, node)
+        return _require_static(Affine(channels, sum(counts), scale, shift).on(channels), node, node)
 
 
 class _Sources:
-    """Where each element of a selection comes from.
+    """The origin of each element of a selection.
 
-    ``first`` maps the operands to the number of their first element; ``places`` holds the number of the element that
-    stands in each place of the result, 0 for a zero.
+    ``first`` maps the operands to the number of their first element. ``places`` holds the number of the origin for each
+    element of the result, 0 for a zero.
     """
 
     def __init__(self, node: Node, constants: Constants) -> None:
@@ -122,7 +122,7 @@ class _Sources:
             nonlocal size
             if not value_of(operand).is_floating_point():
                 return constants.integers(operand)
-            shape = sizes_of(operand)
+            shape = find_sizes(operand)
             if operand not in self.first:
                 self.first[operand] = size
                 size += shape.numel()
@@ -163,11 +163,11 @@ def _is_float(node: Node) -> bool:
     return isinstance(value, torch.Tensor) and value.is_floating_point()
 
 
-def _static(affine: Affine, node: Node, through: Node) -> Affine:
-    """An affine whose channels lie along axes of fixed size only: at other sizes they might lie differently.
+def _require_static(affine: Affine, node: Node, through: Node) -> Affine:
+    """Return the affine if its channels lie along axes of fixed size only; at other sizes they might lie differently.
 
     Raises:
-        CannotFold: they do not.
+        CannotFold: they lie along a dynamic dimension.
     """
     for axis in affine.axes:
         if isinstance(value_of(node).shape[axis], torch.SymInt):
