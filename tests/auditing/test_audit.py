@@ -1,4 +1,4 @@
-"""Real wrong answers of released compilers: each refuted, with the right pass named; right ones are left in peace."""
+"""Real wrong answers of released compilers: each is refuted with the right culprit; correct ones are not."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_the_culprit_is_named(name: str) -> None:
 
 
 def test_the_place_in_the_model_is_told() -> None:
-    """Operators that are read as others keep where they come from."""
+    """Operators that are read as others keep their source lines."""
     installed("executorch")
     (step,) = audited("executorch: conv, ReLU, Hardtanh").refuted
     assert step.source == "module 1"
@@ -79,7 +79,7 @@ def test_without_the_culprit_all_is_well(name: str) -> None:
 
 
 def test_a_wrong_lowering_is_named() -> None:
-    """What a pattern is lowered to is no graph, so nothing is proved of it; but it can be left out."""
+    """A lowering has no graph, so nothing is proved about it; but it can be left out."""
     torch.manual_seed(0)
     model, inputs = trained(RoundedDown()), (torch.randn(2, 3, 4, 4),)
     found = foldproof.audit(model, inputs, compiler="inductor", options={"freezing": True}, locate=False)

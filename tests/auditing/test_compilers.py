@@ -1,4 +1,4 @@
-"""What is declared of compilers and of the places that taps look on is so, and doctor tells what is missing."""
+"""Declarations of compilers and hooks are true, and doctor reports missing hooks."""
 
 from __future__ import annotations
 

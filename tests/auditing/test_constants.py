@@ -1,4 +1,4 @@
-"""Constants that a pass folds: where they come from, and what is said of them for other parameters."""
+"""Constants that a pass folds: their origins, and the claims for other parameters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings in Python: a pass of one's own is written out, so that a program that shows its fault stands alone."""
+"""Settings as Python: a user's pass is written out, so that a reproduction needs no other file."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Configured(Swap):
 
 
 def made(value: Any) -> Any:
-    """What the lines and the expression make, where nothing else is known."""
+    """Evaluate the lines and the expression in an empty namespace."""
     own = Definitions()
     code = own.write_expression(value)
     names: dict[str, Any] = {"torch": torch, "nn": torch.nn}

@@ -1,4 +1,4 @@
-"""What is saved of a fault: a short program that stands alone, both graphs, a report; and it can be asked again."""
+"""Saved audits: a short reproduction, both graphs and a report; the reproduction can be run again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What operators of pipelines are read as, against the operators themselves."""
+"""Readings of pipeline operators, compared with the operators themselves."""
 
 from __future__ import annotations
 

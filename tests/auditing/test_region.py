@@ -1,4 +1,4 @@
-"""Only what a pass changed is proved, and what is cut out is all that it changed."""
+"""The changed region: it contains everything that a pass changed, and only that is proved."""
 
 from __future__ import annotations
 
@@ -207,6 +207,6 @@ def moved_memory(graph: fx.Graph, wrong: bool) -> None:
 
 @pytest.mark.parametrize("build", [frozen_index, frozen_choice, moved_memory])
 def test_what_no_proof_on_the_region_speaks_of(build: Callable[[fx.Graph, bool], None]) -> None:
-    """A region's inputs are all values of floats; what they decide, and where they lie, is not cut off."""
+    """A region's inputs stand for all floating-point values, so it includes their decisions and layouts."""
     before, after = edited(build)
     assert judge(Change("", "", before, after), (torch.tensor([0.1, 0.3, 2.0, 0.2]),)).kind is Kind.REFUTED

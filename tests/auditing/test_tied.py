@@ -1,4 +1,4 @@
-"""Weights that are one tensor under two names, as every language model with tied embeddings has them."""
+"""Tied weights: one tensor under two names, as in language models with tied embeddings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a pass can do without a trace in the nodes of a graph, or where a graph only looks changed."""
+"""Changes that leave no trace in the nodes of a graph, and graphs that only look changed."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Edit(PassBase):
 
 
 def verdict_on(module: fx.GraphModule, edit: Callable[[fx.GraphModule], Any], *inputs: Tensor) -> Verdict | None:
-    """The verdict on one pass; None where it is not even seen."""
+    """Return the verdict on one pass; None if it is not recorded."""
     with foldproof.watch(inputs or (X,)) as log:
         Edit(edit)(module)
     (step,) = log.steps
@@ -66,7 +66,7 @@ def multiply(module: fx.GraphModule) -> None:
 
 
 def multiply_data(module: fx.GraphModule) -> None:
-    next(module.parameters()).data.mul_(2)  # which no version counter tells
+    next(module.parameters()).data.mul_(2)  # no version counter shows this
 
 
 def replace_data(module: fx.GraphModule) -> None:
@@ -105,7 +105,7 @@ def test_a_right_pass_that_writes_into_parameters() -> None:
 
 
 def test_a_pass_that_does_something_else_when_it_is_run_again() -> None:
-    """What is proved of its second run says nothing of the first."""
+    """A proof about the second run does not hold for the first."""
     calls: list[int] = []
 
     def fold(module: fx.GraphModule) -> None:
@@ -328,7 +328,7 @@ def test_a_model_with_branches_is_not_accused() -> None:
 
 
 def test_statistics_that_training_updates() -> None:
-    """They are written to without a trace, so nothing is said."""
+    """They are written to without a trace, so the verdict is UNDECIDED."""
 
     def edit(module: fx.GraphModule) -> None:
         (node,) = (n for n in module.graph.nodes if n.target is F.batch_norm)

@@ -1,4 +1,4 @@
-"""Passes of one's own: watched where they run, tapped in their manager, proved in tests."""
+"""User passes: watched where they run, tapped in their manager, proved in tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests of this folder share: the forms of a program, running it, and comparing two."""
+"""Helpers of the tests in this folder: the forms of a program, running it, and comparing two."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FORMS: dict[str, Callable[[ExportedProgram], ExportedProgram]] = {
 
 
 def run(program: ExportedProgram, inputs: tuple[Any, ...]) -> list[Tensor]:
-    """The outputs. A program that changes its buffers changes them here too."""
+    """Return the outputs. A program that changes its buffers changes them here, too."""
     with torch.no_grad():
         return tree_leaves(program.module()(*inputs))
 
@@ -40,7 +40,7 @@ def largest_error(before: list[Tensor], after: list[Tensor]) -> float:
 
 
 def snapshot(program: ExportedProgram) -> tuple[Any, ...]:
-    """All that must not change in a program: its code, names, metadata, signature, and tensors with their values."""
+    """Describe everything that must not change in a program: code, names, metadata, signature, tensors and values."""
     nodes = [(n.name, n.op, str(n.target), str(n.args), str(n.kwargs), dict(n.meta)) for n in program.graph.nodes]
     tensors = {**program.state_dict, **program.constants}
     state = [(name, id(t), t._version, t.clone() if isinstance(t, Tensor) else t) for name, t in tensors.items()]

@@ -23,7 +23,7 @@ LARGEST = 600
 
 @dataclass(frozen=True)
 class AffineStep:
-    """One operator of a model: of which values, with which options, and with whose parameters if not its own."""
+    """One operator of a model: its operands, its options, and the owner of its parameters if another step owns them."""
 
     kind: str
     operands: tuple[int, ...]
@@ -58,7 +58,7 @@ class Recipe:
 
 
 class Model(nn.Module):
-    """What a recipe says."""
+    """A module built from a recipe."""
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
@@ -365,7 +365,7 @@ def _pool(part: None, x: Tensor, how: str, **o: Any) -> Tensor:
     return kind(x, 2, stride=1, padding=o["padding"], count_include_pad=o["counted"])
 
 
-# Curves, and what is done in place
+# Curves, and in-place operators
 
 
 def _curve(part: None, x: Tensor, how: str) -> Tensor:
@@ -442,7 +442,7 @@ _OFTEN = (
 
 
 def _draw_two(draw: SamplePoint, shapes: list[Shape], x: int) -> tuple[int, dict[str, Any]] | None:
-    """A second operand, and what is done with both."""
+    """Draw a second operand, and an operator on both."""
     mine = shapes[x]
     alike = [i for i, shape in enumerate(shapes) if shape == mine]
     how = _of(draw, "add", "add", "sub", "mul", "maximum", "add, alpha", "cat", "cat", "stack", "bmm", "add_")
@@ -466,7 +466,7 @@ def _draw_two(draw: SamplePoint, shapes: list[Shape], x: int) -> tuple[int, dict
 
 
 def _shape_of(step: AffineStep, shapes: list[Shape]) -> Shape | None:
-    """The shape of what a step computes; None where it refuses."""
+    """Return the shape of a step's result; None if it refuses its operands."""
     with torch.device("meta"), torch.no_grad():
         part = KINDS[step.kind].make(**step.options)
         if part is not None:

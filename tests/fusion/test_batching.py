@@ -1,4 +1,4 @@
-"""Operators that read one tensor become one: where it is right, where it pays, and what it does to the bits."""
+"""Joining operators that read one tensor: correctness, speed, and equality of bits."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ six = partial(nn.Linear, 8, 6)
 
 @pytest.fixture
 def paying(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Batching pays: what it does is tested on any machine."""
+    """Accept every measurement, so that tests do not depend on the machine."""
     monkeypatch.setattr(always.home, always.name, always.wrong)
 
 
@@ -202,7 +202,7 @@ class TestWhatItDoes:
             result.program.graph.lint()
 
     def test_one_behind_the_other_is_left(self) -> None:
-        """Of equal sizes, but the second needs what the first computes."""
+        """Members of equal sizes, of which the second depends on the first."""
         square = partial(nn.Linear, 8, 8)
         result = batch(*functional(((4, 8),), lambda m, x: m.b(m.a(x).relu()), a=square, b=square)())
         assert result.rewrites == () and result.declined == ()

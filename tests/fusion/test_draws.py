@@ -1,4 +1,4 @@
-"""What differs from run to run is no constant: a weight that hangs on it is not folded, proof or no proof."""
+"""Values that differ from run to run are no constants: a weight that depends on one is never folded."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def noise(x: Tensor) -> Tensor:
 
 @torch.library.custom_op("foldproof_draws::count", mutates_args=())
 def count(x: Tensor) -> Tensor:
-    """Reads, and changes, what is no argument."""
+    """An operator that reads and changes a global."""
     COUNT[0] += 1
     return torch.full_like(x, COUNT[0])
 

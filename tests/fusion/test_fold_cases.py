@@ -1,4 +1,4 @@
-"""Cases that are easily got wrong: each is folded rightly, or declined with a reason."""
+"""Difficult cases: each is folded correctly, or declined with a reason."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ class TestShapes:
 
 
 class TestNumbers:
-    """Statistics of trained networks are wilder than random ones."""
+    """Statistics as of trained networks, which vary more than random ones."""
 
     @pytest.mark.parametrize(
         ("variance", "scale"), [(0.0, 1.0), (5e-45, -1.0), (1e10, 1.0), (1.0, 0.0), (1e-12, -1900.0), (1.0, -1.0)]
@@ -212,7 +212,7 @@ class TestDtypes:
         assert {t.dtype for t in result.program.state_dict.values()} == {dtype}
 
     def test_a_normalisation_that_changes_the_dtype_is_declined(self) -> None:
-        """Not even reachable from eager code: the metadata is changed to what a rewrite by other tools may leave."""
+        """Metadata that eager code can't produce, but a rewrite by other tools may leave."""
         model, inputs = conv_bn()
         program = torch.export.export(model, inputs)
         [node] = [n for n in program.graph.nodes if n.name == "batch_norm"]
@@ -387,7 +387,7 @@ class TestSubgraphs:
         assert result.program.graph_module.true_graph_0 is not program.graph_module.true_graph_0
 
     def test_of_a_loop(self) -> None:
-        """The body runs as often as the data says: what is before the loop is folded, what is in it is reported."""
+        """The data decides the number of iterations: folds before the loop are made, those inside are reported."""
         from torch._higher_order_ops.while_loop import while_loop
 
         class Model(nn.Module):

@@ -1,4 +1,4 @@
-"""Broken rules: whatever is wrong in a rule's algebra or guards, the proof withdraws the fold. See `mutants`."""
+"""Broken rules: for any mistake in a rule's algebra or guards, the proof withdraws the fold. See `mutants`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def not_proved(inquiry: Inquiry) -> Verdict:
 
 @pytest.fixture
 def _proofs_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing but a proof keeps a fold, and looking for a counterexample of each mutant takes most of the time."""
+    """Skip the search for counterexamples, which takes most of the time: only a proof keeps a fold."""
     proofs = [strategy for strategy in decide.STRATEGIES if strategy.__name__.startswith("prove")]
     monkeypatch.setattr(decide, "STRATEGIES", (*proofs, not_proved))
 
@@ -63,7 +63,7 @@ def breaks(mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def harm(expected: list[Tensor], result: FuseResult, inputs: tuple[Any, ...]) -> float:
-    """How wrong the program is; a result of another shape is as wrong as can be."""
+    """Return the error of the program; infinite for a result of another shape."""
     after = run(result.program, inputs)
     same = [(t.shape, t.dtype) for t in expected] == [(t.shape, t.dtype) for t in after]
     return largest_error(expected, after) if same else math.inf
@@ -124,7 +124,7 @@ def raises(*_: object) -> Tensor:
     ],
 )
 def test_what_is_no_constant_is_declined(mutant: Any, reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A rule that makes nothing sensible costs a fold, too, and is no crash."""
+    """A rule that makes nonsense costs a fold, but does not crash."""
     monkeypatch.setattr(mutant.home, mutant.name, mutant.wrong)
     result = fuse(convolutions.conv)
     assert result.rewrites == ()

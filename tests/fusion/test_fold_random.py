@@ -25,14 +25,14 @@ EXAMPLES = int(os.environ.get("FOLDPROOF_EXAMPLES", "0"))
 
 
 def outputs(program: Any, inputs: tuple[Tensor, ...]) -> list[Tensor]:
-    """What the program computes; its inputs may be changed by that."""
+    """Run the program, which may change its inputs, and return its outputs."""
     module = program.module() if isinstance(program, ExportedProgram) else program
     with torch.no_grad():
         return list(module(*copy.deepcopy(inputs)))
 
 
 def exported(recipe: Recipe, dtype: torch.dtype, form: str, dynamic: bool) -> ExportedProgram:
-    """The program; not every model that can be drawn can be exported."""
+    """Export the model, and discard the example if that is impossible."""
     shapes = (({0: Dim.AUTO},) * len(recipe.inputs),) if dynamic else None
     try:
         program = torch.export.export(recipe.model().to(dtype), recipe.example(4, dtype), dynamic_shapes=shapes)

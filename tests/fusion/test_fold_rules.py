@@ -92,7 +92,7 @@ def test_declines_and_changes_nothing(example: Declines) -> None:
 
 @pytest.mark.parametrize("example", DECLINES)
 def test_declined_in_one_form_is_never_wrong_in_the_other(example: Declines) -> None:
-    """Decomposed, it may be possible after all."""
+    """A fold that is declined may be possible after decomposition."""
     program, inputs = exported(example)
     program = FORMS["core ATen"](program)
     with warnings.catch_warnings():

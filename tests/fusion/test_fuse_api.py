@@ -1,4 +1,4 @@
-"""The public function: what it takes, refuses and reports."""
+"""The public function: its arguments, errors and reports."""
 
 from __future__ import annotations
 

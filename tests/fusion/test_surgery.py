@@ -1,4 +1,4 @@
-"""What comes out is a program like any other: named, signed, saved, loaded, retraced, unflattened."""
+"""The result is an ordinary program: named, signed, saved, loaded, retraced, unflattened."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_a_deepcopy_whose_names_do_not_match_its_signature(program: ExportedProg
 
 
 def test_preserved_module_signatures() -> None:
-    """Of modules that are folded away, and of a normalisation that is an output of the program."""
+    """Metadata of folded modules, and of a normalisation that is an output of the program."""
     model, inputs = made(nn.Sequential(conv(), norm()), IMAGE)
     program = torch.export.export(model, inputs, preserve_module_call_signature=("0", "1"))
     folded = foldproof.fuse(program, inputs).program
@@ -228,7 +228,7 @@ def test_gradients_flow_to_the_folded_weights() -> None:
 
 
 def test_the_pass_itself_on_shadows() -> None:
-    """foldproof.fuse as anybody's pass: run unmodified on parameters that carry residues."""
+    """foldproof.fuse as a pass: run unmodified on parameters that carry residues."""
     model, inputs = made(nn.Sequential(conv(), norm(), nn.ReLU(), nn.ConvTranspose2d(6, 6, 2), norm()), IMAGE)
     program = torch.export.export(model, inputs)
     verdict = foldproof.prove_pass(lambda p: foldproof.fuse(p, inputs, prove=False).program, program, inputs)

@@ -151,7 +151,7 @@ CONTROLS: dict[str, Callable[[], Quantizer]] = {
     "C per channel": lambda: LinearOnly("channel", output=False),
     "D": lambda: LinearOnly("tensor", output=False, bias=True),
 }
-"""torchao folds the chain itself: with a float bias, and with one of whole numbers."""
+"""torchao folds the chain itself: with a float bias, and with an integer one."""
 
 QUANTIZERS: dict[str, Callable[[], Quantizer]] = {
     "A": Nothing,
@@ -212,7 +212,7 @@ def without_counters(module: fx.GraphModule) -> fx.GraphModule:
 def converted(
     model: nn.Module, x: Tensor, quantizer: Quantizer, negative: bool = False, dynamic_shapes: Any = None
 ) -> fx.GraphModule:
-    """What `convert_pt2e` makes of it, in eval mode."""
+    """Convert it with `convert_pt2e`, in eval mode."""
     module = convert_pt2e(prepared(model, x, quantizer, negative, dynamic_shapes))
     move_exported_model_to_eval(module)
     return module
@@ -283,7 +283,7 @@ LAYERS = {
 
 @functools.cache
 def made(quantizer: str, layer: str, negative: bool = False) -> tuple[fx.GraphModule, Tensor]:
-    """A converted layer and an input for it. Nobody may change it."""
+    """Return a converted layer and an input for it, which tests must not change."""
     torch.manual_seed(0)
     model, shape = LAYERS[layer]
     x = torch.randn(shape)

@@ -1,7 +1,7 @@
 """Stated bounds against measured differences: programs drawn at random, run on inputs that drive them to their limits.
 
-What comes out of a fold is computed in whole numbers here, as integer kernels do it: an accumulator of products and the
-bias in its unit.
+The result of a fold is computed in integers here, as integer kernels do it: an accumulator of products and the bias in
+its unit.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Layer(nn.Module):
 
 
 def accumulated(program: Any, x: Tensor) -> Tensor:
-    """The folded operator's result in whole numbers, times its unit: in float64, which holds them all."""
+    """Compute the folded operator's result in integers, times its unit: in float64, which represents them all."""
     (node,) = (n for n in program.graph.nodes if str(n.target) in ("aten.conv1d.default", "aten.linear.default"))
     data, weight, bias = node.args[:3]
 
@@ -103,7 +103,7 @@ def accumulated(program: Any, x: Tensor) -> Tensor:
 
 
 def rest(program: Any, y: Tensor) -> Tensor:
-    """What the folded program makes of its operator's result: at most one quantization."""
+    """Apply the rest of the folded program to its operator's result: at most one quantization."""
     found = [n for n in program.graph.nodes if str(n.target) == "quantized_decomposed.quantize_per_tensor.default"]
     return pair(y.float(), *found[1].args[1:3]) if len(found) > 1 else y
 

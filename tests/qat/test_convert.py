@@ -65,7 +65,7 @@ def through_training(module: fx.GraphModule) -> None:
     ids=lambda x: getattr(x, "__name__", str(x)),
 )
 def test_batch_norm_is_reset(step: object, changed: dict[str, float], kind: Kind, where: str) -> None:
-    """torchao 0.18 sets BatchNorm's eps to 1e-5 and momentum to 0.1, whatever they were: that is noticed."""
+    """torchao 0.18 resets BatchNorm's eps to 1e-5 and momentum to 0.1; the verdict shows it."""
     torch.manual_seed(0)
     model = trained(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, **changed))).train(step is prepare)
     x = (torch.randn(2, 3, 5, 5),)

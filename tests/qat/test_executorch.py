@@ -1,4 +1,4 @@
-"""What crashed ExecuTorch's lowering runs in its runtime once it is folded: before lowering, or by a pass inside it."""
+"""Programs that crashed ExecuTorch's lowering run in its runtime after folding, before lowering or by a pass in it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_it_crashes_unfolded(survivor: Any) -> None:
 @pytest.mark.parametrize("when", ["before lowering", "transform_passes", "transform"])
 def test_it_runs_folded(when: str, survivor: Any) -> None:
     program, x = survivor
-    result = foldproof.fold_qat(program, (x,), quantize_bias=False)  # XNNPACK makes whole numbers of biases by itself
+    result = foldproof.fold_qat(program, (x,), quantize_bias=False)  # XNNPACK quantizes biases itself
     fold = executorch_pass(quantize_bias=False)
     if when == "before lowering":
         edge = lowered(result.program)

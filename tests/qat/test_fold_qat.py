@@ -63,7 +63,7 @@ def test_every_chain_is_folded(quantizer: str, layer: str) -> None:
     expected, got = outputs(before, x), outputs(result.program, x)
     if layer not in ("conv called twice", "shared BatchNorm", "conv2d, hardswish"):  # there it bounds what comes first
         assert float((expected - got).abs().max()) <= bound + 2e-6 * float(expected.abs().max())
-    # What was observed on these very inputs is hardly cut off: then a step or two is the whole difference.
+    # Observers have seen these inputs, so they hardly clip: a step or two is the whole difference.
     assert float((expected - got).abs().mean()) < 0.02 * float(expected.abs().max())
     if quantizer == "A":
         assert result.verdict.kind is Kind.PROVED
@@ -302,7 +302,7 @@ def test_a_bias_of_another_scale_is_expressed_anew() -> None:
 
 
 class Observed(nn.Module):
-    """A linear on whole numbers as they are given, with an observer before its BatchNorm and a coarser one behind."""
+    """A linear on given integers, with an observer before its BatchNorm and a coarser one behind."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -329,7 +329,7 @@ def test_whole_numbers_that_are_given_may_be_any() -> None:
 
 
 def test_a_whole_speaks_of_no_more_than_its_parts() -> None:
-    """What is folded first rounds nothing; the bounds of what comes after are for these parameter values."""
+    """The first fold rounds nothing; the bounds of later ones hold for these parameter values."""
     x = torch.rand(3, 2) / 10
     norm = nn.BatchNorm1d(2)
     program = export(nn.Sequential(nn.Linear(2, 2), norm, Saturating()).eval(), (x,))

@@ -1,4 +1,4 @@
-"""Operators that are made one wrongly."""
+"""Operators that are joined wrongly."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from foldproof.fusion.result import Speed
 from mutants.mutant import Mutant, Patch, Program, around, decomposed, exported, patch
 
 always = patch(rule, "require_faster", lambda before, after, inputs, *, bitwise: Speed(2, 1, "no machine"))
-"""Whether it pays is another question, which would be answered otherwise on each machine."""
+"""Skip the measurement, whose result depends on the machine."""
 
 _six = partial(nn.Linear, 8, 6)
 _matrix = partial(torch.randn, 8, 6)
@@ -79,12 +79,12 @@ two_views = _pair(lambda m, x: m.a(x.view(8, 8)).relu() - m.b(x.t()), (8, 8), a=
 
 
 def joined(wrong: Callable[..., Tensor]) -> Patch:
-    """Weights joined otherwise."""
+    """Join weights in a wrong way."""
     return around(whole, "concatenate", lambda original, axis, *weights: wrong(axis, weights))
 
 
 def places(wrong: Callable[[list[tuple[int, int, int]]], list[tuple[int, int, int]]]) -> Patch:
-    """Other parts of the whole."""
+    """Take wrong parts of the whole."""
 
     def broken(original: Any, self: Any, group: Any) -> None:
         original(self, group)
@@ -103,7 +103,7 @@ def one_off(found: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
 
 
 def kinds(wrong: Any) -> Patch:
-    """Operators that differ are taken to be alike."""
+    """Treat different operators as equal."""
     return around(
         members, "read_member", lambda original, node: (m := original(node)) and replace(m, kind=wrong(m.kind))
     )
@@ -153,7 +153,7 @@ MUTANTS: dict[str, Mutant] = {
         "no bias where the last has none": (biased_first, biases(lambda found: [None, None])),
         "no bias where the first has none": (biased_last, biases(lambda found: [None, None])),
         "a bias of the other": (biased_last, biases(lambda found: [found[1], found[1]])),
-        # what follows all of them
+        # common pointwise operators
         "another factor": (
             otherwise_scaled,
             patch(rule, "_find_tails", lambda group, constants: [[m.node, next(iter(m.node.users))] for m in group]),

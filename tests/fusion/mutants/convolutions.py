@@ -86,14 +86,14 @@ def bias(wrong: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Patch:
 
 
 def swapped_groups(weight: Tensor, scale: Tensor, groups: int) -> Tensor:
-    """As if neighbours among the inputs were of different groups."""
+    """Scale as if neighbouring inputs were in different groups."""
     inputs, outputs, *kernel = weight.shape
     split = weight.reshape(inputs // groups, groups, outputs, *kernel)
     return (split * scale.reshape(1, groups, outputs, *[1] * len(kernel))).reshape(weight.shape)
 
 
 def swapped_outputs(weight: Tensor, scale: Tensor, groups: int) -> Tensor:
-    """As if neighbours among the outputs were of different groups."""
+    """Scale as if neighbouring outputs were in different groups."""
     inputs, outputs, *kernel = weight.shape
     split = weight.reshape(groups, inputs // groups, outputs, *kernel)
     turned = scale.reshape(outputs, groups).t().reshape(groups, 1, outputs, *[1] * len(kernel))
@@ -101,7 +101,7 @@ def swapped_outputs(weight: Tensor, scale: Tensor, groups: int) -> Tensor:
 
 
 def first_group(weight: Tensor, scale: Tensor, groups: int) -> Tensor:
-    """As if all groups read the inputs of the first."""
+    """Scale as if all groups read the inputs of the first."""
     return along(1)(weight, scale[: weight.shape[1]])
 
 
@@ -110,7 +110,7 @@ def groups_reversed(weight: Tensor, scale: Tensor, groups: int) -> Tensor:
 
 
 def per_output(weight: Tensor, scale: Tensor, groups: int) -> Tensor:
-    """As if each group of outputs were an input."""
+    """Scale as if each group of outputs were an input."""
     return along(0)(weight, scale)
 
 
@@ -182,7 +182,7 @@ MUTANTS: dict[str, Mutant] = {
     "input scale of the first group": mutant(before_groups, inputs(first_group)),
     "input scales of groups exchanged": mutant(before_groups, inputs(groups_reversed)),
     "input scale on the outputs of groups": mutant(before_groups, inputs(per_output)),
-    # what a shifted input adds to the bias
+    # the shift of an input in the bias
     "one tap of a shifted input": mutant(before, sums(lambda w, t, g: (w[:, :, 1, 1] * t).sum(1))),
     "one row of a shifted input": mutant(before, sums(lambda w, t, g: (w.sum(3)[:, :, 0] * t).sum(1))),
     "mean of the taps of a shifted input": mutant(before, sums(lambda w, t, g: (w.mean((2, 3)) * t).sum(1))),

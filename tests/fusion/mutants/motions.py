@@ -150,7 +150,7 @@ def no_guard(name: str) -> Patch:
 
 
 def up(home: Any, wrong: Callable[[dict[Node, Affine], Node, Affine], Any]) -> Patch:
-    """What the operands need is changed."""
+    """Change the affines that the operands need."""
 
     def broken(original: Any, self: Any, node: Node, affine: Affine, constants: Constants, side: int) -> Any:
         found = original(self, node, affine, constants, side)

@@ -1,4 +1,4 @@
-"""What a mutant is: the rewriter broken in one place, and a program on which that matters."""
+"""The class of mutants: the rewriter broken in one place, and a program on which that matters."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Program = Callable[[], tuple[ExportedProgram, tuple[Any, ...]]]
 
 @dataclass(frozen=True)
 class Patch:
-    """``wrong`` in place of the attribute ``name`` of a module or class."""
+    """A replacement ``wrong`` for the attribute ``name`` of a module or class."""
 
     home: Any
     name: str
@@ -29,7 +29,7 @@ class Patch:
 
 @dataclass(frozen=True)
 class Mutant:
-    """The patches that break the rewriter, on a program; ``passes`` as of `foldproof.fuse`."""
+    """Patches that break the rewriter, and a program; ``passes`` as in `foldproof.fuse`."""
 
     program: Program
     patches: tuple[Patch, ...]
@@ -45,7 +45,7 @@ def patch(home: Any, name: str, wrong: Any) -> Patch:
 
 
 def around(home: Any, name: str, wrong: Callable[..., Any]) -> Patch:
-    """``wrong(original, *arguments)`` in place of a function or method."""
+    """Replace a function or method by ``wrong(original, *arguments)``."""
     original = getattr(home, name)
 
     def broken(*arguments: Any, **named: Any) -> Any:

@@ -178,7 +178,7 @@ def unchanged(original: Any, self: Planner, node: Node, affine: Affine, reader: 
 
 
 def first_draft(original: Any, self: GraphEditor, wanted: Any) -> Any:
-    """What has the same name is the same constant."""
+    """Treat constants of equal names as one constant."""
     made = self.__dict__.setdefault("made", {})
     return made.setdefault(wanted.base, original(self, wanted))
 
@@ -212,7 +212,7 @@ MUTANTS: dict[str, Mutant] = {
         moved_and_read, around(Planner, "_list_readers", only_linear_readers)
     ),
     "in the wrong order": mutant(meeting, around(_Queue, "__init__", backwards)),
-    # what is asked for
+    # demands
     "the shift is not asked for": mutant(conv, demands(said(unshifted))),
     "the scale is not asked for": mutant(conv, demands(said(unscaled))),
     "asked for in reverse": mutant(conv, demands(said(flipped))),

@@ -1,4 +1,4 @@
-"""Elements that are thought to come from elsewhere than they do."""
+"""Selections whose elements get a wrong origin."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ zeros_for_ones = runs(lambda node, operands, result: nn.functional.pad(operands[
 no_zeros = sources(lambda self: setattr(self, "has_zeros", False))
 
 MUTANTS: dict[str, Mutant] = {
-    # what the operator does
+    # arrangements
     "transpose is a view": mutant(transposed, runs(in_order, "transpose")),
     "permute is a view": mutant(permuted, runs(in_order, "permute")),
     "movedim is a view": mutant(turned, runs(in_order, "movedim")),

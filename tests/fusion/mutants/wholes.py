@@ -99,7 +99,7 @@ def unwritten(original: Any, self: Constants, *a: Any) -> None:
 
 
 MUTANTS: dict[str, Mutant] = {
-    # what is changed in place
+    # in-place changes
     "an input is changed": mutant(input_changed, not_lasting),
     "a value is changed": mutant(value_changed, not_lasting),
     "what is seen through a view is changed": mutant(view_changed, not_lasting),
