@@ -64,14 +64,14 @@ TORCH_AO = Declaration("torch.ao", "fuse:TORCH_AO_FUSE", "`torch.ao.quantization
 ONNX = Declaration(
     "onnx",
     "onnx:COMPILER",
-    "what `torch.onnx.export` does to PyTorch's graph; the model runs in ONNX Runtime",
+    "the changes that `torch.onnx.export` makes to PyTorch's graph; the model runs in ONNX Runtime",
     packages=("onnx", "onnxscript", "onnxruntime"),
     extra="onnx",
 )
 OPENVINO = Declaration(
     "openvino",
     "openvino:COMPILER",
-    "what OpenVINO does to PyTorch's graph; the model runs in OpenVINO",
+    "the changes that OpenVINO makes to PyTorch's graph; the model runs in OpenVINO",
     packages=("openvino",),
     extra="openvino",
 )

@@ -82,7 +82,7 @@ def cut_changed_region(before: Snapshot, after: Snapshot, inputs: Sequence[Any])
         grown = _find_held(first, values, same, border.inputs)
         if not grown:
             break
-        same -= grown
+        same -= grown  # the region is larger now and reads other values, so its border has to be found again
     given = [values.of[name] for name in border.inputs]
     if not all(isinstance(x, Tensor) for x in given):
         return None

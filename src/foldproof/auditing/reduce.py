@@ -106,7 +106,7 @@ def reduce_fault(fault: Fault, model: nn.Module, inputs: Sequence[Any], seconds:
     start = time.process_time()
     specs = specify_model(model, inputs)
     best = next((d for d in specs if fault.is_shown_by(d)), None)
-    if best is None:
+    if best is None:  # some passes go wrong in writes to inputs only, which a reproduction can't compare
         fault.inputs_too = True
         best = next((d for d in specs if fault.is_shown_by(d)), None)
     if best is None:

@@ -162,14 +162,14 @@ def _specify_graph(
         node.target = name
         if isinstance(value, nn.Module):
             if not type(value).__module__.startswith("torch.nn.modules"):
-                raise Unwritable(f"{target} is no module of torch.nn")
+                raise Unwritable(f"{target} is not a module of torch.nn")
             modules[name] = shorten(f"nn.{value!r}")
             held |= {f"{name}.{n}": t for n, t in value.state_dict().items()}
         elif isinstance(value, Tensor) and value.dtype.is_floating_point:
             tensors[name] = TensorSpec(tuple(value.shape), value.dtype, isinstance(value, nn.Parameter))
             held[name] = value.detach()
         else:
-            raise Unwritable(f"{target} is no floating-point tensor")
+            raise Unwritable(f"{target} is not a floating-point tensor")
     _unwrap_output(graph)
     return ModelSpec(graph, modules, tensors, list(inputs), held=held, given=tuple(given)).prune()
 

@@ -148,12 +148,12 @@ class Planner:
             demand(match.input, match.affine, reader)
         for node in queue:
             of = demands[node]
-            if self.constants.holds(node):
+            if self.constants.holds(node):  # each reader gets its own copy, so demands may differ
                 plan.edits += [self._plan_constant(node, affine, reader) for reader, affine in of.items()]
                 continue
             affine = self._require_one_demand(node, of)
             absorber = self._find_absorber(node)
-            motion = None if absorber else self._find_motion(node)
+            motion = None if absorber else self._find_motion(node)  # an affine moves no further than necessary
             if absorber is not None:
                 wanted = absorber.output(node, affine, self.constants)
                 self._require_only_reader(node, of)
@@ -198,7 +198,7 @@ class Planner:
             plan.axes[node] = carried[node].axes
             self._record_pass(plan, node, motion)
             queue.push_all(self._list_readers(node))
-        if not any(edit.wanted for edit in plan.edits):
+        if not any(edit.wanted for edit in plan.edits):  # moving alone saves nothing
             raise CannotFold("nothing that reads it can absorb it")
         return plan
 

@@ -133,7 +133,7 @@ class Rewriter:
         """
         account = Account(refused)
         while True:
-            account.declined = []
+            account.declined = []  # reasons of an earlier round may no longer hold
             made = len(account.rewrites)
             chains = find_chains(editor.graph.nodes, editor.constants, self.sources)
             for done, chain in enumerate(chains):
@@ -151,7 +151,7 @@ class Rewriter:
     def _fold_chain(self, editor: GraphEditor, chain: list[Node], account: Account) -> None:
         """Fold consecutive affines as one; if that is impossible, fold each separately."""
         if len(chain) > 1:
-            with contextlib.suppress(CannotFold):
+            with contextlib.suppress(CannotFold):  # folded as one, new constants are rounded once
                 steps = [read_affine(node, editor.constants, self.sources) for node in chain]
                 self._fold(editor, Match(tuple(steps)), account)
                 return
