@@ -165,9 +165,9 @@ class DifferingNode:
 
 @dataclass(frozen=True)
 class Difference:
-    """The place where two programs part: a value of the first that the second does not compute, though outputs need it.
+    """The place where two programs part: a value of the first that the second lacks, though outputs need it.
 
-    ``region`` lists all such values; ``after`` is the node of the second graph that stands for this one, where one does.
+    ``region`` lists all such values. ``after`` is the node of the second graph that stands for this one, if any does.
     """
 
     node: str

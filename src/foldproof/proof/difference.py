@@ -5,11 +5,11 @@ the shape, so that a view is the value that it shows. Walking back from a differ
 other graph lacks gives a region in each graph; a value that a right rewrite replaced in between ends the walk, because
 what follows it agrees again.
 
-Inside of the regions nothing corresponds exactly. A wrong rewrite is mostly a small one, so a value of *after* stands for
-the value of *before* of the same size that it is nearest to, as floats; and the graphs part at the first value of *after*
-that is near one of *before*, but not equal to it. In a wrong fold of a BatchNorm this is the convolution after the fold,
-which stands for the BatchNorm before it, and not for the convolution, whose value a right fold would replace as well.
-This is a help to the reader, and no verdict depends on it.
+Inside of the regions nothing corresponds exactly. A wrong rewrite is mostly a small one, so a value of *after* stands
+for the value of *before* of the same size that it is nearest to, as floats; and the graphs part at the first value of
+*after* that is near one of *before*, but not equal to it. In a wrong fold of a BatchNorm this is the convolution after
+the fold, which stands for the BatchNorm before it, and not for the convolution, whose value a right fold would replace
+as well. This is a help to the reader, and no verdict depends on it.
 """
 
 from __future__ import annotations
