@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
 
 import pytest
 import torch
+import torch._export.utils
 
 from tests.swallowed import swallowed as swallowed  # for every test
 
@@ -13,6 +15,10 @@ from tests.swallowed import swallowed as swallowed  # for every test
 torch.set_num_threads(1)
 # Inductor would start a pool of processes, each of which imports torch, to compile a handful of kernels.
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+
+# Each call of `run_decompositions` lists PyTorch's composite operators fifty times, in a quarter of a second. No test
+# registers one of these.
+torch._export.utils._materialize_cpp_cia_ops = functools.cache(torch._export.utils._materialize_cpp_cia_ops)
 
 SLOW = tuple(
     f"tests/{name}"
