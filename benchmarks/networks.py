@@ -1,4 +1,4 @@
-"""The networks that are measured on: the shapes of ResNet-50 and of four layers of BERT-base."""
+"""Networks of the benchmarks: the shapes of ResNet-50 and of four layers of BERT-base."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""The audit of a compiler against the compilation alone: the target is 5 times, graph proofs and taps together.
+"""The audit of a compiler relative to the compilation alone: the target is 5, graph proofs and taps together.
 
-The comparison of numbers at the end is `foldproof.compare`'s own cost, and is left out. Both compile as for the first
-time, with empty caches; and without `torch.nn`'s fast path, which would leave one operator for each encoder layer and
-so next to nothing to compile.
+The comparison of outputs is left out, as a cost of `foldproof.compare`. Both compile with empty caches, and without
+`torch.nn`'s fast path, which would turn each encoder layer into one operator and leave little to compile.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ def test_audit_over_compile(benchmark: Any, make: Any, compiler: str, monkeypatc
             module = sys.modules[type(chosen).__module__]
             for tap in [name for name in vars(module) if name.startswith("tap_")]:
                 patch.setattr(module, tap, lambda *_: contextlib.nullcontext())
-            torch._dynamo.reset()  # code that was compiled before is no measure
+            torch._dynamo.reset()  # discard earlier compiled code
             start = time.perf_counter()
             with torch._inductor.config.patch(force_disable_caches=True), fresh_cache():
                 chosen.compile(model, args, {}, {}, Log())
@@ -53,6 +52,6 @@ def test_audit_over_compile(benchmark: Any, make: Any, compiler: str, monkeypatc
         assert not found.refuted
         ratios.append(found.seconds / alone)
 
-    plain()  # what is built once on a machine is no part of it
+    plain()  # builds what a machine builds only once
     benchmark.pedantic(once, rounds=1)
     benchmark.extra_info["audit over compile, median"] = sorted(ratios)[len(ratios) // 2]

@@ -1,5 +1,5 @@
-"""Parallel linears, made one or not, against eager, Inductor, its batch_linear, and concatenation by hand: in turns,
-one thread, ratios of medians in one run."""
+"""Parallel linears, fused or not, against eager, Inductor, its batch_linear, and concatenation by hand: in turns, with
+one thread, as ratios of medians in one run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from zoo.construct import tokens, transformer
 
 ROUNDS = 21
 ROUND_SECONDS = 1e-3
-"""Of each side in each round at least."""
+"""Smallest time of each side in each round."""
 
 Run = Callable[[], Any]
 
@@ -40,7 +40,7 @@ class Parallel(nn.Module):
 
 
 class ByHand(nn.Module):
-    """The same with weights that were concatenated by hand."""
+    """The same with weights concatenated by hand."""
 
     def __init__(self, model: Parallel) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class ByHand(nn.Module):
 
 
 def compiled(model: nn.Module, x: Tensor, backend: str | Callable[..., Any] = "inductor", **config: Any) -> Run:
-    """A run of compiled code. Traced, so that each model has code of its own, with which dynamo keeps what it made."""
+    """A run of compiled code. The model is traced, so that it has code of its own, the key of Dynamo's cache."""
     run = torch.compile(torch.fx.symbolic_trace(model), backend=backend, dynamic=False)
     with torch._inductor.config.patch(force_disable_caches=True, **config):
         run(x)
@@ -68,9 +68,9 @@ def compiled(model: nn.Module, x: Tensor, backend: str | Callable[..., Any] = "i
 
 
 def in_turns(benchmark: Any, runs: Mapping[str, Run]) -> dict[str, float]:
-    """Median seconds of processor time of each; every round has all of them, some times each.
+    """Median seconds of processor time of each side; every round runs all of them several times.
 
-    Each is to have weights of its own: those that are read twice in a round are found in a cache more often.
+    Each side needs weights of its own, since weights read twice in a round would be in a cache more often.
     """
     taken: dict[str, list[float]] = {name: [] for name in runs}
     repeats = {}
@@ -83,7 +83,7 @@ def in_turns(benchmark: Any, runs: Mapping[str, Run]) -> dict[str, float]:
     order = list(runs.items())
 
     def one_round() -> None:
-        order.append(order.pop(0))  # none is always the first, which finds the caches emptier
+        order.append(order.pop(0))  # rotate, since the first side finds emptier caches
         for name, run in order:
             started = clock()
             for _ in range(repeats[name]):
@@ -99,7 +99,7 @@ def in_turns(benchmark: Any, runs: Mapping[str, Run]) -> dict[str, float]:
 @pytest.mark.parametrize("n", [2, 3, 4, 8])
 @torch.no_grad()
 def test_parallel_linears(benchmark: Any, n: int, batch: int, features: int) -> None:
-    """The target is at most 1, beyond noise, of fused over eager, and of compiled by foldproof over Inductor."""
+    """Fused over eager, and compiled by foldproof over Inductor: the target is at most 1, beyond noise."""
     from foldproof.backend import foldproof as backend
 
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""Folded programs against the same programs unfolded, in four runtimes: in turns, one thread, ratio of medians."""
+"""Folded against unfolded programs in four runtimes: in turns, with one thread, as a ratio of medians."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MODELS = {
         tokens(64),
     ),
 }
-"""Of the size that people deploy, with random weights."""
+"""Models in deployed sizes, with random weights."""
 
 ROUNDS = 15
 
@@ -68,7 +68,7 @@ def xnnpack(program: ExportedProgram, inputs: Inputs) -> Run:
     method = loaded.load_method("forward")
     given = [x.contiguous() for x in inputs]
 
-    def run(keep: Any = (buffer, loaded)) -> Any:  # the method reads both without keeping them alive
+    def run(keep: Any = (buffer, loaded)) -> Any:  # the method does not keep them alive
         return method.execute(given)
 
     run()
@@ -82,9 +82,9 @@ RUNTIMES = {"eager": eager, "compile": compiled, "freezing": frozen, "xnnpack": 
 @pytest.mark.parametrize("name", MODELS)
 @torch.no_grad()
 def test_folded(benchmark: Any, name: str, runtime: str) -> None:
-    """The target is at most 1: folding never makes a program slower."""
+    """The target is at most 1: folding must not make a program slower."""
     torch.set_num_threads(1)
-    torch._dynamo.reset()  # not between the two, which would throw away the first, and its freezing
+    torch._dynamo.reset()  # not between the two: it would discard the first, and its freezing
     sample = Architecture(name, Family.HEAD, *MODELS[name]).build()
     program = torch.export.export(sample.model, sample.inputs)
     result = foldproof.fuse(program, sample.inputs, prove=False)

@@ -1,4 +1,4 @@
-"""Folding without proofs, against torchao's and torch.fx's on the same network."""
+"""Folding without proofs, relative to torchao and torch.fx on the same network."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def seconds(prepare: Callable[[], Any], work: Callable[[Any], Any], rounds: int 
 
 
 def test_fuse_against_torchao_and_fx(benchmark: Any) -> None:
-    """At most 1.5x the faster of the two that leave the original as it is, as foldproof does.
+    """The target is 1.5 times the faster of the two tools that keep the original unchanged, as foldproof does.
 
-    torch.fx's in-place form, which need not copy the model, is told beside them.
+    The in-place form of torch.fx, which makes no copy, is reported beside them.
     """
     torch.manual_seed(0)
     model, args = resnet_like()

@@ -1,7 +1,7 @@
-"""Proof against plain evaluation: per prime, the target is 3x one float64 forward of *before* plus one of *after*.
+"""Proof relative to evaluation: per prime, the target is 3 times a float64 forward of *before* plus one of *after*.
 
-All of `foldproof.prove` is timed: matching parameters, the scout, the proof, the float64 check, the programs as they
-are.
+The time covers all of `foldproof.prove`: matching parameters, the scout run, the proof, the float64 check, and a run of
+the real programs.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def test_prove_per_prime(benchmark: Any, make: Any) -> None:
         taken = time.perf_counter() - start
         assert verdict.kind is foldproof.Kind.PROVED, str(verdict)
         assert verdict.proof is not None
-        # half a prime more for the scout, which runs one of the programs with one prime
+        # half a prime more for the scout run, which runs one of the two programs with one prime
         ratios.append(taken / (verdict.proof.k + 0.5) / forward)
 
     benchmark.pedantic(once, rounds=5, warmup_rounds=1)

@@ -39,7 +39,7 @@ def test_page_is_made(benchmark: Any) -> None:
 
 
 def test_page_is_opened(benchmark: Any, chrome: Any, tmp_path: Path) -> None:
-    """From asking for the page until both graphs of the whole program are on the screen."""
+    """Time from the request of the page until both graphs of the whole program are drawn."""
     file = tmp_path / "page.html"
     file.write_text(html(large_fuse(OPERATORS)), encoding="utf-8")
 

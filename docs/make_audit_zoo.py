@@ -1,8 +1,8 @@
-"""Writes docs/audit_zoo.md: what `foldproof audit` says of compilers on the zoo.
+"""Writes docs/audit_zoo.md: audits of compilers on the zoo.
 
-``python -m docs.make_audit_zoo [MODEL ...]``. Each model is audited in a process of its own. What was found is kept in
-build/audit_zoo, and taken from there as long as nothing that it depends on has changed. With names, only those models
-are audited, in that order, and the page tells of all that have results.
+``python -m docs.make_audit_zoo [MODEL ...]``. Each model is audited in a process of its own. Results are cached in
+build/audit_zoo until something they depend on changes. With names, only those models are audited, in that order; the
+page shows all results.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ WORKERS = len(os.sched_getaffinity(0))
 
 
 def main(*names: str) -> None:
-    """Audit what has no result yet, then write the page in one go."""
+    """Audit the models without a result, then write the page in one go."""
     missing = [name for name in names or ZOO if any(r is None for r in results(name).values())]
     with ThreadPoolExecutor(WORKERS) as pool:
         for name in pool.map(measure, missing):
@@ -40,7 +40,7 @@ def main(*names: str) -> None:
 
 
 def results(name: str) -> dict[str, Audited | None]:
-    """What is known of a model, by way."""
+    """The cached results of a model, by pipeline."""
     return {way: read(FOUND / name / f"{way}.json") for way in WAYS}
 
 
@@ -64,13 +64,12 @@ def page(found: Found) -> str:
     made = f"`python -m docs.make_audit_zoo` with foldproof {foldproof.__version__}, {versions}"
     told = f"""\
 {len(found)} of the zoo's {len(ZOO)} architectures, compiled by {len(WAYS)} pipelines of released compilers. Every
-call of a pass was watched, and every call that changed a graph was judged. Nothing here is known to be wrong, so each
-REFUTED would be a finding, or a false alarm; the goal is none of the latter, and at most 10 % UNDECIDED. ROUNDING is a
-step whose new constants were rounded on the way, such as 1/√2. *numbers*: `foldproof.compare` of the compiled model
-with the original on {TRIALS} inputs. Made by {made};
-{WORKERS} models at a time with one thread each, on a machine that did much other work beside it. Ratios are of
-wall-clock times, and a compiler's first compilation includes its imports, so they say little. Empty cells were not
-audited."""
+call of a pass was watched, and every call that changed a graph was checked. These models have no known faults, so a
+REFUTED would be a finding or a false alarm; the goal is no false alarm, and at most 10 % UNDECIDED. ROUNDING marks a
+step with rounded constants, such as 1/√2. *numbers*: `foldproof.compare` of the compiled model with the original on
+{TRIALS} inputs. Made by {made};
+{WORKERS} models at a time with one thread each, on a machine with much other load. Ratios are of wall-clock times, and
+a compiler's first compilation includes its imports, so they say little. Empty cells were not audited."""
     return (
         "\n\n".join(
             [
@@ -79,10 +78,10 @@ audited."""
                 textwrap.fill(" ".join(told.split()), 120, break_long_words=False, break_on_hyphens=False),
                 "## Totals",
                 _totals(found),
-                "## What is undecided or refuted, and why",
+                "## Undecided and refuted steps",
                 _open(found),
                 "## Models",
-                "Steps that changed a graph: proved (within bounds, too) / rounding / undecided / refuted, and the"
+                "Steps that changed a graph: proved (or proved within bounds) / rounding / undecided / refuted, and the"
                 " verdict on the numbers.",
                 _models(found),
                 *_failures(found),
@@ -153,7 +152,7 @@ def _failures(found: Found) -> list[str]:
             if audit.failure is not None:
                 failures.setdefault((way, _cell(audit.failure)), []).append(name)
     rows = [[way, text, ", ".join(names)] for (way, text), names in failures.items()]
-    return ["## Where a compiler gives up", _table(["pipeline", "what it says", "models"], rows)] if rows else []
+    return ["## Failures of compilers", _table(["pipeline", "message", "models"], rows)] if rows else []
 
 
 def _cell(text: str) -> str:

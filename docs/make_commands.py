@@ -16,12 +16,13 @@ PAGE = Path(__file__).with_name("commands.md")
 HEAD = """\
 # Command line
 
-Written by the commands themselves (`make docs`); a test fails when this page is stale. `pip install 'foldproof[cli]'`.
+`make docs` generates this page from the commands; a test fails when it is stale. Install with
+`pip install 'foldproof[cli]'`.
 """
 
 
 def page() -> str:
-    """The whole page: what ``--help`` prints, of every command."""
+    """The whole page: the output of ``--help`` for every command."""
     listed = _help()
     names = re.findall(r"(?m)^│ ([\w-]+)", listed.partition("Commands")[2])
     parts = [HEAD, f"```text\n{listed}\n```\n"]

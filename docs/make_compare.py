@@ -52,7 +52,7 @@ def main() -> None:
 
 @dataclass(frozen=True)
 class Job:
-    """One comparison: which kind, and of what."""
+    """One comparison to run: its group, its name, and the details of the group."""
 
     group: str
     name: str
@@ -61,7 +61,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Found:
-    """What the page tells of one comparison."""
+    """A comparison as the page shows it."""
 
     group: str
     name: str
@@ -193,13 +193,13 @@ def page(results: Sequence[Found]) -> str:
     return "\n\n".join(
         [
             _introduction(),
-            "## The report that started it",
+            "## The original report",
             _SEED,
             f"```\n{_of(results, 'seed')[0].text.replace(str(Path.cwd()) + os.sep, '')}\n```",
             "## Wrong kernels",
             _WRONG,
             _bugs(_of(results, "bug")),
-            "## From which size on a wrong kernel is found",
+            "## Smallest error found",
             _POWER,
             _power(_of(results, "ulps")),
             _DEPTH,
@@ -223,39 +223,39 @@ def _introduction() -> str:
 
 <!-- Written by docs/make_compare.py: run `make docs`, don't edit. -->
 
-`foldproof.compare` answers for programs that only give numbers (compiled code, another runtime, outputs saved
-elsewhere). It computes the float64 result, and the **noise floor**: the program is run in float64 again and again, with
-every operator's result moved at random within its own rounding error bound, and the spread of the outputs is what
-rounding explains. Scores are distances to the float64 result in standard deviations of that spread: root mean square (rms) and
-the worst element. Perturbed runs are scored by the same measure. Up to twice their largest scores a difference is
-ROUNDING. From four times on, seen with 48 perturbed runs, and not reached by louder noise either (which crosses the
-edge between two ways of a branch), it is REFUTED. Between these nothing is said: UNDECIDED.
+`foldproof.compare` checks programs that only give numbers: compiled code, other runtimes, saved outputs. It computes
+the float64 result and the **noise floor**: repeated runs in float64 move every operator's result at random within its
+own rounding error bound, and the spread of the outputs is the difference that rounding explains. Scores are distances
+to the float64 result in standard deviations of that spread: the root mean square (rms) and the worst element. Perturbed
+runs are scored in the same way. A difference of up to twice their largest scores is ROUNDING. A difference of at least
+four times these scores, confirmed with 48 perturbed runs and not reached by larger noise (which crosses the edges of
+branches), is REFUTED. Anything in between is UNDECIDED.
 
 Made by `make docs` with {versions}, Python {platform.python_version()}, {platform.machine()}
 ({torch.backends.cpu.get_cpu_capability()}), seed 0, one thread for each comparison."""
 
 
 _SEED = """\
-PyTorch #179574: compiled and eager differ by 6e-6 on outputs up to 25, and the batching of the four parallel linears is
-suspected. `foldproof compare examples/parallel_linears.py:make --against inductor` says (its program, on the CPU):"""
+In PyTorch #179574, compiled and eager outputs differ by 6e-6, on outputs up to 25, and the reporter suspects the
+batching of four parallel linears. `foldproof compare examples/parallel_linears.py:make --against inductor`, on the CPU,
+prints:"""
 
 _WRONG = """\
-The first call of one operator is computed wrongly, in a program that has all of these operators and is otherwise run as
-it is. *rms*, *worst*: in sigmas. *found at*: the operator with the largest part of the difference."""
+One program contains all of these operators; the first call of one of them is computed wrongly. *rms*, *worst*: in
+sigmas. *found at*: the operator with the largest share of the difference."""
 
 _POWER = """\
-The same program; every number that the first call of the operator gives is off by 2^k units in its last place, up or
-down at random. ROUNDING is the right word for small k: other kernels may round like that. `=` ROUNDING, `?` UNDECIDED,
-`R` REFUTED and found at that operator, `r` REFUTED and found elsewhere."""
+The same program; every number in the result of the operator's first call is off by 2^k units in its last place, up or
+down at random. ROUNDING is right for small k: other kernels may round like that. `=` ROUNDING, `?` UNDECIDED, `R`
+REFUTED and found at that operator, `r` REFUTED and found elsewhere."""
 
 _DEPTH = """\
-And over depth: the first linear of a stack of residual blocks (layer_norm, linear, gelu, linear) is off by
-2^k units."""
+By depth: the first linear of a stack of residual blocks (layer_norm, linear, gelu, linear) is off by 2^k units."""
 
 _CORRECT = """\
-Nothing is wrong here, so every REFUTED would be a false alarm. *decomposed*: what `run_decompositions()` makes of the
-exported program, in PyTorch's own kernels; *aot_eager*: the same by way of `torch.compile`. *identical*: bit for bit,
-so that there was nothing to judge. *largest rms*, *largest worst*: the largest scores of a candidate, in sigmas."""
+These pairs are correct, so a REFUTED would be a false alarm. *decomposed*: the exported program after
+`run_decompositions()`, in PyTorch's own kernels; *aot_eager*: the same under `torch.compile`. *identical*: equal bit
+for bit. *largest rms*, *largest worst*: the largest scores of a candidate, in sigmas."""
 
 
 def _bugs(found: Iterable[Found]) -> str:
@@ -270,7 +270,7 @@ def _bugs(found: Iterable[Found]) -> str:
         ]
         for f in found
     ]
-    return _table(["kernel", "verdict", "rms", "worst", "found at", "rightly"], lines)
+    return _table(["kernel", "verdict", "rms", "worst", "found at", "right"], lines)
 
 
 _SIGNS = {str(Kind.ROUNDING): "=", str(Kind.UNDECIDED): "?"}
@@ -321,7 +321,7 @@ def _exceptions(results: Sequence[Found]) -> str:
         if f.group in _PAIRS and f.kind != str(Kind.ROUNDING)
     ]
     return (
-        "\n".join(["What is not ROUNDING, and what PyTorch itself could not run or decompose:", "", *told])
+        "\n".join(["Pairs with another verdict, and programs that PyTorch could not run or decompose:", "", *told])
         if told
         else ""
     )

@@ -13,7 +13,7 @@ HEAD = "| `--compiler` | watches | options |\n|---|---|---|\n"
 
 
 def table() -> str:
-    """A row for each compiler, as it is declared."""
+    """A row for each declared compiler."""
     rows = ((f"`{one.name}`", one.watches, _options(one)) for one in DECLARED.values())
     return HEAD + "".join("|" + "".join(f" {cell} |" if cell else " |" for cell in row) + "\n" for row in rows)
 
@@ -23,7 +23,7 @@ def _options(one: Declaration) -> str:
 
 
 def page() -> str:
-    """The README with the table as it has to be."""
+    """The README with the current table."""
     return re.sub(re.escape(HEAD) + r"(?:\|.*\n)*", lambda _: table(), PAGE.read_text(encoding="utf-8"))
 
 

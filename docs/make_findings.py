@@ -1,8 +1,8 @@
 """Writes docs/findings/: audits the models below with the installed compilers, one folder and one page for each fault.
 
-``python -m docs.make_findings`` audits where there is no folder yet, and runs each folder's program on the installed
-versions for its page. Remove folders to audit anew, on a machine that does little else: programs are made smaller for
-two minutes only.
+``python -m docs.make_findings`` audits the models without a folder, and runs the program of each folder on the
+installed versions. To audit again, remove folders; use an otherwise idle machine, since the reduction of a program
+stops after two minutes.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import foldproof
 from foldproof.auditing import replay
 from foldproof.errors import FoldproofError
+from foldproof.report.migration import migrate
 from tests.auditing.models import FOUND
 
 FOLDER = Path(__file__).parent / "findings"
@@ -43,27 +44,27 @@ NAMES = {
 }
 
 _UNNAMED = (
-    "The pattern matcher takes a call for a match whatever keyword arguments it has that the pattern does not name"
-    " (`CallFunction` in `torch/_inductor/pattern_matcher.py`), so `{}` is lost."
+    "The pattern matcher ignores keyword arguments that the pattern does not name (`CallFunction` in"
+    " `torch/_inductor/pattern_matcher.py`), so `{}` is lost."
 )
-_POSITIONAL = "Only keyword arguments are compared and handed on: positional ones are lost."
+_POSITIONAL = "Only keyword arguments are compared and passed on; positional ones are lost."
 CAUSES = {
     "inductor: matmul, add with alpha": _UNNAMED.format("alpha"),
     "inductor: cumsum in whole numbers": _UNNAMED.format("dtype"),
     "inductor: freezing conv, sub with alpha": _UNNAMED.format("alpha"),
-    "inductor: scaled, less the largest of all": "`_other_is_broadcasted_in_dim` asks whether the factor is the same"
-    " along each dimension that is reduced, and `amax` without a dimension, which reduces all, names none.",
-    "inductor: whole numbers, less the largest": "The conversion moves in front of the product, as if its dtype were"
-    " one of floating point.",
-    "inductor: batch_linear_lhs over a write": "The layers are joined where the first one stood.",
-    "inductor: batch_linear over a write": "The layers are joined where the first one stood.",
-    "inductor: batch_aten_sub with alpha": "`alpha` is handed on for `add` only.",
+    "inductor: scaled, less the largest of all": "`_other_is_broadcasted_in_dim` checks that the factor is constant"
+    " along each reduced dimension, but `amax` without a dimension reduces all and names none.",
+    "inductor: whole numbers, less the largest": "The conversion moves in front of the product, as if it converted to"
+    " floating point.",
+    "inductor: batch_linear_lhs over a write": "The fused layer takes the place of the first one, before the write.",
+    "inductor: batch_linear over a write": "The fused layer takes the place of the first one, before the write.",
+    "inductor: batch_aten_sub with alpha": "`alpha` is passed on for `add` only.",
     "inductor: batch_clamp with two minima": _POSITIONAL,
     "inductor: batch_nan_to_num with a number": _POSITIONAL,
-    "inductor: batch_dropout in eval mode": f"{_POSITIONAL} So dropout has its default, which is to drop half.",
-    "inductor: batch_relu in place": "What is rectified in place is the stacked copy.",
+    "inductor: batch_dropout in eval mode": f"{_POSITIONAL} Dropout then uses its default and drops half.",
+    "inductor: batch_relu in place": "The stacked copy is rectified in place, not the inputs.",
 }
-"""Seen in the sources of the release."""
+"""Causes found in the source code of the release."""
 
 
 def main() -> None:
@@ -72,7 +73,7 @@ def main() -> None:
         folder = FOLDER / name
         if not (folder / "verdict.json").exists():
             _audit(case, folder)
-        told = json.loads((folder / "verdict.json").read_text())
+        told = migrate(json.loads((folder / "verdict.json").read_text()))
         try:
             state = replay(folder)[1]
         except FoldproofError as error:
@@ -82,10 +83,10 @@ def main() -> None:
     head = [
         "# Findings",
         "",
-        "Wrong answers of released compilers, found and proved by `foldproof audit`. Each has a folder with a program",
-        "that stands alone; `foldproof replay FOLDER` runs it on the versions that are installed.",
+        "Wrong answers of released compilers, found by `foldproof audit`, each with a counterexample. Each has a",
+        "folder with a self-contained program; `foldproof replay FOLDER` runs it on the installed versions.",
         "",
-        "| what | pass | state |",
+        "| model | pass | state |",
         "|---|---|---|",
     ]
     (FOLDER / "README.md").write_text("\n".join([*head, *rows]) + "\n")
@@ -103,7 +104,7 @@ def _audit(case: str, folder: Path) -> None:
 
 
 def _page(case: str, folder: Path, told: dict[str, Any], state: str) -> str:
-    witness = told["verdict"]["witness"]
+    shown = told["verdict"]["counterexample"]
     whole = told["end_to_end"]
     lines = [
         f"# {case}",
@@ -114,9 +115,9 @@ def _page(case: str, folder: Path, told: dict[str, Any], state: str) -> str:
         (folder / "repro.py").read_text().rstrip(),
         "```",
         "",
-        f"**Witness** (in the model that it was found in): {witness['description']}, output {witness['output']} at"
-        f" {witness['index']} is {witness['before']:.6g} before the pass and {witness['after']:.6g} after it, where"
-        f" rounding explains {witness['floor']:.2g}.",
+        f"**Counterexample** (in the original model): {shown['description']}, output {shown['output']} at"
+        f" {shown['index']} is {shown['before']:.6g} before the pass and {shown['after']:.6g} after it, where rounding"
+        f" explains {shown['floor']:.2g}.",
         "",
         *([f"**Cause:** {CAUSES[case]}", ""] if case in CAUSES else []),
         f"**End to end**, {whole['compiled']} against the model: largest difference {whole['largest_difference']:.3g}"
@@ -125,7 +126,7 @@ def _page(case: str, folder: Path, told: dict[str, Any], state: str) -> str:
         f"Found with {', '.join(f'{k} {v}' for k, v in told['versions'].items())}. In its folder:"
         f" [the program]({folder.name}/repro.py),"
         f" [the graphs before and after the pass]({folder.name}/graphs.py) as Python,"
-        f" [a report]({folder.name}/report.md) in the upstream's form,"
+        f" [a report]({folder.name}/report.md) in the project's format,"
         f" [the verdict]({folder.name}/verdict.json).",
         "",
     ]

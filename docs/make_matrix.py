@@ -20,15 +20,15 @@ INTRODUCTION = """\
 # Functions and models
 
 The answer of every public function for every kind of model. `tests/matrix/` checks each cell, and
-`python -m docs.make_matrix` writes this page. A cell is a verdict, or the number of [a sentence](#sentences) that says
-what to do instead. No two cells contradict: it is known of each pair of programs whether they are equal.
+`python -m docs.make_matrix` writes this page. A cell is a verdict, or the number of [a sentence](#sentences) that names
+an alternative. No two cells contradict each other: each pair of programs is known to be equal or different.
 
-* `prove`, `prove_pass` and `compare` are given a pair of equal programs, and a pair of which one has another parameter:
-  *equal / changed*. A right and a wrong pass change that parameter. UNDECIDED is never wrong.
-* The folded program of `fuse` and `fold_qat`, and what `torch.compile(model, backend="foldproof")` makes, give the
-  model's numbers up to rounding. `explain` tells how many normalisations are left standing.
-* `audit` is REFUTED where a released compiler is wrong; then the pass is named.
-* `–` is not tried, for these cells take the most time.
+* `prove`, `prove_pass` and `compare` get a pair of equal programs, and a pair that differs in one parameter:
+  *equal / changed*. For `prove_pass`, a right and a wrong pass change that parameter. UNDECIDED is never wrong.
+* The programs made by `fuse`, `fold_qat` and `torch.compile(model, backend="foldproof")` give the model's numbers up to
+  rounding. `explain` counts the remaining normalisations.
+* `audit` is REFUTED if a released compiler is wrong, with the name of the pass.
+* `–` marks cells left out to save time.
 """
 
 

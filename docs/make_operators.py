@@ -18,16 +18,16 @@ aten = torch.ops.aten
 PAGE = Path(__file__).with_name("operators.md")
 
 _RANDOM = "random"
-_WHOLE = "integers and booleans follow the value, so that no shadow reaches it"
-_SHAPE = "arithmetic of shapes, which has no tensors"
-_CONSTANT = "makes a constant from numbers, which is an ordinary tensor"
-_MEMORY = "new memory holds random residues while a program runs: nothing may depend on it"
+_WHOLE = "integers and booleans follow the value; no shadow reaches it"
+_SHAPE = "arithmetic of shapes, without tensors"
+_CONSTANT = "makes a constant from numbers: an ordinary tensor"
+_MEMORY = "new memory holds random residues while a program runs, so nothing may depend on it"
 _COMPLEX = "complex numbers have no residues"
 
 NO_RULE = {
     "_fft_c2r.default": _COMPLEX,
     "_fft_r2c.default": _COMPLEX,
-    "_local_scalar_dense.default": "leaves the tensor world: the number goes on as a constant; the verdict says where",
+    "_local_scalar_dense.default": "gives a Python number, which counts as a constant; the verdict names the place",
     "arange.start_step": _CONSTANT,
     "bitwise_and.Scalar": _WHOLE,
     "bitwise_and.Tensor": _WHOLE,
@@ -51,33 +51,34 @@ NO_RULE = {
     "sym_storage_offset.default": _SHAPE,
     "sym_stride.int": _SHAPE,
 }
-"""Core ATen operators without a rule, and why."""
+"""Core ATen operators without a rule, with the reason."""
 
 INTRODUCTION = """\
 # Operators
 
-What an operator means on residues. Generated from the registry by `make docs`; a test fails when this page is stale.
+The meaning of each operator on residues, and its rounding. `make docs` generates this page from the registry; a test
+fails when it is stale.
 
-| kind | means |
+| kind | meaning |
 |---|---|
-| exact | field arithmetic, or selecting and rearranging |
-| composed | built from exact and uninterpreted ones, so that fused and decomposed forms agree |
-| uninterpreted | any function will do: equal operands and attributes give equal results, nothing else is assumed |
-| branch | the residue follows the choice that the value made; the proof speaks of that choice only |
+| exact | field arithmetic, or selecting and rearranging elements |
+| composed | built from exact and uninterpreted rules, so that fused and decomposed forms agree |
+| uninterpreted | any function: equal operands and attributes give equal results, and nothing else is assumed |
+| branch | the residue follows the choice made by the value; the proof holds for that choice only |
 
-The last column says what an operator rounds, which `foldproof compare` measures differences by:
+The last column gives the rounding of an operator, by which `foldproof compare` measures differences:
 
-| rounding | means |
+| rounding | meaning |
 |---|---|
 {roundings}
-Operators that PyTorch defines by others (`linear`, `conv2d`, `batch_norm`, …) arrive as those others, custom
-operators written in Python run as the operators in their body, and in-place and `out=` operators are their functional
-form followed by a write. Any other operator without a rule makes the verdict UNDECIDED, and is named.
+Operators that PyTorch defines by others (`linear`, `conv2d`, `batch_norm`, …) arrive as those others. Custom operators
+written in Python run as the operators in their body. In-place and `out=` operators are their functional form followed
+by a write. Any other operator without a rule makes the verdict UNDECIDED, with its name.
 
-{rules} operators have a rule. Each is checked against PyTorch's own operator, over the real numbers in float64 and,
-where it is exact or a branch, modulo several primes on whole numbers: on {database} calls of {reached} operators that
-PyTorch's operator database leads to (`op_db`: the first {samples} samples of each entry, at most {calls} calls of each
-operator, all different), and on {own} calls of our own where the database says too little.
+{rules} operators have a rule. Each rule is checked against PyTorch's own operator, over the real numbers in float64
+and, if it is exact or a branch, modulo several primes on integers. The calls come from PyTorch's operator database:
+{database} calls of {reached} operators (`op_db`: the first {samples} samples of each entry, at most {calls} calls of
+each operator, all different). {own} more calls of our own cover gaps in the database.
 
 ## Rules
 
@@ -90,7 +91,7 @@ CORE = """
 
 Of the {core} operators tagged as core, {ruled} have one.
 
-| operator | why |
+| operator | reason |
 |---|---|
 """
 
@@ -108,11 +109,11 @@ def core_operators() -> list[OpOverload]:
 
 
 def why(operator: OpOverload) -> str:
-    """Why a core operator needs no rule; raises KeyError where nobody has said."""
+    """The reason why a core operator needs no rule; raises KeyError if none is known."""
     if short(operator) in NO_RULE:
         return NO_RULE[short(operator)]
     if torch._C._dispatch_has_kernel_for_dispatch_key(operator.name(), "CompositeImplicitAutograd"):
-        return "arrives as the operators that PyTorch defines it by"
+        return "arrives as the operators in PyTorch's definition"
     form = find_functional_form(operator)
     if form is not None and form.operator in RULES:
         return f"as `{short(form.operator)}`, followed by a write"

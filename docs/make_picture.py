@@ -20,7 +20,7 @@ COMMAND = ["fuse", "model.py:make", "-o", "folded.pt2"]
 
 
 def picture() -> str:
-    """What the command prints on a terminal, in its colours."""
+    """The command's output on a terminal, with colours."""
     with open(os.devnull, "w") as nowhere, tempfile.TemporaryDirectory() as folder:
         out = Console(record=True, width=132, force_terminal=True, highlight=False, markup=False, file=nowhere)
         out.print(f"$ foldproof {' '.join(COMMAND)}", style="bold")

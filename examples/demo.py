@@ -1,8 +1,8 @@
-"""Folds a really trained network, proves it, saves it and runs it; then refutes a fold that was released once.
+"""Folds a trained network, proves it, saves it and runs it; then refutes a wrong fold of an old release.
 
 EfficientNet-Lite0 with its ImageNet weights: 49 convolutions, each followed by a BatchNorm. Some of the trained
-variances are exactly 0 and some scales are negative, which is where folding code goes wrong. The photographs come with
-scikit-image. Nothing is downloaded.
+variances are exactly 0 and some scales are negative, a frequent source of errors in folding code. The photographs come
+with scikit-image. Nothing is downloaded.
 
 It is also a SPEC for the command line: ``foldproof fuse examples/demo.py:make -o folded.pt2``.
 """
@@ -25,7 +25,7 @@ from efficientnet_lite_pytorch import EfficientNet
 from PIL import Image
 from torch import Tensor, nn
 
-PHOTOS = {"chelsea": "Egyptian cat", "coffee": "espresso"}  # name in skimage.data: what is on it
+PHOTOS = {"chelsea": "Egyptian cat", "coffee": "espresso"}  # name in skimage.data: subject
 LABELS = {285: "Egyptian cat", 967: "espresso"}  # ImageNet's numbers for these
 OUT = Path("build/efficientnet_lite0_folded.pt2")
 ROUNDS = 15
@@ -39,7 +39,7 @@ def make() -> tuple[nn.Module, tuple[Tensor]]:
 
 
 def photo(name: str) -> Tensor:
-    """A bundled photograph as ImageNet networks want it: centre crop, 224×224, normalised, shape (3, 224, 224)."""
+    """A bundled photograph as ImageNet networks expect it: centre crop, 224×224, normalised, shape (3, 224, 224)."""
     image = Image.fromarray(getattr(skimage.data, name)())
     side = int(min(image.size) * 0.875)
     left, top = (image.width - side) // 2, (image.height - side) // 2
@@ -50,7 +50,7 @@ def photo(name: str) -> Tensor:
 
 
 def fold() -> None:
-    """Runs the command line that a user would type."""
+    """Runs a command line as typed by a user."""
     from foldproof.cli import main as foldproof
 
     OUT.parent.mkdir(exist_ok=True)
@@ -62,7 +62,7 @@ def fold() -> None:
 
 @torch.no_grad()
 def compare() -> None:
-    """Loads the folded program back, and runs it and the original on the photographs."""
+    """Reloads the folded program, and runs it and the original on the photographs."""
     heading("the folded program, loaded back with torch.export.load, on photographs")
     model, inputs = make()
     before = torch.export.export(model, inputs).module()
@@ -85,7 +85,7 @@ def describe(logits: Tensor) -> str:
 
 
 def race(before: nn.Module, after: nn.Module, inputs: tuple[Tensor]) -> tuple[float, float]:
-    """Median milliseconds of both, taken in turns so that both meet the same machine."""
+    """Median milliseconds of both, in turns so that both see the same load."""
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(ROUNDS):
         for program, taken in zip((before, after), times, strict=True):
@@ -98,12 +98,12 @@ def race(before: nn.Module, after: nn.Module, inputs: tuple[Tensor]) -> tuple[fl
 def refute() -> None:
     """Linear acts on the last dimension of a 3-D tensor, BatchNorm1d on dimension 1: folding them is wrong.
 
-    torchao folded them all the same until its pull request #4242 compared the ranks. Hiding the shapes from its pass
-    brings the old behaviour back. The pass itself is not changed.
+    torchao folded them anyway until pull request #4242 compared the ranks. Hiding the shapes from its pass restores the
+    old behaviour. The pass itself is unchanged.
     """
-    for name in ("torchao", "torch.utils._pytree"):  # they warn of GPU libraries and deprecations at import
+    for name in ("torchao", "torch.utils._pytree"):  # they warn about GPU libraries and deprecations at import
         logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", category=FutureWarning, module="copyreg")  # torch, of itself, when it is copied
+    warnings.filterwarnings("ignore", category=FutureWarning, module="copyreg")  # torch, when copied
     from torchao.quantization.pt2e.utils import _fuse_linear_bn_
 
     import foldproof
@@ -113,10 +113,10 @@ def refute() -> None:
             node.meta.pop("val", None)
         _fuse_linear_bn_(graph_module)
 
-    heading("torchao's Linear+BatchNorm fold as it was before #4242, on a 3-D input")
+    heading("torchao's Linear+BatchNorm fold before #4242, on a 3-D input")
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5)).eval()
-    nn.init.uniform_(model[1].weight, 0.5, 2)  # as after training: not the same scale for every channel
+    nn.init.uniform_(model[1].weight, 0.5, 2)  # as after training: a different scale for every channel
     inputs = (torch.randn(2, 5, 3),)
     verdict = foldproof.prove_pass(before_4242, torch.export.export(model, inputs).module(), inputs)
     print(verdict)

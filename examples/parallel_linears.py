@@ -41,7 +41,7 @@ class Model(nn.Module):
 
 
 def make() -> tuple[nn.Module, tuple[Tensor, Tensor]]:
-    """The model in eval mode and its inputs, as the report makes them."""
+    """The model in eval mode and its inputs, as in the report."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(42)
         model = Model().eval()

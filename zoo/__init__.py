@@ -1,6 +1,6 @@
-"""Small models of many architectures, with random weights and no downloads: what foldproof is tried on.
+"""Small models of many architectures, with random weights and no downloads, for trials of foldproof.
 
-Development code: tests, generated documents and benchmarks use it; the wheel does not carry it.
+Development code for tests, generated pages and benchmarks; not part of the wheel.
 """
 
 from zoo.architecture import Architecture, Family, Sample

@@ -1,4 +1,4 @@
-"""How far outputs are from the float64 truth."""
+"""Distance of outputs to the float64 result."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from zoo.tools import tensors
 
 
 def truth(sample: Sample) -> list[Tensor]:
-    """The model's outputs with all that it holds, is given and makes in double precision.
+    """The model's outputs with parameters, inputs and intermediate values in float64.
 
     Raises:
-        RuntimeError: an operator of the model has no double-precision form.
+        RuntimeError: an operator of the model has no float64 form.
     """
     wide = copy.deepcopy(sample.model).double()
     inputs = tuple(x.double() if x.is_floating_point() else x for x in sample.inputs)
@@ -27,7 +27,7 @@ def truth(sample: Sample) -> list[Tensor]:
 
 
 def error(outputs: Sequence[Tensor], true: Sequence[Tensor]) -> float:
-    """Distance of floating-point outputs from the truth: root mean squares, relative, of the worst output.
+    """Distance of floating-point outputs to the float64 result: relative root mean square of the worst output.
 
     Raises:
         ValueError: there are more or fewer outputs, or their shapes differ.
@@ -40,7 +40,7 @@ def error(outputs: Sequence[Tensor], true: Sequence[Tensor]) -> float:
 
 
 def _distance(x: Tensor, t: Tensor) -> float:
-    same = (x == t) | (x.isnan() & t.isnan())  # a mask of -inf is no error where both have it
+    same = (x == t) | (x.isnan() & t.isnan())  # a mask of -inf on both sides is no error
     size = _size(torch.where(same, 0, x - t))
     return math.inf if math.isnan(size) else size
 

@@ -1,4 +1,4 @@
-"""What an entry of the zoo is, and how a model with example inputs is made from it."""
+"""Entries of the zoo, and the models and example inputs made from them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Inputs = tuple[Tensor, ...]
 
 
 class Family(str, Enum):
-    """What an architecture is mostly made of."""
+    """The main ingredient of an architecture."""
 
     CONVOLUTION = "convolution"
     VISION = "vision transformer"
@@ -38,7 +38,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Architecture:
-    """A model class with a small configuration, and the inputs it takes.
+    """A model class with a small configuration, and its inputs.
 
     ``make`` gives a model with the class's own random initialisation; ``draw`` gives random inputs.
     """
@@ -49,10 +49,10 @@ class Architecture:
     draw: Callable[[], Inputs]
 
     def build(self) -> Sample:
-        """The model and its inputs, the same at every call.
+        """Build the model and its inputs, equal at every call.
 
-        Weights are given a size that keeps signals alive, constant parameters (ones, zeros, a LayerScale of 1e-6) are
-        scattered, and BatchNorm statistics are calibrated, so that every part counts and outputs depend on the inputs.
+        Weights are scaled to keep signals alive, constant parameters (ones, zeros, a LayerScale of 1e-6) are perturbed,
+        and BatchNorm statistics are calibrated, so every part matters and outputs depend on the inputs.
         """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)

@@ -1,7 +1,7 @@
-"""What docs/audit_zoo.md tells of one model: what `foldproof.audit` says of what compilers make of it.
+"""Audits of compilers on one model, for docs/audit_zoo.md.
 
-``python -m zoo.audited MODEL FOLDER`` audits MODEL in each of the `WAYS`, and writes FOLDER/WAY.json; it is a process
-of its own, as in `zoo.measure`.
+``python -m zoo.audited MODEL FOLDER`` audits MODEL in each of the `WAYS`, and writes FOLDER/WAY.json. It runs in
+a process of its own, like `zoo.measure`.
 """
 
 from __future__ import annotations
@@ -31,21 +31,22 @@ WAYS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "torchao PTQ": ("torchao", {"quantizer": "x86"}),
     "ExecuTorch XNNPACK": ("executorch", {"partitioner": "xnnpack"}),
 }
-"""Name → compiler and its options."""
+"""Name → compiler and options."""
 
 LIMIT = 1200
-"""Seconds of processor time that one model may take."""
+"""Limit of processor time for one model, in seconds."""
 
 TRIALS = 4
-"""Inputs on which numbers are compared; `foldproof.compare` has a page of its own."""
+"""Number of inputs for the comparison of outputs; `foldproof.compare` has a page of its own."""
 
 
 @dataclass(frozen=True)
 class Audited:
-    """One audit. ``calls`` of passes were watched, and those that changed a graph have ``verdicts``, counted.
+    """One audit.
 
-    ``open`` has rows of pass, verdict and reason of those that are neither proved nor rounding. ``numbers`` is the
-    verdict on the compiled model. ``failure`` is what was raised instead of all that.
+    ``calls`` is the number of watched calls of passes, ``verdicts`` the counts of verdicts on those that changed a
+    graph. ``open`` has a row of pass, verdict and reason for each other verdict than proved and rounding. ``numbers``
+    is the verdict on the compiled model. ``failure`` is the message of an exception that ended the audit.
     """
 
     calls: int = 0
@@ -78,7 +79,7 @@ def audited(name: str, way: str) -> Audited:
 
 
 def read(path: Path) -> Audited | None:
-    """A result that was written and is not stale."""
+    """Read a result if it exists and is not stale."""
     if not path.exists():
         return None
     written = json.loads(path.read_text(encoding="utf-8"))
@@ -86,7 +87,7 @@ def read(path: Path) -> Audited | None:
 
 
 def write(path: Path, result: Audited) -> None:
-    """Whole or not at all."""
+    """Write a result, completely or not at all."""
     draft = path.with_suffix(".tmp")
     written = {"stamp": stamp(FOLD), "result": asdict(result)}
     draft.write_text(json.dumps(written, indent=1, ensure_ascii=False), encoding="utf-8")

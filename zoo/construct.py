@@ -1,4 +1,4 @@
-"""How models are made: `transformers` classes by name with a small configuration, and inputs for them."""
+"""Construction of models: `transformers` classes by name with a small configuration, and their inputs."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from torch import nn
 from zoo.architecture import Inputs
 
 VOCABULARY = 99
-"""Number of tokens that text models know."""
+"""Size of the vocabulary of text models."""
 
 SMALL = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
-"""A transformer encoder, in the words that most configurations use."""
+"""Size of a transformer encoder, under the names of most configurations."""
 
 
 def library() -> Any:
-    """`transformers`, imported on first use (it takes seconds), told to be quiet and to stay off the network."""
+    """Import `transformers` on first use (it takes seconds), quiet and without the network."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     transformers: Any = importlib.import_module("transformers")
     transformers.logging.set_verbosity_error()
@@ -28,7 +28,7 @@ def library() -> Any:
 
 
 def transformer(path: str, **config: Any) -> Callable[[], nn.Module]:
-    """A model class of `transformers`, made with its own kind of configuration.
+    """Make a model class of `transformers` with its own kind of configuration.
 
     ``path`` is the name of a public class, or a dotted path below ``transformers.models``.
     """
@@ -43,7 +43,7 @@ def transformer(path: str, **config: Any) -> Callable[[], nn.Module]:
 
 
 def construct(cls: Any, config: Any) -> nn.Module:
-    """``cls(config)`` without a cache of keys and values, which is no part of the function."""
+    """``cls(config)`` without a cache of keys and values, which is not part of the function."""
     if hasattr(config, "use_cache"):
         config.use_cache = False
     model: nn.Module = cls(config)

@@ -1,4 +1,4 @@
-"""What PyTorch's own programs showed when they were to be proved: defects of PyTorch, each as a small program."""
+"""Defects of PyTorch found by proving its own programs, each as a small program."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Finding:
-    """A program that raises ``error``, though its first steps show that it should not.
+    """A program that raises ``error``, although its first steps show that it should run.
 
-    ``models`` are the architectures of the zoo that run into it; ``reports`` where it is known.
+    ``models`` are the affected architectures of the zoo, ``reports`` the links to known reports.
     """
 
     title: str
@@ -21,10 +21,10 @@ class Finding:
     reports: tuple[str, ...]
 
     def reproduce(self) -> Exception:
-        """What the program raises.
+        """Run the program, and return its exception.
 
         Raises:
-            AssertionError: it does not raise ``error`` any more.
+            AssertionError: it no longer raises ``error``.
         """
         try:
             exec(self.program, {})
@@ -35,10 +35,10 @@ class Finding:
 
 FINDINGS = (
     Finding(
-        title="Attention gets other strides when it is decomposed, and a view that the model makes no longer fits",
-        explanation="The kernel of `scaled_dot_product_attention` on the CPU lays its output out as (batch, tokens,"
-        " heads, channels), so that merging heads is a view. Its decomposition lays it out as (tokens, batch, heads,"
-        " channels). A later `view`, exported as the model made it, no longer fits.",
+        title="Decomposed attention has other strides, and a later view fails",
+        explanation="On the CPU, the kernel of `scaled_dot_product_attention` lays out its output as (batch, tokens,"
+        " heads, channels), so merging heads is a view. Its decomposition uses (tokens, batch, heads, channels), and a"
+        " later `view`, exported as the model made it, fails.",
         program=textwrap.dedent("""\
             import torch
 
@@ -61,9 +61,9 @@ FINDINGS = (
     ),
     Finding(
         title="BatchNorm of a transposed tensor, then linear: the decomposed program does not run",
-        explanation="While a program is traced, eval-mode BatchNorm is taken to keep the strides of its input. On the"
-        " CPU its kernel returns a contiguous tensor. So the linear layer behind it is decomposed into a `view` that"
-        " fits the strides on paper and not the real ones.",
+        explanation="In tracing, eval-mode BatchNorm keeps the strides of its input, but its kernel on the CPU returns"
+        " a contiguous tensor. The next linear layer is decomposed into a `view` that fits the traced strides, not the"
+        " real ones.",
         program=textwrap.dedent("""\
             import torch
 
@@ -87,4 +87,4 @@ FINDINGS = (
 )
 
 KNOWN = {model: finding for finding in FINDINGS for model in finding.models}
-"""The architectures whose decomposition can't be compared, because PyTorch's does not run."""
+"""Architectures without a comparison, because PyTorch's decomposition does not run."""

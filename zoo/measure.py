@@ -1,8 +1,8 @@
-"""What docs/zoo.md tells of one model: what foldproof makes of it, and what other tools do.
+"""Results of foldproof and other tools on one model, for docs/zoo.md.
 
-``python -m zoo.measure MODEL FOLDER STAGE ...`` takes each stage in order and writes FOLDER/STAGE.json. A stage is
-`FOLD` or a tool of `zoo.tools`. It is a process of its own, because tools crash, hang and leave things behind. Results
-are stamped with what they depend on, so that only stale ones need be made anew.
+``python -m zoo.measure MODEL FOLDER STAGE ...`` runs the stages in order and writes FOLDER/STAGE.json. A stage is
+`FOLD` or a tool of `zoo.tools`. It runs in a process of its own, because tools crash, hang and leave state behind.
+Results are stamped with a digest of their dependencies, so only stale ones are computed again.
 """
 
 from __future__ import annotations
@@ -40,28 +40,28 @@ PACKAGES: tuple[str, ...] = (
     *("torch", "transformers", "torchao", "executorch", "onnx", "onnxscript", "onnxruntime", "openvino"),
     *(package for packages in dict.fromkeys(WEIGHTS.values()) for package in packages.split()),
 )
-"""What results depend on."""
+"""Packages that results depend on."""
 
 LIMIT = 300
-"""Seconds of processor time that one process may take."""
+"""Limit of processor time for one process, in seconds."""
 
 NOT_RUN = "not run"
-"""What the failure of a stage begins with that was ended from outside."""
+"""Prefix of the failure of a stage that was ended from outside."""
 
 FAR = 100
-"""A tool's answer is called wrong if it is this many times as far from the truth as eager's …"""
+"""A tool's answer counts as wrong if its distance to the float64 result is this multiple of eager's …"""
 LARGE = 1e-3
-"""… and as far as this, relatively."""
+"""… and at least this, relatively."""
 
 
 @dataclass(frozen=True)
 class Folding:
-    """What foldproof did.
+    """The result of foldproof.
 
-    ``batch_norms`` before and after; ``others`` is the number of rewrites without a BatchNorm in them, and
-    ``these_weights`` of those that hold for the model's own weights only. ``declined`` has rows of operator, reason and
-    count. Errors are distances from the float64 truth, relative root mean squares; None where PyTorch has no
-    double-precision form of the model.
+    ``batch_norms`` are the numbers before and after, ``others`` the number of rewrites without a BatchNorm, and
+    ``these_weights`` the number of rewrites that hold for the model's own weights only. ``declined`` has rows of
+    operator, reason and count. Errors are relative root mean square distances to the float64 result, or None if PyTorch
+    has no float64 form of the model.
     """
 
     family: str
@@ -80,7 +80,7 @@ class Folding:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What another tool did; ``failure`` is the first line of what it raised, and what comes after is None then."""
+    """The result of another tool; ``failure`` is the first line of its exception, and later fields are then None."""
 
     batch_norms: int | None = None
     eager_error: float | None = None
@@ -89,22 +89,22 @@ class Outcome:
 
     @property
     def not_run(self) -> bool:
-        """Whether it was ended from outside, which says nothing of the tool."""
+        """True if it was ended from outside, which says nothing about the tool."""
         return self.failure is not None and self.failure.startswith(NOT_RUN)
 
     @property
     def wrong(self) -> bool:
-        """Whether the answer is too far from the truth for rounding."""
+        """True if the answer is too far from the float64 result for rounding."""
         if self.error is None or self.eager_error is None:
             return False
         return self.error > max(FAR * self.eager_error, LARGE)
 
 
 def sample(name: str) -> Sample:
-    """A model of the zoo or a trained one, freshly made.
+    """Build a model of the zoo or a trained one.
 
     Raises:
-        FoldproofError: a package of a trained one is not installed.
+        FoldproofError: the package of a trained model is not installed.
     """
     return ZOO[name].build() if name in ZOO else load(name)
 
@@ -142,7 +142,7 @@ def folding(name: str) -> Folding:
 
 
 def outcome(name: str, tool: str) -> Outcome:
-    """What another tool makes of a model."""
+    """Run another tool on a model."""
     made = sample(name)
     standing = None
     with torch.no_grad():
@@ -156,7 +156,7 @@ def outcome(name: str, tool: str) -> Outcome:
 
 
 def first_line(message: str) -> str:
-    """The first line that says anything, and what follows a colon at its end."""
+    """The first nonempty line, and the next one if it ends with a colon."""
     told: list[str] = []
     for line in filter(None, map(str.strip, message.splitlines())):
         told.append(line)
@@ -167,7 +167,7 @@ def first_line(message: str) -> str:
 
 @cache
 def stamp(stage: str) -> str:
-    """A digest of what a result depends on: code of this project, and versions of packages."""
+    """A digest of the dependencies of a result: code of this project, and versions of packages."""
     zoo = Path(__file__).parent
     models = ("architecture", "construct", "special", "statistics", "table", "trained")
     files = [zoo / f"{name}.py" for name in (*models, "accuracy")]
@@ -188,7 +188,7 @@ def package_version(name: str) -> str:
 
 
 def read(path: Path) -> Folding | Outcome | None:
-    """A result that was written and is not stale."""
+    """Read a result if it exists and is not stale."""
     if not path.exists():
         return None
     written = json.loads(path.read_text(encoding="utf-8"))
@@ -199,7 +199,7 @@ def read(path: Path) -> Folding | Outcome | None:
 
 
 def write(path: Path, result: Folding | Outcome) -> None:
-    """Whole or not at all."""
+    """Write a result, completely or not at all."""
     draft = path.with_suffix(".tmp")
     written = {"stamp": stamp(path.stem), "result": asdict(result)}
     draft.write_text(json.dumps(written, indent=1, ensure_ascii=False), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Kernels that are wrong on purpose: what a comparison must find, and call by its name."""
+"""Kernels that are wrong on purpose, for a comparison to find and name."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 aten = torch.ops.aten
 Kernel = Callable[..., Any]
-"""Takes the operator and its arguments."""
+"""A kernel, called with the operator and its arguments."""
 
 
 @dataclass(frozen=True)
 class Bug:
-    """A wrong kernel for one operator, and the operator of an exported graph that it is to be found at."""
+    """A wrong kernel for one operator, and the operator of an exported graph to be blamed for it."""
 
     name: str
     operator: Any
@@ -26,7 +26,7 @@ class Bug:
 
 
 def planted(model: nn.Module, bug: Bug) -> Any:
-    """The model, compiled by a backend that runs it as it is but for the first call of one operator."""
+    """Compile the model with a backend that changes nothing but the first call of one operator."""
 
     def backend(graph: fx.GraphModule, inputs: Sequence[Any]) -> Callable[..., Any]:
         def run(*args: Any) -> Any:
@@ -53,7 +53,7 @@ class _Planted(TorchDispatchMode):
 
 
 def ulps(k: int) -> Kernel:
-    """Every number of the (first) result off by 2^k units in its last place, up or down at random."""
+    """A kernel whose (first) result is off by 2^k units in the last place everywhere, up or down at random."""
 
     def kernel(func: Any, *args: Any, **kwargs: Any) -> Any:
         out = func(*args, **kwargs)
@@ -156,7 +156,7 @@ BUGS = (
     Bug("cat in the wrong order", aten.cat.default, _swapped, "aten.cat.default"),
     Bug("silu as hardswish", aten.silu.default, _hard, "aten.silu.default"),
 )
-"""Wrong answers, none of them rounding."""
+"""Wrong kernels far beyond rounding."""
 
 OPERATORS = {
     "aten.linear.default": aten.addmm.default,
@@ -170,11 +170,11 @@ OPERATORS = {
     "aten.embedding.default": aten.embedding.default,
     "aten.silu.default": aten.silu.default,
 }
-"""Ten operators as they are seen in an exported graph, and the kernels that compute them."""
+"""Ten operators of exported graphs, and their kernels."""
 
 
 class Everything(nn.Module):
-    """A program in which each of these operators matters: an image branch and a token branch, then attention."""
+    """A program that depends on each of these operators: an image branch and a token branch, then attention."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -201,7 +201,7 @@ class Everything(nn.Module):
 
 
 def everything() -> tuple[nn.Module, tuple[Tensor, Tensor]]:
-    """`Everything` with statistics that are not trivial, and inputs for it; always the same."""
+    """`Everything` with nontrivial statistics, and its inputs; always the same."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = Everything().eval()
@@ -227,7 +227,7 @@ class Deep(nn.Module):
 
 
 def deep(depth: int) -> tuple[nn.Module, tuple[Tensor]]:
-    """`Deep` and an input for it; always the same."""
+    """`Deep` and its input; always the same."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return Deep(depth).eval(), (torch.randn(32, 64),)

@@ -1,4 +1,4 @@
-"""Models put together at random from ordinary layers: correct programs on which nothing may raise an alarm."""
+"""Random models of ordinary layers: correct programs that must not raise an alarm."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def _convolutional(rng: random.Random) -> tuple[nn.Module, tuple[Tensor, ...]]:
             layers.append(rng.choice((nn.MaxPool2d(2, 2, ceil_mode=True), nn.AvgPool2d(2, 2, ceil_mode=True))))
     head = [nn.AdaptiveAvgPool2d(rng.choice((1, 2))), nn.Flatten(), nn.LazyLinear(10)]
     model, x = nn.Sequential(*layers, *head), torch.randn(2, 3, 16, 16)
-    model(x)  # lazy layers take their size
+    model(x)  # initialises lazy layers
     return model, (x,)
 
 

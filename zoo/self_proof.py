@@ -1,4 +1,4 @@
-"""PyTorch proves itself: is an exported program the model, is its decomposition the program, and would we notice?"""
+"""Equivalence of PyTorch models, their exported programs and decompositions, with a wrong program as a control."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from zoo.statistics import sensitivity
 
 @dataclass(frozen=True)
 class SelfProof:
-    """What was found for one architecture.
+    """The results of one architecture.
 
-    ``operators`` counts the exported program's operator calls, and its decomposition's (None where PyTorch makes none).
-    ``decomposed`` compares the two, ``exported`` the model with its program. ``functional`` is there where the first
-    is no proof, and compares the program with what ``run_decompositions({})`` makes of it. ``sensitivity`` tells how
-    far other inputs move the outputs, relatively.
+    ``operators`` counts the operator calls of the exported program and of its decomposition (None if PyTorch makes
+    none). ``decomposed`` compares the two, ``exported`` the model with its program. ``functional`` exists if the first
+    is no proof, and compares the program with the result of ``run_decompositions({})``. ``sensitivity`` is the relative
+    change of the outputs by other inputs.
     """
 
     name: str
@@ -40,7 +40,7 @@ class SelfProof:
 
 
 def prove_itself(architecture: Architecture, seed: int = 0) -> SelfProof:
-    """Export and decompose a model of the zoo, and compare each form with the one it came from."""
+    """Export and decompose a model of the zoo, and compare each form with the previous one."""
     sample = architecture.build()
     model, inputs = sample.model, sample.inputs
     with _quietly():
@@ -81,14 +81,14 @@ def _quietly() -> Iterator[None]:
 
 
 def operators(program: ExportedProgram) -> int:
-    """How many operator calls the program's graph has."""
+    """The number of operator calls in the program's graph."""
     return sum(isinstance(node.target, torch._ops.OpOverload) for node in program.graph.nodes)
 
 
 def spoilt(program: ExportedProgram) -> ExportedProgram:
     """A copy in which the first floating-point value computed from the input, x, is replaced by x + x².
 
-    A comparison that can't tell it from the original, because signals die on the way say, is worth nothing.
+    A comparison that can't tell it from the original, for example because signals vanish on the way, is worth nothing.
     """
     wrong = copy.deepcopy(program)
     graph = wrong.graph_module.graph
@@ -113,7 +113,7 @@ def _is_float(node: fx.Node) -> bool:
 
 
 def _no_decomposition(error: Exception) -> Verdict:
-    """There is no second program to compare with: PyTorch failed to make one."""
+    """UNDECIDED, because PyTorch failed to make a second program."""
     message = str(error).strip().splitlines()[0]
     found = re.search(r"%(\w+) .*target=torch\.ops\.([\w.]+)", str(error))
     at = Difference(found[1], found[2], None) if found else None

@@ -1,4 +1,4 @@
-"""Architectures that take more than a class name and a flat configuration: parts of models, and nested backbones."""
+"""Architectures that need more than a class name and a flat configuration: parts of models, and nested backbones."""
 
 from __future__ import annotations
 
@@ -124,5 +124,5 @@ def dpt() -> nn.Module:
         head_in_index=-1,
     )
     model: Any = construct(library().DPTForDepthEstimation, config)
-    model.head.head[-2].bias.data.fill_(2.0)  # or the last ReLU gives 0 everywhere
+    model.head.head[-2].bias.data.fill_(2.0)  # otherwise the last ReLU gives 0 everywhere
     return model  # type: ignore[no-any-return]

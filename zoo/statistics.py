@@ -1,4 +1,4 @@
-"""Parameters and statistics that matter: what random initialisation leaves trivial is moved away from there."""
+"""Nontrivial parameters and statistics, in place of the trivial ones of random initialisation."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch.utils._pytree import tree_leaves
 
 
 def amplify(model: nn.Module) -> None:
-    """Scale up every matrix, kernel and table whose outputs would be much smaller than its inputs.
+    """Scale up each matrix, kernel and table with outputs much smaller than its inputs.
 
-    `transformers` draws weights with a standard deviation of 0.02, made for widths of a thousand: in a narrow model a
-    signal loses most of its size at each layer, and biases are all that arrives at the output.
+    `transformers` draws weights with a standard deviation of 0.02, suited to widths of a thousand. In a narrow
+    model, a signal shrinks at each layer, and only biases reach the output.
     """
     for parameter in model.parameters():
         x = parameter.data
@@ -26,7 +26,7 @@ def amplify(model: nn.Module) -> None:
 def scatter(model: nn.Module, seed: int = 0) -> None:
     """Add noise to every parameter whose elements are all equal, and draw BatchNorm's scales and shifts anew.
 
-    Norms start as ones and zeros, LayerScale as 1e-6, class tokens as zeros: a rewrite that mixed them up, or forgot a
+    Norms start as ones and zeros, LayerScale as 1e-6, class tokens as zeros: a rewrite that confuses them, or drops a
     branch behind them, would change no output. Some BatchNorms start with scales of 0.02; trained ones take both signs.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -47,8 +47,8 @@ def _signs(shape: torch.Size, generator: torch.Generator) -> Tensor:
 def calibrate(model: nn.Module, inputs: Sequence[Tensor], seed: int = 0) -> None:
     """Give each BatchNorm the statistics of its own input in one forward run, moved by a random amount.
 
-    With plain random statistics the signal of many deep networks vanishes on the way, the outputs no longer depend on
-    the inputs, and comparing outputs says nothing.
+    With plain random statistics, the signal of many deep networks vanishes on the way. The outputs then do not depend
+    on the inputs, and comparing them says nothing.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -77,13 +77,13 @@ def _parameters(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def _is_batch_norm(module: nn.Module) -> bool:
-    # Detectors bring a FrozenBatchNorm2d of their own.
+    # Detectors have a FrozenBatchNorm2d of their own.
     return isinstance(module, nn.modules.batchnorm._BatchNorm) or type(module).__name__.endswith("FrozenBatchNorm2d")
 
 
 @torch.no_grad()
 def sensitivity(model: nn.Module, inputs: Sequence[Tensor], others: Sequence[Tensor]) -> float:
-    """How far ``others`` in place of ``inputs`` move the output that moves least: root mean squares, relative."""
+    """The change by ``others`` in place of ``inputs`` of the output that changes least: relative root mean square."""
     pairs = zip(tree_leaves(model(*inputs)), tree_leaves(model(*others)), strict=True)
     floats = [(a.double(), b.double()) for a, b in pairs if isinstance(a, Tensor) and a.is_floating_point()]
     return min(float((a - b).square().mean().sqrt() / a.square().mean().sqrt()) for a, b in floats)

@@ -1,7 +1,7 @@
-"""What other tools make of a model: how many BatchNorms each leaves standing, and what its program then answers.
+"""Other tools on a model: the number of BatchNorms that each leaves, and the outputs of its program.
 
-Each tool is used as its documentation says, as it is released, on one thread and in float32. A tool that has no
-operator called BatchNorm any more when it is done is counted by what is left of one; how is said at each.
+Each tool is used as released and documented, on one thread and in float32. If a tool has no BatchNorm operator at the
+end, the remains of BatchNorms are counted; see each tool.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ aten = torch.ops.aten
 
 @dataclass(frozen=True)
 class Left:
-    """The number of BatchNorms that a tool left standing, and its program run on the sample's inputs."""
+    """The number of BatchNorms left by a tool, and a function that runs its program on the sample's inputs."""
 
     batch_norms: int
     run: Callable[[], Sequence[Tensor]]
@@ -48,12 +48,12 @@ def _is_batch_norm(node: fx.Node) -> bool:
 
 
 def tensors(outputs: Any) -> list[Tensor]:
-    """The tensors of a nest of outputs, in order."""
+    """The tensors of nested outputs, in order."""
     return [x for x in tree_leaves(outputs) if isinstance(x, Tensor)]
 
 
 def torchao(sample: Sample) -> Left:
-    """The two passes that ``prepare_pt2e`` begins with, on the exported program's module."""
+    """The first two passes of ``prepare_pt2e``, on the exported program's module."""
     from torchao.quantization.pt2e.utils import _fuse_conv_bn_, _fuse_linear_bn_
 
     module = torch.export.export(sample.model, sample.inputs).module()
@@ -63,7 +63,7 @@ def torchao(sample: Sample) -> Left:
 
 
 def torch_fx(sample: Sample) -> Left:
-    """``torch.fx.experimental.optimization.fuse``, which traces symbolically, as many models can't be."""
+    """``torch.fx.experimental.optimization.fuse``, which needs symbolic tracing and fails on many models."""
     from torch.fx.experimental.optimization import fuse
 
     module: Any = fuse(sample.model)
@@ -74,9 +74,9 @@ def torch_fx(sample: Sample) -> Left:
 
 
 def inductor(sample: Sample) -> Left:
-    """``torch.compile`` with freezing: the graphs that are handed on to code generation, run as they are.
+    """``torch.compile`` with freezing: a run of the graphs for code generation.
 
-    There BatchNorm is made of subtract, multiply and add, which remember what they come from and go all or none.
+    BatchNorm is decomposed into subtract, multiply and add, which keep its name and disappear together.
     """
     from torch._inductor import config
     from torch._inductor.compile_fx import compile_fx
@@ -101,7 +101,7 @@ def inductor(sample: Sample) -> Left:
 
 
 def _remains(graph: fx.Graph) -> set[str]:
-    """The names that BatchNorms had in dynamo's graph, of those that something is left of."""
+    """The names, in Dynamo's graph, of the BatchNorms with remains."""
     return {
         node.meta["from_node"][0].name
         for node in graph.nodes
@@ -112,8 +112,8 @@ def _remains(graph: fx.Graph) -> set[str]:
 def executorch(sample: Sample) -> Left:
     """``to_edge_transform_and_lower`` for XNNPACK, run by ExecuTorch's runtime.
 
-    XNNPACK turns what it did not fuse into a convolution at the end; it is counted just before. What is not delegated
-    stays a BatchNorm.
+    XNNPACK turns unfused BatchNorms into convolutions at the end; they are counted just before. Without delegation, a
+    BatchNorm stays a BatchNorm.
     """
     from executorch.backends.xnnpack._passes.decompose_batch_norm import DecomposeBatchNorm
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
@@ -134,7 +134,7 @@ def executorch(sample: Sample) -> Left:
     left += batch_norms(edge.exported_program().graph.nodes)
 
     def run() -> list[Tensor]:
-        buffer = edge.to_executorch().buffer  # the method reads it, and the program, without keeping them alive
+        buffer = edge.to_executorch().buffer  # the method reads the buffer and the program without keeping them alive
         loaded = Runtime.get().load_program(buffer)
         method = loaded.load_method("forward")
         assert method is not None
@@ -144,10 +144,10 @@ def executorch(sample: Sample) -> Left:
 
 
 def onnx_runtime(sample: Sample) -> Left:
-    """``torch.onnx.export``, which folds on its own, then a session on the CPU with all its graph optimisations.
+    """``torch.onnx.export``, which folds by itself, then a CPU session with all graph optimisations.
 
-    BatchNorms are counted when it has fused operators, before it chooses layouts, where it turns some of those that
-    are left into convolutions.
+    BatchNorms are counted after the fusion of operators and before the choice of layouts, which turns some of the rest
+    into convolutions.
     """
     program = torch.onnx.export(sample.model, sample.inputs, dynamo=True, verbose=False)
     assert program is not None
@@ -165,7 +165,7 @@ def _onnx_session(path: Path, **settings: Any) -> Any:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    options.log_severity_level = 3  # it warns that optimised files are for one kind of processor
+    options.log_severity_level = 3  # ONNX Runtime warns that optimised files are for one kind of processor
     for name, value in settings.items():
         setattr(options, name, value)
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
@@ -184,9 +184,9 @@ def _onnx_batch_norms(path: Path) -> int:
 def openvino(sample: Sample) -> Left:
     """``convert_model`` of the exported program, compiled for the CPU in float32.
 
-    BatchNorm is made of multiply and add from the start, and operators lose their names. So those left are the
-    multiplications in the compiled model beyond those of a model that never had a BatchNorm. Whether a
-    multiplication is then done by the kernel before it, as most are, does not count.
+    BatchNorm is decomposed into multiply and add from the start, and operators lose their names. The number left is
+    that of the multiplications in the compiled model, minus those of the model without BatchNorms. Multiplications
+    count even if the kernel before them executes them, as most do.
     """
     compiled = _openvino_compiled(sample)
 
@@ -201,14 +201,14 @@ def openvino(sample: Sample) -> Left:
 def _openvino_compiled(sample: Sample) -> Any:
     import openvino
 
-    plain = [lambda text: text] * 2  # else what export_model writes is scrambled
+    plain = [lambda text: text] * 2  # without it, export_model scrambles its output
     settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1, "CACHE_ENCRYPTION_CALLBACKS": plain}
     program = torch.export.export(sample.model, sample.inputs)
     return openvino.Core().compile_model(openvino.convert_model(program), "CPU", settings)
 
 
 def _multiplications(compiled: Any) -> int:
-    """How many the compiled model has after all transformations, as it stands in what OpenVINO caches."""
+    """The number in the compiled model after all transformations, read from OpenVINO's cache."""
     cached = compiled.export_model()
     graph = re.search(rb"<net .*</net>", cached if isinstance(cached, bytes) else cached.read(), re.DOTALL)
     assert graph is not None
@@ -236,4 +236,4 @@ TOOLS: dict[str, Callable[[Sample], Left]] = {
     "ONNX Runtime": onnx_runtime,
     "OpenVINO": openvino,
 }
-"""By the name that the page has for them."""
+"""Tools by their name on the page."""

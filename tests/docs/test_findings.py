@@ -1,4 +1,4 @@
-"""The programs of the findings: each still shows its wrong answer, on the releases that are installed."""
+"""The programs of the findings: each still shows its wrong answer in the installed releases."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .pages import REPRODUCTIONS
 
 @pytest.fixture(autouse=True)
 def _settings() -> Iterator[None]:
-    """The programs change settings of Inductor, and here all run in one process."""
+    """Restore the settings of Inductor, since all programs run in one process."""
     fusions = {f"{when}_grad_fusion_options": {} for when in ("pre", "post")}
     with inductor.patch({"freezing": False, "force_disable_caches": True} | fusions):
         yield
@@ -26,7 +26,7 @@ def _settings() -> Iterator[None]:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("program", REPRODUCTIONS, ids=lambda path: path.parent.name)
 def test_it_is_still_wrong(program: Path) -> None:
-    """When this fails the release has been mended: see whether its page should say so."""
+    """If this fails, the release has been fixed: update the page."""
     with pytest.raises(AssertionError, match="not close|do not match"):
         runpy.run_path(str(program))
 

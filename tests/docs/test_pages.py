@@ -1,4 +1,4 @@
-"""Every block of code in the README and in the documentation, run page by page."""
+"""Runs every block of code in the README and the documentation, page by page."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from .names import NAMES
 from .pages import FENCES, ROOT, SYBIL, runs_elsewhere
 
 NOT_RUN = {
-    ("CONTRIBUTING.md", "@exact(aten.mm.default)"): "an operator has one rule, and this one has it",
-    ("README.md", "$ foldproof compare examples/parallel_linears.py:make"): "comparison/test_sources.py compares it",
+    ("CONTRIBUTING.md", "@exact(aten.mm.default)"): "the operator already has its rule",
+    ("README.md", "$ foldproof compare examples/parallel_linears.py:make"): "covered by comparison/test_sources.py",
     (
         "README.md",
         "$ foldproof audit examples/two_activations.py:make",
-    ): "takes minutes; auditing/test_audit.py does it",
-    ("README.md", "batch_linears into one linear: "): "on another machine it may not pay",
+    ): "takes minutes; covered by auditing/test_audit.py",
+    ("README.md", "batch_linears into one linear: "): "on another machine the fusion may not be faster",
     ("docs/howto/torch_compile.md", "$ foldproof audit examples/parallel_linears.py:make"): "takes minutes",
     (
         "docs/howto/torch_compile.md",
         "foldproof audit model.py:make",
-    ): "takes minutes; auditing/test_audit.py is like it",
+    ): "takes minutes; auditing/test_audit.py is similar",
 }
-"""How blocks begin that no test runs as they stand, and why."""
+"""Beginnings of blocks that no test runs, with the reason."""
 
 
 def code(text: str) -> list[re.Match[str]]:
-    """All blocks of Python and of commands."""
+    """All blocks of Python and commands."""
     blocks = FENCES.finditer(text)
     return [b for b in blocks if re.match(r"python|console|sh|bash", b[1]) or re.search(r"^\$ ", b[2], re.MULTILINE)]
 
 
 def reason(page: str, source: str) -> str | None:
-    """Why a block is not run here, if it is not."""
+    """The reason why a block is not run here, or None."""
     if runs_elsewhere(source):
         return "a test of its own"
     return next((why for (where, start), why in NOT_RUN.items() if where == page and source.startswith(start)), None)
@@ -54,7 +54,7 @@ PAGES = [page for page, text in TEXTS.items() if any(not reason(page, block[2]) 
 
 @pytest.fixture
 def _in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Files that a page shows are written there, and can be imported; the next page's are others."""
+    """Write the files of a page into an empty folder, importable until the page ends."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", ["", *sys.path])
     known = set(sys.modules)

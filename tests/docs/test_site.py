@@ -1,4 +1,4 @@
-"""The site builds without a warning, loads nothing from elsewhere, and is searched from a folder."""
+"""The site builds without warnings, loads nothing from elsewhere, and can be searched from a folder."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ def test_it_is_searched_without_a_server(site: Path) -> None:
         )
         hrefs = [link.get_attribute("href") for link in found]
         assert any("verdicts.html" in href for href in hrefs), hrefs
-        # Files are not counted as resources; what is asked of a network is, whether it comes or not.
+        # Files do not count as resources; requests to a network do, even failed ones.
         assert chrome.execute_script("return performance.getEntriesByType('resource').map(one => one.name)") == []
         assert not [entry for entry in chrome.get_log("browser") if entry["level"] == "SEVERE"]
 
 
 def test_links_of_the_readme() -> None:
-    """What the site links to is checked when it is built."""
+    """Links of the README; those of the site are checked when it is built."""
     text = re.sub(r"```[\s\S]*?```", "", (ROOT / "README.md").read_text(encoding="utf-8"))
     links = [link for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text) if "://" not in link]
     assert links

@@ -26,9 +26,9 @@ from .models import MODELS, Model
 class Cell:
     """The answer of a function for a kind of model.
 
-    ``equal`` is its verdict where nothing is wrong, ``changed`` that on a program that was made to differ, ``same``
-    whether the program that it returns gives the numbers of the one that it was given. ``refused`` is the sentence of a
-    `FoldproofError`, and ``failed`` the traceback of any other exception.
+    ``equal`` is its verdict on equal programs, ``changed`` that on different ones. ``same`` is True if the returned
+    program gives the numbers of the original. ``refused`` is the sentence of a `FoldproofError`, and ``failed`` the
+    traceback of any other exception.
     """
 
     equal: Kind | None = None
@@ -119,7 +119,7 @@ def callable_of(program: Any) -> Callable[..., Any]:
 
 @torch.no_grad()
 def agree(model: Model, program: Any) -> bool:
-    """Whether a program gives the numbers of ``model``, up to rounding."""
+    """True if a program gives the numbers of ``model``, up to rounding."""
     own, other = (numbers_of(callable_of(one), model) for one in (model.program(), program))
     try:
         torch.testing.assert_close(other, own)
@@ -159,7 +159,7 @@ FEW = (
     *("a written buffer", "training mode", "puts out a ModelOutput", "takes keywords only", "bfloat16"),
     *("compiled by torch.compile", "DataParallel", "ExportedProgram", "GraphModule of torch.export", "a function"),
 )
-"""Models that compilers are tried on: they take seconds each."""
+"""Models for compilers, which take seconds each."""
 
 INDUCTOR = ("backend", "audit, inductor")
 """Functions that compile with Inductor."""
@@ -167,13 +167,13 @@ INDUCTOR = ("backend", "audit, inductor")
 COLUMNS: Mapping[str, Collection[str]] = {
     function: FEW if function in INDUCTOR or function.startswith("audit") else MODELS for function in FUNCTIONS
 }
-"""The models that each function is tried on."""
+"""The models for each function."""
 
 FAULTS: Mapping[tuple[str, str], str] = {
     ("a module that is called twice", f"audit, {compiler}"): f"{why} folds both BatchNorms into the one convolution"
     for compiler, why in (("fx", "torch.fx.experimental.optimization.fuse"), ("executorch", "FuseBatchNormPass"))
 }
-"""Where an audit is rightly REFUTED, by the names of model and function: wrong answers of released compilers."""
+"""Audits that are rightly REFUTED, by the names of model and function: wrong answers of released compilers."""
 
 
 def cell(function: str, model: Model) -> Cell:

@@ -1,4 +1,4 @@
-"""Kinds of models that people have, each as small as it can be: the rows of docs/matrix.md."""
+"""Kinds of models in use, each as small as possible: the rows of docs/matrix.md."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def as_module(module: nn.Module, inputs: tuple[Any, ...], kwargs: Mapping[str, A
 
 @dataclass(frozen=True)
 class Model:
-    """A kind of model: a module, example inputs, and the form in which people hold it."""
+    """A kind of model: a module, example inputs, and the form in which it is used."""
 
     build: Callable[[], nn.Module]
     inputs: tuple[Any, ...]
@@ -37,7 +37,7 @@ class Model:
         return self.form(self._module(), *self.given())
 
     def changed(self) -> Any:
-        """The same but for its last parameter, which is larger by a half."""
+        """The same module with its last parameter increased by a half."""
         module = self._module()
         change(module)
         return self.form(module, *self.given())
@@ -70,7 +70,7 @@ def graph_module(module: nn.Module, inputs: tuple[Any, ...], kwargs: dict[str, A
 
 
 def quantized(module: nn.Module, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> fx.GraphModule:
-    """What PT2E quantization makes of it."""
+    """The module after PT2E quantization."""
     from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
         XNNPACKQuantizer,
         get_symmetric_quantization_config,
@@ -85,7 +85,7 @@ def quantized(module: nn.Module, inputs: tuple[Any, ...], kwargs: dict[str, Any]
 
 
 def in_eight_bits(module: nn.Module, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> nn.Module:
-    """Its weights are tensors of a subclass, which torchao made."""
+    """A module whose weights are tensors of a subclass of torchao."""
     from torchao.quantization import Int8WeightOnlyConfig, quantize_
 
     quantize_(module, Int8WeightOnlyConfig())
@@ -118,7 +118,7 @@ def in_dtype(dtype: torch.dtype) -> Model:
 
 
 class Tied(nn.Module):
-    """A language model in miniature: what reads the words writes them, too."""
+    """A tiny language model with tied weights: the embedding is also the output layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -150,7 +150,7 @@ class Last(nn.Module):
 
 
 class Counts(nn.Module):
-    """Keeps a running mean of what it computes, and reads it."""
+    """A module that updates a running mean and reads it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -165,7 +165,7 @@ class Counts(nn.Module):
 
 @dataclass
 class Output:
-    """What many models put out."""
+    """A common form of outputs."""
 
     logits: Tensor
     hidden: Tensor
@@ -173,7 +173,7 @@ class Output:
 
 @dataclass
 class RegisteredOutput:
-    """The same, made known to torch.export."""
+    """The same, registered with torch.export."""
 
     logits: Tensor
     hidden: Tensor

@@ -40,7 +40,7 @@ def test_inductor(name: str) -> None:
 
 
 def assert_sound(one: Cell, name: str, function: str) -> None:
-    """A cell shows no bug, and says nothing that is not so: it is known what is equal, so no two cells disagree."""
+    """A cell shows no bug and no wrong verdict. The equality of each pair is known, so no two cells disagree."""
     where = f"{function} of {name}"
     assert not one.failed, f"{where}\n{one.failed}"
     assert one.same is not False, f"{where} gives other numbers than the model"

@@ -87,7 +87,8 @@ def test_what_does_not_fit_is_named(written: Written, change: Callable[[dict[str
 def test_files_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(FoldproofError, match="can't be read"):
         load(tmp_path / "missing.json")
-    for text, told in (("{", "is no JSON file"), ("[1]", "is no result"), (json.dumps({"a": 1}), "is no result")):
+    no_result = "is not a result"
+    for text, told in (("{", "is not a JSON file"), ("[1]", no_result), (json.dumps({"a": 1}), no_result)):
         (tmp_path / "x.json").write_text(text)
         with pytest.raises(FoldproofError, match=told):
             load(tmp_path / "x.json")

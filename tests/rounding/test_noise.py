@@ -140,7 +140,7 @@ def _has_a_rule(name: str) -> bool:
     return last.startswith("conv") or last in {str(f).split(".")[1].lstrip("_") for f in MAGNITUDES}
 
 
-# Their float64 result hangs on how memory is laid out, they ask for another dtype than the test tells the noise, or they jump.
+# Operators whose float64 result depends on the memory layout, that request another dtype than the noise, or that jump.
 _APART = {"as_strided", "bfloat16", "half", "grid_sampler_3d"}
 
 

@@ -1,4 +1,4 @@
-"""Small programs with what they need, written as lambdas."""
+"""Small programs written as lambdas, with their tensors and modules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is proved is what is called: hooks, forwards of instances, stale code, storages, gradients, threads."""
+"""Proofs cover the program that is called: hooks, forwards of instances, stale code, storages, gradients, threads."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def replace_forward(module: fx.GraphModule) -> None:
 
 
 def edit_without_recompile(module: fx.GraphModule) -> None:
-    """The call is still relu; the graph says tanh. As the owner calls it, nothing has changed."""
+    """The call is still relu, although the graph says tanh: for the owner, nothing has changed."""
     for node in module.graph.nodes:
         if node.op == "call_module" and isinstance(module.get_submodule(node.target), nn.ReLU):
             with module.graph.inserting_after(node):
@@ -89,7 +89,7 @@ def test_numbers_read_from_storages() -> None:
 
 
 def test_code_that_asks_for_gradients() -> None:
-    """It is called with gradients recorded, and gives other numbers then."""
+    """The program gives other numbers when gradients are recorded."""
     asks = Module(lambda s, x: s.linear(x) * (2 if torch.is_grad_enabled() else 1), linear=nn.Linear(8, 8))
     plain = Module(lambda s, x: s.linear(x), linear=asks.linear)
     needs = Module(lambda s, x: s.linear(x) * (2 if s.linear.weight.requires_grad else 1), linear=asks.linear)
@@ -136,7 +136,7 @@ def test_relu_of_another_name_is_still_relu() -> None:
 
 
 class Ref:
-    """An object that refers to a module, and that no mirror reaches into."""
+    """An object with a reference to a module that no mirror replaces."""
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
@@ -178,7 +178,7 @@ def refers_to_itself(read: Callable[[Any], Tensor]) -> nn.Module:
     ],
 )
 def test_a_module_that_reaches_its_own_tensors(module: nn.Module) -> None:
-    """They keep their values, whatever leaves stand for them: then nothing is proved of other values."""
+    """Such tensors keep their values, so the proof does not cover other values."""
     verdict = foldproof.prove(module, lambda x: x * 2.0, (X,))
     assert verdict.kind is not Kind.PROVED or not verdict.claim.all_parameters, str(verdict)  # type: ignore[union-attr]
 
@@ -215,7 +215,7 @@ def hang_a_hook(module: nn.Module) -> None:
 
 
 def test_a_pass_on_a_graph_with_hooks(graph: fx.GraphModule) -> None:
-    """FX's own copies leave hooks out; the owner's module has them before the pass and after it."""
+    """FX's own copies drop hooks; the owner's module has them before and after the pass."""
     graph.register_forward_hook(lambda m, i, o: o * 2)
     nothing = foldproof.prove_pass(lambda m: m, graph, (X,))
     assert nothing.kind is Kind.PROVED and "the pass changed nothing" in nothing.reason, str(nothing)

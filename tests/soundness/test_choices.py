@@ -1,4 +1,4 @@
-"""Decisions that values make: other branches are visited, or named as uncovered."""
+"""Choices by value: other branches are visited, or named as uncovered."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_another_branch_is_visited(name: str) -> None:
 
 
 def test_what_was_not_seen_is_named() -> None:
-    """No input that is tried has twenty million in it."""
+    """No tried input contains twenty million."""
     far = foldproof.prove(lambda x: torch.where(x > 2e7, 2 * x, x), lambda x: torch.where(x > 2e7, x + x, x), (X,))
     assert far.kind is Kind.PROVED and far.claim is not None
     assert far.claim.uncovered == ("gt",) and not far.claim.is_general and "never seen" in str(far.claim)
@@ -120,7 +120,7 @@ def test_equal_sizes_are_told_apart() -> None:
 
 
 def test_integers_that_leave_the_result_open_refute_nothing() -> None:
-    """Of two writes to one row, either may stay: other indices are tried, and those that repeat say nothing."""
+    """Of two writes to one row, either may win: other indices are tried, and repeated ones decide nothing."""
     rows, at = normal(3, 8), torch.tensor([0, 2, 1])
     backwards = lambda x, i, y: x.index_copy(0, i.flip(0), y.flip(0))  # noqa: E731
     assert foldproof.prove(lambda x, i, y: x.index_copy(0, i, y), backwards, (X, at, rows)).kind is Kind.PROVED

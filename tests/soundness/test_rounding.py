@@ -1,4 +1,4 @@
-"""Rounding explains what constants cause, and no more; NaN on one side is no rounding."""
+"""Rounding explains the effect of constants, and no more; NaN on one side is no rounding."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_a_softmax_that_overflows_is_no_rounding() -> None:
 
 
 def test_equality_at_these_parameters_only_fails_in_tests() -> None:
-    """A bias of zeros is dropped, and a constant rounded; a fresh BatchNorm that is dropped shows by its epsilon."""
+    """Dropping a bias of zeros and rounding a constant are fine; dropping a fresh BatchNorm shows by its epsilon."""
     linear = nn.Linear(4, 4)
     nn.init.zeros_(linear.bias)
     x = (normal(3, 4),)

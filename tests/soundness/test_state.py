@@ -1,4 +1,4 @@
-"""A program is a step function: what it writes to its leaves is read by its next call."""
+"""Programs with state: the next call reads what a call wrote to its leaves."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def scaled_and_halved() -> fx.GraphModule:
 
 
 def fold(graph: fx.GraphModule) -> None:
-    """Right at the first call only: the second one is scaled by half of ``s``."""
+    """Right at the first call only: the second is scaled by half of ``s``."""
     (node,) = [n for n in graph.graph.nodes if n.target is torch.ops.aten.mul.Tensor and n.args[0].name == "linear"]
     scale = graph.s.detach()
     graph.linear.weight = nn.Parameter(graph.linear.weight * scale[:, None], False)
@@ -61,7 +61,7 @@ def counting(name: str, counts: bool) -> nn.Module:
 
 @pytest.mark.parametrize("name", ["num_batches_tracked", "position"])
 def test_a_counter_that_is_read(name: str) -> None:
-    """A name is no evidence that nobody reads it."""
+    """A name does not show that a value is unread."""
     assert foldproof.prove(counting(name, True), counting(name, False), (X,)).kind is not Kind.PROVED
     assert foldproof.prove(counting(name, True), counting(name, True), (X,)).kind is Kind.PROVED
 
@@ -89,7 +89,7 @@ def previous_by_another_way(s: Any, x: Tensor) -> Tensor:
 
 
 def test_a_cache_that_is_empty_at_first() -> None:
-    """Zeros hide what is done with them; parameters that vary, or a second call, show it."""
+    """Zeros hide differences; varied parameters, or a second call, show them."""
     assert foldproof.prove(remember(previous), remember(previous_doubled), (X,)).kind is not Kind.PROVED
     assert foldproof.prove(remember(previous), remember(previous_by_another_way), (X,)).kind is Kind.PROVED
 

@@ -1,4 +1,4 @@
-"""The command line. Imports neither torch nor its own extras until a command runs, so that ``--help`` is quick."""
+"""The command line. It imports neither torch nor its own extras until a command runs, so ``--help`` is quick."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from foldproof.errors import MissingExtra
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit status: 0 fine, 1 REFUTED, 2 wrong usage or input, 3 UNDECIDED."""
+    """Run one command and return its exit status: 0 fine, 1 REFUTED, 2 wrong usage or input, 3 UNDECIDED."""
     try:
         from foldproof.cli.app import run
     except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""The commands: their arguments, what they write and print, and their exit status."""
+"""The commands: arguments, written files, printed output, and exit status."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from foldproof.log import log_caught
 from foldproof.verdict import SCHEMA, Kind
 
 INTERRUPTED = 130
-"""Exit status after Ctrl-C, as shells have it."""
+"""Exit status after Ctrl-C, as in shells."""
 INTERNAL = 70
 """Exit status after a bug in foldproof (EX_SOFTWARE); 1 would say REFUTED."""
 
@@ -47,25 +47,27 @@ JsonOption = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Also write the whole result as JSON, with all evidence.")
 ]
 HtmlOption = Annotated[
-    Path | None, typer.Option("--html", metavar="FILE", help="Also write the whole result as a page for people.")
+    Path | None, typer.Option("--html", metavar="FILE", help="Also write the whole result as an HTML page.")
 ]
 
 
 @app.command()
 def fuse(
-    spec: Annotated[str, typer.Argument(metavar="SPEC", help=f"What to fuse: {FORMS}.", show_default=False)],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT.pt2", help="Where to save the fused program.")],
+    spec: Annotated[str, typer.Argument(metavar="SPEC", help=f"The program to fuse: {FORMS}.", show_default=False)],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT.pt2", help="File for the fused program.")],
     passes: Annotated[
-        str | None, typer.Option("--passes", metavar="A,B", help="Apply these rules only, such as batch_norm.")
+        str | None, typer.Option("--passes", metavar="A,B", help="Apply only these rules, such as batch_norm.")
     ] = None,
     accuracy_limit: Annotated[
         float | None,
-        typer.Option(metavar="X", help="Decline folds that take a result X times as far from the float64 result."),
+        typer.Option(
+            metavar="X", help="Decline folds that move a result X times as far from the float64 result as before."
+        ),
     ] = None,
     json_file: JsonOption = None,
     html_file: HtmlOption = None,
 ) -> None:
-    """Fold what can be folded, prove each rewrite and the whole, and save the program."""
+    """Fold all foldable operators, prove each rewrite and the whole program, and save it."""
     options: dict[str, Any] = {} if passes is None else {"passes": passes.split(",")}
     if accuracy_limit is not None:
         options["accuracy_limit"] = accuracy_limit
@@ -74,36 +76,38 @@ def fuse(
 
 @app.command()
 def fold_qat(
-    spec: Annotated[str, typer.Argument(metavar="SPEC", help=f"What to fold: {FORMS}.", show_default=False)],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT.pt2", help="Where to save the program.")],
+    spec: Annotated[str, typer.Argument(metavar="SPEC", help=f"The program to fold: {FORMS}.", show_default=False)],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT.pt2", help="File for the folded program.")],
     float_biases: Annotated[
-        bool, typer.Option("--float-biases", help="Leave biases in floating point, as XNNPACK wants them.")
+        bool, typer.Option("--float-biases", help="Keep biases in floating point, as XNNPACK requires.")
     ] = False,
     json_file: JsonOption = None,
     html_file: HtmlOption = None,
 ) -> None:
-    """Fold what quantization-aware training left after conversion into quantized biases and weights, and prove it."""
+    """Fold the chains of converted quantization-aware training into quantized biases and weights, and prove it."""
     raise typer.Exit(_guarded(partial(_fold_qat, spec, output, Written(json_file, html_file), not float_biases)))
 
 
 @app.command()
 def explain(
-    spec: Annotated[str, typer.Argument(metavar="SPEC", help=f"What to explain: {FORMS}.", show_default=False)],
+    spec: Annotated[str, typer.Argument(metavar="SPEC", help=f"The program to explain: {FORMS}.", show_default=False)],
     json_file: JsonOption = None,
     html_file: HtmlOption = None,
 ) -> None:
-    """For every normalisation that fuse leaves standing, say why, and what would change that."""
+    """List the normalisations that fuse can't fold, each with the reason and a remedy if there is one."""
     raise typer.Exit(_guarded(partial(_explain, spec, Written(json_file, html_file))))
 
 
 @app.command()
 def prove(
     before: Annotated[str, typer.Argument(metavar="A", help=f"A program: {FORMS}.", show_default=False)],
-    after: Annotated[str, typer.Argument(metavar="B", help="Another, run on the inputs of A.", show_default=False)],
+    after: Annotated[
+        str, typer.Argument(metavar="B", help="Another program, run on the inputs of A.", show_default=False)
+    ],
     json_file: JsonOption = None,
     html_file: HtmlOption = None,
 ) -> None:
-    """Say whether two programs are the same function, and show the evidence."""
+    """Check two programs for equivalence, and show the evidence."""
     raise typer.Exit(_guarded(partial(_prove, before, after, Written(json_file, html_file))))
 
 
@@ -114,7 +118,7 @@ def compare(
         str,
         typer.Option(
             metavar="WHAT",
-            help="What gives the other numbers: a backend of torch.compile that compiles the reference"
+            help="The source of the other numbers: a backend of torch.compile that compiles the reference"
             " ([b]inductor[/b], [b]aot_eager[/b], [b]eager[/b]), a [b].pt2[/b] file, a [b].pte[/b] file (run by"
             " ExecuTorch), a [b].onnx[/b] file (run by ONNX Runtime), or a [b].pt[/b] file of saved outputs.",
             show_default=False,
@@ -124,16 +128,16 @@ def compare(
     html_file: HtmlOption = None,
     report: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.md", help="Also write a page to give away: a bug report, or an explanation."),
+        typer.Option(metavar="FILE.md", help="Also write a shareable page: a bug report, or an explanation."),
     ] = None,
 ) -> None:
-    """Say whether two programs' numbers differ by rounding or by a bug, which is nearer the float64 result, and what did it."""
+    """Tell a rounding difference from a bug, find the side nearer the float64 result, and locate the difference."""
     raise typer.Exit(_guarded(partial(_compare, spec, against, Written(json_file, html_file), report)))
 
 
 @app.command()
 def audit(
-    spec: Annotated[str, typer.Argument(metavar="SPEC", help=f"What to compile: {FORMS}.", show_default=False)],
+    spec: Annotated[str, typer.Argument(metavar="SPEC", help=f"The program to compile: {FORMS}.", show_default=False)],
     compiler: Annotated[
         str,
         typer.Option(
@@ -152,54 +156,60 @@ def audit(
     ] = None,
     save: Annotated[
         Path | None,
-        typer.Option("--save", metavar="FOLDER", help="Write a program that shows what is wrong, and a report."),
+        typer.Option("--save", metavar="FOLDER", help="Write a program that reproduces the fault, and a report."),
     ] = None,
     json_file: JsonOption = None,
     html_file: HtmlOption = None,
 ) -> None:
-    """Run a compiler, prove every graph pass, and name the one that changes the meaning."""
+    """Run a compiler, validate every graph pass, and name the pass that changes the meaning."""
     written = Written(json_file, html_file)
     raise typer.Exit(_guarded(partial(_audit, spec, compiler, option or [], disable or [], save, written)))
 
 
 @app.command()
 def report(
-    result: Annotated[Path, typer.Argument(metavar="FILE.json", help="What --json wrote.", show_default=False)],
+    result: Annotated[
+        Path, typer.Argument(metavar="FILE.json", help="A result written with --json.", show_default=False)
+    ],
     output: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--output", metavar="FILE", help="Where to write it; beside the result, as .html, by default."
+            "-o", "--output", metavar="FILE", help="File to write; by default an .html file beside the result."
         ),
     ] = None,
 ) -> None:
-    """Make a page for people (.html), JUnit XML (.xml) or SARIF (.sarif) of a result."""
+    """Write a result as an HTML page (.html), JUnit XML (.xml) or SARIF (.sarif)."""
     raise typer.Exit(_guarded(partial(_report, result, output)))
 
 
 @app.command()
 def explore(
-    result: Annotated[Path, typer.Argument(metavar="FILE.json", help="What --json wrote.", show_default=False)],
+    result: Annotated[
+        Path, typer.Argument(metavar="FILE.json", help="A result written with --json.", show_default=False)
+    ],
 ) -> None:
-    """Open a result's graphs in Model Explorer, with verdicts, bounds and errors laid over them."""
+    """Open the graphs of a result in Model Explorer, with verdicts, bounds and errors as layers."""
     raise typer.Exit(_guarded(partial(_explore, result)))
 
 
 @app.command()
 def doctor(json_file: JsonOption = None) -> None:
-    """Say which versions are installed, and what foldproof can do with them."""
+    """Show the installed versions and the features available with them."""
     raise typer.Exit(_guarded(partial(_doctor, json_file)))
 
 
 @app.command()
 def replay(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="What audit --save wrote.", show_default=False)],
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="A folder written by audit --save.", show_default=False)
+    ],
 ) -> None:
-    """Run a saved reproduction on the installed versions, and say whether it is fixed."""
+    """Run a saved reproduction on the installed versions, and report if the fault is fixed."""
     raise typer.Exit(_guarded(partial(_replay, folder)))
 
 
 def run(argv: Sequence[str] | None = None) -> int:
-    """Parses ``argv`` (``sys.argv[1:]`` by default), runs the command and returns its exit status."""
+    """Parse ``argv`` (``sys.argv[1:]`` by default), run the command and return its exit status."""
     try:
         app(args=None if argv is None else list(argv), prog_name="foldproof")
     except SystemExit as end:
@@ -228,9 +238,9 @@ def _fold_qat(spec: str, output: Path, written: Written, quantize_bias: bool) ->
 def _made(
     make: Callable[[Bar], Any], told: Callable[[Any, Any], None], spec: str, output: Path, written: Written
 ) -> int:
-    """Saves the program that ``make`` gives with its account, and prints the account as ``told``."""
+    """Make a program, save it with its result, and print the result with ``told``."""
     if output.suffix != ".pt2":
-        raise FoldproofError(f"{output} must end in .pt2, so that foldproof and others recognise the program")
+        raise FoldproofError(f"{output} must end in .pt2, the suffix of exported programs")
     program_out = Output(output)
     written.check(output)
 
@@ -321,7 +331,7 @@ def _audit(
 
         found = audits.audit(spec, compiler, options, disable, progress)
         if folder is not None:
-            progress(0, None, "looking for a smaller model that shows it")
+            progress(0, None, "reducing the model")
             start = time.perf_counter()
             found.save(folder)
             saving = time.perf_counter() - start
@@ -344,7 +354,7 @@ def _report(result: Path, output: Path | None) -> int:
 
     output = output or result.with_suffix(".html")
     if output.suffix not in forms:
-        raise FoldproofError(f"{output} must end in {', '.join(forms)}, which says what is to be made")
+        raise FoldproofError(f"{output} must end in {', '.join(forms)}; the suffix chooses the format")
     if os.path.realpath(output) == os.path.realpath(result):
         raise FoldproofError(f"{output} is the result itself; give another file")
     out = Output(output)
@@ -384,17 +394,17 @@ def _replay(folder: Path) -> int:
 
 
 def _guarded(command: Callable[[], int]) -> int:
-    """Exit status of ``command``; what it raises becomes a sentence, or a traceback where foldproof is to blame."""
+    """Run ``command`` and return its exit status. Errors become a sentence; bugs of foldproof keep their traceback."""
     try:
         with warnings.catch_warnings():
-            # The summary has the declined folds, and what libraries deprecate is no concern of who sits at a terminal.
+            # The summary lists the declined folds, and deprecations of libraries do not concern the user.
             warnings.filterwarnings("ignore", module=r"foldproof\.")
             warnings.simplefilter("ignore", DeprecationWarning)
             warnings.simplefilter("ignore", FutureWarning)
-            warnings.filterwarnings("ignore", "dynamo_pgo force disabled")  # by us, so that every pass runs
+            warnings.filterwarnings("ignore", "dynamo_pgo force disabled")  # disabled by us, so that every pass runs
             return command()
     except FoldproofError as error:
-        log_caught(error, "running a command")  # the sentence leaves out what it was caused by
+        log_caught(error, "running a command")  # the sentence omits the cause
         return complain(error)
     except KeyboardInterrupt:
         sys.stderr.write("foldproof: interrupted\n")

@@ -1,4 +1,4 @@
-"""`foldproof audit` and `foldproof replay`: what they do with torch, and how they print it."""
+"""The work and the output of `foldproof audit` and `foldproof replay`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Progress = Callable[[int, int | None, str], None]
 
 
 def audit(spec: str, compiler: str, options: Sequence[str], disable: Sequence[str], progress: Progress) -> Audit:
-    """Audits what ``spec`` names; raises FoldproofError where it can't be loaded, run or compiled."""
+    """Audit the program of ``spec``; raises FoldproofError if it can't be loaded, run or compiled."""
     import foldproof
     from foldproof.cli.work import working_on
     from foldproof.program.loading import load_spec
@@ -46,7 +46,7 @@ def audit(spec: str, compiler: str, options: Sequence[str], disable: Sequence[st
 
 
 def document(found: Audit, folder: Path | None) -> dict[str, Any]:
-    """The JSON form of an audit, with graphs; ``folder`` is where it was saved."""
+    """The JSON form of an audit, with graphs; ``folder`` is the one it was saved to."""
     from foldproof.auditing.document import build_audit_document
 
     return build_audit_document(found, folder)
@@ -65,17 +65,17 @@ def _option(text: str) -> tuple[str, Any]:
 
 
 _WORDS = {"true": True, "false": False, "none": None}
-"""As they are written in a shell: "false" as a text would be true."""
+"""Spellings in a shell: "false" as a text would be true."""
 
 
 NAMED = 4
-"""How many passes that changed nothing, or stay within bounds, are named; results as JSON, and pages, name all."""
+"""Largest number of named passes that changed nothing or stay within bounds; JSON and pages name all."""
 
 
 def print_audit(out: Console, found: Audit, saving: float | None = None) -> None:
-    """One row for each pass that changed a graph, the numbers end to end, and a sentence to act on.
+    """Print a row for each pass that changed a graph, the end-to-end comparison, and the conclusion.
 
-    ``saving`` is how long it took to save it, in seconds.
+    ``saving`` is the time it took to save the audit, in seconds.
     """
     fired = [step for step in found.steps if step.fired]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
@@ -101,7 +101,7 @@ def print_audit(out: Console, found: Audit, saving: float | None = None) -> None
     whole = found.end_to_end
     if whole is not None:
         if found.refuted and not whole.sources:
-            whole = replace(whole, found="")  # why nothing was found, where the pass is
+            whole = replace(whole, found="")  # it says why no operator was found, but the pass is the cause
         out.print(Text(f"end to end, {found.compiled} against the model: {whole}"), soft_wrap=True)
     else:
         out.print(Text(f"end to end, nothing is compared: {found.uncompared}"), soft_wrap=True)
@@ -111,7 +111,7 @@ def print_audit(out: Console, found: Audit, saving: float | None = None) -> None
 
 
 def _print_bounds(out: Console, within: Sequence[Step]) -> None:
-    """The largest bound of each step that approximates on purpose."""
+    """Print the largest bound of each step that approximates on purpose."""
     for step in within[:NAMED]:
         largest = max(step.verdict.steps, key=lambda one: one.bound)
         out.print(Text(f"{step.name}: within {largest.bound:.3g}: {largest.name}"), soft_wrap=True)
@@ -120,7 +120,7 @@ def _print_bounds(out: Console, within: Sequence[Step]) -> None:
 
 
 def replay(folder: Path) -> tuple[Kind, str]:
-    """Runs a saved reproduction again: REFUTED if it is still wrong, and that in a sentence."""
+    """Run a saved reproduction again; the kind is REFUTED if it is still wrong, and the sentence says so."""
     from foldproof.auditing.folder import replay as run_again
 
     wrong, told = run_again(folder)

@@ -1,4 +1,4 @@
-"""How a user's mistake is told."""
+"""Error messages for users."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from foldproof.errors import FoldproofError
 
 
 def complain(error: FoldproofError) -> int:
-    """Tells the user, in one line on stderr, what is wrong; returns the exit status for that."""
+    """Write the error as one line to stderr, and return the exit status of wrong usage."""
     sys.stderr.write(f"foldproof: {' '.join(str(error).split())}\n")
     return 2

@@ -1,4 +1,4 @@
-"""`foldproof doctor`: what is installed, in which version, and what can be done with it."""
+"""`foldproof doctor`: the installed versions, and the features available with them."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from foldproof.log import hushed
 from foldproof.version import __version__
 
 TESTED = {"torch": "2.13.0", "torchao": "0.18.0", "executorch": "1.5.1"}
-"""What the tests run with; other releases may have operators without a rule, and passes without a tap."""
+"""Versions in the tests; other releases may have operators without a rule, and passes without a tap."""
 
 EXTRAS = {
     "cli": ["the command line"],
-    "report": ["pages for people: --html, foldproof report"],
+    "report": ["HTML pages: --html, foldproof report"],
     "explore": ["foldproof explore"],
-    "torchao": ["what fold-qat folds is made by it"],
+    "torchao": ["programs for fold-qat"],
     "executorch": ["compare --against FILE.pte"],
     "onnx": ["compare --against FILE.onnx"],
 }
-"""What each gives, besides compilers to audit."""
+"""Features of each extra, besides compilers to audit."""
 
 
 def examine() -> dict[str, Any]:
-    """Versions, extras and abilities as plain JSON values."""
+    """Collect versions, extras and features as plain JSON values."""
     import torch
 
     from foldproof.auditing.taps import HOOKS
@@ -43,7 +43,7 @@ def examine() -> dict[str, Any]:
     from foldproof.fusion.rewriter import PASSES
     from foldproof.shadow import RULES
 
-    with hushed():  # what packages log when they are imported
+    with hushed():  # packages log when they are imported
         missing = [hook.describe_absence() for hook in find_missing_hooks(HOOKS)]
     compiler = next(filter(None, map(shutil.which, ("g++", "clang++", "c++"))), None)
     needs = {"inductor": compiler is not None, ".pte": _has("executorch"), ".onnx": _has("onnxruntime")}
@@ -71,7 +71,7 @@ def examine() -> dict[str, Any]:
 
 
 def print_examination(out: Console, found: dict[str, Any]) -> None:
-    """Prints what `examine` found."""
+    """Print the result of `examine`."""
     versions = _table("package", "installed", "tested with")
     for name, version in found["versions"].items():
         tested = found["tested"].get(name, "")
@@ -91,16 +91,16 @@ def print_examination(out: Console, found: dict[str, Any]) -> None:
         out.print(f"{command}: {', '.join(able)}")
     hooks = found["hooks"]
     gone = len(hooks["missing"])
-    out.print(f"places that taps look on: {hooks['declared']}, {gone or 'none'} missing in what is installed")
+    out.print(f"hooks of taps: {hooks['declared']}, {gone or 'none'} missing in the installed versions")
     for sentence in hooks["missing"]:
         out.print(Text(f"  {sentence}", "yellow"), soft_wrap=True)
     missing = [name for name, extra in found["extras"].items() if not extra["present"]]
     if missing:
-        out.print(f"\nto get the rest: pip install 'foldproof[{','.join(missing)}]'")
+        out.print(f"\nto install the missing extras: pip install 'foldproof[{','.join(missing)}]'")
 
 
 def _gives() -> dict[str, str]:
-    """Our extras, and what can be done with each."""
+    """The features of each of our extras."""
     audits = {name: f"audit --compiler {name}" for name in DECLARED}
     found: dict[str, list[str]] = {}
     for one in DECLARED.values():
@@ -120,14 +120,14 @@ def _mark(present: bool) -> Text:
 
 
 def _packages(extra: str) -> list[str]:
-    """The packages of one of our extras, by our own metadata."""
+    """The packages of one of our extras, from foldproof's metadata."""
     found = re.compile(rf"([\w.-]+).*;.*extra == ['\"]{extra}['\"]")
     try:
         wanted = importlib.metadata.requires("foldproof") or ()
     except importlib.metadata.PackageNotFoundError as error:
         raise FoldproofError(
-            "doctor reads from foldproof's installation which extras there are, and foldproof runs here without having"
-            " been installed: pip install -e . in its folder"
+            "doctor reads the extras from foldproof's installed metadata, but foldproof is not installed here; run"
+            " pip install -e . in its folder"
         ) from error
     return [match[1] for match in map(found.match, wanted) if match]
 

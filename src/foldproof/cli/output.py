@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Output files, written completely or not at all."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from foldproof.version import __version__
 
 
 class Output:
-    """A file to be written later. Whether it can be is found out at once, before hours of work.
+    """A file to be written later. Problems with its path show at once, before hours of work.
 
     Raises:
-        FoldproofError: the folder is missing or unwritable, or the path is something other than a regular file.
+        FoldproofError: the folder is missing or unwritable, or the path is not a regular file.
     """
 
     def __init__(self, path: Path) -> None:
         self._shown = path  # as the user wrote it
-        self._path = Path(os.path.realpath(path))  # through a link, to the file it stands for
+        self._path = Path(os.path.realpath(path))  # the target of a link
         folder = self._path.parent
         if not folder.is_dir():
             raise FoldproofError(f"{self._shown} can't be written: {folder} is not a folder")
@@ -34,15 +34,15 @@ class Output:
         self._replace(Path.touch, keep=False)
 
     def write(self, write: Callable[[Path], object]) -> None:
-        """Calls ``write`` with a path in the same folder, then renames that file to the one that was asked for.
+        """Call ``write`` with a path in the same folder, then rename that file to the requested one.
 
         Raises:
-            FoldproofError: the operating system refused; an older file is still what it was.
+            FoldproofError: the operating system refused; an older file is unchanged.
         """
         self._replace(write, keep=True)
 
     def _replace(self, write: Callable[[Path], object], keep: bool) -> None:
-        # The suffix stays: torch.export.save looks at it.
+        # Keep the suffix: torch.export.save checks it.
         temporary = self._path.with_name(f".{self._path.stem}.{secrets.token_hex(4)}{self._path.suffix}")
         try:
             write(temporary)
@@ -55,10 +55,10 @@ class Output:
 
 
 def check_folder(path: Path) -> None:
-    """Finds out, before hours of work, whether a folder is there or can be made.
+    """Check, before hours of work, that a folder exists or can be created.
 
     Raises:
-        FoldproofError: a file is in its place, or the folder that it is to be in can't be written.
+        FoldproofError: a file is in its place, or its parent can't be written.
     """
     place = next(one for one in (path, *path.absolute().parents) if one.exists())
     if not place.is_dir():
@@ -68,18 +68,18 @@ def check_folder(path: Path) -> None:
 
 
 class Written:
-    """What ``--json`` and ``--html`` ask for: the result in either form."""
+    """The files of ``--json`` and ``--html``."""
 
     def __init__(self, json_file: Path | None, html_file: Path | None) -> None:
         self._json_file, self._html_file = json_file, html_file
         self.files = [path for path in (json_file, html_file) if path is not None]
 
     def check(self, *others: Path | None) -> None:
-        """Finds out, before hours of work, whether the files can be written, and are not among ``others``.
+        """Check, before hours of work, that the files can be written, and differ from ``others``.
 
         Raises:
-            FoldproofError: one can't, or two are the same.
-            MissingExtra: what makes pages is not installed.
+            FoldproofError: a file can't be written, or two are the same.
+            MissingExtra: the packages for pages are not installed.
         """
         asked = [*(path for path in others if path is not None), *self.files]
         for i, path in enumerate(asked):
@@ -93,7 +93,7 @@ class Written:
             page.require()
 
     def write(self, document: dict[str, Any]) -> None:
-        """Writes a result in the forms that were asked for."""
+        """Write a result to the requested files."""
         document = document | {"foldproof": __version__}
         if self._json_out is not None:
             self._json_out.write(partial(save_json, document))
@@ -105,5 +105,5 @@ class Written:
 
 
 def save_json(value: dict[str, Any], path: Path) -> None:
-    """Writes JSON that every parser reads: no NaN, no Infinity."""
+    """Write strict JSON: no NaN, no Infinity."""
     path.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""A progress bar on stderr, on a terminal only; it vanishes when the work is done."""
+"""A progress bar on stderr, on a terminal only; it disappears at the end."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn
 
 
 class Bar:
-    """Call it with (done, total, what); ``total`` None while nobody knows how much there is to do."""
+    """A bar, called with (done, total, description); ``total`` is None while it is unknown."""
 
     def __init__(self) -> None:
-        console = Console(file=sys.stderr)  # this very stream, whatever is redirected meanwhile
+        console = Console(file=sys.stderr)  # this stream, even if stderr is redirected later
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),

@@ -1,4 +1,4 @@
-"""Results for people: what changed, how sure that is, and what was left alone."""
+"""Results on the terminal: changes, evidence, and declined folds."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from foldproof.fusion import Declined
 
 ROWS = 10
-"""Longest table of equal things; ``--json`` has all of them."""
+"""Maximum number of rows of a table; ``--json`` has all of them."""
 
 STYLES = {
     Kind.PROVED: "green",
@@ -36,41 +36,40 @@ STYLES = {
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        """Goes on in silence: rich would exit with status 1, which here says REFUTED."""
+        """Continue silently: rich would exit with status 1, which means REFUTED here."""
         self.quiet = True
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def console() -> Console:
-    """A console on stdout; into a file or pipe it writes plain lines of 120 columns."""
+    """A console on stdout; a file or pipe gets plain lines of 120 columns."""
     out = _Console(highlight=False, markup=False)
     return out if out.is_terminal else _Console(highlight=False, markup=False, width=120)
 
 
 def print_fuse(out: Console, result: FuseResult) -> None:
-    """Prints what `foldproof.fuse` did: operators, rewrites, what was declined and why, the verdict on the whole."""
+    """Print the result of `foldproof.fuse`: operators, rewrites, declined folds with reasons, and the verdict."""
     _print_operators(out, Counter(result.operators_before), Counter(result.operators_after))
     _print_rewrites(out, result)
     _print_declined(out, result.declined)
     if result.declined and any("quantized_decomposed" in name for name in result.operators_after):
-        out.print("it is quantized: what quantization-aware training left is folded by `foldproof fold-qat`\n")
+        out.print("the program is quantized; `foldproof fold-qat` folds the chains of quantization-aware training\n")
     print_verdict(out, result.verdict)
-    out.print(
-        f"constants {format_bytes(result.bytes_before)} → {format_bytes(result.bytes_after)}, fused in {result.seconds:.1f} s"
-    )
+    sizes = f"{format_bytes(result.bytes_before)} → {format_bytes(result.bytes_after)}"
+    out.print(f"constants {sizes}, fused in {result.seconds:.1f} s")
 
 
 def print_fold_qat(out: Console, result: FoldQATResult) -> None:
-    """Prints what `foldproof.fold_qat` did: each operator's chain and bias, what was declined and why, the verdict."""
+    """Print the result of `foldproof.fold_qat`: chain and bias of each operator, declined folds, and the verdict."""
     if result.folded:
         chains = sum(bool(one.chain) for one in result.folded)
         biases = len(result.folded) - chains
         parts = [f"{format_count(chains, 'operator')} folded"] * bool(chains)
-        parts += [f"{format_count(biases, 'bias', 'biases')} quantized, with no chain behind"] * bool(biases)
+        parts += [f"{format_count(biases, 'bias', 'biases')} quantized, without a chain"] * bool(biases)
         out.print(", ".join(parts))
         table = _table("operator", "chain", "weight", "bias within", "of the range", "source")
         for one in result.folded[:ROWS]:
-            weight = "as it was" if one.exact else "scaled"
+            weight = "unchanged" if one.exact else "scaled"
             bounds = f"{one.bias.bound:.2g}", f"{result.share(one):.1g}"
             table.add_row(
                 Text(one.node), str(len(one.chain)) if one.chain else "none", weight, *bounds, Text(_place(one.source))
@@ -86,35 +85,35 @@ def print_fold_qat(out: Console, result: FoldQATResult) -> None:
 
 
 def print_verdict(out: Console, verdict: Verdict) -> None:
-    """Prints the paragraph of a verdict, with its kind in colour."""
+    """Print a verdict, with its kind in colour."""
     text = Text(str(verdict))
     text.stylize(STYLES[verdict.kind], 0, len(verdict.kind.value))
     out.print(text, soft_wrap=True)
 
 
 def print_explanations(out: Console, declined: Sequence[Declined]) -> None:
-    """Prints, for each normalisation that stays, where it is, why it stays, and what would change that."""
+    """Print the place, the reason and the remedy of each normalisation that can't be folded."""
     if not declined:
-        out.print("nothing is left standing: every normalisation can be folded")
+        out.print("every normalisation can be folded")
         return
-    out.print(f"{format_count(len(declined), 'operator')} left standing\n")
+    out.print(f"{format_count(len(declined), 'operator')} not folded\n")
     for one in declined:
         title = Text(f"{one.node} ({one.operator})", "bold")
         out.print(title.append(f"  {_place(one.source)}", "not bold cyan"), soft_wrap=True)
         out.print(f"  {one.reason}", soft_wrap=True)
         if one.hint:
-            out.print(f"  would change it: {one.hint}", soft_wrap=True)
+            out.print(f"  remedy: {one.hint}", soft_wrap=True)
 
 
 def print_comparison(out: Console, result: CompareResult) -> None:
-    """Prints what `foldproof.compare` found, with the verdict's kind in colour."""
+    """Print the result of `foldproof.compare`, with the verdict's kind in colour."""
     text = Text(str(result))
     text.stylize(STYLES[result.verdict.kind], 0, len(result.verdict.kind.value))
     out.print(text, soft_wrap=True)
 
 
 def print_ending(out: Console, saved: Path | None, written: Sequence[Path], seconds: float) -> None:
-    """Prints which files were written; ``saved`` is None where a refuted program was not."""
+    """Print the written files; ``saved`` is None if the program was refuted and not saved."""
     if saved is None:
         out.print("The program was not saved, because it is refuted.", style="bold red")
     else:
@@ -123,7 +122,7 @@ def print_ending(out: Console, saved: Path | None, written: Sequence[Path], seco
 
 
 def print_written(out: Console, written: Sequence[Path]) -> None:
-    """Prints the names of files and folders that were written."""
+    """Print the names of the written files and folders."""
     for path in written:
         out.print(f"wrote {path}")
 
@@ -145,7 +144,7 @@ def _print_rewrites(out: Console, result: FuseResult) -> None:
         return
     kinds = Counter(rewrite.verdict.kind for rewrite in result.rewrites)
     out.print(f"{format_count(len(result.rewrites), 'rewrite')}: {_kinds(kinds)}")
-    # What is not plainly proved comes first, so that a shortened table never hides it.
+    # Rewrites that are not PROVED come first, so that a shortened table never hides them.
     order = sorted(result.rewrites, key=lambda rewrite: rewrite.verdict.kind is Kind.PROVED)
     saved = sum(rewrite.saving.bytes for rewrite in result.rewrites)
     operators = sum(rewrite.saving.operators for rewrite in result.rewrites)
@@ -192,7 +191,7 @@ def _table(*columns: str) -> Table:
 
 
 def _place(source: str | None) -> str:
-    """A source line, its file named as it is imported: below the folder of sys.path that holds it."""
+    """A source line, with its file relative to the folder of sys.path that contains it."""
     if source is None:
         return ""
     for folder in sorted(sys.path, key=len, reverse=True):

@@ -1,4 +1,4 @@
-"""What the commands do with torch; imported when a command runs, for torch takes its time."""
+"""The part of the commands that needs torch; imported when a command runs, since importing torch is slow."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ T = TypeVar("T")
 
 
 def fuse(spec: str, progress: Progress, options: Mapping[str, Any]) -> foldproof.FuseResult:
-    """Fuses what ``spec`` names; raises FoldproofError where it can't be loaded, run or exported."""
+    """Fuse the program of ``spec``; raises FoldproofError if it can't be loaded, run or exported."""
     return _on_model(foldproof.fuse, spec, progress, options)
 
 
 def explain(spec: str, progress: Progress) -> tuple[Declined, ...]:
-    """What `fuse` would leave of what ``spec`` names, and why; raises as `fuse`."""
+    """List the operators of ``spec`` that `fuse` can't fold, with reasons; raises like `fuse`."""
     return _on_model(foldproof.explain, spec, progress, {})
 
 
 def fold_qat(spec: str, progress: Progress, quantize_bias: bool) -> foldproof.FoldQATResult:
-    """Folds the chains of what ``spec`` names; raises FoldproofError where it can't be loaded, run or exported."""
+    """Fold the chains in the program of ``spec``; raises FoldproofError if it can't be loaded, run or exported."""
     progress(0, None, f"loading {spec}")
     loaded = load_spec(spec)
     program, inputs = loaded.program, loaded.require_inputs()
@@ -69,9 +69,13 @@ def _on_model(function: Callable[..., T], spec: str, progress: Progress, options
 
 
 def prove(before: str, after: str, progress: Progress) -> tuple[Verdict, Callable[[], dict[str, Any]]]:
-    """Compares what the two SPECs name, on the inputs of the first, and tells how to make the JSON form of the answer.
+    """Prove the programs of two SPECs equal, on the inputs of the first.
 
-    Raises FoldproofError where one can't be run.
+    Returns:
+        The verdict, and a function that makes the JSON form of the answer.
+
+    Raises:
+        FoldproofError: a program can't be run.
     """
     progress(0, None, f"loading {before}")
     a = load_spec(before)
@@ -94,7 +98,7 @@ def prove(before: str, after: str, progress: Progress) -> tuple[Verdict, Callabl
 
 
 def compare(spec: str, against: str, progress: Progress) -> foldproof.CompareResult:
-    """Compares what ``spec`` names with other numbers; raises FoldproofError where either can't be loaded or run."""
+    """Compare the program of ``spec`` with other numbers; raises FoldproofError if either can't be loaded or run."""
     progress(0, None, f"loading {spec}")
     loaded = load_spec(spec)
     inputs = loaded.require_inputs()
@@ -111,8 +115,8 @@ def compare(spec: str, against: str, progress: Progress) -> foldproof.CompareRes
 
 
 def save_program(program: ExportedProgram | GraphModule, path: Path) -> None:
-    """Writes a ``.pt2`` file; raises OSError, or FoldproofError where the program has no file form."""
-    # By way of memory: where a disk is full, torch's own writer ends the whole process.
+    """Write a ``.pt2`` file; raises OSError, or FoldproofError if the program can't be saved."""
+    # Write to memory first: on a full disk, torch's own writer ends the whole process.
     content = io.BytesIO()
     assert isinstance(program, ExportedProgram)  # no SPEC gives a GraphModule
     try:
@@ -123,7 +127,7 @@ def save_program(program: ExportedProgram | GraphModule, path: Path) -> None:
 
 
 def save_report(result: foldproof.CompareResult, title: str, path: Path) -> None:
-    """Writes a comparison as Markdown; raises OSError."""
+    """Write a comparison as Markdown; raises OSError."""
     from foldproof.comparison.report import report
 
     path.write_text(report(result, title), encoding="utf-8")
@@ -131,9 +135,9 @@ def save_report(result: foldproof.CompareResult, title: str, path: Path) -> None
 
 @contextlib.contextmanager
 def working_on(*specs: str) -> Iterator[None]:
-    """Drops what torch prints and logs about a failure that our one sentence tells; anything else is shown after.
+    """Hold back torch's output on stderr: dropped after a FoldproofError, whose sentence is enough, else shown.
 
-    What ``specs`` name may import its neighbours now, too.
+    Inside, the programs of ``specs`` may import their neighbouring modules.
     """
     held = io.StringIO()
     try:

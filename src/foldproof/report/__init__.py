@@ -9,6 +9,6 @@ from foldproof.report.page import html
 from foldproof.report.sarif import sarif
 
 FORMS: dict[str, Callable[[Mapping[str, Any]], str]] = {".html": html, ".xml": junit, ".sarif": sarif}
-"""What can be made of a result, by the suffix of the file."""
+"""Functions that write a result in another format, by suffix of the file."""
 
 __all__ = ["FORMS", "html", "junit", "load", "sarif", "validated"]

@@ -1,4 +1,4 @@
-"""A result as JSON: read from a file, and held against the published schema (``schema.json`` beside this file)."""
+"""Results as JSON: reading a file, and validation by the published schema (``schema.json`` beside this file)."""
 
 from __future__ import annotations
 
@@ -17,44 +17,44 @@ Document = Mapping[str, Any]
 
 
 def load(path: Path) -> Document:
-    """The result in a file that ``--json`` wrote.
+    """Read the result in a file written by ``--json``.
 
     Raises:
-        FoldproofError: there is no such file, it is no JSON, or none of foldproof's.
+        FoldproofError: there is no such file, it is not JSON, or not a result of foldproof.
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise FoldproofError(f"{path} can't be read: {error.strerror or error}") from error
     except ValueError as error:
-        raise FoldproofError(f"{path} is no JSON file ({error})") from error
+        raise FoldproofError(f"{path} is not a JSON file ({error})") from error
     return validated(found, str(path))
 
 
 def validated(found: Any, name: str = "the result") -> Document:
-    """``found``, if it has the form of the schema.
+    """Return ``found`` if it conforms to the schema; version 1 is migrated.
 
     Raises:
-        FoldproofError: it has not.
+        FoldproofError: ``found`` does not conform to the schema.
         MissingExtra: jsonschema is not installed.
     """
     if not isinstance(found, dict) or "command" not in found or "schema" not in found:
         raise FoldproofError(
-            f"{name} is no result of foldproof with its command in it: write one with foldproof fuse, fold-qat,"
-            " explain, prove, compare or audit and --json, with audit --save, or with pytest --foldproof-report"
+            f"{name} is not a result of a foldproof command: write one with foldproof fuse, fold-qat, explain, prove,"
+            " compare or audit and --json, with audit --save, or with pytest --foldproof-report"
         )
     if found["schema"] == 1:
         found = migrate(found)
         assert isinstance(found, dict)
     if found["schema"] != SCHEMA:
         raise FoldproofError(
-            f"{name} has schema {found['schema']!r}, but this foldproof reads schemas 1 and {SCHEMA}: make it again, or"
-            " report with the version that wrote it"
+            f"{name} has schema {found['schema']!r}, but this foldproof reads schemas 1 and {SCHEMA}: write it again,"
+            " or use the version that wrote it"
         )
     problem = next(iter(_validator().iter_errors(found)), None)
     if problem is not None:
         place = "/".join(map(str, problem.absolute_path)) or "the top"
-        raise FoldproofError(f"{name} is not what foldproof writes: at {place}, {problem.message[:200]}")
+        raise FoldproofError(f"{name} is not a valid result of foldproof: at {place}, {problem.message[:200]}")
     return found
 
 

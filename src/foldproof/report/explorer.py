@@ -1,4 +1,4 @@
-"""A result in Model Explorer (`ai-edge-model-explorer`): graphs with verdicts, bounds and errors laid over them."""
+"""A result in Model Explorer (`ai-edge-model-explorer`): graphs with layers of verdicts, bounds and errors."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ COLOURS = {
 }
 
 Overlay = tuple[str, str, str, float | str]
-"""What is laid over: its name, the graph, the node, and the value there."""
+"""A value of a layer: the names of the layer, the graph and the node, and the value."""
 
 
 def explore(document: Document) -> None:
-    """Starts Model Explorer's server on this machine and opens a browser; returns when it is ended with Ctrl-C.
+    """Start Model Explorer's server on this machine and open a browser; returns after Ctrl-C.
 
     Raises:
-        FoldproofError: ``document`` does not have the form of the schema, or no graph in it.
+        FoldproofError: ``document`` does not conform to the schema, or has no graph.
         MissingExtra: ai-edge-model-explorer is not installed.
     """
     configured = config(document)
@@ -37,10 +37,10 @@ def explore(document: Document) -> None:
 
 
 def config(document: Document) -> Any:
-    """A ``ModelExplorerConfig`` with the graphs of a result and one layer of node data for each thing known of them.
+    """A ``ModelExplorerConfig`` with the graphs of a result, and a layer of node data for each kind of value.
 
     Raises:
-        FoldproofError: ``document`` does not have the form of the schema, or no graph in it.
+        FoldproofError: ``document`` does not conform to the schema, or has no graph.
         MissingExtra: ai-edge-model-explorer is not installed.
     """
     document = validated(document)
@@ -51,7 +51,7 @@ def config(document: Document) -> Any:
         raise MissingExtra("ai-edge-model-explorer", "explore") from error
     graphs = dict(_graphs(document))
     if not graphs:
-        raise FoldproofError("this result has no graphs in it, so there is nothing to explore")
+        raise FoldproofError("this result has no graphs, so there is nothing to explore")
     made = model_explorer.config()
     made.graphs_list.append({"graphs": [_graph(name, graph) for name, graph in graphs.items()]})
     made.model_sources.append({"url": f"graphs://foldproof {document['command']}/0"})
@@ -61,13 +61,13 @@ def config(document: Document) -> Any:
         if node in names.get(graph, ()):
             colour = COLOURS.get(value) if isinstance(value, str) else None
             layers[layer][graph][node] = data.NodeDataResult(value=value, bgColor=colour)
-    # The last layer is the one that the page shows first: the verdict.
+    # Model Explorer shows the last layer first; make it the verdict.
     for layer, by_graph in sorted(layers.items(), key=lambda item: item[0] == VERDICT):
         words = layer == VERDICT
         shown = {
             "gradient": [] if words else [data.GradientItem(0, "#fbeade"), data.GradientItem(1, "#d55e00")],
             "hideInAggregatedStatsTable": words,
-            "hideAggregatedStats": ["sum"],  # of errors, and of logarithms, it says nothing
+            "hideAggregatedStats": ["sum"],  # sums of errors or logarithms mean nothing
             "hideInChildrenStatsTable": layer in (VERDICT, BOUND),
             "showExpandedSummaryOnGroupNode": words,
         }

@@ -1,4 +1,4 @@
-"""What a result says of single places, as other tools want to hear it: a name, a verdict, a text, a line."""
+"""Findings of a result in a form for other tools: a name, a verdict, a text and a source line each."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from foldproof.report.document import Document
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was judged; ``file`` and ``line`` are empty where no line of the model's own code is known."""
+    """A verdict at one place; ``file`` and ``line`` are empty if no line of the model's own code is known."""
 
     name: str
     group: str
@@ -23,7 +23,7 @@ class Finding:
 
 
 def findings(document: Document) -> list[Finding]:
-    """Everything that has a verdict: rewrites, passes that changed a graph, and the whole; declined folds have none."""
+    """List all verdicts: of rewrites, of passes that changed a graph, and of the whole. Declined folds have none."""
     return list(_findings(document))
 
 

@@ -1,4 +1,4 @@
-"""JUnit XML: each judged rewrite, pass or program is a test case; REFUTED is a failure, UNDECIDED an error."""
+"""JUnit XML: each rewrite, pass or program with a verdict is a test case; REFUTED is a failure, UNDECIDED an error."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ PROBLEMS = {"REFUTED": "failure", "UNDECIDED": "error"}
 
 
 def junit(document: Document) -> str:
-    """The result as an XML file that CI systems show.
+    """The result as JUnit XML, for CI systems.
 
     Raises:
-        FoldproofError: ``document`` does not have the form of the schema.
+        FoldproofError: ``document`` does not conform to the schema.
     """
     found = findings(validated(document))
     problems = [PROBLEMS.get(one.kind) for one in found]
@@ -42,5 +42,5 @@ def junit(document: Document) -> str:
 
 
 def _clean(text: str) -> str:
-    """``text`` without the characters that XML can't hold."""
+    """``text`` without characters that XML forbids."""
     return _FORBIDDEN.sub("\ufffd", text)

@@ -1,7 +1,7 @@
-"""Results that foldproof 0.1 wrote (version 1 of the form), read as version 2.
+"""Migration of results written by foldproof 0.1 (version 1 of the format) to version 2.
 
-Version 1 told in a sentence what a verdict holds for. The sentence stays; the names of what was varied and what was
-held were not written, so they are empty.
+Version 1 stated the claim of a verdict in a sentence. The sentence stays. The names of varied and held values were not
+recorded, so their lists are empty.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def _claim(words: str, shapes: list[str]) -> dict[str, Any]:
 
 
 def _evidence(verdict: dict[str, Any]) -> list[dict[str, str]]:
-    """The words that a page shows beside what it draws itself."""
+    """The text of a verdict's evidence, for pages."""
     out = []
     claim, proof = verdict["claim"], verdict["proof"]
     if claim is not None and claim["scope"] != "point":

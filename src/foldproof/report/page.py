@@ -1,4 +1,4 @@
-"""A result as one HTML file that needs no network: styles, scripts and data are all in it."""
+"""A result as one HTML file with its styles, scripts and data; it needs no network."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from foldproof.formatting import format_bytes, format_count, format_part
 from foldproof.report.document import Document, validated
 
 SYMBOLS = {"PROVED": "✓", "PROVED_WITHIN": "≈", "ROUNDING": "∿", "REFUTED": "✗", "UNDECIDED": "?"}
-"""Verdicts are told apart by these, not by colour alone."""
+"""Symbols of the verdicts, so that colour is not the only difference."""
 
 
 WORST_FIRST = ("REFUTED", "UNDECIDED", "ROUNDING", "PROVED_WITHIN", "PROVED")
@@ -25,7 +25,7 @@ def html(document: Document) -> str:
     """The page of a result.
 
     Raises:
-        FoldproofError: ``document`` does not have the form of the schema.
+        FoldproofError: ``document`` does not conform to the schema.
         MissingExtra: jinja2 or jsonschema is not installed.
     """
     require()
@@ -66,7 +66,7 @@ def html(document: Document) -> str:
 
 
 def require() -> None:
-    """Raises MissingExtra where a page can't be made; to be asked before hours of work."""
+    """Raise MissingExtra if a page can't be made; to be called before hours of work."""
     try:
         import jinja2  # noqa: F401
         import jsonschema  # noqa: F401
@@ -75,7 +75,7 @@ def require() -> None:
 
 
 def kind_of(document: Document) -> str | None:
-    """The verdict's kind; None where there is none."""
+    """The verdict's kind, or None if there is no verdict."""
     if document["command"] in ("prove", "audit"):
         return str(document["kind"])
     if document["command"] == "pytest":
@@ -85,7 +85,7 @@ def kind_of(document: Document) -> str | None:
 
 
 def sentence(document: Document) -> str:
-    """What was found, in one sentence."""
+    """The result in one sentence."""
     command = document["command"]
     if command == "audit":
         return str(document["conclusion"])
@@ -101,7 +101,7 @@ def sentence(document: Document) -> str:
         return f"{format_count(len(document['tests']), 'verdict')}: {told}" if told else "no test asked for a verdict"
     declined = len(document["declined"])
     if command == "explain":
-        return f"{format_count(declined, 'operator')} left standing" if declined else "nothing is left standing"
+        return f"{format_count(declined, 'operator')} not folded" if declined else "every normalisation can be folded"
     if command == "fuse":
         made = format_count(len(document["rewrites"]), "rewrite")
     else:
@@ -114,7 +114,7 @@ def sentence(document: Document) -> str:
 
 
 def place(source: str | None) -> str:
-    """A source line, with no more of its folder than tells files apart."""
+    """A source line, with the file's name and its innermost folder."""
     return "/".join(source.split("/")[-2:]) if source and "/" in source else source or ""
 
 
@@ -126,19 +126,19 @@ def base_name(operator: str) -> str:
 
 
 def sig(value: float | str | None) -> str:
-    """A number in three significant digits; those that JSON lacks come as strings."""
+    """A number in three significant digits; NaN and infinities come as strings."""
     return "" if value is None else value if isinstance(value, str) else f"{value:.3g}"
 
 
 def flags(text: str) -> Any:
-    """The text as HTML, where no line breaks inside an option such as ``--disable``."""
+    """The text as HTML, without line breaks inside options such as ``--disable``."""
     from markupsafe import Markup, escape
 
     return Markup(re.sub(r"--[\w-]+", r'<span class="nowrap">\g<0></span>', str(escape(text))))
 
 
 def share(of: float | str) -> str:
-    """A part of a difference; numbers that JSON lacks come as strings."""
+    """A part of a difference; NaN and infinities come as strings."""
     return of if isinstance(of, str) else format_part(of)
 
 
@@ -154,13 +154,13 @@ def _asset(name: str) -> str:
 
 
 def _embedded(document: Document) -> str:
-    """JSON that can stand inside a script element, whatever strings are in it."""
+    """JSON that is safe inside a script element, whatever its strings."""
     text = json.dumps(_drawable(document), allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
 def _drawable(document: Document) -> Any:
-    """What the scripts read; counterexamples, proofs and listings are in the page already."""
+    """The data for the scripts; counterexamples, proofs and code are in the page already."""
     keep = ("command", "graphs", "graph", "outputs", "distances", "layers", "sources", "truth_distance", "noise_floor")
     out: dict[str, Any] = {name: document[name] for name in keep if name in document}
     for name, wanted in (("rewrites", ("reported", "result", "accuracy", "graphs")), ("steps", ("name", "graphs"))):

@@ -1,4 +1,4 @@
-"""SARIF 2.1.0 (OASIS): what is REFUTED, at the line of the model's own code, for tools that show findings in files."""
+"""SARIF 2.1.0 (OASIS): REFUTED and UNDECIDED verdicts at lines of the model's own code."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from foldproof.report.findings import Finding, findings
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 RULES = {
     "REFUTED": ("error", "Two programs that should be the same function differ, as a counterexample shows."),
-    "UNDECIDED": ("warning", "Whether two programs are the same function could not be decided."),
+    "UNDECIDED": ("warning", "The equivalence of two programs could not be decided."),
 }
 
 
 def sarif(document: Document) -> str:
-    """What is wrong or undecided in a result, as a SARIF log.
+    """The refuted and undecided parts of a result as a SARIF log.
 
     Raises:
-        FoldproofError: ``document`` does not have the form of the schema.
+        FoldproofError: ``document`` does not conform to the schema.
     """
     found = [one for one in findings(validated(document)) if one.kind in RULES]
     rules = [
@@ -47,7 +47,7 @@ def _result(one: Finding) -> dict[str, Any]:
 
 
 def _uri(file: str) -> str:
-    """Relative to the working folder where the file is below it, as code hosts want it."""
+    """A URI relative to the working folder if the file is below it, as code hosts expect."""
     if os.path.isabs(file):
         relative = os.path.relpath(file)
         return f"file://{quote(file)}" if relative.startswith(os.pardir) else quote(relative.replace(os.sep, "/"))

@@ -1,15 +1,15 @@
 "use strict";
-// A graph folded by module path. dagre says where boxes and arrows go, d3 draws them.
+// A graph folded by module path. dagre computes the layout, d3 draws it.
 const Graph = (() => {
   const FEW = 36; // boxes that are open at first
-  const MANY = 60; // children of a module, before they are put together in runs
+  const MANY = 60; // children of a module, before they are grouped into runs
   const RUN = 40;
   let drawn = 0;
 
   const short = (operator) => (/^(torch|_operator)\./.test(operator) ? operator.split(".").pop() : operator.split(".").length > 2 ? operator.split(".")[1] : operator);
   const clip = (text, length) => (text.length > length ? text.slice(0, length - 1) + "…" : text);
 
-  // Modules inside modules; single steps on the way are put together, and a module of one operator is that operator.
+  // The tree of modules. Chains of modules with one child are merged, and a module of one operator is that operator.
   function tree(nodes) {
     const root = { id: "", label: "", children: [], inside: new Map() };
     for (const node of nodes) {
@@ -62,7 +62,7 @@ const Graph = (() => {
     return open;
   }
 
-  // What is to be seen: boxes, the open groups around them, and which box each node is in.
+  // The visible boxes, the open groups around them, and the box of each node.
   function visible(root, open) {
     const boxes = [], clusters = [], holder = new Map();
     (function walk(group, parent) {
@@ -97,7 +97,7 @@ const Graph = (() => {
 
   const shapeParts = (node) => (node.shape ?? []).map(String);
 
-  // Constants are told in the boxes that read them: as boxes of their own they would hide what computes.
+  // Constants are listed in the boxes of their readers; as boxes of their own they would hide the computation.
   function computing(graph) {
     const constants = new Map(graph.nodes.filter((n) => n.kind === "constant").map((n) => [n.name, n.operator]));
     return graph.nodes.filter((n) => !constants.has(n.name)).map((n) => ({
@@ -125,7 +125,7 @@ const Graph = (() => {
     button("+", () => scale(1.25), "Larger");
     const view = frame.append("div").attr("class", "view").attr("tabindex", 0).attr("role", "group").attr("aria-label", `${title}: boxes and arrows`);
     const about = frame.append("div").attr("class", "about").attr("hidden", "").attr("aria-live", "polite");
-    queueMicrotask(render); // when the graph beside it is there, too, and the width is known
+    queueMicrotask(render); // later, when the neighbouring graph exists and the width is known
 
     function button(text, act, label = text) {
       bar.append("button").attr("type", "button").attr("aria-label", label).text(text).on("click", act);
@@ -266,9 +266,9 @@ const Graph = (() => {
     });
   }
 
-  // Names of the nodes of one graph that have no equal in the other: those that the result marks, or, of a program and
-  // what was made of it (named), those of another name, operator, constants or operands. There, an operand that is gone
-  // from the other graph counts as what it was made of.
+  // Names of the nodes of one graph without a counterpart in the other: those marked in the result, or, for a rewritten
+  // program (named), those with another name, operator, constants or operands. An operand that is missing in the other
+  // graph is replaced by its own first operand.
   function differing(one, other, named) {
     if (!one || !other) return new Map();
     if (!named) return new Map(one.nodes.filter((n) => n.differs).map((n) => [n.name, true]));

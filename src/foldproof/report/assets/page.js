@@ -1,10 +1,10 @@
 "use strict";
-// What the page does: colours, search, folding, choosing a pass. Graphs and plots are drawn when they come into view.
+// Behaviour of the page: colours, search, folding, choice of a pass. Graphs and plots are drawn when they come into view.
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const at = (path) => path.split("/").filter(Boolean).reduce((x, name) => x?.[name], data);
 
-  // Colours: as the system has them, or as chosen.
+  // Colours: those of the system, or the chosen ones.
   const theme = document.getElementById("theme"), themes = { auto: "◐", light: "☀", dark: "☾" };
   const remembered = () => { try { return localStorage.getItem("foldproof-theme"); } catch { return null; } };
   function paint(name) {
@@ -42,7 +42,7 @@
       const pre = button.parentElement.querySelector("pre");
       try {
         await navigator.clipboard.writeText(pre.textContent);
-      } catch { // pages from a file may not reach the clipboard by themselves
+      } catch { // pages opened from a file may have no access to the clipboard
         getSelection().selectAllChildren(pre);
         document.execCommand("copy");
       }
@@ -70,7 +70,7 @@
     if (!any) place.closest("[data-needs-plots]")?.setAttribute("hidden", "");
   }
 
-  // Once, when it is looked at: what is inside something folded comes into view when that is opened.
+  // Draw once, when visible: the contents of a closed row become visible when it is opened.
   const watcher = new IntersectionObserver((entries) => {
     for (const { isIntersecting, target } of entries) {
       if (!isIntersecting) continue;

@@ -15,7 +15,7 @@ const Plots = (() => {
     if (legend) {
       const key = made.appendChild(document.createElement("div"));
       key.className = "legend";
-      key.innerHTML = legend; // our own text, never the document's
+      key.innerHTML = legend; // trusted text, never from the document
     }
     made.append(Plot.plot({ width: width(made), height: 290, marginLeft: 62, marginBottom: 46, inset: 8, ariaLabel: `${title}. ${note}`, style: { background: "none", fontSize: "12px" }, ...options }));
   }
@@ -32,7 +32,7 @@ const Plots = (() => {
     const data = all.map((d, i) => ({ ...d, index: i + 1, above: number(d.floor), reference: number(d.reference), candidate: number(d.candidate) }));
     const title = (d) => `${d.node} (${d.operator})\nreference ${plain(d.reference)}, candidate ${d.candidate === null ? "not seen" : plain(d.candidate)}\nnoise floor ${plain(d.above)}`;
     if (!data.some((d) => d.reference || d.candidate)) return;
-    figure(place, "Distance to the float64 result along the depth", "of each operator's value, and how far rounding alone moves it; root mean squares", {
+    figure(place, "Distance to the float64 result along the depth", "of each operator's value, with its spread by rounding alone; root mean squares", {
       x: { label: "operator, in order", nice: true, tickFormat: (d) => (Number.isInteger(d) ? String(d) : "") },
       y: log("distance to the float64 result"),
       marks: [
@@ -48,7 +48,7 @@ const Plots = (() => {
     if (!data.some((d) => d.reference || d.candidate)) return;
     const title = (d) => `${d.name} [${d.shape.join(", ")}]\nreference ${plain(d.reference)}, candidate ${plain(d.candidate)}\nnoise floor ${plain(d.floor)}`;
     const side = (name) => Plot.dot(data.filter((d) => d[name] !== null), { x: name, y: "name", r: 5, strokeWidth: 2, title, tip: true, stroke: name === "reference" ? REFERENCE : CANDIDATE, symbol: name === "reference" ? "circle" : "triangle" });
-    figure(place, "Distance to the float64 result of each output", "at the given inputs; the bar reaches as far as rounding alone moves it", {
+    figure(place, "Distance to the float64 result of each output", "at the given inputs; the bar is the spread by rounding alone", {
       height: 100 + 26 * Math.min(data.length, 60), marginLeft: 78, x: log("distance to the float64 result (root mean square)"), y: { label: null },
       marks: [Plot.ruleY(data.filter((d) => d.floor && (d.reference || d.candidate)), { y: "name", x1: (d) => Math.min(d.floor, d.reference ?? d.floor, d.candidate ?? d.floor) / 2, x2: "floor", stroke: "currentColor", strokeOpacity: 0.25, strokeWidth: 10 }), side("reference"), side("candidate")],
     }, `<span>${CIRCLE} reference</span><span>${TRIANGLE} candidate</span>`);
@@ -70,7 +70,7 @@ const Plots = (() => {
     const order = new Map(all.map((d, i) => [d.node, i + 1]));
     const data = sources.filter((d) => number(d.amplification) && order.has(d.node)).map((d) => ({ ...d, index: order.get(d.node) }));
     if (data.length < 2) return;
-    figure(place, "Amplification along the depth", "what later layers make of an error at this operator, in the outputs", {
+    figure(place, "Amplification along the depth", "of an error at each operator by later layers, in the outputs", {
       x: { label: "operator, in order", domain: [0.5, all.length + 0.5], tickFormat: (d) => (Number.isInteger(d) ? String(d) : "") },
       y: { ...log("amplified by"), tickFormat: (d) => `×${d3.format("~r")(+d.toPrecision(2))}` },
       marks: [Plot.ruleY([1], { strokeDasharray: "4 3" }), Plot.ruleX(data, { x: "index", y1: 1, y2: "amplification", stroke: CANDIDATE }),
@@ -87,7 +87,7 @@ const Plots = (() => {
       marks: [Plot.ruleY([data[0].epsilon], { strokeDasharray: "4 3", strokeOpacity: 0.7 }), Plot.ruleX(data.filter((d) => d.before && d.after), { x: "index", y1: "before", y2: "after", strokeOpacity: 0.25 }),
         dots(data, "index", "before", "reference", title), dots(data, "index", "after", "candidate", title)],
     }, `<span>${CIRCLE} before</span><span>${TRIANGLE} after</span><span>${LINE} one unit in the last place</span>`);
-    ratios(place, data.filter((d) => d.before && d.after).map((d) => d.after / d.before), "How much further it is after folding", "of all rewrites; right of the dashed line: further", "after / before");
+    ratios(place, data.filter((d) => d.before && d.after).map((d) => d.after / d.before), "Change of the distance by folding", "of all rewrites; right of the dashed line, the distance grew", "after / before");
     return true;
   }
 
