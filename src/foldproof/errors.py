@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 
 class FoldproofError(Exception):
     """Bad input or a missing piece; the message is one sentence for the user, printed without a traceback."""
@@ -15,15 +17,16 @@ class MissingExtra(FoldproofError):
 
 
 def brief(error: BaseException) -> str:
-    """The type and first line of an exception, short enough for one sentence; and what follows a colon at its end.
+    """Return the type and first sentence of an exception, cut after 140 characters.
 
-    A `FoldproofError` needs no type: its message is a sentence.
+    A first line that ends in a colon takes the next one with it. A `FoldproofError` is given whole and without its type:
+    its message is a sentence.
     """
+    if isinstance(error, FoldproofError):
+        return str(error)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     said = next((i for i, line in enumerate(lines) if not line.endswith(":")), len(lines) - 1)
-    line = " ".join(lines[: said + 1])
-    if len(line) > 240:
-        line = line[:240] + "…"
-    if isinstance(error, FoldproofError):
-        return line
+    line = re.split(r"\.\s", " ".join(lines[: said + 1]))[0]
+    if len(line) > 140:
+        line = line[:140] + "…"
     return f"{type(error).__name__}: {line}" if line else type(error).__name__
