@@ -316,7 +316,7 @@ class TestHandedOver:
         def fails(*_: object) -> None:
             raise RuntimeError("out of order")
 
-        monkeypatch.setattr(backend, "_in_aten", fails)
+        monkeypatch.setattr(backend, "_trace_aten", fails)
         model, x = block()
         fast = compiled(model)
         with pytest.warns(UserWarning, match="leaves a graph to Inductor as it is: .*out of order"):

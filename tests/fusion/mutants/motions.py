@@ -206,7 +206,7 @@ def takes(home: Any, *kinds: str) -> Patch:
     return around(home, "takes", lambda original, self, node: original(self, node) or kind_of(node) in kinds)
 
 
-def spread_at_the_end(node: Node, operand: Node, affine: Affine) -> Affine:
+def spread_at_the_end(node: Node, affine: Affine) -> Affine:
     missing = node.meta["val"].dim() - affine.channels.dim()
     return affine.on(affine.channels.reshape([*affine.channels.shape, *[1] * missing]))
 

@@ -82,7 +82,7 @@ def decomposed(program: Program) -> Program:
     return core
 
 
-# What is often wrong.
+# Frequent mistakes.
 
 
 def nothing(*_: object, **__: object) -> None:
