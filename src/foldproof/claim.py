@@ -1,7 +1,7 @@
-"""What a verdict holds for, as a value: which inputs and parameters were varied, and which were held.
+"""Claims: the inputs and parameters that a verdict holds for, as a value.
 
-A claim is made from the record of what a proof, a search or a comparison varied, so that it cannot promise more than
-was looked at. Claims are compared by what they hold, and `Claim.__str__` is the one place that puts them into words.
+A claim is made from the record of varied and held values in a proof, a search or a comparison, so that it cannot
+promise more than was covered. Claims are compared as values, and only `Claim.__str__` puts them into words.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ class Scope(str, Enum):
     """The points at which two programs were compared, the strongest first."""
 
     IDENTITY = "identity"
-    """No point is needed: the two programs are the same text."""
+    """No point: the two programs are the same text."""
     ALL = "all"
-    """A random point over a finite field stands for all values of what was varied."""
+    """A random point over a finite field, which stands for all values of the varied inputs and parameters."""
     TRIED = "tried"
-    """A number of points in floating point."""
+    """Points in floating point."""
     POINT = "point"
-    """The one point of the counterexample."""
+    """The point of the counterexample alone."""
 
 
 class Role(str, Enum):
-    """The part that a value plays in a program."""
+    """The role of a value in a program."""
 
     INPUT = "input"
     PARAMETER = "parameter"
@@ -35,27 +35,27 @@ class Role(str, Enum):
 
 
 class Why(str, Enum):
-    """The reason why a value was held."""
+    """The reason for holding a value."""
 
     CHOSEN = "these values"
-    """The programs are equal at these parameter values, or are not known to be at others."""
+    """The programs are equal at these parameter values, and not known to be equal at others."""
     INTEGERS = "integers"
     BOOLEANS = "booleans"
     COMPLEX = "complex numbers"
     INFINITE = "infinite elements"
     PLAIN = "no tensor"
     OBJECT = "an object"
-    """Something that may hold tensors or arrays of its own."""
+    """An object that may hold tensors or arrays of its own."""
     CONSTANT = "a constant"
     OBSERVED = "observed"
-    """The scale, zero point or extremes that an observer or a fake quantization holds."""
+    """The scale, zero point or extremes of an observer or a fake quantization."""
     UNREGISTERED = "not registered"
-    """A tensor that a program holds beside its parameters and buffers."""
+    """A tensor of a program that is neither a parameter nor a buffer."""
 
 
 @dataclass(frozen=True)
 class Held:
-    """A value that was the same wherever the programs were compared."""
+    """A value that was the same at all points of comparison."""
 
     name: str
     role: Role
@@ -64,20 +64,20 @@ class Held:
 
 @dataclass(frozen=True)
 class Claim:
-    """What a verdict holds for.
+    """The inputs, parameters and conditions for which a verdict holds.
 
     Attributes:
         scope: the points at which the programs were compared.
         inputs: names of the inputs that were varied.
         parameters: names of the parameters and buffers that were varied.
-        held: the values that were not.
+        held: the values that were held.
         derived: parameters of the second program that were computed from the first one's, and rounded once.
-        choices: operators whose choices the values made (the place of a maximum, an index, a rounding to integers): the
-            claim holds where both programs choose as they did at the points that were looked at.
-        uncovered: operators of which some outcome was never seen while the programs ran on many inputs.
-        differs_elsewhere: whether the programs were seen to differ at other parameters.
-        local_bounds: whether the bounds of the approximation steps are for these parameter values only.
-        points: how many points were tried, where the scope is TRIED.
+        choices: operators with choices by value (the place of a maximum, an index, a rounding to integers): the claim
+            holds where both programs make the same choices as at the points of comparison.
+        uncovered: operators with an outcome that never occurred in runs on many inputs.
+        differs_elsewhere: True if the programs differed at other parameters.
+        local_bounds: True if the bounds of the approximation steps hold for these parameter values only.
+        points: the number of points, if the scope is TRIED.
         shapes: the shapes of the inputs, one string for each sample of them.
     """
 
@@ -95,23 +95,23 @@ class Claim:
 
     @property
     def all_inputs(self) -> bool:
-        """Whether no tensor among the inputs was held."""
+        """True if no tensor among the inputs was held."""
         return self.scope in _EXACT and not any(h.role is Role.INPUT and h.why is not Why.PLAIN for h in self.held)
 
     @property
     def all_parameters(self) -> bool:
-        """Whether no parameter was held that could have been varied."""
+        """True if no parameter was held that could have been varied."""
         return self.scope in _EXACT and not any(h.why is Why.CHOSEN for h in self.held)
 
     @property
     def is_general(self) -> bool:
-        """Whether the claim holds for all inputs and all parameters, whatever choices their values make."""
+        """True if the claim holds for all inputs and all parameters, for any choices by value."""
         limited = self.choices or self.uncovered or self.local_bounds or self.differs_elsewhere
         limited = limited or any(h.why is not Why.PLAIN for h in self.held)
         return self.all_inputs and self.all_parameters and not limited
 
     def meet(self, other: Claim) -> Claim:
-        """The weaker of two claims: what holds for both programs of a pair, each proved of one part."""
+        """Return the weaker of two claims: it holds for two programs if each claim holds for one part of them."""
         held = _distinct((*self.held, *other.held))
         names = {h.name for h in held}
         return Claim(
@@ -129,13 +129,13 @@ class Claim:
         )
 
     def with_parameters_held(self) -> Claim:
-        """The claim for these parameter values only."""
+        """Return the claim for these parameter values only."""
         names = self.parameters or ("the parameters",)  # a claim of identity names none
         held = tuple(Held(name, Role.PARAMETER, Why.CHOSEN) for name in names)
         return replace(self, parameters=(), held=_distinct((*self.held, *held)), derived=())
 
     def to_dict(self) -> dict[str, Any]:
-        """The claim as plain JSON values, with its words as ``"text"``."""
+        """Return the claim as plain JSON values, with its words as ``"text"``."""
         held = [{"name": h.name, "role": h.role.value, "why": h.why.value} for h in self.held]
         out: dict[str, Any] = {"scope": self.scope.value, "text": str(self), "is_general": self.is_general}
         for name in ("inputs", "parameters", "derived", "choices", "uncovered", "shapes"):
@@ -167,7 +167,7 @@ class Claim:
         return "; ".join(parts)
 
     def _unseen(self) -> list[str]:
-        return [f"with outcomes that were never seen, of {', '.join(self.uncovered)}"] if self.uncovered else []
+        return [f"some outcomes of {', '.join(self.uncovered)} were never seen"] if self.uncovered else []
 
     def _subject(self) -> str:
         held = [h for h in self.held if h.role is Role.INPUT and h.why is not Why.PLAIN]
@@ -186,11 +186,11 @@ _EXACT = (Scope.IDENTITY, Scope.ALL)
 SAME_CHOICES = ", where they make the same choices"
 
 IDENTITY = Claim(Scope.IDENTITY)
-"""The claim of two programs that are one text: `meet` with it changes nothing."""
+"""The claim of two programs with the same text, the neutral element of `meet`."""
 
 
 def meet(claims: Iterable[Claim]) -> Claim:
-    """The weakest of ``claims``; `IDENTITY` for none."""
+    """Return the weakest of ``claims``; `IDENTITY` for none."""
     weakest = IDENTITY
     for claim in claims:
         weakest = weakest.meet(claim)
@@ -198,7 +198,7 @@ def meet(claims: Iterable[Claim]) -> Claim:
 
 
 _NAMED = 3
-"""Held values that are named, of each kind; the rest is counted."""
+"""Largest number of held values of one kind that are named; the rest is counted."""
 
 
 def _told(held: Sequence[Held]) -> str:

@@ -1,4 +1,4 @@
-"""Fingerprints of tensors' contents. They need no numpy, which PyTorch does not require."""
+"""Fingerprints of tensors' contents, without numpy, which PyTorch does not require."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def digest(tensors: Iterable[Tensor]) -> str:
-    """The SHA-256, in hexadecimal, of the elements of dense tensors in logical order, as bytes of their dtypes.
+    """Return the SHA-256, in hexadecimal, of the elements of dense tensors in logical order, as bytes of their dtypes.
 
     Neither shapes nor dtypes are part of it.
 
@@ -24,6 +24,6 @@ def digest(tensors: Iterable[Tensor]) -> str:
         held = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
         if held.numel() and not held.data_ptr():
             raise RuntimeError(f"a {type(tensor).__name__} on {tensor.device} has no memory to read")
-        # A view of the memory itself: `bytes(storage)` would take it byte by byte.
+        # A view of the memory itself: `bytes(storage)` would read it byte by byte.
         state.update((ctypes.c_char * (held.numel() * held.element_size())).from_address(held.data_ptr()))
     return state.hexdigest()

@@ -1,4 +1,4 @@
-"""Errors meant for users: one sentence that says what is wrong, where, and what to do."""
+"""Errors for users: one sentence that names the problem, its place, and the remedy."""
 
 from __future__ import annotations
 

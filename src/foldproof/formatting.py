@@ -1,15 +1,15 @@
-"""Numbers as people read them, on a terminal and on a page."""
+"""Numbers as text for people, on a terminal and on a page."""
 
 from __future__ import annotations
 
 
 def format_count(number: int, what: str, several: str = "") -> str:
-    """``1 rewrite``, ``2 rewrites``."""
+    """Format a count: ``1 rewrite``, ``2 rewrites``."""
     return f"{number} {what}" if number == 1 else f"{number} {several or f'{what}s'}"
 
 
 def format_bytes(count: float) -> str:
-    """Bytes: ``1.2 MB``."""
+    """Format a number of bytes: ``1.2 MB``."""
     for unit in ("B", "kB", "MB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
@@ -18,10 +18,10 @@ def format_bytes(count: float) -> str:
 
 
 def format_percent(share: float) -> str:
-    """A share: ``12%``."""
+    """Format a share: ``12%``."""
     return "less than 1%" if 0 < share < 0.005 else f"{100 * share:.0f}%"
 
 
 def format_part(share: float) -> str:
-    """A part of a difference; one below zero makes it smaller."""
+    """Format a part of a difference; a negative one makes the difference smaller."""
     return f"takes {format_percent(-share)} off" if share < 0 else format_percent(share)

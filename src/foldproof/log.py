@@ -1,6 +1,6 @@
-"""The logger "foldproof", and the exceptions that are caught and not raised again: it has them with their traceback.
+"""The logger "foldproof", and logging of exceptions that are caught and not raised again, with their tracebacks.
 
-To see them: ``logging.getLogger("foldproof").setLevel(logging.DEBUG)``, with a handler that writes records out.
+To see them, call ``logging.getLogger("foldproof").setLevel(logging.DEBUG)``, and add a handler that writes records out.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from collections.abc import Iterator
 logger = logging.getLogger("foldproof")
 
 OTHERS = ("torch", "torchao", "executorch", "onnxscript", "onnx_ir")
-"""Packages that log what is no concern of who asked for a verdict."""
+"""Packages whose log messages do not concern the user of a verdict."""
 
 
 def log_caught(error: BaseException, doing: str) -> None:
-    """Log an exception that goes no further, at debug level; ``doing`` says what it ended, as in "running the model".
+    """Log an exception that goes no further, at debug level; ``doing`` is the interrupted work, "running the model".
 
-    What an exception decides must be told besides: a bug in foldproof looks like one in a user's program here.
+    The result must mention the consequence, because a bug in foldproof looks like one in a user's program here.
     """
     logger.debug("caught when %s: %s: %s", doing, type(error).__name__, error, exc_info=error)
 
 
 @contextlib.contextmanager
 def giving_up(doing: str) -> Iterator[None]:
-    """End the block at the first exception, which is logged: what it was to give is only useful, not needed."""
+    """End the block at the first exception, and log it; for results that are useful but not necessary."""
     try:
         yield
     except Exception as error:
@@ -35,7 +35,7 @@ def giving_up(doing: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def hushed() -> Iterator[None]:
-    """Drop what this thread logs below ERROR to loggers of `OTHERS`; everybody's handlers and levels stay."""
+    """Drop this thread's messages below ERROR to loggers of `OTHERS`, without changing anyone's handlers or levels."""
     thread = threading.get_ident()
 
     def passes(record: logging.LogRecord) -> bool:

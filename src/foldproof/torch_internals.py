@@ -1,8 +1,8 @@
-"""What foldproof uses of PyTorch, and of ExecuTorch, beyond their public interfaces. No other module does so.
+"""Uses of PyTorch and ExecuTorch beyond their public interfaces, all of them in this module.
 
-A test keeps it so. The two exceptions are the schemas of operators, which `foldproof.operators` reads, and the places
-that the taps patch, which they declare (`foldproof.auditing.taps.hooks`). Each entry says why it is needed, and what
-would replace it. Nothing heavy is imported before it is called for.
+A test enforces that. There are two exceptions: the schemas of operators, which `foldproof.operators` reads, and the
+places that taps patch, which the taps declare (`foldproof.auditing.taps.hooks`). Each entry gives its reason, and the
+public name that would replace it. Heavy imports wait for the first call.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, fx, nn
 
-# OpOverload and its kin have no public home, and graphs are made of them. Replaced by: a public name of each.
+# OpOverload and its kin have no public home, and graphs consist of them. Replaced by: a public name of each.
 from torch._ops import HigherOrderOperator, OpOverload, OpOverloadPacket
 
-# `isinstance` is the one sure sign of a tensor without values. Replaced by: a public name of it.
+# `isinstance` is the one sure test for a tensor without values. Replaced by: a public name of it.
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.export import ExportedProgram
 
-# A module runs with other tensors, also by methods other than ``forward``, and what it wrote is read before they go.
+# A module runs with other tensors, by any method and not only ``forward``, and its writes are read before they go.
 # Replaced by: a context manager beside `torch.func.functional_call`.
 from torch.nn.utils.stateless import _reparametrize_module as reparametrized
 
@@ -35,7 +35,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, is_traceable_wrapper
 # Graphs and snapshots are made while a user's modes are active, which must not see it. Replaced by: a public name.
 from torch.utils._python_dispatch import _disable_current_modes as disable_current_modes
 
-# Arguments and outputs in the very containers that torch.export knows. Replaced by: `torch.utils.pytree`, once public.
+# Arguments and outputs in the containers that torch.export knows. Replaced by: `torch.utils.pytree`, once public.
 from torch.utils._pytree import (
     SequenceKey,
     TreeSpec,
@@ -118,9 +118,9 @@ T = TypeVar("T", bound=nn.Module)
 class DispatchMode(TorchDispatchMode):
     """A mode that sees every operator, in one thread at a time; another thread waits for its turn.
 
-    PyTorch tells `torch.compile` of an active mode by flags of the whole process. Each mode sets them back to what it
-    found, so that modes of two threads would leave them set for good, and nothing would be compiled any more.
-    Replaced by: flags that each thread has for itself.
+    PyTorch tells `torch.compile` of an active mode by flags of the whole process, and each mode restores the flags that
+    it found. Modes of two threads at once would leave them set for good, and nothing would be compiled any more.
+    Replaced by: flags for each thread.
     """
 
     _turn = threading.RLock()
@@ -143,32 +143,32 @@ class DispatchMode(TorchDispatchMode):
 
 
 def version_of(tensor: Tensor) -> int:
-    """The count of writes to the tensor's memory. Replaced by: a public reader beside `increment_version`."""
+    """Return the number of writes to the tensor's memory. Replaced by: a public reader beside `increment_version`."""
     return tensor._version
 
 
 def storage_id(tensor: Tensor) -> int:
-    """A number that tensors of one storage share, empty ones too. Replaced by: a comparison of storages."""
+    """Return a number shared by tensors of one storage, empty ones too. Replaced by: a comparison of storages."""
     return int(tensor.untyped_storage()._cdata)
 
 
 def lazy_clone(tensor: Tensor) -> Tensor:
-    """A copy that takes memory when either is written to. Replaced by: a public name of it."""
+    """Return a copy that takes memory at the first write to either. Replaced by: a public name of it."""
     return tensor._lazy_clone()
 
 
 def negated_view(tensor: Tensor) -> Tensor:
-    """The view that carries the negative bit, as `torch.conj` makes the conjugate one. Replaced by: a public name."""
+    """Return the view with the negative bit, as `torch.conj` returns the conjugate one. Replaced by: a public name."""
     return torch._neg_view(tensor)
 
 
 def is_mkldnn(tensor: Tensor) -> bool:
-    """Whether the tensor is in oneDNN's own layout. Replaced by: a public name of that layout."""
+    """True if the tensor is in oneDNN's own layout. Replaced by: a public name of that layout."""
     return tensor.layout is torch._mkldnn  # type: ignore[attr-defined]
 
 
 def make_wrapper(cls: type[Tensor], value: Tensor) -> Any:
-    """A tensor of class ``cls`` without memory, with the shape, strides, dtype and device of ``value``.
+    """Return a tensor of class ``cls`` without memory, with the shape, strides, dtype and device of ``value``.
 
     The documented way to write a wrapper subclass, under a private name. Replaced by: a public name.
     """
@@ -187,33 +187,33 @@ def make_wrapper(cls: type[Tensor], value: Tensor) -> Any:
 
 
 def quantized_operators() -> Any:
-    """The namespace ``quantized_decomposed``, which importing a private module fills. Replaced by: a public module."""
+    """Return the namespace ``quantized_decomposed``, filled by a private module's import. Replaced by: a public one."""
     import torch.ao.quantization.fx._decomposed
 
     return torch.ops.quantized_decomposed
 
 
 def has_decomposition(operator: OpOverload) -> bool:
-    """Whether `OpOverload.decompose` would do something. Replaced by: a public name."""
+    """True if `OpOverload.decompose` has something to do. Replaced by: a public name."""
     return bool(operator._can_decompose())
 
 
 def decomposition_of(operator: OpOverload) -> Callable[..., Any]:
-    """PyTorch's decomposition in Python. Replaced by: a table that has more than `default_decompositions` has."""
+    """Return PyTorch's decomposition in Python. Replaced by: a larger table than `default_decompositions`."""
     from torch._decomp import decomposition_table
 
     return decomposition_table[operator]
 
 
 def decompose_lstm_layer(*args: Any) -> Any:
-    """One layer of an LSTM by its steps, in one direction. Replaced by: a decomposition of ``mkldnn_rnn_layer``."""
+    """Run one layer of an LSTM by its steps, in one direction. Replaced by: a decomposition of ``mkldnn_rnn_layer``."""
     from torch._decomp.decompositions import one_layer_lstm
 
     return one_layer_lstm(*args)
 
 
 def python_body(operator: OpOverload) -> Callable[..., Any] | None:
-    """The function behind an operator of `torch.library.custom_op`. Replaced by: a public reader of it."""
+    """Return the function behind an operator of `torch.library.custom_op`. Replaced by: a public reader of it."""
     from torch._library.custom_ops import _maybe_get_opdef
 
     found = _maybe_get_opdef(operator)
@@ -221,14 +221,14 @@ def python_body(operator: OpOverload) -> Callable[..., Any] | None:
 
 
 def edge_operators() -> Any:
-    """ExecuTorch's own form of ATen operators, by namespace, name and overload. Replaced by: a public path."""
+    """Return ExecuTorch's own ATen operators, by namespace, name and overload. Replaced by: a public path."""
     from executorch.exir.dialects._ops import ops
 
     return ops.edge
 
 
 def is_namespace(x: Any) -> bool:
-    """Whether it is a namespace of operators, such as ``torch.ops.aten``. Replaced by: a public name of its type."""
+    """True for a namespace of operators, such as ``torch.ops.aten``. Replaced by: a public name of its type."""
     return isinstance(x, torch._ops._OpNamespace)
 
 
@@ -236,17 +236,17 @@ def is_namespace(x: Any) -> bool:
 
 
 def qualified_name(function: Callable[..., Any]) -> str:
-    """How FX writes a function's name in code. Replaced by: a public name."""
+    """Return a function's name as FX writes it in code. Replaced by: a public name."""
     return fx.node._get_qualified_name(function)
 
 
 def copy_attribute(source: nn.Module, target: nn.Module, name: str) -> None:
-    """Copy the attribute of a dotted name, as GraphModules do it. Replaced by: a public name."""
+    """Copy the attribute of a dotted name, as GraphModules do. Replaced by: a public name."""
     fx.graph_module._copy_attr(source, target, name)
 
 
 def structures_of(graph: fx.Graph) -> Any:
-    """How arguments are taken apart and outputs put together (``in_spec``, ``out_spec``); None where it is not told.
+    """Return the structures of arguments and outputs (``in_spec``, ``out_spec``); None if the graph has none.
 
     Replaced by: a public reader of a graph's code generator, as `Graph.process_inputs` is one of its functions.
     """
@@ -254,13 +254,13 @@ def structures_of(graph: fx.Graph) -> Any:
 
 
 def arguments_of(graph: fx.Graph, *args: Any, **kwargs: Any) -> Sequence[Any]:
-    """What the placeholders of a graph with `structures_of` are given. Replaced by: keywords in `process_inputs`."""
+    """Return values for the placeholders of a graph with `structures_of`. Replaced by: keywords in `process_inputs`."""
     flat: Sequence[Any] = graph._codegen.process_inputs(*args, **kwargs)
     return flat
 
 
 def flat_arguments(program: ExportedProgram, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
-    """The user's inputs in the order of the program's placeholders. Replaced by: a public name.
+    """Return the user's inputs in the order of the program's placeholders. Replaced by: a public name.
 
     Raises (as that function does):
         Exception: the inputs do not fit the program.
@@ -274,25 +274,27 @@ def set_graph(program: ExportedProgram, module: fx.GraphModule) -> None:
 
 
 def set_tensor(module: nn.Module, attribute: str, tensor: Tensor) -> None:
-    """Put a tensor in the place of a parameter or buffer, whatever its class. Replaced by: nothing that is as lax."""
+    """Replace a parameter or buffer by a tensor of any class. Replaced by: nothing; public setters check the class."""
     home = module._parameters if attribute in module._parameters else module._buffers
     home[attribute] = tensor  # type: ignore[assignment]
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Whether calling the module does more than its ``forward``. Replaced by: a public reader of its hooks."""
+    """True if a call of the module does more than its ``forward``. Replaced by: a public reader of its hooks."""
     return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 def hooks_of(module: nn.Module) -> dict[int, Callable[..., Any]]:
-    """The user's hooks around a call of the module, by their handles' numbers; PyTorch's own, which check inputs, are
-    left out. Replaced by: a public reader of hooks."""
+    """Return the user's hooks around a call of the module, by their handles' numbers.
+
+    PyTorch's own hooks, which check inputs, are left out. Replaced by: a public reader of hooks.
+    """
     hooks = {**module._forward_pre_hooks, **module._forward_hooks}
     return {k: hook for k, hook in hooks.items() if str(getattr(hook, "__module__", "")).partition(".")[0] != "torch"}
 
 
 def hook_tables(module: nn.Module) -> dict[str, dict[int, Any]]:
-    """The dictionaries in which a module keeps its hooks and how each is called, by attribute.
+    """Return a module's tables of hooks, and of the ways to call them, by attribute.
 
     Replaced by: the same.
     """
@@ -309,7 +311,7 @@ def hook_tables(module: nn.Module) -> dict[str, dict[int, Any]]:
 
 
 def solve_order(manager: Any) -> None:
-    """Put the passes of a `PassManager` in the order that it will run them in. Replaced by: a method that is lazy."""
+    """Put the passes of a `PassManager` in the order of their runs. Replaced by: a public method that checks first."""
     if not manager._validated:
         manager.solve_constraints()
 
@@ -318,7 +320,7 @@ def solve_order(manager: Any) -> None:
 
 
 def is_compiled(x: Any) -> bool:
-    """Whether `torch.compile` made it, or was told to compile its call. Replaced by: a public test."""
+    """True if `torch.compile` made it, or will compile its call. Replaced by: a public test."""
     return (
         isinstance(x, torch._dynamo.eval_frame.OptimizedModule)
         or hasattr(x, "_torchdynamo_orig_callable")
@@ -327,7 +329,7 @@ def is_compiled(x: Any) -> bool:
 
 
 def optimized_context(x: Any) -> Any:
-    """What compiled a module or function, and compiles another in the same way when called; None if nothing did.
+    """Return the context that compiled a module or function, and that can compile another; None if there is none.
 
     Replaced by: a public reader of a compiled object's options.
     """
@@ -341,7 +343,7 @@ def optimized_context(x: Any) -> Any:
 
 
 def name_of_backend(context: Any) -> str:
-    """The name of the backend of an `optimized_context`. Replaced by: as there."""
+    """Return the name of the backend of an `optimized_context`. Replaced by: as there."""
     found = getattr(context, "callback", None)
     name = getattr(found, "compiler_name", None)
     if name:
@@ -357,11 +359,11 @@ _APART = itertools.count()
 
 
 def compile_apart(module: nn.Module, backend: str, dynamic: bool | None = None) -> Callable[..., Any]:
-    """``torch.compile(module)`` that takes no code which was compiled before, and leaves none behind.
+    """Compile a module without earlier compiled code, and without leaving any behind.
 
-    Dynamo keeps compiled code, its limits and what it learnt of sizes by code object, for all instances of a class. So
-    this module gets a ``forward`` with a code object of its own; and what is called from there after a graph break is
-    compiled in a region of its own, for a backend that equals no other.
+    Dynamo stores compiled code, its limits and its findings on sizes by code object, for all instances of a class. So
+    this module gets a ``forward`` with its own code object; and code called from there after a graph break is compiled
+    in its own region, for a backend that equals no other.
     Replaced by: ``isolate_recompiles``, once it does not fall back to code outside of the region.
     """
     compiler = torch._dynamo.lookup_backend(backend)
@@ -385,37 +387,37 @@ def _with_own_forward(module: T) -> T:
     code = forward.__code__.replace(co_name=f"{forward.__code__.co_name}_apart_{next(_APART)}")
     own = FunctionType(code, forward.__globals__, forward.__name__, forward.__defaults__, forward.__closure__)
     own.__kwdefaults__ = forward.__kwdefaults__
-    vars(own).update(vars(forward))  # such as what `torch.compiler.disable` leaves there
+    vars(own).update(vars(forward))  # marks of `torch.compiler.disable`, for one
     vars(made)["forward"] = MethodType(own, made)
     return made
 
 
 def restarts() -> tuple[type[BaseException], ...]:
-    """What Dynamo raises to ask for another graph, and a backend must let pass. Replaced by: public names."""
+    """Return the exceptions by which Dynamo asks for another graph, not to be caught. Replaced by: public names."""
     from torch._dynamo.exc import RestartAnalysis, SkipFrame
 
     return RestartAnalysis, SkipFrame
 
 
 def is_static_input(placeholder: fx.Node) -> bool:
-    """Whether an input of Dynamo's graph is a parameter or buffer of the model. Replaced by: a public mark of it."""
+    """True if an input of Dynamo's graph is a parameter or buffer of the model. Replaced by: a public mark of it."""
     return placeholder.meta.get("tensor_dict", {}).get("_dynamo_static_input_type") is not None
 
 
 def compile_with_inductor(module: fx.GraphModule, inputs: Sequence[Any], options: Mapping[str, Any]) -> Any:
-    """What `torch.compile` does with a graph. Replaced by: `torch._inductor.compile` under a public path."""
+    """Compile a graph as `torch.compile` does. Replaced by: `torch._inductor.compile` under a public path."""
     from torch._inductor.compile_fx import compile_fx
 
     return compile_fx(module, inputs, config_patches=dict(options) or None)
 
 
 def options_of_mode(mode: str) -> dict[str, Any]:
-    """The settings that a mode of `torch.compile` stands for. Replaced by: a public path."""
+    """Return the settings behind a mode of `torch.compile`. Replaced by: a public path."""
     return dict(torch._inductor.list_mode_options(mode))
 
 
 def inductor_setting(name: str) -> Any:
-    """What a setting of Inductor is now. Replaced by: a public path.
+    """Return the current value of a setting of Inductor. Replaced by: a public path.
 
     Raises:
         AttributeError: there is no such setting.
@@ -424,26 +426,26 @@ def inductor_setting(name: str) -> Any:
 
 
 def patched_inductor(**settings: Any) -> contextlib.AbstractContextManager[None]:
-    """Other settings of Inductor for a while. Replaced by: options in `torch.compile` that passes see, too."""
+    """Change settings of Inductor for a while. Replaced by: options in `torch.compile` that passes see, too."""
     patch: contextlib.AbstractContextManager[None] = torch._inductor.config.patch(settings)
     return patch
 
 
 def inductor_counts() -> Counter[str]:
-    """How often each of Inductor's rewrites was made until now. Replaced by: a public account of a compilation."""
+    """Return the counts of Inductor's rewrites so far. Replaced by: a public account of a compilation."""
     return Counter(torch._dynamo.utils.counters["inductor"])
 
 
 @contextlib.contextmanager
 def every_pass_runs() -> Iterator[None]:
-    """No graph is taken from a cache, where no pass would run on it. Replaced by: an option of `torch.compile`."""
+    """Bypass the caches of graphs, so that every pass runs. Replaced by: an option of `torch.compile`."""
     inductor, functorch = torch._inductor.config, torch._functorch.config
     with inductor.patch(force_disable_caches=True), functorch.patch(enable_autograd_cache=False):
         yield
 
 
 def named_fusions() -> dict[Any, str]:
-    """The names that users configure Inductor's fusions of groups and batches by, by their classes.
+    """Return the names by which users configure Inductor's fusions of groups and batches, by their classes.
 
     Replaced by: a name in each class.
     """
@@ -453,6 +455,6 @@ def named_fusions() -> dict[Any, str]:
 
 
 def load_package(path: str) -> Callable[..., Any]:
-    """A package that AOTInductor made; documented, under a private path. Replaced by: a public path."""
+    """Load a package made by AOTInductor; documented, under a private path. Replaced by: a public path."""
     made: Callable[..., Any] = torch._inductor.aoti_load_package(path)
     return made

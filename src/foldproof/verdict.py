@@ -1,4 +1,4 @@
-"""The closed set of answers that foldproof gives, and the evidence of each. Knows nothing of torch."""
+"""Verdicts: the closed set of answers, with the evidence of each. Knows nothing of torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SCHEMA = 2
 
 
 class Kind(str, Enum):
-    """What is known about two programs."""
+    """The answers about two programs."""
 
     PROVED = "PROVED"
     PROVED_WITHIN = "PROVED_WITHIN"
@@ -29,7 +29,7 @@ class Kind(str, Enum):
 
     @property
     def exit_code(self) -> int:
-        """Exit status of the command line: 0 fine, 1 REFUTED, 3 UNDECIDED (2 is for wrong usage)."""
+        """Exit status of the command line: 0 for no problem, 1 for REFUTED, 3 for UNDECIDED (2 is wrong usage)."""
         return {Kind.REFUTED: 1, Kind.UNDECIDED: 3}.get(self, 0)
 
 
@@ -37,8 +37,8 @@ class Kind(str, Enum):
 class Proof:
     """The certainty of a residue comparison.
 
-    ``log2_error`` bounds the probability that this PROVED is wrong, over the draw of residues and primes
-    (Schwartz 1980, Zippel 1979): the sum over all attempts that might have proved it of
+    ``log2_error`` bounds the probability that this PROVED is wrong, over the random residues and primes (Schwartz 1980,
+    Zippel 1979). The bound is the sum, over all attempts that might have ended in a proof, of
     (1 + pairs of uninterpreted evaluations) * (degree/p + bits/(19*#primes))^k.
 
     Attributes:
@@ -48,8 +48,8 @@ class Proof:
         evaluations: elements that uninterpreted functions were applied to.
         primes: the primes carried jointly.
         attempts: comparisons that might have given this proof; each is charged in ``log2_error``.
-        uninterpreted: operators of which nothing was assumed but that equal operands give equal results.
-        branching: operators of which one branch was followed, the one that the values took.
+        uninterpreted: operators with a single assumption, that equal operands give equal results.
+        branching: operators with one branch followed, the one that the values took.
     """
 
     log2_error: float
@@ -94,7 +94,7 @@ class Proof:
 
 @dataclass(frozen=True)
 class ApproximationStep:
-    """A place where the two programs differ on purpose, by no more than ``bound`` (absolute, in real units)."""
+    """A deliberate difference of the two programs, of at most ``bound`` (absolute, in real units)."""
 
     name: str
     bound: float
@@ -102,15 +102,15 @@ class ApproximationStep:
 
 @dataclass(frozen=True)
 class Rounding:
-    """A difference in floating point, against what rounding explains.
+    """A difference in floating point, compared with the rounding that is to be expected.
 
-    `foldproof.prove` evaluates both programs in float64, where only the rounding of constants can drive them apart;
-    `foldproof.compare` runs both as they are, where every operator rounds. Either is measured by runs in which just
-    that is moved within its rounding (Monte Carlo arithmetic, Parker 1997).
+    `foldproof.prove` evaluates both programs in float64, where only the rounding of constants can drive them apart.
+    `foldproof.compare` runs both in their own dtypes, where every operator rounds. Either noise floor comes from runs
+    that perturb these quantities within their rounding (Monte Carlo arithmetic, Parker 1997).
 
     Attributes:
-        difference: how far off the worst element is: the second program from the first, or the candidate from the
-            float64 reference; 0 for outputs of the same bits.
+        difference: the distance of the worst element: of the second program from the first, or of the candidate from
+            the float64 result; 0 for outputs of the same bits.
         floor: the standard deviation that rounding gives that element.
         trials: inputs that were tried.
         sigma: ``difference`` in units of ``floor``.
@@ -156,7 +156,7 @@ class Counterexample:
 
 @dataclass(frozen=True)
 class DifferingNode:
-    """A node of the second graph that should give a value of the first, and gives another."""
+    """A node of the second graph whose value should equal one of the first graph, and differs."""
 
     node: str
     operator: str
@@ -165,9 +165,9 @@ class DifferingNode:
 
 @dataclass(frozen=True)
 class Difference:
-    """The place where two programs part: a value of the first that the second lacks, though outputs need it.
+    """The first value of the first program that the second lacks, although a differing output needs it.
 
-    ``region`` lists all such values. ``after`` is the node of the second graph that stands for this one, if any does.
+    ``region`` lists all such values. ``after`` is the corresponding node of the second graph, if there is one.
     """
 
     node: str
@@ -184,12 +184,12 @@ class Verdict:
     Attributes:
         kind: the answer.
         reason: one sentence.
-        claim: the inputs, parameters and shapes for which the answer holds; None where nothing is claimed.
+        claim: the inputs, parameters and shapes for which the answer holds; None if there is no claim.
         proof: the certainty of a proof.
-        steps: where the programs differ on purpose, each with its bound.
-        rounding: a difference in floating point, against what rounding explains.
-        counterexample: of REFUTED, the inputs and parameters that show it.
-        difference: where the programs part.
+        steps: deliberate differences of the programs, each with its bound.
+        rounding: a difference in floating point, compared with the rounding that is to be expected.
+        counterexample: for REFUTED, inputs and parameters on which the programs differ.
+        difference: the first difference of the programs.
         notes: more sentences.
         seconds: the time that it took.
     """
@@ -207,7 +207,7 @@ class Verdict:
 
     @property
     def ok(self) -> bool:
-        """Whether the programs were found equal, up to rounding and named steps, and not at these parameters only."""
+        """True if the programs are equal up to rounding and named steps, and not at these parameters only."""
         return not self.kind.exit_code and not (self.claim is not None and self.claim.differs_elsewhere)
 
     def __post_init__(self) -> None:
@@ -219,7 +219,7 @@ class Verdict:
 
     @property
     def follows_choices(self) -> bool:
-        """Whether the answer holds only where both programs choose as they did at the points that were looked at."""
+        """True if the answer holds only where both programs make the same choices as at the points of comparison."""
         return self.claim is not None and bool(self.claim.choices)
 
     @property
@@ -235,11 +235,11 @@ class Verdict:
         return self.counterexample
 
     def evidence(self) -> list[Evidence]:
-        """The evidence in words, a label and a text each, in the order in which people read it."""
+        """Return the evidence in words, each a label and a text, in reading order."""
         return [Evidence(label, text) for label, tell in EVIDENCE for text in tell(self)]
 
     def to_dict(self) -> dict[str, Any]:
-        """The verdict as plain JSON values (schema version in ``"schema"``)."""
+        """Return the verdict as plain JSON values (schema version in ``"schema"``)."""
         out: dict[str, Any] = {"schema": SCHEMA, "kind": self.kind.value}
         for name in ("reason", "notes", "seconds"):
             out[name] = plain(getattr(self, name))
@@ -260,7 +260,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Evidence:
-    """One piece of a verdict's evidence in words."""
+    """A piece of a verdict's evidence in words."""
 
     label: str
     text: str
@@ -317,16 +317,16 @@ EVIDENCE: tuple[tuple[str, Callable[[Verdict], Iterable[str]]], ...] = (
     ("first difference", _tell_difference),
     ("note", lambda v: v.notes),
 )
-"""Each kind of evidence once: its label, and its texts for a verdict. Terminal, pages and reports read this list."""
+"""Every kind of evidence: its label, and its texts for a verdict. Terminal, pages and reports read this list."""
 
 
 def warn_of_old_name(owner: object, old: str, new: str) -> None:
-    """Warn the reader of an attribute that has another name by now."""
+    """Warn the reader of an attribute that has been renamed."""
     warnings.warn(f"{type(owner).__name__}.{old} is deprecated: use .{new}", DeprecationWarning, stacklevel=3)
 
 
 def plain(value: Any) -> Any:
-    """Plain JSON values: tuples as lists, and numbers that JSON lacks as strings."""
+    """Return plain JSON values: tuples become lists, and numbers that JSON lacks become strings."""
     if isinstance(value, Mapping):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):

@@ -129,7 +129,7 @@ def test_branches_are_named() -> None:
 def test_values_that_leave_the_tensor_world_are_told() -> None:
     x = torch.randn(4)
     verdict = foldproof.prove(lambda x: x * 2 if x[0].item() < 99 else x, lambda x: x + x, (x,))
-    assert verdict.kind is Kind.PROVED and any(".py:" in n and "tensor world" in n for n in verdict.notes)
+    assert verdict.kind is Kind.PROVED and any(".py:" in n and "read out of a tensor" in n for n in verdict.notes)
 
 
 def test_integer_inputs_are_held() -> None:

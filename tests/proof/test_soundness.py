@@ -62,7 +62,7 @@ def test_compiled_parts_are_run_as_they_are() -> None:
         Module(lambda s, x: s.f(linear(x)), f=plus_one),
     ):
         verdict = prove(lambda x: linear(x) + 1, after, (X,))
-        assert verdict.kind is Kind.UNDECIDED and "run as it is" in verdict.reason, str(verdict)
+        assert verdict.kind is Kind.UNDECIDED and "on its own tensors" in verdict.reason, str(verdict)
 
 
 def with_attribute() -> nn.Module:
@@ -98,7 +98,7 @@ UNREAL: dict[str, tuple[Any, Any]] = {
 @pytest.mark.parametrize("name", UNREAL)
 def test_programs_that_treat_ordinary_tensors_differently_are_undecided(name: str) -> None:
     verdict = prove(*UNREAL[name], (X,))
-    assert verdict.kind is Kind.UNDECIDED and "run as it is" in verdict.reason, str(verdict)
+    assert verdict.kind is Kind.UNDECIDED and "on its own tensors" in verdict.reason, str(verdict)
 
 
 def test_a_pass_that_looks_at_the_class_is_found_where_it_matters_elsewhere_only() -> None:
@@ -119,7 +119,7 @@ def test_a_pass_that_reads_the_text_of_a_tensor_is_told() -> None:
             model.weight = nn.Parameter(model.weight * 2)
 
     verdict = prove_pass(double_nines, nn.Linear(4, 4), (X,))
-    assert any("`repr`" in note and "tensor world" in note for note in verdict.notes), str(verdict)
+    assert any("`repr`" in note and "read out of a tensor" in note for note in verdict.notes), str(verdict)
 
 
 # State and effects.
@@ -205,7 +205,9 @@ TIES = torch.ones(1, 2, 4, 4)
 )
 def test_programs_that_agree_on_ties_only(before: Any, after: Any) -> None:
     verdict = prove(before, after, (TIES,))
-    assert verdict.kind is Kind.REFUTED and verdict.counterexample is not None and "chooses otherwise" in verdict.reason
+    assert (
+        verdict.kind is Kind.REFUTED and verdict.counterexample is not None and "takes another branch" in verdict.reason
+    )
 
 
 def test_a_choice_that_parameters_make() -> None:
@@ -451,7 +453,7 @@ def test_attributes_that_share_memory_with_a_buffer(read: Callable[[Tensor], Any
 def test_writes_to_numbers_that_float_evaluations_do_not_see() -> None:
     twice, thrice = (Module(lambda s, x, c=c: (s.a.data.mul_(c), x)[1], a=torch.ones(4)) for c in (2, 3))
     verdict = prove(twice, thrice, (X,))
-    assert verdict.kind is Kind.UNDECIDED and "do not see what is written to a" in verdict.reason, str(verdict)
+    assert verdict.kind is Kind.UNDECIDED and "do not cover the values written to a" in verdict.reason, str(verdict)
     assert prove(twice, Module(lambda s, x: (s.a.data.add_(s.a), x)[1], a=torch.ones(4)), (X,)).kind is Kind.PROVED
 
 

@@ -58,7 +58,7 @@ def through_training(module: fx.GraphModule) -> None:
     [
         (prepare, {}, Kind.PROVED, ""),
         (prepare, {"eps": 0.1}, Kind.REFUTED, "output 0"),
-        (prepare, {"momentum": 0.3}, Kind.REFUTED, "what is written to 1.running_mean"),
+        (prepare, {"momentum": 0.3}, Kind.REFUTED, "values written to 1.running_mean"),
         (through_training, {}, Kind.PROVED, ""),
         (through_training, {"eps": 0.1}, Kind.REFUTED, "output 0"),
     ],

@@ -185,7 +185,7 @@ def test_permuting_commutes_with_pointwise_and_row_wise_operators(point: SampleP
     assert not same(x.softmax(0)[:, :2], x[:, :2].softmax(-1))
 
 
-# Leaving the tensor world.
+# Reading values out of tensors.
 
 
 def escapes(point: SamplePoint) -> str:

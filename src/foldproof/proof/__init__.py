@@ -1,4 +1,4 @@
-"""Two programs in, one verdict out."""
+"""Proofs: two programs in, one verdict out."""
 
 from foldproof.proof.pass_run import prove_pass
 from foldproof.proof.programs import prove

@@ -1,4 +1,4 @@
-"""One comparison: run both programs on the shadows of one sample point, and compare residues exactly."""
+"""One comparison: run both programs on shadows at one sample point, and compare residues exactly."""
 
 from __future__ import annotations
 
@@ -45,19 +45,19 @@ class Equal:
 
 @dataclass(frozen=True)
 class Mismatch:
-    """The outputs, or what is written, differ."""
+    """The outputs, or the values written to leaves or inputs, differ."""
 
     what: str
-    """Where, in words."""
+    """The first difference, in words."""
     structural: bool = False
-    """It is one of structure or of plain values: it needs no residues to be seen."""
+    """True for a difference in structure or plain values, which is visible without residues."""
     written: str | None = None
-    """The leaf or input that is written to differently."""
+    """The leaf or input with different values written to it."""
 
 
 @dataclass(frozen=True)
 class Failed:
-    """The comparison could not be made; ``node`` is where it stopped, in a graph."""
+    """The comparison failed; ``node`` is the graph's node where it stopped, if a graph was run."""
 
     reason: str
     node: fx.Node | None = None
@@ -68,18 +68,18 @@ Result = Equal | Mismatch | Failed
 
 @dataclass(frozen=True)
 class Runs:
-    """Both programs run at one sample point."""
+    """The runs of both programs at one sample point."""
 
     first: Outcome
     second: Outcome
     numbers: tuple[frozenset[float], frozenset[float]]
-    """The numbers that either program computes with, parameters aside."""
+    """The numbers that each program computes with, except its parameters."""
     roundings: tuple[frozenset[str], frozenset[str]]
-    """Parameters that either program makes whole numbers of."""
+    """The roundings of parameters to whole numbers in each program."""
     leaves: Tensors
-    """Of the second program, as it was run."""
+    """Leaves of the second program, as given to the run."""
     again: tuple[Outcome, Outcome] | None = None
-    """A second call of both, on other inputs and what the first call left in their leaves, if either writes there."""
+    """A second call of both, on other inputs and the state left by the first, if either program writes to leaves."""
     notes: tuple[str, ...] = ()
 
 
@@ -91,7 +91,7 @@ class Attempt:
     variation: Variation
     result: Result
     runs: Runs | None = None
-    """None where the result is `Failed`."""
+    """None if the result is `Failed`."""
 
     @property
     def equal(self) -> bool:
@@ -106,13 +106,13 @@ class Attempt:
         return self.result if isinstance(self.result, Mismatch) else None
 
     def claim(self, obligation: ProofObligation) -> Claim:
-        """What this attempt shows, if the programs are equal at its sample point.
+        """Return the claim of this attempt, provided that the programs are equal at its sample point.
 
-        Values that leave the tensor world decide as branches do. If they come of parameters alone, they decide nothing
-        for as long as the parameters are held.
+        Values read out of tensors count as choices, like branches. Those that depend on parameters alone are no choices
+        while the parameters are held.
         """
         claim, point = self.variation.claim(Scope.ALL), self.point
-        # Whole numbers that nobody reads, as a BatchNorm's count of batches in eval mode, limit nothing.
+        # Unread whole numbers, such as BatchNorm's count of batches in evaluation, do not limit the claim.
         whole = (Why.INTEGERS, Why.BOOLEANS)
         held = [h for h in claim.held if h.role is Role.INPUT or h.why not in whole or h.name in point.read]
         held += [Held(what, Role.PARAMETER, Why.UNREGISTERED) for what in point.unregistered]
@@ -129,7 +129,7 @@ class Attempt:
 
     @property
     def values(self) -> tuple[list[Any], list[Any]]:
-        """The outputs' values, of both programs."""
+        """Values of both programs' outputs."""
         assert self.runs is not None
         return [value_of(t) for t in self.runs.first.outputs], [value_of(t) for t in self.runs.second.outputs]
 
@@ -141,9 +141,9 @@ def attempt(
     parameters_vary: bool,
     semantics: Semantics = Semantics(),  # noqa: B008
 ) -> Attempt:
-    """Run both programs on one draw of ``k`` primes, read as ``reading`` says; compare outputs and effects.
+    """Run both programs at one sample point with ``k`` primes, under ``semantics``; compare outputs and effects.
 
-    What varies gets random residues, everything else the exact residues of its value; see `variation.vary`.
+    Varied values get random residues, and held ones the exact residues of their value; see `variation.vary`.
     """
     variation, draws = vary(obligation, parameters_vary), []
 
@@ -160,15 +160,15 @@ def attempt(
 
 
 def _undisturbed(run: Callable[[], T]) -> T:
-    """``run()``, made again where a generator moved meanwhile: that of a random program moves every time.
+    """Return ``run()``, repeated while a generator moves during it; only a random program moves one every time.
 
     Raises:
-        GeneratorMoved: it did.
+        GeneratorMoved: a generator moved in every run.
     """
     for i in range(MAX_DISTURBED_RUNS):
         try:
             return run()
-        except GeneratorMoved:  # noqa: PERF203 (to try again is the point)
+        except GeneratorMoved:  # noqa: PERF203 (the loop is the retry)
             if threading.active_count() == 1 or i + 1 == MAX_DISTURBED_RUNS:
                 raise
             time.sleep(0.001 * i)
@@ -181,7 +181,10 @@ def scout(
     parameters_vary: bool,
     semantics: Semantics = Semantics(),  # noqa: B008
 ) -> Attempt | SamplePoint:
-    """Run *before* with one prime, to learn how large its polynomials are; the failed attempt where it can't be run."""
+    """Run *before* with one prime, to measure its polynomials.
+
+    Returns the sample point with that measure, or the failed attempt.
+    """
     variation, draws = vary(obligation, parameters_vary), []
 
     def run(lent: bool) -> Outcome:
@@ -202,9 +205,9 @@ def scout(
 
 
 def lending(obligation: ProofObligation, run: Callable[[bool], T]) -> T:
-    """``run(True)``, with the leaves' memory lent to the programs; if it is written to, ``run(False)``, with copies.
+    """Return ``run(True)``, with the leaves' memory lent to the programs; after a write to it, ``run(False)``.
 
-    Leaves are large, and nearly never written to.
+    Copying is put off because leaves are large, and programs rarely write to them.
 
     Raises:
         Undecided: leaves that overlap are written to.
@@ -228,7 +231,7 @@ def run_both(
 
     Raises:
         Undecided: an operator has no rule, or a program itself raises.
-        WritesBorrowed: the memory of the leaves was ``lent``, and one is written to.
+        WritesBorrowed: the memory of the leaves was ``lent``, and one of them is written to.
         GeneratorMoved: a random generator was used meanwhile.
     """
     leaves, inputs = _shadows_of(obligation, point, variation, lent)
@@ -244,7 +247,7 @@ def run_both(
         constants = (numbers, point.take_numbers()), (roundings, point.take_roundings())
         again = None
         if state_of(first) or state_of(second):
-            with disable_current_modes():  # for `Factories`, what is drawn here would be a program's own
+            with disable_current_modes():  # `Factories` would count these inputs as made by a program
                 inputs_again = _shadows_of_inputs(obligation, point, variation)
             again = (
                 _run(point, obligation.before, "first", state_after(ours, first), inputs_again),
@@ -266,7 +269,10 @@ def _run(
     watch: Watch | None = None,
     names: Mapping[str, str] | None = None,
 ) -> Outcome:
-    """A run whose reads are noted in the draw; ``names`` are the first program's names of the second's leaves."""
+    """Run a program, and record the leaves that it reads in the sample point.
+
+    ``names`` are the first program's names of the second's leaves.
+    """
     args, kwargs = copied(inputs)
     reads = Reads()
     point.running = True
@@ -288,7 +294,7 @@ def _ours(leaves: dict[str, Tensor], lent: bool) -> dict[str, Tensor]:
 def _match_effects(
     first: Outcome, second: Outcome, originals: Mapping[str, Tensor], names: Mapping[str, str]
 ) -> list[str]:
-    """Name the effects of the second program as the first one's, and complete both; gives the counters left out."""
+    """Give the second program's effects the first one's names, and complete both; returns the counters left out."""
     second.effects = {names.get(name, name): t for name, t in second.effects.items()}
     idle = idle_counters(first, second, originals)
     for name in idle:
@@ -300,13 +306,13 @@ def _match_effects(
 def _shadows_of(
     obligation: ProofObligation, point: SamplePoint, variation: Variation, lent: bool
 ) -> tuple[dict[str, Tensor], tuple[Any, Any]]:
-    """Shadows of the leaves, by name, and of (args, kwargs), with residues drawn for what varies."""
+    """Return shadows of the leaves, by name, and of (args, kwargs), with random residues for varied values."""
 
     def leaf(name: str, leaf: Leaf) -> Tensor:
         return _shadow_leaf(point, leaf.tensor.detach(), name in variation.parameters, lent)
 
     leaves = tied(obligation.before.leaves, leaf)
-    point.take_numbers()  # those of the parameters are no constants of a program
+    point.take_numbers()  # numbers in parameters are no constants of a program
     return leaves, _shadows_of_inputs(obligation, point, variation)
 
 
@@ -330,7 +336,7 @@ def _shadow_leaf(point: SamplePoint, value: Tensor, varies: bool, lent: bool) ->
 
 def _shadow_input(point: SamplePoint, x: Any, varies: bool) -> Any:
     if isinstance(x, Tensor) and x.dtype.is_complex:
-        raise Undecided("inputs are complex, and there are no residues of complex numbers")
+        raise Undecided("an input is complex, and complex numbers have no residues")
     if not varies:
         return x
     value = x.detach().clone()
@@ -338,7 +344,7 @@ def _shadow_input(point: SamplePoint, x: Any, varies: bool) -> Any:
 
 
 def _lent(leaves: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same shadows; of integer tensors, which are none, copies."""
+    """Return the same shadows, and copies of integer tensors, which have none."""
     shadows = {name: t for name, t in leaves.items() if isinstance(t, Shadow)}
     others: dict[str, Tensor] = copied_leaves({name: t for name, t in leaves.items() if name not in shadows})
     return others | shadows
@@ -350,7 +356,7 @@ def _numbered(inputs: Any) -> dict[str, Tensor]:
 
 
 def _complete(first: Outcome, second: Outcome, originals: Mapping[str, Tensor]) -> None:
-    """What one program writes to and the other does not, the other leaves as it was."""
+    """Complete the effects: a tensor that only one program writes to keeps its value in the other."""
     for one, other in ((first, second), (second, first)):
         for name in other.effects.keys() - one.effects.keys():
             if name in originals:
@@ -369,15 +375,15 @@ def _compare_runs(point: SamplePoint, runs: Runs) -> Equal | Mismatch:
 def _compare(point: SamplePoint, first: Outcome, second: Outcome) -> Equal | Mismatch:
     if first.structure != second.structure or len(first.outputs) != len(second.outputs):
         what = (
-            f"outputs are put together differently: {len(first.outputs)} ({first.structure}) before,"
+            f"the outputs have different structures: {len(first.outputs)} ({first.structure}) before,"
             f" {len(second.outputs)} ({second.structure}) after"
         )
         return Mismatch(what, structural=True)
     if first.effects.keys() != second.effects.keys():
         odd = sorted(first.effects.keys() ^ second.effects.keys())
-        raise Undecided(f"one program writes to {odd[0]}, which the other does not have")
+        raise Undecided(f"one program writes to {odd[0]}, which the other lacks")
     outputs = [(f"output {i}", None, a, b) for i, (a, b) in enumerate(zip(first.outputs, second.outputs))]
-    effects = [(f"what is written to {n}", n, first.effects[n], second.effects[n]) for n in sorted(first.effects)]
+    effects = [(f"values written to {n}", n, first.effects[n], second.effects[n]) for n in sorted(first.effects)]
     for what, written, a, b in (*outputs, *effects):
         plain = not (isinstance(a, Tensor) and isinstance(b, Tensor) and _alike(a, b))
         found = _compare_plain(a, b) if plain else _compare_tensors(point, a, b)
@@ -387,12 +393,12 @@ def _compare(point: SamplePoint, first: Outcome, second: Outcome) -> Equal | Mis
 
 
 def _alike(a: Tensor, b: Tensor) -> bool:
-    """Whether shapes are the same, and so are dtypes, but for the precision of floating-point numbers."""
+    """True if shapes and dtypes are the same, up to the precision of floating-point numbers."""
     return a.shape == b.shape and (a.dtype == b.dtype or (a.is_floating_point() and b.is_floating_point()))
 
 
 def _may_be_rounding(point: SamplePoint, a: Any, b: Any) -> bool:
-    """Whether rounding may make the difference of plain values: in Python floats, or in what counts true elements."""
+    """True if rounding may explain a difference of plain values: of Python floats, or of counts of true elements."""
     if isinstance(a, Tensor) and isinstance(b, Tensor):
         counted = a.ndim == b.ndim and a.dtype == b.dtype
     else:
@@ -419,7 +425,10 @@ def _brief(x: Any) -> str:
 
 
 def _compare_tensors(point: SamplePoint, a: Tensor, b: Tensor) -> str | None:
-    """How tensors of one shape differ: by residue, where either carries one, else by value; None if they don't."""
+    """Return the difference of two tensors of one shape, in words; None if there is none.
+
+    Tensors are compared by residue if either has one, otherwise by value.
+    """
     if isinstance(a, Shadow) or isinstance(b, Shadow):
         x, y = (t.residue if isinstance(t, Shadow) else embed_constant(point, t) for t in (a, b))
         point.observe(x.size)

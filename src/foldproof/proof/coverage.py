@@ -1,9 +1,9 @@
-"""Which outcomes the decisions of two programs took, over all inputs that they were run on.
+"""Coverage of decisions: the outcomes that two programs took over all inputs that they were run on.
 
-A proof that follows choices is one of the branches that were visited, and floats that agree say nothing of a branch
-that was not. So every place at which values of the program's inputs decide is watched while the programs run on many
-inputs: comparisons, roundings to integers, places of maxima and sorts, and functions that are defined piece by piece. A
-decision is covered if each element of it had each of its outcomes. What is not covered is named in the claim.
+A proof that follows choices holds for the visited branches, and agreeing floats are no evidence for a branch that was
+never taken. So runs on many inputs are watched for decisions by values of the inputs: comparisons, roundings to
+integers, places of maxima and sorts, and piecewise functions. A decision is covered if each of its elements took each
+of its outcomes. The claim names the decisions without coverage.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from foldproof.thresholds import MAX_COVERED_INDICES
 from foldproof.torch_internals import DispatchMode, tree_iter, tree_leaves
 
 Pieces = Callable[[Mapping[str, Any]], list[Tensor]]
-"""Takes an operator's arguments by name, gives for each boundary of two pieces on which side the elements are."""
+"""A function from an operator's arguments by name to one boolean tensor for each boundary of two pieces."""
 
 
 def _at_zero(given: Mapping[str, Any]) -> list[Tensor]:
@@ -31,7 +31,7 @@ def _at_zero(given: Mapping[str, Any]) -> list[Tensor]:
 
 
 def _outside(low: str, high: str) -> Pieces:
-    """Below and above limits that are arguments, where they are given."""
+    """Compare with the lower and upper limits that are among the arguments."""
 
     def sides(given: Mapping[str, Any]) -> list[Tensor]:
         x, least, most = given["self"], given.get(low), given.get(high)
@@ -70,29 +70,29 @@ class _Seen:
 
 
 class Coverage:
-    """The decisions of both programs, over all runs that were watched."""
+    """The decisions of both programs, over all watched runs."""
 
     def __init__(self) -> None:
         self._seen: dict[tuple[str, int, str, tuple[int, ...]], _Seen] = {}
         self.unreadable: dict[str, None] = {}
-        """Operators whose outcomes could not be told: they count as uncovered."""
+        """Operators whose outcomes could not be determined; they count as uncovered."""
         self.changed = False
-        """An outcome was seen for the first time since this was last set to False."""
+        """True if an outcome was new since this was last set to False."""
 
     @contextlib.contextmanager
     def watching(self, program: str) -> Iterator[None]:
-        """Around a run of the program of this name, in float64 and with its inputs marked as data."""
+        """Watch a run of the program of this name, in float64 and with its inputs marked as data."""
         with _Watch(self, program):
             yield
 
     @property
     def uncovered(self) -> tuple[str, ...]:
-        """The operators that decide and did not show all outcomes, in either program."""
+        """The deciding operators, of either program, that did not take every outcome."""
         unseen = (key[2] for key, seen in self._seen.items() if not seen.covered)
         return tuple(dict.fromkeys((*unseen, *self.unreadable)))
 
     def note(self, program: str, number: int, name: str, outcome: Tensor) -> None:
-        """One more yes or no of the ``number``-th decision of a run."""
+        """Add the outcome, yes or no for each element, of the ``number``-th decision of a run."""
         key = (program, number, name, tuple(outcome.shape))
         old = self._seen.get(key)
         yes, no = outcome.clone(), ~outcome
@@ -120,7 +120,7 @@ class _Watch(DispatchMode):
         return out
 
     def _note(self, func: Any, args: Any, kwargs: Any, out: Any) -> None:
-        """Only what floating-point numbers decide: integers are held, and decide as they did."""
+        """Note decisions on floating-point numbers only: integers are held, so that their decisions stay the same."""
         if not any(isinstance(x, Tensor) and x.is_floating_point() for x in tree_leaves((args, kwargs))):
             return
         name = func.overloadpacket.__name__
@@ -136,7 +136,7 @@ class _Watch(DispatchMode):
 
 
 def _outcomes(func: Any, args: Any, kwargs: Any, out: Any) -> list[Tensor]:
-    """What a call decided, each as yes or no for every element."""
+    """Return the outcomes of a call's decisions, each as yes or no for every element."""
     name = func.overloadpacket.__name__.removesuffix("_")
     given = bind_arguments(func, args, kwargs)
     if name in _PIECES:
@@ -153,7 +153,7 @@ def _outcomes(func: Any, args: Any, kwargs: Any, out: Any) -> list[Tensor]:
         at, dim = integers[0], given["dim"]
         return [(at == i).any(dim) for i in range(x.shape[dim])] if x.shape[dim] <= MAX_COVERED_INDICES else _parity(at)
     found = [x for x in results if x.dtype is torch.bool]
-    for places in integers:  # an order, places of windows, or a rounding to integers
+    for places in integers:  # the places of an order or of windows, or a rounding to integers
         found += _parity(places)
         if name == "_to_copy":
             limits = torch.iinfo(places.dtype)
@@ -162,14 +162,14 @@ def _outcomes(func: Any, args: Any, kwargs: Any, out: Any) -> list[Tensor]:
 
 
 def _extreme(x: Tensor, dim: Any, largest: bool) -> tuple[Tensor, int]:
-    """The place of the largest (smallest) element along ``dim``, and the number of places."""
+    """Return the place of the largest (smallest) element along ``dim``, and the number of places."""
     dims = [dim] if isinstance(dim, int) else list(dim or range(x.ndim))
     flat = x.movedim(dims, list(range(-len(dims), 0))).flatten(-len(dims)) if x.ndim else x.reshape(1)
     return (flat.argmax(-1) if largest else flat.argmin(-1)), flat.shape[-1]
 
 
 def _which(places: Tensor, size: int) -> list[Tensor]:
-    """For each of ``size`` places, whether it is the one; of very many, only that it is not always the same."""
+    """Return one outcome for each of ``size`` places; for very many, the parity, which shows a change of place."""
     if size > MAX_COVERED_INDICES:
         return _parity(places)
     return [places == i for i in range(size)] if size > 1 else []

@@ -1,34 +1,36 @@
-"""From a proof obligation to a verdict: a list of strategies, of which the first that has an answer gives it.
+"""Deciding a proof obligation: a list of strategies, tried in order until one has a verdict.
 
 What is claimed when, and why it is sound
 -----------------------------------------
-Two programs are functions of their inputs and parameters over the real numbers: PyTorch's operators without rounding.
-They are compared by *polynomial identity testing* (Schwartz 1980, Zippel 1979). Inputs and parameters get random
-residues over several prime fields; both programs compute on them exactly; operators that are no polynomials are
-*uninterpreted functions*, that is, random functions of their operands' residues. Programs that differ agree at such a
-sample point with a chance that `Inquiry.log2_error` bounds, so agreement proves them equal. Two programs that are equal
-for every reading of the uninterpreted functions are equal for the real one; the converse fails, so that a mismatch of
-residues alone refutes nothing.
+Programs are functions of their inputs and parameters over the real numbers: PyTorch's operators without rounding. They
+are compared by *polynomial identity testing* (Schwartz 1980, Zippel 1979). Inputs and parameters get random residues
+over several prime fields, and both programs compute on them exactly. Operators that are no polynomials become
+*uninterpreted functions*: random functions of their operands' residues. Different programs agree at such a sample point
+with a probability bounded by `Inquiry.log2_error`, so that agreement proves them equal. Two programs that are equal for
+every interpretation of the uninterpreted functions are equal for the real one. The converse fails, so that a mismatch
+of residues alone refutes nothing.
 
-PROVED therefore needs equal residues, and three checks of what residues do not see:
+PROVED therefore requires equal residues and three further checks, for facts that residues do not show:
 
-* the shadow run was the real program (`reality`): the values that the shadows carried are what the owner's call gives;
-* the rules are those of the real operators: one float64 evaluation agrees with the residues;
-* choices that values made (a maximum's place, an index) are looked for at other inputs, too; the claim then holds where
-  both programs choose alike, and says so. So are other integers and booleans, which a proof holds at their values.
+* The shadow run was a run of the real program (`reality`): the values beside the residues are those of the owner's
+  call.
+* The rules agree with the real operators: one float64 evaluation agrees with the residues.
+* Choices by value (the place of a maximum, an index) are searched for counterexamples at other inputs. The claim is
+  then limited to inputs where both programs make the same choices. Other integers and booleans are searched, too, since
+  a proof holds them at their values.
 
-PROVED_WITHIN is a proof with some roundings of parameters read as if they were none; each is a named step with a bound.
+PROVED_WITHIN is a proof that reads some roundings of parameters as the identity. Each is a named step with a bound.
 
 REFUTED always carries a counterexample: real inputs and parameters at which float64 evaluations differ by far more
-than rounding explains, in a way that no jump caused by rounding does, and in the programs' own dtypes as well. Outputs
-that are put together differently, or plain values that differ, are their own counterexample.
+than rounding explains. A jump caused by rounding does not count, nor does a difference that is absent in the programs'
+own dtypes. Outputs of different structure, and plain values that differ, are their own counterexample.
 
-ROUNDING is said where there is no proof and no counterexample, both programs ran on residues and in float64, and their
-differences are within what rounding explains. All else is UNDECIDED, with its reason.
+ROUNDING means that there is neither proof nor counterexample, that both programs ran on residues and in float64, and
+that rounding explains their differences. Everything else is UNDECIDED, with a reason.
 
-The order matters only for what is said, never for soundness: each strategy's answer stands on its own evidence. A
-pass that is run again at other parameters (``remade``) has to be right there, so a counterexample goes before a proof
-at these parameter values. Two given programs may well be equal at their own parameters only.
+The order of strategies affects the wording, never soundness: each verdict stands on its own evidence. A pass that runs
+again at other parameters (``remade``) has to be correct there, so a counterexample takes precedence over a proof at
+these parameter values. Two given programs may be equal at their own parameters only.
 """
 
 from __future__ import annotations
@@ -70,9 +72,9 @@ Strategy = Callable[[Inquiry], Verdict | None]
 
 
 def decide(obligation: ProofObligation, seed: int | None = None, progress: Progress | None = None) -> Verdict:
-    """Answer ``obligation``.
+    """Return the verdict on ``obligation``.
 
-    ``seed`` fixes the draw (for reproducing a run); by default it is fresh, so that no program can be made to fit it.
+    ``seed`` fixes the sample points, to reproduce a run. By default it is fresh, so that no program can be made to fit.
     """
     start = time.perf_counter()
     for tensor in obligation.input_tensors:
@@ -83,14 +85,14 @@ def decide(obligation: ProofObligation, seed: int | None = None, progress: Progr
         verdict = next(found for strategy in STRATEGIES if (found := strategy(inquiry)) is not None)
     notes = [*verdict.notes, *inquiry.notes]
     if seed is not None and verdict.proof is not None:
-        notes.append("the seed is fixed: the chance of being wrong is no promise for programs that were made to fit it")
+        notes.append("the seed is fixed, so the error bound does not hold for programs that were made to fit it")
     return replace(verdict, notes=tuple(dict.fromkeys(notes)), seconds=time.perf_counter() - start)
 
 
 def decide_all(
     obligations: Sequence[ProofObligation], seed: int | None = None, progress: Progress | None = None
 ) -> Verdict:
-    """The same obligation at several input shapes: one verdict for all of them, or the first that is no proof."""
+    """Decide one obligation at several input shapes: one verdict for all of them, or the first that is no proof."""
     proved: list[Verdict] = []
     for obligation in obligations:
         verdict = decide(obligation, seed, progress)
@@ -100,7 +102,7 @@ def decide_all(
                 verdict = replace(verdict, notes=(*verdict.notes, note))
             return replace(verdict, seconds=verdict.seconds + sum(v.seconds for v in proved))
         proved.append(verdict)
-    # Programs that differ do so at one of these shapes at least, and had to pass there: the weakest bound holds.
+    # Programs that differ do so at one of these shapes at least, and passed there by chance: the weakest bound holds.
     weakest = max(proved, key=lambda v: v.proof.log2_error if v.proof else 0.0)
     proofs = [v.proof for v in proved if v.proof is not None]
     assert weakest.proof is not None
@@ -118,12 +120,12 @@ def decide_all(
 
 
 def prove_exactly(inquiry: Inquiry) -> Verdict | None:
-    """Equal residues for all parameters, or for these where the obligation asks for no more."""
+    """Prove equality by residues for all parameters, or for these if the obligation asks for no more."""
     return _proved(inquiry, inquiry.exact) if inquiry.exact.equal else None
 
 
 def prove_within(inquiry: Inquiry) -> Verdict | None:
-    """Equal residues with roundings of parameters read as if they were none."""
+    """Prove equality by residues, with some roundings of parameters read as the identity."""
     found = inquiry.within
     if found is None or not found.equal or not found.point.steps:
         return None
@@ -138,12 +140,12 @@ def prove_within(inquiry: Inquiry) -> Verdict | None:
 
 
 def prove_at_these_parameters(inquiry: Inquiry) -> Verdict | None:
-    """Equal residues of two given programs with their parameters held."""
+    """Prove two given programs equal by residues with their parameters held."""
     return None if inquiry.obligation.remade else _proved_at_these_parameters(inquiry)
 
 
 def refute_by_structure(inquiry: Inquiry) -> Verdict | None:
-    """Outputs that are put together differently, or plain values that differ: they need no numbers to be seen."""
+    """Refute outputs of different structure, or plain values that differ; no evaluation is needed."""
     found = next((a.mismatch for a in (inquiry.exact, inquiry.last) if a.mismatch and a.mismatch.structural), None)
     if found is None:
         return None
@@ -156,13 +158,13 @@ def refute_by_structure(inquiry: Inquiry) -> Verdict | None:
 
 
 def stop_where_rounding_is_not_known(inquiry: Inquiry) -> Verdict | None:
-    """Programs that round parameters differently, where that could not be read as a step, may differ by just that."""
+    """Stop if the programs round parameters differently and no step describes that: it may be the only difference."""
     found = inquiry.within
     return _undecided(found.failure, found) if found is not None and found.failure is not None else None
 
 
 def refute_by_value(inquiry: Inquiry) -> Verdict | None:
-    """A counterexample among float64 evaluations at the given inputs, random ones, and other parameters."""
+    """Find a counterexample by float64 evaluations at the given inputs, at random ones, and at other parameters."""
     found = inquiry.search.counterexample
     if found is None:
         return None
@@ -172,12 +174,12 @@ def refute_by_value(inquiry: Inquiry) -> Verdict | None:
 
 
 def prove_pass_at_these_parameters(inquiry: Inquiry) -> Verdict | None:
-    """The same for a pass that nothing refutes: it may be right for these parameters only."""
+    """Prove a pass that nothing refutes at these parameter values, where it may be correct only."""
     return _proved_at_these_parameters(inquiry) if inquiry.obligation.remade else None
 
 
 def prove_by_value(inquiry: Inquiry) -> Verdict | None:
-    """Equal residues with rectifiers that follow the signs of values, where float64 evaluations agree."""
+    """Prove equality by residues with rectifiers that follow the signs of values, if float64 evaluations agree."""
     if not inquiry.obligation.by_value or inquiry.exact.failure is not None:
         return None
     search = inquiry.search
@@ -187,7 +189,7 @@ def prove_by_value(inquiry: Inquiry) -> Verdict | None:
 
 
 def explain_by_rounding(inquiry: Inquiry) -> Verdict | None:
-    """ROUNDING where float64 evaluations agree as far as rounding explains, at other scales, too; else UNDECIDED."""
+    """Return ROUNDING if rounding explains all float64 evaluations, at other scales, too; otherwise UNDECIDED."""
     verdict, last = _judge_floats(inquiry), inquiry.last
     if verdict.rounding is None:
         return verdict
@@ -221,7 +223,7 @@ STRATEGIES: tuple[Strategy, ...] = (
     prove_by_value,
     explain_by_rounding,
 )
-"""In this order; the last one always has an answer."""
+"""In order; the last one always has a verdict."""
 
 
 # ------------------------------------------------------------------------------------------------ their parts
@@ -239,7 +241,7 @@ def _proved_at_these_parameters(inquiry: Inquiry) -> Verdict | None:
 
 
 def _proved(inquiry: Inquiry, found: Attempt, unrounded: Unrounded = ROUNDED) -> Verdict:
-    """PROVED, if the three checks agree with the residues."""
+    """Return PROVED if the three checks agree with the residues."""
     obligation, point = inquiry.obligation, found.point
     if isinstance(found.result, Equal) and found.result.elements == 0:
         return Verdict(Kind.UNDECIDED, "all outputs are empty at these shapes, so nothing was compared")
@@ -254,7 +256,7 @@ def _proved(inquiry: Inquiry, found: Attempt, unrounded: Unrounded = ROUNDED) ->
         elsewhere = inquiry.look_further(found, unrounded)
         if elsewhere is not None:
             choosing = ", ".join([*point.branch, *point.escapes])
-            return _refuted(inquiry, f"the outputs differ where {choosing} chooses otherwise than here", elsewhere)
+            return _refuted(inquiry, f"the outputs differ where {choosing} takes another branch than here", elsewhere)
         claim = replace(claim, uncovered=tuple(name for name in inquiry.coverage.uncovered if name in point.branch))
     elsewhere = inquiry.look_at_other_integers() if unrounded is ROUNDED else None
     if elsewhere is not None:
@@ -270,14 +272,14 @@ def _proved(inquiry: Inquiry, found: Attempt, unrounded: Unrounded = ROUNDED) ->
         branching=tuple(point.branch),
     )
     notes = tuple(
-        f"a value left the tensor world ({how}): the claim holds for inputs and parameters that give the same there"
+        f"a value was read out of a tensor ({how}): the claim holds for inputs and parameters that give the same value"
         for how in point.escapes
     )
     return Verdict(Kind.PROVED, "the same function over the real numbers", claim, proof=proof, notes=notes)
 
 
 def _contradiction(obligation: ProofObligation, unrounded: Unrounded) -> Verdict | None:
-    """Every proof is checked against the real operators once, in float64: a wrong rule must not prove anything."""
+    """Check a proof against the real operators, once, in float64: a wrong rule must not prove anything."""
     own = ("the given inputs and parameters", own_leaves(obligation), obligation.args, obligation.kwargs)
     try:
         check = evaluate(obligation, *own, perturbations=0, unrounded=unrounded)
@@ -287,7 +289,7 @@ def _contradiction(obligation: ProofObligation, unrounded: Unrounded) -> Verdict
         if not check.differs or doubted(obligation, check, unrounded):
             return None
     except Undecided:
-        return None  # no float64 form of an operator: the residues stand alone
+        return None  # an operator has no float64 form: the residues stand alone
     return Verdict(
         Kind.UNDECIDED,
         "residues agree but float64 evaluations do not, so a rule of foldproof contradicts the real operator;"
@@ -310,9 +312,9 @@ def _claim_of_point(obligation: ProofObligation) -> Claim:
 
 
 def _judge_floats(inquiry: Inquiry) -> Verdict:
-    """Neither proof nor counterexample: ROUNDING, if both programs could be run on residues and in float64."""
+    """Return ROUNDING if both programs ran on residues and in float64; there is neither proof nor counterexample."""
     obligation, search, exact, last = inquiry.obligation, inquiry.search, inquiry.exact, inquiry.last
-    notes = [f"a value left the tensor world: {how}" for how in exact.point.escapes]
+    notes = [f"a value was read out of a tensor: {how}" for how in exact.point.escapes]
     no_proof = f"no algebraic proof ({exact.mismatch.what if exact.mismatch else exact.failure})"
     if last.failure is not None or search.failure is not None or not any(t.elements for t in search.agreeing):
         failure = search.failure or "no output can be evaluated in float64"
@@ -336,10 +338,10 @@ def _judge_floats(inquiry: Inquiry) -> Verdict:
 
 
 def _why_floats_say_little(search: Search, exact: Attempt) -> str | None:
-    """The reason why agreeing floats are no evidence; None if they are."""
+    """Return the reason why agreeing floats are no evidence; None if they are evidence."""
     written = exact.mismatch.written if exact.mismatch else None
     if written is not None and any(written not in t.written for t in search.agreeing):
-        return f"float64 evaluations do not see what is written to {written}"
+        return f"float64 evaluations do not cover the values written to {written}"
     if len(search.agreeing) > 1 and insensitive(*search.agreeing[:2]):
         return "the outputs hardly depend on the inputs, so agreement is weak evidence; give inputs that matter"
     if any(t.comparison.unfinite for t in search.agreeing):
@@ -357,7 +359,7 @@ def _undecided(reason: str, found: Attempt) -> Verdict:
 
 
 def _tell_constants(found: Attempt) -> str:
-    """The numbers that only one program computes with: the usual reason why there is no proof."""
+    """List the numbers that only one program computes with: the usual reason for a missing proof."""
     only = zip(own_numbers(found), ("the first", "the second"))
     told = [f"{', '.join(map(repr, sorted(n)[:4]))} in {which} only" for n, which in only if n]
     return f"; constants: {'; '.join(told)}" if told else ""

@@ -1,15 +1,15 @@
-"""The place where two graphs part: a value of *before* and the value of *after* that stands for it and differs.
+"""The first difference of two graphs: a value of *before*, and the corresponding, different value of *after*.
 
-Both graphs run on shadows of one sample point. Values are compared by digests of their residues, in order and whatever
-the shape, so that a view is the value that it shows. Walking back from a differing output through the values that the
-other graph lacks gives a region in each graph; a value that a right rewrite replaced in between ends the walk, because
-what follows it agrees again.
+Both graphs run on shadows of one sample point. Values are compared by digests of their residues, in order and without
+shapes, so that a view equals its source. Walking back from a differing output through the values that the other graph
+lacks gives a region in each graph. The walk does not reach values that a correct rewrite replaced earlier, because
+later values agree again.
 
-Inside of the regions nothing corresponds exactly. A wrong rewrite is mostly a small one, so a value of *after* stands
-for the value of *before* of the same size that it is nearest to, as floats; and the graphs part at the first value of
+Inside of the regions nothing corresponds exactly. Most wrong rewrites are small changes, so that a value of *after*
+corresponds to the nearest value, as floats, of the same size in *before*. The first difference is the first value of
 *after* that is near one of *before*, but not equal to it. In a wrong fold of a BatchNorm this is the convolution after
-the fold, which stands for the BatchNorm before it, and not for the convolution, whose value a right fold would replace
-as well. This is a help to the reader, and no verdict depends on it.
+the fold, which corresponds to the BatchNorm before it, and not to the convolution, whose value a correct fold would
+change as well. The result helps the reader, and no verdict depends on it.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from foldproof.verdict import Difference, DifferingNode
 
 @dataclass
 class _Values:
-    """The values of a graph's nodes: digests of their residues, and the numbers themselves."""
+    """Values of a graph's nodes: digests of their residues, and the numbers themselves."""
 
     digests: dict[fx.Node, list[str]] = field(default_factory=dict)
     numbers: dict[fx.Node, Tensor] = field(default_factory=dict)
 
     def note(self, node: fx.Node, out: Any) -> None:
         tensors = [t for t in tree_leaves(out) if isinstance(t, Tensor)]
-        with disable_current_modes():  # residues that are made on demand are drawn
+        with disable_current_modes():  # residues made on demand are drawn anew
             self.digests[node] = [_digest(t) for t in tensors]
             if len(tensors) == 1:
                 self.numbers[node] = tensors[0].value if isinstance(tensors[0], Shadow) else tensors[0]
@@ -52,7 +52,7 @@ class _Values:
 
 
 def first_difference(obligation: ProofObligation, seed: int) -> Difference | None:
-    """Run both graphs on shadows, and name the first pair of values that part; None where a program is no graph."""
+    """Run both graphs on shadows, and return their first difference; None if a program has no graph."""
     before, after = _Values(), _Values()
     variation = vary(obligation, obligation.general)
     try:
@@ -77,9 +77,9 @@ def first_difference(obligation: ProofObligation, seed: int) -> Difference | Non
 
 
 def _region(digests: Mapping[fx.Node, list[str]], present: set[str]) -> list[fx.Node]:
-    """Computed values that an output needs and that are not ``present`` in the other graph, in the graph's order.
+    """Return the computed values that an output needs and that are not ``present`` in the other graph, in order.
 
-    Parameters do not count: a right fold takes them in, too.
+    Parameters do not count: a correct fold removes them, too.
     """
     if not digests:
         return []
@@ -101,7 +101,7 @@ def _region(digests: Mapping[fx.Node, list[str]], present: set[str]) -> list[fx.
 def _find_pair(
     lost: Sequence[fx.Node], before: Mapping[fx.Node, Tensor], new: Sequence[fx.Node], after: Mapping[fx.Node, Tensor]
 ) -> tuple[fx.Node, fx.Node] | None:
-    """The first of the ``new`` values that is near a ``lost`` one, and the nearest of these."""
+    """Return the first of the ``new`` values that is near a ``lost`` one, after the nearest of these."""
     for second in (n for n in new if n in after):
         near = [(_distance(before[first], after[second]), i, first) for i, first in enumerate(lost) if first in before]
         distance, _, first = min(near, default=(math.inf, 0, second))
@@ -111,7 +111,7 @@ def _find_pair(
 
 
 def _distance(a: Tensor, b: Tensor) -> float:
-    """The root mean square of the difference, relative to that of ``a``; infinite between other sizes or dtypes."""
+    """Return the difference's norm, relative to that of ``a``; infinite for unequal sizes and non-floating dtypes."""
     if a.numel() != b.numel() or not a.numel() or not (a.is_floating_point() and b.is_floating_point()):
         return math.inf
     x, y = a.detach().flatten().double(), b.detach().flatten().double()
@@ -119,7 +119,7 @@ def _distance(a: Tensor, b: Tensor) -> float:
 
 
 def _digest(t: Tensor) -> str:
-    """A fingerprint of the elements in order, whatever the shape, so that views are the same value."""
+    """Return a fingerprint of the elements in order, independent of the shape, so that views are the same value."""
     return digest(
         [part.to(torch.int32) for part in t.residue.parts] if isinstance(t, Shadow) else [t.to(torch.float64)]
     )

@@ -1,4 +1,4 @@
-"""A proof's JSON with all that pages draw: the graphs of both programs."""
+"""The JSON of a proof with everything that pages draw: the graphs of both programs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from foldproof.verdict import Verdict
 
 
 def prove_document(verdict: Verdict, before: Any, after: Any, args: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """A verdict's JSON, with the graphs of both programs, where they have any or can be exported."""
+    """Return a verdict's JSON, with the graphs of both programs if they have any or can be exported."""
     first, second = _program(before, args, kwargs), _program(after, args, kwargs)
     marked: tuple[Collection[fx.Node], Collection[fx.Node]] = ((), ())
     if first is not None and second is not None:

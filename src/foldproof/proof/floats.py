@@ -1,4 +1,4 @@
-"""The floating-point half: evaluate both programs in float64, and look for a witness of a real difference."""
+"""Float64 evaluation of both programs, and the search for counterexamples."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from foldproof.torch_internals import lazy_clone, tree_leaves, tree_map
 
 @dataclass(frozen=True)
 class Trial:
-    """One evaluation of both programs: where, and what came out."""
+    """One evaluation of both programs: the point, and the results."""
 
     description: str
     comparison: Comparison
@@ -43,21 +43,21 @@ class Trial:
     leaves: Tensors
     outputs: tuple[Tensor, ...]
     written: frozenset[str]
-    """Whose contents were compared, too, because a program writes to them."""
+    """Leaves and inputs that a program writes to, which are compared, too."""
     shapes: str | None = None
     elsewhere: bool = False
-    """At other parameters than the program's own."""
+    """True if the parameters are not the program's own."""
 
     @property
     def differs(self) -> bool:
-        """Whether this is a counterexample. What overflows may spoil finite elements, too: exp(x)/∞ is 0."""
+        """True for a counterexample. Overflow rules it out, because it may spoil finite elements: exp(x)/∞ is 0."""
         return self.shapes is not None or (
             self.comparison.ratio >= MIN_COUNTEREXAMPLE_RATIO and not self.comparison.unfinite
         )
 
     @property
     def elements(self) -> int:
-        """Numbers that were compared."""
+        """Number of numbers that were compared."""
         return sum(t.numel() for t in self.outputs)
 
 
@@ -68,7 +68,7 @@ class Unrounded:
     leaves: Tensors
     """Leaves of the second program, in float64 and in units of their steps."""
     values: tuple[Tensor, ...]
-    """What is quantized by a program itself."""
+    """Values that a program itself quantizes."""
 
 
 ROUNDED = Unrounded({}, ())
@@ -76,9 +76,9 @@ ROUNDED = Unrounded({}, ())
 
 @dataclass(frozen=True)
 class _Side:
-    """One program, where it is evaluated.
+    """One program at one point.
 
-    Its ``own`` leaves are those that the other program does not have: what a pass folded, or a constant of its own.
+    Its ``own`` leaves are those that the other program lacks: the results of a fold, or a constant of its own.
     """
 
     program: Program
@@ -99,12 +99,13 @@ class _Side:
         calls: int = 1,
         coverage: Coverage | None = None,
     ) -> Outcome:
-        """Float64 calls in a row, outputs one after the other; with ``noise`` as the seed, constants are moved.
+        """Call the program in float64 ``calls`` times in a row, and concatenate the outputs.
 
-        See `ConstantNoise`. Effects are those of the last call on leaves, and of the first on inputs.
+        With ``noise``, a seed, constants are perturbed; see `ConstantNoise`. Effects on leaves are those of the last
+        call, and effects on inputs those of the first.
         """
         generator = torch.Generator().manual_seed(noise or 0)
-        # Tied leaves stay tied.
+        # Tied leaves get one perturbation.
         epsilons = {id(t): _epsilon(t) * amplitude + 2 * spread for t in self.leaves.values() if id(t) in self.own}
         once = {}
         for t in self.leaves.values():
@@ -115,13 +116,13 @@ class _Side:
         leaves = {name: once[id(t)] for name, t in self.leaves.items()}
 
         def given(call: int) -> Any:
-            # Later calls get other inputs: two equal ones would leave some states as they are.
+            # Later calls have other inputs: equal ones would leave some states unchanged.
             others = torch.Generator().manual_seed(call)
             drawn = tree_map(lambda x: _redrawn_input(x, others) if call else x, (self.args, dict(self.kwargs)))
             return tree_map(lambda t: mark(_wide(t), t.dtype, data=True) if isinstance(t, Tensor) else t, drawn)
 
-        inputs = [given(call) for call in range(calls)]  # not inside of the mode, for which all that is new is constant
-        torch.default_generator.manual_seed(0)  # what is random is so in one way, and moves no floor
+        inputs = [given(call) for call in range(calls)]  # outside of the mode, which takes new tensors for constants
+        torch.default_generator.manual_seed(0)  # the same in every run, which leaves the floor alone
         mode = Float64(self.exact) if noise is None else ConstantNoise(generator, amplitude, spread, self.exact)
         watch = contextlib.nullcontext() if coverage is None else coverage.watching(self.which)
         with torch.no_grad(), mode, watch:
@@ -130,7 +131,7 @@ class _Side:
                 later = run_copied(self.program, self.which, state_after(leaves, outcome), *inputs[call])
                 outcome.outputs = [*outcome.outputs, *later.outputs]
                 outcome.effects = {**outcome.effects, **state_of(later)}
-            # What was written to memory from outside is in this mode's copy of it.
+            # Values written to memory from outside are in this mode's copy of that memory.
             outcome.outputs = [x.clone() if _is_float(x) and x.dtype != torch.float64 else x for x in outcome.outputs]
         outcome.effects = {self.names.get(name, name): t for name, t in outcome.effects.items()}
         return outcome
@@ -153,7 +154,7 @@ class _Widened:
         wide = self._made[id(t)][1]
         if wide.is_quantized or wide.layout != torch.strided:
             return wide.clone()
-        # Copied on write, by PyTorch: a run that writes to its leaves, in whatever way, changes them for itself only.
+        # PyTorch copies it on the first write, so that a run that writes to its leaves changes only its own.
         return lazy_clone(wide)
 
 
@@ -174,9 +175,9 @@ def _sides(
     memory = {identity(t): t for t in leaves.values() if t.numel()}
 
     def twin(name: str, t: Tensor) -> Tensor | None:
-        """The first program's leaf that this one of the second is: the same memory, or the same name and content."""
+        """Return the first program's leaf that this one equals: the same memory, or the same name and content."""
         source = leaves.get(other.names.get(name, name))
-        if source is not None and equal_content(source, t):  # *after* was given clones where it computes with them
+        if source is not None and equal_content(source, t):  # *after* has clones of leaves that it computes with
             return source
         return memory.get(identity(t)) if t.numel() else None
 
@@ -190,14 +191,14 @@ def _sides(
 
 
 def _written(first: Outcome, second: Outcome, originals: Mapping[str, Tensor]) -> list[str]:
-    """What either writes to and can be compared: what one does not write is as it was, if it was there."""
+    """Return the comparable leaves and inputs that either writes to: known to both, or with an original value."""
     both = first.effects.keys() & second.effects.keys()
     either = (first.effects.keys() | second.effects.keys()) - set(idle_counters(first, second, originals))
     return sorted(n for n in either if n in originals or n in both)
 
 
 def _numbers(first: Outcome, second: Outcome, originals: Mapping[str, Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-    """Outputs and effects of both, as float64 tensors."""
+    """Return outputs and effects of both, as float64 tensors."""
     names = _written(first, second, originals)
     return tuple(  # type: ignore[return-value]
         [
@@ -230,10 +231,10 @@ def evaluate(
     unrounded: Unrounded = ROUNDED,
     coverage: Coverage | None = None,
 ) -> Trial:
-    """Evaluate both programs on these leaves and inputs, with so many perturbed runs to measure the rounding floor.
+    """Evaluate both programs on these leaves and inputs, and measure the rounding floor by perturbed runs.
 
-    These move constants by ``amplitude`` roundings and ``spread``; see `foldproof.rounding.constant_noise`. The decisions of
-    the unperturbed runs are noted in ``coverage``.
+    Perturbed runs move constants by ``amplitude`` roundings and ``spread``; see `foldproof.rounding.constant_noise`.
+    ``coverage`` records the decisions of the unperturbed runs.
 
     Raises:
         Undecided: a program has no float64 form, or fails.
@@ -260,14 +261,14 @@ def evaluate(
     double = bool(floats) and all(t.dtype == torch.float64 for t in floats)
     least = FLOAT64_ROUNDINGS if double else FLOAT32_ROUNDINGS
     comparison = compare_in_float64(before, after, None, least=least)
-    # Perturbed runs can only raise the floor, which is not needed where the least one explains all.
+    # Perturbed runs only raise the floor, which is unnecessary if the lowest one explains all.
     if perturbations and (comparison.ratio > 1 or comparison.unfinite):
         comparison = compare_in_float64(before, after, perturb, perturbations, least)
     return Trial(description, comparison, args, kwargs, leaves, tuple(before), written)
 
 
 def doubted(obligation: ProofObligation, trial: Trial, unrounded: Unrounded = ROUNDED) -> str | None:
-    """Why a counterexample does not convince: a jump that rounding can cause, or a difference in float64 only."""
+    """Return the reason to doubt a counterexample: a jump that rounding can cause, or a difference in float64 only."""
     c, at = trial.comparison, (trial.description, trial.leaves, trial.args, trial.kwargs)
     if trial.shapes is not None:
         sides = _sides(obligation, trial.leaves, trial.args, trial.kwargs, unrounded)
@@ -282,7 +283,7 @@ def doubted(obligation: ProofObligation, trial: Trial, unrounded: Unrounded = RO
         real = [side.run_in_own_dtype() for side in (first, second)]
     outputs = [[_number(x) for x in o.outputs if _is_number(x)] for o in real]
     if any(c.output >= len(o) for o in outputs):
-        return None  # an effect, or a second call
+        return None  # a counterexample in an effect, or in a second call
     a, b = (o[c.output][c.index] for o in outputs)
     scale = float(outputs[0][c.output].abs().max())
     coarsest = max((torch.finfo(x.dtype).eps for o in real for x in o.outputs if _is_float(x)), default=0.0)
@@ -300,7 +301,7 @@ def own_leaves(obligation: ProofObligation) -> dict[str, Tensor]:
 
 
 def trials(obligation: ProofObligation) -> Iterator[Trial]:
-    """Evaluations at the program's own parameters and, where the obligation allows it, at others."""
+    """Evaluate at the program's own parameters and, if the obligation allows it, at others."""
     for where, elsewhere in _places(obligation):
         yield replace(evaluate(obligation, *where), elsewhere=elsewhere)
 
@@ -308,16 +309,16 @@ def trials(obligation: ProofObligation) -> Iterator[Trial]:
 def glances(
     obligation: ProofObligation, scale: float | None, coverage: Coverage, unrounded: Unrounded = ROUNDED
 ) -> Iterator[Trial]:
-    """Evaluations at random inputs of this root mean square; None stands for `_places` and `_opposite`.
+    """Evaluate at random inputs of this root mean square; for None, at those of `_places` and `_opposite`.
 
-    Only those where the outputs are not alike (see `alike`), so that most take one run of each program.
+    Yields only trials that are not alike (see `alike`); the others take one run of each program.
     """
     places = _scaled(obligation, scale) if scale else (*islice(_places(obligation), 1, None), *_opposite(obligation))
     yield from _unlike(obligation, places, coverage, unrounded)
 
 
 def draws(obligation: ProofObligation, coverage: Coverage, unrounded: Unrounded = ROUNDED) -> Iterator[Trial]:
-    """As `glances`, at fresh random inputs, until all outcomes were seen or some draws in a row show no new one."""
+    """Evaluate like `glances`, at fresh random inputs, until all outcomes were seen or some inputs show no new one."""
     given = (obligation.args, dict(obligation.kwargs))
     if not any(_is_float(x) for x in tree_leaves(given)):
         return
@@ -342,7 +343,7 @@ def _unlike(
 
 
 def alike(trial: Trial) -> bool:
-    """Whether the outputs agree to four digits, so that no floor is needed to tell."""
+    """True if the outputs agree to four digits, so that no floor is needed."""
     return trial.shapes is None and trial.comparison.agree
 
 
@@ -350,30 +351,30 @@ _Place = tuple[tuple[str, Tensors, tuple[Any, ...], Mapping[str, Any]], bool]
 
 
 def _places(obligation: ProofObligation) -> Iterator[_Place]:
-    """Where to evaluate (see `evaluate`), and whether it is elsewhere than at the program's own parameters."""
+    """Yield points for `evaluate`, each with a flag that is True if the parameters are not the program's own."""
     leaves, args, kwargs = own_leaves(obligation), obligation.args, obligation.kwargs
     yield ("the given inputs and parameters", leaves, args, kwargs), False
     generator = torch.Generator().manual_seed(0)
     random_args, random_kwargs = tree_map(lambda x: _redrawn_input(x, generator), (args, dict(kwargs)))
-    if any(_is_float(x) for x in tree_leaves((args, dict(kwargs)))):  # tokens can't be redrawn
+    if any(_is_float(x) for x in tree_leaves((args, dict(kwargs)))):  # tokens cannot be redrawn
         yield ("random inputs, the given parameters", leaves, random_args, random_kwargs), False
     if not obligation.general or not leaves:
         return
-    # The last one makes variances tiny, which brings out what is done to an epsilon.
+    # The last one makes variances tiny, which shows changes of an epsilon.
     for spread, shrink in ((1.0, 1.0), (4.0, 1.0), (1.0, 1e-5)):
         drawn = redrawn_leaves(obligation.before.leaves, generator, spread, shrink)
         yield ("random inputs and parameters", drawn, random_args, random_kwargs), True
 
 
 def _opposite(obligation: ProofObligation) -> Iterator[_Place]:
-    """Larger than `_places`' random inputs and of the other sign: what those leave as it is, a threshold may change."""
+    """Yield inputs of the other sign, larger than `_places`' random ones, to reach the other side of thresholds."""
     return _other_inputs(obligation, "large random inputs", lambda x: (widened(x) * -4).to(x.dtype))
 
 
 def _scaled(obligation: ProofObligation, scale: float) -> Iterator[_Place]:
     def scaled(x: Tensor) -> Tensor:
         wide: Tensor = widened(x) * (min(scale, torch.finfo(x.dtype).max / 8) / _rms(x))
-        return wide.to(x.dtype)  # a normal number is hardly as large as 8
+        return wide.to(x.dtype)  # leaves room up to the largest number, since a normal number is hardly as large as 8
 
     return _other_inputs(obligation, f"random inputs of scale {scale:.3g}", scaled)
 
@@ -386,10 +387,10 @@ def _other_inputs(obligation: ProofObligation, what: str, change: Callable[[Tens
 
 
 def at_other_integers(obligation: ProofObligation) -> Iterator[Trial]:
-    """Evaluations with other integers and booleans among the inputs, where the programs take them.
+    """Evaluate with other integers and booleans among the inputs, if the programs accept them.
 
-    Integers are drawn from the range of those given, and from a somewhat larger one; booleans at random, all true, all
-    false, and the other way round.
+    Integers are drawn from the range of the given ones, and from a somewhat larger one. Booleans are drawn at random,
+    all true, all false, and flipped.
     """
     given = (obligation.args, dict(obligation.kwargs))
     if not any(isinstance(x, Tensor) and not _is_float(x) for x in tree_leaves(given)):
@@ -433,7 +434,10 @@ def _all_false(x: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def unlike_in_own_dtype(obligation: ProofObligation) -> str | None:
-    """How the programs differ when they run in their own dtypes, where one result is a finite number; None if not."""
+    """Return the difference of the programs in their own dtypes, if only one result is finite there, in words.
+
+    None if there is no such difference.
+    """
     first, second = _sides(obligation, own_leaves(obligation), obligation.args, obligation.kwargs)
     with torch.no_grad():
         one, other = (side.run_in_own_dtype() for side in (first, second))
@@ -448,7 +452,7 @@ def unlike_in_own_dtype(obligation: ProofObligation) -> str | None:
 
 
 def _rms(x: Tensor) -> float:
-    """The root mean square; 1 where that says nothing."""
+    """Return the root mean square; 1 if it is 0, or if there are no elements."""
     return (float(widened(x).abs().square().mean().sqrt()) if x.numel() else 0.0) or 1.0
 
 
@@ -470,7 +474,7 @@ def _redrawn_input(x: Any, generator: torch.Generator) -> Any:
 def redrawn_leaves(
     leaves: Mapping[str, Leaf], generator: torch.Generator, spread: float, shrink: float
 ) -> dict[str, Tensor]:
-    """Other parameters: noise added; where none is negative (variances), log-normal factors times ``shrink``."""
+    """Draw other parameters: noise added, or log-normal factors times ``shrink`` if none is negative (variances)."""
     made: dict[int, Tensor] = {}
     out = {}
     for name, leaf in leaves.items():
@@ -494,7 +498,7 @@ def _redrawn(x: Tensor, generator: torch.Generator, spread: float, shrink: float
 
 
 def insensitive(first: Trial, second: Trial) -> bool:
-    """Whether the outputs hardly depend on the inputs, so that comparing outputs says little of what lies before."""
+    """True if the outputs hardly depend on the inputs, which makes comparing them weak evidence."""
     for a, b in zip(first.outputs, second.outputs):
         if a.numel() and float((a - b).abs().max()) > 1e-6 * float(a.abs().max()):
             return False

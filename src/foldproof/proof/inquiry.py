@@ -1,7 +1,7 @@
-"""The facts about one proof obligation, each found when a strategy first asks for it.
+"""Facts about one proof obligation, each computed when a strategy first asks for it.
 
-Strategies share what they learn through an `Inquiry`: an attempt or a search is made once, and every comparison that
-might have ended in a proof is counted.
+Strategies share their findings through an `Inquiry`: it makes each attempt and each search once, and counts every
+comparison that might have ended in a proof.
 """
 
 from __future__ import annotations
@@ -39,22 +39,22 @@ AS_IT_IS = Semantics()
 
 @dataclass(frozen=True)
 class Search:
-    """Float64 evaluations: those that agree, one that does not, or why there could be none."""
+    """Float64 evaluations: those that agree, a counterexample, or the reason for having none."""
 
     agreeing: tuple[Trial, ...]
     counterexample: Trial | None = None
     elsewhere: Trial | None = None
-    """Two given programs agree at their own parameters, and differ at these."""
+    """A difference of two given programs at these parameters, although they agree at their own."""
     failure: str | None = None
 
     @property
     def worst(self) -> Trial:
-        """The trial whose difference is the largest beside what rounding explains."""
+        """The trial with the largest difference in units of that which rounding explains."""
         return max(self.agreeing, key=lambda t: t.comparison.ratio)
 
 
 class Inquiry:
-    """What is known of ``obligation``."""
+    """The known facts about ``obligation``."""
 
     def __init__(self, obligation: ProofObligation, rng: random.Random, progress: Progress) -> None:
         self.obligation = obligation
@@ -64,25 +64,25 @@ class Inquiry:
 
     @property
     def notes(self) -> list[str]:
-        """What the verdict has to tell besides its evidence."""
+        """Remarks for the verdict besides its evidence."""
         told = list(self.obligation.notes)
         told += [note for a in self._attempts if a.runs is not None for note in a.runs.notes]
         storages = [t.untyped_storage().data_ptr() for t in self.obligation.input_tensors if t.numel()]
         if len(set(storages)) < len(storages):
-            told.append("inputs that share memory are taken as separate")
+            told.append("inputs that share memory are treated as separate")
         return told
 
     # -------------------------------------------------------------- comparisons of residues
 
     @cached_property
     def exact(self) -> Attempt:
-        """The programs as they are, for all parameters where the obligation allows it."""
+        """The comparison of the programs as they are, for all parameters if the obligation allows it."""
         self._progress(0, 3, "comparing residues")
         return self._attempt_surely(self.obligation.general)
 
     @cached_property
     def within(self) -> Attempt | None:
-        """The programs with parameters read as exact that only one of them rounds; None where there are none."""
+        """The comparison that reads roundings of only one program as the identity; None if there are none."""
         exact = self.exact.mismatch
         k: int | None = 1
         while exact is not None and not exact.structural and k is not None:
@@ -100,7 +100,7 @@ class Inquiry:
 
     @cached_property
     def fixed(self) -> Attempt:
-        """The programs at these parameter values."""
+        """The comparison at these parameter values."""
         if not self.obligation.general:
             return self.exact
         self._progress(1, 3, "comparing residues at these parameter values")
@@ -108,17 +108,17 @@ class Inquiry:
 
     @cached_property
     def by_value(self) -> Attempt:
-        """The programs at these parameter values, with rectifiers that follow the signs of values."""
+        """The comparison at these parameter values, with rectifiers that follow the signs of values."""
         return self._attempt_surely(False, Semantics(by_value=True))
 
     @property
     def last(self) -> Attempt:
-        """The most lenient comparison that was made: its failure is the reason to give."""
+        """The most lenient comparison made so far; its failure is the one to report."""
         return self.fixed if "fixed" in self.__dict__ else self.exact
 
     @property
     def attempts(self) -> int:
-        """Comparisons that might have ended in a proof."""
+        """Number of comparisons that might have ended in a proof."""
         return len(self._charged)
 
     @property
@@ -128,7 +128,7 @@ class Inquiry:
 
     @property
     def log2_error(self) -> float:
-        """The chance that any of the comparisons so far called different programs equal: their sum."""
+        """log2 of the probability that any comparison so far called different programs equal: the sum over all."""
         return math.log2(sum(2.0**a.point.log2_error for a in self._charged))
 
     def _next_seed(self) -> int:
@@ -140,12 +140,12 @@ class Inquiry:
         return found
 
     def _attempt_surely(self, parameters: bool, semantics: Semantics = AS_IT_IS) -> Attempt:
-        """A comparison with enough primes; a run of the first program with one prime tells how many that is."""
+        """Compare with enough primes; a run of the first program with one prime measures how many that is."""
         point = scout(self.obligation, self._next_seed(), parameters, semantics)
         if isinstance(point, Attempt):
             return point
         k = point.primes_needed(MAX_LOG2_ERROR_OF_ONE, evaluations=2)
-        for _ in range(2):  # the scout did not see the second program, which may need more
+        for _ in range(2):  # the second program, which the scout did not run, may need more
             if k is None:
                 break
             found = self._attempt(max(k, 2), parameters, semantics)
@@ -160,7 +160,7 @@ class Inquiry:
             f"the polynomials are too large to compare reliably (degree {point.degree}, {point.bits:.3g} bits); prove a"
             " smaller region"
             if k is None
-            else "the size of the polynomials changes from draw to draw"
+            else "the size of the polynomials changes from one sample point to another"
         )
         return Attempt(point, vary(self.obligation, parameters), Failed(why))
 
@@ -168,14 +168,14 @@ class Inquiry:
 
     @cached_property
     def search(self) -> Search:
-        """Both programs in float64, at their own parameters and, where the obligation allows it, at others."""
+        """The programs in float64, at their own parameters and, if the obligation allows it, at others."""
         self._progress(2, 3, "evaluating in float64")
         done: list[Trial] = []
         doubt: str | None = None
         try:
             for trial in trials(self.obligation):
                 if not trial.differs:
-                    # Where other parameters make one side overflow, nothing is learnt.
+                    # An overflow at other parameters shows nothing.
                     if not (trial.elsewhere and trial.comparison.unfinite):
                         done.append(trial)
                     continue
@@ -183,7 +183,7 @@ class Inquiry:
                 if why is None and not repeats(self.obligation):
                     why = "the first program is random, or changes by being run"
                 if why is not None:
-                    doubt = doubt or why  # another trial may convince
+                    doubt = doubt or why  # another trial may be free of it
                     continue
                 agrees_here = bool(done) and Search(tuple(done)).worst.comparison.ratio <= MAX_EXPLAINED_RATIO
                 if trial.elsewhere and not self.obligation.remade and agrees_here:
@@ -194,14 +194,14 @@ class Inquiry:
         return Search(tuple(done), failure=doubt)
 
     def look_further(self, found: Attempt, unrounded: Unrounded = ROUNDED) -> Trial | None:
-        """A counterexample where values decide otherwise than at the given inputs, if any.
+        """Search for a counterexample at inputs where values decide differently than at the given ones.
 
-        Inputs are drawn at small scales, at those of all numbers that values may be compared with, and at the scale of
-        the given ones until each decision showed each of its outcomes. What stays unseen is told by `coverage`.
+        Inputs are drawn at small scales, at the scales of all numbers that values may be compared with, and at the
+        scale of the given ones until each decision took each of its outcomes. `coverage` lists the unseen outcomes.
         """
         obligation = self.obligation
         if unrounded is not ROUNDED or not obligation.remade:
-            # At other parameters others are rounded, and what two given programs choose there is not claimed.
+            # Other parameters have other roundings, and nothing is claimed about choices of two given programs there.
             obligation = replace(obligation, general=False)
         for scale in (None, SMALLEST_SCALE, *self._scales(found)):
             found_at = self._convincing(obligation, glances(obligation, scale, self.coverage, unrounded), unrounded)
@@ -210,32 +210,32 @@ class Inquiry:
         return self._convincing(obligation, draws(obligation, self.coverage, unrounded), unrounded)
 
     def look_at_other_integers(self) -> Trial | None:
-        """A counterexample at other integers and booleans among the inputs, which proofs hold at their values."""
+        """Search for a counterexample at other integers and booleans among the inputs; proofs hold these fixed."""
         found = self._convincing(self.obligation, at_other_integers(self.obligation))
         if found is None:
             return None
-        # Some integers leave the result open, as an index that is written twice does: rules refuse them.
+        # For some integers the result is undefined (an index that is written twice): rules refuse them.
         there = attempt(replace(self.obligation, args=found.args, kwargs=found.kwargs), self._next_seed(), 1, False)
         return found if there.failure is None else None
 
     def first_difference(self) -> Difference | None:
-        """Where the two graphs part."""
+        """Return the first difference of the two graphs."""
         return first_difference(self.obligation, self._next_seed())
 
     def _convincing(
         self, obligation: ProofObligation, trials: Iterator[Trial], unrounded: Unrounded = ROUNDED
     ) -> Trial | None:
-        with contextlib.suppress(Undecided):  # where a program fails, others may still show it
+        with contextlib.suppress(Undecided):  # if a program fails at one trial, earlier ones still count
             for trial in trials:
                 if trial.differs and doubted(obligation, trial, unrounded) is None:
                     return trial if repeats(obligation) else None
         return None
 
     def _scales(self, found: Attempt) -> list[float]:
-        """Scales of inputs at which a number may matter, as 6 does in relu6 where values are about as large.
+        """Return scales of inputs at which a number may matter, as 6 matters to relu6 for values of that size.
 
-        First come those that only one program computes with and parameters that are a single number, then all others:
-        both programs may have a threshold, and differ beyond it.
+        The first are those of numbers that only one program computes with, and of parameters that are a single number.
+        All others follow, because both programs may have a threshold, and differ beyond it.
         """
         single = [
             float(leaf.tensor)
@@ -252,6 +252,6 @@ class Inquiry:
 
 
 def own_numbers(found: Attempt) -> tuple[frozenset[float], frozenset[float]]:
-    """Numbers that only the first program computes with, and that only the second does."""
+    """Return the numbers that only the first program computes with, and those that only the second does."""
     before, after = found.runs.numbers if found.runs is not None else (frozenset[float](), frozenset[float]())
     return before - after, after - before

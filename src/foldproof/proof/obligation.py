@@ -1,4 +1,4 @@
-"""What is to be proved: two programs, their inputs, and which tensors of *after* are which of *before*."""
+"""Proof obligations: two programs, their inputs, and the correspondence of their tensors."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ class Sides:
     after: Program
     leaves: Tensors
     names: Mapping[str, str] = field(default_factory=dict)
-    """*before*'s name of a leaf, by *after*'s name, where that is another."""
+    """*before*'s names of leaves, by *after*'s names, for those that differ."""
 
 
 @dataclass(frozen=True)
 class ProofObligation:
-    """Are ``before`` and what ``after`` makes of it the same function?
+    """The statement to prove: ``before`` and the program that ``after`` makes of its leaves are the same function.
 
     Attributes:
         before: the first program.
-        after: takes *before*'s leaves (real tensors or shadows; a complete mapping by name) and gives the second
+        after: a function from *before*'s leaves (real tensors or shadows; a complete mapping by name) to the second
             program with its leaves: shared ones, derived ones, and its own. A pass is run here.
         args: positional inputs of both programs.
         kwargs: keyword inputs of both programs.
-        general: whether leaves other than the program's own may be asked for.
-        remade: whether a pass makes ``after`` anew from other leaves, so that it has to be right for those, too.
-        computes: whether ``after`` computes with the leaves that it is given, and might write to them.
-        by_value: whether rectifiers may follow the signs of values where nothing else proves the programs equal; see
-            `foldproof.shadow.SamplePoint`.
+        general: True if leaves other than the program's own may be asked for.
+        remade: True if a pass makes ``after`` anew from other leaves, so that it has to be correct for those, too.
+        computes: True if ``after`` computes with the leaves that it is given, and might write to them.
+        by_value: True if rectifiers may follow the signs of values when nothing else proves the programs equal; see
+            `foldproof.shadow.sample.Semantics`.
         derived: the second program's leaves that ``after`` computes from those that it is given.
-        unmatched: the second program's floating-point leaves that are none of the first's, and not derived: they are
-            held at their values.
+        unmatched: the second program's floating-point leaves that are neither the first's nor derived: they are held at
+            their values.
         notes: sentences for the verdict.
-        gradients: whether the owner records gradients when calling the programs.
+        gradients: True if the owner records gradients when calling the programs.
     """
 
     before: Program
@@ -63,7 +63,7 @@ class ProofObligation:
     gradients: bool = field(default_factory=torch.is_grad_enabled)
 
     def other(self, leaves: Tensors) -> Sides:
-        """``after`` at ``leaves``, which it does not write to."""
+        """Return ``after`` at ``leaves``, which it does not write to."""
         return self.after(copied_leaves(leaves) if self.computes else leaves)
 
     @property
@@ -78,7 +78,7 @@ class ProofObligation:
 
     @property
     def overlapping(self) -> str | None:
-        """Leaves that share memory without being the same tensor, in words: writes to them can't be followed."""
+        """Leaves that share memory without being the same tensor, in words: writes to them cannot be followed."""
         seen: dict[int, tuple[str, Tensor]] = {}
         for name, leaf in self.before.leaves.items():
             if not leaf.tensor.numel():
@@ -90,10 +90,10 @@ class ProofObligation:
 
 
 def match_leaves(before: Mapping[str, Leaf], after: Mapping[str, Leaf]) -> tuple[dict[str, str], list[str]]:
-    """Which leaf of *before* each leaf of *after* is: the same tensor, or the same name or place with equal content.
+    """Match leaves of *after* to leaves of *before*: the same tensor, or the same name or place with equal content.
 
-    Returns (after's name → before's name, notes). A leaf of equal name and different content is *not* the same: a
-    pass that folds puts a new tensor under the old name. Nor is one tensor of *after* two different ones of *before*.
+    Returns (after's name → before's name, notes). A leaf of equal name and different content does *not* match: a pass
+    that folds puts a new tensor under the old name. Two different leaves of *before* never match one tensor of *after*.
     """
     matched: dict[str, str] = {}
     notes: list[str] = []
@@ -103,7 +103,7 @@ def match_leaves(before: Mapping[str, Leaf], after: Mapping[str, Leaf]) -> tuple
     taken: dict[Any, str] = {}
 
     def accept(name: str, source: str) -> None:
-        """Match, unless *after* ties what *before* does not."""
+        """Add a match, unless *after* ties leaves that *before* does not."""
         key = identity(after[name].tensor)
         first = taken.setdefault(key, source)
         if not after[name].tensor.numel() or identity(before[first].tensor) == identity(before[source].tensor):
@@ -135,12 +135,13 @@ def match_leaves(before: Mapping[str, Leaf], after: Mapping[str, Leaf]) -> tuple
 
 
 def identity(x: Tensor) -> tuple[Any, ...]:
-    """Equal for the same elements of the same memory."""
+    """Return a key that is equal for the same elements of the same memory."""
     return (x.untyped_storage().data_ptr(), x.storage_offset(), tuple(x.shape), x.stride(), x.dtype)
 
 
 def require_plain(program: Program) -> None:
-    """
+    """Refuse programs with leaves that are made of other tensors.
+
     Raises:
         FoldproofError: a parameter or buffer is made of other tensors, as torchao's quantized weights are.
     """
@@ -153,12 +154,12 @@ def require_plain(program: Program) -> None:
 
 
 def _head(x: Tensor) -> tuple[Any, ...]:
-    """What tensors of equal content have in common, and few others do."""
+    """Return a cheap key that is equal for tensors of equal content, and rarely equal for others."""
     return (x.shape, x.dtype, *(repr(v + 0) for v in x.detach().flatten()[:8].tolist()))
 
 
 def equal_content(a: Tensor, b: Tensor) -> bool:
-    """Same shape, dtype and bits (nan equals nan)."""
+    """True for the same shape, dtype and bits (nan equals nan)."""
     if a is b:
         return True
     if a.shape != b.shape or a.dtype != b.dtype or a.device != b.device:
@@ -169,13 +170,13 @@ def equal_content(a: Tensor, b: Tensor) -> bool:
 
 
 def copied_leaves(leaves: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Clones; leaves that are one tensor stay one."""
+    """Return clones; leaves that are one tensor stay one."""
     memo = {id(t): t.detach().clone() for t in leaves.values()}
     return {name: memo[id(t)] for name, t in leaves.items()}
 
 
 def tied(leaves: Mapping[str, Leaf], make: Callable[[str, Leaf], Tensor]) -> dict[str, Tensor]:
-    """``make`` one tensor for each leaf; leaves that are one tensor (tied parameters) stay one."""
+    """Return one tensor from ``make`` for each leaf; leaves that are one tensor (tied parameters) stay one."""
     made: dict[Any, Tensor] = {}
     out = {}
     for name, leaf in leaves.items():

@@ -46,25 +46,25 @@ def prove_pass(
     seed: int | None = None,
     progress: Progress | None = None,
 ) -> Verdict:
-    """Does an unmodified pass keep the meaning of ``program``?
+    """Prove that an unmodified pass keeps the meaning of ``program``.
 
-    The pass runs on a copy whose parameters are shadows, so that the weights it computes still know which function
-    of the old ones they are; the caller's program is not touched.
+    The pass runs on a copy whose parameters are shadows, so that the weights it computes remain functions of the old
+    ones; the caller's program is not touched.
 
     Args:
-        pass_fn: takes the program. May change it in place (returning None, or whether it did), or return a GraphModule,
-            nn.Module, ExportedProgram, or a PassResult.
+        pass_fn: a function of the program. It may change the program in place (and return None or a bool), or return a
+            GraphModule, nn.Module, ExportedProgram, or a PassResult.
         program: an nn.Module, GraphModule, or ExportedProgram (edge programs too).
         inputs: example positional arguments, as in `foldproof.prove`.
         kwargs: example keyword arguments.
-        must_change: give UNDECIDED where the pass changes nothing, which a pattern that never matches does.
+        must_change: return UNDECIDED if the pass changes nothing, as with a pattern that never matches.
         seed: fixes the random draw.
         progress: called with (done, total, what).
 
     Raises:
         FoldproofError: ``program`` has no copy to run a pass on (a callable, TorchScript), or the pass returns
             something else.
-        Exception: whatever the pass raises on the program's own tensors.
+        Exception: the pass raises on the program's own tensors.
     """
     first = as_program(program)
     if first.form == "callable" or isinstance(program, torch.jit.ScriptModule):
@@ -88,7 +88,7 @@ def prove_pass(
     def sides(leaves: Tensors) -> Sides:
         after = _on_shadows(pass_fn, first, leaves) if _shadowed(leaves) else _apply(pass_fn, first.with_leaves(leaves))
         if _shadowed(leaves) and (_snapshot(after) != plain or not alike_elsewhere()):
-            raise Undecided("the pass does not do the same on shadows as on the program's own tensors")
+            raise Undecided("the pass acts differently on shadows than on the program's own tensors")
         second = as_program(after)
         return Sides(second, {name: leaf.tensor for name, leaf in second.leaves.items()})
 
@@ -106,9 +106,9 @@ UNCHANGED = "the pass changed nothing"
 
 
 def _apply(pass_fn: Pass, program: Any) -> Any:
-    """Run the pass and find the program that it made."""
+    """Run the pass and return the program that it made."""
     result = pass_fn(program)
-    if result is None or isinstance(result, bool):  # whether it changed something, in place
+    if result is None or isinstance(result, bool):  # True if it changed the program in place
         return program
     if isinstance(result, ExportedProgram):
         return result
@@ -118,7 +118,7 @@ def _apply(pass_fn: Pass, program: Any) -> Any:
     if not isinstance(module, fx.GraphModule):
         raise FoldproofError(f"the pass returned a {type(result).__name__}, which is no program")
     if isinstance(program, ExportedProgram):
-        # The pass gave back the graph only; its signature and state are those of the program it was given.
+        # The pass returned the graph only; signature and state are those of the given program.
         set_graph(program, module)
         return program
     return module
@@ -129,8 +129,8 @@ def _shadowed(leaves: Tensors) -> bool:
 
 
 def _alike_elsewhere(pass_fn: Pass, program: Program) -> bool:
-    """Whether the pass does the same on shadows as on ordinary tensors at other parameters, too."""
-    with torch.no_grad(), disable_current_modes():  # what a pass makes is of the draw at hand, or of none
+    """True if the pass acts the same on shadows as on ordinary tensors at other parameters, too."""
+    with torch.no_grad(), disable_current_modes():  # new tensors belong to the point below, or to none
         drawn = redrawn_leaves(program.leaves, torch.Generator().manual_seed(1), 4.0, 1.0)
         try:
             plain = _snapshot(_apply(pass_fn, program.with_leaves(copied_leaves(drawn))))
@@ -160,7 +160,7 @@ def _on_shadows(pass_fn: Pass, program: Program, leaves: Tensors) -> Any:
 
 @dataclass(frozen=True)
 class _Snapshot:
-    """What a pass made: its graph, line by line, and the values of its leaves, which shadows must not change."""
+    """The result of a pass: its graph, line by line, and the values of its leaves, which shadows must not change."""
 
     graph: tuple[str, ...]
     values: dict[str, Tensor]
@@ -181,7 +181,7 @@ def _snapshot(made: Any) -> _Snapshot:
 
 
 def _described(module: nn.Module) -> str:
-    """A module's class and settings, and which functions are hung on it."""
+    """Return a module's class and settings, and the numbers of its hooks."""
     held = sorted((k, v) for k, v in module.__dict__.items() if isinstance(v, (bool, int, float, str, tuple)))
     hung = {k: len(v) for k, v in module.__dict__.items() if k.endswith("_hooks") and v}
     children = [name for name, _ in module.named_children()]

@@ -1,4 +1,4 @@
-"""`prove`: two programs as they stand."""
+"""`prove`: two given programs."""
 
 from __future__ import annotations
 
@@ -38,27 +38,26 @@ def prove(
     seed: int | None = None,
     progress: Progress | None = None,
 ) -> Verdict:
-    """Are two programs the same function?
+    """Prove that two programs are the same function.
 
     Args:
-        before: an nn.Module, GraphModule, ExportedProgram, or callable.
-        after: another one.
+        before: the first program: an nn.Module, GraphModule, ExportedProgram, or callable.
+        after: the second program.
         inputs: example positional arguments of both. Floating-point tensors stand for all tensors of their shape;
             integers, booleans and everything else are held at their values.
         kwargs: example keyword arguments.
-        derive: how *after*'s new parameters are computed: takes *before*'s parameters by name (tensors, or shadows
-            of them) and returns new ones by *after*'s names. With it a fold is proved for all parameters; without
-            it, new parameters are constants, and rounding them leaves ROUNDING at best.
-        by_value: where nothing else proves it, let activations that are defined piece by piece (relu, leaky_relu, elu,
-            prelu …) follow the values that they have; the verdict names them among the operators of which it speaks on
-            the visited branch only.
+        derive: the arithmetic of *after*'s new parameters: a function from *before*'s parameters by name (tensors, or
+            shadows of them) to new ones by *after*'s names. With it a fold is proved for all parameters. Without it,
+            new parameters are constants, and rounding them leaves ROUNDING at best.
+        by_value: let piecewise activations (relu, leaky_relu, elu, prelu …) follow their values if nothing else
+            proves the programs equal. The verdict then names them among the operators with only the visited branch.
         seed: fixes the random draw, to reproduce a run.
         progress: called with (done, total, what).
 
-    Programs that were exported with dynamic shapes are compared at several sizes, which the verdict names.
+    Programs exported with dynamic shapes are compared at several sizes, which the verdict names.
 
-    Parameters and buffers of *after* that are the same tensor as one of *before*, or equal in name and content, are
-    the same variable of the claim.
+    Parameters and buffers of *after* that are the same tensor as one of *before*, or equal in name and content, are the
+    same variable of the claim.
 
     Raises:
         FoldproofError: ``before`` or ``after`` is no program, or the inputs do not fit.
@@ -81,7 +80,7 @@ def _obligation(
     derive: Derive | None,
     by_value: bool = False,
 ) -> ProofObligation:
-    # What is known to be derived is not taken for another leaf that happens to have the same content.
+    # A leaf known to be derived does not match another leaf that happens to have the same content.
     derived = frozenset(as_computed(derive, first, second.leaves) if derive is not None else ())
     matched, notes = match_leaves(first.leaves, {n: leaf for n, leaf in second.leaves.items() if n not in derived})
     own = {name: leaf for name, leaf in second.leaves.items() if name not in matched}
@@ -113,14 +112,14 @@ def _obligation(
 
 
 def holding(held: Tensor, derived: Tensor) -> Tensor:
-    """What ``derived`` knows of its origin, with the value that the program really holds (rounded, in its dtype)."""
+    """Return the residues of ``derived`` with the value that the program holds (rounded, in its dtype)."""
     if isinstance(derived, Shadow) and derived.shape == held.shape:
         return Shadow(held.detach().clone(), derived.residue)
     return derived.to(held.dtype)
 
 
 def as_computed(derive: Derive, first: Program, own: Mapping[str, Leaf]) -> dict[str, Tensor]:
-    """The parameters that ``derive`` gives and the second program holds: its values, or roundings of them."""
+    """Return the parameters of ``derive`` that the second program holds, as they are or rounded."""
     wide = {
         name: leaf.tensor.detach().to(torch.float64, copy=True) if leaf.tensor.is_floating_point() else leaf.tensor
         for name, leaf in first.leaves.items()
@@ -137,14 +136,14 @@ def as_computed(derive: Derive, first: Program, own: Mapping[str, Leaf]) -> dict
 
 
 def _alike(value: Tensor, held: Tensor) -> bool:
-    """Of whole numbers, nothing is a rounding of anything."""
+    """True if shapes match and, for whole numbers, contents, too: no whole number is a rounding of another."""
     return value.shape == held.shape and (held.dtype.is_floating_point or equal_content(value, held))
 
 
 def _spread(derive: Derive, wide: Tensors, new: Tensors, dtypes: Mapping[str, torch.dtype]) -> dict[str, Tensor]:
-    """How far each element of some of the ``new`` moves when what it is computed from is rounded to a dtype.
+    """Return the movement of each element of some of the ``new`` when its operands are rounded to a dtype.
 
-    Where terms cancel (a bias less a mean), an earlier rounding of the terms is seen in a small result.
+    If terms cancel (a bias less a mean), an earlier rounding of the terms shows in a small result.
     """
     out = {name: torch.zeros_like(new[name]) for name in dtypes}
     for dtype in set(dtypes.values()):
@@ -157,7 +156,7 @@ def _spread(derive: Derive, wide: Tensors, new: Tensors, dtypes: Mapping[str, to
 
 
 def _rounds_to(value: Tensor, held: Tensor, spread: Tensor) -> bool:
-    """Whether every element of ``held`` is ``value`` up to a few roundings of itself and of what it comes from."""
+    """True if every element of ``held`` is ``value`` up to a few roundings of itself and of its operands."""
     info = torch.finfo(held.dtype)
     allowed = 2 * info.eps * value.abs() + 4 * spread + 4 * info.smallest_normal * info.eps
     return bool(((held.detach().to(torch.float64) - value).abs() <= allowed).all())

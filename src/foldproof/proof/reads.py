@@ -1,4 +1,4 @@
-"""Which tensors a program reads while it runs on shadows: those that it was given, and its own, beside them."""
+"""The tensors that a program reads while it runs on shadows: the given leaves, and its own tensors beside them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from foldproof.torch_internals import DispatchMode, tree_iter
 
 
 class Reads(DispatchMode):
-    """While active, notes every ordinary tensor that an operator is given.
+    """While active, record every ordinary tensor that an operator is given.
 
-    A program is run on leaves in place of its own. It may still reach its own tensors, through a closure over the
-    module or an object that refers to it; these keep their values, whatever the leaves are.
+    A program runs on leaves in place of its own. It may still reach its own tensors, through a closure over the module
+    or an object that refers to it; these keep their values for any leaves.
     """
 
     def __init__(self) -> None:
@@ -33,11 +33,11 @@ class Reads(DispatchMode):
         return func(*args, **(kwargs or {}))
 
     def of_leaves(self, leaves: Tensors) -> set[str]:
-        """Names of the ordinary tensors among ``leaves`` that were read."""
+        """Return the names of the ordinary tensors among ``leaves`` that were read."""
         return {name for name, x in leaves.items() if not isinstance(x, Shadow) and id(x) in self._given}
 
     def beside(self, program: Program, leaves: Tensors) -> set[str]:
-        """Names of the program's own tensors that were read though ``leaves`` stood for them."""
+        """Return the names of the program's own tensors that were read although ``leaves`` replaced them."""
         given = {_memory(x) for x in leaves.values()}
         own = {name: _memory(leaf.tensor) for name, leaf in program.leaves.items() if leaf.tensor.numel()}
         return {name for name, at in own.items() if at in self._memory and at not in given}

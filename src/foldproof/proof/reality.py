@@ -1,4 +1,4 @@
-"""The programs as their owner runs them, against the values that the shadows carried."""
+"""The check that runs on shadows are runs of the real program: a comparison of values with the owner's call."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from foldproof.proof.obligation import ProofObligation, tied
 
 
 def unreal(obligation: ProofObligation, found: Attempt) -> str | None:
-    """Why the runs on shadows do not stand for the real programs; None if they do.
+    """Return the reason why the runs on shadows are not runs of the real programs; None if they are.
 
-    A module may do something else with ordinary tensors than with shadows (hooks on a graph, compiled parts, checks of
-    a tensor's class, Python state); then a proof would speak of a program that nobody runs.
+    A module may act differently on ordinary tensors than on shadows (hooks on a graph, compiled parts, checks of a
+    tensor's class, Python state). A proof would then hold for a program that nobody runs.
     """
     own = tied(obligation.before.leaves, lambda name, leaf: leaf.tensor.detach())
     programs = (("first", obligation.before), ("second", obligation.other(own).after))
@@ -31,7 +31,7 @@ def unreal(obligation: ProofObligation, found: Attempt) -> str | None:
 
 
 def repeats(obligation: ProofObligation) -> bool:
-    """Whether *before* gives the same outputs twice (it is neither random nor changed by being run)."""
+    """True if *before* returns the same outputs twice: it is neither random nor changed by a call."""
     try:
         with torch.set_grad_enabled(obligation.gradients):
             once, again = (obligation.before.run_as_it_is(obligation.args, obligation.kwargs).outputs for _ in range(2))
@@ -46,14 +46,14 @@ def _differs(program: Program, obligation: ProofObligation, values: Sequence[Any
         with torch.set_grad_enabled(obligation.gradients):
             real = program.run_as_it_is(obligation.args, obligation.kwargs)
     except FoldproofError as error:
-        return f"can't be run as it is: {error}"
+        return f"cannot be run on its own tensors: {error}"
     except Exception as error:
-        log_caught(error, "running a program as it is")
-        return f"fails when it is run as it is: {type(error).__name__}: {str(error).strip().splitlines()[0]}"
+        log_caught(error, "running a program on its own tensors")
+        return f"fails on its own tensors: {type(error).__name__}: {str(error).strip().splitlines()[0]}"
     at = _first_mismatch(real.outputs, values)
     if at is None:
         return None
-    return f"gives another output {at} when it is run as it is than when it is run on shadows, so nothing is said of it"
+    return f"returns another output {at} on its own tensors than on shadows, so nothing is proved about it"
 
 
 def _first_mismatch(a: Sequence[Any], b: Sequence[Any]) -> int | None:
@@ -69,7 +69,7 @@ def _first_mismatch(a: Sequence[Any], b: Sequence[Any]) -> int | None:
 
 
 def _close(a: Tensor, b: Tensor) -> bool:
-    """Equal up to what kernels of one dtype may differ by (a thousand units in the last place of the largest)."""
+    """True if both are equal within the differences of kernels of one dtype: a thousand ulps of the largest element."""
     if not a.numel():
         return True
     eps = max(torch.finfo(t.dtype).eps if t.dtype.is_floating_point else 0.0 for t in (a, b))

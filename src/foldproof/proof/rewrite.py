@@ -1,4 +1,4 @@
-"""`prove_region`: a rewrite as it is made, on the few operators that it touches."""
+"""`prove_region`: a proof of a rewrite on the few operators that it touches."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def prove_region(
     general: bool = True,
     seed: int | None = None,
 ) -> Verdict:
-    """Is ``after`` the same function as ``before``, when its new parameters are computed by ``derive``?
+    """Prove that ``after`` is the same function as ``before``, with new parameters computed by ``derive``.
 
     Args:
         before: a graph whose placeholders are the region's inputs and whose get_attr nodes are its parameters.
-        after: a graph with the same placeholders; parameters that share a name with *before*'s are the same.
+        after: a graph with the same placeholders; parameters with a name of *before*'s are the same.
         inputs: tensors of the region's real shapes and dtypes.
         derive: the rewrite's own arithmetic: *before*'s parameters by name (tensors or shadows) → new parameters.
-        general: whether it has to hold for all parameters, or for these parameter values only; then relu and its like
-            may follow the signs that values have.
-        seed: fixes the random draw.
+        general: True if it has to hold for all parameters; otherwise it has to hold for these values only, and
+            rectifiers may follow the signs of values.
+        seed: fixes the sample points.
     """
     first, second = as_program(before), as_program(after)
 

@@ -1,4 +1,4 @@
-"""Running a program on leaves and inputs that are ours to write to, and noting what it writes."""
+"""Running a program on leaves and inputs that it may write to, and recording its writes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NOTHING = contextlib.nullcontext()
 
 
 def failed(what: str, error: Exception) -> Undecided:
-    """The reason to give where a program raises on its own."""
+    """Return the exception for a program that raises by itself."""
     message = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
     out = Undecided(f"{what} fails on these inputs: {type(error).__name__}: {message}")
     out.node = getattr(error, "node", None)
@@ -35,7 +35,7 @@ def run_copied(
     watch: Watch | None = None,
     around: contextlib.AbstractContextManager[Any] = _NOTHING,
 ) -> Outcome:
-    """Run on arguments that are ours to write to, and count writes to them among the effects.
+    """Run on arguments that may be written to, and count writes to them among the effects.
 
     ``around`` is active while the program itself runs.
 
@@ -45,12 +45,12 @@ def run_copied(
     contents, structure = tree_flatten((args, kwargs))
     given = {f"input {i}": t for i, t in enumerate(t for t in contents if isinstance(t, Tensor))}
     marks = {name: mark(t) for name, t in given.items()}
-    # A write through `.data` leaves no mark. A shadow's is one to the shadow itself; whole numbers are looked at.
+    # A write through `.data` changes no mark. On a shadow, the shadow records it; whole numbers are compared instead.
     plain = {name: t for name, t in {**leaves, **given}.items() if not isinstance(t, Shadow)}
     whole = {name: (t, t.clone()) for name, t in plain.items() if not t.dtype.is_floating_point}
     try:
-        # What is compiled inside runs eagerly here: Dynamo would give up on shadows, and then for good, so that not
-        # even the run as it is would see what the compiled code does.
+        # Compiled parts run eagerly here: Dynamo would give up on shadows, and permanently, so that even the run on
+        # ordinary tensors would not execute the compiled code.
         with torch.compiler.set_stance("force_eager"), around:
             outcome = program.run(leaves, args, kwargs, watch)
     except (Undecided, WritesBorrowed, FoldproofError):
@@ -70,11 +70,12 @@ def run_copied(
 
 
 def require_separate(program: Program, leaves: Tensors, written: Mapping[str, Tensor]) -> None:
-    """
+    """Refuse writes to memory whose sharing differs between the program and its given leaves.
+
     Raises:
-        Undecided: a leaf is written to that is one with another in the program and not among ``leaves``, or the other
-            way round, or that is read by an attribute that was not replaced, so that the run on these does not show
-            what the write does.
+        Undecided: a written leaf shares memory in the program and not among ``leaves``, or the other way round, or it
+            shares memory with an attribute that was not replaced. The run on these leaves does not show the effect of
+            such a write.
     """
     for name in sorted(written.keys() & program.leaves.keys()):
         if program.leaves[name].aliased:
@@ -89,21 +90,21 @@ def require_separate(program: Program, leaves: Tensors, written: Mapping[str, Te
 
 
 def state_of(outcome: Outcome) -> dict[str, Tensor]:
-    """What a call left behind in the program: leaves that it wrote to, and buffers that were None."""
+    """Return the state that a call left in the program: leaves that it wrote to, and buffers that were None."""
     return {name: t for name, t in outcome.effects.items() if not name.startswith("input ")}
 
 
 def state_after(leaves: Tensors, outcome: Outcome) -> dict[str, Tensor]:
-    """The leaves of the next call: what this one wrote, under all names of a tensor, and the rest as it was."""
+    """Return the leaves of the next call: the written ones, under all names of a tensor, and the others unchanged."""
     state = {name: t.detach().clone() for name, t in state_of(outcome).items()}
     written = {id(leaves[name]): t for name, t in state.items() if name in leaves}
     return {**state, **{name: written.get(id(t), t) for name, t in leaves.items()}}
 
 
 def idle_counters(first: Outcome, second: Outcome, leaves: Mapping[str, Tensor]) -> list[str]:
-    """Counters of BatchNorm that one program only goes on with, though both leave the statistics as they are.
+    """Return BatchNorm counters that only one program increments, though neither updates the statistics.
 
-    Exports for quantization-aware training leave them behind; nobody reads them.
+    Exports for quantization-aware training leave such counters behind; nobody reads them.
     """
     odd = first.effects.keys() ^ second.effects.keys()
     written = first.effects.keys() | second.effects.keys()

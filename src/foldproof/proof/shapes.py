@@ -18,10 +18,10 @@ Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 def as_inputs(inputs: Any) -> tuple[Any, ...]:
-    """Positional arguments as a tuple.
+    """Return positional arguments as a tuple.
 
     Raises:
-        FoldproofError: ``inputs`` is no list or tuple (a lone tensor would fall apart into its rows).
+        FoldproofError: ``inputs`` is no list or tuple (a lone tensor would be split into its rows).
     """
     if not isinstance(inputs, (list, tuple)):
         raise FoldproofError(f"inputs must be a tuple of example inputs, not {type(inputs).__name__}: write (x,)")
@@ -29,11 +29,11 @@ def as_inputs(inputs: Any) -> tuple[Any, ...]:
 
 
 def sampled_inputs(source: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Inputs]:
-    """The given inputs and, where ``source`` is a graph that was traced with dynamic sizes, smaller and larger ones.
+    """Return the given inputs and, for a ``source`` traced with dynamic sizes, smaller and larger ones.
 
-    Every dynamic dimension is taken at its given size, at its smallest (at least 1), and above the given, where
-    sizes that happen to be equal become different ones. The integers among the inputs that stand for sizes change with
-    them, within the ranges and the guards that it was traced with.
+    Every dynamic dimension is taken at its given size, at its smallest (at least 1), and above the given one, with
+    different sizes for dimensions that happened to be equal. Integers among the inputs that stand for sizes change with
+    them, within the ranges and guards of the trace.
     """
     given: Inputs = (tuple(args), dict(kwargs))
     if not isinstance(source, (ExportedProgram, fx.GraphModule)):
@@ -64,7 +64,7 @@ def sampled_inputs(source: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) 
 
 
 def _solved(size: Any, given: int) -> Iterator[tuple[sympy.Symbol, int]]:
-    """The value of the symbol that a size is made of, where it is ``given``."""
+    """Yield the value of the symbol in a size that equals ``given``."""
     symbols = size.free_symbols if isinstance(size, sympy.Expr) else set()
     if len(symbols) == 1:
         (symbol,) = symbols
@@ -72,22 +72,22 @@ def _solved(size: Any, given: int) -> Iterator[tuple[sympy.Symbol, int]]:
 
 
 def _described_inputs(source: ExportedProgram | fx.GraphModule) -> list[Any]:
-    """What each user input was traced as."""
+    """Return the traced value of each user input."""
     placeholders = {n.name: n for n in source.graph.nodes if n.op == "placeholder"}
     names = list(placeholders)
     if isinstance(source, ExportedProgram):
         names = [s.arg.name for s in source.graph_signature.input_specs if s.kind is InputKind.USER_INPUT]
     metas: list[dict[str, Any]] = [placeholders[name].meta if name in placeholders else {} for name in names]
-    return [meta.get("val", meta.get("example_value")) for meta in metas]  # Dynamo's are examples
+    return [meta.get("val", meta.get("example_value")) for meta in metas]  # Dynamo stores examples
 
 
 def _sizes(value: Any) -> Sequence[Any]:
-    """The sizes of a tensor, or the integer that an input is itself."""
+    """Return the sizes of a tensor, or an integer input itself."""
     return value.shape if isinstance(value, Tensor) else (value,) if isinstance(value, torch.SymInt) else ()
 
 
 def _symbolic_size(value: Any) -> tuple[Any, ...]:
-    """`_sizes` as integers or sympy expressions."""
+    """Return `_sizes` as integers or sympy expressions."""
     return tuple(s.node.expr if isinstance(s, torch.SymInt) else s for s in _sizes(value))
 
 
@@ -104,13 +104,13 @@ def _smallest(lower: int, upper: float, hint: int, number: int) -> int:
 
 
 def _larger(lower: int, upper: float, hint: int, number: int) -> int:
-    """One above the given size, and more for the ``number``-th of several that have it."""
+    """Return a size above the given one, different for the ``number``-th of several that are equal."""
     return int(min(hint + 1 + number, upper))
 
 
 def _resized(leaf: Any, size: tuple[Any, ...], chosen: Mapping[sympy.Symbol, int]) -> Any:
     numbers = [s.subs(chosen) if isinstance(s, sympy.Expr) else s for s in size]
-    if not isinstance(leaf, Tensor):  # an integer that no size is made of stays as it is
+    if not isinstance(leaf, Tensor):  # an integer that is part of no size stays
         return int(numbers[0]) if numbers and numbers[0].is_number else leaf
     shape = [int(n) for n in numbers]
     if list(leaf.shape) == shape:

@@ -1,4 +1,4 @@
-"""Parameters that were rounded to whole numbers, as named approximation steps with their bounds."""
+"""Approximation steps: parameters that were rounded to whole numbers, with names and bounds."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from foldproof.verdict import ApproximationStep
 
 
 def steps_of(found: Attempt) -> tuple[tuple[ApproximationStep, ...], Unrounded]:
-    """The steps of an attempt, and what to put in the place of what they rounded.
+    """Return the steps of an attempt, and the unrounded values in their place.
 
-    A step is bounded by what the second program holds, where that is a leaf; else by what the operator gave.
+    The bound of a step comes from the second program's leaf, if there is one; otherwise from the operator's result.
     """
     assert found.runs is not None
     held = found.runs.leaves
@@ -31,7 +31,7 @@ def steps_of(found: Attempt) -> tuple[tuple[ApproximationStep, ...], Unrounded]:
 
 
 def _leaf(held: Tensors, step: RoundedParameter) -> str | None:
-    """The leaf of the second program that holds what the step made."""
+    """Return the leaf of the second program that holds the step's whole numbers."""
     for name, leaf in held.items():
         if isinstance(leaf, Shadow) and not leaf.dtype.is_floating_point and leaf.shape == step.parts[0].shape:
             if all(torch.equal(a, b) for a, b in zip(leaf.residue.parts, step.parts)):

@@ -1,7 +1,7 @@
-"""Which values of a proof obligation are drawn at random, which are held, and why: the ground of every claim.
+"""The choice of values to vary at random and values to hold, with the reasons: the basis of every claim.
 
-Sample points are drawn by a `Variation`, and claims are written from the same one. So a claim cannot say "all inputs"
-where a tensor kept its value.
+Sample points are drawn by a `Variation`, and claims are written from the same one. So no claim can say "all inputs" if
+a tensor kept its value.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from foldproof.torch_internals import SequenceKey, keystr, tree_leaves_with_path
 
 @dataclass(frozen=True)
 class Variation:
-    """Names of the inputs and of the first program's leaves that are drawn at random, and the values that are held."""
+    """Names of the varied inputs and leaves of the first program, and the held values."""
 
     inputs: tuple[str, ...]
     parameters: tuple[str, ...]
     held: tuple[Held, ...]
 
     def claim(self, scope: Scope, points: int = 0) -> Claim:
-        """The claim of programs that were compared at points drawn so."""
+        """Return the claim of programs that were compared at points of this variation."""
         return Claim(scope, self.inputs, self.parameters, self.held, points=points)
 
 
 def vary(obligation: ProofObligation, parameters: bool) -> Variation:
-    """Every floating-point input varies; so does, if ``parameters`` are to, every one of the first program's leaves.
+    """Vary every floating-point input and, if ``parameters`` is True, every leaf of the first program.
 
-    Integers, booleans, complex numbers and values that are no tensors are held; so is what observers hold, since scale
-    and zero point follow from each other's observations. A literal constant of an exported program is part of the
+    Integers, booleans, complex numbers and values that are no tensors are held; so are the tensors of observers, since
+    scale and zero point depend on the same observations. A literal constant of an exported program is part of the
     program.
     """
     inputs, held = [], []
@@ -61,7 +61,7 @@ def vary(obligation: ProofObligation, parameters: bool) -> Variation:
 
 
 def named_inputs(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Every value among the inputs: ``input 0``, ``input 1[2]``, or a keyword's name."""
+    """Yield every value among the inputs by name: ``input 0``, ``input 1[2]``, or a keyword's name."""
     for path, x in tree_leaves_with_path((args, dict(kwargs))):
         first: Any = path[1]
         name = f"input {first.idx}" if path[0] == SequenceKey(0) else str(first.key)
