@@ -414,7 +414,7 @@ def test_writes_that_leave_no_mark(name: str) -> None:
     n = torch.tensor(1)
     before = Module(lambda s, x: (s.n * 1, writes(s, x))[0], n=n)
     verdict = prove(before, Module(lambda s, x: s.n * 1, n=n), inputs)
-    assert verdict.kind is Kind.REFUTED and "is written to" in verdict.reason, str(verdict)
+    assert verdict.kind is Kind.REFUTED and "written to" in verdict.reason, str(verdict)
 
 
 def test_a_buffer_that_was_none() -> None:

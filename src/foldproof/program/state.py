@@ -124,7 +124,7 @@ def deepcopied(x: T) -> T:
         except Exception as error:
             raise FoldproofError(
                 f"{type(x).__name__} cannot be copied ({brief(error)}), and foldproof works on copies only; give its"
-                " torch.export program instead"
+                " torch.export program"
             ) from error
 
 

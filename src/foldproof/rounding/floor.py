@@ -57,7 +57,7 @@ class Floor:
         return Score(max((s.rms for s in scores), default=0.0), max((s.worst for s in scores), default=0.0))
 
     def ratio(self, found: Score) -> float:
-        """Return a score in units of the largest perturbed one, which counts as at least 1 (rms) and 3 (worst) sigma."""
+        """Return a score over the largest perturbed one, which counts as at least 1 (rms) and 3 (worst) sigma."""
         expected = ((found.rms, max(self.null.rms, 1.0)), (found.worst, max(self.null.worst, 3.0)))
         return max(one / most for one, most in expected)
 
