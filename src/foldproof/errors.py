@@ -19,8 +19,8 @@ class MissingExtra(FoldproofError):
 def brief(error: BaseException) -> str:
     """Return the type and first sentence of an exception, cut after 140 characters.
 
-    A first line that ends in a colon takes the next one with it. A `FoldproofError` is given whole and without its type:
-    its message is a sentence.
+    A first line that ends in a colon takes the next one with it. The message of a `FoldproofError` is a sentence, and
+    is returned whole and without the type.
     """
     if isinstance(error, FoldproofError):
         return str(error)
