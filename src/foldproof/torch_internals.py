@@ -342,6 +342,16 @@ def optimized_context(x: Any) -> Any:
     return next((c.cell_contents for c in cells if isinstance(c.cell_contents, kind)), None)
 
 
+def original_of(x: Any) -> Any:
+    """The module or function that `torch.compile` made ``x`` of; ``x`` itself where it is not compiled.
+
+    Replaced by: a public attribute of compiled objects.
+    """
+    if isinstance(x, torch._dynamo.eval_frame.OptimizedModule):
+        return x._orig_mod
+    return getattr(x, "_torchdynamo_orig_callable", x)
+
+
 def name_of_backend(context: Any) -> str:
     """Return the name of the backend of an `optimized_context`. Replaced by: as there."""
     found = getattr(context, "callback", None)

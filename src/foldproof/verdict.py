@@ -141,6 +141,7 @@ class Counterexample:
         floor: the standard deviation that rounding gives that distance.
         inputs: the inputs, tensors or other values, in order.
         parameters: the parameters by name. ``to_dict`` keeps the values of small tensors, and shapes of all.
+        name: the value that differs in words, such as "buffer cache after the call"; empty for an output.
     """
 
     description: str
@@ -152,6 +153,7 @@ class Counterexample:
     floor: float
     inputs: tuple[Any, ...] = field(default=(), repr=False)
     parameters: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -287,8 +289,9 @@ def _tell_counterexample(verdict: Verdict) -> Iterable[str]:
     if c is not None and not c.difference:
         yield c.description
     elif c is not None:
+        where = f"{c.name or f'output {c.output}'} at {list(c.index)}"
         yield (
-            f"{c.description}: output {c.output} at {list(c.index)} is {c.before:.6g} before and {c.after:.6g} after,"
+            f"{c.description}: {where} is {c.before:.6g} before and {c.after:.6g} after,"
             f" a difference of {c.difference:.3g} where rounding has a standard deviation of {c.floor:.3g}"
         )
 
@@ -337,7 +340,7 @@ def plain(value: Any) -> Any:
 
 
 def _counterexample_dict(w: Counterexample) -> dict[str, Any]:
-    keep = ("description", "output", "index", "before", "after", "difference", "floor")
+    keep = ("description", "output", "name", "index", "before", "after", "difference", "floor")
     out = {name: plain(getattr(w, name)) for name in keep}
     out["inputs"] = [_tensor_dict(t) for t in w.inputs]
     out["parameters"] = {name: _tensor_dict(t) for name, t in w.parameters.items()}

@@ -45,7 +45,8 @@ def audit(
     """Find the passes of a compiler that change the meaning of ``model``, if there are any.
 
     Runs the compiler as a user would, records the graph before and after every pass, proves each step, and compares the
-    compiled model's numbers with the float64 result. The taps do not change the compiler's result.
+    calls of the compiled model with those of the model, in everything that they change (see `foldproof.compare`). The
+    taps do not change the compiler's result.
 
     Args:
         model: an nn.Module in eval mode, or an ExportedProgram.
@@ -161,9 +162,14 @@ def _end_to_end(
     from foldproof.comparison import compare
     from foldproof.comparison.candidate import Candidate, caller
 
-    candidate: Any = compiled.call
-    if compiled.part is not None:
-        candidate = Candidate(compiled.what, caller(compiled.call), compile=compiled.part)
+    candidate = Candidate(
+        compiled.what,
+        caller(compiled.call),
+        compiled.holder,
+        "" if compiled.holder is not None else f"{compiled.what} shows outputs only",
+        copies=compiled.holder is None,
+        compile=compiled.part,
+    )
     try:
         with torch.no_grad():
             return compare(model, candidate, args, kwargs, trials=COMPARED_INPUTS, locate=locate), ""

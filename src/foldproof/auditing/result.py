@@ -107,6 +107,8 @@ class Audit:
                 f"wrong below the graph: {decided}, but the lowering {self.lowering} gives other numbers than rounding"
                 f" explains; audit without it: {self.without(self.lowering)}"
             )
+        if whole.verdict.kind is Kind.REFUTED and not whole.verdict.reason.startswith("no rounding: the outputs"):
+            return f"wrong below the graph: {decided}, but {self.compiled} is another: {whole.verdict.reason}"
         if whole.verdict.kind is Kind.REFUTED:
             return (
                 f"wrong below the graph: {decided}, but {self.compiled} gives other numbers than rounding explains"
@@ -114,6 +116,9 @@ class Audit:
             )
         if whole.verdict.kind is Kind.UNDECIDED:
             return f"no pass is wrong: {decided}; {numbers} are undecided: {whole.verdict.reason}"
+        if whole.uncompared and whole.verdict.kind is Kind.ROUNDING:
+            same = "bit for bit the same" if whole.identical else "no further apart than rounding explains"
+            return f"no pass is wrong: {decided}; the outputs are {same}, and {whole.uncompared}"
         if whole.identical:
             return f"fine: {decided}, and {numbers} are bit for bit the same"
         return f"rounding: {decided}; {numbers} differ by no more than rounding explains{_sources(whole)}"

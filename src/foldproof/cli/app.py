@@ -124,6 +124,15 @@ def compare(
             show_default=False,
         ),
     ],
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DTYPE",
+            help="A precision that the other side is meant to have, such as bfloat16; without it, another dtype of an"
+            " output is wrong, and so is rounding to it.",
+            show_default=False,
+        ),
+    ] = None,
     json_file: JsonOption = None,
     html_file: HtmlOption = None,
     report: Annotated[
@@ -132,7 +141,7 @@ def compare(
     ] = None,
 ) -> None:
     """Tell a rounding difference from a bug, find the side nearer the float64 result, and locate the difference."""
-    raise typer.Exit(_guarded(partial(_compare, spec, against, Written(json_file, html_file), report)))
+    raise typer.Exit(_guarded(partial(_compare, spec, against, precision, Written(json_file, html_file), report)))
 
 
 @app.command()
@@ -294,14 +303,14 @@ def _prove(before: str, after: str, written: Written) -> int:
     return verdict.kind.exit_code
 
 
-def _compare(spec: str, against: str, written: Written, report: Path | None) -> int:
+def _compare(spec: str, against: str, precision: str | None, written: Written, report: Path | None) -> int:
     written.check(report)
     report_out = Output(report) if report is not None else None
 
     with Bar() as progress:
         from foldproof.cli import work
 
-        result = work.compare(spec, against, progress)
+        result = work.compare(spec, against, precision, progress)
         written.write(result.to_dict() | {"subject": spec})
         if report_out:
             report_out.write(partial(work.save_report, result, spec))

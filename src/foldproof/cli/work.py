@@ -97,8 +97,9 @@ def prove(before: str, after: str, progress: Progress) -> tuple[Verdict, Callabl
     return verdict, document
 
 
-def compare(spec: str, against: str, progress: Progress) -> foldproof.CompareResult:
+def compare(spec: str, against: str, precision: str | None, progress: Progress) -> foldproof.CompareResult:
     """Compare the program of ``spec`` with other numbers; raises FoldproofError if either can't be loaded or run."""
+    dtype: Any = None if precision is None else getattr(torch, precision, precision)
     progress(0, None, f"loading {spec}")
     loaded = load_spec(spec)
     inputs = loaded.require_inputs()
@@ -110,6 +111,7 @@ def compare(spec: str, against: str, progress: Progress) -> foldproof.CompareRes
             inputs,
             loaded.kwargs,
             dynamic_shapes=loaded.dynamic_shapes,
+            precision=dtype,
             progress=progress,
         )
 

@@ -1,4 +1,4 @@
-"""Two sets of numbers: are they the same function rounded differently, which is nearer the float64 result, and who did it?"""
+"""Decide if two sets of numbers are one function rounded differently, which is nearer the float64 result, and why."""
 
 from foldproof.comparison.api import compare
 from foldproof.comparison.result import CompareResult, DifferenceSource, NoiseFloor, TruthDistance

@@ -3,38 +3,32 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
+import functools
 import math
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.export import ExportedProgram
 
 from foldproof.claim import Claim, Held, Role, Scope, Why
 from foldproof.comparison.attribution import Findings, find_sources, largest_source
-from foldproof.comparison.candidate import Candidate, candidate_of
+from foldproof.comparison.calls import Call, Side, name_values
+from foldproof.comparison.candidate import Candidate, caller, candidate_of
 from foldproof.comparison.distance import truth_distance
-from foldproof.comparison.graph import Graph, flattened
-from foldproof.comparison.inputs import Inputs, others
-from foldproof.comparison.judge import (
-    Judged,
-    Outputs,
-    distance,
-    flips,
-    identical,
-    judge,
-    mismatch,
-    number,
-    rms,
-)
+from foldproof.comparison.graph import Graph
+from foldproof.comparison.inputs import Inputs, can_redraw, redrawn
+from foldproof.comparison.judge import Outputs, distance, flips, identical, judge, number, rms
 from foldproof.comparison.layers import layers
 from foldproof.comparison.reproduction import reproduce
 from foldproof.comparison.result import CompareResult, InputDistance, Layer, NoiseFloor, OutputDistance
+from foldproof.comparison.state import separate
+from foldproof.comparison.trial import Part, Trial, find_mismatch, pair_up, tell_apart
 from foldproof.errors import FoldproofError, brief
 from foldproof.graph.text import source_of
 from foldproof.graph.view import view_graph
@@ -62,9 +56,14 @@ def compare(
     trials: int = 24,
     seed: int = 0,
     locate: bool = True,
+    precision: torch.dtype | None = None,
     progress: Progress | None = None,
 ) -> CompareResult:
-    """Two programs give different numbers: is that rounding, or is one of them wrong?
+    """Decide if the numbers of two programs differ by rounding, or because one is wrong.
+
+    Everything that a call changes is compared: outputs (values, shape, dtype, strides, and memory that they share with
+    each other and with inputs), and inputs, parameters and buffers after the call. Where a program writes to its
+    parameters or buffers, it is called twice in a row, from the same state each time, the second time on other inputs.
 
     Args:
         reference: an nn.Module in the state that it is to run in, a GraphModule, or an ExportedProgram. It is exported
@@ -76,13 +75,16 @@ def compare(
         inputs: positional arguments of both.
         kwargs: keyword arguments of both.
         dynamic_shapes: as in `torch.export.export`; the reference is then compared at other sizes, too.
-        trials: how many inputs to try: the given ones, and others whose elements are drawn from theirs.
+        trials: number of inputs to try: the given ones, and others whose elements are drawn from theirs.
         seed: fixes the random draws. Everything else is deterministic, as far as both programs are.
-        locate: whether to look for the operators that a difference comes from, too; compiled candidates are then
-            compiled several times.
+        locate: look for the operators that a difference comes from, too; compiled candidates are then compiled several
+            times.
+        precision: a dtype that the candidate is meant to round to. Outputs may then have that dtype, and the noise
+            floor is that of a program which rounds parameters, inputs and every result to it.
         progress: called with (done, total, what).
 
-    Outputs are compared, not what is written to buffers and inputs; `foldproof.prove` looks at that.
+    Saved outputs, files of other runtimes and plain callables do not show all of that; a note then says what was not
+    compared. State is what `nn.Module` registers: other attributes are put back, and not compared.
 
     Neither program, nor its parameters or inputs, is changed, unless the candidate is a callable that changes things
     that foldproof can't see.
@@ -91,17 +93,17 @@ def compare(
         FoldproofError: the reference can't be exported, something does not run, or a file can't be loaded.
     """
     return _Comparison(
-        reference, candidate, as_inputs(inputs), dict(kwargs or {}), dynamic_shapes, trials, seed, locate, progress
+        reference,
+        candidate,
+        as_inputs(inputs),
+        dict(kwargs or {}),
+        dynamic_shapes,
+        trials,
+        seed,
+        locate,
+        precision,
+        progress,
     ).result()
-
-
-@dataclass(frozen=True)
-class _Trial:
-    """One input, what came out, and what is thought of it (None: bit-identical)."""
-
-    given: Inputs
-    outputs: Outputs
-    judged: Judged | None
 
 
 class _OtherShape(Exception):
@@ -121,21 +123,32 @@ class _Comparison:
         trials: int,
         seed: int,
         locate: bool,
+        precision: torch.dtype | None,
         progress: Progress | None,
     ) -> None:
         self._start = time.perf_counter()
         self._tell = progress or (lambda done, total, what: None)
         self._args, self._kwargs, self._seed, self._trials = args, kwargs, seed, max(trials, 1)
-        self._locate = locate
+        self._locate, self._precision = locate, precision
         for tensor in tree_leaves((args, kwargs)):
             if isinstance(tensor, Tensor):
                 require_ordinary("an input", tensor)
         self._tell(0, None, "exporting")
-        self._owner = as_program(reference)
-        self._graph = Graph(reference, args, kwargs, dynamic_shapes)
+        self._leaves = tuple(as_program(reference).leaves)
+        if precision is not None and not (isinstance(precision, torch.dtype) and precision.is_floating_point):
+            raise FoldproofError(f"precision is a floating-point dtype, such as torch.bfloat16, not {precision!r}")
+        self._graph = Graph(reference, args, kwargs, dynamic_shapes, precision)
+        module = reference.module(check_guards=False) if isinstance(reference, ExportedProgram) else reference
+        own = separate(module)
+        self._reference = Side(caller(own), own)
         self._tell(0, None, "loading the candidate")
         self._candidate: Candidate = candidate_of(candidate, reference)
+        c = self._candidate
+        self._other = Side(c.run, c.holder, hidden=bool(c.hidden), copies=c.copies)
         self._operands = _reduced()
+        self._redraws: bool | None = None
+        self._keeps_state = self._graph.writes_state
+        self._uncompared = ""
         self._notes: list[str] = []
         if self._operands:
             self._notes.append(
@@ -144,14 +157,17 @@ class _Comparison:
 
     def result(self) -> CompareResult:
         with torch.random.fork_rng(devices=[]):
-            return self._result()
+            try:
+                return self._result()
+            finally:
+                self._other.put_back()
 
     def _result(self) -> CompareResult:
         given: Inputs = (self._args, self._kwargs)
-        first, again = (self._run_reference(given) for _ in range(2))
         self._tell(0, None, f"running {self._candidate.name}")
-        one, two = (self._run_candidate(given) for _ in range(2))
-        problem = mismatch(first, one)
+        first, one = self._find_state(given)
+        again, two = self._run_reference(given), self._run_candidate(given)
+        problem = find_mismatch(first, one)
         if problem is not None:
             return self._ended(self._refuted_by_shape(problem, given), first)
         call = self._graph.higher_order
@@ -160,6 +176,7 @@ class _Comparison:
             reason = f"{call.target}{where} runs a part of the program by itself, where rounding is not followed"
             return self._ended(Verdict(Kind.UNDECIDED, reason), first)
         trial = self._try(given, RUNS_AT_GIVEN_INPUTS, first, one, thoroughly=True)
+        self._tell_uncompared(first[0], one[0])
         unstable = self._unstable(trial, first, again, one, two)
         if unstable is not None:
             return self._ended(Verdict(Kind.UNDECIDED, unstable), first)
@@ -170,54 +187,93 @@ class _Comparison:
         verdict = self._verdict(trials)
         found = Findings((), "")
         seen: tuple[Layer, ...] = ()
-        if self._locate and not all(t.judged is None for t in trials):
-            worst = _worst(trials)
+        worst = max(trials, key=lambda t: t.outputs.badness)
+        large = worst.outputs.judged is not None and worst.outputs.judged.wrong is not None
+        if self._locate and worst.outputs.judged is not None:
             self._tell(0, None, "looking for where it comes from")
-            large = worst.judged is not None and worst.judged.wrong is not None
             found = find_sources(
-                self._graph, self._candidate, worst.given, worst.outputs, self._operands, large, self._tell
+                self._graph, self._candidate, worst.given, worst.outputs.values, self._operands, large, self._tell
             )
             seen = layers(self._graph, found.values, worst.given, self._seed, self._operands)
         reproduction = None
-        if verdict.kind is Kind.REFUTED and found.part is not None:
+        if verdict.kind is Kind.REFUTED and found.part is not None and large:
             at = largest_source(found.sources)
             verdict = replace(verdict, difference=Difference(at.node, at.operator, at.source))
             reproduction = reproduce(found.part, self._candidate)
-        return self._build(verdict, trials, found, trials[0].outputs.reference, reproduction, seen)
+        return self._build(verdict, trials, found, first, reproduction, seen)
 
     # ------------------------------------------------------------------ running
 
-    def _run_reference(self, given: Inputs) -> list[Tensor]:
+    def _find_state(self, given: Inputs) -> tuple[list[Call], list[Call]]:
+        """Both sides' calls, a second one only where a program has state that it writes.
+
+        Raises:
+            FoldproofError: either side does not run.
+        """
+        if not self._candidate.given_only:
+            self._redraws = can_redraw(self._args, self._kwargs, self._seed + 1, self._outputs_of_reference)
+        first, one = self._run_reference(given), self._run_candidate(given)
+        if self._keeps_state or not (first[0].writes_state or one[0].writes_state):
+            return first, one
+        self._keeps_state = True
+        return self._run_reference(given), self._run_candidate(given)
+
+    def _outputs_of_reference(self, given: Inputs) -> list[Tensor] | None:
+        calls = self._try_reference(given)
+        return None if calls is None else [t for c in calls for t in c.outputs]
+
+    def _calls(self, given: Inputs) -> list[Inputs]:
+        """The inputs of the calls of one trial: a second call has others, for equal ones hide state.
+
+        Saved numbers are of one call.
+        """
+        if not self._keeps_state or self._candidate.given_only:
+            return [given]
+        second = given if self._redraws is None else redrawn(*given, self._seed + 1, self._redraws)
+        return [given, second]
+
+    def _run(self, side: Side, given: Inputs) -> list[Call]:
+        if self._keeps_state:
+            side.put_back()
+        return [side.call(inputs) for inputs in self._calls(given)]
+
+    def _run_reference(self, given: Inputs) -> list[Call]:
         try:
-            with torch.no_grad():
-                return flattened(self._owner.run_as_it_is(*given).outputs)
+            return self._run(self._reference, given)
         except FoldproofError:
             raise
         except Exception as error:
             raise FoldproofError(f"the reference does not run on the inputs ({brief(error)})") from error
 
-    def _run_candidate(self, given: Inputs) -> list[Tensor]:
+    def _run_candidate(self, given: Inputs) -> list[Call]:
         try:
-            return [t.clone() for t in self._candidate.run(*given)]
+            return self._run(self._other, given)
         except FoldproofError:
             raise
         except Exception as error:
             raise FoldproofError(f"{self._candidate.name} does not run on the inputs ({brief(error)})") from error
 
-    def _perturbed(self, given: Inputs, seed: int, amplitude: float) -> list[Tensor]:
-        return self._graph.perturbed(*given, self._seed * 100_003 + seed, amplitude, self._operands)
+    def _perturbed(self, given: Inputs, seed: int, amplitude: float) -> dict[str, Tensor]:
+        seed += self._seed * 100_003
+        return name_values(self._graph.call_perturbed(self._calls(given), seed, amplitude, self._operands))
 
     def _try(
-        self, given: Inputs, runs: int, reference: list[Tensor], candidate: list[Tensor], thoroughly: bool = True
-    ) -> _Trial:
+        self, given: Inputs, runs: int, reference: list[Call], candidate: list[Call], thoroughly: bool = True
+    ) -> Trial:
         if len(self._graph.dtypes) == 0:
             self._graph.run(*given)
-        outputs = Outputs(reference, candidate, self._graph.run_in_float64(*given))
-        if identical(reference, candidate):
-            return _Trial(given, outputs, None)
-        return _Trial(given, outputs, judge(outputs, lambda k, a: self._perturbed(given, k, a), runs, thoroughly))
+        perturb = functools.cache(functools.partial(self._perturbed, given))
+        float64 = name_values(self._graph.call_in_float64(self._calls(given)))
+        parts, unseen = pair_up(reference, candidate, float64)
+        judged = [
+            part
+            if identical(part.values.reference, part.values.candidate)
+            else replace(part, judged=judge(part.values, part.reading(perturb), runs, thoroughly))
+            for part in parts
+        ]
+        return Trial(given, judged, float64, perturb, tell_apart(reference, candidate, self._precision), unseen)
 
-    def _others(self, first: _Trial) -> list[_Trial]:
+    def _others(self, first: Trial) -> list[Trial]:
         """The trial at the given inputs, and those at others of the same sizes, then at other sizes.
 
         Raises:
@@ -227,12 +283,12 @@ class _Comparison:
         if self._candidate.given_only:
             self._notes.append("there are numbers for the given inputs only")
             return made
-        drawn = others(self._args, self._kwargs, self._seed + 1, self._try_reference)
-        for given in itertools.islice(drawn, 10 * self._trials):
+        for seed in range(10 * self._trials if self._redraws is not None else 0):
             if len(made) >= self._trials:
                 break
             self._tell(len(made), self._trials, "trying other inputs")
-            if not self._add(made, given):
+            assert self._redraws is not None
+            if not self._add(made, redrawn(self._args, self._kwargs, self._seed + 1 + seed, self._redraws)):
                 break
         if len(made) == 1 and self._trials > 1:
             self._notes.append("no other inputs were tried: none can be drawn from the given ones")
@@ -241,13 +297,13 @@ class _Comparison:
                 break
         return made
 
-    def _try_reference(self, given: Inputs) -> list[Tensor] | None:
+    def _try_reference(self, given: Inputs) -> list[Call] | None:
         try:
             return self._run_reference(given)
         except FoldproofError:
             return None
 
-    def _add(self, made: list[_Trial], given: Inputs) -> bool:
+    def _add(self, made: list[Trial], given: Inputs) -> bool:
         """One more trial, unless the reference refuses the input; False where the candidate does."""
         reference = self._try_reference(given)
         if reference is None:
@@ -257,51 +313,75 @@ class _Comparison:
         except FoldproofError as error:
             self._notes.append(f"other inputs were left out: {error}")
             return False
-        problem = mismatch(reference, candidate)
+        problem = find_mismatch(reference, candidate)
         if problem is not None:
             raise _OtherShape(problem, given)
-        doubtful = not any(t.judged is not None and t.judged.wrong for t in made)
+        doubtful = not any(part.is_wrong for t in made for part in t.parts)
         made.append(self._try(given, RUNS_AT_OTHER_INPUTS, reference, candidate, doubtful))
         return True
+
+    def _tell_uncompared(self, reference: Call, candidate: Call) -> None:
+        """Note the inputs and state that the reference writes, and that the candidate does not show."""
+        lost = sorted(name for name in reference.written if name not in {**candidate.inputs, **candidate.state})
+        if not lost:
+            return
+        if not self._candidate.hidden:
+            told = f"{', '.join(lost)} after the call: not compared, because the candidate has nothing of that name"
+        elif self._candidate.copies:
+            told = f"inputs and state after the call were not compared, because {self._candidate.hidden}"
+        else:
+            told = f"state after the call was not compared, because {self._candidate.hidden}"
+        self._uncompared = told
 
     # ------------------------------------------------------------------ verdicts
 
     def _unstable(
-        self, trial: _Trial, first: list[Tensor], again: list[Tensor], one: list[Tensor], two: list[Tensor]
+        self, trial: Trial, first: list[Call], again: list[Call], one: list[Call], two: list[Call]
     ) -> str | None:
-        """Whether a side that is run twice differs from itself by more than rounding."""
-        if not identical(trial.outputs.float64, self._graph.run_in_float64(*trial.given)):
+        """A sentence if a side that is run twice differs from itself by more than rounding."""
+        once_more = name_values(self._graph.call_in_float64(self._calls(trial.given)))
+        if not all(identical([x], [once_more[name]]) for name, x in trial.float64.items()):
             return "the reference draws random numbers, so its outputs are no one thing to compare with"
         for name, a, b in (("the reference", first, again), ("the candidate", one, two)):
-            if identical(a, b):
-                continue
-            if mismatch(a, b) is not None:
+            if find_mismatch(a, b) is not None:
                 return f"{name} gives outputs of other shapes when it is run again"
-            outputs = Outputs(a, b, trial.outputs.float64)
-            judged = judge(outputs, lambda k, s: self._perturbed(trial.given, k, s), RUNS_AT_GIVEN_INPUTS)
-            itself = max(
-                (float(d.abs().max()) for d in distance(a, b, outputs.floats) if d.numel()), default=float("nan")
-            )
-            if judged.difference.rms > MAX_ROUNDING_RATIO * max(judged.floor.null.rms, 1) or judged.wrong:
-                return (
-                    f"{name} is random, or changes by being run: it differs from itself by {itself:.3g} when it is run"
-                    " again"
+            parts, _ = pair_up(a, b, trial.float64)
+            parts = [part for part in parts if not identical(part.values.reference, part.values.candidate)]
+            for part in parts:
+                values = part.values
+                judged = judge(values, part.reading(trial.perturb), RUNS_AT_GIVEN_INPUTS)
+                apart = distance(values.reference, values.candidate, values.floats)
+                itself = max((float(d.abs().max()) for d in apart if d.numel()), default=float("nan"))
+                if judged.difference.rms > MAX_ROUNDING_RATIO * max(judged.floor.null.rms, 1) or judged.wrong:
+                    return (
+                        f"{name} is random, or changes by being run: it differs from itself by {itself:.3g} when it is"
+                        " run again"
+                    )
+                self._notes.append(
+                    f"{name} is not deterministic: it differs from itself by {itself:.3g}, which is rounding"
                 )
-            self._notes.append(
-                f"{name} is not deterministic: it differs from itself by {itself:.3g}, which is rounding"
-            )
         return None
 
-    def _verdict(self, trials: Sequence[_Trial]) -> Verdict:
+    def _verdict(self, trials: Sequence[Trial]) -> Verdict:
         count = len(trials)
-        if all(t.judged is None for t in trials):
+        empty = _nothing(trials)
+        if empty is not None:
+            return Verdict(Kind.UNDECIDED, empty, self._claim(count))
+        apart = next((t for t in trials if t.problems), None)
+        unseen = next((t.unseen for t in trials if t.unseen), None)
+        if all(part.judged is None for t in trials for part in t.parts):
+            if apart is not None:
+                return self._refuted_by_shape(apart.problems[0], apart.given)
+            if unseen is not None:
+                return Verdict(Kind.UNDECIDED, unseen, self._claim(count))
+            what = "the outputs are bit-identical" if self._uncompared else "bit-identical"
             return Verdict(
                 Kind.ROUNDING,
-                f"bit-identical on all {count} inputs" if count > 1 else "bit-identical on the given inputs",
+                f"{what} on all {count} inputs" if count > 1 else f"{what} on the given inputs",
                 claim=self._claim(count),
-                rounding=Rounding(0.0, self._floor_size(trials), count, 0.0),
+                rounding=Rounding(0.0, 0.0, count, 0.0),
             )
-        worst = _worst(trials)
+        worst = max((part for t in trials for part in t.parts), key=lambda part: part.badness)
         judged = worst.judged
         assert judged is not None
         place = judged.place
@@ -309,34 +389,17 @@ class _Comparison:
         rounding = None
         if place is not None and place.sigma:
             rounding = Rounding(sigma * place.sigma, place.sigma, count, sigma)
-        unexplained = next((t for t in trials if t.judged is not None and t.judged.wrong), None)
-        if unexplained is not None and unexplained.judged is not None:
-            reason = unexplained.judged.wrong or ""
-            if self._graph.unknown:
-                names = ", ".join(sorted(self._graph.unknown))
-                return Verdict(
-                    Kind.UNDECIDED,
-                    f"{reason}, but how far {names} may round is not known",
-                    self._claim(count),
-                    rounding=rounding,
-                )
-            doubt = self._doubt(unexplained)
-            if doubt:
-                return Verdict(Kind.UNDECIDED, doubt, self._claim(count), rounding=rounding)
-            return Verdict(
-                Kind.REFUTED,
-                f"no rounding: {reason}",
-                claim=self._claim(1, Scope.POINT),
-                rounding=rounding,
-                counterexample=self._counterexample(unexplained),
-            )
-        unsure = next((t.judged.unsure for t in trials if t.judged is not None and t.judged.unsure), None)
+        wrong = next(((t, part) for t in trials for part in t.parts if part.is_wrong), None)
+        if wrong is not None:
+            trial, part = wrong
+            return replace(self._of_wrong(trial, part, count), rounding=rounding)
+        if apart is not None:
+            return self._refuted_by_shape(apart.problems[0], apart.given)
+        every = [part.judged for t in trials for part in t.parts if part.judged is not None]
+        unsure = next((j.unsure for j in every if j.unsure), None) or unseen or self._vacuous(trials)
         if unsure is not None:
             return Verdict(Kind.UNDECIDED, unsure, self._claim(count), rounding=rounding)
-        empty = self._vacuous(trials)
-        if empty is not None:
-            return Verdict(Kind.UNDECIDED, empty, self._claim(count), rounding=rounding)
-        same = sum(t.judged is None for t in trials)
+        same = sum(all(part.judged is None for part in t.parts) for t in trials)
         told = f" ({same} of {count} inputs bit-identical)" if same else ""
         return Verdict(
             Kind.ROUNDING,
@@ -345,9 +408,27 @@ class _Comparison:
             rounding=rounding,
         )
 
-    def _doubt(self, trial: _Trial) -> str | None:
-        """Whether the float64 result speaks for the candidate, or not of this program."""
-        judged = trial.judged
+    def _of_wrong(self, trial: Trial, part: Part, count: int) -> Verdict:
+        """REFUTED, or UNDECIDED where the float64 result or the floor is in doubt."""
+        assert part.judged is not None
+        reason = part.judged.wrong or ""
+        if self._graph.unknown:
+            names = ", ".join(sorted(self._graph.unknown))
+            doubt: str | None = f"{reason}, but how far {names} may round is not known"
+        else:
+            doubt = self._doubt(part)
+        if doubt:
+            return Verdict(Kind.UNDECIDED, doubt, self._claim(count))
+        return Verdict(
+            Kind.REFUTED,
+            f"no rounding: {reason}",
+            claim=self._claim(1, Scope.POINT),
+            counterexample=self._counterexample(trial, part),
+        )
+
+    def _doubt(self, part: Part) -> str | None:
+        """A sentence if the float64 result speaks for the candidate."""
+        judged = part.judged
         assert judged is not None
         null = judged.floor.null
         if (
@@ -360,75 +441,87 @@ class _Comparison:
             )
         return None
 
-    def _vacuous(self, trials: Sequence[_Trial]) -> str | None:
-        """Whether rounding explains anything at all here, so that agreeing says nothing."""
-        judged = next(t for t in trials if t.judged is not None)
-        assert judged.judged is not None
-        outputs = judged.outputs
-        size = rms([number(outputs.float64[i]).nan_to_num(0, 0, 0) for i in outputs.floats])
-        if size and judged.judged.floor.size > size / 2:
+    def _vacuous(self, trials: Sequence[Trial]) -> str | None:
+        """A sentence if rounding explains anything at all here, so that agreeing says nothing."""
+        part = next((t.outputs for t in trials if t.outputs.judged is not None), None)
+        if part is None or part.judged is None:
+            return None
+        size = rms([number(part.values.float64[i]).nan_to_num(0, 0, 0) for i in part.values.floats])
+        if size and part.judged.floor.size > size / 2:
             return (
-                f"rounding alone moves the outputs by {judged.judged.floor.size:.3g}, on outputs of {size:.3g} (root"
+                f"rounding alone moves the outputs by {part.judged.floor.size:.3g}, on outputs of {size:.3g} (root"
                 " mean squares), so that agreement says nothing; compare at inputs or parameters that matter"
             )
         return None
 
     def _claim(self, points: int, scope: Scope = Scope.TRIED) -> Claim:
         varied = [name for name, x in named_inputs(self._args, self._kwargs) if isinstance(x, Tensor)]
-        held = [Held(name, Role.PARAMETER, Why.CHOSEN) for name in self._owner.leaves]
+        held = [Held(name, Role.PARAMETER, Why.CHOSEN) for name in self._leaves]
         return Claim(scope, tuple(varied if points > 1 else ()), held=tuple(held), points=points)
 
-    def _counterexample(self, trial: _Trial) -> Counterexample:
-        judged = trial.judged
-        assert judged is not None
+    def _describe(self, given: Inputs) -> str:
+        return "the given inputs" if given[0] is self._args else "inputs drawn from the given ones"
+
+    def _counterexample(self, trial: Trial, part: Part) -> Counterexample:
+        assert part.judged is not None
         inputs = tuple(tree_leaves(trial.given))
-        described = "the given inputs" if trial.given[0] is self._args else "inputs drawn from the given ones"
-        p = judged.place
+        p = part.judged.place
         if p is None:
-            return Counterexample(described, 0, (), 0.0, 0.0, 0.0, 0.0, inputs)
+            return Counterexample(self._describe(trial.given), 0, (), 0.0, 0.0, 0.0, 0.0, inputs)
         return Counterexample(
-            described, p.output, p.index, p.reference, p.candidate, abs(p.candidate - p.reference), p.sigma, inputs
+            self._describe(trial.given),
+            p.output,
+            p.index,
+            p.reference,
+            p.candidate,
+            abs(p.candidate - p.reference),
+            p.sigma,
+            inputs,
+            name=part.values.names[p.output],
         )
 
     def _refuted_by_shape(self, problem: str, given: Inputs) -> Verdict:
-        described = "the given inputs" if given[0] is self._args else "inputs drawn from the given ones"
-        shown = Counterexample(f"{described}: {problem}", 0, (), 0.0, 0.0, 0.0, 0.0, tuple(tree_leaves(given)))
+        described = f"{self._describe(given)}: {problem}"
+        shown = Counterexample(described, 0, (), 0.0, 0.0, 0.0, 0.0, tuple(tree_leaves(given)))
         return Verdict(Kind.REFUTED, problem, claim=self._claim(1, Scope.POINT), counterexample=shown)
 
     # ------------------------------------------------------------------ the result
 
-    def _floor_size(self, trials: Sequence[_Trial]) -> float:
-        return next((t.judged.floor.size for t in trials if t.judged is not None), 0.0)
-
-    def _ended(self, verdict: Verdict, reference: list[Tensor]) -> CompareResult:
+    def _ended(self, verdict: Verdict, reference: Sequence[Call]) -> CompareResult:
         return self._build(verdict, (), Findings((), ""), reference, None)
 
     def _build(
         self,
         verdict: Verdict,
-        trials: Sequence[_Trial],
+        trials: Sequence[Trial],
         found: Findings,
-        reference: Sequence[Tensor],
+        reference: Sequence[Call],
         reproduction: str | None,
         seen: tuple[Layer, ...] = (),
     ) -> CompareResult:
         notes = [*self._notes, *self._candidate.notes()]
-        for t in trials:
-            if t.judged is not None:
-                notes += t.judged.notes
-        if trials and trials[0].judged is not None:
-            notes += flips(trials[0].outputs, trials[0].judged.floor)
-        notes += _types(trials)
+        if self._uncompared:
+            notes.append(self._uncompared)
+        parts = [part for t in trials for part in t.parts]
+        for part in parts:
+            if part.judged is not None:
+                notes += part.judged.notes
+        if trials and trials[0].outputs.judged is not None:
+            notes += flips(trials[0].outputs.values, trials[0].outputs.judged.floor)
+        notes += [problem for t in trials for problem in t.problems if problem != verdict.reason]
+        notes += _empty_outputs(trials)
         notes += self._exactness(trials)
-        scale = max((float(number(t).abs().max()) for t in reference if t.numel()), default=0.0)
+        first = reference[0].outputs
+        scale = max((float(number(t).abs().max()) for t in first if t.numel()), default=0.0)
         largest = 0.0
-        for t in trials:
-            parts = distance(t.outputs.candidate, t.outputs.reference, range(len(t.outputs.reference)))
-            largest = max([largest, *(float(d.abs().max()) for d in parts if d.numel())])
+        for part in parts:
+            apart = distance(part.values.candidate, part.values.reference, range(len(part.values.reference)))
+            largest = max([largest, *(float(d.abs().max()) for d in apart if d.numel())])
+        outputs = [t.outputs.values for t in trials]
         seconds = time.perf_counter() - self._start
         return CompareResult(
             verdict=replace(verdict, notes=tuple(dict.fromkeys(notes)), seconds=seconds),
-            truth_distance=truth_distance([t.outputs for t in trials]) if trials else None,
+            truth_distance=truth_distance(outputs) if trials else None,
             noise_floor=_noise_floor(trials),
             sources=found.sources,
             found=found.told,
@@ -439,22 +532,23 @@ class _Comparison:
             distances=tuple(map(_input_distance, trials)),
             layers=seen,
             drawing=view_graph(self._graph.program),
-            identical=bool(trials) and all(t.judged is None for t in trials),
+            identical=bool(trials) and verdict.kind is Kind.ROUNDING and all(part.judged is None for part in parts),
             largest=largest,
             scale=scale if math.isfinite(scale) else 0.0,
             seconds=seconds,
             versions=_versions(),
+            uncompared=self._uncompared,
         )
 
-    def _exactness(self, trials: Sequence[_Trial]) -> list[str]:
-        """What weakens the comparison, in words."""
+    def _exactness(self, trials: Sequence[Trial]) -> list[str]:
+        """Sentences on what weakens the comparison."""
         if not trials:
             return []
         told = []
-        outputs = trials[0].outputs
+        outputs = trials[0].outputs.values
         if any(t.dtype in (torch.float64, torch.complex128) for t in outputs.reference):
             told.append("the reference computes in float64 itself, so its distance to the float64 result says nothing")
-        if len(trials) > 1 and _insensitive(outputs, trials[1].outputs):
+        if len(trials) > 1 and _insensitive(outputs, trials[1].outputs.values):
             told.append("the outputs hardly depend on the inputs, so what goes wrong before may not be seen in them")
         if not identical(self._graph.run(*trials[0].given), outputs.reference):
             told.append(
@@ -463,59 +557,73 @@ class _Comparison:
         return told
 
 
+def _nothing(trials: Sequence[Trial]) -> str | None:
+    """A sentence if all outputs are empty, or no number on both sides, at every input."""
+    compared = trials[0].parts
+    if not any(part.values.names for part in compared):
+        return "nothing was compared: the reference has no outputs, and no call writes anything"
+    outputs = [t.outputs.values for t in trials]
+    if not outputs[0].names or not all(_is_nothing(o, i) for o in outputs for i in range(len(o.names))):
+        return None
+    if all(t.numel() == 0 for o in outputs for t in o.reference):
+        return "nothing was compared: all outputs are empty"
+    return "nothing was compared: every element of the outputs is NaN on both sides"
+
+
+def _is_nothing(values: Outputs, i: int) -> bool:
+    return all(bool(number(side[i]).isnan().all()) for side in (values.reference, values.candidate))
+
+
+def _empty_outputs(trials: Sequence[Trial]) -> list[str]:
+    """Sentences on single outputs that had nothing to compare, at any input."""
+    names = trials[0].outputs.values.names if trials else ()
+    return [
+        f"nothing was compared of {name}: it is empty, or NaN everywhere on both sides"
+        for i, name in enumerate(names)
+        if all(_is_nothing(t.outputs.values, i) for t in trials)
+    ]
+
+
 def _insensitive(one: Outputs, other: Outputs) -> bool:
-    """Whether other inputs of the same sizes move no output by a millionth."""
-    if not one.floats or mismatch(one.float64, other.float64) is not None:
+    """True if other inputs of the same sizes move no output by a millionth."""
+    if not one.floats or [t.shape for t in one.float64] != [t.shape for t in other.float64]:
         return False
     size = rms(distance(one.float64, [torch.zeros_like(t) for t in one.float64], one.floats))
     return rms(distance(one.float64, other.float64, one.floats)) <= 1e-6 * size
 
 
-def _worst(trials: Sequence[_Trial]) -> _Trial:
-    def key(t: _Trial) -> tuple[bool, float]:
-        return (t.judged is not None and bool(t.judged.wrong), -1.0 if t.judged is None else t.judged.ratio)
-
-    return max(trials, key=key)
-
-
-def _noise_floor(trials: Sequence[_Trial]) -> NoiseFloor | None:
-    trial = next((t for t in trials if t.judged is not None), None)
-    if trial is None or trial.judged is None:
+def _noise_floor(trials: Sequence[Trial]) -> NoiseFloor | None:
+    part = next((t.outputs for t in trials if t.outputs.judged is not None), None)
+    if part is None or part.judged is None:
         return None
-    j, outputs = trial.judged, trial.outputs
-    difference = rms(distance(outputs.candidate, outputs.reference, outputs.floats))
+    j, values = part.judged, part.values
+    difference = rms(distance(values.candidate, values.reference, values.floats))
     return NoiseFloor(j.floor.size, difference, j.candidate.rms, j.reference.rms, j.floor.runs)
 
 
-def _output_distances(trial: _Trial) -> tuple[OutputDistance, ...]:
-    o = trial.outputs
-    reference, candidate = (distance(side, o.float64, o.floats) for side in (o.reference, o.candidate))
-    told = []
-    for j, i in enumerate(o.floats):
-        floor = rms([run[j].nan_to_num(0, 0, 0) for run in trial.judged.floor.deviations]) if trial.judged else None
-        told.append(OutputDistance(i, tuple(o.float64[i].shape), rms([reference[j]]), rms([candidate[j]]), floor))
+def _output_distances(trial: Trial) -> tuple[OutputDistance, ...]:
+    told: list[OutputDistance] = []
+    count = 0
+    for part in trial.parts:
+        o = part.values
+        reference, candidate = (distance(side, o.float64, o.floats) for side in (o.reference, o.candidate))
+        for j, i in enumerate(o.floats):
+            floor = rms([run[j].nan_to_num(0, 0, 0) for run in part.judged.floor.deviations]) if part.judged else None
+            shape = tuple(o.float64[i].shape)
+            sizes = rms([reference[j]]), rms([candidate[j]])
+            told.append(OutputDistance(count + i, shape, *sizes, floor, o.names[i]))
+        count += len(o.names)
     return tuple(told)
 
 
-def _input_distance(trial: _Trial) -> InputDistance:
-    o = trial.outputs
+def _input_distance(trial: Trial) -> InputDistance:
+    o, judged = trial.outputs.values, trial.outputs.judged
     reference, candidate = (rms(distance(side, o.float64, o.floats)) for side in (o.reference, o.candidate))
-    return InputDistance(reference, candidate, trial.judged.candidate.rms if trial.judged else None)
-
-
-def _types(trials: Sequence[_Trial]) -> list[str]:
-    if not trials:
-        return []
-    outputs = trials[0].outputs
-    return [
-        f"output {i} is {a.dtype} from the reference and {b.dtype} from the candidate".replace("torch.", "")
-        for i, (a, b) in enumerate(zip(outputs.reference, outputs.candidate))
-        if a.dtype != b.dtype
-    ]
+    return InputDistance(reference, candidate, judged.candidate.rms if judged else None)
 
 
 def _reduced() -> float:
-    """To what float32 operands of products may be rounded here: a unit roundoff, 0 for nothing."""
+    """The unit roundoff to which float32 operands of products may be rounded here, 0 for none."""
     backends: Any = torch.backends
     places = (backends, backends.mkldnn, backends.mkldnn.matmul, backends.mkldnn.conv)
     return max(REDUCED.get(place.fp32_precision, 0.0) for place in places)

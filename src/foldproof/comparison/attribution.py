@@ -1,4 +1,4 @@
-"""Where a difference comes from: operator by operator, each fed the same inputs on both sides.
+"""Attribution of a difference to operators, each fed the same inputs on both sides.
 
 The candidate's value of every operator is needed. Where it is a graph itself, the two are walked side by side. Where it
 was compiled, the graph is compiled once more in the same way with every value as an output. Then, walking the reference
@@ -89,7 +89,7 @@ def find_sources(
 
 
 def _add_up(shares: Sequence[float]) -> bool:
-    """Whether shares can be read as such; those that cancel each other can't."""
+    """True if shares can be read as such; those that cancel each other can't."""
     return abs(sum(shares) - 1) <= MAX_ERROR_OF_SHARES and sum(map(abs, shares)) <= 1 + 2 * MAX_ERROR_OF_SHARES
 
 
@@ -226,7 +226,7 @@ def _run_tapped(graph: Graph, candidate: Candidate, names: Sequence[str], given:
 
 
 def _stored(node: fx.Node) -> bool:
-    """Whether a compiler stores the value in any case: outputs, and all arithmetic that is not pointwise."""
+    """True if a compiler stores the value in any case: outputs, and all arithmetic that is not pointwise."""
     assert isinstance(node.target, OpOverload)
     if any(user.op == "output" for user in node.users):
         return True
@@ -235,12 +235,13 @@ def _stored(node: fx.Node) -> bool:
 
 def _tapped(graph: Graph, names: Sequence[str]) -> fx.GraphModule:
     """The graph on flat inputs, with the values of these nodes after its outputs."""
+    root = deepcopied(graph.module) if graph.writes else graph.module
     copied_graph = deepcopied(graph.module.graph)
     copied_graph.set_codegen(fx.graph.CodeGen())
     nodes = {n.name: n for n in copied_graph.nodes}
     output = copied_graph.output_node()
     output.args = ((*output.args[0], *(nodes[name] for name in names)),)  # type: ignore[misc]
-    return fx.GraphModule(graph.module, copied_graph)
+    return fx.GraphModule(root, copied_graph)
 
 
 def _graph_values(graph: Graph, candidate: Candidate, given: Inputs) -> tuple[Values | None, str]:
@@ -299,7 +300,7 @@ def _partings(graph: Graph, values: Values, given: Inputs, operands: float) -> l
 
 
 def _local_sigma(theirs: Tensor, dtype: torch.dtype, again: Again, operands: float) -> float:
-    """How far the candidate's result is from the exact one on these operands, in units of this operator's rounding."""
+    """Distance of the candidate's result from the exact one on these operands, in units of the operator's rounding."""
     with Float64():
         exact = again()
     runs = []
@@ -390,9 +391,10 @@ def _fewest(
     given: Inputs,
     outputs: Outputs,
 ) -> tuple[str, float, int]:
-    """How many of the largest sources reproduce the difference, and whether they do so when compiled alone.
+    """Find the fewest of the largest sources that reproduce the difference, and try them compiled alone.
 
-    That in words, what part of the difference is left when these, or all, do what the candidate does, and their number.
+    Returns that in words, the part of the difference that is left when these, or all, do as the candidate does, and
+    their number.
     """
     errors = {p.node.name: p.error for p in partings}
     left = 1.0
@@ -471,7 +473,7 @@ class _Recompiled:
 
 
 def _left(graph: Graph, instead: Mapping[str, Instead], given: Inputs, outputs: Outputs) -> float:
-    """What part of the difference is not there when only these nodes are computed otherwise."""
+    """The part of the difference that is not there when only these nodes are computed otherwise."""
     env: dict[str, Any] = {}
 
     def exchange(node: fx.Node, value: Any, again: Again) -> Any:

@@ -15,13 +15,24 @@ from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
 from foldproof.comparison import runtimes
+from foldproof.comparison.calls import Run
 from foldproof.comparison.graph import flattened
+from foldproof.comparison.state import separate
 from foldproof.errors import FoldproofError, brief
 from foldproof.log import giving_up
-from foldproof.program import copied
 from foldproof.program.loading import load_spec
+from foldproof.program.mirror import captured
 from foldproof.program.state import deepcopied
-from foldproof.torch_internals import compile_apart, inductor_counts, load_package, name_of_backend, optimized_context
+from foldproof.torch_internals import (
+    compile_apart,
+    inductor_counts,
+    is_compiled,
+    load_package,
+    name_of_backend,
+    optimized_context,
+    original_of,
+    tree_leaves,
+)
 
 BACKENDS = ("inductor", "aot_eager", "eager")
 FILES = (".pt2", ".pte", ".onnx", ".pt")
@@ -34,7 +45,9 @@ Compile = Callable[[nn.Module], Callable[..., Any]]
 class Candidate:
     """Something that gives numbers for inputs.
 
-    ``run`` takes (args, kwargs) and gives the flat outputs. ``compile`` compiles another graph the way this candidate
+    ``run`` takes (args, kwargs), to which it may write, and gives the flat outputs. ``holder`` is the module whose
+    parameters, buffers and attributes are its state; ``hidden`` says why they, and what it writes to inputs if it works
+    on ``copies``, can't be compared by name. ``compile`` compiles another graph the way this candidate
     was compiled (``backend`` is what `torch.compile` knows it as), or exports it to the same runtime. ``program`` is
     the candidate itself where it is a graph. Without either, it can't be looked into.
     ``given_only`` says that it has numbers for the given inputs only. ``notes`` tells, once it has run, what else is
@@ -42,7 +55,10 @@ class Candidate:
     """
 
     name: str
-    run: Callable[[Sequence[Any], Mapping[str, Any]], list[Tensor]]
+    run: Run
+    holder: nn.Module | None = None
+    hidden: str = ""
+    copies: bool = False
     compile: Compile | None = None
     program: Any = None
     backend: str | None = None
@@ -61,18 +77,20 @@ def candidate_of(source: Any, reference: Any) -> Candidate:
     if isinstance(source, (str, os.PathLike)):
         return _named(os.fspath(source), reference)
     if isinstance(source, ExportedProgram):
-        return Candidate("an ExportedProgram", caller(source.module(check_guards=False)), program=source)
+        return _exported("an ExportedProgram", source)
     context = optimized_context(source)
     if context is not None:
         return _compiled_elsewhere(source, context)
-    if isinstance(source, fx.GraphModule):
-        return Candidate("a GraphModule", caller(source), program=source)
     if isinstance(source, nn.Module):
-        return Candidate(f"the module {type(source).__name__}", caller(source), program=source)
+        name = "a GraphModule" if isinstance(source, fx.GraphModule) else f"the module {type(source).__name__}"
+        if any(map(is_compiled, source.modules())):  # its code may read these very tensors
+            return Candidate(name, caller(source), source, program=source)
+        own = separate(source)
+        return Candidate(name, caller(own), own, program=source)
     if isinstance(source, (Tensor, list, tuple, Mapping)):
         return _saved("saved outputs", source)
     if callable(source):
-        return Candidate(getattr(source, "__name__", type(source).__name__), caller(source))
+        return Candidate(getattr(source, "__name__", type(source).__name__), caller(source), **_state_of(source))
     raise FoldproofError(
         f"cannot compare with a {type(source).__name__}; give a callable, a compiled module, an ExportedProgram, saved"
         f" outputs, or one of: {AGAINST}"
@@ -81,7 +99,27 @@ def candidate_of(source: Any, reference: Any) -> Candidate:
 
 def _compiled_elsewhere(source: Any, context: Any) -> Candidate:
     backend = name_of_backend(context)
-    return Candidate(f"torch.compile ({backend})", caller(source), compile=context, backend=backend)
+    state = _state_of(original_of(source))
+    return Candidate(f"torch.compile ({backend})", caller(source), **state, compile=context, backend=backend)
+
+
+def _state_of(source: Any) -> dict[str, Any]:
+    """The fields ``holder`` and ``hidden`` for a module, a method of one, or a function that may read some."""
+    if isinstance(source, nn.Module):
+        return {"holder": source}
+    found = captured(source)
+    if isinstance(found.get("self"), nn.Module):
+        return {"holder": found["self"]}
+    modules = {id(x): x for x in tree_leaves(found) if isinstance(x, nn.Module)}
+    return {
+        "holder": nn.ModuleList(modules.values()) if modules else None,
+        "hidden": "a plain callable does not show it",
+    }
+
+
+def _exported(name: str, program: ExportedProgram) -> Candidate:
+    module = separate(program.module(check_guards=False))
+    return Candidate(name, caller(module), module, program=program)
 
 
 def _named(name: str, reference: Any) -> Candidate:
@@ -97,9 +135,12 @@ def _named(name: str, reference: Any) -> Candidate:
     if path.suffix == ".pt":
         return _saved(name, _load_outputs(path))
     if path.suffix == ".onnx":
-        return Candidate(f"{name} in ONNX Runtime", runtimes.onnx(path), compile=runtimes.onnx_exporter)
-    run = runtimes.executorch(path)
-    return Candidate(f"{name} in ExecuTorch", run, compile=runtimes.executorch_exporter(path))
+        return _runtime(name, "ONNX Runtime", runtimes.onnx(path), runtimes.onnx_exporter)
+    return _runtime(name, "ExecuTorch", runtimes.executorch(path), runtimes.executorch_exporter(path))
+
+
+def _runtime(name: str, runtime: str, run: Run, compile: Compile) -> Candidate:
+    return Candidate(f"{name} in {runtime}", run, None, f"{runtime} shows outputs only", copies=True, compile=compile)
 
 
 def _compiled(backend: str, reference: Any) -> Candidate:
@@ -107,7 +148,8 @@ def _compiled(backend: str, reference: Any) -> Candidate:
         return compile_apart(module, backend)
 
     module = reference.module(check_guards=False) if isinstance(reference, ExportedProgram) else deepcopied(reference)
-    run = caller(compile(module))
+    compiled = compile(module)
+    run = caller(compiled)
     before = inductor_counts()
     fired: list[str] = []
 
@@ -118,11 +160,12 @@ def _compiled(backend: str, reference: Any) -> Candidate:
         return out
 
     notes = (lambda: fired) if backend == "inductor" else list
-    return Candidate(f"torch.compile ({backend})", first, compile=compile, backend=backend, notes=notes)
+    name = f"torch.compile ({backend})"
+    return Candidate(name, first, original_of(compiled), compile=compile, backend=backend, notes=notes)
 
 
 def _fired(counted: Counter[str]) -> list[str]:
-    """Which groups of operators Inductor made one, of which it keeps count."""
+    """A sentence on the groups of operators that Inductor made one, of which it keeps count."""
     batches = [f"{name} ({n} times)" for name, n in counted.items() if name.startswith(("batch_", "group_"))]
     return ["Inductor " + (f"batched operators here: {', '.join(batches)}" if batches else "batched no operators here")]
 
@@ -132,10 +175,11 @@ def _pt2(name: str) -> Candidate:
         program = load_spec(name).program
     except FoldproofError:
         with giving_up(f"loading {name} as a package of AOTInductor"):
-            return Candidate(f"{name} (AOTInductor)", caller(load_package(name)))
+            hidden = "a package of AOTInductor does not show it"
+            return Candidate(f"{name} (AOTInductor)", caller(load_package(name)), hidden=hidden)
         raise
     assert isinstance(program, ExportedProgram)
-    return Candidate(name, caller(program.module(check_guards=False)), program=program)
+    return _exported(name, program)
 
 
 def _load_outputs(path: Path) -> Any:
@@ -151,14 +195,15 @@ def _saved(name: str, outputs: Any) -> Candidate:
     flat = flattened(outputs)
     if not flat:
         raise FoldproofError(f"{name}: there is no tensor in it; save the outputs with torch.save(outputs, path)")
-    return Candidate(name, lambda args, kwargs: flat, given_only=True)
+    hidden = "saved numbers are outputs only"
+    return Candidate(name, lambda args, kwargs: flat, hidden=hidden, copies=True, given_only=True)
 
 
 def caller(function: Callable[..., Any]) -> Callable[[Sequence[Any], Mapping[str, Any]], list[Tensor]]:
-    """A candidate's ``run``: the function's flat outputs, for copies of the inputs."""
+    """A candidate's ``run``: the function's flat outputs."""
 
     def run(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
         with torch.no_grad():
-            return flattened(function(*copied(tuple(args)), **copied(dict(kwargs))))
+            return flattened(function(*args, **kwargs))
 
     return run

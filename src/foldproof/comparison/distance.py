@@ -1,4 +1,4 @@
-"""Which side is nearer the float64 result, over many inputs, and how sure that is."""
+"""The side nearer the float64 result over many inputs, with a confidence interval."""
 
 from __future__ import annotations
 

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
+from foldproof.comparison.calls import Call, input_tensors, state_of
+from foldproof.comparison.inputs import Inputs
 from foldproof.errors import FoldproofError, brief
 from foldproof.graph.interpreter import Again, Change, Interpreter
 from foldproof.operators import bind_arguments, list_updated_statistics, list_written
-from foldproof.program.state import copied, deepcopied
+from foldproof.program.state import copied, deepcopied, owned
 from foldproof.program.structure import arranged
 from foldproof.rounding.float64 import Float64, widened
 from foldproof.rounding.noise import Noise
@@ -30,19 +32,30 @@ from foldproof.torch_internals import (
 class Graph:
     """A functional graph of ATen operators, with the owner's parameters.
 
+    Perturbed runs round to ``precision`` where that is coarser than the program's own dtypes, parameters and inputs
+    included. ``writes_state`` says that a call writes to parameters or buffers, ``writes`` that it writes to any of
+    these or to inputs.
+
     Raises:
         FoldproofError: ``program`` can't be exported, or does not run.
     """
 
     def __init__(
-        self, program: Any, args: Sequence[Any], kwargs: Mapping[str, Any], dynamic_shapes: Any = None
+        self,
+        program: Any,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        dynamic_shapes: Any = None,
+        precision: torch.dtype | None = None,
     ) -> None:
         exported = _exported(program, tuple(args), dict(kwargs), dynamic_shapes)
         self.program = exported
         signature = exported.graph_signature
-        self._writes = bool(signature.buffers_to_mutate or signature.user_inputs_to_mutate)
+        self.writes_state = bool(signature.buffers_to_mutate or signature.parameters_to_mutate)
+        self.writes = self.writes_state or bool(signature.user_inputs_to_mutate)
         self.module: fx.GraphModule = exported.module(check_guards=False)
         self._wide: fx.GraphModule | None = None
+        self._precision = precision
         self.dtypes: dict[str, torch.dtype] = {}
         self.unknown: set[str] = set()
 
@@ -69,7 +82,7 @@ class Graph:
         return next((n for n in self.module.graph.nodes if isinstance(n.target, HigherOrderOperator)), None)
 
     def put_together(self, out: Any) -> list[Tensor]:
-        """What the graph's output node gives, as `flattened` outputs."""
+        """The values of the graph's output node as `flattened` outputs."""
         return flattened(self.module.graph.process_outputs(out))
 
     def run(
@@ -87,7 +100,7 @@ class Graph:
                 self.dtypes[node.name] = floats[0]
             return value if after is None else after(node, value, again)
 
-        return self._walk(self.module, args, kwargs, learn, None, known)
+        return self._walk(self._fresh(self.module), [(tuple(args), dict(kwargs))], learn, None, known)[0].outputs
 
     def run_in_float64(
         self,
@@ -97,15 +110,20 @@ class Graph:
         known: Mapping[str, Any] | None = None,
     ) -> list[Tensor]:
         """The outputs in float64; ``known`` has the values of nodes, by name, that need not be computed."""
+        return self.call_in_float64([(tuple(args), dict(kwargs))], after, known)[0].outputs
+
+    def call_in_float64(
+        self, calls: Sequence[Inputs], after: Change | None = None, known: Mapping[str, Any] | None = None
+    ) -> list[Call]:
+        """Calls in a row in float64, with the state that each leaves to the next."""
         exact = Float64()
 
         def before(node: fx.Node) -> None:
             exact.dtype = self.dtypes.get(node.name, torch.float32)
 
-        wide = self.wide
-        args, kwargs = widen((args, kwargs))
+        wide, calls = self._fresh(self.wide), widen(calls)
         with exact:
-            return self._walk(wide, args, kwargs, after, before, known)
+            return self._walk(wide, calls, after, before, known)
 
     def perturbed(
         self,
@@ -119,42 +137,87 @@ class Graph:
         known: Mapping[str, Any] | None = None,
     ) -> list[Tensor]:
         """The outputs in float64 with every operator's result (or that of ``only`` one) moved within its rounding."""
+        calls = [(tuple(args), dict(kwargs))]
+        return self.call_perturbed(calls, seed, amplitude, operands, only, after, known)[0].outputs
+
+    def call_perturbed(
+        self,
+        calls: Sequence[Inputs],
+        seed: int,
+        amplitude: float = 1.0,
+        operands: float = 0.0,
+        only: str | None = None,
+        after: Change | None = None,
+        known: Mapping[str, Any] | None = None,
+    ) -> list[Call]:
+        """Calls in a row, as in `call_in_float64`, perturbed as in `perturbed`."""
         noise = Noise(torch.Generator().manual_seed(seed), amplitude, operands)
 
         def before(node: fx.Node) -> None:
-            noise.dtype = self.dtypes.get(node.name, torch.float32)
+            noise.dtype = self._coarser(self.dtypes.get(node.name, torch.float32))
             noise.active = only is None or node.name == only
 
-        wide = self.wide
-        args, kwargs = widen((args, kwargs))
+        wide, calls = self._fresh(self.wide), widen(calls)
+        if self._precision is not None and only is None:
+            wide, calls = self._stored(wide, calls, torch.Generator().manual_seed(seed))
         with noise:
-            out = self._walk(wide, args, kwargs, after, before, known)
+            out = self._walk(wide, calls, after, before, known)
         self.unknown |= noise.unknown
         return out
+
+    def _fresh(self, module: fx.GraphModule) -> fx.GraphModule:
+        """A graph that may be run: a copy where a call writes to what it reads."""
+        return deepcopied(module) if self.writes else module
+
+    def _coarser(self, dtype: torch.dtype) -> torch.dtype:
+        if self._precision is None or torch.finfo(self._precision).eps <= torch.finfo(dtype).eps:
+            return dtype
+        return self._precision
+
+    def _stored(
+        self, module: fx.GraphModule, calls: Sequence[Inputs], generator: torch.Generator
+    ) -> tuple[fx.GraphModule, Sequence[Inputs]]:
+        """Parameters and inputs as they may be once they are stored in the precision."""
+        roundoff = torch.finfo(self._coarser(torch.float32)).eps / 2
+
+        def moved(x: Any) -> Any:
+            if not isinstance(x, Tensor) or x.dtype != torch.float64:
+                return x
+            noise = torch.rand(x.shape, generator=generator, dtype=torch.float64) * 2 - 1
+            return x.detach() * (1 + roundoff * noise.to(x.device))
+
+        module = deepcopied(module)
+        with torch.no_grad():
+            for _, tensor in owned(module):
+                tensor.copy_(moved(tensor))
+        return module, tree_map(moved, calls)
 
     def _walk(
         self,
         module: fx.GraphModule,
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any],
+        calls: Sequence[Inputs],
         after: Change | None,
         before: Callable[[fx.Node], None] | None,
         known: Mapping[str, Any] | None = None,
-    ) -> list[Tensor]:
-        if self._writes:
-            module = deepcopied(module)
+    ) -> list[Call]:
         start = (
             {n: known[n.name] for n in module.graph.nodes if n.op == "call_function" and n.name in known}
             if known
             else None
         )
-        args, kwargs = copied((tuple(args), dict(kwargs)))
-        walk = Interpreter(module, before=before, change=after)
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            flat = self.flat(args, kwargs)
-            out = walk.run(*flat, initial_env=start, enable_io_processing=False)
-            return flattened(module.graph.process_outputs(out))
+        made = []
+        for args, kwargs in map(copied, calls):
+            walk = Interpreter(module, before=before, change=after)
+            with torch.no_grad(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                flat = self.flat(args, kwargs)
+                out = walk.run(*flat, initial_env=dict(start) if start else None, enable_io_processing=False)
+                outputs = flattened(module.graph.process_outputs(out))
+            state = state_of(module) if self.writes_state else {}
+            if len(calls) > 1:
+                outputs, state = copied((outputs, state))
+            made.append(Call(outputs, input_tensors((args, kwargs)), state))
+        return made
 
 
 def widen(x: Any) -> Any:
@@ -187,10 +250,16 @@ def _exported(source: Any, args: tuple[Any, ...], kwargs: dict[str, Any], dynami
             ) from error
     if not any(_writes(node) for node in program.graph.nodes):
         return program
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        functional: ExportedProgram = program.run_decompositions({})  # nothing is written in place
-        return functional
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            functional: ExportedProgram = program.run_decompositions({})  # nothing is written in place
+            return functional
+    except Exception as error:
+        raise FoldproofError(
+            "the exported program can't be brought into a form that writes nothing in place, which is how its float64"
+            f" result is computed ({brief(error)})"
+        ) from error
 
 
 def _writes(node: fx.Node) -> bool:

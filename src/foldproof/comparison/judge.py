@@ -1,4 +1,4 @@
-"""Outputs of both sides at one input, beside the float64 result and the floor: rounding, or more than that?"""
+"""Judge values of both sides at one input by the float64 result and the noise floor: rounding, or more than that?"""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Perturb = Callable[[int, float], Sequence[Tensor]]
 
 @dataclass(frozen=True)
 class Place:
-    """An element that differs."""
+    """An element that differs; ``output`` is the index of its value among those judged together."""
 
     output: int
     index: tuple[int, ...]
@@ -29,7 +29,7 @@ class Place:
 
 @dataclass
 class Judged:
-    """What is known of one input.
+    """The judgement of some values at one input.
 
     ``candidate``, ``reference`` and ``difference`` score the distances candidate − float64, reference − float64 and
     candidate − reference. ``wrong`` says why this is no rounding, ``unsure`` why nothing can be said.
@@ -46,36 +46,31 @@ class Judged:
 
     @property
     def ratio(self) -> float:
-        """How far beyond the perturbed runs' own scores the candidate is: the smaller of the float64 result's and reference's."""
+        """The candidate's score in multiples of the perturbed runs', from the float64 result or reference, if less."""
         return min(self.floor.ratio(self.candidate), self.floor.ratio(self.difference))
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """One input's outputs: reference, candidate, float64 result; of the same number and shapes."""
+    """Some values at one input: reference, candidate, float64 result; of the same number and shapes.
+
+    ``names`` has each in words: "output 0", "buffer cache after the call". ``subject`` is what all are together.
+    """
 
     reference: Sequence[Tensor]
     candidate: Sequence[Tensor]
     float64: Sequence[Tensor]
+    names: Sequence[str]
+    subject: str = "the outputs"
 
     @property
     def floats(self) -> list[int]:
-        """Which outputs are real or complex numbers."""
+        """Indices of the values that are real or complex numbers."""
         return [i for i, t in enumerate(self.reference) if t.is_floating_point() or t.is_complex()]
 
 
-def mismatch(reference: Sequence[Tensor], candidate: Sequence[Tensor]) -> str | None:
-    """Why outputs can't be compared element by element; None if they can."""
-    if len(reference) != len(candidate):
-        return f"the reference has {len(reference)} outputs, the candidate {len(candidate)}"
-    for i, (a, b) in enumerate(zip(reference, candidate)):
-        if a.shape != b.shape:
-            return f"output {i} has shape {tuple(a.shape)} from the reference, {tuple(b.shape)} from the candidate"
-    return None
-
-
 def identical(a: Sequence[Tensor], b: Sequence[Tensor]) -> bool:
-    """Whether two lists of outputs agree in dtype, shape and every bit of every number (nan equals nan)."""
+    """True if two lists of values agree in dtype, shape and every bit of every number (nan equals nan)."""
     return len(a) == len(b) and all(
         x.dtype == y.dtype and x.shape == y.shape and bool(same(real(x), real(y)).all()) for x, y in zip(a, b)
     )
@@ -83,6 +78,8 @@ def identical(a: Sequence[Tensor], b: Sequence[Tensor]) -> bool:
 
 def same(a: Tensor, b: Tensor) -> Tensor:
     """Element by element, nan equal to nan."""
+    if a.is_floating_point() and a.element_size() == 1:  # float8 has no comparison
+        a, b = a.float(), b.float()
     return (a == b) | (a.isnan() & b.isnan()) if a.is_floating_point() else a == b
 
 
@@ -112,7 +109,7 @@ def rms(parts: Sequence[Tensor]) -> float:
 
 
 def floor_of(outputs: Outputs, perturb: Perturb, runs: int, amplitude: float = 1.0, seed: int = 0) -> Floor:
-    """The noise floor at one input from so many perturbed runs."""
+    """The noise floor at one input from ``runs`` perturbed runs."""
     which = outputs.floats
     return Floor([distance(perturb(seed + k, amplitude), outputs.float64, which) for k in range(runs)])
 
@@ -160,7 +157,7 @@ def _at(outputs: Outputs, output: int, index: tuple[int, ...], sigma: float) -> 
 
 
 def _explain_jumps(outputs: Outputs, perturb: Perturb, judged: Judged) -> None:
-    """Whether louder noise makes the elements that are too far away jump as far as that."""
+    """Accept elements that are too far away if louder noise makes them jump as far as that."""
     which, floor = outputs.floats, judged.floor
     near = judged.candidate if floor.ratio(judged.candidate) <= floor.ratio(judged.difference) else judged.difference
     far = outputs.float64 if near is judged.candidate else outputs.reference
@@ -186,13 +183,15 @@ def _explain_jumps(outputs: Outputs, perturb: Perturb, judged: Judged) -> None:
         return
     judged.place = _place(outputs, floor, rest) or judged.place
     if ratio < MIN_WRONG_RATIO:
-        judged.unsure = "the difference is more than rounding explains, but too small to call wrong"
+        where = "" if outputs.subject == "the outputs" else f" of {outputs.subject}"
+        judged.unsure = f"the difference{where} is more than rounding explains, but too small to call wrong"
     else:
-        judged.wrong = "the outputs differ by more than rounding explains"
+        verb = "differ" if outputs.subject.startswith("the ") else "differs"
+        judged.wrong = f"{outputs.subject} {verb} by more than rounding explains"
 
 
 def _discrete(outputs: Outputs) -> list[int]:
-    """Outputs of integers or booleans that differ."""
+    """Indices of integers or booleans that differ."""
     return [
         i
         for i, (a, b) in enumerate(zip(outputs.reference, outputs.candidate))
@@ -214,18 +213,18 @@ def _explain_integers(outputs: Outputs, which: Sequence[int], loud: Sequence[Seq
             at = tuple(int(k) for k in wrong.nonzero()[0])
             judged.place = _at(outputs, i, at, 0.0)
             judged.wrong = (
-                f"output {i} ({_dtype(outputs.reference[i])}) differs in {int(wrong.sum())} of {wrong.numel()} elements"
-                " where no rounding leads to the candidate's value"
+                f"{outputs.names[i]} ({_dtype(outputs.reference[i])}) differs in {int(wrong.sum())} of {wrong.numel()}"
+                " elements where no rounding leads to the candidate's value"
             )
         else:
             judged.notes.append(
-                f"output {i} ({_dtype(outputs.reference[i])}) differs in {int(differs.sum())} of {differs.numel()}"
-                " elements, each a tie that rounding flips"
+                f"{outputs.names[i]} ({_dtype(outputs.reference[i])}) differs in {int(differs.sum())} of"
+                f" {differs.numel()} elements, each a tie that rounding flips"
             )
 
 
 def _unfinite(outputs: Outputs) -> list[int]:
-    """Float outputs in which the candidate is infinite or no number where the reference is not so, or the reverse."""
+    """Indices of floats that are infinite or no number on one side only."""
     out = []
     for i in outputs.floats:
         a, b = number(outputs.reference[i]), number(outputs.candidate[i])
@@ -252,16 +251,16 @@ def _explain_unfinite(outputs: Outputs, which: Sequence[int], loud: Sequence[Seq
             at = tuple(int(k) for k in wrong.nonzero()[0])
             judged.place = _at(outputs, i, at, 0.0)
             agreed = bool((same(a, t) | (a.isfinite() & t.isfinite()))[wrong].all())
-            told = (
-                f"output {i} is not finite in {int(wrong.sum())} elements on one side only, and the float64 result agrees with"
-                " the reference"
-            )
+            name = outputs.names[i]
             if agreed:
-                judged.wrong = told
+                judged.wrong = (
+                    f"{name} is not finite in {int(wrong.sum())} elements on one side only, and the float64 result"
+                    " agrees with the reference"
+                )
             else:
-                judged.unsure = f"output {i} is not finite in other places than the reference's"
+                judged.unsure = f"{name} is not finite in other places than the reference's"
         else:
-            judged.notes.append(f"output {i} is not finite on one side only in {int(differs.sum())} elements")
+            judged.notes.append(f"{outputs.names[i]} is not finite on one side only in {int(differs.sum())} elements")
 
 
 def _dtype(x: Tensor) -> str:
@@ -269,7 +268,7 @@ def _dtype(x: Tensor) -> str:
 
 
 def flips(outputs: Outputs, floor: Floor) -> list[str]:
-    """Where both sides disagree about the largest element along the last dimension: a tie, or another class?"""
+    """Sentences on outputs whose largest element along the last dimension is another: a tie, or another class."""
     told = []
     for j, i in enumerate(outputs.floats):
         a, b, t = (number(side[i]) for side in (outputs.reference, outputs.candidate, outputs.float64))
@@ -285,7 +284,7 @@ def flips(outputs: Outputs, floor: Floor) -> list[str]:
         ties = int((flipped & (gap <= room)).sum())
         kind = "a tie within rounding" if ties == int(flipped.sum()) else f"{ties} of them ties within rounding"
         told.append(
-            f"the largest element of output {i} along its last dimension is another one in {int(flipped.sum())} of"
-            f" {flipped.numel()} places: {kind}"
+            f"the largest element of {outputs.names[i]} along its last dimension is another one in {int(flipped.sum())}"
+            f" of {flipped.numel()} places: {kind}"
         )
     return told

@@ -1,4 +1,4 @@
-"""How far from the float64 result each layer's values are, and how far rounding alone moves them: error along the depth."""
+"""Error along the depth: each layer's distance from the float64 result, and how far rounding alone moves it."""
 
 from __future__ import annotations
 

@@ -26,8 +26,8 @@ def _bug(result: CompareResult, title: str) -> str:
 
 ### 🐛 Describe the bug
 
-{_sentence(verdict.reason)}{where} This is not the rounding that compiled code may do otherwise: it was measured how far
-rounding moves these outputs, and the difference is beyond that.
+{_sentence(verdict.reason)}{where} This is not the rounding that compiled code may do otherwise: the difference is
+beyond what rounding explains, as far as that was measured on this program.
 
 {_table(result)}
 """
@@ -57,7 +57,7 @@ def _explanation(result: CompareResult, title: str) -> str:
     if rounding and not result.identical:
         text.append(
             "Floating-point sums depend on the order of their terms, and no order is the right one. Running the program"
-            " in float64 gives the float64 result to measure both sides by; running it again with every operator's result moved"
+            " in float64 gives a result to measure both sides by; running it again with every operator's result moved"
             " at random within its own rounding gives the noise floor: how far correct implementations may be apart."
         )
     text.append(_table(result))
@@ -88,12 +88,8 @@ def _table(result: CompareResult) -> str:
         )
     if result.verdict.counterexample and result.verdict.counterexample.difference:
         w = result.verdict.counterexample
-        rows.append(
-            (
-                "counterexample",
-                f"output {w.output} at {list(w.index)}: reference {w.before:.9g}, candidate {w.after:.9g}",
-            )
-        )
+        where = f"{w.name or f'output {w.output}'} at {list(w.index)}"
+        rows.append(("counterexample", f"{where}: reference {w.before:.9g}, candidate {w.after:.9g}"))
     return "\n".join(["| | |", "| --- | --- |", *(f"| {a} | {b} |" for a, b in rows)])
 
 

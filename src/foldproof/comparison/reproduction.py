@@ -37,7 +37,7 @@ def reproduce(part: Part, candidate: Candidate) -> str | None:
 
 
 def _wrong(part: Part, compiled: object, inputs: Sequence[Tensor]) -> bool:
-    """Whether the compiled part is much further from the float64 result than eager."""
+    """True if the compiled part is much further from the float64 result than eager."""
     assert callable(compiled)
     try:
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""What a comparison found."""
+"""The result of a comparison."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SHOWN = 5
 
 @dataclass(frozen=True)
 class TruthDistance:
-    """How far both sides are from the float64 result.
+    """Distances of both sides from the float64 result.
 
     ``reference`` and ``candidate`` are root mean squares over all elements, averaged over the inputs; ``ratio`` is the
     geometric mean over the inputs of candidate / reference, and ``low`` to ``high`` its 95% confidence interval
@@ -34,7 +34,7 @@ class TruthDistance:
 
     @property
     def nearer(self) -> str:
-        """Which side is nearer the float64 result, "neither" where the confidence interval holds 1."""
+        """The side nearer the float64 result, "neither" where the confidence interval holds 1."""
         if self.high < 1:
             return "candidate"
         return "reference" if self.low > 1 else "neither"
@@ -54,11 +54,11 @@ class TruthDistance:
 
 @dataclass(frozen=True)
 class NoiseFloor:
-    """How far rounding alone moves the outputs at the given inputs, over ``runs`` runs with every operator perturbed.
+    """The reach of rounding alone at the given inputs, over ``runs`` runs with every operator perturbed.
 
     Root mean squares over the elements of floating-point outputs: ``size`` is that of the perturbed runs' distances to
-    the float64 result, ``difference`` that of candidate − reference. ``sigma`` is the candidate's distance to the float64 result
-    in units of the floor, element by element (root mean square), and ``reference_sigma`` the reference's.
+    the float64 result, ``difference`` that of candidate − reference. ``sigma`` is the candidate's distance to the
+    float64 result in units of the floor, element by element (root mean square), ``reference_sigma`` the reference's.
     """
 
     size: float
@@ -114,8 +114,8 @@ class DifferenceSource:
 class Layer:
     """Distances of an operator's value from the float64 result at the worst input, each side on its own way there.
 
-    Root mean squares over the elements: ``floor`` is how far rounding alone moves the value, ``size`` that of the float64 result
-    itself. ``candidate`` is None where the candidate does not show this value.
+    Root mean squares over the elements: ``floor`` is how far rounding alone moves the value, ``size`` that of the
+    float64 result itself. ``candidate`` is None where the candidate does not show this value.
     """
 
     node: str
@@ -129,8 +129,9 @@ class Layer:
 
 @dataclass(frozen=True)
 class OutputDistance:
-    """Distances of one output from the float64 result at the given inputs, and its noise floor; root mean squares.
+    """Distances of one value from the float64 result at the given inputs, and its noise floor; root mean squares.
 
+    ``name`` is the value in words: "output 0", "buffer cache after the call". ``output`` numbers all that are compared.
     ``floor`` is None where both sides agree to the bit, for then none is measured.
     """
 
@@ -139,6 +140,7 @@ class OutputDistance:
     reference: float
     candidate: float
     floor: float | None
+    name: str
 
 
 @dataclass(frozen=True)
@@ -178,12 +180,14 @@ class CompareResult:
     seconds: float
     versions: Mapping[str, str] = field(default_factory=dict)
     reproduction: str | None = None
-    """Where REFUTED and narrowed down: a Python script that shows it with nothing but PyTorch."""
+    """A Python script that shows it with nothing but PyTorch; None if not REFUTED, or not narrowed down."""
     outputs: tuple[OutputDistance, ...] = ()
     distances: tuple[InputDistance, ...] = ()
     """At each input, the given ones first."""
     layers: tuple[Layer, ...] = ()
-    """Where a difference was looked into; empty for bit-identical outputs."""
+    """Values along the depth; empty for bit-identical outputs."""
+    uncompared: str = ""
+    """A sentence on what was not compared, since the candidate does not show it."""
     drawing: GraphView = field(default=GraphView(()), repr=False)
     """The reference's graph."""
 
@@ -206,6 +210,7 @@ class CompareResult:
             "seconds": self.seconds,
             "versions": dict(self.versions),
             "reproduction": self.reproduction,
+            "uncompared": self.uncompared,
             "outputs": [plain(asdict(one)) for one in self.outputs],
             "distances": [plain(asdict(one)) for one in self.distances],
             "layers": [plain(asdict(one)) for one in self.layers],
@@ -220,7 +225,8 @@ class CompareResult:
             f = self.noise_floor
             lines.append(
                 f"  noise floor {f.size:.3g}, difference {f.difference:.3g} (root mean squares); the candidate is"
-                f" {f.sigma:.2g} sigma from the float64 result, the reference {f.reference_sigma:.2g} ({f.runs} perturbed runs)"
+                f" {f.sigma:.2g} sigma from the float64 result, the reference {f.reference_sigma:.2g}"
+                f" ({f.runs} perturbed runs)"
             )
         if self.truth_distance:
             lines.append(f"  distance to the float64 result: {self.truth_distance}")

@@ -20,9 +20,12 @@ from torch import Tensor, fx, nn
 from foldproof.torch_internals import hook_tables, hooks_of
 
 
-def mirror(module: nn.Module) -> nn.Module:
-    """Return a mirror of ``module`` and its submodules; scripted modules have no mirror and stay themselves."""
-    made: dict[int, Any] = {}
+def mirror(module: nn.Module, tensors: Mapping[int, Tensor] | None = None) -> nn.Module:
+    """Return a mirror of ``module`` and its submodules; scripted modules have no mirror and stay themselves.
+
+    ``tensors`` maps ids of tensors to tensors that replace them, wherever the module holds them.
+    """
+    made: dict[int, Any] = dict(tensors or {})
     originals = [m for m in module.modules() if not isinstance(m, torch.jit.ScriptModule)]
     for m in originals:
         made[id(m)] = object.__new__(type(m))

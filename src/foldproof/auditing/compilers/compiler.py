@@ -25,12 +25,14 @@ UNQUANTIZED = ", before anything is quantized"
 class Compiled:
     """The result of a compilation: a callable that takes the model's inputs, and its description.
 
-    ``part`` compiles another module in the same way, if that is possible.
+    ``part`` compiles another module in the same way, if that is possible. ``holder`` is the module whose parameters and
+    buffers a call writes to, under the model's names; None if they can't be read.
     """
 
     call: Callable[..., Any]
     what: str
     part: Callable[[nn.Module], Callable[..., Any]] | None = None
+    holder: nn.Module | None = None
 
 
 class Compiler(Protocol):
@@ -82,16 +84,6 @@ def set_buffers(module: nn.Module, values: Mapping[str, torch.Tensor]) -> None:
         for name, buffer in module.named_buffers():
             if name in values:
                 buffer.copy_(values[name])
-
-
-def reset_before_calls(function: Callable[..., Any], module: nn.Module, buffers: Mapping[str, torch.Tensor]) -> Any:
-    """Wrap ``function``, which runs ``module`` and may change ``buffers``, to restore them before every call."""
-
-    def call(*args: Any, **kwargs: Any) -> Any:
-        set_buffers(module, buffers)
-        return function(*args, **kwargs)
-
-    return call
 
 
 def clone_tensors(x: Any) -> Any:

@@ -7,13 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from foldproof.auditing.compilers.compiler import (
-    Compiled,
-    Options,
-    copy_buffers,
-    require_known_options,
-    reset_before_calls,
-)
+from foldproof.auditing.compilers.compiler import Compiled, Options, require_known_options
 from foldproof.auditing.log import Log
 from foldproof.auditing.taps.fx_passes import tap_passes
 from foldproof.compiler_catalog import EXPORT
@@ -35,7 +29,7 @@ class Export:
         program = torch.export.export(deepcopied(model), args, kwargs)
         with tap_passes(log):
             module = program.run_decompositions().module()
-        return Compiled(reset_before_calls(module, module, copy_buffers(model)), "the exported program, decomposed")
+        return Compiled(module, "the exported program, decomposed", holder=module)
 
     def write_script(self, options: Options) -> tuple[list[str], list[str]]:
         return [], ["got = torch.export.export(model, inputs).run_decompositions().module()(*inputs)"]

@@ -40,12 +40,12 @@ class Fuse:
                 f"torch.fx can't trace the model, which {self._function} needs ({brief(error)})"
             ) from error
         if log.leaves_out(self._function):
-            return Compiled(traced, "the traced model")
+            return Compiled(traced, "the traced model", holder=traced)
         with warnings.catch_warnings(), log.call(self._function, traced, lambda: Rerun(fuse, traced)) as made:
             warnings.simplefilter("ignore")  # torch.ao is deprecated
             fused = fuse(deepcopied(model))
             made.append(fused)
-        return Compiled(fused, "the fused model")
+        return Compiled(fused, "the fused model", holder=fused)
 
     def write_script(self, options: Options) -> tuple[list[str], list[str]]:
         return [f"from {self._module} import {self._function}"], [f"got = {self._function}(model)(*inputs)"]

@@ -8,14 +8,14 @@ from typing import Any
 
 from torch import nn
 
-from foldproof.auditing.compilers.compiler import Compiled, Options, clone_tensors, copy_buffers, reset_before_calls
+from foldproof.auditing.compilers.compiler import Compiled, Options, clone_tensors, copy_buffers, set_buffers
 from foldproof.auditing.definitions import Definitions
 from foldproof.auditing.log import Log
 from foldproof.auditing.taps.inductor import tap_inductor
 from foldproof.compiler_catalog import INDUCTOR
 from foldproof.errors import FoldproofError, brief
 from foldproof.program.state import deepcopied
-from foldproof.torch_internals import compile_apart, inductor_setting, patched_inductor
+from foldproof.torch_internals import compile_apart, inductor_setting, original_of, patched_inductor
 
 
 class Inductor:
@@ -34,9 +34,8 @@ class Inductor:
         # Dynamo itself reads some settings (freezing), so they are set globally, not passed to torch.compile.
         with _configure(options), tap_inductor(log, own):
             compiled(*clone_tensors(args), **clone_tensors(kwargs))
-        return Compiled(
-            reset_before_calls(compiled, own, copy_buffers(model)), "torch.compile", _make_part(options, log.without)
-        )
+        set_buffers(own, copy_buffers(model))
+        return Compiled(compiled, "torch.compile", _make_part(options, log.without), original_of(compiled))
 
     def write_script(self, options: Options) -> tuple[list[str], list[str]]:
         own = Definitions()

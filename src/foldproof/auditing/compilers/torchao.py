@@ -15,7 +15,6 @@ from foldproof.auditing.compilers.compiler import (
     clone_tensors,
     copy_buffers,
     require_known_options,
-    reset_before_calls,
     set_buffers,
 )
 from foldproof.auditing.log import Log
@@ -68,15 +67,12 @@ class Torchao:
                 converted = steps.convert_pt2e(prepared)
                 made.append(converted)
         if options.get("quantizer", "x86") in _NOTHING:
-            return Compiled(
-                reset_before_calls(converted, converted, copy_buffers(converted)),
-                "the converted model, in which nothing is quantized",
-            )
+            return Compiled(converted, "the converted model, in which nothing is quantized", holder=converted)
         if qat:
             from torchao.quantization.pt2e import disable_fake_quant
 
             kept.apply(disable_fake_quant)
-        return Compiled(reset_before_calls(kept, kept, copy_buffers(kept)), f"the prepared model{UNQUANTIZED}")
+        return Compiled(kept, f"the prepared model{UNQUANTIZED}", holder=kept)
 
     def write_script(self, options: Options) -> tuple[list[str], list[str]]:
         prepare = "prepare_qat_pt2e" if options.get("qat") else "prepare_pt2e"

@@ -44,12 +44,12 @@ const Plots = (() => {
   }
 
   function outputs(place, all) {
-    const data = all.map((d) => ({ ...d, name: `output ${d.output}`, reference: number(d.reference), candidate: number(d.candidate), floor: number(d.floor) }));
+    const data = all.map((d) => ({ ...d, name: d.name || `output ${d.output}`, reference: number(d.reference), candidate: number(d.candidate), floor: number(d.floor) }));
     if (!data.some((d) => d.reference || d.candidate)) return;
     const title = (d) => `${d.name} [${d.shape.join(", ")}]\nreference ${plain(d.reference)}, candidate ${plain(d.candidate)}\nnoise floor ${plain(d.floor)}`;
     const side = (name) => Plot.dot(data.filter((d) => d[name] !== null), { x: name, y: "name", r: 5, strokeWidth: 2, title, tip: true, stroke: name === "reference" ? REFERENCE : CANDIDATE, symbol: name === "reference" ? "circle" : "triangle" });
-    figure(place, "Distance to the float64 result of each output", "at the given inputs; the bar is the spread by rounding alone", {
-      height: 100 + 26 * Math.min(data.length, 60), marginLeft: 78, x: log("distance to the float64 result (root mean square)"), y: { label: null },
+    figure(place, "Distance to the float64 result of each value", "at the given inputs; the bar is the spread by rounding alone", {
+      height: 100 + 26 * Math.min(data.length, 60), marginLeft: 24 + 7 * Math.max(...data.map((d) => d.name.length)), x: log("distance to the float64 result (root mean square)"), y: { label: null },
       marks: [Plot.ruleY(data.filter((d) => d.floor && (d.reference || d.candidate)), { y: "name", x1: (d) => Math.min(d.floor, d.reference ?? d.floor, d.candidate ?? d.floor) / 2, x2: "floor", stroke: "currentColor", strokeOpacity: 0.25, strokeWidth: 10 }), side("reference"), side("candidate")],
     }, `<span>${CIRCLE} reference</span><span>${TRIANGLE} candidate</span>`);
   }
