@@ -52,9 +52,9 @@ def _finding(name: str, group: str, verdict: Mapping[str, Any], source: str | No
     text = verdict["reason"]
     shown = verdict["counterexample"]
     if shown and shown["difference"]:
-        name = shown.get("name") or f"output {shown['output']}"
+        value = shown.get("name") or f"output {shown['output']}"
         text += (
-            f"; counterexample: {name} at {shown['index']} is {shown['before']} before and"
+            f"; counterexample: {value} at {shown['index']} is {shown['before']} before and"
             f" {shown['after']} after, where rounding explains {shown['floor']}"
         )
     return Finding(name, group, verdict["kind"], text, verdict["seconds"], *((file, int(line)) if known else ()))
