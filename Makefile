@@ -6,7 +6,7 @@ BIN := .venv/bin
 # One thread per process: timings mean something, and parallel test workers do not fight over cores.
 export OMP_NUM_THREADS := 1
 
-.PHONY: demo test test-fast test-all lint typecheck bench docs docs-bench docs-zoo docs-site browser clean
+.PHONY: demo test test-fast test-all lint typecheck bench docs docs-bench docs-zoo docs-volume docs-site browser clean
 .DELETE_ON_ERROR:
 
 demo: .venv/.demo
@@ -51,6 +51,10 @@ docs-bench: .venv/.dev
 # The page that compares with other tools, in an hour; what is known already is kept in build/zoo.
 docs-zoo: .venv/.zoo
 	$(BIN)/python -m docs.make_zoo
+
+# The page of random pairs of programs, in an hour of two cores.
+docs-volume: .venv/.dev
+	$(BIN)/python -m docs.make_volume
 
 # The documentation as a site, in build/site; it needs no network, and warnings are errors (with --quiet they are not).
 docs-site: .venv/.dev

@@ -16,6 +16,7 @@ from foldproof.testing import assert_equivalent
 from .programs import Module, normal
 
 HALF = [torch.bfloat16, torch.float16]
+X = normal(6, 8)
 
 
 def attention(scale: float | None) -> Any:
@@ -28,6 +29,35 @@ def test_a_factor_is_no_rounding(dtype: torch.dtype, factor: float) -> None:
     x, w = normal(4, 32).to(dtype), normal(16, 32).to(dtype)
     found = foldproof.prove(lambda x: F.linear(x, w), lambda x: F.linear(x, w) * factor, (x,))
     assert found.kind is not Kind.ROUNDING and found.kind is not Kind.PROVED, str(found)
+
+
+@pytest.mark.parametrize("dtype", HALF)
+@pytest.mark.parametrize("factor", [1.003, 1.03])
+def test_constants_that_nothing_folds_explain_nothing(dtype: torch.dtype, factor: float) -> None:
+    """Both programs compute them, from the same parameters; only a number or a tensor of its own can be rounded."""
+    held = {"w": normal(16, 32).to(dtype), "s": (normal(32) + 3).to(dtype)}
+    x = normal(4, 32).to(dtype)
+    before = Module(lambda s, x: F.linear(x, s.w * s.s), **held)
+    after = Module(lambda s, x: F.linear(x, s.w * (factor * s.s)) * 0.5 * 2, **held)
+    counted = Module(lambda s, x: F.linear(x, s.w) / s.s[:16].add(factor), **held)
+    for one, other in ((before, after), (Module(lambda s, x: F.linear(x, s.w) / (s.s[:16] + 1), **held), counted)):
+        assert foldproof.prove(one, other, (x,)).kind in (Kind.REFUTED, Kind.UNDECIDED)
+    folded = Module(lambda s, x: F.linear(x, s.w), w=held["w"] * held["s"])
+    assert foldproof.prove(before, folded, (x,)).kind is Kind.ROUNDING
+    number = float((held["s"][1] * held["w"][2, 3]).item())
+    taken = Module(lambda s, x: x * (s.s[1] * s.w[2, 3]), **held)
+    assert foldproof.prove(taken, lambda x: x * number, (x,)).kind is Kind.ROUNDING
+
+
+def test_whole_numbers_are_not_moved() -> None:
+    """A remainder of integers is exact, out of place and in place; of other numbers it jumps, in both."""
+    table, place = normal(4, 8), torch.tensor(6)
+    looked_up = Module(lambda s, x: x + s.t[s.i % 4], t=table, i=place)
+    scaled = Module(lambda s, x: x + 1.001 * s.t[s.i.clone().remainder_(4)], t=table, i=place)
+    assert foldproof.prove(looked_up, scaled, (X,)).kind is Kind.REFUTED
+    for wrap in (lambda x: x % 2, lambda x: x.clone().remainder_(2)):
+        assert foldproof.prove(wrap, lambda x, w=wrap: 1.001 * w(x), (X,)).kind is Kind.REFUTED
+        assert foldproof.prove(lambda x: x % 2, wrap, (X,)).kind is Kind.PROVED
 
 
 def test_a_coarse_buffer_that_nobody_reads() -> None:

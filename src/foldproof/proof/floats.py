@@ -16,7 +16,7 @@ from foldproof.proof.coverage import Coverage
 from foldproof.proof.obligation import ProofObligation, Tensors, copied_leaves, equal_content, identity, tied
 from foldproof.proof.running import idle_counters, run_copied, state_after, state_of
 from foldproof.rounding import Comparison, Float64, compare_in_float64
-from foldproof.rounding.constant_noise import ConstantNoise, mark
+from foldproof.rounding.constant_noise import ConstantNoise, Constants, mark
 from foldproof.rounding.float64 import widened
 from foldproof.rounding.spread import FLOAT32_ROUNDINGS, FLOAT64_ROUNDINGS, NOTHING, perturbed
 from foldproof.shadow import Undecided
@@ -98,11 +98,14 @@ class _Side:
         spread: float = 0.0,
         calls: int = 1,
         coverage: Coverage | None = None,
+        constants: Constants | None = None,
+        folded: bool = True,
     ) -> Outcome:
         """Call the program in float64 ``calls`` times in a row, and concatenate the outputs.
 
-        With ``noise``, a seed, constants are perturbed; see `ConstantNoise`. Effects on leaves are those of the last
-        call, and effects on inputs those of the first.
+        With ``noise``, a seed, constants are perturbed; see `ConstantNoise`, also for ``folded``. ``constants`` records
+        what the program holds beside its leaves. Effects on leaves are those of the last call, and effects on inputs
+        those of the first.
         """
         generator = torch.Generator().manual_seed(noise or 0)
         # Tied leaves get one perturbation.
@@ -123,7 +126,7 @@ class _Side:
 
         inputs = [given(call) for call in range(calls)]  # outside of the mode, which takes new tensors for constants
         torch.default_generator.manual_seed(0)  # the same in every run, which leaves the floor alone
-        mode = Float64(self.exact) if noise is None else ConstantNoise(generator, amplitude, spread, self.exact)
+        mode = Float64(self.exact) if noise is None else ConstantNoise(generator, amplitude, spread, self.exact, folded)
         watch = contextlib.nullcontext() if coverage is None else coverage.watching(self.which)
         with torch.no_grad(), mode, watch:
             outcome = run_copied(self.program, self.which, leaves, *inputs[0])
@@ -131,6 +134,8 @@ class _Side:
                 later = run_copied(self.program, self.which, state_after(leaves, outcome), *inputs[call])
                 outcome.outputs = [*outcome.outputs, *later.outputs]
                 outcome.effects = {**outcome.effects, **state_of(later)}
+            if constants is not None:
+                constants.note(mode)
             # Values written to memory from outside are in this mode's copy of that memory.
             outcome.outputs = [x.clone() if _is_float(x) and x.dtype != torch.float64 else x for x in outcome.outputs]
         outcome.effects = {self.names.get(name, name): t for name, t in outcome.effects.items()}
@@ -230,10 +235,12 @@ def evaluate(
     spread: float = 0.0,
     unrounded: Unrounded = ROUNDED,
     coverage: Coverage | None = None,
+    folded: bool = False,
 ) -> Trial:
     """Evaluate both programs on these leaves and inputs, and measure the rounding floor by perturbed runs.
 
     Perturbed runs move constants by ``amplitude`` roundings and ``spread``; see `foldproof.rounding.constant_noise`.
+    Results of constants are moved where the other program may hold them folded, or anyway if ``folded``.
     ``coverage`` records the decisions of the unperturbed runs.
 
     Raises:
@@ -242,7 +249,8 @@ def evaluate(
     first, second = _sides(obligation, leaves, args, kwargs, unrounded)
     tensors = [t for t in tree_leaves((args, dict(kwargs))) if isinstance(t, Tensor)]
     originals = {**leaves, **{f"input {i}": t for i, t in enumerate(tensors)}}
-    ran = first.run(coverage=coverage), second.run(coverage=coverage)
+    ours, theirs = Constants(), Constants()
+    ran = first.run(coverage=coverage, constants=ours), second.run(coverage=coverage, constants=theirs)
     calls = 1
     if any(state_of(outcome) for outcome in ran):
         calls, description = 2, f"{description}, in two calls in a row"
@@ -253,9 +261,14 @@ def evaluate(
         shapes = f"shapes {[tuple(t.shape) for t in before]} before, {[tuple(t.shape) for t in after]} after"
         return Trial(description, NOTHING, args, kwargs, leaves, tuple(before), written, shapes)
 
+    noise: dict[str, Any] = {"amplitude": amplitude, "spread": spread, "calls": calls}
+    first_folded = folded or bool(second.own) or theirs.may_hold_folded(ours)
+    second_folded = folded or bool(first.own) or ours.may_hold_folded(theirs)
+
     def perturb(i: int) -> tuple[list[Tensor], list[Tensor]]:
-        noisy = first.run(2 * i + 1, amplitude, spread, calls), second.run(2 * i + 2, amplitude, spread, calls)
-        return _numbers(*noisy, originals)
+        before = first.run(2 * i + 1, folded=first_folded, **noise)
+        after = second.run(2 * i + 2, folded=second_folded, **noise)
+        return _numbers(before, after, originals)
 
     floats = [t for t in (*leaves.values(), *second.leaves.values(), *tensors) if t.is_floating_point()]
     double = bool(floats) and all(t.dtype == torch.float64 for t in floats)
@@ -275,7 +288,7 @@ def doubted(obligation: ProofObligation, trial: Trial, unrounded: Unrounded = RO
         noises = (None, *range(1, 2 * SPREAD_RUNS))
         seen = [{_shapes(side.run(noise)) for noise in noises} for side in sides]
         return "rounding changes how many elements there are" if any(len(s) > 1 for s in seen) else None
-    again = evaluate(obligation, *at, 4 * SPREAD_RUNS, CONSTANT_ROUNDINGS, AMPLIFIED_ROUNDING, unrounded)
+    again = evaluate(obligation, *at, 4 * SPREAD_RUNS, CONSTANT_ROUNDINGS, AMPLIFIED_ROUNDING, unrounded, folded=True)
     if again.comparison.ratio < MAX_EXPLAINED_RATIO:
         return "the difference is a jump that rounding can cause, or that of a constant computed in another order"
     first, second = _sides(obligation, trial.leaves, trial.args, trial.kwargs)

@@ -11,17 +11,17 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from foldproof.operators import list_shared
+from foldproof.operators import find_functional_form, list_shared
 from foldproof.rounding.answers import Rounding, find_rounding
 from foldproof.rounding.bound import bound_errors
 from foldproof.rounding.float64 import Float64
-from foldproof.rounding.parts import compute_in_parts
+from foldproof.rounding.parts import compute_in_parts, has_floats
 from foldproof.torch_internals import tree_iter, tree_leaves, tree_map
 
 _ATTRIBUTE = "_foldproof_origin"
@@ -52,11 +52,43 @@ def remember_data(x: Tensor) -> None:
     setattr(x, _ATTRIBUTE, Origin(x.dtype, True))
 
 
+@dataclass
+class Constants:
+    """The constants that a program holds beside its leaves: Python floats, and tensors in float64.
+
+    Only among these, and among leaves of its own, can one program hold what another one computes of constants, folded
+    and rounded. Without such a constant nothing was folded, and computed constants differ by no rounding.
+    """
+
+    numbers: set[float] = field(default_factory=set)
+    tensors: list[Tensor] = field(default_factory=list)
+
+    def note(self, mode: Float64) -> None:
+        """Add what the program read while ``mode`` was active."""
+        self.numbers |= mode.numbers
+        self.tensors += mode.outside
+
+    def may_hold_folded(self, other: Constants) -> bool:
+        """Return True if one that ``other`` does not hold may be a rounded result."""
+        own = torch.tensor(sorted(self.numbers - other.numbers), dtype=torch.float64)
+        tensors = [x for x in self.tensors if not any(torch.equal(x, y) for y in other.tensors)]
+        return any(bool(_may_be_rounded(x).any()) for x in (own, *tensors))
+
+
+def _may_be_rounded(x: Tensor) -> Tensor:
+    """Return the elements that are in no higher precision than float32, but have more than four significant bits."""
+    if not _is_wide(x):
+        return torch.zeros(())
+    mantissas = torch.frexp(x).mantissa * 16
+    return (x == x.float().double()) & (mantissas != mantissas.round())
+
+
 class ConstantNoise(Float64):
     """While active, perturb constants by up to ``amplitude`` roundings of their own, and data by those of float64.
 
     ``spread`` is an additional perturbation of constants, relative to their size. Unmarked tensors (see `mark`) come
     from outside of the program, and are constants. Quantizing any of the values ``exact`` leaves out the rounding.
+    Results of constants alone are perturbed only if the other program may hold them ``folded`` (see `Constants`).
     """
 
     def __init__(
@@ -65,18 +97,23 @@ class ConstantNoise(Float64):
         amplitude: float = 1.0,
         spread: float = 0.0,
         exact: Sequence[Tensor] = (),
+        folded: bool = True,
     ) -> None:
         super().__init__(exact)
-        self._generator, self._amplitude, self._spread = generator, amplitude, spread
+        self._generator, self._amplitude, self._spread, self._folded = generator, amplitude, spread, folded
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        rounds_in_parts = find_rounding(func) is Rounding.PARTS and not self._leaves_unrounded(func, self._widen(args))
+        form = find_functional_form(func) if rounds_in_parts and has_floats(args, kwargs) else None
+        if form is not None and not form.memory:  # works in place: its operand is gone when it is done
+            with self:
+                return args[0].copy_(form.operator(*args, **kwargs))
         origin = _origin_of_result(args, kwargs)
         # Kernels round Python numbers to their compute dtype, even beside data.
         wide_args, wide_kwargs = tree_map(self._number, (args, kwargs))
         out = super().__torch_dispatch__(func, types, wide_args, wide_kwargs)
-        in_parts = find_rounding(func) is Rounding.PARTS and not self._leaves_unrounded(func, self._widen(args))
-        in_parts = in_parts and compute_in_parts(self, func, out, args, kwargs)
+        in_parts = rounds_in_parts and compute_in_parts(self, func, out, args, kwargs)
         if not in_parts and not list_shared(func):
             out = self._moved_result(func, out, args, kwargs, origin)
         for result in tree_iter(out):
@@ -87,8 +124,9 @@ class ConstantNoise(Float64):
     def _moved_result(self, func: Any, out: Any, args: Any, kwargs: Any, origin: Origin) -> Any:
         if not any(_is_wide(x) and x.numel() for x in tree_iter(out)):
             return out
-        dtype = torch.float64 if origin.data else origin.dtype
-        amplitude, spread = (1.0, 0.0) if origin.data else (self._amplitude, self._spread)
+        exact = origin.data or not self._folded
+        dtype = torch.float64 if exact else origin.dtype
+        amplitude, spread = (1.0, 0.0) if exact else (self._amplitude, self._spread)
         bounds = iter(bound_errors(func, out, self._widen(args), self._widen(kwargs), dtype))
 
         def moved(x: Any) -> Any:

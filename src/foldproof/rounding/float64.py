@@ -45,6 +45,7 @@ class Float64(DispatchMode):
 
     ``dtype`` is the result's dtype in the program itself, which determines the coordinates of resized images; the
     runner of the program keeps it up to date. Quantizing any of the values ``exact`` leaves out the rounding.
+    ``numbers`` collects the Python floats that operators were given.
 
     Raises (from any operator):
         TypeError: a view reinterprets bits as another dtype, which has no float64 form.
@@ -54,6 +55,7 @@ class Float64(DispatchMode):
         super().__init__()
         self._exact = exact
         self.dtype = torch.float32
+        self.numbers: set[float] = set()
         self._widened: dict[tuple[int, torch.dtype], tuple[torch.UntypedStorage, Tensor]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -72,6 +74,11 @@ class Float64(DispatchMode):
         increment_version([given[name] for name in list_updated_statistics(func, given)])  # it does not itself
         return out
 
+    @property
+    def outside(self) -> list[Tensor]:
+        """The tensors, in float64, that the program read beside leaves and inputs."""
+        return [wide for _, wide in self._widened.values()]
+
     def _leaves_unrounded(self, func: Any, args: Any) -> bool:
         """True for a quantization of one of the values that are not to be rounded."""
         return func in UNROUNDED and any(_is(args[0], value) for value in self._exact)
@@ -80,6 +87,8 @@ class Float64(DispatchMode):
         def widen(v: Any) -> Any:
             if isinstance(v, Tensor):
                 return self._wide(v)
+            if type(v) is float:
+                self.numbers.add(v)
             return widened(v) if isinstance(v, torch.dtype) else v
 
         return tree_map(widen, x)

@@ -40,8 +40,18 @@ def parts(*names: str) -> Callable[[P], P]:
     return register
 
 
+def has_floats(args: Any, kwargs: Any) -> bool:
+    """Return True if there are floating-point numbers among the arguments: of integers alone, nothing is rounded."""
+    given = tree_leaves((args, kwargs))
+    return any(x.is_floating_point() if isinstance(x, Tensor) else type(x) is float for x in given)
+
+
 def compute_in_parts(mode: DispatchMode, operator: OpOverload, out: Any, args: Any, kwargs: Any) -> bool:
     """Write the results of the operator's parts, run under ``mode``, into ``out``; False if this form has no parts."""
+    if not has_floats(args, kwargs):
+        return True
+    if operator not in PARTS:  # it writes into given memory, whose old contents are gone
+        return False
     try:
         with mode:
             made = PARTS[operator](*args, **kwargs)
