@@ -33,7 +33,14 @@ SLOW = tuple(
         *("cli/test_process.py", "docs/", "examples/"),
         *("fusion/test_batching.py", "fusion/test_fold_growth.py", "fusion/test_fold_mutants.py"),
         *("fusion/test_fold_random.py", "fusion/test_fold_rules.py", "matrix/", "passes/", "proof/test_half.py"),
-        *("proof/test_zoo.py", "qat/", "report/test_document.py", "test_backend.py", "zoo/"),
+        *(
+            "proof/test_zoo.py",
+            "qat/",
+            "report/test_document.py",
+            "soundness/test_volume.py",
+            "test_backend.py",
+            "zoo/",
+        ),
     )
 )
 """Files and folders with the marker ``slow``."""
