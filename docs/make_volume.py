@@ -31,7 +31,7 @@ PROVED = (Kind.PROVED, Kind.PROVED_WITHIN)
 
 @dataclass(frozen=True)
 class Run:
-    """What the page tells of the run that it is made from."""
+    """The run that the page is made from."""
 
     command: str
     commit: str

@@ -1,4 +1,4 @@
-"""What `foldproof.prove` says of a pair, against what is true of it."""
+"""Judging the verdicts of `foldproof.prove` on pairs: errors, and the truth that they are measured by."""
 
 from __future__ import annotations
 

@@ -155,7 +155,7 @@ class Distance:
 
 
 def distance(pair: Pair) -> Distance:
-    """How far the programs of a pair are apart in float64: outputs and buffers, of two calls in a row."""
+    """Measure the programs of a pair in float64: outputs and buffers, of two calls in a row."""
     wide = tuple(x.double() if x.is_floating_point() else x for x in pair.inputs)
     given = _apart(pair.exact, wide, wide)
     found = dict.fromkeys(SCALES, 0.0)
