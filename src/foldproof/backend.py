@@ -1,44 +1,47 @@
 """``torch.compile(model, backend="foldproof")``: foldproof's rewrites, each proved, then Inductor.
 
-Parameters are folded and joined when the model is compiled. Each call checks that they have not changed since. If one
-was changed or replaced (in place, by ``load_state_dict``, by another instance of the model), the constants made from it
-are computed again, provided that the proof holds for all parameters. A change through ``.data`` goes unnoticed. Threads
-that call one compiled graph take turns. Proofs and timings use the sizes of the first call, even if shapes are dynamic.
+The compiled graph holds no values of parameters: it computes folded and joined constants at each call, from the
+parameters themselves. So every change is seen at the very next call, however it was made: also one that no version
+counter shows, such as a collective's, or one through ``.data``, numpy or a storage. That costs a call at most
+`MADE_SHARE` of its time: folds with larger constants, for the work that the graph does, are left.
+
+A fold that is proved for some values of parameters only, such as positive scales, is guarded: each call compares the
+bits of what was folded with what they were, and runs the graph as it was before where they differ.
+
+Proofs are made, and times measured, at the sizes of the first call, also where shapes are dynamic.
 """
 
 from __future__ import annotations
 
 import warnings
-import weakref
 from collections import Counter
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field, replace
-from threading import Lock
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
-from torch.utils.hooks import RemovableHandle
-from torch.utils.weak import WeakTensorKeyDictionary
+from torch.utils.flop_counter import FlopCounterMode
 
-from foldproof.errors import FoldproofError, brief
+from foldproof.errors import brief
 from foldproof.fusion.rewriter import DEFAULT, Rewriter
-from foldproof.graph.nodes import written
+from foldproof.graph.nodes import set_sizes, written
 from foldproof.log import log_caught, logger
 from foldproof.program.state import storage_key
 from foldproof.proof import prove_region
-from foldproof.rewriting.editor import GraphEditor, is_finite
-from foldproof.rewriting.expression import Expression, rounded
+from foldproof.rewriting.constants import Constants
+from foldproof.rewriting.editor import GraphEditor
+from foldproof.rewriting.expression import computed
+from foldproof.thresholds import FREE_ELEMENTS, MADE_SHARE, WORK_OF_MADE_ELEMENT
 from foldproof.torch_internals import (
     FakeTensor,
     compile_with_inductor,
     is_static_input,
     options_of_mode,
     restarts,
-    version_of,
 )
 
 RULES = (*DEFAULT, "batch_linears")
@@ -63,12 +66,10 @@ def foldproof(
     try:
         found = None if _needs_gradients(inputs) else rewrite_graph(module, inputs)
         if found is not None:
-            if any(inputs[i].is_inference() for i in found.read.values()):
-                raise FoldproofError("a parameter is an inference tensor, whose changes can't be tracked")
             compiled = _compile(found.module, inputs, config)
-            if config.get("freezing", False):  # freezing copied the values into the compiled code
-                found = replace(found, general=False)
-            return _Guarded(compiled, found, module, _capture_states(found, inputs))
+            if not found.right_for:
+                return compiled
+            return _Guarded(compiled, module, [(i, _bits(inputs[i]).clone()) for i in found.right_for])
     except restarts():
         raise
     except Exception as error:
@@ -79,16 +80,15 @@ def foldproof(
 
 @dataclass(frozen=True)
 class Rewritten:
-    """A module after rewrites. ``made`` are its new constants, each with the expression for its value.
+    """A module after rewrites.
 
-    ``read`` maps the names in the expressions to the indices of the inputs that they stand for. ``general`` is True if
-    the rewrites are right for all values of these inputs, and False if for the values at compilation only.
+    It computes ``made`` constants from others. It is right for all values of its inputs, but for those at the indices
+    ``right_for``: these have to be what they were.
     """
 
     module: GraphModule
-    made: tuple[tuple[Tensor, Expression], ...]
-    read: dict[str, int]
-    general: bool
+    made: int
+    right_for: tuple[int, ...]
 
 
 def rewrite_graph(module: GraphModule, inputs: Sequence[Any]) -> Rewritten | None:
@@ -105,27 +105,26 @@ def rewrite_graph(module: GraphModule, inputs: Sequence[Any]) -> Rewritten | Non
     if _writes_shared(traced, inputs):
         logger.info("nothing is rewritten: the graph writes to an input that shares memory with another input")
         return None
+    most_made = max(FREE_ELEMENTS, int(_work(traced, places) * MADE_SHARE / WORK_OF_MADE_ELEMENT))
     held = _hold_parameters(traced, places, inputs)
     editor = GraphEditor.in_place(traced)
-    account = Rewriter.of(RULES, prove_region).run(editor, lambda done, total, what: None, {})
+    rewriter = replace(Rewriter.of(RULES, prove_region), most_made=most_made)
+    account = rewriter.run(editor, lambda done, total, what: None, {})
     for one in account.declined:
         logger.info("%s: declined, for %s", one.node, one.reason)
     if not account.rewrites:
         return None
     for rewrite in account.rewrites:
         logger.info("%s: %s (%s) %s", rewrite.reported, rewrite.rule, rewrite.verdict.kind.value, rewrite.speed or "")
+    made = _compute_constants(traced, editor.constants)
     editor.finish()
     _give_back(traced, held)
-    kept = {str(node.target) for node in traced.graph.nodes if node.op == "get_attr"}
-    derived = {name: e for name, e in editor.constants.derived.items() if name in kept}
-    numbers = {name: i for i, name in held.items()}
-    return Rewritten(
-        traced,
-        tuple((editor.constants.tensors[name], expression) for name, expression in derived.items()),
-        {name: numbers[name] for expression in derived.values() for name in expression.reads()},
-        not any(r.conditional for r in account.rewrites)
-        and all((r.verdict.claim is not None and r.verdict.claim.all_parameters) for r in account.rewrites),
+    general = all(
+        not r.conditional and r.verdict.claim is not None and r.verdict.claim.all_parameters for r in account.rewrites
     )
+    numbers = {name: i for i, name in held.items()}
+    read = {name for expression in editor.constants.derived.values() for name in expression.reads()}
+    return Rewritten(traced, made, () if general else tuple(sorted(numbers[name] for name in read & numbers.keys())))
 
 
 def _needs_gradients(inputs: Sequence[Any]) -> bool:
@@ -135,9 +134,22 @@ def _needs_gradients(inputs: Sequence[Any]) -> bool:
 def _trace_aten(module: GraphModule, places: Sequence[Node]) -> GraphModule:
     """Trace the module into ATen operators before autograd, as in ``torch.export``, at Dynamo's symbolic shapes."""
     values = [node.meta["example_value"] for node in places]
-    fakes = [value for value in values if isinstance(value, FakeTensor)]
-    with fakes[0].fake_mode:
+    with _fake_mode(values):
         return make_fx(module, pre_dispatch=True, _allow_non_fake_inputs=True)(*values)
+
+
+@torch.no_grad()
+def _work(traced: GraphModule, places: Sequence[Node]) -> int:
+    """Floating-point operations of a run, at the sizes of the first call."""
+    values = [node.meta["example_value"] for node in places]
+    with _fake_mode(values), FlopCounterMode(display=False) as counter:
+        traced(*values)
+    return int(set_sizes(counter.get_total_flops()))
+
+
+def _fake_mode(values: Sequence[Any]) -> AbstractContextManager[object]:
+    mode: AbstractContextManager[object] = next(v for v in values if isinstance(v, FakeTensor)).fake_mode
+    return mode
 
 
 def _writes_shared(traced: GraphModule, inputs: Sequence[Any]) -> bool:
@@ -167,6 +179,38 @@ def _hold_parameters(traced: GraphModule, places: Sequence[Node], inputs: Sequen
     return held
 
 
+def _compute_constants(traced: GraphModule, constants: Constants) -> int:
+    """Puts calls that compute them in the place of derived constants, and says how many these are."""
+    nodes = {node: name for node, name in constants.names.items() if name in constants.derived and node.users}
+    derived = {name: constants.derived[name] for name in nodes.values()}
+    if not derived:
+        return 0
+    read = dict.fromkeys(name for expression in derived.values() for name in expression.reads())
+    body = next(node for node in traced.graph.nodes if node.op not in ("placeholder", "get_attr"))
+    with traced.graph.inserting_before(body):
+        operands = [traced.graph.get_attr(name) for name in read]
+        values = [constants.nodes_of(name)[0].meta["val"] for name in read]
+
+        def compute(*given: Tensor) -> list[Tensor]:
+            known = dict(zip(read, given, strict=True))
+            return [computed(e, known, constants.tensors[name].dtype) for name, e in derived.items()]
+
+        with _fake_mode(values):
+            part = make_fx(compute, pre_dispatch=True)(*values)
+        for node in part.graph.find_nodes(op="get_attr"):
+            name = f"made{node.target}"
+            setattr(traced, name, getattr(part, str(node.target)))
+            node.target = name
+        inner = part.graph.find_nodes(op="placeholder")
+        made = dict(zip(inner, operands, strict=True))
+        traced.graph.graph_copy(part.graph, made)
+    outputs: Any = part.graph.output_node().args[0]
+    results = dict(zip(derived, outputs, strict=True))
+    for node, name in nodes.items():
+        node.replace_all_uses_with(made[results[name]])
+    return len(derived)
+
+
 def _give_back(traced: GraphModule, held: Mapping[int, str]) -> None:
     """Turn the remaining parameters back into inputs."""
     inner = [node for node in traced.graph.nodes if node.op == "placeholder"]
@@ -186,98 +230,35 @@ def _compile(module: GraphModule, inputs: Sequence[Any], config: dict[str, Any])
     return compiled
 
 
-class _FusedSteps:
-    """Counts the steps of fused optimizers, which change parameters without changing their versions.
-
-    Steps are counted as long as any compiled graph is alive.
-    """
-
-    def __init__(self) -> None:
-        self.number = 0
-        self._last: MutableMapping[Tensor, int] = WeakTensorKeyDictionary()
-        self._watching = 0
-        self._hook: RemovableHandle | None = None
-
-    def watch_for(self, compiled: object) -> None:
-        """Count the steps of all optimizers until ``compiled`` is garbage-collected."""
-        if self._hook is None:
-            self._hook = register_optimizer_step_post_hook(self._note)
-        self._watching += 1
-        weakref.finalize(compiled, self._release)
-
-    def _release(self) -> None:
-        self._watching -= 1
-        if not self._watching and self._hook is not None:
-            self._hook.remove()
-            self._hook = None
-
-    def _note(self, optimizer: Optimizer, *_: object) -> None:
-        """Record a step; a hook that runs after each step of any optimizer."""
-        fused = [group for group in optimizer.param_groups if group.get("fused")]
-        if fused:
-            self.number += 1
-            self._last.update((p, self.number) for group in fused for p in group["params"])
-
-    def last(self, parameter: Tensor) -> int:
-        """Return the number of the last step that changed ``parameter``, 0 if none did."""
-        return self._last.get(parameter, 0)
-
-
-_FUSED = _FusedSteps()
-
-State = tuple[int, Tensor, int, int]
-"""State of an input whose value was read: its index, the tensor, its version and its address."""
-
-
-def _capture_states(rewritten: Rewritten, inputs: Sequence[Any]) -> list[State]:
-    return [(i, inputs[i], version_of(inputs[i]), inputs[i].data_ptr()) for i in rewritten.read.values()]
-
-
 @dataclass
 class _Guarded:
-    """Runs ``compiled``, made from ``rewritten`` for inputs in these ``states``; ``module`` is the original graph."""
+    """Runs ``compiled``, which is right for some values of the inputs ``kept``; with others, what it was before.
+
+    ``kept`` has indices of inputs and copies of their bits. All bits are compared at each call: there are ways to write
+    to a tensor that no counter shows.
+    """
 
     compiled: Callable[..., Any]
-    rewritten: Rewritten
     module: GraphModule
-    states: list[State]
-    fits: bool = True
-    seen_steps: int = field(default_factory=lambda: _FUSED.number)
-    lock: Lock = field(default_factory=Lock)
-
-    def __post_init__(self) -> None:
-        _FUSED.watch_for(self)
+    kept: list[tuple[int, Tensor]]
+    is_told: bool = False
 
     def __call__(self, *inputs: Any) -> Any:
-        with self.lock:  # another thread may run the same graph with other parameters
-            return self._run(inputs)
-
-    def _run(self, inputs: Sequence[Any]) -> Any:
-        if self.seen_steps != _FUSED.number:
-            if any(_FUSED.last(inputs[i]) > self.seen_steps for i, *_ in self.states):
-                self._changed(inputs)
-            self.seen_steps = _FUSED.number
-        for i, tensor, version, address in self.states:  # runs at each call, so it has to be fast
-            now = inputs[i]
-            if now is not tensor or version_of(now) != version or now.data_ptr() != address:
-                self._changed(inputs)
-                break
-        return self.compiled(*inputs) if self.fits else self.module(*inputs)
-
-    def _changed(self, inputs: Sequence[Any]) -> None:
-        self.fits = self.rewritten.general and self._renew(inputs)
-        self.states = _capture_states(self.rewritten, inputs)
-        if not self.fits:
+        if all(torch.equal(_bits(inputs[i]), bits) for i, bits in self.kept):
+            return self.compiled(*inputs)
+        if not self.is_told:
+            self.is_told = True
             warnings.warn(
-                "a parameter was changed after foldproof folded it, and the compiled code is right for its old value"
-                " only: the model now runs uncompiled; call torch.compiler.reset() to compile it again",
-                stacklevel=3,
+                "a parameter was changed after foldproof folded it, and what was compiled is right for its old value"
+                " only: the model runs uncompiled while it has another, until torch.compiler.reset() has it compiled"
+                " anew",
+                stacklevel=2,
             )
+        return self.module(*inputs)
 
-    @torch.no_grad()
-    def _renew(self, inputs: Sequence[Any]) -> bool:
-        """Compute the new constants from the current parameters; return True if all are finite."""
-        given = {name: inputs[i].detach() for name, i in self.rewritten.read.items()}
-        for tensor, expression in self.rewritten.made:
-            tensor.copy_(rounded(expression, given, tensor.dtype))
-        return all(is_finite(tensor) for tensor, _ in self.rewritten.made)
+
+_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    return tensor.detach().view(_INTEGERS[tensor.element_size()])

@@ -108,6 +108,13 @@ MIN_SPEEDUP = 1.1
 and smaller gains were lost again there (``benchmarks/test_batching.py``, K = 1024)."""
 BITWISE_INPUTS = 8
 """Inputs, of several magnitudes, on which all bits have to be the same."""
+MADE_SHARE = 0.01
+"""Share of a call's time that compiled code may take to compute constants from parameters (backend.py)."""
+WORK_OF_MADE_ELEMENT = 100
+"""Floating-point operations that take as long as it takes to compute one element of a constant: 80 were measured where
+memory is slowest (a folded weight of 3×3×512×512, one thread)."""
+FREE_ELEMENTS = 1 << 12
+"""Elements that are computed in less time than it takes to call compiled code at all."""
 
 # Audits.
 

@@ -98,6 +98,7 @@ class Rewriter:
 
     A fold is kept only if ``prove_region`` proves it, so a missing or wrong guard costs a fold, but never makes a wrong
     program. If ``prove_region`` is None, the guards are trusted, and the verdict of each rewrite is UNDECIDED.
+    ``most_made`` is how many elements new constants may have in all, where each call computes them.
     """
 
     prove_region: ProveRegion | None
@@ -107,6 +108,7 @@ class Rewriter:
     parallel: ParallelConvolutions | None = PARALLEL
     weights: bool = True
     batching: BatchLinears | None = None
+    most_made: int | None = None
 
     @staticmethod
     def of(passes: Sequence[str] | None, prove_region: ProveRegion | None) -> Rewriter:
@@ -225,6 +227,13 @@ class Rewriter:
         if reported.name in account.refused:
             raise CannotFold(account.refused[reported.name], "raise accuracy_limit, if these digits do not matter")
         planned = editor.draft_all(plan.edits)
+        drafts = {draft.name: draft for _, row in planned for draft in row.values()}
+        made = sum(draft.tensor.numel() for name, draft in drafts.items() if name not in editor.constants.tensors)
+        if self.most_made is not None and account.made + made > self.most_made:
+            raise CannotFold(
+                f"each call would have to compute {made} elements of new constants, which takes too much of its time",
+                "use foldproof.fuse, if the parameters don't change any more",
+            )
         given = dict(plan.parts)
         if plan.input is not None:
             given |= dict.fromkeys(plan.results, value_of(plan.input))
@@ -266,6 +275,7 @@ class Rewriter:
             drawings=drawings,
         )
         account.rewrites.append(rewrite)
+        account.made += made
         values = {node: value for node, value in new_values.items() if node not in redirected}
         editor.carry_out(planned, redirected, values)
 
@@ -295,11 +305,15 @@ class Rewriter:
 
 @dataclass
 class Account:
-    """An account of one run: ``measured`` are the regions of ``rewrites``, None for those that can't be run."""
+    """An account of one run of the rewriter.
+
+    ``measured`` has the regions of ``rewrites``, None where none can be run; ``made`` counts elements of new constants.
+    """
 
     refused: Mapping[str, str]
     rewrites: list[Rewrite] = field(default_factory=list)
     measured: list[Measured | None] = field(default_factory=list)
+    made: int = 0
     declined: list[Declined] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     values: Values = field(default_factory=Values)

@@ -94,25 +94,35 @@ def derive(expressions: Mapping[str, Expression], parameters: Mapping[str, Tenso
 
 def rounded(expression: Expression, parameters: Mapping[str, Tensor], dtype: torch.dtype) -> Tensor:
     """Return the value on the CPU (not every device has float64), computed in float64 and rounded once to ``dtype``."""
-
-    def value(operand: Operand) -> Tensor:
-        if isinstance(operand, str):
-            return parameters[operand].cpu()
-        assert isinstance(operand, Expression)
-        if operand.arranges:
-            given = [value(x).to(dtype) if isinstance(x, (Expression, str)) else x for x in operand.operands]
-            return operand.function(*given)
-        with _precisely([operand]):
-            return evaluate({"": operand}, lambda name: _wide(parameters[name].cpu()))[""]
-
+    given = {name: parameters[name].cpu() for name in expression.reads()}
     if not expression.rowwise:
-        return value(expression).to(dtype)
-    operands = [value(operand) for operand in expression.operands]
+        return computed(expression, given, dtype)
+    operands = [_unrounded(operand, given, dtype) for operand in expression.operands]
     result = torch.empty_like(operands[0], dtype=dtype)
     rows = max(1, _BLOCK * len(result) // max(1, result.numel()))
     for part, *pieces in zip(result.split(rows), *(operand.split(rows) for operand in operands), strict=True):
         part.copy_(expression.function(*(piece.double() for piece in pieces)))
     return result
+
+
+def computed(expression: Expression, parameters: Mapping[str, Tensor], dtype: torch.dtype) -> Tensor:
+    """Return the value of `rounded` on the parameters' device and in one piece, so that it can be traced."""
+    return _unrounded(expression, parameters, dtype).to(dtype)
+
+
+def _unrounded(operand: Operand, parameters: Mapping[str, Tensor], dtype: torch.dtype) -> Tensor:
+    """The float64 value, or one in ``dtype`` where nothing new is computed."""
+    if isinstance(operand, str):
+        return parameters[operand]
+    assert isinstance(operand, Expression)
+    if operand.arranges:
+        given = [
+            _unrounded(x, parameters, dtype).to(dtype) if isinstance(x, (Expression, str)) else x
+            for x in operand.operands
+        ]
+        return operand.function(*given)
+    with _precisely([operand]):
+        return evaluate({"": operand}, lambda name: _wide(parameters[name]))[""]
 
 
 def _precisely(expressions: Iterable[Expression]) -> contextlib.AbstractContextManager[object]:
