@@ -148,3 +148,17 @@ def test_a_buffer_that_the_first_call_fills() -> None:
 
     assert foldproof.prove(Lazy(2.0), Lazy(3.0), (X,)).kind is Kind.REFUTED
     assert foldproof.prove(Lazy(2.0), Lazy(2.0), (X,)).kind is Kind.PROVED
+
+
+def test_a_second_call_that_takes_another_branch() -> None:
+    """Its inputs lie beyond a threshold below which those of the first stay."""
+
+    def averaged(threshold: float) -> nn.Module:
+        def forward(s: Any, x: Tensor) -> Tensor:
+            y = nn.functional.softplus(x, threshold=threshold)
+            return y - s.m.lerp_(y.mean(0), 0.25)
+
+        return Module(forward, m=torch.zeros(8))
+
+    verdict = foldproof.prove(averaged(20.0), averaged(2.0), (torch.linspace(-1.9, 1.9, 64).reshape(8, 8),))
+    assert verdict.kind is Kind.REFUTED and "takes another branch" in verdict.reason, str(verdict)

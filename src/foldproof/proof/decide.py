@@ -60,7 +60,7 @@ from foldproof.proof.floats import (
 )
 from foldproof.proof.inquiry import Inquiry, Progress, Search, own_numbers
 from foldproof.proof.obligation import ProofObligation
-from foldproof.proof.reality import unreal
+from foldproof.proof.reality import repeats, unreal
 from foldproof.proof.steps import steps_of
 from foldproof.proof.variation import vary
 from foldproof.shadow import Undecided
@@ -245,9 +245,18 @@ def _proved(inquiry: Inquiry, found: Attempt, unrounded: Unrounded = ROUNDED) ->
     obligation, point = inquiry.obligation, found.point
     if isinstance(found.result, Equal) and found.result.elements == 0:
         return Verdict(Kind.UNDECIDED, "all outputs are empty at these shapes, so nothing was compared")
-    contradiction = _contradiction(obligation, unrounded)
-    if contradiction is not None:
-        return contradiction
+    contradicting = _find_contradiction(obligation, unrounded)
+    choosing = ", ".join([*point.branch, *point.escapes])
+    if contradicting is not None and choosing and contradicting.calls > 1 and repeats(obligation):
+        # The second call has other inputs here, which take another branch: no rule need be wrong.
+        return _refuted(inquiry, f"the outputs differ where {choosing} takes another branch than here", contradicting)
+    if contradicting is not None:
+        return Verdict(
+            Kind.UNDECIDED,
+            "residues agree but float64 evaluations do not, so a rule of foldproof contradicts the real operator;"
+            " please report it",
+            counterexample=_counterexample(contradicting),
+        )
     doubt = unreal(obligation, found)
     if doubt is not None:
         return Verdict(Kind.UNDECIDED, doubt)
@@ -255,7 +264,6 @@ def _proved(inquiry: Inquiry, found: Attempt, unrounded: Unrounded = ROUNDED) ->
     if point.branch or point.escapes:
         elsewhere = inquiry.look_further(found, unrounded)
         if elsewhere is not None:
-            choosing = ", ".join([*point.branch, *point.escapes])
             return _refuted(inquiry, f"the outputs differ where {choosing} takes another branch than here", elsewhere)
         claim = replace(claim, uncovered=tuple(name for name in inquiry.coverage.uncovered if name in point.branch))
     elsewhere = inquiry.look_at_other_integers() if unrounded is ROUNDED else None
@@ -278,7 +286,7 @@ def _proved(inquiry: Inquiry, found: Attempt, unrounded: Unrounded = ROUNDED) ->
     return Verdict(Kind.PROVED, "the same function over the real numbers", claim, proof=proof, notes=notes)
 
 
-def _contradiction(obligation: ProofObligation, unrounded: Unrounded) -> Verdict | None:
+def _find_contradiction(obligation: ProofObligation, unrounded: Unrounded) -> Trial | None:
     """Check a proof against the real operators, once, in float64: a wrong rule must not prove anything."""
     own = ("the given inputs and parameters", own_leaves(obligation), obligation.args, obligation.kwargs)
     try:
@@ -290,12 +298,7 @@ def _contradiction(obligation: ProofObligation, unrounded: Unrounded) -> Verdict
             return None
     except Undecided:
         return None  # an operator has no float64 form: the residues stand alone
-    return Verdict(
-        Kind.UNDECIDED,
-        "residues agree but float64 evaluations do not, so a rule of foldproof contradicts the real operator;"
-        " please report it",
-        counterexample=_counterexample(check),
-    )
+    return check
 
 
 def _refuted(inquiry: Inquiry, how: str, found: Trial) -> Verdict:

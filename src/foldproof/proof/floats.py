@@ -47,6 +47,8 @@ class Trial:
     shapes: str | None = None
     elsewhere: bool = False
     """True if the parameters are not the program's own."""
+    calls: int = 1
+    """Calls in a row; the later ones have other inputs than the first."""
 
     @property
     def differs(self) -> bool:
@@ -277,7 +279,7 @@ def evaluate(
     # Perturbed runs only raise the floor, which is unnecessary if the lowest one explains all.
     if perturbations and (comparison.ratio > 1 or comparison.unfinite):
         comparison = compare_in_float64(before, after, perturb, perturbations, least)
-    return Trial(description, comparison, args, kwargs, leaves, tuple(before), written)
+    return Trial(description, comparison, args, kwargs, leaves, tuple(before), written, calls=calls)
 
 
 def doubted(obligation: ProofObligation, trial: Trial, unrounded: Unrounded = ROUNDED) -> str | None:
