@@ -49,6 +49,8 @@ class Why(str, Enum):
     CONSTANT = "a constant"
     OBSERVED = "observed"
     """The scale, zero point or extremes of an observer or a fake quantization."""
+    ATTRIBUTE = "set by a call, of which two in a row were compared"
+    """A Python attribute of a module."""
     UNREGISTERED = "not registered"
     """A tensor of a program that is neither a parameter nor a buffer."""
 

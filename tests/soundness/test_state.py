@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -162,3 +164,121 @@ def test_a_second_call_that_takes_another_branch() -> None:
 
     verdict = foldproof.prove(averaged(20.0), averaged(2.0), (torch.linspace(-1.9, 1.9, 64).reshape(8, 8),))
     assert verdict.kind is Kind.REFUTED and "takes another branch" in verdict.reason, str(verdict)
+
+
+class Memory:
+    """An object of the user's, with a tensor and a number."""
+
+    def __init__(self) -> None:
+        self.shift, self.calls = torch.zeros(4), 0
+
+
+def with_attributes(forward: Callable[[Any, Tensor], Tensor], **held: Any) -> nn.Module:
+    module = Module(forward)
+    for name, x in held.items():
+        module.__dict__[name] = x
+    return module
+
+
+def count(s: Any, x: Tensor) -> Tensor:
+    s.calls += 1
+    return x * s.calls
+
+
+def append(s: Any, x: Tensor) -> Tensor:
+    y: Tensor = x * s.factors[-1]
+    s.factors.append(2.0)
+    return y
+
+
+def append_deeper(s: Any, x: Tensor) -> Tensor:
+    y: Tensor = x * len(s.held["factors"])
+    s.held["factors"].append(2.0)
+    return y
+
+
+def fill_a_cache(s: Any, x: Tensor) -> Tensor:
+    """The key leaves out the values, of which the mean is made."""
+    return x * 1 + s.cache.setdefault(x.dim(), x.mean()) - x.mean()
+
+
+def shift_anew(s: Any, x: Tensor) -> Tensor:
+    y: Tensor = x + s.shift
+    s.shift = s.shift + 1
+    return y
+
+
+def shift_in_place(s: Any, x: Tensor) -> Tensor:
+    y: Tensor = x + s.shift
+    s.shift.add_(1)
+    return y
+
+
+def shift_an_object(s: Any, x: Tensor) -> Tensor:
+    return shift_in_place(s.memory, x)
+
+
+def count_in_an_object(s: Any, x: Tensor) -> Tensor:
+    return count(s.memory, x + x) if s.memory.calls else count(s.memory, x)
+
+
+def flip_the_training_flag(s: Any, x: Tensor) -> Tensor:
+    y = x * (1 if s.training else 2)
+    s.eval()
+    return y
+
+
+CHANGING: dict[str, tuple[Callable[[Any, Tensor], Tensor], Callable[[], dict[str, Any]]]] = {
+    "a counter": (count, lambda: {"calls": 0}),
+    "a list": (append, lambda: {"factors": [1.0]}),
+    "a deque": (append, lambda: {"factors": deque([1.0], maxlen=2)}),
+    "a list in a dict": (append_deeper, lambda: {"held": {"factors": [1.0]}}),
+    "a cache of too few keys": (fill_a_cache, lambda: {"cache": {}}),
+    "a tensor that is replaced": (shift_anew, lambda: {"shift": torch.zeros(4)}),
+    "a tensor that is written to": (shift_in_place, lambda: {"shift": torch.zeros(4)}),
+    "a tensor of an object": (shift_an_object, lambda: {"memory": Memory()}),
+    "a number of an object": (count_in_an_object, lambda: {"memory": Memory()}),
+    "a flag": (flip_the_training_flag, dict),
+}
+
+
+@pytest.mark.parametrize("name", CHANGING)
+def test_attributes_that_a_call_changes(name: str) -> None:
+    """Its first call is the identity; the second one shows what the first left."""
+    forward, make = CHANGING[name]
+    held = make()
+    module, same, still = with_attributes(forward, **held), with_attributes(forward, **make()), nn.Identity()
+    before = copy.deepcopy(held)
+    for pair in ((module, still), (still, module)):
+        verdict = foldproof.prove(*pair, (X,))
+        assert verdict.kind is Kind.REFUTED, str(verdict)
+    verdict = foldproof.prove(module, same, (X,))
+    assert verdict.kind is Kind.PROVED and verdict.claim is not None, str(verdict)
+    assert "set by a call" in str(verdict.claim) and not verdict.claim.is_general
+    assert str({k: vars(x) if isinstance(x, Memory) else x for k, x in held.items()}) == str(
+        {k: vars(x) if isinstance(x, Memory) else x for k, x in before.items()}
+    ), "the owner's objects are as they were"
+    assert module.training
+
+
+def test_an_attribute_that_is_only_kept_for_inspection() -> None:
+    def forward(s: Any, x: Tensor) -> Tensor:
+        s.last = torch.softmax(x, -1)
+        return s.last * 2  # type: ignore[no-any-return]
+
+    kept = with_attributes(forward, last=None)
+    assert foldproof.prove(kept, lambda x: 2 * torch.softmax(x, -1), (X,)).kind is Kind.PROVED
+
+
+def test_state_that_no_module_holds() -> None:
+    """A list in a closure grows with each run: no rounding explains what it does."""
+    seen: list[int] = []
+
+    def forward(x: Tensor) -> Tensor:
+        seen.append(1)
+        return x * len(seen)
+
+    for pair in ((forward, lambda x: x * 1.0), (lambda x: x * 1.0, forward)):
+        seen.clear()
+        verdict = foldproof.prove(*pair, (X,))
+        assert verdict.kind in (Kind.UNDECIDED, Kind.REFUTED), str(verdict)

@@ -2,7 +2,18 @@
 
 from foldproof.graph.interpreter import Watch
 from foldproof.program.forms import as_program, require_ordinary
-from foldproof.program.program import Leaf, Outcome, Program
-from foldproof.program.state import copied, mark
+from foldproof.program.program import NO_ATTRIBUTES, Leaf, Outcome, Program
+from foldproof.program.state import Attribute, copied, mark
 
-__all__ = ["Leaf", "Outcome", "Program", "Watch", "as_program", "copied", "mark", "require_ordinary"]
+__all__ = [
+    "NO_ATTRIBUTES",
+    "Attribute",
+    "Leaf",
+    "Outcome",
+    "Program",
+    "Watch",
+    "as_program",
+    "copied",
+    "mark",
+    "require_ordinary",
+]

@@ -11,8 +11,8 @@ from torch.export.graph_signature import InputKind, OutputKind
 
 from foldproof.errors import FoldproofError, brief
 from foldproof.graph.interpreter import Interpreter, Watch
-from foldproof.program.program import Leaf, Outcome
-from foldproof.program.state import Parameters, copied, deepcopied
+from foldproof.program.program import NO_ATTRIBUTES, Leaf, Outcome
+from foldproof.program.state import Attribute, Parameters, copied, deepcopied
 from foldproof.program.structure import arranged
 from foldproof.torch_internals import flat_arguments, tree_leaves, version_of
 
@@ -38,7 +38,12 @@ class ExportedProgramForm:
         return found
 
     def run(
-        self, leaves: Mapping[str, Tensor], args: Sequence[Any], kwargs: Mapping[str, Any], watch: Watch | None = None
+        self,
+        leaves: Mapping[str, Tensor],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        watch: Watch | None = None,
+        attributes: Mapping[str, Attribute] = NO_ATTRIBUTES,
     ) -> Outcome:
         program = self._program
         try:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 import types
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -114,6 +114,9 @@ def _swapped(x: Any, made: dict[int, Any]) -> Any:
     elif type(x) in (dict, OrderedDict):
         made[id(x)] = held = type(x)()
         held.update((k, _swapped(v, made)) for k, v in x.items())
+    elif type(x) is deque:
+        made[id(x)] = queue = deque[Any](maxlen=x.maxlen)
+        queue.extend(_swapped(v, made) for v in x)
     elif type(x) in (tuple, set):
         return type(x)(_swapped(v, made) for v in x)
     return made.get(id(x), x)

@@ -11,8 +11,9 @@ from torch import Tensor, fx, nn
 
 from foldproof.graph.interpreter import Interpreter, Watch
 from foldproof.program.mirror import captured, keep_hooks, mirror, rebound
-from foldproof.program.program import Leaf, Outcome
+from foldproof.program.program import NO_ATTRIBUTES, Leaf, Outcome
 from foldproof.program.state import (
+    Attribute,
     Parameters,
     copied,
     deepcopied,
@@ -21,6 +22,7 @@ from foldproof.program.state import (
     owned,
     quantization_parameters,
     replaced,
+    set_attributes,
     storage_key,
 )
 from foldproof.program.structure import arranged
@@ -65,7 +67,12 @@ class FunctionProgram:
                 self.leaves |= {f"{name}.{leaf}": found for leaf, found in _leaves(x, fixed=set()).items()}
 
     def run(
-        self, leaves: Mapping[str, Tensor], args: Sequence[Any], kwargs: Mapping[str, Any], watch: Watch | None = None
+        self,
+        leaves: Mapping[str, Tensor],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        watch: Watch | None = None,
+        attributes: Mapping[str, Attribute] = NO_ATTRIBUTES,
     ) -> Outcome:
         modules = {name: x for name, x in zip(self._names, self._values) if isinstance(x, nn.Module)}
         tensors = {name: leaves[name] for name, x in zip(self._names, self._values) if isinstance(x, Tensor)}
@@ -77,8 +84,10 @@ class FunctionProgram:
             for name, module in modules.items():
                 own = {leaf: leaves[f"{name}.{leaf}"] for leaf, _ in owned(module)}
                 written[name] = stack.enter_context(replaced(module, own))
+            set_attributes(attributes.values())
             outcome = _outcome(function(*args, **kwargs), modules.values())
-        outcome.effects = {f"{name}.{leaf}": t for name, own in written.items() for leaf, t in own.items()}
+        outcome.effects = {f"{name}.{leaf}": t for name, own in written.items() for leaf, t in own.tensors.items()}
+        outcome.attributes = {f"{name}.{n}": x for name, own in written.items() for n, x in own.attributes.items()}
         outcome.effects |= {name: x for name, x in tensors.items() if mark(x) != marks[name]}
         return outcome
 
@@ -109,14 +118,20 @@ class ModuleProgram:
         self.leaves = _leaves(module, quantization_parameters(module))
 
     def run(
-        self, leaves: Mapping[str, Tensor], args: Sequence[Any], kwargs: Mapping[str, Any], watch: Watch | None = None
+        self,
+        leaves: Mapping[str, Tensor],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        watch: Watch | None = None,
+        attributes: Mapping[str, Attribute] = NO_ATTRIBUTES,
     ) -> Outcome:
         with replaced(self._module, {name: leaves[name] for name in self.leaves}) as written:
+            set_attributes(attributes.values())
             for name in leaves.keys() - self.leaves.keys():  # None in the module, and filled by an earlier call
                 path, _, attribute = name.rpartition(".")
                 set_tensor(self._module.get_submodule(path), attribute, leaves[name])
             outcome = _outcome(self._call(args, kwargs, watch), [self._module])
-        outcome.effects = written
+        outcome.effects, outcome.attributes = written.tensors, written.attributes
         return outcome
 
     def _call(self, args: Sequence[Any], kwargs: Mapping[str, Any], watch: Watch | None) -> Any:
@@ -125,7 +140,7 @@ class ModuleProgram:
     def run_as_it_is(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Outcome:
         with replaced(self._module, own_copies(self.leaves)) as written:
             outcome = _outcome(self._module(*copied(args), **copied(kwargs)), [self._module])
-        outcome.effects = written
+        outcome.effects, outcome.attributes = written.tensors, written.attributes
         return outcome
 
     def nodes(self) -> list[fx.Node]:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from torch import Tensor, fx
 
 from foldproof.graph.interpreter import Watch
+from foldproof.program.state import Attribute
 from foldproof.program.structure import Structure
+
+NO_ATTRIBUTES: Mapping[str, Attribute] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,8 @@ class Outcome:
     outputs: list[Any]
     structure: Structure
     effects: dict[str, Tensor] = field(default_factory=dict)
+    attributes: dict[str, Attribute] = field(default_factory=dict)
+    """Python attributes of modules and their objects that the run set or changed, by name: counters, caches, flags."""
 
 
 class Program(Protocol):
@@ -41,11 +47,17 @@ class Program(Protocol):
     leaves: dict[str, Leaf]
 
     def run(
-        self, leaves: Mapping[str, Tensor], args: Sequence[Any], kwargs: Mapping[str, Any], watch: Watch | None = None
+        self,
+        leaves: Mapping[str, Tensor],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        watch: Watch | None = None,
+        attributes: Mapping[str, Attribute] = NO_ATTRIBUTES,
     ) -> Outcome:
         """Run with ``leaves`` (one for each name in `leaves`) in place of the program's own tensors.
 
-        Additional names are buffers that were None, and that an earlier call filled.
+        Additional names are buffers that were None, and that an earlier call filled. ``attributes`` are those that an
+        earlier call left (`Outcome.attributes`).
         """
 
     def run_as_it_is(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Outcome:

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, fx
 
 from foldproof.claim import Claim, Held, Role, Scope, Why
-from foldproof.program import Leaf, Outcome, Program, Watch, copied
+from foldproof.program import NO_ATTRIBUTES, Attribute, Leaf, Outcome, Program, Watch, copied
 from foldproof.proof.obligation import ProofObligation, Tensors, copied_leaves, tied
 from foldproof.proof.reads import Reads
-from foldproof.proof.running import idle_counters, require_separate, run_copied, state_after, state_of
+from foldproof.proof.running import idle_counters, leaves_state, require_separate, run_copied, state_after
 from foldproof.proof.variation import Variation, named_inputs, vary
 from foldproof.shadow import (
     Deterministic,
@@ -53,6 +53,8 @@ class Mismatch:
     """True for a difference in structure or plain values, which is visible without residues."""
     written: str | None = None
     """The leaf or input with different values written to it."""
+    later: bool = False
+    """True for a difference in the second call only."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,8 @@ class Attempt:
         held = [h for h in claim.held if h.role is Role.INPUT or h.why not in whole or h.name in point.read]
         held += [Held(what, Role.PARAMETER, Why.UNREGISTERED) for what in point.unregistered]
         held += [Held(name, Role.PARAMETER, Why.CHOSEN) for name in sorted(point.beside)]
+        for outcome in (self.runs.first, self.runs.second) if self.runs is not None else ():
+            held += [Held(name, Role.PARAMETER, Why.ATTRIBUTE) for name in sorted(outcome.attributes)]
         claim = replace(claim, parameters=tuple(n for n in claim.parameters if n not in point.beside), held=tuple(held))
         escaped = [how for how, of_data in point.escapes.items() if of_data or claim.all_parameters]
         return replace(
@@ -246,12 +250,17 @@ def run_both(
         require_separate(other.after, other.leaves, second.effects)
         constants = (numbers, point.take_numbers()), (roundings, point.take_roundings())
         again = None
-        if state_of(first) or state_of(second):
+        if leaves_state(first) or leaves_state(second):
             with disable_current_modes():  # `Factories` would count these inputs as made by a program
                 inputs_again = _shadows_of_inputs(obligation, point, variation)
+
+            def call_again(program: Program, which: str, leaves: Tensors, earlier: Outcome, names: Any) -> Outcome:
+                state = state_after(leaves, earlier)
+                return _run(point, program, which, state, inputs_again, None, names, earlier.attributes)
+
             again = (
-                _run(point, obligation.before, "first", state_after(ours, first), inputs_again),
-                _run(point, other.after, "second", state_after(other.leaves, second), inputs_again, None, other.names),
+                call_again(obligation.before, "first", ours, first, None),
+                call_again(other.after, "second", other.leaves, second, other.names),
             )
         idle = _match_effects(first, second, leaves | _numbered(inputs), other.names)
         if again is not None:
@@ -268,6 +277,7 @@ def _run(
     inputs: Any,
     watch: Watch | None = None,
     names: Mapping[str, str] | None = None,
+    attributes: Mapping[str, Attribute] = NO_ATTRIBUTES,
 ) -> Outcome:
     """Run a program, and record the leaves that it reads in the sample point.
 
@@ -278,7 +288,7 @@ def _run(
     point.running = True
     try:
         with Deterministic():
-            outcome = run_copied(program, which, leaves, args, kwargs, watch, reads)
+            outcome = run_copied(program, which, leaves, args, kwargs, watch, reads, attributes)
     finally:
         point.running = False
     names = names or {}
@@ -368,7 +378,7 @@ def _compare_runs(point: SamplePoint, runs: Runs) -> Equal | Mismatch:
     if isinstance(found, Equal) and runs.again is not None:
         once_more = _compare(point, *runs.again)
         if isinstance(once_more, Mismatch):
-            return replace(once_more, what=f"in a second call, {once_more.what}")
+            return replace(once_more, what=f"in a second call, {once_more.what}", later=True)
     return found
 
 

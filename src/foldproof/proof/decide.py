@@ -60,7 +60,7 @@ from foldproof.proof.floats import (
 )
 from foldproof.proof.inquiry import Inquiry, Progress, Search, own_numbers
 from foldproof.proof.obligation import ProofObligation
-from foldproof.proof.reality import repeats, unreal
+from foldproof.proof.reality import unreal, unrepeated
 from foldproof.proof.steps import steps_of
 from foldproof.proof.variation import vary
 from foldproof.shadow import Undecided
@@ -206,7 +206,7 @@ def explain_by_rounding(inquiry: Inquiry) -> Verdict | None:
         return replace(refuted, difference=inquiry.first_difference(), notes=verdict.notes)
     if verdict.kind is not Kind.ROUNDING:
         return verdict
-    unlike = unlike_in_own_dtype(inquiry.obligation)
+    unlike = unrepeated(inquiry.obligation, both=True) or unlike_in_own_dtype(inquiry.obligation)
     if unlike is not None:
         return replace(verdict, kind=Kind.UNDECIDED, reason=f"{unlike}, though float64 evaluations agree")
     return replace(verdict, difference=inquiry.first_difference())
@@ -247,7 +247,7 @@ def _proved(inquiry: Inquiry, found: Attempt, unrounded: Unrounded = ROUNDED) ->
         return Verdict(Kind.UNDECIDED, "all outputs are empty at these shapes, so nothing was compared")
     contradicting = _find_contradiction(obligation, unrounded)
     choosing = ", ".join([*point.branch, *point.escapes])
-    if contradicting is not None and choosing and contradicting.calls > 1 and repeats(obligation):
+    if contradicting is not None and choosing and contradicting.calls > 1 and unrepeated(obligation) is None:
         # The second call has other inputs here, which take another branch: no rule need be wrong.
         return _refuted(inquiry, f"the outputs differ where {choosing} takes another branch than here", contradicting)
     if contradicting is not None:
@@ -345,6 +345,8 @@ def _why_floats_say_little(search: Search, exact: Attempt) -> str | None:
     written = exact.mismatch.written if exact.mismatch else None
     if written is not None and any(written not in t.written for t in search.agreeing):
         return f"float64 evaluations do not cover the values written to {written}"
+    if exact.mismatch and exact.mismatch.later and any(t.calls == 1 for t in search.agreeing):
+        return "float64 evaluations do not cover what a call leaves to the next one"
     if len(search.agreeing) > 1 and insensitive(*search.agreeing[:2]):
         return "the outputs hardly depend on the inputs, so agreement is weak evidence; give inputs that matter"
     if any(t.comparison.unfinite for t in search.agreeing):

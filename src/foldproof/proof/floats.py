@@ -14,7 +14,7 @@ from torch import Tensor
 from foldproof.program import Leaf, Outcome, Program, copied
 from foldproof.proof.coverage import Coverage
 from foldproof.proof.obligation import ProofObligation, Tensors, copied_leaves, equal_content, identity, tied
-from foldproof.proof.running import idle_counters, run_copied, state_after, state_of
+from foldproof.proof.running import idle_counters, leaves_state, run_copied, state_after, state_of
 from foldproof.rounding import Comparison, Float64, compare_in_float64
 from foldproof.rounding.constant_noise import ConstantNoise, Constants, mark
 from foldproof.rounding.float64 import widened
@@ -133,7 +133,9 @@ class _Side:
         with torch.no_grad(), mode, watch:
             outcome = run_copied(self.program, self.which, leaves, *inputs[0])
             for call in range(1, calls):
-                later = run_copied(self.program, self.which, state_after(leaves, outcome), *inputs[call])
+                state, attributes = state_after(leaves, outcome), outcome.attributes
+                args, kwargs = inputs[call]
+                later = run_copied(self.program, self.which, state, args, kwargs, attributes=attributes)
                 outcome.outputs = [*outcome.outputs, *later.outputs]
                 outcome.effects = {**outcome.effects, **state_of(later)}
             if constants is not None:
@@ -254,14 +256,14 @@ def evaluate(
     ours, theirs = Constants(), Constants()
     ran = first.run(coverage=coverage, constants=ours), second.run(coverage=coverage, constants=theirs)
     calls = 1
-    if any(state_of(outcome) for outcome in ran):
+    if any(leaves_state(outcome) for outcome in ran):
         calls, description = 2, f"{description}, in two calls in a row"
         ran = first.run(calls=calls), second.run(calls=calls)
     written = frozenset(_written(*ran, originals))
     before, after = _numbers(*ran, originals)
     if [t.shape for t in before] != [t.shape for t in after]:
         shapes = f"shapes {[tuple(t.shape) for t in before]} before, {[tuple(t.shape) for t in after]} after"
-        return Trial(description, NOTHING, args, kwargs, leaves, tuple(before), written, shapes)
+        return Trial(description, NOTHING, args, kwargs, leaves, tuple(before), written, shapes, calls=calls)
 
     noise: dict[str, Any] = {"amplitude": amplitude, "spread": spread, "calls": calls}
     first_folded = folded or bool(second.own) or theirs.may_hold_folded(ours)

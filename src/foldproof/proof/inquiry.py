@@ -19,7 +19,7 @@ from foldproof.proof.coverage import Coverage
 from foldproof.proof.difference import first_difference
 from foldproof.proof.floats import ROUNDED, Trial, Unrounded, at_other_integers, doubted, draws, glances, trials
 from foldproof.proof.obligation import ProofObligation
-from foldproof.proof.reality import repeats
+from foldproof.proof.reality import unrepeated
 from foldproof.proof.variation import vary
 from foldproof.shadow import Semantics, Undecided
 from foldproof.thresholds import (
@@ -179,9 +179,7 @@ class Inquiry:
                     if not (trial.elsewhere and trial.comparison.unfinite):
                         done.append(trial)
                     continue
-                why = doubted(self.obligation, trial)
-                if why is None and not repeats(self.obligation):
-                    why = "the first program is random, or changes by being run"
+                why = doubted(self.obligation, trial) or unrepeated(self.obligation)
                 if why is not None:
                     doubt = doubt or why  # another trial may be free of it
                     continue
@@ -228,7 +226,7 @@ class Inquiry:
         with contextlib.suppress(Undecided):  # if a program fails at one trial, earlier ones still count
             for trial in trials:
                 if trial.differs and doubted(obligation, trial, unrounded) is None:
-                    return trial if repeats(obligation) else None
+                    return trial if unrepeated(obligation) is None else None
         return None
 
     def _scales(self, found: Attempt) -> list[float]:

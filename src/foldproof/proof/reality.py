@@ -21,24 +21,33 @@ def unreal(obligation: ProofObligation, found: Attempt) -> str | None:
     A module may act differently on ordinary tensors than on shadows (hooks on a graph, compiled parts, checks of a
     tensor's class, Python state). A proof would then hold for a program that nobody runs.
     """
-    own = tied(obligation.before.leaves, lambda name, leaf: leaf.tensor.detach())
-    programs = (("first", obligation.before), ("second", obligation.other(own).after))
-    for (which, program), values in zip(programs, found.values):
+    for (which, program), values in zip(_own_programs(obligation), found.values):
         what = _differs(program, obligation, values)
         if what:
             return f"the {which} program {what}"
     return None
 
 
-def repeats(obligation: ProofObligation) -> bool:
-    """True if *before* returns the same outputs twice: it is neither random nor changed by a call."""
-    try:
-        with torch.set_grad_enabled(obligation.gradients):
-            once, again = (obligation.before.run_as_it_is(obligation.args, obligation.kwargs).outputs for _ in range(2))
-    except Exception as error:
-        log_caught(error, "running the first program twice")
-        return True
-    return _first_mismatch(once, again) is None
+def unrepeated(obligation: ProofObligation, both: bool = False) -> str | None:
+    """Return the reason why the first program, or one of ``both``, does not repeat its outputs; None if it does.
+
+    It is random, or reads Python state outside of modules that changes from run to run (a list in a closure, a clock).
+    """
+    for which, program in _own_programs(obligation)[: 2 if both else 1]:
+        try:
+            with torch.set_grad_enabled(obligation.gradients):
+                once, again = (program.run_as_it_is(obligation.args, obligation.kwargs).outputs for _ in range(2))
+        except Exception as error:
+            log_caught(error, "running a program twice")
+            continue
+        if _first_mismatch(once, again) is not None:
+            return f"the {which} program is random, or changes by being run"
+    return None
+
+
+def _own_programs(obligation: ProofObligation) -> tuple[tuple[str, Program], tuple[str, Program]]:
+    own = tied(obligation.before.leaves, lambda name, leaf: leaf.tensor.detach())
+    return ("first", obligation.before), ("second", obligation.other(own).after)
 
 
 def _differs(program: Program, obligation: ProofObligation, values: Sequence[Any]) -> str | None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from foldproof.errors import FoldproofError
-from foldproof.program import Outcome, Program, Watch, mark
+from foldproof.program import NO_ATTRIBUTES, Attribute, Outcome, Program, Watch, mark
 from foldproof.proof.obligation import Tensors, identity
 from foldproof.shadow import Shadow, Undecided, WritesBorrowed
 from foldproof.torch_internals import tree_flatten
@@ -34,10 +34,11 @@ def run_copied(
     kwargs: Any,
     watch: Watch | None = None,
     around: contextlib.AbstractContextManager[Any] = _NOTHING,
+    attributes: Mapping[str, Attribute] = NO_ATTRIBUTES,
 ) -> Outcome:
     """Run on arguments that may be written to, and count writes to them among the effects.
 
-    ``around`` is active while the program itself runs.
+    ``around`` is active while the program itself runs, on ``attributes`` that an earlier call left.
 
     Raises:
         Undecided: an operator has no rule, or the program itself raises.
@@ -52,7 +53,7 @@ def run_copied(
         # Compiled parts run eagerly here: Dynamo would give up on shadows, and permanently, so that even the run on
         # ordinary tensors would not execute the compiled code.
         with torch.compiler.set_stance("force_eager"), around:
-            outcome = program.run(leaves, args, kwargs, watch)
+            outcome = program.run(leaves, args, kwargs, watch, attributes)
     except (Undecided, WritesBorrowed, FoldproofError):
         raise
     except Exception as error:
@@ -92,6 +93,11 @@ def require_separate(program: Program, leaves: Tensors, written: Mapping[str, Te
 def state_of(outcome: Outcome) -> dict[str, Tensor]:
     """Return the state that a call left in the program: leaves that it wrote to, and buffers that were None."""
     return {name: t for name, t in outcome.effects.items() if not name.startswith("input ")}
+
+
+def leaves_state(outcome: Outcome) -> bool:
+    """Return True if a next call may read what this one left behind."""
+    return bool(state_of(outcome) or outcome.attributes)
 
 
 def state_after(leaves: Tensors, outcome: Outcome) -> dict[str, Tensor]:
