@@ -88,6 +88,11 @@ def test_numbers_read_from_storages() -> None:
         assert not (verdict.kind is Kind.PROVED and verdict.claim.is_general), str(verdict)  # type: ignore[union-attr]
 
 
+def test_a_number_that_is_read_is_told_with_the_line_that_reads_it() -> None:
+    verdict = foldproof.prove(lambda x: x * 2 if x.sum().item() > 1e5 else x, lambda x: x * 1.0, (X,))
+    assert any(f"{__file__}:" in note for note in verdict.notes), str(verdict)
+
+
 def test_code_that_asks_for_gradients() -> None:
     """The program gives other numbers when gradients are recorded."""
     asks = Module(lambda s, x: s.linear(x) * (2 if torch.is_grad_enabled() else 1), linear=nn.Linear(8, 8))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from pathlib import Path
 from types import FrameType
 
 import torch
@@ -29,11 +30,14 @@ BLIND = {
 """Operators with results that are independent of the values of their operands."""
 
 
+_PACKAGE = str(Path(__file__).parents[1])
+
+
 def note_escape(residue: Residue, how: str) -> None:
     """Record in the sample point that ``how`` read a value out of a tensor, and the line of the program that did."""
     escapes = residue.point.escapes
     for frame in reversed(traceback.extract_stack()):
-        if not any(part in frame.filename for part in ("/torch/", "foldproof/shadow", "\\torch\\")):
+        if not any(part in frame.filename for part in ("/torch/", "\\torch\\", _PACKAGE)):
             where = f"`{how}` at {frame.filename}:{frame.lineno}"
             escapes[where] = residue.data or escapes.get(where, False)
             return
