@@ -261,6 +261,18 @@ def test_attributes_that_a_call_changes(name: str) -> None:
     assert module.training
 
 
+def test_attributes_that_contain_themselves() -> None:
+    held: list[Any] = [1.0]
+    held.append(held)
+
+    def forward(s: Any, x: Tensor) -> Tensor:
+        s.held.append(1.0)
+        return x * (len(s.held) - 2)
+
+    module = with_attributes(forward, held=held)
+    assert foldproof.prove(module, nn.Identity(), (X,)).kind is Kind.REFUTED and len(held) == 2
+
+
 def test_an_attribute_that_is_only_kept_for_inspection() -> None:
     def forward(s: Any, x: Tensor) -> Tensor:
         s.last = torch.softmax(x, -1)

@@ -67,11 +67,17 @@ def _holders(module: nn.Module) -> list[tuple[str, Any]]:
 
 def _leaves(x: Any) -> Iterator[Any]:
     """Yield the contents of containers, however deep; anything else itself."""
-    if type(x) in _CONTAINERS or type(x) is tuple:
-        for y in _items(x):
-            yield from _leaves(y)
-    else:
+    if not _items(x):
         yield x
+        return
+    seen, pending = set[int](), [x]
+    while pending:
+        y = pending.pop()
+        if type(y) not in _CONTAINERS and type(y) is not tuple:
+            yield y
+        elif id(y) not in seen:  # containers may contain themselves
+            seen.add(id(y))
+            pending.extend(reversed(list(_items(y))))
 
 
 def _is_of_the_users(x: Any) -> bool:
@@ -212,7 +218,9 @@ def _collect(values: Iterable[Any], containers: dict[int, tuple[Any, Any]]) -> N
 
 def _reaches(x: Any, ids: Collection[int]) -> bool:
     """Return True if ``x`` is one of the objects with these ``ids``, or contains one."""
-    return id(x) in ids or any(_reaches(v, ids) for v in _items(x))
+    containers: dict[int, tuple[Any, Any]] = {}
+    _collect([x], containers)
+    return any(id(y) in ids for y in _leaves(x)) or not containers.keys().isdisjoint(ids)
 
 
 def _copied(x: Any, made: dict[int, Any], tensors: Collection[int] = ()) -> Any:
