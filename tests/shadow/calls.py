@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import functools
+import hashlib
 import itertools
 import random
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +25,8 @@ from foldproof.shadow import RULES
 
 aten = torch.ops.aten
 decomposed = torch.ops.quantized_decomposed
+
+CACHE = Path(__file__).parents[2] / "build"
 
 SAMPLES = 20
 """Samples taken from each entry of the operator database."""
@@ -92,7 +97,26 @@ def _seed(seed: int) -> None:
 
 @functools.cache
 def from_database() -> dict[OpOverload, list[Call]]:
-    """The calls of operators with a rule that the database's samples in float64 lead to."""
+    """The calls of operators with a rule that the database's samples in float64 lead to.
+
+    Recording them takes a minute, so a file keeps them, and one process of several makes it. Another version of torch,
+    or another set of rules, has another file.
+    """
+    names = {str(operator): operator for operator in RULES}
+    key = hashlib.sha256(repr((torch.__version__, sorted(names), SAMPLES, CALLS)).encode()).hexdigest()[:16]
+    CACHE.mkdir(parents=True, exist_ok=True)
+    file = CACHE / f"operator_calls_{key}.pt"
+    with (CACHE / "operator_calls.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not file.exists():
+            made = {str(operator): [tuple(call)[1:] for call in calls] for operator, calls in _record().items()}
+            torch.save(made, file.with_suffix(".new"), pickle_protocol=4)  # memory formats need it
+            file.with_suffix(".new").replace(file)
+    kept = torch.load(file, weights_only=False)
+    return {names[name]: [Call(names[name], *call) for call in calls] for name, calls in kept.items()}
+
+
+def _record() -> dict[OpOverload, list[Call]]:
     from torch.testing._internal.common_methods_invocations import op_db
 
     recorder = _Recorder()

@@ -123,3 +123,13 @@ def test_a_pass_that_never_matches() -> None:
     found = foldproof.prove_pass(lambda m: m, linear, (normal(3, 4),))
     assert found.kind is Kind.PROVED and "the pass changed nothing" in found.reason
     assert foldproof.prove_pass(lambda m: m, linear, (normal(3, 4),), must_change=True).kind is Kind.UNDECIDED
+
+
+def test_float64_cancels_too() -> None:
+    """Large numbers that cancel are neither a counterexample nor a contradiction of a proof."""
+    large = 1e20 * torch.randn(4)
+    given = (large, -large, torch.ones(4))
+    verdict = foldproof.prove(lambda a, b, c: (a + b) + c, lambda a, b, c: a + (b + c), given)
+    assert verdict.kind is Kind.PROVED, str(verdict)
+    verdict = foldproof.prove(lambda a, b, c: (a + b) + c, lambda a, b, c: a + (b + c * 2), given)
+    assert verdict.kind is Kind.UNDECIDED, str(verdict)  # another function, which no float shows at this scale

@@ -107,6 +107,9 @@ def _find_pair(
         distance, _, first = min(near, default=(math.inf, 0, second))
         if distance <= MAX_PARTING_DISTANCE:
             return first, second
+        alike = [a for a in lost if operator_name(a) == operator_name(second)]
+        if alike and not set(second.all_input_nodes) & set(new):
+            return alike[0], second
     return next(((a, b) for a in lost for b in new if operator_name(a) == operator_name(b)), None)
 
 

@@ -72,7 +72,8 @@ class Noise(Float64):
             self.unknown.add(str(func))
         if writes_result(func) and rounding is not Rounding.EXACT:
             # The old contents are gone: only the result's own rounding is known.
-            results[0].copy_(self._moved(results[0], results[0].abs() * torch.finfo(self.dtype).eps))
+            if results[0].dtype == torch.float64:
+                results[0].copy_(self._moved(results[0], results[0].abs() * torch.finfo(self.dtype).eps))
             return out
         if rounding is Rounding.PARTS:
             if not compute_in_parts(self, func, out, args, kwargs):
