@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from foldproof.program import as_program
 from foldproof.proof.shapes import as_inputs
 from foldproof.qat.fold import Folded
 from foldproof.qat.fold_pass import Account, list_rewrites, rewrite_program
-from foldproof.rewriting.account import UNCHANGED, UNPROVED, Declined
+from foldproof.rewriting.account import UNCHANGED, UNPROVED, Declined, ProvedRewrite
 from foldproof.verdict import SCHEMA, ApproximationStep, Kind, Verdict, plain
 
 
@@ -39,6 +39,8 @@ class FoldQATResult:
     ranges: Mapping[str, float]
     seconds: float
     original: GraphView = field(default=GraphView(()), repr=False)
+    rewrites: tuple[ProvedRewrite, ...] = ()
+    """One for each of ``folded``, with the attributes that those of `foldproof.fuse` have."""
 
     def share(self, folded: Folded) -> float:
         """Return the bound of a bias as a share of the range of its operator's output; infinite if that is constant."""
@@ -111,7 +113,18 @@ def fold_qat(
         {f.node: ranges[f.node] for f in account.folded},
         time.perf_counter() - started,
         view_graph(program),
+        tuple(_list_rewrites(account, ranges, prove)),
     )
+
+
+def _list_rewrites(account: Account, ranges: Mapping[str, float], prove: bool) -> Iterator[ProvedRewrite]:
+    for i, f in enumerate(account.folded):
+        verdict = UNPROVED
+        if prove:
+            steps = (*(_add_share(s, f, ranges) for s in account.verdicts[i].steps), *f.steps)
+            kind = Kind.PROVED_WITHIN if steps else account.verdicts[i].kind
+            verdict = replace(account.verdicts[i], kind=kind, steps=steps)
+        yield ProvedRewrite("fold_qat", (*f.chain, f.node), f.node, f.source, verdict)
 
 
 def _combine_verdicts(account: Account, ranges: Mapping[str, float], prove: bool) -> Verdict:
@@ -132,11 +145,7 @@ def _combine_verdicts(account: Account, ranges: Mapping[str, float], prove: bool
         uninterpreted=tuple(dict.fromkeys(name for p in proofs for name in p.uninterpreted)),
         branching=tuple(dict.fromkeys(name for p in proofs for name in p.branching)),
     )
-    steps = [
-        step
-        for f, verdict in zip(account.folded, account.verdicts)
-        for step in (*(_add_share(s, f, ranges) for s in verdict.steps), *f.steps)
-    ]
+    steps = [step for rewrite in _list_rewrites(account, ranges, prove) for step in rewrite.verdict.steps]
     named = "the same function over the real numbers"
     if steps:
         named += f", but for {len(steps)} named step{'s'[: len(steps) > 1]}"

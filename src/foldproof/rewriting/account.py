@@ -13,6 +13,21 @@ UNPROVED = Verdict(Kind.UNDECIDED, "proofs were switched off (prove=False)")
 
 
 @dataclass(frozen=True)
+class ProvedRewrite:
+    """A rewrite, with the verdict on its region.
+
+    ``nodes`` are all nodes touched, ``result`` is the node that absorbed the others, and ``source`` is ``file:line`` of
+    the model's own code.
+    """
+
+    rule: str
+    nodes: tuple[str, ...]
+    result: str
+    source: str | None
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
 class Declined:
     """A normalisation that was not folded, with the reason and, unless the reason says it, a hint."""
 
