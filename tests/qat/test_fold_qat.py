@@ -80,7 +80,7 @@ def test_both_forms(quantizer: str) -> None:
     for result in results:
         assert [(r.result, r.source) for r in result.rewrites] == [(f.node, f.source) for f in result.folded]
         assert [s for r in result.rewrites for s in r.verdict.steps] == list(result.verdict.steps)
-        assert {r.verdict.kind for r in result.rewrites} == {Kind.PROVED_WITHIN}
+        assert result.verdict.kind in {r.verdict.kind for r in result.rewrites} <= {Kind.PROVED, Kind.PROVED_WITHIN}
     a, b = (outputs(r.program, x) for r in results)
     assert torch.equal(a, b)
     assert "batch_norm" in operators(program), "the given program was changed"
