@@ -78,7 +78,8 @@ class Claim:
             holds where both programs make the same choices as at the points of comparison.
         uncovered: operators with an outcome that never occurred in runs on many inputs.
         differs_elsewhere: True if the programs differed at other parameters.
-        local_bounds: True if the bounds of the approximation steps hold for these parameter values only.
+        local_bounds: True if bounds of the approximation steps hold for these parameter values only, or were measured
+            on the inputs tried.
         points: the number of points, if the scope is TRIED.
         shapes: the shapes of the inputs, one string for each sample of them.
     """

@@ -118,6 +118,8 @@ FREE_ELEMENTS = 1 << 12
 
 # Audits.
 
+RANGE_INPUTS = 4
+"""Inputs on which the range of quantized values is measured: the given ones, and others of the same elements."""
 COMPARED_INPUTS = 24
 """Inputs for the comparison of the compiled model with the original."""
 MIN_REDUCED_DIFFERENCE = 1e-2

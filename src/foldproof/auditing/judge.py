@@ -35,10 +35,11 @@ from foldproof.auditing.new_constants import (
     make_derive,
     unfold_constants,
 )
-from foldproof.auditing.quantization import remove_quantization
+from foldproof.auditing.quantization import Measured, measure_quantization, remove_quantization
 from foldproof.auditing.snapshot import Snapshot, updates_statistics
 from foldproof.claim import IDENTITY
 from foldproof.errors import FoldproofError, brief
+from foldproof.formatting import format_percent
 from foldproof.log import log_caught
 from foldproof.program.state import owned
 from foldproof.proof import prove, prove_pass
@@ -123,7 +124,8 @@ def _judge_without_quantization(
     quantization. Changed and dropped quantizations are steps, too.
     """
     first, old, fakes = remove_quantization(before)
-    second, steps, kept = remove_quantization(after)
+    measured = measure_quantization(after, inputs)
+    second, steps, kept = remove_quantization(after, measured.changes if measured is not None else None)
     new = tuple(step for made, step in steps.items() if made not in old)
     known, left = ([made for _, *made in which] for which in (fakes, kept))  # retracing changes the names
     if not new or any(made not in known for made in left):
@@ -134,9 +136,29 @@ def _judge_without_quantization(
     verdict = SAME if _are_same(first, second) else _judge_unfolded(change, first, second, inputs)
     if verdict.kind is not Kind.PROVED:
         return replace(verdict, notes=(*verdict.notes, "of the graphs without quantization"))
+    claim, changes = verdict.claim, measured.changes.values() if measured is not None else ()
+    if claim is not None and any(step.bound in changes for step in new):  # what was cut off on the inputs tried
+        claim = replace(claim, local_bounds=True)
     return replace(
-        verdict, kind=Kind.PROVED_WITHIN, reason="the same function up to the quantization of named values", steps=new
+        verdict,
+        kind=Kind.PROVED_WITHIN,
+        reason="the same function up to the quantization of named values",
+        steps=new,
+        claim=claim,
+        notes=(*verdict.notes, _tell_end_to_end(measure_quantization(before, inputs), measured)),
     )
+
+
+def _tell_end_to_end(before: Measured | None, after: Measured | None) -> str:
+    """Describe the difference of the outputs at the given inputs."""
+    if before is None or after is None or len(before.outputs) != len(after.outputs):
+        return "the graphs could not be run by themselves, so neither ranges nor outputs were measured"
+    pairs = [(a.double(), b.double()) for a, b in zip(before.outputs, after.outputs) if a.is_floating_point()]
+    worst = max((float((a - b).abs().max()) for a, b in pairs if a.numel()), default=0.0)
+    size = sum(float(a.square().sum()) for a, _ in pairs) ** 0.5
+    far = sum(float((a - b).square().sum()) for a, b in pairs) ** 0.5
+    share = f", {format_percent(far / size)} of their size" if size else ""
+    return f"on the given inputs the outputs differ by up to {worst:.3g}{share} (root mean squares)"
 
 
 def _judge_unfolded(change: Change, before: Snapshot, after: Snapshot, inputs: Sequence[Any]) -> Verdict:
