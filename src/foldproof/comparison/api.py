@@ -144,7 +144,7 @@ class _Comparison:
         self._tell(0, None, "loading the candidate")
         self._candidate: Candidate = candidate_of(candidate, reference)
         c = self._candidate
-        self._other = Side(c.run, c.holder, hidden=bool(c.hidden), copies=c.copies)
+        self._other = Side(c.run, c.holder, hidden=bool(c.hidden), copies=c.copies, restart=c.restart)
         self._operands = _reduced()
         self._redraws: bool | None = None
         self._keeps_state = self._graph.writes_state

@@ -66,17 +66,27 @@ class Side:
     """A program that is run from the same state again and again.
 
     ``holder`` has its state, by names that mean nothing where it is ``hidden``; ``copies`` is set where the program
-    takes and gives copies of tensors.
+    takes and gives copies of tensors. ``restart`` puts back a state that only the program can reach.
     """
 
-    def __init__(self, run: Run, holder: nn.Module | None, *, hidden: bool = False, copies: bool = False) -> None:
-        self._run, self._hidden, self._copies = run, hidden, copies
+    def __init__(
+        self,
+        run: Run,
+        holder: nn.Module | None,
+        *,
+        hidden: bool = False,
+        copies: bool = False,
+        restart: Callable[[], None] | None = None,
+    ) -> None:
+        self._run, self._hidden, self._copies, self._restart = run, hidden, copies, restart
         self._state = State(holder) if holder is not None else None
 
     def put_back(self) -> None:
         """Undo all calls."""
         if self._state is not None:
             self._state.put_back()
+        if self._restart is not None:
+            self._restart()
 
     def call(self, given: Inputs) -> Call:
         """Call it once, in the state that it is in, on copies of the inputs."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -64,6 +64,8 @@ class Candidate:
     backend: str | None = None
     given_only: bool = False
     notes: Callable[[], list[str]] = list
+    restart: Callable[[], None] | None = None
+    """Puts back a state that only the candidate's runtime can reach."""
 
 
 def candidate_of(source: Any, reference: Any) -> Candidate:
@@ -136,7 +138,9 @@ def _named(name: str, reference: Any) -> Candidate:
         return _saved(name, _load_outputs(path))
     if path.suffix == ".onnx":
         return _runtime(name, "ONNX Runtime", runtimes.onnx(path), runtimes.onnx_exporter)
-    return _runtime(name, "ExecuTorch", runtimes.executorch(path), runtimes.executorch_exporter(path))
+    found = runtimes.executorch(path)
+    made = _runtime(name, "ExecuTorch", found.run, runtimes.executorch_exporter(path))
+    return replace(made, restart=found.restart)
 
 
 def _runtime(name: str, runtime: str, run: Run, compile: Compile) -> Candidate:

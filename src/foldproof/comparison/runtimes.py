@@ -10,7 +10,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -80,7 +80,7 @@ def executorch_exporter(path: Path) -> Callable[[nn.Module], Callable[..., Any]]
             with _quietly():
                 lowered = to_edge_transform_and_lower(torch.export.export(module, inputs), partitioner=partitioners)
                 part.write_bytes(lowered.to_executorch().buffer)
-            return executorch(part)
+            return executorch(part).run
 
         return _made_when_called(export)
 
@@ -109,7 +109,14 @@ def _quietly() -> Iterator[None]:
         yield
 
 
-def executorch(path: Path) -> Run:
+class ExecuTorchProgram(NamedTuple):
+    """The ``forward`` method of a program in the runtime; ``restart`` resets the buffers that it writes to."""
+
+    run: Run
+    restart: Callable[[], None]
+
+
+def executorch(path: Path) -> ExecuTorchProgram:
     """Runs the ``forward`` method of a ``.pte`` file in the ExecuTorch runtime; inputs go in by position.
 
     Raises:
@@ -123,18 +130,24 @@ def executorch(path: Path) -> Run:
         raise MissingExtra("executorch", "executorch") from error
     with _blamed(path, "ExecuTorch", "be loaded by"), _silent():
         program = Runtime.get().load_program(str(path))
-        method = program.load_method("forward")
-        if method is None:
+        first = program.load_method("forward")
+        if first is None:
             raise FoldproofError(f"{path} has no method forward")
-        count = method.metadata.num_inputs()
+        count = first.metadata.num_inputs()
+    # A program owns the memory of its methods, so both are kept.
+    loaded = [program, first]
+
+    def restart() -> None:
+        with _blamed(path, "ExecuTorch", "be loaded by"), _silent():
+            again = Runtime.get().load_program(str(path))
+            loaded[:] = [again, again.load_method("forward")]
 
     def run(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
-        assert program is not None  # it owns the memory that the method computes in
         given = _tensors(path, args, kwargs, count)
         with _blamed(path, "ExecuTorch"), _silent():
-            return [t.clone() for t in flattened(list(method.execute(given)))]
+            return [t.clone() for t in flattened(list(loaded[1].execute(given)))]
 
-    return run
+    return ExecuTorchProgram(run, restart)
 
 
 def _tensors(path: Path, args: Sequence[Any], kwargs: Mapping[str, Any], count: int) -> list[Tensor]:

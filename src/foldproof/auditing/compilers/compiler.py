@@ -26,13 +26,15 @@ class Compiled:
     """The result of a compilation: a callable that takes the model's inputs, and its description.
 
     ``part`` compiles another module in the same way, if that is possible. ``holder`` is the module whose parameters and
-    buffers a call writes to, under the model's names; None if they can't be read.
+    buffers a call writes to, under the model's names; None if they can't be read. ``restart`` puts back a state that
+    only the runtime can reach.
     """
 
     call: Callable[..., Any]
     what: str
     part: Callable[[nn.Module], Callable[..., Any]] | None = None
     holder: nn.Module | None = None
+    restart: Callable[[], None] | None = None
 
 
 class Compiler(Protocol):

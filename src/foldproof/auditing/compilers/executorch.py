@@ -43,16 +43,24 @@ class Executorch:
             made.append(lowered.exported_program())
         buffer, spec = lowered.buffer, program.call_spec.out_spec
 
+        # A program owns the memory of its methods, so both are kept.
+        loaded: list[Any] = []
+
+        def restart() -> None:
+            """Load again, which resets the buffers that the program writes to."""
+            found = Runtime.get().load_program(buffer)
+            loaded[:] = [found, found.load_method("forward")]
+
         def call(*args: Any, **kwargs: Any) -> Any:
-            # Loading again resets the buffers that the program writes to. Its memory has to stay alive while it runs.
-            loaded = Runtime.get().load_program(buffer)
-            method = loaded.load_method("forward")
+            if not loaded:
+                restart()
+            _, method = loaded
             given = tree_leaves((args, kwargs))
             out = method.execute([x.contiguous() if isinstance(x, torch.Tensor) else x for x in given])
             out = out[len(out) - spec.num_leaves :]  # mutated inputs come first
             return tree_unflatten([x.clone() if isinstance(x, torch.Tensor) else x for x in out], spec)
 
-        return Compiled(call, "the .pte program in the ExecuTorch runtime")
+        return Compiled(call, "the .pte program in the ExecuTorch runtime", restart=restart)
 
     def write_script(self, options: Options) -> tuple[list[str], list[str]]:
         imports = ["import executorch.exir", "from executorch.runtime import Runtime"]
