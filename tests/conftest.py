@@ -46,11 +46,39 @@ SLOW = tuple(
 """Files and folders with the marker ``slow``."""
 
 
+SAMPLED = {
+    "tests/fusion/test_fold_mutants.py::test_is_withdrawn": 5,
+    "tests/fusion/test_fold_rules.py": 4,
+    "tests/fusion/test_batching.py": 3,
+    "tests/proof/test_half.py": 4,
+    "tests/proof/test_zoo.py::test_pytorch_proves_itself": 2,
+    "tests/auditing/test_audit.py::test_without_the_culprit_all_is_well": 4,
+    "tests/auditing/test_audit.py::test_a_tap_changes_nothing": 2,
+    "tests/qat/test_fold_qat.py": 3,
+    "tests/qat/test_fold_qat_mutants.py": 3,
+    "tests/shadow/test_opaque.py": 3,
+}
+"""Tests with many cases of one kind, of which CI runs each n-th; the others are exhaustive."""
+
+EXHAUSTIVE = (
+    "tests/comparison/test_candidates.py::test_files[aoti]",
+    "tests/fusion/test_fold_growth.py",
+    "tests/auditing/test_audit.py::test_the_culprit_is_named[inductor: freezing ConvTranspose2d",
+)
+
+
 @pytest.hookimpl(tryfirst=True)  # before markers are selected
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    seen = dict.fromkeys(SAMPLED, 0)
     for item in items:
         if item.nodeid.startswith(SLOW):
             item.add_marker("slow")
+        if item.nodeid.startswith(EXHAUSTIVE):
+            item.add_marker("exhaustive")
+        for name in (name for name in SAMPLED if item.nodeid.startswith(name)):
+            if seen[name] % SAMPLED[name]:
+                item.add_marker("exhaustive")
+            seen[name] += 1
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 import foldproof
 from foldproof import FoldproofError, Kind
-from foldproof.auditing.compilers import COMPILERS
+from foldproof.compiler_catalog import DECLARED
 
 from .models import MODELS, Model
 
@@ -151,7 +151,7 @@ FUNCTIONS: Mapping[str, Callable[[Model], Cell]] = {
     "compare": compare,
     "fold_qat": fold_qat,
     "backend": backend,
-    **{f"audit, {compiler}": functools.partial(audit, compiler) for compiler in COMPILERS},
+    **{f"audit, {compiler}": functools.partial(audit, compiler) for compiler in DECLARED},
 }
 
 FEW = (

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from foldproof import Kind
-from foldproof.auditing.compilers import COMPILERS
+from foldproof.compiler_catalog import DECLARED
 
 from .functions import COLUMNS, FAULTS, FEW, INDUCTOR, Cell, cell
 from .models import MODELS
@@ -27,7 +27,7 @@ def test_proofs(name: str) -> None:
 @pytest.mark.parametrize("name", FEW)
 @pytest.mark.parametrize("function", AUDITS)
 def test_audits(function: str, name: str) -> None:
-    for package in COMPILERS[function.removeprefix("audit, ")].packages:
+    for package in DECLARED[function.removeprefix("audit, ")].packages:
         pytest.importorskip(package)
     assert_sound(cell(function, MODELS[name]), name, function)
 
