@@ -169,6 +169,7 @@ def _end_to_end(
         "" if compiled.holder is not None else f"{compiled.what} shows outputs only",
         copies=compiled.holder is None,
         compile=compiled.part,
+        program=compiled.call if isinstance(compiled.call, nn.Module) and compiled.part is None else None,
         restart=compiled.restart,
     )
     try:

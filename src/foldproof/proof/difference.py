@@ -101,16 +101,29 @@ def _region(digests: Mapping[fx.Node, list[str]], present: set[str]) -> list[fx.
 def _find_pair(
     lost: Sequence[fx.Node], before: Mapping[fx.Node, Tensor], new: Sequence[fx.Node], after: Mapping[fx.Node, Tensor]
 ) -> tuple[fx.Node, fx.Node] | None:
-    """Return the first of the ``new`` values that is near a ``lost`` one, after the nearest of these."""
+    """Return the first of the ``new`` values that is near a ``lost`` one, after the nearest of these.
+
+    Equal operators on equal operands are a pair at any distance. An operator that reads another value of *before* than
+    it did is not at fault: the pair is that of the operands.
+    """
     for second in (n for n in new if n in after):
         near = [(_distance(before[first], after[second]), i, first) for i, first in enumerate(lost) if first in before]
         distance, _, first = min(near, default=(math.inf, 0, second))
-        if distance <= MAX_PARTING_DISTANCE:
-            return first, second
-        alike = [a for a in lost if operator_name(a) == operator_name(second)]
-        if alike and not set(second.all_input_nodes) & set(new):
-            return alike[0], second
+        if distance > MAX_PARTING_DISTANCE:
+            alike = [a for a in lost if operator_name(a) == operator_name(second)]
+            if not alike or set(second.all_input_nodes) & set(new):
+                continue
+            first = alike[0]
+        return _descend(first, second, lost, new)
     return next(((a, b) for a in lost for b in new if operator_name(a) == operator_name(b)), None)
+
+
+def _descend(
+    first: fx.Node, second: fx.Node, lost: Sequence[fx.Node], new: Sequence[fx.Node]
+) -> tuple[fx.Node, fx.Node]:
+    operands = [(a, b) for a, b in zip(first.args, second.args) if isinstance(a, fx.Node) and isinstance(b, fx.Node)]
+    swapped = next(((a, b) for a, b in operands if a in lost and b not in new), None)
+    return swapped if swapped is not None and operator_name(first) == operator_name(second) else (first, second)
 
 
 def _distance(a: Tensor, b: Tensor) -> float:
