@@ -225,9 +225,10 @@ class _Comparison:
     def _calls(self, given: Inputs) -> list[Inputs]:
         """The inputs of the calls of one trial: a second call has others, for equal ones hide state.
 
-        Saved numbers are of one call.
+        Saved numbers are of one call, and a runtime that can't be restarted carries no state to a second one.
         """
-        if not self._keeps_state or self._candidate.given_only:
+        stateless = self._candidate.copies and self._candidate.restart is None
+        if not self._keeps_state or self._candidate.given_only or stateless:
             return [given]
         second = given if self._redraws is None else redrawn(*given, self._seed + 1, self._redraws)
         return [given, second]
