@@ -62,7 +62,7 @@ def onnx_exporter(module: nn.Module) -> Callable[..., Any]:
 
 
 def executorch_exporter(path: Path) -> Callable[[nn.Module], Callable[..., Any]]:
-    """As `onnx_exporter`, for ExecuTorch: delegated to XNNPACK if ``path`` is."""
+    """Export to ExecuTorch, as `onnx_exporter` does to ONNX; delegated to XNNPACK if ``path`` is."""
     delegated = b"XnnpackBackend" in path.read_bytes()
 
     def exporter(module: nn.Module) -> Callable[..., Any]:
