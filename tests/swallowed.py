@@ -29,7 +29,7 @@ class Swallowed(logging.Handler):
 
 
 def is_bug(error: BaseException) -> bool:
-    """Whether it began in our code, and is no exception of ours: those are raised on purpose."""
+    """True if it began in our code, and is no exception of ours: those are raised on purpose."""
     while error.__cause__ is not None:
         error = error.__cause__
     frames = traceback.extract_tb(error.__traceback__)

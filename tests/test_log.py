@@ -90,7 +90,7 @@ def handlers(tree: ast.AST) -> list[ast.ExceptHandler]:
 
 
 def tells(handler: ast.ExceptHandler) -> bool:
-    """Whether it raises in the end, or logs."""
+    """True if the handler raises in the end, or logs."""
     called = {ast.unparse(n.func) for n in ast.walk(handler) if isinstance(n, ast.Call)}
     return isinstance(handler.body[-1], ast.Raise) or bool(called & {"log_caught", "traceback.print_exc"})
 

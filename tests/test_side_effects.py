@@ -1,4 +1,4 @@
-"""What foldproof leaves as it was: compiled code, optimizers, loggers; of sys.path, the tests of loading see to it."""
+"""Compiled code, optimizers and loggers stay as they were; the tests of loading see to sys.path."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_the_backend_hooks_no_optimizer() -> None:
 class TestHushed:
     @pytest.fixture
     def shown(self) -> Iterator[list[str]]:
-        """What the user's handler, at the root, is given."""
+        """Messages that the user's handler, at the root, is given."""
         shown: list[str] = []
         handler = logging.Handler()
         handler.emit = lambda record: shown.append(record.getMessage())  # type: ignore[method-assign]

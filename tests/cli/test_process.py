@@ -1,4 +1,4 @@
-"""What only a process of its own can show: imports, signals, pipes, terminals and full disks."""
+"""Behavior that only a process of its own can show: imports, signals, pipes, terminals and full disks."""
 
 from __future__ import annotations
 

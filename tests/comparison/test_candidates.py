@@ -1,4 +1,4 @@
-"""What can be compared with: files of other runtimes, saved outputs, compiled code."""
+"""Candidates of a comparison: files of other runtimes, saved outputs, compiled code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a difference comes from."""
+"""Origins of a difference."""
 
 from __future__ import annotations
 

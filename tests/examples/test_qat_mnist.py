@@ -1,4 +1,4 @@
-"""What qat_mnist is made of; its run, which takes minutes, is in docs/qat.md."""
+"""Parts of qat_mnist; its run, which takes minutes, is in docs/qat.md."""
 
 from __future__ import annotations
 

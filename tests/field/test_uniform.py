@@ -1,4 +1,4 @@
-"""What is drawn: whole numbers in [-2^18, 2^18), uniform, and again the same from the same seed."""
+"""Draws are whole numbers in [-2^18, 2^18), uniform, and the same again from the same seed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is marked where two programs are shown side by side."""
+"""Marks of nodes in two programs that are shown side by side."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said of operators, against what they do: over all operators that PyTorch's operator database leads to."""
+"""Facts about operators, against their behavior, for all operators that PyTorch's operator database leads to."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def memory(x: Any) -> set[int]:
 
 
 def same(a: Any, b: Any) -> bool:
-    """Whether all tensors hold the same bits."""
+    """True if all tensors hold the same bits."""
     pairs = list(zip(tensors(a), tensors(b), strict=True))
     return all(p.shape == q.shape and torch.equal(_bits(p), _bits(q)) for p, q in pairs)
 

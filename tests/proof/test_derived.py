@@ -45,7 +45,7 @@ def rewritten(before: nn.Sequential, computed_in: torch.dtype) -> nn.Sequential:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("precisely", [True, False])
 def test_rounded_values_are_accepted(dtype: torch.dtype, precisely: bool) -> None:
-    """Whether they are rounded once, or each step is, which shows where a bias and a mean cancel."""
+    """They are rounded once, or each step is, which shows where a bias and a mean cancel."""
     before = network(dtype)
     after = rewritten(before, torch.float64 if precisely else dtype)
     verdict = prove(before, after, (X[0].to(dtype),), derive=folded)

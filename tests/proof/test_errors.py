@@ -1,4 +1,4 @@
-"""What can't be asked is told in one sentence, before anything is run."""
+"""Questions that can't be asked end in one sentence, before anything is run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What must not be called REFUTED: programs that are the same, or that differ by rounding only."""
+"""Programs that must not be called REFUTED: they are the same, or differ by rounding only."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_jumps_at_a_tie() -> None:
 
 
 def test_parameters_that_are_stored_in_bfloat16() -> None:
-    """What rounding explains is a matter of the coarser of the two programs."""
+    """The coarser of the two programs decides how much rounding explains."""
     linear = nn.Linear(4, 4)
     assert prove(linear, Low(linear), (X,)).kind is Kind.ROUNDING
     by_pass = prove_pass(Low, nn.Linear(4, 4), (X,))

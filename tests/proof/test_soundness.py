@@ -1,4 +1,4 @@
-"""What must not be called PROVED or ROUNDING: programs that differ somewhere a prover may forget to look."""
+"""Programs that must not be called PROVED or ROUNDING: they differ where a prover may forget to look."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def test_writes_to_one_of_two_buffers_that_share_memory_are_undecided() -> None:
 
 
 def test_effects_are_compared_on_the_same_variable_not_on_the_same_name() -> None:
-    """What the second program calls ``a`` is the first one's ``b``."""
+    """The second program's ``a`` is the first one's ``b``."""
     a, b = torch.zeros(4), torch.ones(4)
 
     def writes(s: Any, x: Tensor) -> Tensor:

@@ -156,7 +156,7 @@ def test_what_both_round_alike_is_no_step(model: FloatBias) -> None:
 
 
 def test_rounded_data_is_no_step() -> None:
-    """How far it is moved has no bound."""
+    """No bound limits the movement of data."""
 
     def rounds(x: Tensor) -> Tensor:
         q = decomposed.quantize_per_tensor(x, 0.1, 0, -128, 127, torch.int8)

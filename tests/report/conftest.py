@@ -50,7 +50,7 @@ COMMANDS = {
 
 @pytest.fixture(scope="session")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str, Any]]:
-    """What ``--json`` writes for one of `COMMANDS`, each of which runs once; for "audit_saved" what ``--save`` does."""
+    """The JSON of ``--json`` for one of `COMMANDS`, each of which runs once; for "audit_saved", that of ``--save``."""
     folder = tmp_path_factory.mktemp("results")
     (folder / "models.py").write_text(MODELS + MORE)
     known: dict[str, dict[str, Any]] = {}

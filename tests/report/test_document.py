@@ -48,7 +48,7 @@ def test_an_audit_as_python_has_it_fits() -> None:
 
 
 def test_graphs_are_whole(written: Written) -> None:
-    """Whatever a node reads is there, unless nodes are left out."""
+    """Each node that another one reads is there, unless nodes are left out."""
     fuse, audit = written("fuse"), written("audit")
     found = [fuse["graphs"], *(r["graphs"] for r in fuse["rewrites"]), *(s["graphs"] for s in audit["steps"])]
     for graph in (side for pair in found for side in (pair["before"], pair["after"])):

@@ -1,4 +1,4 @@
-"""What Model Explorer is given, in its own types."""
+"""Files for Model Explorer, in its own types."""
 
 from __future__ import annotations
 

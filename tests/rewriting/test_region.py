@@ -1,4 +1,4 @@
-"""What is proved of a rewrite: the region, before and after."""
+"""The region of a rewrite, before and after, of which the proof is made."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What rounding explains, and what it does not."""
+"""Differences that rounding explains, and some that it does not."""
 
 from __future__ import annotations
 

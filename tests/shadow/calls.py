@@ -44,7 +44,7 @@ class Call(NamedTuple):
     origin: str
 
     def run(self) -> Any:
-        """What the real operator gives."""
+        """The result of the real operator."""
         return self.operator(*copied(self.args), **copied(self.kwargs))
 
     def runs(self) -> bool:

@@ -13,7 +13,7 @@ from foldproof.shadow import SamplePoint, Semantics
 
 
 class Reals:
-    """What `foldproof.field.Field` offers, over float64."""
+    """The interface of `foldproof.field.Field`, over float64."""
 
     p = 1
 

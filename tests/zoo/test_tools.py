@@ -1,4 +1,4 @@
-"""What other tools leave is counted rightly, where it is known; and their wrong answers are still wrong."""
+"""Operators that other tools leave are counted rightly, where known; and their wrong answers are still wrong."""
 
 from __future__ import annotations
 
