@@ -57,12 +57,12 @@ SAMPLED = {
     "tests/qat/test_fold_qat.py": 3,
     "tests/qat/test_fold_qat_mutants.py": 3,
     "tests/shadow/test_opaque.py": 3,
+    "tests/matrix/test_matrix.py::test_audits": 3,
+    "tests/matrix/test_matrix.py::test_inductor": 3,
 }
 """Tests with many cases of one kind, of which CI runs each n-th; the others are exhaustive."""
 
 EXHAUSTIVE = (
-    "tests/matrix/test_matrix.py::test_audits",
-    "tests/matrix/test_matrix.py::test_inductor",
     "tests/comparison/test_candidates.py::test_files[aoti]",
     "tests/fusion/test_fold_growth.py",
     "tests/auditing/test_audit.py::test_the_culprit_is_named[inductor: freezing ConvTranspose2d",
