@@ -8,7 +8,7 @@ import io
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,7 +43,7 @@ def onnx(path: Path) -> Run:
     def run(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
         given = _tensors(path, args, kwargs, len(names))
         with _blamed(path, "ONNX Runtime"):
-            made = session.run(None, {name: t.numpy() for name, t in zip(names, given)})
+            made = session.run(None, dict(zip(names, as_arrays(given, "ONNX Runtime"))))
         return [torch.from_numpy(x) for x in made]
 
     return run
@@ -148,6 +148,20 @@ def executorch(path: Path) -> ExecuTorchProgram:
             return [t.clone() for t in flattened(list(loaded[1].execute(given)))]
 
     return ExecuTorchProgram(run, restart)
+
+
+def as_arrays(tensors: Iterable[Tensor], runtime: str) -> list[Any]:
+    """Return tensors as NumPy arrays, for a runtime that takes these.
+
+    Raises:
+        FoldproofError: NumPy lacks the dtype.
+    """
+    given = list(tensors)
+    if any(t.dtype == torch.bfloat16 for t in given):
+        raise FoldproofError(
+            f"{runtime} takes NumPy arrays, which can't be bfloat16; give the model and inputs in float32"
+        )
+    return [t.detach().contiguous().numpy() for t in given]
 
 
 def _tensors(path: Path, args: Sequence[Any], kwargs: Mapping[str, Any], count: int) -> list[Tensor]:

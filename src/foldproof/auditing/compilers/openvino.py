@@ -38,9 +38,11 @@ class Openvino:
         with tap_passes(log):
             compiled = openvino.compile_model(openvino.convert_model(program), "CPU", _SETTINGS)
 
+        from foldproof.comparison.runtimes import as_arrays
+
         def call(*args: Any, **kwargs: Any) -> Any:
             given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
-            made = compiled([x.contiguous().numpy() for x in given])
+            made = compiled(as_arrays(given, "OpenVINO"))
             out = [torch.from_numpy(made[i].copy()) for i in range(len(compiled.outputs))]
             return tree_unflatten(out, program.call_spec.out_spec)
 
