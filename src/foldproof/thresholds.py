@@ -58,6 +58,8 @@ SPREAD_RUNS = 6
 MAX_EXPLAINED_RATIO = 4.0
 """Largest multiple of the perturbed runs' scores that counts as rounding: a constant may be the result of some ten
 roundings, and a run perturbs it by one."""
+MAX_RELATIVE_SPREAD = 0.25
+"""Standard deviation of rounding, relative to the largest element of an output, above which agreement shows nothing."""
 PRIOR_RUNS = 2.0
 """Weight of an output's typical element, in runs: a few runs are weak evidence on a single element."""
 

@@ -133,3 +133,9 @@ def test_float64_cancels_too() -> None:
     assert verdict.kind is Kind.PROVED, str(verdict)
     verdict = foldproof.prove(lambda a, b, c: (a + b) + c, lambda a, b, c: a + (b + c * 2), given)
     assert verdict.kind is Kind.UNDECIDED, str(verdict)  # another function, which no float shows at this scale
+
+
+def test_rounding_that_hides_the_outputs() -> None:
+    """Two functions that nothing but rounding remains of are not called equal."""
+    before, after = (lambda x, f=f: (x + 1e18) - 1e18 + f * x for f in (1, 1.5))
+    assert foldproof.prove(before, after, (X,)).kind is Kind.UNDECIDED

@@ -64,7 +64,7 @@ from foldproof.proof.reality import unreal, unrepeated
 from foldproof.proof.steps import steps_of
 from foldproof.proof.variation import vary
 from foldproof.shadow import Undecided
-from foldproof.thresholds import MAX_EXPLAINED_RATIO
+from foldproof.thresholds import MAX_EXPLAINED_RATIO, MAX_RELATIVE_SPREAD
 from foldproof.torch_internals import tree_leaves
 from foldproof.verdict import Counterexample, Difference, Kind, Proof, Rounding, Verdict
 
@@ -352,6 +352,9 @@ def _why_floats_say_little(search: Search, exact: Attempt) -> str | None:
     if any(t.comparison.unfinite for t in search.agreeing):
         where = "where the other (or itself, rounded) is finite"
         return f"no counterexample: one program overflows, or is not a number, {where}"
+    c, outputs = search.worst.comparison, search.worst.outputs
+    if c.output < len(outputs) and c.sigma > MAX_RELATIVE_SPREAD * float(outputs[c.output].abs().max()) > 0:
+        return "rounding alone moves the outputs by as much as their own size, so they show nothing"
     if search.worst.comparison.ratio > MAX_EXPLAINED_RATIO:
         return "no counterexample: the difference is more than rounding explains, but too small to call wrong"
     return None
