@@ -15,6 +15,12 @@ MAX_LOG2_ERROR = -40.0
 """Base-2 logarithm of the largest probability that a PROVED is wrong; a memory fault during the proof is likelier."""
 MAX_LOG2_ERROR_OF_ONE = MAX_LOG2_ERROR - 3
 """The same bound for one comparison: eight fit into `MAX_LOG2_ERROR`, and no obligation takes more."""
+MAX_UNCUT_DEGREE = 64
+"""Largest degree of a value that is not cut: with it, the chance of equal residues is half that of degree 0."""
+MAX_UNCUT_BITS = 512.0
+"""Largest coefficient, in bits, of a value that is not cut; one float32 constant has some 50."""
+MAX_PRIMES_UNCUT = 8
+"""Largest number of primes for which programs are compared without cut points: a recording costs two runs."""
 MAX_DISTURBED_RUNS = 12
 """Largest number of runs during random draws of other threads, before the program is held to draw them."""
 ROUNDING_SAMPLES = 8

@@ -4,7 +4,7 @@ from foldproof.field.arithmetic import BALANCED_TERMS, EXACT_TERMS, Field
 from foldproof.field.primes import PRIMES, draw_primes
 from foldproof.field.size import Size, error_bound, primes_needed
 from foldproof.field.uniform import DRAWN, few, many
-from foldproof.field.uninterpreted import UninterpretedFunction
+from foldproof.field.uninterpreted import UninterpretedFunction, mix
 
 __all__ = [
     "BALANCED_TERMS",
@@ -18,5 +18,6 @@ __all__ = [
     "error_bound",
     "few",
     "many",
+    "mix",
     "primes_needed",
 ]

@@ -18,7 +18,6 @@ _BLOCK = 1 << 13  # elements hashed at a time, so that the passes below run in c
 class UninterpretedFunction:
     """A pseudo-random function from m operands, each of k residues, to k residues, fixed by ``seed`` and ``key``.
 
-    Two outputs come from one word of 64 bits: a combination of all residues of all operands with coefficients of 41
     Two outputs come from one 64-bit word: a linear combination of all residues of all operands with 41-bit
     coefficients, independent for every word, mixed by the finaliser of SplitMix64 (Steele, Lea and Flood, 2014) and
     cut into numbers of 19 bits. Two different arguments give the same pair of outputs with probability at most
@@ -76,6 +75,11 @@ class UninterpretedFunction:
         if self._nonzero:
             out.add_(out >= 0)  # still 2^19 values, and still below p/2
         return tuple(x.view(shape) for x in out[:k])
+
+
+def mix(words: Tensor) -> Tensor:
+    """Return int64 ``words``, mixed by SplitMix64's finaliser: a permutation of them that looks random."""
+    return _mix_(words.clone(), torch.empty_like(words))
 
 
 def _mix_(words: Tensor, spare: Tensor) -> Tensor:

@@ -18,13 +18,17 @@ from foldproof.proof.reads import Reads
 from foldproof.proof.running import idle_counters, leaves_state, require_separate, run_copied, state_after
 from foldproof.proof.variation import Variation, named_inputs, vary
 from foldproof.shadow import (
+    Cuts,
     Deterministic,
     Factories,
     GeneratorMoved,
+    Recording,
     SamplePoint,
     Semantics,
     Shadow,
     Undecided,
+    Visit,
+    Visits,
     WritesBorrowed,
     draw_variable,
     embed_constant,
@@ -94,6 +98,8 @@ class Attempt:
     result: Result
     runs: Runs | None = None
     """None if the result is `Failed`."""
+    values_seen: Recording | Cuts | None = None
+    """The recording of all values, or their cut points, if the attempt made either."""
 
     @property
     def equal(self) -> bool:
@@ -144,21 +150,25 @@ def attempt(
     k: int,
     parameters_vary: bool,
     semantics: Semantics = Semantics(),  # noqa: B008
+    see: Callable[[], Recording | Cuts] | None = None,
 ) -> Attempt:
     """Run both programs at one sample point with ``k`` primes, under ``semantics``; compare outputs and effects.
 
-    Varied values get random residues, and held ones the exact residues of their value; see `variation.vary`.
+    Varied values get random residues, and held ones the exact residues of their value; see `variation.vary`. ``see``
+    makes what records the values of both programs, or cuts them.
     """
     variation, draws = vary(obligation, parameters_vary), []
 
-    def run(lent: bool) -> tuple[SamplePoint, Runs]:
+    def run(lent: bool) -> tuple[SamplePoint, Runs, Recording | Cuts | None]:
         draws.append(SamplePoint(seed, k, semantics))
-        return draws[-1], run_both(obligation, draws[-1], variation, lent)
+        seen = see() if see is not None else None
+        visits = None if seen is None else seen.visits
+        return draws[-1], run_both(obligation, draws[-1], variation, lent, visits=visits), seen
 
     try:
         with torch.no_grad():
-            point, runs = _undisturbed(lambda: lending(obligation, run))
-            return Attempt(point, variation, _compare_runs(point, runs), runs)
+            point, runs, seen = _undisturbed(lambda: lending(obligation, run))
+            return Attempt(point, variation, _compare_runs(point, runs), runs, seen)
     except Undecided as error:
         return Attempt(draws[-1], variation, Failed(str(error), error.node))
 
@@ -230,8 +240,9 @@ def run_both(
     variation: Variation,
     lent: bool,
     watch: tuple[Watch | None, Watch | None] = (None, None),
+    visits: Visits | None = None,
 ) -> Runs:
-    """Run both programs on the shadows of one sample point.
+    """Run both programs on the shadows of one sample point; ``watch`` sees their nodes, and ``visits`` their values.
 
     Raises:
         Undecided: an operator has no rule, or a program itself raises.
@@ -241,11 +252,12 @@ def run_both(
     leaves, inputs = _shadows_of(obligation, point, variation, lent)
     with Factories(point):
         ours = _ours(leaves, lent)
-        first = _run(point, obligation.before, "first", ours, inputs, watch[0])
+        visit_first, visit_second = visits or (None, None)
+        first = _run(point, obligation.before, "first", ours, inputs, watch[0], visit=visit_first)
         numbers, roundings = point.take_numbers(), point.take_roundings()
         other = obligation.after(_ours(leaves, lent))
         point.take_numbers()
-        second = _run(point, other.after, "second", other.leaves, inputs, watch[1], other.names)
+        second = _run(point, other.after, "second", other.leaves, inputs, watch[1], other.names, visit=visit_second)
         require_separate(obligation.before, leaves, first.effects)
         require_separate(other.after, other.leaves, second.effects)
         constants = (numbers, point.take_numbers()), (roundings, point.take_roundings())
@@ -254,13 +266,15 @@ def run_both(
             with disable_current_modes():  # `Factories` would count these inputs as made by a program
                 inputs_again = _shadows_of_inputs(obligation, point, variation)
 
-            def call_again(program: Program, which: str, leaves: Tensors, earlier: Outcome, names: Any) -> Outcome:
+            def call_again(
+                program: Program, which: str, leaves: Tensors, earlier: Outcome, names: Any, visit: Visit | None
+            ) -> Outcome:
                 state = state_after(leaves, earlier)
-                return _run(point, program, which, state, inputs_again, None, names, earlier.attributes)
+                return _run(point, program, which, state, inputs_again, None, names, earlier.attributes, visit)
 
             again = (
-                call_again(obligation.before, "first", ours, first, None),
-                call_again(other.after, "second", other.leaves, second, other.names),
+                call_again(obligation.before, "first", ours, first, None, visit_first),
+                call_again(other.after, "second", other.leaves, second, other.names, visit_second),
             )
         idle = _match_effects(first, second, leaves | _numbered(inputs), other.names)
         if again is not None:
@@ -278,6 +292,7 @@ def _run(
     watch: Watch | None = None,
     names: Mapping[str, str] | None = None,
     attributes: Mapping[str, Attribute] = NO_ATTRIBUTES,
+    visit: Visit | None = None,
 ) -> Outcome:
     """Run a program, and record the leaves that it reads in the sample point.
 
@@ -285,12 +300,12 @@ def _run(
     """
     args, kwargs = copied(inputs)
     reads = Reads()
-    point.running = True
+    point.running, point.visit = True, visit
     try:
         with Deterministic():
             outcome = run_copied(program, which, leaves, args, kwargs, watch, reads, attributes)
     finally:
-        point.running = False
+        point.running, point.visit = False, None
     names = names or {}
     point.read |= {names.get(name, name) for name in reads.of_leaves(leaves)}
     point.beside |= {names.get(name, name) for name in reads.beside(program, leaves)}

@@ -11,7 +11,7 @@ import math
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 
 from foldproof.proof.attempt import Attempt, Failed, attempt, scout
@@ -21,11 +21,12 @@ from foldproof.proof.floats import ROUNDED, Trial, Unrounded, at_other_integers,
 from foldproof.proof.obligation import ProofObligation
 from foldproof.proof.reality import unrepeated
 from foldproof.proof.variation import vary
-from foldproof.shadow import Semantics, Undecided
+from foldproof.shadow import Cuts, Recording, Semantics, Undecided
 from foldproof.thresholds import (
     LARGEST_COMPARED_NUMBER,
     MAX_EXPLAINED_RATIO,
     MAX_LOG2_ERROR_OF_ONE,
+    MAX_PRIMES_UNCUT,
     MAX_SCALES,
     SMALLEST_SCALE,
 )
@@ -134,24 +135,44 @@ class Inquiry:
     def _next_seed(self) -> int:
         return self._rng.getrandbits(62)
 
-    def _attempt(self, k: int, parameters: bool, semantics: Semantics, seed: int | None = None) -> Attempt:
-        found = attempt(self.obligation, self._next_seed() if seed is None else seed, k, parameters, semantics)
+    def _attempt(
+        self,
+        k: int,
+        parameters: bool,
+        semantics: Semantics,
+        seed: int | None = None,
+        see: Callable[[], Recording | Cuts] | None = None,
+    ) -> Attempt:
+        found = attempt(self.obligation, self._next_seed() if seed is None else seed, k, parameters, semantics, see)
         self._attempts.append(found)
         return found
+
+    def _attempt_any_shift(
+        self, k: int, parameters: bool, semantics: Semantics, see: Callable[[], Recording | Cuts] | None
+    ) -> Attempt:
+        """Compare, and once more with the other shift of a softmax, where that is all that may differ."""
+        found = self._attempt(k, parameters, semantics, see=see)
+        if found.mismatch is None or found.mismatch.structural or not found.point.shifted or semantics.shift_first:
+            return found
+        again = self._attempt(k, parameters, replace(semantics, shift_first=True), see=see)
+        return again if again.equal else found
 
     def _attempt_surely(self, parameters: bool, semantics: Semantics = AS_IT_IS) -> Attempt:
         """Compare with enough primes; a run of the first program with one prime measures how many that is."""
         point = scout(self.obligation, self._next_seed(), parameters, semantics)
         if isinstance(point, Attempt):
             return point
-        k = point.primes_needed(MAX_LOG2_ERROR_OF_ONE, evaluations=2)
-        for _ in range(2):  # the second program, which the scout did not run, may need more
+        k, cuts = point.primes_needed(MAX_LOG2_ERROR_OF_ONE, evaluations=2), None
+        for _ in range(3):  # the second program, which the scout did not run, may need more
+            if (k is None or k > MAX_PRIMES_UNCUT) and cuts is None:
+                recorded = self._attempt_any_shift(1, parameters, semantics, Recording)
+                if not isinstance(recorded.values_seen, Recording) or recorded.mismatch is not None:
+                    return recorded
+                cuts, semantics = partial(Cuts, recorded.values_seen.groups()), recorded.point.semantics
+                k = recorded.point.primes_needed_with_cuts(MAX_LOG2_ERROR_OF_ONE)
             if k is None:
                 break
-            found = self._attempt(max(k, 2), parameters, semantics)
-            if found.mismatch is not None and found.point.shifted and not found.mismatch.structural:
-                again = self._attempt(max(k, 2), parameters, replace(semantics, shift_first=True))
-                found = again if again.equal else found
+            found = self._attempt_any_shift(max(k, 2), parameters, semantics, cuts)
             if not found.equal or found.point.log2_error <= MAX_LOG2_ERROR_OF_ONE:
                 return found
             point = found.point

@@ -1,6 +1,7 @@
 """Tensors that carry, beside their value, exact residues modulo several primes through every ATen operator."""
 
 from foldproof.shadow import rules as rules  # fills the registry
+from foldproof.shadow.cuts import Cuts, Recording, Visit, Visits
 from foldproof.shadow.deterministic import Deterministic, GeneratorMoved
 from foldproof.shadow.leaves import all_finite, draw_variable, embed_constant
 from foldproof.shadow.registry import RULES, Rule
@@ -11,15 +12,19 @@ from foldproof.shadow.undecided import Undecided
 
 __all__ = [
     "RULES",
+    "Cuts",
     "Deterministic",
     "Factories",
     "GeneratorMoved",
+    "Recording",
     "Residue",
     "Rule",
     "SamplePoint",
     "Semantics",
     "Shadow",
     "Undecided",
+    "Visit",
+    "Visits",
     "WritesBorrowed",
     "all_finite",
     "draw_variable",

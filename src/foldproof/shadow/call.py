@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from foldproof.operators import bind_arguments
 from foldproof.shadow.leaves import embed_constant
-from foldproof.shadow.residue import Residue, apply_opaque
+from foldproof.shadow.residue import Residue, apply_uninterpreted
 from foldproof.shadow.sample import SamplePoint
 from foldproof.shadow.undecided import Undecided
 from foldproof.thresholds import MAX_LIMIT_ELEMENTS
@@ -70,7 +70,7 @@ class Call:
         dtype = computes or self.first_result.dtype
         label = name or self.operator.overloadpacket.__name__
         key = f"{label}({', '.join(map(_named, attributes))}; {_COMPUTE.get(dtype, dtype)})"
-        return apply_opaque(key, self.residues(operands), real)
+        return apply_uninterpreted(key, self.residues(operands), real)
 
     @property
     def arguments(self) -> dict[str, Any]:

@@ -212,7 +212,7 @@ class Residue:
             Undecided: an element is infinite, or 0 for any parameters (0 modulo every prime).
         """
         if self.data:
-            return apply_opaque("reciprocal", [self], torch.reciprocal, nonzero=True)
+            return apply_uninterpreted("reciprocal", [self], torch.reciprocal, nonzero=True)
         if self.infinite:
             raise Undecided("a divisor is infinite")
         # Modulo one prime alone, which tells sizes only, one of a million elements is 0 by chance.
@@ -235,7 +235,7 @@ class Residue:
         """Return 1/sqrt(x), uninterpreted; tied to `sqrt` by rsqrt = 1/sqrt."""
         if self.data:
             return self.sqrt().inverse()
-        return apply_opaque("rsqrt", [self], torch.rsqrt, nonzero=True)
+        return apply_uninterpreted("rsqrt", [self], torch.rsqrt, nonzero=True)
 
     def sqrt(self) -> Residue:
         """Return sqrt(x), uninterpreted.
@@ -243,7 +243,7 @@ class Residue:
         Without data it is the reciprocal of `rsqrt`, so that BatchNorm's scale needs no denominator.
         """
         if self.data:
-            return apply_opaque("sqrt", [self], torch.sqrt, nonzero=True)
+            return apply_uninterpreted("sqrt", [self], torch.sqrt, nonzero=True)
         return self.rsqrt().inverse()
 
     def power(self, exponent: int) -> Residue:
@@ -259,14 +259,16 @@ class Residue:
         """Return max(x, y), uninterpreted and symmetric: its arguments x + y and x * y determine the unordered pair."""
         zero = other.numel() == 1 and not any(bool(p) for p in other.parts)
         total, product = (self, other) if zero else (self + other, self * other)
-        return apply_opaque("maximum", [total, product], lambda *_: torch.maximum(self.parts[0], other.parts[0]))
+        return apply_uninterpreted("maximum", [total, product], lambda *_: torch.maximum(self.parts[0], other.parts[0]))
 
     def minimum(self, other: Residue) -> Residue:
         """min(x, y) = -max(-x, -y)."""
         return -(-self).maximum(-other)
 
 
-def apply_opaque(name: str, operands: Sequence[Residue], real: Callable[..., Tensor], nonzero: bool = False) -> Residue:
+def apply_uninterpreted(
+    name: str, operands: Sequence[Residue], real: Callable[..., Tensor], nonzero: bool = False
+) -> Residue:
     """Apply the uninterpreted function ``name`` (operator, attributes and dtype) to ``operands``, which broadcast.
 
     The operands belong to one sample point. ``real`` is the function on float64 tensors, the meaning of the same rule

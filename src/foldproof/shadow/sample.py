@@ -6,12 +6,14 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
 from foldproof.digest import digest
 from foldproof.field import Field, Size, UninterpretedFunction, draw_primes, error_bound, few, primes_needed
 from foldproof.shadow.products import Products
+from foldproof.thresholds import MAX_UNCUT_BITS, MAX_UNCUT_DEGREE
 from foldproof.torch_internals import OpOverload
 
 
@@ -76,6 +78,10 @@ class SamplePoint:
         self.escapes: dict[str, bool] = {}
         self.running = False
         """True while a program runs, and False while a pass does."""
+        self.visit: Callable[[Any], Any] | None = None
+        """The function that sees and may replace each computed residue; see `foldproof.shadow.cuts`."""
+        self.tests = 0
+        """Number of comparisons besides those of results, each of at most the same chance of error."""
         self.read: set[str] = set()
         """Names of the whole-number leaves that a program reads."""
         self.beside: set[str] = set()
@@ -170,7 +176,7 @@ class SamplePoint:
 
     @property
     def _pairs(self) -> int:
-        return _pairs(self._evaluations.values())
+        return _pairs(self._evaluations.values()) + self.tests
 
     @property
     def log2_error(self) -> float:
@@ -182,8 +188,12 @@ class SamplePoint:
 
         ``evaluations`` multiplies the number of uninterpreted evaluations so far.
         """
-        pairs = _pairs(n * evaluations for n in self._evaluations.values())
+        pairs = _pairs(n * evaluations for n in self._evaluations.values()) + self.tests
         return primes_needed(self._degree, self._bits, pairs, log2_error)
+
+    def primes_needed_with_cuts(self, log2_error: float) -> int | None:
+        """Return the number of primes that is likely to be enough if values are cut, before they are."""
+        return primes_needed(MAX_UNCUT_DEGREE, MAX_UNCUT_BITS, self._pairs, log2_error)
 
 
 def _pairs(evaluations: Iterable[int]) -> int:

@@ -213,6 +213,8 @@ def _wrap(call: Call, rule: Rule, operands: Sequence[Shadow], value: Tensor, res
         if residue.infinite and not rule.integers and name not in _KEEP_INFINITIES:
             # Their places and signs may depend on the values of the other operands.
             call.point.branch.setdefault(f"{name} of infinite elements")
+    if call.point.visit is not None and value.dtype.is_floating_point:
+        residue = call.point.visit(residue)
     return Shadow(value, _unshared(residue, operands).laid_out_like(value))
 
 
