@@ -50,6 +50,7 @@ class Proof:
         attempts: comparisons that might have given this proof; each is charged in ``log2_error``.
         uninterpreted: operators with a single assumption, that equal operands give equal results.
         branching: operators with one branch followed, the one that the values took.
+        cuts: values that both programs compute, read as uninterpreted functions of themselves to keep degrees small.
     """
 
     log2_error: float
@@ -60,6 +61,7 @@ class Proof:
     attempts: int = 1
     uninterpreted: tuple[str, ...] = ()
     branching: tuple[str, ...] = ()
+    cuts: int = 0
     _shapes: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
     @property
@@ -170,6 +172,7 @@ class Difference:
     """The first value of the first program that the second lacks, although a differing output needs it.
 
     ``region`` lists all such values. ``after`` is the corresponding node of the second graph, if there is one.
+    ``frontier`` pairs the computed values that the region reads with the nodes of equal value in the second graph.
     """
 
     node: str
@@ -177,6 +180,7 @@ class Difference:
     source: str | None
     region: tuple[str, ...] = ()
     after: DifferingNode | None = None
+    frontier: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -272,6 +276,7 @@ def _tell_certainty(verdict: Verdict) -> Iterable[str]:
     if verdict.proof:
         p = verdict.proof
         counts = f"degree {p.degree}, {p.evaluations} uninterpreted evaluations, {p.k} primes {list(p.primes)}"
+        counts += f", {p.cuts} cut point{'s' * (p.cuts != 1)}" * (p.cuts > 0)
         yield f"below 2^{math.ceil(p.log2_error)} ({counts}{f', {p.attempts} attempts' * (p.attempts > 1)})"
 
 
@@ -300,7 +305,8 @@ def _tell_difference(verdict: Verdict) -> Iterable[str]:
     d = verdict.difference
     if d is not None:
         other = f"; in the second program {d.after.node} ({d.after.operator})" if d.after else ""
-        yield f"{d.node} ({d.operator})" + (f" at {d.source}" if d.source else "") + other
+        agree = f"; all is equal up to {', '.join(a if a == b else f'{a} = {b}' for a, b in d.frontier[-3:])}"
+        yield f"{d.node} ({d.operator})" + (f" at {d.source}" if d.source else "") + other + agree * bool(d.frontier)
 
 
 def _listed(names: Iterable[str]) -> Iterable[str]:

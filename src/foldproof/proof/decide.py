@@ -63,7 +63,7 @@ from foldproof.proof.obligation import ProofObligation
 from foldproof.proof.reality import unreal, unrepeated
 from foldproof.proof.steps import steps_of
 from foldproof.proof.variation import vary
-from foldproof.shadow import Undecided
+from foldproof.shadow import Cuts, Undecided
 from foldproof.thresholds import MAX_EXPLAINED_RATIO, MAX_RELATIVE_SPREAD
 from foldproof.torch_internals import tree_leaves
 from foldproof.verdict import Counterexample, Difference, Kind, Proof, Rounding, Verdict
@@ -278,6 +278,7 @@ def _proved(inquiry: Inquiry, found: Attempt, unrounded: Unrounded = ROUNDED) ->
         attempts=inquiry.attempts,
         uninterpreted=tuple(point.uninterpreted),
         branching=tuple(point.branch),
+        cuts=found.values_seen.made if isinstance(found.values_seen, Cuts) else 0,
     )
     notes = tuple(
         f"a value was read out of a tensor ({how}): the claim holds for inputs and parameters that give the same value"

@@ -15,7 +15,7 @@ change as well. The result helps the reader, and no verdict depends on it.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,6 +73,7 @@ def first_difference(obligation: ProofObligation, seed: int) -> Difference | Non
         source_of(first),
         tuple(n.name for n in lost),
         None if second is None else DifferingNode(second.name, operator_name(second), source_of(second)),
+        tuple(_frontier(lost, before.digests, after.digests)),
     )
 
 
@@ -96,6 +97,17 @@ def _region(digests: Mapping[fx.Node, list[str]], present: set[str]) -> list[fx.
             region.add(node)
             frontier += [n for n in node.all_input_nodes if is_lost(n)]
     return [n for n in nodes if n in region and n.op not in ("placeholder", "get_attr")]
+
+
+def _frontier(
+    region: Sequence[fx.Node], before: Mapping[fx.Node, list[str]], after: Mapping[fx.Node, list[str]]
+) -> Iterator[tuple[str, str]]:
+    """Yield the computed values that ``region`` reads, each with a node of equal value in the other graph."""
+    equal = {tuple(digests): node.name for node, digests in reversed([*after.items()])}
+    read = {operand for node in region for operand in node.all_input_nodes}
+    for node, digests in before.items():
+        if node in read and node not in region and node.op == "call_function" and tuple(digests) in equal:
+            yield node.name, equal[tuple(digests)]
 
 
 def _find_pair(

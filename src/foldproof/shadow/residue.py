@@ -99,6 +99,16 @@ class Residue:
         """Reduce, in place, intermediate results that nobody else holds."""
         return [f.reduce_(p) for f, p in zip(self.point.fields, made)]
 
+    def note_write(self, source: Residue) -> None:
+        """Record that the elements of ``source`` were written into this tensor, which may be a part of another one."""
+        cell = self.cell
+        cell.writes += 1
+        if _fills_its_memory(self.parts[0]):  # nothing is left of the old elements
+            cell.size, cell.data, cell.infinite = source.size, source.data, source.infinite
+        else:
+            cell.size = cell.size.join(source.size)
+            cell.data, cell.infinite = cell.data or source.data, cell.infinite or source.infinite
+
     # Selecting and rearranging: every element of the result is an element of self (or 0).
 
     def map(self, function: Map, *others: Residue) -> Residue:
@@ -311,6 +321,15 @@ def laid_out_like(value: Tensor, x: Tensor) -> Tensor:
     shape = [1 if step == 0 else n for n, step in zip(value.shape, value.stride())]
     canvas = torch.empty_strided(shape, value.stride(), dtype=x.dtype, device=x.device)
     return canvas.copy_(x[tuple(slice(n) for n in shape)]).expand(value.shape)
+
+
+def _fills_its_memory(x: Tensor) -> bool:
+    expected = 1
+    for step, n in sorted(zip(x.stride(), x.shape)):
+        if n != 1 and step != expected:
+            return False
+        expected *= n
+    return expected * x.element_size() == x.untyped_storage().nbytes()
 
 
 def add_all(terms: Sequence[Residue]) -> Residue:

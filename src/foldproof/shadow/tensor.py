@@ -273,10 +273,7 @@ def _write(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
     target.value.copy_(value)
     for to, part in zip(target.residue.parts, source.parts):
         to.copy_(part)
-    cell = target.residue.cell
-    cell.writes += 1
-    cell.size = cell.size.join(source.size)
-    cell.data, cell.infinite = cell.data or source.data, cell.infinite or source.infinite
+    target.residue.note_write(source)
     return target
 
 
