@@ -219,12 +219,15 @@ def test_constants_made_of_primes_do_not_fool_it() -> None:
 
 
 def test_a_degree_too_high_is_undecided() -> None:
-    def tower(x: Tensor) -> Tensor:
-        for _ in range(40):
-            x = x * x
-        return x
+    def squares(x: Tensor, n: int) -> Tensor:
+        return x if n == 0 else squares(x * x, n - 1)
 
-    verdict = foldproof.prove(tower, tower, (torch.ones(2),))
+    def cubes(x: Tensor, n: int) -> Tensor:
+        return x if n == 0 else cubes(x * x * x, n - 1)
+
+    # No value of the one but the result is a value of the other, so that no value can be cut.
+    one, other = lambda x: squares(cubes(x, 12), 20), lambda x: cubes(squares(x, 20), 12)
+    verdict = foldproof.prove(one, other, (torch.ones(2),))
     assert verdict.kind is Kind.UNDECIDED and "degree" in verdict.reason
 
 

@@ -44,7 +44,7 @@ Visit = Callable[[Residue], Residue]
 
 
 class Visits(NamedTuple):
-    """What sees the values of either program."""
+    """The functions that see the values of either program."""
 
     first: Visit
     second: Visit
