@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from foldproof import Kind, prove
-from foldproof.proof.attempt import attempt
 from foldproof.program import as_program
+from foldproof.proof.attempt import attempt
 from foldproof.proof.obligation import ProofObligation
 from foldproof.proof.programs import _obligation
 from foldproof.shadow import Cuts, Recording
