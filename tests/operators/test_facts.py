@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import re
 import warnings
 from pathlib import Path
@@ -30,6 +29,7 @@ from foldproof.operators import (
     list_written,
     writes_out,
 )
+from tests.shadow.calls import samples_of
 
 aten = torch.ops.aten
 
@@ -113,7 +113,7 @@ def test_what_is_said_of_operators_is_so() -> None:
         for entry in op_db:
             if torch.float32 not in entry.dtypes:
                 continue
-            for sample in itertools.islice(entry.sample_inputs("cpu", torch.float32, requires_grad=False), 2):
+            for sample in samples_of(entry, 2, torch.float32):
                 with checked, contextlib.suppress(Exception):  # what this platform cannot run
                     entry.op(sample.input, *sample.args, **sample.kwargs)
     assert not checked.wrong

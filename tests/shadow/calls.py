@@ -73,14 +73,14 @@ def is_float(x: Any) -> bool:
     return isinstance(x, Tensor) and x.dtype.is_floating_point and x.layout == torch.strided
 
 
-def samples_of(entry: Any, count: int) -> Iterator[Any]:
-    """The first samples in float64 of an entry of the database, as its ``sample_inputs`` gives them.
+def samples_of(entry: Any, count: int, dtype: torch.dtype = torch.float64) -> Iterator[Any]:
+    """The first samples of an entry of the database, as its ``sample_inputs`` gives them.
 
     That method reads the stack for the name of a test, and seeding all devices at each sample writes the stack down.
     Below pytest the stack is so deep that this took most of the time.
     """
     _seed(0)
-    made = iter(entry.sample_inputs_func(entry, "cpu", torch.float64, False))
+    made = iter(entry.sample_inputs_func(entry, "cpu", dtype, False))
     for _ in range(count):
         _seed(common_utils.SEED)
         sample = next(made, None)
