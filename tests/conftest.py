@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch._export.utils
 
+from tests.patterns import export_patterns_once
 from tests.swallowed import swallowed as swallowed  # for every test
 
 # One thread: the same sums in the same order, and workers that run side by side do not disturb each other.
@@ -19,6 +20,8 @@ os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 # Each call of `run_decompositions` lists PyTorch's composite operators fifty times, in a quarter of a second. No test
 # registers one of these.
 torch._export.utils._materialize_cpp_cia_ops = functools.cache(torch._export.utils._materialize_cpp_cia_ops)
+
+export_patterns_once()
 
 SLOW = tuple(
     f"tests/{name}"

@@ -6,24 +6,22 @@ import copy
 import functools
 from collections.abc import Callable
 from typing import Any
-from unittest import mock
 
 import pytest
 import torch
 from torch import Tensor, fx, nn
 
-qat_utils = pytest.importorskip("torchao.quantization.pt2e.qat_utils")
+pytest.importorskip("torchao.quantization.pt2e.qat_utils")
 
-import torchao.quantization.pt2e.utils as pt2e_utils  # noqa: E402
-from torchao.quantization.pt2e import (  # noqa: E402
+from torchao.quantization.pt2e import (
     FusedMovingAvgObsFakeQuantize,
     MovingAverageMinMaxObserver,
     MovingAveragePerChannelMinMaxObserver,
     disable_observer,
     move_exported_model_to_eval,
 )
-from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_qat_pt2e  # noqa: E402
-from torchao.quantization.pt2e.quantizer import (  # noqa: E402
+from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_qat_pt2e
+from torchao.quantization.pt2e.quantizer import (
     DerivedQuantizationSpec,
     QuantizationAnnotation,
     QuantizationSpec,
@@ -44,34 +42,6 @@ LINEAR = {
     aten.linear.default,
 }
 TRANSPOSED = {aten.conv_transpose1d.default, aten.conv_transpose2d.input, aten.conv_transpose3d.input}
-
-
-def _exported_once() -> None:
-    """torchao exports a hundred patterns whenever it prepares or converts a network: once is enough here.
-
-    It exports them in strict mode, which gives the same graphs in four times the time.
-    """
-    export, known, export_program = qat_utils._get_aten_graph_module_for_pattern, {}, torch.export.export
-
-    def leniently(*args: Any, strict: bool) -> Any:
-        return export_program(*args, strict=False)
-
-    @functools.wraps(export)
-    def cached(pattern: Any, example_inputs: Any, is_cuda: bool = False, **kwargs: Any) -> fx.GraphModule:
-        function = pattern.fn
-        closure = [repr(cell.cell_contents) for cell in function.__closure__ or ()]
-        shapes = [tuple(t.shape) for t in (*example_inputs, *kwargs.values()) if isinstance(t, Tensor)]
-        key = (function.__qualname__, *closure, *map(str, shapes), *kwargs)
-        if key not in known:
-            with mock.patch("torch.export.export", leniently):
-                known[key] = export(pattern, example_inputs, is_cuda, **kwargs)
-        return copy.deepcopy(known[key])
-
-    # The functions that change between training and evaluation import it anew at every call.
-    qat_utils._get_aten_graph_module_for_pattern = pt2e_utils._get_aten_graph_module_for_pattern = cached
-
-
-_exported_once()
 
 
 def spec(
