@@ -50,24 +50,26 @@ SLOW = tuple(
 
 
 SAMPLED = {
-    "tests/fusion/test_fold_mutants.py::test_is_withdrawn": 5,
-    "tests/fusion/test_fold_rules.py": 4,
+    "tests/fusion/test_fold_mutants.py::test_is_withdrawn": 7,
+    "tests/fusion/test_fold_rules.py": 7,
     "tests/fusion/test_batching.py": 3,
     "tests/proof/test_half.py": 4,
-    "tests/proof/test_zoo.py::test_pytorch_proves_itself": 2,
+    "tests/proof/test_zoo.py::test_pytorch_proves_itself": 3,
     "tests/auditing/test_audit.py::test_without_the_culprit_all_is_well": 4,
     "tests/auditing/test_audit.py::test_a_tap_changes_nothing": 2,
-    "tests/qat/test_fold_qat.py": 3,
+    "tests/qat/test_fold_qat.py": 5,
     "tests/qat/test_fold_qat_mutants.py": 3,
     "tests/shadow/test_opaque.py": 3,
-    "tests/matrix/test_matrix.py::test_audits": 3,
-    "tests/matrix/test_matrix.py::test_inductor": 3,
+    "tests/matrix/test_matrix.py::test_proofs": 2,
+    "tests/matrix/test_matrix.py::test_audits": 5,
+    "tests/matrix/test_matrix.py::test_inductor": 5,
 }
 """Tests with many cases of one kind, of which CI runs each n-th; the others are exhaustive."""
 
 EXHAUSTIVE = (
     "tests/comparison/test_candidates.py::test_files[aoti]",
     "tests/fusion/test_fold_growth.py",
+    "tests/qat/test_convert.py::test_convert[C per channel",
     "tests/auditing/test_audit.py::test_the_culprit_is_named[inductor: freezing ConvTranspose2d",
 )
 

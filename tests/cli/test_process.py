@@ -47,13 +47,9 @@ def test_without_its_extra_the_command_line_names_the_pip_command(package: str) 
 
 
 def test_exit_status() -> None:
-    def status(*args: str) -> int:
-        return subprocess.run([*COMMAND, *args], capture_output=True, timeout=300, check=False).returncode
-
-    assert status("prove", "models.py:relu", "models.py:relu") == 0
-    assert status("prove", "models.py:relu", "models.py:sigmoid") == 1
-    assert status("prove", "models.py:relu", "missing.pt2") == 2
-    assert status("prove", "models.py:noisy", "models.py:noisy") == 3
+    """The process ends with the status that ``main`` returns; tests of each command check all of them."""
+    command = [*COMMAND, "prove", "models.py:relu", "models.py:sigmoid"]
+    assert subprocess.run(command, capture_output=True, timeout=300, check=False).returncode == 1
 
 
 @posix

@@ -53,7 +53,7 @@ def assert_equal(recipe: Recipe, before: ExportedProgram, after: ExportedProgram
 
 
 @settings(
-    max_examples=EXAMPLES or 60,
+    max_examples=EXAMPLES or 30,
     derandomize=not EXAMPLES,
     database=None,
     deadline=None,

@@ -108,7 +108,7 @@ def rest(program: Any, y: Tensor) -> Tensor:
     return pair(y.float(), *found[1].args[1:3]) if len(found) > 1 else y
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     st.integers(0, 2**32),
     st.booleans(),
