@@ -32,11 +32,11 @@ def inductor() -> None:
 def afresh(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[None]:
     """No code compiled before, and batching pays on any machine.
 
-    A graph goes to AOTAutograd, as with Inductor, and runs without generated code, which takes a second each to compile.
+    A graph goes through AOTAutograd, as with Inductor, but no code is generated, since compiling it takes a second.
     """
     monkeypatch.setattr(rule, "require_faster", lambda *_, bitwise: Speed(2, 1, "no machine"))
     if "inductor" not in request.fixturenames:
-        monkeypatch.setattr(backend, "compile_with_inductor", lambda module, inputs, _: aot_eager_decomp_partition(module, inputs))
+        monkeypatch.setattr(backend, "compile_with_inductor", lambda graph, x, _: aot_eager_decomp_partition(graph, x))
     torch._dynamo.reset()
     yield
     torch._dynamo.reset()

@@ -72,7 +72,9 @@ def test_without_the_culprit_all_is_well(name: str) -> None:
     case = WRONG[name]
     installed(case.compiler)
     model, inputs = case.build()
-    found = foldproof.audit(model, inputs, compiler=case.compiler, options=case.options, disable=[case.culprit], locate=False)
+    found = foldproof.audit(
+        model, inputs, compiler=case.compiler, options=case.options, disable=[case.culprit], locate=False
+    )
     assert not found.refuted
     assert found.end_to_end is not None
     assert found.end_to_end.verdict.kind is Kind.ROUNDING
