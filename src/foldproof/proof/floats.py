@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from foldproof.program import Leaf, Outcome, Program, copied
 from foldproof.proof.coverage import Coverage
@@ -429,6 +429,25 @@ def _places(obligation: ProofObligation) -> Iterator[_Place]:
     for spread, shrink in ((1.0, 1.0), (4.0, 1.0), (1.0, 1e-5)):
         drawn = redrawn_leaves(obligation.before.leaves, generator, spread, shrink)
         yield ("random inputs and parameters", drawn, random_args, random_kwargs), True
+    drawn = redrawn_leaves(obligation.before.leaves, generator, 1.0, 1.0)
+    signed = _with_random_signs(obligation.before.leaves, drawn, generator)
+    if signed is not None:
+        yield ("random inputs and parameters of both signs", signed, random_args, random_kwargs), True
+
+
+def _with_random_signs(leaves: Mapping[str, Leaf], drawn: Tensors, generator: torch.Generator) -> Tensors | None:
+    """Give the ``drawn`` parameters that have no negative element random signs; None if there are none.
+
+    A parameter is free to become negative in training. Buffers keep their signs: variances are among them.
+    """
+    made: dict[int, Tensor] = {}
+    for name, leaf in leaves.items():
+        x = drawn[name]
+        free = isinstance(leaf.tensor, nn.Parameter) and x.dtype.is_floating_point and not leaf.constant
+        if free and id(x) not in made and bool((x >= 0).all()) and bool((x > 0).any()):
+            signs = torch.randint(0, 2, x.shape, generator=generator) * 2 - 1
+            made[id(x)] = x * signs.to(x.dtype).to(x.device)
+    return {name: made.get(id(x), x) for name, x in drawn.items()} if made else None
 
 
 def _opposite(obligation: ProofObligation) -> Iterator[_Place]:
