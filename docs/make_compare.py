@@ -231,11 +231,13 @@ runs are scored in the same way. A difference of up to twice their largest score
 four times these scores, confirmed with 48 perturbed runs and not reached by larger noise (which crosses the edges of
 branches), is REFUTED. Anything in between is UNDECIDED.
 
-Everything that a call changes is compared: outputs (values, shape, dtype, strides, and memory that they share), and
-inputs, parameters and buffers after the call, each by name. A program that writes to its parameters or buffers is
-called twice in a row, from the same state each time, the second time on other inputs; the float64 result and the noise
-floor are those of both calls. Another dtype of an output is REFUTED, unless `precision=` (`--precision`) names it.
-Saved outputs, other runtimes and plain callables do not show all of that; a note then says what was not compared.
+Everything that a call changes is compared: outputs (values, shape, dtype, and memory that they share), and inputs,
+parameters and buffers after the call, each by name. A program that writes to its parameters or buffers is called twice
+in a row, from the same state each time, the second time on other inputs; the float64 result and the noise floor are
+those of both calls. Another dtype of an output is REFUTED, unless `precision=` (`--precision`) names it, and so is a
+view that became a copy, for a later write tells them apart. Other strides of equal values are no wrong answer, since
+compilers may change them; a note tells them. Saved outputs, other runtimes and plain callables do not show all of that;
+a note then says what was not compared.
 
 Made by `make docs` with {versions}, Python {platform.python_version()}, {platform.machine()}
 ({torch.backends.cpu.get_cpu_capability()}), seed 0, one thread for each comparison."""

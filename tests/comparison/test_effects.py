@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 import foldproof
 from foldproof.errors import FoldproofError
@@ -262,7 +263,8 @@ class TestBesideValues:
             ),
             (lambda x: x + 0, lambda x: x, "output 0 shares memory with input 0 in the candidate"),
             (lambda x: (y := x + 1, y[0]), lambda x: (x + 1, (x + 1)[0]), "output 0 shares memory with output 1"),
-            (lambda x: (x + 1).t(), lambda x: (x + 1).t().contiguous(), "output 0 has strides (1, 4)"),
+            (lambda x: x[:1].expand(3, 4) + 0, lambda x: (x[:1] + 0).expand(3, 4), "with itself (elements are one) in"),
+            (lambda x: (x + 1).unfold(1, 3, 1), lambda x: (x + 1).unfold(1, 3, 1).clone(), "with itself (elements"),
             (lambda x: x > 0, lambda x: (x > 0).float(), "output 0 is bool from the reference and float32"),
             (lambda x: x + 1, lambda x: (x + 1).double(), "output 0 is float32 from the reference and float64"),
             (lambda x: x.argmax(-1), lambda x: x.argmax(-1).int(), "output 0 is int64 from the reference and int32"),
@@ -285,6 +287,44 @@ class TestBesideValues:
         halves = Returns(lambda x: (x + 1).chunk(2, 1))
         assert compared(halves, Returns(lambda x: ((x + 1)[:, :2].clone(), (x + 1)[:, 2:].clone())), torch.randn(1, 4))
         assert compared(halves, Returns(lambda x: ((x + 1)[:, :2].clone(), (x + 1)[:, 2:].clone())), x).identical
+
+    @pytest.mark.parametrize(
+        ("one", "other", "told"),
+        [
+            (lambda x: (x + 1).t(), lambda x: (x + 1).t().contiguous(), "output 0 has other strides: (1, 4) from"),
+            (
+                lambda x: (x, x + 1),
+                lambda x: (x, (x + 1).t().contiguous().t()),
+                "output 1 has other strides: (4, 1) from",
+            ),
+            (lambda x: (x + 1)[:, ::2], lambda x: x[:, ::2] + 1, "output 0 has other strides: (4, 2) from"),
+        ],
+    )
+    def test_other_strides_are_a_remark(self, one: Any, other: Any, told: str) -> None:
+        for a, b in ((one, other), (other, one)):
+            result = compared(Returns(a), Returns(b), torch.randn(3, 4))
+            assert result.kind is Kind.ROUNDING and result.identical, str(result)
+        result = compared(Returns(one), Returns(other), torch.randn(3, 4))
+        assert any(told in note for note in result.verdict.notes), str(result)
+        wrong = compared(Returns(one), Returns(lambda x: [t * 1.01 for t in tree_leaves(other(x))]), torch.randn(3, 4))
+        assert wrong.kind is Kind.REFUTED and "strides" not in wrong.verdict.reason, str(wrong)
+
+    def test_strides_of_attention_with_a_mask(self) -> None:
+        """Export traces the path of training, and gives batches first; the fast path gives them as they came."""
+
+        class Masked(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+
+            def forward(self, x: Tensor, mask: Tensor) -> Any:
+                return self.attention(x, x, x, key_padding_mask=mask)[0]
+
+        model, mask = Masked().eval(), torch.tensor([[False, False, True], [False, False, False]])
+        x = torch.randn(2, 3, 4)
+        program = torch.export.export(model, (x, mask))
+        result = foldproof.compare(model, program, (x, mask), trials=2, locate=False)
+        assert result.kind is Kind.ROUNDING, str(result)
 
     def test_saved_outputs_have_no_layout(self) -> None:
         x = torch.randn(3, 4)

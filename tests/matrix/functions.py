@@ -175,8 +175,6 @@ FAULTS: Mapping[tuple[str, str], str] = {
     (_TWICE, "audit, fx"): "torch.fx.experimental.optimization.fuse folds both BatchNorms into the one convolution",
     (_TWICE, "audit, torch.ao"): "torch.ao's fuse_fx folds both BatchNorms into the one convolution",
     (_TWICE, "audit, executorch"): "FuseBatchNormPass folds both BatchNorms into the one convolution",
-    ("attention with a mask", "audit, export"): "decomposed attention has other strides, on which a view fails",
-    ("attention with a mask", "audit, torchao"): "decomposed attention has other strides, on which a view fails",
     ("a written buffer", "audit, fx"): "symbolic tracing runs ``mul_`` on the buffer, and the graph lacks it",
     ("a written buffer", "audit, torch.ao"): "symbolic tracing runs ``mul_`` on the buffer, and the graph lacks it",
     ("training mode", "audit, torchao"): "a BatchNorm in training is folded, and constant_fold runs its counter",

@@ -28,7 +28,7 @@ from foldproof.comparison.layers import layers
 from foldproof.comparison.reproduction import reproduce
 from foldproof.comparison.result import CompareResult, InputDistance, Layer, NoiseFloor, OutputDistance
 from foldproof.comparison.state import separate
-from foldproof.comparison.trial import Part, Trial, find_mismatch, pair_up, tell_apart
+from foldproof.comparison.trial import Part, Trial, find_mismatch, pair_up, tell_apart, tell_strides
 from foldproof.errors import FoldproofError, brief
 from foldproof.graph.text import source_of
 from foldproof.graph.view import view_graph
@@ -61,9 +61,10 @@ def compare(
 ) -> CompareResult:
     """Decide if the numbers of two programs differ by rounding, or because one is wrong.
 
-    Everything that a call changes is compared: outputs (values, shape, dtype, strides, and memory that they share with
-    each other and with inputs), and inputs, parameters and buffers after the call. Where a program writes to its
-    parameters or buffers, it is called twice in a row, from the same state each time, the second time on other inputs.
+    Everything that a call changes is compared: outputs (values, shape, dtype, and memory that they share with each
+    other and with inputs), and inputs, parameters and buffers after the call. Where a program writes to its parameters
+    or buffers, it is called twice in a row, from the same state each time, the second time on other inputs. Strides of
+    outputs are told, and make neither side wrong.
 
     Args:
         reference: an nn.Module in the state that it is to run in, a GraphModule, or an ExportedProgram. It is exported
@@ -272,7 +273,8 @@ class _Comparison:
             else replace(part, judged=judge(part.values, part.reading(perturb), runs, thoroughly))
             for part in parts
         ]
-        return Trial(given, judged, float64, perturb, tell_apart(reference, candidate, self._precision), unseen)
+        problems, remarks = tell_apart(reference, candidate, self._precision), tell_strides(reference, candidate)
+        return Trial(given, judged, float64, perturb, problems, unseen, remarks)
 
     def _others(self, first: Trial) -> list[Trial]:
         """The trial at the given inputs, and those at others of the same sizes, then at other sizes.
@@ -509,7 +511,7 @@ class _Comparison:
                 notes += part.judged.notes
         if trials and trials[0].outputs.judged is not None:
             notes += flips(trials[0].outputs.values, trials[0].outputs.judged.floor)
-        notes += [problem for t in trials for problem in t.problems if problem != verdict.reason]
+        notes += [told for t in trials for told in (*t.problems, *t.remarks) if told != verdict.reason]
         notes += _empty_outputs(trials)
         notes += self._exactness(trials)
         first = reference[0].outputs

@@ -29,8 +29,8 @@ class Call:
 
     ``inputs`` and ``state`` are values after the call, by name, and ``written`` names those that are not what they
     were before the first call. ``writes_state`` is set where state was changed, shown or not. ``layouts`` has the
-    strides of each output, and ``shared`` the pairs of outputs and inputs of which a write to one changes the other;
-    both are None where the program works on copies.
+    strides of each output, and ``shared`` the pairs of outputs and inputs of which a write to one changes the other
+    (an output with itself, if a write to one element changes another); both are None where the program works on copies.
     """
 
     outputs: list[Tensor]
@@ -119,11 +119,24 @@ def _visible_strides(t: Tensor) -> tuple[int, ...]:
 def _shared(tensors: Mapping[str, Tensor]) -> frozenset[tuple[str, str]]:
     """Pairs of tensors that have an element in common, but for pairs of inputs."""
     dense = [(name, t) for name, t in tensors.items() if t.layout is torch.strided and t.numel()]
+    outputs = [(name, t) for name, t in dense if name.startswith("output ")]
     return frozenset(
         (a, b)
         for (a, x), (b, y) in combinations(dense, 2)
         if a.startswith("output ") and storage_key(x) == storage_key(y) and _overlap(x, y)
-    )
+    ) | frozenset((name, name) for name, t in outputs if _overlaps_itself(t))
+
+
+def _overlaps_itself(x: Tensor) -> bool:
+    """True if two elements are one place in memory, as those of an expanded tensor are."""
+    reach = 1
+    for stride, size in sorted((stride, size) for stride, size in zip(x.stride(), x.shape) if size > 1):
+        if stride < reach:
+            marks = torch.zeros(x.untyped_storage().nbytes() // x.element_size(), dtype=torch.bool)
+            marks.as_strided(x.shape, x.stride(), x.storage_offset()).fill_(True)
+            return int(marks.sum()) < x.numel()
+        reach += stride * (size - 1)
+    return False
 
 
 def _overlap(x: Tensor, y: Tensor) -> bool:

@@ -50,8 +50,8 @@ class Part:
 class Trial:
     """One input, with the parts that were compared, of which the first has the outputs of the first call.
 
-    ``float64`` and ``perturb`` give all values by name. ``problems`` tell what differs beside values, and ``unseen``
-    what differs without a float64 result.
+    ``float64`` and ``perturb`` give all values by name. ``problems`` tell what differs beside values, ``unseen`` what
+    differs without a float64 result, and ``remarks`` what differs and makes neither side wrong.
     """
 
     given: Inputs
@@ -60,6 +60,7 @@ class Trial:
     perturb: Callable[[int, float], Named]
     problems: Sequence[str]
     unseen: str | None
+    remarks: Sequence[str] = ()
 
     @property
     def outputs(self) -> Part:
@@ -104,7 +105,7 @@ def pair_up(first: Sequence[Call], second: Sequence[Call], float64: Named) -> tu
 
 
 def tell_apart(reference: Sequence[Call], candidate: Sequence[Call], precision: torch.dtype | None) -> list[str]:
-    """Sentences on other dtypes, strides and shared memory."""
+    """Sentences on other dtypes and shared memory."""
     ours, theirs = name_values(reference), name_values(candidate)
     told = []
     for name in _compared(reference, candidate):
@@ -112,14 +113,28 @@ def tell_apart(reference: Sequence[Call], candidate: Sequence[Call], precision: 
         if a != b and not (b == precision and a.is_floating_point):
             told.append(f"{name} is {a} from the reference and {b} from the candidate".replace("torch.", ""))
     for k, (one, other) in enumerate(zip(reference, candidate)):
-        if one.layouts is None or other.layouts is None or one.shared is None or other.shared is None:
+        if one.shared is None or other.shared is None:
             continue
-        for name, x, y in zip(output_names(len(one.outputs), k), one.layouts, other.layouts):
-            if x != y:
-                told.append(f"{name} has strides {x} from the reference, {y} from the candidate")
         for which, pairs in (("reference", one.shared - other.shared), ("candidate", other.shared - one.shared)):
             for a_name, b_name in sorted(pairs):
-                told.append(f"{a_name} shares memory with {b_name} in the {which} only{ENDS[k]}")
+                which_memory = "with itself (elements are one)" if a_name == b_name else f"with {b_name}"
+                told.append(f"{a_name} shares memory {which_memory} in the {which} only{ENDS[k]}")
+    return told
+
+
+def tell_strides(reference: Sequence[Call], candidate: Sequence[Call]) -> list[str]:
+    """Sentences on outputs with other strides.
+
+    They are no wrong answer: values are equal, PyTorch promises no strides of an operator's result, and its compilers
+    may change them. Code that asks for them (a later ``view``) may notice.
+    """
+    told = []
+    for k, (one, other) in enumerate(zip(reference, candidate)):
+        if one.layouts is None or other.layouts is None:
+            continue
+        for name, x, y in zip(output_names(len(one.outputs), k), one.layouts, other.layouts):
+            if len(x) == len(y) and x != y:
+                told.append(f"{name} has other strides: {x} from the reference, {y} from the candidate")
     return told
 
 
