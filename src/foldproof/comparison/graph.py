@@ -15,7 +15,7 @@ from foldproof.comparison.inputs import Inputs
 from foldproof.errors import FoldproofError, brief
 from foldproof.graph.interpreter import Again, Change, Interpreter
 from foldproof.operators import bind_arguments, list_updated_statistics, list_written
-from foldproof.program.state import copied, deepcopied, owned
+from foldproof.program.state import copied, deepcopied, owned, undone
 from foldproof.program.structure import arranged
 from foldproof.rounding.float64 import Float64, widened
 from foldproof.rounding.noise import Noise
@@ -240,7 +240,7 @@ def _exported(source: Any, args: tuple[Any, ...], kwargs: dict[str, Any], dynami
                 " nn.Module, a GraphModule or an ExportedProgram"
             )
         try:
-            with torch.no_grad(), warnings.catch_warnings():
+            with torch.no_grad(), warnings.catch_warnings(), undone(source):
                 warnings.simplefilter("ignore")
                 program = torch.export.export(source, args, kwargs, dynamic_shapes=dynamic_shapes)
         except Exception as error:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from foldproof.comparison.judge import identical
 from foldproof.program.mirror import mirror
-from foldproof.program.state import loose, owned, storage_key
+from foldproof.program.state import Kept, loose, owned, storage_key
 
 
 def separate(module: nn.Module) -> nn.Module:
@@ -30,7 +28,7 @@ def separate(module: nn.Module) -> nn.Module:
 
 
 class State:
-    """Parameters, buffers and Python attributes of ``module``, as they were when this was made.
+    """Parameters, buffers and Python state of ``module``, as they were when this was made.
 
     All is put back in place, for compiled code may hold the very tensors.
     """
@@ -39,11 +37,7 @@ class State:
         self._module = module
         self._contents = {id(t): (t, t.detach().clone()) for t in _all_tensors(module)}
         self._start = {name: self._contents[id(t)][1] for name, t in owned(module) if id(t) in self._contents}
-        self._attributes = [
-            (m, {name: (x, _shallow(x)) for name, x in m.__dict__.items()})
-            for m in module.modules()
-            if not isinstance(m, torch.jit.ScriptModule)
-        ]
+        self._kept = Kept({"": module}, given=[t for t, _ in self._contents.values()], fresh_caches=False)
 
     def read(self) -> tuple[dict[str, Tensor], frozenset[str]]:
         """All values, which no later call changes, by name in words, and the names that differ from the start."""
@@ -61,15 +55,7 @@ class State:
 
     def put_back(self) -> None:
         """Undo every call since the start."""
-        for module, before in self._attributes:
-            here = module.__dict__
-            for name in here.keys() - before.keys():
-                del here[name]
-            for name, (x, content) in before.items():
-                if here.get(name) is not x:
-                    here[name] = x
-                if not _same(x, content):
-                    _refill(x, content)
+        self._kept.put_back()
         with torch.no_grad():
             for tensor, content in self._contents.values():
                 if tensor.shape != content.shape or tensor.dtype != content.dtype:
@@ -93,28 +79,3 @@ def _is_ordinary(t: Tensor) -> bool:
     if type(t) not in (Tensor, nn.Parameter) or t.layout is not torch.strided or t.is_inference():
         return False
     return not (t.is_quantized or t.is_nested or t.device.type == "meta" or t.is_conj() or t.is_neg())
-
-
-def _shallow(x: Any) -> Any:
-    return x.copy() if type(x) in (list, dict, set) else None
-
-
-def _same(x: Any, content: Any) -> bool:
-    """True if a container holds the very objects that it held; anything else counts as the same."""
-    if content is None:
-        return True
-    if len(x) != len(content):
-        return False
-    if isinstance(content, dict):
-        return all(a is b and x[a] is content[b] for a, b in zip(x, content))
-    if isinstance(content, set):
-        return {id(v) for v in x} == {id(v) for v in content}
-    return all(a is b for a, b in zip(x, content))
-
-
-def _refill(x: Any, content: Any) -> None:
-    x.clear()
-    if isinstance(content, list):
-        x.extend(content)
-    else:
-        x.update(content)

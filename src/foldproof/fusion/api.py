@@ -23,6 +23,7 @@ from foldproof.fusion.rewriter import Account, Progress, Rewriter
 from foldproof.graph.text import operator_name
 from foldproof.graph.view import view_graph
 from foldproof.program import as_program
+from foldproof.program.state import undone
 from foldproof.proof import prove as prove_programs
 from foldproof.proof import prove_region
 from foldproof.proof.shapes import as_inputs
@@ -181,7 +182,8 @@ def _export(
     if not isinstance(program, nn.Module):
         raise FoldproofError(f"can't fuse {type(program).__name__}: give an nn.Module or a torch.export program")
     try:
-        return torch.export.export(program, inputs, kwargs, dynamic_shapes=dynamic_shapes)
+        with undone(program):
+            return torch.export.export(program, inputs, kwargs, dynamic_shapes=dynamic_shapes)
     except Exception as error:
         raise FoldproofError(f"{type(program).__name__} can't be exported with these inputs: {brief(error)}") from error
 

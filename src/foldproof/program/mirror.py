@@ -70,6 +70,8 @@ def captured(function: Callable[..., Any]) -> dict[str, Any]:
 
 def rebound(function: Callable[..., Any], values: Mapping[str, Any]) -> Callable[..., Any]:
     """Return ``function`` with other ``values`` of the variables that `captured` names."""
+    if not values:
+        return function
     if isinstance(function, types.MethodType):
         return types.MethodType(function.__func__, values["self"])
     if not isinstance(function, types.FunctionType):
@@ -78,9 +80,21 @@ def rebound(function: Callable[..., Any], values: Mapping[str, Any]) -> Callable
         types.CellType(values[name]) if name in values else cell
         for name, cell in zip(function.__code__.co_freevars, function.__closure__ or ())
     )
-    outside = {**function.__globals__, **{name: x for name, x in values.items() if name in function.__globals__}}
+    there = function.__globals__
+    outside = {name: x for name, x in values.items() if name in there and name not in function.__code__.co_freevars}
+    if outside:
+        outside = there | outside
+        # Functions of the same Python module share its variables: what one writes, another reads.
+        for name, x in there.items():
+            if isinstance(x, types.FunctionType) and x.__globals__ is there:
+                outside[name] = _remade(x, outside, x.__closure__)
+    return _remade(function, outside or there, cells)
+
+
+def _remade(function: types.FunctionType, outside: dict[str, Any], cells: Any) -> types.FunctionType:
     made = types.FunctionType(function.__code__, outside, function.__name__, function.__defaults__, cells)
     made.__kwdefaults__ = function.__kwdefaults__
+    made.__qualname__, made.__module__ = function.__qualname__, function.__module__
     made.__dict__.update(function.__dict__)
     return made
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from torch import Tensor, fx, nn
 
 from foldproof.graph.interpreter import Interpreter, Watch
+from foldproof.program.holders import holders_of, own_tensors
 from foldproof.program.mirror import captured, keep_hooks, mirror, rebound
 from foldproof.program.program import NO_ATTRIBUTES, Leaf, Outcome
 from foldproof.program.state import (
@@ -22,7 +22,6 @@ from foldproof.program.state import (
     owned,
     quantization_parameters,
     replaced,
-    set_attributes,
     storage_key,
 )
 from foldproof.program.structure import arranged
@@ -37,13 +36,14 @@ from foldproof.torch_internals import (
 )
 
 
-def _outcome(out: Any, modules: Iterable[nn.Module]) -> Outcome:
+def _outcome(out: Any, modules: Mapping[str, nn.Module], functions: Iterable[Any] = ()) -> Outcome:
     """Return the outputs; those in memory that will be restored after the run are cloned, to keep their values.
 
     Forward may return a tensor from an attribute that is neither parameter nor buffer, and that is put back afterwards.
     """
     leaves, structure = tree_flatten(out)
-    read = {storage_key(t) for module in modules for t in loose(module)}
+    tensors = [x for x in leaves if isinstance(x, Tensor)]
+    read = {storage_key(t) for t in own_tensors(holders_of(modules, functions), modules.values())} if tensors else set()
     kept = [x.clone() if isinstance(x, Tensor) and storage_key(x) in read else x for x in leaves]
     return Outcome(*arranged(kept, structure))
 
@@ -74,21 +74,17 @@ class FunctionProgram:
         watch: Watch | None = None,
         attributes: Mapping[str, Attribute] = NO_ATTRIBUTES,
     ) -> Outcome:
-        modules = {name: x for name, x in zip(self._names, self._values) if isinstance(x, nn.Module)}
+        modules = {f"{name}.": x for name, x in zip(self._names, self._values) if isinstance(x, nn.Module)}
         tensors = {name: leaves[name] for name, x in zip(self._names, self._values) if isinstance(x, Tensor)}
         marks = {name: mark(x) for name, x in tensors.items()}
         values = [tensors.get(name, x) for name, x in zip(self._names, self._values)]
         function = rebound(self._function, tree_unflatten(values, self._structure))
-        with contextlib.ExitStack() as stack:
-            written = {}
-            for name, module in modules.items():
-                own = {leaf: leaves[f"{name}.{leaf}"] for leaf, _ in owned(module)}
-                written[name] = stack.enter_context(replaced(module, own))
-            set_attributes(attributes.values())
-            outcome = _outcome(function(*args, **kwargs), modules.values())
-        outcome.effects = {f"{name}.{leaf}": t for name, own in written.items() for leaf, t in own.tensors.items()}
-        outcome.attributes = {f"{name}.{n}": x for name, own in written.items() for n, x in own.attributes.items()}
-        outcome.effects |= {name: x for name, x in tensors.items() if mark(x) != marks[name]}
+        own = {name: x for name, x in leaves.items() if name not in tensors}
+        with replaced(modules, own, [function], tensors.values()) as written:
+            written.resume(attributes.values())
+            outcome = _outcome(function(*args, **kwargs), modules, [function])
+        outcome.effects = written.tensors | {name: x for name, x in tensors.items() if mark(x) != marks[name]}
+        outcome.attributes = written.attributes
         return outcome
 
     def run_as_it_is(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Outcome:
@@ -125,12 +121,12 @@ class ModuleProgram:
         watch: Watch | None = None,
         attributes: Mapping[str, Attribute] = NO_ATTRIBUTES,
     ) -> Outcome:
-        with replaced(self._module, {name: leaves[name] for name in self.leaves}) as written:
-            set_attributes(attributes.values())
+        with replaced({"": self._module}, {name: leaves[name] for name in self.leaves}) as written:
+            written.resume(attributes.values())
             for name in leaves.keys() - self.leaves.keys():  # None in the module, and filled by an earlier call
                 path, _, attribute = name.rpartition(".")
                 set_tensor(self._module.get_submodule(path), attribute, leaves[name])
-            outcome = _outcome(self._call(args, kwargs, watch), [self._module])
+            outcome = _outcome(self._call(args, kwargs, watch), {"": self._module})
         outcome.effects, outcome.attributes = written.tensors, written.attributes
         return outcome
 
@@ -138,8 +134,8 @@ class ModuleProgram:
         return self._module(*args, **kwargs)
 
     def run_as_it_is(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Outcome:
-        with replaced(self._module, own_copies(self.leaves)) as written:
-            outcome = _outcome(self._module(*copied(args), **copied(kwargs)), [self._module])
+        with replaced({"": self._module}, own_copies(self.leaves)) as written:
+            outcome = _outcome(self._module(*copied(args), **copied(kwargs)), {"": self._module})
         outcome.effects, outcome.attributes = written.tensors, written.attributes
         return outcome
 

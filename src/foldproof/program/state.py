@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import sys
+import functools
 import warnings
-from collections import OrderedDict, defaultdict, deque
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from types import ModuleType, SimpleNamespace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from foldproof.errors import FoldproofError, brief
+from foldproof.program.containers import Contents, copied_contents, flat, position, reaches, refill, same
+from foldproof.program.holders import ABSENT, CACHED, REGISTRIES, holders_of, own_tensors, registering
 from foldproof.torch_internals import (
     disable_current_modes,
     reparametrized,
@@ -46,93 +46,75 @@ def storage_key(tensor: Tensor) -> int:
 
 
 def loose(module: nn.Module) -> list[Tensor]:
-    """Return tensors in attributes (and in their lists, dicts and objects) that are neither parameters nor buffers."""
-    registered = {"_parameters", "_buffers", "_modules"}
-    attributes = [v for _, x in _holders(module) for k, v in x.__dict__.items() if k not in registered]
-    return [t for v in attributes for t in _leaves(v) if isinstance(t, Tensor)]
+    """Return tensors that a call of ``module`` may reach, and that are neither its parameters nor its buffers.
 
-
-def _holders(module: nn.Module) -> list[tuple[str, Any]]:
-    """Return the modules, and the objects of the user's own classes in their attributes, with prefixes of names."""
-    found = [(f"{name}." if name else "", m) for name, m in module.named_modules()]
-    seen = {id(m) for _, m in found}
-    for prefix, x in found:  # grows meanwhile
-        for name, held in list(x.__dict__.items()):
-            for y in _leaves(held):
-                if id(y) not in seen and _is_of_the_users(y):
-                    seen.add(id(y))
-                    found.append((f"{prefix}{name}.", y))
-    return found
-
-
-def _leaves(x: Any) -> Iterator[Any]:
-    """Yield the contents of containers, however deep; anything else itself."""
-    if not _items(x):
-        yield x
-        return
-    seen, pending = set[int](), [x]
-    while pending:
-        y = pending.pop()
-        if type(y) not in _CONTAINERS and type(y) is not tuple:
-            yield y
-        elif id(y) not in seen:  # containers may contain themselves
-            seen.add(id(y))
-            pending.extend(reversed(list(_items(y))))
-
-
-def _is_of_the_users(x: Any) -> bool:
-    """Return True for an object whose state is its ``__dict__``; those of PyTorch and of Python have other ways."""
-    if isinstance(x, (type, Tensor, nn.Module, ModuleType)) or type(getattr(x, "__dict__", None)) is not dict:
-        return False
-    return isinstance(x, SimpleNamespace) or type(x).__module__.partition(".")[0] not in _LIBRARIES
-
-
-_LIBRARIES = {*sys.stdlib_module_names, "torch", "foldproof"} - {"__main__"}
-
-
-@dataclass
-class Written:
-    """The writes of a run of a module: to its parameters and buffers, and to attributes that are neither."""
-
-    tensors: dict[str, Tensor] = field(default_factory=dict)
-    attributes: dict[str, Attribute] = field(default_factory=dict)
+    They are in attributes (and in their lists, dicts and objects), in classes, and in variables of functions.
+    """
+    return own_tensors(holders_of({"": module}), [module])
 
 
 @dataclass(frozen=True)
 class Attribute:
-    """The value of an attribute, and the module or object that has it."""
+    """A value that a run set: of an attribute, or of a variable of a function or Python module.
 
-    owner: Any
+    ``holder`` is the place of its holder among those that a call may reach, and ``name`` its name there. A function
+    with a cache of `functools` is one that the next call needs, but not by itself a reason to compare two.
+    """
+
+    holder: int
     name: str
     value: Any
 
+    @property
+    def is_cache(self) -> bool:
+        """True for a function with the cache that a run filled."""
+        return isinstance(self.value, CACHED)
+
+
+class Written:
+    """The writes of a run of modules: to their parameters and buffers, and to other Python state."""
+
+    def __init__(self, kept: Kept) -> None:
+        self.tensors: dict[str, Tensor] = {}
+        self.attributes: dict[str, Attribute] = {}
+        self._kept = kept
+
+    def resume(self, attributes: Iterable[Attribute]) -> None:
+        """Set what an earlier run left."""
+        self._kept.set(attributes)
+
 
 @contextlib.contextmanager
-def replaced(module: nn.Module, leaves: Mapping[str, Tensor]) -> Iterator[Written]:
-    """Run ``module`` with ``leaves`` in place of its tensors; yields a record, which afterwards holds its writes.
+def replaced(
+    modules: Mapping[str, nn.Module],
+    leaves: Mapping[str, Tensor],
+    functions: Iterable[Any] = (),
+    variables: Iterable[Tensor] = (),
+) -> Iterator[Written]:
+    """Run ``modules`` with ``leaves`` in place of their tensors; yields a record, which afterwards holds the writes.
 
-    Attributes that forward sets (caches, counters, the training flag) are restored; so are lists, dicts and sets.
+    The keys of ``modules`` are prefixes of the names of ``leaves``; ``variables`` are leaves that ``functions`` hold
+    already. Python state that a call of the modules or ``functions`` may reach (caches, counters, the training flag,
+    variables of closures) is restored; so are lists, dicts and sets.
     """
-    written = Written()
+    kept = Kept(modules, functions, (*leaves.values(), *variables))
+    written = Written(kept)
     marks = {name: mark(tensor) for name, tensor in leaves.items()}
-    with _kept(module, written.attributes), reparametrized(module, dict(leaves)):
+    with contextlib.ExitStack() as stack:
+        stack.callback(lambda: written.attributes.update(kept.put_back()))
+        for prefix, module in modules.items():
+            own = {name: leaves[prefix + name] for name, _ in owned(module) if prefix + name in leaves}
+            stack.enter_context(reparametrized(module, own))
         try:
             yield written
         finally:
-            now = dict(owned(module))
+            now = {prefix + name: t for prefix, module in modules.items() for name, t in owned(module)}
             new = {name: tensor for name, tensor in now.items() if name not in leaves}  # None before the run
             written.tensors.update(new)
             for name, tensor in leaves.items():
                 current = now.get(name, torch.empty(0))  # None after the run
                 if current is not tensor or mark(tensor) != marks[name]:
                     written.tensors[name] = current
-
-
-def set_attributes(attributes: Iterable[Attribute]) -> None:
-    """Set attributes as an earlier run left them."""
-    made: dict[int, Any] = {}
-    for x in attributes:
-        _set(x.owner, x.name, _copied(x.value, made))
 
 
 def mark(tensor: Tensor) -> tuple[int, int]:
@@ -143,119 +125,126 @@ def mark(tensor: Tensor) -> tuple[int, int]:
     return residue.cell.writes, id(residue)  # a version counter of our own, since contexts of PyTorch can hide theirs
 
 
-_DELETED = object()
-_REGISTRIES = {"_parameters", "_buffers", "_non_persistent_buffers_set"}
-"""Attributes of every module whose contents are its leaves."""
-
-
 @contextlib.contextmanager
-def _kept(module: nn.Module, changed: dict[str, Attribute]) -> Iterator[None]:
-    """Restore all attributes after the run, and add those that it changed to ``changed``."""
-    before = [(prefix, owner, dict(owner.__dict__)) for prefix, owner in _holders(module)]
-    containers: dict[int, tuple[Any, Any]] = {}
-    for _, _, state in before:
-        _collect(state.values(), containers)
-    # Tensors of inference mode are read-only, so that there is nothing to restore.
-    with disable_current_modes():
-        writable = [(t, version_of(t), t.detach().clone()) for t in loose(module) if not t.is_inference()]
+def undone(module: nn.Module) -> Iterator[None]:
+    """Put back all Python state that a call of ``module`` in this context may change, as that of an export."""
+    kept = Kept({"": module})
     try:
         yield
     finally:
-        tensors = {id(t) for t, version, _ in writable if version_of(t) != version}
-        refill = {at: pair for at, pair in containers.items() if not _same_items(*pair)}
-        moved, left = tensors | refill.keys(), dict[int, Any]()
-        for prefix, owner, state in before:
-            for name in sorted((state.keys() | owner.__dict__.keys()) - _REGISTRIES):
-                old, now = state.get(name, _ABSENT), owner.__dict__.get(name, _ABSENT)
-                if not _same(old, now) or (moved and _reaches(now, moved)):
-                    changed[prefix + name] = Attribute(owner, name, _copied(now, left, tensors))
-        for _, owner, state in before:
-            for name in {**state, **owner.__dict__}:
-                _set(owner, name, state.get(name, _ABSENT))
-        for container, items in refill.values():
-            container.clear()
-            (container.extend if isinstance(container, (list, deque)) else container.update)(items)
+        kept.put_back()
+
+
+_LEAVES = REGISTRIES - {"_modules"}
+"""Attributes of a module whose contents are its leaves."""
+
+
+class Kept:
+    """Python state that a call of modules or functions may reach, as it is now: changes are told, and undone.
+
+    ``given`` tensors stand for leaves, whose changes are counted elsewhere. With ``fresh_caches``, functions with a
+    cache of `functools` are replaced by ones with an empty cache until all is put back: the owner's caches are not to
+    hold results of a proof, nor a proof theirs.
+    """
+
+    def __init__(
+        self,
+        modules: Mapping[str, nn.Module],
+        functions: Iterable[Any] = (),
+        given: Iterable[Tensor] = (),
+        fresh_caches: bool = True,
+    ) -> None:
+        self._holders = holders_of(modules, functions)
+        self._registering = registering(modules.values())
+        self._before = [(holder, holder.read()) for holder in self._holders]
+        self._contents = Contents(x for _, state in self._before for x in state.values())
+        skipped = {id(t) for t in given}
+        # Tensors of inference mode are read-only, so that there is nothing to restore.
+        tensors = [t for t in own_tensors(self._holders, modules.values()) if id(t) not in skipped]
+        with disable_current_modes():
+            self._tensors = [(t, version_of(t), t.detach().clone()) for t in tensors if not t.is_inference()]
+        self._iterators = [
+            (holder.tell(name), y, at)
+            for holder, state in self._before
+            for name, x in state.items()
+            for y in flat(x)
+            if (at := position(y)) is not None
+        ]
+        self._caches = [
+            (holder, name, functools.lru_cache(**x.cache_parameters())(x.__wrapped__))
+            for holder, state in self._before
+            for name, x in state.items()
+            if isinstance(x, CACHED) and fresh_caches
+        ]
+        for holder, name, fresh in self._caches:
+            holder.write(name, fresh)
+
+    def set(self, attributes: Iterable[Attribute]) -> None:
+        """Set values as an earlier run left them."""
+        made: dict[int, Any] = {}
+        for x in attributes:
+            self._holders[x.holder].write(x.name, copied_contents(x.value, made))
+
+    def put_back(self) -> dict[str, Attribute]:
+        """Restore everything, and return the values that changed, by name.
+
+        Raises:
+            FoldproofError: an iterator moved, which nothing puts back.
+        """
+        caches = {(id(holder), name) for holder, name, _ in self._caches}
+        changed: dict[str, Attribute] = {}
+        with disable_current_modes():
+            written = [(t, content) for t, version, content in self._tensors if _is_written(t, version, content)]
+        tensors = {id(t) for t, _ in written}
+        refilled = self._contents.changed()
+        moved, left = tensors | refilled.keys(), dict[int, Any]()
+        for place, (holder, state) in enumerate(self._before):
+            current = holder.read()
+            names = state.keys() | current.keys()
+            for name in sorted(names - _LEAVES if id(holder.owner) in self._registering else names):
+                old, now = state.get(name, ABSENT), current.get(name, ABSENT)
+                if (id(holder), name) in caches and isinstance(now, CACHED) and not now.cache_info().misses:
+                    continue
+                if not same(old, now) or (moved and reaches(now, moved)):
+                    value = copied_contents(now, left, tensors)
+                    changed[holder.tell(name)] = Attribute(place, name, value)
+        for holder, state in self._before:
+            for name, now in holder.read().items():
+                if name not in state:
+                    holder.write(name, ABSENT)
+                elif state[name] is not now:
+                    holder.write(name, state[name])
+            for name in state.keys() - holder.read().keys():
+                holder.write(name, state[name])
+        for container, content in refilled.values():
+            refill(container, content)
         with disable_current_modes():  # a mode may write to a copy of its own, which must not be restored
-            for tensor, version, content in writable:
-                if version_of(tensor) != version:
+            for tensor, content in written:
+                if tensor.shape == content.shape:
                     tensor.detach().copy_(content)
+                else:
+                    tensor.data = content.clone()
+        for name, iterator, at in self._iterators:
+            if position(iterator) != at:
+                raise FoldproofError(
+                    f"a call advances the iterator {name}, which can't be put back, so its calls can't be compared;"
+                    " count in a buffer or an attribute instead"
+                )
+        return changed
 
 
-_ABSENT = object()
-_REGISTRIES = {"_parameters", "_buffers", "_non_persistent_buffers_set"}
-"""Attributes of every module whose contents are its leaves."""
-_CONTAINERS = frozenset({list, dict, set, OrderedDict, defaultdict, deque})
-_PLAIN = (bool, int, float, complex, str, bytes, frozenset, torch.Size, torch.dtype, torch.device)
-
-
-def _set(owner: Any, name: str, x: Any) -> None:
-    held = owner.__dict__
-    if x is _ABSENT:
-        held.pop(name, None)
-    elif held.get(name, _ABSENT) is not x:
-        held[name] = x
-
-
-def _items(x: Any) -> Iterable[Any]:
-    """Return the contents of a container; none of anything else."""
-    kind = type(x)
-    if kind is tuple:
-        return x  # type: ignore[no-any-return]
-    if kind not in _CONTAINERS or not x:
-        return ()
-    return list(x.values()) if issubclass(kind, dict) else list(x)
-
-
-def _collect(values: Iterable[Any], containers: dict[int, tuple[Any, Any]]) -> None:
-    """Add the containers among ``values``, and those within, each with a shallow copy."""
-    for x in values:
-        if type(x) in _CONTAINERS and id(x) not in containers:
-            containers[id(x)] = x, x.copy()
-            _collect(_items(x), containers)
-        elif type(x) is tuple:
-            _collect(x, containers)
-
-
-def _reaches(x: Any, ids: Collection[int]) -> bool:
-    """Return True if ``x`` is one of the objects with these ``ids``, or contains one."""
-    containers: dict[int, tuple[Any, Any]] = {}
-    _collect([x], containers)
-    return any(id(y) in ids for y in _leaves(x)) or not containers.keys().isdisjoint(ids)
-
-
-def _copied(x: Any, made: dict[int, Any], tensors: Collection[int] = ()) -> Any:
-    """Return a copy of containers in containers, and of ``tensors``; ``made`` keeps shared ones shared."""
-    if id(x) in made:
-        return made[id(x)]
-    if id(x) in tensors:
-        made[id(x)] = x.detach().clone()  # as the current modes see it: one may have written to a copy of its own
-        return made[id(x)]
-    if type(x) is tuple:
-        return tuple(_copied(v, made, tensors) for v in x)
-    if type(x) not in _CONTAINERS:
-        return x
-    made[id(x)] = new = x.copy()
-    if isinstance(x, dict):
-        new.update({k: _copied(v, made, tensors) for k, v in x.items()})
-    elif not isinstance(x, set):
-        new.clear()
-        new.extend(_copied(v, made, tensors) for v in x)
-    return new
-
-
-def _same(a: Any, b: Any) -> bool:
-    if a is b:
+def _is_written(tensor: Tensor, version: int, content: Tensor) -> bool:
+    """Return True for a tensor that was written to; a training BatchNorm, for one, writes without a new version."""
+    if version_of(tensor) != version:
         return True
-    if type(a) is not type(b):
+    if tensor.layout is not torch.strided or tensor.is_quantized or tensor.device.type == "meta":
         return False
-    return bool(a == b) if isinstance(a, _PLAIN) else type(a) is tuple and len(a) == len(b) and all(map(_same, a, b))
-
-
-def _same_items(a: Any, b: Any) -> bool:
-    if isinstance(a, set) or not (a or b):
-        return bool(a == b)
-    keys = not isinstance(a, dict) or list(a) == list(b)
-    return keys and len(a) == len(b) and all(map(_same, _items(a), _items(b)))
+    now = tensor.detach()
+    if now.shape != content.shape:
+        return True
+    if now.is_floating_point() and now.element_size() == 1:  # float8 has no comparison
+        now, content = now.float(), content.float()
+    return not bool(((now == content) | ((now != now) & (content != content))).all())
 
 
 def copied(x: Any) -> Any:

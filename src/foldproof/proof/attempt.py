@@ -126,7 +126,8 @@ class Attempt:
         held += [Held(what, Role.PARAMETER, Why.UNREGISTERED) for what in point.unregistered]
         held += [Held(name, Role.PARAMETER, Why.CHOSEN) for name in sorted(point.beside)]
         for outcome in (self.runs.first, self.runs.second) if self.runs is not None else ():
-            held += [Held(name, Role.PARAMETER, Why.ATTRIBUTE) for name in sorted(outcome.attributes)]
+            names = [name for name, x in outcome.attributes.items() if not x.is_cache]
+            held += [Held(name, Role.PARAMETER, Why.ATTRIBUTE) for name in sorted(names)]
         claim = replace(claim, parameters=tuple(n for n in claim.parameters if n not in point.beside), held=tuple(held))
         escaped = [how for how, of_data in point.escapes.items() if of_data or claim.all_parameters]
         return replace(

@@ -97,7 +97,7 @@ def state_of(outcome: Outcome) -> dict[str, Tensor]:
 
 def leaves_state(outcome: Outcome) -> bool:
     """Return True if a next call may read what this one left behind."""
-    return bool(state_of(outcome) or outcome.attributes)
+    return bool(state_of(outcome)) or any(not x.is_cache for x in outcome.attributes.values())
 
 
 def state_after(leaves: Tensors, outcome: Outcome) -> dict[str, Tensor]:
