@@ -63,6 +63,18 @@ class TestState:
         assert shown is not None and shown.name in told and shown.name in str(result)
         assert shown.name in [one.name for one in result.outputs] or "position" in shown.name
 
+    @pytest.mark.parametrize(
+        ("fault", "operator"),
+        [("no write", "index_copy"), ("another index", "index_copy"), ("no count", "add"), ("unread", None)],
+    )
+    def test_the_operator_that_writes_it_is_named(self, fault: str, operator: str | None) -> None:
+        found = compared(Cache(), Cache(fault), X).verdict.difference
+        if operator is None:
+            assert found is None
+        else:
+            assert found is not None and operator in found.operator
+            assert found.source is not None and "test_effects.py" in found.source
+
     def test_the_same_program_is_fine(self) -> None:
         result = compared(Cache(), Cache(), X)
         assert result.kind is Kind.ROUNDING and result.identical and not result.uncompared
@@ -231,6 +243,7 @@ class TestInputs:
         assert run(self.Adds(1.0)).identical
         result = run(self.Adds(1.5))
         assert result.kind is Kind.REFUTED and f"{name} differs" in result.verdict.reason
+        assert result.verdict.difference is not None and "aten.add" in result.verdict.difference.operator
         dropped = run(lambda x, cache: x * 2)
         assert dropped.kind is Kind.REFUTED and name in dropped.verdict.reason
         assert "ROUNDING" in str(run(x * 2)) and "inputs and state" in run(x * 2).uncompared

@@ -90,3 +90,44 @@ def test_it_is_printed_and_saved(fused: ExportedProgram) -> None:
     assert "first difference: softmax (aten.softmax.int)" in str(verdict)
     assert "in the second program softmax (aten.softmax.int)" in str(verdict)
     assert verdict.to_dict()["difference"]["after"]["operator"] == "aten.softmax.int"
+
+
+class Mean(nn.Module):
+    """Writes to a buffer that its output does not show; ``weight`` is a mistake where it is not ¼."""
+
+    def __init__(self, weight: float) -> None:
+        super().__init__()
+        self.weight = weight
+        self.register_buffer("mean", torch.zeros(8, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.tanh(x)
+        self.mean.mul_(0.75).add_(y.mean((0, 1)), alpha=self.weight)
+        return y * 2
+
+
+@pytest.mark.parametrize("functional", [False, True])
+def test_a_difference_in_state_only(functional: bool) -> None:
+    before, after = (export(Mean(weight), (X,)) for weight in (0.25, 0.5))
+    if functional:
+        before, after = before.run_decompositions({}), after.run_decompositions({})
+    verdict = foldproof.prove(before, after, (X,))
+    found, shown = verdict.difference, verdict.counterexample
+    assert "mean" in verdict.reason and shown is not None and shown.name == "mean after the calls", str(verdict)
+    assert found is not None and found.operator.startswith("aten.add"), found
+
+
+def test_a_difference_in_a_second_call_only() -> None:
+    class Shifted(nn.Module):
+        def __init__(self, scale: float) -> None:
+            super().__init__()
+            self.scale = scale
+            self.register_buffer("last", torch.zeros(8, 8))
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = x + self.scale * self.last
+            self.last.copy_(x[0, 0])
+            return y
+
+    verdict = foldproof.prove(Shifted(1.0), Shifted(2.0), (X,))
+    assert verdict.counterexample is not None and verdict.counterexample.name == "output 0 in the second call"

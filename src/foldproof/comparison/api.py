@@ -30,7 +30,7 @@ from foldproof.comparison.result import CompareResult, InputDistance, Layer, Noi
 from foldproof.comparison.state import separate
 from foldproof.comparison.trial import Part, Trial, find_mismatch, pair_up, tell_apart, tell_strides
 from foldproof.errors import FoldproofError, brief
-from foldproof.graph.text import source_of
+from foldproof.graph.text import operator_name, source_of
 from foldproof.graph.view import view_graph
 from foldproof.program import as_program, require_ordinary
 from foldproof.proof.shapes import as_inputs, sampled_inputs
@@ -201,6 +201,8 @@ class _Comparison:
             at = largest_source(found.sources)
             verdict = replace(verdict, difference=Difference(at.node, at.operator, at.source))
             reproduction = reproduce(found.part, self._candidate)
+        if verdict.kind is Kind.REFUTED and verdict.difference is None:
+            verdict = replace(verdict, difference=self._writer(trials))
         return self._build(verdict, trials, found, first, reproduction, seen)
 
     # ------------------------------------------------------------------ running
@@ -428,6 +430,14 @@ class _Comparison:
             claim=self._claim(1, Scope.POINT),
             counterexample=self._counterexample(trial, part),
         )
+
+    def _writer(self, trials: Sequence[Trial]) -> Difference | None:
+        """The operator whose value the reference leaves in the state or input that is wrong, if outputs are right."""
+        wrong = [part for t in trials for part in t.parts if part.is_wrong]
+        if not wrong or any(len(part.values.names) != 1 or " after " not in part.values.names[0] for part in wrong):
+            return None
+        node = self._graph.writer_of(wrong[0].values.names[0].partition(" after ")[0])
+        return None if node is None else Difference(node.name, operator_name(node), source_of(node))
 
     def _doubt(self, part: Part) -> str | None:
         """A sentence if the float64 result speaks for the candidate."""

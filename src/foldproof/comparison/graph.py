@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, OutputKind, OutputSpec
 
 from foldproof.comparison.calls import Call, input_tensors, state_of
 from foldproof.comparison.inputs import Inputs
@@ -51,6 +52,8 @@ class Graph:
         exported = _exported(program, tuple(args), dict(kwargs), dynamic_shapes)
         self.program = exported
         signature = exported.graph_signature
+        named = {id(t): name for name, t in input_tensors((tuple(args), dict(kwargs))).items()}
+        self._inputs = [named.get(id(x), "") for x in flat_arguments(exported, args, kwargs)]
         self.writes_state = bool(signature.buffers_to_mutate or signature.parameters_to_mutate)
         self.writes = self.writes_state or bool(signature.user_inputs_to_mutate)
         self.module: fx.GraphModule = exported.module(check_guards=False)
@@ -71,6 +74,22 @@ class Graph:
             self._wide = deepcopied(self.module)
             self._wide.double()
         return self._wide
+
+    def writer_of(self, name: str) -> fx.Node | None:
+        """The node whose value a call leaves in a buffer, parameter or input, by its name in words."""
+        kinds = {OutputKind.BUFFER_MUTATION: "buffer", OutputKind.PARAMETER_MUTATION: "parameter"}
+        for spec in self.program.graph_signature.output_specs:
+            target = spec.target or ""
+            if (spec.kind in kinds and f"{kinds[spec.kind]} {target}" == name) or self._input_name(spec) == name:
+                return next((n for n in self.program.graph.nodes if n.name == spec.arg.name), None)
+        return None
+
+    def _input_name(self, spec: OutputSpec) -> str | None:
+        """The name in words of the input that an output is written to; None for other outputs."""
+        if spec.kind is not OutputKind.USER_INPUT_MUTATION:
+            return None
+        given = [s.arg.name for s in self.program.graph_signature.input_specs if s.kind is InputKind.USER_INPUT]
+        return self._inputs[given.index(spec.target)] if spec.target in given[: len(self._inputs)] else None
 
     def flat(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
         """The inputs as the graph takes them."""

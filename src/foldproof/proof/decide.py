@@ -386,4 +386,5 @@ def _counterexample(trial: Trial) -> Counterexample:
         c.sigma,
         inputs=tuple(tree_leaves((trial.args, dict(trial.kwargs)))),
         parameters=dict(trial.leaves),
+        name=trial.names[c.output] if c.output < len(trial.names) else "",
     )

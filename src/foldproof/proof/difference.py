@@ -24,12 +24,13 @@ from torch import Tensor, fx
 
 from foldproof.digest import digest
 from foldproof.graph.text import operator_name, source_of
+from foldproof.operators import list_written
 from foldproof.proof.attempt import lending, run_both
 from foldproof.proof.obligation import ProofObligation
 from foldproof.proof.variation import vary
 from foldproof.shadow import SamplePoint, Shadow, Undecided
 from foldproof.thresholds import MAX_PARTING_DISTANCE
-from foldproof.torch_internals import disable_current_modes, tree_leaves
+from foldproof.torch_internals import OpOverload, disable_current_modes, tree_leaves
 from foldproof.verdict import Difference, DifferingNode
 
 
@@ -78,7 +79,7 @@ def first_difference(obligation: ProofObligation, seed: int) -> Difference | Non
 
 
 def _region(digests: Mapping[fx.Node, list[str]], present: set[str]) -> list[fx.Node]:
-    """Return the computed values that an output needs and that are not ``present`` in the other graph, in order.
+    """Return the computed values that an output or a write needs and the other graph lacks, in order.
 
     Parameters do not count: a correct fold removes them, too.
     """
@@ -90,7 +91,9 @@ def _region(digests: Mapping[fx.Node, list[str]], present: set[str]) -> list[fx.
 
     nodes = list([*digests][-1].graph.nodes)
     region: set[fx.Node] = set()
-    frontier = [n for n in nodes[-1].all_input_nodes if is_lost(n)]
+    # Besides the outputs, what a graph that is not functional writes to its buffers and inputs.
+    writers = [n for n in nodes if isinstance(n.target, OpOverload) and list_written(n.target)]
+    frontier = [n for n in (*nodes[-1].all_input_nodes, *writers) if is_lost(n)]
     while frontier:
         node = frontier.pop()
         if node not in region:

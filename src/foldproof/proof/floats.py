@@ -50,6 +50,8 @@ class Trial:
     """True if the parameters are not the program's own."""
     calls: int = 1
     """Calls in a row; the later ones have other inputs than the first."""
+    names: tuple[str, ...] = ()
+    """The compared values in words."""
 
     @property
     def differs(self) -> bool:
@@ -265,6 +267,14 @@ def _numbers(first: Outcome, second: Outcome, originals: Mapping[str, Tensor]) -
     )
 
 
+def _names(outcome: Outcome, written: Sequence[str], calls: int) -> tuple[str, ...]:
+    """Return the names of `_numbers`, in words."""
+    once = len(outcome.outputs) // calls
+    ends = ("", " in the second call")
+    outputs = [f"output {i % once}{ends[i // once]}" for i, x in enumerate(outcome.outputs) if _is_number(x)]
+    return (*outputs, *(f"{name} after the call{'s' * (calls > 1)}" for name in written))
+
+
 def _is_number(x: Any) -> bool:
     return isinstance(x, (Tensor, int, float, bool))
 
@@ -327,7 +337,8 @@ def evaluate(
     # Perturbed runs only raise the floor, which is unnecessary if the lowest one explains all.
     if perturbations and (comparison.ratio > 1 or comparison.unfinite):
         comparison = compare_in_float64(before, after, perturb, perturbations, least)
-    return Trial(description, comparison, args, kwargs, leaves, tuple(before), written, calls=calls)
+    names = _names(ran[0], sorted(written), calls)
+    return Trial(description, comparison, args, kwargs, leaves, tuple(before), written, calls=calls, names=names)
 
 
 def doubted(obligation: ProofObligation, trial: Trial, unrounded: Unrounded = ROUNDED) -> str | None:
