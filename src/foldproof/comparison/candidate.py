@@ -138,8 +138,8 @@ def _named(name: str, reference: Any) -> Candidate:
         return _saved(name, _load_outputs(path))
     if path.suffix == ".onnx":
         return _runtime(name, "ONNX Runtime", runtimes.onnx(path), runtimes.onnx_exporter)
-    found = runtimes.executorch(path)
-    made = _runtime(name, "ExecuTorch", found.run, runtimes.executorch_exporter(path))
+    found = runtimes.ExecuTorchProgram(path, name)
+    made = _runtime(name, "ExecuTorch", runtimes.run_executorch(found), runtimes.executorch_exporter(path))
     return replace(made, restart=found.restart)
 
 

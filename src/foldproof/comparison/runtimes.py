@@ -10,7 +10,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -80,7 +80,7 @@ def executorch_exporter(path: Path) -> Callable[[nn.Module], Callable[..., Any]]
             with _quietly():
                 lowered = to_edge_transform_and_lower(torch.export.export(module, inputs), partitioner=partitioners)
                 part.write_bytes(lowered.to_executorch().buffer)
-            return executorch(part).run
+            return run_executorch(ExecuTorchProgram(part, "a part of the program"))
 
         return _made_when_called(export)
 
@@ -109,45 +109,61 @@ def _quietly() -> Iterator[None]:
         yield
 
 
-class ExecuTorchProgram(NamedTuple):
-    """The ``forward`` method of a program in the runtime; ``restart`` resets the buffers that it writes to."""
+class ExecuTorchProgram:
+    """The ``forward`` method of a ``.pte`` file, or of its bytes, in the ExecuTorch runtime.
 
-    run: Run
-    restart: Callable[[], None]
-
-
-def executorch(path: Path) -> ExecuTorchProgram:
-    """Runs the ``forward`` method of a ``.pte`` file in the ExecuTorch runtime; inputs go in by position.
+    ``name`` is that of the program in messages.
 
     Raises:
         MissingExtra: executorch is not installed.
-        FoldproofError: the file can't be loaded, or (from what is returned) does not run on the inputs.
+        FoldproofError: the program can't be loaded.
     """
-    try:
-        with _silent():
-            from executorch.runtime import Runtime
-    except ModuleNotFoundError as error:
-        raise MissingExtra("executorch", "executorch") from error
-    with _blamed(path, "ExecuTorch", "be loaded by"), _silent():
-        program = Runtime.get().load_program(str(path))
-        first = program.load_method("forward")
-        if first is None:
-            raise FoldproofError(f"{path} has no method forward")
-        count = first.metadata.num_inputs()
-    # A program owns the memory of its methods, so both are kept.
-    loaded = [program, first]
 
-    def restart() -> None:
-        with _blamed(path, "ExecuTorch", "be loaded by"), _silent():
-            again = Runtime.get().load_program(str(path))
-            loaded[:] = [again, again.load_method("forward")]
+    def __init__(self, source: Path | bytes, name: str) -> None:
+        self._source, self.name = source if isinstance(source, bytes) else str(source), name
+        self._loaded: tuple[Any, Any] = self._load()
+
+    def _load(self) -> tuple[Any, Any]:
+        try:
+            with _silent():
+                from executorch.runtime import Runtime
+        except ModuleNotFoundError as error:
+            raise MissingExtra("executorch", "executorch") from error
+        with _blamed(self.name, "ExecuTorch", "be loaded by"), _silent():
+            program = Runtime.get().load_program(self._source)
+            method = program.load_method("forward")
+        if method is None:
+            raise FoldproofError(f"{self.name} has no method forward")
+        return program, method  # a program owns the memory of its methods, so both are kept
+
+    @property
+    def inputs(self) -> int:
+        """Number of inputs."""
+        return int(self._loaded[1].metadata.num_inputs())
+
+    def restart(self) -> None:
+        """Load it again, which resets the buffers that it writes to."""
+        self._loaded = self._load()
+
+    def execute(self, given: Sequence[Any]) -> list[Any]:
+        """Return copies of the outputs, after those inputs that it writes to.
+
+        Raises:
+            FoldproofError: it does not run on these inputs.
+        """
+        contiguous = [x.contiguous() if isinstance(x, Tensor) else x for x in given]
+        with _blamed(self.name, "ExecuTorch"), _silent():
+            out = self._loaded[1].execute(contiguous)
+            return [x.clone() if isinstance(x, Tensor) else x for x in out]
+
+
+def run_executorch(program: ExecuTorchProgram) -> Run:
+    """Return a function that runs the program on the tensors among its inputs, by position."""
 
     def run(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
-        given = _tensors(path, args, kwargs, count)
-        with _blamed(path, "ExecuTorch"), _silent():
-            return [t.clone() for t in flattened(list(loaded[1].execute(given)))]
+        return flattened(program.execute(_tensors(program.name, args, kwargs, program.inputs)))
 
-    return ExecuTorchProgram(run, restart)
+    return run
 
 
 def as_arrays(tensors: Iterable[Tensor], runtime: str) -> list[Any]:
@@ -164,21 +180,21 @@ def as_arrays(tensors: Iterable[Tensor], runtime: str) -> list[Any]:
     return [t.detach().contiguous().numpy() for t in given]
 
 
-def _tensors(path: Path, args: Sequence[Any], kwargs: Mapping[str, Any], count: int) -> list[Tensor]:
+def _tensors(name: object, args: Sequence[Any], kwargs: Mapping[str, Any], count: int) -> list[Tensor]:
     given = [x.detach().cpu().contiguous() for x in tree_leaves((tuple(args), dict(kwargs))) if isinstance(x, Tensor)]
     if len(given) != count:
-        raise FoldproofError(f"{path} takes {count} inputs, and there are {len(given)} tensors among the given ones")
+        raise FoldproofError(f"{name} takes {count} inputs, and there are {len(given)} tensors among the given ones")
     return given
 
 
 @contextlib.contextmanager
-def _blamed(path: Path, runtime: str, what: str = "run in") -> Iterator[None]:
+def _blamed(name: object, runtime: str, what: str = "run in") -> Iterator[None]:
     try:
         yield
     except FoldproofError:
         raise
     except Exception as error:
-        raise FoldproofError(f"{path} can't {what} {runtime} ({brief(error)})") from error
+        raise FoldproofError(f"{name} can't {what} {runtime} ({brief(error)})") from error
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from foldproof.auditing.compilers.compiler import Compiled, Options, require_kno
 from foldproof.auditing.log import Log
 from foldproof.auditing.taps.executorch import import_exir_program, tap_executorch
 from foldproof.auditing.taps.fx_passes import tap_passes
+from foldproof.comparison.runtimes import ExecuTorchProgram
 from foldproof.compiler_catalog import EXECUTORCH
 from foldproof.errors import FoldproofError
 from foldproof.program.state import deepcopied
@@ -31,7 +32,6 @@ class Executorch:
         require_known_options(self, options)
         import_exir_program()
         from executorch.exir import to_edge_transform_and_lower
-        from executorch.runtime import Runtime
 
         program = torch.export.export(deepcopied(model), args, kwargs)
         taps = tap_passes(log), tap_executorch(log)
@@ -43,22 +43,17 @@ class Executorch:
             made.append(lowered.exported_program())
         buffer, spec = lowered.buffer, program.call_spec.out_spec
 
-        # A program owns the memory of its methods, so both are kept.
-        loaded: list[Any] = []
+        loaded: list[ExecuTorchProgram] = []
 
         def restart() -> None:
-            """Load again, which resets the buffers that the program writes to."""
-            found = Runtime.get().load_program(buffer)
-            loaded[:] = [found, found.load_method("forward")]
+            if loaded:
+                loaded[0].restart()
 
         def call(*args: Any, **kwargs: Any) -> Any:
             if not loaded:
-                restart()
-            _, method = loaded
-            given = tree_leaves((args, kwargs))
-            out = method.execute([x.contiguous() if isinstance(x, torch.Tensor) else x for x in given])
-            out = out[len(out) - spec.num_leaves :]  # mutated inputs come first
-            return tree_unflatten([x.clone() if isinstance(x, torch.Tensor) else x for x in out], spec)
+                loaded.append(ExecuTorchProgram(buffer, "the .pte program"))
+            out = loaded[0].execute(tree_leaves((args, kwargs)))
+            return tree_unflatten(out[len(out) - spec.num_leaves :], spec)  # inputs that it writes to come first
 
         return Compiled(call, "the .pte program in the ExecuTorch runtime", restart=restart)
 
