@@ -348,3 +348,18 @@ def test_programs_that_agree_at_their_own_parameters_only() -> None:
     verdict = foldproof.prove(linear, lambda x: F.linear(x, linear.weight) * (1 + 1e-9), (torch.randn(2, 3),))
     assert verdict.kind is Kind.ROUNDING, str(verdict)
     assert verdict.claim is not None and verdict.claim.differs_elsewhere and not verdict.ok
+
+
+def test_bilinear_by_another_way() -> None:
+    class ByHand(nn.Module):
+        def __init__(self, given: nn.Bilinear, scale: float = 1.0) -> None:
+            super().__init__()
+            self.weight, self.bias, self.scale = given.weight, given.bias, scale
+
+        def forward(self, a: Tensor, b: Tensor) -> Tensor:
+            return torch.einsum("bi,oij,bj->bo", a, self.weight * self.scale, b) + self.bias
+
+    given, inputs = nn.Bilinear(4, 5, 3), (torch.randn(6, 4), torch.randn(6, 5))
+    verdict = foldproof.prove(given, ByHand(given), inputs)
+    assert verdict.kind is Kind.PROVED and verdict.claim is not None and verdict.claim.is_general, str(verdict)
+    assert foldproof.prove(given, ByHand(given, 1.01), inputs).kind is Kind.REFUTED

@@ -207,6 +207,11 @@ def _more(dtype: torch.dtype) -> Iterator[tuple[OpOverload, tuple[Any, ...], dic
         yield aten.pow.Tensor_Scalar, (positive(3, 4), exponent), {}
     yield aten.xlogy.Scalar_Other, (positive(3, 4), 0.5), {}
     yield aten.xlogy.Scalar_Self, (0.5, positive(3, 4)), {}
+    for summed in ([1], [0, 2], [0, 1, 2], []):
+        yield aten._trilinear.default, (x(2, 3), x(3, 4), x(2, 4), [2], [0], [1], summed), {}
+        yield aten._trilinear.default, (x(2, 4), x(3, 4), x(2, 3), [1], [0], [2], summed, 0), {}
+    for summed in ([0], [1], [0, 1]):
+        yield aten._trilinear.default, (x(3), x(3), x(3), [0], [0], [0], summed), {}
     yield aten.zero.default, (x(3, 4),), {}
     yield aten.fill.Tensor, (x(3, 4), x()), {}
     yield aten.where.ScalarSelf, (x(3, 4) > 0, 1.5, x(3, 4)), {}

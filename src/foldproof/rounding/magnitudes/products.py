@@ -70,3 +70,20 @@ def measure_cross(out: Tensor, a: Tensor, b: Tensor, *, dim: int = -1) -> Tensor
     """|a₁b₂| + |a₂b₁|"""
     a, b = torch.broadcast_tensors(a.abs(), b.abs())
     return a.roll(-1, dim) * b.roll(-2, dim) + a.roll(-2, dim) * b.roll(-1, dim)
+
+
+@magnitude("_trilinear")
+def measure_trilinear(out: Tensor, a: Tensor, b: Tensor, c: Tensor, *rest: Any) -> Tensor:
+    """2Σ|a||b||c|: a product of three is rounded twice"""
+    dims = range(a.ndim + len(rest[0]))
+    shapes = [[1 if d in expanded else n for d, n in _numbered(x, expanded)] for x, expanded in zip((a, b, c), rest)]
+    sizes = torch.broadcast_shapes(*shapes)
+    terms = float(torch.Size(sizes[d] for d in dims if d in rest[3]).numel())
+    inside: Tensor = aten._trilinear(a.abs(), b.abs(), c.abs(), *rest)
+    return 2 * inside + drift(out, terms)
+
+
+def _numbered(x: Tensor, expanded: list[int]) -> list[tuple[int, int]]:
+    """Return the sizes of ``x`` with its expanded dimensions, numbered."""
+    sizes = iter(x.shape)
+    return [(d, 1 if d in expanded else next(sizes)) for d in range(x.ndim + len(expanded))]

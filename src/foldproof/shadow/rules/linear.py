@@ -59,6 +59,43 @@ def cross(call: Call, a: Tensor, b: Tensor, *, dim: int = -1) -> Residue:
     return call.residue(a).bilinear(call.residue(b), lambda p, q: aten.linalg_cross.default(p, q, dim=dim), 2)
 
 
+@exact(aten._trilinear.default)
+def trilinear(
+    call: Call,
+    a: Tensor,
+    b: Tensor,
+    c: Tensor,
+    expand_a: list[int],
+    expand_b: list[int],
+    expand_c: list[int],
+    sumdim: list[int],
+    unroll_dim: int = 1,
+) -> Residue:
+    """the sum over some dimensions of a·b·c, of which each has dimensions that the others lack, reduced"""
+    ndim = a.ndim + len(expand_a)
+    names = [[d for d in range(ndim) if d not in expanded] for expanded in (expand_a, expand_b, expand_c)]
+    kept = [d for d in range(ndim) if d not in sumdim]
+    # A dimension that c lacks is summed before, which keeps the product of all three small.
+    between = sorted({*names[0], *names[1]} & {*names[2], *kept})
+    found = [d for d in kept if d in {*between, *names[2]}]
+    ab = _contract(call, call.residue(a), names[0], call.residue(b), names[1], between)
+    abc = _contract(call, ab, between, call.residue(c), names[2], found)
+    shape = [abc.shape[found.index(d)] if d in found else 1 for d in kept]
+    return abc.map(lambda part: part.reshape(shape))
+
+
+def _contract(call: Call, x: Residue, dims: list[int], y: Residue, others: list[int], kept: list[int]) -> Residue:
+    """Return the product of ``x`` and ``y``, whose dimensions are numbered, summed over those that are not ``kept``."""
+    sizes: dict[int, int] = {}
+    for d, n in (*zip(dims, x.shape), *zip(others, y.shape)):
+        if sizes.setdefault(d, n) != n:
+            raise call.undecided("a dimension has two sizes")
+    terms = math.prod(n for d, n in sizes.items() if d not in kept)
+    if terms > EXACT_TERMS:
+        raise call.undecided("too many products to add up exactly")
+    return x.bilinear(y, lambda p, q: torch.einsum(p, dims, q, others, kept), max(terms, 1))
+
+
 @rule(RuleKind.EXACT, aten._grouped_mm.default, rewrites=True)
 def grouped_mm(*args: Any, **kwargs: Any) -> Any:
     """each group of rows, which ends at its offset, times its own matrix"""
