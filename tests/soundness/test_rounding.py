@@ -139,3 +139,43 @@ def test_rounding_that_hides_the_outputs() -> None:
     """Two functions that nothing but rounding remains of are not called equal."""
     before, after = (lambda x, f=f: (x + 1e18) - 1e18 + f * x for f in (1, 1.5))
     assert foldproof.prove(before, after, (X,)).kind is Kind.UNDECIDED
+
+
+def told(before: Any, after: Any, *inputs: Tensor) -> tuple[Kind, list[str]]:
+    verdict = foldproof.prove(before, after, inputs)
+    return verdict.kind, [note for note in verdict.notes if "a cast to it is read as the identity" in note]
+
+
+CASTS: dict[str, tuple[Any, str, str]] = {
+    "half": (lambda x: x.half().float() * 2, "torch.float16", "11 bits"),
+    "bfloat16": (lambda x: x.to(torch.bfloat16).to(x.dtype) * 2, "torch.bfloat16", "8 bits"),
+    "float8": (lambda x: x.to(torch.float8_e4m3fn).float() * 2, "torch.float8_e4m3fn", "4 bits"),
+    "promotion": (lambda x: x.half() * torch.ones(4) + x, "torch.float16", "11 bits"),
+    "a written buffer": (lambda x: torch.zeros(3, 4).half().copy_(x).float() * 2, "torch.float16", "11 bits"),
+    "half all the way": (lambda x: (x.half() * 2).float(), "torch.float16", "11 bits"),
+    "the output": (lambda x: (x * 2).half(), "torch.float16", "11 bits"),
+}
+
+
+@pytest.mark.parametrize("name", CASTS)
+def test_a_cast_of_one_program_is_told(name: str) -> None:
+    casting, dtype, bits = CASTS[name]
+    for pair, which in (((casting, lambda x: x + x), "first"), ((lambda x: x + x, casting), "second")):
+        kind, [note] = told(*pair, normal(3, 4))
+        assert kind is Kind.PROVED
+        assert f"only the {which} program has values in {dtype}" in note and bits in note
+
+
+def test_casts_that_need_no_words() -> None:
+    half = CASTS["half"][0]
+    assert told(half, lambda x: x.half().float() + x.half().float(), normal(3, 4)) == (Kind.PROVED, [])
+    low = normal(3, 4).half()
+    by_parts = lambda x: (x.float() * 2).half()  # noqa: E731
+    assert told(by_parts, lambda x: x * 2, low) == (Kind.PROVED, []), "a finer dtype loses nothing"
+    kind, [note] = told(lambda x: x * 2, lambda x: (x * 2).to(torch.bfloat16).half(), low)
+    assert kind is Kind.PROVED and "torch.bfloat16" in note
+
+
+def test_a_single_cast_of_doubles_is_told() -> None:
+    kind, [note] = told(lambda x: x.float().double(), lambda x: x * 1, normal(3, 4).double())
+    assert kind is Kind.PROVED and "torch.float32" in note and "24 bits" in note

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -255,13 +256,14 @@ def run_both(
         ours = _ours(leaves, lent)
         visit_first, visit_second = visits or (None, None)
         first = _run(point, obligation.before, "first", ours, inputs, watch[0], visit=visit_first)
-        numbers, roundings = point.take_numbers(), point.take_roundings()
+        numbers, roundings, dtypes = point.take_numbers(), point.take_roundings(), point.take_dtypes()
         other = obligation.after(_ours(leaves, lent))
         point.take_numbers()
         second = _run(point, other.after, "second", other.leaves, inputs, watch[1], other.names, visit=visit_second)
         require_separate(obligation.before, leaves, first.effects)
         require_separate(other.after, other.leaves, second.effects)
         constants = (numbers, point.take_numbers()), (roundings, point.take_roundings())
+        notes = _tell_casts(dtypes, point.take_dtypes())
         again = None
         if leaves_state(first) or leaves_state(second):
             with disable_current_modes():  # `Factories` would count these inputs as made by a program
@@ -280,8 +282,23 @@ def run_both(
         idle = _match_effects(first, second, leaves | _numbered(inputs), other.names)
         if again is not None:
             _match_effects(*again, leaves | _numbered(inputs_again), other.names)
-        notes = tuple(f"only one program counts in {name}, which moves no statistics" for name in idle)
-    return Runs(first, second, *constants, other.leaves, again, notes)
+        notes += [f"only one program counts in {name}, which moves no statistics" for name in idle]
+    return Runs(first, second, *constants, other.leaves, again, tuple(notes))
+
+
+def _tell_casts(first: Collection[torch.dtype], second: Collection[torch.dtype]) -> list[str]:
+    """Tell of dtypes in which only one program has values, where these are coarser than the other's finest."""
+    told = []
+    for which, one, other in (("first", first, second), ("second", second, first)):
+        finest = min((torch.finfo(dtype).eps for dtype in other), default=math.inf)
+        for dtype in sorted(set(one) - set(other), key=str):
+            eps = torch.finfo(dtype).eps
+            if eps > finest:
+                told.append(
+                    f"only the {which} program has values in {dtype}: a cast to it is read as the identity, though it"
+                    f" rounds to {1 - round(math.log2(eps))} bits"
+                )
+    return told
 
 
 def _run(

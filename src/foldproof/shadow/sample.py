@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from foldproof.digest import digest
@@ -96,6 +97,7 @@ class SamplePoint:
         self._functions: dict[str, UninterpretedFunction] = {}
         self._evaluations: Counter[str] = Counter()
         self._numbers: set[float] = set()
+        self._dtypes: set[torch.dtype] = set()
         self._degree = 0
         self._bits = 1.0
 
@@ -138,6 +140,17 @@ class SamplePoint:
         """Return the numbers embedded since the last call: differing constants may explain differing programs."""
         taken = frozenset(self._numbers)
         self._numbers.clear()
+        return taken
+
+    def note_dtype(self, dtype: torch.dtype) -> None:
+        """Record the dtype of a program's result."""
+        if self.running and dtype.is_floating_point:
+            self._dtypes.add(dtype)
+
+    def take_dtypes(self) -> frozenset[torch.dtype]:
+        """Return the floating-point dtypes of a program's results since the last call: residues do not show them."""
+        taken = frozenset(self._dtypes)
+        self._dtypes.clear()
         return taken
 
     def reads_as_exact(self, operands: Sequence[Sequence[Tensor]]) -> bool:

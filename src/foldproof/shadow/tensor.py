@@ -68,6 +68,7 @@ class Shadow(Tensor):
     def __new__(cls, value: Tensor, residue: Residue) -> Shadow:
         out: Shadow = make_wrapper(cls, value)
         out.value, out.residue = value, residue
+        residue.point.note_dtype(value.dtype)
         return out
 
     def __init__(self, value: Tensor, residue: Residue) -> None:
