@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -248,3 +249,53 @@ def test_a_watched_pass_that_hangs_a_hook(graph: fx.GraphModule) -> None:
             made(graph)
         (step,) = watched.steps
         assert step.fired and step.verdict.kind is Kind.UNDECIDED and "hooks" in step.verdict.reason, str(step.verdict)
+
+
+OUTSIDE: dict[str, Callable[[Tensor], Any]] = {
+    "numpy": lambda w: w.numpy().__imul__(1.5),
+    "numpy of a view": lambda w: w.view(-1)[:4].numpy().__imul__(1.5),
+    "numpy of data": lambda w: w.data.numpy().__imul__(1.5),
+    "numpy by force": lambda w: w.numpy(force=True).__imul__(1.5),
+    "from_numpy": lambda w: torch.from_numpy(w.detach().numpy()).mul_(1.5),
+    "asarray": lambda w: np.asarray(w).__imul__(1.5),
+    "an output of numpy": lambda w: np.multiply(w.numpy(), 1.5, out=w.numpy()),
+    "memoryview": lambda w: memoryview(w.numpy()).cast("B").__setitem__(3, 0),  # type: ignore[arg-type]
+    "dlpack": lambda w: torch.from_dlpack(w.detach()).mul_(1.5),
+    "storage": lambda w: w.storage().fill_(0.0),
+    "untyped storage": lambda w: w.untyped_storage().fill_(0),
+}
+"""Writes that PyTorch does not see."""
+
+
+def weighted(write: Callable[[Tensor], Any]) -> Module:
+    def forward(s: Any, x: Tensor) -> Tensor:
+        write(s.w)
+        return x @ s.w  # type: ignore[no-any-return]
+
+    return Module(forward, w=torch.ones(4, 4))
+
+
+@pytest.mark.filterwarnings("ignore:TypedStorage")
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_a_write_that_pytorch_does_not_see(name: str) -> None:
+    """It changes neither the owner's tensors, nor a value without its residue."""
+    write, x = OUTSIDE[name], normal(3, 4)
+    graph = torch.export.export(weighted(lambda w: w), (x,)).module()
+
+    def writing(graph: fx.GraphModule) -> None:
+        write(graph.w)
+
+    class Writing(PassBase):
+        def call(self, graph: fx.GraphModule) -> PassResult:
+            writing(graph)
+            return PassResult(graph, True)
+
+    assert foldproof.prove_pass(writing, graph, (x,)).kind in (Kind.REFUTED, Kind.UNDECIDED)
+    assert torch.equal(graph.w, torch.ones(4, 4))  # type: ignore[arg-type]
+    model, other = weighted(write), weighted(lambda w: w)
+    assert foldproof.prove(model, other, (x,)).kind in (Kind.REFUTED, Kind.UNDECIDED)
+    assert torch.equal(model.w, torch.ones(4, 4))
+    with foldproof.watch((x,)) as watched:
+        Writing()(graph)
+    [step] = watched.steps
+    assert step.fired and step.verdict.kind in (Kind.REFUTED, Kind.UNDECIDED), str(step.verdict)

@@ -179,3 +179,18 @@ def test_casts_that_need_no_words() -> None:
 def test_a_single_cast_of_doubles_is_told() -> None:
     kind, [note] = told(lambda x: x.float().double(), lambda x: x * 1, normal(3, 4).double())
     assert kind is Kind.PROVED and "torch.float32" in note and "24 bits" in note
+
+
+def test_a_pass_that_casts_parameters_is_told() -> None:
+    @torch.no_grad()
+    def to_half_and_back(model: nn.Module) -> None:
+        for p in model.parameters():
+            p.copy_(p.half().float())
+
+    verdict = foldproof.prove_pass(to_half_and_back, nn.Linear(4, 4), (normal(3, 4),))
+    assert "only the second program has values in torch.float16" in str(verdict), str(verdict)
+    exact = nn.Linear(4, 4)
+    with torch.no_grad():
+        exact.weight.copy_(torch.arange(16.0).reshape(4, 4) / 4), exact.bias.fill_(0.5)
+    verdict = foldproof.prove_pass(to_half_and_back, exact, (normal(3, 4),))
+    assert any("only the second program has values in torch.float16" in note for note in verdict.notes), str(verdict)

@@ -88,6 +88,8 @@ class Runs:
     again: tuple[Outcome, Outcome] | None = None
     """A second call of both, on other inputs and the state left by the first, if either program writes to leaves."""
     notes: tuple[str, ...] = ()
+    casts: tuple[str, ...] = ()
+    """Sentences on dtypes of one program only, whose roundings are read as the identity."""
 
 
 @dataclass(frozen=True)
@@ -259,11 +261,12 @@ def run_both(
         numbers, roundings, dtypes = point.take_numbers(), point.take_roundings(), point.take_dtypes()
         other = obligation.after(_ours(leaves, lent))
         point.take_numbers()
+        made = point.take_dtypes()  # by a pass, or the arithmetic of new parameters
         second = _run(point, other.after, "second", other.leaves, inputs, watch[1], other.names, visit=visit_second)
         require_separate(obligation.before, leaves, first.effects)
         require_separate(other.after, other.leaves, second.effects)
         constants = (numbers, point.take_numbers()), (roundings, point.take_roundings())
-        notes = _tell_casts(dtypes, point.take_dtypes())
+        casts = _tell_casts(dtypes, made | point.take_dtypes())
         again = None
         if leaves_state(first) or leaves_state(second):
             with disable_current_modes():  # `Factories` would count these inputs as made by a program
@@ -282,8 +285,8 @@ def run_both(
         idle = _match_effects(first, second, leaves | _numbered(inputs), other.names)
         if again is not None:
             _match_effects(*again, leaves | _numbered(inputs_again), other.names)
-        notes += [f"only one program counts in {name}, which moves no statistics" for name in idle]
-    return Runs(first, second, *constants, other.leaves, again, tuple(notes))
+        notes = [f"only one program counts in {name}, which moves no statistics" for name in idle]
+    return Runs(first, second, *constants, other.leaves, again, tuple(notes), tuple(casts))
 
 
 def _tell_casts(first: Collection[torch.dtype], second: Collection[torch.dtype]) -> list[str]:

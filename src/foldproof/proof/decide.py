@@ -251,12 +251,14 @@ def _proved(inquiry: Inquiry, found: Attempt, unrounded: Unrounded = ROUNDED) ->
         # The second call has other inputs here, which take another branch: no rule need be wrong.
         return _refuted(inquiry, f"the outputs differ where {choosing} takes another branch than here", contradicting)
     if contradicting is not None:
-        return Verdict(
-            Kind.UNDECIDED,
-            "residues agree but float64 evaluations do not, so a rule of foldproof contradicts the real operator;"
-            " please report it",
-            counterexample=_counterexample(contradicting),
+        why = "residues agree but float64 evaluations do not"
+        casts = found.runs.casts if found.runs is not None else ()
+        told = (
+            f"{why}: {casts[0]}"
+            if casts
+            else f"{why}, so a rule of foldproof contradicts the real operator; please report it"
         )
+        return Verdict(Kind.UNDECIDED, unreal(obligation, found) or told, counterexample=_counterexample(contradicting))
     doubt = unreal(obligation, found)
     if doubt is not None:
         return Verdict(Kind.UNDECIDED, doubt)

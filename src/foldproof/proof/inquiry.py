@@ -67,7 +67,7 @@ class Inquiry:
     def notes(self) -> list[str]:
         """Remarks for the verdict besides its evidence."""
         told = list(self.obligation.notes)
-        told += [note for a in self._attempts if a.runs is not None for note in a.runs.notes]
+        told += [note for a in self._attempts if a.runs is not None for note in (*a.runs.notes, *a.runs.casts)]
         storages = [t.untyped_storage().data_ptr() for t in self.obligation.input_tensors if t.numel()]
         if len(set(storages)) < len(storages):
             told.append("inputs that share memory are treated as separate")

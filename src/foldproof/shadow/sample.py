@@ -143,12 +143,12 @@ class SamplePoint:
         return taken
 
     def note_dtype(self, dtype: torch.dtype) -> None:
-        """Record the dtype of a program's result."""
-        if self.running and dtype.is_floating_point:
+        """Record the dtype of a result of a program or pass."""
+        if dtype.is_floating_point:
             self._dtypes.add(dtype)
 
     def take_dtypes(self) -> frozenset[torch.dtype]:
-        """Return the floating-point dtypes of a program's results since the last call: residues do not show them."""
+        """Return the floating-point dtypes of results since the last call: residues do not show them."""
         taken = frozenset(self._dtypes)
         self._dtypes.clear()
         return taken

@@ -94,15 +94,16 @@ class Shadow(Tensor):
         copied: Shadow = memo[id(self)]
         return copied
 
-    # Reads of values. `.item()`, `float()` and `if` go through `_local_scalar_dense`.
+    # Reads of values. `.item()`, `float()` and `if` go through `_local_scalar_dense`. The result is a copy: a write to
+    # the value's memory from outside of PyTorch would leave the residue behind, and a leaf's memory may be its owner's.
 
     def numpy(self, *, force: bool = False) -> Any:
         note_escape(self.residue, "numpy")
-        return self.value.numpy(force=force)
+        return self.value.clone().numpy(force=force)
 
     def __array__(self, dtype: Any = None) -> Any:
         note_escape(self.residue, "numpy")
-        return self.value.__array__(dtype)
+        return self.value.clone().__array__(dtype)
 
     def tolist(self) -> Any:
         note_escape(self.residue, "tolist")
@@ -110,11 +111,11 @@ class Shadow(Tensor):
 
     def __dlpack__(self, *args: Any, **kwargs: Any) -> Any:
         note_escape(self.residue, "__dlpack__")
-        return self.value.__dlpack__(*args, **kwargs)
+        return self.value.clone().__dlpack__(*args, **kwargs)
 
     def storage(self) -> Any:
         note_escape(self.residue, "storage")
-        return self.value.storage()
+        return self.value.clone().storage()
 
     # The storage is the value's. Passes compare it to find tied parameters; a program that asks for it reads numbers.
 
@@ -124,6 +125,8 @@ class Shadow(Tensor):
     def untyped_storage(self) -> Any:
         if (self.residue.data or self.residue.point.running) and not is_called_by_libraries(sys._getframe(1)):
             note_escape(self.residue, "untyped_storage")
+        if self.residue.cell.borrowed and not is_called_by_libraries(sys._getframe(1)):
+            raise WritesBorrowed
         return self.value.untyped_storage()
 
     @property
