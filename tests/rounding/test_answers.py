@@ -126,10 +126,11 @@ def test_the_kernel_keeps_the_bound(operator: OpOverload) -> None:
                 assert torch.equal(x, y)
 
 
+@pytest.mark.parametrize("third", range(3))
 @pytest.mark.parametrize("operator", [o for o in OPERATORS if find_rounding(o) is Rounding.PARTS], ids=str)
-def test_the_kernel_keeps_the_floor(operator: OpOverload) -> None:
-    """Moving each part moves the result at least as far as the kernel is off."""
-    for call in compute(operator):
+def test_the_kernel_keeps_the_floor(operator: OpOverload, third: int) -> None:
+    """Moving each part moves the result at least as far as the kernel is off: on every third call of an operator."""
+    for call in compute(operator)[third::3]:
         deviations = []
         for seed in range(RUNS):
             noise = Noise(torch.Generator().manual_seed(seed))
