@@ -5,6 +5,8 @@ from __future__ import annotations
 import html
 import multiprocessing
 import os
+import re
+import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -27,8 +29,11 @@ an alternative. No two cells contradict each other: each pair of programs is kno
   *equal / changed*. For `prove_pass`, a right and a wrong pass change that parameter. UNDECIDED is never wrong.
 * The programs made by `fuse`, `fold_qat` and `torch.compile(model, backend="foldproof")` give the model's numbers up to
   rounding. `explain` counts the remaining normalisations.
-* `audit` is REFUTED if a released compiler is wrong, with the name of the pass.
-* `–` marks cells left out to save time.
+* `audit` is REFUTED if a released compiler is wrong, with the name of the pass if it is one pass;
+  [the reasons](#wrong-answers-of-compilers) are below.
+* `–` marks cells left out to save time. Audits are made of the models in their table.
+
+[Verdicts](verdicts.md) explains PROVED, ROUNDING, UNDECIDED and REFUTED.
 """
 
 
@@ -43,14 +48,19 @@ def shown(cell: Cell) -> str:
     return ", ".join(part for part in (kinds, numbers, cell.note) if part)
 
 
+def sentence(cell: Cell) -> str:
+    """The reason why a function refuses a model, without the folders of temporary files."""
+    return re.sub(rf"{re.escape(tempfile.gettempdir())}/\w+/", "", cell.refused)
+
+
 def page(cells: Mapping[tuple[str, str], Cell]) -> str:
     """The whole page; ``cells`` by the names of model and function."""
-    sentences = list(dict.fromkeys(one.refused for one in cells.values() if one.refused))
-    numbers = {sentence: f"[{i}](#sentences)" for i, sentence in enumerate(sentences, 1)}
+    sentences = list(dict.fromkeys(sentence(one) for one in cells.values() if one.refused))
+    numbers = {text: f"[{i}](#sentences)" for i, text in enumerate(sentences, 1)}
 
     def text(model: str, function: str) -> str:
         one = cells.get((model, function))
-        return "–" if one is None else numbers.get(one.refused) or shown(one)
+        return "–" if one is None else numbers.get(sentence(one)) or shown(one)
 
     audits = [function for function in COLUMNS if function.startswith("audit")]
     parts = [INTRODUCTION]
@@ -59,9 +69,12 @@ def page(cells: Mapping[tuple[str, str], Cell]) -> str:
         ("Audits", audits),
     ):
         lines = [["model", *functions], ["---"] * (1 + len(functions))]
-        lines += [[model, *(text(model, function) for function in functions)] for model in MODELS]
+        models = [model for model in MODELS if any((model, function) in cells for function in functions)]
+        lines += [[model, *(text(model, function) for function in functions)] for model in models]
         parts.append(f"## {title}\n\n{_table(lines)}\n")
-    parts.append("## Sentences\n\n" + "".join(f"{i}. {html.escape(s)}\n" for i, s in enumerate(sentences, 1)))
+    parts.append(
+        "## Sentences\n\n" + "".join(f"{i}. {html.escape(s, quote=False)}\n" for i, s in enumerate(sentences, 1))
+    )
     if FAULTS:
         told = "".join(f"* {function} of {model}: {reason}\n" for (model, function), reason in FAULTS.items())
         parts.append(f"## Wrong answers of compilers\n\n{told}")
