@@ -18,6 +18,7 @@ from foldproof.program.containers import Contents, copied_contents, flat, positi
 from foldproof.program.holders import ABSENT, CACHED, REGISTRIES, holders_of, own_tensors, registering
 from foldproof.torch_internals import (
     disable_current_modes,
+    is_traceable_wrapper_subclass,
     reparametrized,
     storage_id,
     tree_map,
@@ -235,11 +236,15 @@ class Kept:
 
 def _is_written(tensor: Tensor, version: int, content: Tensor) -> bool:
     """Return True for a tensor that was written to; a training BatchNorm, for one, writes without a new version."""
-    if version_of(tensor) != version:
-        return True
-    if tensor.layout is not torch.strided or tensor.is_quantized or tensor.device.type == "meta":
+    return version_of(tensor) != version or _differs(tensor.detach(), content)
+
+
+def _differs(now: Tensor, content: Tensor) -> bool:
+    if is_traceable_wrapper_subclass(now):  # torchao's quantized weights have no comparison, but their parts do
+        parts = now.__tensor_flatten__()[0]
+        return any(_differs(getattr(now, part), getattr(content, part)) for part in parts)
+    if now.layout is not torch.strided or now.is_quantized or now.device.type == "meta":
         return False
-    now = tensor.detach()
     if now.shape != content.shape:
         return True
     if now.is_floating_point() and now.element_size() == 1:  # float8 has no comparison
