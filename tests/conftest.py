@@ -74,6 +74,7 @@ SAMPLED = {
 EXHAUSTIVE = (
     "tests/comparison/test_candidates.py::test_files[aoti]",
     "tests/comparison/test_compare.py::test_no_false_alarm_on_random_models_compiled_by_inductor[1]",
+    "tests/comparison/test_sources.py::test_pytorch_179574_is_the_mean_and_not_the_linears",
     "tests/fusion/test_fold_growth.py",
     *(
         f"tests/matrix/test_matrix.py::test_proofs[{name}]"
