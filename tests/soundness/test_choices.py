@@ -15,7 +15,7 @@ from foldproof.proof.coverage import Coverage
 from foldproof.rounding import Float64
 from foldproof.rounding.constant_noise import mark
 
-from .programs import normal
+from .programs import Module, normal
 
 X = normal(6, 8)
 TABLE = torch.arange(10.0).sin()
@@ -157,3 +157,12 @@ def test_outcomes_can_be_told(name: str) -> None:
         PIECES[name](x)
     assert not coverage.unreadable
     assert coverage.uncovered, "one draw shows not every outcome of every element"
+
+
+def test_a_part_that_runs_by_itself_is_undecided_in_one_sentence() -> None:
+    def either(factor: float) -> nn.Module:
+        return Module(lambda s, x: torch.cond(x.sum() > -1e3, lambda x: x * 2, lambda x: x * factor, (x,)))
+
+    for program in (either, lambda factor: torch.export.export(either(factor), (X,))):
+        verdict = foldproof.prove(program(3.0), program(4.0), (X,))
+        assert verdict.kind is Kind.UNDECIDED and "no rule for cond" in verdict.reason, str(verdict)

@@ -23,6 +23,7 @@ from foldproof.auditing.snapshot import is_functional, take_snapshot
 from foldproof.graph.module import get_attribute
 from foldproof.graph.text import map_nodes, target_name
 from foldproof.log import giving_up, log_caught
+from foldproof.program.export import export_module
 from foldproof.torch_internals import OpOverload, qualified_name
 
 
@@ -139,7 +140,7 @@ def specify_model(model: nn.Module, inputs: Sequence[Any]) -> list[ModelSpec]:
         traced = fx.symbolic_trace(copy.deepcopy(model))
         specs.append(_specify_graph(traced.graph, traced, made, tensors))
     with giving_up("specifying the exported model"):
-        exported = take_snapshot(torch.export.export(model, tuple(inputs)))
+        exported = take_snapshot(export_module(model, inputs))
         specs.append(_specify_graph(exported.graph, exported.module, made, tensors))
     return specs
 

@@ -17,6 +17,7 @@ import foldproof
 from foldproof.errors import FoldproofError, brief
 from foldproof.fusion import Declined
 from foldproof.log import hushed
+from foldproof.program.export import export_module
 from foldproof.program.loading import check_runs, importable, load_spec
 from foldproof.verdict import Verdict
 
@@ -45,7 +46,7 @@ def fold_qat(spec: str, progress: Progress, quantize_bias: bool) -> foldproof.Fo
         if not isinstance(program, ExportedProgram):
             progress(0, None, "exporting")
             try:
-                program = torch.export.export(program, inputs, loaded.kwargs, dynamic_shapes=loaded.dynamic_shapes)
+                program = export_module(program, inputs, loaded.kwargs, loaded.dynamic_shapes)
             except Exception as error:
                 raise FoldproofError(f"{spec} can't be exported with its inputs: {brief(error)}") from error
         progress(0, None, "folding")

@@ -16,7 +16,8 @@ from foldproof.comparison.inputs import Inputs
 from foldproof.errors import FoldproofError, brief
 from foldproof.graph.interpreter import Again, Change, Interpreter
 from foldproof.operators import bind_arguments, list_updated_statistics, list_written
-from foldproof.program.state import copied, deepcopied, owned, undone
+from foldproof.program.export import export_module
+from foldproof.program.state import copied, deepcopied, owned
 from foldproof.program.structure import arranged
 from foldproof.rounding.float64 import Float64, widened
 from foldproof.rounding.noise import Noise
@@ -259,9 +260,9 @@ def _exported(source: Any, args: tuple[Any, ...], kwargs: dict[str, Any], dynami
                 " nn.Module, a GraphModule or an ExportedProgram"
             )
         try:
-            with torch.no_grad(), warnings.catch_warnings(), undone(source):
+            with torch.no_grad(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                program = torch.export.export(source, args, kwargs, dynamic_shapes=dynamic_shapes)
+                program = export_module(source, args, kwargs, dynamic_shapes)
         except Exception as error:
             raise FoldproofError(
                 f"{type(source).__name__} can't be exported, which is how its float64 result is computed"

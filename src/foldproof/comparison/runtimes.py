@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from foldproof.comparison.graph import flattened
 from foldproof.errors import FoldproofError, MissingExtra, brief
 from foldproof.log import hushed
+from foldproof.program.export import export_module, separated
 from foldproof.torch_internals import tree_leaves
 
 Run = Callable[[Sequence[Any], Mapping[str, Any]], list[Tensor]]
@@ -55,7 +56,7 @@ def onnx_exporter(module: nn.Module) -> Callable[..., Any]:
     def export(inputs: tuple[Tensor, ...], folder: Path) -> Run:
         path = folder / "part.onnx"
         with _quietly():
-            torch.onnx.export(module, inputs, str(path), dynamo=True, verbose=False)
+            torch.onnx.export(module, separated(module, inputs, {})[0], str(path), dynamo=True, verbose=False)
         return onnx(path)
 
     return _made_when_called(export)
@@ -78,7 +79,7 @@ def executorch_exporter(path: Path) -> Callable[[nn.Module], Callable[..., Any]]
                 partitioners = [XnnpackPartitioner()]
             part = folder / "part.pte"
             with _quietly():
-                lowered = to_edge_transform_and_lower(torch.export.export(module, inputs), partitioner=partitioners)
+                lowered = to_edge_transform_and_lower(export_module(module, inputs), partitioner=partitioners)
                 part.write_bytes(lowered.to_executorch().buffer)
             return run_executorch(ExecuTorchProgram(part, "a part of the program"))
 

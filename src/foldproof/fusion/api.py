@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.fx import GraphModule
@@ -23,7 +22,7 @@ from foldproof.fusion.rewriter import Account, Progress, Rewriter
 from foldproof.graph.text import operator_name
 from foldproof.graph.view import view_graph
 from foldproof.program import as_program
-from foldproof.program.state import undone
+from foldproof.program.export import export_module
 from foldproof.proof import prove as prove_programs
 from foldproof.proof import prove_region
 from foldproof.proof.shapes import as_inputs
@@ -182,8 +181,7 @@ def _export(
     if not isinstance(program, nn.Module):
         raise FoldproofError(f"can't fuse {type(program).__name__}: give an nn.Module or a torch.export program")
     try:
-        with undone(program):
-            return torch.export.export(program, inputs, kwargs, dynamic_shapes=dynamic_shapes)
+        return export_module(program, inputs, kwargs, dynamic_shapes)
     except Exception as error:
         raise FoldproofError(f"{type(program).__name__} can't be exported with these inputs: {brief(error)}") from error
 

@@ -13,6 +13,7 @@ from torch.export import ExportedProgram
 from foldproof.graph.diff import diff_graphs, label_by_content
 from foldproof.graph.view import view_graph
 from foldproof.log import log_caught
+from foldproof.program.export import export_module
 from foldproof.verdict import Verdict
 
 
@@ -32,7 +33,7 @@ def _program(program: Any, args: Any, kwargs: Mapping[str, Any]) -> ExportedProg
         try:
             with torch.no_grad(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                program = torch.export.export(program, tuple(args), dict(kwargs))
+                program = export_module(program, args, kwargs)
         except Exception as error:
             log_caught(error, "exporting a program for its picture")
             return None  # the picture is no part of the proof

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,7 +22,11 @@ _NOTHING = contextlib.nullcontext()
 def failed(what: str, error: Exception) -> Undecided:
     """Return the exception for a program that raises by itself."""
     message = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    out = Undecided(f"{what} fails on these inputs: {type(error).__name__}: {message}")
+    part = re.match(r"There was no rule registered for (?:HigherOrderOperator|HOP) (\w+)", message)
+    if part and isinstance(error, NotImplementedError):
+        out = Undecided(f"no rule for {part[1]}, by which {what} runs a part of itself (as torch.cond does)")
+    else:
+        out = Undecided(f"{what} fails on these inputs: {type(error).__name__}: {message}")
     out.node = getattr(error, "node", None)
     return out
 

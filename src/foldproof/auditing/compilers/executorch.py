@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import nn
 
 from foldproof.auditing.compilers.compiler import Compiled, Options, require_known_options
@@ -14,6 +13,7 @@ from foldproof.auditing.taps.fx_passes import tap_passes
 from foldproof.comparison.runtimes import ExecuTorchProgram
 from foldproof.compiler_catalog import EXECUTORCH
 from foldproof.errors import FoldproofError
+from foldproof.program.export import export_module
 from foldproof.program.state import deepcopied
 from foldproof.torch_internals import tree_leaves, tree_unflatten
 
@@ -33,7 +33,7 @@ class Executorch:
         import_exir_program()
         from executorch.exir import to_edge_transform_and_lower
 
-        program = torch.export.export(deepcopied(model), args, kwargs)
+        program = export_module(deepcopied(model), args, kwargs)
         taps = tap_passes(log), tap_executorch(log)
         with taps[0], taps[1], log.call("", program, whole=False) as made:
             edge = to_edge_transform_and_lower(

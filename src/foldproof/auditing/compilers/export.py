@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import nn
 
 from foldproof.auditing.compilers.compiler import Compiled, Options, require_known_options
 from foldproof.auditing.log import Log
 from foldproof.auditing.taps.fx_passes import tap_passes
 from foldproof.compiler_catalog import EXPORT
+from foldproof.program.export import export_module
 from foldproof.program.state import deepcopied
 
 
@@ -26,7 +26,7 @@ class Export:
         log: Log,
     ) -> Compiled:
         require_known_options(self, options)
-        program = torch.export.export(deepcopied(model), args, kwargs)
+        program = export_module(deepcopied(model), args, kwargs)
         with tap_passes(log):
             module = program.run_decompositions().module()
         return Compiled(module, "the exported program, decomposed", holder=module)

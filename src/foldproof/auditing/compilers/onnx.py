@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import nn
 
 from foldproof.auditing.compilers.compiler import Compiled, Options, require_known_options
@@ -13,6 +12,7 @@ from foldproof.auditing.taps.fx_passes import tap_passes
 from foldproof.auditing.taps.onnx import tap_onnx
 from foldproof.compiler_catalog import ONNX
 from foldproof.errors import MissingExtra
+from foldproof.program.export import export_module
 from foldproof.program.state import deepcopied
 from foldproof.torch_internals import tree_leaves, tree_unflatten
 
@@ -36,7 +36,7 @@ class Onnx:
             import onnxscript  # noqa: F401
         except ModuleNotFoundError as error:
             raise MissingExtra(str(error.name), "onnx") from None
-        program = torch.export.export(deepcopied(model), args, kwargs)
+        program = export_module(deepcopied(model), args, kwargs)
         call = onnx_exporter(program.module())
         with tap_passes(log), tap_onnx(log):
             call(*tree_leaves((args, kwargs)))

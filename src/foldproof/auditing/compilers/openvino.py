@@ -12,6 +12,7 @@ from foldproof.auditing.log import Log
 from foldproof.auditing.taps.fx_passes import tap_passes
 from foldproof.compiler_catalog import OPENVINO
 from foldproof.errors import MissingExtra
+from foldproof.program.export import export_module
 from foldproof.program.state import deepcopied
 from foldproof.torch_internals import tree_leaves, tree_unflatten
 
@@ -34,7 +35,7 @@ class Openvino:
             import openvino
         except ModuleNotFoundError:
             raise MissingExtra("openvino", "openvino") from None
-        program = torch.export.export(deepcopied(model), args, kwargs)
+        program = export_module(deepcopied(model), args, kwargs)
         with tap_passes(log):
             compiled = openvino.compile_model(openvino.convert_model(program), "CPU", _SETTINGS)
 

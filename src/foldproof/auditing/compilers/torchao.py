@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-import torch
 from torch import nn
 
 from foldproof.auditing.compilers.compiler import (
@@ -22,6 +21,7 @@ from foldproof.auditing.taps.fx_passes import tap_passes
 from foldproof.auditing.taps.torchao import import_quantize_pt2e, tap_torchao
 from foldproof.compiler_catalog import TORCHAO
 from foldproof.errors import FoldproofError, MissingExtra, brief
+from foldproof.program.export import export_module
 from foldproof.program.state import deepcopied
 
 
@@ -44,7 +44,7 @@ class Torchao:
         if not isinstance(qat, bool):
             raise FoldproofError(f"qat is True or False, not {qat!r}")
         own = deepcopied(model)
-        program = torch.export.export(own.train() if qat else own, args, kwargs).module()
+        program = export_module(own.train() if qat else own, args, kwargs).module()
         quantizer = _make_quantizer(options.get("quantizer", "x86"))
         with tap_passes(log), tap_torchao(log):
             try:
