@@ -50,6 +50,9 @@ constant moves a value by less, and the distance of an unrelated value is about 
 
 # Coverage of choices.
 
+MAX_SAMPLED_ELEMENTS = 1 << 14
+"""Elements of inputs at a size beyond a number in the graph, to which the size may be compared; twice those of the
+given inputs, if that is more."""
 MAX_COVERAGE_INPUTS = 24
 """Largest number of random inputs in a search for unseen outcomes of choices."""
 MAX_IDLE_INPUTS = 4

@@ -102,3 +102,32 @@ def test_integers_that_are_no_sizes_are_held() -> None:
     (times,) = seen
     found = prove(times, times, (6, 4, X, 5))
     assert found.kind is Kind.PROVED and found.proof is not None and len(found.claim.shapes) == 3, str(found)
+
+
+def test_a_number_that_sizes_are_compared_with() -> None:
+    """Beyond it, the sizes tried show what they do not show below."""
+    rows = torch.export.Dim("rows", max=1000)
+
+    def exported(function: Callable[[Any, Tensor], Tensor]) -> torch.export.ExportedProgram:
+        return torch.export.export(Module(function), (X,), dynamic_shapes=(({0: rows},),))
+
+    def position(x: Tensor) -> Tensor:
+        return torch.arange(x.shape[0])[:, None]
+
+    plain = exported(lambda s, x: x + position(x))
+    for other in (
+        exported(lambda s, x: x + position(x) + torch.sym_max(x.shape[0] - 20, 0)),
+        exported(lambda s, x: x + position(x).clamp(max=40)),
+        exported(lambda s, x: x + position(x) + position(x) // 100),
+    ):
+        for pair in ((plain, other), (other, plain)):
+            assert prove(*pair, (X,)).kind is Kind.REFUTED
+    same = prove(exported(lambda s, x: x + position(x) * 1), plain, (X,))
+    assert same.kind is Kind.PROVED and same.claim is not None and len(same.claim.shapes) == 3
+
+
+def test_a_number_that_no_input_of_moderate_size_reaches() -> None:
+    rows = torch.export.Dim("rows", max=10**9)
+    far = Module(lambda s, x: x + torch.arange(x.shape[0])[:, None].clamp(max=10**8))
+    program = torch.export.export(far, (X,), dynamic_shapes=(({0: rows},),))
+    assert [x.shape[0] for (x,), _ in sampled_inputs(program, (X,), {})] == [6, 1, 7]

@@ -65,9 +65,9 @@ def prove(
     first, second = as_program(before), as_program(after)
     require_plain(first)
     require_plain(second)
-    samples = sampled_inputs(before, as_inputs(inputs), kwargs or {})
+    samples = sampled_inputs(before, as_inputs(inputs), kwargs or {}, after)
     if len(samples) == 1:
-        samples = sampled_inputs(after, as_inputs(inputs), kwargs or {})
+        samples = sampled_inputs(after, as_inputs(inputs), kwargs or {}, before)
     obligations = [_obligation(first, second, *sample, derive, by_value) for sample in samples]
     return decide_all(obligations, seed, progress)
 

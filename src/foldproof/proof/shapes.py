@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import sympy  # type: ignore[import-untyped]
@@ -12,6 +14,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
 from foldproof.errors import FoldproofError
+from foldproof.thresholds import MAX_SAMPLED_ELEMENTS
 from foldproof.torch_internals import tree_flatten, tree_unflatten
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
@@ -28,12 +31,13 @@ def as_inputs(inputs: Any) -> tuple[Any, ...]:
     return tuple(inputs)
 
 
-def sampled_inputs(source: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Inputs]:
+def sampled_inputs(source: Any, args: Sequence[Any], kwargs: Mapping[str, Any], other: Any = None) -> list[Inputs]:
     """Return the given inputs and, for a ``source`` traced with dynamic sizes, smaller and larger ones.
 
-    Every dynamic dimension is taken at its given size, at its smallest (at least 1), and above the given one, with
-    different sizes for dimensions that happened to be equal. Integers among the inputs that stand for sizes change with
-    them, within the ranges and guards of the trace.
+    Every dynamic dimension is taken at its given size, at its smallest (at least 1), above the given one, and above the
+    largest number in the graphs of ``source`` and ``other`` that inputs of a moderate size reach (a size may be
+    compared with it); with different sizes for dimensions that happened to be equal. Integers among the inputs that
+    stand for sizes change with them, within the ranges and guards of the trace.
     """
     given: Inputs = (tuple(args), dict(kwargs))
     if not isinstance(source, (ExportedProgram, fx.GraphModule)):
@@ -49,15 +53,18 @@ def sampled_inputs(source: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) 
         return [given]
     traced = next((s.node.shape_env for value in values for s in _sizes(value) if isinstance(s, torch.SymInt)), None)
     ranges = source.range_constraints if isinstance(source, ExportedProgram) else traced.var_to_range if traced else {}
-    out = [given]
+    out, done = [given], [hints]
     values = list(hints.values())
-    for choose in (_smallest, _larger):
+    limits = 0, _largest_number([source, other], tensors, hints)
+    choices: list[Callable[[int, float, int, int], int]] = [functools.partial(_larger, limit) for limit in limits]
+    for choose in (_smallest, *choices):
         chosen = {
             s: choose(*_range(ranges, s), hint, values[:i].count(hint)) for i, (s, hint) in enumerate(hints.items())
         }
         guards = traced.guards if traced else ()
-        if chosen == hints or any(g.expr.subs(chosen) == sympy.false for g in guards):
+        if chosen in done or any(g.expr.subs(chosen) == sympy.false for g in guards):
             continue
+        done.append(chosen)
         resized = [_resized(leaf, size, chosen) for leaf, size in zip(leaves, sizes)]
         out.append(tree_unflatten(resized, spec))
     return out
@@ -103,13 +110,35 @@ def _smallest(lower: int, upper: float, hint: int, number: int) -> int:
     return min(lower, max(hint, 1))
 
 
-def _larger(lower: int, upper: float, hint: int, number: int) -> int:
-    """Return a size above the given one, different for the ``number``-th of several that are equal."""
-    return int(min(hint + 1 + number, upper))
+def _larger(limit: int, lower: int, upper: float, hint: int, number: int) -> int:
+    """Return a size above the given one and ``limit``, different for the ``number``-th of several that are equal.
+
+    Positions in it, which count from 0, are above ``limit``, too.
+    """
+    return int(min(max(limit + 1 if limit else 0, hint) + 1 + number, upper))
+
+
+def _largest_number(
+    sources: Sequence[Any], tensors: Sequence[tuple[Tensor, tuple[Any, ...]]], hints: Mapping[sympy.Symbol, int]
+) -> int:
+    """Return the largest whole number that a node of a graph is given, if inputs of that size are of a moderate one."""
+    graphs = [source.graph for source in sources if isinstance(source, (ExportedProgram, fx.GraphModule))]
+    calls = [node for graph in graphs for node in graph.nodes if node.op == "call_function"]
+    given = [x for node in calls for x in (*node.args, *node.kwargs.values())]
+    allowed = max(MAX_SAMPLED_ELEMENTS, 2 * sum(t.numel() for t, _ in tensors))
+    for limit in sorted((n for n in given if type(n) is int and n > 1), reverse=True):
+        sizes = dict.fromkeys(hints, limit + 2 + len(hints))
+        if sum(math.prod(float(_at(n, sizes)) for n in size) for _, size in tensors) <= allowed:
+            return limit
+    return 0
+
+
+def _at(size: Any, chosen: Mapping[sympy.Symbol, int]) -> Any:
+    return size.subs(chosen) if isinstance(size, sympy.Expr) else size
 
 
 def _resized(leaf: Any, size: tuple[Any, ...], chosen: Mapping[sympy.Symbol, int]) -> Any:
-    numbers = [s.subs(chosen) if isinstance(s, sympy.Expr) else s for s in size]
+    numbers = [_at(s, chosen) for s in size]
     if not isinstance(leaf, Tensor):  # an integer that is part of no size stays
         return int(numbers[0]) if numbers and numbers[0].is_number else leaf
     shape = [int(n) for n in numbers]
