@@ -339,6 +339,11 @@ class TestBesideValues:
         result = foldproof.compare(model, program, (x, mask), trials=2, locate=False)
         assert result.kind is Kind.ROUNDING, str(result)
 
+    def test_outputs_that_are_no_numbers_are_told(self) -> None:
+        x = torch.randn(3, 4)
+        result = compared(Returns(lambda x: (x + 1, "a", None)), Returns(lambda x: (x + 1, "b", None)), x)
+        assert result.verdict.notes == ("an output is 'a', which is no number and was not compared",), str(result)
+
     def test_saved_outputs_have_no_layout(self) -> None:
         x = torch.randn(3, 4)
         assert compared(Returns(lambda x: x.t()), x.t().contiguous(), x).identical

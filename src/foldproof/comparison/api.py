@@ -85,7 +85,8 @@ def compare(
         progress: called with (done, total, what).
 
     Saved outputs, files of other runtimes and plain callables do not show all of that; a note then says what was not
-    compared. State is what `nn.Module` registers: other attributes are put back, and not compared.
+    compared. State is what `nn.Module` registers: other Python state is put back, and not compared. Outputs that are
+    neither tensors nor numbers are not compared, either.
 
     Neither program, nor its parameters or inputs, is changed, unless the candidate is a callable that changes things
     that foldproof can't see.
@@ -139,6 +140,9 @@ class _Comparison:
         if precision is not None and not (isinstance(precision, torch.dtype) and precision.is_floating_point):
             raise FoldproofError(f"precision is a floating-point dtype, such as torch.bfloat16, not {precision!r}")
         self._graph = Graph(reference, args, kwargs, dynamic_shapes, precision)
+        self._notes = [
+            f"an output is {x!r}, which is no number and was not compared" for x in self._graph.other_outputs
+        ]
         module = reference.module(check_guards=False) if isinstance(reference, ExportedProgram) else reference
         own = separate(module)
         self._reference = Side(caller(own), own)
@@ -150,7 +154,6 @@ class _Comparison:
         self._redraws: bool | None = None
         self._keeps_state = self._graph.writes_state
         self._uncompared = ""
-        self._notes: list[str] = []
         if self._operands:
             self._notes.append(
                 "float32 products may round their operands here (fp32_precision of torch.backends): the floor allows it"

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind, OutputKind, OutputSpec
+from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind, OutputSpec
 
 from foldproof.comparison.calls import Call, input_tensors, state_of
 from foldproof.comparison.inputs import Inputs
@@ -95,6 +95,13 @@ class Graph:
     def flat(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
         """The inputs as the graph takes them."""
         return flat_arguments(self.program, args, kwargs)
+
+    @property
+    def other_outputs(self) -> list[Any]:
+        """Outputs that are neither tensors nor numbers, without None."""
+        outputs = [spec.arg for spec in self.program.graph_signature.output_specs]
+        values = [x.value for x in outputs if isinstance(x, ConstantArgument)]
+        return [x for x in values if x is not None and not isinstance(x, (int, float, complex))]
 
     @property
     def higher_order(self) -> fx.Node | None:
