@@ -630,3 +630,28 @@ def test_fusing_leaves_it_alone() -> None:
     net.register_forward_pre_hook(lambda net, inputs: seen.append(1))
     assert foldproof.fuse(net.eval(), (X,)).rewrites
     assert not seen and table.cache_info().currsize == 0
+
+
+def test_what_an_exported_program_does_not_count_is_told() -> None:
+    class Counting(nn.Module):
+        calls = 0
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear, self.norm, self.seen, self.own = nn.Linear(4, 4), nn.BatchNorm1d(4), list[int](), 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            Counting.calls += 1
+            self.own += 1
+            self.seen.append(1)
+            return self.norm(self.linear(x)) * self.own * len(self.seen) * Counting.calls  # type: ignore[no-any-return]
+
+    model = Counting().eval()
+    result = foldproof.fuse(model, (X,))
+    told = [note for note in result.verdict.notes if "the exported program keeps" in note]
+    assert len(told) == 1 and all(name in told[0] for name in ("own", "seen", "calls of class")), result.verdict.notes
+    assert (model.own, model.seen, Counting.calls) == (0, [], 0)
+    assert not model._forward_hooks
+    plain = module(lambda s, x: s.norm(s.linear(x)) + s.shift * s.factors[0], shift=torch.ones(4), factors=[2.0])
+    plain.linear, plain.norm = nn.Linear(4, 4), nn.BatchNorm1d(4)
+    assert not any("keeps" in note for note in foldproof.fuse(plain.eval(), (X,)).verdict.notes)

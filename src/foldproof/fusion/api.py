@@ -74,7 +74,8 @@ def fuse(
         raise FoldproofError(f"accuracy_limit is {accuracy_limit}, but must be a number above 0; the default is 16")
     started = time.perf_counter()
     inputs, kwargs = as_inputs(inputs), dict(kwargs or {})
-    before = _export(model_or_program, inputs, kwargs, dynamic_shapes)
+    frozen: list[str] = []
+    before = _export(model_or_program, inputs, kwargs, dynamic_shapes, frozen)
     progress = progress or (lambda done, total, what: None)
     rewriter = Rewriter.of(passes, prove_region if prove else None)
     refused: dict[str, str] = {}
@@ -100,6 +101,9 @@ def fuse(
             verdict = replace(verdict, claim=replace(claim, choices=claim.choices or ("a maximum",)))
     else:
         verdict = UNPROVED
+    if frozen:
+        told = f"a call of the module sets {', '.join(frozen)}, which the exported program keeps as it was"
+        verdict = replace(verdict, notes=(*verdict.notes, told))
     return FuseResult(
         program=after,
         rewrites=rewrites,
@@ -166,7 +170,11 @@ def _changes_bits(rewrite: Rewrite) -> str | None:
 
 
 def _export(
-    program: nn.Module | ExportedProgram, inputs: tuple[Any, ...], kwargs: dict[str, Any], dynamic_shapes: Any
+    program: nn.Module | ExportedProgram,
+    inputs: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    dynamic_shapes: Any,
+    frozen: list[str] | None = None,
 ) -> GraphModule | ExportedProgram:
     if isinstance(program, ExportedProgram):
         if dynamic_shapes is not None:
@@ -181,7 +189,7 @@ def _export(
     if not isinstance(program, nn.Module):
         raise FoldproofError(f"can't fuse {type(program).__name__}: give an nn.Module or a torch.export program")
     try:
-        return export_module(program, inputs, kwargs, dynamic_shapes)
+        return export_module(program, inputs, kwargs, dynamic_shapes, frozen)
     except Exception as error:
         raise FoldproofError(f"{type(program).__name__} can't be exported with these inputs: {brief(error)}") from error
 

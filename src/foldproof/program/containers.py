@@ -156,6 +156,14 @@ def same(a: Any, b: Any) -> bool:
     return bool(a == b) if isinstance(a, _PLAIN) else type(a) is tuple and len(a) == len(b) and all(map(same, a, b))
 
 
+def alike(a: Any, b: Any) -> bool:
+    """Return True for equal containers, too, other than themselves."""
+    if type(a) is not type(b) or a is b or not is_container(a):
+        return same(a, b)
+    keys = not isinstance(a, dict) or list(dict.keys(a)) == list(dict.keys(b))
+    return keys and len(a) == len(b) and all(map(alike, items(a), items(b)))
+
+
 def _same_contents(x: Any, content: Any) -> bool:
     kind = _kind(x)
     if kind is None:

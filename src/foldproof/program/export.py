@@ -14,19 +14,27 @@ from foldproof.torch_internals import tree_map
 
 
 def export_module(
-    module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None, dynamic_shapes: Any = None
+    module: nn.Module,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None = None,
+    dynamic_shapes: Any = None,
+    frozen: list[str] | None = None,
 ) -> ExportedProgram:
     """Return the `torch.export` program of ``module``, whose Python state is as it was before.
 
     PyTorch reads two inputs that are one tensor, or an input that is a parameter, as one value of the program, whatever
-    later calls give. They are told apart here.
+    later calls give. They are told apart here. The program does not count or remember in Python as the module does: the
+    names of what a call sets are added to ``frozen``.
 
     Raises:
         Exception: PyTorch can't export it.
     """
     given, named = separated(module, args, kwargs or {})
-    with undone(module):
-        return torch.export.export(module, given, named, dynamic_shapes=dynamic_shapes)
+    with undone(module) as changed:
+        program = torch.export.export(module, given, named, dynamic_shapes=dynamic_shapes)
+    if frozen is not None:
+        frozen += changed
+    return program
 
 
 def separated(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], Any]:

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from foldproof.errors import FoldproofError, brief
-from foldproof.program.containers import Contents, copied_contents, flat, position, reaches, refill, same
-from foldproof.program.holders import ABSENT, CACHED, REGISTRIES, holders_of, own_tensors, registering
+from foldproof.program.containers import Contents, alike, copied_contents, flat, position, reaches, refill, same
+from foldproof.program.holders import ABSENT, CACHED, REGISTRIES, Holder, holders_of, own_tensors, registering
 from foldproof.torch_internals import (
     disable_current_modes,
     is_traceable_wrapper_subclass,
@@ -82,7 +82,7 @@ class Written:
 
     def resume(self, attributes: Iterable[Attribute]) -> None:
         """Set what an earlier run left."""
-        self._kept.set(attributes)
+        self._kept.resume(attributes)
 
 
 @contextlib.contextmanager
@@ -127,13 +127,23 @@ def mark(tensor: Tensor) -> tuple[int, int]:
 
 
 @contextlib.contextmanager
-def undone(module: nn.Module) -> Iterator[None]:
-    """Put back all Python state that a call of ``module`` in this context may change, as that of an export."""
+def undone(module: nn.Module) -> Iterator[list[str]]:
+    """Put back all Python state that a call of ``module`` in this context may change, as that of an export.
+
+    Yields a list that afterwards has the names of what changed.
+    """
+    names: list[str] = []
+    # An export undoes what the module sets in itself before it returns.
+    made: list[Kept] = []
+    hook = module.register_forward_hook(lambda module, args, out: names.extend(made[0].list_changed()))
     kept = Kept({"": module})
+    made.append(kept)
     try:
-        yield
+        yield names
     finally:
+        names += [name for name in kept.list_changed() if name not in names]
         kept.put_back()
+        hook.remove()
 
 
 _LEAVES = REGISTRIES - {"_modules"}
@@ -180,11 +190,29 @@ class Kept:
         for holder, name, fresh in self._caches:
             holder.write(name, fresh)
 
-    def set(self, attributes: Iterable[Attribute]) -> None:
+    def resume(self, attributes: Iterable[Attribute]) -> None:
         """Set values as an earlier run left them."""
         made: dict[int, Any] = {}
         for x in attributes:
             self._holders[x.holder].write(x.name, copied_contents(x.value, made))
+
+    def list_changed(self) -> list[str]:
+        """Return the names of attributes and variables, and of containers in them, that changed so far."""
+        refilled = self._contents.changed()
+        found: list[str] = []
+        for holder, state in self._before:
+            current = holder.read()
+            for name in self._names(holder, state, current):
+                old, now = state.get(name, ABSENT), current.get(name, ABSENT)
+                # An export gives a module copies of its containers meanwhile.
+                if not isinstance(now, CACHED) and (not alike(old, now) or reaches(now, refilled)):
+                    found.append(holder.tell(name))
+        return found
+
+    def _names(self, holder: Holder, *states: Mapping[str, Any]) -> list[str]:
+        """Return the names in these states of a holder, without those of leaves."""
+        names = {name for state in states for name in state}
+        return sorted(names - _LEAVES if id(holder.owner) in self._registering else names)
 
     def put_back(self) -> dict[str, Attribute]:
         """Restore everything, and return the values that changed, by name.
@@ -201,8 +229,7 @@ class Kept:
         moved, left = tensors | refilled.keys(), dict[int, Any]()
         for place, (holder, state) in enumerate(self._before):
             current = holder.read()
-            names = state.keys() | current.keys()
-            for name in sorted(names - _LEAVES if id(holder.owner) in self._registering else names):
+            for name in self._names(holder, state, current):
                 old, now = state.get(name, ABSENT), current.get(name, ABSENT)
                 if (id(holder), name) in caches and isinstance(now, CACHED) and not now.cache_info().misses:
                     continue
