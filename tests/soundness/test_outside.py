@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
+from torch.fx.passes.infra.pass_base import PassBase, PassResult
 
 import foldproof
 from foldproof import FoldproofError, Kind
@@ -655,3 +656,37 @@ def test_what_an_exported_program_does_not_count_is_told() -> None:
     plain = module(lambda s, x: s.norm(s.linear(x)) + s.shift * s.factors[0], shift=torch.ones(4), factors=[2.0])
     plain.linear, plain.norm = nn.Linear(4, 4), nn.BatchNorm1d(4)
     assert not any("keeps" in note for note in foldproof.fuse(plain.eval(), (X,)).verdict.notes)
+
+
+class Logging(PassBase):
+    """A pass with a name of its own for each graph, and a log of the parameters that it saw."""
+
+    def __init__(self) -> None:
+        self.count, self.seen = 0, list[Tensor]()
+
+    def call(self, graph: fx.GraphModule) -> PassResult:
+        self.count += 1
+        self.seen += graph.parameters()
+        SEEN.append(self.count)
+        return PassResult(graph, False)
+
+
+def test_a_pass_keeps_no_state_of_a_proof() -> None:
+    one, graph = Logging(), torch.export.export(nn.Linear(4, 4), (X,)).module()
+    assert foldproof.prove_pass(one, graph, (X,)).kind is Kind.PROVED
+    assert (one.count, one.seen, SEEN) == (0, [], [])
+    with foldproof.watch((X,)) as watched:
+        one(graph)
+    assert not watched.steps[0].fired and (one.count, SEEN) == (1, [1])
+
+
+def test_a_wrong_pass_keeps_no_state_of_a_proof() -> None:
+    log: list[Tensor] = []
+
+    @torch.no_grad()
+    def wrong(model: nn.Linear) -> None:
+        model.weight.mul_(1.5)
+        log.append(model.weight)
+
+    assert foldproof.prove_pass(wrong, nn.Linear(4, 4), (X,)).kind is Kind.REFUTED
+    assert not log

@@ -220,8 +220,11 @@ class _Search:
                 space = sys.modules[module].__dict__
                 self._space(space, module, self._named & space.keys())
             for cls in self._classes:
+                # A library calls the methods of a class that extends one of its own by names that only it knows.
+                extends = any(base is not object and not _is_followed(base.__module__) for base in cls.__mro__)
                 for name, x in list(vars(cls).items()):
-                    if name in self._named or (_is_called_unnamed(name) and not issubclass(cls, nn.Module)):
+                    unnamed = not issubclass(cls, nn.Module) and (extends or _is_called_unnamed(name))
+                    if name in self._named or unnamed:
                         for function in _functions_in(x):
                             self._visit(function, "")
 
@@ -269,7 +272,7 @@ class _Search:
         if not _is_followed(str(space)):
             for cell in f.__closure__ or ():  # PyTorch's decorators hold the user's function
                 content = _content(cell)
-                if isinstance(content, (FunctionType, MethodType)):
+                if isinstance(content, (FunctionType, MethodType)) or is_of_the_users(content):
                     self._visit(content, "")
             return
         names, attributes, imported = _names_in(f.__code__)

@@ -14,6 +14,7 @@ from torch.export import ExportedProgram
 from foldproof.errors import FoldproofError
 from foldproof.log import log_caught
 from foldproof.program import Leaf, Program, as_program, copied
+from foldproof.program.state import Kept
 from foldproof.proof.decide import decide_all
 from foldproof.proof.floats import redrawn_leaves
 from foldproof.proof.inquiry import Progress
@@ -106,8 +107,12 @@ UNCHANGED = "the pass changed nothing"
 
 
 def _apply(pass_fn: Pass, program: Any) -> Any:
-    """Run the pass and return the program that it made."""
-    result = pass_fn(program)
+    """Run the pass and return the program that it made; the pass's own Python state (a counter, a log) is put back."""
+    kept = Kept({}, [pass_fn])
+    try:
+        result = pass_fn(program)
+    finally:
+        kept.put_back()
     if result is None or isinstance(result, bool):  # True if it changed the program in place
         return program
     if isinstance(result, ExportedProgram):
