@@ -166,3 +166,27 @@ def test_a_part_that_runs_by_itself_is_undecided_in_one_sentence() -> None:
     for program in (either, lambda factor: torch.export.export(either(factor), (X,))):
         verdict = foldproof.prove(program(3.0), program(4.0), (X,))
         assert verdict.kind is Kind.UNDECIDED and "no rule for cond" in verdict.reason, str(verdict)
+
+
+AT_EDGES: dict[str, tuple[Any, Any, tuple[Tensor, ...]]] = {
+    "the last row": (lambda x, i: x[i], lambda x, i: x[i.clamp(max=1)], (normal(3, 4), torch.tensor([0, 1]))),
+    "overflow": (lambda i: (i * i).float(), lambda i: i.float() * i.float(), (torch.tensor([3, 5], dtype=torch.int8),)),
+    "overflow of a sum": (
+        lambda i: (i + 100).float(),
+        lambda i: i.float() + 100,
+        (torch.tensor([3, 5], dtype=torch.uint8),),
+    ),
+    "the first token": (
+        lambda i: TABLE[i],
+        lambda i: TABLE.roll(1)[(i + 1) % 10] + (i == 0),
+        (torch.tensor([2, 3, 4]),),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", AT_EDGES)
+def test_integers_at_the_edges_are_tried(name: str) -> None:
+    before, after, given = AT_EDGES[name]
+    verdict = foldproof.prove(before, after, given)
+    assert verdict.kind is Kind.REFUTED, str(verdict)
+    assert foldproof.prove(before, before, given).kind is Kind.PROVED

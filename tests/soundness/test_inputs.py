@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import foldproof
-from foldproof import Kind
+from foldproof import FoldproofError, Kind
 
 from .programs import Module, normal
 
@@ -66,3 +66,11 @@ def test_a_list_with_one_tensor_twice() -> None:
     model = Module(lambda s, xs: xs[0] - 2 * xs[1] + s.linear(xs[0]) * s.scale, linear=nn.Linear(4, 4), scale=X[0])
     program = foldproof.fuse(model, ([X, X],)).program.module()
     torch.testing.assert_close(program([X, Y]), model([X, Y]))
+
+
+def test_a_lazy_module_is_refused_in_one_sentence() -> None:
+    for function in (foldproof.prove, foldproof.compare):
+        with pytest.raises(FoldproofError, match="weight has no shape yet"):
+            function(nn.LazyLinear(3), nn.LazyLinear(3), (X,))
+    with pytest.raises(FoldproofError):
+        foldproof.fuse(nn.LazyLinear(3), (X,))

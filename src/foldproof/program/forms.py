@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
+from torch.nn.parameter import is_lazy
 
 from foldproof.errors import FoldproofError
 from foldproof.program.exported import ExportedProgramForm
@@ -58,6 +59,8 @@ def require_ordinary(name: str, tensor: Tensor) -> None:
     Raises:
         FoldproofError: ``tensor`` has no values, or is not dense.
     """
+    if is_lazy(tensor):
+        raise FoldproofError(f"{name} has no shape yet, as its module is lazy; call the module once before")
     if tensor.is_nested:
         what = "is a nested tensor"
     elif tensor.is_quantized:

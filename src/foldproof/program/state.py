@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from foldproof.errors import FoldproofError, brief
 from foldproof.program.containers import Contents, alike, copied_contents, flat, position, reaches, refill, same
@@ -43,7 +44,7 @@ def quantization_parameters(module: nn.Module) -> set[str]:
 
 def storage_key(tensor: Tensor) -> int:
     """Return a key that is equal for tensors that share memory, as long as one of them lives."""
-    return storage_id(tensor) if tensor.layout is torch.strided else id(tensor)
+    return storage_id(tensor) if tensor.layout is torch.strided and not is_lazy(tensor) else id(tensor)
 
 
 def loose(module: nn.Module) -> list[Tensor]:

@@ -484,17 +484,28 @@ def _other_inputs(obligation: ProofObligation, what: str, change: Callable[[Tens
 def at_other_integers(obligation: ProofObligation) -> Iterator[Trial]:
     """Evaluate with other integers and booleans among the inputs, if the programs accept them.
 
-    Integers are drawn from the range of the given ones, and from a somewhat larger one. Booleans are drawn at random,
-    all true, all false, and flipped.
+    Integers are drawn from the range of the given ones, from one with the next number (an index may have no further),
+    from a larger one, and from all numbers of a short dtype, whose products overflow. Booleans are drawn at random, all
+    true, all false, and flipped.
     """
     given = (obligation.args, dict(obligation.kwargs))
     if not any(isinstance(x, Tensor) and not _is_float(x) for x in tree_leaves(given)):
         return
     generator = torch.Generator().manual_seed(0)
-    for change in (_redrawn_within, _flipped, _redrawn_beyond, _all_true, _all_false):
+    for change in (
+        _redrawn_within,
+        _flipped,
+        _redrawn_next,
+        _redrawn_beyond,
+        _redrawn_over_dtype,
+        _all_true,
+        _all_false,
+    ):
         args, kwargs = tree_map(
             lambda x: change(x, generator) if isinstance(x, Tensor) and not _is_float(x) and x.numel() else x, given
         )
+        if all(a is b for a, b in zip(tree_leaves((args, kwargs)), tree_leaves(given))):
+            continue
         where = ("other integers and booleans, the given parameters", own_leaves(obligation), args, kwargs)
         with contextlib.suppress(Undecided):  # indices out of range
             if not alike(evaluate(obligation, *where, perturbations=0)):
@@ -506,6 +517,24 @@ def _redrawn_within(x: Tensor, generator: torch.Generator) -> Tensor:
         return (torch.rand(x.shape, generator=generator) < 0.5).to(x.device)
     low, high = int(x.min()), int(x.max())
     return torch.randint(low, high + 1, x.shape, generator=generator).to(x.dtype).to(x.device)
+
+
+def _redrawn_next(x: Tensor, generator: torch.Generator) -> Tensor:
+    if x.dtype is torch.bool:
+        return x
+    low, high = min(int(x.min()), 0), int(x.max()) + 1
+    drawn = torch.randint(low, high + 1, x.shape, generator=generator).clamp(max=torch.iinfo(x.dtype).max)
+    drawn.view(-1)[-1], drawn.view(-1)[0] = low, min(high, torch.iinfo(x.dtype).max)
+    return drawn.to(x.dtype).to(x.device)
+
+
+def _redrawn_over_dtype(x: Tensor, generator: torch.Generator) -> Tensor:
+    if x.dtype is torch.bool or x.element_size() > 2:
+        return x
+    info = torch.iinfo(x.dtype)
+    drawn = torch.randint(info.min, info.max + 1, x.shape, generator=generator)
+    drawn.view(-1)[-1], drawn.view(-1)[0] = info.min, info.max
+    return drawn.to(x.dtype).to(x.device)
 
 
 def _redrawn_beyond(x: Tensor, generator: torch.Generator) -> Tensor:
