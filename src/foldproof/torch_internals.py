@@ -59,6 +59,7 @@ __all__ = [
     "SequenceKey",
     "TreeSpec",
     "arguments_of",
+    "code_generator",
     "compile_apart",
     "compile_with_inductor",
     "copy_attribute",
@@ -282,6 +283,11 @@ def set_tensor(module: nn.Module, attribute: str, tensor: Tensor) -> None:
 def has_hooks(module: nn.Module) -> bool:
     """True if a call of the module does more than its ``forward``. Replaced by: a public reader of its hooks."""
     return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+def code_generator(graph: fx.Graph) -> Any:
+    """Return the generator of a graph's code, which also flattens inputs. Replaced by: a public attribute."""
+    return graph._codegen
 
 
 def hooks_of(module: nn.Module) -> dict[int, Callable[..., Any]]:

@@ -251,6 +251,33 @@ def test_a_watched_pass_that_hangs_a_hook(graph: fx.GraphModule) -> None:
         assert step.fired and step.verdict.kind is Kind.UNDECIDED and "hooks" in step.verdict.reason, str(step.verdict)
 
 
+def change_the_class(module: fx.GraphModule) -> None:
+    class Doubling(type(module)):  # type: ignore[misc]
+        def __call__(self, x: Tensor) -> Tensor:
+            return super().__call__(x) * 2  # type: ignore[no-any-return]
+
+    module.__class__ = Doubling
+
+
+def change_the_code_generator(module: fx.GraphModule) -> None:
+    module.graph._codegen.process_outputs = lambda out: out * 2  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("change", [change_the_class, change_the_code_generator])
+def test_a_watched_pass_that_changes_what_a_call_runs(
+    graph: fx.GraphModule, change: Callable[[fx.GraphModule], None]
+) -> None:
+    class Changes(PassBase):
+        def call(self, module: fx.GraphModule) -> PassResult:
+            change(module)
+            return PassResult(module, True)
+
+    with foldproof.watch((X,)) as watched:
+        Changes()(graph)
+    (step,) = watched.steps
+    assert step.fired and step.verdict.kind is Kind.UNDECIDED and "the class" in step.verdict.reason, str(step.verdict)
+
+
 OUTSIDE: dict[str, Callable[[Tensor], Any]] = {
     "numpy": lambda w: w.numpy().__imul__(1.5),
     "numpy of a view": lambda w: w.view(-1)[:4].numpy().__imul__(1.5),

@@ -90,7 +90,7 @@ def _judge(change: Change, given: Sequence[Any]) -> Verdict:
         told = f"{before.structure} before, {after.structure} after"
         return Verdict(Kind.UNDECIDED, f"inputs or outputs have a different structure: {told}")
     if list(map(id, before.hung)) != list(map(id, after.hung)):
-        why = "the pass changes hooks or the forward method of the module, and only graphs are compared"
+        why = "the pass changes hooks, the class or the forward method of the module, and only graphs are compared"
         return Verdict(Kind.UNDECIDED, why)
     if _are_same(before, after):
         return SAME

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from foldproof.torch_internals import hook_tables, hooks_of
+from foldproof.torch_internals import code_generator, hook_tables, hooks_of
 
 
 def mirror(module: nn.Module, tensors: Mapping[int, Tensor] | None = None) -> nn.Module:
@@ -50,8 +50,16 @@ def keep_hooks(module: nn.Module, copy: nn.Module) -> None:
 
 
 def hung_on(module: nn.Module) -> list[Any]:
-    """Return the hooks around a call of ``module``, and its own ``forward``, without PyTorch's own hooks."""
-    return [*hooks_of(module).values(), *([f] if (f := module.__dict__.get("forward")) else [])]
+    """Return the hooks around a call of ``module``, and what else a call runs beside its graph, without PyTorch's own.
+
+    That is its own ``forward``, classes of the user's that define a call, and functions put into the code generator.
+    """
+    found = [*hooks_of(module).values(), *([f] if (f := module.__dict__.get("forward")) else [])]
+    if isinstance(module, fx.GraphModule):
+        own = [cls for cls in type(module).__mro__ if cls.__module__.partition(".")[0] != "torch"]
+        found += [cls for cls in own if cls is not object and vars(cls).keys() & {"forward", "__call__"}]
+        found += [x for x in vars(code_generator(module.graph)).values() if isinstance(x, types.FunctionType)]
+    return found
 
 
 def captured(function: Callable[..., Any]) -> dict[str, Any]:
