@@ -10,9 +10,9 @@ from foldproof import Kind, prove
 
 
 class Embedded(nn.Module):
-    def __init__(self, rectified: bool) -> None:
+    def __init__(self, rectified: bool, rows: int = 2) -> None:
         super().__init__()
-        self.table = nn.Embedding.from_pretrained(torch.tensor([1.0, 1.0, -1.0])[:, None].expand(3, 4).clone())
+        self.table = nn.Embedding.from_pretrained(torch.tensor([1.0, 1.0, -1.0])[:rows, None].expand(rows, 4).clone())
         self.rectified = rectified
 
     def forward(self, x: Tensor) -> Tensor:
@@ -24,6 +24,11 @@ def test_other_parameters_tell_programs_on_tokens_apart() -> None:
     found = prove(Embedded(True), Embedded(False), (torch.tensor([0, 1]),), by_value=True)
     assert found.kind is not Kind.PROVED
     assert found.claim is not None and found.claim.differs_elsewhere
+
+
+def test_another_token_tells_programs_apart() -> None:
+    found = prove(Embedded(True, 3), Embedded(False, 3), (torch.tensor([0, 1]),), by_value=True)
+    assert found.kind is Kind.REFUTED and "other integers" in found.reason, str(found)
 
 
 def test_a_threshold_that_most_inputs_do_not_reach() -> None:
