@@ -79,7 +79,7 @@ class Inquiry:
     def exact(self) -> Attempt:
         """The comparison of the programs as they are, for all parameters if the obligation allows it."""
         self._progress(0, 3, "comparing residues")
-        return self._attempt_surely(self.obligation.general)
+        return self._attempt_in_either_reading(self.obligation.general)
 
     @cached_property
     def within(self) -> Attempt | None:
@@ -105,7 +105,7 @@ class Inquiry:
         if not self.obligation.general:
             return self.exact
         self._progress(1, 3, "comparing residues at these parameter values")
-        return self._attempt_surely(False)
+        return self._attempt_in_either_reading(False)
 
     @cached_property
     def by_value(self) -> Attempt:
@@ -146,6 +146,17 @@ class Inquiry:
         found = attempt(self.obligation, self._next_seed() if seed is None else seed, k, parameters, semantics, see)
         self._attempts.append(found)
         return found
+
+    def _attempt_in_either_reading(self, parameters: bool) -> Attempt:
+        """Compare, and once more in the algebraic reading, where one prime already shows most differences."""
+        found = self._attempt_surely(parameters)
+        if found.mismatch is None or found.mismatch.structural or not found.point.uninterpreted:
+            return found
+        algebraic = Semantics(algebraic=True)
+        if not self._attempt(1, parameters, algebraic).equal:
+            return found
+        again = self._attempt_surely(parameters, algebraic)
+        return again if again.equal else found
 
     def _attempt_any_shift(
         self, k: int, parameters: bool, semantics: Semantics, see: Callable[[], Recording | Cuts] | None

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from foldproof.operators import bind_arguments
 from foldproof.shadow.leaves import embed_constant
+from foldproof.shadow.normal_forms import NORMAL_FORMS
 from foldproof.shadow.residue import Residue, apply_uninterpreted
 from foldproof.shadow.sample import SamplePoint
 from foldproof.shadow.undecided import Undecided
@@ -69,8 +70,16 @@ class Call:
         """
         dtype = computes or self.first_result.dtype
         label = name or self.operator.overloadpacket.__name__
+        if self.point.semantics.algebraic and len(operands) == 1 and not attributes and label in NORMAL_FORMS:
+            operand = self.residue(operands[0])
+            if not operand.infinite:
+                return NORMAL_FORMS[label](operand)
         key = f"{label}({', '.join(map(_named, attributes))}; {_COMPUTE.get(dtype, dtype)})"
         return apply_uninterpreted(key, self.residues(operands), real)
+
+    def algebraic(self, x: Any) -> bool:
+        """Return True if ``x`` is to be read algebraically: it is finite, and the sample point asks for it."""
+        return self.point.semantics.algebraic and not self.residue(x).infinite
 
     @property
     def arguments(self) -> dict[str, Any]:

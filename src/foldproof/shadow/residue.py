@@ -6,12 +6,24 @@ import copy
 import functools
 import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from fractions import Fraction
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from foldproof.field import BALANCED_TERMS, EXACT_TERMS, Size
+from foldproof.shadow.known import (
+    Known,
+    Linear,
+    all_nonnegative,
+    facts,
+    is_nonnegative,
+    linear_of,
+    number_of,
+    same,
+    term_of,
+)
 from foldproof.shadow.ondemand import OnDemand
 from foldproof.shadow.sample import SamplePoint
 from foldproof.shadow.undecided import Undecided
@@ -42,12 +54,14 @@ class Residue:
     purpose (a mask); they have no residue.
     """
 
-    __slots__ = ("cell", "parts", "point")
+    __slots__ = ("cell", "known", "parts", "point")
 
     def __init__(
         self, point: SamplePoint, parts: Sequence[Tensor], size: Size, data: bool = False, infinite: bool = False
     ) -> None:
         self.point, self.parts, self.cell = point, parts, Cell(size, data, infinite)
+        self.known: Known | None = None
+        """Facts besides the residues, in the algebraic reading."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Residue:
         """Return a copy at the same sample point; copies of residues that share memory share memory, too."""
@@ -116,7 +130,12 @@ class Residue:
         size = self.size
         for other in others:
             size = size.join(other.size)
-        return self._with([*_each(function, self, *others)], size, *others)
+        out = self._with([*_each(function, self, *others)], size, *others)
+        if self._algebraic:
+            if not others and isinstance(self.parts, tuple) and _share_memory(self.parts[0], out.parts[0]):
+                out.cell = self.cell  # facts about either end with a write to the other
+            out.knowing(nonnegative=all_nonnegative((self, *others)))
+        return out
 
     def view(self, function: Map) -> Residue:
         """Apply a function that returns a view; source and view share their bookkeeping."""
@@ -138,25 +157,61 @@ class Residue:
 
     def laid_out_like(self, value: Tensor) -> Residue:
         """Return the residue with the strides of ``value``, so that both have the same legal views."""
-        parts = tuple(laid_out_like(value, p) for p in self.parts)
-        return Residue(self.point, parts, self.size, self.data, self.infinite)
+        out = Residue(self.point, tuple(laid_out_like(value, p) for p in self.parts), self.size)
+        out.cell, out.known = self.cell, self.known
+        return out
 
     # Arithmetic.
 
     def __add__(self, other: Residue) -> Residue:
-        return self._with(self._reduced(_each(torch.add, self, other)), self.size + other.size, other)
+        out = self._with(self._reduced(_each(torch.add, self, other)), self.size + other.size, other)
+        if not self._algebraic_with(other):
+            return out
+        return out.knowing(linear=linear_of(self).plus(linear_of(other)), nonnegative=all_nonnegative((self, other)))
 
     def __sub__(self, other: Residue) -> Residue:
-        return self._with(self._reduced(_each(torch.sub, self, other)), self.size + other.size, other)
+        out = self._with(self._reduced(_each(torch.sub, self, other)), self.size + other.size, other)
+        return out.knowing(linear=linear_of(self).plus(linear_of(other), -1)) if self._algebraic_with(other) else out
 
     def __neg__(self) -> Residue:
-        return self._with([-p for p in self.parts], self.size)
+        out = self._with([-p for p in self.parts], self.size)
+        return out.knowing(linear=linear_of(self).times(Fraction(-1))) if self._algebraic else out
 
     def __mul__(self, other: Residue) -> Residue:
-        return self._with(self._reduced(_each(torch.mul, self, other)), self.size * other.size, other)
+        out = self._with(self._reduced(_each(torch.mul, self, other)), self.size * other.size, other)
+        return self._known_product(other, out) if self._algebraic_with(other) else out
+
+    @property
+    def _algebraic(self) -> bool:
+        return self.point.semantics.algebraic and not self.infinite
+
+    def _algebraic_with(self, other: Residue) -> bool:
+        return self._algebraic and not other.infinite
+
+    def knowing(self, **known: Any) -> Residue:
+        """Return the residue, which was just computed, with facts about it; see `Known`."""
+        self.known = Known(**known, writes=self.cell.writes)
+        return self
+
+    def _known_product(self, other: Residue, out: Residue) -> Residue:
+        """Return the product ``out`` of two residues in its normal form."""
+        for one, number in ((self, number_of(other)), (other, number_of(self))):
+            if number is not None:
+                positive = number >= 0 and is_nonnegative(one)
+                return out.knowing(linear=linear_of(one).times(number), nonnegative=positive)
+        a, b = facts(self), facts(other)
+        if a.power and b.power and a.power[1] == b.power[1] and same(a.power[0].atom, b.power[0].atom):
+            base, exponent = a.power[0].atom, 2 * a.power[1]  # the square of a root
+            if abs(exponent) == 1 and base.shape == out.shape:
+                return base if exponent == 1 else base.inverse()
+        if a.exponent and b.exponent:
+            return out.knowing(exponent=term_of(a.exponent.atom + b.exponent.atom), nonnegative=True)
+        return out.knowing(nonnegative=same(self, other) or all_nonnegative((self, other)))
 
     def affine(self, scale: Residue, shift: Residue) -> Residue:
         """Return self · scale + shift, reduced once."""
+        if self._algebraic:
+            return self * scale + shift
         parts = _each(torch.addcmul, shift, self, scale)
         return self._with(self._reduced(parts), self.size * scale.size + shift.size, scale, shift)
 
@@ -168,7 +223,8 @@ class Residue:
 
     def sum(self, dims: Sequence[int] | None = None, keepdim: bool = False) -> Residue:
         dims = list(range(self.ndim)) if not dims else list(dims)
-        return self.total(lambda x: x.sum(dims, keepdim), _terms(self.shape, dims))
+        out = self.total(lambda x: x.sum(dims, keepdim), _terms(self.shape, dims))
+        return out.knowing(nonnegative=is_nonnegative(self)) if self._algebraic else out
 
     def mean(self, dims: Sequence[int] | None = None, keepdim: bool = False) -> Residue:
         dims = list(range(self.ndim)) if not dims else list(dims)
@@ -221,15 +277,26 @@ class Residue:
         Raises:
             Undecided: an element is infinite, or 0 for any parameters (0 modulo every prime).
         """
-        if self.data:
+        if self.data and not self.point.semantics.algebraic:
             return apply_uninterpreted("reciprocal", [self], torch.reciprocal, nonzero=True)
+        if self._algebraic and (power := facts(self).power) is not None:
+            base, exponent = power[0].atom, power[1]
+            return base if exponent == -1 else base.rsqrt() if exponent > 0 else base.sqrt()
         if self.infinite:
             raise Undecided("a divisor is infinite")
         # Modulo one prime alone, which tells sizes only, one of a million elements is 0 by chance.
         if len(self.parts) > 1 and bool(functools.reduce(torch.mul, [p == 0 for p in self.parts]).any()):
             raise Undecided("a divisor is zero")
         parts = [f.inverse(p) for f, p in zip(self.point.fields, self.parts)]
-        return self._with(parts, self.size.inverse(self._number()))
+        out = self._with(parts, self.size.inverse(self._number()))
+        return self._known_inverse(out) if self._algebraic else out
+
+    def _known_inverse(self, out: Residue) -> Residue:
+        known, number = facts(self), number_of(self)
+        if number:
+            return out.knowing(linear=Linear((), 1 / number), nonnegative=number > 0)
+        exponential = None if known.exponent is None else term_of(-known.exponent.atom)
+        return out.knowing(power=(term_of(self), Fraction(-1)), nonnegative=is_nonnegative(self), exponent=exponential)
 
     def _number(self) -> tuple[float, ...] | None:
         """Return the number that all elements, or the only element, are equal to; None if there is none."""
@@ -243,6 +310,9 @@ class Residue:
 
     def rsqrt(self) -> Residue:
         """Return 1/sqrt(x), uninterpreted; tied to `sqrt` by rsqrt = 1/sqrt."""
+        if self._algebraic:
+            out = apply_uninterpreted("rsqrt", [self], torch.rsqrt, nonzero=True)
+            return out.knowing(power=(term_of(self), Fraction(-1, 2)), nonnegative=True)
         if self.data:
             return self.sqrt().inverse()
         return apply_uninterpreted("rsqrt", [self], torch.rsqrt, nonzero=True)
@@ -252,6 +322,9 @@ class Residue:
 
         Without data it is the reciprocal of `rsqrt`, so that BatchNorm's scale needs no denominator.
         """
+        if self._algebraic:
+            out = self * self.rsqrt()  # √x = x·(1/√x), so that √x/x is 1/√x
+            return out.knowing(power=(term_of(self), Fraction(1, 2)), nonnegative=True)
         if self.data:
             return apply_uninterpreted("sqrt", [self], torch.sqrt, nonzero=True)
         return self.rsqrt().inverse()
@@ -267,13 +340,98 @@ class Residue:
 
     def maximum(self, other: Residue) -> Residue:
         """Return max(x, y), uninterpreted and symmetric: its arguments x + y and x * y determine the unordered pair."""
+        if self._algebraic_with(other):
+            return self._known_maximum(other)
         zero = other.numel() == 1 and not any(bool(p) for p in other.parts)
         total, product = (self, other) if zero else (self + other, self * other)
         return apply_uninterpreted("maximum", [total, product], lambda *_: torch.maximum(self.parts[0], other.parts[0]))
 
     def minimum(self, other: Residue) -> Residue:
         """min(x, y) = -max(-x, -y)."""
+        if self._algebraic_with(other):
+            limits = [(one, number_of(two)) for one, two in ((self, other), (other, self))]
+            found = next(((one, number) for one, number in limits if number is not None), None)
+            if found is not None and number_of(found[0]) is None:
+                return found[0].clamp(None, found[1]).spread_over(self, other)
         return -(-self).maximum(-other)
+
+    # Piecewise linear functions, in the algebraic reading.
+
+    def absolute(self) -> Residue:
+        """Return |x|, an uninterpreted function of x²; |c·x| = |c|·|x| for numbers c."""
+        if is_nonnegative(self):
+            return self
+        content = linear_of(self).content
+        x = self if content == 1 else self * embed_fraction(self.point, 1 / content)
+        out = apply_uninterpreted("abs", [x * x], torch.sqrt).knowing(nonnegative=True)
+        return out if content == 1 else out * embed_fraction(self.point, content)
+
+    def clamp(self, low: Fraction | None, high: Fraction | None) -> Residue:
+        """Return min(max(x, low), high); limits of a limited value are combined with these."""
+        x, old_low, old_high = self, None, None
+        if (clamped := facts(self).clamped) is not None:
+            x, old_low, old_high = clamped[0].atom, clamped[1], clamped[2]
+
+        def limit(old: Fraction | None) -> Fraction | None:
+            if low is not None:
+                old = low if old is None else max(old, low)
+            return old if high is None or old is None else min(old, high)
+
+        low, high = (
+            limit(old_low) if old_low is not None else low,
+            limit(old_high) if old_high is not None else high,
+        )
+        out = x._between(low, high)
+        nonnegative = (low is not None and low >= 0) or (is_nonnegative(x) and (high is None or high >= 0))
+        linear = facts(out).linear
+        return out.knowing(linear=linear, clamped=(term_of(x), low, high), nonnegative=nonnegative)
+
+    def _between(self, low: Fraction | None, high: Fraction | None) -> Residue:
+        """Return (low + high + |x - low| - |x - high|)/2, or x in place of the terms of a missing limit."""
+        point = self.point
+        if low is None and high is None:
+            return self.map(lambda part: part.clone())
+        if low is not None and high is not None and low >= high:
+            return (self * embed_number(point, 0)) + embed_fraction(point, high)
+        above = embed_fraction(point, low) + (self - embed_fraction(point, low)).absolute() if low is not None else self
+        below = (
+            embed_fraction(point, high) - (self - embed_fraction(point, high)).absolute() if high is not None else self
+        )
+        return (above + below) * embed_number(point, 0.5)
+
+    def spread_over(self, *others: Residue) -> Residue:
+        """Return the residue with the shape that it has with ``others``."""
+        shape = torch.broadcast_shapes(self.shape, *(o.shape for o in others))
+        return self if self.shape == shape else self.map(lambda part: part.expand(shape))
+
+    def _known_maximum(self, other: Residue) -> Residue:
+        """Return (x + y + |x - y|)/2, and of more than two values a symmetric function of them."""
+        for one, number in ((self, number_of(other)), (other, number_of(self))):
+            if number is not None and number_of(one) is None:
+                return one.clamp(number, None).spread_over(self, other)
+        terms = [*(facts(self).largest or (term_of(self),)), *(facts(other).largest or (term_of(other),))]
+        if len(terms) > 2:
+            return largest_of([term.atom for term in terms])
+        out = (self + other + (self - other).absolute()) * embed_number(self.point, 0.5)
+        nonnegative = is_nonnegative(self) or is_nonnegative(other)
+        return out.knowing(linear=facts(out).linear, largest=tuple(terms), nonnegative=nonnegative)
+
+
+def largest_of(values: Sequence[Residue]) -> Residue:
+    """Return the largest of more than two values: an uninterpreted function of their elementary symmetric polynomials."""
+    point = values[0].point
+    symmetric: list[Residue] = [embed_number(point, 1)]
+    for value in values:
+        longer = [*symmetric, symmetric[-1] * value]
+        for i in range(1, len(symmetric)):
+            longer[i] = symmetric[i] + symmetric[i - 1] * value
+        symmetric = longer
+
+    def real(*_: Tensor) -> Tensor:
+        return functools.reduce(torch.maximum, [value.parts[0] for value in values])
+
+    out = apply_uninterpreted(f"largest({len(values)})", symmetric[1:], real)
+    return out.knowing(largest=tuple(term_of(v) for v in values), nonnegative=any(is_nonnegative(v) for v in values))
 
 
 def apply_uninterpreted(
@@ -296,7 +454,19 @@ def embed_number(point: SamplePoint, x: float | int | bool) -> Residue:
     """Return the exact residues of a finite number."""
     point.note_numbers([float(x)])
     device_free = [torch.tensor(float(f.number(x)), dtype=torch.float64) for f in point.fields]
-    return Residue(point, tuple(f.reduce(t) for f, t in zip(point.fields, device_free)), _size_of_number(x))
+    out = Residue(point, tuple(f.reduce(t) for f, t in zip(point.fields, device_free)), _size_of_number(x))
+    return out.knowing(linear=Linear((), Fraction(x))) if point.semantics.algebraic else out
+
+
+def embed_fraction(point: SamplePoint, x: Fraction) -> Residue:
+    """Return the exact residues of a fraction."""
+    above, below = (
+        [torch.tensor(float(f.number(n)), dtype=torch.float64) for f in point.fields]
+        for n in (x.numerator, x.denominator)
+    )
+    made = tuple(f.reduce(a * f.inverse(b)) for f, a, b in zip(point.fields, above, below))
+    size = _size_of_number(abs(x.numerator)) * _size_of_number(x.denominator).inverse((float(x.denominator),))
+    return Residue(point, made, size).knowing(linear=Linear((), x))
 
 
 def _size_of_number(x: int | float) -> Size:
@@ -321,6 +491,10 @@ def laid_out_like(value: Tensor, x: Tensor) -> Tensor:
     shape = [1 if step == 0 else n for n, step in zip(value.shape, value.stride())]
     canvas = torch.empty_strided(shape, value.stride(), dtype=x.dtype, device=x.device)
     return canvas.copy_(x[tuple(slice(n) for n in shape)]).expand(value.shape)
+
+
+def _share_memory(x: Tensor, y: Tensor) -> bool:
+    return x.untyped_storage().data_ptr() == y.untyped_storage().data_ptr()
 
 
 def _fills_its_memory(x: Tensor) -> bool:

@@ -51,6 +51,8 @@ class Semantics:
     """Make piecewise activations follow the values, which have to lie in more than one piece."""
     shift_first: bool = False
     """Shift a softmax by the first element that is not masked, instead of the largest by value."""
+    algebraic: bool = False
+    """Read elementary functions by their identities, and divide exactly; see `foldproof.shadow.normal_forms`."""
     within: frozenset[str] = frozenset()
     """Roundings of parameters that are read as the identity.
 

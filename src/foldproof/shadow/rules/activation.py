@@ -39,14 +39,9 @@ aten = torch.ops.aten
     aten.log10.default,
     aten.log1p.default,
     aten.log2.default,
-    aten.round.decimals,
-    aten.round.default,
-    aten.sgn.default,
-    aten.sign.default,
     aten.sin.default,
     aten.sinc.default,
     aten.sinh.default,
-    aten.softshrink.default,
     aten.tan.default,
     aten.tanh.default,
     aten.trunc.default,
@@ -55,6 +50,29 @@ def pointwise(call: Call, x: Tensor, *args: Any, **kwargs: Any) -> Any:
     """any function of the element and the attributes"""
     attributes = list(call.arguments.values())[1:]
     return call.uninterpreted([x], *attributes, real=lambda t: call.operator(t, *args, **kwargs))
+
+
+@uninterpreted(aten.sgn.default, aten.sign.default)
+def sign(call: Call, x: Tensor) -> Residue:
+    """any function of the element, the same for both operators"""
+    return call.uninterpreted([x], real=torch.sign, name="sign")
+
+
+@uninterpreted(aten.round.default, aten.round.decimals)
+def round_to(call: Call, x: Tensor, *, decimals: int = 0) -> Residue:
+    """any function of the element and the number of decimals"""
+    if decimals == 0:
+        return call.uninterpreted([x], real=torch.round, name="round")
+    return call.uninterpreted([x], decimals, real=lambda t: torch.round(t, decimals=decimals), name="round")
+
+
+@uninterpreted(aten.softshrink.default)
+def softshrink(call: Call, x: Tensor, lambd: float = 0.5) -> Any:
+    """any function of the element and the attribute"""
+    if call.algebraic(x) and lambd >= 0:
+        residue, limit, zero = call.residue(x), call.residue(lambd), call.residue(0)
+        return (residue - limit).maximum(zero) - (-residue - limit).maximum(zero)
+    return pointwise(call, x, lambd)
 
 
 @uninterpreted(aten.exp.default)
@@ -143,6 +161,9 @@ def leaky_relu(call: Call, x: Tensor, negative_slope: float = 0.01) -> Any:
     if call.point.semantics.by_value:
         residue = call.residue(x)
         return _chosen(call, call.value(x) > 0, residue, residue * call.residue(negative_slope))
+    if call.algebraic(x):
+        residue, zero = call.residue(x), call.residue(0)
+        return residue.maximum(zero) + residue.minimum(zero) * call.residue(negative_slope)
     return pointwise(call, x, negative_slope)
 
 
@@ -151,6 +172,8 @@ def elu(call: Call, x: Tensor, alpha: float = 1, scale: float = 1, input_scale: 
     """any function of the element and the attributes"""
     if call.point.semantics.by_value:
         return _exponential_below(call, x, call.residue(x) * call.residue(input_scale), scale, alpha * scale)
+    if call.algebraic(x) and input_scale == 1:
+        return _elu(call, x, call.residue(1), scale, alpha * scale)
     return pointwise(call, x, alpha, scale, input_scale)
 
 
@@ -159,7 +182,16 @@ def celu(call: Call, x: Tensor, alpha: float = 1.0) -> Any:
     """any function of the element and the attribute"""
     if call.point.semantics.by_value:
         return _exponential_below(call, x, call.residue(x) / call.residue(alpha), 1, alpha)
+    if call.algebraic(x) and alpha > 0:
+        return _elu(call, x, call.residue(1) / call.residue(alpha), 1, alpha)
     return pointwise(call, x, alpha)
+
+
+def _elu(call: Call, x: Tensor, stretch: Residue, slope: float, factor: float) -> Residue:
+    """Return slope·max(x, 0) + factor·(exp(stretch·min(x, 0)) - 1)."""
+    residue, zero = call.residue(x), call.residue(0)
+    below = call.uninterpreted([residue.minimum(zero) * stretch], real=torch.expm1, name="expm1")
+    return residue.maximum(zero) * call.residue(slope) + below * call.residue(factor)
 
 
 def _exponential_below(call: Call, x: Tensor, exponent: Residue, slope: float, factor: float) -> Residue:
@@ -183,6 +215,8 @@ def threshold(call: Call, x: Tensor, threshold: float, value: float) -> Any:
         residue = call.residue(x)
         constant = call.residue(value).map(lambda part: part.expand(residue.shape))
         return _chosen(call, call.value(x) <= threshold, constant, residue)
+    if call.algebraic(x) and threshold == value:
+        return call.residue(x).maximum(call.residue(value))
     return pointwise(call, x, threshold, value)
 
 

@@ -105,9 +105,11 @@ def power(call: Call, x: Residue, exponent: float) -> Residue:
     return call.uninterpreted([x, exponent], real=torch.pow, name="pow")
 
 
-@uninterpreted(aten.pow.Tensor_Tensor, aten.pow.Scalar)
+@composed(aten.pow.Tensor_Tensor, aten.pow.Scalar)
 def pow_tensor(call: Call, base: Any, exponent: Any) -> Residue:
-    """any function of base and exponent"""
+    """any function of base and exponent; if the exponent is a constant number, as with pow(x, number)"""
+    if isinstance(exponent, Tensor) and type(exponent) is Tensor and exponent.numel() == 1 == len({*exponent.shape, 1}):
+        return power(call, call.residue(base), float(exponent)).spread_over(call.residue(exponent))
     return call.uninterpreted([base, exponent], real=torch.pow, name="pow")
 
 

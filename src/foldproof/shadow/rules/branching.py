@@ -11,7 +11,7 @@ from torch import Tensor
 
 from foldproof.shadow.call import Call
 from foldproof.shadow.registry import branch
-from foldproof.shadow.residue import Residue
+from foldproof.shadow.residue import Residue, largest_of
 from foldproof.shadow.undecided import Undecided
 
 aten = torch.ops.aten
@@ -36,16 +36,33 @@ def extreme(x: Residue, value: Tensor, dims: Sequence[int] | None, keepdim: bool
     return x.map(lambda part: _flattened(part, axes).gather(-1, at).reshape(shape))
 
 
+MAX_SYMMETRIC = 8
+"""Largest number of values whose maximum is read as a symmetric function of them."""
+
+
+def _symmetric(call: Call, x: Residue, dims: Sequence[int], keepdim: bool) -> Residue | None:
+    """Return the largest element along ``dims`` as a symmetric function; None if there are too many elements."""
+    axes = sorted({d % max(x.ndim, 1) for d in dims}) if dims else list(range(x.ndim))
+    n = math.prod(x.shape[d] for d in axes)
+    if not 1 < n <= MAX_SYMMETRIC:
+        return None
+    shape = [1 if d in axes else s for d, s in enumerate(x.shape) if keepdim or d not in axes]
+    each = [x.map(lambda part, i=i: _flattened(part, axes)[..., i].reshape(shape)) for i in range(n)]
+    return each[0].maximum(each[1]) if n == 2 else largest_of(each)
+
+
 @branch(aten.amax.default)
 def amax(call: Call, x: Tensor, dim: list[int] = [], keepdim: bool = False) -> Residue:  # noqa: B006 (as in the schema)
     """the element that is largest by value"""
-    return extreme(call.residue(x), call.value(x), dim, keepdim, True)
+    found = _symmetric(call, call.residue(x), dim, keepdim) if call.algebraic(x) else None
+    return found or extreme(call.residue(x), call.value(x), dim, keepdim, True)
 
 
 @branch(aten.amin.default)
 def amin(call: Call, x: Tensor, dim: list[int] = [], keepdim: bool = False) -> Residue:  # noqa: B006
     """the element that is smallest by value"""
-    return extreme(call.residue(x), call.value(x), dim, keepdim, False)
+    found = _symmetric(call, -call.residue(x), dim, keepdim) if call.algebraic(x) else None
+    return extreme(call.residue(x), call.value(x), dim, keepdim, False) if found is None else -found
 
 
 @branch(aten.max.default, aten.min.default)

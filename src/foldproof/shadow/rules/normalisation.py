@@ -138,6 +138,9 @@ def exp_shifted(
     subtract the largest element by value; the first unmasked element is the same in programs that round differently.
     Where the value is -inf (a mask) the result is 0; ``empty_rows`` allows rows that are masked throughout.
     """
+    if call.algebraic(x):
+        shift = extreme(x, value, dims, True, True) * call.residue(0)
+        return call.uninterpreted([x], real=torch.exp, name="exp"), shift
     call.point.shifted = True
     order = (value != -math.inf).to(torch.int8) if call.point.semantics.shift_first else value
     shift = extreme(x, order, dims, True, True)

@@ -1,0 +1,164 @@
+"""Facts about residues besides their values: linear forms, signs, powers and logarithms.
+
+A residue does not show that a value is 2·x, or the exponential of a difference. Some identities need that knowledge:
+exp(x - m) = exp(x)/exp(m), |2·x| = 2·|x|, 1/(1/x) = x. Arithmetic records it in the algebraic reading of a program
+(`Semantics.algebraic`), and `foldproof.shadow.normal_forms` uses it.
+
+Soundness
+---------
+Each fact is an identity of real numbers that follows from the operators that made a value, for all inputs. A rule that
+uses a fact replaces a value by another expression of the same real value. Programs that agree in that reading, for all
+interpretations of the uninterpreted functions in it, are equal. Two values that are equal, with different facts about
+them, may be read differently. This loses proofs and makes none.
+
+A write changes a value, and what was known about it. Facts therefore hold the number of writes to the memory of each
+residue that they name, and are forgotten when it has changed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from foldproof.shadow.residue import Residue
+
+_MAX_TERMS = 4
+"""Longest linear form; a longer one is a value of its own."""
+_MAX_DIGITS = 256
+"""Largest size of a coefficient, in bits."""
+
+
+@dataclass(frozen=True)
+class Term:
+    """A coefficient times a value."""
+
+    factor: Fraction
+    atom: Residue
+    writes: int
+
+    @property
+    def valid(self) -> bool:
+        return self.atom.cell.writes == self.writes
+
+
+@dataclass(frozen=True)
+class Linear:
+    """The sum of ``terms`` and a ``constant``."""
+
+    terms: tuple[Term, ...]
+    constant: Fraction = Fraction(0)
+
+    def plus(self, other: Linear, sign: int = 1) -> Linear | None:
+        """Return the sum (difference) of two forms; None if it is too long."""
+        merged = {_place_of(term.atom): term for term in self.terms}
+        for term in other.terms:
+            place = _place_of(term.atom)
+            old = merged.get(place)
+            merged[place] = Term(sign * term.factor + (old.factor if old else 0), term.atom, term.writes)
+        terms = tuple(term for term in merged.values() if term.factor)
+        return _kept(Linear(terms, self.constant + sign * other.constant))
+
+    def times(self, number: Fraction) -> Linear | None:
+        """Return the product with a number."""
+        return _kept(
+            Linear(tuple(Term(t.factor * number, t.atom, t.writes) for t in self.terms), self.constant * number)
+        )
+
+    @property
+    def number(self) -> Fraction | None:
+        """The number that it is, if it has no terms."""
+        return None if self.terms else self.constant
+
+    @property
+    def content(self) -> Fraction:
+        """The greatest common divisor of its numbers, greater than 0: the content of c·form is |c| times as large."""
+        numbers = [abs(n) for n in (*(t.factor for t in self.terms), self.constant) if n]
+        if not numbers:
+            return Fraction(1)
+        scale = math.lcm(*(n.denominator for n in numbers))
+        return Fraction(math.gcd(*(int(n * scale) for n in numbers)), scale)
+
+
+@dataclass(frozen=True)
+class Known:
+    """The facts about one residue, as long as it is not written to.
+
+    Attributes:
+        linear: its linear form.
+        nonnegative: True if no element is negative.
+        power: a value and the exponent, ±1/2 or -1, whose power it is.
+        exponent: the value that it is the exponential of.
+        logarithm: the value that it is the logarithm of.
+        clamped: a value with the limits between which it lies.
+        largest: values of which it is the largest, element by element.
+    """
+
+    linear: Linear | None = None
+    nonnegative: bool = False
+    power: tuple[Term, Fraction] | None = None
+    exponent: Term | None = None
+    logarithm: Term | None = None
+    clamped: tuple[Term, Fraction | None, Fraction | None] | None = None
+    largest: tuple[Term, ...] = ()
+    writes: int = 0
+
+
+NOTHING = Known()
+
+
+def facts(residue: Residue) -> Known:
+    """Return what is known about ``residue``, and nothing after a write to it or to a value that the facts name."""
+    known = residue.known
+    if known is None or known.writes != residue.cell.writes:
+        return NOTHING
+    named = [*(known.linear.terms if known.linear else ()), *known.largest]
+    named += [term for term in (known.exponent, known.logarithm) if term is not None]
+    named += [pair[0] for pair in (known.power, known.clamped) if pair is not None]
+    return known if all(term.valid for term in named) else NOTHING
+
+
+def term_of(residue: Residue, factor: Fraction = Fraction(1)) -> Term:
+    """Return ``factor`` times the residue, as it is now."""
+    return Term(factor, residue, residue.cell.writes)
+
+
+def linear_of(residue: Residue) -> Linear:
+    """Return the linear form of ``residue``, which is itself if nothing else is known."""
+    return facts(residue).linear or Linear((term_of(residue),))
+
+
+def number_of(residue: Residue) -> Fraction | None:
+    """Return the number that all elements are equal to, if it is known."""
+    linear = facts(residue).linear
+    return None if linear is None else linear.number
+
+
+def same(one: Residue, other: Residue) -> bool:
+    """Return True if both are the same elements of the same memory."""
+    return one is other or _place_of(one) == _place_of(other)
+
+
+def all_nonnegative(residues: Iterable[Residue]) -> bool:
+    return all(is_nonnegative(r) for r in residues)
+
+
+def is_nonnegative(residue: Residue) -> bool:
+    number = number_of(residue)
+    return number >= 0 if number is not None else facts(residue).nonnegative
+
+
+def _place_of(residue: Residue) -> object:
+    first = residue.parts[0] if isinstance(residue.parts, tuple) else None
+    if first is None:
+        return id(residue)
+    return first.data_ptr(), tuple(first.shape), first.stride()
+
+
+def _kept(linear: Linear) -> Linear | None:
+    numbers = (*(t.factor for t in linear.terms), linear.constant)
+    small = all(max(n.numerator.bit_length(), n.denominator.bit_length()) <= _MAX_DIGITS for n in numbers)
+    return linear if small and len(linear.terms) <= _MAX_TERMS else None

@@ -1,0 +1,199 @@
+"""Elementary functions by their identities: the algebraic reading of a program.
+
+By default, an elementary function is uninterpreted, so that exp(x - m)/Σexp(x - m) and exp(x)/Σexp(x) differ. In the
+algebraic reading, functions are expressions of fewer uninterpreted ones, by identities of the real numbers:
+
+* exp(a·x + b·y) = exp(x)^a·exp(y)^b for halves a and b, exp(log x) = x; sigmoid, tanh, sinh, cosh, expm1 and exp2 are
+  expressions of exp
+* log(exp x) = x, log √x = log(x)/2, log(1/x) = -log x
+* sin and cos of a·x + b·y by the sums of angles, from t = tan(x/4)
+* |x| is a function of x², and max, min, relu and clamp are expressions of |x|; |c·x| = |c|·|x|
+* odd functions are x·h(x²), even ones h(x²)
+* division is exact
+
+The reading of a value uses the operators that made it (`foldproof.shadow.known`), and each step is an identity, so that
+programs that agree in this reading are equal. Identities may fail at single points, the poles of tan(x/4) or 0/0 of a
+cancelled quotient. Both programs are continuous elsewhere, and the claim of a proof has always been one up to such
+points: a quotient of polynomials is compared in the same way.
+
+Exact division raises degrees, so that this reading is a second attempt.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from fractions import Fraction
+
+import torch
+from torch import Tensor
+
+from foldproof.shadow.known import Term, facts, linear_of, term_of
+from foldproof.shadow.residue import Residue, apply_uninterpreted, embed_fraction, embed_number
+
+_MAX_HALVES = 16
+"""Largest multiple of x/2 whose exponential or sine is read as a power."""
+
+
+def exp(x: Residue) -> Residue:
+    """Return exp(x), a product over the terms of x."""
+    linear = linear_of(x)
+    factors = [_exp_of(term) for term in linear.terms]
+    if linear.constant or not factors:
+        factors.append(_uninterpreted("exp", embed_fraction(x.point, linear.constant), torch.exp))
+    out = factors[0]
+    for factor in factors[1:]:
+        out = out * factor
+    out = out.spread_over(x)
+    return out.map(lambda part: part.clone()).knowing(exponent=term_of(x), nonnegative=True)
+
+
+def _exp_of(term: Term) -> Residue:
+    logarithm = facts(term.atom).logarithm
+    if logarithm is not None and term.factor.denominator == 1 and abs(term.factor) <= _MAX_HALVES:
+        return _power(logarithm.atom, int(term.factor))
+    halves, x = _halves(term)
+    return _power(_uninterpreted("exp_half", x, lambda t: (t / 2).exp()), halves)
+
+
+def _halves(term: Term) -> tuple[int, Residue]:
+    """Return n and x with term = n·x/2."""
+    halves = 2 * term.factor
+    if halves.denominator == 1 and abs(halves) <= _MAX_HALVES:
+        return int(halves), term.atom
+    return 2, term.atom * embed_fraction(term.atom.point, term.factor)
+
+
+def _power(x: Residue, n: int) -> Residue:
+    return x.power(n) if n >= 0 else x.power(-n).inverse()
+
+
+def log(x: Residue) -> Residue:
+    """Return log(x), for powers and exponentials by their exponents."""
+    known = facts(x)
+    if known.exponent is not None:
+        return known.exponent.atom.spread_over(x)
+    if known.power is not None:
+        base, exponent = known.power
+        return log(base.atom) * embed_fraction(x.point, exponent)
+    return _uninterpreted("log", x, torch.log).knowing(logarithm=term_of(x))
+
+
+def log1p(x: Residue) -> Residue:
+    """Return log(1 + x)."""
+    return log(x + embed_number(x.point, 1))
+
+
+def expm1(x: Residue) -> Residue:
+    """Return exp(x) - 1."""
+    return exp(x) - embed_number(x.point, 1)
+
+
+def exp2(x: Residue) -> Residue:
+    """Return exp(x·log 2)."""
+    return exp(x * embed_number(x.point, math.log(2)))
+
+
+def tanh(x: Residue) -> Residue:
+    """Return 1 - 2/(1 + exp(2x))."""
+    one, two = embed_number(x.point, 1), embed_number(x.point, 2)
+    return one - two / (one + exp(x * two))
+
+
+def sinh(x: Residue) -> Residue:
+    """Return (exp(x) - exp(-x))/2."""
+    return (exp(x) - exp(-x)) * embed_number(x.point, 0.5)
+
+
+def cosh(x: Residue) -> Residue:
+    """Return (exp(x) + exp(-x))/2."""
+    return (exp(x) + exp(-x)) * embed_number(x.point, 0.5)
+
+
+def cos(x: Residue) -> Residue:
+    """Return the real part of exp(i·x)."""
+    return _turn(x)[0]
+
+
+def sin(x: Residue) -> Residue:
+    """Return the imaginary part of exp(i·x)."""
+    return _turn(x)[1]
+
+
+def tan(x: Residue) -> Residue:
+    """Return sin(x)/cos(x)."""
+    real, imaginary = _turn(x)
+    return imaginary / real
+
+
+def _turn(x: Residue) -> tuple[Residue, Residue]:
+    """Return cos(x) and sin(x), by the sums of the angles that x is made of."""
+    linear = linear_of(x)
+    turns = [_turn_of(term) for term in linear.terms]
+    if linear.constant or not turns:
+        turns.append(_turn_of(term_of(embed_fraction(x.point, linear.constant))))
+    real, imaginary = turns[0]
+    for one in turns[1:]:
+        real, imaginary = _times((real, imaginary), one)
+    return real.spread_over(x), imaginary.spread_over(x)
+
+
+def _turn_of(term: Term) -> tuple[Residue, Residue]:
+    halves, x = _halves(term)
+    t = _odd("tan_quarter", lambda u: (u / 4).tan())(x)
+    one = embed_number(x.point, 1)
+    below = (one + t * t).inverse()
+    half = (one - t * t) * below, (t + t) * below
+    out = half if halves else (one.spread_over(x), x * embed_number(x.point, 0))
+    for _ in range(abs(halves) - 1):
+        out = _times(out, half)
+    return out if halves >= 0 else (out[0], -out[1])
+
+
+def _times(a: tuple[Residue, Residue], b: tuple[Residue, Residue]) -> tuple[Residue, Residue]:
+    return a[0] * b[0] - a[1] * b[1], a[0] * b[1] + a[1] * b[0]
+
+
+def erfc(x: Residue) -> Residue:
+    """Return 1 - erf(x)."""
+    return embed_number(x.point, 1) - _odd("erf", torch.erf)(x)
+
+
+def ceil(x: Residue) -> Residue:
+    """Return -floor(-x)."""
+    return -_uninterpreted("floor", -x, torch.floor)
+
+
+def _odd(name: str, function: Callable[[Tensor], Tensor]) -> Callable[[Residue], Residue]:
+    """Return x·h(x²) for an odd function of x."""
+
+    def over_root(square: Tensor) -> Tensor:
+        root = square.sqrt()
+        return torch.where(square == 0, 0.0, function(root) / root)
+
+    return lambda x: x * _uninterpreted(name, x * x, over_root)
+
+
+def _uninterpreted(name: str, x: Residue, real: Callable[[Tensor], Tensor]) -> Residue:
+    return apply_uninterpreted(name, [x], real)
+
+
+NORMAL_FORMS: dict[str, Callable[[Residue], Residue]] = {
+    "abs": Residue.absolute,
+    "ceil": ceil,
+    "cos": cos,
+    "cosh": cosh,
+    "erfc": erfc,
+    "exp": exp,
+    "exp2": exp2,
+    "expm1": expm1,
+    "log": log,
+    "log1p": log1p,
+    "sin": sin,
+    "sinh": sinh,
+    "tan": tan,
+    "tanh": tanh,
+    **{name: _odd(name, getattr(torch, name)) for name in ("asinh", "atan", "erf", "round", "sign", "trunc")},
+    **{name: _odd(name, getattr(torch, name)) for name in ("asin", "atanh", "erfinv")},
+}
+"""Functions of one value without attributes, by name."""
