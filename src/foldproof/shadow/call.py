@@ -34,13 +34,24 @@ class Call:
         self.point, self.operator, self.args, self.kwargs, self.result = point, operator, args, kwargs, result
 
     def residue(self, x: Any) -> Residue:
-        """Return the residue of a shadow, or the exact residues of an ordinary tensor or number."""
+        """Return the residue of a shadow, or the exact residues of an ordinary tensor or number.
+
+        A number is the one that kernels compute with: PyTorch rounds it to the dtype of the computation.
+        """
         if isinstance(x, Residue):
             return x
+        if isinstance(x, float):
+            return embed_constant(self.point, self._as_computed(x))
         if isinstance(x, nn.Parameter) and not hasattr(x, "residue"):
             self.point.unregistered.setdefault(f"a parameter of shape {tuple(x.shape)} that no program registers")
         known = getattr(x, "residue", None)
         return known if isinstance(known, Residue) else embed_constant(self.point, x)
+
+    def _as_computed(self, number: float) -> float:
+        dtype = self.first_result.dtype
+        if not dtype.is_floating_point:
+            return number
+        return float(torch.tensor(number, dtype=_COMPUTE.get(dtype, dtype)))
 
     def stored(self, number: Any) -> Residue:
         """Return the residue of a number that the operator writes into a tensor, rounded to the result's dtype."""

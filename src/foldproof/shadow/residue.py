@@ -323,7 +323,9 @@ class Residue:
         Without data it is the reciprocal of `rsqrt`, so that BatchNorm's scale needs no denominator.
         """
         if self._algebraic:
-            out = self * self.rsqrt()  # √x = x·(1/√x), so that √x/x is 1/√x
+            # √x = x·(1/√x), so that √x/x is 1/√x. The product is 0 at 0, whatever 1/√0 is.
+            root = apply_uninterpreted("rsqrt", [self], lambda t: torch.where(t == 0, 0.0, t.rsqrt()), nonzero=True)
+            out = self * root
             return out.knowing(power=(term_of(self), Fraction(1, 2)), nonnegative=True)
         if self.data:
             return apply_uninterpreted("sqrt", [self], torch.sqrt, nonzero=True)
@@ -418,7 +420,7 @@ class Residue:
 
 
 def largest_of(values: Sequence[Residue]) -> Residue:
-    """Return the largest of more than two values: an uninterpreted function of their elementary symmetric polynomials."""
+    """Return the largest of more than two values, a function of their elementary symmetric polynomials."""
     point = values[0].point
     symmetric: list[Residue] = [embed_number(point, 1)]
     for value in values:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from foldproof.shadow.call import Call
-from foldproof.shadow.registry import composed, exact, uninterpreted
+from foldproof.shadow.registry import composed, exact
 from foldproof.shadow.residue import Residue
 
 aten = torch.ops.aten

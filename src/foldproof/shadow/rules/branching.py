@@ -42,7 +42,7 @@ MAX_SYMMETRIC = 8
 
 def _symmetric(call: Call, x: Residue, dims: Sequence[int], keepdim: bool) -> Residue | None:
     """Return the largest element along ``dims`` as a symmetric function; None if there are too many elements."""
-    axes = sorted({d % max(x.ndim, 1) for d in dims}) if dims else list(range(x.ndim))
+    axes = sorted({d % x.ndim for d in dims}) if dims and x.ndim else list(range(x.ndim))
     n = math.prod(x.shape[d] for d in axes)
     if not 1 < n <= MAX_SYMMETRIC:
         return None
