@@ -22,7 +22,6 @@ BY_CASES = {
     aten.hardshrink.default,
     aten.heaviside.default,
     aten.logaddexp.default,
-    aten.sgn.default,
     aten.sinc.default,
     aten.softshrink.default,
     aten.threshold.default,

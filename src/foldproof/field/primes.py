@@ -18,10 +18,10 @@ PRIMES = _sieve(1 << 19, 1 << 20)
 """The 38,635 primes below 2^20; 2^14 products of their balanced residues have an exact float64 sum."""
 
 
-def draw_primes(k: int, rng: random.Random) -> tuple[int, ...]:
-    """Draw ``k`` distinct primes.
+def draw_primes(k: int, rng: random.Random, pool: tuple[int, ...] = PRIMES) -> tuple[int, ...]:
+    """Draw ``k`` distinct primes of ``pool``.
 
     A nonzero rational coefficient vanishes modulo the primes that divide it: with fixed primes, a constant chosen
     badly (or by an adversary) would be invisible. Random primes make that unlikely.
     """
-    return tuple(rng.sample(PRIMES, k))
+    return tuple(rng.sample(pool, k))

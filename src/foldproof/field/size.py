@@ -156,19 +156,19 @@ class Size(NamedTuple):
         return cross.degree, cross.bits + 1
 
 
-def error_bound(degree: int, bits: float, pairs: int, k: int) -> float:
-    """Return log2 of the probability that different programs agree on all residues.
+def error_bound(degree: int, bits: float, pairs: int, k: int, primes: int = len(PRIMES)) -> float:
+    """Return log2 of the probability that different programs agree on all residues, modulo k of so many primes.
 
     ``pairs`` counts the pairs of evaluations of one uninterpreted function. Unless two different arguments collide,
     uninterpreted outputs are independent variables, and the programs' outputs are polynomials in them. Each of
     these events has at most the probability ``chance`` in every one of the k fields.
     """
-    chance = degree / DRAWN + (bits / 19) / (len(PRIMES) - k) + 2 / DRAWN
+    chance = degree / DRAWN + (bits / 19) / (primes - k) + 2 / DRAWN
     if chance >= 1:
         return 0.0
     return min(0.0, math.log2(1 + pairs) + k * math.log2(chance))
 
 
-def primes_needed(degree: int, bits: float, pairs: int, target: float = -40.0) -> int | None:
+def primes_needed(degree: int, bits: float, pairs: int, target: float = -40.0, primes: int = len(PRIMES)) -> int | None:
     """Return the smallest k with an `error_bound` below 2^target; None if 32 primes are not enough."""
-    return next((k for k in range(1, 33) if error_bound(degree, bits, pairs, k) < target), None)
+    return next((k for k in range(1, 33) if error_bound(degree, bits, pairs, k, primes) < target), None)

@@ -321,7 +321,7 @@ def _run(
     """
     args, kwargs = copied(inputs)
     reads = Reads()
-    point.running, point.visit = True, visit
+    point.running, point.visit, point.first = True, visit, which == "first"
     try:
         with Deterministic():
             outcome = run_copied(program, which, leaves, args, kwargs, watch, reads, attributes)

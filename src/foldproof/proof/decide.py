@@ -64,9 +64,10 @@ from foldproof.proof.reality import unreal, unrepeated
 from foldproof.proof.steps import steps_of
 from foldproof.proof.variation import vary
 from foldproof.shadow import Cuts, Undecided
+from foldproof.shadow.constants import told
 from foldproof.thresholds import MAX_EXPLAINED_RATIO, MAX_RELATIVE_SPREAD
 from foldproof.torch_internals import tree_leaves
-from foldproof.verdict import Counterexample, Difference, Kind, Proof, Rounding, Verdict
+from foldproof.verdict import ApproximationStep, Counterexample, Difference, Kind, Proof, Rounding, Verdict
 
 Strategy = Callable[[Inquiry], Verdict | None]
 
@@ -209,7 +210,21 @@ def explain_by_rounding(inquiry: Inquiry) -> Verdict | None:
     unlike = unrepeated(inquiry.obligation, both=True) or unlike_in_own_dtype(inquiry.obligation)
     if unlike is not None:
         return replace(verdict, kind=Kind.UNDECIDED, reason=f"{unlike}, though float64 evaluations agree")
-    return replace(verdict, difference=inquiry.first_difference())
+    within = _proved_with_constants_alike(inquiry, verdict)
+    return replace(verdict, difference=inquiry.first_difference()) if within is None else within
+
+
+def _proved_with_constants_alike(inquiry: Inquiry, rounding: Verdict) -> Verdict | None:
+    """Return PROVED_WITHIN if the programs, which rounding alone drives apart, are equal but for rounded constants."""
+    found = inquiry.with_constants_alike
+    if found is None or found.point.constants is None:
+        return None
+    verdict = _proved(inquiry, found)
+    if verdict.kind is not Kind.PROVED or verdict.claim is None:
+        return None
+    steps = tuple(ApproximationStep(what, bound) for what, bound in told(found.point.constants.changes))
+    reason = f"the same function over the real numbers, but for the rounding of constants ({len(steps)} named)"
+    return replace(verdict, kind=Kind.PROVED_WITHIN, reason=reason, steps=steps, rounding=rounding.rounding)
 
 
 STRATEGIES: tuple[Strategy, ...] = (

@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from itertools import chain
+from itertools import chain, product
 
 from foldproof.proof.attempt import Attempt, Failed, attempt, scout
 from foldproof.proof.coverage import Coverage
@@ -22,6 +22,7 @@ from foldproof.proof.obligation import ProofObligation
 from foldproof.proof.reality import unrepeated
 from foldproof.proof.variation import vary
 from foldproof.shadow import Cuts, Recording, Semantics, Undecided
+from foldproof.shadow.constants import radicands_of
 from foldproof.thresholds import (
     LARGEST_COMPARED_NUMBER,
     MAX_EXPLAINED_RATIO,
@@ -111,6 +112,21 @@ class Inquiry:
     def by_value(self) -> Attempt:
         """The comparison at these parameter values, with rectifiers that follow the signs of values."""
         return self._attempt_surely(False, Semantics(by_value=True))
+
+    @cached_property
+    def with_constants_alike(self) -> Attempt | None:
+        """The comparison that reads constants as the numbers they round; None if that changes nothing or fails."""
+        runs = self.last.runs
+        if runs is None:
+            return None
+        radicands = radicands_of(chain(*runs.numbers))
+        either = (False, True)
+        for parameters, algebraic in product(either[::-1] if self.obligation.general else either[:1], either):
+            semantics = Semantics(algebraic=algebraic, constants=radicands)
+            if self._attempt(1, parameters, semantics).equal:
+                found = self._attempt_surely(parameters, semantics)
+                return found if found.equal and found.point.constants and found.point.constants.changes else None
+        return None
 
     @property
     def last(self) -> Attempt:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from foldproof.operators import bind_arguments
 from foldproof.shadow.leaves import embed_constant
 from foldproof.shadow.normal_forms import NORMAL_FORMS
-from foldproof.shadow.residue import Residue, apply_uninterpreted
+from foldproof.shadow.residue import Residue, apply_uninterpreted, embed_number
 from foldproof.shadow.sample import SamplePoint
 from foldproof.shadow.undecided import Undecided
 from foldproof.thresholds import MAX_LIMIT_ELEMENTS
@@ -40,18 +40,14 @@ class Call:
         """
         if isinstance(x, Residue):
             return x
-        if isinstance(x, float):
-            return embed_constant(self.point, self._as_computed(x))
+        if isinstance(x, float) and math.isfinite(x):
+            dtype = self.first_result.dtype
+            dtype = _COMPUTE.get(dtype, dtype) if dtype.is_floating_point else torch.float64
+            return embed_number(self.point, float(torch.tensor(x, dtype=dtype)), dtype)
         if isinstance(x, nn.Parameter) and not hasattr(x, "residue"):
             self.point.unregistered.setdefault(f"a parameter of shape {tuple(x.shape)} that no program registers")
         known = getattr(x, "residue", None)
         return known if isinstance(known, Residue) else embed_constant(self.point, x)
-
-    def _as_computed(self, number: float) -> float:
-        dtype = self.first_result.dtype
-        if not dtype.is_floating_point:
-            return number
-        return float(torch.tensor(number, dtype=_COMPUTE.get(dtype, dtype)))
 
     def stored(self, number: Any) -> Residue:
         """Return the residue of a number that the operator writes into a tensor, rounded to the result's dtype."""

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from fractions import Fraction
 
 import torch
 from torch import Tensor
 
 from foldproof.field import Size, many
+from foldproof.shadow.constants import Constants
+from foldproof.shadow.known import Linear
 from foldproof.shadow.ondemand import OnDemand
 from foldproof.shadow.residue import Residue, embed_number, laid_out_like
 from foldproof.shadow.sample import SamplePoint
 from foldproof.shadow.undecided import Undecided
-from foldproof.thresholds import MAX_LIMIT_ELEMENTS
+from foldproof.thresholds import MAX_LIMIT_ELEMENTS, MAX_TABLE_ELEMENTS
 
 _SMALL = 1 << 15
 """Largest number of elements of a leaf with stored residues; larger ones may be made on demand."""
@@ -57,10 +60,36 @@ def embed_constant(point: SamplePoint, x: Tensor | float | int | bool, lent: boo
     if x.is_floating_point() and x.numel() <= MAX_LIMIT_ELEMENTS:  # compilers turn numbers into small tensors
         point.note_numbers(n for n in x.detach().flatten().tolist() if math.isfinite(n))
 
+    if point.constants is not None and x.is_floating_point() and x.numel() <= MAX_TABLE_ELEMENTS and all_finite(x):
+        return _as_meant(point, point.constants, x)
+
     def make(i: int) -> Tensor:
         return laid_out_like(x, point.fields[i].embed(x))
 
-    return _leaf(point, x, make, _size_of_tensor(x), lent=lent)
+    out = _leaf(point, x, make, _size_of_tensor(x), lent=lent)
+    if point.semantics.algebraic and x.numel() == 1 and all_finite(x):
+        out.knowing(linear=Linear((), Fraction(float(x))))
+    return out
+
+
+def _as_meant(point: SamplePoint, constants: Constants, x: Tensor) -> Residue:
+    """Return the residues of the numbers that constants are read as."""
+    if x.numel() <= MAX_LIMIT_ELEMENTS:
+        each = [embed_number(point, n, x.dtype) for n in x.detach().flatten().tolist()]
+        parts = [torch.stack([e.parts[i] for e in each]).to(x.device) for i in range(len(point.fields))]
+        out = each[0].map(lambda part: part) if len(each) == 1 else Residue(point, tuple(parts), each[0].size)
+        for e in each:
+            out.cell.size = out.cell.size.join(e.size)
+        shaped = out.map(lambda part: laid_out_like(x, part.reshape(x.shape)))
+        return shaped.knowing(linear=each[0].known.linear) if len(each) == 1 and each[0].known else shaped
+    if point.first:
+        constants.collect(x)
+    wide = x.detach().double() if point.first else constants.nearest(x)
+
+    def make(i: int) -> Tensor:
+        return laid_out_like(x, point.fields[i].embed(wide))
+
+    return _leaf(point, x, make, _size_of_tensor(wide))
 
 
 def _leaf(

@@ -452,9 +452,19 @@ def apply_uninterpreted(
     return Residue(point, out, Size.variable(), data)
 
 
-def embed_number(point: SamplePoint, x: float | int | bool) -> Residue:
-    """Return the exact residues of a finite number."""
+def embed_number(point: SamplePoint, x: float | int | bool, dtype: torch.dtype = torch.float64) -> Residue:
+    """Return the exact residues of a number that ``dtype`` holds, or of the number that it is read as."""
     point.note_numbers([float(x)])
+    meant = point.constants.number(x, dtype) if point.constants is not None and isinstance(x, float) else None
+    if meant is not None:
+        parts = [torch.tensor(float(meant.residue(f)), dtype=torch.float64) for f in point.fields]
+        size = _size_of_fraction(meant.fraction)
+        for q, _ in meant.roots:
+            size = size * _size_of_number(q)
+        known = Residue(point, tuple(f.reduce(part) for f, part in zip(point.fields, parts)), size)
+        return (
+            known if meant.roots or not point.semantics.algebraic else known.knowing(linear=Linear((), meant.fraction))
+        )
     device_free = [torch.tensor(float(f.number(x)), dtype=torch.float64) for f in point.fields]
     out = Residue(point, tuple(f.reduce(t) for f, t in zip(point.fields, device_free)), _size_of_number(x))
     return out.knowing(linear=Linear((), Fraction(x))) if point.semantics.algebraic else out
@@ -467,8 +477,11 @@ def embed_fraction(point: SamplePoint, x: Fraction) -> Residue:
         for n in (x.numerator, x.denominator)
     )
     made = tuple(f.reduce(a * f.inverse(b)) for f, a, b in zip(point.fields, above, below))
-    size = _size_of_number(abs(x.numerator)) * _size_of_number(x.denominator).inverse((float(x.denominator),))
-    return Residue(point, made, size).knowing(linear=Linear((), x))
+    return Residue(point, made, _size_of_fraction(x)).knowing(linear=Linear((), x))
+
+
+def _size_of_fraction(x: Fraction) -> Size:
+    return _size_of_number(abs(x.numerator)) * _size_of_number(x.denominator).inverse((float(x.denominator),))
 
 
 def _size_of_number(x: int | float) -> Size:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from foldproof.digest import digest
-from foldproof.field import Field, Size, UninterpretedFunction, draw_primes, error_bound, few, primes_needed
+from foldproof.field import PRIMES, Field, Size, UninterpretedFunction, draw_primes, error_bound, few, primes_needed
+from foldproof.shadow.constants import Constants, primes_with_roots
 from foldproof.shadow.products import Products
 from foldproof.thresholds import MAX_UNCUT_BITS, MAX_UNCUT_DEGREE
 from foldproof.torch_internals import OpOverload
@@ -53,6 +54,8 @@ class Semantics:
     """Shift a softmax by the first element that is not masked, instead of the largest by value."""
     algebraic: bool = False
     """Read elementary functions by their identities, and divide exactly; see `foldproof.shadow.normal_forms`."""
+    constants: frozenset[int] | None = None
+    """Radicands of roots; if given, constants are read as in `foldproof.shadow.constants`."""
     within: frozenset[str] = frozenset()
     """Roundings of parameters that are read as the identity.
 
@@ -73,7 +76,14 @@ class SamplePoint:
     def __init__(self, seed: int, k: int, semantics: Semantics = Semantics()) -> None:
         rng = random.Random(seed)
         self.seed, self.semantics = seed, semantics
-        self.fields: Sequence[Field] = [Field(p) for p in draw_primes(k, rng)]
+        radicands = semantics.constants or frozenset()
+        self._pool = primes_with_roots(PRIMES, radicands) if radicands else PRIMES
+        self.fields: Sequence[Field] = [Field(p) for p in draw_primes(k, rng, self._pool)]
+        self.constants = Constants(radicands) if semantics.constants is not None else None
+        """Readings of constants, if they may be read as other numbers."""
+        self.first = True
+        """False while the second program runs."""
+        self._extension = 4 ** len(radicands)
         self.shifted = False
         """True after a softmax has been shifted."""
         self.uninterpreted: dict[str, None] = {}
@@ -174,7 +184,7 @@ class SamplePoint:
     def observe(self, size: Size) -> None:
         """Record that values of this size are hashed or compared."""
         degree, bits = size.difference
-        self._degree, self._bits = max(self._degree, degree), max(self._bits, bits)
+        self._degree, self._bits = max(self._degree, degree), max(self._bits, bits * self._extension)
 
     @property
     def degree(self) -> int:
@@ -196,7 +206,7 @@ class SamplePoint:
     @property
     def log2_error(self) -> float:
         """log2 of the probability of a wrong PROVED, see `foldproof.field.error_bound`."""
-        return error_bound(self._degree, self._bits, self._pairs, len(self.fields))
+        return error_bound(self._degree, self._bits, self._pairs, len(self.fields), len(self._pool))
 
     def primes_needed(self, log2_error: float, evaluations: int = 1) -> int | None:
         """Return the smallest number of primes that brings the error below 2^log2_error.
@@ -204,11 +214,11 @@ class SamplePoint:
         ``evaluations`` multiplies the number of uninterpreted evaluations so far.
         """
         pairs = _pairs(n * evaluations for n in self._evaluations.values()) + self.tests
-        return primes_needed(self._degree, self._bits, pairs, log2_error)
+        return primes_needed(self._degree, self._bits, pairs, log2_error, len(self._pool))
 
     def primes_needed_with_cuts(self, log2_error: float) -> int | None:
         """Return the number of primes that is likely to be enough if values are cut, before they are."""
-        return primes_needed(MAX_UNCUT_DEGREE, MAX_UNCUT_BITS, self._pairs, log2_error)
+        return primes_needed(MAX_UNCUT_DEGREE, MAX_UNCUT_BITS, self._pairs, log2_error, len(self._pool))
 
 
 def _pairs(evaluations: Iterable[int]) -> int:
