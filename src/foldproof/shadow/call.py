@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from foldproof.operators import bind_arguments
 from foldproof.shadow.leaves import embed_constant
-from foldproof.shadow.normal_forms import NORMAL_FORMS
+from foldproof.shadow.normal_forms import NORMAL_FORMS, NORMAL_FORMS_OF_TWO
 from foldproof.shadow.residue import Residue, apply_uninterpreted, embed_number
 from foldproof.shadow.sample import SamplePoint
 from foldproof.shadow.undecided import Undecided
@@ -77,10 +77,11 @@ class Call:
         """
         dtype = computes or self.first_result.dtype
         label = name or self.operator.overloadpacket.__name__
-        if self.point.semantics.algebraic and len(operands) == 1 and not attributes and label in NORMAL_FORMS:
-            operand = self.residue(operands[0])
-            if not operand.infinite:
-                return NORMAL_FORMS[label](operand)
+        if self.point.semantics.algebraic and not attributes:
+            form = (NORMAL_FORMS if len(operands) == 1 else NORMAL_FORMS_OF_TWO).get(label)
+            read = self.residues(operands) if form is not None else []
+            if form is not None and not any(operand.infinite for operand in read):
+                return form(*read)
         key = f"{label}({', '.join(map(_named, attributes))}; {_COMPUTE.get(dtype, dtype)})"
         return apply_uninterpreted(key, self.residues(operands), real)
 

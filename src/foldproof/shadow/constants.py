@@ -48,7 +48,7 @@ class Number:
     roots: tuple[tuple[int, int], ...] = ()
 
     def __float__(self) -> float:
-        return float(self.fraction) * math.prod(float(q) ** (n / 4) for q, n in self.roots)
+        return math.prod((float(q) ** (n / 4) for q, n in self.roots), start=float(self.fraction))
 
     def __str__(self) -> str:
         power = {1: "^(1/4)", 2: "^(1/2)", 3: "^(3/4)"}

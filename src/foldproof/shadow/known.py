@@ -59,8 +59,7 @@ class Linear:
             place = _place_of(term.atom)
             old = merged.get(place)
             merged[place] = Term(sign * term.factor + (old.factor if old else 0), term.atom, term.writes)
-        terms = tuple(term for term in merged.values() if term.factor)
-        return _kept(Linear(terms, self.constant + sign * other.constant))
+        return _kept(Linear(tuple(merged.values()), self.constant + sign * other.constant))
 
     def times(self, number: Fraction) -> Linear | None:
         """Return the product with a number."""
@@ -95,6 +94,7 @@ class Known:
         logarithm: the value that it is the logarithm of.
         clamped: a value with the limits between which it lies.
         largest: values of which it is the largest, element by element.
+        factors: two values without negative elements of which it is the product.
     """
 
     linear: Linear | None = None
@@ -104,6 +104,7 @@ class Known:
     logarithm: Term | None = None
     clamped: tuple[Term, Fraction | None, Fraction | None] | None = None
     largest: tuple[Term, ...] = ()
+    factors: tuple[Term, ...] = ()
     writes: int = 0
 
 
@@ -115,7 +116,7 @@ def facts(residue: Residue) -> Known:
     known = residue.known
     if known is None or known.writes != residue.cell.writes:
         return NOTHING
-    named = [*(known.linear.terms if known.linear else ()), *known.largest]
+    named = [*(known.linear.terms if known.linear else ()), *known.largest, *known.factors]
     named += [term for term in (known.exponent, known.logarithm) if term is not None]
     named += [pair[0] for pair in (known.power, known.clamped) if pair is not None]
     return known if all(term.valid for term in named) else NOTHING
@@ -160,5 +161,6 @@ def _place_of(residue: Residue) -> object:
 
 def _kept(linear: Linear) -> Linear | None:
     numbers = (*(t.factor for t in linear.terms), linear.constant)
+    linear = Linear(tuple(t for t in linear.terms if t.factor), linear.constant)
     small = all(max(n.numerator.bit_length(), n.denominator.bit_length()) <= _MAX_DIGITS for n in numbers)
     return linear if small and len(linear.terms) <= _MAX_TERMS else None

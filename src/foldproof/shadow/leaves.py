@@ -67,8 +67,8 @@ def embed_constant(point: SamplePoint, x: Tensor | float | int | bool, lent: boo
         return laid_out_like(x, point.fields[i].embed(x))
 
     out = _leaf(point, x, make, _size_of_tensor(x), lent=lent)
-    if point.semantics.algebraic and x.numel() == 1 and all_finite(x):
-        out.knowing(linear=Linear((), Fraction(float(x))))
+    if point.semantics.algebraic and x.numel() and all_finite(x) and bool((x == (first := x.flatten()[0])).all()):
+        out.knowing(linear=Linear((), Fraction(float(first))))
     return out
 
 

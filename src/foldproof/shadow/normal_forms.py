@@ -38,7 +38,9 @@ def exp(x: Residue) -> Residue:
     """Return exp(x), a product over the terms of x."""
     linear = linear_of(x)
     factors = [_exp_of(term) for term in linear.terms]
-    if linear.constant or not factors:
+    if linear.number == 0:
+        factors.append(embed_number(x.point, 1))
+    elif linear.constant:
         factors.append(_uninterpreted("exp", embed_fraction(x.point, linear.constant), torch.exp))
     out = factors[0]
     for factor in factors[1:]:
@@ -56,11 +58,12 @@ def _exp_of(term: Term) -> Residue:
 
 
 def _halves(term: Term) -> tuple[int, Residue]:
-    """Return n and x with term = n·x/2."""
+    """Return n and x with term = n·x/2, where -x has the opposite n and the same x."""
     halves = 2 * term.factor
     if halves.denominator == 1 and abs(halves) <= _MAX_HALVES:
         return int(halves), term.atom
-    return 2, term.atom * embed_fraction(term.atom.point, term.factor)
+    sign = 1 if term.factor > 0 else -1
+    return 2 * sign, term.atom * embed_fraction(term.atom.point, abs(term.factor))
 
 
 def _power(x: Residue, n: int) -> Residue:
@@ -75,7 +78,30 @@ def log(x: Residue) -> Residue:
     if known.power is not None:
         base, exponent = known.power
         return log(base.atom) * embed_fraction(x.point, exponent)
+    if known.factors:
+        one, other = known.factors
+        return log(one.atom) + log(other.atom)
     return _uninterpreted("log", x, torch.log).knowing(logarithm=term_of(x))
+
+
+def logaddexp(x: Residue, y: Residue) -> Residue:
+    """Return log(exp(x) + exp(y))."""
+    return log(exp(x) + exp(y))
+
+
+def hypot(x: Residue, y: Residue) -> Residue:
+    """Return √(x² + y²)."""
+    return (x * x + y * y).sqrt()
+
+
+def remainder(x: Residue, y: Residue) -> Residue:
+    """Return x - y·floor(x/y)."""
+    return x - y * floor(x / y)
+
+
+def fmod(x: Residue, y: Residue) -> Residue:
+    """Return x - y·trunc(x/y)."""
+    return x - y * NORMAL_FORMS["trunc"](x / y)
 
 
 def log1p(x: Residue) -> Residue:
@@ -86,6 +112,11 @@ def log1p(x: Residue) -> Residue:
 def expm1(x: Residue) -> Residue:
     """Return exp(x) - 1."""
     return exp(x) - embed_number(x.point, 1)
+
+
+def log_sigmoid(x: Residue) -> Residue:
+    """Return -log(1 + exp(-x))."""
+    return -log1p(exp(-x))
 
 
 def exp2(x: Residue) -> Residue:
@@ -160,7 +191,12 @@ def erfc(x: Residue) -> Residue:
 
 def ceil(x: Residue) -> Residue:
     """Return -floor(-x)."""
-    return -_uninterpreted("floor", -x, torch.floor)
+    return -floor(-x)
+
+
+def floor(x: Residue) -> Residue:
+    """Return floor(x), uninterpreted, as a part of other functions."""
+    return _uninterpreted("floor", x, torch.floor)
 
 
 def _odd(name: str, function: Callable[[Tensor], Tensor]) -> Callable[[Residue], Residue]:
@@ -186,8 +222,10 @@ NORMAL_FORMS: dict[str, Callable[[Residue], Residue]] = {
     "exp": exp,
     "exp2": exp2,
     "expm1": expm1,
+    "floor": floor,
     "log": log,
     "log1p": log1p,
+    "log_sigmoid_forward": log_sigmoid,
     "sin": sin,
     "sinh": sinh,
     "tan": tan,
@@ -196,3 +234,11 @@ NORMAL_FORMS: dict[str, Callable[[Residue], Residue]] = {
     **{name: _odd(name, getattr(torch, name)) for name in ("asin", "atanh", "erfinv")},
 }
 """Functions of one value without attributes, by name."""
+
+NORMAL_FORMS_OF_TWO: dict[str, Callable[[Residue, Residue], Residue]] = {
+    "fmod": fmod,
+    "hypot": hypot,
+    "logaddexp": logaddexp,
+    "remainder": remainder,
+}
+"""Functions of two values, by name."""

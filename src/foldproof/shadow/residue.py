@@ -6,6 +6,7 @@ import copy
 import functools
 import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from foldproof.field import BALANCED_TERMS, EXACT_TERMS, Size
 from foldproof.shadow.known import (
+    NOTHING,
     Known,
     Linear,
     all_nonnegative,
@@ -196,6 +198,9 @@ class Residue:
     def _known_product(self, other: Residue, out: Residue) -> Residue:
         """Return the product ``out`` of two residues in its normal form."""
         for one, number in ((self, number_of(other)), (other, number_of(self))):
+            if number == 1 and facts(one) is not NOTHING:
+                out.known = replace(facts(one), writes=out.cell.writes)
+                return out
             if number is not None:
                 positive = number >= 0 and is_nonnegative(one)
                 return out.knowing(linear=linear_of(one).times(number), nonnegative=positive)
@@ -206,7 +211,9 @@ class Residue:
                 return base if exponent == 1 else base.inverse()
         if a.exponent and b.exponent:
             return out.knowing(exponent=term_of(a.exponent.atom + b.exponent.atom), nonnegative=True)
-        return out.knowing(nonnegative=same(self, other) or all_nonnegative((self, other)))
+        if all_nonnegative((self, other)):
+            return out.knowing(nonnegative=True, factors=(term_of(self), term_of(other)))
+        return out.knowing(nonnegative=same(self, other))
 
     def affine(self, scale: Residue, shift: Residue) -> Residue:
         """Return self · scale + shift, reduced once."""

@@ -30,7 +30,6 @@ aten = torch.ops.aten
     aten.frac.default,
     aten.grid_sampler_2d.default,
     aten.huber_loss.default,
-    aten.log_sigmoid_forward.default,
     aten.logit.default,
     aten.max_unpool2d.default,
     aten.max_unpool3d.default,
@@ -51,6 +50,15 @@ aten = torch.ops.aten
 def decomposed(call: Call, *args: Any, **kwargs: Any) -> Any:
     """by PyTorch's own decomposition"""
     return decompose_residues(call, args, kwargs)
+
+
+@composed(aten.log_sigmoid_forward.default)
+def log_sigmoid(call: Call, x: Tensor) -> Any:
+    """min(x, 0) - log1p(exp(-|x|))"""
+    by_parts = decompose_residues(call, (x,), {})
+    if not call.algebraic(x):
+        return by_parts
+    return call.uninterpreted([x], real=torch.nn.functional.logsigmoid), by_parts[1]
 
 
 def decompose_residues(call: Call, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:

@@ -192,4 +192,4 @@ def logsumexp(call: Call, x: Tensor, dim: list[int], keepdim: bool = False) -> R
     """m + log(sum(exp(x - m))) for one element m, with uninterpreted exp and log"""
     e, shift = exp_shifted(call, call.residue(x), call.value(x), dim)
     out = shift + call.uninterpreted([e.sum(dim, True)], real=torch.log, name="log")
-    return out.reshape(*call.result.shape)
+    return out if out.shape == call.result.shape else out.reshape(*call.result.shape)
