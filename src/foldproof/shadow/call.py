@@ -41,13 +41,19 @@ class Call:
         if isinstance(x, Residue):
             return x
         if isinstance(x, float) and math.isfinite(x):
-            dtype = self.first_result.dtype
-            dtype = _COMPUTE.get(dtype, dtype) if dtype.is_floating_point else torch.float64
+            dtype = self._computed_in
             return embed_number(self.point, float(torch.tensor(x, dtype=dtype)), dtype)
         if isinstance(x, nn.Parameter) and not hasattr(x, "residue"):
             self.point.unregistered.setdefault(f"a parameter of shape {tuple(x.shape)} that no program registers")
         known = getattr(x, "residue", None)
         return known if isinstance(known, Residue) else embed_constant(self.point, x)
+
+    @property
+    def _computed_in(self) -> torch.dtype:
+        """The dtype to which PyTorch rounds numbers before it computes with them."""
+        tensors = [t for t in (self.first_result, *tree_iter((self.args, self.kwargs))) if isinstance(t, Tensor)]
+        dtype = next((t.dtype for t in tensors if t.dtype.is_floating_point), torch.float64)
+        return _COMPUTE.get(dtype, dtype)
 
     def stored(self, number: Any) -> Residue:
         """Return the residue of a number that the operator writes into a tensor, rounded to the result's dtype."""

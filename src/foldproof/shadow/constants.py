@@ -158,24 +158,26 @@ class Constants:
         self.changes[f"the constant {x:.9g} is read as {meant}"] = abs(float(meant) - x)
         return meant
 
-    def collect(self, x: Tensor) -> None:
-        """Add a table of the first program."""
-        flat = x.detach().double().flatten()
-        self._known = torch.unique(torch.cat([self._known, flat[flat.isfinite()]]))
+    def near(self, x: Tensor, first: bool) -> Tensor:
+        """Return a constant in float64, with elements of the first program's constants in place of near ones.
 
-    def nearest(self, x: Tensor) -> Tensor:
-        """Return a table of the second program, with elements of the first in place of near ones."""
+        ``first`` says that it is one of the first program, which is added to these. Elements near 0 are as far apart
+        as those near 1, because sines and cosines are.
+        """
         wide = x.detach().double()
-        if not len(self._known):
+        if first:
+            self._known = torch.unique(torch.cat([self._known, wide.flatten()]))
+            return wide
+        if not len(self._known) or not wide.numel():
             return wide
         above = torch.searchsorted(self._known, wide.contiguous()).clamp_(max=len(self._known) - 1)
         low, high = self._known[(above - 1).clamp_(min=0)], self._known[above]
         near = torch.where((low - wide).abs() <= (high - wide).abs(), low, high)
-        limit = MAX_CONSTANT_ROUNDINGS * torch.finfo(torch.float32).eps
-        moved = (near != wide) & ((near - wide).abs() <= limit * wide.abs())
+        size = wide.abs().clamp(min=min(1.0, float(wide.abs().max())))
+        moved = (near != wide) & ((near - wide).abs() <= MAX_CONSTANT_ROUNDINGS * torch.finfo(torch.float32).eps * size)
         if bool(moved.any()):
             bound = float((near - wide).abs()[moved].max())
-            what = f"{int(moved.sum())} constants of a table of shape {tuple(x.shape)} are read as the first program's"
+            what = f"{int(moved.sum())} constants of shape {tuple(x.shape)} are read as near ones of the first program"
             self.changes[what] = max(bound, self.changes.get(what, 0.0))
         return torch.where(moved, near, wide)
 

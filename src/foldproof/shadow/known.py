@@ -132,6 +132,15 @@ def linear_of(residue: Residue) -> Linear:
     return facts(residue).linear or Linear((term_of(residue),))
 
 
+def plain(residue: Residue) -> Residue:
+    """Return the value that ``residue`` is one times, as -(-x) is, or the residue itself."""
+    linear = facts(residue).linear
+    if linear is None or linear.constant or len(linear.terms) != 1 or linear.terms[0].factor != 1:
+        return residue
+    atom = linear.terms[0].atom
+    return atom if atom.shape == residue.shape else residue
+
+
 def number_of(residue: Residue) -> Fraction | None:
     """Return the number that all elements are equal to, if it is known."""
     linear = facts(residue).linear

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from fractions import Fraction
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from foldproof.field import Size, many
 from foldproof.shadow.constants import Constants
-from foldproof.shadow.known import Linear
+from foldproof.shadow.known import Linear, number_of
 from foldproof.shadow.ondemand import OnDemand
 from foldproof.shadow.residue import Residue, embed_number, laid_out_like
 from foldproof.shadow.sample import SamplePoint
@@ -74,17 +75,15 @@ def embed_constant(point: SamplePoint, x: Tensor | float | int | bool, lent: boo
 
 def _as_meant(point: SamplePoint, constants: Constants, x: Tensor) -> Residue:
     """Return the residues of the numbers that constants are read as."""
+    wide = constants.near(x, point.first)
     if x.numel() <= MAX_LIMIT_ELEMENTS:
-        each = [embed_number(point, n, x.dtype) for n in x.detach().flatten().tolist()]
-        parts = [torch.stack([e.parts[i] for e in each]).to(x.device) for i in range(len(point.fields))]
-        out = each[0].map(lambda part: part) if len(each) == 1 else Residue(point, tuple(parts), each[0].size)
-        for e in each:
-            out.cell.size = out.cell.size.join(e.size)
-        shaped = out.map(lambda part: laid_out_like(x, part.reshape(x.shape)))
-        return shaped.knowing(linear=each[0].known.linear) if len(each) == 1 and each[0].known else shaped
-    if point.first:
-        constants.collect(x)
-    wide = x.detach().double() if point.first else constants.nearest(x)
+        each = [embed_number(point, n, x.dtype) for n in wide.flatten().tolist()]
+        parts = [torch.stack([e.parts[i] for e in each]).reshape(x.shape) for i in range(len(point.fields))]
+        size = functools.reduce(Size.join, [e.size for e in each])
+        out = Residue(point, tuple(laid_out_like(x, part.to(x.device)) for part in parts), size)
+        numbers = {number_of(e) for e in each}
+        number = numbers.pop() if len(numbers) == 1 else None
+        return out if number is None else out.knowing(linear=Linear((), number))
 
     def make(i: int) -> Tensor:
         return laid_out_like(x, point.fields[i].embed(wide))

@@ -27,7 +27,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from foldproof.shadow.known import Term, facts, linear_of, term_of
+from foldproof.shadow.known import Term, facts, linear_of, plain, term_of
 from foldproof.shadow.residue import Residue, apply_uninterpreted, embed_fraction, embed_number
 
 _MAX_HALVES = 16
@@ -72,7 +72,7 @@ def _power(x: Residue, n: int) -> Residue:
 
 def log(x: Residue) -> Residue:
     """Return log(x), for powers and exponentials by their exponents."""
-    known = facts(x)
+    known = facts(plain(x))
     if known.exponent is not None:
         return known.exponent.atom.spread_over(x)
     if known.power is not None:

@@ -23,6 +23,7 @@ from foldproof.shadow.known import (
     is_nonnegative,
     linear_of,
     number_of,
+    plain,
     same,
     term_of,
 )
@@ -377,8 +378,8 @@ class Residue:
 
     def clamp(self, low: Fraction | None, high: Fraction | None) -> Residue:
         """Return min(max(x, low), high); limits of a limited value are combined with these."""
-        x, old_low, old_high = self, None, None
-        if (clamped := facts(self).clamped) is not None:
+        x, old_low, old_high = plain(self), None, None
+        if (clamped := facts(x).clamped) is not None:
             x, old_low, old_high = clamped[0].atom, clamped[1], clamped[2]
 
         def limit(old: Fraction | None) -> Fraction | None:
@@ -392,8 +393,7 @@ class Residue:
         )
         out = x._between(low, high)
         nonnegative = (low is not None and low >= 0) or (is_nonnegative(x) and (high is None or high >= 0))
-        linear = facts(out).linear
-        return out.knowing(linear=linear, clamped=(term_of(x), low, high), nonnegative=nonnegative)
+        return out.knowing(clamped=(term_of(x), low, high), nonnegative=nonnegative)
 
     def _between(self, low: Fraction | None, high: Fraction | None) -> Residue:
         """Return (low + high + |x - low| - |x - high|)/2, or x in place of the terms of a missing limit."""
@@ -418,12 +418,12 @@ class Residue:
         for one, number in ((self, number_of(other)), (other, number_of(self))):
             if number is not None and number_of(one) is None:
                 return one.clamp(number, None).spread_over(self, other)
-        terms = [*(facts(self).largest or (term_of(self),)), *(facts(other).largest or (term_of(other),))]
+        terms = [term for x in (plain(self), plain(other)) for term in facts(x).largest or (term_of(x),)]
         if len(terms) > 2:
             return largest_of([term.atom for term in terms])
         out = (self + other + (self - other).absolute()) * embed_number(self.point, 0.5)
         nonnegative = is_nonnegative(self) or is_nonnegative(other)
-        return out.knowing(linear=facts(out).linear, largest=tuple(terms), nonnegative=nonnegative)
+        return out.knowing(largest=tuple(terms), nonnegative=nonnegative)
 
 
 def largest_of(values: Sequence[Residue]) -> Residue:
@@ -462,7 +462,10 @@ def apply_uninterpreted(
 def embed_number(point: SamplePoint, x: float | int | bool, dtype: torch.dtype = torch.float64) -> Residue:
     """Return the exact residues of a number that ``dtype`` holds, or of the number that it is read as."""
     point.note_numbers([float(x)])
-    meant = point.constants.number(x, dtype) if point.constants is not None and isinstance(x, float) else None
+    meant = None
+    if point.constants is not None and isinstance(x, float):
+        x = float(point.constants.near(torch.tensor(x, dtype=torch.float64), point.first))
+        meant = point.constants.number(x, dtype)
     if meant is not None:
         parts = [torch.tensor(float(meant.residue(f)), dtype=torch.float64) for f in point.fields]
         size = _size_of_fraction(meant.fraction)

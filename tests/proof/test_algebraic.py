@@ -1,0 +1,216 @@
+"""Identities of elementary functions: pairs that are equal over the reals are proved, and near misses are not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from foldproof import Kind, prove
+
+Function = Callable[..., Any]
+
+X = torch.linspace(-2, 3, 40).reshape(8, 5)
+POSITIVE = X.abs() + 0.5
+
+EQUAL: dict[str, tuple[Function, Function]] = {
+    "a quotient by a product": (lambda x, y: x / (y * x), lambda x, y: x / y / x),
+    "a quotient times its divisor": (lambda x, y: x / y * y, lambda x, y: x * 1),
+    "the inverse of an inverse": (lambda x, y: 1 / (1 / x), lambda x, y: x * 1),
+    "the square of a root": (lambda x, y: y.sqrt() * y.sqrt() + x, lambda x, y: x + y),
+    "a root over its square": (lambda x, y: y.sqrt() / y, lambda x, y: y.rsqrt()),
+    "relu twice": (lambda x, y: F.relu(F.relu(x)), lambda x, y: F.relu(x)),
+    "relu of a multiple": (lambda x, y: F.relu(4 * x), lambda x, y: 4 * F.relu(x)),
+    "relu of the opposite": (lambda x, y: F.relu(x) - F.relu(-x), lambda x, y: x * 1),
+    "clamp of a clamp": (lambda x, y: x.clamp(-1, 2).clamp(0, 1), lambda x, y: x.clamp(0, 1)),
+    "clamp below a clamp": (lambda x, y: x.clamp(0, 1).clamp(-3, -2), lambda x, y: x * 0 - 2),
+    "relu6 of relu": (lambda x, y: F.relu6(F.relu(x)), lambda x, y: F.relu6(x)),
+    "clamp by two relus": (lambda x, y: x - F.relu(x - 1.5) + F.relu(-1 - x), lambda x, y: x.clamp(-1, 1.5)),
+    "max by relu": (lambda x, y: x + F.relu(y - x), lambda x, y: torch.maximum(x, y)),
+    "a chain of max": (
+        lambda x, y: torch.maximum(torch.maximum(x, y), x * y),
+        lambda x, y: torch.stack([x * y, x, y]).amax(0),
+    ),
+    "a chain of min": (
+        lambda x, y: torch.minimum(x * y, torch.minimum(y, x)),
+        lambda x, y: torch.stack([x, y, x * y], -1).amin(-1),
+    ),
+    "softmax without shift": (lambda x, y: x.softmax(-1), lambda x, y: x.exp() / x.exp().sum(-1, keepdim=True)),
+    "exp of log_softmax": (lambda x, y: x.log_softmax(-1).exp(), lambda x, y: x.softmax(-1)),
+    "log of softmax": (lambda x, y: x.softmax(-1).log(), lambda x, y: x.log_softmax(-1)),
+    "softmax in two parts": (
+        lambda x, y: (lambda a, b, m: torch.cat([a, b], -1) / (a.sum(-1, True) + b.sum(-1, True)))(
+            torch.exp(x[:, :2] - x.amax(-1, True)), torch.exp(x[:, 2:] - x.amax(-1, True)), None
+        ),
+        lambda x, y: x.softmax(-1),
+    ),
+    "online softmax": (lambda x, y: _online_softmax(x), lambda x, y: x.softmax(-1)),
+    "sigmoid of the opposite": (lambda x, y: torch.sigmoid(-x), lambda x, y: 1 - torch.sigmoid(x)),
+    "tanh by sigmoid": (lambda x, y: torch.tanh(x), lambda x, y: 2 * torch.sigmoid(2 * x) - 1),
+    "tanh by sinh and cosh": (lambda x, y: torch.tanh(x), lambda x, y: torch.sinh(x) / torch.cosh(x)),
+    "silu in another form": (lambda x, y: F.silu(x), lambda x, y: x - x * torch.sigmoid(-x)),
+    "even functions": (lambda x, y: torch.cos(-x) + (-x).abs(), lambda x, y: torch.cos(x) + x.abs()),
+    "odd functions": (
+        lambda x, y: torch.sin(-x) + torch.atan(-x) + torch.erf(-x),
+        lambda x, y: -torch.sin(x) - torch.atan(x) - torch.erf(x),
+    ),
+    "twice the angle": (lambda x, y: torch.sin(2 * x), lambda x, y: 2 * torch.sin(x) * torch.cos(x)),
+    "a sum of angles": (
+        lambda x, y: torch.cos(x + y),
+        lambda x, y: torch.cos(x) * torch.cos(y) - torch.sin(x) * torch.sin(y),
+    ),
+    "squares of sine and cosine": (lambda x, y: torch.sin(x) ** 2 + torch.cos(x) ** 2 + x, lambda x, y: x + 1),
+    "sgn": (lambda x, y: torch.sgn(x), lambda x, y: torch.sign(x)),
+    "celu": (lambda x, y: F.celu(x), lambda x, y: F.elu(x)),
+    "elu by relu": (lambda x, y: F.elu(x, 1.5), lambda x, y: F.relu(x) + 1.5 * torch.expm1(x.clamp(max=0))),
+    "round to no decimals": (lambda x, y: torch.round(x, decimals=0), lambda x, y: torch.round(x)),
+    "a constant exponent": (lambda x, y: x ** torch.tensor(2.0), lambda x, y: x * x),
+    "softplus": (lambda x, y: F.softplus(x), lambda x, y: torch.log1p(torch.exp(x))),
+    "logsigmoid": (lambda x, y: F.logsigmoid(x), lambda x, y: -torch.log(1 + torch.exp(-x))),
+    "the remainder": (lambda x, y: torch.remainder(x, 2), lambda x, y: x - 2 * torch.floor(x / 2)),
+}
+
+
+def _online_softmax(x: Tensor) -> Tensor:
+    """Softmax in blocks of columns, whose sums are scaled again where the largest element grows."""
+    top, total, blocks = x[:, :1] * 0 - 5, x[:, :1] * 0, []
+    for column in x.split(2, -1):
+        higher = torch.maximum(top, column.amax(-1, True))
+        total = total * torch.exp(top - higher) + torch.exp(column - higher).sum(-1, True)
+        blocks, top = [*blocks, column], higher
+    return torch.cat([torch.exp(column - top) for column in blocks], -1) / total
+
+
+NEAR: dict[str, tuple[Function, Function]] = {
+    "another slope": (lambda x, y: F.relu(4 * x), lambda x, y: 4.01 * F.relu(x)),
+    "relu of a negative multiple": (lambda x, y: F.relu(-4 * x), lambda x, y: -4 * F.relu(x)),
+    "one limit of a clamp": (lambda x, y: x.clamp(-1, 2).clamp(0, 1), lambda x, y: x.clamp(0, 1.01)),
+    "clamps the other way round": (lambda x, y: x.clamp(0, 1).clamp(0.5, 2), lambda x, y: x.clamp(0.5, 2)),
+    "abs of a sum": (lambda x, y: (x + y).abs(), lambda x, y: x.abs() + y.abs()),
+    "one of three left out": (
+        lambda x, y: torch.maximum(torch.maximum(x, y), x * y),
+        lambda x, y: torch.stack([x, y, x]).amax(0),
+    ),
+    "exp of a product": (lambda x, y: torch.exp(x * y), lambda x, y: torch.exp(x) * torch.exp(y)),
+    "exp of half": (lambda x, y: torch.exp(0.5 * x), lambda x, y: torch.exp(x) * 0.5),
+    "log of a sum": (lambda x, y: torch.log(y + 1), lambda x, y: torch.log(y) + 1),
+    "softmax of another axis": (lambda x, y: x.softmax(0), lambda x, y: x.exp() / x.exp().sum(-1, keepdim=True)),
+    "sigmoid of the opposite": (lambda x, y: torch.sigmoid(-x), lambda x, y: -torch.sigmoid(x)),
+    "sign of a sum of angles": (
+        lambda x, y: torch.cos(x + y),
+        lambda x, y: torch.cos(x) * torch.cos(y) + torch.sin(x) * torch.sin(y),
+    ),
+    "the root of a square": (lambda x, y: torch.sqrt(x * x), lambda x, y: x * 1),
+    "floor of the opposite": (lambda x, y: torch.floor(-x), lambda x, y: -torch.floor(x)),
+    "trunc and floor": (lambda x, y: torch.fmod(x, 2), lambda x, y: torch.remainder(x, 2)),
+    "elu and celu": (lambda x, y: F.celu(x, 1.5), lambda x, y: F.elu(x, 1.5)),
+    "a shrink": (lambda x, y: F.softshrink(x, 0.5), lambda x, y: F.hardshrink(x, 0.5)),
+    "decimals": (lambda x, y: torch.round(x, decimals=1), lambda x, y: torch.round(x)),
+    "an exponent that varies": (lambda x, y: y ** torch.tensor([2.0, 2, 2, 2, 2.1]), lambda x, y: y * y),
+}
+
+
+@pytest.mark.parametrize("name", EQUAL)
+def test_identities_are_proved(name: str) -> None:
+    verdict = prove(*EQUAL[name], (X, POSITIVE))
+    assert verdict.kind is Kind.PROVED, verdict
+
+
+@pytest.mark.parametrize("name", NEAR)
+def test_near_misses_are_refuted(name: str) -> None:
+    verdict = prove(*NEAR[name], (X, POSITIVE))
+    assert verdict.kind is Kind.REFUTED, verdict
+
+
+def _written(change: Callable[[Tensor], Any]) -> Function:
+    """Return a program that changes a value after another was computed from it, and reads both."""
+
+    def program(x: Tensor, y: Tensor) -> Tensor:
+        a, m = x * 1, y * 1
+        difference = a - m
+        change(a)
+        return torch.exp(difference) * torch.exp(m) - torch.exp(a)
+
+    return program
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda a: a.add_(1),
+        lambda a: a[:, 1:].mul_(2),
+        lambda a: a.t().neg_(),
+        lambda a: a.view(-1)[3:].zero_(),
+        lambda a: a.copy_(a * 2),
+        lambda a: a.detach().add_(1),
+        lambda a: a.reshape(8, 5).add_(1),
+    ],
+)
+def test_facts_end_with_a_write(change: Callable[[Tensor], Any]) -> None:
+    """Without the write, both are 0."""
+    verdict = prove(_written(change), lambda x, y: x * 0, (X, POSITIVE))
+    assert verdict.kind is Kind.REFUTED, verdict
+    assert prove(_written(lambda a: None), lambda x, y: x * 0, (X, POSITIVE)).kind is Kind.PROVED
+
+
+@pytest.mark.parametrize("target", ["difference", "m"])
+def test_facts_end_with_a_write_to_the_result(target: str) -> None:
+    def program(x: Tensor, y: Tensor) -> Tensor:
+        values = {"m": y * 1}
+        values["difference"] = x - values["m"]
+        values[target].add_(0.5)
+        return torch.exp(values["difference"]) * torch.exp(values["m"])
+
+    verdict = prove(program, lambda x, y: torch.exp(x), (X, POSITIVE))
+    assert verdict.kind is Kind.REFUTED, verdict
+    wanted = prove(program, lambda x, y: torch.exp(x + 0.5), (X, POSITIVE))
+    assert wanted.kind is not Kind.REFUTED, wanted
+
+
+CONSTANTS: dict[str, tuple[Function, Function]] = {
+    "an inverse": (lambda x: x / 1.7, lambda x: x * (1 / 1.7)),
+    "a camera": (lambda x: x / 255, lambda x: x * (1 / 255)),
+    **{
+        f"1/√{d}": (lambda x, d=d: x / math.sqrt(d), lambda x, d=d: x * d**-0.25 * d**-0.25)
+        for d in (4, 8, 24, 40, 64, 72, 80, 96, 128)
+    },
+    "a table": (
+        lambda x: x * torch.cos(torch.arange(5.0) * 0.37 + 0.1),
+        lambda x: x * torch.cos(torch.arange(5, dtype=torch.float64) * 0.37 + 0.1).float(),
+    ),
+    "a long table": (
+        lambda x: x.flatten() * torch.sin(torch.arange(40.0) / 7),
+        lambda x: x.flatten() * torch.sin(torch.arange(40.0) * (1 / 7)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CONSTANTS)
+def test_rounded_constants_are_named(name: str) -> None:
+    verdict = prove(*CONSTANTS[name], (X,))
+    assert verdict.kind in (Kind.PROVED, Kind.PROVED_WITHIN), verdict
+    if verdict.kind is Kind.PROVED_WITHIN:
+        assert verdict.steps and verdict.rounding is not None
+        assert all(0 < step.bound < 1e-5 and "read as" in step.name for step in verdict.steps)
+
+
+OFF: dict[str, tuple[Function, Function]] = {
+    "a scale of another head": (lambda x: x / math.sqrt(80), lambda x: x / math.sqrt(81)),
+    "a scale that is 1% off": (lambda x: x / math.sqrt(64), lambda x: x * 0.1238),
+    "a constant that is 1e-5 off": (lambda x: x / 1.7, lambda x: x * (1 / 1.70002)),
+    "an angle that is one position off": (
+        lambda x: x * torch.cos(torch.arange(5.0) * 0.37),
+        lambda x: x * torch.cos(torch.arange(1.0, 6.0) * 0.37),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OFF)
+def test_other_constants_are_not_proved(name: str) -> None:
+    verdict = prove(*OFF[name], (X,))
+    assert verdict.kind in (Kind.REFUTED, Kind.UNDECIDED), verdict
