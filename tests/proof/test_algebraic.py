@@ -22,7 +22,8 @@ EQUAL: dict[str, tuple[Function, Function]] = {
     "a quotient by a product": (lambda x, y: x / (y * x), lambda x, y: x / y / x),
     "a quotient times its divisor": (lambda x, y: x / y * y, lambda x, y: x * 1),
     "the inverse of an inverse": (lambda x, y: 1 / (1 / x), lambda x, y: x * 1),
-    "the square of a root": (lambda x, y: y.sqrt() * y.sqrt() + x, lambda x, y: x + y),
+    "the square of a root": (lambda x, y: (x * x + 1).sqrt() * (x * x + 1).sqrt(), lambda x, y: x * x + 1),
+    "exp of a logarithm": (lambda x, y: (x * x + 1).log().exp(), lambda x, y: x * x + 1),
     "a root over its square": (lambda x, y: y.sqrt() / y, lambda x, y: y.rsqrt()),
     "relu twice": (lambda x, y: F.relu(F.relu(x)), lambda x, y: F.relu(x)),
     "relu of a multiple": (lambda x, y: F.relu(4 * x), lambda x, y: 4 * F.relu(x)),
@@ -214,3 +215,26 @@ OFF: dict[str, tuple[Function, Function]] = {
 def test_other_constants_are_not_proved(name: str) -> None:
     verdict = prove(*OFF[name], (X,))
     assert verdict.kind in (Kind.REFUTED, Kind.UNDECIDED), verdict
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (lambda x: x.sqrt() * x.sqrt(), lambda x: x * 1),
+        (lambda x: x.log().exp(), lambda x: x * 1),
+        (lambda x: 1 / (x.rsqrt() * x.rsqrt()), lambda x: x * 1),
+    ],
+)
+def test_domains_count(one: Function, other: Function) -> None:
+    """Equal at the given inputs, which are positive, and nan on one side at others."""
+    verdict = prove(one, other, (POSITIVE,))
+    assert verdict.kind not in (Kind.PROVED, Kind.PROVED_WITHIN), verdict
+
+
+def test_single_points_are_told() -> None:
+    assert any("single points" in note for note in prove(*EQUAL["a quotient times its divisor"], (X, POSITIVE)).notes)
+
+
+def test_an_overflow_on_one_side_is_told() -> None:
+    verdict = prove(*EQUAL["softmax without shift"], (X * 100, POSITIVE))
+    assert verdict.kind is Kind.UNDECIDED and "finite in one program only" in verdict.reason, verdict

@@ -117,6 +117,10 @@ def decide_all(
     return replace(weakest, claim=claim, proof=proof, notes=notes, seconds=sum(v.seconds for v in proved))
 
 
+AT_SINGLE_POINTS = (
+    "elementary functions are read by their identities: at single points, as where a divisor is 0, values may differ"
+)
+
 # ------------------------------------------------------------------------------------------------ strategies
 
 
@@ -297,10 +301,14 @@ def _proved(inquiry: Inquiry, found: Attempt, unrounded: Unrounded = ROUNDED) ->
         branching=tuple(point.branch),
         cuts=found.values_seen.made if isinstance(found.values_seen, Cuts) else 0,
     )
+    if point.semantics.algebraic and (unlike := unlike_in_own_dtype(obligation)) is not None:
+        return Verdict(Kind.UNDECIDED, f"{unlike}, though the programs are equal over the real numbers")
     notes = tuple(
         f"a value was read out of a tensor ({how}): the claim holds for inputs and parameters that give the same value"
         for how in point.escapes
     )
+    if point.semantics.algebraic:
+        notes = (*notes, AT_SINGLE_POINTS)
     return Verdict(Kind.PROVED, "the same function over the real numbers", claim, proof=proof, notes=notes)
 
 

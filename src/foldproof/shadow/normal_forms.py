@@ -12,9 +12,9 @@ algebraic reading, functions are expressions of fewer uninterpreted ones, by ide
 * division is exact
 
 The reading of a value uses the operators that made it (`foldproof.shadow.known`), and each step is an identity, so that
-programs that agree in this reading are equal. Identities may fail at single points, the poles of tan(x/4) or 0/0 of a
-cancelled quotient. Both programs are continuous elsewhere, and the claim of a proof has always been one up to such
-points: a quotient of polynomials is compared in the same way.
+programs that agree in this reading are equal wherever both are defined. An identity that extends the domain of a
+function, exp(log x) = x or (√x)² = x, is used only if x has no negative elements for any inputs. What is left are
+single points: the poles of tan(x/4), and a divisor of 0 that cancels. A verdict tells them.
 
 Exact division raises degrees, so that this reading is a second attempt.
 """
@@ -27,7 +27,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from foldproof.shadow.known import Term, facts, linear_of, plain, term_of
+from foldproof.shadow.known import Term, facts, is_nonnegative, linear_of, plain, term_of
 from foldproof.shadow.residue import Residue, apply_uninterpreted, embed_fraction, embed_number
 
 _MAX_HALVES = 16
@@ -51,7 +51,8 @@ def exp(x: Residue) -> Residue:
 
 def _exp_of(term: Term) -> Residue:
     logarithm = facts(term.atom).logarithm
-    if logarithm is not None and term.factor.denominator == 1 and abs(term.factor) <= _MAX_HALVES:
+    whole = term.factor.denominator == 1 and abs(term.factor) <= _MAX_HALVES
+    if whole and logarithm is not None and is_nonnegative(logarithm.atom):
         return _power(logarithm.atom, int(term.factor))
     halves, x = _halves(term)
     return _power(_uninterpreted("exp_half", x, lambda t: (t / 2).exp()), halves)

@@ -196,6 +196,15 @@ class Residue:
         self.known = Known(**known, writes=self.cell.writes)
         return self
 
+    def equals(self, other: Residue) -> bool:
+        """Return True if both are the same value at this sample point, and so, but for a small chance, everywhere."""
+        if same(self, other):
+            return True
+        if self.shape != other.shape:
+            return False
+        self.point.tests += 1
+        return all(torch.equal(p, q) for p, q in zip(self.parts, other.parts))
+
     def _known_product(self, other: Residue, out: Residue) -> Residue:
         """Return the product ``out`` of two residues in its normal form."""
         for one, number in ((self, number_of(other)), (other, number_of(self))):
@@ -206,15 +215,15 @@ class Residue:
                 positive = number >= 0 and is_nonnegative(one)
                 return out.knowing(linear=linear_of(one).times(number), nonnegative=positive)
         a, b = facts(self), facts(other)
-        if a.power and b.power and a.power[1] == b.power[1] and same(a.power[0].atom, b.power[0].atom):
+        if a.power and b.power and a.power[1] == b.power[1] and a.power[0].atom.equals(b.power[0].atom):
             base, exponent = a.power[0].atom, 2 * a.power[1]  # the square of a root
-            if abs(exponent) == 1 and base.shape == out.shape:
+            if abs(exponent) == 1 and base.shape == out.shape and is_nonnegative(base):
                 return base if exponent == 1 else base.inverse()
         if a.exponent and b.exponent:
             return out.knowing(exponent=term_of(a.exponent.atom + b.exponent.atom), nonnegative=True)
         if all_nonnegative((self, other)):
             return out.knowing(nonnegative=True, factors=(term_of(self), term_of(other)))
-        return out.knowing(nonnegative=same(self, other))
+        return out.knowing(nonnegative=self.equals(other))
 
     def affine(self, scale: Residue, shift: Residue) -> Residue:
         """Return self · scale + shift, reduced once."""
