@@ -36,13 +36,15 @@ class Call:
     def residue(self, x: Any) -> Residue:
         """Return the residue of a shadow, or the exact residues of an ordinary tensor or number.
 
-        A number is the one that kernels compute with: PyTorch rounds it to the dtype of the computation.
+        In the algebraic reading, a number is the one that kernels compute with: PyTorch rounds it to the dtype of the
+        computation. The other readings take it as it stands, as do passes that compute in float64.
         """
         if isinstance(x, Residue):
             return x
-        if isinstance(x, float) and math.isfinite(x):
+        semantics = self.point.semantics
+        if isinstance(x, float) and math.isfinite(x) and (semantics.algebraic or semantics.constants is not None):
             dtype = self._computed_in
-            return embed_number(self.point, float(torch.tensor(x, dtype=dtype)), dtype)
+            return embed_number(self.point, float(torch.tensor(x, dtype=dtype)) if semantics.algebraic else x, dtype)
         if isinstance(x, nn.Parameter) and not hasattr(x, "residue"):
             self.point.unregistered.setdefault(f"a parameter of shape {tuple(x.shape)} that no program registers")
         known = getattr(x, "residue", None)

@@ -110,7 +110,25 @@ class Residue:
     def _with(self, parts: Sequence[Tensor], size: Size, *others: Residue) -> Residue:
         data = self.data or any(o.data for o in others)
         infinite = self.infinite or any(o.infinite for o in others)
-        return Residue(self.point, tuple(parts), size, data, infinite)
+        return Residue(self.point, parts if isinstance(parts, OnDemand) else tuple(parts), size, data, infinite)
+
+    def _pointwise(self, function: Map, other: Residue) -> Sequence[Tensor]:
+        """Return the parts of a function of both; those of a large leaf and a smaller tensor are computed on demand.
+
+        A fold multiplies every weight by a vector, and each product is read once.
+        """
+        for large, small in ((self, other), (other, self)):
+            kept = small.parts
+            if isinstance(large.parts, OnDemand) and isinstance(kept, tuple) and 8 * small.numel() <= large.numel():
+                leaf, own = large.parts, [part.clone() for part in kept]  # a program may write to the smaller one
+
+                def make(i: int, leaf: OnDemand = leaf, own: list[Tensor] = own, first: bool = large is self) -> Tensor:
+                    return self.point.fields[i].reduce_(function(*((leaf[i], own[i]) if first else (own[i], leaf[i]))))
+
+                meta = function(leaf.like, own[0].to("meta"))
+                if meta.shape == leaf.like.shape:
+                    return OnDemand(meta, len(own), make, computed=True)
+        return self._reduced(_each(function, self, other))
 
     def _reduced(self, made: Iterable[Tensor]) -> list[Tensor]:
         """Reduce, in place, intermediate results that nobody else holds."""
@@ -160,20 +178,25 @@ class Residue:
 
     def laid_out_like(self, value: Tensor) -> Residue:
         """Return the residue with the strides of ``value``, so that both have the same legal views."""
-        out = Residue(self.point, tuple(laid_out_like(value, p) for p in self.parts), self.size)
+        parts = self.parts
+        if isinstance(parts, OnDemand):
+            laid_out: Sequence[Tensor] = parts.view(lambda p: laid_out_like(value, p))
+        else:
+            laid_out = tuple(laid_out_like(value, p) for p in parts)
+        out = Residue(self.point, laid_out, self.size)
         out.cell, out.known = self.cell, self.known
         return out
 
     # Arithmetic.
 
     def __add__(self, other: Residue) -> Residue:
-        out = self._with(self._reduced(_each(torch.add, self, other)), self.size + other.size, other)
+        out = self._with(self._pointwise(torch.add, other), self.size + other.size, other)
         if not self._algebraic_with(other):
             return out
         return out.knowing(linear=linear_of(self).plus(linear_of(other)), nonnegative=all_nonnegative((self, other)))
 
     def __sub__(self, other: Residue) -> Residue:
-        out = self._with(self._reduced(_each(torch.sub, self, other)), self.size + other.size, other)
+        out = self._with(self._pointwise(torch.sub, other), self.size + other.size, other)
         return out.knowing(linear=linear_of(self).plus(linear_of(other), -1)) if self._algebraic_with(other) else out
 
     def __neg__(self) -> Residue:
@@ -181,7 +204,7 @@ class Residue:
         return out.knowing(linear=linear_of(self).times(Fraction(-1))) if self._algebraic else out
 
     def __mul__(self, other: Residue) -> Residue:
-        out = self._with(self._reduced(_each(torch.mul, self, other)), self.size * other.size, other)
+        out = self._with(self._pointwise(torch.mul, other), self.size * other.size, other)
         return self._known_product(other, out) if self._algebraic_with(other) else out
 
     @property
@@ -264,7 +287,7 @@ class Residue:
             made = made if then is None else map(Tensor.add_, made, then.parts)
             return self._reduced(self._reduced(made) if terms > BALANCED_TERMS else made)
 
-        if name is not None and isinstance(other.parts, OnDemand):
+        if name is not None and isinstance(other.parts, OnDemand) and not other.parts.computed:
             parts = self.point.products(name, self.parts, other.parts, lambda: multiply(None))
             parts = parts if plus is None else self._reduced(map(torch.add, parts, plus.parts))
         else:

@@ -225,6 +225,8 @@ def _wrap(call: Call, rule: Rule, operands: Sequence[Shadow], value: Tensor, res
 def _unshared(residue: Residue, operands: Sequence[Shadow]) -> Residue:
     """Copy a residue in an operand's own memory: a write to the result must not change the operand."""
     if isinstance(residue.parts, OnDemand):
+        if residue.parts.computed:
+            return residue
         parts = tuple(residue.parts)
     else:
         memory = residue.parts[0].untyped_storage().data_ptr()
