@@ -172,7 +172,8 @@ class Difference:
     """The first value of the first program that the second lacks, although a differing output needs it.
 
     ``region`` lists all such values. ``after`` is the corresponding node of the second graph, if there is one.
-    ``frontier`` pairs the computed values that the region reads with the nodes of equal value in the second graph.
+    ``frontier`` pairs the computed values that the region reads up to this node with the nodes of equal value in the
+    second graph. ``module`` is the path of the module that computes the node.
     """
 
     node: str
@@ -181,6 +182,7 @@ class Difference:
     region: tuple[str, ...] = ()
     after: DifferingNode | None = None
     frontier: tuple[tuple[str, str], ...] = ()
+    module: str | None = None
 
 
 @dataclass(frozen=True)
@@ -306,7 +308,8 @@ def _tell_difference(verdict: Verdict) -> Iterable[str]:
     if d is not None:
         other = f"; in the second program {d.after.node} ({d.after.operator})" if d.after else ""
         agree = f"; all is equal up to {', '.join(a if a == b else f'{a} = {b}' for a, b in d.frontier[-3:])}"
-        yield f"{d.node} ({d.operator})" + (f" at {d.source}" if d.source else "") + other + agree * bool(d.frontier)
+        where = (f" in {d.module}" if d.module else "") + (f" at {d.source}" if d.source else "")
+        yield f"{d.node} ({d.operator}){where}{other}{agree * bool(d.frontier)}"
 
 
 def _listed(names: Iterable[str]) -> Iterable[str]:

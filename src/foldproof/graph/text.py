@@ -85,6 +85,12 @@ def source_of(node: fx.Node) -> str | None:
     return "{}:{}".format(*frames[-1]) if frames else None
 
 
+def module_of(node: fx.Node) -> str | None:
+    """Return the path of the innermost module whose call made the node, such as ``layers.11.mlp``; None if unknown."""
+    modules = list((node.meta.get("nn_module_stack") or {}).values())
+    return modules[-1][0] or None if modules else None
+
+
 def _short(file: str) -> str:
     here = os.getcwd() + os.sep
     return file.removeprefix(here)

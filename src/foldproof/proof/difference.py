@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, fx
 
 from foldproof.digest import digest
-from foldproof.graph.text import operator_name, source_of
+from foldproof.graph.text import module_of, operator_name, source_of
 from foldproof.operators import list_written
 from foldproof.proof.attempt import lending, run_both
 from foldproof.proof.obligation import ProofObligation
@@ -74,7 +74,8 @@ def first_difference(obligation: ProofObligation, seed: int) -> Difference | Non
         source_of(first),
         tuple(n.name for n in lost),
         None if second is None else DifferingNode(second.name, operator_name(second), source_of(second)),
-        tuple(_frontier(lost, before.digests, after.digests)),
+        tuple(_frontier(lost[: lost.index(first) + 1], before.digests, after.digests)),
+        module_of(first),
     )
 
 

@@ -166,7 +166,7 @@ class Inquiry:
     def _attempt_in_either_reading(self, parameters: bool) -> Attempt:
         """Compare, and once more in the algebraic reading, where one prime already shows most differences."""
         found = self._attempt_surely(parameters)
-        if found.mismatch is None or found.mismatch.structural or not found.point.uninterpreted:
+        if found.mismatch is None or found.mismatch.structural:
             return found
         algebraic = Semantics(algebraic=True)
         if not self._attempt(1, parameters, algebraic).equal:

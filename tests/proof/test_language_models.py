@@ -1,0 +1,104 @@
+"""A deep language model: PROVED against its decomposition by cut points, and planted changes are found at their place."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram, export
+
+from foldproof import Kind, prove
+
+LAYERS = 24
+TOKENS = torch.arange(6).reshape(1, 6) * 7 % 64
+
+
+class Logits(nn.Module):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.model(input_ids=tokens, use_cache=False).logits
+
+
+@functools.cache
+def model() -> Any:
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = transformers.Qwen2Config(
+        vocab_size=64,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+    )
+    return transformers.Qwen2ForCausalLM(config).eval()
+
+
+@functools.cache
+def reference() -> ExportedProgram:
+    return export(Logits(model()), (TOKENS,))
+
+
+def _with_the_same_parameters() -> Any:
+    memo = {id(t): t for t in (*model().parameters(), *model().buffers())}
+    return copy.deepcopy(model(), memo)
+
+
+def scale(layers: Any, at: int) -> None:
+    layers[at].self_attn.scaling *= 1.01
+
+
+def epsilon(layers: Any, at: int) -> None:
+    layers[at].input_layernorm.variance_epsilon *= 10
+
+
+def swapped(layers: Any, at: int) -> None:
+    other = (at + 1) % LAYERS
+    layers[at], layers[other] = layers[other], layers[at]
+
+
+def angle(layers: Any, at: int) -> None:
+    """Rotate by the angles of the previous position."""
+    forward = layers[at].self_attn.forward
+
+    def rolled(hidden: Tensor, position_embeddings: tuple[Tensor, Tensor], **rest: Any) -> Any:
+        cos, sin = position_embeddings
+        return forward(hidden, position_embeddings=(cos.roll(1, 1), sin.roll(1, 1)), **rest)
+
+    layers[at].self_attn.forward = lambda hidden_states, **rest: rolled(hidden_states, **rest)
+
+
+def key(layers: Any, at: int) -> None:
+    """Permute the channels of one head's keys."""
+    projection = layers[at].self_attn.k_proj
+    order = [1, 0, *range(2, projection.weight.shape[0])]
+    projection.weight = nn.Parameter(projection.weight.detach()[order].clone())
+
+
+def test_a_deep_model_is_proved() -> None:
+    verdict = prove(reference(), reference().run_decompositions(), (TOKENS,))
+    assert verdict.kind is Kind.PROVED, verdict
+    assert verdict.proof is not None and verdict.proof.cuts > LAYERS
+    assert f"{verdict.proof.cuts} cut points" in str(verdict)
+
+
+@pytest.mark.parametrize("at", [0, LAYERS // 2 - 1, LAYERS - 1])
+@pytest.mark.parametrize("plant", [scale, epsilon, swapped, angle, key])
+def test_a_planted_change_is_found_at_its_place(plant: Callable[[Any, int], None], at: int) -> None:
+    changed = _with_the_same_parameters()
+    plant(changed.model.layers, at)
+    program = export(Logits(changed), (TOKENS,)).run_decompositions()
+    verdict = prove(reference(), program, (TOKENS,))
+    assert verdict.kind is Kind.REFUTED, verdict
+    difference = verdict.difference
+    assert difference is not None and difference.frontier
+    first = 0 if plant is swapped and at == LAYERS - 1 else at  # the last layer is swapped with the first
+    assert f"layers.{first}." in f"{difference.module}.", verdict
