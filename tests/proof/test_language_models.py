@@ -1,4 +1,4 @@
-"""A deep language model: PROVED against its decomposition by cut points, and planted changes are found at their place."""
+"""A deep language model: PROVED against its decomposition by cut points, and planted changes found at their place."""
 
 from __future__ import annotations
 

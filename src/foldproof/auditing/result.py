@@ -88,7 +88,7 @@ class Audit:
         kinds = Counter(s.verdict.kind for s in fired)
         proved = kinds[Kind.PROVED] + kinds[Kind.PROVED_WITHIN]
         decided = "every graph pass is proved" if fired else "no pass changed the graph"
-        bounded = f", {kinds[Kind.PROVED_WITHIN]} within bounds of the quantization" * bool(kinds[Kind.PROVED_WITHIN])
+        bounded = f", {kinds[Kind.PROVED_WITHIN]} within named bounds" * bool(kinds[Kind.PROVED_WITHIN])
         numbers = f"the numbers of {self.compiled}," if self.compiled.endswith(UNQUANTIZED) else "the numbers"
         decided += bounded
         chosen = sum(s.verdict.follows_choices for s in fired)

@@ -220,6 +220,8 @@ def explain_by_rounding(inquiry: Inquiry) -> Verdict | None:
 
 def _proved_with_constants_alike(inquiry: Inquiry, rounding: Verdict) -> Verdict | None:
     """Return PROVED_WITHIN if the programs, which rounding alone drives apart, are equal but for rounded constants."""
+    if rounding.claim is not None and rounding.claim.differs_elsewhere:
+        return None  # the constants would explain the difference at other parameters no more than rounding does
     found = inquiry.with_constants_alike
     if found is None or found.point.constants is None:
         return None
@@ -307,7 +309,7 @@ def _proved(inquiry: Inquiry, found: Attempt, unrounded: Unrounded = ROUNDED) ->
         f"a value was read out of a tensor ({how}): the claim holds for inputs and parameters that give the same value"
         for how in point.escapes
     )
-    if point.semantics.algebraic:
+    if point.partial:
         notes = (*notes, AT_SINGLE_POINTS)
     return Verdict(Kind.PROVED, "the same function over the real numbers", claim, proof=proof, notes=notes)
 

@@ -155,7 +155,7 @@ class Constants:
         meant = number_meant(x, dtype)
         if meant is None or not {q for q, _ in meant.roots} <= self.radicands:
             return None
-        self.changes[f"the constant {x:.9g} is read as {meant}"] = abs(float(meant) - x) + abs(x) * 2.0**-52
+        self.changes[f"the constant {x!r} is read as {meant}"] = abs(float(meant) - x) + abs(x) * 2.0**-52
         return meant
 
     def near(self, x: Tensor, first: bool) -> Tensor:

@@ -21,10 +21,10 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import Any
 
-if TYPE_CHECKING:
-    from foldproof.shadow.residue import Residue
+Residue = Any
+"""A `foldproof.shadow.residue.Residue`, which knows `Known` and is not imported here."""
 
 _MAX_TERMS = 4
 """Longest linear form; a longer one is a value of its own."""

@@ -171,6 +171,7 @@ def _turn(x: Residue) -> tuple[Residue, Residue]:
 
 def _turn_of(term: Term) -> tuple[Residue, Residue]:
     halves, x = _halves(term)
+    x.point.partial = True
     t = _odd("tan_quarter", lambda u: (u / 4).tan())(x)
     one = embed_number(x.point, 1)
     below = (one + t * t).inverse()

@@ -321,7 +321,9 @@ class Residue:
             return apply_uninterpreted("reciprocal", [self], torch.reciprocal, nonzero=True)
         if self._algebraic and (power := facts(self).power) is not None:
             base, exponent = power[0].atom, power[1]
+            self.point.partial = True
             return base if exponent == -1 else base.rsqrt() if exponent > 0 else base.sqrt()
+        self.point.partial |= self.data
         if self.infinite:
             raise Undecided("a divisor is infinite")
         # Modulo one prime alone, which tells sizes only, one of a million elements is 0 by chance.

@@ -99,6 +99,8 @@ class SamplePoint:
         """Names of the whole-number leaves that a program reads."""
         self.beside: set[str] = set()
         """Names of the leaves whose own tensors a program reads, instead of the tensors that it is given."""
+        self.partial = False
+        """True after a step that does not hold at single points, as where a divisor is 0."""
         self.unregistered: dict[str, None] = {}
         self.steps: list[RoundedParameter] = []
         self._roundings: set[str] = set()
