@@ -42,7 +42,7 @@ class Term:
 
     @property
     def valid(self) -> bool:
-        return self.atom.cell.writes == self.writes
+        return bool(self.atom.cell.writes == self.writes)
 
 
 @dataclass(frozen=True)

@@ -239,7 +239,8 @@ class Residue:
                 return out.knowing(linear=linear_of(one).times(number), nonnegative=positive)
         a, b = facts(self), facts(other)
         if a.power and b.power and a.power[1] == b.power[1] and a.power[0].atom.equals(b.power[0].atom):
-            base, exponent = a.power[0].atom, 2 * a.power[1]  # the square of a root
+            base: Residue = a.power[0].atom  # a root of it, times the same root
+            exponent = 2 * a.power[1]
             if abs(exponent) == 1 and base.shape == out.shape and is_nonnegative(base):
                 return base if exponent == 1 else base.inverse()
         if a.exponent and b.exponent:
@@ -320,7 +321,8 @@ class Residue:
         if self.data and not self.point.semantics.algebraic:
             return apply_uninterpreted("reciprocal", [self], torch.reciprocal, nonzero=True)
         if self._algebraic and (power := facts(self).power) is not None:
-            base, exponent = power[0].atom, power[1]
+            base: Residue = power[0].atom
+            exponent = power[1]
             self.point.partial = True
             return base if exponent == -1 else base.rsqrt() if exponent > 0 else base.sqrt()
         self.point.partial |= self.data
@@ -412,7 +414,8 @@ class Residue:
 
     def clamp(self, low: Fraction | None, high: Fraction | None) -> Residue:
         """Return min(max(x, low), high); limits of a limited value are combined with these."""
-        x, old_low, old_high = plain(self), None, None
+        x: Residue = plain(self)
+        old_low, old_high = None, None
         if (clamped := facts(x).clamped) is not None:
             x, old_low, old_high = clamped[0].atom, clamped[1], clamped[2]
 
@@ -425,7 +428,7 @@ class Residue:
             limit(old_low) if old_low is not None else low,
             limit(old_high) if old_high is not None else high,
         )
-        out = x._between(low, high)
+        out: Residue = x._between(low, high)
         nonnegative = (low is not None and low >= 0) or (is_nonnegative(x) and (high is None or high >= 0))
         return out.knowing(clamped=(term_of(x), low, high), nonnegative=nonnegative)
 
