@@ -75,8 +75,8 @@ def log(x: Residue) -> Residue:
     """Return log(x), for powers and exponentials by their exponents."""
     known = facts(plain(x))
     if known.exponent is not None:
-        exponent: Residue = known.exponent.atom
-        return exponent.spread_over(x)
+        of: Residue = known.exponent.atom
+        return of.spread_over(x)
     if known.power is not None:
         base, exponent = known.power
         return log(base.atom) * embed_fraction(x.point, exponent)
