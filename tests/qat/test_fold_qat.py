@@ -398,5 +398,5 @@ def test_nothing_to_do() -> None:
 
 
 def test_what_is_no_program() -> None:
-    with pytest.raises(FoldproofError, match="can't fold a Linear: give the result of convert_pt2e"):
+    with pytest.raises(FoldproofError, match="can't fold an object of type Linear: give the result of convert_pt2e"):
         foldproof.fold_qat(nn.Linear(2, 2), (torch.randn(1, 2),))
