@@ -308,7 +308,9 @@ def _tell_difference(verdict: Verdict) -> Iterable[str]:
     if d is not None:
         other = f"; in the second program {d.after.node} ({d.after.operator})" if d.after else ""
         agree = f"; all is equal up to {', '.join(a if a == b else f'{a} = {b}' for a, b in d.frontier[-3:])}"
-        where = (f" in {d.module}" if d.module else "") + (f" at {d.source}" if d.source else "")
+        source = d.source or ""
+        module = f" in {d.module}" if d.module and not source.startswith("module ") else ""
+        where = module + (f" at {source}" if source else "")
         yield f"{d.node} ({d.operator}){where}{other}{agree * bool(d.frontier)}"
 
 
