@@ -101,7 +101,8 @@ def fold_qat(
     started = time.perf_counter()
     if not isinstance(program, (GraphModule, ExportedProgram)):
         raise FoldproofError(
-            f"can't fold an object of type {type(program).__name__}: give the result of convert_pt2e, or its torch.export program"
+            f"can't fold an object of type {type(program).__name__}: give the result of convert_pt2e, or its"
+            " torch.export program"
         )
     sizes, ranges = _observe(program, as_inputs(inputs), dict(kwargs or {}))
     made, account = rewrite_program(program, list_rewrites(quantize_bias), sizes, prove)
