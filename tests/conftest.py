@@ -58,7 +58,7 @@ SLOW = tuple(
 
 
 SAMPLED = {
-    "tests/proof/test_language_models.py::test_a_planted_change": 15,
+    "tests/proof/test_language_models.py::test_a_planted_change": 8,
     "tests/fusion/test_fold_mutants.py::test_is_withdrawn": 7,
     "tests/fusion/test_fold_rules.py": 7,
     "tests/fusion/test_batching.py": 3,

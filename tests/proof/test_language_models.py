@@ -15,6 +15,7 @@ from torch.export import ExportedProgram, export
 from foldproof import Kind, prove
 
 LAYERS = 24
+FEW = 2
 TOKENS = torch.arange(6).reshape(1, 6) * 7 % 64
 
 
@@ -28,14 +29,14 @@ class Logits(nn.Module):
 
 
 @functools.cache
-def model() -> Any:
+def model(layers: int) -> Any:
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
     config = transformers.Qwen2Config(
         vocab_size=64,
         hidden_size=16,
         intermediate_size=32,
-        num_hidden_layers=LAYERS,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
     )
@@ -43,13 +44,13 @@ def model() -> Any:
 
 
 @functools.cache
-def reference() -> ExportedProgram:
-    return export(Logits(model()), (TOKENS,))
+def reference(layers: int) -> ExportedProgram:
+    return export(Logits(model(layers)), (TOKENS,))
 
 
-def _with_the_same_parameters() -> Any:
-    memo = {id(t): t for t in (*model().parameters(), *model().buffers())}
-    return copy.deepcopy(model(), memo)
+def _with_the_same_parameters(layers: int) -> Any:
+    memo = {id(t): t for t in (*model(layers).parameters(), *model(layers).buffers())}
+    return copy.deepcopy(model(layers), memo)
 
 
 def scale(layers: Any, at: int) -> None:
@@ -61,7 +62,7 @@ def epsilon(layers: Any, at: int) -> None:
 
 
 def swapped(layers: Any, at: int) -> None:
-    other = (at + 1) % LAYERS
+    other = (at + 1) % len(layers)
     layers[at], layers[other] = layers[other], layers[at]
 
 
@@ -84,21 +85,24 @@ def key(layers: Any, at: int) -> None:
 
 
 def test_a_deep_model_is_proved() -> None:
-    verdict = prove(reference(), reference().run_decompositions(), (TOKENS,))
+    verdict = prove(reference(LAYERS), reference(LAYERS).run_decompositions(), (TOKENS,))
     assert verdict.kind is Kind.PROVED, verdict
     assert verdict.proof is not None and verdict.proof.cuts > LAYERS
     assert f"{verdict.proof.cuts} cut points" in str(verdict)
 
 
-@pytest.mark.parametrize("at", [0, LAYERS // 2 - 1, LAYERS - 1])
+@pytest.mark.parametrize(
+    ("layers", "at"),
+    [(FEW, 1), *(pytest.param(LAYERS, at, marks=pytest.mark.exhaustive) for at in (0, LAYERS // 2 - 1, LAYERS - 1))],
+)
 @pytest.mark.parametrize("plant", [scale, epsilon, swapped, angle, key])
-def test_a_planted_change_is_found_at_its_place(plant: Callable[[Any, int], None], at: int) -> None:
-    changed = _with_the_same_parameters()
+def test_a_planted_change_is_found_at_its_place(plant: Callable[[Any, int], None], layers: int, at: int) -> None:
+    changed = _with_the_same_parameters(layers)
     plant(changed.model.layers, at)
     program = export(Logits(changed), (TOKENS,)).run_decompositions()
-    verdict = prove(reference(), program, (TOKENS,))
+    verdict = prove(reference(layers), program, (TOKENS,))
     assert verdict.kind is Kind.REFUTED, verdict
     difference = verdict.difference
     assert difference is not None and difference.frontier
-    first = 0 if plant is swapped and at == LAYERS - 1 else at  # the last layer is swapped with the first
+    first = 0 if plant is swapped and at == layers - 1 else at  # the last layer is swapped with the first
     assert f"layers.{first}." in f"{difference.module}.", verdict
