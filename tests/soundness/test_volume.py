@@ -61,6 +61,7 @@ def test_the_page_counts_operators_that_programs_call() -> None:
     assert len(called) >= 60 and called <= set(listed)
     rows = re.findall(r"^\| \w+ \| (\d+) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \|$", text, re.MULTILINE)
     assert len(rows) == 3 and all(row[2:] == ("0",) * len(ERRORS) for row in rows)
+    assert sum(int(row[0]) for row in rows) >= 1000 and sum(int(row[1]) for row in rows) >= 1000
 
 
 def test_errors_are_told(judged: list[Judged]) -> None:
