@@ -73,6 +73,10 @@ EQUAL: dict[str, tuple[Function, Function]] = {
     "a constant exponent": (lambda x, y: x ** torch.tensor(2.0), lambda x, y: x * x),
     "softplus": (lambda x, y: F.softplus(x), lambda x, y: torch.log1p(torch.exp(x))),
     "logsigmoid": (lambda x, y: F.logsigmoid(x), lambda x, y: -torch.log(1 + torch.exp(-x))),
+    "a spread inverse": (
+        lambda x, y: (1 / ((1 / y[:, :1]) * torch.ones(8, 5))).sum(-1),
+        lambda x, y: y[:, 0] * 5,
+    ),
     "the remainder": (lambda x, y: torch.remainder(x, 2), lambda x, y: x - 2 * torch.floor(x / 2)),
 }
 
@@ -109,6 +113,10 @@ NEAR: dict[str, tuple[Function, Function]] = {
     "the root of a square": (lambda x, y: torch.sqrt(x * x), lambda x, y: x * 1),
     "floor of the opposite": (lambda x, y: torch.floor(-x), lambda x, y: -torch.floor(x)),
     "trunc and floor": (lambda x, y: torch.fmod(x, 2), lambda x, y: torch.remainder(x, 2)),
+    "the inverse of a spread inverse": (
+        lambda x, y: 1 / ((1 / y[:, :1]) * torch.ones(8, 5)),
+        lambda x, y: y[:, :1] * 5 + x * 0,
+    ),
     "elu and celu": (lambda x, y: F.celu(x, 1.5), lambda x, y: F.elu(x, 1.5)),
     "a shrink": (lambda x, y: F.softshrink(x, 0.5), lambda x, y: F.hardshrink(x, 0.5)),
     "decimals": (lambda x, y: torch.round(x, decimals=1), lambda x, y: torch.round(x)),

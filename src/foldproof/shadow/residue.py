@@ -231,7 +231,7 @@ class Residue:
     def _known_product(self, other: Residue, out: Residue) -> Residue:
         """Return the product ``out`` of two residues in its normal form."""
         for one, number in ((self, number_of(other)), (other, number_of(self))):
-            if number == 1 and facts(one) is not NOTHING:
+            if number == 1 and one.shape == out.shape and facts(one) is not NOTHING:
                 out.known = replace(facts(one), writes=out.cell.writes)
                 return out
             if number is not None:
