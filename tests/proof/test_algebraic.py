@@ -181,6 +181,35 @@ def test_facts_end_with_a_write_to_the_result(target: str) -> None:
     assert wanted.kind is not Kind.REFUTED, wanted
 
 
+SHARED: dict[str, Callable[[Tensor], Tensor]] = {
+    "log of exp": lambda z: z.exp().log(),
+    "the inverse of an inverse": lambda z: z.reciprocal().reciprocal(),
+    "the square of a root": lambda z: z.sqrt() * z.sqrt(),
+    "an absolute value": lambda z: z.abs(),
+}
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_a_value_that_facts_name_is_a_copy(name: str) -> None:
+    """A write to it does not reach the value that it is equal to, nor the other way round."""
+
+    def source_written(x: Tensor) -> Tensor:
+        z = x * x
+        out = SHARED[name](z)
+        z.add_(1)
+        return out
+
+    def result_written(x: Tensor) -> Tensor:
+        z = x * x
+        SHARED[name](z).add_(1)
+        return z
+
+    for program in (source_written, result_written):
+        verdict = prove(program, lambda x: x * x + 1, (POSITIVE,))
+        assert verdict.kind is Kind.REFUTED, verdict
+        assert prove(program, lambda x: x * x, (POSITIVE,)).kind is Kind.PROVED
+
+
 CONSTANTS: dict[str, tuple[Function, Function]] = {
     "an inverse": (lambda x: x / 1.7, lambda x: x * (1 / 1.7)),
     "a camera": (lambda x: x / 255, lambda x: x * (1 / 255)),

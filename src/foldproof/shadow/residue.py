@@ -39,13 +39,15 @@ _ROOTS = {"rsqrt", "sqrt", "reciprocal"}  # what weights are scaled by: exact in
 class Cell:
     """Bookkeeping shared by a tensor and its views, so that a write through one updates all."""
 
-    __slots__ = ("borrowed", "data", "infinite", "size", "writes")
+    __slots__ = ("borrowed", "data", "held", "infinite", "size", "writes")
 
     def __init__(self, size: Size, data: bool, infinite: bool) -> None:
         self.size, self.data, self.infinite = size, data, infinite
         self.writes = 0
         self.borrowed = False
         """True if the memory must not be written to, because it belongs to someone else."""
+        self.held = False
+        """True if it is the memory of a program's tensor, to which the program may write."""
 
 
 class Residue:
@@ -143,6 +145,18 @@ class Residue:
         else:
             cell.size = cell.size.join(source.size)
             cell.data, cell.infinite = cell.data or source.data, cell.infinite or source.infinite
+
+    def copied(self) -> Residue:
+        """Return a copy in memory of its own, with the facts that hold now."""
+        parts = self.parts
+        if not isinstance(parts, OnDemand):
+            parts = tuple(part.clone() for part in parts)
+        elif not parts.computed:
+            parts = tuple(parts)
+        out = Residue(self.point, parts, self.size, self.data, self.infinite)
+        known = facts(self)
+        out.known = None if known is NOTHING else replace(known, writes=0)
+        return out
 
     # Selecting and rearranging: every element of the result is an element of self (or 0).
 

@@ -68,6 +68,7 @@ class Shadow(Tensor):
     def __new__(cls, value: Tensor, residue: Residue) -> Shadow:
         out: Shadow = make_wrapper(cls, value)
         out.value, out.residue = value, residue
+        residue.cell.held = True
         residue.point.note_dtype(value.dtype)
         return out
 
@@ -223,7 +224,12 @@ def _wrap(call: Call, rule: Rule, operands: Sequence[Shadow], value: Tensor, res
 
 
 def _unshared(residue: Residue, operands: Sequence[Shadow]) -> Residue:
-    """Copy a residue in an operand's own memory: a write to the result must not change the operand."""
+    """Copy a residue in the memory of another tensor: a write to either must not change the other.
+
+    That tensor is an operand, or, in the algebraic reading, any value that facts name, as x is for log(exp x).
+    """
+    if residue.point.semantics.algebraic and residue.cell.held:
+        return residue.copied()
     if isinstance(residue.parts, OnDemand):
         if residue.parts.computed:
             return residue
