@@ -22,8 +22,8 @@ MAX_UNCUT_BITS = 512.0
 MAX_PRIMES_UNCUT = 8
 """Largest number of primes for which programs are compared without cut points: a recording costs two runs."""
 MAX_CONSTANT_ROUNDINGS = 4.0
-"""Largest distance of two tables' elements that are read as one constant, in epsilons of float32: sines and powers that
-two programs compute in another order differ by a few."""
+"""Largest distance of two constants that are read as one, in epsilons of their dtype (of float32, for shorter ones):
+sines and powers that two programs compute in another order differ by a few."""
 MAX_TABLE_ELEMENTS = 1 << 20
 """Largest number of elements of a table of constants that is read so."""
 MAX_DISTURBED_RUNS = 12

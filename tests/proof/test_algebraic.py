@@ -254,6 +254,32 @@ def test_other_constants_are_not_proved(name: str) -> None:
     assert verdict.kind in (Kind.REFUTED, Kind.UNDECIDED), verdict
 
 
+AMPLIFIED: dict[str, tuple[Function, Function]] = {
+    "a jump": (
+        lambda x: x * torch.floor(x * 0 + torch.tensor([1.0, 3, 1, 1, 1])),
+        lambda x: x * torch.floor(x * 0 + torch.tensor([1.0, 2.9999998, 1, 1, 1])),
+    ),
+    "large numbers that cancel": (
+        lambda x: (x * 0 + torch.tensor([1e7, 1e7 + 1, 3, 4, 5]) - 1e7) * x,
+        lambda x: (x * 0 + torch.tensor([1e7, 1e7 + 2, 3, 4, 5]) - 1e7) * x,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", AMPLIFIED)
+def test_a_rounded_constant_does_not_explain_other_outputs(name: str) -> None:
+    verdict = prove(*AMPLIFIED[name], (X,))
+    assert verdict.kind not in (Kind.PROVED, Kind.PROVED_WITHIN), verdict
+
+
+@pytest.mark.parametrize(
+    "other", [lambda x: x * (0.3 + 3e-10), lambda x: x * torch.tensor([0.3 + 3e-10], dtype=torch.float64)]
+)
+def test_constants_are_near_by_the_rounding_of_their_own_dtype(other: Function) -> None:
+    verdict = prove(lambda x: x * 0.3, other, (X.double(),))
+    assert verdict.kind not in (Kind.PROVED, Kind.PROVED_WITHIN), verdict
+
+
 @pytest.mark.parametrize(
     ("one", "other"),
     [

@@ -222,6 +222,8 @@ def _proved_with_constants_alike(inquiry: Inquiry, rounding: Verdict) -> Verdict
     """Return PROVED_WITHIN if the programs, which rounding alone drives apart, are equal but for rounded constants."""
     if rounding.claim is not None and rounding.claim.differs_elsewhere:
         return None  # the constants would explain the difference at other parameters no more than rounding does
+    if not all(trial.comparison.agree for trial in inquiry.search.agreeing):
+        return None  # the rounding of a constant is all of the difference, as where floor(3) meets floor(2.9999998)
     found = inquiry.with_constants_alike
     if found is None or found.point.constants is None:
         return None

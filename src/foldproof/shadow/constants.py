@@ -158,11 +158,12 @@ class Constants:
         self.changes[f"the constant {x!r} is read as {meant}"] = abs(float(meant) - x) + abs(x) * 2.0**-52
         return meant
 
-    def near(self, x: Tensor, first: bool) -> Tensor:
+    def near(self, x: Tensor, first: bool, dtype: torch.dtype) -> Tensor:
         """Return a constant in float64, with elements of the first program's constants in place of near ones.
 
-        ``first`` says that it is one of the first program, which is added to these. Elements near 0 are as far apart
-        as those near 1, because sines and cosines are.
+        Near is a few roundings to ``dtype``, the one that the constant is meant in. ``first`` says that it is one of
+        the first program, which is added to these. Elements near 0 are as far apart as those near 1, because sines and
+        cosines are.
         """
         wide = x.detach().double()
         if first:
@@ -174,7 +175,8 @@ class Constants:
         low, high = self._known[(above - 1).clamp_(min=0)], self._known[above]
         near = torch.where((low - wide).abs() <= (high - wide).abs(), low, high)
         size = wide.abs().clamp(min=min(1.0, float(wide.abs().max())))
-        moved = (near != wide) & ((near - wide).abs() <= MAX_CONSTANT_ROUNDINGS * torch.finfo(torch.float32).eps * size)
+        reach = MAX_CONSTANT_ROUNDINGS * 2 * _ROUNDING.get(dtype, 2.0**-24)
+        moved = (near != wide) & ((near - wide).abs() <= reach * size)
         if bool(moved.any()):
             bound = float((near - wide).abs()[moved].max())
             what = f"{int(moved.sum())} constants of shape {tuple(x.shape)} are read as near ones of the first program"

@@ -75,7 +75,7 @@ def embed_constant(point: SamplePoint, x: Tensor | float | int | bool, lent: boo
 
 def _as_meant(point: SamplePoint, constants: Constants, x: Tensor) -> Residue:
     """Return the residues of the numbers that constants are read as."""
-    wide = constants.near(x, point.first)
+    wide = constants.near(x, point.first, x.dtype)
     if x.numel() <= MAX_LIMIT_ELEMENTS:
         each = [embed_number(point, n, x.dtype) for n in wide.flatten().tolist()]
         parts = [torch.stack([e.parts[i] for e in each]).reshape(x.shape) for i in range(len(point.fields))]

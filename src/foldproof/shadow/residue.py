@@ -515,7 +515,7 @@ def embed_number(point: SamplePoint, x: float | int | bool, dtype: torch.dtype =
     point.note_numbers([float(x)])
     meant = None
     if point.constants is not None and isinstance(x, float):
-        x = float(point.constants.near(torch.tensor(x, dtype=torch.float64), point.first))
+        x = float(point.constants.near(torch.tensor(x, dtype=torch.float64), point.first, dtype))
         meant = point.constants.number(x, dtype)
     if meant is not None:
         parts = [torch.tensor(float(meant.residue(f)), dtype=torch.float64) for f in point.fields]
