@@ -294,6 +294,34 @@ def test_domains_count(one: Function, other: Function) -> None:
     assert verdict.kind not in (Kind.PROVED, Kind.PROVED_WITHIN), verdict
 
 
+@pytest.mark.parametrize(
+    "divisor",
+    [
+        F.relu,
+        torch.floor,
+        torch.trunc,
+        torch.round,
+        lambda x: x + x.abs(),
+        lambda x: x.clamp(-1, 1) - 1,
+        lambda x: F.softshrink(x, 0.5),
+        lambda x: torch.maximum(x, -x) - x,
+        lambda x: x - torch.stack([x, x * 2]).amax(0),
+        lambda x: F.elu(x) - x,
+        lambda x: x.sign() + 1,
+    ],
+)
+def test_divisors_that_vanish_on_a_region_do_not_cancel(divisor: Function) -> None:
+    x = POSITIVE + 1.6
+    verdict = prove(lambda x: x + divisor(x) / divisor(x), lambda x: x + 1, (x,))
+    assert verdict.kind not in (Kind.PROVED, Kind.PROVED_WITHIN), verdict
+
+
+@pytest.mark.parametrize("divisor", [torch.exp, lambda x: F.relu(x) + 1, lambda x: x.abs().exp() + x * x])
+def test_positive_divisors_cancel(divisor: Function) -> None:
+    verdict = prove(lambda x: F.relu(x) / divisor(x) * divisor(x), lambda x: F.relu(x), (X,))
+    assert verdict.kind is Kind.PROVED, verdict
+
+
 def test_single_points_are_told() -> None:
     assert any("single points" in note for note in prove(*EQUAL["a quotient times its divisor"], (X, POSITIVE)).notes)
 

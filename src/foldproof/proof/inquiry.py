@@ -23,6 +23,7 @@ from foldproof.proof.reality import unrepeated
 from foldproof.proof.variation import vary
 from foldproof.shadow import Cuts, Recording, Semantics, Undecided
 from foldproof.shadow.constants import radicands_of
+from foldproof.shadow.normal_forms import ANALYTIC
 from foldproof.thresholds import (
     LARGEST_COMPARED_NUMBER,
     MAX_EXPLAINED_RATIO,
@@ -122,7 +123,8 @@ class Inquiry:
         radicands = radicands_of(chain(*runs.numbers))
         either = (False, True)
         for parameters, algebraic in product(either[::-1] if self.obligation.general else either[:1], either):
-            semantics = Semantics(algebraic=algebraic, constants=radicands)
+            analytic = algebraic and _is_analytic(self.last)
+            semantics = Semantics(algebraic=algebraic, analytic=analytic, constants=radicands)
             if self._attempt(1, parameters, semantics).equal:
                 found = self._attempt_surely(parameters, semantics)
                 return found if found.equal and found.point.constants and found.point.constants.changes else None
@@ -168,7 +170,7 @@ class Inquiry:
         found = self._attempt_surely(parameters)
         if found.mismatch is None or found.mismatch.structural:
             return found
-        algebraic = Semantics(algebraic=True)
+        algebraic = Semantics(algebraic=True, analytic=_is_analytic(found))
         if not self._attempt(1, parameters, algebraic).equal:
             return found
         again = self._attempt_surely(parameters, algebraic)
@@ -295,6 +297,11 @@ class Inquiry:
                 if not any(size / 2 < other < 2 * size for other in chosen):
                     chosen.append(size)
         return chosen[:MAX_SCALES]
+
+
+def _is_analytic(found: Attempt) -> bool:
+    """Return True if both programs ran, and computed no piecewise function."""
+    return not found.point.branch and found.point.uninterpreted.keys() <= ANALYTIC
 
 
 def own_numbers(found: Attempt) -> tuple[frozenset[float], frozenset[float]]:

@@ -89,6 +89,7 @@ class Known:
     Attributes:
         linear: its linear form.
         nonnegative: True if no element is negative.
+        positive: True if every element is greater than 0.
         power: a value and the exponent, ±1/2 or -1, whose power it is.
         exponent: the value that it is the exponential of.
         logarithm: the value that it is the logarithm of.
@@ -99,6 +100,7 @@ class Known:
 
     linear: Linear | None = None
     nonnegative: bool = False
+    positive: bool = False
     power: tuple[Term, Fraction] | None = None
     exponent: Term | None = None
     logarithm: Term | None = None
@@ -159,6 +161,11 @@ def all_nonnegative(residues: Iterable[Residue]) -> bool:
 def is_nonnegative(residue: Residue) -> bool:
     number = number_of(residue)
     return number >= 0 if number is not None else facts(residue).nonnegative
+
+
+def is_positive(residue: Residue) -> bool:
+    number = number_of(residue)
+    return number > 0 if number is not None else facts(residue).positive
 
 
 def _place_of(residue: Residue) -> object:

@@ -9,12 +9,15 @@ algebraic reading, functions are expressions of fewer uninterpreted ones, by ide
 * sin and cos of a·x + b·y by the sums of angles, from t = tan(x/4)
 * |x| is a function of x², and max, min, relu and clamp are expressions of |x|; |c·x| = |c|·|x|
 * odd functions are x·h(x²), even ones h(x²)
-* division is exact
+* division is exact, by values that are positive; by others, if no function of the programs is piecewise
 
 The reading of a value uses the operators that made it (`foldproof.shadow.known`), and each step is an identity, so that
 programs that agree in this reading are equal wherever both are defined. An identity that extends the domain of a
 function, exp(log x) = x or (√x)² = x, is used only if x has no negative elements for any inputs. What is left are
 single points: the poles of tan(x/4), and a divisor of 0 that cancels. A verdict tells them.
+
+An analytic function that is not 0 everywhere is 0 at single points only. relu(x) is 0 for all x < 0, where
+relu(x)/relu(x) is nan, so that divisions are uninterpreted in programs with piecewise functions.
 
 Exact division raises degrees, so that this reading is a second attempt.
 """
@@ -46,7 +49,7 @@ def exp(x: Residue) -> Residue:
     for factor in factors[1:]:
         out = out * factor
     out = out.spread_over(x)
-    return out.map(lambda part: part.clone()).knowing(exponent=term_of(x), nonnegative=True)
+    return out.map(lambda part: part.clone()).knowing(exponent=term_of(x), nonnegative=True, positive=True)
 
 
 def _exp_of(term: Term) -> Residue:
@@ -55,7 +58,8 @@ def _exp_of(term: Term) -> Residue:
     if whole and logarithm is not None and is_nonnegative(logarithm.atom):
         return _power(logarithm.atom, int(term.factor))
     halves, x = _halves(term)
-    return _power(_uninterpreted("exp_half", x, lambda t: (t / 2).exp()), halves)
+    half = _uninterpreted("exp_half", x, lambda t: (t / 2).exp()).knowing(nonnegative=True, positive=True)
+    return _power(half, halves)
 
 
 def _halves(term: Term) -> tuple[int, Residue]:
@@ -215,6 +219,15 @@ def _odd(name: str, function: Callable[[Tensor], Tensor]) -> Callable[[Residue],
 def _uninterpreted(name: str, x: Residue, real: Callable[[Tensor], Tensor]) -> Residue:
     return apply_uninterpreted(name, [x], real)
 
+
+ANALYTIC = frozenset(
+    (
+        *("acos", "acosh", "asin", "asinh", "atan", "atanh", "cos", "cosh", "erf", "erfc", "erfinv", "exp", "exp2"),
+        *("expm1", "identity", "lgamma", "log", "log10", "log1p", "log2", "pow", "reciprocal", "rsqrt", "sin", "sinh"),
+        *("sqrt", "tan", "tanh"),
+    )
+)
+"""Names of uninterpreted functions that are analytic where they are defined."""
 
 NORMAL_FORMS: dict[str, Callable[[Residue], Residue]] = {
     "abs": Residue.absolute,

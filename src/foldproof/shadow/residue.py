@@ -21,6 +21,7 @@ from foldproof.shadow.known import (
     all_nonnegative,
     facts,
     is_nonnegative,
+    is_positive,
     linear_of,
     number_of,
     plain,
@@ -175,7 +176,10 @@ class Residue:
     def view(self, function: Map) -> Residue:
         """Apply a function that returns a view; source and view share their bookkeeping."""
         parts = self.parts
-        return self.view_as(parts.view(function) if isinstance(parts, OnDemand) else [function(p) for p in parts])
+        out = self.view_as(parts.view(function) if isinstance(parts, OnDemand) else [function(p) for p in parts])
+        if self._algebraic:
+            out.knowing(nonnegative=is_nonnegative(self), positive=is_positive(self))
+        return out
 
     def view_as(self, parts: Sequence[Tensor]) -> Residue:
         """Return the residue of a view, given the views of the parts."""
@@ -207,7 +211,9 @@ class Residue:
         out = self._with(self._pointwise(torch.add, other), self.size + other.size, other)
         if not self._algebraic_with(other):
             return out
-        return out.knowing(linear=linear_of(self).plus(linear_of(other)), nonnegative=all_nonnegative((self, other)))
+        nonnegative = all_nonnegative((self, other))
+        positive = nonnegative and (is_positive(self) or is_positive(other))
+        return out.knowing(linear=linear_of(self).plus(linear_of(other)), nonnegative=nonnegative, positive=positive)
 
     def __sub__(self, other: Residue) -> Residue:
         out = self._with(self._pointwise(torch.sub, other), self.size + other.size, other)
@@ -249,8 +255,9 @@ class Residue:
                 out.known = replace(facts(one), writes=out.cell.writes)
                 return out
             if number is not None:
-                positive = number >= 0 and is_nonnegative(one)
-                return out.knowing(linear=linear_of(one).times(number), nonnegative=positive)
+                nonnegative, positive = number >= 0 and is_nonnegative(one), number > 0 and is_positive(one)
+                linear = linear_of(one).times(number)
+                return out.knowing(linear=linear, nonnegative=nonnegative, positive=positive)
         a, b = facts(self), facts(other)
         if a.power and b.power and a.power[1] == b.power[1] and a.power[0].atom.equals(b.power[0].atom):
             base: Residue = a.power[0].atom  # a root of it, times the same root
@@ -258,9 +265,10 @@ class Residue:
             if abs(exponent) == 1 and base.shape == out.shape and is_nonnegative(base):
                 return base if exponent == 1 else base.inverse()
         if a.exponent and b.exponent:
-            return out.knowing(exponent=term_of(a.exponent.atom + b.exponent.atom), nonnegative=True)
+            return out.knowing(exponent=term_of(a.exponent.atom + b.exponent.atom), nonnegative=True, positive=True)
         if all_nonnegative((self, other)):
-            return out.knowing(nonnegative=True, factors=(term_of(self), term_of(other)))
+            positive = is_positive(self) and is_positive(other)
+            return out.knowing(nonnegative=True, positive=positive, factors=(term_of(self), term_of(other)))
         return out.knowing(nonnegative=self.equals(other))
 
     def affine(self, scale: Residue, shift: Residue) -> Residue:
@@ -279,7 +287,9 @@ class Residue:
     def sum(self, dims: Sequence[int] | None = None, keepdim: bool = False) -> Residue:
         dims = list(range(self.ndim)) if not dims else list(dims)
         out = self.total(lambda x: x.sum(dims, keepdim), _terms(self.shape, dims))
-        return out.knowing(nonnegative=is_nonnegative(self)) if self._algebraic else out
+        if not self._algebraic:
+            return out
+        return out.knowing(nonnegative=is_nonnegative(self), positive=is_positive(self) and self.numel() > 0)
 
     def mean(self, dims: Sequence[int] | None = None, keepdim: bool = False) -> Residue:
         dims = list(range(self.ndim)) if not dims else list(dims)
@@ -332,7 +342,9 @@ class Residue:
         Raises:
             Undecided: an element is infinite, or 0 for any parameters (0 modulo every prime).
         """
-        if self.data and not self.point.semantics.algebraic:
+        semantics = self.point.semantics
+        exact = semantics.algebraic and (semantics.analytic or is_positive(self))
+        if self.data and not exact:
             return apply_uninterpreted("reciprocal", [self], torch.reciprocal, nonzero=True)
         if self._algebraic and (power := facts(self).power) is not None:
             base: Residue = power[0].atom
@@ -352,9 +364,14 @@ class Residue:
     def _known_inverse(self, out: Residue) -> Residue:
         known, number = facts(self), number_of(self)
         if number:
-            return out.knowing(linear=Linear((), 1 / number), nonnegative=number > 0)
+            return out.knowing(linear=Linear((), 1 / number), nonnegative=number > 0, positive=number > 0)
         exponential = None if known.exponent is None else term_of(-known.exponent.atom)
-        return out.knowing(power=(term_of(self), Fraction(-1)), nonnegative=is_nonnegative(self), exponent=exponential)
+        return out.knowing(
+            power=(term_of(self), Fraction(-1)),
+            nonnegative=is_nonnegative(self),
+            positive=is_positive(self),
+            exponent=exponential,
+        )
 
     def _number(self) -> tuple[float, ...] | None:
         """Return the number that all elements, or the only element, are equal to; None if there is none."""
@@ -370,7 +387,7 @@ class Residue:
         """Return 1/sqrt(x), uninterpreted; tied to `sqrt` by rsqrt = 1/sqrt."""
         if self._algebraic:
             out = apply_uninterpreted("rsqrt", [self], torch.rsqrt, nonzero=True)
-            return out.knowing(power=(term_of(self), Fraction(-1, 2)), nonnegative=True)
+            return out.knowing(power=(term_of(self), Fraction(-1, 2)), nonnegative=True, positive=True)
         if self.data:
             return self.sqrt().inverse()
         return apply_uninterpreted("rsqrt", [self], torch.rsqrt, nonzero=True)
@@ -384,7 +401,7 @@ class Residue:
             # √x = x·(1/√x), so that √x/x is 1/√x. The product is 0 at 0, whatever 1/√0 is.
             root = apply_uninterpreted("rsqrt", [self], lambda t: torch.where(t == 0, 0.0, t.rsqrt()), nonzero=True)
             out = self * root
-            return out.knowing(power=(term_of(self), Fraction(1, 2)), nonnegative=True)
+            return out.knowing(power=(term_of(self), Fraction(1, 2)), nonnegative=True, positive=is_positive(self))
         if self.data:
             return apply_uninterpreted("sqrt", [self], torch.sqrt, nonzero=True)
         return self.rsqrt().inverse()
@@ -392,6 +409,8 @@ class Residue:
     def power(self, exponent: int) -> Residue:
         """Return ``x ** exponent`` for a whole exponent >= 0."""
         result, square = embed_number(self.point, 1).map(lambda x: x.expand(self.shape)), self
+        if self.point.semantics.algebraic:
+            result.knowing(linear=Linear((), Fraction(1)))
         while exponent:
             result = result * square if exponent & 1 else result
             exponent >>= 1
@@ -444,7 +463,8 @@ class Residue:
         )
         out: Residue = x._between(low, high)
         nonnegative = (low is not None and low >= 0) or (is_nonnegative(x) and (high is None or high >= 0))
-        return out.knowing(clamped=(term_of(x), low, high), nonnegative=nonnegative)
+        positive = low is not None and low > 0 and (high is None or high > 0)
+        return out.knowing(clamped=(term_of(x), low, high), nonnegative=nonnegative, positive=positive)
 
     def _between(self, low: Fraction | None, high: Fraction | None) -> Residue:
         """Return (low + high + |x - low| - |x - high|)/2, or x in place of the terms of a missing limit."""
