@@ -59,12 +59,13 @@ SLOW = tuple(
 
 SAMPLED = {
     "tests/proof/test_language_models.py::test_a_planted_change": 8,
-    "tests/fusion/test_fold_mutants.py::test_is_withdrawn": 7,
-    "tests/fusion/test_fold_rules.py": 7,
+    "tests/fusion/test_fold_mutants.py::test_is_withdrawn": 10,
+    "tests/fusion/test_fold_rules.py": 10,
     "tests/fusion/test_batching.py": 3,
-    "tests/proof/test_half.py": 4,
-    "tests/proof/test_zoo.py::test_pytorch_proves_itself": 3,
+    "tests/proof/test_half.py": 8,
+    "tests/proof/test_zoo.py::test_pytorch_proves_itself": 4,
     "tests/auditing/test_audit.py::test_without_the_culprit_all_is_well": 4,
+    "tests/auditing/test_audit.py::test_the_culprit_is_named": 2,
     "tests/auditing/test_audit.py::test_a_tap_changes_nothing": 3,
     "tests/auditing/test_tied.py::test_an_audit_of_tied_weights": 2,
     "tests/auditing/test_unseen_changes.py::test_models_with_effects_and_breaks": 3,
@@ -74,8 +75,9 @@ SAMPLED = {
     "tests/rounding/test_answers.py::test_the_kernel_keeps_the_floor": 3,
     "tests/qat/test_fold_qat_mutants.py": 3,
     "tests/shadow/test_opaque.py": 3,
-    "tests/matrix/test_matrix.py::test_audits": 5,
-    "tests/matrix/test_matrix.py::test_inductor": 5,
+    "tests/matrix/test_matrix.py::test_audits": 8,
+    "tests/matrix/test_matrix.py::test_inductor": 8,
+    "tests/matrix/test_matrix.py::test_proofs": 2,
 }
 """Tests with many cases of one kind, of which CI runs each n-th; the others are exhaustive."""
 
