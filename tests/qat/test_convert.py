@@ -70,5 +70,9 @@ def test_batch_norm_is_reset(step: object, changed: dict[str, float], kind: Kind
     model = trained(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, **changed))).train(step is prepare)
     x = (torch.randn(2, 3, 5, 5),)
     verdict = foldproof.prove_pass(step, torch.export.export(copy.deepcopy(model), x).module(), x)
+    if step is prepare and kind is Kind.PROVED:
+        # A second call divides by the root of a statistic of data, and multiplies by it: floats say that it cancels.
+        assert verdict.kind is Kind.ROUNDING and "in a second call" in verdict.reason, str(verdict)
+        return
     assert verdict.kind is kind, str(verdict)
     assert where in verdict.reason

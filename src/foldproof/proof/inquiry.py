@@ -23,7 +23,6 @@ from foldproof.proof.reality import unrepeated
 from foldproof.proof.variation import vary
 from foldproof.shadow import Cuts, Recording, Semantics, Undecided
 from foldproof.shadow.constants import radicands_of
-from foldproof.shadow.normal_forms import ANALYTIC
 from foldproof.thresholds import (
     LARGEST_COMPARED_NUMBER,
     MAX_EXPLAINED_RATIO,
@@ -123,8 +122,8 @@ class Inquiry:
         radicands = radicands_of(chain(*runs.numbers))
         either = (False, True)
         for parameters, algebraic in product(either[::-1] if self.obligation.general else either[:1], either):
-            analytic = algebraic and _is_analytic(self.last)
-            semantics = Semantics(algebraic=algebraic, analytic=analytic, constants=radicands)
+            rational = algebraic and _is_rational(self.last)
+            semantics = Semantics(algebraic=algebraic, rational=rational, constants=radicands)
             if self._attempt(1, parameters, semantics).equal:
                 found = self._attempt_surely(parameters, semantics)
                 return found if found.equal and found.point.constants and found.point.constants.changes else None
@@ -170,7 +169,7 @@ class Inquiry:
         found = self._attempt_surely(parameters)
         if found.mismatch is None or found.mismatch.structural:
             return found
-        algebraic = Semantics(algebraic=True, analytic=_is_analytic(found))
+        algebraic = Semantics(algebraic=True, rational=_is_rational(found))
         if not self._attempt(1, parameters, algebraic).equal:
             return found
         again = self._attempt_surely(parameters, algebraic)
@@ -193,7 +192,7 @@ class Inquiry:
             return point
         k, cuts = point.primes_needed(MAX_LOG2_ERROR_OF_ONE, evaluations=2), None
         for _ in range(3):  # the second program, which the scout did not run, may need more
-            if (k is None or k > MAX_PRIMES_UNCUT) and cuts is None:
+            if (k is None or k > MAX_PRIMES_UNCUT) and cuts is None and not semantics.rational:
                 recorded = self._attempt_any_shift(1, parameters, semantics, Recording)
                 if not isinstance(recorded.values_seen, Recording) or recorded.mismatch is not None:
                     return recorded
@@ -299,9 +298,9 @@ class Inquiry:
         return chosen[:MAX_SCALES]
 
 
-def _is_analytic(found: Attempt) -> bool:
-    """Return True if both programs ran, and computed no piecewise function."""
-    return not found.point.branch and found.point.uninterpreted.keys() <= ANALYTIC
+def _is_rational(found: Attempt) -> bool:
+    """Return True if both programs computed sums, products and quotients alone."""
+    return not found.point.branch and found.point.uninterpreted.keys() <= {"reciprocal"}
 
 
 def own_numbers(found: Attempt) -> tuple[frozenset[float], frozenset[float]]:

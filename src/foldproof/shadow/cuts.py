@@ -7,8 +7,8 @@ or attention layer raises the degree, so that a deep model needs many primes, or
 function starts again at degree 1. The internal equivalence points of hardware equivalence checking (Kuehlmann and
 Krohm, 1997) serve the same purpose.
 
-What is claimed, and why it is sound
-------------------------------------
+Claim and soundness
+-------------------
 The identity is replaced by uninterpreted functions φ1, φ2, … at some places of both programs. If the programs agree for
 every choice of these functions, they agree for the identity. This holds whatever the places are. That they correspond
 is needed for success only: at places that do not correspond, equal programs disagree, and nothing is proved.
@@ -22,6 +22,9 @@ its first place, a bound that follows from the operators. The second is whether 
 function already, as that of ``clone`` is. Only the second reads residues: the test compares sums over all elements
 modulo each prime. Formally different values pass it with no more than the chance of one comparison at the end of a
 proof, and a wrong answer leaves a place uncut, which changes no program over the real numbers.
+
+The result of a cut counts as data, so that a divisor with a cut in it is never inverted exactly: a difference that is 0
+may not be 0 for other functions in place of the identity.
 
 Elements keep their order within a tensor, and digests do not depend on it, so that a transposed copy is in the same
 group. Infinite elements have no residues, so that values with some of them are never cut.
@@ -110,7 +113,6 @@ class Cuts:
                 if self._results[group] == _sums(residue):
                     return residue
             out = apply_uninterpreted(f"identity(#{group})", [residue], lambda x: x)
-            out.cell.data = residue.data
             self._results.setdefault(group, _sums(out))
             return out
 

@@ -9,15 +9,16 @@ algebraic reading, functions are expressions of fewer uninterpreted ones, by ide
 * sin and cos of a·x + b·y by the sums of angles, from t = tan(x/4)
 * |x| is a function of x², and max, min, relu and clamp are expressions of |x|; |c·x| = |c|·|x|
 * odd functions are x·h(x²), even ones h(x²)
-* division is exact, by values that are positive; by others, if no function of the programs is piecewise
+* division is exact by values that are positive, and by all others in programs of rational functions
 
 The reading of a value uses the operators that made it (`foldproof.shadow.known`), and each step is an identity, so that
 programs that agree in this reading are equal wherever both are defined. An identity that extends the domain of a
 function, exp(log x) = x or (√x)² = x, is used only if x has no negative elements for any inputs. What is left are
 single points: the poles of tan(x/4), and a divisor of 0 that cancels. A verdict tells them.
 
-An analytic function that is not 0 everywhere is 0 at single points only. relu(x) is 0 for all x < 0, where
-relu(x)/relu(x) is nan, so that divisions are uninterpreted in programs with piecewise functions.
+A rational function that is not 0 everywhere is 0 at single points only. relu(x) is 0 for all x < 0, √(x²) - x for all
+x > 0, and log(x²) - 2·log x wherever it is defined, though their residues are not 0. Divisions by such values are
+uninterpreted, because d/d is nan there.
 
 Exact division raises degrees, so that this reading is a second attempt.
 """
@@ -219,15 +220,6 @@ def _odd(name: str, function: Callable[[Tensor], Tensor]) -> Callable[[Residue],
 def _uninterpreted(name: str, x: Residue, real: Callable[[Tensor], Tensor]) -> Residue:
     return apply_uninterpreted(name, [x], real)
 
-
-ANALYTIC = frozenset(
-    (
-        *("acos", "acosh", "asin", "asinh", "atan", "atanh", "cos", "cosh", "erf", "erfc", "erfinv", "exp", "exp2"),
-        *("expm1", "identity", "lgamma", "log", "log10", "log1p", "log2", "pow", "reciprocal", "rsqrt", "sin", "sinh"),
-        *("sqrt", "tan", "tanh"),
-    )
-)
-"""Names of uninterpreted functions that are analytic where they are defined."""
 
 NORMAL_FORMS: dict[str, Callable[[Residue], Residue]] = {
     "abs": Residue.absolute,

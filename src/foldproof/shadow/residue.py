@@ -343,7 +343,7 @@ class Residue:
             Undecided: an element is infinite, or 0 for any parameters (0 modulo every prime).
         """
         semantics = self.point.semantics
-        exact = semantics.algebraic and (semantics.analytic or is_positive(self))
+        exact = semantics.algebraic and (semantics.rational or is_positive(self))
         if self.data and not exact:
             return apply_uninterpreted("reciprocal", [self], torch.reciprocal, nonzero=True)
         if self._algebraic and (power := facts(self).power) is not None:

@@ -54,8 +54,8 @@ class Semantics:
     """Shift a softmax by the first element that is not masked, instead of the largest by value."""
     algebraic: bool = False
     """Read elementary functions by their identities, and divide exactly; see `foldproof.shadow.normal_forms`."""
-    analytic: bool = False
-    """True if no function of the programs is piecewise, so that divisors of data vanish at single points only."""
+    rational: bool = False
+    """True if the programs are rational functions, so that divisors of data vanish at single points only."""
     constants: frozenset[int] | None = None
     """Radicands of roots; if given, constants are read as in `foldproof.shadow.constants`."""
     within: frozenset[str] = frozenset()
