@@ -212,6 +212,10 @@ def test_a_value_that_facts_name_is_a_copy(name: str) -> None:
 
 CONSTANTS: dict[str, tuple[Function, Function]] = {
     "an inverse": (lambda x: x / 1.7, lambda x: x * (1 / 1.7)),
+    "log by log2": (lambda x: torch.log2(x * x + 1) * math.log(2), lambda x: torch.log(x * x + 1)),
+    "log by log10": (lambda x: torch.log10(x * x + 1) / math.log10(math.e), lambda x: torch.log(x * x + 1)),
+    "exp by exp2": (lambda x: torch.exp2(x * (1 / math.log(2))), lambda x: torch.exp(x)),
+    "exp2 by exp": (lambda x: torch.exp2(x), lambda x: torch.exp(x * math.log(2))),
     "a camera": (lambda x: x / 255, lambda x: x * (1 / 255)),
     **{
         f"1/√{d}": (lambda x, d=d: x / math.sqrt(d), lambda x, d=d: x * d**-0.25 * d**-0.25)
@@ -240,6 +244,7 @@ def test_rounded_constants_are_named(name: str) -> None:
 OFF: dict[str, tuple[Function, Function]] = {
     "a scale of another head": (lambda x: x / math.sqrt(80), lambda x: x / math.sqrt(81)),
     "a scale that is 1% off": (lambda x: x / math.sqrt(64), lambda x: x * 0.1238),
+    "a logarithm that is 1e-5 off": (lambda x: torch.exp2(x), lambda x: torch.exp(x * (math.log(2) + 1e-5))),
     "a constant that is 1e-5 off": (lambda x: x / 1.7, lambda x: x * (1 / 1.70002)),
     "an angle that is one position off": (
         lambda x: x * torch.cos(torch.arange(5.0) * 0.37),

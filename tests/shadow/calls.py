@@ -189,6 +189,9 @@ def _more(dtype: torch.dtype) -> Iterator[tuple[OpOverload, tuple[Any, ...], dic
 
     for operator in (aten.remainder.Scalar, aten.fmod.Scalar, aten.floor_divide.default, aten.gt.Scalar):
         yield operator, (x(3, 4), 0.75), {}
+    for operator in (aten.bitwise_and.Tensor, aten.bitwise_or.Tensor, aten.bitwise_xor.Tensor):
+        yield operator, (x(3, 4) > 0, x(4) > 0), {}
+    yield aten.bitwise_not.default, (x(3, 4) > 0,), {}
     for operator in (aten.sub.Scalar, aten.add.Scalar, aten.rsub.Scalar):
         yield operator, (x(3, 4), 2, 3), {}
     for operator in (aten.sub.Tensor, aten.add.Tensor):

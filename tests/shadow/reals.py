@@ -13,9 +13,19 @@ from foldproof.shadow import SamplePoint, Semantics
 
 
 class Reals:
-    """The interface of `foldproof.field.Field`, over float64."""
+    """The interface of `foldproof.field.Field`, over float64.
+
+    ``total`` makes functions 0 where they have no value: a piece of a function is computed everywhere, and may have
+    none where another piece is used.
+    """
 
     p = 1
+
+    def __init__(self, total: bool) -> None:
+        self._total = total
+
+    def valued(self, x: Tensor) -> Tensor:
+        return torch.where(x.isfinite(), x, 0.0) if self._total else x
 
     def reduce(self, x: Tensor) -> Tensor:
         return x
@@ -27,7 +37,7 @@ class Reals:
         return x
 
     def inverse(self, x: Tensor) -> Tensor:
-        return 1 / x
+        return self.valued(1 / x)
 
     def number(self, x: float) -> float:
         return float(x)
@@ -41,10 +51,10 @@ class RealPoint(SamplePoint):
 
     def __init__(self, semantics: Semantics) -> None:
         super().__init__(seed=0, k=1, semantics=semantics)
-        self.fields = [Reals()]  # type: ignore[list-item]
+        self.fields = [Reals(semantics.algebraic)]  # type: ignore[list-item]
         self.infinity = ((math.inf, -math.inf),)
 
     def _evaluate(
         self, name: str, operands: Sequence[Sequence[Tensor]], real: Callable[..., Tensor], nonzero: bool
     ) -> tuple[Any, ...]:
-        return (real(*(parts[0] for parts in operands)),)
+        return (self.fields[0].valued(real(*(parts[0] for parts in operands))),)  # type: ignore[attr-defined]

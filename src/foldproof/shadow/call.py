@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from foldproof.operators import bind_arguments
 from foldproof.shadow.leaves import embed_constant
 from foldproof.shadow.normal_forms import NORMAL_FORMS, NORMAL_FORMS_OF_TWO
-from foldproof.shadow.residue import Residue, apply_uninterpreted, embed_number
+from foldproof.shadow.residue import Residue, apply_uninterpreted, embed_number, pointwise
 from foldproof.shadow.sample import SamplePoint
 from foldproof.shadow.undecided import Undecided
 from foldproof.thresholds import MAX_LIMIT_ELEMENTS
@@ -85,17 +85,17 @@ class Call:
         """
         dtype = computes or self.first_result.dtype
         label = name or self.operator.overloadpacket.__name__
-        if self.point.semantics.algebraic and not attributes:
-            form = (NORMAL_FORMS if len(operands) == 1 else NORMAL_FORMS_OF_TWO).get(label)
-            read = self.residues(operands) if form is not None else []
-            if form is not None and not any(operand.infinite for operand in read):
-                return form(*read)
         key = f"{label}({', '.join(map(_named, attributes))}; {_COMPUTE.get(dtype, dtype)})"
-        return apply_uninterpreted(key, self.residues(operands), real)
+        read = self.residues(operands)
+        if all(operand.is_algebraic for operand in read):
+            form = (NORMAL_FORMS if len(operands) == 1 else NORMAL_FORMS_OF_TWO).get(label)
+            if form is not None and not attributes:
+                return form(*read)
+        return pointwise(lambda *xs: apply_uninterpreted(key, xs, real))(*read)
 
-    def algebraic(self, x: Any) -> bool:
-        """Return True if ``x`` is to be read algebraically: it is finite, and the sample point asks for it."""
-        return self.point.semantics.algebraic and not self.residue(x).infinite
+    def algebraic(self, *xs: Any) -> bool:
+        """Return True if all ``xs`` are to be read algebraically: they are finite, and the sample point asks for it."""
+        return self.point.semantics.algebraic and all(self.residue(x).is_algebraic for x in xs)
 
     @property
     def arguments(self) -> dict[str, Any]:

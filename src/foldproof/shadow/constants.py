@@ -5,11 +5,12 @@ Two programs often differ in constants alone that one of them rounded, or comput
 
 * a constant is the simplest fraction within its rounding, if that is simple: 0.1, 10/17, 1/255
 * or the square root, or fourth root, of a simple fraction: primes are drawn modulo which these roots exist
+* or a simple fraction times, or over, the logarithm of 2 or 10, which is uninterpreted
 * an element of a larger table of the second program is the nearest constant of the first, if that is nearer than a few
   roundings
 
 Each is an approximation with a bound, which a verdict names; agreement in this reading is PROVED_WITHIN at best. The
-first two readings depend on the constant alone. Roots are elements of one number field, and a prime modulo which they
+first three readings depend on the constant alone. Roots are elements of one number field, and a prime modulo which they
 exist maps them to residues by a ring homomorphism, so that the test of identities stays valid. The norm of a number of
 that field takes the place of its size; it is at most the field's degree times as long.
 """
@@ -41,21 +42,38 @@ _ROUNDING = {torch.float64: 2.0**-53}
 
 
 @dataclass(frozen=True)
+class Logarithm:
+    """The logarithm of a number, as a factor or ``below``, as a divisor."""
+
+    of: int
+    below: bool = False
+
+    def __float__(self) -> float:
+        return math.log(self.of) ** (-1 if self.below else 1)
+
+    def __str__(self) -> str:
+        return f"1/log({self.of})" if self.below else f"log({self.of})"
+
+
+@dataclass(frozen=True)
 class Number:
-    """A fraction times fourth roots of primes: ``roots`` holds their exponents."""
+    """A fraction times fourth roots of primes, whose exponents are ``roots``, or times a ``logarithm``."""
 
     fraction: Fraction
     roots: tuple[tuple[int, int], ...] = ()
+    logarithm: Logarithm | None = None
 
     def __float__(self) -> float:
-        return math.prod((float(q) ** (n / 4) for q, n in self.roots), start=float(self.fraction))
+        start = float(self.fraction) * (1.0 if self.logarithm is None else float(self.logarithm))
+        return math.prod((float(q) ** (n / 4) for q, n in self.roots), start=start)
 
     def __str__(self) -> str:
         power = {1: "^(1/4)", 2: "^(1/2)", 3: "^(3/4)"}
-        return "·".join([str(self.fraction), *(f"{q}{power[n]}" for q, n in self.roots)])
+        logarithm = [] if self.logarithm is None else [str(self.logarithm)]
+        return "·".join([str(self.fraction), *(f"{q}{power[n]}" for q, n in self.roots), *logarithm])
 
     def residue(self, modulus: Field) -> int:
-        """Return the residue modulo a prime of `primes_with_roots`."""
+        """Return the residue, without the logarithm, modulo a prime of `primes_with_roots`."""
         p = modulus.p
         out = modulus.number(self.fraction.numerator) * pow(modulus.number(self.fraction.denominator), p - 2, p)
         for q, n in self.roots:
@@ -93,8 +111,16 @@ def _number_meant(x: float, rounding: float) -> Number | None:
         radicand = _simplest(abs(x) ** power, 2 * power * rounding)
         root = _root(sign, radicand, power) if _length(radicand) <= _MAX_RADICAND else None
         found += [(_length(radicand), root)] if root is not None else []
+    for logarithm in _LOGARITHMS:
+        fraction = _simplest(abs(x) / float(logarithm), 2 * rounding)
+        found += (
+            [(_length(fraction), Number(sign * fraction, (), logarithm))] if _length(fraction) <= _MAX_RADICAND else []
+        )
     _, best = min(found, key=lambda one: one[0], default=(0, None))
-    return None if best is None or (best.fraction == Fraction(x) and not best.roots) else best
+    return None if best is None or (best.fraction == Fraction(x) and not best.roots and not best.logarithm) else best
+
+
+_LOGARITHMS = tuple(Logarithm(n, below) for n in (2, 10) for below in (False, True))
 
 
 def _length(x: Fraction) -> int:

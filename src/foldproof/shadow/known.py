@@ -1,4 +1,4 @@
-"""Facts about residues besides their values: linear forms, signs, powers and logarithms.
+"""Facts about residues besides their values: linear forms, signs, powers, logarithms and pieces.
 
 A residue does not show that a value is 2·x, or the exponential of a difference. Some identities need that knowledge:
 exp(x - m) = exp(x)/exp(m), |2·x| = 2·|x|, 1/(1/x) = x. Arithmetic records it in the algebraic reading of a program
@@ -18,7 +18,7 @@ residue that they name, and are forgotten when it has changed.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -93,7 +93,7 @@ class Known:
         power: a value and the exponent, ±1/2 or -1, whose power it is.
         exponent: the value that it is the exponential of.
         logarithm: the value that it is the logarithm of.
-        clamped: a value with the limits between which it lies.
+        piecewise: its pieces; see `foldproof.shadow.piecewise`.
         largest: values of which it is the largest, element by element.
         factors: two values without negative elements of which it is the product.
     """
@@ -104,13 +104,38 @@ class Known:
     power: tuple[Term, Fraction] | None = None
     exponent: Term | None = None
     logarithm: Term | None = None
-    clamped: tuple[Term, Fraction | None, Fraction | None] | None = None
+    piecewise: Any = None
     largest: tuple[Term, ...] = ()
     factors: tuple[Term, ...] = ()
     writes: int = 0
 
 
 NOTHING = Known()
+
+_MAX_DEPTH = 6
+"""Largest number of functions that are applied to one another in an `Origin`; it keeps their operands alive."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The pointwise function, and the operands, that a value was computed from, as long as it is not written to."""
+
+    function: Callable[..., Residue]
+    operands: tuple[Term, ...]
+    depth: int
+    writes: int
+
+    @staticmethod
+    def of(function: Callable[..., Residue], operands: Sequence[Residue], result: Residue) -> Origin | None:
+        """Return the origin of a result; None if it is too long."""
+        depth = 1 + max(0 if x.origin is None else x.origin.depth for x in operands)
+        if depth > _MAX_DEPTH:
+            return None
+        return Origin(function, tuple(map(term_of, operands)), depth, result.cell.writes)
+
+    def holds_for(self, result: Residue) -> bool:
+        """Return True if neither the result nor an operand has been written to."""
+        return bool(result.cell.writes == self.writes) and all(term.valid for term in self.operands)
 
 
 def facts(residue: Residue) -> Known:
@@ -120,7 +145,8 @@ def facts(residue: Residue) -> Known:
         return NOTHING
     named = [*(known.linear.terms if known.linear else ()), *known.largest, *known.factors]
     named += [term for term in (known.exponent, known.logarithm) if term is not None]
-    named += [pair[0] for pair in (known.power, known.clamped) if pair is not None]
+    named += [known.power[0]] if known.power is not None else []
+    named += known.piecewise.terms if known.piecewise is not None else []
     return known if all(term.valid for term in named) else NOTHING
 
 

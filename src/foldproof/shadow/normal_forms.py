@@ -5,9 +5,9 @@ algebraic reading, functions are expressions of fewer uninterpreted ones, by ide
 
 * exp(a·x + b·y) = exp(x)^a·exp(y)^b for halves a and b, exp(log x) = x; sigmoid, tanh, sinh, cosh, expm1 and exp2 are
   expressions of exp
-* log(exp x) = x, log √x = log(x)/2, log(1/x) = -log x
+* log(exp x) = x, log √x = log(x)/2, log(1/x) = -log x, log(exp x + exp y) = (x + y)/2 + an even function of x - y
 * sin and cos of a·x + b·y by the sums of angles, from t = tan(x/4)
-* |x| is a function of x², and max, min, relu and clamp are expressions of |x|; |c·x| = |c|·|x|
+* |x|, max, min, relu, clamp and choices by comparison are piecewise functions; see `foldproof.shadow.piecewise`
 * odd functions are x·h(x²), even ones h(x²)
 * division is exact by values that are positive, and by all others in programs of rational functions
 
@@ -25,19 +25,27 @@ Exact division raises degrees, so that this reading is a second attempt.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from foldproof.shadow import piecewise
 from foldproof.shadow.known import Term, facts, is_nonnegative, linear_of, plain, term_of
-from foldproof.shadow.residue import Residue, apply_uninterpreted, embed_fraction, embed_number
+from foldproof.shadow.residue import (
+    Residue,
+    apply_uninterpreted,
+    embed_fraction,
+    embed_number,
+    log_of_number,
+    pointwise,
+)
 
 _MAX_HALVES = 16
 """Largest multiple of x/2 whose exponential or sine is read as a power."""
 
 
+@pointwise
 def exp(x: Residue) -> Residue:
     """Return exp(x), a product over the terms of x."""
     linear = linear_of(x)
@@ -76,6 +84,7 @@ def _power(x: Residue, n: int) -> Residue:
     return x.power(n) if n >= 0 else x.power(-n).inverse()
 
 
+@pointwise
 def log(x: Residue) -> Residue:
     """Return log(x), for powers and exponentials by their exponents."""
     known = facts(plain(x))
@@ -88,75 +97,118 @@ def log(x: Residue) -> Residue:
     if known.factors:
         one, other = known.factors
         return log(one.atom) + log(other.atom)
-    return _uninterpreted("log", x, torch.log).knowing(logarithm=term_of(x))
+    of_sum = _log_of_sum(x)
+    return _uninterpreted("log", x, torch.log).knowing(logarithm=term_of(x)) if of_sum is None else of_sum
 
 
+def _log_of_sum(x: Residue) -> Residue | None:
+    """Return log(exp(a) + exp(b)) = (a + b)/2 + log(2·cosh((a - b)/2)), an even function of a - b; None for others."""
+    linear = linear_of(x)
+    if any(term.factor != 1 for term in linear.terms) or len(linear.terms) + linear.constant != 2:
+        return None
+    exponents = [facts(term.atom).exponent for term in linear.terms]
+    if linear.constant not in (0, 1) or not exponents or None in exponents:
+        return None
+    of = [term.atom for term in exponents if term is not None]
+    a, b = (*of, embed_number(x.point, 0))[:2]
+    apart = a - b
+    even = _uninterpreted("log_2_cosh_half", apart * apart, lambda square: (2 * (square.sqrt() / 2).cosh()).log())
+    out: Residue = (a + b) * embed_number(x.point, 0.5) + even
+    return out.spread_over(x)
+
+
+@pointwise
 def logaddexp(x: Residue, y: Residue) -> Residue:
     """Return log(exp(x) + exp(y))."""
     return log(exp(x) + exp(y))
 
 
+@pointwise
 def hypot(x: Residue, y: Residue) -> Residue:
     """Return √(x² + y²)."""
     return (x * x + y * y).sqrt()
 
 
+@pointwise
 def remainder(x: Residue, y: Residue) -> Residue:
     """Return x - y·floor(x/y)."""
     return x - y * floor(x / y)
 
 
+@pointwise
 def fmod(x: Residue, y: Residue) -> Residue:
     """Return x - y·trunc(x/y)."""
     return x - y * NORMAL_FORMS["trunc"](x / y)
 
 
+@pointwise
 def log1p(x: Residue) -> Residue:
     """Return log(1 + x)."""
     return log(x + embed_number(x.point, 1))
 
 
+@pointwise
 def expm1(x: Residue) -> Residue:
     """Return exp(x) - 1."""
     return exp(x) - embed_number(x.point, 1)
 
 
+@pointwise
 def log_sigmoid(x: Residue) -> Residue:
     """Return -log(1 + exp(-x))."""
     return -log1p(exp(-x))
 
 
+@pointwise
 def exp2(x: Residue) -> Residue:
     """Return exp(x·log 2)."""
-    return exp(x * embed_number(x.point, math.log(2)))
+    return exp(x * log_of_number(x.point, 2))
 
 
+@pointwise
+def log2(x: Residue) -> Residue:
+    """Return log(x)/log(2)."""
+    return log(x) / log_of_number(x.point, 2)
+
+
+@pointwise
+def log10(x: Residue) -> Residue:
+    """Return log(x)/log(10)."""
+    return log(x) / log_of_number(x.point, 10)
+
+
+@pointwise
 def tanh(x: Residue) -> Residue:
     """Return 1 - 2/(1 + exp(2x))."""
     one, two = embed_number(x.point, 1), embed_number(x.point, 2)
     return one - two / (one + exp(x * two))
 
 
+@pointwise
 def sinh(x: Residue) -> Residue:
     """Return (exp(x) - exp(-x))/2."""
     return (exp(x) - exp(-x)) * embed_number(x.point, 0.5)
 
 
+@pointwise
 def cosh(x: Residue) -> Residue:
     """Return (exp(x) + exp(-x))/2."""
     return (exp(x) + exp(-x)) * embed_number(x.point, 0.5)
 
 
+@pointwise
 def cos(x: Residue) -> Residue:
     """Return the real part of exp(i·x)."""
     return _turn(x)[0]
 
 
+@pointwise
 def sin(x: Residue) -> Residue:
     """Return the imaginary part of exp(i·x)."""
     return _turn(x)[1]
 
 
+@pointwise
 def tan(x: Residue) -> Residue:
     """Return sin(x)/cos(x)."""
     real, imaginary = _turn(x)
@@ -192,16 +244,19 @@ def _times(a: tuple[Residue, Residue], b: tuple[Residue, Residue]) -> tuple[Resi
     return a[0] * b[0] - a[1] * b[1], a[0] * b[1] + a[1] * b[0]
 
 
+@pointwise
 def erfc(x: Residue) -> Residue:
     """Return 1 - erf(x)."""
     return embed_number(x.point, 1) - _odd("erf", torch.erf)(x)
 
 
+@pointwise
 def ceil(x: Residue) -> Residue:
     """Return -floor(-x)."""
     return -floor(-x)
 
 
+@pointwise
 def floor(x: Residue) -> Residue:
     """Return floor(x), uninterpreted, as a part of other functions."""
     return _uninterpreted("floor", x, torch.floor)
@@ -214,7 +269,7 @@ def _odd(name: str, function: Callable[[Tensor], Tensor]) -> Callable[[Residue],
         root = square.sqrt()
         return torch.where(square == 0, 0.0, function(root) / root)
 
-    return lambda x: x * _uninterpreted(name, x * x, over_root)
+    return pointwise(lambda x: x * _uninterpreted(name, x * x, over_root))
 
 
 def _uninterpreted(name: str, x: Residue, real: Callable[[Tensor], Tensor]) -> Residue:
@@ -232,13 +287,16 @@ NORMAL_FORMS: dict[str, Callable[[Residue], Residue]] = {
     "expm1": expm1,
     "floor": floor,
     "log": log,
+    "log10": log10,
     "log1p": log1p,
+    "log2": log2,
     "log_sigmoid_forward": log_sigmoid,
+    "sign": piecewise.sign,
     "sin": sin,
     "sinh": sinh,
     "tan": tan,
     "tanh": tanh,
-    **{name: _odd(name, getattr(torch, name)) for name in ("asinh", "atan", "erf", "round", "sign", "trunc")},
+    **{name: _odd(name, getattr(torch, name)) for name in ("asinh", "atan", "erf", "round", "trunc")},
     **{name: _odd(name, getattr(torch, name)) for name in ("asin", "atanh", "erfinv")},
 }
 """Functions of one value without attributes, by name."""

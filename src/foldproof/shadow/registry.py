@@ -43,6 +43,9 @@ class Rule(NamedTuple):
     view: bool = False
     integers: bool = False
     """True if the rule holds for integer tensors with residues, too: it selects, rearranges, or keeps their range."""
+    booleans: bool = False
+    """True if the rule holds for booleans that are functions of the program's values, as comparisons are in the
+    algebraic reading; other operators get them as ordinary tensors."""
     rewrites: bool = False
     """True if the rule runs other operators on the shadows: ``function(*args, **kwargs)`` returns the results."""
 
@@ -51,7 +54,11 @@ RULES: dict[OpOverload, Rule] = {}
 
 
 def rule(
-    kind: RuleKind, *operators: OpOverload, integers: bool = False, rewrites: bool = False
+    kind: RuleKind,
+    *operators: OpOverload,
+    integers: bool = False,
+    booleans: bool = False,
+    rewrites: bool = False,
 ) -> Callable[[RuleFunction], RuleFunction]:
     """Register the decorated function as the semantics of ``operators``."""
 
@@ -59,14 +66,14 @@ def rule(
         for operator in operators:
             if operator in RULES:
                 raise ValueError(f"{operator} has a rule already")
-            RULES[operator] = Rule(kind, function, is_view(operator), integers, rewrites)
+            RULES[operator] = Rule(kind, function, is_view(operator), integers, booleans or integers, rewrites)
         return function
 
     return register
 
 
-def exact(*operators: OpOverload) -> Callable[[RuleFunction], RuleFunction]:
-    return rule(RuleKind.EXACT, *operators)
+def exact(*operators: OpOverload, booleans: bool = False) -> Callable[[RuleFunction], RuleFunction]:
+    return rule(RuleKind.EXACT, *operators, booleans=booleans)
 
 
 def composed(*operators: OpOverload) -> Callable[[RuleFunction], RuleFunction]:
@@ -77,8 +84,8 @@ def uninterpreted(*operators: OpOverload) -> Callable[[RuleFunction], RuleFuncti
     return rule(RuleKind.UNINTERPRETED, *operators)
 
 
-def branch(*operators: OpOverload) -> Callable[[RuleFunction], RuleFunction]:
-    return rule(RuleKind.BRANCH, *operators)
+def branch(*operators: OpOverload, booleans: bool = False) -> Callable[[RuleFunction], RuleFunction]:
+    return rule(RuleKind.BRANCH, *operators, booleans=booleans)
 
 
 def describe(rule: Rule) -> str:

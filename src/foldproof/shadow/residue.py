@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import itertools
 import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -14,10 +15,12 @@ import torch
 from torch import Tensor
 
 from foldproof.field import BALANCED_TERMS, EXACT_TERMS, Size
+from foldproof.shadow import piecewise
 from foldproof.shadow.known import (
     NOTHING,
     Known,
     Linear,
+    Origin,
     all_nonnegative,
     facts,
     is_nonnegative,
@@ -35,6 +38,48 @@ from foldproof.shadow.undecided import Undecided
 Map = Callable[..., Tensor]
 
 _ROOTS = {"rsqrt", "sqrt", "reciprocal"}  # what weights are scaled by: exact inverses of these are wanted
+
+
+_serials = itertools.count()
+
+
+Combine = Callable[..., "Linear | None"]
+
+
+def pointwise(function: Callable[..., Residue], combine: Combine | None = None) -> Callable[..., Residue]:
+    """Make a function act on the pieces of piecewise operands, and record what its results are made of.
+
+    ``combine`` returns the linear form of the result, if the function is linear. All this happens in the algebraic
+    reading alone, and for finite operands.
+    """
+
+    @functools.wraps(function)
+    def applied(*operands: Residue) -> Residue:
+        if not all(x.is_algebraic for x in operands):
+            return function(*operands)
+        start = next(_serials)
+        by_piece: Residue | None = piecewise.distribute(applied, *operands)
+        out = function(*operands) if by_piece is None else by_piece
+        if out.serial < start:  # it is an earlier value, as x is for 1/(1/x)
+            return out
+        if combine is not None and number_of(out) is None and (linear := combine(*operands)) is not None:
+            out.known = replace(facts(out), linear=linear, writes=out.cell.writes)
+        if by_piece is None:
+            out.origin = Origin.of(applied, operands, out)
+        return out
+
+    return applied
+
+
+def _linear(combine: Combine) -> Callable[[Callable[..., Residue]], Callable[..., Residue]]:
+    return functools.partial(pointwise, combine=combine)
+
+
+def _product_of_linear(x: Residue, y: Residue) -> Linear | None:
+    for one, number in ((x, number_of(y)), (y, number_of(x))):
+        if number is not None:
+            return linear_of(one).times(number)
+    return None
 
 
 class Cell:
@@ -60,14 +105,17 @@ class Residue:
     purpose (a mask); they have no residue.
     """
 
-    __slots__ = ("cell", "known", "parts", "point")
+    __slots__ = ("cell", "known", "origin", "parts", "point", "serial")
 
     def __init__(
         self, point: SamplePoint, parts: Sequence[Tensor], size: Size, data: bool = False, infinite: bool = False
     ) -> None:
         self.point, self.parts, self.cell = point, parts, Cell(size, data, infinite)
+        self.serial = next(_serials)
         self.known: Known | None = None
         """Facts besides the residues, in the algebraic reading."""
+        self.origin: Origin | None = None
+        """The pointwise function and the operands that it was computed from, in the algebraic reading."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Residue:
         """Return a copy at the same sample point; copies of residues that share memory share memory, too."""
@@ -167,7 +215,7 @@ class Residue:
         for other in others:
             size = size.join(other.size)
         out = self._with([*_each(function, self, *others)], size, *others)
-        if self._algebraic:
+        if self.is_algebraic:
             if not others and isinstance(self.parts, tuple) and _share_memory(self.parts[0], out.parts[0]):
                 out.cell = self.cell  # facts about either end with a write to the other
             out.knowing(nonnegative=all_nonnegative((self, *others)))
@@ -177,7 +225,7 @@ class Residue:
         """Apply a function that returns a view; source and view share their bookkeeping."""
         parts = self.parts
         out = self.view_as(parts.view(function) if isinstance(parts, OnDemand) else [function(p) for p in parts])
-        if self._algebraic:
+        if self.is_algebraic:
             out.knowing(nonnegative=is_nonnegative(self), positive=is_positive(self))
         return out
 
@@ -202,37 +250,37 @@ class Residue:
         else:
             laid_out = tuple(laid_out_like(value, p) for p in parts)
         out = Residue(self.point, laid_out, self.size)
-        out.cell, out.known = self.cell, self.known
+        out.cell, out.known, out.origin = self.cell, self.known, self.origin
         return out
 
     # Arithmetic.
 
+    @_linear(lambda x, y: linear_of(x).plus(linear_of(y)))
     def __add__(self, other: Residue) -> Residue:
         out = self._with(self._pointwise(torch.add, other), self.size + other.size, other)
-        if not self._algebraic_with(other):
+        if not (self.is_algebraic and other.is_algebraic):
             return out
         nonnegative = all_nonnegative((self, other))
         positive = nonnegative and (is_positive(self) or is_positive(other))
-        return out.knowing(linear=linear_of(self).plus(linear_of(other)), nonnegative=nonnegative, positive=positive)
+        return out.knowing(nonnegative=nonnegative, positive=positive)
 
+    @_linear(lambda x, y: linear_of(x).plus(linear_of(y), -1))
     def __sub__(self, other: Residue) -> Residue:
-        out = self._with(self._pointwise(torch.sub, other), self.size + other.size, other)
-        return out.knowing(linear=linear_of(self).plus(linear_of(other), -1)) if self._algebraic_with(other) else out
+        return self._with(self._pointwise(torch.sub, other), self.size + other.size, other)
 
+    @_linear(lambda x: linear_of(x).times(Fraction(-1)))
     def __neg__(self) -> Residue:
-        out = self._with([-p for p in self.parts], self.size)
-        return out.knowing(linear=linear_of(self).times(Fraction(-1))) if self._algebraic else out
+        return self._with([-p for p in self.parts], self.size)
 
+    @_linear(_product_of_linear)
     def __mul__(self, other: Residue) -> Residue:
         out = self._with(self._pointwise(torch.mul, other), self.size * other.size, other)
-        return self._known_product(other, out) if self._algebraic_with(other) else out
+        return self._known_product(other, out) if self.is_algebraic and other.is_algebraic else out
 
     @property
-    def _algebraic(self) -> bool:
+    def is_algebraic(self) -> bool:
+        """True if it is to be read algebraically: it is finite, and the sample point asks for it."""
         return self.point.semantics.algebraic and not self.infinite
-
-    def _algebraic_with(self, other: Residue) -> bool:
-        return self._algebraic and not other.infinite
 
     def knowing(self, **known: Any) -> Residue:
         """Return the residue, which was just computed, with facts about it; see `Known`."""
@@ -256,8 +304,7 @@ class Residue:
                 return out
             if number is not None:
                 nonnegative, positive = number >= 0 and is_nonnegative(one), number > 0 and is_positive(one)
-                linear = linear_of(one).times(number)
-                return out.knowing(linear=linear, nonnegative=nonnegative, positive=positive)
+                return out.knowing(nonnegative=nonnegative, positive=positive)
         a, b = facts(self), facts(other)
         if a.power and b.power and a.power[1] == b.power[1] and a.power[0].atom.equals(b.power[0].atom):
             base: Residue = a.power[0].atom  # a root of it, times the same root
@@ -273,7 +320,7 @@ class Residue:
 
     def affine(self, scale: Residue, shift: Residue) -> Residue:
         """Return self · scale + shift, reduced once."""
-        if self._algebraic:
+        if self.is_algebraic:
             return self * scale + shift
         parts = _each(torch.addcmul, shift, self, scale)
         return self._with(self._reduced(parts), self.size * scale.size + shift.size, scale, shift)
@@ -287,7 +334,7 @@ class Residue:
     def sum(self, dims: Sequence[int] | None = None, keepdim: bool = False) -> Residue:
         dims = list(range(self.ndim)) if not dims else list(dims)
         out = self.total(lambda x: x.sum(dims, keepdim), _terms(self.shape, dims))
-        if not self._algebraic:
+        if not self.is_algebraic:
             return out
         return out.knowing(nonnegative=is_nonnegative(self), positive=is_positive(self) and self.numel() > 0)
 
@@ -333,6 +380,7 @@ class Residue:
         ]
         return add_all([*pieces, *([] if plus is None else [plus])])
 
+    @pointwise
     def inverse(self) -> Residue:
         """Return 1/x, exact for parameters and constants, uninterpreted for a divisor that depends on the input.
 
@@ -346,7 +394,7 @@ class Residue:
         exact = semantics.algebraic and (semantics.rational or is_positive(self))
         if self.data and not exact:
             return apply_uninterpreted("reciprocal", [self], torch.reciprocal, nonzero=True)
-        if self._algebraic and (power := facts(self).power) is not None:
+        if self.is_algebraic and (power := facts(self).power) is not None:
             base: Residue = power[0].atom
             exponent = power[1]
             self.point.partial = True
@@ -359,7 +407,7 @@ class Residue:
             raise Undecided("a divisor is zero")
         parts = [f.inverse(p) for f, p in zip(self.point.fields, self.parts)]
         out = self._with(parts, self.size.inverse(self._number()))
-        return self._known_inverse(out) if self._algebraic else out
+        return self._known_inverse(out) if self.is_algebraic else out
 
     def _known_inverse(self, out: Residue) -> Residue:
         known, number = facts(self), number_of(self)
@@ -383,21 +431,23 @@ class Residue:
     def __truediv__(self, other: Residue) -> Residue:
         return self * other.inverse()
 
+    @pointwise
     def rsqrt(self) -> Residue:
         """Return 1/sqrt(x), uninterpreted; tied to `sqrt` by rsqrt = 1/sqrt."""
-        if self._algebraic:
+        if self.is_algebraic:
             out = apply_uninterpreted("rsqrt", [self], torch.rsqrt, nonzero=True)
             return out.knowing(power=(term_of(self), Fraction(-1, 2)), nonnegative=True, positive=True)
         if self.data:
             return self.sqrt().inverse()
         return apply_uninterpreted("rsqrt", [self], torch.rsqrt, nonzero=True)
 
+    @pointwise
     def sqrt(self) -> Residue:
         """Return sqrt(x), uninterpreted.
 
         Without data it is the reciprocal of `rsqrt`, so that BatchNorm's scale needs no denominator.
         """
-        if self._algebraic:
+        if self.is_algebraic:
             # √x = x·(1/√x), so that √x/x is 1/√x. The product is 0 at 0, whatever 1/√0 is.
             root = apply_uninterpreted("rsqrt", [self], lambda t: torch.where(t == 0, 0.0, t.rsqrt()), nonzero=True)
             out = self * root
@@ -419,7 +469,7 @@ class Residue:
 
     def maximum(self, other: Residue) -> Residue:
         """Return max(x, y), uninterpreted and symmetric: its arguments x + y and x * y determine the unordered pair."""
-        if self._algebraic_with(other):
+        if self.is_algebraic and other.is_algebraic:
             return self._known_maximum(other)
         zero = other.numel() == 1 and not any(bool(p) for p in other.parts)
         total, product = (self, other) if zero else (self + other, self * other)
@@ -427,74 +477,43 @@ class Residue:
 
     def minimum(self, other: Residue) -> Residue:
         """min(x, y) = -max(-x, -y)."""
-        if self._algebraic_with(other):
-            limits = [(one, number_of(two)) for one, two in ((self, other), (other, self))]
-            found = next(((one, number) for one, number in limits if number is not None), None)
-            if found is not None and number_of(found[0]) is None:
-                return found[0].clamp(None, found[1]).spread_over(self, other)
         return -(-self).maximum(-other)
 
-    # Piecewise linear functions, in the algebraic reading.
+    def _known_maximum(self, other: Residue) -> Residue:
+        """Return x or y by the sign of x - y, and of more than two values a symmetric function of them."""
+        terms = [term for x in (plain(self), plain(other)) for term in facts(x).largest or (term_of(x),)]
+        numbers = number_of(self) is not None or number_of(other) is not None
+        if len(terms) > 2 and not numbers:
+            return largest_of([term.atom for term in terms])
+        out: Residue = piecewise.choose(self - other, self, other, self)
+        if numbers or facts(out).piecewise is None:
+            return out
+        # Without its pieces: exp(x - m) of each piece would not cancel exp(m) where maxima of other values meet it.
+        nonnegative = is_nonnegative(self) or is_nonnegative(other)
+        return out.knowing(largest=tuple(terms), nonnegative=nonnegative)
 
     def absolute(self) -> Residue:
-        """Return |x|, an uninterpreted function of x²; |c·x| = |c|·|x| for numbers c."""
+        """Return |x| in the algebraic reading."""
         if is_nonnegative(self):
             return self
-        content = linear_of(self).content
-        x = self if content == 1 else self * embed_fraction(self.point, 1 / content)
-        out = apply_uninterpreted("abs", [x * x], torch.sqrt).knowing(nonnegative=True)
-        return out if content == 1 else out * embed_fraction(self.point, content)
+        out: Residue = piecewise.choose(self, self, -self, embed_number(self.point, 0))
+        return out
 
-    def clamp(self, low: Fraction | None, high: Fraction | None) -> Residue:
-        """Return min(max(x, low), high); limits of a limited value are combined with these."""
-        x: Residue = plain(self)
-        old_low, old_high = None, None
-        if (clamped := facts(x).clamped) is not None:
-            x, old_low, old_high = clamped[0].atom, clamped[1], clamped[2]
+    def constant(self, number: Fraction | int) -> Residue:
+        """Return the residue of a number at the same sample point."""
+        return embed_fraction(self.point, Fraction(number))
 
-        def limit(old: Fraction | None) -> Fraction | None:
-            if low is not None:
-                old = low if old is None else max(old, low)
-            return old if high is None or old is None else min(old, high)
-
-        low, high = (
-            limit(old_low) if old_low is not None else low,
-            limit(old_high) if old_high is not None else high,
-        )
-        out: Residue = x._between(low, high)
-        nonnegative = (low is not None and low >= 0) or (is_nonnegative(x) and (high is None or high >= 0))
-        positive = low is not None and low > 0 and (high is None or high > 0)
-        return out.knowing(clamped=(term_of(x), low, high), nonnegative=nonnegative, positive=positive)
-
-    def _between(self, low: Fraction | None, high: Fraction | None) -> Residue:
-        """Return (low + high + |x - low| - |x - high|)/2, or x in place of the terms of a missing limit."""
-        point = self.point
-        if low is None and high is None:
-            return self.map(lambda part: part.clone())
-        if low is not None and high is not None and low >= high:
-            return (self * embed_number(point, 0)) + embed_fraction(point, high)
-        above = embed_fraction(point, low) + (self - embed_fraction(point, low)).absolute() if low is not None else self
-        below = (
-            embed_fraction(point, high) - (self - embed_fraction(point, high)).absolute() if high is not None else self
-        )
-        return (above + below) * embed_number(point, 0.5)
+    def apply(self, name: str, real: Callable[[Tensor], Tensor]) -> Residue:
+        """Apply the uninterpreted function ``name``; see `apply_uninterpreted`."""
+        return apply_uninterpreted(name, [self], real)
 
     def spread_over(self, *others: Residue) -> Residue:
         """Return the residue with the shape that it has with ``others``."""
         shape = torch.broadcast_shapes(self.shape, *(o.shape for o in others))
-        return self if self.shape == shape else self.map(lambda part: part.expand(shape))
-
-    def _known_maximum(self, other: Residue) -> Residue:
-        """Return (x + y + |x - y|)/2, and of more than two values a symmetric function of them."""
-        for one, number in ((self, number_of(other)), (other, number_of(self))):
-            if number is not None and number_of(one) is None:
-                return one.clamp(number, None).spread_over(self, other)
-        terms = [term for x in (plain(self), plain(other)) for term in facts(x).largest or (term_of(x),)]
-        if len(terms) > 2:
-            return largest_of([term.atom for term in terms])
-        out = (self + other + (self - other).absolute()) * embed_number(self.point, 0.5)
-        nonnegative = is_nonnegative(self) or is_nonnegative(other)
-        return out.knowing(largest=tuple(terms), nonnegative=nonnegative)
+        if self.shape == shape:
+            return self
+        out, number = self.map(lambda part: part.expand(shape)), number_of(self)
+        return out if number is None else out.knowing(linear=Linear((), number))
 
 
 def largest_of(values: Sequence[Residue]) -> Residue:
@@ -543,12 +562,21 @@ def embed_number(point: SamplePoint, x: float | int | bool, dtype: torch.dtype =
         for q, _ in meant.roots:
             size = size * _size_of_number(q)
         known = Residue(point, tuple(f.reduce(part) for f, part in zip(point.fields, parts)), size)
-        return (
-            known if meant.roots or not point.semantics.algebraic else known.knowing(linear=Linear((), meant.fraction))
-        )
+        if point.semantics.algebraic and not meant.roots:
+            known.knowing(linear=Linear((), meant.fraction))
+        if meant.logarithm is None:
+            return known
+        logarithm = log_of_number(point, meant.logarithm.of)
+        return known * (logarithm.inverse() if meant.logarithm.below else logarithm)
     device_free = [torch.tensor(float(f.number(x)), dtype=torch.float64) for f in point.fields]
     out = Residue(point, tuple(f.reduce(t) for f, t in zip(point.fields, device_free)), _size_of_number(x))
     return out.knowing(linear=Linear((), Fraction(x))) if point.semantics.algebraic else out
+
+
+def log_of_number(point: SamplePoint, n: int) -> Residue:
+    """Return the logarithm of a whole number > 1, the uninterpreted function log of it."""
+    out = apply_uninterpreted("log", [embed_number(point, n)], torch.log)
+    return out.knowing(nonnegative=True, positive=True) if point.semantics.algebraic else out
 
 
 def embed_fraction(point: SamplePoint, x: Fraction) -> Residue:

@@ -151,6 +151,9 @@ def _dispatch(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -
         raise Undecided("shadows of two different draws met")
     if func in ESCAPING:
         for shadow in shadows:
+            if shadow.dtype is torch.bool:
+                point.branch.setdefault(func.overloadpacket.__name__.removeprefix("_"))
+                continue
             note_escape(shadow.residue, func.overloadpacket.__name__.removeprefix("_"))
     if func in ESCAPING or func in BLIND:
         return func(*tree_map(value_of, args), **tree_map(value_of, kwargs))
@@ -159,6 +162,9 @@ def _dispatch(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -
         return rule.function(*args, **kwargs)
     if list_written(func):
         return _write(func, args, kwargs)
+    if any(s.dtype is torch.bool for s in shadows) and not _takes_booleans(rule, args, kwargs):
+        point.branch.setdefault(func.overloadpacket.__name__)
+        return func(*tree_map(_decided, args), **tree_map(_decided, kwargs))
     if rule is None:
         # Operators with a definition by others mostly arrive here as those others, but not from Python code.
         result = func.decompose(*args, **kwargs)
@@ -169,8 +175,6 @@ def _dispatch(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -
             raise no_rule(func)
         with Factories(point):
             return body(*args, **kwargs)
-    if rule.kind is RuleKind.BRANCH:
-        point.branch.setdefault(func.overloadpacket.__name__)
     value = func(*tree_map(value_of, args), **tree_map(value_of, kwargs))
     call = Call(point, func, args, kwargs, value)
     if rule.kind is RuleKind.BRANCH:
@@ -178,6 +182,9 @@ def _dispatch(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     if not any(v.numel() for v in tree_iter(value) if isinstance(v, Tensor)):
         return tree_map(lambda v: _empty(call, v), value)
     residue = rule.function(call, *args, **kwargs)
+    is_function = isinstance(value, Tensor) and value.dtype is torch.bool and residue is not None
+    if rule.kind is RuleKind.BRANCH and not is_function:
+        point.branch.setdefault(func.overloadpacket.__name__)
     if isinstance(value, Tensor):
         return _wrap(call, rule, shadows, value, residue)
     if isinstance(value, (tuple, list)):
@@ -185,6 +192,23 @@ def _dispatch(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -
             _wrap(call, rule, shadows, v, r) if isinstance(v, Tensor) else v for v, r in zip(value, residue)
         )
     return value
+
+
+def _takes_booleans(rule: Rule | None, args: Any, kwargs: Any) -> bool:
+    """Return True if a rule reads booleans as functions: arithmetic does in floating point, and copies to it do."""
+    if rule is None or not rule.booleans:
+        return False
+    if rule.kind is RuleKind.BRANCH or rule.integers:
+        return True
+    dtype = kwargs.get("dtype")
+    tensors = [x for x in tree_iter(args) if isinstance(x, Tensor)]
+    floats = any(x.dtype.is_floating_point for x in tensors)
+    return dtype.is_floating_point if dtype is not None else floats
+
+
+def _decided(x: Any) -> Any:
+    """Return the value of a boolean that is a function, anything else unchanged."""
+    return x.value if isinstance(x, Shadow) and x.dtype is torch.bool else x
 
 
 def _empty(call: Call, value: Any) -> Any:
@@ -200,7 +224,8 @@ def _wrap(call: Call, rule: Rule, operands: Sequence[Shadow], value: Tensor, res
         if value.dtype.is_floating_point and value.numel():
             raise call.undecided("its rule gives no residues for a floating-point result")
         return value
-    if not value.dtype.is_floating_point and not rule.integers:
+    is_number = value.dtype.is_floating_point or (rule.booleans and value.dtype is torch.bool)
+    if not is_number and not rule.integers:
         if all(o.dtype.is_floating_point for o in operands):  # rounded, as in sum(dtype=int)
             call.took_branch()
             return value
@@ -275,6 +300,9 @@ def _write(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
         if result.shape != target.shape:
             raise Undecided(f"{func} writes shape {tuple(result.shape)} into shape {tuple(target.shape)}")
     if not isinstance(target, Shadow):
+        if isinstance(result, Shadow) and result.dtype is torch.bool:
+            result.residue.point.branch.setdefault(func.overloadpacket.__name__)
+            return target.copy_(result.value)
         if isinstance(result, Shadow):
             raise Undecided(f"{func} writes a shadow into an ordinary tensor, which cannot carry residues")
         return target.copy_(result)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from foldproof.shadow import piecewise
 from foldproof.shadow.call import Call
 from foldproof.shadow.registry import branch, composed, uninterpreted
 from foldproof.shadow.residue import Residue
@@ -205,6 +206,9 @@ def hardshrink(call: Call, x: Tensor, lambd: float = 0.5) -> Any:
     if call.point.semantics.by_value:
         residue = call.residue(x)
         return _chosen(call, call.value(x).abs() <= lambd, residue * call.residue(0), residue)
+    if call.algebraic(x):
+        residue, zero = call.residue(x), call.residue(0)
+        return piecewise.choose(residue.absolute() - call.residue(lambd), residue, zero, zero)
     return pointwise(call, x, lambd)
 
 
@@ -215,8 +219,9 @@ def threshold(call: Call, x: Tensor, threshold: float, value: float) -> Any:
         residue = call.residue(x)
         constant = call.residue(value).map(lambda part: part.expand(residue.shape))
         return _chosen(call, call.value(x) <= threshold, constant, residue)
-    if call.algebraic(x) and threshold == value:
-        return call.residue(x).maximum(call.residue(value))
+    if call.algebraic(x):
+        residue, other = call.residue(x), call.stored(value)
+        return piecewise.choose(residue - call.residue(threshold), residue, other, other)
     return pointwise(call, x, threshold, value)
 
 

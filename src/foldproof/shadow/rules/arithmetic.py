@@ -14,25 +14,25 @@ from foldproof.shadow.residue import Residue
 aten = torch.ops.aten
 
 
-@exact(aten.add.Tensor, aten.add.Scalar)
+@exact(aten.add.Tensor, aten.add.Scalar, booleans=True)
 def add(call: Call, a: Any, b: Any, alpha: float = 1) -> Residue:
     """a + alpha·b"""
     return call.residue(a) + _scaled(call, b, alpha)
 
 
-@exact(aten.sub.Tensor, aten.sub.Scalar)
+@exact(aten.sub.Tensor, aten.sub.Scalar, booleans=True)
 def sub(call: Call, a: Any, b: Any, alpha: float = 1) -> Residue:
     """a - alpha·b"""
     return call.residue(a) - _scaled(call, b, alpha)
 
 
-@exact(aten.rsub.Tensor, aten.rsub.Scalar)
+@exact(aten.rsub.Tensor, aten.rsub.Scalar, booleans=True)
 def rsub(call: Call, a: Any, b: Any, alpha: float = 1) -> Residue:
     """b - alpha·a"""
     return call.residue(b) - _scaled(call, a, alpha)
 
 
-@exact(aten.mul.Tensor, aten.mul.Scalar)
+@exact(aten.mul.Tensor, aten.mul.Scalar, booleans=True)
 def mul(call: Call, a: Any, b: Any) -> Residue:
     """a·b"""
     return call.residue(a) * call.residue(b)

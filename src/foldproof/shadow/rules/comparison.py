@@ -1,16 +1,84 @@
-"""Operators that give booleans or indices: ordinary tensors, decided by value."""
+"""Operators that give booleans or indices: ordinary tensors, decided by value.
+
+In the algebraic reading, comparisons and what logical operators make of them are functions with the values 0 and 1.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from foldproof.shadow import piecewise
 from foldproof.shadow.call import Call
 from foldproof.shadow.registry import branch
-from foldproof.shadow.residue import Residue
+from foldproof.shadow.residue import Residue, embed_number
 
 aten = torch.ops.aten
+
+_ACCEPTS: dict[str, Callable[[int], bool]] = {
+    "eq": lambda sign: sign == 0,
+    "ge": lambda sign: sign >= 0,
+    "gt": lambda sign: sign > 0,
+    "le": lambda sign: sign <= 0,
+    "lt": lambda sign: sign < 0,
+    "ne": lambda sign: sign != 0,
+}
+"""The signs of a - b for which each comparison of a and b holds."""
+
+
+@branch(
+    aten.eq.Scalar,
+    aten.eq.Tensor,
+    aten.ge.Scalar,
+    aten.ge.Tensor,
+    aten.gt.Scalar,
+    aten.gt.Tensor,
+    aten.le.Scalar,
+    aten.le.Tensor,
+    aten.lt.Scalar,
+    aten.lt.Tensor,
+    aten.ne.Scalar,
+    aten.ne.Tensor,
+    booleans=True,
+)
+def compared(call: Call, a: Any, b: Any) -> Residue | None:
+    """an ordinary tensor, as the values are; in the algebraic reading, 0 or 1 by the sign of a - b"""
+    if not call.algebraic(a, b):
+        return None
+    accept = _ACCEPTS[call.operator.overloadpacket.__name__]
+    holds: Residue = piecewise.compare(call.residue(a) - call.residue(b), accept)
+    return holds if holds.shape == call.result.shape else holds.map(lambda part: part.expand(call.result.shape))
+
+
+_CONNECTIVES: dict[str, Callable[[Residue, Residue], Residue]] = {
+    "and": lambda a, b: a * b,
+    "or": lambda a, b: a + b - a * b,
+    "xor": lambda a, b: a + b - a * b - a * b,
+}
+
+
+@branch(
+    aten.bitwise_and.Tensor,
+    aten.bitwise_not.default,
+    aten.bitwise_or.Tensor,
+    aten.bitwise_xor.Tensor,
+    aten.logical_and.default,
+    aten.logical_not.default,
+    aten.logical_or.default,
+    aten.logical_xor.default,
+    booleans=True,
+)
+def connected(call: Call, *args: Tensor) -> Residue | None:
+    """an ordinary tensor, as the values are; in the algebraic reading, sums and products of 0 and 1"""
+    if not all(isinstance(x, Tensor) and x.dtype is torch.bool for x in args) or not call.algebraic(*args):
+        return None
+    read = call.residues(args)
+    if len(read) == 1:
+        return embed_number(call.point, 1) - read[0]
+    return _CONNECTIVES[call.operator.overloadpacket.__name__.split("_")[1]](*read)
 
 
 @branch(
@@ -26,28 +94,12 @@ aten = torch.ops.aten
     aten.bucketize.Tensor,
     aten.count_nonzero.default,
     aten.count_nonzero.dim_IntList,
-    aten.eq.Scalar,
-    aten.eq.Tensor,
-    aten.ge.Scalar,
-    aten.ge.Tensor,
-    aten.gt.Scalar,
-    aten.gt.Tensor,
     aten.isin.Tensor_Scalar,
     aten.isin.Tensor_Tensor,
     aten.isinf.default,
     aten.isnan.default,
     aten.isneginf.default,
     aten.isposinf.default,
-    aten.le.Scalar,
-    aten.le.Tensor,
-    aten.logical_and.default,
-    aten.logical_not.default,
-    aten.logical_or.default,
-    aten.logical_xor.default,
-    aten.lt.Scalar,
-    aten.lt.Tensor,
-    aten.ne.Scalar,
-    aten.ne.Tensor,
     aten.nonzero.default,
     aten.nonzero_static.default,
     aten.searchsorted.Scalar,

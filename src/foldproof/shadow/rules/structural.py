@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from foldproof.shadow import piecewise
 from foldproof.shadow.call import Call
 from foldproof.shadow.registry import RuleKind, exact, rule
 from foldproof.shadow.residue import Residue
@@ -278,11 +279,10 @@ def write_into(call: Call, x: Tensor, src: Tensor, *args: Any, **kwargs: Any) ->
     return call.residue(x).map(lambda part, s: call.operator(part, s, *args, **kwargs), call.residue(src))
 
 
-@exact(aten.masked_fill.Scalar, aten.masked_fill.Tensor)
+@exact(aten.masked_fill.Scalar, aten.masked_fill.Tensor, booleans=True)
 def masked_fill(call: Call, x: Tensor, mask: Tensor, value: Any) -> Residue:
     """elements under the mask replaced by the exact residue of the constant"""
-    at = call.indices(mask)
-    return call.residue(x).map(lambda part, v: torch.where(at, v, part), call.stored(value))
+    return _chosen(call, mask, call.stored(value), call.residue(x))
 
 
 @exact(aten.masked_scatter.default)
@@ -292,22 +292,32 @@ def masked_scatter(call: Call, x: Tensor, mask: Tensor, source: Tensor) -> Resid
     return call.residue(x).map(lambda part, s: aten.masked_scatter.default(part, at, s), call.residue(source))
 
 
-@exact(aten.where.self, aten.where.ScalarSelf, aten.where.ScalarOther)
+@exact(aten.where.self, aten.where.ScalarSelf, aten.where.ScalarOther, booleans=True)
 def where(call: Call, condition: Tensor, x: Any, y: Any) -> Residue:
     """one or the other by the condition's value (the comparison that made it, if one did, is the branch)"""
+    return _chosen(call, condition, call.stored(x), call.stored(y))
+
+
+def _chosen(call: Call, condition: Tensor, x: Residue, y: Residue) -> Residue:
+    """Return x where the condition is true, y where it is not."""
+    if hasattr(condition, "residue") and call.algebraic(condition, x, y):
+        chosen: Residue = piecewise.where(call.residue(condition), x, y)
+        return chosen
     at = call.indices(condition)
-    return call.stored(x).map(lambda a, b: torch.where(at, a, b), call.stored(y))
+    return x.map(lambda a, b: torch.where(at, a, b), y)
 
 
-@exact(aten._to_copy.default)
+@exact(aten._to_copy.default, booleans=True)
 def to_copy(call: Call, x: Tensor, *, dtype: torch.dtype | None = None, **kwargs: Any) -> Residue | None:
     """float to float is the identity (the claim is about real numbers); integers and booleans follow the value"""
     source, target = x.dtype, call.first_result.dtype
     if target.is_complex:
         raise call.undecided("complex numbers have no residues")
     if target.is_floating_point or target == source:
-        device = call.first_result.device
-        return call.residue(x).map(lambda part: part.to(device, copy=True))
+        device, residue = call.first_result.device, call.residue(x)
+        if residue.is_algebraic and device == x.device:
+            return residue.copied()
+        return residue.map(lambda part: part.to(device, copy=True))
     call.took_branch()
     return None
 

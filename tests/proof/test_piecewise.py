@@ -1,0 +1,134 @@
+"""Choices by comparison are functions: equal ones are proved, and those that differ at the limit alone are not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from foldproof import prove
+from foldproof.verdict import Kind
+
+Function = Callable[[Tensor, Tensor], Tensor]
+
+X = torch.randn(8, 5, generator=torch.Generator().manual_seed(1))
+Y = torch.rand(8, 5, generator=torch.Generator().manual_seed(2)) + 0.5
+
+
+def in_place(x: Tensor, y: Tensor) -> Tensor:
+    out = x.clone()
+    out.masked_fill_(out < 0, 0)
+    return out
+
+
+def mask_written(x: Tensor, y: Tensor) -> Tensor:
+    mask = x > 0
+    mask.logical_and_(x < 1)
+    return x * mask
+
+
+EQUAL: dict[str, tuple[Function, Function]] = {
+    "relu by where": (lambda x, y: torch.where(x > 0, x, 0), lambda x, y: F.relu(x)),
+    "relu by where, at the other side": (lambda x, y: torch.where(x >= 0, x, 0), lambda x, y: F.relu(x)),
+    "relu by a mask": (lambda x, y: x * (x > 0), lambda x, y: F.relu(x)),
+    "relu by a float mask": (lambda x, y: (x > 0).float() * x, lambda x, y: F.relu(x)),
+    "relu by masked_fill": (lambda x, y: x.masked_fill(x < 0, 0), lambda x, y: F.relu(x)),
+    "relu in place": (in_place, lambda x, y: F.relu(x)),
+    "relu6 by where": (lambda x, y: torch.where(x < 0, 0, torch.where(x > 6, 6, x)), lambda x, y: F.relu6(x)),
+    "clamp by where": (lambda x, y: torch.where(x > 1, 1, torch.where(x < -1, -1, x)), lambda x, y: x.clamp(-1, 1)),
+    "abs by where": (lambda x, y: torch.where(x < 0, -x, x), lambda x, y: x.abs()),
+    "abs by sign": (lambda x, y: x * x.sign(), lambda x, y: x.abs()),
+    "sign by comparisons": (lambda x, y: (x > 0).float() - (x < 0).float(), lambda x, y: x.sign()),
+    "leaky_relu by where": (lambda x, y: torch.where(x > 0, x, 0.125 * x), lambda x, y: F.leaky_relu(x, 0.125)),
+    "leaky_relu by max": (lambda x, y: torch.maximum(x, 0.125 * x), lambda x, y: F.leaky_relu(x, 0.125)),
+    "prelu by where": (lambda x, y: torch.where(x >= 0, x, x * 0.25), lambda x, y: F.prelu(x, torch.tensor([0.25]))),
+    "elu by where": (lambda x, y: torch.where(x > 0, x, torch.expm1(x)), lambda x, y: F.elu(x)),
+    "elu by exp": (lambda x, y: torch.where(x <= 0, 1.5 * (x.exp() - 1), x), lambda x, y: F.elu(x, 1.5)),
+    "hardshrink by where": (lambda x, y: torch.where(x.abs() > 0.5, x, 0), lambda x, y: F.hardshrink(x)),
+    "softshrink by sign": (lambda x, y: x.sign() * F.relu(x.abs() - 0.5), lambda x, y: F.softshrink(x)),
+    "threshold by where": (lambda x, y: torch.where(x > 0.5, x, 2), lambda x, y: F.threshold(x, 0.5, 2)),
+    "hardswish by where": (
+        lambda x, y: torch.where(x > 3, x, torch.where(x < -3, 0, x * (x + 3) / 6)),
+        lambda x, y: F.hardswish(x),
+    ),
+    "hardsigmoid by clamp": (lambda x, y: (x / 2 + 1.5).clamp(0, 3) / 3, lambda x, y: F.hardsigmoid(x)),
+    "max by where": (lambda x, y: torch.where(x > y, x, y), lambda x, y: torch.maximum(x, y)),
+    "min by a mask": (lambda x, y: x * (x < y) + y * (x >= y), lambda x, y: torch.minimum(x, y)),
+    "max less half of min": (
+        lambda x, y: torch.where(x > y, x - 0.5 * y, y - 0.5 * x),
+        lambda x, y: torch.maximum(x, y) - 0.5 * torch.minimum(x, y),
+    ),
+    "smooth_l1": (
+        lambda x, y: torch.where((x - y).abs() < 1, (x - y) ** 2 / 2, (x - y).abs() - 0.5),
+        lambda x, y: F.smooth_l1_loss(y, x, reduction="none"),
+    ),
+    "branches changed over": (lambda x, y: torch.where(x > 0, x * y, y), lambda x, y: torch.where(~(x > 0), y, x * y)),
+    "two conditions": (
+        lambda x, y: torch.where((x > 0) & (x < 1), y, 0),
+        lambda x, y: torch.where(x > 0, torch.where(x < 1, y, 0), 0),
+    ),
+    "one of two conditions": (
+        lambda x, y: torch.where((x < 0) | (y > 1), y, 0),
+        lambda x, y: torch.where(~((x >= 0) & (y <= 1)), y, 0),
+    ),
+    "a mask that is written": (mask_written, lambda x, y: torch.where((x > 0) & (x < 1), x, 0)),
+    "nested alike": (
+        lambda x, y: torch.where(x > 0, torch.where(x > 0, x, y), y),
+        lambda x, y: torch.where(x > 0, x, y),
+    ),
+    "softplus by abs": (lambda x, y: F.relu(x) + torch.log1p(torch.exp(-x.abs())), lambda x, y: F.softplus(x)),
+    "a stable loss": (
+        lambda x, y: x.clamp(min=0) - x * y + torch.log1p(torch.exp(-x.abs())),
+        lambda x, y: F.softplus(x) - x * y,
+    ),
+    "logaddexp": (
+        lambda x, y: torch.maximum(x, y) + torch.log1p(torch.exp(-(x - y).abs())),
+        lambda x, y: torch.logaddexp(x, y),
+    ),
+}
+
+APART: dict[str, tuple[Function, Function]] = {
+    "the limit of a step": (lambda x, y: (x > 0.5).float(), lambda x, y: (x >= 0.5).float()),
+    "the limit of a jump": (lambda x, y: torch.where(x > 0, y, -y), lambda x, y: torch.where(x >= 0, y, -y)),
+    "a step behind relu": (lambda x, y: (F.relu(x) > 0).float(), lambda x, y: (F.relu(x) >= 0).float()),
+    "equality with zeros": (lambda x, y: (F.relu(x) == 0).float(), lambda x, y: x * 0),
+    "a threshold": (lambda x, y: torch.where(x > 0, x, 0), lambda x, y: torch.where(x > 0.01, x, 0)),
+    "the other branch": (lambda x, y: torch.where(x > y, x, y), lambda x, y: torch.where(x > y, y, x)),
+    "a mask of another value": (lambda x, y: x * (x > 0), lambda x, y: x * (y > 1)),
+    "and for or": (
+        lambda x, y: torch.where((x > 0) & (y > 1), x, 0),
+        lambda x, y: torch.where((x > 0) | (y > 1), x, 0),
+    ),
+    "a gap between the pieces": (
+        lambda x, y: torch.where(x > 0, x, x.exp() - 1),
+        lambda x, y: torch.where(x > 0, x, x.exp() - 0.99),
+    ),
+    "far away": (lambda x, y: torch.where(x > 40, y, x), lambda x, y: x * 1),
+    "a written mask": (mask_written, lambda x, y: x * (x > 0)),
+}
+
+
+@pytest.mark.parametrize("name", EQUAL)
+def test_equal_choices_are_proved(name: str) -> None:
+    verdict = prove(*EQUAL[name], (X, Y))
+    assert verdict.kind is Kind.PROVED, verdict
+
+
+@pytest.mark.parametrize("name", APART)
+def test_other_choices_are_not(name: str) -> None:
+    before, after = APART[name]
+    verdict = prove(before, after, (X, Y))
+    assert verdict.kind is Kind.REFUTED or (
+        verdict.kind is Kind.PROVED and verdict.claim is not None and not verdict.claim.is_general
+    ), verdict
+    if verdict.kind is Kind.PROVED:
+        assert "choices" in str(verdict.claim)
+
+
+def test_a_proof_of_choices_is_general() -> None:
+    """Comparisons that are functions limit no claim."""
+    verdict = prove(lambda x: torch.where(x > 0, x, 0), lambda x: F.relu(x), (X,))
+    assert verdict.claim is not None and verdict.claim.is_general, verdict
