@@ -120,10 +120,9 @@ class Inquiry:
         if runs is None:
             return None
         radicands = radicands_of(chain(*runs.numbers))
-        either = (False, True)
-        for parameters, algebraic in product(either[::-1] if self.obligation.general else either[:1], either):
-            rational = algebraic and _is_rational(self.last)
-            semantics = Semantics(algebraic=algebraic, rational=rational, constants=radicands)
+        readings = (AS_IT_IS, *_algebraic_readings(self.last))
+        for parameters, reading in product((True, False) if self.obligation.general else (False,), readings):
+            semantics = replace(reading, constants=radicands)
             if self._attempt(1, parameters, semantics).equal:
                 found = self._attempt_surely(parameters, semantics)
                 return found if found.equal and found.point.constants and found.point.constants.changes else None
@@ -165,15 +164,15 @@ class Inquiry:
         return found
 
     def _attempt_in_either_reading(self, parameters: bool) -> Attempt:
-        """Compare, and once more in the algebraic reading, where one prime already shows most differences."""
+        """Compare, and once more in the algebraic readings, where one prime already shows most differences."""
         found = self._attempt_surely(parameters)
         if found.mismatch is None or found.mismatch.structural:
             return found
-        algebraic = Semantics(algebraic=True, rational=_is_rational(found))
-        if not self._attempt(1, parameters, algebraic).equal:
-            return found
-        again = self._attempt_surely(parameters, algebraic)
-        return again if again.equal else found
+        for semantics in _algebraic_readings(found):
+            if self._attempt(1, parameters, semantics).equal:
+                again = self._attempt_surely(parameters, semantics)
+                return again if again.equal else found
+        return found
 
     def _attempt_any_shift(
         self, k: int, parameters: bool, semantics: Semantics, see: Callable[[], Recording | Cuts] | None
@@ -298,9 +297,11 @@ class Inquiry:
         return chosen[:MAX_SCALES]
 
 
-def _is_rational(found: Attempt) -> bool:
-    """Return True if both programs computed sums, products and quotients alone."""
-    return not found.point.branch and found.point.uninterpreted.keys() <= {"reciprocal"}
+def _algebraic_readings(found: Attempt) -> list[Semantics]:
+    """Return the readings by identities: one, if both programs computed sums, products and quotients alone."""
+    rational = not found.point.branch and found.point.uninterpreted.keys() <= {"reciprocal"}
+    algebraic = Semantics(algebraic=True, rational=rational)
+    return [algebraic] if rational else [algebraic, replace(algebraic, pieces=True)]
 
 
 def own_numbers(found: Attempt) -> tuple[frozenset[float], frozenset[float]]:

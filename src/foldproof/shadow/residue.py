@@ -49,8 +49,8 @@ Combine = Callable[..., "Linear | None"]
 def pointwise(function: Callable[..., Residue], combine: Combine | None = None) -> Callable[..., Residue]:
     """Make a function act on the pieces of piecewise operands, and record what its results are made of.
 
-    ``combine`` returns the linear form of the result, if the function is linear. All this happens in the algebraic
-    reading alone, and for finite operands.
+    ``combine`` returns the linear form of a sum or product, if it is linear; other functions act on pieces only where
+    the sample point asks for it. All this happens in the algebraic reading alone, and for finite operands.
     """
 
     @functools.wraps(function)
@@ -58,7 +58,9 @@ def pointwise(function: Callable[..., Residue], combine: Combine | None = None) 
         if not all(x.is_algebraic for x in operands):
             return function(*operands)
         start = next(_serials)
-        by_piece: Residue | None = piecewise.distribute(applied, *operands)
+        by_piece: Residue | None = None
+        if combine is not None or operands[0].point.semantics.pieces:
+            by_piece = piecewise.distribute(applied, *operands)
         out = function(*operands) if by_piece is None else by_piece
         if out.serial < start:  # it is an earlier value, as x is for 1/(1/x)
             return out

@@ -54,6 +54,9 @@ class Semantics:
     """Shift a softmax by the first element that is not masked, instead of the largest by value."""
     algebraic: bool = False
     """Read elementary functions by their identities, and divide exactly; see `foldproof.shadow.normal_forms`."""
+    pieces: bool = False
+    """Apply elementary functions to each piece of a choice, so that exp(min(x, 0)) is min(exp(x), 1). Without it,
+    exp(x - m) cancels exp(m), whatever m is."""
     rational: bool = False
     """True if the programs are rational functions, so that divisors of data vanish at single points only."""
     constants: frozenset[int] | None = None
