@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 import os
+from collections import Counter
 
 import pytest
 import torch
@@ -58,28 +59,34 @@ SLOW = tuple(
 
 
 SAMPLED = {
-    "tests/proof/test_language_models.py::test_a_planted_change": 8,
+    "tests/proof/test_language_models.py::test_a_planted_change": 16,
     "tests/fusion/test_fold_mutants.py::test_is_withdrawn": 10,
-    "tests/fusion/test_fold_rules.py": 10,
+    "tests/fusion/test_fold_rules.py": 13,
     "tests/fusion/test_batching.py": 3,
     "tests/proof/test_half.py": 8,
     "tests/proof/test_zoo.py::test_pytorch_proves_itself": 4,
     "tests/auditing/test_audit.py::test_without_the_culprit_all_is_well": 4,
     "tests/auditing/test_audit.py::test_the_culprit_is_named": 2,
+    # The same cases, so that their audits serve both tests.
+    "tests/auditing/test_audit.py::test_all_other_steps_are_proved": 2,
     "tests/auditing/test_audit.py::test_a_tap_changes_nothing": 3,
     "tests/auditing/test_tied.py::test_an_audit_of_tied_weights": 2,
     "tests/auditing/test_unseen_changes.py::test_models_with_effects_and_breaks": 3,
+    "tests/comparison/test_compare.py::test_no_false_alarm_on_the_zoo": 2,
     "tests/comparison/test_sources.py::test_a_wrong_kernel_is_found": 2,
     "tests/docs/test_findings.py::test_it_is_still_wrong": 2,
-    "tests/qat/test_fold_qat.py": 5,
+    "tests/qat/test_fold_qat.py": 7,
     "tests/rounding/test_answers.py::test_the_kernel_keeps_the_floor": 3,
     "tests/qat/test_fold_qat_mutants.py": 3,
     "tests/shadow/test_opaque.py": 3,
-    "tests/matrix/test_matrix.py::test_audits": 8,
+    "tests/matrix/test_matrix.py::test_audits": 12,
     "tests/matrix/test_matrix.py::test_inductor": 8,
     "tests/matrix/test_matrix.py::test_proofs": 2,
 }
-"""Tests with many cases of one kind, of which CI runs each n-th; the others are exhaustive."""
+"""Tests with many cases of one kind, of which CI runs the first and each n-th; the others are exhaustive.
+
+The name of a file stands for each of its tests.
+"""
 
 EXHAUSTIVE = (
     "tests/comparison/test_candidates.py::test_files[aoti]",
@@ -96,27 +103,30 @@ EXHAUSTIVE = (
     ),
     "tests/qat/test_convert.py::test_convert[C per channel",
     "tests/auditing/test_audit.py::test_the_culprit_is_named[inductor: freezing ConvTranspose2d",
+    "tests/auditing/test_audit.py::test_all_other_steps_are_proved[inductor: freezing ConvTranspose2d",
 )
 
 
 @pytest.hookimpl(tryfirst=True)  # before markers are selected
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    seen = dict.fromkeys(SAMPLED, 0)
+    seen: Counter[str] = Counter()
     for item in items:
         if item.nodeid.startswith(SLOW):
             item.add_marker("slow")
         if item.nodeid.startswith(EXHAUSTIVE):
             item.add_marker("exhaustive")
-        for name in (name for name in SAMPLED if item.nodeid.startswith(name)):
-            if seen[name] % SAMPLED[name]:
+        function = item.nodeid.partition("[")[0]
+        for every in (every for name, every in SAMPLED.items() if function.startswith(name)):
+            if seen[function] % every:
                 item.add_marker("exhaustive")
-            seen[name] += 1
+            seen[function] += 1
 
 
 def pytest_collection_finish() -> None:
     """Spares the garbage collector what is there before the first test: going through it took a tenth of all time."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(20_000)  # graphs are many objects that live long: a third of the rest
 
 
 @pytest.fixture(autouse=True)

@@ -84,10 +84,11 @@ def key(layers: Any, at: int) -> None:
     projection.weight = nn.Parameter(projection.weight.detach()[order].clone())
 
 
-def test_a_deep_model_is_proved() -> None:
-    verdict = prove(reference(LAYERS), reference(LAYERS).run_decompositions(), (TOKENS,))
+@pytest.mark.parametrize("layers", [8, pytest.param(LAYERS, marks=pytest.mark.exhaustive)])
+def test_a_deep_model_is_proved(layers: int) -> None:
+    verdict = prove(reference(layers), reference(layers).run_decompositions(), (TOKENS,))
     assert verdict.kind is Kind.PROVED, verdict
-    assert verdict.proof is not None and verdict.proof.cuts > LAYERS
+    assert verdict.proof is not None and verdict.proof.cuts > layers
     assert f"{verdict.proof.cuts} cut points" in str(verdict)
 
 

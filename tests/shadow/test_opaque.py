@@ -128,7 +128,7 @@ def test_operators_differ() -> None:
     x = torch.rand(4) * 0.5 + 0.25
     shadow = Shadow(x, draw_variable(SamplePoint(seed=0, k=2), x, True))
     seen: dict[bytes, OpOverload] = {}
-    for operator in UNINTERPRETED:
+    for operator in set(UNINTERPRETED) - {aten.sgn.default}:  # the sign of a real number, by the rule of aten.sign
         if len([a for a in operator._schema.arguments if str(a.type) == "Tensor"]) == 1:
             try:
                 result = evaluate(operator, (shadow,), {})

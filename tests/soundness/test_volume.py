@@ -13,7 +13,7 @@ from docs.make_volume import PAGE, Run, page
 from zoo.volume.judge import ERRORS, GROUPS, MAX_EQUAL, Group, Judged, judge
 from zoo.volume.pairs import Pair, distance, make_pair, operators
 
-SEEDS = range(5000, 5002)
+SEEDS = range(5000, 5001)
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def judged() -> list[Judged]:
 
 
 def test_no_verdict_is_wrong(judged: list[Judged]) -> None:
-    assert len(judged) >= 20
+    assert len(judged) >= 10
     assert [one for one in judged if one.error is not None] == []
 
 
