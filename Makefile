@@ -6,7 +6,8 @@ BIN := .venv/bin
 # One thread per process: timings mean something, and parallel test workers do not fight over cores.
 export OMP_NUM_THREADS := 1
 
-.PHONY: demo test test-fast test-all lint typecheck bench docs docs-bench docs-zoo docs-volume docs-site browser clean
+.PHONY: demo test tests test-fast test-all lint typecheck bench docs docs-bench docs-zoo docs-volume docs-site browser \
+	clean
 .DELETE_ON_ERROR:
 
 demo: .venv/.demo
@@ -16,7 +17,9 @@ demo: .venv/.demo
 # Each worker begins with one half of the tests, so that most files, and what is cached in them, stay on one worker.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
-test: lint typecheck
+test: lint typecheck tests
+
+tests: .venv/.dev
 	$(PYTEST)
 
 test-fast: .venv/.dev
