@@ -10,7 +10,6 @@ from unittest import mock
 
 import torch
 from torch import Tensor, fx, nn
-from torch.fx._lazy_graph_module import _LazyGraphModule
 
 _SETTINGS = set(vars(nn.Module()))
 """Attributes of every module."""
@@ -37,8 +36,7 @@ def _once(export: Callable[..., fx.GraphModule]) -> Callable[..., fx.GraphModule
         key = _describe((args, kwargs))
         if key not in known:
             with mock.patch("torch.export.export", leniently):
-                # Nobody runs a pattern, so that no copy of it needs code: that would be most of the time of a copy.
-                known[key] = _LazyGraphModule.from_graphmodule(export(*args, **kwargs))
+                known[key] = export(*args, **kwargs)
         return copy.deepcopy(known[key])
 
     return pattern

@@ -281,7 +281,7 @@ class TestUndecided:
     def test_where_rounding_explains_anything(self) -> None:
         class Chaos(nn.Module):
             def forward(self, x: Tensor) -> Tensor:
-                for _ in range(60):
+                for _ in range(30):
                     x = 3.99 * x * (1 - x)
                 return x
 
