@@ -30,6 +30,35 @@ def mask_written(x: Tensor, y: Tensor) -> Tensor:
     return x * mask
 
 
+def power_of(n: Tensor, y: Tensor) -> Tensor:
+    """Return n⁷·exp(y), in more steps than `Origin` keeps."""
+    out = n
+    for _ in range(6):
+        out = out * n
+    return out * y.exp()
+
+
+def positive_on_one_side(x: Tensor, y: Tensor) -> Tensor:
+    """Return n⁷·exp(y) for n = 4 - x, which a comparison shows to be positive for x < 3 alone."""
+    n = 4 - x
+    return torch.where(x < 2, power_of(torch.where(x < 3, n, 1.0), y), power_of(n, y))
+
+
+def long_chain(x: Tensor, y: Tensor) -> Tensor:
+    """Return a function of x that is made of itself twice, 20 times over."""
+    out = x
+    for _ in range(20):
+        a = out
+        for _ in range(5):
+            a = torch.erf(a)
+        out = a * out + 0.5
+    return out
+
+
+def relu(x: Tensor) -> Tensor:
+    return torch.where(x > 0, x, 0)
+
+
 EQUAL: dict[str, tuple[Function, Function]] = {
     "relu by where": (lambda x, y: torch.where(x > 0, x, 0), lambda x, y: F.relu(x)),
     "relu by where, at the other side": (lambda x, y: torch.where(x >= 0, x, 0), lambda x, y: F.relu(x)),
@@ -75,6 +104,21 @@ EQUAL: dict[str, tuple[Function, Function]] = {
         lambda x, y: torch.where(~((x >= 0) & (y <= 1)), y, 0),
     ),
     "a mask that is written": (mask_written, lambda x, y: torch.where((x > 0) & (x < 1), x, 0)),
+    "the sign of a positive value": (lambda x, y: y * torch.sign(x.exp() + 1), lambda x, y: y),
+    "of normalised values": (
+        lambda x, y: relu(F.layer_norm(x, (5,))),
+        lambda x, y: F.relu(F.layer_norm(x, (5,))),
+    ),
+    "of values over their norm": (lambda x, y: relu(F.normalize(x)), lambda x, y: F.relu(F.normalize(x))),
+    "of a root": (lambda x, y: relu((x * x).sqrt() - y), lambda x, y: F.relu((x * x).sqrt() - y)),
+    "of gates": (
+        lambda x, y: relu(x.sigmoid() * x.tanh() - F.softmax(y, -1)),
+        lambda x, y: F.relu(x.sigmoid() * x.tanh() - F.softmax(y, -1)),
+    ),
+    "a long chain": (
+        lambda x, y: torch.where(x > 0, long_chain(x, y), 0) + relu(y),
+        lambda x, y: torch.where(x > 0, long_chain(x, y), 0) + F.relu(y),
+    ),
     "nested alike": (
         lambda x, y: torch.where(x > 0, torch.where(x > 0, x, y), y),
         lambda x, y: torch.where(x > 0, x, y),
@@ -107,6 +151,51 @@ APART: dict[str, tuple[Function, Function]] = {
         lambda x, y: torch.where(x > 0, x, x.exp() - 0.99),
     ),
     "far away": (lambda x, y: torch.where(x > 40, y, x), lambda x, y: x * 1),
+    "a sign that holds on one side": (
+        lambda x, y: positive_on_one_side(x, y).abs(),
+        lambda x, y: power_of(4 - x, y),
+    ),
+    # Comparisons with nan are false, and so are their opposites.
+    "logarithms of negative values": (
+        lambda x, y: torch.where((x + 8).log() > 0, x, 0) + F.relu(y),
+        lambda x, y: torch.where((x + 8).log() <= 0, 0, x) + relu(y),
+    ),
+    "roots of negative values": (
+        lambda x, y: torch.where((x + 8).sqrt() >= 0, x, y) + F.relu(y),
+        lambda x, y: x + relu(y),
+    ),
+    "powers of negative values": (
+        lambda x, y: torch.where((x + 8) ** 0.3 > 1, x, 0) + F.relu(y),
+        lambda x, y: torch.where((x + 8) ** 0.3 <= 1, 0, x) + relu(y),
+    ),
+    "angles beyond the circle": (
+        lambda x, y: torch.where((x / 8).acos() > 1, x, 0) + F.relu(y),
+        lambda x, y: torch.where((x / 8).acos() <= 1, 0, x) + relu(y),
+    ),
+    "0/0": (
+        lambda x, y: torch.where(F.relu(x + 8) / F.relu(x + 8) > 0, x, y) + F.relu(y),
+        lambda x, y: torch.where(F.relu(x + 8) / F.relu(x + 8) <= 0, y, x) + relu(y),
+    ),
+    "a sum with nan": (
+        lambda x, y: torch.where((x + 8).log().sum(-1, True) > 0, x, y) + F.relu(y),
+        lambda x, y: torch.where((x + 8).log().sum(-1, True) <= 0, y, x) + relu(y),
+    ),
+    "the minimum of nan": (
+        lambda x, y: torch.where(((x + 8).sqrt() + 1).clamp(max=0) >= 0, x, y) + F.relu(y),
+        lambda x, y: x + relu(y),
+    ),
+    "the sign of nan": (
+        lambda x, y: y * torch.sign((x + 8).sqrt() + 1) + F.relu(y),
+        lambda x, y: y + relu(y),
+    ),
+    "a mask written with nan": (
+        lambda x, y: torch.where(x.clone().copy_((x + 8).log()) > 0, x, 0) + F.relu(y),
+        lambda x, y: torch.where((x + 8).log() <= 0, 0, x) + relu(y),
+    ),
+    "fmax and fmin of nan": (
+        lambda x, y: torch.fmax((x + 8).log(), y) + torch.fmin((x + 8).log(), y),
+        lambda x, y: torch.fmax((x + 8).log(), 2 * y) + torch.fmin((x + 8).log(), 2 * y) - y,
+    ),
     "a written mask": (mask_written, lambda x, y: x * (x > 0)),
 }
 

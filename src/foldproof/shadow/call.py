@@ -89,13 +89,17 @@ class Call:
         read = self.residues(operands)
         if all(operand.is_algebraic for operand in read):
             form = (NORMAL_FORMS if len(operands) == 1 else NORMAL_FORMS_OF_TWO).get(label)
-            if form is not None and not attributes:
+            if form is not None and not attributes and not (label == "sign" and read[0].undefined):  # sign(nan) is 0
                 return form(*read)
         return pointwise(lambda *xs: apply_uninterpreted(key, xs, real))(*read)
 
     def algebraic(self, *xs: Any) -> bool:
         """Return True if all ``xs`` are to be read algebraically: they are finite, and the sample point asks for it."""
         return self.point.semantics.algebraic and all(self.residue(x).is_algebraic for x in xs)
+
+    def comparable(self, *xs: Any) -> bool:
+        """Return True if all ``xs`` are algebraic, and defined for all inputs: comparisons are false for nan."""
+        return self.algebraic(*xs) and not any(self.residue(x).undefined for x in xs)
 
     @property
     def arguments(self) -> dict[str, Any]:

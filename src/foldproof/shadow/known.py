@@ -128,7 +128,7 @@ class Origin:
     @staticmethod
     def of(function: Callable[..., Residue], operands: Sequence[Residue], result: Residue) -> Origin | None:
         """Return the origin of a result; None if it is too long."""
-        depth = 1 + max(0 if x.origin is None else x.origin.depth for x in operands)
+        depth = 1 + max(_depth(x) for x in operands)
         if depth > _MAX_DEPTH:
             return None
         return Origin(function, tuple(map(term_of, operands)), depth, result.cell.writes)
@@ -136,6 +136,14 @@ class Origin:
     def holds_for(self, result: Residue) -> bool:
         """Return True if neither the result nor an operand has been written to."""
         return bool(result.cell.writes == self.writes) and all(term.valid for term in self.operands)
+
+
+def _depth(residue: Residue) -> int:
+    """Return the number of functions that made a residue, or the terms of its linear form, as far as it is kept."""
+    if residue.origin is not None:
+        return int(residue.origin.depth)
+    atoms = [term.atom for term in linear_of(residue).terms]
+    return max((int(atom.origin.depth) for atom in atoms if atom.origin is not None), default=0)
 
 
 def facts(residue: Residue) -> Known:

@@ -106,11 +106,12 @@ def mark_infinities(value: Tensor, residue: Residue) -> Residue:
     """Make infinite elements follow the value (a mask of -inf, say): one random residue stands for each sign."""
     point, infinite = residue.point, torch.isinf(value)
     if not bool(infinite.any()):
-        return Residue(point, residue.parts, residue.size, residue.data)
+        return Residue(point, residue.parts, residue.size, residue.data).defined_if(not residue.undefined)
     positive = value > 0
     codes = (torch.where(positive, plus, minus).to(torch.float64) for plus, minus in point.infinity)
     parts = tuple(torch.where(infinite, code, part) for code, part in zip(codes, residue.parts))
-    return Residue(point, parts, residue.size, residue.data, infinite=True)
+    out = Residue(point, parts, residue.size, residue.data, infinite=True)
+    return out.defined_if(not residue.undefined)
 
 
 def all_finite(x: Tensor) -> bool:

@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from foldproof.shadow import piecewise
-from foldproof.shadow.known import Term, facts, is_nonnegative, linear_of, plain, term_of
+from foldproof.shadow.known import Term, facts, is_nonnegative, is_positive, linear_of, plain, term_of
 from foldproof.shadow.residue import (
     Residue,
     apply_uninterpreted,
@@ -98,7 +98,10 @@ def log(x: Residue) -> Residue:
         one, other = known.factors
         return log(one.atom) + log(other.atom)
     of_sum = _log_of_sum(x)
-    return _uninterpreted("log", x, torch.log).knowing(logarithm=term_of(x)) if of_sum is None else of_sum
+    if of_sum is not None:
+        return of_sum
+    out = _uninterpreted("log", x, torch.log).knowing(logarithm=term_of(x))
+    return out.defined_if(not x.undefined and (not x.data or is_positive(x)))
 
 
 def _log_of_sum(x: Residue) -> Residue | None:

@@ -20,6 +20,10 @@ Why it is sound
 Each step replaces a real function by an equal one. Pieces of both programs that are not equal give expressions that
 differ for some h and z. fᵢ(tᵢ) is the piece with x replaced by tᵢ, as far as it is known how the piece was computed
 from x; what is not known stays as it is, which is the same value at x = tᵢ.
+
+A comparison of nan is false, and so is the opposite one: log(x) > 0 and not log(x) <= 0 differ for x < 0. Values that may
+be nan for some inputs (`Residue.undefined`) are therefore compared by value, and not by their pieces. Values that depend
+on parameters alone are taken to be defined.
 """
 
 from __future__ import annotations
@@ -89,9 +93,9 @@ def sign(d: Residue) -> Residue:
     """Return the sign of d: -1, 0 or 1."""
     number = number_of(d)
     if number is not None:
-        return d.constant((number > 0) - (number < 0))
+        return d.constant((number > 0) - (number < 0)).spread_over(d)
     if is_positive(d):
-        return d.constant(1)
+        return d.constant(1).spread_over(d)
     found: Piecewise | None = facts(d).piecewise
     by_piece = None if found is None else _sign_by_piece(d, found)
     return _sign_of_whole(d) if by_piece is None else by_piece
@@ -184,20 +188,27 @@ def _replaced(x: Residue, base: Residue, t: Fraction) -> Residue:
     linear = linear_of(base)
     first = linear.terms[0] if linear.terms else term_of(base)
     if same(first.atom, base):
-        return _with(x, base, base.constant(t))
+        return _with(x, base, base.constant(t), {})
     rest = base.constant(t - linear.constant)
     for term in linear.terms[1:]:
         rest = rest - term.atom * base.constant(term.factor)
-    return _with(x, first.atom, rest * base.constant(1 / first.factor))
+    return _with(x, first.atom, rest * base.constant(1 / first.factor), {})
 
 
-def _with(x: Residue, atom: Residue, value: Residue) -> Residue:
-    """Return ``x`` with ``value`` in place of ``atom``."""
+def _with(x: Residue, atom: Residue, value: Residue, done: dict[int, Residue]) -> Residue:
+    """Return ``x`` with ``value`` in place of ``atom``; ``done`` has the results for parts of it."""
     if same(x, atom):
         return value
+    if id(x) not in done:
+        done[id(x)] = _rebuilt(x, atom, value, done)
+    return done[id(x)]
+
+
+def _rebuilt(x: Residue, atom: Residue, value: Residue, done: dict[int, Residue]) -> Residue:
+    """Return ``x`` computed anew from the parts that contain ``atom``, as far as they are known."""
     linear = facts(x).linear
     if linear is not None:
-        terms = [(term, _with(term.atom, atom, value)) for term in linear.terms]
+        terms = [(term, _with(term.atom, atom, value, done)) for term in linear.terms]
         if all(one is term.atom for term, one in terms):
             return x
         out = x.constant(linear.constant)
@@ -207,7 +218,7 @@ def _with(x: Residue, atom: Residue, value: Residue) -> Residue:
     made = x.origin
     if made is None or not made.holds_for(x):
         return x
-    operands = [_with(term.atom, atom, value) for term in made.operands]
+    operands = [_with(term.atom, atom, value, done) for term in made.operands]
     if all(one is term.atom for one, term in zip(operands, made.operands)):
         return x
     try:
@@ -220,6 +231,7 @@ def _assembled(base: Residue, pieces: list[Residue], breaks: list[Any], operands
     """Return the residue of a piecewise function, without breaks that are none."""
     for i in reversed(range(len(breaks))):
         if all(_equal(pieces[i], one) for one in (pieces[i + 1], *breaks[i][1:])):
+            pieces[i] = _joined(pieces[i], pieces[i + 1])
             del pieces[i + 1], breaks[i]
     if not breaks:
         return pieces[0].spread_over(*operands)
@@ -242,6 +254,18 @@ def _assembled(base: Residue, pieces: list[Residue], breaks: list[Any], operands
     return out.knowing(piecewise=function, nonnegative=nonnegative, positive=nonnegative and min(known) > 0)
 
 
+def _joined(left: Residue, right: Residue) -> Residue:
+    """Return two equal pieces as one, with the facts that both have: others may hold on one side alone."""
+    if left is right or facts(left) == facts(right):
+        return left
+    number = number_of(left)
+    if number is not None:
+        return left.constant(number).spread_over(left, right)
+    out = left.view_as(left.parts)
+    nonnegative = is_nonnegative(left) and is_nonnegative(right)
+    return out.knowing(nonnegative=nonnegative, positive=is_positive(left) and is_positive(right))
+
+
 def _positive(piece: Residue) -> Residue:
     """Return a piece with the knowledge that it is positive where it is used."""
     if is_positive(piece):
@@ -259,13 +283,12 @@ def _least_sign(piece: Residue, base: Residue, low: Fraction | None, high: Fract
     """Return 1 for a piece that is positive between the limits, 0 if it may be 0; None if it may be negative."""
     if is_positive(piece):
         return 1
-    if is_nonnegative(piece):
-        return 0
     line = _line(piece, base)
-    if line is None or (low is None and high is None):
-        return None
-    root, inside = _root_and_point(line, low, high)
-    return None if root is not None else 1 if line[0] * inside + line[1] > 0 else None
+    if line is not None and not (low is None and high is None):
+        root, inside = _root_and_point(line, low, high)
+        if root is None and line[0] * inside + line[1] > 0:
+            return 1
+    return 0 if is_nonnegative(piece) else None
 
 
 def _line(piece: Residue, base: Residue) -> tuple[Fraction, Fraction] | None:

@@ -39,6 +39,11 @@ Map = Callable[..., Tensor]
 
 _ROOTS = {"rsqrt", "sqrt", "reciprocal"}  # what weights are scaled by: exact inverses of these are wanted
 
+# Functions with a value for every real number; of all others, results may be nan.
+_TOTAL = {"abs", "asinh", "atan", "atan2", "ceil", "copysign", "cos", "cosh", "erf", "erfc", "exp", "exp2", "exp_half"}
+_TOTAL |= {"expm1", "floor", "heaviside", "hypot", "identity", "is_zero", "largest", "log_2_cosh_half", "logaddexp"}
+_TOTAL |= {"logaddexp2", "maximum", "round", "sign", "sin", "sinc", "sinh", "tan_quarter", "tanh", "trunc"}
+
 
 _serials = itertools.count()
 
@@ -87,7 +92,7 @@ def _product_of_linear(x: Residue, y: Residue) -> Linear | None:
 class Cell:
     """Bookkeeping shared by a tensor and its views, so that a write through one updates all."""
 
-    __slots__ = ("borrowed", "data", "held", "infinite", "size", "writes")
+    __slots__ = ("borrowed", "data", "held", "infinite", "size", "undefined", "writes")
 
     def __init__(self, size: Size, data: bool, infinite: bool) -> None:
         self.size, self.data, self.infinite = size, data, infinite
@@ -96,6 +101,8 @@ class Cell:
         """True if the memory must not be written to, because it belongs to someone else."""
         self.held = False
         """True if it is the memory of a program's tensor, to which the program may write."""
+        self.undefined = False
+        """True if elements may be nan for some inputs, as logarithms of data are."""
 
 
 class Residue:
@@ -124,7 +131,9 @@ class Residue:
         if isinstance(self.parts, OnDemand):  # it is read-only, so that sharing it is safe
             return self
         out = Residue(self.point, copy.deepcopy(self.parts, memo), self.size)
-        out.cell = memo.setdefault(id(self.cell), Cell(self.size, self.data, self.infinite))
+        copied = Cell(self.size, self.data, self.infinite)
+        copied.undefined = self.undefined
+        out.cell = memo.setdefault(id(self.cell), copied)
         return out
 
     @property
@@ -138,6 +147,11 @@ class Residue:
     @property
     def infinite(self) -> bool:
         return self.cell.infinite
+
+    @property
+    def undefined(self) -> bool:
+        """True if some elements may be nan for some inputs. Comparisons give nan a side, which residues do not show."""
+        return self.cell.undefined
 
     @property
     def varies(self) -> bool:
@@ -163,7 +177,9 @@ class Residue:
     def _with(self, parts: Sequence[Tensor], size: Size, *others: Residue) -> Residue:
         data = self.data or any(o.data for o in others)
         infinite = self.infinite or any(o.infinite for o in others)
-        return Residue(self.point, parts if isinstance(parts, OnDemand) else tuple(parts), size, data, infinite)
+        out = Residue(self.point, parts if isinstance(parts, OnDemand) else tuple(parts), size, data, infinite)
+        out.cell.undefined = self.undefined or any(o.undefined for o in others)
+        return out
 
     def _pointwise(self, function: Map, other: Residue) -> Sequence[Tensor]:
         """Return the parts of a function of both; those of a large leaf and a smaller tensor are computed on demand.
@@ -193,9 +209,11 @@ class Residue:
         cell.writes += 1
         if _fills_its_memory(self.parts[0]):  # nothing is left of the old elements
             cell.size, cell.data, cell.infinite = source.size, source.data, source.infinite
+            cell.undefined = source.undefined
         else:
             cell.size = cell.size.join(source.size)
             cell.data, cell.infinite = cell.data or source.data, cell.infinite or source.infinite
+            cell.undefined = cell.undefined or source.undefined
 
     def copied(self) -> Residue:
         """Return a copy in memory of its own, with the facts that hold now."""
@@ -205,6 +223,7 @@ class Residue:
         elif not parts.computed:
             parts = tuple(parts)
         out = Residue(self.point, parts, self.size, self.data, self.infinite)
+        out.cell.undefined = self.undefined
         known = facts(self)
         out.known = None if known is NOTHING else replace(known, writes=0)
         return out
@@ -283,6 +302,11 @@ class Residue:
     def is_algebraic(self) -> bool:
         """True if it is to be read algebraically: it is finite, and the sample point asks for it."""
         return self.point.semantics.algebraic and not self.infinite
+
+    def defined_if(self, defined: bool) -> Residue:
+        """Return the residue, which was just computed, as one that has values for all inputs if ``defined`` is true."""
+        self.cell.undefined = not defined
+        return self
 
     def knowing(self, **known: Any) -> Residue:
         """Return the residue, which was just computed, with facts about it; see `Known`."""
@@ -394,6 +418,7 @@ class Residue:
         """
         semantics = self.point.semantics
         exact = semantics.algebraic and (semantics.rational or is_positive(self))
+        defined = not self.undefined and (not self.data or is_positive(self))
         if self.data and not exact:
             return apply_uninterpreted("reciprocal", [self], torch.reciprocal, nonzero=True)
         if self.is_algebraic and (power := facts(self).power) is not None:
@@ -408,7 +433,7 @@ class Residue:
         if len(self.parts) > 1 and bool(functools.reduce(torch.mul, [p == 0 for p in self.parts]).any()):
             raise Undecided("a divisor is zero")
         parts = [f.inverse(p) for f, p in zip(self.point.fields, self.parts)]
-        out = self._with(parts, self.size.inverse(self._number()))
+        out = self._with(parts, self.size.inverse(self._number())).defined_if(defined)
         return self._known_inverse(out) if self.is_algebraic else out
 
     def _known_inverse(self, out: Residue) -> Residue:
@@ -438,6 +463,7 @@ class Residue:
         """Return 1/sqrt(x), uninterpreted; tied to `sqrt` by rsqrt = 1/sqrt."""
         if self.is_algebraic:
             out = apply_uninterpreted("rsqrt", [self], torch.rsqrt, nonzero=True)
+            out.defined_if(not self.undefined and (not self.data or is_positive(self)))
             return out.knowing(power=(term_of(self), Fraction(-1, 2)), nonnegative=True, positive=True)
         if self.data:
             return self.sqrt().inverse()
@@ -452,7 +478,7 @@ class Residue:
         if self.is_algebraic:
             # √x = x·(1/√x), so that √x/x is 1/√x. The product is 0 at 0, whatever 1/√0 is.
             root = apply_uninterpreted("rsqrt", [self], lambda t: torch.where(t == 0, 0.0, t.rsqrt()), nonzero=True)
-            out = self * root
+            out = (self * root).defined_if(not self.undefined and (not self.data or is_nonnegative(self)))
             return out.knowing(power=(term_of(self), Fraction(1, 2)), nonnegative=True, positive=is_positive(self))
         if self.data:
             return apply_uninterpreted("sqrt", [self], torch.sqrt, nonzero=True)
@@ -473,6 +499,10 @@ class Residue:
         """Return max(x, y), uninterpreted and symmetric: its arguments x + y and x * y determine the unordered pair."""
         if self.is_algebraic and other.is_algebraic:
             return self._known_maximum(other)
+        return self.any_maximum(other)
+
+    def any_maximum(self, other: Residue) -> Residue:
+        """Return max(x, y) without its pieces."""
         zero = other.numel() == 1 and not any(bool(p) for p in other.parts)
         total, product = (self, other) if zero else (self + other, self * other)
         return apply_uninterpreted("maximum", [total, product], lambda *_: torch.maximum(self.parts[0], other.parts[0]))
@@ -548,7 +578,9 @@ def apply_uninterpreted(
     for operand in operands:
         point.observe(operand.size)
     data = name not in _ROOTS or any(o.data for o in operands)
-    return Residue(point, out, Size.variable(), data)
+    made = Residue(point, out, Size.variable(), data)
+    total = name.split("(")[0] in _TOTAL or not any(o.data for o in operands)
+    return made.defined_if(total and not any(o.undefined for o in operands))
 
 
 def embed_number(point: SamplePoint, x: float | int | bool, dtype: torch.dtype = torch.float64) -> Residue:

@@ -245,7 +245,10 @@ def _wrap(call: Call, rule: Rule, operands: Sequence[Shadow], value: Tensor, res
             call.point.branch.setdefault(f"{name} of infinite elements")
     if call.point.visit is not None and value.dtype.is_floating_point:
         residue = call.point.visit(residue)
-    return Shadow(value, _unshared(residue, operands).laid_out_like(value))
+    residue = _unshared(residue, operands)
+    if any(o.residue.undefined for o in operands):  # min(√x + 1, 0) is nan where √x is
+        residue.defined_if(False)
+    return Shadow(value, residue.laid_out_like(value))
 
 
 def _unshared(residue: Residue, operands: Sequence[Shadow]) -> Residue:
@@ -265,7 +268,8 @@ def _unshared(residue: Residue, operands: Sequence[Shadow]) -> Residue:
         if all(parts[0].untyped_storage().data_ptr() != memory for parts in kept):
             return residue
         parts = tuple(p.clone() for p in residue.parts)
-    return Residue(residue.point, parts, residue.size, residue.data, residue.infinite)
+    out = Residue(residue.point, parts, residue.size, residue.data, residue.infinite)
+    return out.defined_if(not residue.undefined)
 
 
 def _reshape_in_place(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -241,6 +241,9 @@ def _extreme(call: Call, x: Residue, value: Tensor, other: Any, extreme: Callabl
     """Return ``torch.maximum`` or ``torch.minimum`` of x, which has this value, and ``other``."""
     y = call.residue(other)
     if x.varies or y.varies or x.infinite or y.infinite:
+        if call.operator in (aten.fmax.default, aten.fmin.default) and (x.undefined or y.undefined):
+            # fmax(nan, y) is y, so that fmax and fmin do not add up to the sum.
+            return x.any_maximum(y) if extreme is torch.maximum else -(-x).any_maximum(-y)
         return x.maximum(y) if extreme is torch.maximum else x.minimum(y)
     first = extreme(value, torch.as_tensor(call.value(other), dtype=value.dtype, device=value.device)) == value
     return x.map(lambda p, q: torch.where(first, p, q), y)

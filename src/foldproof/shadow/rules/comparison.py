@@ -46,7 +46,7 @@ _ACCEPTS: dict[str, Callable[[int], bool]] = {
 )
 def compared(call: Call, a: Any, b: Any) -> Residue | None:
     """an ordinary tensor, as the values are; in the algebraic reading, 0 or 1 by the sign of a - b"""
-    if not call.algebraic(a, b):
+    if not call.comparable(a, b):
         return None
     accept = _ACCEPTS[call.operator.overloadpacket.__name__]
     holds: Residue = piecewise.compare(call.residue(a) - call.residue(b), accept)
