@@ -21,9 +21,9 @@ Each step replaces a real function by an equal one. Pieces of both programs that
 differ for some h and z. fᵢ(tᵢ) is the piece with x replaced by tᵢ, as far as it is known how the piece was computed
 from x; what is not known stays as it is, which is the same value at x = tᵢ.
 
-A comparison of nan is false, and so is the opposite one: log(x) > 0 and not log(x) <= 0 differ for x < 0. Values that may
-be nan for some inputs (`Residue.undefined`) are therefore compared by value, and not by their pieces. Values that depend
-on parameters alone are taken to be defined.
+A comparison with nan is false, and so is the opposite one: log(x) > 0 and not log(x) <= 0 differ for x < 0. Values that
+may be nan for some inputs (`Residue.undefined`) are therefore compared by value, and not by their pieces. Values that
+depend on parameters alone are taken to be defined.
 """
 
 from __future__ import annotations
