@@ -104,6 +104,10 @@ EQUAL: dict[str, tuple[Function, Function]] = {
         lambda x, y: torch.where(~((x >= 0) & (y <= 1)), y, 0),
     ),
     "a mask that is written": (mask_written, lambda x, y: torch.where((x > 0) & (x < 1), x, 0)),
+    "a limit in bfloat16": (
+        lambda x, y: torch.where(x.bfloat16() > 0.1, y, 0) + F.relu(y),
+        lambda x, y: torch.where(x.bfloat16() <= 0.10009765625, 0, y) + relu(y),
+    ),
     "the sign of a positive value": (lambda x, y: y * torch.sign(x.exp() + 1), lambda x, y: y),
     "of normalised values": (
         lambda x, y: relu(F.layer_norm(x, (5,))),
@@ -200,6 +204,22 @@ APART: dict[str, tuple[Function, Function]] = {
 }
 
 
+ROUNDED: dict[str, tuple[Function, Function]] = {
+    "a number for float32": (
+        lambda x, y: torch.where(x > torch.tensor(0.1, dtype=torch.float64), y, 0) + F.relu(y),
+        lambda x, y: torch.where(x.double() > 0.1, y, 0) + relu(y),
+    ),
+    "a number for bfloat16": (
+        lambda x, y: torch.where(x.bfloat16() > 0.1, y, 0) + F.relu(y),
+        lambda x, y: torch.where(x.bfloat16().float() > 0.1, y, 0) + relu(y),
+    ),
+    "a whole number for float32": (
+        lambda x, y: torch.where(x >= 16777217, y, 0) + F.relu(y),
+        lambda x, y: torch.where(x.double() >= 16777217, y, 0) + relu(y),
+    ),
+}
+
+
 @pytest.mark.parametrize("name", EQUAL)
 def test_equal_choices_are_proved(name: str) -> None:
     verdict = prove(*EQUAL[name], (X, Y))
@@ -221,3 +241,10 @@ def test_a_proof_of_choices_is_general() -> None:
     """Comparisons that are functions limit no claim."""
     verdict = prove(lambda x: torch.where(x > 0, x, 0), lambda x: F.relu(x), (X,))
     assert verdict.claim is not None and verdict.claim.is_general, verdict
+
+
+@pytest.mark.parametrize("name", ROUNDED)
+def test_limits_are_rounded_as_kernels_round_them(name: str) -> None:
+    """Programs that compare with two roundings of a number differ at the values between."""
+    verdict = prove(*ROUNDED[name], (X, Y))
+    assert verdict.kind in (Kind.ROUNDING, Kind.PROVED_WITHIN), verdict

@@ -46,11 +46,20 @@ _ACCEPTS: dict[str, Callable[[int], bool]] = {
 )
 def compared(call: Call, a: Any, b: Any) -> Residue | None:
     """an ordinary tensor, as the values are; in the algebraic reading, 0 or 1 by the sign of a - b"""
-    if not call.comparable(a, b):
+    dtype = torch.result_type(call.value(a), call.value(b))
+    left, right = (_converted(call, x, dtype) for x in (a, b))
+    if not call.comparable(left, right):
         return None
     accept = _ACCEPTS[call.operator.overloadpacket.__name__]
-    holds: Residue = piecewise.compare(call.residue(a) - call.residue(b), accept)
+    holds: Residue = piecewise.compare(left - right, accept)
     return holds if holds.shape == call.result.shape else holds.map(lambda part: part.expand(call.result.shape))
+
+
+def _converted(call: Call, x: Any, dtype: torch.dtype) -> Residue:
+    """Return the residue of an operand, a number as ``dtype`` holds it: bfloat16 compares with 0.1 rounded to it."""
+    if not dtype.is_floating_point or hasattr(x, "residue"):
+        return call.residue(x)
+    return call.residue(torch.as_tensor(x).to(dtype) if isinstance(x, Tensor) else torch.tensor(x, dtype=dtype))
 
 
 _CONNECTIVES: dict[str, Callable[[Residue, Residue], Residue]] = {
