@@ -3,7 +3,7 @@
 from foldproof.field.arithmetic import BALANCED_TERMS, EXACT_TERMS, Field
 from foldproof.field.primes import PRIMES, draw_primes
 from foldproof.field.size import Size, error_bound, primes_needed
-from foldproof.field.uniform import DRAWN, few, many
+from foldproof.field.uniform import DRAWN, few, many, residues
 from foldproof.field.uninterpreted import UninterpretedFunction, mix
 
 __all__ = [
@@ -20,4 +20,5 @@ __all__ = [
     "many",
     "mix",
     "primes_needed",
+    "residues",
 ]

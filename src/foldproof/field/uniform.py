@@ -39,3 +39,21 @@ def many(shape: Sequence[int], seed: int) -> Tensor:
         words[:n].random_(-(1 << 63), None, generator=generator)
         out[2 * start : 2 * (start + n)] = words[:n].view(torch.int32).bitwise_right_shift_(13)
     return out[:total].view(shape)
+
+
+def residues(shape: Sequence[int], generator: torch.Generator, p: int) -> Tensor:
+    """Return a float64 tensor of ``shape`` of balanced residues modulo ``p``, all equally likely.
+
+    Words of 20 bits that are no residues are drawn again.
+    """
+    total = torch.Size(shape).numel()
+    out = torch.empty(total, dtype=torch.float64)
+    done = 0
+    while done < total:
+        words = torch.empty(min(_BLOCK, 2 * (total - done) + 64), dtype=torch.int64)
+        words.random_(0, 1 << 60, generator=generator)
+        pieces = torch.cat([words & 0xFFFFF, (words >> 20) & 0xFFFFF, words >> 40])
+        kept = pieces[pieces < p][: total - done]
+        out[done : done + kept.numel()] = kept
+        done += kept.numel()
+    return out.sub_(p // 2).view(shape)

@@ -4,6 +4,7 @@ from foldproof.graph.interpreter import Watch
 from foldproof.program.forms import as_program, require_ordinary
 from foldproof.program.program import NO_ATTRIBUTES, Leaf, Outcome, Program
 from foldproof.program.state import Attribute, copied, mark
+from foldproof.program.weightless import Values
 
 __all__ = [
     "NO_ATTRIBUTES",
@@ -11,6 +12,7 @@ __all__ = [
     "Leaf",
     "Outcome",
     "Program",
+    "Values",
     "Watch",
     "as_program",
     "copied",

@@ -14,6 +14,7 @@ from foldproof.graph.interpreter import Interpreter, Watch
 from foldproof.program.program import NO_ATTRIBUTES, Leaf, Outcome
 from foldproof.program.state import Attribute, Parameters, copied, deepcopied
 from foldproof.program.structure import arranged
+from foldproof.program.weightless import on_cpu
 from foldproof.torch_internals import flat_arguments, tree_leaves, version_of
 
 
@@ -24,6 +25,7 @@ class ExportedProgramForm:
 
     def __init__(self, program: ExportedProgram) -> None:
         self._program = program
+        self._graph_module = on_cpu(program.graph_module)
         self.leaves = {}
         for spec in program.graph_signature.input_specs:
             if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR):
@@ -61,7 +63,7 @@ class ExportedProgramForm:
             else:
                 raise FoldproofError(f"input {spec.arg.name!r} of kind {spec.kind.name} is not supported")
         versions = {name: version_of(t) for name, t in leaves.items()}
-        results = Interpreter(program.graph_module, watch).run(*given, enable_io_processing=False)
+        results = Interpreter(self._graph_module, watch).run(*given, enable_io_processing=False)
         outputs: list[Any] = []
         effects: dict[str, Tensor] = {}
         inputs = {spec.arg.name: x for spec, x in zip(program.graph_signature.input_specs, given)}
@@ -79,12 +81,12 @@ class ExportedProgramForm:
 
     def run_as_it_is(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Outcome:
         # A graph has no state of its own: running it means interpreting it.
-        own = {name: leaf.tensor.detach().clone() for name, leaf in self.leaves.items()}
+        own = {name: leaf.copied() for name, leaf in self.leaves.items()}
         given = copied((tuple(args), dict(kwargs)))
         return self.run(own, *given)
 
     def nodes(self) -> list[fx.Node]:
-        return list(self._program.graph.nodes)
+        return list(self._graph_module.graph.nodes)
 
     def with_leaves(self, leaves: Mapping[str, Tensor]) -> ExportedProgram:
         program = deepcopied(self._program)

@@ -13,11 +13,14 @@ from foldproof.errors import FoldproofError
 from foldproof.program.exported import ExportedProgramForm
 from foldproof.program.modules import FunctionProgram, GraphProgram, ModuleProgram
 from foldproof.program.program import Program
+from foldproof.program.weightless import Values, has_values
 from foldproof.torch_internals import is_compiled
 
 
-def as_program(source: Any) -> Program:
+def as_program(source: Any, values: Values | None = None) -> Program:
     """Return the program behind an ExportedProgram, nn.Module (GraphModules too), or callable.
+
+    ``values`` draws those of parameters that have none; without it, they are refused.
 
     Raises:
         FoldproofError: ``source`` is none of them, or is compiled, or holds tensors without residues.
@@ -28,6 +31,8 @@ def as_program(source: Any) -> Program:
             " its torch.export program"
         )
     program = _form(source)
+    if values is not None:
+        program.leaves = values.leaves(program.leaves)
     for name, leaf in program.leaves.items():
         require_ordinary(name, leaf.tensor)
     return program
@@ -65,8 +70,8 @@ def require_ordinary(name: str, tensor: Tensor) -> None:
         what = "is a nested tensor"
     elif tensor.is_quantized:
         what = "is a quantized tensor"
-    elif tensor.device.type == "meta":
-        what = "is on the meta device, where tensors have no values"
+    elif not has_values(tensor):
+        what = "is on the meta device or a fake tensor, and has no values"
     elif tensor.layout != torch.strided:
         what = f"has the layout {tensor.layout}"
     else:

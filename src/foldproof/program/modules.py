@@ -206,7 +206,7 @@ def own_copies(leaves: Mapping[str, Leaf]) -> dict[str, Tensor]:
     made: dict[int, Tensor] = {}
     for leaf in leaves.values():
         if id(leaf.tensor) not in made:
-            copy = leaf.tensor.detach().clone()
+            copy = leaf.copied()
             if isinstance(leaf.tensor, nn.Parameter):
                 copy = nn.Parameter(copy, requires_grad=leaf.tensor.requires_grad)
             copy.__dict__.update(leaf.tensor.__dict__)

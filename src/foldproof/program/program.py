@@ -12,6 +12,7 @@ from torch import Tensor, fx
 from foldproof.graph.interpreter import Watch
 from foldproof.program.state import Attribute
 from foldproof.program.structure import Structure
+from foldproof.torch_internals import lazy_clone
 
 NO_ATTRIBUTES: Mapping[str, Attribute] = MappingProxyType({})
 
@@ -24,6 +25,13 @@ class Leaf:
     constant: bool = False
     aliased: bool = False
     """True if an attribute that is neither parameter nor buffer shares its memory; that one is not replaced with it."""
+    valueless: bool = False
+    """True if the program has no values for it; those of ``tensor`` are drawn."""
+
+    def copied(self) -> Tensor:
+        """Return a copy of the tensor; drawn values repeat few numbers, and so do their copies."""
+        tensor = self.tensor.detach()
+        return lazy_clone(tensor) if self.valueless else tensor.clone()
 
 
 @dataclass

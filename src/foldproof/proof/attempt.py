@@ -355,7 +355,7 @@ def _shadows_of(
     """Return shadows of the leaves, by name, and of (args, kwargs), with random residues for varied values."""
 
     def leaf(name: str, leaf: Leaf) -> Tensor:
-        return _shadow_leaf(point, leaf.tensor.detach(), name in variation.parameters, lent)
+        return _shadow_leaf(point, leaf, name in variation.parameters, lent)
 
     leaves = tied(obligation.before.leaves, leaf)
     point.take_numbers()  # numbers in parameters are no constants of a program
@@ -368,16 +368,19 @@ def _shadows_of_inputs(obligation: ProofObligation, point: SamplePoint, variatio
     return tree_unflatten(shadows, tree_structure((obligation.args, dict(obligation.kwargs))))
 
 
-def _shadow_leaf(point: SamplePoint, value: Tensor, varies: bool, lent: bool) -> Tensor:
+def _shadow_leaf(point: SamplePoint, leaf: Leaf, varies: bool, lent: bool) -> Tensor:
+    value = leaf.tensor.detach()
     if not value.dtype.is_floating_point:
         return value.clone()
     if not lent:
         value = value.clone()
-    shadow = Shadow(
-        value, draw_variable(point, value, data=False, lent=lent) if varies else embed_constant(point, value, lent=lent)
+    residue = (
+        draw_variable(point, value, data=False, lent=lent, independent=leaf.valueless)
+        if varies
+        else embed_constant(point, value, lent=lent)
     )
-    shadow.residue.cell.borrowed = lent
-    return shadow
+    residue.cell.borrowed = lent
+    return Shadow(value, residue)
 
 
 def _shadow_input(point: SamplePoint, x: Any, varies: bool) -> Any:

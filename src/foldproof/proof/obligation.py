@@ -72,6 +72,11 @@ class ProofObligation:
         return [t for t in tree_leaves((self.args, dict(self.kwargs))) if isinstance(t, Tensor)]
 
     @property
+    def weightless(self) -> bool:
+        """True if the first program has parameters without values."""
+        return any(leaf.valueless for leaf in self.before.leaves.values())
+
+    @property
     def shapes(self) -> tuple[str, ...]:
         """The shapes of all inputs, as one string."""
         return (" ".join(str(tuple(t.shape)) for t in self.input_tensors),)

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from foldproof.program import Leaf, Program, as_program
+from foldproof.errors import FoldproofError
+from foldproof.program import Leaf, Program, Values, as_program
 from foldproof.proof.decide import decide_all
 from foldproof.proof.inquiry import Progress
 from foldproof.proof.obligation import (
@@ -62,12 +63,14 @@ def prove(
     Raises:
         FoldproofError: ``before`` or ``after`` is no program, or the inputs do not fit.
     """
-    first, second = as_program(before), as_program(after)
+    values = Values()
+    first, second = as_program(before, values), as_program(after, values)
     require_plain(first)
     require_plain(second)
-    samples = sampled_inputs(before, as_inputs(inputs), kwargs or {}, after)
+    inputs, kwargs = values.inputs((as_inputs(inputs), dict(kwargs or {})))
+    samples = sampled_inputs(before, inputs, kwargs, after)
     if len(samples) == 1:
-        samples = sampled_inputs(after, as_inputs(inputs), kwargs or {}, before)
+        samples = sampled_inputs(after, inputs, kwargs, before)
     obligations = [_obligation(first, second, *sample, derive, by_value) for sample in samples]
     return decide_all(obligations, seed, progress)
 
@@ -95,6 +98,14 @@ def _obligation(
         made |= {n: leaf.tensor.detach().clone() for n, leaf in own.items() if n not in made}
         return Sides(second, made, matched)
 
+    unknown = [name for name in fixed if own[name].valueless]
+    if unknown:
+        raise FoldproofError(
+            f"only the second program has {unknown[0]}, which has no values; give it values, or derive, which computes"
+            " it from the first program's parameters"
+        )
+    if any(leaf.valueless for leaf in first.leaves.values()):
+        notes.append("parameters without values are variables; runs in floating point use random ones")
     if fixed:
         notes.append(f"only the second program has {', '.join(fixed[:3])}{' …' if len(fixed) > 3 else ''}")
     return ProofObligation(

@@ -50,7 +50,7 @@ def vary(obligation: ProofObligation, parameters: bool) -> Variation:
     leaves = obligation.before.leaves
     varied = []
     for name, leaf in leaves.items():
-        why = _why_leaf(leaf, parameters)
+        why = _why_leaf(leaf, parameters or leaf.valueless)
         if why is None or why is Why.INFINITE:
             varied.append(name)
         literal = why is Why.CONSTANT and obligation.before.form == "ExportedProgram"

@@ -26,9 +26,16 @@ _WIDER = dict.fromkeys(
 
 def widened(x: Any) -> Any:
     """Return a tensor or dtype of lower floating-point precision in double precision; anything else unchanged."""
-    if isinstance(x, Tensor):
-        return x.to(_WIDER[x.dtype]) if x.dtype in _WIDER else x
-    return _WIDER.get(x, x) if isinstance(x, torch.dtype) else x
+    if not isinstance(x, Tensor):
+        return _WIDER.get(x, x) if isinstance(x, torch.dtype) else x
+    if x.dtype not in _WIDER:
+        return x
+    held = x.untyped_storage().nbytes() // x.element_size() if type(x) is Tensor and x.device.type == "cpu" else None
+    if held is None or held >= x.numel() or 0 in x.stride():
+        return x.to(_WIDER[x.dtype])
+    # The values of a model without weights repeat a few numbers, which stay few.
+    few = x.as_strided((held,), (1,), 0).to(_WIDER[x.dtype])
+    return few.as_strided(x.shape, x.stride(), x.storage_offset())
 
 
 def _is(x: Tensor, value: Tensor) -> bool:

@@ -13,6 +13,7 @@ from torch import Tensor
 from foldproof.field import Size, many
 from foldproof.shadow.constants import Constants
 from foldproof.shadow.known import Linear, number_of
+from foldproof.shadow.matrices import Matrix
 from foldproof.shadow.ondemand import OnDemand
 from foldproof.shadow.residue import Residue, embed_number, laid_out_like
 from foldproof.shadow.sample import SamplePoint
@@ -23,21 +24,29 @@ _SMALL = 1 << 15
 """Largest number of elements of a leaf with stored residues; larger ones may be made on demand."""
 
 
-def draw_variable(point: SamplePoint, like: Tensor, data: bool, lent: bool = False) -> Residue:
+def draw_variable(
+    point: SamplePoint, like: Tensor, data: bool, lent: bool = False, independent: bool = False
+) -> Residue:
     """Draw independent uniform residues, laid out like ``like``; ``data`` marks a dependence on the program's input.
 
-    Elements that share memory share residues. Infinite elements are no variables: they stay infinite.
-    ``lent`` promises that nobody writes to ``like`` or to the residues; large ones are then made on demand.
+    Elements that share memory share residues, unless they are ``independent``. Infinite elements are no variables: they
+    stay infinite. ``lent`` promises that nobody writes to ``like`` or to the residues; large ones are then made on
+    demand.
     """
+    layout = torch.empty(like.shape, device="meta") if independent else like
+
+    def laid_out(part: Tensor) -> Tensor:
+        return laid_out_like(layout, part.to(like.device))
+
     if like.numel() <= _SMALL:
-        rows = point.draw_few(like.shape).to(like.device)
-        return _leaf(point, like, lambda i: laid_out_like(like, rows[i]), Size.variable(), data)
+        rows = point.draw_few(like.shape)
+        return _leaf(point, like, lambda i: laid_out(rows[i]), Size.variable(), data)
     seeds = point.draw_seeds()
-
-    def make(i: int) -> Tensor:
-        return laid_out_like(like, many(like.shape, seeds[i]).to(like.device))
-
-    return _leaf(point, like, make, Size.variable(), data, lent)
+    if lent and layout.ndim == 2 and layout.is_contiguous() and (independent or all_finite(like)):
+        matrix, meta = Matrix(point.fields, like.shape, seeds), torch.empty(like.shape, device="meta").double()
+        parts = OnDemand(meta, len(seeds), lambda i: laid_out(matrix.whole(i)), matrix=matrix)
+        return Residue(point, parts, Size.variable(), data)
+    return _leaf(point, like, lambda i: laid_out(many(like.shape, seeds[i])), Size.variable(), data, lent, layout)
 
 
 def embed_constant(point: SamplePoint, x: Tensor | float | int | bool, lent: bool = False) -> Residue:
@@ -92,14 +101,22 @@ def _as_meant(point: SamplePoint, constants: Constants, x: Tensor) -> Residue:
 
 
 def _leaf(
-    point: SamplePoint, like: Tensor, make: Callable[[int], Tensor], size: Size, data: bool = False, lent: bool = False
+    point: SamplePoint,
+    like: Tensor,
+    make: Callable[[int], Tensor],
+    size: Size,
+    data: bool = False,
+    lent: bool = False,
+    layout: Tensor | None = None,
 ) -> Residue:
     k = len(point.fields)
-    if lent and like.numel() > _SMALL and all_finite(like):
-        meta = torch.empty_strided(like.shape, like.stride(), dtype=torch.float64, device="meta")
+    finite = (layout is not None and layout is not like) or all_finite(like)
+    if lent and like.numel() > _SMALL and finite:
+        laid_out = like if layout is None else layout
+        meta = torch.empty_strided(like.shape, laid_out.stride(), dtype=torch.float64, device="meta")
         return Residue(point, OnDemand(meta, k, make), size, data)
     made = Residue(point, tuple(make(i) for i in range(k)), size, data)
-    return made if all_finite(like) else mark_infinities(like, made).laid_out_like(like)
+    return made if finite else mark_infinities(like, made).laid_out_like(like)
 
 
 def mark_infinities(value: Tensor, residue: Residue) -> Residue:

@@ -397,6 +397,9 @@ class Residue:
     def matmul(self, other: Residue, plus: Residue | None = None) -> Residue:
         """Return the matrix product over self's last dimension and ``other``'s last but one (as `torch.matmul`)."""
         terms = self.shape[-1]
+        drawn = self._drawn_product(other, terms)
+        if drawn is not None:
+            return drawn if plus is None else drawn + plus
         if terms <= EXACT_TERMS:
             return self.bilinear(other, torch.matmul, terms, plus, "matmul")
         dim = -2 if other.ndim > 1 else 0
@@ -405,6 +408,22 @@ class Residue:
             for i, n in _chunks(terms, EXACT_TERMS)
         ]
         return add_all([*pieces, *([] if plus is None else [plus])])
+
+    def _drawn_product(self, other: Residue, terms: int) -> Residue | None:
+        """Return the product with a random matrix that need not be drawn; None for others."""
+        seen = other.parts.matrix if isinstance(other.parts, OnDemand) and isinstance(self.parts, tuple) else None
+        parts = None if seen is None else seen[0].times(self.parts, seen[1])
+        if parts is None:
+            return None
+        out = self._with(parts, (self.size * other.size).total(terms), other)
+        out.cell.data = True
+        return out
+
+    def rows(self, at: Tensor, select: Map) -> Residue:
+        """Return the rows of a matrix at some indices, which ``select`` picks from its parts."""
+        seen = self.parts.matrix if isinstance(self.parts, OnDemand) else None
+        parts = seen[0].lookup(at) if seen is not None and not seen[1] else None
+        return self.map(lambda part: select(part, at)) if parts is None else self._with(parts, self.size)
 
     @pointwise
     def inverse(self) -> Residue:

@@ -20,7 +20,7 @@ _MEAN, _MAX = 1, 2
 def embedding(call: Call, weight: Tensor, indices: Tensor, *unused: Any, **also: Any) -> Residue:
     """rows selected by the indices' values"""
     index = call.indices(indices)
-    return call.residue(weight).map(lambda part: aten.embedding.default(part, index))
+    return call.residue(weight).rows(index, aten.embedding.default)
 
 
 @exact(aten._embedding_bag.default, aten._embedding_bag_forward_only.default)

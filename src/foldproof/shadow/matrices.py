@@ -1,0 +1,134 @@
+"""Random matrices that are drawn as far as programs look at them.
+
+A proof for all weights draws the residues of each matrix at random, and mostly looks at them through a few products
+x·W. Drawing them takes longer than everything else, and a model of 8 billion parameters takes minutes for each prime.
+
+The first product x·W with a uniformly random W is itself uniformly random, if the rows of x are linearly independent,
+and whatever x is. So the product is drawn, and the matrix is not. Later products are linear combinations of those that
+are known, as far as their rows are combinations of known rows; the rest is drawn. The joint distribution is that of a
+matrix drawn in advance and multiplied: each step draws from the distribution of the new products given the known ones,
+which is uniform. If a program looks at the whole matrix, it is drawn given the known products.
+
+The known rows are kept in reduced row echelon form. Row i has a 1 in its pivot column, and no other row has anything
+there, so that the coordinates of x are its elements in the pivot columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from foldproof.field import Field, residues
+
+_MAX_ROWS = 64
+"""Largest number of rows of a product that is drawn; elimination takes time quadratic in it."""
+_MIN_RATIO = 8
+"""A matrix is drawn whole once the known rows are more than this part of its size."""
+
+
+@dataclass
+class _Known:
+    """Products with a matrix modulo one prime: ``rows``·W = ``products``, with ``pivots`` as above."""
+
+    rows: Tensor
+    pivots: Tensor
+    products: Tensor
+
+
+class Matrix:
+    """A random matrix W of ``shape`` (n, m) modulo each prime, seen through products x·W or x·Wᵀ.
+
+    The first product decides from which side: the other takes the whole matrix.
+    """
+
+    def __init__(self, fields: Sequence[Field], shape: Sequence[int], seeds: Sequence[int]) -> None:
+        self._fields, self._shape = fields, (shape[0], shape[1])
+        self._seeds = seeds
+        self._generators = [torch.Generator().manual_seed(seed ^ 0x5EED) for seed in seeds]
+        self._side: bool | None = None
+        self._known: list[_Known] = []
+
+    def times(self, x: Sequence[Tensor], transposed: bool) -> list[Tensor] | None:
+        """Return x·W (x·Wᵀ, if ``transposed``) modulo each prime, for x of shape (…, n); None if W is needed whole."""
+        n, m = reversed(self._shape) if transposed else self._shape
+        count = x[0].numel() // max(n, 1)
+        rank = self._known[0].rows.shape[0] if self._known else 0
+        if self._side not in (None, transposed) or count > _MAX_ROWS or (rank + count) * _MIN_RATIO > min(n, m):
+            return None
+        if self._side is None:
+            self._side = transposed
+            self._known = [
+                _Known(torch.zeros(0, n, dtype=torch.float64), torch.zeros(0, dtype=torch.int64), torch.zeros(0, m))
+                for _ in self._fields
+            ]
+            for known in self._known:
+                known.products = known.products.double()
+        made = [self._times(i, part.reshape(count, n)) for i, part in enumerate(x)]
+        return [part.reshape(*x[0].shape[:-1], m) for part in made]
+
+    def lookup(self, rows: Tensor) -> list[Tensor] | None:
+        """Return the rows of W with these indices modulo each prime; None if W is needed whole."""
+        picked, back = torch.unique(rows, return_inverse=True)
+        if picked.numel() > _MAX_ROWS:
+            return None
+        one_hot = torch.zeros(picked.numel(), self._shape[0], dtype=torch.float64)
+        one_hot[torch.arange(picked.numel()), picked] = 1
+        made = self.times([one_hot] * len(self._fields), False)
+        return None if made is None else [part[back] for part in made]
+
+    def whole(self, i: int) -> Tensor:
+        """Return W modulo the i-th prime."""
+        field = self._fields[i]
+        out = residues(self._shape, torch.Generator().manual_seed(self._seeds[i]), field.p)
+        if not self._known:
+            return out
+        known, oriented = self._known[i], out.t() if self._side else out
+        oriented[known.pivots] = 0
+        oriented[known.pivots] = field.reduce(known.products - _product(field, known.rows, oriented))
+        return out
+
+    def _times(self, i: int, x: Tensor) -> Tensor:
+        field, known = self._fields[i], self._known[i]
+        old = x[:, known.pivots]
+        out = _product(field, old, known.products)
+        rest = field.reduce(x - _product(field, old, known.rows))
+        rows, pivots = echelon(field, rest)
+        if not len(rows):
+            return out
+        drawn = residues((len(rows), known.products.shape[1]), self._generators[i], field.p)
+        out = field.reduce(out + _product(field, rest[:, pivots], drawn))
+        shared = known.rows[:, pivots]
+        self._known[i] = _Known(
+            torch.cat([field.reduce(known.rows - _product(field, shared, rows)), rows]),
+            torch.cat([known.pivots, pivots]),
+            torch.cat([field.reduce(known.products - _product(field, shared, drawn)), drawn]),
+        )
+        return out
+
+
+def _product(field: Field, x: Tensor, y: Tensor) -> Tensor:
+    out = torch.zeros(x.shape[0], y.shape[1], dtype=torch.float64)
+    for start in range(0, x.shape[1], 1 << 12):
+        piece = slice(start, start + (1 << 12))
+        out = field.reduce(out + x[:, piece] @ y[piece])
+    return out
+
+
+def echelon(field: Field, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the reduced row echelon form of ``x`` modulo a prime, without rows of zeros, and its pivot columns."""
+    x, pivots, found = x.clone(), list[int](), list[int]()
+    for i in range(x.shape[0]):
+        nonzero = x[i] != 0
+        if not bool(nonzero.any()):
+            continue
+        pivot = int(nonzero.to(torch.int8).argmax())
+        x[i] = field.reduce(x[i] * field.inverse(x[i, pivot]))
+        column = x[:, pivot].clone()
+        column[i] = 0
+        x = field.reduce(x - column[:, None] * x[i])
+        pivots.append(pivot)
+        found.append(i)
+    return x[found], torch.tensor(pivots, dtype=torch.int64)

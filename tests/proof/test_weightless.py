@@ -1,0 +1,140 @@
+"""Models without weights, on the meta device or with fake tensors: proved for all parameters."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
+
+from foldproof import prove
+from foldproof.errors import FoldproofError
+from foldproof.verdict import Kind
+
+
+class Block(nn.Module):
+    def __init__(self, change: Callable[[Tensor], Tensor] = lambda x: x) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(500, 400)
+        self.norm = nn.LayerNorm(400)
+        self.up, self.down = nn.Linear(400, 600), nn.Linear(600, 400, bias=False)
+        self.head = nn.Linear(400, 400, bias=False)
+        self._change = change
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.embedding(tokens)
+        x = x + self.down(self._change(F.silu(self.up(self.norm(x)))))
+        mask = torch.ones(tokens.shape[1], tokens.shape[1], dtype=torch.bool, device=tokens.device).tril()
+        scores = (x @ x.transpose(1, 2) / 20).masked_fill(~mask, float("-inf"))
+        return self.head(scores.softmax(-1) @ x)
+
+
+TOKENS = torch.tensor([[3, 1, 499, 3, 77]])
+
+
+def exported() -> torch.export.ExportedProgram:
+    with torch.device("meta"):
+        return torch.export.export(Block().eval(), (TOKENS.to("meta"),))
+
+
+def test_a_model_on_meta_is_proved_equal_to_its_decomposition() -> None:
+    program = exported()
+    verdict = prove(program, program.run_decompositions(), (TOKENS,))
+    assert verdict.kind is Kind.PROVED, verdict
+    assert any("without values" in note for note in verdict.notes)
+
+
+def test_a_model_of_fake_tensors_is_proved() -> None:
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        model = Block().eval()
+    other = copy.deepcopy(model)
+    assert prove(model, other, (TOKENS,)).kind is Kind.PROVED
+
+
+def test_modules_on_meta_share_parameters_by_name() -> None:
+    with torch.device("meta"):
+        before, same = Block().eval(), Block().eval()
+        changed = Block(lambda x: x * 1.01).eval()
+    assert prove(before, same, (TOKENS,)).kind is Kind.PROVED
+    verdict = prove(before, changed, (TOKENS,))
+    assert verdict.kind is Kind.REFUTED and verdict.counterexample is not None, verdict
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda x, w: x @ w.t(),
+        lambda x, w: x @ w.flip(0),
+        lambda x, w: x @ w.roll(1, 0).roll(17, 1),
+        lambda x, w: x @ (w + w.t()) / 2,
+        lambda x, w: x.roll(1, -1) @ w,
+    ],
+)
+def test_drawn_values_have_no_symmetry(use: Callable[[Tensor, Tensor], Tensor]) -> None:
+    """A matrix of drawn values repeats numbers; no program may be taken for another because of that."""
+
+    class Model(nn.Module):
+        def __init__(self, use: Callable[[Tensor, Tensor], Tensor]) -> None:
+            super().__init__()
+            self.w = nn.Parameter(torch.empty(400, 400, device="meta"))
+            self._use = use
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self._use(x, self.w)
+
+    verdict = prove(Model(lambda x, w: x @ w), Model(use), (torch.randn(3, 400),))
+    assert verdict.kind is Kind.REFUTED, verdict
+
+
+def test_tied_weights_stay_tied() -> None:
+    class Tied(nn.Module):
+        def __init__(self, tied: bool) -> None:
+            super().__init__()
+            self.a = nn.Linear(400, 400, bias=False, device="meta")
+            self.b = nn.Linear(400, 400, bias=False, device="meta")
+            if tied:
+                self.b.weight = self.a.weight
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.a(x) - self.b(x)
+
+    x = torch.randn(3, 400)
+    assert prove(Tied(True), lambda x: x * 0, (x,)).kind is Kind.PROVED
+    assert prove(Tied(False), lambda x: x * 0, (x,)).kind is Kind.REFUTED
+
+
+def test_integers_without_values_are_refused() -> None:
+    program = exported()
+    with pytest.raises(FoldproofError, match="an input holds torch.int64 and has no values"):
+        prove(program, program, (TOKENS.to("meta"),))
+    model = nn.Linear(3, 3, device="meta")
+    model.register_buffer("table", torch.zeros(3, dtype=torch.int64, device="meta"))
+    with pytest.raises(FoldproofError, match="table holds torch.int64"):
+        prove(model, model, (torch.randn(2, 3),))
+
+
+def test_a_weight_of_the_second_program_alone_is_refused() -> None:
+    after = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4, device="meta"))
+    with pytest.raises(FoldproofError, match="only the second program has 1.weight"):
+        prove(nn.Sequential(nn.Linear(4, 4)), after, (torch.randn(2, 4),))
+
+
+def test_a_weight_used_from_both_sides() -> None:
+    """The rows of an embedding that are looked up are those that logits are computed with."""
+
+    class Model(nn.Module):
+        def __init__(self, other: bool) -> None:
+            super().__init__()
+            self.table = nn.Parameter(torch.empty(500, 400, device="meta"))
+            self._other = other
+
+        def forward(self, tokens: Tensor) -> Tensor:
+            x = F.embedding(tokens, self.table)
+            logits = x @ self.table.t()
+            return (x * x).sum(-1) if self._other else logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+
+    assert prove(Model(False), Model(True), (TOKENS,)).kind is Kind.PROVED
