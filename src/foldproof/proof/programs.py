@@ -58,10 +58,11 @@ def prove(
     Programs exported with dynamic shapes are compared at several sizes, which the verdict names.
 
     Parameters and buffers of *after* that are the same tensor as one of *before*, or equal in name and content, are the
-    same variable of the claim.
+    same variable of the claim. Those on the meta device, and fake tensors, are variables without values: runs in
+    floating point use random ones, and those of equal name and shape are the same.
 
     Raises:
-        FoldproofError: ``before`` or ``after`` is no program, or the inputs do not fit.
+        FoldproofError: ``before`` or ``after`` is no program, the inputs do not fit, or integers have no values.
     """
     values = Values()
     first, second = as_program(before, values), as_program(after, values)

@@ -12,7 +12,17 @@ import torch
 from torch import Tensor
 
 from foldproof.digest import digest
-from foldproof.field import PRIMES, Field, Size, UninterpretedFunction, draw_primes, error_bound, few, primes_needed
+from foldproof.field import (
+    PRIMES,
+    Field,
+    Size,
+    UninterpretedFunction,
+    draw_primes,
+    error_bound,
+    few,
+    many,
+    primes_needed,
+)
 from foldproof.shadow.constants import Constants, primes_with_roots
 from foldproof.shadow.products import Products
 from foldproof.thresholds import MAX_UNCUT_BITS, MAX_UNCUT_DEGREE
@@ -114,6 +124,7 @@ class SamplePoint:
         """For each prime, the residues that stand for +inf and -inf."""
         self.products = Products()
         self._functions: dict[str, UninterpretedFunction] = {}
+        self._coefficients: dict[int, list[Tensor]] = {}
         self._evaluations: Counter[str] = Counter()
         self._numbers: set[float] = set()
         self._dtypes: set[torch.dtype] = set()
@@ -150,6 +161,13 @@ class SamplePoint:
         if name not in self._functions:
             self._functions[name] = UninterpretedFunction(self._salt, name, self.fields, nonzero)
         return self._functions[name](operands)
+
+    def coefficients(self, n: int) -> list[Tensor]:
+        """Return n random residues for each prime, the same in every call."""
+        if n not in self._coefficients:
+            rng = random.Random(f"{self.seed} coefficients {n}")
+            self._coefficients[n] = [many((n,), rng.getrandbits(32)) for _ in self.fields]
+        return self._coefficients[n]
 
     def note_numbers(self, numbers: Iterable[float]) -> None:
         """Record numbers that were embedded."""

@@ -27,6 +27,7 @@ from foldproof.shadow.registry import RULES, Rule, RuleKind
 from foldproof.shadow.residue import Residue
 from foldproof.shadow.sample import SamplePoint, WritesBorrowed
 from foldproof.shadow.undecided import Undecided, no_rule
+from foldproof.shadow.whole import is_read_as_a_whole, residues_of_results
 from foldproof.torch_internals import (
     DispatchMode,
     OpOverload,
@@ -171,10 +172,12 @@ def _dispatch(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -
         if result is not NotImplemented:
             return result
         body = python_body(func)  # the body runs on shadows like any other code
-        if body is None:
+        if body is not None:
+            with Factories(point):
+                return body(*args, **kwargs)
+        if not is_read_as_a_whole(func, args, kwargs):
             raise no_rule(func)
-        with Factories(point):
-            return body(*args, **kwargs)
+        return _run_as_a_whole(func, args, kwargs, point)
     value = func(*tree_map(value_of, args), **tree_map(value_of, kwargs))
     call = Call(point, func, args, kwargs, value)
     if rule.kind is RuleKind.BRANCH:
@@ -192,6 +195,19 @@ def _dispatch(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -
             _wrap(call, rule, shadows, v, r) if isinstance(v, Tensor) else v for v, r in zip(value, residue)
         )
     return value
+
+
+def _run_as_a_whole(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any], point: SamplePoint) -> Any:
+    value = func(*tree_map(value_of, args), **tree_map(value_of, kwargs))
+    call = Call(point, func, args, kwargs, value)
+    results = list(tree_iter(value))
+    if not all(isinstance(x, Tensor) for x in results):
+        raise no_rule(func)
+    residues = residues_of_results(call)
+    if not all(x.is_floating_point() for x in results):  # indices and counts
+        call.took_branch()
+    made = [x if r is None else Shadow(x, r.laid_out_like(x)) for x, r in zip(results, residues)]
+    return made[0] if isinstance(value, Tensor) else type(value)(made)
 
 
 def _takes_booleans(rule: Rule | None, args: Any, kwargs: Any) -> bool:

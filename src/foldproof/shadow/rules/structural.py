@@ -13,6 +13,7 @@ from foldproof.shadow import piecewise
 from foldproof.shadow.call import Call
 from foldproof.shadow.registry import RuleKind, exact, rule
 from foldproof.shadow.residue import Residue
+from foldproof.shadow.whole import residues_of_results
 
 aten = torch.ops.aten
 
@@ -246,9 +247,11 @@ def scatter_value(call: Call, x: Tensor, dim: int, index: Tensor, value: float) 
 def scatter_reduce(
     call: Call, x: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, *, include_self: bool = True
 ) -> Residue:
-    """the reductions "sum" and "mean"; others have no rule"""
+    """the reductions "sum" and "mean"; others are uninterpreted as a whole"""
     if reduce not in ("sum", "mean"):
-        raise call.undecided(f"no rule for the reduction {reduce!r}")
+        (whole,) = residues_of_results(call)
+        assert whole is not None
+        return whole
     at = call.indices(index)
 
     def total(part: Tensor, s: Tensor) -> Tensor:

@@ -1,0 +1,71 @@
+"""Operators without a rule of their own, as one uninterpreted function of all their operands.
+
+An operator that writes to nothing, draws nothing and reads nothing else returns the same for the same operands. That is
+enough for programs that leave it alone: a linear solver, a decomposition, a scatter with a maximum between two layers
+that a pass folds. Every element of a result is an uninterpreted function of a fingerprint of each operand, the numbers
+among the arguments, and the element's place.
+
+A fingerprint is a random linear combination of all elements. Its polynomial is of a degree one higher, so that the
+lemma of Schwartz and Zippel covers operands that differ and have equal fingerprints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from foldproof.digest import digest
+from foldproof.field import Size
+from foldproof.operators import bind_arguments, is_repeatable, is_view
+from foldproof.shadow.call import Call, value_of
+from foldproof.shadow.leaves import all_finite, embed_constant
+from foldproof.shadow.residue import Residue, apply_uninterpreted
+from foldproof.torch_internals import OpOverload, tree_iter, tree_map
+
+
+def is_read_as_a_whole(operator: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Return True if an operator without a rule is a function of its operands, as far as PyTorch tells."""
+    return is_repeatable(operator, bind_arguments(operator, args, kwargs)) and not is_view(operator)
+
+
+def residues_of_results(call: Call) -> list[Residue | None]:
+    """Return the residue of each floating-point tensor among the results, None for others.
+
+    Raises:
+        Undecided: a result is not finite, complex, sparse or quantized.
+    """
+    operands: list[Residue] = []
+
+    def named(x: Any) -> Any:
+        if isinstance(x, Tensor) and x.is_floating_point():
+            operands.append(_fingerprint(call.residue(x)))
+            return f"{x.dtype}{tuple(x.shape)}"
+        return f"{x.dtype}{tuple(x.shape)}:{digest([value_of(x)])}" if isinstance(x, Tensor) else x
+
+    key = f"{call.operator.overloadpacket.__name__} as a whole({call.operator}, {tree_map(named, call.arguments)!r}"
+    return [_result(call, f"{key}, {j})", x, operands) for j, x in enumerate(tree_iter(call.result))]
+
+
+def _result(call: Call, name: str, value: Any, operands: Sequence[Residue]) -> Residue | None:
+    if not isinstance(value, Tensor):
+        return None
+    if value.layout != torch.strided or value.is_quantized or value.is_complex():
+        raise call.undecided(f"a result of dtype {value.dtype} and layout {value.layout} has no residues")
+    if not value.is_floating_point():
+        return None
+    if not all_finite(value):
+        raise call.undecided("it has no rule, and a result is not finite")
+    place = embed_constant(call.point, torch.arange(value.numel()))
+    flat = apply_uninterpreted(name, [*operands, place], lambda *_: value.detach().flatten().double())
+    return flat.reshape(*value.shape)
+
+
+def _fingerprint(x: Residue) -> Residue:
+    """Return a random linear combination of the elements, the same one for all tensors of their number."""
+    point = x.point
+    coefficients = point.coefficients(x.numel())
+    parts = [f.reduce(f.reduce(p.flatten() * c).sum()) for f, p, c in zip(point.fields, x.parts, coefficients)]
+    return Residue(point, tuple(parts), (x.size * Size.variable()).total(max(x.numel(), 1)), True)

@@ -1,0 +1,85 @@
+"""Operators without a rule are uninterpreted functions of all their operands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from foldproof import fuse, prove
+from foldproof.shadow import RULES
+from foldproof.verdict import Kind
+
+aten = torch.ops.aten
+SQUARE = torch.randn(6, 6, generator=torch.Generator().manual_seed(1))
+INDEX = torch.tensor([[0, 2, 2, 5, 1, 0]] * 6)
+
+FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "an inverse": torch.linalg.inv,
+    "a solution": lambda x: torch.linalg.solve(x, x.t() + 1),
+    "eigenvectors": lambda x: torch.linalg.eigh(x @ x.t())[1],
+    "singular values": lambda x: torch.linalg.svdvals(x),
+    "a scatter with a maximum": lambda x: torch.zeros(6, 6).scatter_reduce(1, INDEX, x, "amax"),
+    "a scatter with a minimum": lambda x: x.scatter_reduce(1, INDEX, x * 2, "amin", include_self=False),
+    "sorted values without repetition": lambda x: torch.unique(x)[:6] + x,
+    "a Bessel function": torch.special.i0,
+    "a list": lambda x: torch._foreach_add([x, x], 1.0)[0],
+}
+
+
+class Between(nn.Module):
+    """The function between two layers, of which the first can be folded."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.first, self.norm, self.last = nn.Linear(6, 6), nn.BatchNorm1d(6), nn.Linear(6, 6)
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.last(self.function(self.norm(self.first(x))) * torch.ones(6, 6))
+        return y
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_it_is_in_the_way_of_no_proof(name: str) -> None:
+    model = Between(FUNCTIONS[name]).eval()
+    fused = fuse(model, (SQUARE,))
+    assert len(fused.rewrites) == 1 and fused.verdict.kind is Kind.PROVED, fused.verdict
+    assert fused.verdict.proof is not None
+    assert any("as a whole" in name for name in fused.verdict.proof.uninterpreted)
+
+
+def test_operands_and_attributes_matter() -> None:
+    """Of two calls, the same function is assumed where everything but the values is alike."""
+
+    def solve(swap: bool, upper: bool, index: Tensor) -> Callable[[Tensor], Tensor]:
+        def run(x: Tensor) -> Tensor:
+            a, b = (x.t(), x) if swap else (x, x.t())
+            made = torch.linalg.solve_triangular(a + 3 * torch.eye(6), b, upper=upper)
+            return made + torch.zeros(6, 6).scatter_reduce(1, index, x, "amax")
+
+        return run
+
+    base = solve(False, True, INDEX)
+    assert prove(base, solve(False, True, INDEX.clone()), (SQUARE,)).kind is Kind.PROVED
+    for other in (solve(True, True, INDEX), solve(False, False, INDEX), solve(False, True, INDEX.flip(1))):
+        assert prove(base, other, (SQUARE,)).kind is Kind.REFUTED
+
+
+def test_the_places_of_elements_matter() -> None:
+    assert prove(torch.linalg.inv, lambda x: torch.linalg.inv(x).t(), (SQUARE,)).kind is Kind.REFUTED
+    assert prove(lambda x: torch.linalg.inv(x.t()), torch.linalg.inv, (SQUARE,)).kind is Kind.REFUTED
+    assert prove(torch.linalg.inv, lambda x: torch.linalg.inv(x.t().contiguous().t()), (SQUARE,)).kind is Kind.PROVED
+
+
+def test_random_operators_and_views_have_none() -> None:
+    for function in (torch.bernoulli, torch.view_as_complex):
+        verdict = prove(function, function, (torch.rand(6, 2),))
+        assert verdict.kind is Kind.UNDECIDED and "no rule for operator" in verdict.reason, verdict
+
+
+def test_the_examples_have_no_rule() -> None:
+    for operator in (aten.linalg_inv_ex.default, aten._linalg_eigh.default, aten.special_i0.default):
+        assert operator not in RULES
