@@ -46,6 +46,7 @@ def test_all_products_are_of_one_matrix(seed: int) -> None:
             expected = product(field, x[i], whole.t() if transposed else whole)
             assert torch.equal(field.canonical(made[i]), field.canonical(expected))
         assert torch.equal(whole, matrix.whole(i))
+    assert matrix.times(seen[0][0], transposed) is None, "products are those of the matrix that was seen"
 
 
 def test_rows_are_looked_up_and_multiplied() -> None:

@@ -137,8 +137,9 @@ def test_products_with_a_leaf_are_those_that_would_be_made_anew() -> None:
 
 def test_a_product_is_formed_once_for_two_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 256))
-    program = torch.export.export(model, (torch.randn(4, 256),))
+    model = nn.Sequential(nn.Conv2d(64, 64, 3), nn.ReLU(), nn.Conv2d(64, 64, 3))
+    x = torch.randn(1, 64, 6, 6)
+    program = torch.export.export(model, (x,))
     made = 0
     make = OnDemand.__getitem__
 
@@ -149,6 +150,15 @@ def test_a_product_is_formed_once_for_two_programs(monkeypatch: pytest.MonkeyPat
         return part
 
     monkeypatch.setattr(OnDemand, "__getitem__", counted)
-    verdict = foldproof.prove(program, program.run_decompositions(), (torch.randn(4, 256),))
+    verdict = foldproof.prove(program, program.run_decompositions(), (x,))
     assert verdict.proof is not None
     assert made == 2 * (verdict.proof.k + 1)  # of both weights, for the scout's prime and those of the proof
+
+
+def test_matrices_are_not_drawn_for_a_few_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 256))
+    x = torch.randn(4, 256)
+    program = torch.export.export(model, (x,))
+    monkeypatch.setattr(OnDemand, "__getitem__", None)
+    assert foldproof.prove(program, program.run_decompositions(), (x,)).kind is foldproof.Kind.PROVED

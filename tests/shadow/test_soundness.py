@@ -234,9 +234,14 @@ def test_elements_written_twice(x: Shadow) -> None:
 
 
 def test_an_embedding_that_renormalises_its_table(point: SamplePoint) -> None:
-    table = leaf(point, torch.randn(5, 3))
-    with pytest.raises(Undecided, match="embedding_renorm"):
-        F.embedding(torch.tensor([1]), table, max_norm=1.0)
+    value, at = torch.randn(5, 3) * 3, torch.tensor([1])
+    table, twin = leaf(point, value), leaf(point, value)
+    before = twin.clone()
+    found = F.embedding(at, table, max_norm=1.0)
+    assert not same(found, before[at]) and not same(table, before), (
+        "rows are written, and their norms are uninterpreted"
+    )
+    assert same(F.embedding(at, before, max_norm=1.0), F.embedding(at, twin, max_norm=1.0))
 
 
 def test_memory_beyond_a_tensors_own(point: SamplePoint) -> None:

@@ -7,7 +7,8 @@ The first product x·W with a uniformly random W is itself uniformly random, if 
 and whatever x is. So the product is drawn, and the matrix is not. Later products are linear combinations of those that
 are known, as far as their rows are combinations of known rows; the rest is drawn. The joint distribution is that of a
 matrix drawn in advance and multiplied: each step draws from the distribution of the new products given the known ones,
-which is uniform. If a program looks at the whole matrix, it is drawn given the known products.
+which is uniform. If a program looks at the whole matrix, it is drawn given the known products, and multiplied from then
+on.
 
 The known rows are kept in reduced row echelon form. Row i has a 1 in its pivot column, and no other row has anything
 there, so that the coordinates of x are its elements in the pivot columns.
@@ -49,10 +50,13 @@ class Matrix:
         self._seeds = seeds
         self._generators = [torch.Generator().manual_seed(seed ^ 0x5EED) for seed in seeds]
         self._side: bool | None = None
+        self._is_drawn = False
         self._known: list[_Known] = []
 
     def times(self, x: Sequence[Tensor], transposed: bool) -> list[Tensor] | None:
         """Return x·W (x·Wᵀ, if ``transposed``) modulo each prime, for x of shape (…, n); None if W is needed whole."""
+        if self._is_drawn:
+            return None
         n, m = reversed(self._shape) if transposed else self._shape
         count = x[0].numel() // max(n, 1)
         rank = self._known[0].rows.shape[0] if self._known else 0
@@ -80,7 +84,8 @@ class Matrix:
         return None if made is None else [part[back] for part in made]
 
     def whole(self, i: int) -> Tensor:
-        """Return W modulo the i-th prime."""
+        """Return W modulo the i-th prime, and take products from it from now on."""
+        self._is_drawn = True
         field = self._fields[i]
         out = residues(self._shape, torch.Generator().manual_seed(self._seeds[i]), field.p)
         if not self._known:
