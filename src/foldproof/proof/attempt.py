@@ -84,7 +84,7 @@ class Runs:
     roundings: tuple[frozenset[str], frozenset[str]]
     """The roundings of parameters to whole numbers in each program."""
     leaves: Tensors
-    """Leaves of the second program, as given to the run."""
+    """Leaves of the second program that hold whole numbers, as given to the run."""
     again: tuple[Outcome, Outcome] | None = None
     """A second call of both, on other inputs and the state left by the first, if either program writes to leaves."""
     notes: tuple[str, ...] = ()
@@ -286,7 +286,9 @@ def run_both(
         if again is not None:
             _match_effects(*again, leaves | _numbered(inputs_again), other.names)
         notes = [f"only one program counts in {name}, which moves no statistics" for name in idle]
-    return Runs(first, second, *constants, other.leaves, again, tuple(notes), tuple(casts))
+    point.products.forget()
+    whole = {name: t for name, t in other.leaves.items() if not t.dtype.is_floating_point}
+    return Runs(first, second, *constants, whole, again, tuple(notes), tuple(casts))
 
 
 def _tell_casts(first: Collection[torch.dtype], second: Collection[torch.dtype]) -> list[str]:

@@ -30,7 +30,7 @@ from foldproof.thresholds import (
     MIN_COUNTEREXAMPLE_RATIO,
     SPREAD_RUNS,
 )
-from foldproof.torch_internals import lazy_clone, tree_leaves, tree_map
+from foldproof.torch_internals import tree_leaves, tree_map
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,6 @@ class _Side:
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     names: Mapping[str, str]
-    widened: _Widened
     exact: tuple[Tensor, ...]
     own: frozenset[int]
 
@@ -115,12 +114,11 @@ class _Side:
         generator = torch.Generator().manual_seed(noise or 0)
         # Tied leaves get one perturbation.
         epsilons = {id(t): _epsilon(t) * amplitude + 2 * spread for t in self.leaves.values() if id(t) in self.own}
-        once = {}
+        once = _widened_copies(self.leaves)
         for t in self.leaves.values():
-            wide = self.widened(t)
             if noise is not None and epsilons.get(id(t)):
-                wide = perturbed(wide, epsilons[id(t)], generator)
-            once[id(t)] = mark(wide, t.dtype, data=False)
+                once[id(t)] = perturbed(once[id(t)], epsilons[id(t)], generator)
+            mark(once[id(t)], t.dtype, data=False)
         leaves = {name: once[id(t)] for name, t in self.leaves.items()}
 
         def given(call: int) -> Any:
@@ -139,7 +137,8 @@ class _Side:
     def run_rounding_float64(self, noise: int) -> Outcome:
         """Call the program once in float64, with each operator's result perturbed by what float64 may round in it."""
         mode = Float64Noise(torch.Generator().manual_seed(noise))
-        leaves = {name: self.widened(t) for name, t in self.leaves.items()}
+        once = _widened_copies(self.leaves)
+        leaves = {name: once[id(t)] for name, t in self.leaves.items()}
         return self._run_in(mode, leaves, [_widen_inputs(self.args, self.kwargs)], None)
 
     def _run_in(self, mode: Float64, leaves: Tensors, inputs: Sequence[Any], coverage: Coverage | None) -> Outcome:
@@ -199,20 +198,14 @@ def _movement_in_float64(side: _Side, at: Comparison) -> float:
     return max(seen) - min(seen)
 
 
-class _Widened:
-    """Float64 copies of leaves, made once for both programs and all their runs."""
-
-    def __init__(self) -> None:
-        self._made: dict[int, tuple[Tensor, Tensor]] = {}
-
-    def __call__(self, t: Tensor) -> Tensor:
-        if id(t) not in self._made:
-            self._made[id(t)] = t, _wide(t)
-        wide = self._made[id(t)][1]
-        if wide.is_quantized or wide.layout != torch.strided:
-            return wide.clone()
-        # PyTorch copies it on the first write, so that a run that writes to its leaves changes only its own.
-        return lazy_clone(wide)
+def _widened_copies(leaves: Tensors) -> dict[int, Tensor]:
+    """Return float64 copies, by the identity of what they are copies of. They are made for each run: kept for all runs
+    of two programs, they would take four times the memory of the parameters."""
+    made: dict[int, Tensor] = {}
+    for t in leaves.values():
+        if id(t) not in made:
+            made[id(t)] = _wide(t)
+    return made
 
 
 def _wide(t: Tensor) -> Tensor:
@@ -227,7 +220,7 @@ def _sides(
     kwargs: Mapping[str, Any],
     unrounded: Unrounded = ROUNDED,
 ) -> tuple[_Side, _Side]:
-    other, wide = obligation.other(leaves), _Widened()
+    other = obligation.other(leaves)
     second = {**other.leaves, **unrounded.leaves}
     memory = {identity(t): t for t in leaves.values() if t.numel()}
 
@@ -242,8 +235,8 @@ def _sides(
     ours = frozenset(map(id, leaves.values())) - {id(t) for t in twins.values()}
     theirs = frozenset(map(id, second.values())) - twins.keys()
     return (
-        _Side(obligation.before, "first", leaves, args, kwargs, {}, wide, unrounded.values, ours),
-        _Side(other.after, "second", second, args, kwargs, other.names, wide, unrounded.values, theirs),
+        _Side(obligation.before, "first", leaves, args, kwargs, {}, unrounded.values, ours),
+        _Side(other.after, "second", second, args, kwargs, other.names, unrounded.values, theirs),
     )
 
 

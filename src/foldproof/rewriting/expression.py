@@ -65,22 +65,26 @@ def _itself(x: Tensor) -> Tensor:
     return x
 
 
-def evaluate(expressions: Mapping[str, Expression], parameter: Callable[[str], Tensor]) -> dict[str, Tensor]:
+Parameter = Callable[[str], Tensor]
+Value = Tensor | float | tuple[int, ...] | None
+
+
+def evaluate(expressions: Mapping[str, Expression], parameter: Parameter) -> dict[str, Tensor]:
     """Compute the values of named expressions from ``parameter``'s tensors; common parts are computed once."""
     values: dict[Expression, Tensor] = {}
-
-    def value(operand: Operand) -> Tensor | float | tuple[int, ...] | None:
-        if isinstance(operand, str):
-            return parameter(operand)
-        if not isinstance(operand, Expression):
-            return operand
-        if operand not in values:
-            values[operand] = operand.function(*map(value, operand.operands))
-        return values[operand]
-
     for expression in expressions.values():
-        value(expression)
+        _value(expression, parameter, values)
     return {name: values[expression] for name, expression in expressions.items()}
+
+
+def _value(operand: Operand, parameter: Parameter, known: dict[Expression, Tensor]) -> Value:
+    if isinstance(operand, str):
+        return parameter(operand)
+    if not isinstance(operand, Expression):
+        return operand
+    if operand not in known:
+        known[operand] = operand.function(*(_value(x, parameter, known) for x in operand.operands))
+    return known[operand]
 
 
 def derive(expressions: Mapping[str, Expression], parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:

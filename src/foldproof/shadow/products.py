@@ -20,6 +20,10 @@ class Products:
     def __init__(self) -> None:
         self._kept: dict[Hashable, list[tuple[list[Tensor], list[Tensor]]]] = {}
 
+    def forget(self) -> None:
+        """Release all products, after the runs of both programs."""
+        self._kept.clear()
+
     def __call__(
         self, what: Hashable, x: Sequence[Tensor], leaf: OnDemand, multiply: Callable[[], list[Tensor]]
     ) -> list[Tensor]:
