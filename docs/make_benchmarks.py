@@ -1,6 +1,7 @@
 """Writes docs/benchmarks.md: runs benchmarks/ and tabulates the measurements (ratios within one run).
 
-Run from the repository: ``make docs-bench``. It takes some minutes and needs an otherwise idle machine.
+Run from the repository: ``make docs-bench``. It takes some minutes and needs an otherwise idle machine. With the name
+of a file in benchmarks/, ``python -m docs.make_benchmarks test_large`` measures its rows anew and keeps the others.
 """
 
 from __future__ import annotations
@@ -43,27 +44,42 @@ absolute times mean little on shared machines. The networks are in `benchmarks/n
   process and without the comparison of outputs. Both start with empty caches and without `torch.nn`'s fast path, which
   turns each encoder layer into one operator and leaves little to compile. The target is at most 5. The median is of one
   audit and one compilation, in wall-clock time.
+* `test_large`: models in deployed sizes, each in a process of its own, whose start (imports, an export) is part of the
+  median; *seconds* are processor time of the proof or fold alone. Language models read 8 tokens and are proved equal to
+  PyTorch's decomposition of their export; those *on meta* have no weights.
 
-| benchmark | median seconds | measured |
-|---|---|---|
+Each row names the commit that it was measured at.
+
+| benchmark | median seconds | measured | commit |
+|---|---|---|---|
 """
 
 
 def main() -> None:
     root = PAGE.parent.parent
+    only = sys.argv[1:]
     with tempfile.TemporaryDirectory() as folder:
         found = Path(folder) / "found.json"
-        command = [sys.executable, "-m", "pytest", "benchmarks", "-q", f"--benchmark-json={found}"]
+        files = [f"benchmarks/{name}.py" for name in only] or ["benchmarks"]
+        command = [sys.executable, "-m", "pytest", *files, "-q", f"--benchmark-json={found}"]
         subprocess.run(command, cwd=root, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
         results = json.loads(found.read_text())["benchmarks"]
-    rows = []
+    rows = _rows(PAGE.read_text(encoding="utf-8")) if only else {}
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True).stdout
     for result in results:
         told = "; ".join(f"{name}: {value}" for name, value in result["extra_info"].items())
-        rows.append(f"| `{result['name']}` | {result['stats']['median']:.2f} | {told} |\n")
-    text = HEAD.format(torch=torch.__version__, machine=platform.machine()) + "".join(rows)
+        rows[result["name"]] = f"{result['stats']['median']:.2f} | {told} | {commit.strip()}"
+    head = HEAD.format(torch=torch.__version__, machine=platform.machine())
+    text = head + "".join(f"| `{name}` | {row} |\n" for name, row in rows.items())
     written = PAGE.with_suffix(".tmp")
     written.write_text(text, encoding="utf-8")
     os.replace(written, PAGE)
+
+
+def _rows(page: str) -> dict[str, str]:
+    """Return the rows of the page, by benchmark."""
+    rows = [line.strip("|\n ").split(" | ", 1) for line in page.splitlines() if line.startswith("| `")]
+    return {name.strip("`"): row for name, row in rows}
 
 
 if __name__ == "__main__":
