@@ -338,3 +338,36 @@ def test_single_points_are_told() -> None:
 def test_an_overflow_on_one_side_is_told() -> None:
     verdict = prove(*EQUAL["softmax without shift"], (X * 100, POSITIVE))
     assert verdict.kind is Kind.UNDECIDED and "finite in one program only" in verdict.reason, verdict
+
+
+MASK = torch.zeros(6, 6).masked_fill(~torch.ones(6, 6, dtype=torch.bool).tril(), -math.inf)
+
+
+@pytest.mark.parametrize("mask", [MASK, MASK.clamp(min=torch.finfo(torch.float32).min)], ids=["-inf", "finfo.min"])
+def test_masks_among_the_inputs(mask: Tensor) -> None:
+    """Random inputs keep the masked places, so that outputs stay finite and depend on the inputs."""
+    q, k, v = torch.randn(3, 1, 2, 6, 8).unbind()
+
+    def by_hand(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+        return (q @ k.transpose(-1, -2) / math.sqrt(8) + mask).softmax(-1) @ v
+
+    def by_sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+    verdict = prove(by_hand, by_sdpa, (q, k, v, mask))
+    assert verdict.kind in (Kind.PROVED, Kind.PROVED_WITHIN), verdict
+    verdict = prove(by_hand, lambda q, k, v, mask: by_sdpa(q, k * 1.01, v, mask), (q, k, v, mask))
+    assert verdict.kind is Kind.REFUTED, verdict
+
+
+def test_writes_into_new_ones() -> None:
+    def written(x: Tensor, fill: float) -> Tensor:
+        out = torch.full((8, 5), fill)
+        out[:4] = x[:4]
+        return out + x
+
+    def put_together(x: Tensor) -> Tensor:
+        return torch.cat([x[:4], torch.ones(4, 5)]) + x
+
+    assert prove(lambda x: written(x, 1.0), put_together, (X,)).kind is Kind.PROVED
+    assert prove(lambda x: written(x, 1.5), put_together, (X,)).kind is Kind.REFUTED

@@ -295,7 +295,7 @@ def test_factories(point: SamplePoint) -> None:
         assert torch.zeros(3, dtype=torch.int64).sum() == 0
         full, ones = torch.full((3,), 0.0), torch.full((3,), 1.0)
     assert same(zero, constant(point, torch.zeros(3))) and same(zero, full)
-    assert type(ones) is Tensor
+    assert same(ones, constant(point, torch.ones(3)))
     assert not same(blank, other)  # nothing may depend on uninitialised memory
 
 

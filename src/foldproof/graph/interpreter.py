@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import fx
 
 Watch = Callable[[fx.Node, Any], None]
@@ -37,6 +38,10 @@ class Interpreter(fx.Interpreter):
         self.extra_traceback = False
         self._watch, self._before, self._change = watch, before, change
 
+    def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+        run = CONTROL_FLOW.get(target)
+        return super().call_function(target, args, kwargs) if run is None else run(*args, **kwargs)
+
     def run_node(self, n: fx.Node) -> Any:
         if self._before is not None:
             self._before(n)
@@ -56,3 +61,39 @@ class Interpreter(fx.Interpreter):
         if self._watch is not None:
             self._watch(n, out)
         return out
+
+
+# Control flow is run as Python runs it: the operators themselves refuse tensors of other classes than their own.
+
+
+def _cond(condition: Any, then: fx.GraphModule, otherwise: fx.GraphModule, operands: Sequence[Any] = ()) -> Any:
+    return Interpreter(then if bool(condition) else otherwise).run(*operands)
+
+
+def _while_loop(
+    condition: fx.GraphModule, body: fx.GraphModule, carried: Sequence[Any], beside: Sequence[Any] = ()
+) -> Any:
+    while bool(*_as_list(Interpreter(condition).run(*carried, *beside))):
+        carried = _as_list(Interpreter(body).run(*carried, *beside))
+    return tuple(carried)
+
+
+def _scan(step: fx.GraphModule, carried: Sequence[Any], xs: Sequence[Any], beside: Sequence[Any] = ()) -> Any:
+    rows = []
+    for i in range(len(xs[0])):
+        made = _as_list(Interpreter(step).run(*carried, *(x[i] for x in xs), *beside))
+        carried, row = made[: len(carried)], made[len(carried) :]
+        rows.append(row)
+    return (*carried, *(torch.stack(column) for column in zip(*rows)))
+
+
+def _as_list(x: Any) -> list[Any]:
+    return list(x) if isinstance(x, (tuple, list)) else [x]
+
+
+CONTROL_FLOW: dict[Any, Callable[..., Any]] = {
+    torch.ops.higher_order.cond: _cond,
+    torch.ops.higher_order.scan: _scan,
+    torch.ops.higher_order.while_loop: _while_loop,
+}
+"""Operators that run parts of a graph, by condition or several times."""

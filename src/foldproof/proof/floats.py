@@ -456,13 +456,14 @@ def _with_random_signs(leaves: Mapping[str, Leaf], drawn: Tensors, generator: to
 
 def _opposite(obligation: ProofObligation) -> Iterator[_Place]:
     """Yield inputs of the other sign, larger than `_places`' random ones, to reach the other side of thresholds."""
-    return _other_inputs(obligation, "large random inputs", lambda x: (widened(x) * -4).to(x.dtype))
+    return _other_inputs(obligation, "large random inputs", lambda x: widened(x) * -4)
 
 
 def _scaled(obligation: ProofObligation, scale: float) -> Iterator[_Place]:
     def scaled(x: Tensor) -> Tensor:
+        # Leaves room up to the largest number, since a normal number is hardly as large as 8.
         wide: Tensor = widened(x) * (min(scale, torch.finfo(x.dtype).max / 8) / _rms(x))
-        return wide.to(x.dtype)  # leaves room up to the largest number, since a normal number is hardly as large as 8
+        return wide
 
     return _other_inputs(obligation, f"random inputs of scale {scale:.3g}", scaled)
 
@@ -470,7 +471,7 @@ def _scaled(obligation: ProofObligation, scale: float) -> Iterator[_Place]:
 def _other_inputs(obligation: ProofObligation, what: str, change: Callable[[Tensor], Tensor]) -> Iterator[_Place]:
     if any(_is_float(x) for x in tree_leaves((obligation.args, dict(obligation.kwargs)))):
         *_, args, kwargs = next(islice(_places(obligation), 1, None))[0]
-        args, kwargs = tree_map(lambda x: change(x) if _is_float(x) else x, (args, dict(kwargs)))
+        args, kwargs = tree_map(lambda x: _with_ordinary(x, change(x)) if _is_float(x) else x, (args, dict(kwargs)))
         yield (f"{what}, the given parameters", own_leaves(obligation), args, kwargs), False
 
 
@@ -569,8 +570,19 @@ def unlike_in_own_dtype(obligation: ProofObligation) -> str | None:
 
 
 def _rms(x: Tensor) -> float:
-    """Return the root mean square; 1 if it is 0, or if there are no elements."""
-    return (float(widened(x).abs().square().mean().sqrt()) if x.numel() else 0.0) or 1.0
+    """Return the root mean square of ordinary elements; 1 if it is 0, or if there are none."""
+    ordinary = widened(x)[_is_ordinary(x)]
+    return (float(ordinary.abs().square().mean().sqrt()) if ordinary.numel() else 0.0) or 1.0
+
+
+def _is_ordinary(x: Tensor) -> Tensor:
+    """Return True for numbers; infinities and limits of the dtype belong to masks, and keep their place."""
+    small: Tensor = widened(x).abs() < torch.finfo(x.dtype).max / 16
+    return x.isfinite() & small
+
+
+def _with_ordinary(x: Tensor, changed: Tensor) -> Tensor:
+    return torch.where(_is_ordinary(x), changed.to(x.dtype).to(x.device), x)
 
 
 def _epsilon(x: Tensor) -> float:
@@ -585,7 +597,7 @@ def _redrawn_input(x: Any, generator: torch.Generator) -> Any:
     if not _is_float(x):
         return x
     drawn = torch.randn(x.shape, generator=generator, dtype=widened(x.dtype)) * _rms(x)
-    return drawn.to(x.dtype).to(x.device)
+    return _with_ordinary(x, drawn)
 
 
 def redrawn_leaves(

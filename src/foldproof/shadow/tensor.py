@@ -48,6 +48,8 @@ _DEQUANTIZE = {
 }
 
 # Operators that keep infinities for any other operands: infinity plus x is infinity.
+_FILLED = {aten.ones.default, aten.full.default}
+
 _KEEP_INFINITIES = {"add", "sub", "where", "masked_fill", "constant_pad_nd", "fill", "full_like", "copy", "neg"}
 
 
@@ -338,7 +340,7 @@ def _write(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
 
 
 class Factories(DispatchMode):
-    """While active, make new empty and zero tensors shadows, so that in-place writes into them keep their residues.
+    """While active, make new tensors shadows that are empty, or filled with a number: writes to them keep residues.
 
     Uninitialised memory gets random residues, because nothing may depend on it. Whole numbers that are dequantized are
     exact constants, as is their product with the scale, which float32 would round.
@@ -352,14 +354,16 @@ class Factories(DispatchMode):
         if func in _DEQUANTIZE and not isinstance(args[0], Shadow):
             return func(Shadow(args[0], embed_constant(self._point, args[0])), *args[1:], **(kwargs or {}))
         made = func(*args, **(kwargs or {}))
+        # A number by itself is often read by `.item()`, which of a shadow would limit the claim.
         zero = func is aten.zeros.default or (func is aten.full.default and args[1] == 0)
-        if not zero and not is_uninitialized(func):
+        filled = zero or (func in _FILLED and made.dim() > 0 and not bool(made.isnan().any()))
+        if not filled and not is_uninitialized(func):
             return made
         if type(made) is not Tensor or not made.dtype.is_floating_point:
             return made
         if func is aten.new_empty.default and made.dim() == 0:
             # copy.deepcopy replaces the memory of this tensor, and needs it plain; reading a nan is UNDECIDED.
             return made.fill_(math.nan)
-        if zero:
+        if filled:
             return Shadow(made, embed_constant(self._point, made))
         return Shadow(made.zero_(), draw_variable(self._point, made, data=True))
