@@ -34,7 +34,7 @@ NO_RULE = {
     "bitwise_xor.Scalar": _WHOLE,
     "empty.memory_format": _MEMORY,
     "empty_strided.default": _MEMORY,
-    "full.default": _CONSTANT,
+    "full.default": "makes a constant from numbers",
     "native_dropout.default": _RANDOM,
     "rand.default": _RANDOM,
     "randn.default": _RANDOM,
@@ -69,7 +69,8 @@ The last column gives the rounding of an operator, by which `foldproof compare` 
 {roundings}
 Operators that PyTorch defines by others (`linear`, `conv2d`, `batch_norm`, …) arrive as those others. Custom operators
 written in Python run as the operators in their body. In-place and `out=` operators are their functional form followed
-by a write. Any other operator without a rule makes the verdict UNDECIDED, with its name.
+by a write. Any other operator of PyTorch's is one uninterpreted function of all its operands, unless it draws random
+numbers, returns a view or returns complex numbers: then the verdict is UNDECIDED, with its name.
 
 {rules} operators have a rule. Each rule is checked against PyTorch's own operator, over the real numbers in float64
 and, if it is exact or a branch, modulo several primes on integers. The calls come from PyTorch's operator database:
