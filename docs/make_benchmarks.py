@@ -1,7 +1,8 @@
 """Writes docs/benchmarks.md: runs benchmarks/ and tabulates the measurements (ratios within one run).
 
 Run from the repository: ``make docs-bench``. It takes some minutes and needs an otherwise idle machine. With the name
-of a file in benchmarks/, ``python -m docs.make_benchmarks test_large`` measures its rows anew and keeps the others.
+of a file in benchmarks/, and options of pytest, ``python -m docs.make_benchmarks test_large -k fuse`` measures these
+rows anew and keeps the others.
 """
 
 from __future__ import annotations
@@ -57,11 +58,11 @@ Each row names the commit that it was measured at.
 
 def main() -> None:
     root = PAGE.parent.parent
-    only = sys.argv[1:]
+    only, options = sys.argv[1:2], sys.argv[2:]
     with tempfile.TemporaryDirectory() as folder:
         found = Path(folder) / "found.json"
         files = [f"benchmarks/{name}.py" for name in only] or ["benchmarks"]
-        command = [sys.executable, "-m", "pytest", *files, "-q", f"--benchmark-json={found}"]
+        command = [sys.executable, "-m", "pytest", *files, *options, "-q", f"--benchmark-json={found}"]
         subprocess.run(command, cwd=root, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
         results = json.loads(found.read_text())["benchmarks"]
     rows = _rows(PAGE.read_text(encoding="utf-8")) if only else {}

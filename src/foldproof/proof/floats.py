@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from foldproof.memory import release
 from foldproof.program import Leaf, Outcome, Program, copied
 from foldproof.proof.coverage import Coverage
 from foldproof.proof.obligation import ProofObligation, Tensors, copied_leaves, equal_content, identity, tied
@@ -130,6 +131,8 @@ class _Side:
         inputs = [given(call) for call in range(calls)]  # outside of the mode, which takes new tensors for constants
         mode = Float64(self.exact) if noise is None else ConstantNoise(generator, amplitude, spread, self.exact, folded)
         outcome = self._run_in(mode, leaves, inputs, coverage)
+        del once, leaves
+        release(self.leaves.values())
         if constants is not None:
             constants.note(mode)
         return outcome

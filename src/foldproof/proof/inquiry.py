@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import chain, product
 
+from foldproof.memory import release
 from foldproof.proof.attempt import Attempt, Failed, attempt, scout
 from foldproof.proof.coverage import Coverage
 from foldproof.proof.difference import first_difference
@@ -161,6 +162,7 @@ class Inquiry:
     ) -> Attempt:
         found = attempt(self.obligation, self._next_seed() if seed is None else seed, k, parameters, semantics, see)
         self._attempts.append(found)
+        release(leaf.tensor for leaf in self.obligation.before.leaves.values())
         return found
 
     def _attempt_in_either_reading(self, parameters: bool) -> Attempt:

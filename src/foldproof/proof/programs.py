@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from foldproof.errors import FoldproofError
+from foldproof.memory import release
 from foldproof.program import Leaf, Program, Values, as_program
 from foldproof.proof.decide import decide_all
 from foldproof.proof.inquiry import Progress
@@ -86,6 +87,7 @@ def _obligation(
 ) -> ProofObligation:
     # A leaf known to be derived does not match another leaf that happens to have the same content.
     derived = frozenset(as_computed(derive, first, second.leaves) if derive is not None else ())
+    release(leaf.tensor for leaf in first.leaves.values())
     matched, notes = match_leaves(first.leaves, {n: leaf for n, leaf in second.leaves.items() if n not in derived})
     own = {name: leaf for name, leaf in second.leaves.items() if name not in matched}
     fixed = [n for n, leaf in own.items() if n not in derived and not leaf.constant and leaf.tensor.is_floating_point()]
