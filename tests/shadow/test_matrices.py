@@ -49,18 +49,23 @@ def test_all_products_are_of_one_matrix(seed: int) -> None:
     assert matrix.times(seen[0][0], transposed) is None, "products are those of the matrix that was seen"
 
 
-def test_rows_are_looked_up_and_multiplied() -> None:
-    matrix = Matrix(FIELDS, (N, M), [5, 6])
-    index = torch.tensor([[7, 3], [3, 519]])
-    rows = matrix.lookup(index)
-    assert rows is not None and rows[0].shape == (2, 2, M)
-    assert matrix.times(vectors(4, M, 1), True) is None, "the other side takes the whole matrix"
-    more = matrix.times(vectors(4, N, 1), False)
-    assert more is not None
+@pytest.mark.parametrize("order", ["looked up first", "multiplied first", "in turns"])
+def test_rows_are_looked_up_and_multiplied(order: str) -> None:
+    matrix, index, more = Matrix(FIELDS, (N, M), [5, 6]), torch.tensor([[7, 3], [3, 519]]), torch.tensor([8, 7])
+    x, y = vectors(4, M, 1), vectors(3, M, 2)
+    steps = {
+        "looked up first": [index, more, x, y, x],
+        "multiplied first": [x, y, index, more],
+        "in turns": [x, index, y, more, x],
+    }[order]
+    found = [matrix.lookup(s) if isinstance(s, Tensor) else matrix.times(s, True) for s in steps]
+    assert matrix.times(vectors(4, N, 1), False) is None, "the other side takes the whole matrix"
     for i, field in enumerate(FIELDS):
         whole = matrix.whole(i)
-        assert torch.equal(rows[i], whole[index])
-        assert torch.equal(field.canonical(more[i]), field.canonical(product(field, vectors(4, N, 1)[i], whole)))
+        for step, made in zip(steps, found):
+            assert made is not None
+            expected = whole[step] if isinstance(step, Tensor) else product(field, step[i], whole.t())
+            assert torch.equal(field.canonical(made[i]), field.canonical(expected))
 
 
 def test_many_rows_take_the_whole_matrix() -> None:

@@ -10,6 +10,9 @@ matrix drawn in advance and multiplied: each step draws from the distribution of
 which is uniform. If a program looks at the whole matrix, it is drawn given the known products, and multiplied from then
 on.
 
+Rows of W that are looked up, as those of an embedding are, are drawn one by one, given the known products x·Wᵀ; later
+products have the elements that follow from them. So a table is not drawn whole, though logits are computed with it.
+
 The known rows are kept in reduced row echelon form. Row i has a 1 in its pivot column, and no other row has anything
 there, so that the coordinates of x are its elements in the pivot columns.
 """
@@ -52,6 +55,8 @@ class Matrix:
         self._side: bool | None = None
         self._is_drawn = False
         self._known: list[_Known] = []
+        self._rows: dict[int, list[Tensor]] = {}
+        """Rows of W that were looked up, modulo each prime."""
 
     def times(self, x: Sequence[Tensor], transposed: bool) -> list[Tensor] | None:
         """Return x·W (x·Wᵀ, if ``transposed``) modulo each prime, for x of shape (…, n); None if W is needed whole."""
@@ -63,36 +68,47 @@ class Matrix:
         if self._side not in (None, transposed) or count > _MAX_ROWS or (rank + count) * _MIN_RATIO > min(n, m):
             return None
         if self._side is None:
+            if self._rows and not transposed:
+                return None
             self._side = transposed
-            self._known = [
-                _Known(torch.zeros(0, n, dtype=torch.float64), torch.zeros(0, dtype=torch.int64), torch.zeros(0, m))
-                for _ in self._fields
-            ]
-            for known in self._known:
-                known.products = known.products.double()
+            none = torch.zeros(0, dtype=torch.float64)
+            self._known = [_Known(none.new_zeros(0, n), none.long(), none.new_zeros(0, m)) for _ in self._fields]
         made = [self._times(i, part.reshape(count, n)) for i, part in enumerate(x)]
         return [part.reshape(*x[0].shape[:-1], m) for part in made]
 
-    def lookup(self, rows: Tensor) -> list[Tensor] | None:
+    def lookup(self, at: Tensor) -> list[Tensor] | None:
         """Return the rows of W with these indices modulo each prime; None if W is needed whole."""
-        picked, back = torch.unique(rows, return_inverse=True)
-        if picked.numel() > _MAX_ROWS:
+        picked, back = torch.unique(at, return_inverse=True)
+        indices = picked.tolist()
+        if self._is_drawn or self._side is False or len(self._rows.keys() | {*indices}) > _MAX_ROWS:
             return None
-        one_hot = torch.zeros(picked.numel(), self._shape[0], dtype=torch.float64)
-        one_hot[torch.arange(picked.numel()), picked] = 1
-        made = self.times([one_hot] * len(self._fields), False)
-        return None if made is None else [part[back] for part in made]
+        for index in indices:
+            if index not in self._rows:
+                self._rows[index] = [self._row(i, index) for i in range(len(self._fields))]
+        stacked = zip(*(self._rows[index] for index in indices))
+        return [torch.stack(rows)[back] for rows in stacked]
+
+    def _row(self, i: int, index: int) -> Tensor:
+        """Draw a row of W, given the known products x·Wᵀ."""
+        field = self._fields[i]
+        out = residues((1, self._shape[1]), self._generators[i], field.p)
+        if self._known:
+            known = self._known[i]
+            out[0, known.pivots] = 0
+            out[0, known.pivots] = field.reduce(known.products[:, index] - _product(field, known.rows, out.t())[:, 0])
+        return out[0]
 
     def whole(self, i: int) -> Tensor:
         """Return W modulo the i-th prime, and take products from it from now on."""
         self._is_drawn = True
         field = self._fields[i]
         out = residues(self._shape, torch.Generator().manual_seed(self._seeds[i]), field.p)
-        if not self._known:
-            return out
-        known, oriented = self._known[i], out.t() if self._side else out
-        oriented[known.pivots] = 0
-        oriented[known.pivots] = field.reduce(known.products - _product(field, known.rows, oriented))
+        if self._known:
+            known, oriented = self._known[i], out.t() if self._side else out
+            oriented[known.pivots] = 0
+            oriented[known.pivots] = field.reduce(known.products - _product(field, known.rows, oriented))
+        for index, rows in self._rows.items():
+            out[index] = rows[i]
         return out
 
     def _times(self, i: int, x: Tensor) -> Tensor:
@@ -104,6 +120,8 @@ class Matrix:
         if not len(rows):
             return out
         drawn = residues((len(rows), known.products.shape[1]), self._generators[i], field.p)
+        for index, row in self._rows.items():
+            drawn[:, index] = _product(field, rows, row[i].unsqueeze(1))[:, 0]
         out = field.reduce(out + _product(field, rest[:, pivots], drawn))
         shared = known.rows[:, pivots]
         self._known[i] = _Known(
