@@ -34,6 +34,7 @@ from foldproof.torch_internals import (
     make_wrapper,
     python_body,
     quantized_operators,
+    storage_id,
     tree_iter,
     tree_map,
 )
@@ -203,9 +204,10 @@ def _run_as_a_whole(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, A
     value = func(*tree_map(value_of, args), **tree_map(value_of, kwargs))
     call = Call(point, func, args, kwargs, value)
     results = list(tree_iter(value))
-    if not all(isinstance(x, Tensor) for x in results):
-        raise no_rule(func)
     residues = residues_of_results(call)
+    given = {storage_id(value_of(x)) for x in tree_iter((args, kwargs)) if isinstance(x, Tensor)}
+    if not all(isinstance(x, Tensor) and storage_id(x) not in given for x in results):
+        raise no_rule(func)  # a number, or an operand's own memory
     if not all(x.is_floating_point() for x in results):  # indices and counts
         call.took_branch()
     made = [x if r is None else Shadow(x, r.laid_out_like(x)) for x, r in zip(results, residues)]
