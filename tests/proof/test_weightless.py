@@ -138,3 +138,47 @@ def test_a_weight_used_from_both_sides() -> None:
             return (x * x).sum(-1) if self._other else logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
 
     assert prove(Model(False), Model(True), (TOKENS,)).kind is Kind.PROVED
+
+
+Products = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+SAME: dict[str, tuple[Products, Products]] = {
+    "an association": (lambda x, w, v: (x @ w) @ v, lambda x, w, v: x @ (w @ v)),
+    "a sum": (lambda x, w, v: x @ (w + v), lambda x, w, v: x @ w + x @ v),
+    "a square": (lambda x, w, v: x @ w @ w, lambda x, w, v: x @ (w @ w)),
+    "one weight twice": (lambda x, w, v: F.relu(x @ w) @ w, lambda x, w, v: F.relu((2 * x) @ w / 2) @ w),
+    "dependent rows": (lambda x, w, v: (x[:1] + 2 * x[1:2]) @ w, lambda x, w, v: x[:1] @ w + 2 * (x[1:2] @ w)),
+    "rows of a product": (lambda x, w, v: w[[1, 5]] @ w.t(), lambda x, w, v: (w @ w.t())[[1, 5]]),
+    "a Gram matrix": (lambda x, w, v: (x @ w) @ (x @ w).t(), lambda x, w, v: x @ (w @ w.t()) @ x.t()),
+    "a tied table": (
+        lambda x, w, v: F.embedding(torch.tensor([3, 4]), w) @ w.t(),
+        lambda x, w, v: (w @ w.t())[[3, 4]],
+    ),
+}
+OTHER: dict[str, tuple[Products, Products]] = {
+    "the other side": (lambda x, w, v: x @ w @ w.t(), lambda x, w, v: x @ w.t() @ w),
+    "an order": (lambda x, w, v: x @ w @ v, lambda x, w, v: x @ v @ w),
+    "two weights": (lambda x, w, v: F.relu(x @ w) @ w, lambda x, w, v: F.relu(x @ w) @ v),
+    "another combination": (lambda x, w, v: (x[:1] + 2 * x[1:2]) @ w, lambda x, w, v: x[:1] @ w + 2.001 * (x[1:2] @ w)),
+    "rows of another product": (lambda x, w, v: w[[1, 5]] @ w.t(), lambda x, w, v: (w.t() @ w)[[1, 5]]),
+    "another Gram matrix": (lambda x, w, v: (x @ w) @ (x @ w).t(), lambda x, w, v: x @ (w.t() @ w) @ x.t()),
+}
+
+
+class OfTwoMatrices(nn.Module):
+    """A function of two large matrices, which are drawn as far as it looks at them."""
+
+    def __init__(self, use: Products) -> None:
+        super().__init__()
+        self.w, self.v = (nn.Parameter(torch.empty(400, 400, device="meta")) for _ in range(2))
+        self._use = use
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._use(x, self.w, self.v)
+
+
+@pytest.mark.parametrize("name", [*SAME, *OTHER])
+def test_matrices_are_one_matrix_in_all_products(name: str) -> None:
+    before, after = (OfTwoMatrices(use) for use in (SAME | OTHER)[name])
+    verdict = prove(before, after, (torch.randn(3, 400),))
+    assert verdict.kind is (Kind.PROVED if name in SAME else Kind.REFUTED), verdict
