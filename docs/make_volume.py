@@ -118,8 +118,8 @@ half precision hold no folded constants beside the change: their rounding alone 
 *two calls*: at least one block writes to its buffers. *limited*: proofs of changed programs with a claim that
 says what it is limited to; {len(limited) or "none"} in this run. A changed pair that is UNDECIDED or REFUTED was
 not passed; one that is ROUNDING is less than {MAX_ROUNDING:.1%} apart. Equal pairs that are ROUNDING or UNDECIDED are
-no errors, but proofs that are missing: a comparison that chooses between values, as in `where(x > 0, x, 0)`, is
-followed by value and so differs from relu, and a folded weight is rounded.""",
+no errors, but proofs that are missing, as of a folded weight that
+is rounded.""",
     ]
     parts += ["\n".join(f"- {describe(one)}; the claim: {one.claim}" for one in limited)] if limited else []
     parts += [
