@@ -10,9 +10,11 @@ from torch import Tensor, nn
 
 from foldproof import fuse, prove
 from foldproof.shadow import RULES
+from foldproof.torch_internals import quantized_operators
 from foldproof.verdict import Kind
 
 aten = torch.ops.aten
+quantize = quantized_operators().quantize_per_tensor.default
 SQUARE = torch.randn(6, 6, generator=torch.Generator().manual_seed(1))
 INDEX = torch.tensor([[0, 2, 2, 5, 1, 0]] * 6)
 
@@ -66,6 +68,18 @@ def test_operands_and_attributes_matter() -> None:
     assert prove(base, solve(False, True, INDEX.clone()), (SQUARE,)).kind is Kind.PROVED
     for other in (solve(True, True, INDEX), solve(False, False, INDEX), solve(False, True, INDEX.flip(1))):
         assert prove(base, other, (SQUARE,)).kind is Kind.REFUTED
+
+
+@pytest.mark.parametrize("factor", [1.0001, 1.02])
+def test_quantized_operands_are_those_of_all_inputs(factor: float) -> None:
+    """At these inputs both programs quantize to the same numbers, and at others they do not."""
+    x = torch.tensor([[1.1, 2.1], [0.2, -1.9]])
+
+    def quantized(by: float) -> Callable[[Tensor], Tensor]:
+        return lambda x: torch.special.i0(quantize(x * by, 0.5, 0, -128, 127, torch.int8))
+
+    assert prove(quantized(1.0), quantized(1.0), (x,)).kind is Kind.PROVED
+    assert prove(quantized(1.0), quantized(factor), (x,)).kind not in (Kind.PROVED, Kind.PROVED_WITHIN)
 
 
 def test_the_places_of_elements_matter() -> None:

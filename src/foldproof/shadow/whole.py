@@ -20,7 +20,7 @@ from torch import Tensor
 from foldproof.digest import digest
 from foldproof.field import Size
 from foldproof.operators import bind_arguments, is_repeatable, is_view
-from foldproof.shadow.call import Call, value_of
+from foldproof.shadow.call import Call
 from foldproof.shadow.leaves import all_finite, embed_constant
 from foldproof.shadow.residue import Residue, apply_uninterpreted
 from foldproof.torch_internals import OpOverload, tree_iter, tree_map
@@ -40,10 +40,12 @@ def residues_of_results(call: Call) -> list[Residue | None]:
     operands: list[Residue] = []
 
     def named(x: Any) -> Any:
-        if isinstance(x, Tensor) and x.is_floating_point():
+        if not isinstance(x, Tensor):
+            return x
+        if x.is_floating_point() or hasattr(x, "residue"):  # quantized numbers have residues, too
             operands.append(_fingerprint(call.residue(x)))
             return f"{x.dtype}{tuple(x.shape)}"
-        return f"{x.dtype}{tuple(x.shape)}:{digest([value_of(x)])}" if isinstance(x, Tensor) else x
+        return f"{x.dtype}{tuple(x.shape)}:{digest([x])}"
 
     key = f"{call.operator.overloadpacket.__name__} as a whole({call.operator}, {tree_map(named, call.arguments)!r}"
     return [_result(call, f"{key}, {j})", x, operands) for j, x in enumerate(tree_iter(call.result))]
