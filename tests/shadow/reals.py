@@ -51,10 +51,11 @@ class RealPoint(SamplePoint):
 
     def __init__(self, semantics: Semantics) -> None:
         super().__init__(seed=0, k=1, semantics=semantics)
-        self.fields = [Reals(semantics.algebraic)]  # type: ignore[list-item]
+        self._reals = Reals(semantics.algebraic)
+        self.fields = [self._reals]  # type: ignore[list-item]
         self.infinity = ((math.inf, -math.inf),)
 
     def _evaluate(
         self, name: str, operands: Sequence[Sequence[Tensor]], real: Callable[..., Tensor], nonzero: bool
     ) -> tuple[Any, ...]:
-        return (self.fields[0].valued(real(*(parts[0] for parts in operands))),)  # type: ignore[attr-defined]
+        return (self._reals.valued(real(*(parts[0] for parts in operands))),)

@@ -73,12 +73,12 @@ class Matrix:
             self._side = transposed
             none = torch.zeros(0, dtype=torch.float64)
             self._known = [_Known(none.new_zeros(0, n), none.long(), none.new_zeros(0, m)) for _ in self._fields]
-        made = [self._times(i, part.reshape(count, n)) for i, part in enumerate(x)]
-        return [part.reshape(*x[0].shape[:-1], m) for part in made]
+        made = [self._times(i, part.reshape(count, n).cpu()) for i, part in enumerate(x)]
+        return [part.reshape(*x[0].shape[:-1], m).to(x[0].device) for part in made]
 
     def lookup(self, at: Tensor) -> list[Tensor] | None:
         """Return the rows of W with these indices modulo each prime; None if W is needed whole."""
-        picked, back = torch.unique(at, return_inverse=True)
+        picked, back = torch.unique(at.cpu(), return_inverse=True)
         indices = picked.tolist()
         if self._is_drawn or self._side is False or len(self._rows.keys() | {*indices}) > _MAX_ROWS:
             return None
@@ -86,7 +86,7 @@ class Matrix:
             if index not in self._rows:
                 self._rows[index] = [self._row(i, index) for i in range(len(self._fields))]
         stacked = zip(*(self._rows[index] for index in indices))
-        return [torch.stack(rows)[back] for rows in stacked]
+        return [torch.stack(rows)[back].to(at.device) for rows in stacked]
 
     def _row(self, i: int, index: int) -> Tensor:
         """Draw a row of W, given the known products x·Wᵀ."""

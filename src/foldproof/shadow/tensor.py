@@ -48,9 +48,9 @@ _DEQUANTIZE = {
     decomposed.dequantize_per_channel.default,
 }
 
-# Operators that keep infinities for any other operands: infinity plus x is infinity.
 _FILLED = {aten.ones.default, aten.full.default}
 
+# Operators that keep infinities for any other operands: infinity plus x is infinity.
 _KEEP_INFINITIES = {"add", "sub", "where", "masked_fill", "constant_pad_nd", "fill", "full_like", "copy", "neg"}
 
 
@@ -356,12 +356,12 @@ class Factories(DispatchMode):
         if func in _DEQUANTIZE and not isinstance(args[0], Shadow):
             return func(Shadow(args[0], embed_constant(self._point, args[0])), *args[1:], **(kwargs or {}))
         made = func(*args, **(kwargs or {}))
+        if type(made) is not Tensor or not made.dtype.is_floating_point or made.device.type == "meta":
+            return made
         # A number by itself is often read by `.item()`, which of a shadow would limit the claim.
         zero = func is aten.zeros.default or (func is aten.full.default and args[1] == 0)
         filled = zero or (func in _FILLED and made.dim() > 0 and not bool(made.isnan().any()))
         if not filled and not is_uninitialized(func):
-            return made
-        if type(made) is not Tensor or not made.dtype.is_floating_point:
             return made
         if func is aten.new_empty.default and made.dim() == 0:
             # copy.deepcopy replaces the memory of this tensor, and needs it plain; reading a nan is UNDECIDED.
