@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -86,7 +88,7 @@ def _obligation(
     by_value: bool = False,
 ) -> ProofObligation:
     # A leaf known to be derived does not match another leaf that happens to have the same content.
-    derived = frozenset(as_computed(derive, first, second.leaves) if derive is not None else ())
+    derived = as_computed(derive, first, second.leaves) if derive is not None else frozenset()
     release(leaf.tensor for leaf in first.leaves.values())
     matched, notes = match_leaves(first.leaves, {n: leaf for n, leaf in second.leaves.items() if n not in derived})
     own = {name: leaf for name, leaf in second.leaves.items() if name not in matched}
@@ -95,9 +97,9 @@ def _obligation(
     def sides(leaves: Tensors) -> Sides:
         made: dict[str, Tensor] = {name: leaves[source] for name, source in matched.items()}
         if derive is not None and derived:
-            with torch.no_grad():
+            with torch.no_grad():  # some are computed when they are read
                 new = derive(leaves)
-            made |= {n: holding(own[n].tensor, new[n]) for n in derived}
+                made |= {n: holding(own[n].tensor, new[n]) for n in derived}
         made |= {n: leaf.tensor.detach().clone() for n, leaf in own.items() if n not in made}
         return Sides(second, made, matched)
 
@@ -132,21 +134,44 @@ def holding(held: Tensor, derived: Tensor) -> Tensor:
     return derived.to(held.dtype)
 
 
-def as_computed(derive: Derive, first: Program, own: Mapping[str, Leaf]) -> dict[str, Tensor]:
-    """Return the parameters of ``derive`` that the second program holds, as they are or rounded."""
-    wide = {
-        name: leaf.tensor.detach().to(torch.float64, copy=True) if leaf.tensor.is_floating_point() else leaf.tensor
-        for name, leaf in first.leaves.items()
-    }
+def as_computed(derive: Derive, first: Program, own: Mapping[str, Leaf]) -> frozenset[str]:
+    """Return the names of those parameters of ``derive`` that the second program holds, as they are or rounded.
+
+    One parameter at a time is in float64, if ``derive`` computes its results when they are read.
+    """
     with torch.no_grad():
-        new = {name: value for name, value in derive(wide).items() if name in own and _alike(value, own[name].tensor)}
-        held = {name: own[name].tensor for name in new}
-        floats = {name: value for name, value in new.items() if held[name].is_floating_point()}
-        inexact = [name for name, value in floats.items() if not equal_content(value.to(held[name].dtype), held[name])]
-        spread = _spread(derive, wide, new, {name: held[name].dtype for name in inexact})
-    return {
-        name: value for name, value in new.items() if name not in spread or _rounds_to(value, held[name], spread[name])
-    }
+        new = derive(_Wide(first.leaves))
+        found, inexact = set(), {}
+        for name in (name for name in new if name in own):
+            value, held = new[name], own[name].tensor
+            if _alike(value, held):
+                exact = not held.is_floating_point() or equal_content(value.to(held.dtype), held)
+                found.add(name) if exact else inexact.update({name: held})
+        spread = _spread(derive, first.leaves, inexact)
+        found |= {name for name, held in inexact.items() if _rounds_to(new[name], held, spread[name])}
+    return frozenset(found)
+
+
+@dataclass(frozen=True)
+class _Wide(Mapping[str, Tensor]):
+    """Parameters in float64, each when it is read; with an ``epsilon``, each element moved by up to half of that."""
+
+    leaves: Mapping[str, Leaf]
+    epsilon: float = 0.0
+    seed: int = 0
+
+    def __getitem__(self, name: str) -> Tensor:
+        tensor = self.leaves[name].tensor.detach()
+        wide = tensor.to(torch.float64, copy=True) if tensor.is_floating_point() else tensor
+        # The same movement at every reading.
+        generator = torch.Generator().manual_seed(zlib.crc32(f"{self.seed} {name}".encode()))
+        return perturbed(wide, self.epsilon, generator) if self.epsilon else wide
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.leaves)
+
+    def __len__(self) -> int:
+        return len(self.leaves)
 
 
 def _alike(value: Tensor, held: Tensor) -> bool:
@@ -154,17 +179,17 @@ def _alike(value: Tensor, held: Tensor) -> bool:
     return value.shape == held.shape and (held.dtype.is_floating_point or equal_content(value, held))
 
 
-def _spread(derive: Derive, wide: Tensors, new: Tensors, dtypes: Mapping[str, torch.dtype]) -> dict[str, Tensor]:
-    """Return the movement of each element of some of the ``new`` when its operands are rounded to a dtype.
+def _spread(derive: Derive, leaves: Mapping[str, Leaf], held: Tensors) -> dict[str, Tensor]:
+    """Return the movement of each element of the ``held`` parameters when their operands are rounded to their dtype.
 
     If terms cancel (a bias less a mean), an earlier rounding of the terms shows in a small result.
     """
-    out = {name: torch.zeros_like(new[name]) for name in dtypes}
-    for dtype in set(dtypes.values()):
+    out = {name: torch.zeros_like(x, dtype=torch.float64) for name, x in held.items()}
+    new = derive(_Wide(leaves)) if held else {}
+    for dtype in {x.dtype for x in held.values()}:
         for seed in range(ROUNDING_SAMPLES):
-            generator = torch.Generator().manual_seed(seed)
-            moved = derive({name: perturbed(t, torch.finfo(dtype).eps, generator) for name, t in wide.items()})
-            for name in (n for n, d in dtypes.items() if d == dtype):
+            moved = derive(_Wide(leaves, torch.finfo(dtype).eps, seed))
+            for name in (n for n, x in held.items() if x.dtype == dtype):
                 out[name] = torch.maximum(out[name], (moved[name] - new[name]).abs())
     return out
 

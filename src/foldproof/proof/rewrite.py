@@ -35,7 +35,7 @@ def prove_region(
     """
     first, second = as_program(before), as_program(after)
 
-    computed = frozenset(as_computed(derive, first, second.leaves))
+    computed = as_computed(derive, first, second.leaves)
 
     def sides(leaves: Tensors) -> Sides:
         new = derive(leaves)

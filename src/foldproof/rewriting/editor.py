@@ -19,7 +19,7 @@ from foldproof.graph.nodes import is_getitem
 from foldproof.program.state import owned, quiet_copies
 from foldproof.rewriting.edit import Edit, NewConstant, PlannedConstant, PlannedEdits
 from foldproof.rewriting.exported_host import ExportedHost
-from foldproof.rewriting.expression import Expression, as_expression, derive, rounded
+from foldproof.rewriting.expression import Derived, Expression, as_expression, rounded
 from foldproof.rewriting.host import GraphHost
 from foldproof.rewriting.module import ModuleHost
 from foldproof.rewriting.refusal import CannotFold
@@ -156,10 +156,9 @@ class GraphEditor:
                     self.graph.erase_node(part)
                 self.graph.erase_node(node)
 
-    def derive(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Compute the constants that only the new program has from those of the original."""
-        read = {name: e for name, e in self.constants.derived.items() if self._nodes[name].users}
-        return derive(read, parameters)
+    def derive(self, parameters: Mapping[str, Tensor]) -> Derived:
+        """Return the constants that only the new program has, as computed from those of the original."""
+        return Derived({n: e for n, e in self.constants.derived.items() if self._nodes[n].users}, parameters)
 
     def finish(self) -> Any:
         """Return the edited program."""

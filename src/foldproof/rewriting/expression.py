@@ -87,13 +87,29 @@ def _value(operand: Operand, parameter: Parameter, known: dict[Expression, Tenso
     return known[operand]
 
 
-def derive(expressions: Mapping[str, Expression], parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Compute the values of named expressions on float64 tensors, or on shadows, which bring their own arithmetic."""
-    read = {name for expression in expressions.values() for name in expression.reads()}
-    if any(type(parameters[name]) not in (Tensor, nn.Parameter) for name in read):
-        return evaluate(expressions, parameters.__getitem__)
-    with _precisely(expressions.values()):
-        return evaluate(expressions, lambda name: _wide(parameters[name]))
+@dataclass(frozen=True)
+class Derived(Mapping[str, Tensor]):
+    """Values of named expressions on float64 tensors, or on shadows, which bring their own arithmetic.
+
+    Each is computed when it is read: float64 values of all parameters at once would take the memory of a proof.
+    """
+
+    expressions: Mapping[str, Expression]
+    parameters: Mapping[str, Tensor]
+
+    def __getitem__(self, name: str) -> Tensor:
+        expression = self.expressions[name]
+        given = {read: self.parameters[read] for read in expression.reads()}
+        if any(type(x) not in (Tensor, nn.Parameter) for x in given.values()):
+            return evaluate({name: expression}, given.__getitem__)[name]
+        with _precisely([expression]):
+            return evaluate({name: expression}, lambda read: _wide(given[read]))[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.expressions)
+
+    def __len__(self) -> int:
+        return len(self.expressions)
 
 
 def rounded(expression: Expression, parameters: Mapping[str, Tensor], dtype: torch.dtype) -> Tensor:

@@ -22,7 +22,7 @@ from foldproof.log import log_caught
 from foldproof.rewriting.constants import Constants
 from foldproof.rewriting.edit import PlannedEdits
 from foldproof.rewriting.editor import GraphEditor
-from foldproof.rewriting.expression import as_expression, derive
+from foldproof.rewriting.expression import Derived, as_expression
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class RewrittenRegion:
             for one in edit.wanted
             if row[one.role].name in read
         }
-        values = derive({name: expression for name, (expression, _) in wanted.items()}, parameters)
+        values = Derived({name: expression for name, (expression, _) in wanted.items()}, parameters)
         return {name: value.to(wanted[name][1]) for name, value in values.items()}
 
     def inputs(self) -> list[Tensor]:
