@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import pytest
@@ -53,6 +54,10 @@ def long_chain(x: Tensor, y: Tensor) -> Tensor:
             a = torch.erf(a)
         out = a * out + 0.5
     return out
+
+
+def top(x: Tensor) -> Tensor:
+    return x.amax(0)
 
 
 def relu(x: Tensor) -> Tensor:
@@ -136,9 +141,36 @@ EQUAL: dict[str, tuple[Function, Function]] = {
         lambda x, y: torch.maximum(x, y) + torch.log1p(torch.exp(-(x - y).abs())),
         lambda x, y: torch.logaddexp(x, y),
     ),
+    "max of many by where": (
+        lambda x, y: torch.where(top(x) > y, top(x), y),
+        lambda x, y: torch.maximum(top(x), y),
+    ),
+    "min of a max by where": (lambda x, y: torch.where(y <= top(x), y, top(x)), lambda x, y: torch.minimum(y, top(x))),
+    "max of many by relu": (lambda x, y: y + F.relu(top(x) - y), lambda x, y: torch.maximum(top(x), y)),
+    "max of many twice": (
+        lambda x, y: torch.maximum(torch.maximum(y, top(x)), y),
+        lambda x, y: torch.cat([x, y]).amax(0).expand(8, 5) * 0 + torch.maximum(top(x), y),
+    ),
+    "a running max": (
+        lambda x, y: functools.reduce(torch.maximum, [*x, *y]),
+        lambda x, y: torch.cat([y, x]).amax(0),
+    ),
+    "max of sums": (lambda x, y: (x + y[0]).amax(0), lambda x, y: top(x) + y[0]),
+    "relu of relu of a difference of a max": (
+        lambda x, y: F.relu(F.relu(top(x) - y)),
+        lambda x, y: torch.maximum(top(x), y) - y,
+    ),
 }
 
 APART: dict[str, tuple[Function, Function]] = {
+    "max and min of many": (lambda x, y: torch.where(top(x) < y, top(x), y), lambda x, y: torch.maximum(top(x), y)),
+    "max of many, and of fewer": (lambda x, y: x.amax(0), lambda x, y: torch.cat([x[:7], x[:1]]).amax(0)),
+    "max of many at another limit": (
+        lambda x, y: torch.where(top(x) > y + 0.125, top(x), y),
+        lambda x, y: torch.maximum(top(x), y),
+    ),
+    "max of many less another value": (lambda x, y: y + F.relu(top(x) - 2 * y), lambda x, y: torch.maximum(top(x), y)),
+    "max of many, scaled": (lambda x, y: (2 * x).amax(0), lambda x, y: top(x) + x.mean(0)),
     "the limit of a step": (lambda x, y: (x > 0.5).float(), lambda x, y: (x >= 0.5).float()),
     "the limit of a jump": (lambda x, y: torch.where(x > 0, y, -y), lambda x, y: torch.where(x >= 0, y, -y)),
     "a step behind relu": (lambda x, y: (F.relu(x) > 0).float(), lambda x, y: (F.relu(x) >= 0).float()),

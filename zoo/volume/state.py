@@ -372,10 +372,11 @@ def power_iteration(d: Draw) -> Block:
         steps(turn, lambda s, x: F.linear(x, s.w) / torch.linalg.vector_norm(s.w.t() @ s.u)),
         (
             steps(
-                lambda s, x: s.u.copy_((lambda u: u / u.norm())(s.w @ s.w.t() @ s.u)),
+                # Without the limit, another function where the norm is smaller than it.
+                lambda s, x: s.u.copy_((lambda u: u / u.norm().clamp_min(1e-12))(s.w @ s.w.t() @ s.u)),
                 lambda s, x: F.linear(x, s.w / (s.u @ s.w).square().sum().sqrt()),
             ),
-            steps(lambda s, x: turn(s, x, 2 * s.w), lambda s, x: F.linear(x, s.w) / (s.u @ s.w).norm()),
+            steps(lambda s, x: turn(s, x, -s.w), lambda s, x: F.linear(x, s.w) / (s.u @ s.w).norm()),
         ),
         (
             lambda s, x: F.linear(x, s.w) / torch.linalg.vector_norm(s.w.t() @ s.u),

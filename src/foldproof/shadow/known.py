@@ -197,6 +197,12 @@ def is_nonnegative(residue: Residue) -> bool:
     return number >= 0 if number is not None else facts(residue).nonnegative
 
 
+def is_negated(residue: Residue) -> bool:
+    """Return True if the residue is a negative number times a value."""
+    linear = facts(residue).linear
+    return linear is not None and not linear.constant and len(linear.terms) == 1 and linear.terms[0].factor < 0
+
+
 def is_positive(residue: Residue) -> bool:
     number = number_of(residue)
     return number > 0 if number is not None else facts(residue).positive

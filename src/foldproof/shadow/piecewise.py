@@ -123,6 +123,9 @@ def _whole(x: Residue) -> int:
 
 def where(condition: Residue, x: Residue, y: Residue) -> Residue:
     """Return x where ``condition`` is 1, y where it is 0."""
+    extreme = _extreme(condition, x, y)
+    if extreme is not None:
+        return extreme
 
     def pick(c: Residue, x: Residue, y: Residue) -> Residue:
         number = number_of(c)
@@ -131,6 +134,21 @@ def where(condition: Residue, x: Residue, y: Residue) -> Residue:
         return y + (x - y) * c if facts(c).piecewise is None else where(c, x, y)
 
     return pointwise(pick, condition, x, y)
+
+
+def _extreme(condition: Residue, x: Residue, y: Residue) -> Residue | None:
+    """Return the choice as the larger or smaller one of x and y, if the condition compares them; else None."""
+    base, rising, at = _line_of(x - y)
+    found: Piecewise | None = facts(condition).piecewise
+    found = None if found is None or number_of(x - y) is not None else found.over(base)
+    if found is None or found.places != [at]:
+        return None
+    above = number_of(found.pieces[1].atom)
+    if {above, number_of(found.pieces[0].atom)} != {0, 1}:
+        return None
+    larger: bool = bool(above) == rising
+    out: Residue = x.maximum(y) if larger else x.minimum(y)
+    return out
 
 
 def pointwise(function: Callable[..., Residue], *operands: Residue) -> Residue:
@@ -354,17 +372,20 @@ def _sign_by_piece(d: Residue, function: Piecewise) -> Residue | None:
 
 def _sign_of_whole(d: Residue) -> Residue:
     """Return the sign of a value with the base that is made of its linear form."""
-    linear = linear_of(d)
-    rising, at = True, Fraction(0)
-    if len(linear.terms) == 1:
-        (term,) = linear.terms
-        base, rising, at = term.atom, term.factor > 0, -linear.constant / term.factor
-    else:
-        content = linear.content
-        base = d if content == 1 else d * d.constant(1 / content)
+    base, rising, at = _line_of(d)
     below = 1 if is_nonnegative(d) else -1
     signs = [below, 1] if rising else [1, below]
     return _steps(base, signs, [(at, 0)], d)
+
+
+def _line_of(d: Residue) -> tuple[Residue, bool, Fraction]:
+    """Return the base that is made of the linear form of d, whether d rises with it, and the place where d is 0."""
+    linear = linear_of(d)
+    if len(linear.terms) == 1:
+        (term,) = linear.terms
+        return term.atom, term.factor > 0, -linear.constant / term.factor
+    content = linear.content
+    return d if content == 1 else d * d.constant(1 / content), True, Fraction(0)
 
 
 def _steps(base: Residue, signs: Sequence[int], breaks: Sequence[tuple[Fraction, Any]], like: Residue) -> Residue:

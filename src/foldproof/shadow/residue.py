@@ -6,6 +6,7 @@ import copy
 import functools
 import itertools
 import math
+import operator
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -21,8 +22,10 @@ from foldproof.shadow.known import (
     Known,
     Linear,
     Origin,
+    Term,
     all_nonnegative,
     facts,
+    is_negated,
     is_nonnegative,
     is_positive,
     linear_of,
@@ -42,7 +45,7 @@ _ROOTS = {"rsqrt", "sqrt", "reciprocal"}  # what weights are scaled by: exact in
 # Functions with a value for every real number; of all others, results may be nan.
 _TOTAL = {"abs", "asinh", "atan", "atan2", "ceil", "copysign", "cos", "cosh", "erf", "erfc", "exp", "exp2", "exp_half"}
 _TOTAL |= {"expm1", "floor", "heaviside", "hypot", "identity", "is_zero", "largest", "log_2_cosh_half", "logaddexp"}
-_TOTAL |= {"logaddexp2", "maximum", "round", "sign", "sin", "sinc", "sinh", "tan_quarter", "tanh", "trunc"}
+_TOTAL |= {"largest", "logaddexp2", "maximum", "round", "sign", "sin", "sinc", "sinh", "tan_quarter", "tanh", "trunc"}
 
 
 _serials = itertools.count()
@@ -295,6 +298,10 @@ class Residue:
 
     @_linear(_product_of_linear)
     def __mul__(self, other: Residue) -> Residue:
+        if self.is_algebraic and other.is_algebraic:
+            for one, x in ((self, other), (other, self)):
+                if number_of(x) is None and is_negated(one):
+                    return -(x * -one)
         out = self._with(self._pointwise(torch.mul, other), self.size * other.size, other)
         return self._known_product(other, out) if self.is_algebraic and other.is_algebraic else out
 
@@ -311,6 +318,11 @@ class Residue:
     def knowing(self, **known: Any) -> Residue:
         """Return the residue, which was just computed, with facts about it; see `Known`."""
         self.known = Known(**known, writes=self.cell.writes)
+        return self
+
+    def knowing_also(self, **known: Any) -> Residue:
+        """Return the residue, which was just computed, with further facts about it."""
+        self.known = replace(facts(self), **known, writes=self.cell.writes)
         return self
 
     def equals(self, other: Residue) -> bool:
@@ -532,7 +544,15 @@ class Residue:
 
     def _known_maximum(self, other: Residue) -> Residue:
         """Return x or y by the sign of x - y, and of more than two values a symmetric function of them."""
-        terms = [term for x in (plain(self), plain(other)) for term in facts(x).largest or (term_of(x),)]
+        for x, zero in ((self, other), (other, self)):
+            shifted = _shifted_maximum(x) if number_of(zero) == 0 else None
+            if shifted is not None:  # max(max(a, b) - c, 0) = max(a, b, c) - c
+                largest, shift = shifted
+                return (largest.maximum(shift) - shift).knowing_also(nonnegative=True)
+        terms: list[Term] = []
+        for term in [term for x in (plain(self), plain(other)) for term in facts(x).largest or (term_of(x),)]:
+            if not any(term.atom.equals(one.atom) for one in terms):
+                terms.append(term)
         numbers = number_of(self) is not None or number_of(other) is not None
         if len(terms) > 2 and not numbers:
             return largest_of([term.atom for term in terms])
@@ -568,20 +588,30 @@ class Residue:
 
 
 def largest_of(values: Sequence[Residue]) -> Residue:
-    """Return the largest of more than two values, a function of their elementary symmetric polynomials."""
+    """Return the largest of more than two values.
+
+    It is their mean, and an uninterpreted function of their distances to it in any order: of the product of all
+    (t - distance) at one random t, which is a polynomial of t with these roots. So max(x + c, y + c) is max(x, y) + c.
+    """
     point = values[0].point
-    symmetric: list[Residue] = [embed_number(point, 1)]
-    for value in values:
-        longer = [*symmetric, symmetric[-1] * value]
-        for i in range(1, len(symmetric)):
-            longer[i] = symmetric[i] + symmetric[i - 1] * value
-        symmetric = longer
+    mean = add_all(values) * embed_fraction(point, Fraction(1, len(values)))
+    place = apply_uninterpreted("place of polynomials of roots", [embed_number(point, 0)], lambda x: x + 0.5)
+    product = functools.reduce(operator.mul, [place - (value - mean) for value in values])
 
-    def real(*_: Tensor) -> Tensor:
-        return functools.reduce(torch.maximum, [value.parts[0] for value in values])
+    def real(_: Tensor) -> Tensor:
+        return functools.reduce(torch.maximum, [value.parts[0] for value in values]) - mean.parts[0]
 
-    out = apply_uninterpreted(f"largest({len(values)})", symmetric[1:], real)
+    out = mean + apply_uninterpreted(f"largest({len(values)})", [product], real)
     return out.knowing(largest=tuple(term_of(v) for v in values), nonnegative=any(is_nonnegative(v) for v in values))
+
+
+def _shifted_maximum(x: Residue) -> tuple[Residue, Residue] | None:
+    """Return m and c of a value m - c, where m is the largest of some values and c is no number; None for others."""
+    terms = linear_of(x).terms
+    largest = [term.atom for term in terms if term.factor == 1 and len(facts(term.atom).largest) > 1]
+    if len(largest) != 1 or len(terms) < 2:
+        return None
+    return largest[0], largest[0] - x
 
 
 def apply_uninterpreted(
