@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from foldproof.fusion import FuseResult as FuseResult
     from foldproof.fusion import explain as explain
     from foldproof.fusion import fuse as fuse
-    from foldproof.proof import prove as prove
     from foldproof.proof import prove_pass as prove_pass
+    from foldproof.proving import prove as prove
     from foldproof.qat import FoldQATResult as FoldQATResult
     from foldproof.qat import fold_qat as fold_qat
 
@@ -56,7 +56,7 @@ _HOMES = {
     "FoldQATResult": "foldproof.qat",
     "fold_qat": "foldproof.qat",
     "fuse": "foldproof.fusion",
-    "prove": "foldproof.proof",
+    "prove": "foldproof.proving",
     "prove_pass": "foldproof.proof",
 }
 

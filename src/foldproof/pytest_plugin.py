@@ -36,7 +36,7 @@ class Prover:
             AssertionError: the verdict is REFUTED or UNDECIDED; the message explains it in full.
         """
         __tracebackhide__ = True
-        from foldproof.proof import prove
+        from foldproof.proving import prove
 
         return self._checked(prove(before, after, inputs, kwargs))
 

@@ -30,7 +30,7 @@ def assert_equivalent(
             in full.
         FoldproofError: ``before`` or ``after`` is not a program, or the inputs do not fit.
     """
-    from foldproof.proof import prove
+    from foldproof.proving import prove
 
     verdict = prove(before, after, inputs, kwargs)
     if not (verdict.ok or (at_these_parameters and not verdict.kind.exit_code)):

@@ -6,9 +6,9 @@ absorb one), ``plan`` (the path of an affine), ``parallel`` (sums of convolution
 one tensor), ``layout`` (strides), ``cost`` and ``accuracy`` (benefit of a fold), ``rewriter`` (the loop), ``api``.
 """
 
-from foldproof.fusion.api import explain, fuse
+from foldproof.fusion.api import explain, fold_unproved, fuse
 from foldproof.fusion.result import FuseResult, Rewrite
 from foldproof.fusion.rewriter import DEFAULT, PASSES
 from foldproof.rewriting.account import Declined
 
-__all__ = ["DEFAULT", "PASSES", "Declined", "FuseResult", "Rewrite", "explain", "fuse"]
+__all__ = ["DEFAULT", "PASSES", "Declined", "FuseResult", "Rewrite", "explain", "fold_unproved", "fuse"]

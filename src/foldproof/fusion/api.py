@@ -28,6 +28,7 @@ from foldproof.proof import prove_region
 from foldproof.proof.shapes import as_inputs
 from foldproof.rewriting.account import UNCHANGED, UNPROVED, Declined
 from foldproof.rewriting.editor import GraphEditor
+from foldproof.rewriting.expression import Expression
 from foldproof.thresholds import ACCURACY_LIMIT
 from foldproof.torch_internals import storage_id
 
@@ -141,6 +142,19 @@ def explain(
     before = _export(model_or_program, as_inputs(inputs), dict(kwargs or {}), dynamic_shapes)
     nothing = (lambda done, total, what: None) if progress is None else progress
     return tuple(Rewriter.of(None, prove_region).run(GraphEditor.on_copy(before), nothing, {}).declined)
+
+
+def fold_unproved(
+    program: nn.Module | ExportedProgram, inputs: Sequence[Any], kwargs: Mapping[str, Any] | None = None
+) -> tuple[Expression, ...]:
+    """Return the constants that folds of a program compute, over its parameters by name; nothing is proved.
+
+    Raises:
+        FoldproofError: as in `fuse`.
+    """
+    editor = GraphEditor.on_copy(_export(program, as_inputs(inputs), dict(kwargs or {}), None))
+    Rewriter.of(None, None).run(editor, lambda done, total, what: None, {})
+    return tuple(editor.constants.derived.values())
 
 
 def measure_rewrites(

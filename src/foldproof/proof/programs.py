@@ -42,27 +42,9 @@ def prove(
     seed: int | None = None,
     progress: Progress | None = None,
 ) -> Verdict:
-    """Prove that two programs are the same function.
+    """Prove that two programs are the same function; see `foldproof.proving.prove`.
 
-    Args:
-        before: the first program: an nn.Module, GraphModule, ExportedProgram, or callable.
-        after: the second program.
-        inputs: example positional arguments of both. Floating-point tensors stand for all tensors of their shape;
-            integers, booleans and everything else are held at their values.
-        kwargs: example keyword arguments.
-        derive: the arithmetic of *after*'s new parameters: a function from *before*'s parameters by name (tensors, or
-            shadows of them) to new ones by *after*'s names. With it a fold is proved for all parameters. Without it,
-            new parameters are constants, and rounding them leaves ROUNDING at best.
-        by_value: let piecewise activations (relu, leaky_relu, elu, prelu …) follow their values if nothing else
-            proves the programs equal. The verdict then names them among the operators with only the visited branch.
-        seed: fixes the random draw, to reproduce a run.
-        progress: called with (done, total, what).
-
-    Programs exported with dynamic shapes are compared at several sizes, which the verdict names.
-
-    Parameters and buffers of *after* that are the same tensor as one of *before*, or equal in name and content, are the
-    same variable of the claim. Those on the meta device, and fake tensors, are variables without values: runs in
-    floating point use random ones, and those of equal name and shape are the same.
+    Without ``derive``, new parameters are constants.
 
     Raises:
         FoldproofError: ``before`` or ``after`` is no program, the inputs do not fit, or integers have no values.
