@@ -73,12 +73,12 @@ def prove(
         )
 
     verdict = proved(derive)
-    if derive is not None or verdict.kind not in (Kind.ROUNDING, Kind.UNDECIDED):
+    if derive is not None or verdict.kind in (Kind.PROVED, Kind.PROVED_WITHIN):
         return verdict
     known = _KnownFold({}, {})
     with giving_up("looking for a known fold"):
         known = _known_fold(before, after, inputs, kwargs)
-    if not known.expressions:
+    if not known.expressions or verdict.kind is Kind.REFUTED:
         return replace(verdict, notes=(*verdict.notes, *known.notes))
     better = proved(lambda parameters: Derived(known.expressions, parameters))
     if better.kind is verdict.kind:
