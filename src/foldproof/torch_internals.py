@@ -470,6 +470,33 @@ def named_fusions() -> dict[Any, str]:
     return {made: name for name, made in [*POST_GRAD_FUSIONS.items(), *PRE_GRAD_FUSIONS.items()]}
 
 
+def inductor_ir() -> Any:
+    """Return the module of the nodes of Inductor's loops. Replaced by: a public path."""
+    from torch._inductor import ir
+
+    return ir
+
+
+def lowered_graph() -> Any:
+    """Return Inductor's record of the graph that it lowers now. Replaced by: an argument of a public hook."""
+    from torch._inductor.virtualized import V
+
+    return V.graph
+
+
+def loop_body(scheduled: Any) -> Any:
+    """Return the loop nest of a scheduler's node; None if a template computes it. Replaced by: a public attribute."""
+    return getattr(scheduled, "_body", None)
+
+
+def call_loop_body(body: Any, handler: Any) -> None:
+    """Call a loop nest with a handler for its operations. Replaced by: a public interface of loop nests."""
+    from torch._inductor.virtualized import V
+
+    with V.set_ops_handler(handler):
+        body(list(body.iter_vars), list(body.reduce_vars), allow_same_symbol_in_index=True)
+
+
 def load_package(path: str) -> Callable[..., Any]:
     """Load a package made by AOTInductor; documented, under a private path. Replaced by: a public path."""
     made: Callable[..., Any] = torch._inductor.aoti_load_package(path)

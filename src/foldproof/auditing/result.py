@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from foldproof.auditing.compilers.compiler import UNQUANTIZED
 from foldproof.auditing.folder import Subject, save
+from foldproof.auditing.loops import LOOP_STEPS
 from foldproof.auditing.step import Step
 from foldproof.claim import SAME_CHOICES
 from foldproof.comparison import CompareResult
@@ -81,6 +82,11 @@ class Audit:
             at = f" at {first.source}" if first.source else ""
             others = f" (and so does {', '.join(names[1:])})" if len(names) > 1 else ""
             without = self.without(names[0])
+            if first.loop is not None:
+                without = self.without(self.lowering) if self.lowering else None
+                return f"wrong: the {names[0]} changes the meaning of the model in {first.loop.title}{at}{others}" + (
+                    f"; audit without it: {without}" if without else ""
+                )
             return f"wrong: the pass {names[0]} changes the meaning of the model{at}{others}" + (
                 f"; audit without it: {without}" if without else ""
             )
@@ -88,6 +94,9 @@ class Audit:
         kinds = Counter(s.verdict.kind for s in fired)
         proved = kinds[Kind.PROVED] + kinds[Kind.PROVED_WITHIN]
         decided = "every graph pass is proved" if fired else "no pass changed the graph"
+        below = fired and proved == len(fired) and {s.name for s in self.steps} >= LOOP_STEPS
+        if below:
+            decided = "every graph pass, the lowering and the scheduling are proved"
         bounded = f", {kinds[Kind.PROVED_WITHIN]} within named bounds" * bool(kinds[Kind.PROVED_WITHIN])
         numbers = f"the numbers of {self.compiled}," if self.compiled.endswith(UNQUANTIZED) else "the numbers"
         decided += bounded
@@ -121,6 +130,8 @@ class Audit:
             return f"no pass is wrong: {decided}; the outputs are {same}, and {whole.uncompared}"
         if whole.identical:
             return f"fine: {decided}, and {numbers} are bit for bit the same"
+        if below:
+            numbers = "what is left is the text of the kernels, whose numbers"
         return f"rounding: {decided}; {numbers} differ by no more than rounding explains{_sources(whole)}"
 
     def without(self, name: str) -> str | None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import fx
 
 from foldproof.auditing.judge import judge
 from foldproof.auditing.log import Change
-from foldproof.verdict import Verdict
+from foldproof.auditing.loops import Loop, find_loop
+from foldproof.verdict import Kind, Verdict
 
 
 class Step:
@@ -51,13 +53,23 @@ class Step:
 
     @functools.cached_property
     def verdict(self) -> Verdict:
-        return judge(self.change, self._given)
+        verdict = judge(self.change, self._given)
+        loop = find_loop(self.change.after.graph, verdict) if verdict.kind is Kind.REFUTED else None
+        return verdict if loop is None else replace(verdict, notes=(*verdict.notes, loop.describe()))
+
+    @property
+    def loop(self) -> Loop | None:
+        """The loop or kernel that computes the first wrong value, if the step's result consists of loops."""
+        return find_loop(self.change.after.graph, self.verdict) if self.verdict.kind is Kind.REFUTED else None
 
     @property
     def source(self) -> str | None:
         """Line of the model's code at the first value that the pass got wrong, if known."""
         difference = self.verdict.difference
+        loop = self.loop
         source = difference.source if difference is not None else None
+        if loop is not None:
+            source = loop.source or source
         return None if source is None else re.sub(r"[GL]\['\w+'\]\.?", "", source)  # Dynamo's name of the model
 
     def __repr__(self) -> str:

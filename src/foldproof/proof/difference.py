@@ -66,7 +66,7 @@ def first_difference(obligation: ProofObligation, seed: int) -> Difference | Non
         return None
     lost, new = _region(before.digests, after.all()), _region(after.digests, before.all())
     if not lost:
-        return None
+        return _goes_on(before.digests, new)
     first, second = _find_pair(lost, before.numbers, new, after.numbers) or (lost[0], None)
     return Difference(
         first.name,
@@ -77,6 +77,16 @@ def first_difference(obligation: ProofObligation, seed: int) -> Difference | Non
         tuple(_frontier(lost[: lost.index(first) + 1], before.digests, after.digests)),
         module_of(first),
     )
+
+
+def _goes_on(before: Mapping[fx.Node, list[str]], new: Sequence[fx.Node]) -> Difference | None:
+    """Return the difference of a second program that has all values of the first, and does something more to one."""
+    computed = [n for n in before if n.op.startswith("call_")]
+    if not new or not computed:
+        return None
+    last, second = computed[-1], new[0]
+    after = DifferingNode(second.name, operator_name(second), source_of(second))
+    return Difference(last.name, operator_name(last), source_of(last), (), after, (), module_of(last))
 
 
 def _region(digests: Mapping[fx.Node, list[str]], present: set[str]) -> list[fx.Node]:

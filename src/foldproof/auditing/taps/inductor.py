@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,10 +17,13 @@ import torch
 from torch import Tensor, fx
 
 from foldproof.auditing.log import Change, Log
+from foldproof.auditing.loops import LOWERING, SCHEDULING, Unreadable, record_loops
 from foldproof.auditing.signature import Signature
 from foldproof.auditing.snapshot import Lowered, Snapshot
 from foldproof.auditing.taps.hooks import Hook
-from foldproof.torch_internals import every_pass_runs, named_fusions, tree_leaves
+from foldproof.errors import brief
+from foldproof.log import log_caught
+from foldproof.torch_internals import every_pass_runs, lowered_graph, named_fusions, tree_leaves
 
 COMPILE = "torch._inductor.compile_fx"
 FREEZING = "torch._inductor.freezing"
@@ -70,6 +74,8 @@ REPLACED = (
     Hook(MATCHER, "GraphPatternEntry.apply", "each pattern that a function replaces"),
     Hook(MATCHER, "ReplacementPatternEntry.apply", "each pattern that a graph replaces"),
 )
+LOWERED_TO_LOOPS = Hook("torch._inductor.scheduler", "Scheduler.compute_dependencies", "the lowering to loops")
+SCHEDULED = Hook("torch._inductor.scheduler", "Scheduler.codegen", "the scheduling of loops")
 ENTERED = Hook(OBSERVER, "GraphTransformObserver.__enter__", "the passes of Inductor", essential=True)
 LEFT = Hook(OBSERVER, "GraphTransformObserver.__exit__", "the passes of Inductor", essential=True)
 ASKED = Hook(OBSERVER, "GraphTransformObserver._check_disable_pass", "a pass that --disable names")
@@ -82,6 +88,8 @@ HOOKS = (
     PATTERNS,
     LOWERED,
     *REPLACED,
+    LOWERED_TO_LOOPS,
+    SCHEDULED,
     ENTERED,
     LEFT,
     ASKED,
@@ -163,18 +171,43 @@ class _Phases:
     def look(self, module: fx.GraphModule) -> Snapshot:
         return self.log.look(lambda: self.snapshot(module))
 
+    def look_at_loops(self, name: str, scheduled: Sequence[Any]) -> None:
+        """Record the loops of the graph that is lowered now, as the result of a step from the last snapshot on."""
+        graph = lowered_graph()
+        if self._last is None or self._running is not None or graph.name is not None:
+            return  # a subgraph is a part of its graph
+        if name == LOWERING:
+            self._follow(name, self.look(graph.orig_gm))
+        before = self._last[1]
+        start = time.perf_counter()
+        try:
+            after = self.look(record_loops(graph.orig_gm, graph, scheduled))
+        except Exception as error:
+            log_caught(error, f"recording the loops after {name}")
+            why = str(error) if isinstance(error, Unreadable) else brief(error)
+            self.log.add(Change(name, "", before, before, inputs=self.log.given, unseen=why))
+            return
+        seconds = time.perf_counter() - start
+        self.log.add(Change(name, "", before, after, seconds, inputs=self.log.given))
+        self._last = name, after
+
+    def _follow(self, name: str, first: Snapshot) -> None:
+        """Record the change, if there is one, between the last snapshot and the ``first`` of a phase."""
+        if self._last is None or self._last[1].digest == first.digest:
+            return
+        before, last = self._last
+        between = "AOTAutograd" if before == "pre_grad" else ""
+        note = f"between {before} and {name}"
+        self.log.add(Change(between, "", last, first, note=note, inputs=self.log.given))
+        self._last = name, first
+
     @contextlib.contextmanager
     def phase(self, name: str, module: fx.GraphModule) -> Iterator[list[Any]]:
         """Record a phase; changes since the last phase are AOTAutograd's, or unobserved."""
         if self._running is not None:  # the graph is a subgraph of the outer phase's graph
             yield []
             return
-        first = self.look(module)
-        if self._last is not None and self._last[1].digest != first.digest:
-            before, last = self._last
-            between = "AOTAutograd" if before == "pre_grad" else ""
-            note = f"between {before} and {name}"
-            self.log.add(Change(between, "", last, first, note=note, inputs=self.log.given))
+        self._follow(name, self.look(module))
         self._running = module
         made: list[Any] = []
         try:
@@ -244,6 +277,8 @@ def tap_inductor(log: Log, model: torch.nn.Module) -> Iterator[None]:
         patch(LOWERED, lambda original: _wrap_match(_wrap_lowering(original, phases), phases))
         for hook in REPLACED:
             patch(hook, lambda original: _wrap_match(original, phases))
+        patch(LOWERED_TO_LOOPS, lambda original: _wrap_scheduler(original, phases, LOWERING))
+        patch(SCHEDULED, lambda original: _wrap_scheduler(original, phases, SCHEDULING))
         _observe(patch, phases)
         stack.enter_context(every_pass_runs())
         yield
@@ -275,6 +310,16 @@ def _observe(patch: Callable[[Hook, Callable[[Any], Any]], None], phases: _Phase
     patch(ASKED, asking)
     patch(ENTERED, entering)
     patch(LEFT, leaving)
+
+
+def _wrap_scheduler(original: Callable[..., Any], phases: _Phases, name: str) -> Callable[..., Any]:
+    """Record the scheduler's nodes before it goes on."""
+
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        phases.look_at_loops(name, self.nodes)
+        return original(self, *args, **kwargs)
+
+    return call
 
 
 def _wrap_fusion(original: Callable[..., Any], phases: _Phases) -> Callable[..., Any]:

@@ -1,0 +1,227 @@
+"""One loop nest, recorded over its whole iteration space at once.
+
+Inductor's loop bodies are functions of a handler, which they call for each operation, load and store. This handler
+records an ATen operator for each. Every value has one dimension for each loop variable, of the variable's size, or of
+size 1 where it does not depend on it.
+
+That is the loop's meaning if its iterations do not depend on each other, which Inductor guarantees of a single nest:
+what one stores, no other iteration of the same nest loads. `Nest` checks it: a buffer that is stored to may be loaded
+in the same nest at the same index only. Elements of half precision are computed with as float32, as the kernels do;
+conversions between floating-point types are identities over real numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import sympy  # type: ignore[import-untyped]
+import torch
+
+from foldproof.auditing.loops.indices import Indices, as_value, find_affine
+from foldproof.auditing.loops.memory import Memory, Place, make_variable
+from foldproof.auditing.loops.pointwise import apply_pointwise, as_tensor
+from foldproof.auditing.loops.recorder import Literal, Operand, Recorder, Unreadable, Value, convert, expand
+from foldproof.auditing.loops.reductions import Reductions
+
+aten = torch.ops.aten
+
+LONGEST = 100
+"""Longest expression in a listing; longer ones are cut into lines."""
+
+
+def computed_as(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype in which kernels compute with elements of ``dtype``."""
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+
+
+class Nest:
+    """The handler of one loop body."""
+
+    def __init__(self, recorder: Recorder, memory: Memory, ranges: dict[Any, int], reduced: int) -> None:
+        self._recorder, self._memory = recorder, memory
+        self._ranges = ranges
+        self._sizes = list(ranges.values())
+        self._rank = len(ranges)
+        self._kept = self._rank - reduced
+        self._reductions = Reductions(recorder, self._sizes, self._kept)
+        self._indices = Indices(
+            recorder, {v: make_variable(recorder, n, k, self._rank, str(v)) for k, (v, n) in enumerate(ranges.items())}
+        )
+        self._mask: Value | None = None
+        self._indirect: dict[Any, Value] = {}
+        self._accesses: dict[str, list[tuple[str, Any]]] = {}
+        self.lines: list[str] = []
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        if name.startswith("_"):
+            raise AttributeError(name)
+
+        def apply(*operands: Any, **options: Any) -> Value:
+            if options or not all(isinstance(x, (Value, Literal)) for x in operands):
+                raise Unreadable(f"no reading of the operation {name} with these operands")
+            return self._named(apply_pointwise(self._recorder, name, operands, self._rank))
+
+        return apply
+
+    def _named(self, value: Value) -> Value:
+        """Give a long expression a line of its own."""
+        if len(value.text) <= LONGEST:
+            return value
+        name = f"t{len(self.lines)}"
+        self.lines.append(f"{name} = {value.text}")
+        return Value(value.node, value.example, name)
+
+    # Numbers and conversions.
+
+    def constant(self, number: Any, dtype: torch.dtype) -> Literal:
+        if not isinstance(number, (bool, int, float)):
+            number = float(number) if dtype.is_floating_point else int(number)
+        return Literal(number, computed_as(dtype))
+
+    def index_expr(self, expression: Any, dtype: torch.dtype) -> Operand:
+        found = self._indices.evaluate(expression)
+        if not isinstance(found, Value):
+            return Literal(found, dtype)
+        made = convert(self._recorder, self._spread(found), computed_as(dtype))
+        return Value(made.node, made.example, f"({self._write(expression)})")
+
+    value_expr = index_expr
+
+    def _spread(self, x: Value) -> Value:
+        shape = [1] * (self._rank - x.example.dim()) + list(x.example.shape)
+        return x if len(shape) == x.example.dim() else self._recorder.call(aten.reshape.default, x, shape, text=x.text)
+
+    def to_dtype(self, x: Operand, dtype: torch.dtype, *how: Any, **more: Any) -> Operand:
+        dtype = computed_as(dtype)
+        if not isinstance(x, Literal):
+            return convert(self._recorder, x, dtype)
+        if dtype.is_floating_point:
+            return Literal(float(x.number), dtype)
+        kept = bool(x.number) if dtype == torch.bool else x.number
+        return Literal(kept, dtype) if kept == x.number else convert(self._recorder, self._tensor(x), dtype)
+
+    def to_dtype_bitcast(self, x: Operand, dtype: torch.dtype, src_dtype: torch.dtype) -> Value:
+        given = convert(self._recorder, self._tensor(x), src_dtype)
+        made = self._recorder.call(aten.view.dtype, given, dtype, text=given.text)
+        return convert(self._recorder, made, computed_as(dtype))
+
+    def _to_int(self, name: str, x: Operand, dtype: torch.dtype) -> Value:
+        rounded = apply_pointwise(self._recorder, name, (x,), self._rank)
+        return convert(self._recorder, rounded, dtype)
+
+    def trunc_to_int(self, x: Operand, dtype: torch.dtype) -> Value:
+        return self._to_int("trunc", x, dtype)
+
+    def ceil_to_int(self, x: Operand, dtype: torch.dtype) -> Value:
+        return self._to_int("ceil", x, dtype)
+
+    def floor_to_int(self, x: Operand, dtype: torch.dtype) -> Value:
+        return self._to_int("floor", x, dtype)
+
+    def round_to_int(self, x: Operand, dtype: torch.dtype) -> Value:
+        return self._to_int("round", x, dtype)
+
+    def _tensor(self, x: Operand) -> Value:
+        return as_tensor(self._recorder, x, self._rank)
+
+    # Choices.
+
+    def masked(self, mask: Operand, body: Callable[[], Operand], other: Any) -> Value:
+        chosen = self._tensor(mask)
+        outer = self._mask
+        self._mask = chosen if outer is None else self._recorder.call(aten.logical_and.default, chosen, outer)
+        try:
+            value = body()
+        finally:
+            self._mask = outer
+        if not isinstance(other, (Value, Literal)):
+            like = value.dtype if isinstance(value, Literal) else value.example.dtype
+            other = Literal(other, like)
+        return self._named(apply_pointwise(self._recorder, "where", (chosen, value, other), self._rank))
+
+    def check_bounds(self, expression: Any, size: Any, lower: bool, upper: bool) -> None:
+        """Read as nothing: an index out of bounds raises in the graph, too."""
+
+    def device_assert_async(self, condition: Operand, message: str) -> None:
+        """Read as nothing: both programs are defined only where it holds."""
+
+    # Memory.
+
+    def indirect_indexing(self, x: Operand, size: Any, check: bool = True, wrap_neg: bool = True) -> Any:
+        index = convert(self._recorder, self._tensor(x), torch.int64)
+        if wrap_neg:
+            call = self._recorder.call
+            length = self._indices.evaluate(size)
+            from_end = call(aten.add.Tensor, index, length)
+            index = call(aten.where.self, call(aten.lt.Scalar, index, 0), from_end, index, text=x.text)
+        symbol = sympy.Symbol(f"at{len(self._indirect)}", integer=True)
+        self._indirect[symbol] = self._indices.symbols[symbol] = index
+        return symbol
+
+    def load(self, name: str, index: Any) -> Value:
+        self._note(name, index, "load")
+        text = f"{name}[{self._write(index)}]"
+        found = self._read(name, index)
+        made = convert(self._recorder, found, computed_as(found.example.dtype))
+        return Value(made.node, made.example, text)
+
+    def _read(self, name: str, index: Any) -> Value:
+        affine = find_affine(index, self._ranges)
+        if affine is not None:
+            place = Place(tuple(self._sizes), affine.strides, affine.offset)
+            if self._memory.fits(name, place):
+                return self._memory.read(name, place)
+        return self._memory.gather(name, self._address(index), self._mask)
+
+    def _address(self, index: Any) -> Value:
+        return self._spread(as_value(self._recorder, self._indices.evaluate(index)))
+
+    def store(self, name: str, index: Any, value: Operand, mode: str | None = None) -> None:
+        if mode not in (None, "atomic_add"):
+            raise Unreadable(f"no reading of a store by {mode}")
+        self._put(name, index, value, self._sizes, mode == "atomic_add")
+
+    def store_reduction(self, name: str, index: Any, value: Operand) -> None:
+        self._put(name, index, value, [*self._sizes[: self._kept], *[1] * (self._rank - self._kept)], False)
+
+    def _put(self, name: str, index: Any, value: Operand, sizes: list[int], add: bool) -> None:
+        if self._mask is not None:
+            raise Unreadable(f"{name} is stored to under a mask")
+        tensor = self._tensor(value)
+        self.lines.append(f"{name}[{self._write(index)}] {'+=' if add else '='} {tensor.text}")
+        affine = None if add else find_affine(index, self._ranges)
+        if affine is not None:
+            place = Place(tuple(sizes), affine.strides, affine.offset)
+            self._memory.write(name, place, expand(self._recorder, tensor, sizes))
+        else:
+            address = expand(self._recorder, self._address(index), sizes)
+            self._memory.scatter(name, address, expand(self._recorder, tensor, sizes), add)
+        self._note(name, index, "store")
+
+    def _note(self, name: str, index: Any, what: str) -> None:
+        """Record an access to memory, and refuse one that depends on the order of iterations."""
+        home, offset = self._memory.find(name)
+        known = self._accesses.setdefault(home.name, [])
+        for other, place in known:
+            if "store" in (what, other) and place != index + offset:
+                raise Unreadable(f"{home.name} is written and read at different places in one loop")
+        known.append((what, index + offset))
+
+    def _write(self, index: Any) -> str:
+        text = str(index)
+        for symbol, value in self._indirect.items():
+            text = text.replace(str(symbol), value.text or "…")
+        return text
+
+    # Reductions.
+
+    def reduction(self, dtype: torch.dtype, src_dtype: torch.dtype, kind: str, value: Any) -> Any:
+        values = value if isinstance(value, (tuple, list)) else (value,)
+        tensors = tuple(self._tensor(v) for v in values)
+        if self._mask is not None:
+            raise Unreadable(f"the reduction {kind} is under a mask")
+        return self._reductions.apply(kind, tensors, computed_as(dtype))
+
+    def output(self, *values: Any) -> None:
+        """End of the body."""

@@ -1,0 +1,186 @@
+"""Inductor's loops as a graph: the inputs, each loop nest and kernel in the scheduler's order, the outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, fx, nn
+
+from foldproof.auditing.loops.kernels import Kernels
+from foldproof.auditing.loops.layouts import Layouts
+from foldproof.auditing.loops.loop import LABEL, Loop
+from foldproof.auditing.loops.memory import Memory, Place, count_elements
+from foldproof.auditing.loops.nest import Nest
+from foldproof.auditing.loops.recorder import Recorder, Unreadable, Value
+from foldproof.graph.module import InterpretedModule, set_attribute
+from foldproof.graph.text import source_of
+from foldproof.torch_internals import call_loop_body, disable_current_modes, inductor_ir, is_mkldnn, loop_body
+
+aten = torch.ops.aten
+
+
+def record_loops(source: fx.GraphModule, graph: Any, scheduled: Iterable[Any]) -> fx.GraphModule:
+    """Record scheduled nodes as a graph with the inputs of ``source``, the graph that was lowered.
+
+    Args:
+        source: the graph that Inductor lowered.
+        graph: Inductor's record of its lowering.
+        scheduled: the scheduler's nodes, in order.
+
+    Raises:
+        Unreadable: there is a node, an operation or an index without a reading.
+    """
+    with disable_current_modes():
+        return _Recording(source, graph).run(scheduled)
+
+
+class _Given(NamedTuple):
+    """A tensor that the program is given: its node, the contents of its memory at first, and its place there."""
+
+    node: fx.Node
+    contents: Value
+    place: Place
+
+
+class _Recording:
+    def __init__(self, source: fx.GraphModule, graph: Any) -> None:
+        self._source, self._graph = source, graph
+        self._recorder = Recorder()
+        self._memory = Memory(self._recorder)
+        self._layouts = Layouts(self._recorder, self._memory)
+        self._root = nn.Module()
+        self._whole: dict[str, Value] = {}
+        self._given: dict[str, _Given] = {}
+        self._origins: dict[str, Iterable[fx.Node]] = {}
+        """Nodes behind the buffer that another one is a part of."""
+        self._places = {node: i for i, node in enumerate(source.graph.nodes)}
+
+    def run(self, scheduled: Iterable[Any]) -> fx.GraphModule:
+        self._add_inputs()
+        self._add_constants()
+        self._add_buffers()
+        kernels = Kernels(self._recorder, self._memory, self._layouts, self._whole)
+        for node in _flattened(scheduled):
+            self._record(node, kernels)
+        self._recorder.meta = {}
+        self._write_back()
+        self._recorder.graph.output(tuple(self._output(x) for x in self._graph.graph_outputs))
+        self._recorder.graph.eliminate_dead_code()
+        return InterpretedModule(self._root, self._recorder.graph)
+
+    def _add_inputs(self) -> None:
+        for node in self._source.graph.nodes:
+            if node.op == "placeholder":
+                place = self._recorder.graph.placeholder(str(node.target))
+                place.meta = dict(node.meta)
+                found = self._graph.graph_inputs_original.get(str(node.target))
+                if found is not None and isinstance(found, inductor_ir().IRNode):
+                    self._add_tensor(str(node.target), place, found)
+
+    def _add_tensor(self, name: str, node: fx.Node, box: Any) -> None:
+        place, dtype = self._layouts.place(box)
+        value = Value(node, torch.empty(place.sizes, dtype=dtype, device="meta"), name)
+        self._add_contents(name, value, place, dtype)
+
+    def _add_contents(self, name: str, value: Value, place: Place, dtype: torch.dtype) -> None:
+        if dtype.is_complex:
+            return  # a buffer that a kernel needs as a whole is refused there
+        self._memory.declare(name, place.offset + count_elements(place.sizes, place.strides), dtype)
+        distinct = value
+        for k, (n, step) in enumerate(zip(place.sizes, place.strides)):
+            if n > 1 and step == 0:
+                distinct = self._recorder.call(aten.slice.Tensor, distinct, k, 0, 1)
+        self._memory.write(name, Place(tuple(distinct.example.shape), place.strides, place.offset), distinct)
+        self._given[name] = _Given(value.node, self._memory.contents(self._memory.find(name)[0]), place)
+
+    def _add_constants(self) -> None:
+        names = {id(v): k for k, v in vars(self._source).items() if isinstance(v, Tensor)}
+        for held in (self._source.named_parameters, self._source.named_buffers):
+            names |= {id(tensor): name for name, tensor in held(remove_duplicate=False)}
+        for name, tensor in self._graph.constants.items():
+            attribute = names.get(id(tensor), name)
+            set_attribute(self._root, attribute, tensor)
+            node = self._recorder.graph.get_attr(attribute)
+            if is_mkldnn(tensor):
+                example = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
+                self._whole[name] = Value(node, example, name)
+                continue
+            value = Value(node, torch.empty_like(tensor, device="meta"), name)
+            place = Place(tuple(tensor.shape), tensor.stride())
+            self._add_contents(name, value, place, tensor.dtype)
+
+    def _add_buffers(self) -> None:
+        ir = inductor_ir()
+        for buffer in self._graph.buffers:
+            layout, name = buffer.get_output_spec(), buffer.get_name()
+            if isinstance(layout, (ir.NoneLayout, ir.MultiOutputLayout)):
+                continue
+            if isinstance(layout, ir.NonOwningLayout):
+                offset = int(self._layouts.number(layout.view.get_layout().offset))
+                self._memory.alias(name, layout.view.get_name(), offset)
+                self._origins[name] = self._graph.name_to_buffer[layout.view.get_name()].get_origins()
+            elif isinstance(layout, ir.MutationLayoutSHOULDREMOVE):
+                self._memory.alias(name, layout.get_buffer().get_name(), 0)
+            elif type(layout) in (ir.FixedLayout, ir.FlexibleLayout):
+                size = int(self._layouts.number(layout.storage_size()))
+                if not layout.dtype.is_complex:
+                    self._memory.declare(name, size, layout.dtype)
+            else:
+                raise Unreadable(f"no reading of a {type(layout).__name__}")
+
+    def _record(self, scheduled: Any, kernels: Kernels) -> None:
+        kind = type(scheduled).__name__
+        if kind == "NopKernelSchedulerNode":
+            return
+        loop = self._describe(scheduled.node)
+        self._recorder.meta = {"name": loop.buffer, LABEL: loop, "stack_trace": loop.trace}
+        if kind == "SchedulerNode":
+            self._record_nest(loop_body(scheduled), loop)
+        elif kind == "ExternKernelSchedulerNode":
+            loop.lines.append(kernels.record(scheduled.node))
+        else:
+            raise Unreadable(f"no reading of a {kind}")
+
+    def _record_nest(self, body: Any, loop: Loop) -> None:
+        if body is None:
+            raise Unreadable(f"{loop.buffer} is computed by a template")
+        ranges = {v: int(self._layouts.number(n)) for v, n in body.var_ranges.items()}
+        nest = Nest(self._recorder, self._memory, ranges, len(body.reduce_vars))
+        call_loop_body(body, nest)
+        heading = ", ".join(f"{v} < {n}" for v, n in ranges.items())
+        loop.lines += [f"for {heading}:" if heading else "once:", *(f"    {line}" for line in nest.lines)]
+
+    def _describe(self, node: Any) -> Loop:
+        found = {*node.get_origins(), *self._origins.get(node.get_name(), ())}
+        origins = sorted((o for o in found if o in self._places), key=self._places.__getitem__)
+        traces = [(o.meta.get("stack_trace"), source_of(o)) for o in reversed(origins)]
+        trace, source = next((t for t in traces if t[1]), (None, None))
+        return Loop(node.get_name(), tuple(o.name for o in origins), trace, source)
+
+    def _write_back(self) -> None:
+        for name, given in self._given.items():
+            home, _ = self._memory.find(name)
+            if self._memory.contents(home).node is not given.contents.node:
+                value = self._memory.read(name, given.place)
+                self._recorder.add(aten.copy_.default, (given.node, value), {}, f"{name}_written")
+
+    def _output(self, x: Any) -> Any:
+        ir = inductor_ir()
+        if x is None or isinstance(x, ir.NoneAsConstantBuffer):
+            return None
+        if isinstance(x, ir.ShapeAsConstantBuffer):
+            return self._layouts.number(x.expr)
+        if isinstance(x, ir.IRNode):
+            return self._layouts.read(x, self._whole).node
+        return self._layouts.number(x)
+
+
+def _flattened(scheduled: Iterable[Any]) -> Iterator[Any]:
+    for node in scheduled:
+        inner = node.get_nodes()
+        if len(inner) == 1 and inner[0] is node:
+            yield node
+        else:
+            yield from _flattened(inner)

@@ -1,0 +1,101 @@
+"""Right lowerings and schedules are proved, whatever kind of loop or kernel they lead to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from foldproof.verdict import Kind
+from tests.auditing.loops.steps import Function, loop_steps
+
+
+class Counter(nn.Module):
+    """A module that updates a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(4))
+
+    def forward(self, x: Tensor) -> Any:
+        self.seen.add_(x.mean(0))
+        return x + self.seen
+
+
+def _written(x: Tensor) -> Tensor:
+    return x.clone().mul_(2)[1:].add_(1).sum(0)
+
+
+def drawn(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+def whole(*shape: int) -> Tensor:
+    return torch.arange(torch.Size(shape).numel()).reshape(shape) % 4
+
+
+FUNCTIONS: dict[str, tuple[Callable[..., Any], tuple[Tensor, ...]]] = {
+    "parts of a concatenation": (
+        lambda x, y: torch.cat([x, y * 2], 1)[:, 1:5].transpose(0, 1) + 1,
+        (drawn(3, 4), drawn(3, 4)),
+    ),
+    "padding by reflection": (lambda x: F.pad(x, (2, 1), mode="reflect") * x.mean(), (drawn(2, 3, 7),)),
+    "interpolation": (lambda x: F.interpolate(x, scale_factor=2, mode="bilinear"), (drawn(1, 2, 5, 5),)),
+    "indices in a tensor": (lambda x, i: x.gather(1, i) + x[i[:, 0]], (drawn(4, 4), whole(4, 4))),
+    "additions at indices": (lambda x, i: torch.zeros(4, 4).scatter_add(1, i, x), (drawn(4, 4), whole(4, 4))),
+    "variance": (lambda x: x.var(1) + x.std(0), (drawn(6, 6),)),
+    "a kernel with its own sum": (lambda x: x.cumsum(1), (drawn(6, 6),)),
+    "several results": (lambda x: torch.sort(x, 1)[0] + 1, (drawn(6, 6),)),
+    "the place of the largest": (lambda x: x.argmax(1), (drawn(6, 6),)),
+    "a chain of maxima": (lambda x: F.max_pool2d(x.relu(), 2), (drawn(1, 2, 4, 4),)),
+    "writes in place": (_written, (drawn(6, 6),)),
+    "a sum in two stages": (lambda x: x.sum(), (drawn(100_000),)),
+    "integers": (lambda x: x // 3 + x % 4, (whole(6, 6) - 2,)),
+    "an expanded input": (lambda x: x.exp() + 1, (drawn(1, 4).expand(3, 4),)),
+    "an input with gaps": (lambda x: x.exp() + 1, (drawn(6, 4)[::2],)),
+    "half precision": (lambda x, y: torch.mm(x, y).exp(), (drawn(3, 4).bfloat16(), drawn(4, 5).bfloat16())),
+    "attention": (lambda q: F.scaled_dot_product_attention(q, q + 1, q * 2), (drawn(1, 2, 5, 8),)),
+    "no elements": (lambda x: x.exp().sum(0), (drawn(0, 4),)),
+}
+
+MODULES = {
+    "convolution": (
+        nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2)),
+        drawn(2, 3, 8, 8),
+    ),
+    "norm": (nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.LayerNorm(16), nn.Softmax(-1)), drawn(5, 8)),
+    "a buffer": (Counter(), drawn(3, 4)),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_loops_of_a_function_are_proved(name: str) -> None:
+    function, inputs = FUNCTIONS[name]
+    steps = loop_steps(Function(function), inputs)
+    assert {step.name: step.verdict.kind for step in steps.values()} == dict.fromkeys(steps, Kind.PROVED)
+    assert "lowering" in steps
+
+
+@pytest.mark.parametrize("options", [{}, {"freezing": True}])
+@pytest.mark.parametrize("name", MODULES)
+def test_loops_of_a_module_are_proved(name: str, options: dict[str, Any]) -> None:
+    model, x = MODULES[name]
+    steps = loop_steps(model.eval(), [x], options)
+    assert {step.name: step.verdict.kind for step in steps.values()} == dict.fromkeys(steps, Kind.PROVED)
+    assert "lowering" in steps
+
+
+def test_a_written_input_is_compared() -> None:
+    steps = loop_steps(Function(lambda x: x.add_(1).sum()), [drawn(3, 4)])
+    assert steps["lowering"].verdict.kind is Kind.PROVED
+    assert any(n.target is torch.ops.aten.copy_.default for n in steps["lowering"].after.graph.nodes)
+
+
+def test_reading_what_another_iteration_writes_is_no_proof() -> None:
+    """Inductor drops the clone, so that the loop reads what it writes."""
+    verdict = loop_steps(Function(lambda x: x[1:].copy_(x[:-1].clone())), [drawn(6, 4)])["lowering"].verdict
+    assert verdict.kind is not Kind.PROVED

@@ -1,0 +1,37 @@
+"""Faults planted in the lowering and in the scheduling are refuted, each in its loop."""
+
+from __future__ import annotations
+
+import pytest
+
+from foldproof.verdict import Kind
+from tests.auditing.loops.planted import PLANTED, inputs_of
+from tests.auditing.loops.steps import Function, loop_steps
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_planted_fault_is_refuted_in_its_loop(name: str) -> None:
+    case = PLANTED[name]
+    with case.patch():
+        steps = loop_steps(Function(case.program), inputs_of(case))
+    wrong = steps.pop(case.step)
+    assert wrong.verdict.kind is Kind.REFUTED
+    assert all(step.verdict.kind is Kind.PROVED for step in steps.values())
+    assert wrong.loop is not None and case.origin in wrong.loop.origins
+    assert wrong.source is not None and wrong.source.startswith("tests/auditing/loops/planted.py:")
+    assert f"the loop that computes {wrong.loop.buffer}" in wrong.verdict.notes[-1]
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_without_the_fault_the_loops_are_proved(name: str) -> None:
+    case = PLANTED[name]
+    steps = loop_steps(Function(case.program), inputs_of(case))
+    assert {step.verdict.kind for step in steps.values()} == {Kind.PROVED}
+
+
+def test_a_loop_is_told_as_text() -> None:
+    case = PLANTED["a permutation reversed"]
+    with case.patch():
+        wrong = loop_steps(Function(case.program), inputs_of(case))["lowering"]
+    assert wrong.loop is not None
+    assert wrong.loop.lines == ["for p0 < 27:", "    buf0[p0] = exp(arg0_1[p0])"]
