@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foldproof.verdict import Kind
-from tests.auditing.loops.steps import Function, loop_steps
+from zoo.lowered import Function, loop_steps
 
 
 class Counter(nn.Module):

@@ -8,7 +8,7 @@ import pytest
 
 from foldproof.verdict import Kind
 from tests.auditing.loops.planted import PLANTED, inputs_of
-from tests.auditing.loops.steps import Function, loop_steps
+from zoo.lowered import Function, loop_steps
 
 
 @pytest.mark.parametrize("name", PLANTED)
