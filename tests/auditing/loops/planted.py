@@ -100,6 +100,36 @@ def _shifted_index(original: Any) -> Any:
     return fused
 
 
+def _early_last_usage(original: Any) -> Any:
+    """Take every reading of a buffer for the last one."""
+
+    def compute(self: Any) -> None:
+        original(self)
+        for node in self.nodes:
+            node.last_usage = {
+                name for name in node.used_buffer_names() if name.startswith("buf") and name not in node.outputs_by_name
+            }
+
+    return compute
+
+
+def _without_later_users(original: Any) -> Any:
+    """Decide on memory in place as if nothing after this node read it."""
+
+    def decide(self: Any) -> None:
+        ancestors = self.ancestors
+        self.ancestors = {name for name in self.scheduler.name_to_node if name != self.get_name()}
+        original(self)
+        self.ancestors = ancestors
+
+    return decide
+
+
+def _used_twice(x: Tensor, function: Callable[[Tensor], Tensor] = torch.t) -> Tensor:
+    y = torch.mm(x, x)
+    return torch.mm(function(y).mm(x), y)
+
+
 def _no_accumulation(original: Any) -> Any:
     def store(self: Any, *args: Any, **kwargs: Any) -> Any:
         original(self, *args, **kwargs)
@@ -219,6 +249,23 @@ PLANTED = {
         patched(scheduler.Scheduler, "fuse_nodes", _last_dropped),
         "mm",
         step="scheduling",
+    ),
+    "memory released too early": Planted(
+        _used_twice,
+        ((4, 4),),
+        patched(scheduler.Scheduler, "compute_last_usage", _early_last_usage),
+        "mm_2",
+        step="scheduling",
+    ),
+    "a live buffer used in place": Planted(
+        lambda x: _used_twice(x, torch.exp),
+        ((4, 4),),
+        patched(scheduler.BaseSchedulerNode, "decide_inplace_update", _without_later_users),
+        "mm_2",
+        step="scheduling",
+    ),
+    "reading ahead of a write in place": Planted(
+        lambda x: x.mul_(2), ((3, 4),), patched(ir.Pointwise, "create", _shift_pointwise), "mul"
     ),
     "an index changed by fusion": Planted(
         lambda x: x[:, :-1].exp().softmax(1),

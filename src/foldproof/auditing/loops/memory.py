@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from foldproof.auditing.loops.recorder import Recorder, Unreadable, Value, convert, expand
+from foldproof.auditing.loops.recorder import Recorder, Unreadable, Value, convert, expand, permute, reshape
 
 aten = torch.ops.aten
 
@@ -144,8 +144,7 @@ class Memory:
             flat = self._recorder.call(aten.reshape.default, value, [-1])
             home.contents = self._recorder.call(aten.index_put.default, self.contents(home), [index], flat)
             return
-        flat = self._recorder.call(aten.permute.default, value, dense)
-        flat = self._recorder.call(aten.reshape.default, flat, [-1])
+        flat = reshape(self._recorder, permute(self._recorder, value, dense), [high - low + 1])
         if high - low + 1 < home.size:
             flat = self._recorder.call(aten.slice_scatter.default, self.contents(home), flat, 0, low, high + 1)
         home.contents = flat
@@ -166,6 +165,11 @@ class Memory:
     def _spoil(self, home: _Home) -> None:
         """Forget the contents: a write outside of memory may have changed anything."""
         home.contents = None
+
+    def release(self, name: str) -> None:
+        """Forget the contents of a buffer whose memory may now be used for another one."""
+        if name in self._homes:  # a part of another buffer is released with it
+            self._spoil(self._homes[name])
 
 
 def _moved(recorder: Recorder, index: Value, offset: int) -> Value:
@@ -212,7 +216,8 @@ def make_index(recorder: Recorder, place: Place) -> Value:
 def make_variable(recorder: Recorder, size: int, axis: int, rank: int, text: str = "") -> Value:
     """Return 0, 1, … below ``size`` along one axis of several."""
     count = recorder.call(aten.arange.default, size, dtype=torch.int64)
-    return recorder.call(aten.reshape.default, count, [size if k == axis else 1 for k in range(rank)], text=text)
+    made = reshape(recorder, count, [size if k == axis else 1 for k in range(rank)])
+    return Value(made.node, made.example, text)
 
 
 def read_place(recorder: Recorder, flat: Value, place: Place) -> Value:
@@ -226,13 +231,13 @@ def read_place(recorder: Recorder, flat: Value, place: Place) -> Value:
     if view is None:
         return call(aten.index.Tensor, flat, [make_index(recorder, place)])
     shape, starts = view
-    value = call(aten.reshape.default, flat, shape)
+    value = reshape(recorder, flat, shape)
     for axis, (start, n) in enumerate(zip(starts, [*(place.sizes[k] for k in moving), 1])):
         if n != shape[axis]:
             value = call(aten.slice.Tensor, value, axis, start, start + n)
     order = sorted(range(len(moving)), key=lambda i: moving[i])
-    value = call(aten.permute.default, value, [*order, len(moving)])
-    return call(aten.reshape.default, value, [n if k in moving else 1 for k, n in enumerate(place.sizes)])
+    value = permute(recorder, value, [*order, len(moving)])
+    return reshape(recorder, value, [n if k in moving else 1 for k, n in enumerate(place.sizes)])
 
 
 def _find_view(size: int, moving: Sequence[tuple[int, int]], offset: int) -> tuple[list[int], list[int]] | None:

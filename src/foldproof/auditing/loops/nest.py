@@ -5,9 +5,9 @@ records an ATen operator for each. Every value has one dimension for each loop v
 size 1 where it does not depend on it.
 
 That is the loop's meaning if its iterations do not depend on each other, which Inductor guarantees of a single nest:
-what one stores, no other iteration of the same nest loads. `Nest` checks it: a buffer that is stored to may be loaded
-in the same nest at the same index only. Elements of half precision are computed with as float32, as the kernels do;
-conversions between floating-point types are identities over real numbers.
+what one stores, no other iteration of the same nest loads. `Nest` checks it; the contents of a buffer for which that is
+not so are arbitrary, because iterations run in vectors and threads. Elements of half precision are computed with as
+float32, as the kernels do; conversions between floating-point types are identities over real numbers.
 """
 
 from __future__ import annotations
@@ -50,7 +50,10 @@ class Nest:
         )
         self._mask: Value | None = None
         self._indirect: dict[Any, Value] = {}
-        self._accesses: dict[str, list[tuple[str, Any]]] = {}
+        self.accesses: dict[str, list[tuple[str, Any]]] = {}
+        """Loads and stores by the home of the memory, each with its address."""
+        self.raced: set[str] = set()
+        """Homes whose contents depend on the order of iterations."""
         self.lines: list[str] = []
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
@@ -200,13 +203,22 @@ class Nest:
         self._note(name, index, "store")
 
     def _note(self, name: str, index: Any, what: str) -> None:
-        """Record an access to memory, and refuse one that depends on the order of iterations."""
+        """Record an access to memory, and find those that depend on the order of iterations."""
         home, offset = self._memory.find(name)
-        known = self._accesses.setdefault(home.name, [])
-        for other, place in known:
-            if "store" in (what, other) and place != index + offset:
-                raise Unreadable(f"{home.name} is written and read at different places in one loop")
-        known.append((what, index + offset))
+        known = self.accesses.setdefault(home.name, [])
+        place = index + offset
+        for other, there in known:
+            if "store" in (what, other) and there != place and self._collide(home.name, place, there):
+                self.raced.add(home.name)
+        known.append((what, place))
+
+    def _collide(self, name: str, first: Any, second: Any) -> bool:
+        """True if one iteration reaches an address in one way that another iteration reaches in the other."""
+        places = [self._address(index) for index in (first, second)]
+        if self._mask is not None or not all(place.known for place in places):
+            raise Unreadable(f"{name} is written and read at different places in one loop")
+        a, b = (place.example.expand(self._sizes).flatten() for place in places)
+        return bool(torch.isin(a[a != b], b[a != b]).any())
 
     def _write(self, index: Any) -> str:
         text = str(index)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -21,19 +21,27 @@ from foldproof.torch_internals import call_loop_body, disable_current_modes, ind
 aten = torch.ops.aten
 
 
-def record_loops(source: fx.GraphModule, graph: Any, scheduled: Iterable[Any]) -> fx.GraphModule:
+def record_loops(
+    source: fx.GraphModule, graph: Any, scheduled: Iterable[Any], reused: Mapping[str, str] | None = None
+) -> fx.GraphModule:
     """Record scheduled nodes as a graph with the inputs of ``source``, the graph that was lowered.
 
     Args:
         source: the graph that Inductor lowered.
         graph: Inductor's record of its lowering.
         scheduled: the scheduler's nodes, in order.
+        reused: buffers that take the memory of another one, by name, with that one's name; if given, buffers are
+            released after their last use, too.
 
     Raises:
         Unreadable: there is a node, an operation or an index without a reading.
     """
     with disable_current_modes():
-        return _Recording(source, graph).run(scheduled)
+        return _Recording(source, graph, reused).run(scheduled)
+
+
+Accesses = Mapping[str, Sequence[tuple[str, Any]]]
+"""Loads and stores of a loop nest by buffer, each with its address."""
 
 
 class _Given(NamedTuple):
@@ -45,8 +53,8 @@ class _Given(NamedTuple):
 
 
 class _Recording:
-    def __init__(self, source: fx.GraphModule, graph: Any) -> None:
-        self._source, self._graph = source, graph
+    def __init__(self, source: fx.GraphModule, graph: Any, reused: Mapping[str, str] | None) -> None:
+        self._source, self._graph, self._reused = source, graph, reused
         self._recorder = Recorder()
         self._memory = Memory(self._recorder)
         self._layouts = Layouts(self._recorder, self._memory)
@@ -62,8 +70,12 @@ class _Recording:
         self._add_constants()
         self._add_buffers()
         kernels = Kernels(self._recorder, self._memory, self._layouts, self._whole)
-        for node in _flattened(scheduled):
-            self._record(node, kernels)
+        for group in scheduled:
+            accesses: list[Accesses] = []
+            for node in _flattened([group]):
+                accesses.append(self._record(node, kernels))
+            if self._reused is not None:
+                self._release(group, self._reused, accesses)
         self._recorder.meta = {}
         self._write_back()
         self._recorder.graph.output(tuple(self._output(x) for x in self._graph.graph_outputs))
@@ -130,20 +142,33 @@ class _Recording:
             else:
                 raise Unreadable(f"no reading of a {type(layout).__name__}")
 
-    def _record(self, scheduled: Any, kernels: Kernels) -> None:
+    def _release(self, group: Any, reused: Mapping[str, str], accesses: Sequence[Accesses]) -> None:
+        """Release the memory that nothing after a kernel needs, by the scheduler's account."""
+        for taker, name in reused.items():
+            stores = [place for one in accesses for what, place in one.get(taker, ()) if what == "store"]
+            loads = [place for one in accesses for what, place in one.get(name, ()) if what == "load"]
+            if stores and any(place not in stores for place in loads):
+                raise Unreadable(f"{taker} takes the memory of {name}, which is read at other places in the same loop")
+            if taker in group.get_buffer_names():
+                self._memory.release(name)
+        for name in group.last_usage:
+            if name not in self._given:
+                self._memory.release(name)
+
+    def _record(self, scheduled: Any, kernels: Kernels) -> Accesses:
         kind = type(scheduled).__name__
         if kind == "NopKernelSchedulerNode":
-            return
+            return {}
         loop = self._describe(scheduled.node)
         self._recorder.meta = {"name": loop.buffer, LABEL: loop, "stack_trace": loop.trace}
         if kind == "SchedulerNode":
-            self._record_nest(loop_body(scheduled), loop)
-        elif kind == "ExternKernelSchedulerNode":
-            loop.lines.append(kernels.record(scheduled.node))
-        else:
+            return self._record_nest(loop_body(scheduled), loop)
+        if kind != "ExternKernelSchedulerNode":
             raise Unreadable(f"no reading of a {kind}")
+        loop.lines.append(kernels.record(scheduled.node))
+        return {}
 
-    def _record_nest(self, body: Any, loop: Loop) -> None:
+    def _record_nest(self, body: Any, loop: Loop) -> Accesses:
         if body is None:
             raise Unreadable(f"{loop.buffer} is computed by a template")
         ranges = {v: int(self._layouts.number(n)) for v, n in body.var_ranges.items()}
@@ -151,6 +176,10 @@ class _Recording:
         call_loop_body(body, nest)
         heading = ", ".join(f"{v} < {n}" for v, n in ranges.items())
         loop.lines += [f"for {heading}:" if heading else "once:", *(f"    {line}" for line in nest.lines)]
+        for home in nest.raced:
+            self._memory.release(home)
+            loop.lines.append(f"    # an iteration reads elements of {home} that another one writes")
+        return nest.accesses
 
     def _describe(self, node: Any) -> Loop:
         found = {*node.get_origins(), *self._origins.get(node.get_name(), ())}

@@ -114,3 +114,17 @@ def expand(recorder: Recorder, x: Value, shape: Sequence[int]) -> Value:
 def convert(recorder: Recorder, x: Value, dtype: torch.dtype) -> Value:
     """Convert to another dtype."""
     return x if x.example.dtype == dtype else recorder.call(aten._to_copy.default, x, dtype=dtype, text=x.text)
+
+
+def reshape(recorder: Recorder, x: Value, shape: Sequence[int]) -> Value:
+    """Give a value another shape, of as many elements."""
+    if list(x.example.shape) == list(shape):
+        return x
+    return recorder.call(aten.reshape.default, x, list(shape), text=x.text)
+
+
+def permute(recorder: Recorder, x: Value, order: Sequence[int]) -> Value:
+    """Reorder the dimensions of a value."""
+    if list(order) == list(range(len(order))):
+        return x
+    return recorder.call(aten.permute.default, x, list(order), text=x.text)

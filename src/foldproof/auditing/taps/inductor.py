@@ -171,7 +171,7 @@ class _Phases:
     def look(self, module: fx.GraphModule) -> Snapshot:
         return self.log.look(lambda: self.snapshot(module))
 
-    def look_at_loops(self, name: str, scheduled: Sequence[Any]) -> None:
+    def look_at_loops(self, name: str, scheduled: Sequence[Any], reused: Mapping[str, str] | None = None) -> None:
         """Record the loops of the graph that is lowered now, as the result of a step from the last snapshot on."""
         graph = lowered_graph()
         if self._last is None or self._running is not None or graph.name is not None:
@@ -181,7 +181,7 @@ class _Phases:
         before = self._last[1]
         start = time.perf_counter()
         try:
-            after = self.look(record_loops(graph.orig_gm, graph, scheduled))
+            after = self.look(record_loops(graph.orig_gm, graph, scheduled, reused))
         except Exception as error:
             log_caught(error, f"recording the loops after {name}")
             why = str(error) if isinstance(error, Unreadable) else brief(error)
@@ -277,8 +277,8 @@ def tap_inductor(log: Log, model: torch.nn.Module) -> Iterator[None]:
         patch(LOWERED, lambda original: _wrap_match(_wrap_lowering(original, phases), phases))
         for hook in REPLACED:
             patch(hook, lambda original: _wrap_match(original, phases))
-        patch(LOWERED_TO_LOOPS, lambda original: _wrap_scheduler(original, phases, LOWERING))
-        patch(SCHEDULED, lambda original: _wrap_scheduler(original, phases, SCHEDULING))
+        patch(LOWERED_TO_LOOPS, lambda original: _wrap_dependencies(original, phases))
+        patch(SCHEDULED, lambda original: _wrap_code_generation(original, phases))
         _observe(patch, phases)
         stack.enter_context(every_pass_runs())
         yield
@@ -312,12 +312,23 @@ def _observe(patch: Callable[[Hook, Callable[[Any], Any]], None], phases: _Phase
     patch(LEFT, leaving)
 
 
-def _wrap_scheduler(original: Callable[..., Any], phases: _Phases, name: str) -> Callable[..., Any]:
-    """Record the scheduler's nodes before it goes on."""
+def _wrap_dependencies(original: Callable[..., Any], phases: _Phases) -> Callable[..., Any]:
+    """Record the loops in the order of the lowering, before the scheduler sorts them."""
 
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        phases.look_at_loops(name, self.nodes)
+        phases.look_at_loops(LOWERING, self.nodes)
         return original(self, *args, **kwargs)
+
+    return call
+
+
+def _wrap_code_generation(original: Callable[..., Any], phases: _Phases) -> Callable[..., Any]:
+    """Record the loops as kernels are generated from them, when it is decided which memory is used again in place."""
+
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        result = original(self, *args, **kwargs)
+        phases.look_at_loops(SCHEDULING, self.nodes, lowered_graph().wrapper_code.reuses)
+        return result
 
     return call
 
