@@ -64,6 +64,8 @@ def samples(operator: Any, dtype: torch.dtype) -> Iterator[Call]:
 
 def _strided(x: Tensor) -> Tensor:
     """The same values, with the dimensions in the opposite order in memory."""
+    if x.dim() < 2:
+        return x.detach()
     return x.detach().permute(*reversed(range(x.dim()))).contiguous().permute(*reversed(range(x.dim())))
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch.autograd.graph import increment_version
 from foldproof.operators import bind_arguments, list_updated_statistics
 from foldproof.rounding.nearest import NEAREST, take_nearest
 from foldproof.rounding.quantized import UNROUNDED, WIDE
-from foldproof.torch_internals import DispatchMode, storage_id, tree_map
+from foldproof.torch_internals import DispatchMode, storage_id, tree_iter, tree_map
 
 _WIDER = dict.fromkeys(
     (
@@ -47,6 +48,23 @@ def _is(x: Tensor, value: Tensor) -> bool:
     )
 
 
+@contextlib.contextmanager
+def double_by_default() -> Iterator[None]:
+    """Let operators on integers give float64 where they give floating-point numbers, and not float32."""
+    saved = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(saved)
+
+
+def _promotes(args: Any) -> bool:
+    """True if all tensors are integers or booleans."""
+    tensors = [x for x in tree_iter(args) if isinstance(x, Tensor)]
+    return bool(tensors) and not any(t.is_floating_point() or t.is_complex() for t in tensors)
+
+
 class Float64(DispatchMode):
     """While active, compute every operator in float64: tensors and requested dtypes are widened.
 
@@ -76,7 +94,8 @@ class Float64(DispatchMode):
         compute = WIDE.get(func, func)
         if func in NEAREST and self.dtype != torch.float64:
             compute = partial(take_nearest, func)
-        out = tree_map(widened, compute(*args, **kwargs))  # operators that create tensors make float32 ones
+        with double_by_default() if _promotes(args) else contextlib.nullcontext():
+            out = tree_map(widened, compute(*args, **kwargs))  # operators that create tensors make float32 ones
         given = bind_arguments(func, args, kwargs)
         increment_version([given[name] for name in list_updated_statistics(func, given)])  # it does not itself
         return out

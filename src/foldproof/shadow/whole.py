@@ -3,7 +3,8 @@
 An operator that writes to nothing, draws nothing and reads nothing else returns the same for the same operands. That is
 enough for programs that leave it alone: a linear solver, a decomposition, a scatter with a maximum between two layers
 that a pass folds. Every element of a result is an uninterpreted function of a fingerprint of each operand, the numbers
-among the arguments, and the element's place.
+among the arguments, and the element's place. Of an operator that PyTorch declares to be pointwise, it is a function of
+the operands' elements in its place instead.
 
 A fingerprint is a random linear combination of all elements. Its polynomial is of a degree one higher, so that the
 lemma of Schwartz and Zippel covers operands that differ and have equal fingerprints.
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from foldproof.digest import digest
 from foldproof.field import Size
-from foldproof.operators import bind_arguments, is_repeatable, is_view
+from foldproof.operators import bind_arguments, is_pointwise, is_repeatable, is_view
 from foldproof.shadow.call import Call
 from foldproof.shadow.leaves import all_finite, embed_constant
 from foldproof.shadow.residue import Residue, apply_uninterpreted
@@ -37,6 +38,8 @@ def residues_of_results(call: Call) -> list[Residue | None]:
     Raises:
         Undecided: a result is not finite, complex, sparse or quantized.
     """
+    if is_pointwise(call.operator) and isinstance(call.result, Tensor):
+        return [_elementwise(call, call.result)]
     operands: list[Residue] = []
 
     def named(x: Any) -> Any:
@@ -49,6 +52,20 @@ def residues_of_results(call: Call) -> list[Residue | None]:
 
     key = f"{call.operator.overloadpacket.__name__} as a whole({call.operator}, {tree_map(named, call.arguments)!r}"
     return [_result(call, f"{key}, {j})", x, operands) for j, x in enumerate(tree_iter(call.result))]
+
+
+def _elementwise(call: Call, value: Tensor) -> Residue | None:
+    """Return each element of a pointwise operator's result as one function of the operands' elements in its place."""
+    if not value.is_floating_point():
+        return None
+    if not all_finite(value):
+        raise call.undecided("it has no rule, and a result is not finite")
+    tensors = [x for x in tree_iter(call.arguments) if isinstance(x, Tensor)]
+    operands = [call.residue(x).map(lambda part: part.expand(value.shape)) for x in tensors]
+    key = (
+        f"{call.operator} elementwise({tree_map(lambda x: x.dtype if isinstance(x, Tensor) else x, call.arguments)!r})"
+    )
+    return apply_uninterpreted(key, operands, lambda *_: value.detach().double())
 
 
 def _result(call: Call, name: str, value: Any, operands: Sequence[Residue]) -> Residue | None:

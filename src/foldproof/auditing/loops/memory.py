@@ -131,6 +131,8 @@ class Memory:
         home, offset = self.find(name)
         place = place.moved(offset)
         low, high = place.bounds
+        if high < low:
+            return
         if low < 0 or high >= home.size:
             self._spoil(home)
             return

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from foldproof.auditing.loops.recorder import Literal, Operand, Recorder, Unreadable, Value, convert, expand
+from foldproof.auditing.loops.recorder import Literal, Operand, Recorder, Unreadable, Value, expand
 from foldproof.torch_internals import OpOverload
 
 aten = torch.ops.aten
@@ -19,8 +19,8 @@ aten = torch.ops.aten
 SAME_NAME = """
     abs exp exp2 expm1 sqrt relu cos sin tan cosh sinh tanh acos acosh asin asinh atan atanh erf erfc erfinv
     lgamma digamma i0 log log2 log10 log1p rsqrt sigmoid signbit isinf isnan round floor ceil trunc sign neg
-    reciprocal logical_not bitwise_not square atan2 copysign hypot nextafter minimum maximum logical_and
-    logical_or logical_xor igamma igammac polygamma
+    reciprocal logical_not bitwise_not square atan2 hypot nextafter minimum maximum logical_and
+    logical_or logical_xor igamma igammac
 """
 SPECIAL = """
     airy_ai bessel_j0 bessel_j1 bessel_y0 bessel_y1 erfcx i0e i1 i1e log_ndtr modified_bessel_i0
@@ -45,6 +45,8 @@ OPERATORS: Mapping[str, OpOverload] = {
     "fmod": aten.fmod.Tensor,
     "remainder": aten.remainder.Tensor,
     "pow": aten.pow.Tensor_Tensor,
+    "ldexp": aten.ldexp.Tensor,
+    "copysign": aten.copysign.Tensor,
     "eq": aten.eq.Tensor,
     "ne": aten.ne.Tensor,
     "lt": aten.lt.Tensor,
@@ -207,11 +209,6 @@ def _normal(recorder: Recorder, xs: list[Value], text: str) -> Value:
     return recorder.call(aten.mul.Tensor, recorder.call(aten.erfc.default, scaled), 0.5, text=text)
 
 
-def _scaled(recorder: Recorder, xs: list[Value], text: str) -> Value:
-    power = recorder.call(aten.pow.Scalar, 2, convert(recorder, xs[1], xs[0].example.dtype))
-    return recorder.call(aten.mul.Tensor, xs[0], power, text=text)
-
-
 def _same(recorder: Recorder, xs: list[Value], text: str) -> Value:
     return xs[0]
 
@@ -221,7 +218,6 @@ SPELLED: Mapping[str, Any] = {
     "floordiv": _divided("floor"),
     "truncdiv": _divided("trunc"),
     "ndtr": _normal,
-    "ldexp": _scaled,
     "identity": _same,
 }
 """Operations that are several operators, or one with an option."""

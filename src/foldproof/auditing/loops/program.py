@@ -71,9 +71,7 @@ class _Recording:
         self._add_buffers()
         kernels = Kernels(self._recorder, self._memory, self._layouts, self._whole)
         for group in scheduled:
-            accesses: list[Accesses] = []
-            for node in _flattened([group]):
-                accesses.append(self._record(node, kernels))
+            accesses = [self._record(node, kernels) for node in _flattened([group])]
             if self._reused is not None:
                 self._release(group, self._reused, accesses)
         self._recorder.meta = {}

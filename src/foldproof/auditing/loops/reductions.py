@@ -49,11 +49,11 @@ class Reductions:
     def any(self, x: Value, dtype: torch.dtype) -> Value:
         return self._one_by_one(aten.any.dim, x, "any")
 
-    def place_of_largest(self, x: Value, dtype: torch.dtype) -> Value:
-        return self._place(aten.argmax.default, x)
+    def place_of_largest(self, x: Value, *places: Any) -> Value:
+        return self._place(aten.argmax.default, x, *places)
 
-    def place_of_smallest(self, x: Value, dtype: torch.dtype) -> Value:
-        return self._place(aten.argmin.default, x)
+    def place_of_smallest(self, x: Value, *places: Any) -> Value:
+        return self._place(aten.argmin.default, x, *places)
 
     def welford(self, x: Value, dtype: torch.dtype) -> tuple[Value, Value, Value]:
         """Mean, sum of squared distances from it, and number of elements."""
@@ -88,12 +88,22 @@ class Reductions:
             x = self._recorder.call(operator, x, dim, True, text=text)
         return x
 
-    def _place(self, operator: Any, x: Value) -> Value:
-        """An index in the reduced dimensions, counted as one."""
+    def _place(self, operator: Any, x: Value, *places: Any) -> Value:
+        """Return the index of an element in the reduced dimensions, counted as one; of equal ones, the least.
+
+        ``places`` begins with the indices of the elements, if they are not in order.
+        """
         call = self._recorder.call
-        merged = call(aten.reshape.default, x, [*self._sizes[: self._first], -1])
+        merged = [*self._sizes[: self._first], -1]
         text = f"{operator.overloadpacket.__name__}({x.text})"
-        return call(aten.reshape.default, call(operator, merged, -1, True), self._kept, text=text)
+        flat = call(aten.reshape.default, x, merged)
+        if not isinstance(places[0], Value):
+            return call(aten.reshape.default, call(operator, flat, -1, True), self._kept, text=text)
+        indices = call(aten.reshape.default, places[0], merged)
+        order = call(aten.argsort.default, indices, -1)
+        at = call(operator, call(aten.gather.default, flat, -1, order), -1, True)
+        found = call(aten.gather.default, indices, -1, call(aten.gather.default, order, -1, at))
+        return call(aten.reshape.default, found, self._kept, text=text)
 
 
 KINDS: Mapping[str, Callable[..., Any]] = {
