@@ -62,9 +62,8 @@ def _elementwise(call: Call, value: Tensor) -> Residue | None:
         raise call.undecided("it has no rule, and a result is not finite")
     tensors = [x for x in tree_iter(call.arguments) if isinstance(x, Tensor)]
     operands = [call.residue(x).map(lambda part: part.expand(value.shape)) for x in tensors]
-    key = (
-        f"{call.operator} elementwise({tree_map(lambda x: x.dtype if isinstance(x, Tensor) else x, call.arguments)!r})"
-    )
+    named = tree_map(lambda x: x.dtype if isinstance(x, Tensor) else x, call.arguments)
+    key = f"{call.operator.overloadpacket.__name__} as a whole({call.operator}, each element, {named!r})"
     return apply_uninterpreted(key, operands, lambda *_: value.detach().double())
 
 

@@ -111,8 +111,12 @@ class Memory:
         low, high = place.moved(offset).bounds
         return low >= 0 and high < home.size
 
-    def gather(self, name: str, index: Value, mask: Value | None) -> Value:
-        """Return the elements at an index; those that the mask leaves out are not read, and have any value."""
+    def gather(self, name: str, index: Value, mask: Value | None, checked: bool = True) -> Value:
+        """Return the elements at an index; those that the mask leaves out are not read, and have any value.
+
+        An index that is not ``checked`` by the program is promised to be inside: the program has no meaning elsewhere,
+        and the recorded one fails there.
+        """
         home, offset = self.find(name)
         call = self._recorder.call
         index = _moved(self._recorder, index, offset)
@@ -122,6 +126,9 @@ class Memory:
             return call(aten.index.Tensor, self.contents(home), [index])
         if not home.size:
             return expand(self._recorder, self._arbitrary(home), list(index.example.shape))
+        if not checked:
+            index = call(aten.where.ScalarOther, call(aten.ge.Scalar, index, 0), index, home.size)
+            return call(aten.index.Tensor, self.contents(home), [index])
         inside = call(aten.logical_and.default, call(aten.ge.Scalar, index, 0), call(aten.lt.Scalar, index, home.size))
         taken = call(aten.index.Tensor, self.contents(home), [call(aten.where.ScalarOther, inside, index, 0)])
         return call(aten.where.self, inside, taken, self._arbitrary(home))

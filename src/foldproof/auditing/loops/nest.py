@@ -26,6 +26,9 @@ from foldproof.auditing.loops.reductions import Reductions
 
 aten = torch.ops.aten
 
+FAR = 2**40
+"""Index in place of one that is outside of its dimension: outside of every buffer, too."""
+
 LONGEST = 100
 """Longest expression in a listing; longer ones are cut into lines."""
 
@@ -50,6 +53,7 @@ class Nest:
         )
         self._mask: Value | None = None
         self._indirect: dict[Any, Value] = {}
+        self._unchecked: set[Any] = set()
         self.accesses: dict[str, list[tuple[str, Any]]] = {}
         """Loads and stores by the home of the memory, each with its address."""
         self.raced: set[str] = set()
@@ -153,12 +157,19 @@ class Nest:
 
     def indirect_indexing(self, x: Operand, size: Any, check: bool = True, wrap_neg: bool = True) -> Any:
         index = convert(self._recorder, self._tensor(x), torch.int64)
+        call, length = self._recorder.call, self._indices.evaluate(size)
         if wrap_neg:
-            call = self._recorder.call
-            length = self._indices.evaluate(size)
             from_end = call(aten.add.Tensor, index, length)
-            index = call(aten.where.self, call(aten.lt.Scalar, index, 0), from_end, index, text=x.text)
+            index = call(aten.where.self, call(aten.lt.Scalar, index, 0), from_end, index)
+        inside = call(
+            aten.logical_and.default,
+            call(aten.ge.Scalar, index, 0),
+            call(aten.lt.Tensor, index, as_value(self._recorder, length)),
+        )
+        index = call(aten.where.ScalarOther, inside, index, FAR, text=x.text)
         symbol = sympy.Symbol(f"at{len(self._indirect)}", integer=True)
+        if not check:
+            self._unchecked.add(symbol)
         self._indirect[symbol] = self._indices.symbols[symbol] = index
         return symbol
 
@@ -175,7 +186,8 @@ class Nest:
             place = Place(tuple(self._sizes), affine.strides, affine.offset)
             if self._memory.fits(name, place):
                 return self._memory.read(name, place)
-        return self._memory.gather(name, self._address(index), self._mask)
+        checked = self._unchecked.isdisjoint(getattr(index, "free_symbols", ()))
+        return self._memory.gather(name, self._address(index), self._mask, checked)
 
     def _address(self, index: Any) -> Value:
         return self._spread(as_value(self._recorder, self._indices.evaluate(index)))
