@@ -88,6 +88,31 @@ def test_the_places_of_elements_matter() -> None:
     assert prove(torch.linalg.inv, lambda x: torch.linalg.inv(x.t().contiguous().t()), (SQUARE,)).kind is Kind.PROVED
 
 
+LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "a scatter into memory": lambda x: torch.as_strided_scatter(x, torch.ones(6), (6,), (1,)),
+    "one of prims": lambda x: torch.ops.prims.as_strided_scatter(x, torch.ones(6), (6,), (1,), 0),
+    "the factors of a determinant": lambda x: aten._linalg_det(x)[1],
+    "the factors of a logarithm of it": lambda x: aten._linalg_slogdet(x)[2],
+    "memory itself": lambda x: aten._reshape_alias_copy(x, (6,), (1,)),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_strides_matter_to_some(name: str) -> None:
+    """Operands that are alike, and lie in memory in another order; at a symmetric matrix nothing tells them apart."""
+    function = LAYOUTS[name]
+    if name != "memory itself":  # of which a tensor may be a part
+        assert prove(lambda x: function(x.t()), lambda x: function(x.mT), (SQUARE,)).kind is Kind.PROVED
+    verdict = prove(lambda x: function(x.t()), lambda x: function(x.t().contiguous()), (torch.eye(6) + 1,))
+    assert verdict.kind in (Kind.REFUTED, Kind.UNDECIDED), verdict
+
+
+def test_strides_do_not_matter_to_others() -> None:
+    for function in (torch.linalg.det, lambda x: torch.linalg.slogdet(x)[1], torch.linalg.inv, torch.special.i0):
+        verdict = prove(lambda x, f=function: f(x.t()), lambda x, f=function: f(x.t().contiguous()), (SQUARE,))
+        assert verdict.kind is Kind.PROVED, verdict
+
+
 def test_random_operators_and_views_have_none() -> None:
     for function in (torch.bernoulli, torch.view_as_complex):
         verdict = prove(function, function, (torch.rand(6, 2),))

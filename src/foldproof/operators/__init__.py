@@ -6,6 +6,7 @@ operators (`schema`, `effects`) and for the Python functions and modules in thei
 
 from foldproof.operators.decompositions import NoDecomposition, find_decomposition
 from foldproof.operators.effects import (
+    follows_layout,
     is_functional,
     is_random,
     is_repeatable,
@@ -47,6 +48,7 @@ __all__ = [
     "find_operator",
     "get_name",
     "get_types",
+    "follows_layout",
     "is_functional",
     "is_functional_function",
     "is_functional_method",

@@ -52,8 +52,12 @@ _CHECKS = ("_assert", "_validate", "_linalg_check_errors", "sym_constrain_range"
 
 _UNINITIALIZED = ("empty", "_empty", "new_empty")
 
-_READING_STATE = frozenset({"resize", "resize_as", "_ctc_loss", "from_file", "get_gradients"})
-"""Operators whose results depend on uninitialized memory, on files, or on contexts of autograd."""
+_READING_STATE = frozenset({"resize", "resize_as", "_reshape_alias_copy", "_ctc_loss", "from_file", "get_gradients"})
+"""Operators whose results depend on memory that is uninitialized or around an operand, on files, or on contexts of
+autograd."""
+
+_FOLLOWING_LAYOUT = {"_linalg_det": 1, "_linalg_slogdet": 2}
+"""Operators that factor a matrix or its transpose, as it lies in memory, and the first result that shows it."""
 
 
 def is_random(operator: OpOverload) -> bool:
@@ -74,6 +78,12 @@ def list_updated_statistics(operator: OpOverload, given: Mapping[str, Any]) -> t
     if flag is not None and given.get(flag) is False:
         return ()
     return tuple(name for name in _STATISTICS if given.get(name) is not None)
+
+
+def follows_layout(operator: OpOverload, result: int) -> bool:
+    """True if the elements of this result, by number, depend on the strides of the operands: ``as_strided_scatter``."""
+    addresses = {"size", "stride"} <= get_types(operator).keys()
+    return addresses or result >= _FOLLOWING_LAYOUT.get(get_name(operator), result + 1)
 
 
 def is_functional(operator: OpOverload, given: Mapping[str, Any]) -> bool:

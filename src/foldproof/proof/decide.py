@@ -42,6 +42,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from foldproof.claim import Claim, Scope, meet
 from foldproof.graph.text import operator_name, source_of
@@ -268,7 +269,11 @@ def _proved(inquiry: Inquiry, found: Attempt, unrounded: Unrounded = ROUNDED) ->
     obligation, point = inquiry.obligation, found.point
     if isinstance(found.result, Equal) and found.result.elements == 0:
         return Verdict(Kind.UNDECIDED, "all outputs are empty at these shapes, so nothing was compared")
-    contradicting = _find_contradiction(obligation, unrounded)
+    contradicting, apart = None, None
+    try:
+        contradicting = _find_contradiction(obligation, unrounded)
+    except Undecided:  # an operator has no float64 form
+        apart = _tell_values_apart(found)
     choosing = ", ".join([*point.branch, *point.escapes])
     if contradicting is not None and choosing and contradicting.calls > 1 and unrepeated(obligation) is None:
         # The second call has other inputs here, which take another branch: no rule need be wrong.
@@ -282,7 +287,7 @@ def _proved(inquiry: Inquiry, found: Attempt, unrounded: Unrounded = ROUNDED) ->
             else f"{why}, so a rule of foldproof contradicts the real operator; please report it"
         )
         return Verdict(Kind.UNDECIDED, unreal(obligation, found) or told, counterexample=_counterexample(contradicting))
-    doubt = unreal(obligation, found)
+    doubt = unreal(obligation, found) or apart
     if doubt is not None:
         return Verdict(Kind.UNDECIDED, doubt)
     claim = found.claim(obligation)
@@ -317,18 +322,33 @@ def _proved(inquiry: Inquiry, found: Attempt, unrounded: Unrounded = ROUNDED) ->
 
 
 def _find_contradiction(obligation: ProofObligation, unrounded: Unrounded) -> Trial | None:
-    """Check a proof against the real operators, once, in float64: a wrong rule must not prove anything."""
+    """Check a proof against the real operators, once, in float64: a wrong rule must not prove anything.
+
+    Raises:
+        Undecided: an operator has no float64 form.
+    """
     own = ("the given inputs and parameters", own_leaves(obligation), obligation.args, obligation.kwargs)
-    try:
-        check = evaluate(obligation, *own, perturbations=0, unrounded=unrounded)
-        if alike(check):
-            return None
-        check = evaluate(obligation, *own, unrounded=unrounded)
-        if not check.differs or doubted(obligation, check, unrounded):
-            return None
-    except Undecided:
-        return None  # an operator has no float64 form: the residues stand alone
-    return check
+    if alike(evaluate(obligation, *own, perturbations=0, unrounded=unrounded)):
+        return None
+    check = evaluate(obligation, *own, unrounded=unrounded)
+    return check if check.differs and not doubted(obligation, check, unrounded) else None
+
+
+def _tell_values_apart(found: Attempt) -> str | None:
+    """Return the reason to doubt equal residues: the values beside them, in the programs' own dtypes, are far apart.
+
+    For programs without a float64 form, it takes the place of `_find_contradiction`. Rounding rarely moves values by a
+    good part of the largest one.
+    """
+    for i, (a, b) in enumerate(zip(*found.values)):
+        if not (isinstance(a, Tensor) and isinstance(b, Tensor) and a.is_floating_point() and a.shape == b.shape):
+            continue
+        x, y = a.detach().double(), b.detach().double()
+        both = x.isfinite() & y.isfinite()
+        apart, largest = ((t[both].abs().max() if bool(both.any()) else torch.zeros(())) for t in (x - y, x))
+        if float(apart) > MAX_RELATIVE_SPREAD * float(largest):
+            return f"residues agree but the values of output {i} in the programs' own dtypes do not"
+    return None
 
 
 def _refuted(inquiry: Inquiry, how: str, found: Trial) -> Verdict:

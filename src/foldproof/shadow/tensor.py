@@ -168,7 +168,7 @@ def _dispatch(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -
         return _write(func, args, kwargs)
     if any(s.dtype is torch.bool for s in shadows) and not _takes_booleans(rule, args, kwargs):
         point.branch.setdefault(func.overloadpacket.__name__)
-        return func(*tree_map(_decided, args), **tree_map(_decided, kwargs))
+        return _unaliased(func, func(*tree_map(_decided, args), **tree_map(_decided, kwargs)), shadows)
     if rule is None:
         # Operators with a definition by others mostly arrive here as those others, but not from Python code.
         result = func.decompose(*args, **kwargs)
@@ -231,6 +231,18 @@ def _decided(x: Any) -> Any:
     return x.value if isinstance(x, Shadow) and x.dtype is torch.bool else x
 
 
+def _unaliased(func: OpOverload, result: Any, operands: Sequence[Shadow]) -> Any:
+    """Return a result without residues; a write to it must not change an operand, whose residue would stay behind.
+
+    Raises:
+        Undecided: it is memory of an operand.
+    """
+    memory = {storage_id(operand.value) for operand in operands}
+    if any(storage_id(x) in memory for x in tree_iter(result) if isinstance(x, Tensor) and x.layout is torch.strided):
+        raise Undecided(f"{func} returns a view of a value with residues, and has no rule for them")
+    return result
+
+
 def _empty(call: Call, value: Any) -> Any:
     """Return the results of a call whose results have no elements, so that no rule is needed."""
     floats = isinstance(value, Tensor) and value.dtype.is_floating_point
@@ -243,7 +255,7 @@ def _wrap(call: Call, rule: Rule, operands: Sequence[Shadow], value: Tensor, res
     if residue is None:
         if value.dtype.is_floating_point and value.numel():
             raise call.undecided("its rule gives no residues for a floating-point result")
-        return value
+        return _unaliased(call.operator, value, operands)
     is_number = value.dtype.is_floating_point or (rule.booleans and value.dtype is torch.bool)
     if not is_number and not rule.integers:
         if all(o.dtype.is_floating_point for o in operands):  # rounded, as in sum(dtype=int)

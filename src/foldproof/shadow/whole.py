@@ -3,8 +3,8 @@
 An operator that writes to nothing, draws nothing and reads nothing else returns the same for the same operands. That is
 enough for programs that leave it alone: a linear solver, a decomposition, a scatter with a maximum between two layers
 that a pass folds. Every element of a result is an uninterpreted function of a fingerprint of each operand, the numbers
-among the arguments, and the element's place. Of an operator that PyTorch declares to be pointwise, it is a function of
-the operands' elements in its place instead.
+among the arguments, and the element's place; also of the operands' strides, where these matter. Of an operator that
+PyTorch declares to be pointwise, it is a function of the operands' elements in its place instead.
 
 A fingerprint is a random linear combination of all elements. Its polynomial is of a degree one higher, so that the
 lemma of Schwartz and Zippel covers operands that differ and have equal fingerprints.
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from foldproof.digest import digest
 from foldproof.field import Size
-from foldproof.operators import bind_arguments, is_pointwise, is_repeatable, is_view
+from foldproof.operators import bind_arguments, follows_layout, is_pointwise, is_repeatable, is_view
 from foldproof.shadow.call import Call
 from foldproof.shadow.leaves import all_finite, embed_constant
 from foldproof.shadow.residue import Residue, apply_uninterpreted
@@ -51,7 +51,15 @@ def residues_of_results(call: Call) -> list[Residue | None]:
         return f"{x.dtype}{tuple(x.shape)}:{digest([x])}"
 
     key = f"{call.operator.overloadpacket.__name__} as a whole({call.operator}, {tree_map(named, call.arguments)!r}"
-    return [_result(call, f"{key}, {j})", x, operands) for j, x in enumerate(tree_iter(call.result))]
+    return [_result(call, f"{key}, {j}{_layout(call, j)})", x, operands) for j, x in enumerate(tree_iter(call.result))]
+
+
+def _layout(call: Call, result: int) -> str:
+    """Return the strides of the operands in words, if the result of this number depends on them."""
+    if not follows_layout(call.operator, result):
+        return ""
+    tensors = [x for x in tree_iter(call.value(call.arguments)) if isinstance(x, Tensor)]
+    return f", laid out as {[(x.stride(), x.storage_offset()) for x in tensors]}"
 
 
 def _elementwise(call: Call, value: Tensor) -> Residue | None:
