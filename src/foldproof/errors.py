@@ -16,6 +16,10 @@ class MissingExtra(FoldproofError):
         super().__init__(f"{package} is not installed; run: pip install 'foldproof[{extra}]'")
 
 
+class EndlessLoop(FoldproofError):
+    """A program with a loop that ends by a value does not end on these inputs."""
+
+
 def brief(error: BaseException) -> str:
     """Return the type and first sentence of an exception, cut after 140 characters.
 

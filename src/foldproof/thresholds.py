@@ -65,6 +65,13 @@ MAX_IDLE_INPUTS = 4
 MAX_COVERED_INDICES = 256
 """Longest dimension with coverage of each index: random inputs do not show every index of a longer sort or argmax."""
 
+# Loops.
+
+MAX_TRIPS = 1 << 14
+"""Largest number of trips of a loop operator. A loop that ends by a value may have no end at inputs that are drawn."""
+MAX_OPERATORS = 1 << 20
+"""Largest number of operators of a float64 run, for loops of Python: a language model of 100 layers calls some 10^4."""
+
 # The rounding of constants (ROUNDING of `prove`).
 
 SPREAD_RUNS = 6

@@ -69,6 +69,84 @@ def test_loops_run_to_their_end() -> None:
     assert prove(exported(Loop(3)), exported(Loop(2)), (X,)).kind is Kind.REFUTED
 
 
+class NoTrip(nn.Module):
+    """A loop whose result is written to; by data, there are trips or none."""
+
+    def __init__(self, by_data: bool, copies: bool) -> None:
+        super().__init__()
+        self.by_data, self.copies = by_data, copies
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if self.by_data:
+            (y,) = while_loop(lambda a: a.sum() < 2, lambda a: (a + 5.0,), (x,))
+        else:
+            y = while_loop(lambda i, a: i < 0, lambda i, a: (i + 1, a * 2.0), (torch.tensor(0), x))[1]
+        y = y + 1 if self.copies else y.add_(1)
+        return x * 1.0, y
+
+
+def _written(x: Tensor) -> tuple[Tensor, Tensor]:
+    x.add_(1)
+    return x * 1.0, x
+
+
+def test_a_loop_without_trips_returns_copies() -> None:
+    program = exported(NoTrip(False, False))
+    assert prove(program, lambda x: (x * 1.0, x + 1), (X,)).kind is Kind.PROVED
+    for wrong in (_written, lambda x: (x + 1, x + 1)):
+        assert prove(program, wrong, (X,)).kind is Kind.REFUTED
+
+
+@pytest.mark.parametrize("x", [torch.zeros(3, 4), torch.ones(3, 4)], ids=["some trips", "none"])
+def test_a_loop_with_trips_by_data(x: Tensor) -> None:
+    programs = [torch.export.export(NoTrip(True, copies), (x,)) for copies in (False, True)]
+    assert prove(*programs, (x,)).kind is Kind.PROVED
+
+
+def test_a_branch_that_returns_its_operand() -> None:
+    class Branch(nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            y = torch.cond(x.sum() > 0, lambda a: a.clone(), lambda a: a * 2, (x,))
+            return x * 1.0, y.add_(1)
+
+    program = exported(Branch())
+    assert prove(program, lambda x: (x * 1.0, torch.where(x.sum() > 0, x, 2 * x) + 1), (X,)).kind is Kind.PROVED
+    assert prove(program, _written, (X,)).kind is Kind.REFUTED
+
+
+class Doubling(nn.Module):
+    """Without an end where the sum is not positive."""
+
+    def __init__(self, limit: float, again: bool) -> None:
+        super().__init__()
+        self.limit, self.again = limit, again
+
+    def forward(self, x: Tensor) -> Tensor:
+        def body(a: Tensor) -> tuple[Tensor]:
+            return (a + a if self.again else a * 2.0,)
+
+        out: Tensor = while_loop(lambda a: a.sum() < self.limit, body, (x,))[0]
+        return out
+
+
+def doubling(x: Tensor) -> Tensor:
+    while x.sum() < 10:
+        x = x * 2
+    return x
+
+
+def test_loops_without_an_end_at_some_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("foldproof.graph.interpreter.MAX_TRIPS", 100)
+    monkeypatch.setattr("foldproof.rounding.float64.MAX_OPERATORS", 1000)
+    base = exported(Doubling(10.0, False))
+    equal, wrong = (exported(Doubling(limit, True)) for limit in (10.0, 50.0))
+    assert prove(base, equal, (X,)).kind is Kind.PROVED
+    assert prove(base, wrong, (X,)).kind is Kind.REFUTED
+    assert prove(doubling, lambda x: doubling(x * 1), (X / 8,)).kind is Kind.PROVED
+    verdict = prove(base, base, (-X,))
+    assert verdict.kind is Kind.UNDECIDED and "does not end" in verdict.reason, verdict
+
+
 def test_a_scan_carries_and_collects() -> None:
     def by_hand(x: Tensor) -> Tensor:
         return torch.stack([x[0] * 0, x[0] * x[1], (x[0] + x[1]) * x[2]])

@@ -182,3 +182,113 @@ def test_matrices_are_one_matrix_in_all_products(name: str) -> None:
     before, after = (OfTwoMatrices(use) for use in (SAME | OTHER)[name])
     verdict = prove(before, after, (torch.randn(3, 400),))
     assert verdict.kind is (Kind.PROVED if name in SAME else Kind.REFUTED), verdict
+
+
+class Shared(nn.Module):
+    """A matrix and a parameter that is a view of it."""
+
+    def __init__(self, view: Callable[[Tensor], Tensor], use: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.e = nn.Parameter(torch.empty(32, 32))
+        self.h = nn.Parameter(view(self.e.detach()))
+        self._use = use
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._use(x, self.e, self.h)
+
+
+VIEWS: dict[str, Callable[[Tensor], Tensor]] = {
+    "transposed": lambda e: e.t(),
+    "a part": lambda e: e[:16],
+    "in another shape": lambda e: e.view(16, 64),
+}
+
+
+@pytest.mark.parametrize("name", VIEWS)
+def test_views_of_one_storage_are_not_taken_apart(name: str) -> None:
+    """A difference of independent matrices is no difference of these, and a write to one changes the other."""
+    view, x = VIEWS[name], torch.randn(2, 32)
+    with torch.device("meta"):
+        stored, computed = (
+            Shared(view, use) for use in (lambda x, e, h: x.sum() * h, lambda x, e, h: x.sum() * view(e))
+        )
+        doubled = Shared(view, lambda x, e, h: x.sum() * h * 2 - x.sum() * h)
+        written = Shared(view, lambda x, e, h: x.sum() * e.detach().add_(1).sum() + h)
+    verdict = prove(stored, computed, (x,))
+    assert verdict.kind is Kind.UNDECIDED and "share memory" in verdict.reason, verdict
+    assert prove(stored, doubled, (x,)).kind is Kind.PROVED
+    assert prove(written, lambda x: written(x), (x,)).kind is Kind.UNDECIDED
+
+
+def test_one_place_under_two_names_is_one_variable() -> None:
+    with torch.device("meta"):
+        twice = Shared(lambda e: e, lambda x, e, h: x @ e - x @ h)
+    assert prove(twice, lambda x: x * 0, (torch.randn(2, 32),)).kind is Kind.PROVED
+
+
+class With(nn.Module):
+    def __init__(self, shape: tuple[int, ...], use: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.empty(shape, device="meta"))
+        self._use = use
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._use(x, self.w)
+
+
+Use = Callable[[Tensor, Tensor], Tensor]
+IMAGE = torch.randn(1, 96, 5, 5)
+SYMMETRIES: dict[str, tuple[tuple[int, ...], Tensor, Use, Use]] = {
+    "channels": ((96, 96, 3, 3), IMAGE, F.conv2d, lambda x, w: F.conv2d(x, w.transpose(0, 1))),
+    "rows": ((96, 96, 3, 3), IMAGE, F.conv2d, lambda x, w: F.conv2d(x, w.mT)),
+    "experts": (
+        (48, 48, 40),
+        torch.randn(2, 48),
+        lambda x, w: torch.einsum("bi,eio->beo", x, w),
+        lambda x, w: torch.einsum("bi,ieo->beo", x, w),
+    ),
+    "slices": (
+        (64, 64, 40),
+        torch.randn(2, 63),
+        lambda x, w: torch.einsum("bi,eio->beo", x, w[1:, :-1]),
+        lambda x, w: torch.einsum("bi,eio->beo", x, w[:-1, 1:]),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SYMMETRIES)
+def test_drawn_values_of_more_dimensions_have_no_symmetry(name: str) -> None:
+    shape, x, use, other = SYMMETRIES[name]
+    assert prove(With(shape, use), With(shape, other), (x,)).kind is Kind.REFUTED
+    assert prove(With(shape, use), With(shape, lambda x, w: use(x, w * 2) / 2), (x,)).kind is Kind.PROVED
+
+
+SIGNS: dict[str, tuple[Use, Use]] = {
+    "relu": (lambda x, b: x * b.relu(), lambda x, b: x * b),
+    "abs": (lambda x, b: x * b.abs(), lambda x, b: x * b),
+    "clamp": (lambda x, b: x * b.clamp(min=0), lambda x, b: x * b),
+    "a root": (lambda x, b: x * (b * b).sqrt(), lambda x, b: x * b),
+    "a choice": (lambda x, b: torch.where(b > 0, x, -x), lambda x, b: x * 1.0),
+    "a branch": (lambda x, b: x if b.sum() > 0 else -x, lambda x, b: x * 1.0),
+}
+
+
+@pytest.mark.parametrize("shape", [(8,), ()])
+@pytest.mark.parametrize("name", SIGNS)
+def test_parameters_without_values_have_either_sign(name: str, shape: tuple[int, ...]) -> None:
+    use, other = SIGNS[name]
+    verdict = prove(With(shape, use), With(shape, other), (torch.randn(3, 8),))
+    assert verdict.kind is Kind.REFUTED, verdict
+    again = prove(With(shape, use), With(shape, lambda x, w: use(x, w) * 2 / 2), (torch.randn(3, 8),))
+    assert again.kind is Kind.PROVED, again
+
+
+def test_variances_without_values_stay_positive() -> None:
+    model = nn.Sequential(nn.BatchNorm1d(8, device="meta")).eval()
+
+    def by_hand(x: Tensor) -> Tensor:
+        norm = model[0]
+        y: Tensor = (x - norm.running_mean) / (norm.running_var.abs() + norm.eps).sqrt() * norm.weight + norm.bias
+        return y
+
+    assert prove(model, by_hand, (torch.randn(3, 8),)).kind is not Kind.REFUTED

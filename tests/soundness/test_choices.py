@@ -82,6 +82,23 @@ def test_what_was_not_seen_is_named() -> None:
     assert far.claim.uncovered == ("gt",) and not far.claim.is_general and "never seen" in str(far.claim)
 
 
+class ByParameter(nn.Module):
+    """A choice by the sign of a parameter, which is positive here."""
+
+    def __init__(self, chooses: bool) -> None:
+        super().__init__()
+        self.b, self.chooses = nn.Parameter(torch.ones(8)), chooses
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.where(self.b > 0, x, -x) if self.chooses else x * 1.0
+
+
+def test_choices_by_parameters_are_named_in_a_claim_for_all_of_them() -> None:
+    verdict = foldproof.prove(ByParameter(True), ByParameter(False), (normal(3, 8),))
+    assert verdict.kind is Kind.PROVED and verdict.claim is not None, verdict
+    assert verdict.claim.uncovered == ("gt",) and "never seen" in str(verdict.claim), verdict
+
+
 def test_covered_choices_are_not_named() -> None:
     found = foldproof.prove(lambda x: torch.where(x > 0, x, -x), lambda x: torch.where(x > 0, x, 0 - x), (X,))
     assert found.kind is Kind.PROVED and found.claim is not None and found.claim.uncovered == ()

@@ -6,7 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import fx
+from torch import Tensor, fx
+
+from foldproof.errors import EndlessLoop
+from foldproof.thresholds import MAX_TRIPS
 
 Watch = Callable[[fx.Node, Any], None]
 """A function called with each node of a graph and its result, while a program runs."""
@@ -73,9 +76,16 @@ def _cond(condition: Any, then: fx.GraphModule, otherwise: fx.GraphModule, opera
 def _while_loop(
     condition: fx.GraphModule, body: fx.GraphModule, carried: Sequence[Any], beside: Sequence[Any] = ()
 ) -> Any:
-    while bool(*_as_list(Interpreter(condition).run(*carried, *beside))):
+    def goes_on() -> bool:
+        return bool(*_as_list(Interpreter(condition).run(*carried, *beside)))
+
+    if not goes_on():  # without a trip, the operator returns copies
+        return tuple(x.clone() if isinstance(x, Tensor) else x for x in carried)
+    for _ in range(MAX_TRIPS):
         carried = _as_list(Interpreter(body).run(*carried, *beside))
-    return tuple(carried)
+        if not goes_on():
+            return tuple(carried)
+    raise EndlessLoop(f"a loop is not at its end after {MAX_TRIPS} trips")
 
 
 def _scan(step: fx.GraphModule, carried: Sequence[Any], xs: Sequence[Any], beside: Sequence[Any] = ()) -> Any:

@@ -4,7 +4,9 @@ A proof for all parameters needs none of their values. Runs in floating point ne
 for counterexamples. Those are drawn here, the same for a tensor of both programs, and for tensors of one name.
 
 A large tensor repeats a few random numbers: element (i, j) of a matrix is number 17·i + j of them. It takes no memory
-to speak of, and its products look like those of any other matrix. Residues do not repeat: a proof is for all matrices.
+to speak of, and its products look like those of any other matrix. Each dimension has a step of its own, far from small
+multiples of the others, so that no transposition or small shift finds the same numbers again. Residues do not repeat: a
+proof is for all matrices.
 """
 
 from __future__ import annotations
@@ -14,16 +16,16 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from foldproof.errors import FoldproofError
 from foldproof.program.program import Leaf
-from foldproof.torch_internals import FakeTensor, tree_map
+from foldproof.torch_internals import FakeTensor, storage_id, tree_map
 
 _SMALL = 1 << 16
 """Largest number of elements that are independent of one another."""
-_STEP = 17
-"""Distance of the first numbers of two rows; with 1, a square matrix would be its own transpose."""
+_STEPS = (1, 17, 149, 1009, 7001)
+"""Distances of the numbers of two neighbours along each dimension, from the last one."""
 
 
 def has_values(x: Tensor) -> bool:
@@ -31,13 +33,20 @@ def has_values(x: Tensor) -> bool:
     return x.device.type != "meta" and not isinstance(x, FakeTensor)
 
 
+def _place(x: Tensor) -> tuple[Any, ...]:
+    """Return a key of the elements of memory that a tensor consists of."""
+    return storage_id(x), x.storage_offset(), tuple(x.shape), x.stride(), x.dtype
+
+
 class Values:
     """The values that are drawn for tensors without any, the same for both programs of a proof."""
 
     def __init__(self) -> None:
         self._generator = torch.Generator().manual_seed(0)
-        self._by_tensor: dict[int, tuple[Tensor, Tensor]] = {}
+        self._by_tensor: dict[tuple[Any, ...], tuple[Tensor, Tensor]] = {}
         self._by_name: dict[str, Tensor] = {}
+        self.overlapping: str | None = None
+        """Two tensors without values that share memory and are not the same, in words. Each gets values of its own."""
 
     def leaves(self, leaves: Mapping[str, Leaf]) -> dict[str, Leaf]:
         """Return leaves with values; those that had none are variables, literal constants too.
@@ -46,19 +55,28 @@ class Values:
             FoldproofError: integers or booleans have no values; a proof depends on them.
         """
         known, self._by_tensor = self._by_tensor, {}
+        self._note_overlap({name: leaf.tensor for name, leaf in leaves.items() if not has_values(leaf.tensor)})
         out = {name: self._leaf(name, leaf, known) for name, leaf in leaves.items()}
         self._by_tensor = known | self._by_tensor
         return out
 
-    def _leaf(self, name: str, leaf: Leaf, earlier: Mapping[int, tuple[Tensor, Tensor]]) -> Leaf:
+    def _note_overlap(self, tensors: Mapping[str, Tensor]) -> None:
+        seen: dict[int, tuple[str, Tensor]] = {}
+        for name, x in tensors.items():
+            first, other = seen.setdefault(storage_id(x), (name, x))
+            if _place(x) != _place(other) and x.numel():
+                self.overlapping = f"{first} and {name} share memory"
+
+    def _leaf(self, name: str, leaf: Leaf, earlier: Mapping[tuple[Any, ...], tuple[Tensor, Tensor]]) -> Leaf:
         x = leaf.tensor
         if has_values(x):
             return leaf
-        tied = self._by_tensor.get(id(x)) or earlier.get(id(x))
+        tied = self._by_tensor.get(_place(x)) or earlier.get(_place(x))
         drawn = self._by_name.get(name) if tied is None else tied[1]
         if drawn is None or (drawn.shape, drawn.dtype) != (x.shape, x.dtype):
-            drawn = self._by_name[name] = self._drawn(name, x)
-        self._by_tensor[id(x)] = x, drawn
+            made = self._drawn(name, x)  # a parameter has any sign, and a buffer may be a variance
+            drawn = self._by_name[name] = nn.Parameter(made, False) if isinstance(x, nn.Parameter) else made
+        self._by_tensor[_place(x)] = x, drawn
         return replace(leaf, tensor=drawn, constant=False, valueless=True)
 
     def inputs(self, inputs: Any) -> Any:
@@ -80,10 +98,11 @@ class Values:
                 " values"
             )
         scale, shift = (0.1, 1.0) if x.ndim < 2 else ((x.shape[0] / max(x.numel(), 1)) ** 0.5, 0.0)
-        if x.numel() <= _SMALL:
+        strides = _STEPS[: x.ndim][::-1]
+        needed = sum(n * step for n, step in zip(x.shape, strides))
+        if x.numel() <= max(_SMALL, needed) or x.ndim > len(_STEPS):
             return (torch.randn(x.shape, generator=self._generator) * scale + shift).to(x.dtype)
-        strides = [_STEP] * (x.ndim - 1) + [1]
-        few = torch.randn(sum(n * step for n, step in zip(x.shape, strides)), generator=self._generator)
+        few = torch.randn(needed, generator=self._generator)
         return (few * scale + shift).to(x.dtype).as_strided(x.shape, strides)
 
 

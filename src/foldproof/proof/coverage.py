@@ -3,7 +3,8 @@
 A proof that follows choices holds for the visited branches, and agreeing floats are no evidence for a branch that was
 never taken. So runs on many inputs are watched for decisions by values of the inputs: comparisons, roundings to
 integers, places of maxima and sorts, and piecewise functions. A decision is covered if each of its elements took each
-of its outcomes. The claim names the decisions without coverage.
+of its outcomes. The claim names the decisions without coverage. Decisions by parameters alone are watched as well, for
+claims about all parameters.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from foldproof.log import log_caught
 from foldproof.operators import bind_arguments
-from foldproof.rounding.constant_noise import depends_on_data, remember_data
+from foldproof.rounding.constant_noise import depends_on_data, depends_on_parameters, remember
 from foldproof.thresholds import MAX_COVERED_INDICES
 from foldproof.torch_internals import DispatchMode, tree_iter, tree_leaves
 
@@ -69,11 +70,15 @@ class _Seen:
         return bool((self.yes & self.no).all())
 
 
+_Key = tuple[bool, str, int, str, tuple[int, ...]]
+"""Whether it depends on data; the program, the decision's number, its operator, and the shape."""
+
+
 class Coverage:
     """The decisions of both programs, over all watched runs."""
 
     def __init__(self) -> None:
-        self._seen: dict[tuple[str, int, str, tuple[int, ...]], _Seen] = {}
+        self._seen: dict[_Key, _Seen] = {}
         self.unreadable: dict[str, None] = {}
         """Operators whose outcomes could not be determined; they count as uncovered."""
         self.changed = False
@@ -87,19 +92,26 @@ class Coverage:
 
     @property
     def uncovered(self) -> tuple[str, ...]:
-        """The deciding operators, of either program, that did not take every outcome."""
-        unseen = (key[2] for key, seen in self._seen.items() if not seen.covered)
-        return tuple(dict.fromkeys((*unseen, *self.unreadable)))
+        """The operators deciding by data, of either program, that did not take every outcome."""
+        return tuple(dict.fromkeys((*self._unseen(True), *self.unreadable)))
 
-    def note(self, program: str, number: int, name: str, outcome: Tensor) -> None:
+    @property
+    def uncovered_by_parameters(self) -> tuple[str, ...]:
+        """The operators deciding by parameters alone that did not take every outcome."""
+        return tuple(dict.fromkeys(self._unseen(False)))
+
+    def _unseen(self, data: bool) -> list[str]:
+        return [key[3] for key, seen in self._seen.items() if key[0] is data and not seen.covered]
+
+    def note(self, program: str, number: int, name: str, outcome: Tensor, data: bool = True) -> None:
         """Add the outcome, yes or no for each element, of the ``number``-th decision of a run."""
-        key = (program, number, name, tuple(outcome.shape))
+        key = (data, program, number, name, tuple(outcome.shape))
         old = self._seen.get(key)
         yes, no = outcome.clone(), ~outcome
         if old is not None:
             yes, no = yes | old.yes, no | old.no
         if old is None or not (torch.equal(yes, old.yes) and torch.equal(no, old.no)):
-            self.changed = True
+            self.changed = self.changed or data
             self._seen[key] = _Seen(yes, no)
 
 
@@ -111,15 +123,16 @@ class _Watch(DispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
-        of_data = any(depends_on_data(x) for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor))
-        if of_data:
-            self._note(func, args, kwargs, out)
+        operands = tree_leaves((args, kwargs))
+        of_data, of_parameters = depends_on_data(*operands), depends_on_parameters(*operands)
+        if of_data or of_parameters:
+            self._note(func, args, kwargs, out, of_data)
             for x in tree_iter(out):
                 if isinstance(x, Tensor):
-                    remember_data(x)
+                    remember(x, data=of_data or depends_on_data(x), parameter=of_parameters)
         return out
 
-    def _note(self, func: Any, args: Any, kwargs: Any, out: Any) -> None:
+    def _note(self, func: Any, args: Any, kwargs: Any, out: Any, data: bool) -> None:
         """Note decisions on floating-point numbers only: integers are held, so that their decisions stay the same."""
         if not any(isinstance(x, Tensor) and x.is_floating_point() for x in tree_leaves((args, kwargs))):
             return
@@ -131,7 +144,7 @@ class _Watch(DispatchMode):
             self._coverage.unreadable.setdefault(name)
             return
         for outcome in outcomes:
-            self._coverage.note(self._program, self._number, name, outcome)
+            self._coverage.note(self._program, self._number, name, outcome, data)
             self._number += 1
 
 

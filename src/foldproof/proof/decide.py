@@ -47,7 +47,7 @@ from torch import Tensor
 from foldproof.claim import Claim, Scope, meet
 from foldproof.graph.text import operator_name, source_of
 from foldproof.program import require_ordinary
-from foldproof.proof.attempt import Attempt, Equal, Failed
+from foldproof.proof.attempt import Attempt, Equal, Failed, Mismatch
 from foldproof.proof.floats import (
     ROUNDED,
     Trial,
@@ -85,6 +85,11 @@ def decide(obligation: ProofObligation, seed: int | None = None, progress: Progr
     inquiry = Inquiry(obligation, rng, progress or (lambda done, total, what: None))
     with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
         verdict = next(found for strategy in STRATEGIES if (found := strategy(inquiry)) is not None)
+    numeric = verdict.kind in (Kind.REFUTED, Kind.ROUNDING) and _differ_in_structure(inquiry) is None
+    if obligation.untied is not None and numeric:
+        # What holds for independent tensors holds for these, but a difference of independent tensors need be none.
+        why = f"{obligation.untied} and have no values, so they are read as independent; give them values"
+        verdict = Verdict(Kind.UNDECIDED, why)
     notes = [*verdict.notes, *inquiry.notes]
     if seed is not None and verdict.proof is not None:
         notes.append("the seed is fixed, so the error bound does not hold for programs that were made to fit it")
@@ -152,15 +157,18 @@ def prove_at_these_parameters(inquiry: Inquiry) -> Verdict | None:
 
 def refute_by_structure(inquiry: Inquiry) -> Verdict | None:
     """Refute outputs of different structure, or plain values that differ; no evaluation is needed."""
-    found = next((a.mismatch for a in (inquiry.exact, inquiry.last) if a.mismatch and a.mismatch.structural), None)
+    found, obligation = _differ_in_structure(inquiry), inquiry.obligation
     if found is None:
         return None
-    obligation = inquiry.obligation
     inputs = tuple(tree_leaves((obligation.args, dict(obligation.kwargs))))
     shown = Counterexample(f"the given inputs: {found.what}", 0, (), 0.0, 0.0, 0.0, 0.0, inputs, own_leaves(obligation))
     return Verdict(
         Kind.REFUTED, f"a different function: {found.what}", claim=_claim_of_point(obligation), counterexample=shown
     )
+
+
+def _differ_in_structure(inquiry: Inquiry) -> Mismatch | None:
+    return next((a.mismatch for a in (inquiry.exact, inquiry.last) if a.mismatch and a.mismatch.structural), None)
 
 
 def stop_where_rounding_is_not_known(inquiry: Inquiry) -> Verdict | None:
@@ -295,7 +303,9 @@ def _proved(inquiry: Inquiry, found: Attempt, unrounded: Unrounded = ROUNDED) ->
         elsewhere = inquiry.look_further(found, unrounded)
         if elsewhere is not None:
             return _refuted(inquiry, f"the outputs differ where {choosing} takes another branch than here", elsewhere)
-        claim = replace(claim, uncovered=tuple(name for name in inquiry.coverage.uncovered if name in point.branch))
+        unseen = inquiry.coverage.uncovered
+        unseen += inquiry.coverage.uncovered_by_parameters if claim.all_parameters else ()
+        claim = replace(claim, uncovered=tuple(name for name in dict.fromkeys(unseen) if name in point.branch))
     elsewhere = inquiry.look_at_other_integers() if unrounded is ROUNDED else None
     if elsewhere is not None:
         return _refuted(inquiry, "the outputs differ at other integers and booleans than the given ones", elsewhere)

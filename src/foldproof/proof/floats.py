@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -47,8 +47,10 @@ class Trial:
     written: frozenset[str]
     """Leaves and inputs that a program writes to, which are compared, too."""
     shapes: str | None = None
+    redrawn: bool = False
+    """True if parameters were drawn."""
     elsewhere: bool = False
-    """True if the parameters are not the program's own."""
+    """True if some of them have values, so that the parameters are not the program's own."""
     calls: int = 1
     """Calls in a row; the later ones have other inputs than the first."""
     names: tuple[str, ...] = ()
@@ -116,10 +118,12 @@ class _Side:
         # Tied leaves get one perturbation.
         epsilons = {id(t): _epsilon(t) * amplitude + 2 * spread for t in self.leaves.values() if id(t) in self.own}
         once = _widened_copies(self.leaves)
+        own = self.program.leaves
+        constant = {id(t) for name, t in self.leaves.items() if name in own and own[name].constant}
         for t in self.leaves.values():
             if noise is not None and epsilons.get(id(t)):
                 once[id(t)] = perturbed(once[id(t)], epsilons[id(t)], generator)
-            mark(once[id(t)], t.dtype, data=False)
+            mark(once[id(t)], t.dtype, data=False, parameter=id(t) not in constant)
         leaves = {name: once[id(t)] for name, t in self.leaves.items()}
 
         def given(call: int) -> Any:
@@ -374,8 +378,8 @@ def own_leaves(obligation: ProofObligation) -> dict[str, Tensor]:
 
 def trials(obligation: ProofObligation) -> Iterator[Trial]:
     """Evaluate at the program's own parameters and, if the obligation allows it, at others."""
-    for where, elsewhere in _places(obligation):
-        yield replace(evaluate(obligation, *where), elsewhere=elsewhere)
+    for place in _places(obligation):
+        yield _flagged(evaluate(obligation, *place.point), place)
 
 
 def glances(
@@ -385,7 +389,11 @@ def glances(
 
     Yields only trials that are not alike (see `alike`); the others take one run of each program.
     """
-    places = _scaled(obligation, scale) if scale else (*islice(_places(obligation), 1, None), *_opposite(obligation))
+    if scale:
+        places: Iterable[_Place] = _scaled(obligation, scale)
+    else:
+        others = islice(_places(obligation), 1, None)
+        places = (*(p for p in others if unrounded is ROUNDED or not p.redrawn), *_opposite(obligation))
     yield from _unlike(obligation, places, coverage, unrounded)
 
 
@@ -401,17 +409,17 @@ def draws(obligation: ProofObligation, coverage: Coverage, unrounded: Unrounded 
         generator = torch.Generator().manual_seed(seed)
         args, kwargs = tree_map(lambda x: _redrawn_input(x, generator), given)
         coverage.changed = False
-        where = ("random inputs, the given parameters", own_leaves(obligation), args, kwargs)
-        yield from _unlike(obligation, [(where, False)], coverage, unrounded)
+        place = _Place("random inputs, the given parameters", own_leaves(obligation), args, kwargs)
+        yield from _unlike(obligation, [place], coverage, unrounded)
         idle = 0 if coverage.changed else idle + 1
 
 
 def _unlike(
     obligation: ProofObligation, places: Iterable[_Place], coverage: Coverage, unrounded: Unrounded
 ) -> Iterator[Trial]:
-    for where, elsewhere in places:
-        if not alike(evaluate(obligation, *where, perturbations=0, unrounded=unrounded, coverage=coverage)):
-            yield replace(evaluate(obligation, *where, unrounded=unrounded), elsewhere=elsewhere)
+    for place in places:
+        if not alike(evaluate(obligation, *place.point, perturbations=0, unrounded=unrounded, coverage=coverage)):
+            yield _flagged(evaluate(obligation, *place.point, unrounded=unrounded), place)
 
 
 def alike(trial: Trial) -> bool:
@@ -419,27 +427,52 @@ def alike(trial: Trial) -> bool:
     return trial.shapes is None and trial.comparison.agree
 
 
-_Place = tuple[tuple[str, Tensors, tuple[Any, ...], Mapping[str, Any]], bool]
+class _Place(NamedTuple):
+    """A point for `evaluate`; ``redrawn`` and ``elsewhere`` are those of `Trial`."""
+
+    description: str
+    leaves: Tensors
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    redrawn: bool = False
+    elsewhere: bool = False
+
+    @property
+    def point(self) -> tuple[str, Tensors, tuple[Any, ...], Mapping[str, Any]]:
+        return self.description, self.leaves, self.args, self.kwargs
+
+
+def _flagged(trial: Trial, place: _Place) -> Trial:
+    return replace(trial, redrawn=place.redrawn, elsewhere=place.elsewhere)
 
 
 def _places(obligation: ProofObligation) -> Iterator[_Place]:
-    """Yield points for `evaluate`, each with a flag that is True if the parameters are not the program's own."""
+    """Yield the given point, random inputs, and other parameters: those without values, and all if that is asked for.
+
+    Parameters without values are variables, so that other ones are as much the program's own.
+    """
     leaves, args, kwargs = own_leaves(obligation), obligation.args, obligation.kwargs
-    yield ("the given inputs and parameters", leaves, args, kwargs), False
+    yield _Place("the given inputs and parameters", leaves, args, kwargs)
     generator = torch.Generator().manual_seed(0)
     random_args, random_kwargs = tree_map(lambda x: _redrawn_input(x, generator), (args, dict(kwargs)))
     if any(_is_float(x) for x in tree_leaves((args, dict(kwargs)))):  # tokens cannot be redrawn
-        yield ("random inputs, the given parameters", leaves, random_args, random_kwargs), False
-    if not obligation.general or not leaves:
-        return
+        yield _Place("random inputs, the given parameters", leaves, random_args, random_kwargs)
+    valueless = {name: leaf for name, leaf in obligation.before.leaves.items() if leaf.valueless}
+    for elsewhere, redrawn in ((False, valueless), (True, obligation.before.leaves)):
+        if not redrawn or (elsewhere and (not obligation.general or len(redrawn) == len(valueless))):
+            continue
+        for what, drawn in _other_parameters(redrawn, generator):
+            yield _Place(what, {**leaves, **drawn}, random_args, random_kwargs, True, elsewhere)
+
+
+def _other_parameters(leaves: Mapping[str, Leaf], generator: torch.Generator) -> Iterator[tuple[str, Tensors]]:
     # The last one makes variances tiny, which shows changes of an epsilon.
     for spread, shrink in ((1.0, 1.0), (4.0, 1.0), (1.0, 1e-5)):
-        drawn = redrawn_leaves(obligation.before.leaves, generator, spread, shrink)
-        yield ("random inputs and parameters", drawn, random_args, random_kwargs), True
-    drawn = redrawn_leaves(obligation.before.leaves, generator, 1.0, 1.0)
-    signed = _with_random_signs(obligation.before.leaves, drawn, generator)
+        yield "random inputs and parameters", redrawn_leaves(leaves, generator, spread, shrink)
+    drawn = redrawn_leaves(leaves, generator, 1.0, 1.0)
+    signed = _with_random_signs(leaves, drawn, generator)
     if signed is not None:
-        yield ("random inputs and parameters of both signs", signed, random_args, random_kwargs), True
+        yield "random inputs and parameters of both signs", signed
 
 
 def _with_random_signs(leaves: Mapping[str, Leaf], drawn: Tensors, generator: torch.Generator) -> Tensors | None:
@@ -473,9 +506,10 @@ def _scaled(obligation: ProofObligation, scale: float) -> Iterator[_Place]:
 
 def _other_inputs(obligation: ProofObligation, what: str, change: Callable[[Tensor], Tensor]) -> Iterator[_Place]:
     if any(_is_float(x) for x in tree_leaves((obligation.args, dict(obligation.kwargs)))):
-        *_, args, kwargs = next(islice(_places(obligation), 1, None))[0]
-        args, kwargs = tree_map(lambda x: _with_ordinary(x, change(x)) if _is_float(x) else x, (args, dict(kwargs)))
-        yield (f"{what}, the given parameters", own_leaves(obligation), args, kwargs), False
+        random = next(islice(_places(obligation), 1, None))
+        args, kwargs = random.args, dict(random.kwargs)
+        args, kwargs = tree_map(lambda x: _with_ordinary(x, change(x)) if _is_float(x) else x, (args, kwargs))
+        yield _Place(f"{what}, the given parameters", own_leaves(obligation), args, kwargs)
 
 
 def at_other_integers(obligation: ProofObligation) -> Iterator[Trial]:
@@ -620,6 +654,10 @@ def redrawn_leaves(
 
 
 def _redrawn(x: Tensor, generator: torch.Generator, spread: float, shrink: float) -> Tensor:
+    held = x.untyped_storage().nbytes() // x.element_size()
+    if held < x.numel():  # values of a model without weights repeat a few numbers, which stay few
+        few = _redrawn(x.as_strided((held,), (1,), 0), generator, spread, shrink)
+        return few.as_strided(x.shape, x.stride(), x.storage_offset())
     old = x.to(device="cpu", dtype=torch.float64)
     factor = torch.exp(spread * torch.randn(x.shape, generator=generator, dtype=torch.float64)).clamp(1e-6, 1e3)
     noise = torch.randn(x.shape, generator=generator, dtype=torch.float64)

@@ -226,7 +226,7 @@ class Inquiry:
             for trial in trials(self.obligation):
                 if not trial.differs:
                     # An overflow at other parameters shows nothing.
-                    if not (trial.elsewhere and trial.comparison.unfinite):
+                    if not (trial.redrawn and trial.comparison.unfinite):
                         done.append(trial)
                     continue
                 why = doubted(self.obligation, trial) or unrepeated(self.obligation)

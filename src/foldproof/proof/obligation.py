@@ -46,6 +46,7 @@ class ProofObligation:
         unmatched: the second program's floating-point leaves that are neither the first's nor derived: they are held at
             their values.
         notes: sentences for the verdict.
+        untied: leaves without values that share memory, in words; they are read as independent variables.
         gradients: True if the owner records gradients when calling the programs.
     """
 
@@ -60,6 +61,7 @@ class ProofObligation:
     derived: tuple[str, ...] = ()
     unmatched: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    untied: str | None = None
     gradients: bool = field(default_factory=torch.is_grad_enabled)
 
     def other(self, leaves: Tensors) -> Sides:
@@ -84,6 +86,8 @@ class ProofObligation:
     @property
     def overlapping(self) -> str | None:
         """Leaves that share memory without being the same tensor, in words: writes to them cannot be followed."""
+        if self.untied is not None:
+            return self.untied
         seen: dict[int, tuple[str, Tensor]] = {}
         for name, leaf in self.before.leaves.items():
             if not leaf.tensor.numel():

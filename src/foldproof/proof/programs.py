@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -57,7 +57,9 @@ def prove(
     samples = sampled_inputs(before, inputs, kwargs, after)
     if len(samples) == 1:
         samples = sampled_inputs(after, inputs, kwargs, before)
-    obligations = [_obligation(first, second, *sample, derive, by_value) for sample in samples]
+    obligations = [
+        replace(_obligation(first, second, *sample, derive, by_value), untied=values.overlapping) for sample in samples
+    ]
     return decide_all(obligations, seed, progress)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from foldproof.errors import FoldproofError
+from foldproof.errors import EndlessLoop, FoldproofError
 from foldproof.program import NO_ATTRIBUTES, Attribute, Outcome, Program, Watch, mark
 from foldproof.proof.obligation import Tensors, identity
 from foldproof.shadow import Shadow, Undecided, WritesBorrowed
@@ -59,6 +59,8 @@ def run_copied(
         # ordinary tensors would not execute the compiled code.
         with torch.compiler.set_stance("force_eager"), around:
             outcome = program.run(leaves, args, kwargs, watch, attributes)
+    except EndlessLoop as error:
+        raise Undecided(f"the {which} program does not end on all inputs: {error}") from error
     except (Undecided, WritesBorrowed, FoldproofError):
         raise
     except Exception as error:

@@ -29,27 +29,37 @@ _ATTRIBUTE = "_foldproof_origin"
 
 @dataclass(frozen=True)
 class Origin:
-    """The dtype of a tensor in the program itself, and a flag that is True if it depends on the program's inputs."""
+    """The dtype of a tensor in the program itself, and whether it depends on inputs, or on parameters."""
 
     dtype: torch.dtype
     data: bool
+    parameter: bool = False
 
 
-def mark(x: Tensor, dtype: torch.dtype, *, data: bool) -> Tensor:
+def mark(x: Tensor, dtype: torch.dtype, *, data: bool, parameter: bool = False) -> Tensor:
     """Mark a leaf or an input, widened to float64, with its origin for `ConstantNoise`; returns ``x``."""
-    setattr(x, _ATTRIBUTE, Origin(dtype, data))
+    setattr(x, _ATTRIBUTE, Origin(dtype, data, parameter))
     return x
 
 
-def depends_on_data(x: Tensor) -> bool:
-    """True if a tensor of a run with marked inputs depends on them."""
+def depends_on_data(*xs: Any) -> bool:
+    """True if any tensor of a run with marked inputs depends on them."""
+    return any(_origin(x).data for x in xs)
+
+
+def depends_on_parameters(*xs: Any) -> bool:
+    """True if any tensor of a run with marked leaves depends on those that may vary."""
+    return any(_origin(x).parameter for x in xs)
+
+
+def remember(x: Tensor, *, data: bool, parameter: bool) -> None:
+    """Mark ``x`` as dependent on inputs or parameters."""
+    setattr(x, _ATTRIBUTE, Origin(x.dtype, data, parameter))
+
+
+def _origin(x: Any) -> Origin:
     found = getattr(x, _ATTRIBUTE, None)
-    return isinstance(found, Origin) and found.data
-
-
-def remember_data(x: Tensor) -> None:
-    """Mark ``x`` as dependent on inputs."""
-    setattr(x, _ATTRIBUTE, Origin(x.dtype, True))
+    return found if isinstance(found, Origin) else Origin(torch.float64, False)
 
 
 @dataclass

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
 
+from foldproof.errors import EndlessLoop
 from foldproof.operators import bind_arguments, list_updated_statistics
 from foldproof.rounding.nearest import NEAREST, take_nearest
 from foldproof.rounding.quantized import UNROUNDED, WIDE
+from foldproof.thresholds import MAX_OPERATORS
 from foldproof.torch_internals import DispatchMode, storage_id, tree_iter, tree_map
 
 _WIDER = dict.fromkeys(
@@ -74,6 +76,7 @@ class Float64(DispatchMode):
 
     Raises (from any operator):
         TypeError: a view reinterprets bits as another dtype, which has no float64 form.
+        EndlessLoop: it is called more often than any program calls operators.
     """
 
     def __init__(self, exact: Sequence[Tensor] = ()) -> None:
@@ -81,9 +84,13 @@ class Float64(DispatchMode):
         self._exact = exact
         self.dtype = torch.float32
         self.numbers: set[float] = set()
+        self._calls = 0
         self._widened: dict[tuple[int, torch.dtype], tuple[torch.UntypedStorage, Tensor]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self._calls += 1
+        if self._calls > MAX_OPERATORS:
+            raise EndlessLoop(f"it calls more than {MAX_OPERATORS} operators, as a loop without an end does")
         if func is torch.ops.aten._assert_tensor_metadata.default:
             return None
         if func in (torch.ops.aten.view.dtype, torch.ops.aten.view_copy.dtype):

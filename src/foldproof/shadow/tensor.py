@@ -255,7 +255,8 @@ def _wrap(call: Call, rule: Rule, operands: Sequence[Shadow], value: Tensor, res
     if residue is None:
         if value.dtype.is_floating_point and value.numel():
             raise call.undecided("its rule gives no residues for a floating-point result")
-        return _unaliased(call.operator, value, operands)
+        _unaliased(call.operator, value, operands)
+        return value
     is_number = value.dtype.is_floating_point or (rule.booleans and value.dtype is torch.bool)
     if not is_number and not rule.integers:
         if all(o.dtype.is_floating_point for o in operands):  # rounded, as in sum(dtype=int)
