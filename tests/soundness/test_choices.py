@@ -82,6 +82,31 @@ def test_what_was_not_seen_is_named() -> None:
     assert far.claim.uncovered == ("gt",) and not far.claim.is_general and "never seen" in str(far.claim)
 
 
+IMAGE = normal(1, 2, 8, 8)
+WIDE = normal(4, 64)
+PLACES = torch.zeros(4, 64, dtype=torch.long)
+ONE_SIGNED: dict[str, tuple[Any, Any, Tensor]] = {
+    "a maximum": (lambda x: x.amax(-1), lambda x: x.amax(-1).relu(), WIDE),
+    "the maximum of all": (lambda x: x.max(), lambda x: x.relu().max(), WIDE),
+    "pooling": (lambda x: F.adaptive_max_pool2d(x, 1), lambda x: F.adaptive_max_pool2d(x.relu(), 1), IMAGE),
+    "a minimum": (lambda x: x.amin().clamp(max=0), lambda x: x.amin(), WIDE),
+    "a logarithm of sums": (lambda x: x.logsumexp(-1), lambda x: x.logsumexp(-1).relu(), WIDE),
+    "a scatter with a maximum": (
+        lambda x: torch.zeros(4, 1).to(x).scatter_reduce(1, PLACES, x, "amax"),
+        lambda x: torch.zeros(4, 1).to(x).scatter_reduce(1, PLACES, x, "amax", include_self=False),
+        WIDE,
+    ),
+    "a median": (lambda x: x.median(-1).values + x.amax(-1), lambda x: x.median(-1).values + x.amax(-1).abs(), WIDE),
+}
+
+
+@pytest.mark.parametrize("name", ONE_SIGNED)
+def test_inputs_of_one_sign_are_tried(name: str) -> None:
+    before, after, x = ONE_SIGNED[name]
+    verdict = foldproof.prove(before, after, (x,))
+    assert verdict.kind is Kind.REFUTED, verdict
+
+
 class ByParameter(nn.Module):
     """A choice by the sign of a parameter, which is positive here."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -47,6 +48,35 @@ def test_constants_that_nothing_folds_explain_nothing(dtype: torch.dtype, factor
     number = float((held["s"][1] * held["w"][2, 3]).item())
     taken = Module(lambda s, x: x * (s.s[1] * s.w[2, 3]), **held)
     assert foldproof.prove(taken, lambda x: x * number, (x,)).kind is Kind.ROUNDING
+
+
+DOUBLE = normal(4, 8).double()
+CLOSE: dict[str, tuple[Any, Any]] = {
+    "pi": (lambda x: x * math.pi, lambda x: x * 3.141593),
+    "a tenth": (lambda x: x * 0.1, lambda x: x * 0.10000000149),
+    "a logarithm": (lambda x: (x * math.log(2)).exp(), lambda x: (x * 0.69314718).exp()),
+    "an exponent": (lambda x: x.abs() ** 0.1, lambda x: x.abs() ** 0.10000000149),
+    "a limit": (lambda x: x.clamp(min=0.1), lambda x: x.clamp(min=0.10000000149)),
+}
+ROUNDED_DOUBLES: dict[str, tuple[Any, Any]] = {
+    "a third": (lambda x: x / 3, lambda x: x * (1 / 3)),
+    "a sum": (lambda x: x * 0.1 + x * 0.2, lambda x: x * 0.3),
+    "a power of two": (lambda x: 2**x, lambda x: (x * math.log(2)).exp()),
+    "a product of many": (lambda x: x * 0.1 * 0.7 * 1.1 * 1.3, lambda x: x * (1.3 * 0.1 * 1.1 * 0.7)),
+}
+
+
+@pytest.mark.parametrize("name", CLOSE)
+def test_doubles_round_to_doubles(name: str) -> None:
+    """Constants that float32 does not tell apart: a difference in float64, and none in float32."""
+    assert foldproof.prove(*CLOSE[name], (DOUBLE,)).kind is Kind.REFUTED
+    assert foldproof.prove(*CLOSE[name], (DOUBLE.float(),)).kind is not Kind.REFUTED
+
+
+@pytest.mark.parametrize("name", ROUNDED_DOUBLES)
+def test_constants_of_doubles_are_rounded(name: str) -> None:
+    kind = foldproof.prove(*ROUNDED_DOUBLES[name], (DOUBLE,)).kind
+    assert kind in (Kind.PROVED, Kind.PROVED_WITHIN, Kind.ROUNDING)
 
 
 def test_whole_numbers_are_not_moved() -> None:

@@ -71,7 +71,7 @@ class _Seen:
 
 
 _Key = tuple[bool, str, int, str, tuple[int, ...]]
-"""Whether it depends on data; the program, the decision's number, its operator, and the shape."""
+"""True for a decision by data; the program, the decision's number, its operator, and the shape."""
 
 
 class Coverage:

@@ -279,7 +279,7 @@ def _proved(inquiry: Inquiry, found: Attempt, unrounded: Unrounded = ROUNDED) ->
         return Verdict(Kind.UNDECIDED, "all outputs are empty at these shapes, so nothing was compared")
     contradicting, apart = None, None
     try:
-        contradicting = _find_contradiction(obligation, unrounded)
+        contradicting, apart = _find_contradiction(obligation, unrounded)
     except Undecided:  # an operator has no float64 form
         apart = _tell_values_apart(found)
     choosing = ", ".join([*point.branch, *point.escapes])
@@ -331,17 +331,27 @@ def _proved(inquiry: Inquiry, found: Attempt, unrounded: Unrounded = ROUNDED) ->
     return Verdict(Kind.PROVED, "the same function over the real numbers", claim, proof=proof, notes=notes)
 
 
-def _find_contradiction(obligation: ProofObligation, unrounded: Unrounded) -> Trial | None:
+def _find_contradiction(obligation: ProofObligation, unrounded: Unrounded) -> tuple[Trial | None, str | None]:
     """Check a proof against the real operators, once, in float64: a wrong rule must not prove anything.
+
+    Returns a counterexample, or a domain that differs, in words: a proof holds where both programs are defined, and one
+    of them may be undefined at the very inputs that are given, as log(x)·(x > 0) is for x < 0.
 
     Raises:
         Undecided: an operator has no float64 form.
     """
     own = ("the given inputs and parameters", own_leaves(obligation), obligation.args, obligation.kwargs)
-    if alike(evaluate(obligation, *own, perturbations=0, unrounded=unrounded)):
-        return None
+    check = evaluate(obligation, *own, perturbations=0, unrounded=unrounded)
+    odd = check.comparison.unfinite
+    if odd:
+        return (
+            None,
+            f"at the given inputs, {odd} elements are infinite or not a number in one program only, even in float64",
+        )
+    if alike(check):
+        return None, None
     check = evaluate(obligation, *own, unrounded=unrounded)
-    return check if check.differs and not doubted(obligation, check, unrounded) else None
+    return (check if check.differs and not doubted(obligation, check, unrounded) else None), None
 
 
 def _tell_values_apart(found: Attempt) -> str | None:

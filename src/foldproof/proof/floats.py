@@ -17,7 +17,7 @@ from foldproof.proof.coverage import Coverage
 from foldproof.proof.obligation import ProofObligation, Tensors, copied_leaves, equal_content, identity, tied
 from foldproof.proof.running import idle_counters, leaves_state, run_copied, state_after, state_of
 from foldproof.rounding import Comparison, Float64, compare_in_float64
-from foldproof.rounding.constant_noise import ConstantNoise, Constants, mark
+from foldproof.rounding.constant_noise import ConstantNoise, Constants, amplified, mark
 from foldproof.rounding.float64 import widened
 from foldproof.rounding.noise import Noise
 from foldproof.rounding.spread import FLOAT32_ROUNDINGS, FLOAT64_ROUNDINGS, NOTHING, perturbed
@@ -116,7 +116,11 @@ class _Side:
         """
         generator = torch.Generator().manual_seed(noise or 0)
         # Tied leaves get one perturbation.
-        epsilons = {id(t): _epsilon(t) * amplitude + 2 * spread for t in self.leaves.values() if id(t) in self.own}
+        epsilons = {
+            id(t): _epsilon(t) * amplitude + 2 * amplified(spread, t.dtype)
+            for t in self.leaves.values()
+            if id(t) in self.own
+        }
         once = _widened_copies(self.leaves)
         own = self.program.leaves
         constant = {id(t) for name, t in self.leaves.items() if name in own and own[name].constant}
@@ -385,7 +389,7 @@ def trials(obligation: ProofObligation) -> Iterator[Trial]:
 def glances(
     obligation: ProofObligation, scale: float | None, coverage: Coverage, unrounded: Unrounded = ROUNDED
 ) -> Iterator[Trial]:
-    """Evaluate at random inputs of this root mean square; for None, at those of `_places` and `_opposite`.
+    """Evaluate at random inputs of this root mean square; for None, at those of `_places`, `_opposite`, `_one_signed`.
 
     Yields only trials that are not alike (see `alike`); the others take one run of each program.
     """
@@ -393,7 +397,11 @@ def glances(
         places: Iterable[_Place] = _scaled(obligation, scale)
     else:
         others = islice(_places(obligation), 1, None)
-        places = (*(p for p in others if unrounded is ROUNDED or not p.redrawn), *_opposite(obligation))
+        places = (
+            *(p for p in others if unrounded is ROUNDED or not p.redrawn),
+            *_opposite(obligation),
+            *_one_signed(obligation),
+        )
     yield from _unlike(obligation, places, coverage, unrounded)
 
 
@@ -493,6 +501,14 @@ def _with_random_signs(leaves: Mapping[str, Leaf], drawn: Tensors, generator: to
 def _opposite(obligation: ProofObligation) -> Iterator[_Place]:
     """Yield inputs of the other sign, larger than `_places`' random ones, to reach the other side of thresholds."""
     return _other_inputs(obligation, "large random inputs", lambda x: widened(x) * -4)
+
+
+def _one_signed(obligation: ProofObligation) -> Iterator[_Place]:
+    """Yield inputs that are all positive, and all negative, some way from 0: no random ones show a negative maximum."""
+    for what, sign in (("positive", 4), ("negative", -4)):
+        yield from _other_inputs(
+            obligation, f"{what} random inputs", lambda x, by=sign: (widened(x).abs() + _rms(x)) * by
+        )
 
 
 def _scaled(obligation: ProofObligation, scale: float) -> Iterator[_Place]:

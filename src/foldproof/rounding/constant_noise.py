@@ -96,7 +96,7 @@ def _may_be_rounded(x: Tensor) -> Tensor:
 class ConstantNoise(Float64):
     """While active, perturb constants by up to ``amplitude`` roundings of their own, and data by those of float64.
 
-    ``spread`` is an additional perturbation of constants, relative to their size. Unmarked tensors (see `mark`) come
+    ``spread`` is a further perturbation of constants, relative to them (see `amplified`). Unmarked tensors come
     from outside of the program, and are constants. Quantizing any of the values ``exact`` leaves out the rounding.
     Results of constants alone are perturbed only if the other program may hold them ``folded`` (see `Constants`).
     """
@@ -121,7 +121,7 @@ class ConstantNoise(Float64):
                 return args[0].copy_(form.operator(*args, **kwargs))
         origin = _origin_of_result(args, kwargs)
         # Kernels round Python numbers to their compute dtype, even beside data.
-        wide_args, wide_kwargs = tree_map(self._number, (args, kwargs))
+        wide_args, wide_kwargs = tree_map(lambda x: self._number(x, origin.dtype), (args, kwargs))
         out = super().__torch_dispatch__(func, types, wide_args, wide_kwargs)
         in_parts = rounds_in_parts and compute_in_parts(self, func, out, args, kwargs)
         if not in_parts and not list_shared(func):
@@ -136,33 +136,53 @@ class ConstantNoise(Float64):
             return out
         exact = origin.data or not self._folded
         dtype = torch.float64 if exact else origin.dtype
-        amplitude, spread = (1.0, 0.0) if exact else (self._amplitude, self._spread)
+        amplitude, spread = (1.0, 0.0) if exact else (self._amplitude, amplified(self._spread, dtype))
         bounds = iter(bound_errors(func, out, self._widen(args), self._widen(kwargs), dtype))
 
         def moved(x: Any) -> Any:
             bound = next(bounds)
-            return x if bound is None else self._moved_by(x, bound * amplitude + x.abs() * spread)
+            if bound is None:
+                return x
+            return self._moved_by(x, bound * amplitude + x.abs() * spread, self._repeated(x) if exact else None)
 
         return tree_map(moved, out)
 
-    def _number(self, x: Any) -> Any:
-        if type(x) is float and x != float(torch.tensor(x, dtype=torch.float32)):
-            return x * (1 + (2.0**-24 * self._amplitude + self._spread) * float(self._uniform(())))
-        return x
+    def _number(self, x: Any, dtype: torch.dtype) -> Any:
+        if type(x) is not float:
+            return x
+        double = dtype is torch.float64  # which rounds the number that the program's author had in mind
+        if not double and x == float(torch.tensor(x, dtype=torch.float32)):
+            return x
+        rounding = torch.finfo(torch.float64 if double else torch.float32).eps / 2
+        return x * (1 + (rounding * self._amplitude + amplified(self._spread, dtype)) * float(self._uniform(())))
 
     def _from_outside(self, x: Tensor, epsilon: float) -> Tensor:
         return self._moved_by(x, x.abs() * (epsilon / 2 * self._amplitude + self._spread)) if _is_wide(x) else x
 
-    def _moved_by(self, x: Any, bound: Tensor) -> Any:
+    def _moved_by(self, x: Any, bound: Tensor, generator: torch.Generator | None = None) -> Any:
         if not _is_wide(x):
             return x
-        moved = self._uniform(x.shape).to(x.device) * bound
+        moved = self._uniform(x.shape, generator).to(x.device) * bound
         # Keep the memory layout of x, on which views depend.
         out: Tensor = x.clone().add_(torch.where(x.isfinite() & moved.isfinite(), moved, 0.0))
         return out
 
-    def _uniform(self, shape: Any) -> Tensor:
-        return torch.rand(shape, generator=self._generator, dtype=torch.float64) * 2 - 1
+    def _repeated(self, x: Tensor) -> torch.Generator:
+        """Return a generator that is the same for the same result: a computation that is done twice rounds alike.
+
+        Otherwise ``y == y``, with y computed twice, would look like a jump that rounding causes.
+        """
+        bits = int(x.detach().contiguous().view(torch.int64).sum()) if _is_wide(x) else 0
+        return torch.Generator().manual_seed(hash((self._generator.initial_seed(), tuple(x.shape), bits)) % 2**63)
+
+    def _uniform(self, shape: Any, generator: torch.Generator | None = None) -> Tensor:
+        return torch.rand(shape, generator=generator or self._generator, dtype=torch.float64) * 2 - 1
+
+
+def amplified(spread: float, dtype: torch.dtype) -> float:
+    """Return the perturbation of a constant of ``dtype`` in place of one of float32: as many roundings of its own."""
+    ratio = torch.finfo(torch.float64).eps / torch.finfo(torch.float32).eps
+    return spread * ratio if dtype is torch.float64 else spread
 
 
 def _is_wide(x: Any) -> bool:
