@@ -505,10 +505,12 @@ def _opposite(obligation: ProofObligation) -> Iterator[_Place]:
 
 def _one_signed(obligation: ProofObligation) -> Iterator[_Place]:
     """Yield inputs that are all positive, and all negative, some way from 0: no random ones show a negative maximum."""
-    for what, sign in (("positive", 4), ("negative", -4)):
-        yield from _other_inputs(
-            obligation, f"{what} random inputs", lambda x, by=sign: (widened(x).abs() + _rms(x)) * by
-        )
+
+    def sized(x: Tensor) -> Tensor:
+        return 4 * (widened(x).abs() + _rms(x))  # type: ignore[no-any-return]
+
+    yield from _other_inputs(obligation, "positive random inputs", sized)
+    yield from _other_inputs(obligation, "negative random inputs", lambda x: -sized(x))
 
 
 def _scaled(obligation: ProofObligation, scale: float) -> Iterator[_Place]:
