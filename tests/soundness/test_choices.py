@@ -107,6 +107,63 @@ def test_inputs_of_one_sign_are_tried(name: str) -> None:
     assert verdict.kind is Kind.REFUTED, verdict
 
 
+LEAST = torch.finfo(torch.float32).min
+SCORES, CAUSAL = normal(4, 4), torch.full((4, 4), LEAST).triu(1)
+
+
+def masked(s: Tensor, m: Tensor) -> Tensor:
+    return (s + m).softmax(-1)
+
+
+LIMITED: dict[str, Any] = {
+    "a mask of the program's own": lambda s, m: masked(s, m.tril() + torch.full((4, 4), LEAST).to(s).triu(1)),
+    "its effect": lambda s, m: masked(s, m).tril(),
+    "a mask that is not read": lambda s, m: masked(s, torch.full((4, 4), LEAST).to(s).triu(1)),
+}
+
+
+@pytest.mark.parametrize("name", LIMITED)
+def test_limits_of_the_dtype_are_numbers(name: str) -> None:
+    """A mask among the inputs may hold anything; the one in a program is its own."""
+    assert foldproof.prove(masked, LIMITED[name], (SCORES, CAUSAL)).kind is Kind.REFUTED
+    assert foldproof.prove(masked, lambda s, m: masked(m, s), (SCORES, CAUSAL)).kind is Kind.PROVED
+    alone = foldproof.prove(lambda s: LIMITED[name](s, CAUSAL), lambda s: masked(s, CAUSAL), (SCORES,))
+    assert alone.kind in (Kind.PROVED, Kind.ROUNDING), alone
+
+
+def test_a_maximum_with_limits_is_no_identity() -> None:
+    verdict = foldproof.prove(torch.maximum, lambda s, m: s * 1.0, (SCORES, torch.full((4, 4), LEAST)))
+    assert verdict.kind is Kind.REFUTED, verdict
+
+
+AT_NUMBERS: dict[str, tuple[Any, Any]] = {
+    "hardshrink": (lambda x: F.hardshrink(x, 0.5), lambda x: torch.where(x.abs() >= 0.5, x, 0.0)),
+    "threshold": (lambda x: F.threshold(x, 0.5, 0.25), lambda x: torch.where(x >= 0.5, x, 0.25)),
+    "a sign": (lambda x: x.sign(), lambda x: torch.where(x > 0, 1.0, -1.0)),
+    "at least": (lambda x: torch.where(x > 2, x * x, 2 * x - 1), lambda x: torch.where(x >= 2, x * x, 2 * x - 1)),
+    "equal": (lambda x: torch.where(x == 1.5, 7.0, x), lambda x: x * 1.0),
+    "a negative number": (lambda x: torch.where(x + 1.5 > 0, x, 1.0), lambda x: torch.where(x + 1.5 >= 0, x, 1.0)),
+}
+SAME_AT_NUMBERS: dict[str, tuple[Any, Any]] = {
+    "hardshrink": (lambda x: F.hardshrink(x, 0.5), lambda x: torch.where(x.abs() > 0.5, x, 0.0)),
+    "threshold": (lambda x: F.threshold(x, 0.5, 0.25), lambda x: torch.where(x > 0.5, x, 0.25)),
+    "at least": (lambda x: torch.where(x > 2, x * x, 2 * x), lambda x: torch.where(x >= 2, x * x, 2 * x)),
+    "a quotient": (lambda x: torch.where(x == 0, 1.0, x.sin() / x), lambda x: x.sin() / x),
+}
+
+
+@pytest.mark.parametrize("name", AT_NUMBERS)
+def test_inputs_equal_to_compared_numbers_are_tried(name: str) -> None:
+    verdict = foldproof.prove(*AT_NUMBERS[name], (X,))
+    assert verdict.kind is Kind.REFUTED, verdict
+
+
+@pytest.mark.parametrize("name", SAME_AT_NUMBERS)
+def test_programs_that_agree_at_compared_numbers(name: str) -> None:
+    verdict = foldproof.prove(*SAME_AT_NUMBERS[name], (X,))
+    assert verdict.kind is Kind.PROVED, verdict
+
+
 class ByParameter(nn.Module):
     """A choice by the sign of a parameter, which is positive here."""
 

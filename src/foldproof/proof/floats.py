@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 import torch
@@ -389,20 +389,33 @@ def trials(obligation: ProofObligation) -> Iterator[Trial]:
 def glances(
     obligation: ProofObligation, scale: float | None, coverage: Coverage, unrounded: Unrounded = ROUNDED
 ) -> Iterator[Trial]:
-    """Evaluate at random inputs of this root mean square; for None, at those of `_places`, `_opposite`, `_one_signed`.
+    """Evaluate at random inputs of this root mean square; for None, at the places of the functions below.
 
     Yields only trials that are not alike (see `alike`); the others take one run of each program.
     """
     if scale:
         places: Iterable[_Place] = _scaled(obligation, scale)
     else:
-        others = islice(_places(obligation), 1, None)
-        places = (
-            *(p for p in others if unrounded is ROUNDED or not p.redrawn),
-            *_opposite(obligation),
-            *_one_signed(obligation),
-        )
+        others = (p for p in islice(_places(obligation), 1, None) if unrounded is ROUNDED or not p.redrawn)
+        places = chain(others, _opposite(obligation), _without_limits(obligation), _one_signed(obligation))
     yield from _unlike(obligation, places, coverage, unrounded)
+
+
+def at_numbers(
+    obligation: ProofObligation, numbers: Collection[float], coverage: Coverage, unrounded: Unrounded = ROUNDED
+) -> Iterator[Trial]:
+    """Evaluate like `glances`, at random inputs with one element each that equals one of these numbers."""
+    values = sorted(numbers, key=abs)
+
+    def placed(x: Tensor) -> Tensor:
+        out = widened(x).clone().flatten()
+        few = values[: max(out.numel() // 2, 1)]
+        out[[i * (out.numel() // len(few)) for i in range(len(few))]] = torch.tensor(few, dtype=out.dtype)
+        return out.reshape(x.shape)  # type: ignore[no-any-return]
+
+    if numbers:
+        what = "random inputs with elements that equal numbers of the programs"
+        yield from _unlike(obligation, _other_inputs(obligation, what, placed), coverage, unrounded)
 
 
 def draws(obligation: ProofObligation, coverage: Coverage, unrounded: Unrounded = ROUNDED) -> Iterator[Trial]:
@@ -511,6 +524,23 @@ def _one_signed(obligation: ProofObligation) -> Iterator[_Place]:
 
     yield from _other_inputs(obligation, "positive random inputs", sized)
     yield from _other_inputs(obligation, "negative random inputs", lambda x: -sized(x))
+
+
+def _without_limits(obligation: ProofObligation) -> Iterator[_Place]:
+    """Yield inputs with ordinary numbers in place of limits of the dtype, which keep their place in other trials."""
+    generator = torch.Generator().manual_seed(0)
+
+    def unlimited(x: Any) -> Any:
+        if not _is_float(x):
+            return x
+        drawn = torch.randn(x.shape, generator=generator, dtype=torch.float64) * _rms(x)
+        return torch.where(x.isfinite() & ~_is_ordinary(x), drawn.to(x.dtype).to(x.device), x)
+
+    for place in _other_inputs(obligation, "random inputs without limits of the dtype", lambda x: x):
+        args, kwargs = tree_map(unlimited, (place.args, dict(place.kwargs)))
+        given = zip(tree_leaves((place.args, dict(place.kwargs))), tree_leaves((args, kwargs)))
+        if any(_is_float(x) and not torch.equal(x.nan_to_num(), y.nan_to_num()) for x, y in given):
+            yield place._replace(args=args, kwargs=kwargs)
 
 
 def _scaled(obligation: ProofObligation, scale: float) -> Iterator[_Place]:

@@ -18,7 +18,17 @@ from foldproof.memory import release
 from foldproof.proof.attempt import Attempt, Failed, attempt, scout
 from foldproof.proof.coverage import Coverage
 from foldproof.proof.difference import first_difference
-from foldproof.proof.floats import ROUNDED, Trial, Unrounded, at_other_integers, doubted, draws, glances, trials
+from foldproof.proof.floats import (
+    ROUNDED,
+    Trial,
+    Unrounded,
+    at_numbers,
+    at_other_integers,
+    doubted,
+    draws,
+    glances,
+    trials,
+)
 from foldproof.proof.obligation import ProofObligation
 from foldproof.proof.reality import unrepeated
 from foldproof.proof.variation import vary
@@ -255,6 +265,11 @@ class Inquiry:
             found_at = self._convincing(obligation, glances(obligation, scale, self.coverage, unrounded), unrounded)
             if found_at is not None:
                 return found_at
+        found_at = self._convincing(
+            obligation, at_numbers(obligation, _compared(found), self.coverage, unrounded), unrounded
+        )
+        if found_at is not None:
+            return found_at
         return self._convincing(obligation, draws(obligation, self.coverage, unrounded), unrounded)
 
     def look_at_other_integers(self) -> Trial | None:
@@ -302,6 +317,12 @@ class Inquiry:
                 if not any(size / 2 < other < 2 * size for other in chosen):
                     chosen.append(size)
         return chosen[:MAX_SCALES]
+
+
+def _compared(found: Attempt) -> set[float]:
+    """Return the numbers that values may be compared with, of either sign, and 0, where signs are."""
+    numbers = {n for n in chain(*found.runs.numbers) if abs(n) < LARGEST_COMPARED_NUMBER} if found.runs else set()
+    return {0.0, *numbers, *(-n for n in numbers)}
 
 
 def _algebraic_readings(found: Attempt) -> list[Semantics]:
