@@ -149,3 +149,7 @@ MIN_REDUCED_DIFFERENCE = 1e-2
 """Smallest relative difference of a reduced program: beyond rounding in float64, and visible in float32."""
 MAX_RERUN_SECONDS = 5.0
 """Longest time of a pass that is run again to find the origin of its constants."""
+MAX_MOVED_ERRORS = 8.0
+"""Times the rounding error of a graph by which a step may move its numbers: another order of a sum rounds anew."""
+MAX_MOVED_ROUNDINGS = 1024.0
+"""The same in units of the last place of the largest number, where no float64 result measures the error."""

@@ -65,6 +65,16 @@ class Audit:
         return [s for s in self.steps if s.fired and s.verdict.kind is Kind.UNDECIDED]
 
     @property
+    def suspects(self) -> list[Step]:
+        """Steps that move numbers at the given inputs by more than rounding, and are neither refuted nor proved wrong.
+
+        They are looked for where the compiled model's numbers are wrong, and among undecided steps.
+        """
+        wrong = self.end_to_end is not None and self.end_to_end.verdict.kind is Kind.REFUTED
+        asked = [s for s in self.steps if s.fired] if wrong and not self.refuted else self.undecided
+        return [s for s in asked if s.movement is not None and not s.movement.explained]
+
+    @property
     def kind(self) -> Kind:
         """Worst kind among the steps and the whole: REFUTED, else UNDECIDED, else ROUNDING, else PROVED."""
         kinds = [s.verdict.kind for s in self.steps if s.fired]
@@ -109,8 +119,13 @@ class Audit:
         if self.undecided:
             reasons = Counter(s.verdict.reason for s in self.undecided)
             decided += f", {len(self.undecided)} undecided: {reasons.most_common(1)[0][0]}"
+        if self.suspects:
+            return self._suspicion(decided)
+        no_pass = f"no pass is wrong: {decided}"
+        if self.undecided:
+            no_pass = f"not decided: {decided}{_tell_still(self.undecided)}"
         if whole is None:
-            return f"no pass is wrong: {decided}; {numbers} are not compared: {self.uncompared}"
+            return f"{no_pass}; {numbers} are not compared: {self.uncompared}"
         if whole.verdict.kind is Kind.REFUTED and self.lowering:
             return (
                 f"wrong below the graph: {decided}, but the lowering {self.lowering} gives other numbers than rounding"
@@ -124,15 +139,28 @@ class Audit:
                 f"{_sources(whole)}"
             )
         if whole.verdict.kind is Kind.UNDECIDED:
-            return f"no pass is wrong: {decided}; {numbers} are undecided: {whole.verdict.reason}"
+            return f"{no_pass}; {numbers} are undecided: {whole.verdict.reason}"
         if whole.uncompared and whole.verdict.kind is Kind.ROUNDING:
             same = "bit for bit the same" if whole.identical else "no further apart than rounding explains"
-            return f"no pass is wrong: {decided}; the outputs are {same}, and {whole.uncompared}"
+            return f"{no_pass}; the outputs are {same}, and {whole.uncompared}"
+        if self.undecided:
+            same = "are bit for bit the same" if whole.identical else "differ by no more than rounding explains"
+            return f"{no_pass}; {numbers} {same}{_sources(whole)}"
         if whole.identical:
             return f"fine: {decided}, and {numbers} are bit for bit the same"
         if below:
             numbers = "what is left is the text of the kernels, whose numbers"
         return f"rounding: {decided}; {numbers} differ by no more than rounding explains{_sources(whole)}"
+
+    def _suspicion(self, decided: str) -> str:
+        """Name the first step that moves numbers."""
+        first = self.suspects[0]
+        verdict, without = first.verdict, self.without(first.name)
+        why = "it is proved over the real numbers alone" if verdict.ok else f"its proof is undecided: {verdict.reason}"
+        wrong = "wrong" if self.kind is Kind.REFUTED else "suspect"
+        return f"{wrong}: the pass {first.name} changes numbers ({first.movement}); {why}" + (
+            f"; audit without it: {without}" if without else f"; of all steps, {decided}"
+        )
 
     def without(self, name: str) -> str | None:
         """Return the option that leaves a pass out; None if it can't be left out."""
@@ -182,6 +210,17 @@ class Audit:
         if self.end_to_end is not None:
             lines.append(f"end to end: {self.end_to_end.verdict}")
         return "\n".join([*lines, self.conclusion])
+
+
+def _tell_still(undecided: Sequence[Step]) -> str:
+    """Tell of undecided steps that the numbers at the given inputs show no change, if that was seen of all."""
+    moved = [step.movement for step in undecided]
+    if any(one is None for one in moved):
+        return ""
+    what = (
+        "change no bit" if not any(one.difference for one in moved if one) else "move numbers by no more than rounding"
+    )
+    return f"; at the given inputs, the undecided ones {what}"
 
 
 def _sources(whole: CompareResult) -> str:

@@ -13,6 +13,7 @@ from torch import fx
 from foldproof.auditing.judge import judge
 from foldproof.auditing.log import Change
 from foldproof.auditing.loops import Loop, find_loop
+from foldproof.auditing.movement import Movement, measure_movement
 from foldproof.verdict import Kind, Verdict
 
 
@@ -54,8 +55,15 @@ class Step:
     @functools.cached_property
     def verdict(self) -> Verdict:
         verdict = judge(self.change, self._given)
+        if verdict.kind is Kind.UNDECIDED and self.movement is not None:
+            verdict = replace(verdict, notes=(*verdict.notes, str(self.movement)))
         loop = find_loop(self.change.after.graph, verdict) if verdict.kind is Kind.REFUTED else None
         return verdict if loop is None else replace(verdict, notes=(*verdict.notes, loop.describe()))
+
+    @functools.cached_property
+    def movement(self) -> Movement | None:
+        """How far the step moves the numbers at the given inputs; None if its graphs can't be run, or draw numbers."""
+        return measure_movement(self.change, self._given)
 
     @property
     def loop(self) -> Loop | None:

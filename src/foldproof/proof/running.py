@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from foldproof.errors import EndlessLoop, FoldproofError
 from foldproof.program import NO_ATTRIBUTES, Attribute, Outcome, Program, Watch, mark
-from foldproof.proof.obligation import Tensors, identity
+from foldproof.proof.obligation import Tensors, identity, tied
 from foldproof.shadow import Shadow, Undecided, WritesBorrowed
 from foldproof.torch_internals import tree_flatten
 
@@ -75,6 +75,17 @@ def run_copied(
     if arranged != structure or any(a is not b for a, b in zip(contents, now)):
         raise Undecided(f"the {which} program changes the lists or dicts that it is given, which is not compared")
     return outcome
+
+
+def run_on_copies(program: Program, args: Any, kwargs: Any, of: Callable[[Tensor], Tensor] = Tensor.detach) -> Outcome:
+    """Run on copies ``of`` the program's own leaves, and on arguments that may be written to.
+
+    Raises:
+        Undecided: as `run_copied`.
+    """
+    leaves = tied(program.leaves, lambda name, leaf: of(leaf.tensor.detach()).clone())
+    with torch.no_grad():
+        return run_copied(program, "recorded", leaves, args, kwargs)
 
 
 def require_separate(program: Program, leaves: Tensors, written: Mapping[str, Tensor]) -> None:

@@ -144,7 +144,10 @@ class _Phases:
         self._attributes = dict(module.named_parameters(remove_duplicate=False))
         self._attributes |= dict(module.named_buffers(remove_duplicate=False))
         self._held = {id(t): name for name, t in self._attributes.items()} | dict(self._parameters)
-        self.log.given = [x for x in examples if id(x) not in self._parameters]
+        # Copies, as the model may write to its inputs.
+        self.log.given = [
+            x.detach().clone() if type(x) is Tensor else x for x in examples if id(x) not in self._parameters
+        ]
 
     @contextlib.contextmanager
     def scope(self, name: str, module: Any) -> Iterator[list[Any]]:
