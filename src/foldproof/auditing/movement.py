@@ -93,7 +93,7 @@ def measure_movement(change: Change, given: Sequence[Any]) -> Movement | None:
         name: (before.get(name, unwritten.get(name)), after.get(name, unwritten.get(name))) for name in before | after
     }
     moved = [
-        _movement(name, a, b, exact.get(name))
+        distance(name, a, b, exact.get(name))
         for name, (a, b) in pairs.items()
         if a is not None and b is not None and a.shape == b.shape
     ]
@@ -107,7 +107,8 @@ def _excess(one: Movement) -> float:
     return one.difference / one.allowed if one.allowed else math.inf
 
 
-def _movement(where: str, a: Tensor, b: Tensor, exact: Tensor | None) -> Movement:
+def distance(where: str, a: Tensor, b: Tensor, exact: Tensor | None) -> Movement:
+    """Return the movement from ``a`` to ``b``, of the same shape, measured by the float64 result if there is one."""
     one, other = _wide(a), _wide(b)
     finite = one.isfinite() & other.isfinite()
     apart = torch.where(finite, (one - other).abs(), 0.0)

@@ -97,7 +97,7 @@ class Audit:
                 return f"wrong: the {names[0]} changes the meaning of the model in {first.loop.title}{at}{others}" + (
                     f"; audit without it: {without}" if without else ""
                 )
-            return f"wrong: the pass {names[0]} changes the meaning of the model{at}{others}" + (
+            return f"wrong: {first.culprit} changes the meaning of the model{at}{others}" + (
                 f"; audit without it: {without}" if without else ""
             )
         whole = self.end_to_end
@@ -158,7 +158,7 @@ class Audit:
         verdict, without = first.verdict, self.without(first.name)
         why = "it is proved over the real numbers alone" if verdict.ok else f"its proof is undecided: {verdict.reason}"
         wrong = "wrong" if self.kind is Kind.REFUTED else "suspect"
-        return f"{wrong}: the pass {first.name} changes numbers ({first.movement}); {why}" + (
+        return f"{wrong}: {first.culprit} changes numbers ({first.movement}); {why}" + (
             f"; audit without it: {without}" if without else f"; of all steps, {decided}"
         )
 

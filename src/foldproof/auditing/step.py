@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import fx
 
+from foldproof.auditing.decomposition import find_wrong_decomposition
 from foldproof.auditing.judge import judge
 from foldproof.auditing.log import Change
 from foldproof.auditing.loops import Loop, find_loop
@@ -62,8 +63,20 @@ class Step:
 
     @functools.cached_property
     def movement(self) -> Movement | None:
-        """How far the step moves the numbers at the given inputs; None if its graphs can't be run, or draw numbers."""
+        """Movement of the numbers at the given inputs; None if the graphs can't be run, or draw numbers."""
         return measure_movement(self.change, self._given)
+
+    @functools.cached_property
+    def decomposition(self) -> str:
+        """The operators that AOTAutograd takes apart wrongly, if it is wrong and they are known."""
+        moves = self.movement is not None and not self.movement.explained
+        return find_wrong_decomposition(self.change, self._given) if self.name == "AOTAutograd" and moves else ""
+
+    @property
+    def culprit(self) -> str:
+        """The step in words, as the subject of a sentence."""
+        apart = f"AOTAutograd's decomposition of {self.decomposition}" if self.decomposition else ""
+        return apart or f"the pass {self.name}"
 
     @property
     def loop(self) -> Loop | None:

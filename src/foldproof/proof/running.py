@@ -77,7 +77,13 @@ def run_copied(
     return outcome
 
 
-def run_on_copies(program: Program, args: Any, kwargs: Any, of: Callable[[Tensor], Tensor] = Tensor.detach) -> Outcome:
+def run_on_copies(
+    program: Program,
+    args: Any,
+    kwargs: Any,
+    of: Callable[[Tensor], Tensor] = Tensor.detach,
+    watch: Watch | None = None,
+) -> Outcome:
     """Run on copies ``of`` the program's own leaves, and on arguments that may be written to.
 
     Raises:
@@ -85,7 +91,7 @@ def run_on_copies(program: Program, args: Any, kwargs: Any, of: Callable[[Tensor
     """
     leaves = tied(program.leaves, lambda name, leaf: of(leaf.tensor.detach()).clone())
     with torch.no_grad():
-        return run_copied(program, "recorded", leaves, args, kwargs)
+        return run_copied(program, "recorded", leaves, args, kwargs, watch)
 
 
 def require_separate(program: Program, leaves: Tensors, written: Mapping[str, Tensor]) -> None:
