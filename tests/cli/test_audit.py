@@ -135,7 +135,7 @@ def test_a_fine_audit_leaves_no_reproduction(foldproof: Foldproof, model: str, t
     folder.mkdir()
     (folder / "repro.py").write_text("of another audit")
     audit = ("audit", f"{model}:right", "--compiler", "fx", "--save", str(folder))
-    told = f"no pass is wrong: wrote only the verdict to {folder}"
+    told = f"no pass is refuted: wrote only the verdict to {folder}"
     assert f"{told} (the reproduction that was there is gone)\n" in foldproof(*audit).out
     assert [file.name for file in folder.iterdir()] == ["verdict.json"]
     assert f"{told}\n" in foldproof(*audit).out

@@ -351,7 +351,7 @@ def _audit(
     audits.print_audit(console, found, saving)
     if folder is not None and not found.refuted:
         gone = " (the reproduction that was there is gone)" if reproduced else ""
-        console.print(f"no pass is wrong: wrote only the verdict to {folder}{gone}", soft_wrap=True)
+        console.print(f"no pass is refuted: wrote only the verdict to {folder}{gone}", soft_wrap=True)
         folder = None
     summary.print_written(console, [*([folder] if folder else []), *written.files])
     return found.kind.exit_code
