@@ -56,8 +56,8 @@ def page(found: Sequence[dict[str, Any]]) -> str:
     proved = sum(kinds[kind] for kind in PASSED)
     out = [
         HEAD,
-        f"{len(found)} of the {len(op_db)} entries of the database, in random order; {len(judged)} samples with loops or"
-        f" kernels: "
+        f"{len(found)} of the {len(op_db)} entries of the database, in random order; {len(judged)} samples with loops"
+        " or kernels: "
         f"**{proved} proved ({proved / max(len(judged), 1):.1%})**.",
         "",
         "| verdict | samples |",
