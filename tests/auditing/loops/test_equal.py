@@ -26,6 +26,17 @@ class Counter(nn.Module):
         return x + self.seen
 
 
+class Residual(nn.Module):
+    """A convolution whose result is added to what an earlier one gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(4, 8, 1), nn.Conv2d(4, 8, 1)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.second(x.sin()) + self.first(x)
+
+
 def _written(x: Tensor) -> Tensor:
     return x.clone().mul_(2)[1:].add_(1).sum(0)
 
@@ -68,6 +79,7 @@ MODULES = {
         drawn(2, 3, 8, 8),
     ),
     "norm": (nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.LayerNorm(16), nn.Softmax(-1)), drawn(5, 8)),
+    "a convolution that adds in place": (Residual(), drawn(2, 4, 6, 6)),
     "a buffer": (Counter(), drawn(3, 4)),
 }
 

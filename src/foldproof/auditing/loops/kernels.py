@@ -77,11 +77,13 @@ class Kernels:
             if form is None or form.options:
                 raise Unreadable(f"no functional form of {operator}")
             functional = form.operator
+            # The order of arguments may be another one, as that of mkldnn's convolution that adds in place.
+            args, kwargs = (), dict(zip(get_types(operator), args)) | dict(kwargs)
         kwargs = {k: v for k, v in kwargs.items() if k in get_types(functional)}
         node = self._recorder.add(functional, tuple(args), kwargs, name)
         if written and not writes_out(operator):
-            if len(written) != 1:
-                raise Unreadable(f"{operator} writes into several arguments")
+            if written != tuple(get_types(operator))[:1]:
+                raise Unreadable(f"{operator} writes into other arguments than its first")
             target = kernel.inputs[0]
             self._layouts.write(target, Value(node, self._like(target)))
             self._results[name] = node
