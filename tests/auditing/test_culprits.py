@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
+from torch._inductor.custom_graph_pass import CustomGraphPass
 
 import foldproof
 from foldproof import Kind
@@ -53,3 +54,24 @@ def test_the_culprit_is_named(model: nn.Module, x: Tensor, culprit: str) -> None
     found = foldproof.audit(model, (x,), compiler="inductor", locate=False)
     assert found.kind is Kind.REFUTED
     assert found.conclusion.startswith(f"wrong: {culprit} changes"), found.conclusion
+
+
+class Failing(CustomGraphPass):
+    """A pass of a user's that raises."""
+
+    def __call__(self, graph: fx.Graph) -> None:
+        raise RuntimeError("no such operator")
+
+    def uuid(self) -> str:
+        return "failing"
+
+
+def test_the_steps_before_a_crash_are_judged() -> None:
+    model = nn.Sequential(nn.Identity(), nn.Linear(4, 4), nn.Dropout()).eval()
+    found = foldproof.audit(
+        model, (torch.randn(2, 4),), compiler="inductor", options={"post_grad_custom_post_pass": Failing()}
+    )
+    assert found.kind is Kind.UNDECIDED and found.end_to_end is None
+    assert any(step.fired and step.verdict.kind is Kind.PROVED for step in found.steps)
+    assert found.conclusion.startswith("crash: inductor can't compile the model (")
+    assert "no such operator" in found.conclusion and "graph pass" in found.conclusion

@@ -61,8 +61,8 @@ def audit(
         progress: called with (done, total, what).
 
     Raises:
-        FoldproofError: the compiler, an option or a pass is unknown, or the model can't be run on the inputs or
-            compiled.
+        FoldproofError: the compiler, an option or a pass is unknown, the model can't be run on the inputs, or the
+            compiler fails before a pass has changed a graph. Where it fails later, the steps until then are judged.
         MissingExtra: the compiler is not installed.
     """
     start = time.perf_counter()
@@ -79,17 +79,19 @@ def audit(
     log = Log(part for name in names for part in name.split(", "))  # patterns that match together share a row
     _require_runs(model, args, named)
     report(0, None, f"compiling with {compiler}")
+    compiled, crash = None, ""
     try:
         with torch.no_grad(), quiet_copies():
             compiled = chosen.compile(model, args, named, options or {}, log)
     except FoldproofError:
         raise
     except Exception as error:
-        cause = error.__cause__ if error.__cause__ is not None else error  # pass managers don't tell the reason
-        why = brief(error) if cause is error else f"{brief(error)}, because of {brief(cause)}"
-        without = f"; --disable {log.failed} leaves out the pass that failed" if log.failed in log.optional else ""
-        raise FoldproofError(f"{compiler} can't compile the model ({why}){without}") from error
-    _require_left_out(log, compiler)
+        crash = _tell_crash(error, compiler, log)
+        if not any(change.fired for change in log.changes):
+            raise FoldproofError(crash) from error
+        log_caught(error, f"compiling with {compiler}")
+    else:
+        _require_left_out(log, compiler)
     compile_seconds = time.perf_counter() - start
     steps = [Step(change, tree_leaves((args, named))) for change in log.changes]
     fired = [step for step in steps if step.fired]
@@ -97,7 +99,7 @@ def audit(
         report(i, len(fired) + 1, f"proving {step.name}")
         _ = step.verdict
     report(len(fired), len(fired) + 1, "comparing numbers")
-    whole, uncompared = _end_to_end(model, compiled, args, named, locate)
+    whole, uncompared = (None, crash) if compiled is None else _end_to_end(model, compiled, args, named, locate)
     lowering = ""
     if (
         whole is not None
@@ -111,7 +113,7 @@ def audit(
         dict(options or {}),
         steps,
         whole,
-        compiled.what,
+        compiled.what if compiled is not None else "the compiled model",
         compile_seconds,
         time.perf_counter() - start,
         list_versions(chosen),
@@ -122,7 +124,15 @@ def audit(
         uncompared,
         frozenset(log.optional),
         lowering,
+        crash,
     )
+
+
+def _tell_crash(error: Exception, compiler: str, log: Log) -> str:
+    cause = error.__cause__ if error.__cause__ is not None else error  # pass managers don't tell the reason
+    why = brief(error) if cause is error else f"{brief(error)}, because of {brief(cause)}"
+    without = f"; --disable {log.failed} leaves out the pass that failed" if log.failed in log.optional else ""
+    return f"{compiler} can't compile the model ({why}){without}"
 
 
 def _require_runs(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

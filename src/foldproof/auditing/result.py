@@ -48,6 +48,8 @@ class Audit:
     """Passes that can be left out."""
     lowering: str = ""
     """Name of the lowering without which wrong numbers become right; empty if there is none."""
+    crash: str = ""
+    """The failure of the compiler, which came after the last step; empty if it compiled the model."""
 
     @property
     def refuted(self) -> list[Step]:
@@ -121,6 +123,8 @@ class Audit:
             decided += f", {len(self.undecided)} undecided: {reasons.most_common(1)[0][0]}"
         if self.suspects:
             return self._suspicion(decided)
+        if self.crash:
+            return f"crash: {self.crash}; until then, {decided}"
         no_pass = f"no pass is wrong: {decided}"
         if self.undecided:
             no_pass = f"not decided: {decided}{_tell_still(self.undecided)}"
