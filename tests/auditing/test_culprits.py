@@ -75,3 +75,24 @@ def test_the_steps_before_a_crash_are_judged() -> None:
     assert any(step.fired and step.verdict.kind is Kind.PROVED for step in found.steps)
     assert found.conclusion.startswith("crash: inductor can't compile the model (")
     assert "no such operator" in found.conclusion and "graph pass" in found.conclusion
+
+
+class Doubling(CustomGraphPass):
+    """A pass of a user's that is wrong."""
+
+    def __call__(self, graph: fx.Graph) -> None:
+        for node in graph.find_nodes(op="call_function", target=torch.ops.aten.addmm.default):
+            node.kwargs = {"beta": 2}
+
+    def uuid(self) -> str:
+        return "doubling"
+
+
+def test_a_custom_pass_has_the_name_of_its_class() -> None:
+    inputs, options = (torch.randn(2, 4),), {"post_grad_custom_post_pass": Doubling()}
+    found = foldproof.audit(nn.Linear(4, 4), inputs, compiler="inductor", options=options, locate=False)
+    assert found.conclusion.endswith("audit without it: --disable Doubling"), found.conclusion
+    found = foldproof.audit(
+        nn.Linear(4, 4), inputs, compiler="inductor", options=options, disable="Doubling", locate=False
+    )
+    assert not found.refuted, found.conclusion

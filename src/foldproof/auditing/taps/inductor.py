@@ -78,6 +78,7 @@ LOWERED_TO_LOOPS = Hook("torch._inductor.scheduler", "Scheduler.compute_dependen
 SCHEDULED = Hook("torch._inductor.scheduler", "Scheduler.codegen", "the scheduling of loops")
 ENTERED = Hook(OBSERVER, "GraphTransformObserver.__enter__", "the passes of Inductor", essential=True)
 LEFT = Hook(OBSERVER, "GraphTransformObserver.__exit__", "the passes of Inductor", essential=True)
+APPLIED = Hook(OBSERVER, "GraphTransformObserver.apply_graph_pass", "the class of a custom pass")
 ASKED = Hook(OBSERVER, "GraphTransformObserver._check_disable_pass", "a pass that --disable names")
 
 HOOKS = (
@@ -92,6 +93,7 @@ HOOKS = (
     SCHEDULED,
     ENTERED,
     LEFT,
+    APPLIED,
     ASKED,
 )
 
@@ -290,10 +292,26 @@ def tap_inductor(log: Log, model: torch.nn.Module) -> Iterator[None]:
 def _observe(patch: Callable[[Hook, Callable[[Any], Any]], None], phases: _Phases) -> None:
     """Record the graph when a `GraphTransformObserver` is entered and left, and leave out disabled passes."""
     running: dict[int, list[Any]] = {}
+    custom: dict[int, str] = {}
+    """Names of a user's own passes while they run, by the observer's id."""
+
+    def name_of(observer: Any) -> str:
+        return custom.get(id(observer), observer.passname)
+
+    def applying(apply: Callable[..., Any]) -> Callable[..., Any]:
+        def applied(self: Any, function: Any) -> Any:
+            if "_custom_" in self.passname:
+                custom[id(self)] = _name_custom(function)
+            try:
+                return apply(self, function)
+            finally:
+                custom.pop(id(self), None)
+
+        return applied
 
     def entering(enter: Callable[..., Any]) -> Callable[..., Any]:
         def entered(self: Any) -> Any:
-            scope = phases.scope(self.passname, self.gm)
+            scope = phases.scope(name_of(self), self.gm)
             scope.__enter__()
             running.setdefault(id(self), []).append(scope)
             return enter(self)
@@ -308,11 +326,25 @@ def _observe(patch: Callable[[Hook, Callable[[Any], Any]], None], phases: _Phase
         return left
 
     def asking(check: Callable[..., bool]) -> Callable[..., bool]:
-        return lambda self: phases.log.leaves_out(self.passname) or check(self)
+        return lambda self: phases.log.leaves_out(name_of(self)) or check(self)
 
+    patch(APPLIED, applying)
     patch(ASKED, asking)
     patch(ENTERED, entering)
     patch(LEFT, leaving)
+
+
+def _name_custom(function: Any) -> str:
+    """Return the name of a user's own pass: its function, or its class."""
+    function = function.func if isinstance(function, functools.partial) else function
+    return str(getattr(function, "__qualname__", None) or type(function).__qualname__)
+
+
+def _name_handler(handler: Any) -> str | None:
+    """Return the name of a pattern's function; of a nameless one, that of the function that defines it."""
+    name: str | None = getattr(handler, "__name__", None)
+    outer = str(getattr(handler, "__qualname__", "")).split(".<locals>")[0]
+    return outer if name in ("_", "<lambda>") and outer not in ("", "_", "<lambda>") else name
 
 
 def _wrap_dependencies(original: Callable[..., Any], phases: _Phases) -> Callable[..., Any]:
@@ -375,7 +407,7 @@ def _wrap_match(original: Callable[..., Any], phases: _Phases) -> Callable[..., 
 
     def call(self: Any, match: Any, graph: fx.Graph, node: fx.Node) -> None:
         handler = getattr(self, "handler", None) or getattr(self, "replacement_graph", None)
-        name = getattr(handler, "__name__", None) or getattr(self, "pattern_name", None)
+        name = _name_handler(handler) or getattr(self, "pattern_name", None)
         module = (getattr(handler, "__module__", None) or type(self).__name__).rpartition(".")[2]
         name = f"{module}.{name}" if name else module
         if phases.log.leaves_out(name):
