@@ -15,6 +15,7 @@ from torch.export import Dim
 import foldproof
 from foldproof import FoldproofError, Kind
 from foldproof.field import PRIMES
+from foldproof.proof import prove as prove_programs
 from foldproof.testing import assert_equivalent
 
 from .models import trained
@@ -58,8 +59,9 @@ def test_verdict_is_text_and_json() -> None:
 
 
 def test_rounded_constants_are_rounding() -> None:
+    """As for constants that no fold of the first program computes."""
     model, x = network()
-    verdict = foldproof.prove(model, folded(model), (x,))
+    verdict = prove_programs(model, folded(model), (x,))
     assert verdict.kind is Kind.ROUNDING, str(verdict)
     assert verdict.rounding is not None and 0 < verdict.rounding.sigma < 12
     assert any("only the second program has" in note for note in verdict.notes)
@@ -259,7 +261,7 @@ def test_wrong_inputs_for_an_exported_program() -> None:
 
 def test_assert_equivalent() -> None:
     model, x = network()
-    assert assert_equivalent(model, folded(model), (x,)).kind is Kind.ROUNDING
+    assert assert_equivalent(model, folded(model), (x,)).kind is Kind.PROVED
     with pytest.raises(AssertionError, match="(?s)REFUTED.*counterexample"):
         assert_equivalent(model, lambda x: F.relu(model(x)), (x,))
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import foldproof
 from foldproof import Kind
+from foldproof.proof import prove as prove_programs
 from foldproof.testing import assert_equivalent
 
 from .programs import Module, normal
@@ -115,8 +116,10 @@ def test_rounded_constants_are_named_or_rounding(dtype: torch.dtype) -> None:
     norm.running_var.copy_(torch.rand(4) + 0.5)  # type: ignore[union-attr]
     model = nn.Sequential(conv, norm).eval().to(dtype)
     folded = nn.utils.fusion.fuse_conv_bn_eval(conv, norm)
-    found = foldproof.prove(model, nn.Sequential(folded), (normal(2, 3, 6, 6).to(dtype),))
+    images = (normal(2, 3, 6, 6).to(dtype),)
+    found = prove_programs(model, nn.Sequential(folded), images)  # as constants
     assert found.kind is Kind.ROUNDING, str(found)
+    assert foldproof.prove(model, nn.Sequential(folded), images).kind is Kind.PROVED
 
 
 def test_a_softmax_that_overflows_is_no_rounding() -> None:

@@ -296,7 +296,7 @@ def _observe(patch: Callable[[Hook, Callable[[Any], Any]], None], phases: _Phase
     """Names of a user's own passes while they run, by the observer's id."""
 
     def name_of(observer: Any) -> str:
-        return custom.get(id(observer), observer.passname)
+        return custom.get(id(observer), str(observer.passname))
 
     def applying(apply: Callable[..., Any]) -> Callable[..., Any]:
         def applied(self: Any, function: Any) -> Any:
