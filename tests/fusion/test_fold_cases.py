@@ -412,5 +412,5 @@ class TestSubgraphs:
         [declined] = result.declined
         assert "inside the subgraph while_loop_body_graph_0" in declined.reason
         assert largest_error(run(program, inputs), run(result.program, inputs)) < 1e-5
-        assert foldproof.prove(program, result.program, inputs).kind is foldproof.Kind.ROUNDING
+        assert foldproof.prove(program, result.program, inputs).kind is foldproof.Kind.PROVED
         assert foldproof.fuse(program, inputs).verdict.kind is foldproof.Kind.PROVED
