@@ -122,3 +122,12 @@ def test_random_operators_and_views_have_none() -> None:
 def test_the_examples_have_no_rule() -> None:
     for operator in (aten.linalg_inv_ex.default, aten._linalg_eigh.default, aten.special_i0.default):
         assert operator not in RULES
+
+
+def test_complex_results_of_pointwise_operators_are_refused() -> None:
+    """Their values have no residues, and would count as constants."""
+    ones = torch.ones(4)
+    for function in (lambda x, y: torch.polar(x, y).abs(), lambda x, y: torch.complex(x, y).real):
+        verdict = prove(lambda x, f=function: f(x, x), lambda x, f=function: f(x, x), (ones,))
+        assert verdict.kind is Kind.UNDECIDED, verdict
+        assert prove(lambda x, f=function: f(x, x), lambda x, f=function: f(x * x, x), (ones,)).kind is not Kind.PROVED

@@ -64,10 +64,8 @@ def _layout(call: Call, result: int) -> str:
 
 def _elementwise(call: Call, value: Tensor) -> Residue | None:
     """Return each element of a pointwise operator's result as one function of the operands' elements in its place."""
-    if not value.is_floating_point():
+    if not _has_residues(call, value):
         return None
-    if not all_finite(value):
-        raise call.undecided("it has no rule, and a result is not finite")
     tensors = [x for x in tree_iter(call.arguments) if isinstance(x, Tensor)]
     operands = [call.residue(x).map(lambda part: part.expand(value.shape)) for x in tensors]
     named = tree_map(lambda x: x.dtype if isinstance(x, Tensor) else x, call.arguments)
@@ -76,17 +74,24 @@ def _elementwise(call: Call, value: Tensor) -> Residue | None:
 
 
 def _result(call: Call, name: str, value: Any, operands: Sequence[Residue]) -> Residue | None:
-    if not isinstance(value, Tensor):
+    if not isinstance(value, Tensor) or not _has_residues(call, value):
         return None
-    if value.layout != torch.strided or value.is_quantized or value.is_complex():
-        raise call.undecided(f"a result of dtype {value.dtype} and layout {value.layout} has no residues")
-    if not value.is_floating_point():
-        return None
-    if not all_finite(value):
-        raise call.undecided("it has no rule, and a result is not finite")
     place = embed_constant(call.point, torch.arange(value.numel()))
     flat = apply_uninterpreted(name, [*operands, place], lambda *_: value.detach().flatten().double())
     return flat.reshape(*value.shape)
+
+
+def _has_residues(call: Call, value: Tensor) -> bool:
+    """True for a result of real numbers; integers and booleans are what their values are.
+
+    Raises:
+        Undecided: the result is not finite, complex, sparse or quantized.
+    """
+    if value.layout != torch.strided or value.is_quantized or value.is_complex():
+        raise call.undecided(f"a result of dtype {value.dtype} and layout {value.layout} has no residues")
+    if value.is_floating_point() and not all_finite(value):
+        raise call.undecided("it has no rule, and a result is not finite")
+    return value.is_floating_point()
 
 
 def _fingerprint(x: Residue) -> Residue:
