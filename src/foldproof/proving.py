@@ -2,16 +2,18 @@
 
 A program whose parameters were folded by hand, or by another tool, holds new numbers. Read as constants, these can
 only be compared: rounding them leaves ROUNDING at best. Where they are what foldproof's own fold computes from the
-first program's parameters, rounded, they are derived parameters, and the proof holds for all values of these.
+first program's parameters, rounded, they are derived parameters, and the programs are proved equal for all inputs.
 
 It is sound because nothing is taken from the fold but its arithmetic: the programs are proved equal with the new
-parameters computed by it, and `foldproof.proof` checks that the second program holds the results, up to rounding.
+parameters computed by it, and `foldproof.proof` checks that the second program holds the results, up to rounding. That
+is seen at the present values. Another arithmetic may give the same ones, as a fold that forgets a shift of 0 does. So
+the claim is for these parameter values, and a claim for all takes ``derive``.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,10 +25,10 @@ from foldproof.log import giving_up
 from foldproof.program import Leaf, as_program
 from foldproof.proof import as_computed, match_leaves
 from foldproof.proof import prove as prove_programs
+from foldproof.proof.inquiry import Progress
+from foldproof.proof.obligation import Derive
 from foldproof.rewriting.expression import Derived, Expression
 from foldproof.verdict import Kind, Verdict
-
-Derive = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
 
 
 def prove(
@@ -38,7 +40,7 @@ def prove(
     derive: Derive | None = None,
     by_value: bool = False,
     seed: int | None = None,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress | None = None,
 ) -> Verdict:
     """Prove that two programs are the same function.
 
@@ -50,8 +52,8 @@ def prove(
         kwargs: example keyword arguments.
         derive: the arithmetic of *after*'s new parameters: a function from *before*'s parameters by name (tensors, or
             shadows of them) to new ones by *after*'s names. With it a fold is proved for all parameters. Without it,
-            new parameters that foldproof's own folds compute are recognised; others are constants, and rounding them
-            leaves ROUNDING at best.
+            new parameters that foldproof's own folds compute are recognised, and the proof is for these values; others
+            are constants, and rounding them leaves ROUNDING at best.
         by_value: let piecewise activations (relu, leaky_relu, elu, prelu …) follow their values if nothing else
             proves the programs equal. The verdict then names them among the operators with only the visited branch.
         seed: fixes the random draw, to reproduce a run.
@@ -81,11 +83,23 @@ def prove(
     if not known.expressions or verdict.kind is Kind.REFUTED:
         return replace(verdict, notes=(*verdict.notes, *known.notes))
     better = proved(lambda parameters: Derived(known.expressions, parameters))
-    if better.kind is verdict.kind:
+    if better.kind is verdict.kind or _jumps(better):
         return replace(verdict, notes=(*verdict.notes, *known.notes))
     names = sorted(known.expressions)
     told = f"{', '.join(names[:3])}{' …' if len(names) > 3 else ''}: as a fold of the first program computes them"
-    return replace(better, notes=(*better.notes, told, *known.notes))
+    claim = better.claim
+    if claim is not None:
+        claim = replace(claim.with_parameters_held(), derived=claim.derived)
+    return replace(better, claim=claim, notes=(*better.notes, told, *known.notes))
+
+
+_JUMPING = frozenset({"ceil", "floor", "fmod", "heaviside", "remainder", "round", "sign", "trunc"})
+
+
+def _jumps(verdict: Verdict) -> bool:
+    """True if rounding a parameter may move an output by more than rounding: floor(x·w·u) and floor(x·v), v = w·u."""
+    names = verdict.proof.uninterpreted if verdict.proof is not None else ()
+    return any(name.split("(")[0] in _JUMPING for name in names)
 
 
 @dataclass(frozen=True)

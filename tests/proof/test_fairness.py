@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, fx, nn
 
 from foldproof import Kind, prove, prove_pass
-from foldproof.proof import prove as prove_programs
 
 from .models import AddsAndSubtracts, Holder, Low, Module
 
@@ -87,8 +86,7 @@ def test_jumps_at_a_tie() -> None:
     u, x = 1 / w, torch.arange(-50.0, 50)[:, None].expand(100, 4).contiguous()
     before = Module(lambda s, x: torch.floor(x * s.w * s.u), w=w, u=u)
     after = Module(lambda s, x: torch.floor(x * s.v), v=w * u)
-    assert prove(before, after, (x,)).kind is Kind.PROVED  # v is the product, rounded once
-    assert prove_programs(before, after, (x,)).kind in (Kind.UNDECIDED, Kind.ROUNDING, Kind.PROVED_WITHIN)
+    assert prove(before, after, (x,)).kind in (Kind.UNDECIDED, Kind.ROUNDING, Kind.PROVED_WITHIN)
 
 
 def test_parameters_that_are_stored_in_bfloat16() -> None:
