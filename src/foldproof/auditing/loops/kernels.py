@@ -111,12 +111,6 @@ class Kernels:
         return self._layouts.number(x)
 
 
-def operator_is_out(operator: OpOverload) -> bool:
-    """True if results are written into given memory."""
-    form = find_functional_form(operator)
-    return form is not None and bool(form.memory)
-
-
 def _text(x: Any) -> str:
     if isinstance(x, (list, tuple)):
         return f"[{', '.join(map(_text, x))}]"

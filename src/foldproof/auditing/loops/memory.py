@@ -89,7 +89,8 @@ class Memory:
         seed = int(hashlib.sha256(home.name.encode()).hexdigest()[:4], 16)
         if home.dtype.is_complex:
             raise Unreadable("complex numbers have no reading")
-        number: Any = 1.375 + seed / 2**17 if home.dtype.is_floating_point else home.dtype == torch.bool or 101
+        number: Any = 1.375 + seed / 2**17 if home.dtype.is_floating_point else 27 + seed % 97
+        number = True if home.dtype == torch.bool else number
         return self._recorder.call(aten.full.default, [], number, dtype=home.dtype)
 
     def read(self, name: str, place: Place) -> Value:
@@ -99,11 +100,17 @@ class Memory:
             Unreadable: the place is outside of the buffer.
         """
         home, offset = self.find(name)
+        self._require_known(home)
         place = place.moved(offset)
         low, high = place.bounds
         if low < 0 or high >= home.size:
             raise Unreadable(f"{name} is read outside of its memory")
         return read_place(self._recorder, self.contents(home), place)
+
+    def _require_known(self, home: _Home) -> None:
+        """Refuse to read truth values that were never written: an arbitrary one may be right by chance."""
+        if home.contents is None and home.dtype == torch.bool and home.size:
+            raise Unreadable(f"{home.name} holds truth values that were not written, or are not kept, and is read")
 
     def fits(self, name: str, place: Place) -> bool:
         """True if the place is inside of the buffer's memory."""
@@ -118,6 +125,7 @@ class Memory:
         and the recorded one fails there.
         """
         home, offset = self.find(name)
+        self._require_known(home)
         call = self._recorder.call
         index = _moved(self._recorder, index, offset)
         if mask is not None:
