@@ -101,11 +101,11 @@ def test_given_tensors_are_not_written_to() -> None:
     assert torch.equal(x, X)
 
 
-def audited(steps: Sequence[tuple[Function, Function, Kind]], whole: Kind | None) -> Audit:
+def audited(steps: Sequence[tuple[Function, Function, Kind]], whole: Kind | None, x: Tensor = X) -> Audit:
     """Return an audit with steps of known verdicts, and a comparison with this verdict."""
     made = []
     for i, (before, after, kind) in enumerate(steps):
-        step = Step(Change(f"pass_{i}", "", snapshot(before, X), snapshot(after, X)), [X])
+        step = Step(Change(f"pass_{i}", "", snapshot(before, x), snapshot(after, x)), [x])
         vars(step)["verdict"] = Verdict(kind, "no rule for it")
         made.append(step)
     end = None
@@ -125,9 +125,22 @@ def test_an_undecided_step_that_moves_numbers_is_the_culprit() -> None:
 
 
 def test_a_proved_step_is_the_culprit_where_the_numbers_are_wrong() -> None:
-    found = audited([(*WRONG, Kind.PROVED)], Kind.REFUTED)
-    assert found.conclusion.startswith("wrong: the pass pass_0 changes numbers"), found.conclusion
+    lost = (lambda x: x * 0, lambda x: torch.zeros_like(x), Kind.PROVED)
+    found = audited([(*RIGHT, Kind.PROVED), lost], Kind.REFUTED, NAN)
+    assert found.conclusion.startswith("wrong: the pass pass_1 changes numbers"), found.conclusion
     assert "proved over the real numbers alone" in found.conclusion
+
+
+def test_a_proved_step_is_not_accused_of_rounding() -> None:
+    """A variance in one pass rounds otherwise than one in two; the kernel may be what is wrong."""
+    found = audited([(*WRONG, Kind.PROVED)], Kind.REFUTED)
+    assert found.conclusion.startswith("wrong below the graph: "), found.conclusion
+
+
+def test_the_step_that_moves_numbers_most_is_named() -> None:
+    little = (lambda x: x * 2, lambda x: x * 2.00001, Kind.UNDECIDED)
+    found = audited([little, (*WRONG, Kind.UNDECIDED)], Kind.REFUTED)
+    assert found.conclusion.startswith("wrong: the pass pass_1 changes numbers"), found.conclusion
 
 
 @pytest.mark.parametrize("whole", [None, Kind.ROUNDING, Kind.UNDECIDED])

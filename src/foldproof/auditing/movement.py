@@ -54,6 +54,13 @@ class Movement:
         """True if rounding explains it."""
         return self.difference <= self.allowed
 
+    @property
+    def excess(self) -> float:
+        """The difference in units of what rounding explains."""
+        if not self.difference:
+            return 0.0
+        return self.difference / self.allowed if self.allowed else math.inf
+
     def __str__(self) -> str:
         if self.failure:
             return f"at the given inputs, the graph after it fails: {self.failure}"
@@ -98,13 +105,7 @@ def measure_movement(change: Change, given: Sequence[Any]) -> Movement | None:
         if a is not None and b is not None and a.shape == b.shape
     ]
     # The one that is least explained by rounding.
-    return max(moved, key=_excess, default=None)
-
-
-def _excess(one: Movement) -> float:
-    if not one.difference:
-        return 0.0
-    return one.difference / one.allowed if one.allowed else math.inf
+    return max(moved, key=lambda one: one.excess, default=None)
 
 
 def distance(where: str, a: Tensor, b: Tensor, exact: Tensor | None) -> Movement:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -68,13 +69,16 @@ class Audit:
 
     @property
     def suspects(self) -> list[Step]:
-        """Steps that move numbers at the given inputs by more than rounding, and are neither refuted nor proved wrong.
+        """Steps that move numbers at the given inputs by more than rounding, the one that moves them most first.
 
-        They are looked for where the compiled model's numbers are wrong, and among undecided steps.
+        They are undecided steps. Where the compiled model is wrong and no step is refuted, a decided one counts if it
+        makes an element infinite or nan, or finite: over the real numbers, it moves all others by rounding alone.
         """
-        wrong = self.end_to_end is not None and self.end_to_end.verdict.kind is Kind.REFUTED
-        asked = [s for s in self.steps if s.fired] if wrong and not self.refuted else self.undecided
-        return [s for s in asked if s.movement is not None and not s.movement.explained]
+        wrong = self.end_to_end is not None and self.end_to_end.verdict.kind is Kind.REFUTED and not self.refuted
+        asked = [s for s in self.steps if s.fired] if wrong else self.undecided
+        moved = [(s, s.movement) for s in asked if s.movement is not None and not s.movement.explained]
+        kept = [(s, m) for s, m in moved if s.verdict.kind is Kind.UNDECIDED or math.isinf(m.difference)]
+        return [s for s, _ in sorted(kept, key=lambda one: -one[1].excess)]
 
     @property
     def kind(self) -> Kind:
@@ -157,7 +161,7 @@ class Audit:
         return f"rounding: {decided}; {numbers} differ by no more than rounding explains{_sources(whole)}"
 
     def _suspicion(self, decided: str) -> str:
-        """Name the first step that moves numbers."""
+        """Name the step that moves numbers most."""
         first = self.suspects[0]
         verdict, without = first.verdict, self.without(first.name)
         why = "it is proved over the real numbers alone" if verdict.ok else f"its proof is undecided: {verdict.reason}"

@@ -87,7 +87,7 @@ def decide(obligation: ProofObligation, seed: int | None = None, progress: Progr
         verdict = next(found for strategy in STRATEGIES if (found := strategy(inquiry)) is not None)
     numeric = verdict.kind in (Kind.REFUTED, Kind.ROUNDING) and _differ_in_structure(inquiry) is None
     if obligation.untied is not None and numeric:
-        # What holds for independent tensors holds for these, but a difference of independent tensors need be none.
+        # A proof for independent tensors holds for these. A difference of independent ones need be none of these.
         why = f"{obligation.untied} and have no values, so they are read as independent; give them values"
         verdict = Verdict(Kind.UNDECIDED, why)
     notes = [*verdict.notes, *inquiry.notes]
