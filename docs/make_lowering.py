@@ -16,8 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch.testing._internal.common_methods_invocations import op_db
 
+from docs.make_volume import name_commit
 from zoo.measure import FOLD, stamp
 
 PAGE = Path(__file__).with_name("lowering.md")
@@ -75,6 +77,8 @@ def page(found: Sequence[dict[str, Any]]) -> str:
         "| samples | reason | operators |",
         "|---|---|---|",
         *(line.replace("| none ", "", 1) for line in _reasons([row for row in rows if row["kind"] == "none"])),
+        "",
+        f"Made at commit `{name_commit()}`, with torch {torch.__version__}.",
     ]
     return "\n".join(out) + "\n"
 

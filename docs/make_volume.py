@@ -50,7 +50,7 @@ def main() -> None:
     options = parser.parse_args()
     command = f"python -m docs.make_volume --pairs {options.pairs} --workers {options.workers} --seed {options.seed}"
     command += f" --minutes {options.minutes:g}" * (options.minutes != parser.get_default("minutes"))
-    commit, start = _commit(), time.time()
+    commit, start = name_commit(), time.time()
     judged: list[Judged] = []
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(options.workers, spawn, initializer=torch.set_num_threads, initargs=(1,)) as pool:
@@ -71,7 +71,8 @@ def _judge(group: Group, seed: int, end: float) -> Judged | None:
     return judge(group, seed) or _judge(group, seed + 1_000_000, end)
 
 
-def _commit() -> str:
+def name_commit() -> str:
+    """The commit of the sources, marked where they are changed."""
     told = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
     return told.stdout.strip() or "unknown"
 
