@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch.testing._internal.common_methods_invocations import op_db
 
-from docs.make_volume import name_commit
+from zoo.commit import name_commit
 from zoo.measure import FOLD, stamp
 
 PAGE = Path(__file__).with_name("lowering.md")

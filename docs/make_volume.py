@@ -9,7 +9,6 @@ import argparse
 import multiprocessing
 import os
 import platform
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -22,6 +21,7 @@ import torch
 
 import foldproof
 from foldproof.verdict import Kind
+from zoo.commit import name_commit
 from zoo.volume.block import STATEFUL, STATELESS
 from zoo.volume.judge import ERRORS, GROUPS, MAX_ROUNDING, MIN_CHANGE, Group, Judged, judge
 
@@ -69,12 +69,6 @@ def _judge(group: Group, seed: int, end: float) -> Judged | None:
     if time.time() > end:
         return None
     return judge(group, seed) or _judge(group, seed + 1_000_000, end)
-
-
-def name_commit() -> str:
-    """The commit of the sources, marked where they are changed."""
-    told = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
-    return told.stdout.strip() or "unknown"
 
 
 def describe(one: Judged) -> str:
