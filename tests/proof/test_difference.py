@@ -34,8 +34,8 @@ def program(eps: float = 1e-5, dim: int = -1) -> ExportedProgram:
     return export(Model(eps, dim).eval(), (X,))
 
 
-def difference(before: ExportedProgram, after: ExportedProgram) -> Difference:
-    found = foldproof.prove(before, after, (X,)).difference
+def difference(before: ExportedProgram, after: ExportedProgram, x: Tensor = X) -> Difference:
+    found = foldproof.prove(before, after, (x,)).difference
     assert found is not None
     return found
 
@@ -131,3 +131,20 @@ def test_a_difference_in_a_second_call_only() -> None:
 
     verdict = foldproof.prove(Shifted(1.0), Shifted(2.0), (X,))
     assert verdict.counterexample is not None and verdict.counterexample.name == "output 0 in the second call"
+
+
+class Activations(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.exp().relu().tanh().sin()
+
+
+class Activation(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return (x.exp() - 9).tanh().sin()
+
+
+def test_one_of_two_activations_is_lost_where_they_read_the_same() -> None:
+    x = torch.randn(2, 4)
+    found = difference(export(Activations(), (x,)), export(Activation(), (x,)), x)
+    assert found.operator == "aten.relu.default"
+    assert found.after is not None and found.after.operator == "aten.sub.Tensor"

@@ -67,7 +67,7 @@ def first_difference(obligation: ProofObligation, seed: int) -> Difference | Non
     lost, new = _region(before.digests, after.all()), _region(after.digests, before.all())
     if not lost:
         return _goes_on(before.digests, new)
-    first, second = _find_pair(lost, before.numbers, new, after.numbers) or (lost[0], None)
+    first, second = _find_pair(lost, before, new, after) or (lost[0], None)
     return Difference(
         first.name,
         operator_name(first),
@@ -125,23 +125,36 @@ def _frontier(
 
 
 def _find_pair(
-    lost: Sequence[fx.Node], before: Mapping[fx.Node, Tensor], new: Sequence[fx.Node], after: Mapping[fx.Node, Tensor]
+    lost: Sequence[fx.Node], before: _Values, new: Sequence[fx.Node], after: _Values
 ) -> tuple[fx.Node, fx.Node] | None:
     """Return the first of the ``new`` values that is near a ``lost`` one, after the nearest of these.
 
-    Equal operators on equal operands are a pair at any distance. An operator that reads another value of *before* than
-    it did is not at fault: the pair is that of the operands.
+    Equal operators on equal operands are a pair at any distance, and else any two operators on equal operands. An
+    operator that reads another value of *before* than it did is not at fault: the pair is that of the operands.
     """
-    for second in (n for n in new if n in after):
-        near = [(_distance(before[first], after[second]), i, first) for i, first in enumerate(lost) if first in before]
-        distance, _, first = min(near, default=(math.inf, 0, second))
+    for second in (n for n in new if n in after.numbers):
+        numbers = [
+            (_distance(before.numbers[first], after.numbers[second]), i, first)
+            for i, first in enumerate(lost)
+            if first in before.numbers
+        ]
+        distance, _, first = min(numbers, default=(math.inf, 0, second))
         if distance > MAX_PARTING_DISTANCE:
+            if set(second.all_input_nodes) & set(new):
+                continue
             alike = [a for a in lost if operator_name(a) == operator_name(second)]
-            if not alike or set(second.all_input_nodes) & set(new):
+            alike = alike or [a for a in lost if _reads(a, before) & _reads(second, after)]
+            if not alike:
                 continue
             first = alike[0]
         return _descend(first, second, lost, new)
     return next(((a, b) for a in lost for b in new if operator_name(a) == operator_name(b)), None)
+
+
+def _reads(node: fx.Node, values: _Values) -> set[str]:
+    """Return the digests of the operands, parameters left out."""
+    operands = (n for n in node.all_input_nodes if n.op != "get_attr")
+    return {one for operand in operands for one in values.digests.get(operand, ())}
 
 
 def _descend(
