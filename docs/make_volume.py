@@ -1,6 +1,7 @@
 """Writes docs/volume.md: thousands of random pairs of programs are judged. Run by ``make docs-volume`` (an hour).
 
 By hand: ``python -m docs.make_volume --pairs 168 --workers 2 --seed 0``, where ``--pairs`` are those of each group.
+Pairs that are judged already are kept in build/volume, by commit, so that a run that was stopped goes on.
 """
 
 from __future__ import annotations
@@ -8,13 +9,16 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
+import pickle
 import platform
 import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -26,6 +30,7 @@ from zoo.volume.block import STATEFUL, STATELESS
 from zoo.volume.judge import ERRORS, GROUPS, MAX_ROUNDING, MIN_CHANGE, Group, Judged, judge
 
 PAGE = Path(__file__).with_name("volume.md")
+KEPT = PAGE.parent.parent / "build" / "volume"
 PROVED = (Kind.PROVED, Kind.PROVED_WITHIN)
 
 
@@ -35,7 +40,6 @@ class Run:
 
     command: str
     commit: str
-    seconds: float
 
 
 def main() -> None:
@@ -50,25 +54,47 @@ def main() -> None:
     options = parser.parse_args()
     command = f"python -m docs.make_volume --pairs {options.pairs} --workers {options.workers} --seed {options.seed}"
     command += f" --minutes {options.minutes:g}" * (options.minutes != parser.get_default("minutes"))
-    commit, start = name_commit(), time.time()
-    judged: list[Judged] = []
+    commit, end = name_commit(), time.time() + 60 * options.minutes
+    kept = KEPT / f"{commit}.pickle"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    found = {} if commit.endswith("dirty") else _read(kept)
+    tasks = [(group, options.seed + i) for i in range(options.pairs) for group in GROUPS]
+    missing = [task for task in tasks if task not in found]
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(options.workers, spawn, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        end = start + 60 * options.minutes
-        tasks = [(group, options.seed + i, end) for i in range(options.pairs) for group in GROUPS]
-        for one in filter(None, pool.map(_judge, *zip(*tasks))):
-            judged.append(one)
-            sys.stderr.write(f"{len(judged)}/{len(tasks)} {describe(one)}\n" if one.error else "")
+    with (
+        kept.open("ab") as file,
+        ProcessPoolExecutor(options.workers, spawn, initializer=torch.set_num_threads, initargs=(1,)) as pool,
+    ):
+        for task, one in zip(missing, pool.map(partial(_judge, end), *zip(*missing))):
+            if one is not None:
+                found[task] = one
+                pickle.dump((task, one), file)
+                file.flush()
+                sys.stderr.write(f"{len(found)}/{len(tasks)} {describe(one)}\n" if one.error else "")
     draft = PAGE.with_suffix(".tmp")
-    draft.write_text(page(judged, Run(command, commit, time.time() - start)), encoding="utf-8")
+    draft.write_text(page([found[task] for task in tasks if task in found], Run(command, commit)), encoding="utf-8")
     os.replace(draft, PAGE)
 
 
-def _judge(group: Group, seed: int, end: float) -> Judged | None:
+def _read(kept: Path) -> dict[tuple[Group, int], Judged]:
+    """The pairs that an earlier run has judged; a last one that is half-written goes."""
+    found: dict[tuple[Group, int], Judged] = {}
+    if kept.exists():
+        with kept.open("r+b") as file:
+            end = 0
+            with suppress(EOFError, pickle.UnpicklingError):
+                while True:
+                    task, one = pickle.load(file)
+                    found[task], end = one, file.tell()
+            file.truncate(end)
+    return found
+
+
+def _judge(end: float, group: Group, seed: int) -> Judged | None:
     """Judge a pair, before ``end``; a change that changes nothing gives its place to the pair of a seed far off."""
     if time.time() > end:
         return None
-    return judge(group, seed) or _judge(group, seed + 1_000_000, end)
+    return judge(group, seed) or _judge(end, group, seed + 1_000_000)
 
 
 def describe(one: Judged) -> str:
@@ -126,8 +152,8 @@ is rounded.""",
         "## How this was made",
         f"""\
 `{run.command}`, at commit `{run.commit}`, with torch {torch.__version__}, foldproof {foldproof.__version__},
-Python {platform.python_version()}: {run.seconds / 60:.0f} minutes beside other work. A verdict takes
-{_median(judged):.2f} seconds of processor time in the median. One pair is judged by
+Python {platform.python_version()}. A verdict takes {_median(judged):.2f} seconds of processor time in the median, and
+all of them took {sum(one.seconds for one in judged) / 60:.0f} minutes. One pair is judged by
 `judge(Group(torch.float32, changed=True, stateful=False), seed=7)` of `zoo.volume.judge`.""",
     ]
     return "\n\n".join(parts) + "\n"

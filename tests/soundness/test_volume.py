@@ -66,5 +66,5 @@ def test_the_page_counts_operators_that_programs_call() -> None:
 
 def test_errors_are_told(judged: list[Judged]) -> None:
     spoilt = replace(judged[0], error=ERRORS[0])
-    text = page([spoilt, *judged[1:]], Run("command", "commit", 60.0))
+    text = page([spoilt, *judged[1:]], Run("command", "commit"))
     assert f"- {ERRORS[0]}: {spoilt.group}, seed {spoilt.seed}" in text
