@@ -49,6 +49,9 @@ LARGEST_COMPARED_NUMBER = 1e6
 MAX_SCALES = 8
 """Largest number of scales of inputs in a search, the largest first: a trial runs both programs."""
 
+MAX_SHARED_ELEMENTS = 1 << 22
+"""Largest number of elements of values whose facts are kept for equal ones: the facts keep operands alive."""
+
 MAX_PARTING_DISTANCE = 0.3
 """Largest relative distance of corresponding values in the search for the first difference of two graphs: a wrong
 constant moves a value by less, and the distance of an unrelated value is about its own size."""

@@ -151,11 +151,16 @@ def facts(residue: Residue) -> Known:
     known = residue.known
     if known is None or known.writes != residue.cell.writes:
         return NOTHING
+    return known if hold(known) else NOTHING
+
+
+def hold(known: Known) -> bool:
+    """Return True if no value that the facts name has been written to."""
     named = [*(known.linear.terms if known.linear else ()), *known.largest, *known.factors]
     named += [term for term in (known.exponent, known.logarithm) if term is not None]
     named += [known.power[0]] if known.power is not None else []
     named += known.piecewise.terms if known.piecewise is not None else []
-    return known if all(term.valid for term in named) else NOTHING
+    return all(term.valid for term in named)
 
 
 def term_of(residue: Residue, factor: Fraction = Fraction(1)) -> Term:

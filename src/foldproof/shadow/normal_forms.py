@@ -26,10 +26,12 @@ Exact division raises degrees, so that this reading is a second attempt.
 from __future__ import annotations
 
 from collections.abc import Callable
+from fractions import Fraction
 
 import torch
 from torch import Tensor
 
+from foldproof.digest import digest
 from foldproof.shadow import piecewise
 from foldproof.shadow.known import Term, facts, is_nonnegative, is_positive, linear_of, plain, term_of
 from foldproof.shadow.residue import (
@@ -72,12 +74,23 @@ def _exp_of(term: Term) -> Residue:
 
 
 def _halves(term: Term) -> tuple[int, Residue]:
-    """Return n and x with term = n·x/2, where -x has the opposite n and the same x."""
-    halves = 2 * term.factor
-    if halves.denominator == 1 and abs(halves) <= _MAX_HALVES:
-        return int(halves), term.atom
-    sign = 1 if term.factor > 0 else -1
-    return 2 * sign, term.atom * embed_fraction(term.atom.point, abs(term.factor))
+    """Return n and x with term = n·x/2, where -x has the opposite n and the same x.
+
+    x is a fraction of the term's value: the first one so far of which the term is a whole number of halves.
+    """
+    value: Residue = term.atom
+    if _is_few(2 * term.factor):
+        return int(2 * term.factor), value
+    units = value.point.units.setdefault(digest(value.parts), [])
+    unit = next((one for one in units if _is_few(2 * term.factor / one)), None)
+    if unit is None:
+        unit = abs(term.factor)
+        units.append(unit)
+    return int(2 * term.factor / unit), value * embed_fraction(value.point, unit)
+
+
+def _is_few(halves: Fraction) -> bool:
+    return halves.denominator == 1 and abs(halves) <= _MAX_HALVES
 
 
 def _power(x: Residue, n: int) -> Residue:
@@ -213,9 +226,9 @@ def sin(x: Residue) -> Residue:
 
 @pointwise
 def tan(x: Residue) -> Residue:
-    """Return sin(x)/cos(x)."""
+    """Return sin(x)/cos(x); the cosine is 0 at single points, as no number of a program is exactly π/2."""
     real, imaginary = _turn(x)
-    return imaginary / real
+    return imaginary * real.exact_inverse()
 
 
 def _turn(x: Residue) -> tuple[Residue, Residue]:
@@ -245,6 +258,14 @@ def _turn_of(term: Term) -> tuple[Residue, Residue]:
 
 def _times(a: tuple[Residue, Residue], b: tuple[Residue, Residue]) -> tuple[Residue, Residue]:
     return a[0] * b[0] - a[1] * b[1], a[0] * b[1] + a[1] * b[0]
+
+
+@pointwise
+def atan2(y: Residue, x: Residue) -> Residue:
+    """Return the angle of x + i·y, which is atan(y/x) for positive x."""
+    if is_positive(x):
+        return NORMAL_FORMS["atan"](y / x)
+    return apply_uninterpreted("atan2", [y, x], torch.atan2)
 
 
 @pointwise
@@ -305,6 +326,7 @@ NORMAL_FORMS: dict[str, Callable[[Residue], Residue]] = {
 """Functions of one value without attributes, by name."""
 
 NORMAL_FORMS_OF_TWO: dict[str, Callable[[Residue, Residue], Residue]] = {
+    "atan2": atan2,
     "fmod": fmod,
     "hypot": hypot,
     "logaddexp": logaddexp,

@@ -449,9 +449,13 @@ class Residue:
         """
         semantics = self.point.semantics
         exact = semantics.algebraic and (semantics.rational or is_positive(self))
-        defined = not self.undefined and (not self.data or is_positive(self))
         if self.data and not exact:
             return apply_uninterpreted("reciprocal", [self], torch.reciprocal, nonzero=True)
+        return self.exact_inverse()
+
+    def exact_inverse(self) -> Residue:
+        """Return 1/x in the field, for x that is 0 at single points at most; raises as `inverse` does."""
+        defined = not self.undefined and (not self.data or is_positive(self))
         if self.is_algebraic and (power := facts(self).power) is not None:
             base: Residue = power[0].atom
             exponent = power[1]

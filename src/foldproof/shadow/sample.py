@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from foldproof.field import (
 )
 from foldproof.shadow.constants import Constants, primes_with_roots
 from foldproof.shadow.products import Products
+from foldproof.shadow.shared import SharedFacts
 from foldproof.thresholds import MAX_UNCUT_BITS, MAX_UNCUT_DEGREE
 from foldproof.torch_internals import OpOverload
 
@@ -123,6 +125,9 @@ class SamplePoint:
         self.infinity = tuple(tuple(float(rng.randrange(f.p) - f.p // 2) for _ in range(2)) for f in self.fields)
         """For each prime, the residues that stand for +inf and -inf."""
         self.products = Products()
+        self.facts = SharedFacts()
+        self.units: dict[str, list[Fraction]] = {}
+        """Fractions of a value, by its residues, that exponentials are powers of; see `normal_forms`."""
         self._functions: dict[str, UninterpretedFunction] = {}
         self._coefficients: dict[int, list[Tensor]] = {}
         self._evaluations: Counter[str] = Counter()

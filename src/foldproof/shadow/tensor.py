@@ -281,7 +281,9 @@ def _wrap(call: Call, rule: Rule, operands: Sequence[Shadow], value: Tensor, res
     residue = _unshared(residue, operands)
     if any(o.residue.undefined for o in operands):  # min(√x + 1, 0) is nan where √x is
         residue.defined_if(False)
-    return Shadow(value, residue.laid_out_like(value))
+    residue = residue.laid_out_like(value)
+    call.point.facts.share(residue)
+    return Shadow(value, residue)
 
 
 def _unshared(residue: Residue, operands: Sequence[Shadow]) -> Residue:

@@ -36,7 +36,7 @@ def extreme(x: Residue, value: Tensor, dims: Sequence[int] | None, keepdim: bool
     return x.map(lambda part: _flattened(part, axes).gather(-1, at).reshape(shape))
 
 
-MAX_SYMMETRIC = 32
+MAX_SYMMETRIC = 64
 """Largest number of values whose maximum is read as a symmetric function of them."""
 
 
