@@ -30,6 +30,7 @@ SLOW = tuple(
     for name in (
         *(
             "auditing/test_audit.py",
+            "auditing/test_caches.py",
             "auditing/test_folder.py",
             "auditing/test_tied.py",
             "auditing/test_unseen_changes.py",

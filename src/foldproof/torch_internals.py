@@ -454,9 +454,17 @@ def inductor_counts() -> Counter[str]:
 
 @contextlib.contextmanager
 def every_pass_runs() -> Iterator[None]:
-    """Bypass the caches of graphs, so that every pass runs. Replaced by: an option of `torch.compile`."""
-    inductor, functorch = torch._inductor.config, torch._functorch.config
-    with inductor.patch(force_disable_caches=True), functorch.patch(enable_autograd_cache=False):
+    """Bypass the caches of graphs, so that every pass runs. Replaced by: an option of `torch.compile`.
+
+    Kernels stay in their cache, whose keys are their whole text and the command that builds them.
+    """
+    with (
+        torch._dynamo.config.patch(
+            caching_precompile=False, automatic_dynamic_local_pgo=False, automatic_dynamic_remote_pgo=False
+        ),
+        torch._functorch.config.patch(enable_autograd_cache=False, enable_remote_autograd_cache=False),
+        torch._inductor.config.patch(fx_graph_cache=False, fx_graph_remote_cache=False),
+    ):
         yield
 
 

@@ -410,7 +410,6 @@ def _guarded(command: Callable[[], int]) -> int:
             warnings.filterwarnings("ignore", module=r"foldproof\.")
             warnings.simplefilter("ignore", DeprecationWarning)
             warnings.simplefilter("ignore", FutureWarning)
-            warnings.filterwarnings("ignore", "dynamo_pgo force disabled")  # disabled by us, so that every pass runs
             return command()
     except FoldproofError as error:
         log_caught(error, "running a command")  # the sentence omits the cause

@@ -30,9 +30,9 @@ class Inductor:
         log: Log,
     ) -> Compiled:
         own = deepcopied(model)
-        compiled = compile_apart(own, "inductor", dynamic=False)
         # Dynamo itself reads some settings (freezing), so they are set globally, not passed to torch.compile.
         with _configure(options), tap_inductor(log, own):
+            compiled = compile_apart(own, "inductor", dynamic=False)
             compiled(*clone_tensors(args), **clone_tensors(kwargs))
         set_buffers(own, copy_buffers(model))
         return Compiled(compiled, "torch.compile", _make_part(options, log.without), original_of(compiled))
