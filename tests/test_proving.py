@@ -111,3 +111,71 @@ def test_swapped_biases_are_refuted() -> None:
     with torch.no_grad():
         wrong.fc.bias.copy_(wrong.fc.bias.flip(0))
     assert foldproof.prove(model, wrong, (X,)).kind is Kind.REFUTED
+
+
+class Affine(nn.Module):
+    """A BatchNorm as a scale and a shift, which somebody computed in the shape that broadcasts."""
+
+    def __init__(self, bn: nn.BatchNorm2d, *shape: int, factor: float = 1.0) -> None:
+        super().__init__()
+        assert bn.running_var is not None and bn.running_mean is not None
+        scale = bn.weight / torch.sqrt(bn.running_var + bn.eps) * factor
+        self.register_buffer("scale", scale.detach().view(shape))
+        self.register_buffer("shift", (bn.bias - bn.running_mean * scale).detach().view(shape))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale + self.shift  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("shape", [(3, 1, 1), (1, 3, 1, 1)])
+def test_a_batch_norm_by_itself(shape: tuple[int, ...]) -> None:
+    bn = nn.BatchNorm2d(3).eval()
+    assert bn.running_var is not None and bn.running_mean is not None
+    bn.running_mean.normal_()
+    bn.running_var.uniform_(0.5, 2)
+    assert foldproof.prove(bn, Affine(bn, *shape), (X,)).kind is Kind.PROVED
+    assert foldproof.prove(bn, Affine(bn, *shape, factor=1.001), (X,)).kind is Kind.REFUTED
+
+
+class Scaled(nn.Module):
+    """A function of scaled features."""
+
+    def __init__(self, weight: Tensor, scale: Tensor | None, then: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.register_buffer("w", weight)
+        self.register_buffer("s", scale)
+        self.then = then
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x @ self.w.t()  # type: ignore[operator]
+        return self.then(y if self.s is None else y * self.s)  # type: ignore[operator]
+
+
+def _scaled(one: Callable[[Tensor], Tensor], other: Callable[[Tensor], Tensor]) -> foldproof.Verdict:
+    generator = torch.Generator().manual_seed(0)
+    w, s = torch.randn(4, 8, generator=generator), torch.rand(4, generator=generator) + 0.5
+    return foldproof.prove(Scaled(w, s, one), Scaled(w * s[:, None], None, other), (X.flatten(1)[:, :8],))
+
+
+def test_a_fold_and_another_form_of_a_continuous_function() -> None:
+    """|x| is made of the signs of x, whose jumps cancel."""
+    verdict = _scaled(lambda y: torch.exp(-y.abs()), lambda y: 1 / torch.exp(y.abs()))
+    assert verdict.kind is Kind.PROVED, verdict
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (lambda y: y + torch.sign(y).exp(), lambda y: y + 1 / torch.exp(-torch.sign(y))),
+        (lambda y: torch.exp(-y.abs()) + (y > 0.5) * 1.0, lambda y: 1 / torch.exp(y.abs()) + (y > 0.5) * 1.0),
+        (
+            lambda y: torch.exp(-y.abs()) + torch.where(y > 0.5, y, -y),
+            lambda y: 1 / torch.exp(y.abs()) + torch.where(y > 0.5, y, -y),
+        ),
+        (lambda y: torch.floor(y).exp(), lambda y: 1 / torch.exp(-torch.floor(y))),
+    ],
+)
+def test_a_fold_before_a_jump_is_not_proved(one: Callable[[Tensor], Tensor], other: Callable[[Tensor], Tensor]) -> None:
+    """The rounding of the parameter may move an output by a whole step."""
+    verdict = _scaled(one, other)
+    assert verdict.kind not in (Kind.PROVED, Kind.PROVED_WITHIN), verdict

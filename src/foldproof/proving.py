@@ -28,6 +28,7 @@ from foldproof.proof import prove as prove_programs
 from foldproof.proof.inquiry import Progress
 from foldproof.proof.obligation import Derive
 from foldproof.rewriting.expression import Derived, Expression
+from foldproof.rewriting.vectors import reshape
 from foldproof.verdict import Kind, Verdict
 
 
@@ -83,7 +84,8 @@ def prove(
     if not known.expressions or verdict.kind is Kind.REFUTED:
         return replace(verdict, notes=(*verdict.notes, *known.notes))
     better = proved(lambda parameters: Derived(known.expressions, parameters))
-    if better.kind is verdict.kind or _jumps(better):
+    jumps = better.proof is not None and better.proof.jumping  # rounding a parameter may move an output by a step
+    if better.kind is verdict.kind or jumps:
         return replace(verdict, notes=(*verdict.notes, *known.notes))
     names = sorted(known.expressions)
     told = f"{', '.join(names[:3])}{' …' if len(names) > 3 else ''}: as a fold of the first program computes them"
@@ -91,15 +93,6 @@ def prove(
     if claim is not None:
         claim = replace(claim.with_parameters_held(), derived=claim.derived)
     return replace(better, claim=claim, notes=(*better.notes, told, *known.notes))
-
-
-_JUMPING = frozenset({"ceil", "floor", "fmod", "heaviside", "remainder", "round", "sign", "trunc"})
-
-
-def _jumps(verdict: Verdict) -> bool:
-    """True if rounding a parameter may move an output by more than rounding: floor(x·w·u) and floor(x·v), v = w·u."""
-    names = verdict.proof.uninterpreted if verdict.proof is not None else ()
-    return any(name.split("(")[0] in _JUMPING for name in names)
 
 
 @dataclass(frozen=True)
@@ -137,7 +130,7 @@ def _known_fold(before: Any, after: Any, inputs: Sequence[Any], kwargs: Mapping[
         for name, held in new.items():
             distance, size = _distance(held, value)
             if distance <= _NEAR * size and distance < distances.get(name, math.inf):
-                near[name], distances[name] = expression, distance
+                near[name], distances[name] = _shaped(expression, value, held), distance
     right = as_computed(lambda parameters: Derived(near, parameters), program, second)
     return _KnownFold(
         {name: near[name] for name in near if name in right}, {n: d for n, d in distances.items() if n not in right}
@@ -149,10 +142,21 @@ _NEAR = 0.01
 
 
 def _distance(held: Tensor, value: Tensor) -> tuple[float, float]:
-    """Return the largest distance of two tensors and the size of ``value``; of other shapes, an infinite distance."""
-    if value.shape != held.shape or not value.numel():
+    """Return the largest distance of two tensors and the size of ``value``; of other shapes, an infinite distance.
+
+    Axes of size 1 make no other shape.
+    """
+    if _long_axes(value) != _long_axes(held) or not value.numel():
         return math.inf, 0.0
-    return float((held.detach().double() - value).abs().max()), float(value.abs().max())
+    return float((held.detach().double() - value.reshape(held.shape)).abs().max()), float(value.abs().max())
+
+
+def _long_axes(tensor: Tensor) -> list[int]:
+    return [size for size in tensor.shape if size != 1]
+
+
+def _shaped(expression: Expression, value: Tensor, held: Tensor) -> Expression:
+    return expression if value.shape == held.shape else Expression(reshape, (expression, tuple(held.shape)))
 
 
 def _is_number(leaf: Leaf) -> bool:

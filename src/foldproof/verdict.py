@@ -51,6 +51,7 @@ class Proof:
         uninterpreted: operators with a single assumption, that equal operands give equal results.
         branching: operators with one branch followed, the one that the values took.
         cuts: values that both programs compute, read as uninterpreted functions of themselves to keep degrees small.
+        jumping: operators whose results jump, so that rounding an operand may move them by more than rounding.
     """
 
     log2_error: float
@@ -62,6 +63,7 @@ class Proof:
     uninterpreted: tuple[str, ...] = ()
     branching: tuple[str, ...] = ()
     cuts: int = 0
+    jumping: tuple[str, ...] = ()
     _shapes: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
     @property

@@ -78,6 +78,32 @@ EQUAL: dict[str, tuple[Function, Function]] = {
         lambda x, y: y[:, 0] * 5,
     ),
     "the remainder": (lambda x, y: torch.remainder(x, 2), lambda x, y: x - 2 * torch.floor(x / 2)),
+    "a function of a choice": (
+        lambda x, y: F.softplus(F.leaky_relu(x, 0.125)),
+        lambda x, y: F.softplus(torch.maximum(x, 0.125 * x)),
+    ),
+    "a choice of a choice": (
+        lambda x, y: F.elu(F.hardswish(x), 1.5),
+        lambda x, y: (lambda z: F.relu(z) + 1.5 * torch.expm1(z.clamp(max=0)))(x * F.hardsigmoid(x)),
+    ),
+    "a loss of a choice": (
+        lambda x, y: F.huber_loss(F.relu(x), y, reduction="none"),
+        lambda x, y: F.huber_loss(x + F.relu(-x), y, reduction="none"),
+    ),
+    "a shrink of a sum": (
+        lambda x, y: F.softshrink(x + y, 0.5),
+        lambda x, y: torch.sign(x + y) * F.relu((x + y).abs() - 0.5),
+    ),
+    "tanh of a centred value": (
+        lambda x, y: torch.tanh(x - x.mean(-1, keepdim=True)),
+        lambda x, y: (lambda z: torch.sinh(z) / torch.cosh(z))(x - x.mean(-1, keepdim=True)),
+    ),
+    "the tangent": (lambda x, y: torch.tan(x) * torch.cos(x) ** 2, lambda x, y: torch.sin(x) * torch.cos(x)),
+    "an angle": (lambda x, y: torch.atan2(x, torch.ones_like(x)), lambda x, y: torch.atan(x)),
+    "the largest of forty": (
+        lambda x, y: x.max() + x,
+        lambda x, y: (lambda a, b: b + F.relu(a - b) + x)(x[:4].amax(), x[4:].max()),
+    ),
 }
 
 
@@ -118,6 +144,12 @@ NEAR: dict[str, tuple[Function, Function]] = {
         lambda x, y: y[:, :1] * 5 + x * 0,
     ),
     "elu and celu": (lambda x, y: F.celu(x, 1.5), lambda x, y: F.elu(x, 1.5)),
+    "a function of a choice": (
+        lambda x, y: F.softplus(F.leaky_relu(x, 0.125)),
+        lambda x, y: F.softplus(torch.maximum(x, 0.13 * x)),
+    ),
+    "an angle": (lambda x, y: torch.atan2(x, y - 2), lambda x, y: torch.atan(x / (y - 2))),
+    "tanh of an eighth": (lambda x, y: torch.tanh(x / 8), lambda x, y: torch.tanh(x / 4) / 2),
     "a shrink": (lambda x, y: F.softshrink(x, 0.5), lambda x, y: F.hardshrink(x, 0.5)),
     "decimals": (lambda x, y: torch.round(x, decimals=1), lambda x, y: torch.round(x)),
     "an exponent that varies": (lambda x, y: y ** torch.tensor([2.0, 2, 2, 2, 2.1]), lambda x, y: y * y),
@@ -128,6 +160,16 @@ NEAR: dict[str, tuple[Function, Function]] = {
 def test_identities_are_proved(name: str) -> None:
     verdict = prove(*EQUAL[name], (X, POSITIVE))
     assert verdict.kind is Kind.PROVED, verdict
+
+
+def test_the_largest_value_is_no_choice_and_its_index_is_one() -> None:
+    def chain(x: Tensor, y: Tensor) -> Tensor:
+        return torch.maximum(torch.maximum(x[0], x[1]), x[2])
+
+    whole = prove(chain, lambda x, y: x[:3].amax(0), (X, POSITIVE))
+    assert whole.kind is Kind.PROVED and whole.claim is not None and whole.claim.is_general
+    indexed = prove(chain, lambda x, y: x[:3].max(0).values, (X, POSITIVE))
+    assert indexed.kind is Kind.PROVED and indexed.proof is not None and indexed.proof.branching == ("max",)
 
 
 @pytest.mark.parametrize("name", NEAR)

@@ -65,6 +65,7 @@ ONE: list[Callable[[Tensor], Tensor]] = [
     *(lambda x, c=c: (x >= c).double() for c in (0, 1)),
     *(lambda x, c=c: torch.where(x == c, 1.0, x) for c in (0, 1)),
     *(lambda x, c=c: F.threshold(x, c, 0.5) for c in (0, 0.5)),
+    torch.tan,
     *(torch.sign, F.hardtanh, F.hardsigmoid, F.hardshrink, F.leaky_relu, F.softplus, torch.exp2, torch.log2),
     lambda x: torch.where((x > -1) & ~(x > 1), x * x, x.abs()),
     lambda x: torch.where((x < 0) | (x > 2), 0.0, x),
@@ -81,6 +82,7 @@ ONE: list[Callable[[Tensor], Tensor]] = [
 ]
 TWO: list[Callable[[Tensor, Tensor], Tensor]] = [
     *(torch.add, torch.sub, torch.mul, torch.div, torch.maximum, torch.minimum, torch.hypot, torch.logaddexp),
+    torch.atan2,
     lambda x, y: torch.where(x > y, x, y),
     lambda x, y: torch.where(x <= y, x - y, 0.0),
     lambda x, y: (x > 0).double() * y,

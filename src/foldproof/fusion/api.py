@@ -6,7 +6,8 @@ import operator
 import time
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch.fx import GraphModule
 
 from foldproof.errors import FoldproofError, brief
 from foldproof.fusion.accuracy import measure
+from foldproof.fusion.affines import is_normalisation, read_affine
 from foldproof.fusion.batching import BITWISE
 from foldproof.fusion.result import FuseResult, Rewrite
 from foldproof.fusion.rewriter import Account, Progress, Rewriter
@@ -29,6 +31,7 @@ from foldproof.proof.shapes import as_inputs
 from foldproof.rewriting.account import UNCHANGED, UNPROVED, Declined
 from foldproof.rewriting.editor import GraphEditor
 from foldproof.rewriting.expression import Expression
+from foldproof.rewriting.refusal import CannotFold
 from foldproof.thresholds import ACCURACY_LIMIT
 from foldproof.torch_internals import storage_id
 
@@ -149,12 +152,23 @@ def fold_unproved(
 ) -> tuple[Expression, ...]:
     """Return the constants that folds of a program compute, over its parameters by name; nothing is proved.
 
+    These are the constants of `fuse`, and the scale and shift of each normalisation by itself.
+
     Raises:
         FoldproofError: as in `fuse`.
     """
     editor = GraphEditor.on_copy(_export(program, as_inputs(inputs), dict(kwargs or {}), None))
+    alone = tuple(_scales_and_shifts(editor))
     Rewriter.of(None, None).run(editor, lambda done, total, what: None, {})
-    return tuple(editor.constants.derived.values())
+    return (*alone, *editor.constants.derived.values())
+
+
+def _scales_and_shifts(editor: GraphEditor) -> Iterator[Expression]:
+    for node in editor.graph.nodes:
+        if is_normalisation(node, editor.constants):
+            with suppress(CannotFold):
+                affine = read_affine(node, editor.constants).affine
+                yield from (x for x in (affine.scale, affine.shift) if isinstance(x, Expression))
 
 
 def measure_rewrites(

@@ -64,7 +64,7 @@ from foldproof.proof.obligation import ProofObligation
 from foldproof.proof.reality import unreal, unrepeated
 from foldproof.proof.steps import steps_of
 from foldproof.proof.variation import vary
-from foldproof.shadow import Cuts, Undecided
+from foldproof.shadow import Cuts, Undecided, list_jumps
 from foldproof.shadow.constants import told
 from foldproof.thresholds import MAX_EXPLAINED_RATIO, MAX_RELATIVE_SPREAD
 from foldproof.torch_internals import tree_leaves
@@ -319,6 +319,7 @@ def _proved(inquiry: Inquiry, found: Attempt, unrounded: Unrounded = ROUNDED) ->
         uninterpreted=tuple(point.uninterpreted),
         branching=tuple(point.branch),
         cuts=found.values_seen.made if isinstance(found.values_seen, Cuts) else 0,
+        jumping=list_jumps(point),
     )
     if point.semantics.algebraic and (unlike := unlike_in_own_dtype(obligation)) is not None:
         return Verdict(Kind.UNDECIDED, f"{unlike}, though the programs are equal over the real numbers")

@@ -3,6 +3,7 @@
 from foldproof.shadow import rules as rules  # fills the registry
 from foldproof.shadow.cuts import Cuts, Recording, Visit, Visits
 from foldproof.shadow.deterministic import Deterministic, GeneratorMoved
+from foldproof.shadow.jumps import list_jumps
 from foldproof.shadow.leaves import all_finite, draw_variable, embed_constant
 from foldproof.shadow.registry import RULES, Rule
 from foldproof.shadow.residue import Residue
@@ -29,4 +30,5 @@ __all__ = [
     "all_finite",
     "draw_variable",
     "embed_constant",
+    "list_jumps",
 ]

@@ -32,6 +32,8 @@ class Call:
         self, point: SamplePoint, operator: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any
     ) -> None:
         self.point, self.operator, self.args, self.kwargs, self.result = point, operator, args, kwargs, result
+        self.follows_values = True
+        """False if the rule of a branching operator has made no choice by value."""
 
     def residue(self, x: Any) -> Residue:
         """Return the residue of a shadow, or the exact residues of an ordinary tensor or number.

@@ -74,8 +74,8 @@ class Linear:
 
     @property
     def content(self) -> Fraction:
-        """The greatest common divisor of its numbers, greater than 0: the content of c·form is |c| times as large."""
-        numbers = [abs(n) for n in (*(t.factor for t in self.terms), self.constant) if n]
+        """The greatest common divisor of its factors, greater than 0: the content of c·form is |c| times as large."""
+        numbers = [abs(t.factor) for t in self.terms]
         if not numbers:
             return Fraction(1)
         scale = math.lcm(*(n.denominator for n in numbers))

@@ -89,6 +89,11 @@ class Piecewise:
         return None
 
 
+def is_continuous(function: Piecewise) -> bool:
+    """Return True if both pieces have the value of the function at each break, as far as it is known."""
+    return all(_equal(b.left.atom, b.value.atom) and _equal(b.value.atom, b.right.atom) for b in function.breaks)
+
+
 def sign(d: Residue) -> Residue:
     """Return the sign of d: -1, 0 or 1."""
     number = number_of(d)
@@ -384,8 +389,9 @@ def _line_of(d: Residue) -> tuple[Residue, bool, Fraction]:
     if len(linear.terms) == 1:
         (term,) = linear.terms
         return term.atom, term.factor > 0, -linear.constant / term.factor
+    base = d - d.constant(linear.constant) if linear.constant else d
     content = linear.content
-    return d if content == 1 else d * d.constant(1 / content), True, Fraction(0)
+    return base if content == 1 else base * d.constant(1 / content), True, -linear.constant / content
 
 
 def _steps(base: Residue, signs: Sequence[int], breaks: Sequence[tuple[Fraction, Any]], like: Residue) -> Residue:

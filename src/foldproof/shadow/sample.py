@@ -105,6 +105,8 @@ class SamplePoint:
         """True after a softmax has been shifted."""
         self.uninterpreted: dict[str, None] = {}
         self.branch: dict[str, None] = {}
+        self.jumping: dict[str, None] = {}
+        """Operators of the algebraic reading whose results jump."""
         self.escapes: dict[str, bool] = {}
         self.running = False
         """True while a program runs, and False while a pass does."""

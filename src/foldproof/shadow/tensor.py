@@ -21,6 +21,7 @@ from foldproof.operators import (
 )
 from foldproof.shadow.call import Call, value_of
 from foldproof.shadow.escapes import BLIND, ESCAPING, is_called_by_libraries, note_escape
+from foldproof.shadow.jumps import note_jump
 from foldproof.shadow.leaves import draw_variable, embed_constant, mark_infinities
 from foldproof.shadow.ondemand import OnDemand
 from foldproof.shadow.registry import RULES, Rule, RuleKind
@@ -189,7 +190,7 @@ def _dispatch(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -
         return tree_map(lambda v: _empty(call, v), value)
     residue = rule.function(call, *args, **kwargs)
     is_function = isinstance(value, Tensor) and value.dtype is torch.bool and residue is not None
-    if rule.kind is RuleKind.BRANCH and not is_function:
+    if rule.kind is RuleKind.BRANCH and not is_function and call.follows_values:
         point.branch.setdefault(func.overloadpacket.__name__)
     if isinstance(value, Tensor):
         return _wrap(call, rule, shadows, value, residue)
@@ -221,8 +222,7 @@ def _takes_booleans(rule: Rule | None, args: Any, kwargs: Any) -> bool:
     if rule.kind is RuleKind.BRANCH or rule.integers:
         return True
     dtype = kwargs.get("dtype")
-    tensors = [x for x in tree_iter(args) if isinstance(x, Tensor)]
-    floats = any(x.dtype.is_floating_point for x in tensors)
+    floats = any(isinstance(x, float) or isinstance(x, Tensor) and x.is_floating_point() for x in tree_iter(args))
     return dtype.is_floating_point if dtype is not None else floats
 
 
@@ -283,6 +283,7 @@ def _wrap(call: Call, rule: Rule, operands: Sequence[Shadow], value: Tensor, res
         residue.defined_if(False)
     residue = residue.laid_out_like(value)
     call.point.facts.share(residue)
+    note_jump(call, value, residue, operands)
     return Shadow(value, residue)
 
 

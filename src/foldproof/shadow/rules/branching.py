@@ -44,7 +44,7 @@ def _symmetric(call: Call, x: Residue, dims: Sequence[int], keepdim: bool) -> Re
     """Return the largest element along ``dims`` as a symmetric function; None if there are too many elements."""
     axes = sorted({d % x.ndim for d in dims}) if dims and x.ndim else list(range(x.ndim))
     n = math.prod(x.shape[d] for d in axes)
-    if not 1 < n <= MAX_SYMMETRIC:
+    if not call.algebraic(x) or not 1 < n <= MAX_SYMMETRIC:
         return None
     shape = [1 if d in axes else s for d, s in enumerate(x.shape) if keepdim or d not in axes]
     each = [x.map(lambda part, i=i: _flattened(part, axes)[..., i].reshape(shape)) for i in range(n)]
@@ -54,24 +54,51 @@ def _symmetric(call: Call, x: Residue, dims: Sequence[int], keepdim: bool) -> Re
 @branch(aten.amax.default)
 def amax(call: Call, x: Tensor, dim: list[int] = [], keepdim: bool = False) -> Residue:  # noqa: B006 (as in the schema)
     """the element that is largest by value"""
-    found = _symmetric(call, call.residue(x), dim, keepdim) if call.algebraic(x) else None
+    found = _symmetric(call, call.residue(x), dim, keepdim)
+    call.follows_values = found is None
     return found or extreme(call.residue(x), call.value(x), dim, keepdim, True)
 
 
 @branch(aten.amin.default)
 def amin(call: Call, x: Tensor, dim: list[int] = [], keepdim: bool = False) -> Residue:  # noqa: B006
     """the element that is smallest by value"""
-    found = _symmetric(call, -call.residue(x), dim, keepdim) if call.algebraic(x) else None
+    found = _symmetric(call, -call.residue(x), dim, keepdim)
+    call.follows_values = found is None
     return extreme(call.residue(x), call.value(x), dim, keepdim, False) if found is None else -found
 
 
-@branch(aten.max.default, aten.min.default)
-def extremum(call: Call, x: Tensor) -> Residue:
-    """the element that is largest (smallest) by value"""
-    return extreme(call.residue(x), call.value(x), None, False, call.operator is aten.max.default)
+@branch(aten.max.default)
+def largest(call: Call, x: Tensor) -> Residue:
+    """the element that is largest by value"""
+    found = _symmetric(call, call.residue(x), [], False)
+    call.follows_values = found is None
+    return extreme(call.residue(x), call.value(x), None, False, True) if found is None else found
 
 
-@branch(aten.max.dim, aten.min.dim, aten.median.dim, aten.mode.default, aten.kthvalue.default)
+@branch(aten.min.default)
+def smallest(call: Call, x: Tensor) -> Residue:
+    """the element that is smallest by value"""
+    found = _symmetric(call, -call.residue(x), [], False)
+    call.follows_values = found is None
+    return extreme(call.residue(x), call.value(x), None, False, False) if found is None else -found
+
+
+@branch(aten.max.dim)
+def largest_and_index(call: Call, x: Tensor, dim: int, keepdim: bool = False) -> tuple[Residue, None]:
+    """the element at the index that the value gives"""
+    found, _ = at_index(call, x, dim, keepdim)
+    return _symmetric(call, call.residue(x), [dim], keepdim) or found, None
+
+
+@branch(aten.min.dim)
+def smallest_and_index(call: Call, x: Tensor, dim: int, keepdim: bool = False) -> tuple[Residue, None]:
+    """the element at the index that the value gives"""
+    found, _ = at_index(call, x, dim, keepdim)
+    least = _symmetric(call, -call.residue(x), [dim], keepdim)
+    return found if least is None else -least, None
+
+
+@branch(aten.median.dim, aten.mode.default, aten.kthvalue.default)
 def at_index(call: Call, x: Tensor, *args: Any, **kwargs: Any) -> tuple[Residue, None]:
     """the element at the index that the value gives"""
     dim, keepdim, indices = call.arguments["dim"], call.arguments["keepdim"], call.result[1]
