@@ -16,6 +16,7 @@ from foldproof.program import Leaf, Outcome, Program, copied
 from foldproof.proof.coverage import Coverage
 from foldproof.proof.obligation import ProofObligation, Tensors, copied_leaves, equal_content, identity, tied
 from foldproof.proof.running import idle_counters, leaves_state, run_copied, state_after, state_of
+from foldproof.proof.wide import SharedCopies, copy_all_wide, copy_wide
 from foldproof.rounding import Comparison, Float64, compare_in_float64
 from foldproof.rounding.constant_noise import ConstantNoise, Constants, amplified, mark
 from foldproof.rounding.float64 import widened
@@ -86,7 +87,8 @@ ROUNDED = Unrounded({}, ())
 class _Side:
     """One program at one point.
 
-    Its ``own`` leaves are those that the other program lacks: the results of a fold, or a constant of its own.
+    Its ``own`` leaves are those that the other program lacks: the results of a fold, or a constant of its own. Runs
+    take float64 ``copies`` of ``shared`` leaves.
     """
 
     program: Program
@@ -97,6 +99,8 @@ class _Side:
     names: Mapping[str, str]
     exact: tuple[Tensor, ...]
     own: frozenset[int]
+    shared: Mapping[int, Tensor]
+    copies: SharedCopies
 
     def run(
         self,
@@ -121,7 +125,7 @@ class _Side:
             for t in self.leaves.values()
             if id(t) in self.own
         }
-        once = _widened_copies(self.leaves)
+        once = copy_all_wide(self.leaves, self.shared, self.copies)
         own = self.program.leaves
         constant = {id(t) for name, t in self.leaves.items() if name in own and own[name].constant}
         for t in self.leaves.values():
@@ -148,7 +152,7 @@ class _Side:
     def run_rounding_float64(self, noise: int) -> Outcome:
         """Call the program once in float64, with each operator's result perturbed by what float64 may round in it."""
         mode = Float64Noise(torch.Generator().manual_seed(noise))
-        once = _widened_copies(self.leaves)
+        once = copy_all_wide(self.leaves, self.shared, self.copies)
         leaves = {name: once[id(t)] for name, t in self.leaves.items()}
         return self._run_in(mode, leaves, [_widen_inputs(self.args, self.kwargs)], None)
 
@@ -175,7 +179,9 @@ class _Side:
 
 
 def _widen_inputs(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    return tree_map(lambda t: mark(_wide(t), t.dtype, data=True) if isinstance(t, Tensor) else t, (args, dict(kwargs)))
+    return tree_map(
+        lambda t: mark(copy_wide(t), t.dtype, data=True) if isinstance(t, Tensor) else t, (args, dict(kwargs))
+    )
 
 
 class Float64Noise(Noise):
@@ -209,27 +215,13 @@ def _movement_in_float64(side: _Side, at: Comparison) -> float:
     return max(seen) - min(seen)
 
 
-def _widened_copies(leaves: Tensors) -> dict[int, Tensor]:
-    """Return float64 copies, by the identity of what they are copies of. They are made for each run: kept for all runs
-    of two programs, they would take four times the memory of the parameters."""
-    made: dict[int, Tensor] = {}
-    for t in leaves.values():
-        if id(t) not in made:
-            made[id(t)] = _wide(t)
-    return made
-
-
-def _wide(t: Tensor) -> Tensor:
-    wide: Tensor = widened(t.detach())
-    return wide.clone() if wide.dtype == t.dtype else wide
-
-
 def _sides(
     obligation: ProofObligation,
     leaves: Tensors,
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
     unrounded: Unrounded = ROUNDED,
+    copies: SharedCopies | None = None,
 ) -> tuple[_Side, _Side]:
     other = obligation.other(leaves)
     second = {**other.leaves, **unrounded.leaves}
@@ -245,10 +237,17 @@ def _sides(
     twins = {id(t): found for name, t in second.items() if (found := twin(name, t)) is not None}
     ours = frozenset(map(id, leaves.values())) - {id(t) for t in twins.values()}
     theirs = frozenset(map(id, second.values())) - twins.keys()
+    both = {**twins, **{id(t): t for t in twins.values()}} if _show_writes(obligation.before, other.after) else {}
+    copies = copies or SharedCopies()
     return (
-        _Side(obligation.before, "first", leaves, args, kwargs, {}, unrounded.values, ours),
-        _Side(other.after, "second", second, args, kwargs, other.names, unrounded.values, theirs),
+        _Side(obligation.before, "first", leaves, args, kwargs, {}, unrounded.values, ours, both, copies),
+        _Side(other.after, "second", second, args, kwargs, other.names, unrounded.values, theirs, both, copies),
     )
+
+
+def _show_writes(*programs: Program) -> bool:
+    """Return True for exported programs, whose writes all count up a version; modules may write by NumPy."""
+    return all(program.form == "ExportedProgram" for program in programs)
 
 
 def _written(first: Outcome, second: Outcome, originals: Mapping[str, Tensor]) -> list[str]:
@@ -300,17 +299,18 @@ def evaluate(
     unrounded: Unrounded = ROUNDED,
     coverage: Coverage | None = None,
     folded: bool = False,
+    copies: SharedCopies | None = None,
 ) -> Trial:
     """Evaluate both programs on these leaves and inputs, and measure the rounding floor by perturbed runs.
 
     Perturbed runs move constants by ``amplitude`` roundings and ``spread``; see `foldproof.rounding.constant_noise`.
     Results of constants are moved where the other program may hold them folded, or anyway if ``folded``.
-    ``coverage`` records the decisions of the unperturbed runs.
+    ``coverage`` records the decisions of the unperturbed runs. ``copies`` are shared with other evaluations.
 
     Raises:
         Undecided: a program has no float64 form, or fails.
     """
-    first, second = _sides(obligation, leaves, args, kwargs, unrounded)
+    first, second = _sides(obligation, leaves, args, kwargs, unrounded, copies)
     tensors = [t for t in tree_leaves((args, dict(kwargs))) if isinstance(t, Tensor)]
     originals = {**leaves, **{f"input {i}": t for i, t in enumerate(tensors)}}
     ours, theirs = Constants(), Constants()
@@ -570,7 +570,7 @@ def at_other_integers(obligation: ProofObligation) -> Iterator[Trial]:
     given = (obligation.args, dict(obligation.kwargs))
     if not any(isinstance(x, Tensor) and not _is_float(x) for x in tree_leaves(given)):
         return
-    generator = torch.Generator().manual_seed(0)
+    generator, copies = torch.Generator().manual_seed(0), SharedCopies()
     for change in (
         _redrawn_within,
         _flipped,
@@ -587,8 +587,8 @@ def at_other_integers(obligation: ProofObligation) -> Iterator[Trial]:
             continue
         where = ("other integers and booleans, the given parameters", own_leaves(obligation), args, kwargs)
         with contextlib.suppress(Undecided):  # indices out of range
-            if not alike(evaluate(obligation, *where, perturbations=0)):
-                yield evaluate(obligation, *where)
+            if not alike(evaluate(obligation, *where, perturbations=0, copies=copies)):
+                yield evaluate(obligation, *where, copies=copies)
 
 
 def _redrawn_within(x: Tensor, generator: torch.Generator) -> Tensor:

@@ -222,7 +222,7 @@ def _takes_booleans(rule: Rule | None, args: Any, kwargs: Any) -> bool:
     if rule.kind is RuleKind.BRANCH or rule.integers:
         return True
     dtype = kwargs.get("dtype")
-    floats = any(isinstance(x, float) or isinstance(x, Tensor) and x.is_floating_point() for x in tree_iter(args))
+    floats = any(isinstance(x, float) or (isinstance(x, Tensor) and x.is_floating_point()) for x in tree_iter(args))
     return dtype.is_floating_point if dtype is not None else floats
 
 
