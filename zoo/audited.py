@@ -45,7 +45,7 @@ class Audited:
     """One audit.
 
     ``calls`` is the number of watched calls of passes, ``verdicts`` the counts of verdicts on those that changed a
-    graph. ``open`` has a row of pass, verdict and reason for each other verdict than proved and rounding. ``numbers``
+    graph. ``open`` has a row of pass, verdict and reason for each step that is not proved. ``numbers``
     is the verdict on the compiled model. ``failure`` is the message of an exception that ended the audit.
     """
 
@@ -71,7 +71,7 @@ def audited(name: str, way: str) -> Audited:
     return Audited(
         calls=len(found.steps),
         verdicts=dict(Counter(str(v.kind) for _, v in verdicts)),
-        open=[(n, str(v.kind), v.reason) for n, v in verdicts if v.kind in (Kind.UNDECIDED, Kind.REFUTED)],
+        open=[(n, str(v.kind), v.reason) for n, v in verdicts if v.kind not in (Kind.PROVED, Kind.PROVED_WITHIN)],
         numbers=str(found.end_to_end.verdict.kind) if found.end_to_end is not None else found.uncompared,
         compile_seconds=found.compile_seconds,
         seconds=found.seconds,
