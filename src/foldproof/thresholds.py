@@ -89,6 +89,12 @@ PRIOR_RUNS = 2.0
 
 # The rounding of operators (`compare`).
 
+COMPARED_INPUTS = 24
+"""Inputs on which two programs are compared, the given ones included."""
+FEWEST_COMPARED_INPUTS = 4
+"""The same where inputs are large; an interval of confidence takes a few."""
+MAX_COMPARED_ELEMENTS = 1 << 22
+"""Elements of all compared inputs together, but for the fewest: large inputs show kernels many places at once."""
 RUNS_AT_GIVEN_INPUTS = 16
 """Perturbed runs at the inputs of the caller."""
 RUNS_AT_OTHER_INPUTS = 4
@@ -146,8 +152,6 @@ FREE_ELEMENTS = 1 << 12
 
 RANGE_INPUTS = 4
 """Inputs on which the range of quantized values is measured: the given ones, and others of the same elements."""
-COMPARED_INPUTS = 24
-"""Inputs for the comparison of the compiled model with the original."""
 MIN_REDUCED_DIFFERENCE = 1e-2
 """Smallest relative difference of a reduced program: beyond rounding in float64, and visible in float32."""
 MAX_RERUN_SECONDS = 5.0

@@ -321,6 +321,13 @@ def test_inputs_that_a_program_refuses_are_left_out() -> None:
     assert picky.identical and picky.inputs == 1 and "not this one" in str(picky)
 
 
+@pytest.mark.parametrize(("elements", "inputs"), [(1 << 10, 24), (1 << 19, 8), (1 << 22, 4)])
+def test_fewer_of_large_inputs_are_tried(elements: int, inputs: int) -> None:
+    x = torch.randn(elements)
+    assert f"bit-identical on all {inputs} inputs" in str(foldproof.compare(nn.ReLU(), torch.relu, (x,)))
+    assert "bit-identical on all 5 inputs" in str(foldproof.compare(nn.ReLU(), torch.relu, (x,), trials=5))
+
+
 def test_a_candidate_that_writes_to_its_input() -> None:
     model, x = net(), data()
     result = foldproof.compare(model, lambda z: model(z.mul_(1)), (x,), trials=2)

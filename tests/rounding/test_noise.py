@@ -193,3 +193,19 @@ def test_constants_made_of_parts_move_as_these_do() -> None:
         with torch.no_grad(), noise:
             moved = torch.std(mark(x.clone(), torch.float32, data=data), 1)
         assert least <= float((moved - x.std(1)).abs().max()) < most
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_blocks_are_perturbed_like_the_whole(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, w = torch.randn(3, 4, 5, dtype=torch.float64), torch.randn(6, 5, dtype=torch.float64)
+
+    def perturbed() -> torch.Tensor:
+        noise = Noise(torch.Generator().manual_seed(0))
+        noise.dtype = dtype
+        with torch.no_grad(), noise:
+            return torch.exp(torch.nn.functional.linear(x, w))
+
+    whole = perturbed()
+    monkeypatch.setattr("foldproof.rounding.noise.BLOCK", 7)
+    assert torch.equal(perturbed(), whole)
+    assert not torch.equal(whole, torch.exp(torch.nn.functional.linear(x, w)))

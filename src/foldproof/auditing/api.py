@@ -172,6 +172,7 @@ def _end_to_end(
     """Return the comparison of numbers, or None and the reason; the verdicts on passes don't depend on it."""
     from foldproof.comparison import compare
     from foldproof.comparison.candidate import Candidate, caller
+    from foldproof.comparison.inputs import count_trials
 
     candidate = Candidate(
         compiled.what,
@@ -185,7 +186,8 @@ def _end_to_end(
     )
     try:
         with torch.no_grad():
-            return compare(model, candidate, args, kwargs, trials=COMPARED_INPUTS, locate=locate), ""
+            trials = count_trials(args, kwargs, COMPARED_INPUTS)
+            return compare(model, candidate, args, kwargs, trials=trials, locate=locate), ""
     except (FoldproofError, RuntimeError) as error:
         log_caught(error, "comparing end to end")
         return None, str(error) if isinstance(error, FoldproofError) else brief(error)

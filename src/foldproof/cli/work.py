@@ -7,7 +7,7 @@ import io
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch.export import ExportedProgram
@@ -15,11 +15,13 @@ from torch.fx import GraphModule
 
 import foldproof
 from foldproof.errors import FoldproofError, brief
-from foldproof.fusion import Declined
 from foldproof.log import hushed
 from foldproof.program.export import export_module
 from foldproof.program.loading import check_runs, importable, load_spec
 from foldproof.verdict import Verdict
+
+if TYPE_CHECKING:
+    from foldproof.fusion import Declined
 
 Progress = Callable[[int, int | None, str], None]
 

@@ -22,7 +22,7 @@ from foldproof.comparison.calls import Call, Side, name_values
 from foldproof.comparison.candidate import Candidate, caller, candidate_of
 from foldproof.comparison.distance import truth_distance
 from foldproof.comparison.graph import Graph
-from foldproof.comparison.inputs import Inputs, can_redraw, redrawn
+from foldproof.comparison.inputs import Inputs, can_redraw, count_trials, redrawn
 from foldproof.comparison.judge import Outputs, distance, flips, identical, judge, number, rms
 from foldproof.comparison.layers import layers
 from foldproof.comparison.reproduction import reproduce
@@ -53,7 +53,7 @@ def compare(
     kwargs: Mapping[str, Any] | None = None,
     *,
     dynamic_shapes: Any = None,
-    trials: int = 24,
+    trials: int | None = None,
     seed: int = 0,
     locate: bool = True,
     precision: torch.dtype | None = None,
@@ -76,7 +76,8 @@ def compare(
         inputs: positional arguments of both.
         kwargs: keyword arguments of both.
         dynamic_shapes: as in `torch.export.export`; the reference is then compared at other sizes, too.
-        trials: number of inputs to try: the given ones, and others whose elements are drawn from theirs.
+        trials: number of inputs to try: the given ones, and others whose elements are drawn from theirs. By default 24,
+            and fewer, down to 4, where they have more than 4 million elements together.
         seed: fixes the random draws. Everything else is deterministic, as far as both programs are.
         locate: look for the operators that a difference comes from, too; compiled candidates are then compiled several
             times.
@@ -122,7 +123,7 @@ class _Comparison:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         dynamic_shapes: Any,
-        trials: int,
+        trials: int | None,
         seed: int,
         locate: bool,
         precision: torch.dtype | None,
@@ -130,7 +131,8 @@ class _Comparison:
     ) -> None:
         self._start = time.perf_counter()
         self._tell = progress or (lambda done, total, what: None)
-        self._args, self._kwargs, self._seed, self._trials = args, kwargs, seed, max(trials, 1)
+        self._args, self._kwargs, self._seed = args, kwargs, seed
+        self._trials = count_trials(args, kwargs) if trials is None else max(trials, 1)
         self._locate, self._precision = locate, precision
         for tensor in tree_leaves((args, kwargs)):
             if isinstance(tensor, Tensor):

@@ -8,9 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from foldproof.thresholds import COMPARED_INPUTS, FEWEST_COMPARED_INPUTS, MAX_COMPARED_ELEMENTS
 from foldproof.torch_internals import tree_leaves, tree_map
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+def count_trials(args: Sequence[Any], kwargs: Mapping[str, Any], most: int = COMPARED_INPUTS) -> int:
+    """Return the number of inputs to compare on: ``most``, or fewer where they are large."""
+    size = sum(t.numel() for t in tree_leaves((tuple(args), dict(kwargs))) if isinstance(t, Tensor))
+    return min(most, max(MAX_COMPARED_ELEMENTS // max(size, 1), FEWEST_COMPARED_INPUTS))
 
 
 def redrawn(args: Sequence[Any], kwargs: Mapping[str, Any], seed: int, integers: bool) -> Inputs:

@@ -36,20 +36,32 @@ def bound_errors(
     leaves room for other algorithms than those of PyTorch's own kernels (fused or approximate ones). For an operator
     without an answer, or with the rounding of its parts, the bound is the rounding of the results alone.
     """
+    return [None if x is None else bound_error(x, size, dtype) for x, size in rounded_results(func, out, args, kwargs)]
+
+
+def rounded_results(
+    func: Any, out: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> list[tuple[Tensor | None, Tensor | None]]:
+    """Return each result in ``out`` with its magnitude, for `bound_error`; None stands for a result without rounding.
+
+    A result that is rounded once has no magnitude.
+    """
     results = tree_leaves(out)
     rounding = find_rounding(func)
     if rounding is Rounding.EXACT:
-        return [None] * len(results)
+        return [(None, None)] * len(results)
     inside: Any = ()
     if rounding is Rounding.MAGNITUDE:
         inside = MAGNITUDES[func](tuple(results) if len(results) > 1 else results[0], *args, **kwargs)
         inside = inside if isinstance(inside, tuple) else (inside,)
-    bounds: list[Tensor | None] = []
-    for x, size in zip_longest(results, inside):
-        if not isinstance(x, Tensor) or x.dtype != torch.float64:
-            bounds.append(None)
-            continue
-        held = x.to(dtype).to(torch.float64) == x
-        own = torch.where(held, 0.0, x.abs() * unit_roundoff(dtype))
-        bounds.append(own if size is None else own + size * unit_roundoff(accumulation_dtype(dtype)))
-    return bounds
+    return [
+        (x, size) if isinstance(x, Tensor) and x.dtype == torch.float64 else (None, None)
+        for x, size in zip_longest(results, inside)
+    ]
+
+
+def bound_error(x: Tensor, size: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """Return the error bounds of the elements of a result, or of a part of it, from those of its magnitude."""
+    held = x.to(dtype).to(torch.float64) == x
+    own = x.abs().mul_(unit_roundoff(dtype)).masked_fill_(held, 0.0)
+    return own if size is None else own.add_(size, alpha=unit_roundoff(accumulation_dtype(dtype)))

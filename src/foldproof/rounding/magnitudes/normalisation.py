@@ -32,8 +32,9 @@ def _measure_normalised(
     """Return the magnitude of (x − μ)·r·γ + β, with r from Σ(x − μ)² or from E[x²] − μ², which cancels."""
     scale = rstd if weight is None else rstd * weight.abs()
     relative = 2 + math.sqrt(n / 3) + (mean * rstd).square()
-    size = (x.abs() + mean.abs()) * scale + (x - mean).abs() * scale * relative
-    return size if bias is None else size + bias.abs()
+    size = (x - mean).abs_().mul_(scale).mul_(relative)
+    size.add_(x.abs().add_(mean.abs()).mul_(scale))
+    return size if bias is None else size.add_(bias.abs())
 
 
 def _measure_statistics(x: Tensor, dims: list[int], mean: Tensor, rstd: Tensor) -> tuple[Tensor, Tensor]:

@@ -32,7 +32,7 @@ def _expand(x: Any, out: Tensor) -> Tensor:
 def measure_exponential(out: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """|out|·(2 + |x|): exp(x) is 2^(x·log₂e), and that product is rounded"""
     first = out[0] if isinstance(out, tuple) else out
-    return first.abs() * (2 + x.abs().clamp_max(1e3))  # type: ignore[no-any-return]
+    return first.abs().mul_(x.abs().clamp_max(1e3).add_(2))  # type: ignore[no-any-return]
 
 
 @magnitude("elu expm1 celu selu log log1p log2 log10 atan2 atan asin acos sin cos asinh acosh atanh erfc")

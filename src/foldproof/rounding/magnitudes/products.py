@@ -15,7 +15,7 @@ aten = torch.ops.aten
 @magnitude("mm bmm mv dot vdot")
 def measure_product(out: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """Σ|a||b|"""
-    return torch.matmul(a.abs(), b.abs()) + drift(out, a.shape[-1])
+    return torch.matmul(a.abs(), b.abs()).add_(drift(out, a.shape[-1]))
 
 
 @magnitude("addmm addmv baddbmm addbmm")
@@ -43,7 +43,7 @@ def _scale(beta: float, x: Tensor) -> Tensor:
 def measure_linear(out: Tensor, x: Tensor, w: Tensor, bias: Tensor | None = None) -> Tensor:
     """Σ|x||w| + |bias|"""
     inside: Tensor = aten.linear(x.abs(), w.abs(), absolute(bias))
-    return inside + drift(out, x.shape[-1])
+    return inside.add_(drift(out, x.shape[-1]))
 
 
 @magnitude("convolution _convolution")
@@ -52,7 +52,7 @@ def measure_convolution(out: Tensor, x: Tensor, w: Tensor, bias: Tensor | None, 
     transposed, groups = rest[3], rest[5]
     terms = w[:, 0].numel() / groups if transposed else w[0].numel()
     inside: Tensor = aten.convolution(x.abs(), w.abs(), absolute(bias), *rest[:6])
-    return inside + drift(out, terms)
+    return inside.add_(drift(out, terms))
 
 
 @magnitude("convolution_backward")

@@ -58,7 +58,7 @@ def find_aten(*names: str) -> list[OpOverload]:
 
 def drift(out: Tensor, terms: float) -> Tensor:
     """Return the share of partial sums of ``terms`` terms of one sign: |out|·√(terms/3)."""
-    return out.abs() * math.sqrt(max(terms, 0.0) / 3)
+    return out.abs().mul_(math.sqrt(max(terms, 0.0) / 3))
 
 
 def absolute(x: Any) -> Any:
