@@ -36,7 +36,7 @@ SLOW = tuple(
             "auditing/test_unseen_changes.py",
         ),
         *("auditing/test_watching.py", "comparison/", "cli/test_audit.py"),
-        *("cli/test_process.py", "docs/", "examples/"),
+        *("cli/test_many.py", "cli/test_process.py", "docs/", "examples/"),
         *("fusion/test_batching.py", "fusion/test_fold_growth.py", "fusion/test_fold_mutants.py"),
         *(
             "fusion/test_fold_random.py",

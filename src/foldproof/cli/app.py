@@ -6,7 +6,6 @@ import os
 import sys
 import time
 import traceback
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -15,8 +14,8 @@ from typing import Annotated, Any
 
 import typer
 
-from foldproof.cli import summary
-from foldproof.cli.complaint import complain
+from foldproof.cli import many, summary
+from foldproof.cli.complaint import complain, without_warnings
 from foldproof.cli.output import Output, Written, check_folder, save_json
 from foldproof.cli.progress import Bar
 from foldproof.compiler_catalog import DECLARED
@@ -146,7 +145,10 @@ def compare(
 
 @app.command()
 def audit(
-    spec: Annotated[str, typer.Argument(metavar="SPEC", help=f"The program to compile: {FORMS}.", show_default=False)],
+    specs: Annotated[
+        list[str],
+        typer.Argument(metavar="SPEC", help=f"The program to compile, or several: {FORMS}.", show_default=False),
+    ],
     compiler: Annotated[
         str,
         typer.Option(
@@ -167,12 +169,27 @@ def audit(
         Path | None,
         typer.Option("--save", metavar="FOLDER", help="Write a program that reproduces the fault, and a report."),
     ] = None,
+    results: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Write the result of each SPEC as JSON to this folder as it comes, and print one line for each. A"
+            " result that is there is not computed again.",
+        ),
+    ] = None,
+    jobs: Annotated[
+        int, typer.Option("-j", "--jobs", metavar="N", min=1, help="Audits at a time, each in a process of its own.")
+    ] = 1,
     json_file: JsonOption = None,
     html_file: HtmlOption = None,
 ) -> None:
     """Run a compiler, validate every graph pass, and name the pass that changes the meaning."""
     written = Written(json_file, html_file)
-    raise typer.Exit(_guarded(partial(_audit, spec, compiler, option or [], disable or [], save, written)))
+    if results is not None or len(specs) > 1:
+        one_only = save is not None or bool(written.files)
+        asked = partial(_audit_many, specs, compiler, option or [], disable or [], results, jobs, one_only)
+        raise typer.Exit(_guarded(asked))
+    raise typer.Exit(_guarded(partial(_audit, specs[0], compiler, option or [], disable or [], save, written)))
 
 
 @app.command()
@@ -357,6 +374,28 @@ def _audit(
     return found.kind.exit_code
 
 
+def _audit_many(
+    specs: Sequence[str],
+    compiler: str,
+    options: Sequence[str],
+    disable: Sequence[str],
+    folder: Path | None,
+    jobs: int,
+    one_only: bool,
+) -> int:
+    if folder is None:
+        raise FoldproofError("several SPECs take --results FOLDER, where the result of each is kept")
+    if one_only:
+        raise FoldproofError(
+            "--save, --json and --html take one SPEC without --results, whose folder has the JSON of each"
+        )
+    questions = [many.Question(spec, compiler, tuple(options), tuple(disable)) for spec in dict.fromkeys(specs)]
+    with Bar() as progress:
+        answers = many.audit_all(questions, folder, jobs, progress)
+    summary.print_answers(summary.console(), answers, folder)
+    return many.worst([answer for _, answer in answers])
+
+
 def _report(result: Path, output: Path | None) -> int:
     from foldproof.report import FORMS as forms
     from foldproof.report import load
@@ -405,11 +444,7 @@ def _replay(folder: Path) -> int:
 def _guarded(command: Callable[[], int]) -> int:
     """Run ``command`` and return its exit status. Errors become a sentence; bugs of foldproof keep their traceback."""
     try:
-        with warnings.catch_warnings():
-            # The summary lists the declined folds, and deprecations of libraries do not concern the user.
-            warnings.filterwarnings("ignore", module=r"foldproof\.")
-            warnings.simplefilter("ignore", DeprecationWarning)
-            warnings.simplefilter("ignore", FutureWarning)
+        with without_warnings():
             return command()
     except FoldproofError as error:
         log_caught(error, "running a command")  # the sentence omits the cause

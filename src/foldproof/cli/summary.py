@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from foldproof import CompareResult, FoldQATResult, FuseResult
+    from foldproof.cli.many import Answer, Question
     from foldproof.fusion import Declined
 
 ROWS = 10
@@ -119,6 +120,13 @@ def print_ending(out: Console, saved: Path | None, written: Sequence[Path], seco
     else:
         out.print(f"saved {saved} ({format_bytes(saved.stat().st_size)}), {seconds:.1f} s in all")
     print_written(out, written)
+
+
+def print_answers(out: Console, answers: Sequence[tuple[Question, Answer]], folder: Path) -> None:
+    """Print a line for each of several audits, and the place of the results."""
+    for question, one in answers:
+        out.print(Text(f"{question.spec}: {one.told}", STYLES[one.kind] if one.kind else ""), soft_wrap=True)
+    out.print(f"the results are in {folder}", soft_wrap=True)
 
 
 def print_written(out: Console, written: Sequence[Path]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,6 +13,7 @@ from foldproof.auditing.log import Log
 from foldproof.compiler_catalog import Declaration
 from foldproof.errors import FoldproofError
 from foldproof.torch_internals import tree_map
+from foldproof.version import find_version
 
 Options = Mapping[str, Any]
 
@@ -95,11 +95,4 @@ def clone_tensors(x: Any) -> Any:
 
 def list_versions(compiler: Compiler) -> dict[str, str]:
     """Return the installed versions of torch and of the compiler's packages."""
-    return {package: _find_version(package) for package in ("torch", "foldproof", *compiler.declared.packages)}
-
-
-def _find_version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
+    return {package: find_version(package) for package in ("torch", "foldproof", *compiler.declared.packages)}
