@@ -392,7 +392,8 @@ def _audit_many(
     questions = [many.Question(spec, compiler, tuple(options), tuple(disable)) for spec in dict.fromkeys(specs)]
     with Bar() as progress:
         answers = many.audit_all(questions, folder, jobs, progress)
-    summary.print_answers(summary.console(), answers, folder)
+    lines = [(f"{question.spec}: {answer.told}", answer.kind) for question, answer in answers]
+    summary.print_answers(summary.console(), lines, folder)
     return many.worst([answer for _, answer in answers])
 
 

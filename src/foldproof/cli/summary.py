@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from foldproof import CompareResult, FoldQATResult, FuseResult
-    from foldproof.cli.many import Answer, Question
     from foldproof.fusion import Declined
 
 ROWS = 10
@@ -122,10 +121,10 @@ def print_ending(out: Console, saved: Path | None, written: Sequence[Path], seco
     print_written(out, written)
 
 
-def print_answers(out: Console, answers: Sequence[tuple[Question, Answer]], folder: Path) -> None:
-    """Print a line for each of several audits, and the place of the results."""
-    for question, one in answers:
-        out.print(Text(f"{question.spec}: {one.told}", STYLES[one.kind] if one.kind else ""), soft_wrap=True)
+def print_answers(out: Console, answers: Sequence[tuple[str, Kind | None]], folder: Path) -> None:
+    """Print a line for each of several audits, by its verdict if there is one, and the place of the results."""
+    for told, kind in answers:
+        out.print(Text(told, STYLES[kind] if kind else ""), soft_wrap=True)
     out.print(f"the results are in {folder}", soft_wrap=True)
 
 
