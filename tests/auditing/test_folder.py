@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import foldproof
 from foldproof import FoldproofError
@@ -53,7 +54,7 @@ def test_the_report_and_the_verdict(saved: Path) -> None:
     report = (saved / "report.md").read_text()
     for part in ("### 🐛 Describe the bug", "```python", "not close", "### Versions", "torch 2."):
         assert part in report
-    assert "In the program above the pass goes from " in report
+    assert "In the program above it goes from " in report
     assert "(in  →" not in report
     told = json.loads((saved / "verdict.json").read_text())
     assert told["pass"] == "fuse"
@@ -75,3 +76,40 @@ def test_replay(saved: Path, tmp_path: Path) -> None:
         replay(tmp_path)
     with pytest.raises(FoldproofError, match="no verdict.json"):
         replay(tmp_path / "elsewhere")
+
+
+class Zeros(torch.nn.Module):
+    """Inductor's x·0 is 0, where x is nan, too."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x * 0 + 1).relu()
+
+
+def refuse(graph: torch.fx.Graph) -> None:
+    """A custom pass that fails where something is multiplied."""
+    if any("mul" in node.name for node in graph.nodes):
+        raise RuntimeError("no products, please")
+
+
+def test_a_suspect_is_saved(tmp_path: Path) -> None:
+    """Its proof is undecided, since infinities make a nan."""
+    x = torch.tensor([1.0, float("nan"), 2.0])
+    saved = foldproof.audit(Zeros().eval(), (x,), locate=False).save(tmp_path)
+    told = json.loads((saved / "verdict.json").read_text())
+    assert told["pass"] == "constant_fold_uniform_value" and told["reproduced"] is True
+    assert "equal_nan=True" in (saved / "repro.py").read_text()
+    assert "finite on one side of it only" in (saved / "report.md").read_text()
+    assert replay(saved)[0]
+
+
+def test_a_crash_is_saved(tmp_path: Path) -> None:
+    found = foldproof.audit(Zeros().eval(), (torch.ones(3),), options={"joint_custom_pre_pass": refuse})
+    saved = found.save(tmp_path)
+    told = json.loads((saved / "verdict.json").read_text())
+    assert told["error"].endswith("RuntimeError: no products, please") and told["reproduced"] is True
+    assert "no products, please" in (saved / "report.md").read_text()
+    wrong, sentence = replay(saved)
+    assert wrong and sentence.startswith("still crashes with torch")
+    (saved / "repro.py").write_text("pass\n")
+    wrong, sentence = replay(saved)
+    assert not wrong and sentence.startswith("fixed with torch")

@@ -12,6 +12,7 @@ from torch.export import ExportedProgram
 
 from foldproof.auditing.compilers import find_compiler
 from foldproof.auditing.compilers.compiler import Compiled, Compiler, clone_tensors, list_versions
+from foldproof.auditing.fault import describe_crash
 from foldproof.auditing.log import Log
 from foldproof.auditing.loops import LOOP_STEPS
 from foldproof.auditing.result import Audit
@@ -79,14 +80,14 @@ def audit(
     log = Log(part for name in names for part in name.split(", "))  # patterns that match together share a row
     _require_runs(model, args, named)
     report(0, None, f"compiling with {compiler}")
-    compiled, crash = None, ""
+    compiled, crash, failure = None, "", ""
     try:
         with torch.no_grad(), quiet_copies():
             compiled = chosen.compile(model, args, named, options or {}, log)
     except FoldproofError:
         raise
     except Exception as error:
-        crash = _tell_crash(error, compiler, log)
+        crash, failure = _tell_crash(error, compiler, log), describe_crash(error)
         if not any(change.fired for change in log.changes):
             raise FoldproofError(crash) from error
         log_caught(error, f"compiling with {compiler}")
@@ -125,6 +126,7 @@ def audit(
         frozenset(log.optional),
         lowering,
         crash,
+        failure,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import platform
 import re
@@ -20,13 +19,17 @@ from foldproof.auditing.codegen import write_listing
 from foldproof.auditing.compilers import find_compiler
 from foldproof.auditing.compilers.compiler import list_versions
 from foldproof.auditing.definitions import Unwritable
+from foldproof.auditing.fault import Crash, Fault, WrongPass
 from foldproof.auditing.inputs import find_inputs
 from foldproof.auditing.log import Change
-from foldproof.auditing.reduce import Fault, reduce_fault
+from foldproof.auditing.reduce import reduce_fault
 from foldproof.auditing.script import write_reproduction
+from foldproof.auditing.specification import ModelSpec
 from foldproof.auditing.step import Step
 from foldproof.errors import FoldproofError
+from foldproof.log import log_caught
 from foldproof.torch_internals import tree_leaves
+from foldproof.verdict import Kind
 
 
 @dataclass(frozen=True)
@@ -39,15 +42,18 @@ class Subject:
     options: Mapping[str, Any]
 
 
-def save(told: Mapping[str, Any], refuted: Sequence[Step], subject: Subject, folder: Path) -> Path:
+def save(told: Mapping[str, Any], culprits: Sequence[Step], crash: str, subject: Subject, folder: Path) -> Path:
     """Write ``verdict.json`` and, for each culprit, ``repro.py``, ``graphs.py`` and ``report.md``.
+
+    A compiler that fails is a culprit itself, with ``repro.py`` and ``report.md``.
 
     If there are several culprits, each has a subfolder named after it. Files of an earlier audit in the folder are
     removed, as the new verdict replaces theirs.
 
     Args:
         told: the audit as JSON.
-        refuted: its REFUTED steps.
+        culprits: the steps that are wrong, or suspect.
+        crash: the class and message of the compiler's failure, as `describe_crash` tells them; empty without one.
         subject: the audited model with its inputs and options.
         folder: the folder to write to.
 
@@ -58,12 +64,14 @@ def save(told: Mapping[str, Any], refuted: Sequence[Step], subject: Subject, fol
         folder.mkdir(parents=True, exist_ok=True)
         for name in ("verdict.json", "repro.py", "graphs.py", "report.md"):  # files of an earlier audit
             (folder / name).unlink(missing_ok=True)
-        by_name = {step.name: step for step in reversed(refuted)}
+        by_name = {step.name: step for step in reversed(culprits)}
         for name, step in by_name.items():
             place = folder if len(by_name) == 1 else folder / re.sub(r"\W+", "_", name)
             place.mkdir(exist_ok=True)
             _save_step(told, step, subject, place)
-        if len(by_name) != 1:
+        if crash and not by_name:
+            _save_crash(told, crash, subject, folder)
+        elif len(by_name) != 1:
             write(folder / "verdict.json", _format_json(told))
         return folder
     except OSError as error:
@@ -79,26 +87,47 @@ def write(path: Path, text: str) -> None:
 
 
 def _save_step(audit: Mapping[str, Any], step: Step, subject: Subject, folder: Path) -> None:
-    fault = Fault(find_compiler(audit["compiler"]), subject.options, step.name)
-    change, text, ran = step.change, None, None
+    unfinite = step.verdict.kind is not Kind.REFUTED and step.movement is not None and step.movement.is_unfinite
+    fault = WrongPass(find_compiler(audit["compiler"]), subject.options, step.name, unfinite=unfinite)
     spec = None if subject.kwargs else reduce_fault(fault, subject.model, subject.args)
+    change = step.change
     if spec is not None:
-        model, inputs = spec.build()
-        change = fault.find_change(model, inputs) or change
-        if spec.written:
-            with contextlib.suppress(Unwritable):
-                text = write_reproduction(fault, spec)
-                write(folder / "repro.py", text)
-                ran = run(folder / "repro.py")
+        change = fault.find_change(*spec.build()) or change
+    text, ran = _reproduce(fault, spec, folder)
     given = [x for x in tree_leaves(spec.build()[1] if spec is not None else subject.args) if isinstance(x, Tensor)]
     drawn = find_inputs(change.before, given if change.inputs is None else change.inputs)
     write(folder / "graphs.py", write_listing(change, drawn or ()))
     write(folder / "report.md", write_report(audit, step, change, text, ran))
-    told = dict(audit) | {
-        "pass": step.name,
-        "reproduced": ran is not None and ran.wrong,
-        "verdict": step.verdict.to_dict(),
-    }
+    _write_verdict(audit, {"pass": step.name, "reproduced": _shows(ran), "verdict": step.verdict.to_dict()}, folder)
+
+
+def _save_crash(audit: Mapping[str, Any], error: str, subject: Subject, folder: Path) -> None:
+    fault = Crash(find_compiler(audit["compiler"]), subject.options, error)
+    spec = None if subject.kwargs else reduce_fault(fault, subject.model, subject.args)
+    text, ran = _reproduce(fault, spec, folder)
+    write(folder / "report.md", write_crash_report(audit, text, ran))
+    _write_verdict(audit, {"error": error, "reproduced": _shows(ran)}, folder)
+
+
+def _reproduce(fault: Fault, spec: ModelSpec | None, folder: Path) -> tuple[str | None, Run | None]:
+    """Write and run a reproduction; return its text and what it shows, or None where there is none."""
+    if spec is None or not spec.written:
+        return None, None
+    try:
+        text = write_reproduction(fault, spec)
+    except Unwritable as error:
+        log_caught(error, "writing a reproduction")
+        return None, None
+    write(folder / "repro.py", text)
+    return text, run(folder / "repro.py", fault.error if isinstance(fault, Crash) else "")
+
+
+def _shows(ran: Run | None) -> bool:
+    return ran is not None and ran.wrong
+
+
+def _write_verdict(audit: Mapping[str, Any], more: Mapping[str, Any], folder: Path) -> None:
+    told = {**audit, **more}
     told["steps"] = [step for step in told["steps"] if step["fired"]]
     if told["end_to_end"] is not None:  # without graph and layers, which are long
         kept = {name: value for name, value in told["end_to_end"].items() if name not in ("graph", "layers")}
@@ -120,15 +149,18 @@ def _format_json(told: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Run:
-    """Result of running a reproduction: True if outputs still differ, and the printed text."""
+    """Result of running a reproduction: True if the fault is still there, True if it fails in another way, the text."""
 
     wrong: bool
     failed: bool
     told: str
 
 
-def run(program: Path) -> Run:
-    """Run a reproduction in a separate process, with the same Python."""
+def run(program: Path, crash: str = "") -> Run:
+    """Run a reproduction in a separate process, with the same Python.
+
+    The fault of a reproduction is a failed comparison, or the ``crash`` that it is saved for.
+    """
     done = subprocess.run(
         [sys.executable, program.name],
         cwd=program.parent,
@@ -139,14 +171,19 @@ def run(program: Path) -> Run:
     lines = [line for line in done.stderr.splitlines() if line.strip()]
     # Messages of assert_close about values, and about shapes and dtypes.
     told = any(words in done.stderr for words in ("not close", "do not match"))
-    wrong = done.returncode != 0 and "AssertionError" in done.stderr and told
-    start = next((i for i, line in enumerate(lines) if line.startswith("AssertionError")), len(lines) - 1)
+    shown = any(crash in line for line in lines) if crash else "AssertionError" in done.stderr and told
+    wrong = done.returncode != 0 and shown
+    first = crash or "AssertionError"
+    start = next((i for i, line in enumerate(lines) if first in line), len(lines) - 1)
     return Run(wrong, done.returncode != 0 and not wrong, "\n".join(lines[start:]) if done.returncode else "")
 
 
 def write_report(audit: Mapping[str, Any], step: Step, change: Change, text: str | None, ran: Run | None) -> str:
     """Write a bug report in the form that PyTorch and related projects ask for."""
     shown = step.verdict.counterexample
+    what = "replaces a part of the graph by another function of its inputs and parameters"
+    if step.verdict.kind is not Kind.REFUTED:
+        what = f"changes the numbers of the graph: {step.movement}"
     phases = [part for part in step.phase.split("/") if part]  # calls other than passes have no name
     where = f" (in {' → '.join(phases)})" if phases else ""
     out = [
@@ -154,8 +191,7 @@ def write_report(audit: Mapping[str, Any], step: Step, change: Change, text: str
         "",
         "### 🐛 Describe the bug",
         "",
-        f"`{step.name}`{where} replaces a part of the graph by another function of its inputs and parameters."
-        " The program compiles and runs without a warning; its outputs are wrong.",
+        f"`{step.name}`{where} {what}. The program compiles and runs without a warning; its outputs are wrong.",
         "",
     ]
     if text is not None:
@@ -166,8 +202,9 @@ def write_report(audit: Mapping[str, Any], step: Step, change: Change, text: str
             out += ["(The graphs differ, but here the outputs of the whole program do not.)", ""]
     elif shown is None:
         out += ["No small program that reproduces it was found.", ""]
-    out += ["### What differs", ""]
     difference = step.verdict.difference
+    if difference is not None or shown is not None:
+        out += ["### What differs", ""]
     if difference is not None:
         out.append(
             f"The graphs part at `{difference.operator}`, node `{difference.node}` of the old graph"
@@ -184,19 +221,38 @@ def write_report(audit: Mapping[str, Any], step: Step, change: Change, text: str
             f" {shown.before:.6g} before the pass and {shown.after:.6g} after it;"
             f" rounding explains {shown.floor:.1g}."
         )
+    if step.loop is not None:
+        out += ["", "The wrong loop of the model:", "", "```", *step.loop.lines, "```"]
     # The change was found again in a reduced program, whose node counts differ from those in the audit.
     here = "In the model" if change is step.change else "In the program above" if text else "In a smaller model"
     out += [
         "",
-        f"{here} the pass goes from {change.before.size} to {change.after.size} nodes;"
+        f"{here} it goes from {change.before.size} to {change.after.size} nodes;"
         " `graphs.py` has both graphs as Python.",
         "",
-        "### Versions",
-        "",
-        f"Python {platform.python_version()}, " + ", ".join(f"{k} {v}" for k, v in audit["versions"].items()),
-        "",
+        *_tell_versions(audit),
     ]
     return "\n".join(out)
+
+
+def write_crash_report(audit: Mapping[str, Any], text: str | None, ran: Run | None) -> str:
+    """Write a bug report of a compiler that fails."""
+    out = [
+        f"# {audit['compiler']}: fails to compile a model that runs in eager mode",
+        "",
+        "### 🐛 Describe the bug",
+        "",
+    ]
+    out += [f"{audit['conclusion'].removeprefix('crash: ')}.", ""]
+    out += ["```python", text.rstrip(), "```", ""] if text else ["No small program that reproduces it was found.", ""]
+    if ran is not None and ran.told:
+        out += ["```", ran.told, "```", ""]
+    return "\n".join([*out, *_tell_versions(audit)])
+
+
+def _tell_versions(audit: Mapping[str, Any]) -> list[str]:
+    versions = ", ".join(f"{name} {version}" for name, version in audit["versions"].items())
+    return ["### Versions", "", f"Python {platform.python_version()}, {versions}", ""]
 
 
 def replay(folder: str | Path) -> tuple[bool, str]:
@@ -212,10 +268,11 @@ def replay(folder: str | Path) -> tuple[bool, str]:
     told = _read_verdict(folder)
     program = folder / "repro.py"
     if not program.is_file():
-        if not told.get("refuted", True):
+        if not told.get("refuted", True) and "pass" not in told and "error" not in told:
             raise FoldproofError(f"{folder} records no culprit, so there is no reproduction to run")
         raise FoldproofError(f"{folder} has no repro.py to run")
-    ran = run(program)
+    crash = str(told.get("error", ""))
+    ran = run(program, crash)
     now = ", ".join(
         f"{name} {version}" for name, version in list_versions(find_compiler(str(told["compiler"]))).items()
     )
@@ -223,6 +280,8 @@ def replay(folder: str | Path) -> tuple[bool, str]:
         raise FoldproofError(
             f"{program} does not run with {now}: {ran.told.splitlines()[0] if ran.told else 'it fails'}"
         )
+    if crash:
+        return ran.wrong, f"still crashes with {now}: {crash}" if ran.wrong else f"fixed with {now}: no {crash}"
     if ran.wrong:
         return True, f"still wrong with {now}: {told.get('pass')} in {told['compiler']}"
     return False, f"fixed with {now}: {told.get('pass')} in {told['compiler']} no longer changes this model's outputs"

@@ -61,12 +61,17 @@ class Movement:
             return 0.0
         return self.difference / self.allowed if self.allowed else math.inf
 
+    @property
+    def is_unfinite(self) -> bool:
+        """True if elements are finite on one side only."""
+        return not self.failure and math.isinf(self.difference)
+
     def __str__(self) -> str:
         if self.failure:
             return f"at the given inputs, the graph after it fails: {self.failure}"
         if not self.difference:
             return "it changes no bit at the given inputs"
-        if math.isinf(self.difference):
+        if self.is_unfinite:
             return f"at the given inputs, elements of {self.where} are finite on one side of it only"
         told = f"at the given inputs, it moves {self.where} by {self.difference:.3g}, of numbers up to {self.size:.3g}"
         return f"{told}, {'no more' if self.explained else 'more'} than rounding explains"

@@ -1,4 +1,4 @@
-"""Reduction of a fault: a smaller model on which the same pass is still wrong.
+"""Reduction of a fault: a smaller model on which the same pass is still wrong, or the compiler still fails.
 
 The reduction is greedy. Each kind of edit (output earlier, input later, a call left out, smaller sizes, simpler
 arguments) proposes candidates, and the first one that is smaller and still shows the fault replaces the best one. Every
@@ -7,95 +7,21 @@ candidate is compiled, so edits come in the order of the work that they save.
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import io
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
-from foldproof.auditing.compilers import Compiler
-from foldproof.auditing.inputs import find_inputs
-from foldproof.auditing.log import Change, Log
-from foldproof.auditing.specification import ModelSpec, TensorSpec, shorten, specify_model
+from foldproof.auditing.fault import Fault
+from foldproof.auditing.specification import FILLS, ModelSpec, TensorSpec, shorten, specify_model
 from foldproof.graph.interpreter import Interpreter
-from foldproof.log import giving_up, log_caught
-from foldproof.thresholds import MIN_REDUCED_DIFFERENCE
-from foldproof.torch_internals import disable_current_modes, tree_leaves, tree_map
-
-
-class Fault:
-    """The property that a reduced model has to keep: this pass of this compiler changes the numbers."""
-
-    def __init__(self, compiler: Compiler, options: Mapping[str, Any], culprit: str) -> None:
-        self.compiler, self.options, self.culprit = compiler, options, culprit
-        self.inputs_too = False
-        """True if writes to inputs count as a difference, too; a reproduction compares outputs only."""
-
-    def is_shown_by(self, spec: ModelSpec) -> bool:
-        """True if compiling the specified model shows the fault."""
-        try:
-            model, inputs = spec.build()
-            with torch.no_grad(), contextlib.redirect_stderr(io.StringIO()):  # fx prints what a graph raises
-                model(*(x.clone() for x in inputs))
-        except Exception as error:
-            log_caught(error, "running a smaller model")
-            return False
-        return self.find_change(model, inputs) is not None
-
-    def find_change(self, model: nn.Module, inputs: Sequence[Any]) -> Change | None:
-        """Compile until the culprit makes a difference, and return that change; None if it makes none."""
-        log, hit = Log(), list[Change]()
-
-        def watch(change: Change) -> None:
-            if change.name == self.culprit and change.fired and not hit and _differs(change, inputs, self.inputs_too):
-                hit.append(change)
-                raise _Found
-
-        log.watch = watch
-        # A compiler may fail on its own wrong graph; the change, if any, was recorded before that.
-        quiet = contextlib.redirect_stderr(io.StringIO())
-        with torch.no_grad(), contextlib.suppress(_Found), giving_up("compiling a smaller model"), quiet:
-            self.compiler.compile(model, tuple(inputs), {}, self.options, log)
-        return hit[0] if hit else None
-
-
-class _Found(BaseException):
-    """Ends a compilation from within. Not an Exception, because most compilers catch those and go on."""
-
-
-def _differs(change: Change, given: Sequence[Any], inputs_too: bool) -> bool:
-    # The compiler may have modes enabled that make tensors fake.
-    with disable_current_modes():
-        inputs = find_inputs(change.before, given if change.inputs is None else change.inputs)
-        if inputs is None:
-            return False
-        try:
-            first, second = (_run_graph(s.module, inputs, inputs_too) for s in (change.before, change.after))
-        except Exception as error:
-            log_caught(error, "running the graphs of a smaller model")
-            return False
-        if [t.shape for t in first] != [t.shape for t in second]:
-            return True
-        return any(
-            a.numel()
-            and bool(a.isfinite().all())
-            and float((a - b).abs().max()) > MIN_REDUCED_DIFFERENCE * float(a.abs().max())
-            for a, b in zip(first, second)
-        )
-
-
-def _run_graph(module: fx.GraphModule, inputs: Sequence[Any], inputs_too: bool) -> list[Tensor]:
-    given = [x.clone() if isinstance(x, Tensor) else x for x in inputs]
-    with torch.no_grad():
-        out = Interpreter(copy.deepcopy(module), None).run(*given)  # a copy, because a run may write to buffers
-    seen = (*tree_leaves(out), *given) if inputs_too else tree_leaves(out)
-    return [t.double() for t in seen if isinstance(t, Tensor)]
+from foldproof.log import log_caught
+from foldproof.torch_internals import tree_map
 
 
 def reduce_fault(fault: Fault, model: nn.Module, inputs: Sequence[Any], seconds: float = 120.0) -> ModelSpec | None:
@@ -106,8 +32,7 @@ def reduce_fault(fault: Fault, model: nn.Module, inputs: Sequence[Any], seconds:
     start = time.process_time()
     specs = specify_model(model, inputs)
     best = next((d for d in specs if fault.is_shown_by(d)), None)
-    if best is None:  # some passes go wrong in writes to inputs only, which a reproduction can't compare
-        fault.inputs_too = True
+    if best is None and fault.look_closer():
         best = next((d for d in specs if fault.is_shown_by(d)), None)
     if best is None:
         return None
@@ -141,7 +66,7 @@ def _replace_numbers(spec: ModelSpec) -> Iterator[ModelSpec]:
     """Replace the model's own numbers by numbers that a rule makes."""
     if not spec.written:
         for lowest in (1, -1):
-            for filled in ("ones", "arange", "centred"):
+            for filled in FILLS:
                 yield replace(spec, held=None, given=None, lowest=lowest, filled=filled)
         yield replace(spec, given=None)
         yield replace(spec, held=None)

@@ -51,6 +51,8 @@ class Audit:
     """Name of the lowering without which wrong numbers become right; empty if there is none."""
     crash: str = ""
     """The failure of the compiler, which came after the last step; empty if it compiled the model."""
+    error: str = ""
+    """The class of that failure and the beginning of its message."""
 
     @property
     def refuted(self) -> list[Step]:
@@ -199,13 +201,14 @@ class Audit:
     def save(self, folder: str | Path) -> Path:
         """Write verdict.json and, for each culprit, a reproduction, both graphs and a report.
 
+        Culprits are the REFUTED steps, else the first suspect, else the compiler that fails.
+
         Raises:
             FoldproofError: the folder can't be written.
         """
         with quiet_copies():
-            return save(
-                self.to_dict(), self.refuted, Subject(self.model, self.args, self.kwargs, self.options), Path(folder)
-            )
+            subject = Subject(self.model, self.args, self.kwargs, self.options)
+            return save(self.to_dict(), self.refuted or self.suspects[:1], self.error, subject, Path(folder))
 
     def __str__(self) -> str:
         lines = [

@@ -26,6 +26,9 @@ from foldproof.log import giving_up, log_caught
 from foldproof.program.export import export_module
 from foldproof.torch_internals import OpOverload, qualified_name
 
+FILLS = ("ones", "arange", "centred", "nan")
+"""Rules for the numbers of inputs; "centred" counts from a negative number to the positive one."""
+
 
 @dataclass(frozen=True)
 class TensorSpec:
@@ -36,9 +39,13 @@ class TensorSpec:
     parameter: bool = False
 
     def write_code(self, function: str) -> str:
-        """Return an expression for it; ``function`` is ones, arange, centred (arange around 0) or empty."""
+        """Return an expression for it; ``function`` is one of `FILLS`, or empty."""
         dtype = "" if self.dtype is torch.float32 else f", dtype={self.dtype}"
         shape = ", ".join(map(str, self.shape))
+        if function == "nan":
+            function = "ones"
+            if self.dtype.is_floating_point:
+                return f"torch.full({self.shape}, float('nan'){dtype})"
         if function in ("arange", "centred"):
             count = int(torch.Size(self.shape).numel())
             point = "." if self.dtype.is_floating_point else ""
@@ -56,7 +63,7 @@ class ModelSpec:
     tensors: Mapping[str, TensorSpec]
     inputs: Sequence[TensorSpec]
     filled: str = "arange"
-    """Rule for the inputs: ones, arange or centred."""
+    """Rule for the inputs, one of `FILLS`."""
     lowest: int = 1
     """Smallest number in parameters and buffers: see `fill`."""
     held: Mapping[str, Tensor] | None = None

@@ -1,0 +1,174 @@
+"""Faults of a compiler: the property that a smaller model has to keep, and a reproduction has to show."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, fx, nn
+
+from foldproof.auditing.compilers import Compiler
+from foldproof.auditing.inputs import find_inputs
+from foldproof.auditing.log import Change, Log
+from foldproof.auditing.specification import ModelSpec
+from foldproof.graph.interpreter import Interpreter
+from foldproof.log import giving_up, log_caught
+from foldproof.thresholds import MIN_REDUCED_DIFFERENCE
+from foldproof.torch_internals import disable_current_modes, tree_leaves
+
+
+class Fault(Protocol):
+    """A fault of a compiler with these options."""
+
+    compiler: Compiler
+    options: Mapping[str, Any]
+
+    def is_shown_by(self, spec: ModelSpec) -> bool:
+        """Return True if compiling the specified model shows the fault."""
+
+    def look_closer(self) -> bool:
+        """Count more as the fault, since no model has shown it; return False if there is no more."""
+
+    def write_check(self) -> list[str]:
+        """Return the lines of a reproduction after the compiled call, which fail as long as the fault is there."""
+
+
+class WrongPass:
+    """A pass that changes the numbers; with ``unfinite``, it makes elements nan or infinite, or finite."""
+
+    def __init__(self, compiler: Compiler, options: Mapping[str, Any], culprit: str, *, unfinite: bool = False) -> None:
+        self.compiler, self.options, self.culprit, self.unfinite = compiler, options, culprit, unfinite
+        self._inputs_too = False
+
+    def is_shown_by(self, spec: ModelSpec) -> bool:
+        """Return True if compiling the specified model shows the fault."""
+        built = _build(spec)
+        return built is not None and self.find_change(*built) is not None
+
+    def look_closer(self) -> bool:
+        """Compare writes to inputs, too; some passes go wrong in these only, and a reproduction can't compare them."""
+        self._inputs_too = True
+        return True
+
+    def write_check(self) -> list[str]:
+        """Compare the outputs."""
+        nan = ", equal_nan=True" if self.unfinite else ""
+        return [f"torch.testing.assert_close(got, model(*inputs){nan})"]
+
+    def find_change(self, model: nn.Module, inputs: Sequence[Any]) -> Change | None:
+        """Compile until the culprit makes a difference, and return that change; None if it makes none."""
+        log, hit = Log(), list[Change]()
+
+        def watch(change: Change) -> None:
+            if change.name == self.culprit and change.fired and not hit and self._differs(change, inputs):
+                hit.append(change)
+                raise _Found
+
+        log.watch = watch
+        # A compiler may fail on its own wrong graph; the change, if any, was recorded before that.
+        with _quiet(), contextlib.suppress(_Found), giving_up("compiling a smaller model"):
+            self.compiler.compile(model, tuple(inputs), {}, self.options, log)
+        return hit[0] if hit else None
+
+    def _differs(self, change: Change, given: Sequence[Any]) -> bool:
+        # The compiler may have modes enabled that make tensors fake.
+        with disable_current_modes():
+            inputs = find_inputs(change.before, given if change.inputs is None else change.inputs)
+            if inputs is None:
+                return False
+            try:
+                first, second = (_run_graph(s.module, inputs, self._inputs_too) for s in (change.before, change.after))
+            except Exception as error:
+                log_caught(error, "running the graphs of a smaller model")
+                return False
+            if [t.shape for t in first] != [t.shape for t in second]:
+                return True
+            return any(_become_unfinite(a, b) if self.unfinite else _move(a, b) for a, b in zip(first, second))
+
+
+class Crash:
+    """A failure of the compiler, known by the class of the exception and by the beginning of its message."""
+
+    def __init__(self, compiler: Compiler, options: Mapping[str, Any], error: str) -> None:
+        self.compiler, self.options, self.error = compiler, options, error
+
+    def is_shown_by(self, spec: ModelSpec) -> bool:
+        """Return True if compiling the specified model fails in the same way."""
+        built = _build(spec)
+        if built is None:
+            return False
+        try:
+            with _quiet():
+                self.compiler.compile(built[0], built[1], {}, self.options, Log())
+        except Exception as error:  # the fault itself, or another one
+            return describe_crash(error) == self.error
+        return False
+
+    def look_closer(self) -> bool:
+        """Return False: there is nothing besides the failure."""
+        return False
+
+    def write_check(self) -> list[str]:
+        """Check nothing: the compiled call fails."""
+        return []
+
+
+def describe_crash(error: BaseException) -> str:
+    """Return the class of an exception and the beginning of its message, up to a name or a number of the model.
+
+    Where the first line only tells who raised, the next one counts.
+    """
+    lines = [line.strip() for line in f"{type(error).__name__}: {error}".splitlines() if line.strip()]
+    told = next((line for line in lines if not line.endswith(":")), lines[0])
+    return _OF_THE_MODEL.split(told)[0].strip()
+
+
+_OF_THE_MODEL = re.compile(r"[0-9'\"`(<]")
+
+
+class _Found(BaseException):
+    """Ends a compilation from within. Not an Exception, because most compilers catch those and go on."""
+
+
+def _build(spec: ModelSpec) -> tuple[nn.Module, tuple[Any, ...]] | None:
+    """Build a model that runs by itself, with its inputs; None for others."""
+    try:
+        model, inputs = spec.build()
+        with _quiet():
+            model(*(x.clone() for x in inputs))
+    except Exception as error:
+        log_caught(error, "running a smaller model")
+        return None
+    return model, inputs
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Run without gradients, and without the graphs that fx prints when they raise."""
+    with torch.no_grad(), contextlib.redirect_stderr(io.StringIO()):
+        yield
+
+
+def _move(a: Tensor, b: Tensor) -> bool:
+    """Return True if finite numbers move by more than a small part of the largest one."""
+    return bool(
+        a.numel() and a.isfinite().all() and float((a - b).abs().max()) > MIN_REDUCED_DIFFERENCE * float(a.abs().max())
+    )
+
+
+def _become_unfinite(a: Tensor, b: Tensor) -> bool:
+    """Return True if elements are finite on one side only."""
+    return bool((a.isfinite() != b.isfinite()).any())
+
+
+def _run_graph(module: fx.GraphModule, inputs: Sequence[Any], inputs_too: bool) -> list[Tensor]:
+    given = [x.clone() if isinstance(x, Tensor) else x for x in inputs]
+    with torch.no_grad():
+        out = Interpreter(copy.deepcopy(module), None).run(*given)  # a copy, because a run may write to buffers
+    seen = (*tree_leaves(out), *given) if inputs_too else tree_leaves(out)
+    return [t.double() for t in seen if isinstance(t, Tensor)]
