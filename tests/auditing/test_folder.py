@@ -98,7 +98,12 @@ def test_a_suspect_is_saved(tmp_path: Path) -> None:
     told = json.loads((saved / "verdict.json").read_text())
     assert told["pass"] == "constant_fold_uniform_value" and told["reproduced"] is True
     assert "equal_nan=True" in (saved / "repro.py").read_text()
-    assert "finite on one side of it only" in (saved / "report.md").read_text()
+    stages = {stage["name"]: stage["kind"] for stage in told["stages"]}
+    assert stages.pop("inductor") == "REFUTED"
+    assert stages == dict.fromkeys(["eager", "aot_eager", "aot_eager_decomp_partition"], "ROUNDING")
+    report = (saved / "report.md").read_text()
+    assert "finite on one side of it only" in report and "inductor is the first that is wrong" in report
+    assert "python -m torch._inductor.compiler_bisector run python repro.py" in report
     assert replay(saved)[0]
 
 

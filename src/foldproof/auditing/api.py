@@ -16,7 +16,9 @@ from foldproof.auditing.fault import describe_crash
 from foldproof.auditing.log import Log
 from foldproof.auditing.loops import LOOP_STEPS
 from foldproof.auditing.result import Audit
+from foldproof.auditing.stages import EMULATED, Stage, compare_stages, is_half, stage_of
 from foldproof.auditing.step import Step
+from foldproof.compiler_catalog import INDUCTOR
 from foldproof.errors import FoldproofError, brief
 from foldproof.log import log_caught
 from foldproof.program.loading import Loaded, check_runs
@@ -109,6 +111,12 @@ def audit(
     ):
         report(len(fired) + 1, None, "leaving out lowerings")
         lowering = _find_wrong_lowering(chosen, model, args, named, dict(options or {}), log)
+    stages: tuple[Stage, ...] = ()
+    if chosen.declared is INDUCTOR and whole is not None and whole.kind is Kind.REFUTED:
+        report(len(fired) + 1, None, "comparing stages")
+        stages = compare_stages(model, args, named, whole)
+        if is_half((*model.state_dict().values(), *tree_leaves((args, named)))):
+            stages += _compare_emulated(chosen, model, args, named, options or {})
     return Audit(
         compiler,
         dict(options or {}),
@@ -127,6 +135,7 @@ def audit(
         lowering,
         crash,
         failure,
+        stages,
     )
 
 
@@ -166,6 +175,21 @@ def _find_wrong_lowering(
         if whole is not None and whole.verdict.kind is Kind.ROUNDING:
             return name
     return ""
+
+
+def _compare_emulated(
+    chosen: Compiler, model: nn.Module, args: Any, kwargs: Any, options: Mapping[str, Any]
+) -> tuple[Stage, ...]:
+    """Compare a compilation that rounds where the model does."""
+    name = f"inductor with {', '.join(EMULATED)}"
+    try:
+        with torch.no_grad(), quiet_copies():
+            compiled = chosen.compile(model, args, kwargs, {**options, **EMULATED}, Log())
+    except Exception as error:
+        log_caught(error, f"compiling {name}")
+        return (Stage(name, failure=brief(error)),)
+    found, why = _end_to_end(model, compiled, args, kwargs, locate=False)
+    return (Stage(name, failure=why) if found is None else stage_of(name, found),)
 
 
 def _end_to_end(

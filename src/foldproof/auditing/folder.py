@@ -25,6 +25,7 @@ from foldproof.auditing.log import Change
 from foldproof.auditing.reduce import reduce_fault
 from foldproof.auditing.script import write_reproduction
 from foldproof.auditing.specification import ModelSpec
+from foldproof.auditing.stages import Stage, tell_stages
 from foldproof.auditing.step import Step
 from foldproof.errors import FoldproofError
 from foldproof.log import log_caught
@@ -221,6 +222,11 @@ def write_report(audit: Mapping[str, Any], step: Step, change: Change, text: str
             f" {shown.before:.6g} before the pass and {shown.after:.6g} after it;"
             f" rounding explains {shown.floor:.1g}."
         )
+    if audit["stages"]:
+        out += ["", f"{tell_stages(map(Stage.from_dict, audit['stages']))}."]
+    if audit["compiler"] == "inductor" and ran is not None and ran.wrong:
+        bisector = "python -m torch._inductor.compiler_bisector run python repro.py"
+        out += ["", f"PyTorch's own bisector looks for it by `{bisector}`."]
     if step.loop is not None:
         out += ["", "The wrong loop of the model:", "", "```", *step.loop.lines, "```"]
     # The change was found again in a reduced program, whose node counts differ from those in the audit.

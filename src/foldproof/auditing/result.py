@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from foldproof.auditing.compilers.compiler import UNQUANTIZED
 from foldproof.auditing.folder import Subject, save
 from foldproof.auditing.loops import LOOP_STEPS
+from foldproof.auditing.stages import Stage, tell_stages
 from foldproof.auditing.step import Step
 from foldproof.claim import SAME_CHOICES
 from foldproof.comparison import CompareResult
@@ -53,6 +54,8 @@ class Audit:
     """The failure of the compiler, which came after the last step; empty if it compiled the model."""
     error: str = ""
     """The class of that failure and the beginning of its message."""
+    stages: tuple[Stage, ...] = ()
+    """The stages of `torch.compile`, if Inductor's numbers are wrong."""
 
     @property
     def refuted(self) -> list[Step]:
@@ -194,6 +197,7 @@ class Audit:
             "end_to_end": self.end_to_end.to_dict() if self.end_to_end is not None else None,
             "compiled": self.compiled,
             "uncompared": self.uncompared,
+            "stages": [stage.to_dict() for stage in self.stages],
             "compile_seconds": self.compile_seconds,
             "seconds": self.seconds,
         }
@@ -220,6 +224,8 @@ class Audit:
                 lines.append(f"  {step.verdict.kind.value:<13} {step.name} ({before} → {after} nodes)")
         if self.end_to_end is not None:
             lines.append(f"end to end: {self.end_to_end.verdict}")
+        if self.stages:
+            lines.append(tell_stages(self.stages))
         return "\n".join([*lines, self.conclusion])
 
 

@@ -105,6 +105,10 @@ def print_audit(out: Console, found: Audit, saving: float | None = None) -> None
         out.print(Text(f"end to end, {found.compiled} against the model: {whole}"), soft_wrap=True)
     else:
         out.print(Text(f"end to end, nothing is compared: {found.uncompared}"), soft_wrap=True)
+    if found.stages:
+        from foldproof.auditing.stages import tell_stages
+
+        out.print(Text(tell_stages(found.stages)), soft_wrap=True)
     saved = "" if saving is None else f", saved in {saving:.1f} s"
     out.print(f"compiled in {found.compile_seconds:.1f} s, audited in {found.seconds:.1f} s{saved}\n")
     out.print(Text(found.conclusion, STYLES[found.kind]), soft_wrap=True)

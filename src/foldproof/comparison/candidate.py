@@ -34,9 +34,9 @@ from foldproof.torch_internals import (
     tree_leaves,
 )
 
-BACKENDS = ("inductor", "aot_eager", "eager")
+BACKENDS = ("inductor", "aot_eager", "aot_eager_decomp_partition", "eager")
 FILES = (".pt2", ".pte", ".onnx", ".pt")
-AGAINST = "inductor, aot_eager, eager, or a .pt2, .pte, .onnx or .pt file"
+AGAINST = "inductor, aot_eager, aot_eager_decomp_partition, eager, or a .pt2, .pte, .onnx or .pt file"
 
 Compile = Callable[[nn.Module], Callable[..., Any]]
 

@@ -1,0 +1,88 @@
+"""The stages of `torch.compile`, each compared with the model: the first one that is wrong tells where to look.
+
+``aot_eager`` runs the graph of AOTAutograd, ``aot_eager_decomp_partition`` the one that is decomposed as for Inductor,
+both with PyTorch's own kernels. In half precision, Inductor keeps values in float32 that the model rounds; with
+``emulate_precision_casts`` it rounds them, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from foldproof.comparison import CompareResult, compare
+from foldproof.errors import FoldproofError, brief
+from foldproof.log import log_caught
+from foldproof.thresholds import COMPARED_INPUTS
+from foldproof.verdict import Kind, plain
+
+BACKENDS = ("aot_eager", "aot_eager_decomp_partition")
+EMULATED = {"emulate_precision_casts": True}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The numbers of one stage.
+
+    Attributes:
+        name: the backend of `torch.compile`, or "eager" for the model itself.
+        distance: the root mean square of the distance to the float64 result; None if there is none.
+        kind: the verdict on the numbers.
+        failure: the reason why there are no numbers.
+    """
+
+    name: str
+    distance: float | None = None
+    kind: Kind = Kind.UNDECIDED
+    failure: str = ""
+
+    def __str__(self) -> str:
+        distance = "unknown" if self.distance is None else format(self.distance, ".3g")
+        return f"{self.name} {self.failure or distance}{' (wrong)' * (self.kind is Kind.REFUTED)}"
+
+    @staticmethod
+    def from_dict(told: Mapping[str, Any]) -> Stage:
+        return Stage(told["name"], told["distance"], Kind(told["kind"]), told["failure"])
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "distance": plain(self.distance), "kind": self.kind.value}
+
+
+def compare_stages(
+    model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], whole: CompareResult
+) -> tuple[Stage, ...]:
+    """Compare the stages before Inductor with the model; ``whole`` is Inductor's comparison."""
+    distance = whole.truth_distance
+    eager = Stage("eager", distance.reference if distance is not None else None, Kind.ROUNDING)
+    return (eager, *(_compare_stage(model, args, kwargs, name) for name in BACKENDS), stage_of("inductor", whole))
+
+
+def stage_of(name: str, found: CompareResult) -> Stage:
+    """Return the stage that was compared."""
+    return Stage(name, found.truth_distance.candidate if found.truth_distance is not None else None, found.kind)
+
+
+def _compare_stage(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], name: str) -> Stage:
+    try:
+        with torch.no_grad():
+            return stage_of(name, compare(model, name, args, kwargs, trials=COMPARED_INPUTS, locate=False))
+    except (FoldproofError, RuntimeError) as error:
+        log_caught(error, f"comparing {name}")
+        return Stage(name, failure=str(error) if isinstance(error, FoldproofError) else brief(error))
+
+
+def is_half(tensors: Iterable[Any]) -> bool:
+    """Return True if a tensor is in half precision."""
+    return any(isinstance(x, Tensor) and x.dtype in (torch.float16, torch.bfloat16) for x in tensors)
+
+
+def tell_stages(stages: Iterable[Stage]) -> str:
+    """Return the stages in a sentence, with the first one that is wrong."""
+    stages = tuple(stages)
+    told = f"stages, distance to the float64 result: {', '.join(map(str, stages))}"
+    wrong = next((stage.name for stage in stages if stage.kind is Kind.REFUTED), None)
+    return told if wrong is None else f"{told}; {wrong} is the first that is wrong"
