@@ -32,6 +32,7 @@ SLOW = tuple(
             "auditing/test_audit.py",
             "auditing/test_caches.py",
             "auditing/test_folder.py",
+            "auditing/test_kernels.py",
             "auditing/test_tied.py",
             "auditing/test_unseen_changes.py",
         ),

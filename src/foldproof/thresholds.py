@@ -49,6 +49,9 @@ LARGEST_COMPARED_NUMBER = 1e6
 MAX_SCALES = 8
 """Largest number of scales of inputs in a search, the largest first: a trial runs both programs."""
 
+MAX_KERNEL_ROUNDINGS = 1024
+"""Largest difference of a kernel and its loop, in roundings of the largest number: a kernel sums in another order."""
+
 MAX_SHARED_ELEMENTS = 1 << 22
 """Largest number of elements of values whose facts are kept for equal ones: the facts keep operands alive."""
 

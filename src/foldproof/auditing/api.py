@@ -13,6 +13,7 @@ from torch.export import ExportedProgram
 from foldproof.auditing.compilers import find_compiler
 from foldproof.auditing.compilers.compiler import Compiled, Compiler, clone_tensors, list_versions
 from foldproof.auditing.fault import describe_crash
+from foldproof.auditing.kernels import WrongKernel, find_wrong_kernel
 from foldproof.auditing.log import Log
 from foldproof.auditing.loops import LOOP_STEPS
 from foldproof.auditing.result import Audit
@@ -20,7 +21,7 @@ from foldproof.auditing.stages import EMULATED, Stage, compare_stages, is_half, 
 from foldproof.auditing.step import Step
 from foldproof.compiler_catalog import INDUCTOR
 from foldproof.errors import FoldproofError, brief
-from foldproof.log import log_caught
+from foldproof.log import giving_up, log_caught
 from foldproof.program.loading import Loaded, check_runs
 from foldproof.program.state import deepcopied, quiet_copies
 from foldproof.proof.shapes import as_inputs
@@ -103,14 +104,19 @@ def audit(
         _ = step.verdict
     report(len(fired), len(fired) + 1, "comparing numbers")
     whole, uncompared = (None, crash) if compiled is None else _end_to_end(model, compiled, args, named, locate)
-    lowering = ""
+    lowering, kernel = "", None
     if (
-        whole is not None
+        compiled is not None
+        and whole is not None
         and whole.verdict.kind is Kind.REFUTED
         and not any(s.verdict.kind is Kind.REFUTED for s in fired if s.name not in LOOP_STEPS)
     ):
+        report(len(fired) + 1, None, "running kernels beside their loops")
+        kernel = _find_wrong_kernel(log, compiled, args, named)
         report(len(fired) + 1, None, "leaving out lowerings")
-        lowering = _find_wrong_lowering(chosen, model, args, named, dict(options or {}), log)
+        lowering = (
+            "" if kernel is not None else _find_wrong_lowering(chosen, model, args, named, dict(options or {}), log)
+        )
     stages: tuple[Stage, ...] = ()
     if chosen.declared is INDUCTOR and whole is not None and whole.kind is Kind.REFUTED:
         report(len(fired) + 1, None, "comparing stages")
@@ -136,6 +142,7 @@ def audit(
         crash,
         failure,
         stages,
+        kernel,
     )
 
 
@@ -158,6 +165,13 @@ def _require_left_out(log: Log, compiler: str) -> None:
     if unknown:
         others = ", ".join(sorted(log.optional)) or "none"
         raise FoldproofError(f"{compiler} ran no pass {unknown[0]!r} that can be left out; those that can: {others}")
+
+
+def _find_wrong_kernel(log: Log, compiled: Compiled, args: Any, kwargs: Any) -> WrongKernel | None:
+    """Return the first generated kernel that computes other numbers than its loops; None if there is none."""
+    with giving_up("running kernels beside their loops"), torch.no_grad():
+        return find_wrong_kernel(log.generated, lambda: compiled.call(*clone_tensors(args), **clone_tensors(kwargs)))
+    return None
 
 
 def _find_wrong_lowering(

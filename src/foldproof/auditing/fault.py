@@ -118,6 +118,38 @@ class Crash:
         return []
 
 
+class WrongNumbers:
+    """Outputs of the compiled model that differ from the model's own by more than rounding."""
+
+    def __init__(self, compiler: Compiler, options: Mapping[str, Any]) -> None:
+        self.compiler, self.options = compiler, options
+
+    def is_shown_by(self, spec: ModelSpec) -> bool:
+        """Return True if the compiled model gives other numbers."""
+        built = _build(spec)
+        if built is None:
+            return False
+        model, inputs = built
+        try:
+            with _quiet():
+                own = tree_leaves(copy.deepcopy(model)(*(x.clone() for x in inputs)))
+                compiled = self.compiler.compile(model, inputs, {}, self.options, Log())
+                other = tree_leaves(compiled.call(*(x.clone() for x in inputs)))
+        except Exception as error:
+            log_caught(error, "compiling a smaller model")
+            return False
+        pairs = [(a, b) for a, b in zip(own, other) if isinstance(a, Tensor) and isinstance(b, Tensor)]
+        return any(a.shape == b.shape and _move(a.double(), b.double()) for a, b in pairs)
+
+    def look_closer(self) -> bool:
+        """Return False: there is nothing besides the outputs."""
+        return False
+
+    def write_check(self) -> list[str]:
+        """Compare the outputs."""
+        return ["torch.testing.assert_close(got, model(*inputs))"]
+
+
 def describe_crash(error: BaseException) -> str:
     """Return the class of an exception and the beginning of its message, up to a name or a number of the model.
 

@@ -19,7 +19,7 @@ from foldproof.auditing.codegen import write_listing
 from foldproof.auditing.compilers import find_compiler
 from foldproof.auditing.compilers.compiler import list_versions
 from foldproof.auditing.definitions import Unwritable
-from foldproof.auditing.fault import Crash, Fault, WrongPass
+from foldproof.auditing.fault import Crash, Fault, WrongNumbers, WrongPass
 from foldproof.auditing.inputs import find_inputs
 from foldproof.auditing.log import Change
 from foldproof.auditing.reduce import reduce_fault
@@ -70,8 +70,11 @@ def save(told: Mapping[str, Any], culprits: Sequence[Step], crash: str, subject:
             place = folder if len(by_name) == 1 else folder / re.sub(r"\W+", "_", name)
             place.mkdir(exist_ok=True)
             _save_step(told, step, subject, place)
+        whole = told["end_to_end"]
         if crash and not by_name:
-            _save_crash(told, crash, subject, folder)
+            _save_whole(told, Crash(find_compiler(told["compiler"]), subject.options, crash), subject, folder)
+        elif not by_name and whole is not None and whole["verdict"]["kind"] == Kind.REFUTED.value:
+            _save_whole(told, WrongNumbers(find_compiler(told["compiler"]), subject.options), subject, folder)
         elif len(by_name) != 1:
             write(folder / "verdict.json", _format_json(told))
         return folder
@@ -102,12 +105,16 @@ def _save_step(audit: Mapping[str, Any], step: Step, subject: Subject, folder: P
     _write_verdict(audit, {"pass": step.name, "reproduced": _shows(ran), "verdict": step.verdict.to_dict()}, folder)
 
 
-def _save_crash(audit: Mapping[str, Any], error: str, subject: Subject, folder: Path) -> None:
-    fault = Crash(find_compiler(audit["compiler"]), subject.options, error)
+def _save_whole(audit: Mapping[str, Any], fault: Crash | WrongNumbers, subject: Subject, folder: Path) -> None:
+    """Save a fault that is not one of a step."""
     spec = None if subject.kwargs else reduce_fault(fault, subject.model, subject.args)
     text, ran = _reproduce(fault, spec, folder)
-    write(folder / "report.md", write_crash_report(audit, text, ran))
-    _write_verdict(audit, {"error": error, "reproduced": _shows(ran)}, folder)
+    title = "fails to compile a model that runs in eager mode"
+    if isinstance(fault, WrongNumbers):
+        title = f"{audit['compiled']} gives wrong numbers"
+    write(folder / "report.md", write_short_report(audit, title, text, ran))
+    error = {"error": fault.error} if isinstance(fault, Crash) else {"numbers": True}
+    _write_verdict(audit, {**error, "reproduced": _shows(ran)}, folder)
 
 
 def _reproduce(fault: Fault, spec: ModelSpec | None, folder: Path) -> tuple[str | None, Run | None]:
@@ -170,8 +177,8 @@ def run(program: Path, crash: str = "") -> Run:
         text=True,
     )
     lines = [line for line in done.stderr.splitlines() if line.strip()]
-    # Messages of assert_close about values, and about shapes and dtypes.
-    told = any(words in done.stderr for words in ("not close", "do not match"))
+    # Messages of assert_close about values, whole numbers, and shapes and dtypes.
+    told = any(words in done.stderr for words in ("not close", "not equal", "do not match"))
     shown = any(crash in line for line in lines) if crash else "AssertionError" in done.stderr and told
     wrong = done.returncode != 0 and shown
     first = crash or "AssertionError"
@@ -241,18 +248,19 @@ def write_report(audit: Mapping[str, Any], step: Step, change: Change, text: str
     return "\n".join(out)
 
 
-def write_crash_report(audit: Mapping[str, Any], text: str | None, ran: Run | None) -> str:
-    """Write a bug report of a compiler that fails."""
-    out = [
-        f"# {audit['compiler']}: fails to compile a model that runs in eager mode",
-        "",
-        "### 🐛 Describe the bug",
-        "",
-    ]
+def write_short_report(audit: Mapping[str, Any], title: str, text: str | None, ran: Run | None) -> str:
+    """Write a bug report of a fault that is not one of a step."""
+    out = [f"# {audit['compiler']}: {title}", "", "### 🐛 Describe the bug", ""]
     out += [f"{audit['conclusion'].removeprefix('crash: ')}.", ""]
     out += ["```python", text.rstrip(), "```", ""] if text else ["No small program that reproduces it was found.", ""]
     if ran is not None and ran.told:
         out += ["```", ran.told, "```", ""]
+    if audit["stages"]:
+        out += [f"{tell_stages(map(Stage.from_dict, audit['stages']))}.", ""]
+    kernel = audit["kernel"]
+    if kernel is not None:
+        out += [f"The loop of `{kernel['name']}`, in the model that it was found in:", ""]
+        out += ["```", *kernel["loop"], "```", "", "Its text:", "", "```cpp", kernel["code"].strip(), "```", ""]
     return "\n".join([*out, *_tell_versions(audit)])
 
 
@@ -274,7 +282,7 @@ def replay(folder: str | Path) -> tuple[bool, str]:
     told = _read_verdict(folder)
     program = folder / "repro.py"
     if not program.is_file():
-        if not told.get("refuted", True) and "pass" not in told and "error" not in told:
+        if not told.get("refuted", True) and not told.keys() & {"pass", "error", "numbers"}:
             raise FoldproofError(f"{folder} records no culprit, so there is no reproduction to run")
         raise FoldproofError(f"{folder} has no repro.py to run")
     crash = str(told.get("error", ""))
@@ -288,9 +296,10 @@ def replay(folder: str | Path) -> tuple[bool, str]:
         )
     if crash:
         return ran.wrong, f"still crashes with {now}: {crash}" if ran.wrong else f"fixed with {now}: no {crash}"
+    culprit = f"{told['pass']} in {told['compiler']}" if "pass" in told else str(told["compiler"])
     if ran.wrong:
-        return True, f"still wrong with {now}: {told.get('pass')} in {told['compiler']}"
-    return False, f"fixed with {now}: {told.get('pass')} in {told['compiler']} no longer changes this model's outputs"
+        return True, f"still wrong with {now}: {culprit}"
+    return False, f"fixed with {now}: {culprit} no longer changes this model's outputs"
 
 
 def _read_verdict(folder: Path) -> Mapping[str, Any]:

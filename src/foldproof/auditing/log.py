@@ -95,6 +95,8 @@ class Log:
         self.changes: list[Change] = []
         self.lowerings: list[str] = []
         """Patterns that were replaced by a call of their lowering, which has no graph."""
+        self.generated: list[Any] = []
+        """Modules that were generated from recorded loops; see `foldproof.auditing.kernels`."""
         self._open: list[_Open] = []
         self._last: Snapshot | None = None
         self.owners: list[ExportedProgram] = []

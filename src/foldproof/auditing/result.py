@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from foldproof.auditing.compilers.compiler import UNQUANTIZED
 from foldproof.auditing.folder import Subject, save
+from foldproof.auditing.kernels import WrongKernel
 from foldproof.auditing.loops import LOOP_STEPS
 from foldproof.auditing.stages import Stage, tell_stages
 from foldproof.auditing.step import Step
@@ -56,6 +57,8 @@ class Audit:
     """The class of that failure and the beginning of its message."""
     stages: tuple[Stage, ...] = ()
     """The stages of `torch.compile`, if Inductor's numbers are wrong."""
+    kernel: WrongKernel | None = None
+    """The first generated kernel that computes other numbers than its loops, if the compiled model is wrong."""
 
     @property
     def refuted(self) -> list[Step]:
@@ -130,7 +133,7 @@ class Audit:
         if self.undecided:
             reasons = Counter(s.verdict.reason for s in self.undecided)
             decided += f", {len(self.undecided)} undecided: {reasons.most_common(1)[0][0]}"
-        if self.suspects:
+        if self.suspects and self.kernel is None:
             return self._suspicion(decided)
         if self.crash:
             return f"crash: {self.crash}; until then, {decided}"
@@ -139,6 +142,8 @@ class Audit:
             no_pass = f"not decided: {decided}{_tell_still(self.undecided)}"
         if whole is None:
             return f"{no_pass}; {numbers} are not compared: {self.uncompared}"
+        if self.kernel is not None:
+            return f"wrong below the loops: {decided}, but {self.kernel}"
         if whole.verdict.kind is Kind.REFUTED and self.lowering:
             return (
                 f"wrong below the graph: {decided}, but the lowering {self.lowering} gives other numbers than rounding"
@@ -197,6 +202,7 @@ class Audit:
             "end_to_end": self.end_to_end.to_dict() if self.end_to_end is not None else None,
             "compiled": self.compiled,
             "uncompared": self.uncompared,
+            "kernel": self.kernel.to_dict() if self.kernel is not None else None,
             "stages": [stage.to_dict() for stage in self.stages],
             "compile_seconds": self.compile_seconds,
             "seconds": self.seconds,
@@ -205,14 +211,15 @@ class Audit:
     def save(self, folder: str | Path) -> Path:
         """Write verdict.json and, for each culprit, a reproduction, both graphs and a report.
 
-        Culprits are the REFUTED steps, else the first suspect, else the compiler that fails.
+        Culprits are the REFUTED steps, else the first suspect, else a compiler that fails or gives wrong numbers.
 
         Raises:
             FoldproofError: the folder can't be written.
         """
         with quiet_copies():
             subject = Subject(self.model, self.args, self.kwargs, self.options)
-            return save(self.to_dict(), self.refuted or self.suspects[:1], self.error, subject, Path(folder))
+            culprits = self.refuted or ([] if self.kernel is not None else self.suspects[:1])
+            return save(self.to_dict(), culprits, self.error, subject, Path(folder))
 
     def __str__(self) -> str:
         lines = [

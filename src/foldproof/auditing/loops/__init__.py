@@ -31,11 +31,21 @@ Why it is sound
   step is then UNDECIDED, and names it.
 """
 
-from foldproof.auditing.loops.loop import Loop, find_loop
+from foldproof.auditing.loops.loop import BUFFERS, LABEL, Loop, find_loop
 from foldproof.auditing.loops.program import record_loops
 from foldproof.auditing.loops.recorder import Unreadable
 
-__all__ = ["LOOP_STEPS", "LOWERING", "SCHEDULING", "Loop", "Unreadable", "find_loop", "record_loops"]
+__all__ = [
+    "BUFFERS",
+    "LABEL",
+    "LOOP_STEPS",
+    "LOWERING",
+    "SCHEDULING",
+    "Loop",
+    "Unreadable",
+    "find_loop",
+    "record_loops",
+]
 
 LOWERING, SCHEDULING = "lowering", "scheduling"
 LOOP_STEPS = {LOWERING, SCHEDULING}

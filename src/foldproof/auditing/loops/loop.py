@@ -12,6 +12,8 @@ from foldproof.verdict import Verdict
 
 LABEL = "loop"
 """Key of a recorded node's `Loop` in its ``meta``."""
+BUFFERS = "buffers"
+"""Key of the names of the buffers whose contents a node is, at the end of a loop, in its ``meta``."""
 
 
 @dataclass

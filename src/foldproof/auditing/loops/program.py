@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 
 from foldproof.auditing.loops.kernels import Kernels
 from foldproof.auditing.loops.layouts import Layouts
-from foldproof.auditing.loops.loop import LABEL, Loop
+from foldproof.auditing.loops.loop import BUFFERS, LABEL, Loop
 from foldproof.auditing.loops.memory import Memory, Place, count_elements
 from foldproof.auditing.loops.nest import Nest
 from foldproof.auditing.loops.recorder import Recorder, Unreadable, Value
@@ -160,11 +160,22 @@ class _Recording:
         loop = self._describe(scheduled.node)
         self._recorder.meta = {"name": loop.buffer, LABEL: loop, "stack_trace": loop.trace}
         if kind == "SchedulerNode":
-            return self._record_nest(loop_body(scheduled), loop)
+            accesses = self._record_nest(loop_body(scheduled), loop)
+            self._label([home for home, made in accesses.items() if any(what == "store" for what, _ in made)])
+            return accesses
         if kind != "ExternKernelSchedulerNode":
             raise Unreadable(f"no reading of a {kind}")
         loop.lines.append(kernels.record(scheduled.node))
+        self._label(name for name in scheduled.get_buffer_names() if name in self._memory)
         return {}
+
+    def _label(self, names: Iterable[str]) -> None:
+        """Label the contents of buffers with their names, as a loop leaves them."""
+        for name in names:
+            home, _ = self._memory.find(name)
+            if home.contents is not None:
+                meta = home.contents.node.meta
+                meta[BUFFERS] = (*meta.get(BUFFERS, ()), home.name)
 
     def _record_nest(self, body: Any, loop: Loop) -> Accesses:
         if body is None:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from foldproof.auditing.kernels import Generated
 from foldproof.auditing.log import Change, Log
 from foldproof.auditing.loops import LOWERING, SCHEDULING, Unreadable, record_loops
 from foldproof.auditing.signature import Signature
@@ -76,6 +77,7 @@ REPLACED = (
 )
 LOWERED_TO_LOOPS = Hook("torch._inductor.scheduler", "Scheduler.compute_dependencies", "the lowering to loops")
 SCHEDULED = Hook("torch._inductor.scheduler", "Scheduler.codegen", "the scheduling of loops")
+GENERATED = Hook("torch._inductor.graph", "GraphLowering.compile_to_module", "the kernels of a graph")
 ENTERED = Hook(OBSERVER, "GraphTransformObserver.__enter__", "the passes of Inductor", essential=True)
 LEFT = Hook(OBSERVER, "GraphTransformObserver.__exit__", "the passes of Inductor", essential=True)
 APPLIED = Hook(OBSERVER, "GraphTransformObserver.apply_graph_pass", "the class of a custom pass")
@@ -91,6 +93,7 @@ HOOKS = (
     *REPLACED,
     LOWERED_TO_LOOPS,
     SCHEDULED,
+    GENERATED,
     ENTERED,
     LEFT,
     APPLIED,
@@ -206,6 +209,11 @@ class _Phases:
         self.log.add(Change(between, "", last, first, note=note, inputs=self.log.given))
         self._last = name, first
 
+    @property
+    def last_loops(self) -> fx.GraphModule | None:
+        """The loops that were recorded last, if they are the last snapshot of the graph."""
+        return self._last[1].module if self._last is not None and self._last[0] == SCHEDULING else None
+
     @contextlib.contextmanager
     def phase(self, name: str, module: fx.GraphModule) -> Iterator[list[Any]]:
         """Record a phase; changes since the last phase are AOTAutograd's, or unobserved."""
@@ -284,6 +292,7 @@ def tap_inductor(log: Log, model: torch.nn.Module) -> Iterator[None]:
             patch(hook, lambda original: _wrap_match(original, phases))
         patch(LOWERED_TO_LOOPS, lambda original: _wrap_dependencies(original, phases))
         patch(SCHEDULED, lambda original: _wrap_code_generation(original, phases))
+        patch(GENERATED, lambda original: _wrap_module(original, phases))
         _observe(patch, phases)
         stack.enter_context(every_pass_runs())
         yield
@@ -364,6 +373,19 @@ def _wrap_code_generation(original: Callable[..., Any], phases: _Phases) -> Call
         result = original(self, *args, **kwargs)
         phases.look_at_loops(SCHEDULING, self.nodes, lowered_graph().wrapper_code.reuses)
         return result
+
+    return call
+
+
+def _wrap_module(original: Callable[..., Any], phases: _Phases) -> Callable[..., Any]:
+    """Keep the generated module with the loops that it is generated from, if they could be recorded."""
+
+    def call(self: Any) -> Any:
+        module = original(self)
+        loops = phases.last_loops
+        if loops is not None:
+            phases.log.generated.append(Generated(loops, module))
+        return module
 
     return call
 
