@@ -42,9 +42,9 @@ absolute times mean little on shared machines. The networks are in `benchmarks/n
   most 1, beyond noise. For declined rewrites the same program is measured twice, which shows the noise. Processor time;
   the median is of one turn of all programs.
 * `test_audit_over_compile`: `foldproof audit`, taps and proofs together, relative to the compilation alone, in the same
-  process and without the comparison of outputs. Both start with empty caches and without `torch.nn`'s fast path, which
-  turns each encoder layer into one operator and leaves little to compile. The target is at most 5. The median is of one
-  audit and one compilation, in wall-clock time.
+  process and without the comparison of outputs. Both run every pass, with the kernels in Inductor's cache, and without
+  `torch.nn`'s fast path, which turns each encoder layer into one operator and leaves little to compile. The target is
+  at most 2, in processor time. The median is of one audit and one compilation, in wall-clock time.
 * `test_large`: models in deployed sizes, each in a process of its own, whose start (imports, an export) is part of the
   median; *seconds* are processor time of the proof or fold alone. Language models read 8 tokens and are proved equal to
   PyTorch's decomposition of their export; those *on meta* have no weights.

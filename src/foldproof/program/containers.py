@@ -19,7 +19,7 @@ _PLAIN = (bool, int, float, complex, str, bytes, frozenset, torch.Size, torch.dt
 
 def _kind(x: Any) -> Any:
     """Return the kind of container that ``x`` is (a Counter is a dict); None for anything else."""
-    return next((kind for kind in _KINDS if isinstance(x, kind)), None)
+    return next((kind for kind in _KINDS if isinstance(x, kind)), None) if isinstance(x, _KINDS) else None
 
 
 def items(x: Any) -> Iterable[Any]:
@@ -34,7 +34,7 @@ def items(x: Any) -> Iterable[Any]:
 
 def is_container(x: Any) -> bool:
     """Return True for lists, dicts, sets, deques and tuples."""
-    return type(x) is tuple or _kind(x) is not None
+    return type(x) is tuple or isinstance(x, _KINDS)
 
 
 def flat(x: Any) -> Iterator[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -39,6 +39,18 @@ def widened(x: Any) -> Any:
     # The values of a model without weights repeat a few numbers, which stay few.
     few = x.as_strided((held,), (1,), 0).to(_WIDER[x.dtype])
     return few.as_strided(x.shape, x.stride(), x.storage_offset())
+
+
+def map_leaves(function: Callable[[Any], Any], x: Any) -> Any:
+    """Map the leaves of an operator's arguments or results: `tree_map`, without its search for kinds of containers."""
+    kind = type(x)
+    if kind is tuple:
+        return tuple([map_leaves(function, y) for y in x])
+    if kind is list:
+        return [map_leaves(function, y) for y in x]
+    if kind is dict:
+        return {name: map_leaves(function, y) for name, y in x.items()}
+    return function(x) if isinstance(x, (Tensor, bool, int, float, complex, str)) else tree_map(function, x)
 
 
 def _is(x: Tensor, value: Tensor) -> bool:
@@ -102,7 +114,7 @@ class Float64(DispatchMode):
         if func in NEAREST and self.dtype != torch.float64:
             compute = partial(take_nearest, func)
         with double_by_default() if _promotes(args) else contextlib.nullcontext():
-            out = tree_map(widened, compute(*args, **kwargs))  # operators that create tensors make float32 ones
+            out = map_leaves(widened, compute(*args, **kwargs))  # operators that create tensors make float32 ones
         given = bind_arguments(func, args, kwargs)
         increment_version([given[name] for name in list_updated_statistics(func, given)])  # it does not itself
         return out
@@ -124,7 +136,7 @@ class Float64(DispatchMode):
                 self.numbers.add(v)
             return widened(v) if isinstance(v, torch.dtype) else v
 
-        return tree_map(widen, x)
+        return map_leaves(widen, x)
 
     def _wide(self, x: Tensor) -> Tensor:
         """Return the tensor as a view of the one float64 copy of its memory, so that every view sees each write."""

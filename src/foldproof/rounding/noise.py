@@ -14,9 +14,9 @@ from torch import Tensor
 from foldproof.operators import writes_result
 from foldproof.rounding.answers import Rounding, find_rounding
 from foldproof.rounding.bound import bound_error, rounded_results
-from foldproof.rounding.float64 import Float64
+from foldproof.rounding.float64 import Float64, map_leaves
 from foldproof.rounding.parts import compute_in_parts
-from foldproof.torch_internals import has_decomposition, tree_flatten, tree_leaves, tree_map, tree_unflatten
+from foldproof.torch_internals import has_decomposition, tree_flatten, tree_leaves, tree_unflatten
 
 aten = torch.ops.aten
 _BY_STRIDES = (aten.as_strided.default, aten.as_strided_copy.default)
@@ -89,7 +89,7 @@ class Noise(Float64):
         )
 
     def _widen(self, x: Any) -> Any:
-        return super()._widen(tree_map(self._number, x))
+        return super()._widen(map_leaves(self._number, x))
 
     def _number(self, x: Any) -> Any:
         """Perturb a Python number that float32 does not hold, because kernels round it."""
