@@ -55,4 +55,4 @@ def test_audit_over_compile(benchmark: Any, make: Any, compiler: str, monkeypatc
 
     plain()  # builds the kernels
     benchmark.pedantic(once, rounds=1)
-    benchmark.extra_info["audit over compile, median"] = sorted(ratios)[len(ratios) // 2]
+    benchmark.extra_info["audit over compile, median"] = round(sorted(ratios)[len(ratios) // 2], 1)
