@@ -98,6 +98,14 @@ EQUAL: dict[str, tuple[Function, Function]] = {
         lambda x, y: torch.tanh(x - x.mean(-1, keepdim=True)),
         lambda x, y: (lambda z: torch.sinh(z) / torch.cosh(z))(x - x.mean(-1, keepdim=True)),
     ),
+    "a mask times an exponential": (
+        lambda x, y: (x > 0).float() * torch.exp(x),
+        lambda x, y: (x > 0).float() / torch.exp(-x),
+    ),
+    "a mask and a number": (
+        lambda x, y: ((x > 0) + 0.5) * torch.exp(x),
+        lambda x, y: torch.where(x > 0, 1.5, 0.5) / torch.exp(-x),
+    ),
     "the tangent": (lambda x, y: torch.tan(x) * torch.cos(x) ** 2, lambda x, y: torch.sin(x) * torch.cos(x)),
     "an angle": (lambda x, y: torch.atan2(x, torch.ones_like(x)), lambda x, y: torch.atan(x)),
     "the largest of forty": (
@@ -149,6 +157,10 @@ NEAR: dict[str, tuple[Function, Function]] = {
         lambda x, y: F.softplus(torch.maximum(x, 0.13 * x)),
     ),
     "an angle": (lambda x, y: torch.atan2(x, y - 2), lambda x, y: torch.atan(x / (y - 2))),
+    "a number in a mask": (
+        lambda x, y: (x > 0).masked_fill(y > 1, 1.5).float() * torch.exp(x),
+        lambda x, y: torch.where(y > 1, 1.5, (x > 0).float()) / torch.exp(-x),
+    ),
     "tanh of an eighth": (lambda x, y: torch.tanh(x / 8), lambda x, y: torch.tanh(x / 4) / 2),
     "a shrink": (lambda x, y: F.softshrink(x, 0.5), lambda x, y: F.hardshrink(x, 0.5)),
     "decimals": (lambda x, y: torch.round(x, decimals=1), lambda x, y: torch.round(x)),

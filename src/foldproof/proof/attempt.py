@@ -322,6 +322,9 @@ def _run(
     ``names`` are the first program's names of the second's leaves.
     """
     args, kwargs = copied(inputs)
+    for x in tree_leaves((args, kwargs, leaves)):
+        if isinstance(x, Shadow):
+            point.facts.share(x.residue)  # copies of one input are the same value for both programs
     reads = Reads()
     point.running, point.visit, point.first = True, visit, which == "first"
     try:

@@ -54,12 +54,12 @@ class Linear:
 
     def plus(self, other: Linear, sign: int = 1) -> Linear | None:
         """Return the sum (difference) of two forms; None if it is too long."""
-        merged = {_place_of(term.atom): term for term in self.terms}
+        merged = [*self.terms]
         for term in other.terms:
-            place = _place_of(term.atom)
-            old = merged.get(place)
-            merged[place] = Term(sign * term.factor + (old.factor if old else 0), term.atom, term.writes)
-        return _kept(Linear(tuple(merged.values()), self.constant + sign * other.constant))
+            at = next((i for i, old in enumerate(merged) if same(old.atom, term.atom)), len(merged))
+            factor = sign * term.factor + (merged[at].factor if at < len(merged) else 0)
+            merged[at : at + 1] = [Term(factor, term.atom, term.writes)]
+        return _kept(Linear(tuple(merged), self.constant + sign * other.constant))
 
     def times(self, number: Fraction) -> Linear | None:
         """Return the product with a number."""
@@ -189,8 +189,17 @@ def number_of(residue: Residue) -> Fraction | None:
 
 
 def same(one: Residue, other: Residue) -> bool:
-    """Return True if both are the same elements of the same memory."""
-    return one is other or _place_of(one) == _place_of(other)
+    """Return True if both are the same elements of the same memory, or values with one label."""
+    if one is other or _place_of(one) == _place_of(other):
+        return True
+    label = _label_of(one)
+    return label is not None and label == _label_of(other)
+
+
+def _label_of(residue: Residue) -> str | None:
+    """Return the label of a value, as long as it is not written to; equal values have the same (`SharedFacts`)."""
+    label, writes = residue.label or (None, None)
+    return label if writes == residue.cell.writes else None
 
 
 def all_nonnegative(residues: Iterable[Residue]) -> bool:

@@ -117,7 +117,7 @@ class Residue:
     purpose (a mask); they have no residue.
     """
 
-    __slots__ = ("cell", "known", "origin", "parts", "point", "serial")
+    __slots__ = ("cell", "known", "label", "origin", "parts", "point", "serial")
 
     def __init__(
         self, point: SamplePoint, parts: Sequence[Tensor], size: Size, data: bool = False, infinite: bool = False
@@ -128,6 +128,8 @@ class Residue:
         """Facts besides the residues, in the algebraic reading."""
         self.origin: Origin | None = None
         """The pointwise function and the operands that it was computed from, in the algebraic reading."""
+        self.label: tuple[str, int] | None = None
+        """A name of its elements in the algebraic reading, and the number of writes when it got it."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Residue:
         """Return a copy at the same sample point; copies of residues that share memory share memory, too."""

@@ -3,7 +3,8 @@
 Facts lead to normal forms: the exponential of a value that is known to be a sum is a product. Two programs compute one
 value by different operators, and know different facts about it: leaky_relu(x) has pieces, max(x, x/8) a linear form
 besides. Without more, their exponentials would differ. So each value takes the facts of the first value with the same
-residues, in whichever program that is.
+residues, in whichever program that is. Facts of one program then name values of the other, so that values with the same
+residues have a common label, by which they are found to be the same.
 
 Soundness
 ---------
@@ -34,10 +35,11 @@ class SharedFacts:
         self._elements = 0
 
     def share(self, residue: Residue) -> None:
-        """Give a new value the facts of the first value with the same residues, or record its own."""
+        """Label a new value, and give it the facts of the first value with the same residues, or record its own."""
         if isinstance(residue.parts, OnDemand) or not residue.is_algebraic:
             return
         key = f"{tuple(residue.shape)} {digest(residue.parts)}"
+        residue.label = key, residue.cell.writes
         residue.point.tests += len(self._found)
         if key in self._found:
             known, origin = self._found[key]

@@ -167,7 +167,7 @@ def _dispatch(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -
         return rule.function(*args, **kwargs)
     if list_written(func):
         return _write(func, args, kwargs)
-    if any(s.dtype is torch.bool for s in shadows) and not _takes_booleans(rule, args, kwargs):
+    if any(s.dtype is torch.bool for s in shadows) and not _takes_booleans(func, rule, args, kwargs):
         point.branch.setdefault(func.overloadpacket.__name__)
         return _unaliased(func, func(*tree_map(_decided, args), **tree_map(_decided, kwargs)), shadows)
     if rule is None:
@@ -215,14 +215,20 @@ def _run_as_a_whole(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, A
     return made[0] if isinstance(value, Tensor) else type(value)(made)
 
 
-def _takes_booleans(rule: Rule | None, args: Any, kwargs: Any) -> bool:
+_PROMOTING = {aten.add, aten.sub, aten.rsub, aten.mul, aten.div}
+"""Operators whose result with a Python float is a float; masked_fill of booleans makes it a boolean."""
+
+
+def _takes_booleans(func: OpOverload, rule: Rule | None, args: Any, kwargs: Any) -> bool:
     """Return True if a rule reads booleans as functions: arithmetic does in floating point, and copies to it do."""
     if rule is None or not rule.booleans:
         return False
     if rule.kind is RuleKind.BRANCH or rule.integers:
         return True
     dtype = kwargs.get("dtype")
-    floats = any(isinstance(x, float) or (isinstance(x, Tensor) and x.is_floating_point()) for x in tree_iter(args))
+    floats = any(isinstance(x, Tensor) and x.is_floating_point() for x in tree_iter(args))
+    if func.overloadpacket in _PROMOTING:
+        floats |= any(isinstance(x, float) for x in tree_iter(args))
     return dtype.is_floating_point if dtype is not None else floats
 
 
