@@ -332,6 +332,7 @@ def _run(
             outcome = run_copied(program, which, leaves, args, kwargs, watch, reads, attributes)
     finally:
         point.running, point.visit = False, None
+    point.note_chosen((outcome.outputs, outcome.effects))
     names = names or {}
     point.read |= {names.get(name, name) for name in reads.of_leaves(leaves)}
     point.beside |= {names.get(name, name) for name in reads.beside(program, leaves)}

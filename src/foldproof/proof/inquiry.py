@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import chain, product
 
+from torch import fx
+
 from foldproof.memory import release
 from foldproof.proof.attempt import Attempt, Failed, attempt, scout
 from foldproof.proof.coverage import Coverage
@@ -27,12 +29,13 @@ from foldproof.proof.floats import (
     doubted,
     draws,
     glances,
+    own_leaves,
     trials,
 )
 from foldproof.proof.obligation import ProofObligation
 from foldproof.proof.reality import unrepeated
 from foldproof.proof.variation import vary
-from foldproof.shadow import Cuts, Recording, Semantics, Undecided
+from foldproof.shadow import Choices, Cuts, Recording, Semantics, Undecided
 from foldproof.shadow.constants import radicands_of
 from foldproof.thresholds import (
     LARGEST_COMPARED_NUMBER,
@@ -178,6 +181,8 @@ class Inquiry:
     def _attempt_in_either_reading(self, parameters: bool) -> Attempt:
         """Compare, and once more in the algebraic readings, where one prime already shows most differences."""
         found = self._attempt_surely(parameters)
+        if found.equal and found.point.branch:
+            return self._attempt_without_choices(found, parameters)
         if found.mismatch is None or found.mismatch.structural:
             return found
         for semantics in _algebraic_readings(found):
@@ -185,6 +190,15 @@ class Inquiry:
                 again = self._attempt_surely(parameters, semantics)
                 return again if again.equal else found
         return found
+
+    def _attempt_without_choices(self, found: Attempt, parameters: bool) -> Attempt:
+        """Compare once more with choices by value as functions, where the first proof ``found`` follows some.
+
+        Two programs that take the largest of the same values make the same choice for all inputs, whatever it is.
+        """
+        choices = Choices.UNREAD if _are_read_by_operators(self.obligation) else Choices.WHOLE
+        again = self._attempt_surely(parameters, replace(found.point.semantics, choices=choices))
+        return again if again.equal and len(again.point.branch) < len(found.point.branch) else found
 
     def _attempt_any_shift(
         self, k: int, parameters: bool, semantics: Semantics, see: Callable[[], Recording | Cuts] | None
@@ -317,6 +331,23 @@ class Inquiry:
                 if not any(size / 2 < other < 2 * size for other in chosen):
                     chosen.append(size)
         return chosen[:MAX_SCALES]
+
+
+def _are_read_by_operators(obligation: ProofObligation) -> bool:
+    """Return True if both programs are graphs of operators, so that no Python code reads a tensor unseen."""
+    programs = (obligation.before, obligation.other(own_leaves(obligation)).after)
+    return all(nodes and all(map(_is_operator, nodes)) for nodes in (program.nodes() for program in programs))
+
+
+def _is_operator(node: fx.Node) -> bool:
+    """True for a node that runs no module, and no function but PyTorch's own, `operator`'s and builtins."""
+    if node.op == "call_function":
+        return str(getattr(node.target, "__module__", None)).split(".")[0] in ("torch", "_operator", "builtins", "math")
+    return node.op != "call_module" and not (node.op == "call_method" and node.target in _READING_METHODS)
+
+
+_READING_METHODS = ("__array__", "data_ptr", "numpy", "tolist", "untyped_storage")
+"""Methods that read a tensor's memory without an operator."""
 
 
 def _compared(found: Attempt) -> set[float]:

@@ -7,12 +7,13 @@ from foldproof.shadow.jumps import list_jumps
 from foldproof.shadow.leaves import all_finite, draw_variable, embed_constant
 from foldproof.shadow.registry import RULES, Rule
 from foldproof.shadow.residue import Residue
-from foldproof.shadow.sample import SamplePoint, Semantics, WritesBorrowed
+from foldproof.shadow.sample import Choices, SamplePoint, Semantics, WritesBorrowed
 from foldproof.shadow.tensor import Factories, Shadow
 from foldproof.shadow.undecided import Undecided
 
 __all__ = [
     "RULES",
+    "Choices",
     "Cuts",
     "Deterministic",
     "Factories",

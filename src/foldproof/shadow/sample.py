@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from fractions import Fraction
 from typing import Any
 
@@ -28,7 +29,7 @@ from foldproof.shadow.constants import Constants, primes_with_roots
 from foldproof.shadow.products import Products
 from foldproof.shadow.shared import SharedFacts
 from foldproof.thresholds import MAX_UNCUT_BITS, MAX_UNCUT_DEGREE
-from foldproof.torch_internals import OpOverload
+from foldproof.torch_internals import OpOverload, storage_id, tree_iter
 
 
 class WritesBorrowed(Exception):
@@ -56,6 +57,17 @@ class RoundedParameter:
         return max(float(self.scale.abs().max()) / 2, float(error.max()) if error.numel() else 0.0)
 
 
+class Choices(Enum):
+    """Readings of operators that choose elements by value."""
+
+    BY_VALUE = "by value"
+    """The choice is the one of the values at hand, and the claim is for inputs that make the same."""
+    WHOLE = "whole"
+    """The chosen numbers are one uninterpreted function of all operands; chosen indices are those at hand."""
+    UNREAD = "unread"
+    """As `WHOLE`, and indices limit the claim only if an operator or an output takes them: the programs are graphs."""
+
+
 @dataclass(frozen=True)
 class Semantics:
     """The choices among valid interpretations of an operator."""
@@ -71,6 +83,8 @@ class Semantics:
     exp(x - m) cancels exp(m), whatever m is."""
     rational: bool = False
     """True if the programs are rational functions, so that divisors of data vanish at single points only."""
+    choices: Choices = Choices.BY_VALUE
+    """The reading of operators that choose by value: the largest, the pooled, the sorted."""
     constants: frozenset[int] | None = None
     """Radicands of roots; if given, constants are read as in `foldproof.shadow.constants`."""
     within: frozenset[str] = frozenset()
@@ -105,6 +119,8 @@ class SamplePoint:
         """True after a softmax has been shifted."""
         self.uninterpreted: dict[str, None] = {}
         self.branch: dict[str, None] = {}
+        self.chosen: dict[int, tuple[str, Tensor]] = {}
+        """Indices that an operator chose by value, by the memory of each, and the operator's name."""
         self.jumping: dict[str, None] = {}
         """Operators of the algebraic reading whose results jump."""
         self.escapes: dict[str, bool] = {}
@@ -141,6 +157,13 @@ class SamplePoint:
     @property
     def primes(self) -> tuple[int, ...]:
         return tuple(f.p for f in self.fields)
+
+    def note_chosen(self, arguments: Any) -> None:
+        """Record a choice by value for each of the chosen indices among ``arguments``."""
+        if self.chosen:
+            for x in tree_iter(arguments):
+                if isinstance(x, Tensor) and x.layout is torch.strided and storage_id(x) in self.chosen:
+                    self.branch.setdefault(self.chosen[storage_id(x)][0])
 
     def draw_few(self, shape: Sequence[int]) -> Tensor:
         """Draw independent uniform residues: k rows of ``shape``."""

@@ -26,7 +26,7 @@ from foldproof.shadow.leaves import draw_variable, embed_constant, mark_infiniti
 from foldproof.shadow.ondemand import OnDemand
 from foldproof.shadow.registry import RULES, Rule, RuleKind
 from foldproof.shadow.residue import Residue
-from foldproof.shadow.sample import SamplePoint, WritesBorrowed
+from foldproof.shadow.sample import Choices, SamplePoint, WritesBorrowed
 from foldproof.shadow.undecided import Undecided, no_rule
 from foldproof.shadow.whole import is_read_as_a_whole, residues_of_results
 from foldproof.torch_internals import (
@@ -152,6 +152,7 @@ class Shadow(Tensor):
 def _dispatch(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     shadows = [x for x in tree_iter((args, kwargs)) if isinstance(x, Shadow)]
     point = shadows[0].residue.point
+    point.note_chosen((args, kwargs))
     if any(s.residue.point is not point for s in shadows):
         raise Undecided("shadows of two different draws met")
     if func in ESCAPING:
@@ -182,6 +183,8 @@ def _dispatch(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -
         if not is_read_as_a_whole(func, args, kwargs):
             raise no_rule(func)
         return _run_as_a_whole(func, args, kwargs, point)
+    if _is_read_as_a_function(point, rule, shadows, func, args, kwargs):
+        return _run_as_a_whole(func, args, kwargs, point)
     value = func(*tree_map(value_of, args), **tree_map(value_of, kwargs))
     call = Call(point, func, args, kwargs, value)
     if rule.kind is RuleKind.BRANCH:
@@ -201,6 +204,18 @@ def _dispatch(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     return value
 
 
+def _is_read_as_a_function(
+    point: SamplePoint, rule: Rule, shadows: Sequence[Shadow], func: OpOverload, args: Any, kwargs: Any
+) -> bool:
+    """Return True if the sample point reads this choice by value as a function of its operands.
+
+    Comparisons are followed by value, as are the operators that read their booleans.
+    """
+    if point.semantics.choices is Choices.BY_VALUE or rule.kind is not RuleKind.BRANCH or rule.booleans:
+        return False
+    return all(s.dtype.is_floating_point for s in shadows) and is_read_as_a_whole(func, args, kwargs)
+
+
 def _run_as_a_whole(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any], point: SamplePoint) -> Any:
     value = func(*tree_map(value_of, args), **tree_map(value_of, kwargs))
     call = Call(point, func, args, kwargs, value)
@@ -209,7 +224,10 @@ def _run_as_a_whole(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, A
     given = {storage_id(value_of(x)) for x in tree_iter((args, kwargs)) if isinstance(x, Tensor)}
     if not all(isinstance(x, Tensor) and storage_id(x) not in given for x in results):
         raise no_rule(func)  # a number, or an operand's own memory
-    if not all(x.is_floating_point() for x in results):  # indices and counts
+    indices = [x for x in results if not x.is_floating_point()]  # and counts
+    if indices and point.semantics.choices is Choices.UNREAD:
+        point.chosen |= {storage_id(x): (func.overloadpacket.__name__, x) for x in indices}
+    elif indices:
         call.took_branch()
     made = [x if r is None else Shadow(x, r.laid_out_like(x)) for x, r in zip(results, residues)]
     return made[0] if isinstance(value, Tensor) else type(value)(made)
@@ -375,6 +393,7 @@ class Factories(DispatchMode):
         self._point = point
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self._point.note_chosen((args, kwargs))
         if func in _DEQUANTIZE and not isinstance(args[0], Shadow):
             return func(Shadow(args[0], embed_constant(self._point, args[0])), *args[1:], **(kwargs or {}))
         made = func(*args, **(kwargs or {}))

@@ -1,0 +1,115 @@
+"""Choices by value of equal operands are equal for all inputs: the claim of a proof names no choice then."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.export import ExportedProgram, export
+
+import foldproof
+from foldproof import Kind, Verdict
+
+X = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+class Net(nn.Module):
+    def __init__(self, then: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.then = nn.Conv2d(3, 4, 3), then
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.then(self.conv(x).relu())
+
+
+def program(then: Callable[[Tensor], Tensor]) -> ExportedProgram:
+    return export(Net(then).eval(), (X,))
+
+
+def pooled_with_places(y: Tensor) -> Tensor:
+    values, places = F.max_pool2d(y, 2, return_indices=True)
+    return values + places.float()
+
+
+UNREAD: dict[str, Callable[[Tensor], Tensor]] = {
+    "max_pool2d": lambda y: F.max_pool2d(y, 3, 2, 1),
+    "amax": lambda y: y.amax((2, 3)),
+    "max along a dimension": lambda y: y.max(1).values,
+    "sort": lambda y: y.sort(-1).values[..., :2],
+    "topk": lambda y: y.topk(2).values,
+    "median": lambda y: y.median(-1).values,
+    "adaptive": lambda y: F.adaptive_max_pool2d(y, 2),
+    "cummax": lambda y: y.cummax(-1).values,
+}
+
+READ: dict[str, Callable[[Tensor], Tensor]] = {
+    "places of a pool": pooled_with_places,
+    "an index among the outputs": lambda y: y.max(1),  # type: ignore[dict-item, return-value]
+    "a value by an index": lambda y: y.gather(1, y.argmax(1, keepdim=True)),
+    "an index in arithmetic": lambda y: y.sum(1) + (y.argmax(1) + 1),
+    "a view of indices": lambda y: y.sort(-1).indices[..., 0] * y[..., 0],
+    "an index in an index": lambda y: y.flatten()[y.flatten().topk(3).indices],
+}
+
+
+def proved(one: ExportedProgram | nn.Module, other: ExportedProgram | nn.Module) -> Verdict:
+    verdict = foldproof.prove(one, other, (X,))
+    assert verdict.kind is Kind.PROVED and verdict.claim is not None and verdict.proof is not None, verdict
+    return verdict
+
+
+@pytest.mark.parametrize("name", UNREAD)
+def test_a_choice_of_equal_values_is_for_all_inputs(name: str) -> None:
+    one = program(UNREAD[name])
+    verdict = proved(one, one.run_decompositions())
+    assert verdict.claim is not None and verdict.claim.is_general
+    assert verdict.proof is not None and verdict.proof.branching == ()
+
+
+@pytest.mark.parametrize("name", READ)
+def test_an_index_that_is_read_limits_the_claim(name: str) -> None:
+    one = program(READ[name])
+    verdict = proved(one, one.run_decompositions())
+    assert verdict.claim is not None and not verdict.claim.is_general
+
+
+def test_python_code_may_read_an_index_unseen() -> None:
+    """Two modules: NumPy reads memory without an operator."""
+    model = Net(UNREAD["max along a dimension"]).eval()
+    verdict = proved(model, program(UNREAD["max along a dimension"]))
+    assert verdict.proof is not None and verdict.proof.branching == ("max",)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda y: F.max_pool2d(y + 1, 2) - 1.001,
+        lambda y: -F.max_pool2d(-y, 2),
+        lambda y: F.max_pool2d(y.flip(1), 2),
+        lambda y: F.max_pool2d(y, 2, ceil_mode=True),
+        lambda y: F.avg_pool2d(y, 2),
+    ],
+)
+def test_other_choices_are_refuted(other: Callable[[Tensor], Tensor]) -> None:
+    one, two = program(lambda y: F.max_pool2d(y[..., :5, :5], 2)), program(lambda y: other(y[..., :5, :5]))
+    assert foldproof.prove(one, two, (X,)).kind is Kind.REFUTED
+
+
+def test_equal_at_these_values_only() -> None:
+    """The first of two is the larger one here; one program takes the first, and the other the larger."""
+    x = torch.tensor([[3.0, 1.0], [2.0, -1.0]])
+
+    class Largest(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.exp().amax(1)
+
+    class First(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.exp()[:, 0]
+
+    verdict = foldproof.prove(export(Largest(), (x,)), export(First(), (x,)), (x,))
+    assert verdict.kind is Kind.REFUTED, verdict
