@@ -17,7 +17,7 @@ from torch._inductor.custom_graph_pass import CustomGraphPass
 
 from foldproof.auditing.compilers import find_compiler
 from foldproof.auditing.definitions import Definitions, Unwritable
-from foldproof.auditing.reduce import Fault
+from foldproof.auditing.fault import WrongPass
 from foldproof.auditing.script import write_reproduction
 from foldproof.auditing.specification import specify_model
 
@@ -94,7 +94,7 @@ class Subtract(nn.Module):
 
 
 def test_a_program_that_shows_a_fault_defines_the_pass() -> None:
-    fault = Fault(find_compiler("inductor"), {"post_grad_custom_pre_pass": swap}, "post_grad_custom_pre_pass")
+    fault = WrongPass(find_compiler("inductor"), {"post_grad_custom_pre_pass": swap}, "post_grad_custom_pre_pass")
     draft = replace(specify_model(Subtract(), (torch.ones(1), torch.ones(1)))[0], held=None, given=None)
     text = write_reproduction(fault, draft)
     # The program sets an option; monkeypatch would end by hiding it.

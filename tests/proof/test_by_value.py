@@ -12,7 +12,7 @@ from foldproof import Kind, prove
 class Embedded(nn.Module):
     def __init__(self, rectified: bool, rows: int = 2) -> None:
         super().__init__()
-        self.table = nn.Embedding.from_pretrained(torch.tensor([1.0, 1.0, -1.0])[:rows, None].expand(rows, 4).clone())
+        self.table = nn.Embedding.from_pretrained(torch.tensor([1.0, 2.0, -1.0])[:rows, None].expand(rows, 4).clone())
         self.rectified = rectified
 
     def forward(self, x: Tensor) -> Tensor:
