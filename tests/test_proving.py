@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
@@ -173,6 +174,13 @@ def test_a_fold_and_another_form_of_a_continuous_function() -> None:
             lambda y: 1 / torch.exp(y.abs()) + torch.where(y > 0.5, y, -y),
         ),
         (lambda y: torch.floor(y).exp(), lambda y: 1 / torch.exp(-torch.floor(y))),
+        (lambda y: F.hardshrink(y, 0.4), lambda y: F.hardshrink(y, 0.4)),
+        (lambda y: F.threshold(y, 0.4, 3.0), lambda y: F.threshold(y, 0.4, 3.0)),
+        (lambda y: torch.atan2(y, y.roll(1, -1)), lambda y: torch.atan2(y, y.roll(1, -1))),
+        (lambda y: torch.copysign(y.exp(), y), lambda y: torch.copysign(y.exp(), y)),
+        (lambda y: torch.frexp(y).mantissa, lambda y: torch.frexp(y).mantissa),
+        (torch.unique, torch.unique),
+        (lambda y: y.angle(), lambda y: y.angle()),
     ],
 )
 def test_a_fold_before_a_jump_is_not_proved(one: Callable[[Tensor], Tensor], other: Callable[[Tensor], Tensor]) -> None:

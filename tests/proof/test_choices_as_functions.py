@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import operator
 from collections.abc import Callable
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.export import ExportedProgram, export
 
 import foldproof
@@ -75,6 +77,80 @@ def test_an_index_that_is_read_limits_the_claim(name: str) -> None:
     one = program(READ[name])
     verdict = proved(one, one.run_decompositions())
     assert verdict.claim is not None and not verdict.claim.is_general
+
+
+def graph(build: Callable[[fx.Graph, fx.Node], fx.Node], root: nn.Module | None = None) -> fx.GraphModule:
+    made = fx.Graph()
+    made.output(build(made, made.placeholder("x")))
+    return fx.GraphModule(root or nn.Module(), made)
+
+
+def listed(made: fx.Graph, x: fx.Node) -> fx.Node:
+    largest = made.call_function(torch.max, (x, 1))
+    values, indices = (made.call_function(getattr, (largest, name)) for name in ("values", "indices"))
+    return made.call_function(torch.mul, (values, made.call_function(sum, (made.call_method("tolist", (indices,)),))))
+
+
+def split_at_largest(made: fx.Graph, x: fx.Node) -> fx.Node:
+    y = made.call_function(torch.mul, (x, 2))
+    parts = made.call_function(torch.tensor_split, (y, made.call_function(torch.argmax, (y, 0)), 1))
+    first = made.call_function(operator.getitem, (parts, 0))
+    return made.call_function(torch.add, (y, made.call_method("sum", (first,))))
+
+
+def size_of(choose: Callable[[Tensor], Tensor]) -> Callable[[fx.Graph, fx.Node], fx.Node]:
+    def build(made: fx.Graph, x: fx.Node) -> fx.Node:
+        chosen = made.call_function(choose, (x,))
+        return made.call_function(torch.mul, (x, made.call_method("size", (chosen, 0))))
+
+    return build
+
+
+class Listing(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        largest, places = x.max(1)
+        return largest * sum(places.tolist())
+
+
+def nested(made: fx.Graph, x: fx.Node) -> fx.Node:
+    return made.call_function(operator.call, (made.get_attr("part"), x))
+
+
+def root_of_nested() -> nn.Module:
+    root = nn.Module()
+    held = nn.Module()
+    held.listing = Listing()
+    root.part = graph(lambda made, x: made.call_module("listing", (x,)), held)
+    return root
+
+
+@torch.library.custom_op("foldproof_tests::largest_times_place", mutates_args=())
+def largest_times_place(x: Tensor) -> Tensor:
+    largest, places = x.max(1)
+    return largest * sum(places.tolist())
+
+
+@largest_times_place.register_fake
+def _(x: Tensor) -> Tensor:
+    return x.new_empty(x.shape[0])
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        graph(listed),
+        graph(split_at_largest),
+        graph(size_of(torch.nonzero)),
+        graph(size_of(torch.unique)),
+        graph(nested, root_of_nested()),
+        graph(lambda made, x: made.call_function(largest_times_place._opoverload, (x,))),
+    ],
+    ids=["tolist", "tensor_split", "nonzero", "unique", "module in a graph", "custom operator"],
+)
+def test_a_graph_that_reads_a_choice_without_an_operator(one: fx.GraphModule) -> None:
+    x = torch.tensor([[5.0, 0.0], [1.0, 3.0], [2.0, 1.5], [-1.0, 0.5]])
+    verdict = foldproof.prove(one, copy.deepcopy(one), (x,))
+    assert verdict.claim is not None and not verdict.claim.is_general, verdict
 
 
 def test_python_code_may_read_an_index_unseen() -> None:

@@ -7,6 +7,7 @@ operators (`schema`, `effects`) and for the Python functions and modules in thei
 from foldproof.operators.decompositions import NoDecomposition, find_decomposition
 from foldproof.operators.effects import (
     follows_layout,
+    is_custom,
     is_functional,
     is_random,
     is_repeatable,
@@ -27,6 +28,7 @@ from foldproof.operators.schema import (
     find_operator,
     get_name,
     get_types,
+    has_dynamic_shape,
     is_pointwise,
     is_view,
     is_view_copy,
@@ -49,6 +51,8 @@ __all__ = [
     "follows_layout",
     "get_name",
     "get_types",
+    "has_dynamic_shape",
+    "is_custom",
     "is_functional",
     "is_functional_function",
     "is_functional_method",

@@ -60,6 +60,11 @@ _FOLLOWING_LAYOUT = {"_linalg_det": 1, "_linalg_slogdet": 2}
 """Operators that factor a matrix or its transpose, as it lies in memory, and the first result that shows it."""
 
 
+def is_custom(operator: OpOverload) -> bool:
+    """True for an operator from outside of PyTorch, which may run any code."""
+    return operator.namespace not in _KNOWN
+
+
 def is_random(operator: OpOverload) -> bool:
     """True if the operator is known to draw random numbers, at least for some arguments."""
     return torch.Tag.nondeterministic_seeded in operator.tags or get_name(operator) in _UNTAGGED_RANDOM
@@ -91,7 +96,7 @@ def is_functional(operator: OpOverload, given: Mapping[str, Any]) -> bool:
 
     Never true of custom operators: tags are voluntary, and PyTorch does not check schemas.
     """
-    if operator.namespace not in _KNOWN or list_written(operator) or list_updated_statistics(operator, given):
+    if is_custom(operator) or list_written(operator) or list_updated_statistics(operator, given):
         return False
     if get_name(operator).endswith("_") and not get_name(operator).endswith("__"):  # inductor.accumulate_grad_
         return False

@@ -98,6 +98,11 @@ def is_view(operator: OpOverload) -> bool:
     return any(r.alias_info is not None and not r.alias_info.is_write for r in operator._schema.returns)
 
 
+def has_dynamic_shape(operator: OpOverload) -> bool:
+    """True if the shape of a result depends on the values of the operands: ``nonzero``, ``unique``."""
+    return torch.Tag.dynamic_output_shape in operator.tags
+
+
 def is_view_copy(operator: OpOverload) -> bool:
     """True if the result is a copy of a view: ``permute_copy``."""
     return torch.Tag.view_copy in operator.tags

@@ -33,6 +33,7 @@ from foldproof.shadow import (
     WritesBorrowed,
     draw_variable,
     embed_constant,
+    watch_chosen,
 )
 from foldproof.shadow.call import value_of
 from foldproof.thresholds import MAX_DISTURBED_RUNS
@@ -328,7 +329,7 @@ def _run(
     reads = Reads()
     point.running, point.visit, point.first = True, visit, which == "first"
     try:
-        with Deterministic():
+        with Deterministic(), watch_chosen(point):
             outcome = run_copied(program, which, leaves, args, kwargs, watch, reads, attributes)
     finally:
         point.running, point.visit = False, None

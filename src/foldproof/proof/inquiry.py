@@ -14,9 +14,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import chain, product
 
-from torch import fx
+from torch import Tensor, fx
 
+from foldproof.graph.module import get_attribute
 from foldproof.memory import release
+from foldproof.operators import is_custom
 from foldproof.proof.attempt import Attempt, Failed, attempt, scout
 from foldproof.proof.coverage import Coverage
 from foldproof.proof.difference import first_difference
@@ -45,6 +47,7 @@ from foldproof.thresholds import (
     MAX_SCALES,
     SMALLEST_SCALE,
 )
+from foldproof.torch_internals import OpOverload
 from foldproof.verdict import Difference
 
 Progress = Callable[[int, int, str], None]
@@ -340,14 +343,18 @@ def _are_read_by_operators(obligation: ProofObligation) -> bool:
 
 
 def _is_operator(node: fx.Node) -> bool:
-    """True for a node that runs no module, and no function but PyTorch's own, `operator`'s and builtins."""
+    """True for a node that runs no module, no subgraph, no custom operator, and no function from outside of PyTorch.
+
+    Functions and builtins that read memory without an operator are seen (`watch_chosen`).
+    """
+    if node.op == "get_attr":
+        owner = node.graph.owning_module
+        return owner is not None and isinstance(get_attribute(owner, str(node.target)), Tensor)
+    if isinstance(node.target, OpOverload):
+        return not is_custom(node.target)
     if node.op == "call_function":
         return str(getattr(node.target, "__module__", None)).split(".")[0] in ("torch", "_operator", "builtins", "math")
-    return node.op != "call_module" and not (node.op == "call_method" and node.target in _READING_METHODS)
-
-
-_READING_METHODS = ("__array__", "data_ptr", "numpy", "tolist", "untyped_storage")
-"""Methods that read a tensor's memory without an operator."""
+    return node.op != "call_module"
 
 
 def _compared(found: Attempt) -> set[float]:

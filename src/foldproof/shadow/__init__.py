@@ -1,6 +1,7 @@
 """Tensors that carry, beside their value, exact residues modulo several primes through every ATen operator."""
 
 from foldproof.shadow import rules as rules  # fills the registry
+from foldproof.shadow.chosen import watch_chosen
 from foldproof.shadow.cuts import Cuts, Recording, Visit, Visits
 from foldproof.shadow.deterministic import Deterministic, GeneratorMoved
 from foldproof.shadow.jumps import list_jumps
@@ -32,4 +33,5 @@ __all__ = [
     "draw_variable",
     "embed_constant",
     "list_jumps",
+    "watch_chosen",
 ]

@@ -16,9 +16,24 @@ from foldproof.shadow.call import Call
 from foldproof.shadow.known import facts
 from foldproof.shadow.residue import Residue
 from foldproof.shadow.sample import SamplePoint
+from foldproof.shadow.whole import AS_A_WHOLE
 
-_JUMPING = frozenset({"ceil", "floor", "fmod", "heaviside", "remainder", "round", "sign", "trunc"})
+_JUMPING = frozenset(
+    {
+        *("atan2", "ceil", "copysign", "floor", "fmod", "hardshrink", "heaviside", "remainder", "round", "sign"),
+        *("threshold", "trunc"),
+    }
+)
 """Uninterpreted functions that jump."""
+
+_CONTINUOUS = frozenset(
+    {
+        *("adaptive_max_pool2d", "adaptive_max_pool3d", "amax", "amin", "aminmax", "cummax", "cummin", "index_reduce"),
+        *("kthvalue", "max", "max_pool2d_with_indices", "max_pool3d_with_indices", "median", "min", "nan_to_num"),
+        *("scatter_reduce", "softplus", "sort", "topk"),
+    }
+)
+"""Operators read as a whole whose numbers are continuous; any other may jump, as ``mode`` and ``frexp`` do."""
 
 
 def note_jump(call: Call, value: Tensor, residue: Residue, operands: Sequence[Tensor]) -> None:
@@ -35,5 +50,12 @@ def note_jump(call: Call, value: Tensor, residue: Residue, operands: Sequence[Te
 def list_jumps(point: SamplePoint) -> tuple[str, ...]:
     """List the operators of a run whose results jump; those that follow values are not among them."""
     # In the algebraic reading, |x| and relu(x) are made of signs, which cancel their jumps.
-    uninterpreted = _JUMPING - {"sign"} if point.semantics.algebraic else _JUMPING
-    return tuple(dict.fromkeys([*point.jumping, *(name for name in point.uninterpreted if name in uninterpreted)]))
+    harmless = {"sign"} if point.semantics.algebraic else set()
+    jumping = (name for name in point.uninterpreted if _jumps(name) and name not in harmless)
+    return tuple(dict.fromkeys([*point.jumping, *jumping]))
+
+
+def _jumps(name: str) -> bool:
+    """Return True if an uninterpreted function jumps, as far as is known."""
+    whole = name.removesuffix(AS_A_WHOLE)
+    return name in _JUMPING if whole == name else whole not in _CONTINUOUS

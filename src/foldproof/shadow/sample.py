@@ -65,7 +65,7 @@ class Choices(Enum):
     WHOLE = "whole"
     """The chosen numbers are one uninterpreted function of all operands; chosen indices are those at hand."""
     UNREAD = "unread"
-    """As `WHOLE`, and indices limit the claim only if an operator or an output takes them: the programs are graphs."""
+    """The same, but indices limit the claim only if a function or an output takes them: the programs are graphs."""
 
 
 @dataclass(frozen=True)

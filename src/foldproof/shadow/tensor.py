@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from foldproof.operators import (
     bind_arguments,
     find_functional_form,
+    has_dynamic_shape,
     is_random,
     is_uninitialized,
     list_written,
@@ -225,9 +226,10 @@ def _run_as_a_whole(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, A
     if not all(isinstance(x, Tensor) and storage_id(x) not in given for x in results):
         raise no_rule(func)  # a number, or an operand's own memory
     indices = [x for x in results if not x.is_floating_point()]  # and counts
-    if indices and point.semantics.choices is Choices.UNREAD:
+    seen = has_dynamic_shape(func)  # a program may read a shape without an operator
+    if indices and point.semantics.choices is Choices.UNREAD and not seen:
         point.chosen |= {storage_id(x): (func.overloadpacket.__name__, x) for x in indices}
-    elif indices:
+    elif indices or seen:
         call.took_branch()
     made = [x if r is None else Shadow(x, r.laid_out_like(x)) for x, r in zip(results, residues)]
     return made[0] if isinstance(value, Tensor) else type(value)(made)

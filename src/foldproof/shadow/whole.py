@@ -26,6 +26,9 @@ from foldproof.shadow.leaves import all_finite, embed_constant
 from foldproof.shadow.residue import Residue, apply_uninterpreted
 from foldproof.torch_internals import OpOverload, tree_iter, tree_map
 
+AS_A_WHOLE = " as a whole"
+"""The end of the name of such a function."""
+
 
 def is_read_as_a_whole(operator: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     """Return True if an operator without a rule is a function of its operands, as far as PyTorch tells."""
@@ -50,7 +53,7 @@ def residues_of_results(call: Call) -> list[Residue | None]:
             return f"{x.dtype}{tuple(x.shape)}"
         return f"{x.dtype}{tuple(x.shape)}:{digest([x])}"
 
-    key = f"{call.operator.overloadpacket.__name__} as a whole({call.operator}, {tree_map(named, call.arguments)!r}"
+    key = f"{call.operator.overloadpacket.__name__}{AS_A_WHOLE}({call.operator}, {tree_map(named, call.arguments)!r}"
     return [_result(call, f"{key}, {j}{_layout(call, j)})", x, operands) for j, x in enumerate(tree_iter(call.result))]
 
 
@@ -69,7 +72,7 @@ def _elementwise(call: Call, value: Tensor) -> Residue | None:
     tensors = [x for x in tree_iter(call.arguments) if isinstance(x, Tensor)]
     operands = [call.residue(x).map(lambda part: part.expand(value.shape)) for x in tensors]
     named = tree_map(lambda x: x.dtype if isinstance(x, Tensor) else x, call.arguments)
-    key = f"{call.operator.overloadpacket.__name__} as a whole({call.operator}, each element, {named!r})"
+    key = f"{call.operator.overloadpacket.__name__}{AS_A_WHOLE}({call.operator}, each element, {named!r})"
     return apply_uninterpreted(key, operands, lambda *_: value.detach().double())
 
 
