@@ -168,6 +168,18 @@ def test_float64_cancels_too() -> None:
     assert verdict.kind is Kind.UNDECIDED, str(verdict)  # another function, which no float shows at this scale
 
 
+def test_equal_functions_that_float64_tells_apart_are_not_refuted() -> None:
+    large = 1e20 * torch.randn(4)
+
+    def one(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+        return torch.special.i0((a + b) + c)
+
+    def other(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+        return torch.special.i0e(a + (b + c)) * torch.exp((a + b + c).abs())
+
+    assert foldproof.prove(one, other, (large, -large, torch.ones(4))).kind is Kind.UNDECIDED
+
+
 def test_rounding_that_hides_the_outputs() -> None:
     """Two functions that nothing but rounding remains of are not called equal."""
     before, after = (lambda x, f=f: (x + 1e18) - 1e18 + f * x for f in (1, 1.5))

@@ -196,12 +196,12 @@ class Float64Noise(Noise):
     def _number(self, x: Any) -> Any:
         return x  # float64 holds it
 
-    def _moved(self, x: Tensor, bound: Tensor) -> Tensor:
+    def _bound(self, x: Tensor, size: Tensor | None) -> Tensor:
         # A result that float32 holds has no error there, but was rounded in float64. Whole numbers that float64 holds
         # stay whole: a conversion to integers would cut off what is below one.
         whole = (x == x.round()) & (x.abs() < 2.0**53)
         rounded = torch.where(whole, 0.0, x.abs() * torch.finfo(torch.float32).eps)
-        return super()._moved(x, torch.maximum(bound, rounded))
+        return torch.maximum(super()._bound(x, size), rounded)
 
 
 def _movement_in_float64(side: _Side, at: Comparison) -> float:

@@ -101,13 +101,17 @@ class Noise(Float64):
         """Perturb a result within its error bound, block by block: tensors of a large one's size cost more to allocate
         than to compute."""
         if not x.is_contiguous() or (size is not None and not (size.is_contiguous() and size.shape == x.shape)):
-            return self._moved(x, bound_error(x, size, self.dtype))
+            return self._moved(x, self._bound(x, size))
         moved = x.clone()
         parts = moved.view(-1).split(BLOCK)
         sizes = [None] * len(parts) if size is None else size.view(-1).split(BLOCK)
         for part, one in zip(parts, sizes):
-            part.add_(self._noise(bound_error(part, one, self.dtype)))
+            part.add_(self._noise(self._bound(part, one)))
         return moved
+
+    def _bound(self, x: Tensor, size: Tensor | None) -> Tensor:
+        """Return the error bounds of a result, or of a part of it."""
+        return bound_error(x, size, self.dtype)
 
     def _moved(self, x: Tensor, bound: Tensor) -> Tensor:
         # Keep the memory layout of x, on which views depend.
