@@ -174,6 +174,10 @@ def test_a_fold_and_another_form_of_a_continuous_function() -> None:
             lambda y: 1 / torch.exp(y.abs()) + torch.where(y > 0.5, y, -y),
         ),
         (lambda y: torch.floor(y).exp(), lambda y: 1 / torch.exp(-torch.floor(y))),
+        (
+            lambda y: torch.zeros_like(y).copy_(y > 0.5).exp(),
+            lambda y: 1 / torch.exp(-torch.zeros_like(y).copy_(y > 0.5)),
+        ),
         (lambda y: F.hardshrink(y, 0.4), lambda y: F.hardshrink(y, 0.4)),
         (lambda y: F.threshold(y, 0.4, 3.0), lambda y: F.threshold(y, 0.4, 3.0)),
         (lambda y: torch.atan2(y, y.roll(1, -1)), lambda y: torch.atan2(y, y.roll(1, -1))),

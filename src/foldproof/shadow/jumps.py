@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from foldproof.shadow import piecewise
-from foldproof.shadow.call import Call
 from foldproof.shadow.known import facts
 from foldproof.shadow.residue import Residue
 from foldproof.shadow.sample import SamplePoint
 from foldproof.shadow.whole import AS_A_WHOLE
+from foldproof.torch_internals import OpOverload
 
 _JUMPING = frozenset(
     {
@@ -36,7 +36,7 @@ _CONTINUOUS = frozenset(
 """Operators read as a whole whose numbers are continuous; any other may jump, as ``mode`` and ``frexp`` do."""
 
 
-def note_jump(call: Call, value: Tensor, residue: Residue, operands: Sequence[Tensor]) -> None:
+def note_jump(operator: OpOverload, value: Tensor, residue: Residue, operands: Sequence[Tensor]) -> None:
     """Record, in the algebraic reading, a choice by comparison that is not known to be continuous."""
     if not residue.is_algebraic or not value.dtype.is_floating_point:
         return
@@ -44,7 +44,7 @@ def note_jump(call: Call, value: Tensor, residue: Residue, operands: Sequence[Te
     chosen = any(x.dtype is torch.bool for x in operands)
     if piecewise.is_continuous(found) if found is not None else not chosen:
         return
-    call.point.jumping.setdefault(call.operator.overloadpacket.__name__)
+    residue.point.jumping.setdefault(operator.overloadpacket.__name__)
 
 
 def list_jumps(point: SamplePoint) -> tuple[str, ...]:

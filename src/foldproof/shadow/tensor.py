@@ -309,7 +309,7 @@ def _wrap(call: Call, rule: Rule, operands: Sequence[Shadow], value: Tensor, res
         residue.defined_if(False)
     residue = residue.laid_out_like(value)
     call.point.facts.share(residue)
-    note_jump(call, value, residue, operands)
+    note_jump(call.operator, value, residue, operands)
     return Shadow(value, residue)
 
 
@@ -380,6 +380,7 @@ def _write(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
     for to, part in zip(target.residue.parts, source.parts):
         to.copy_(part)
     target.residue.note_write(source)
+    note_jump(func, target.value, target.residue, [value])
     return target
 
 
