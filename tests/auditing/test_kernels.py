@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,30 @@ class Right(nn.Module):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_right_kernels(dtype: torch.dtype) -> None:
     assert check(Right().to(dtype), torch.randn(2, 4, 16).to(dtype)) is None
+
+
+class Cancelling(nn.Module):
+    """Rounding moves each of these numbers by more than a few roundings of it."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: (x - x.flip(1)).sum(1),
+        lambda x: (x - x.mean(1, keepdim=True)).sum(1) > 0,
+        lambda x: 1 / (x - x.flip(1)).sum(1),
+        lambda x: torch.log(1 - torch.tanh(x.abs() * 4)),
+    ],
+)
+def test_right_kernels_whose_numbers_cancel(function: Callable[[Tensor], Tensor]) -> None:
+    assert check(Cancelling(function), torch.randn(64, 300)) is None
 
 
 class Row(nn.Module):
