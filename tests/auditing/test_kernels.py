@@ -13,8 +13,10 @@ from torch import Tensor, nn
 import foldproof
 from foldproof.auditing import replay
 from foldproof.auditing.compilers import find_compiler
+from foldproof.auditing.fault import WrongNumbers
 from foldproof.auditing.kernels import WrongKernel, find_wrong_kernel
 from foldproof.auditing.log import Log
+from foldproof.auditing.reduce import reduce_fault
 
 
 def check(model: nn.Module, *inputs: Tensor) -> WrongKernel | None:
@@ -90,6 +92,13 @@ class Cancelling(nn.Module):
 )
 def test_right_kernels_whose_numbers_cancel(function: Callable[[Tensor], Tensor]) -> None:
     assert check(Cancelling(function), torch.randn(64, 300)) is None
+
+
+def test_numbers_that_cancel_are_no_wrong_numbers() -> None:
+    fault = WrongNumbers(find_compiler("inductor"), {})
+    x = torch.randn(64, 300) * 1000
+    assert reduce_fault(fault, Cancelling(lambda x: (x - x.flip(1)).sum(1)).eval(), (x,)) is None
+    assert reduce_fault(fault, Row().eval(), (LEAST,)) is not None
 
 
 class Row(nn.Module):

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from foldproof.auditing.compilers import Compiler
+from foldproof.auditing.explained import explains, run_rounding
 from foldproof.auditing.inputs import find_inputs
 from foldproof.auditing.log import Change, Log
 from foldproof.auditing.specification import ModelSpec
@@ -138,8 +139,20 @@ class WrongNumbers:
         except Exception as error:
             log_caught(error, "compiling a smaller model")
             return False
-        pairs = [(a, b) for a, b in zip(own, other) if isinstance(a, Tensor) and isinstance(b, Tensor)]
-        return any(a.shape == b.shape and _move(a.double(), b.double()) for a, b in pairs)
+        moving = [i for i, (a, b) in enumerate(zip(own, other)) if _are_numbers(a, b) and _move(a.double(), b.double())]
+        return bool(moving) and not self._is_rounding(model, inputs, [(i, own[i].double(), other[i]) for i in moving])
+
+    def _is_rounding(
+        self, model: nn.Module, inputs: tuple[Any, ...], differing: Sequence[tuple[int, Tensor, Tensor]]
+    ) -> bool:
+        """Return True if rounding explains each of the ``differing`` outputs, or if that is not known."""
+        try:
+            with torch.no_grad():
+                moved = list(run_rounding(lambda: tree_leaves(copy.deepcopy(model)(*(x.clone() for x in inputs)))))
+        except Exception as error:
+            log_caught(error, "rounding a smaller model")
+            return True
+        return all(explains(a, b, [outputs[i].double() for outputs in moved]) for i, a, b in differing)
 
     def look_closer(self) -> bool:
         """Return False: there is nothing besides the outputs."""
@@ -184,6 +197,11 @@ def _quiet() -> Iterator[None]:
     """Run without gradients, and without the graphs that fx prints when they raise."""
     with torch.no_grad(), contextlib.redirect_stderr(io.StringIO()):
         yield
+
+
+def _are_numbers(a: Any, b: Any) -> bool:
+    """Return True for two tensors of one shape."""
+    return isinstance(a, Tensor) and isinstance(b, Tensor) and a.shape == b.shape
 
 
 def _move(a: Tensor, b: Tensor) -> bool:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +19,10 @@ from unittest import mock
 import torch
 from torch import Tensor, fx
 
+from foldproof.auditing.explained import explains, measure, run_rounding
 from foldproof.auditing.loops import BUFFERS, LABEL, Loop
 from foldproof.graph.interpreter import Interpreter
 from foldproof.log import log_caught
-from foldproof.rounding.noise import Noise
-from foldproof.thresholds import MAX_EXPLAINED_RATIO, MAX_KERNEL_ROUNDINGS, MAX_RELATIVE_SPREAD, RUNS_AT_GIVEN_INPUTS
 from foldproof.torch_internals import disable_current_modes
 from foldproof.verdict import plain
 
@@ -174,13 +172,13 @@ class _Text:
 def _compare(generated: Generated, run: _Run) -> WrongKernel | None:
     """Run the loops with the numbers of the kernels, and return the first difference that rounding does not explain."""
     expected = _run_beside(generated, run)
-    if all(_explained(x, run.left[name][1], []) for name, (_, x) in expected.items()):
+    if all(explains(x, run.left[name][1], []) for name, (_, x) in expected.items()):
         return None
-    moved = [_run_rounding(generated, run, seed) for seed in range(RUNS_AT_GIVEN_INPUTS)]
+    moved = list(run_rounding(lambda: _run_beside(generated, run)))
     for name, (loop, x) in expected.items():
         kernel, actual = run.left[name]
-        if not _explained(x, actual, [one[name][1] for one in moved]):
-            return WrongKernel(kernel, loop, *_measure(x, actual), run.text.kernels[kernel])
+        if not explains(x, actual, [one[name][1] for one in moved]):
+            return WrongKernel(kernel, loop, *measure(x, actual), run.text.kernels[kernel])
     return None
 
 
@@ -206,39 +204,3 @@ def _run_beside(generated: Generated, run: _Run) -> dict[str, tuple[Loop, Tensor
         given = [run.given[str(node.target)] for node in graph.nodes if node.op == "placeholder"]
         Interpreter(generated.loops, change=change).run(*given)
     return found
-
-
-def _run_rounding(generated: Generated, run: _Run, seed: int) -> dict[str, tuple[Loop, Tensor]]:
-    """Run the loops as `_run_beside` does, with each operator's result moved within its rounding."""
-    with Noise(torch.Generator().manual_seed(seed)):
-        return _run_beside(generated, run)
-
-
-def _explained(expected: Tensor, actual: Tensor, moved: Sequence[Tensor]) -> bool:
-    """Return True if rounding explains the difference in each element, as far as the ``moved`` results show it.
-
-    Numbers that cancel, and steps such as that of a quotient rounded down, move by more than a few roundings.
-    """
-    b = actual.to(torch.float64)
-    runs = torch.stack([expected, *moved])
-    finite = runs.isfinite().all(0)
-    spread = torch.where(finite, runs.amax(0) - runs.amin(0), 0.0)
-    floating = actual.dtype.is_floating_point
-    epsilon = max(torch.finfo(actual.dtype).eps, torch.finfo(torch.float32).eps) if floating else 0.0
-    _, size = _measure(expected, actual)
-    near = (expected - b).abs() <= MAX_KERNEL_ROUNDINGS * epsilon * size + MAX_EXPLAINED_RATIO * spread
-    alike = (expected == b) | (expected.isnan() & b.isnan())
-    unsteady = spread > MAX_RELATIVE_SPREAD * runs.abs().amax(0)  # 1/x for x near 0
-    unsteady |= ~finite & ~((runs == expected) | (runs.isnan() & expected.isnan())).all(0)
-    return bool((alike | (finite & near) | unsteady).all())
-
-
-def _measure(expected: Tensor, actual: Tensor) -> tuple[float, float]:
-    """Return the largest difference of the numbers, and their size."""
-    a, b = expected, actual.to(torch.float64)
-    if not a.numel():
-        return 0.0, 0.0
-    finite = a.isfinite() & b.isfinite()
-    odd = not bool((finite | (a == b) | (a.isnan() & b.isnan())).all())
-    difference = math.inf if odd else float(torch.where(finite, (a - b).abs(), 0.0).max())
-    return difference, float(torch.where(finite, a.abs(), 0.0).max())
