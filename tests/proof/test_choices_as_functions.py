@@ -135,6 +135,18 @@ def _(x: Tensor) -> Tensor:
     return x.new_empty(x.shape[0])
 
 
+CODE = torch.library.Library("foldproof_tests", "FRAGMENT")
+CODE.define("split_at_largest(Tensor x) -> Tensor")
+
+
+def _split_at_largest(x: Tensor) -> Tensor:
+    y = x * 2
+    return y + torch.tensor_split(y, y.argmax(0), 1)[0].sum()
+
+
+CODE.impl("split_at_largest", _split_at_largest, "CompositeImplicitAutograd")
+
+
 @pytest.mark.parametrize(
     "one",
     [
@@ -143,9 +155,11 @@ def _(x: Tensor) -> Tensor:
         graph(size_of(torch.nonzero)),
         graph(size_of(torch.unique)),
         graph(nested, root_of_nested()),
-        graph(lambda made, x: made.call_function(largest_times_place._opoverload, (x,))),
+        graph(lambda made, x: made.call_function(torch.ops.foldproof_tests.largest_times_place.default, (x,))),
+        graph(lambda made, x: made.call_function(torch.ops.foldproof_tests.largest_times_place, (x,))),
+        graph(lambda made, x: made.call_function(torch.ops.foldproof_tests.split_at_largest.default, (x,))),
     ],
-    ids=["tolist", "tensor_split", "nonzero", "unique", "module in a graph", "custom operator"],
+    ids=["tolist", "tensor_split", "nonzero", "unique", "module in a graph", "custom", "packet", "composite"],
 )
 def test_a_graph_that_reads_a_choice_without_an_operator(one: fx.GraphModule) -> None:
     x = torch.tensor([[5.0, 0.0], [1.0, 3.0], [2.0, 1.5], [-1.0, 0.5]])

@@ -7,6 +7,7 @@ comparison that might have ended in a proof.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import math
 import random
 from collections.abc import Callable, Iterator
@@ -47,7 +48,7 @@ from foldproof.thresholds import (
     MAX_SCALES,
     SMALLEST_SCALE,
 )
-from foldproof.torch_internals import OpOverload
+from foldproof.torch_internals import OpOverload, OpOverloadPacket
 from foldproof.verdict import Difference
 
 Progress = Callable[[int, int, str], None]
@@ -350,10 +351,13 @@ def _is_operator(node: fx.Node) -> bool:
     if node.op == "get_attr":
         owner = node.graph.owning_module
         return owner is not None and isinstance(get_attribute(owner, str(node.target)), Tensor)
+    if isinstance(node.target, OpOverloadPacket):
+        return not any(is_custom(getattr(node.target, name)) for name in node.target.overloads())
     if isinstance(node.target, OpOverload):
         return not is_custom(node.target)
-    if node.op == "call_function":
-        return str(getattr(node.target, "__module__", None)).split(".")[0] in ("torch", "_operator", "builtins", "math")
+    if node.op == "call_function":  # objects, such as custom and higher-order operators, run other code
+        home = str(getattr(node.target, "__module__", None)).split(".")[0]
+        return inspect.isroutine(node.target) and home in ("torch", "_operator", "builtins", "math")
     return node.op != "call_module"
 
 
