@@ -48,6 +48,7 @@ docs: .venv/.dev
 	$(BIN)/python -m docs.make_compilers
 	$(BIN)/python -m docs.make_matrix
 	$(BIN)/python -m docs.make_picture
+	$(BIN)/ruff format --quiet docs # programs of others, shown on pages
 
 # The page of benchmark results; it wants a machine that does nothing else.
 docs-bench: .venv/.dev

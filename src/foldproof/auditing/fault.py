@@ -106,8 +106,10 @@ class Crash:
         try:
             with _quiet():
                 self.compiler.compile(built[0], built[1], {}, self.options, Log())
-        except Exception as error:  # the fault itself, or another one
-            return describe_crash(error) == self.error
+        except Exception as error:
+            if describe_crash(error) == self.error:
+                return True
+            log_caught(error, "compiling a smaller model")
         return False
 
     def look_closer(self) -> bool:
