@@ -7,6 +7,17 @@ from collections.abc import Iterator
 
 import pytest
 
+TWICE = """
+class Twice(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        return self.bn(self.conv(x)) + self.conv(x)
+"""
+"""A model with a convolution that is called twice, which a fold of its BatchNorm makes wrong."""
+
 MODELS = """
 import torch
 from torch import nn

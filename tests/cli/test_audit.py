@@ -11,21 +11,16 @@ import pytest
 from foldproof.auditing import api
 from foldproof.cli import audits
 
+from .conftest import TWICE
 from .test_commands import Foldproof, foldproof  # noqa: F401  # the fixture
 
-MODEL = """
+MODEL = (
+    """
 import torch
 from torch import nn
-
-
-class Twice(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv, self.bn = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)
-
-    def forward(self, x):
-        return self.bn(self.conv(x)) + self.conv(x)
-
+"""
+    + TWICE
+    + """
 
 def make():
     torch.manual_seed(0)
@@ -45,6 +40,7 @@ def deep():
 def unfit():
     return right()[0], (torch.randn(2, 5),)
 """
+)
 
 
 @pytest.fixture

@@ -9,9 +9,11 @@ import pytest
 
 from foldproof.cli.many import Answer, Question, worst
 
+from .conftest import TWICE
 from .test_commands import Foldproof, foldproof  # noqa: F401  # the fixture
 
-MODEL = """
+MODEL = (
+    """
 import os
 import torch
 from pathlib import Path
@@ -23,16 +25,9 @@ def right():
         file.write("right ")
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)).eval(), (torch.randn(2, 3),)
-
-
-class Twice(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv, self.bn = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)
-
-    def forward(self, x):
-        return self.bn(self.conv(x)) + self.conv(x)
-
+"""
+    + TWICE
+    + """
 
 def wrong():
     torch.manual_seed(0)
@@ -48,6 +43,7 @@ def unfit():
 def crash():
     os.abort()
 """
+)
 
 
 @pytest.fixture(autouse=True)

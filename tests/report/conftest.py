@@ -12,17 +12,11 @@ import pytest
 
 from foldproof.cli import main
 
-from ..cli.conftest import MODELS
+from ..cli.conftest import MODELS, TWICE
 
-MORE = """
-class Twice(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv, self.bn = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)
-
-    def forward(self, x):
-        return self.bn(self.conv(x)) + self.conv(x)
-
+MORE = (
+    TWICE
+    + """
 
 def twice():
     return seeded(Twice), image()
@@ -32,6 +26,7 @@ def moved():
     model = lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(2), nn.BatchNorm1d(4))
     return seeded(model), image()
 """
+)
 
 COMMANDS = {
     "fuse": ["fuse", "models.py:moved", "-o", "out.pt2"],
