@@ -11,11 +11,24 @@ from torch.export.graph_signature import InputKind, OutputKind
 
 from foldproof.errors import FoldproofError, brief
 from foldproof.graph.interpreter import Interpreter, Watch
+from foldproof.graph.nodes import arguments, is_getitem, operator_of, written
+from foldproof.operators import is_custom, is_functional, list_written
 from foldproof.program.program import NO_ATTRIBUTES, Leaf, Outcome
 from foldproof.program.state import Attribute, Parameters, copied, deepcopied
 from foldproof.program.structure import arranged
 from foldproof.program.weightless import on_cpu
-from foldproof.torch_internals import flat_arguments, tree_leaves, version_of
+from foldproof.torch_internals import HigherOrderOperator, flat_arguments, tree_leaves, version_of
+
+
+def _writes_as_declared(node: fx.Node) -> bool:
+    """True if the schema of the node's operator surely names all memory that it writes to."""
+    if node.op != "call_function":
+        return True
+    operator = operator_of(node)
+    if operator is not None:
+        return not is_custom(operator) and (bool(list_written(operator)) or is_functional(operator, arguments(node)))
+    runs_graphs = any(x.op == "get_attr" for x in node.all_input_nodes)
+    return is_getitem(node) or (isinstance(node.target, HigherOrderOperator) and runs_graphs)
 
 
 class ExportedProgramForm:
@@ -81,9 +94,20 @@ class ExportedProgramForm:
 
     def run_as_it_is(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Outcome:
         # A graph has no state of its own: running it means interpreting it.
-        own = {name: leaf.copied() for name, leaf in self.leaves.items()}
+        lent = self._leaves_only_read()
+        own = {name: leaf.tensor.detach() if name in lent else leaf.copied() for name, leaf in self.leaves.items()}
         given = copied((tuple(args), dict(kwargs)))
         return self.run(own, *given)
+
+    def _leaves_only_read(self) -> set[str]:
+        """Return the leaves that the graph surely does not write to. Running it takes less time than copying them."""
+        module = self._graph_module
+        graphs = [part.graph for part in module.modules() if isinstance(part, fx.GraphModule)]
+        if not all(_writes_as_declared(node) for graph in graphs for node in graph.nodes):
+            return set()
+        changed = {node.name for node in written(module.graph, module)}
+        specs = self._program.graph_signature.input_specs
+        return {spec.target for spec in specs if spec.target in self.leaves and spec.arg.name not in changed}
 
     def nodes(self) -> list[fx.Node]:
         return list(self._graph_module.graph.nodes)

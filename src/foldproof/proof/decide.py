@@ -64,6 +64,7 @@ from foldproof.proof.obligation import ProofObligation
 from foldproof.proof.reality import unreal, unrepeated
 from foldproof.proof.steps import steps_of
 from foldproof.proof.variation import vary
+from foldproof.proof.wide import SharedCopies
 from foldproof.shadow import Cuts, Undecided, list_jumps
 from foldproof.shadow.constants import told
 from foldproof.thresholds import MAX_EXPLAINED_RATIO, MAX_RELATIVE_SPREAD
@@ -278,8 +279,10 @@ def _proved(inquiry: Inquiry, found: Attempt, unrounded: Unrounded = ROUNDED) ->
     if isinstance(found.result, Equal) and found.result.elements == 0:
         return Verdict(Kind.UNDECIDED, "all outputs are empty at these shapes, so nothing was compared")
     contradicting, apart = None, None
+    # They are large, and only runs at other integers take them again.
+    copies = None if all(t.is_floating_point() for t in obligation.input_tensors) else SharedCopies()
     try:
-        contradicting, apart = _find_contradiction(obligation, unrounded)
+        contradicting, apart = _find_contradiction(obligation, unrounded, copies)
     except Undecided:  # an operator has no float64 form
         apart = _tell_values_apart(found)
     choosing = ", ".join([*point.branch, *point.escapes])
@@ -306,7 +309,7 @@ def _proved(inquiry: Inquiry, found: Attempt, unrounded: Unrounded = ROUNDED) ->
         unseen = inquiry.coverage.uncovered
         unseen += inquiry.coverage.uncovered_by_parameters if claim.all_parameters else ()
         claim = replace(claim, uncovered=tuple(name for name in dict.fromkeys(unseen) if name in point.branch))
-    elsewhere = inquiry.look_at_other_integers() if unrounded is ROUNDED else None
+    elsewhere = inquiry.look_at_other_integers(copies) if unrounded is ROUNDED else None
     if elsewhere is not None:
         return _refuted(inquiry, "the outputs differ at other integers and booleans than the given ones", elsewhere)
     proof = Proof(
@@ -332,7 +335,9 @@ def _proved(inquiry: Inquiry, found: Attempt, unrounded: Unrounded = ROUNDED) ->
     return Verdict(Kind.PROVED, "the same function over the real numbers", claim, proof=proof, notes=notes)
 
 
-def _find_contradiction(obligation: ProofObligation, unrounded: Unrounded) -> tuple[Trial | None, str | None]:
+def _find_contradiction(
+    obligation: ProofObligation, unrounded: Unrounded, copies: SharedCopies | None
+) -> tuple[Trial | None, str | None]:
     """Check a proof against the real operators, once, in float64: a wrong rule must not prove anything.
 
     Returns a counterexample, or a domain that differs, in words: a proof holds where both programs are defined, and one
@@ -342,7 +347,7 @@ def _find_contradiction(obligation: ProofObligation, unrounded: Unrounded) -> tu
         Undecided: an operator has no float64 form.
     """
     own = ("the given inputs and parameters", own_leaves(obligation), obligation.args, obligation.kwargs)
-    check = evaluate(obligation, *own, perturbations=0, unrounded=unrounded)
+    check = evaluate(obligation, *own, perturbations=0, unrounded=unrounded, copies=copies)
     odd = check.comparison.unfinite
     if odd:
         return (
@@ -351,7 +356,7 @@ def _find_contradiction(obligation: ProofObligation, unrounded: Unrounded) -> tu
         )
     if alike(check):
         return None, None
-    check = evaluate(obligation, *own, unrounded=unrounded)
+    check = evaluate(obligation, *own, unrounded=unrounded, copies=copies)
     return (check if check.differs and not doubted(obligation, check, unrounded) else None), None
 
 

@@ -560,7 +560,7 @@ def _other_inputs(obligation: ProofObligation, what: str, change: Callable[[Tens
         yield _Place(f"{what}, the given parameters", own_leaves(obligation), args, kwargs)
 
 
-def at_other_integers(obligation: ProofObligation) -> Iterator[Trial]:
+def at_other_integers(obligation: ProofObligation, copies: SharedCopies) -> Iterator[Trial]:
     """Evaluate with other integers and booleans among the inputs, if the programs accept them.
 
     Integers are drawn from the range of the given ones, from one with the next number (an index may have no further),
@@ -570,7 +570,7 @@ def at_other_integers(obligation: ProofObligation) -> Iterator[Trial]:
     given = (obligation.args, dict(obligation.kwargs))
     if not any(isinstance(x, Tensor) and not _is_float(x) for x in tree_leaves(given)):
         return
-    generator, copies = torch.Generator().manual_seed(0), SharedCopies()
+    generator = torch.Generator().manual_seed(0)
     for change in (
         _redrawn_within,
         _flipped,

@@ -38,6 +38,7 @@ from foldproof.proof.floats import (
 from foldproof.proof.obligation import ProofObligation
 from foldproof.proof.reality import unrepeated
 from foldproof.proof.variation import vary
+from foldproof.proof.wide import SharedCopies
 from foldproof.shadow import Choices, Cuts, Recording, Semantics, Undecided
 from foldproof.shadow.constants import radicands_of
 from foldproof.thresholds import (
@@ -201,8 +202,15 @@ class Inquiry:
         Two programs that take the largest of the same values make the same choice for all inputs, whatever it is.
         """
         choices = Choices.UNREAD if _are_read_by_operators(self.obligation) else Choices.WHOLE
-        again = self._attempt_surely(parameters, replace(found.point.semantics, choices=choices))
-        return again if again.equal and len(again.point.branch) < len(found.point.branch) else found
+        semantics = replace(found.point.semantics, choices=choices)
+
+        def better(again: Attempt) -> bool:
+            return again.equal and len(again.point.branch) < len(found.point.branch)
+
+        if not better(self._attempt(1, parameters, semantics)):  # one prime shows most differences
+            return found
+        again = self._attempt_surely(parameters, semantics)
+        return again if better(again) else found
 
     def _attempt_any_shift(
         self, k: int, parameters: bool, semantics: Semantics, see: Callable[[], Recording | Cuts] | None
@@ -290,14 +298,15 @@ class Inquiry:
             return found_at
         return self._convincing(obligation, draws(obligation, self.coverage, unrounded), unrounded)
 
-    def look_at_other_integers(self) -> Trial | None:
+    def look_at_other_integers(self, copies: SharedCopies | None = None) -> Trial | None:
         """Search for a counterexample at other integers and booleans among the inputs; proofs hold these fixed.
 
-        Not in a model without weights: its runs in floating point take longer than its proof.
+        Not in a model without weights: its runs in floating point take longer than its proof. ``copies`` of parameters
+        may have been made before.
         """
         if self.obligation.weightless:
             return None
-        found = self._convincing(self.obligation, at_other_integers(self.obligation))
+        found = self._convincing(self.obligation, at_other_integers(self.obligation, copies or SharedCopies()))
         if found is None:
             return None
         # For some integers the result is undefined (an index that is written twice): rules refuse them.
