@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import operator
 from collections.abc import Callable
 
@@ -203,3 +204,72 @@ def test_equal_at_these_values_only() -> None:
 
     verdict = foldproof.prove(export(Largest(), (x,)), export(First(), (x,)), (x,))
     assert verdict.kind is Kind.REFUTED, verdict
+
+
+def shifted(y: Tensor, size: int, stride: int, padding: int, dilation: int = 1) -> list[Tensor]:
+    """The elements of each window of a pooling, as shifted copies of the padded operand."""
+    z = F.pad(y, [padding] * 4, value=float("-inf"))
+    n = (z.shape[-1] - dilation * (size - 1) - 1) // stride + 1
+    reach = stride * (n - 1) + 1
+    steps = [dilation * i for i in range(size)]
+    return [z[..., i : i + reach : stride, j : j + reach : stride] for i in steps for j in steps]
+
+
+def chained(terms: list[Tensor]) -> Tensor:
+    return functools.reduce(torch.maximum, terms)
+
+
+SAME_MAXIMA: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
+    "a pool and its windows": (
+        lambda y: F.max_pool2d(y, 3, 2, 1),
+        lambda y: torch.stack(shifted(y, 3, 2, 1), -1).amax(-1),
+    ),
+    "a dilated pool": (
+        lambda y: F.max_pool2d(y, 2, 1, 0, 2),
+        lambda y: torch.stack(shifted(y, 2, 1, 0, 2)[::-1], 0).amax(0),
+    ),
+    "a pool with a ceiling": (
+        lambda y: F.max_pool2d(y, 3, 2, ceil_mode=True),
+        lambda y: F.max_pool2d(F.pad(y, (0, 1, 0, 1), value=float("-inf")), 3, 2),
+    ),
+    "windows of one element": (
+        lambda y: F.max_pool2d(y, 2, 4, 1)[..., :1, :1],
+        lambda y: y[..., :1, :1],
+    ),
+    "dimensions at once and in another order": (lambda y: y.amax((2, 3)), lambda y: y.flatten(2).flip(2).amax(2)),
+    "a smallest element": (lambda y: y.amin(1), lambda y: -(-y).max(1).values),
+    "a pair": (lambda y: y[:, :2].amax(1), lambda y: torch.maximum(y[:, 1], y[:, 0])),
+    "a long dimension": (
+        lambda y: y.repeat(1, 1, 40, 1).amax(2),
+        lambda y: y.repeat(1, 1, 40, 1).flip(2).max(2).values,
+    ),
+    "an adaptive pool": (
+        lambda y: F.adaptive_max_pool2d(y, 2),
+        lambda y: F.max_pool2d(y, 3, 3),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SAME_MAXIMA)
+def test_maxima_of_the_same_values_are_equal_for_all_inputs(name: str) -> None:
+    one, other = map(program, SAME_MAXIMA[name])
+    verdict = proved(one, other)
+    assert verdict.proof is not None and verdict.proof.branching == ()
+
+
+OTHER_MAXIMA: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
+    "an element is missing": (
+        lambda y: F.max_pool2d(y, 3, 2, 1),
+        lambda y: torch.stack(shifted(y, 3, 2, 1)[:-1], -1).amax(-1),
+    ),
+    "padding is a member": (lambda y: F.max_pool2d(-y, 3, 2, 1), lambda y: F.max_pool2d(F.pad(-y, [1] * 4), 3, 2)),
+    "another dimension": (lambda y: y.amax(2), lambda y: y.amax(3)),
+    "the smallest": (lambda y: y.amax(2), lambda y: y.amin(2)),
+    "an element more": (lambda y: y[:, :3].amax(1), lambda y: y.amax(1)),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_MAXIMA)
+def test_maxima_of_other_values_are_refuted(name: str) -> None:
+    one, other = map(program, OTHER_MAXIMA[name])
+    assert foldproof.prove(one, other, (X,)).kind is Kind.REFUTED

@@ -39,7 +39,7 @@ from foldproof.proof.obligation import ProofObligation
 from foldproof.proof.reality import unrepeated
 from foldproof.proof.variation import vary
 from foldproof.proof.wide import SharedCopies
-from foldproof.shadow import Choices, Cuts, Recording, Semantics, Undecided
+from foldproof.shadow import Choices, Cuts, Recording, SamplePoint, Semantics, Undecided
 from foldproof.shadow.constants import radicands_of
 from foldproof.thresholds import (
     LARGEST_COMPARED_NUMBER,
@@ -185,9 +185,19 @@ class Inquiry:
 
     def _attempt_in_either_reading(self, parameters: bool) -> Attempt:
         """Compare, and once more in the algebraic readings, where one prime already shows most differences."""
-        found = self._attempt_surely(parameters)
-        if found.equal and found.point.branch:
-            return self._attempt_without_choices(found, parameters)
+        point = scout(self.obligation, self._next_seed(), parameters)
+        if isinstance(point, Attempt):
+            return point
+        if point.branch:
+            # Two programs that take the largest of the same values make the same choice for all inputs, whatever it is.
+            found = self._attempt_without_choices(parameters)
+            if found.equal:
+                return found
+        found = self._attempt_surely(parameters, point=point)
+        if found.point.branch and not point.branch and (found.equal or found.mismatch is not None):
+            without = self._attempt_without_choices(parameters)
+            fewer = len(without.point.branch) < len(found.point.branch)
+            found = without if without.equal and (fewer or not found.equal) else found
         if found.mismatch is None or found.mismatch.structural:
             return found
         for semantics in _algebraic_readings(found):
@@ -196,21 +206,11 @@ class Inquiry:
                 return again if again.equal else found
         return found
 
-    def _attempt_without_choices(self, found: Attempt, parameters: bool) -> Attempt:
-        """Compare once more with choices by value as functions, where the first proof ``found`` follows some.
-
-        Two programs that take the largest of the same values make the same choice for all inputs, whatever it is.
-        """
+    def _attempt_without_choices(self, parameters: bool) -> Attempt:
+        """Compare with choices by value as functions."""
         choices = Choices.UNREAD if _are_read_by_operators(self.obligation) else Choices.WHOLE
-        semantics = replace(found.point.semantics, choices=choices)
-
-        def better(again: Attempt) -> bool:
-            return again.equal and len(again.point.branch) < len(found.point.branch)
-
-        if not better(self._attempt(1, parameters, semantics)):  # one prime shows most differences
-            return found
-        again = self._attempt_surely(parameters, semantics)
-        return again if better(again) else found
+        found = self._attempt_any_shift(1, parameters, Semantics(choices=choices), None)  # it shows most differences
+        return self._attempt_surely(parameters, found.point.semantics, found.point) if found.equal else found
 
     def _attempt_any_shift(
         self, k: int, parameters: bool, semantics: Semantics, see: Callable[[], Recording | Cuts] | None
@@ -222,9 +222,14 @@ class Inquiry:
         again = self._attempt(k, parameters, replace(semantics, shift_first=True), see=see)
         return again if again.equal else found
 
-    def _attempt_surely(self, parameters: bool, semantics: Semantics = AS_IT_IS) -> Attempt:
-        """Compare with enough primes; a run of the first program with one prime measures how many that is."""
-        point = scout(self.obligation, self._next_seed(), parameters, semantics)
+    def _attempt_surely(
+        self, parameters: bool, semantics: Semantics = AS_IT_IS, point: SamplePoint | Attempt | None = None
+    ) -> Attempt:
+        """Compare with enough primes; a run of the first program with one prime measures how many that is.
+
+        ``point`` is the sample point of such a run, if there was one.
+        """
+        point = scout(self.obligation, self._next_seed(), parameters, semantics) if point is None else point
         if isinstance(point, Attempt):
             return point
         k, cuts = point.primes_needed(MAX_LOG2_ERROR_OF_ONE, evaluations=2), None

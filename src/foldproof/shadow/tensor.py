@@ -22,6 +22,7 @@ from foldproof.operators import (
 )
 from foldproof.shadow.call import Call, value_of
 from foldproof.shadow.escapes import BLIND, ESCAPING, is_called_by_libraries, note_escape
+from foldproof.shadow.extremes import SETS
 from foldproof.shadow.jumps import note_jump
 from foldproof.shadow.leaves import draw_variable, embed_constant, mark_infinities
 from foldproof.shadow.ondemand import OnDemand
@@ -172,6 +173,8 @@ def _dispatch(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     if any(s.dtype is torch.bool for s in shadows) and not _takes_booleans(func, rule, args, kwargs):
         point.branch.setdefault(func.overloadpacket.__name__)
         return _unaliased(func, func(*tree_map(_decided, args), **tree_map(_decided, kwargs)), shadows)
+    if rule is None and _is_an_extreme(point, func):
+        return _run_as_a_whole(func, args, kwargs, point)
     if rule is None:
         # Operators with a definition by others mostly arrive here as those others, but not from Python code.
         result = func.decompose(*args, **kwargs)
@@ -215,6 +218,11 @@ def _is_read_as_a_function(
     if point.semantics.choices is Choices.BY_VALUE or rule.kind is not RuleKind.BRANCH or rule.booleans:
         return False
     return all(s.dtype.is_floating_point for s in shadows) and is_read_as_a_whole(func, args, kwargs)
+
+
+def _is_an_extreme(point: SamplePoint, func: OpOverload) -> bool:
+    """Return True for an operator whose body chooses the largest values, where that is to be read as a function."""
+    return point.semantics.choices is not Choices.BY_VALUE and str(func) in SETS
 
 
 def _run_as_a_whole(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any], point: SamplePoint) -> Any:

@@ -22,6 +22,7 @@ from foldproof.digest import digest
 from foldproof.field import Size
 from foldproof.operators import bind_arguments, follows_layout, is_pointwise, is_repeatable, is_view
 from foldproof.shadow.call import Call
+from foldproof.shadow.extremes import read_extreme
 from foldproof.shadow.leaves import all_finite, embed_constant
 from foldproof.shadow.residue import Residue, apply_uninterpreted
 from foldproof.torch_internals import OpOverload, tree_iter, tree_map
@@ -43,6 +44,9 @@ def residues_of_results(call: Call) -> list[Residue | None]:
     """
     if is_pointwise(call.operator) and isinstance(call.result, Tensor):
         return [_elementwise(call, call.result)]
+    extreme = read_extreme(call)
+    if extreme is not None:
+        return [extreme, *(None for _ in [*tree_iter(call.result)][1:])]
     operands: list[Residue] = []
 
     def named(x: Any) -> Any:

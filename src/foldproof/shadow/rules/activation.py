@@ -11,8 +11,10 @@ from torch import Tensor
 
 from foldproof.shadow import piecewise
 from foldproof.shadow.call import Call
+from foldproof.shadow.extremes import read_extreme_of_two
 from foldproof.shadow.registry import branch, composed, uninterpreted
 from foldproof.shadow.residue import Residue
+from foldproof.shadow.sample import Choices
 
 aten = torch.ops.aten
 
@@ -244,6 +246,11 @@ def _extreme(call: Call, x: Residue, value: Tensor, other: Any, extreme: Callabl
         if call.operator in (aten.fmax.default, aten.fmin.default) and (x.undefined or y.undefined):
             # fmax(nan, y) is y, so that fmax and fmin do not add up to the sum.
             return x.any_maximum(y) if extreme is torch.maximum else -(-x).any_maximum(-y)
+        read = call.point.semantics
+        if x.varies and y.varies and read.choices is not Choices.BY_VALUE and not read.algebraic:
+            found = read_extreme_of_two(x, y, [value, call.value(other)], extreme is torch.minimum)
+            if found is not None:
+                return found
         return x.maximum(y) if extreme is torch.maximum else x.minimum(y)
     first = extreme(value, torch.as_tensor(call.value(other), dtype=value.dtype, device=value.device)) == value
     return x.map(lambda p, q: torch.where(first, p, q), y)

@@ -11,6 +11,7 @@ from torch import Tensor
 from foldproof.shadow.call import Call
 from foldproof.shadow.registry import exact
 from foldproof.shadow.residue import Residue
+from foldproof.shadow.windows import contract, find_windows
 
 aten = torch.ops.aten
 
@@ -65,28 +66,12 @@ def avg_pool_backward(call: Call, grad: Tensor, x: Tensor, *args: Any, **kwargs:
     return share.total(lambda part: aten.avg_pool2d_backward.default(part, like, **back), terms)
 
 
-def _windows(size: int, out: int, device: torch.device) -> Tensor:
-    """Return the 0/1 matrix (out, size) of adaptive pooling's windows [floor(i·size/out), ceil((i+1)·size/out))."""
-    matrix = torch.zeros(out, size, dtype=torch.float64, device=device)
-    for i in range(out):
-        matrix[i, i * size // out : -(-(i + 1) * size // out)] = 1
-    return matrix
-
-
 def _adaptive(call: Call, x: Tensor, out: list[int]) -> tuple[list[Tensor], Tensor]:
-    windows = [_windows(s, o, x.device) for s, o in zip(x.shape[-len(out) :], out)]
+    windows = [find_windows(s, o, x.device) for s, o in zip(x.shape[-len(out) :], out)]
     counts = windows[0].sum(1)
     for w in windows[1:]:
         counts = counts.unsqueeze(-1) * w.sum(1)
     return windows, counts.to(torch.int64)
-
-
-def _contract(part: Tensor, matrices: list[Tensor]) -> Tensor:
-    """Multiply the last dimensions by one matrix each."""
-    n = len(matrices)
-    for matrix in matrices:
-        part = part.movedim(-n, -1) @ matrix.T
-    return part
 
 
 @exact(aten._adaptive_avg_pool2d.default, aten._adaptive_avg_pool3d.default)
@@ -94,7 +79,7 @@ def adaptive_avg_pool(call: Call, x: Tensor, output_size: list[int]) -> Residue:
     """the sum of each window over the number of its elements"""
     windows, counts = _adaptive(call, x, output_size)
     terms = max(x.shape[-len(output_size) :].numel(), 1)
-    return _over(call, call.residue(x).total(lambda part: _contract(part, windows), terms), counts)
+    return _over(call, call.residue(x).total(lambda part: contract(part, windows), terms), counts)
 
 
 @exact(aten._adaptive_avg_pool2d_backward.default)
@@ -103,4 +88,4 @@ def adaptive_avg_pool_backward(call: Call, grad: Tensor, x: Tensor) -> Residue:
     windows, counts = _adaptive(call, x, list(grad.shape[-2:]))
     share = _over(call, call.residue(grad), counts)
     terms = max(grad.shape[-2:].numel(), 1)
-    return share.total(lambda part: _contract(part, [w.T for w in windows]), terms)
+    return share.total(lambda part: contract(part, [w.T for w in windows]), terms)
