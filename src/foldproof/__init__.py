@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from foldproof.proving import prove as prove
     from foldproof.qat import FoldQATResult as FoldQATResult
     from foldproof.qat import fold_qat as fold_qat
+    from foldproof.training import TrainingStep as TrainingStep
+    from foldproof.training import prove_step as prove_step
 
 from foldproof.errors import FoldproofError
 from foldproof.verdict import Kind, Verdict
@@ -30,6 +32,7 @@ __all__ = [
     "FoldproofError",
     "FuseResult",
     "Kind",
+    "TrainingStep",
     "Verdict",
     "__version__",
     "audit",
@@ -39,6 +42,7 @@ __all__ = [
     "fuse",
     "prove",
     "prove_pass",
+    "prove_step",
     "tap",
     "watch",
 ]
@@ -58,6 +62,8 @@ _HOMES = {
     "fuse": "foldproof.fusion",
     "prove": "foldproof.proving",
     "prove_pass": "foldproof.proof",
+    "TrainingStep": "foldproof.training",
+    "prove_step": "foldproof.training",
 }
 
 

@@ -37,6 +37,7 @@ from torch.utils._python_dispatch import _disable_current_modes as disable_curre
 
 # Arguments and outputs in the containers that torch.export knows. Replaced by: `torch.utils.pytree`, once public.
 from torch.utils._pytree import (
+    MappingKey,
     SequenceKey,
     TreeSpec,
     keystr,
@@ -54,6 +55,7 @@ __all__ = [
     "DispatchMode",
     "FakeTensor",
     "HigherOrderOperator",
+    "MappingKey",
     "OpOverload",
     "OpOverloadPacket",
     "SequenceKey",
@@ -69,6 +71,7 @@ __all__ = [
     "edge_operators",
     "every_pass_runs",
     "flat_arguments",
+    "gradient_hooks",
     "has_decomposition",
     "has_hooks",
     "hook_tables",
@@ -87,6 +90,7 @@ __all__ = [
     "name_of_backend",
     "named_fusions",
     "negated_view",
+    "note_write",
     "optimized_context",
     "options_of_mode",
     "patched_inductor",
@@ -145,7 +149,18 @@ class DispatchMode(TorchDispatchMode):
 
 def version_of(tensor: Tensor) -> int:
     """Return the number of writes to the tensor's memory. Replaced by: a public reader beside `increment_version`."""
-    return tensor._version
+    return tensor._version + getattr(tensor, _WRITES, 0)
+
+
+_WRITES = "_foldproof_writes"
+
+
+def note_write(tensor: Tensor) -> None:
+    """Count a write that PyTorch does not, as that of a BatchNorm: autograd would miss a value that it saved.
+
+    Replaced by: schemas that declare these writes.
+    """
+    setattr(tensor, _WRITES, getattr(tensor, _WRITES, 0) + 1)
 
 
 def storage_id(tensor: Tensor) -> int:
@@ -211,6 +226,21 @@ def decompose_lstm_layer(*args: Any) -> Any:
     from torch._decomp.decompositions import one_layer_lstm
 
     return one_layer_lstm(*args)
+
+
+def vector_jacobian_product(
+    function: Callable[..., Tensor], operands: Sequence[Tensor], cotangents: Sequence[Tensor]
+) -> list[Tensor]:
+    """Return the gradients of ``operands``, where autograd is off, as it is below it, in the midst of an operator.
+
+    Replaced by: a public way to differentiate there.
+    """
+    key = torch._C.DispatchKey.AutogradFunctionality
+    with torch._C._SetExcludeDispatchKeyGuard(key, False), torch.enable_grad():
+        leaves = [x.detach().requires_grad_() for x in operands]
+        made = function(*leaves)
+        found = torch.autograd.grad([made], leaves, cotangents, allow_unused=True)
+        return [torch.zeros_like(x) if g is None else g.detach() for x, g in zip(operands, found)]
 
 
 def python_body(operator: OpOverload) -> Callable[..., Any] | None:
@@ -297,6 +327,13 @@ def hooks_of(module: nn.Module) -> dict[int, Callable[..., Any]]:
     """
     hooks = {**module._forward_pre_hooks, **module._forward_hooks}
     return {k: hook for k, hook in hooks.items() if str(getattr(hook, "__module__", "")).partition(".")[0] != "torch"}
+
+
+def gradient_hooks(tensor: Tensor) -> tuple[list[Any], list[Any]]:
+    """Return the hooks on a tensor's gradient, and those that run after it was accumulated. Replaced by: the same."""
+    tables = tensor._backward_hooks, getattr(tensor, "_post_accumulate_grad_hooks", None)
+    before, after = ([hook for hook in (table or {}).values() if hook is not None] for table in tables)
+    return before, after
 
 
 def hook_tables(module: nn.Module) -> dict[str, dict[int, Any]]:

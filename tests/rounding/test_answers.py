@@ -90,6 +90,8 @@ def compute(operator: OpOverload) -> list[Computed]:
         args, kwargs = tree_map(narrow, (call.args, call.kwargs))
         with contextlib.suppress(Exception):  # this call is for float64 only, or has no float64 form
             real = operator(*copied(args), **copied(kwargs))
+            if any(isinstance(x, Tensor) and x.layout != torch.strided for x in tree_leaves(real)):
+                continue  # it has no residues
             wide_args, wide_kwargs = widen((args, kwargs))
             with torch.no_grad(), Float64():
                 float64 = operator(*wide_args, **wide_kwargs)

@@ -103,7 +103,7 @@ def from_database() -> dict[OpOverload, list[Call]]:
     or another set of rules, has another file.
     """
     names = {str(operator): operator for operator in RULES}
-    key = hashlib.sha256(repr((torch.__version__, sorted(names), SAMPLES, CALLS)).encode()).hexdigest()[:16]
+    key = hashlib.sha256(repr((torch.__version__, sorted(names), SAMPLES, CALLS, "backward")).encode()).hexdigest()[:16]
     CACHE.mkdir(parents=True, exist_ok=True)
     file = CACHE / f"operator_calls_{key}.pt"
     with (CACHE / "operator_calls.lock").open("w") as lock:
@@ -129,7 +129,28 @@ def _record() -> dict[OpOverload, list[Call]]:
             for sample in samples_of(entry, SAMPLES):
                 with recorder, torch.no_grad(), contextlib.suppress(Exception):
                     entry.op(sample.input, *sample.args, **sample.kwargs)
+    for entry in op_db:  # after all calls forward, so that these are the same without it
+        if torch.float64 not in entry.dtypes or not entry.supports_autograd:
+            continue
+        recorder.origin = f"op_db {entry.name}, backward"
+        with warnings.catch_warnings(), contextlib.suppress(Exception):
+            warnings.simplefilter("ignore")
+            for sample in samples_of(entry, SAMPLES):
+                with contextlib.suppress(Exception):
+                    _record_backward(recorder, entry.op, (sample.input, sample.args, sample.kwargs))
     return {operator: list(calls.values()) for operator, calls in recorder.calls.items()}
+
+
+def _record_backward(recorder: _Recorder, function: Any, arguments: Any) -> None:
+    """Record the operators that the gradients of all floats among the arguments are computed with."""
+    first, args, kwargs = tree_map(lambda v: v.detach().clone().requires_grad_() if is_float(v) else v, arguments)
+    with torch.enable_grad():
+        made = function(first, *args, **kwargs)
+        outputs = [t for t in tree_iter(made) if isinstance(t, Tensor) and t.requires_grad]
+        leaves = [t for t in tree_iter((first, args, kwargs)) if isinstance(t, Tensor) and t.requires_grad]
+        cotangents = [torch.randn_like(t) for t in outputs]
+        with recorder:
+            torch.autograd.grad(outputs, leaves, cotangents, allow_unused=True)
 
 
 @functools.cache
@@ -259,6 +280,22 @@ def _more(dtype: torch.dtype) -> Iterator[tuple[OpOverload, tuple[Any, ...], dic
         gradient = torch.randn_like(aten.convolution.default(image, weight, None, *geometry))
         yield aten.convolution_backward.default, (gradient, image, weight, [4], *geometry, [True, True, True]), {}
         yield aten.convolution_backward.default, (gradient, image, weight, None, *geometry, [True, False, False]), {}
+    large = x(2, 1, 130, 131)  # more positions than products add up exactly
+    for transposed, weight in ((False, x(1, 1, 2, 1)), (True, x(1, 1, 2, 1))):
+        geometry = ([1, 1], [0, 0], [1, 1], transposed, [0, 0], 1)
+        gradient = torch.randn_like(aten.convolution.default(large, weight, None, *geometry))
+        yield aten.convolution_backward.default, (gradient, large, weight, [1], *geometry, [True, True, True]), {}
+    geometry = ([1], [0], [3], True, [2], 2)  # more padding of the output than its stride
+    weight, signal = x(4, 3, 2), x(2, 4, 7)
+    gradient = torch.randn_like(aten.convolution.default(signal, weight, None, *geometry))
+    yield aten.convolution_backward.default, (gradient, signal, weight, [6], *geometry, [True, True, True]), {}
+    for dim in (0, 2):
+        w, norms = aten._weight_norm_interface.default(x(3, 4, 5), positive(*(3, 1, 1) if dim == 0 else (1, 1, 5)), dim)
+        scale = positive(*(3, 1, 1) if dim == 0 else (1, 1, 5))
+        yield aten._weight_norm_interface_backward.default, (x(3, 4, 5), w, scale, norms, dim), {}
+    for reduction in (0, 1, 2):
+        shape = (3, 4) if reduction == 0 else ()
+        yield aten.soft_margin_loss_backward.default, (x(*shape), x(3, 4), x(3, 4).sign(), reduction), {}
     ends = torch.tensor([1, 1, 6], dtype=torch.int32)  # float64 has no kernel, and whole numbers are exact in float32
     yield aten._grouped_mm.default, (x(6, 8).round().float(), x(3, 8, 8).round().float(), ends), {}
     query, key = x(2, 4, 5, 8), x(2, 2, 6, 8)
@@ -273,6 +310,12 @@ def _more(dtype: torch.dtype) -> Iterator[tuple[OpOverload, tuple[Any, ...], dic
             (kwargs if "attn_mask" not in kwargs else {"attn_mask": mask[:, :5]}),
         )
     yield aten._scaled_dot_product_flash_attention_for_cpu.default, (query, key, x(2, 2, 6, 8)), {}  # grouped queries
+    backward = aten._scaled_dot_product_flash_attention_for_cpu_backward.default
+    for kwargs in ({}, {"attn_mask": mask[:, :5]}, {"scale": 0.25}, {"is_causal": True}):
+        for k, v in ((x(2, 4, 5, 8), x(2, 4, 5, 8)), (x(2, 2, 5, 8), x(2, 2, 5, 8))):
+            out, lse = aten._scaled_dot_product_flash_attention_for_cpu.default(query, k, v, **kwargs)
+            rest = {name: value for name, value in kwargs.items() if name != "is_causal"}
+            yield backward, (x(*out.shape), query, k, v, out, lse, 0.0, "is_causal" in kwargs), rest
     yield aten._safe_softmax.default, (torch.cat([mask, torch.full((1, 6), float("-inf"), dtype=dtype)]), -1), {}
 
     yield aten.embedding_dense_backward.default, (x(2, 3, 4), torch.tensor([[1, 0, 1], [4, 2, 1]]), 5, 0, False), {}

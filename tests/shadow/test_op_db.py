@@ -49,6 +49,46 @@ def test_function(name: str, record_property: Callable[[str, object], None]) -> 
     record_property("samples", passed)
 
 
+GRADIENTS = [name for name, entry in ENTRIES.items() if entry.supports_autograd]
+GRADIENT_SAMPLES = 4
+SINGLE = {"nn.functional.hardsigmoid-"}
+"""Functions whose derivative multiplies by a float32 number in any dtype, here by a sixth."""
+
+
+@pytest.mark.parametrize("name", GRADIENTS)
+def test_gradients(name: str, record_property: Callable[[str, object], None]) -> None:
+    """Autograd on shadows either computes the gradients that it does in float64, or is UNDECIDED."""
+    entry = ENTRIES[name]
+    passed = 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for sample in samples_of(entry, GRADIENT_SAMPLES):
+            arguments = _widened((sample.input, sample.args, sample.kwargs))
+            if not floats(arguments):
+                continue
+            expected = None
+            with contextlib.suppress(Exception):
+                expected = _gradients(entry.op, copied(arguments))
+            if expected is None:
+                continue
+            with contextlib.suppress(Undecided):
+                results = _gradients(entry.op, _on_reals(arguments))
+                assert [x is None for x in results] == [x is None for x in expected]
+                for result, plain in zip(results, expected):
+                    if plain is not None and bool(plain.isfinite().all()):
+                        _assert_close(result, plain, torch.float32 if name in SINGLE else plain.dtype)
+                passed += 1
+    record_property("samples", passed)
+
+
+def _gradients(function: Callable[..., Any], arguments: Any) -> list[Any]:
+    arguments = tree_map(lambda t: t.requires_grad_() if is_float(t) else t, arguments)
+    outputs = [x for x in _called(function, arguments) if isinstance(x, Tensor) and x.requires_grad]
+    generator = torch.Generator().manual_seed(0)
+    cotangents = [torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x.dtype) for x in outputs]
+    return list(torch.autograd.grad(outputs, floats(arguments), cotangents, allow_unused=True))
+
+
 def _widened(x: Any) -> Any:
     return tree_map(lambda t: t.double() if is_float(t) else t, x)
 
@@ -66,9 +106,13 @@ def _called(function: Callable[..., Any], arguments: Any) -> list[Any]:
 def _assert_same(result: Tensor, plain: Tensor) -> None:
     assert (result.shape, result.dtype, result.stride()) == (plain.shape, plain.dtype, plain.stride())
     if isinstance(result, Shadow):
-        (part,) = result.residue.parts
-        rtol = max(1e-9, 4 * torch.finfo(plain.dtype).eps)  # casts to a narrower dtype are identities
-        atol = rtol * (1 + float(torch.where(plain.isfinite(), plain, 0.0).abs().sum()))
-        torch.testing.assert_close(part, plain.double(), rtol=rtol, atol=atol, equal_nan=True)
+        _assert_close(result, plain, plain.dtype)
     elif not plain.dtype.is_floating_point:
         assert torch.equal(result, plain)
+
+
+def _assert_close(result: Tensor, plain: Tensor, dtype: torch.dtype) -> None:
+    part = result.residue.parts[0] if isinstance(result, Shadow) else result
+    rtol = max(1e-9, 4 * torch.finfo(dtype).eps)  # casts to a narrower dtype are identities
+    atol = rtol * (1 + float(torch.where(plain.isfinite(), plain, 0.0).abs().sum()))
+    torch.testing.assert_close(part.double(), plain.double(), rtol=rtol, atol=atol, equal_nan=True)

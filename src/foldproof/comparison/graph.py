@@ -254,7 +254,7 @@ def widen(x: Any) -> Any:
 
 def flattened(out: Any) -> list[Tensor]:
     """The tensors and numbers among a program's outputs, in an order that does not hang on that of a dict's keys."""
-    leaves, _ = arranged(*tree_flatten(out))
+    leaves, _, _ = arranged(*tree_flatten(out))
     return [torch.as_tensor(x).detach() for x in leaves if isinstance(x, (Tensor, int, float, complex))]
 
 

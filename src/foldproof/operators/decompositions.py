@@ -16,15 +16,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from foldproof.operators.derivatives import DERIVATIVES, NoDecomposition
 from foldproof.torch_internals import OpOverload, decompose_lstm_layer, decomposition_of
+
+__all__ = ["DECOMPOSITIONS", "NoDecomposition", "find_decomposition"]
 
 aten = torch.ops.aten
 
 _LSTM = 2  # oneDNN's number for this kind of cell
-
-
-class NoDecomposition(Exception):
-    """An operator is called in a form without a known decomposition; the message names it."""
 
 
 def find_decomposition(operator: OpOverload) -> Callable[..., Any]:
@@ -169,5 +168,6 @@ DECOMPOSITIONS: dict[OpOverload, Callable[..., Any]] = {
     aten._transformer_encoder_layer_fwd.default: _decompose_encoder_layer,
     aten.mkldnn_rnn_layer.default: _decompose_lstm_layer,
     aten._grouped_mm.default: _decompose_grouped_mm,
+    **DERIVATIVES,
 }
 """Operators without a decomposition in PyTorch, or with one that is not generally available."""

@@ -43,6 +43,8 @@ class Outcome:
 
     outputs: list[Any]
     structure: Structure
+    names: list[str]
+    """The outputs in words: ``output 0``, or ``output['loss']`` of a dict."""
     effects: dict[str, Tensor] = field(default_factory=dict)
     attributes: dict[str, Attribute] = field(default_factory=dict)
     """Python attributes of modules and their objects that the run set or changed, by name: counters, caches, flags."""

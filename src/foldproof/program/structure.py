@@ -6,14 +6,14 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from foldproof.torch_internals import TreeSpec
+from foldproof.torch_internals import MappingKey, TreeSpec, keystr, tree_leaves_with_path, tree_unflatten
 
 Structure = Any
 """Nested tuples that are equal for equal structures of outputs."""
 
 
-def arranged(outputs: Sequence[Any], spec: TreeSpec) -> tuple[list[Any], Structure]:
-    """Return ``outputs`` (in the order of ``spec``), with dicts in the order of their keys, and their structure.
+def arranged(outputs: Sequence[Any], spec: TreeSpec) -> tuple[list[Any], Structure, list[str]]:
+    """Return ``outputs`` (in the order of ``spec``), with dicts in the order of their keys, their structure and names.
 
     Dicts are equal in any order of keys, tuples equal lists, and a container of one tensor equals the tensor (graphs
     return tuples).
@@ -21,7 +21,13 @@ def arranged(outputs: Sequence[Any], spec: TreeSpec) -> tuple[list[Any], Structu
     order, found = _arranged(spec, 0)
     while isinstance(found, tuple) and found[0] == "sequence" and len(found[1]) == 1:
         found = found[1][0]
-    return [outputs[i] for i in order], found
+    paths = [path for path, _ in tree_leaves_with_path(tree_unflatten(list(range(spec.num_leaves)), spec))]
+    return [outputs[i] for i in order], found, [_named(place, paths[i]) for place, i in enumerate(order)]
+
+
+def _named(place: int, path: tuple[Any, ...]) -> str:
+    """Return the name of an output: by its keys, if it is in a dict, else by its number."""
+    return f"output{keystr(path)}" if any(isinstance(key, MappingKey) for key in path) else f"output {place}"
 
 
 def _arranged(spec: TreeSpec, start: int) -> tuple[list[int], Structure]:

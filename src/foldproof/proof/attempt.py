@@ -438,7 +438,7 @@ def _compare(point: SamplePoint, first: Outcome, second: Outcome) -> Equal | Mis
     if first.effects.keys() != second.effects.keys():
         odd = sorted(first.effects.keys() ^ second.effects.keys())
         raise Undecided(f"one program writes to {odd[0]}, which the other lacks")
-    outputs = [(f"output {i}", None, a, b) for i, (a, b) in enumerate(zip(first.outputs, second.outputs))]
+    outputs = [(what, None, a, b) for what, a, b in zip(first.names, first.outputs, second.outputs)]
     effects = [(f"values written to {n}", n, first.effects[n], second.effects[n]) for n in sorted(first.effects)]
     for what, written, a, b in (*outputs, *effects):
         plain = not (isinstance(a, Tensor) and isinstance(b, Tensor) and _alike(a, b))

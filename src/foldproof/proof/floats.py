@@ -274,7 +274,7 @@ def _names(outcome: Outcome, written: Sequence[str], calls: int) -> tuple[str, .
     """Return the names of `_numbers`, in words."""
     once = len(outcome.outputs) // calls
     ends = ("", " in the second call")
-    outputs = [f"output {i % once}{ends[i // once]}" for i, x in enumerate(outcome.outputs) if _is_number(x)]
+    outputs = [f"{outcome.names[i % once]}{ends[i // once]}" for i, x in enumerate(outcome.outputs) if _is_number(x)]
     return (*outputs, *(f"{name} after the call{'s' * (calls > 1)}" for name in written))
 
 

@@ -14,6 +14,7 @@ _CHOOSING = """
     sort sort.stable topk kthvalue median median.dim nanmedian nanmedian.dim mode
     where.self where.Scalar where.ScalarSelf where.ScalarOther
     masked_fill.Scalar masked_fill.Tensor masked_scatter masked_select
+    threshold_backward hardtanh_backward hardshrink_backward softshrink_backward
 """
 
 _MOVING = """
@@ -21,6 +22,7 @@ _MOVING = """
     clone copy tril triu constant_pad_nd flip roll rot90 repeat diag_embed
     reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d
     slice_scatter select_scatter diagonal_scatter as_strided_scatter scatter.src scatter.value
+    select_backward slice_backward diagonal_backward masked_scatter_backward
     index_copy index_fill.int_Tensor index_fill.int_Scalar max_unpool2d max_unpool3d
     pixel_shuffle pixel_unshuffle channel_shuffle
     upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_nearest1d.vec upsample_nearest2d.vec
@@ -53,13 +55,14 @@ _MADE = """
 """
 """Operators that make or convert numbers."""
 
-RESULTS = frozenset(find_aten(_MADE, "_prelu_kernel")) | {
+RESULTS = frozenset(find_aten(_MADE, "_prelu_kernel _prelu_kernel_backward leaky_relu_backward")) | {
     decomposed.dequantize_per_tensor.default,
     decomposed.dequantize_per_tensor.tensor,
     decomposed.dequantize_per_tensor.tensor2,
     decomposed.dequantize_per_channel.default,
 }
-"""PReLU and dequantization round one product of two numbers; subtracting a zero point from a small integer is exact."""
+"""PReLU, its derivatives and dequantization round one product of two numbers; subtracting a zero point from a small
+integer is exact."""
 
 UNKNOWN = frozenset(find_aten("polygamma igamma igammac special_zeta"))
 """Pointwise operators with approximations by series and recurrences, which may lose many digits."""

@@ -9,14 +9,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import increment_version
 
 from foldproof.errors import EndlessLoop
 from foldproof.operators import bind_arguments, list_updated_statistics
 from foldproof.rounding.nearest import NEAREST, take_nearest
 from foldproof.rounding.quantized import UNROUNDED, WIDE
 from foldproof.thresholds import MAX_OPERATORS
-from foldproof.torch_internals import DispatchMode, storage_id, tree_iter, tree_map
+from foldproof.torch_internals import DispatchMode, note_write, storage_id, tree_iter, tree_map
 
 _WIDER = dict.fromkeys(
     (
@@ -116,7 +115,8 @@ class Float64(DispatchMode):
         with double_by_default() if _promotes(args) else contextlib.nullcontext():
             out = map_leaves(widened, compute(*args, **kwargs))  # operators that create tensors make float32 ones
         given = bind_arguments(func, args, kwargs)
-        increment_version([given[name] for name in list_updated_statistics(func, given)])  # it does not itself
+        for name in list_updated_statistics(func, given):
+            note_write(given[name])
         return out
 
     @property

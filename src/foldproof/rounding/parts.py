@@ -74,8 +74,16 @@ def _decompose(operator: OpOverload) -> Parts:
 for _operator in find_aten(
     """
     glu _weight_norm_interface huber_loss mse_loss smooth_l1_loss soft_margin_loss binary_cross_entropy
-    binary_cross_entropy_with_logits nll_loss_forward nll_loss2d_forward native_group_norm_backward
-    native_layer_norm_backward
+    binary_cross_entropy_with_logits nll_loss_forward nll_loss2d_forward
+    native_batch_norm_backward native_group_norm_backward native_layer_norm_backward
+    _softmax_backward_data _log_softmax_backward_data _weight_norm_interface_backward
+    huber_loss_backward mse_loss_backward smooth_l1_loss_backward soft_margin_loss_backward
+    _scaled_dot_product_flash_attention_for_cpu_backward _embedding_bag_backward
+    binary_cross_entropy_backward nll_loss_backward nll_loss2d_backward
+    elu_backward gelu_backward glu_backward hardsigmoid_backward hardswish_backward log_sigmoid_backward logit_backward
+    mish_backward sigmoid_backward silu_backward softplus_backward tanh_backward
+    _cdist_backward _pdist_backward grid_sampler_2d_backward upsample_bicubic2d_backward upsample_bilinear2d_backward
+    upsample_linear1d_backward upsample_trilinear3d_backward
     upsample_linear1d upsample_bilinear2d upsample_trilinear3d upsample_bicubic2d grid_sampler_2d
     _native_multi_head_attention _transformer_encoder_layer_fwd mkldnn_rnn_layer _grouped_mm
     """

@@ -29,8 +29,15 @@ for _operator in find_aten(
     """
     sum sum.dim_IntList mean mean.dim nansum trace
     avg_pool1d avg_pool2d avg_pool3d _adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_avg_pool1d im2col col2im
-    avg_pool2d_backward _adaptive_avg_pool2d_backward max_pool2d_with_indices_backward embedding_dense_backward
-    _embedding_bag _embedding_bag_forward_only
+    avg_pool2d_backward avg_pool3d_backward _adaptive_avg_pool2d_backward _adaptive_avg_pool3d_backward
+    max_pool2d_with_indices_backward max_pool3d_with_indices_backward
+    adaptive_max_pool2d_backward adaptive_max_pool3d_backward
+    reflection_pad1d_backward reflection_pad2d_backward reflection_pad3d_backward
+    replication_pad1d_backward replication_pad2d_backward replication_pad3d_backward
+    upsample_nearest1d_backward upsample_nearest2d_backward upsample_nearest3d_backward
+    _upsample_nearest_exact1d_backward _upsample_nearest_exact2d_backward _upsample_nearest_exact3d_backward
+    embedding_dense_backward unfold_backward
+    _embedding_bag _embedding_bag_forward_only _embedding_bag_per_sample_weights_backward
     """
 ):
     MAGNITUDES[_operator] = _measure_sum(_operator)

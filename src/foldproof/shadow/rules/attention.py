@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,6 +30,32 @@ def flash_attention_for_cpu(
     scale: float | None = None,
 ) -> tuple[Residue, Residue]:
     """softmax(√s·q · √s·kᵀ + mask)·v; √s is the float64 number that `_scaled_dot_product_attention_math` uses"""
+    attended = _attend(call, query, key, value, dropout_p, is_causal, attn_mask, scale)
+    return attended.weights.matmul(attended.v), attended.lse.map(lambda part: part.squeeze(-1))
+
+
+class _Attended(NamedTuple):
+    """Operands times √s, the values, all with one head for each of the query's; weights, and logsumexp of scores."""
+
+    q: Residue
+    k: Residue
+    v: Residue
+    weights: Residue
+    lse: Residue
+    root: Residue
+    """√s"""
+
+
+def _attend(
+    call: Call,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    dropout_p: float,
+    is_causal: bool,
+    attn_mask: Tensor | None,
+    scale: float | None,
+) -> _Attended:
     if dropout_p:
         raise call.undecided("attention with dropout is random")
     if is_causal and attn_mask is not None:
@@ -42,7 +68,8 @@ def flash_attention_for_cpu(
     if shared > 1:
         key = call.value(key).repeat_interleave(shared, 1)
         k, v = (r.map(lambda part: part.repeat_interleave(shared, 1)) for r in (k, v))
-    scores = (q * s).matmul((k * s).map(lambda part: part.transpose(-2, -1)))
+    q, k = q * s, k * s
+    scores = q.matmul(k.map(lambda part: part.transpose(-2, -1)))
     if is_causal:
         allowed = torch.ones(scores.shape[-2:], dtype=torch.bool, device=query.device).tril()
         attn_mask = allowed.logical_not().to(torch.float64).masked_fill(allowed.logical_not(), -math.inf)
@@ -55,7 +82,40 @@ def flash_attention_for_cpu(
     e, shift = exp_shifted(call, scores, shown.to(query.dtype), [-1])
     total = e.sum([-1], True)
     lse = shift + call.uninterpreted([total], real=torch.log, name="log")
-    return (e / total).matmul(v), lse.map(lambda part: part.squeeze(-1))
+    return _Attended(q, k, v, e / total, lse, s)
+
+
+@composed(aten._scaled_dot_product_flash_attention_for_cpu_backward.default)
+def flash_attention_for_cpu_backward(
+    call: Call,
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    out: Tensor,
+    logsumexp: Tensor,
+    dropout_p: float,
+    is_causal: bool,
+    *,
+    attn_mask: Tensor | None = None,
+    scale: float | None = None,
+) -> Any:
+    """from w = exp(scores - logsumexp), which is the softmax if this is the logsumexp of these very scores"""
+    attended = _attend(call, query, key, value, dropout_p, is_causal, attn_mask, scale)
+    if not attended.lse.reshape(*logsumexp.shape).equals(call.residue(logsumexp)):
+        rest = {"attn_mask": attn_mask, "scale": scale}
+        return decompose_residues(call, (grad, query, key, value, out, logsumexp, dropout_p, is_causal), rest)
+    q, k, v, w, _, root = attended
+    g = call.residue(grad)
+    of_w = g.matmul(v.map(lambda part: part.transpose(-2, -1)))
+    of_scores = w * (of_w - (g * call.residue(out)).sum([-1], True))
+    of_k = of_scores.map(lambda part: part.transpose(-2, -1)).matmul(q) * root
+    of_v = w.map(lambda part: part.transpose(-2, -1)).matmul(g)
+    shared = query.shape[1] // key.shape[1]
+    if shared > 1:
+        n, heads = key.shape[:2]
+        of_k, of_v = (x.reshape(n, heads, shared, *x.shape[2:]).sum([2]) for x in (of_k, of_v))
+    return of_scores.matmul(k) * root, of_k, of_v
 
 
 @composed(aten._native_multi_head_attention.default)

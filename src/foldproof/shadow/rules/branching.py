@@ -146,15 +146,6 @@ def max_pool(call: Call, x: Tensor, *args: Any, **kwargs: Any) -> tuple[Residue,
     return call.residue(x).map(lambda part: part.flatten(-dims).gather(-1, at).view(value.shape)), None
 
 
-@branch(aten.max_pool2d_with_indices_backward.default)
-def max_pool_backward(call: Call, grad: Tensor, x: Tensor, *rest: Any) -> Residue:
-    """the gradient added where each window's largest element was"""
-    at, shape = call.value(rest[-1]).flatten(-2), x.shape
-    zeros = call.residue(grad).map(lambda part: part.new_zeros([*shape[:-2], shape[-2] * shape[-1]]))
-    put = zeros.map(lambda z, part: z.scatter_add(-1, at, part.flatten(-2)), call.residue(grad))
-    return put.total(lambda part: part.view(shape), at.shape[-1])
-
-
 @branch(aten.cummax.default, aten.cummin.default)
 def running_extreme(call: Call, x: Tensor, dim: int) -> tuple[Residue, None]:
     """the element that is largest (smallest) so far by value"""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from foldproof.operators import NoDecomposition, find_decomposition
 from foldproof.shadow.call import Call
-from foldproof.shadow.registry import composed
+from foldproof.shadow.registry import branch, composed
 from foldproof.shadow.residue import Residue
 from foldproof.torch_internals import tree_map
 
@@ -26,7 +26,6 @@ aten = torch.ops.aten
     aten.binary_cross_entropy.default,
     aten.binary_cross_entropy_with_logits.default,
     aten.deg2rad.default,
-    aten.embedding_dense_backward.default,
     aten.frac.default,
     aten.grid_sampler_2d.default,
     aten.huber_loss.default,
@@ -35,8 +34,6 @@ aten = torch.ops.aten
     aten.max_unpool3d.default,
     aten.mish.default,
     aten.mse_loss.default,
-    aten.native_group_norm_backward.default,
-    aten.native_layer_norm_backward.default,
     aten.nll_loss2d_forward.default,
     aten.nll_loss_forward.default,
     aten.rad2deg.default,
@@ -49,6 +46,68 @@ aten = torch.ops.aten
 )
 def decomposed(call: Call, *args: Any, **kwargs: Any) -> Any:
     """by PyTorch's own decomposition"""
+    return decompose_residues(call, args, kwargs)
+
+
+@composed(
+    aten._cdist_backward.default,
+    aten._embedding_bag_backward.default,
+    aten._embedding_bag_per_sample_weights_backward.default,
+    aten._log_softmax_backward_data.default,
+    aten._pdist_backward.default,
+    aten._softmax_backward_data.default,
+    aten._weight_norm_interface_backward.default,
+    aten.binary_cross_entropy_backward.default,
+    aten.diagonal_backward.default,
+    aten.embedding_dense_backward.default,
+    aten.gelu_backward.default,
+    aten.glu_backward.default,
+    aten.grid_sampler_2d_backward.default,
+    aten.hardsigmoid_backward.default,
+    aten.huber_loss_backward.default,
+    aten.logit_backward.default,
+    aten.smooth_l1_loss_backward.default,
+    aten.masked_scatter_backward.default,
+    aten.mish_backward.default,
+    aten.mse_loss_backward.default,
+    aten.native_batch_norm_backward.default,
+    aten.native_group_norm_backward.default,
+    aten.native_layer_norm_backward.default,
+    aten.nll_loss2d_backward.default,
+    aten.nll_loss_backward.default,
+    aten.put.default,
+    aten.select_backward.default,
+    aten.sigmoid_backward.default,
+    aten.silu_backward.default,
+    aten.slice_backward.default,
+    aten.soft_margin_loss_backward.default,
+    aten.tanh_backward.default,
+    aten.unfold_backward.default,
+    aten.upsample_bicubic2d_backward.default,
+    aten.upsample_bilinear2d_backward.default,
+    aten.upsample_linear1d_backward.default,
+    aten.upsample_trilinear3d_backward.default,
+)
+def backward(call: Call, *args: Any, **kwargs: Any) -> Any:
+    """by PyTorch's own decomposition, or as the derivative of that of the operator forward"""
+    return decompose_residues(call, args, kwargs)
+
+
+@branch(
+    aten._prelu_kernel_backward.default,
+    aten.elu_backward.default,
+    aten.hardshrink_backward.default,
+    aten.hardswish_backward.default,
+    aten.hardtanh_backward.default,
+    aten.leaky_relu_backward.default,
+    aten.log_sigmoid_backward.default,
+    aten.softplus_backward.default,
+    aten.softshrink_backward.default,
+    aten.threshold_backward.default,
+)
+def backward_by_cases(call: Call, *args: Any, **kwargs: Any) -> Any:
+    """by the piece that the value is in, as PyTorch's own decomposition compares"""
+    call.follows_values = False  # its comparisons tell by themselves, and may be functions
     return decompose_residues(call, args, kwargs)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -175,24 +177,70 @@ def convolution_backward(
     groups: int,
     mask: list[bool],
 ) -> list[Residue | None]:
-    """each gradient is bilinear in the output's gradient and the other operand"""
+    """a transposed convolution; the sum over all positions of products; and the sum of the gradients"""
     g, a, w = call.residue(grad), call.residue(x), call.residue(weight)
-    rest = (stride, padding, dilation, transposed, output_padding, groups)
-
-    def gradient(which: int) -> Any:
-        only = [which == i for i in range(3)]
-        return lambda gp, ap, wp: aten.convolution_backward.default(gp, ap, wp, bias_sizes, *rest, only)[which]
-
-    terms_x, terms_w = weight.numel(), grad.numel()
-    if max(terms_x, terms_w) > EXACT_TERMS:
-        raise call.undecided("too many products to add up exactly")
+    geometry = (stride, padding, dilation, transposed, output_padding)
     out: list[Residue | None] = [None, None, None]
     if mask[0]:
-        shape = a.parts[0]
-        out[0] = g.bilinear(w, lambda gp, wp: gradient(0)(gp, shape, wp), terms_x)
+        out[0] = _input_gradient(g, w, x.shape[2:], geometry, groups)
     if mask[1]:
-        like = w.parts[0]
-        out[1] = g.bilinear(a, lambda gp, ap: gradient(1)(gp, ap, like), terms_w)
+
+        def of_weight(g: Residue, a: Residue, terms: int) -> Residue:
+            return g.bilinear(a, lambda gp, ap: _native_weight_gradient(gp, ap, weight, geometry, groups), terms)
+
+        out[1] = add_all(_over_positions(g, a, of_weight, transposed))
     if mask[2]:
         out[2] = g.sum([0, *range(2, grad.ndim)])
+    return out
+
+
+def _input_gradient(g: Residue, w: Residue, sizes: Any, geometry: tuple[Any, ...], groups: int) -> Residue:
+    """Return the gradient of a convolution's input, which is the convolution the other way."""
+    stride, padding, dilation, transposed, _ = ([*x] * (len(sizes) if len(x) == 1 else 1) for x in _listed(geometry))
+    none = [0] * len(sizes)
+    if transposed[0]:
+        back = _convolve(g, w, (stride, padding, dilation, False, none), groups)
+        for d, n in enumerate(sizes, 2):
+            back = back.map(lambda part, d=d, n=n: part.narrow(d, 0, n))
+        return back
+    spans = zip(sizes, g.shape[2:], w.shape[2:], stride, padding, dilation)
+    rest = [n - ((m - 1) * s - 2 * p + d * (k - 1) + 1) for n, m, k, s, p, d in spans]
+    return _convolve(g, w, (stride, padding, dilation, True, rest), groups)
+
+
+def _listed(geometry: tuple[Any, ...]) -> list[list[Any]]:
+    return [[x] if isinstance(x, bool) else list(x) for x in geometry]
+
+
+def _over_positions(
+    g: Residue, a: Residue, product: Callable[[Residue, Residue, int], Residue], transposed: bool
+) -> list[Residue]:
+    """Return the summands of a sum over all images and positions, each of as many products as add up exactly.
+
+    A position is one of the gradient; of a transposed convolution, one of its input.
+    """
+    images, shape = g.shape[0], (a if transposed else g).shape[2:]
+    area = max(shape.numel(), 1)
+    if area <= EXACT_TERMS:
+        step = max(EXACT_TERMS // area, 1)
+        made = []
+        for start in range(0, images, step):
+            n = min(step, images - start)
+            some, there = (x.map(lambda part, start=start, n=n: part.narrow(0, start, n)) for x in (g, a))
+            made.append(product(some, there, n * area))
+        return made or [product(g, a, 1)]
+    made = []
+    for image, start in itertools.product(range(images), range(0, area, EXACT_TERMS)):
+        one = [x.map(lambda part, i=image: part.narrow(0, i, 1)) for x in (g, a)]
+        place = torch.arange(area).reshape(shape)
+        kept = (place >= start) & (place < start + EXACT_TERMS)
+        one[transposed] = one[transposed].map(lambda part, kept=kept: torch.where(kept, part, 0.0))
+        made.append(product(one[0], one[1], EXACT_TERMS))
+    return made
+
+
+def _native_weight_gradient(g: Tensor, x: Tensor, weight: Tensor, geometry: tuple[Any, ...], groups: int) -> Tensor:
+    like = torch.empty(weight.shape, dtype=torch.float64, device=x.device)
+    with torch.backends.cudnn.flags(enabled=False) if x.is_cuda else contextlib.nullcontext():
+        out: Tensor = aten.convolution_backward.default(g, x, like, None, *geometry, groups, [False, True, False])[1]
     return out

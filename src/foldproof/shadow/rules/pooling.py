@@ -52,18 +52,19 @@ def avg_pool(call: Call, x: Tensor, *args: Any, **kwargs: Any) -> Residue:
     return _over(call, sums, _divisors(call.operator, x, given))
 
 
-@exact(aten.avg_pool2d_backward.default)
+@exact(aten.avg_pool2d_backward.default, aten.avg_pool3d_backward.default)
 def avg_pool_backward(call: Call, grad: Tensor, x: Tensor, *args: Any, **kwargs: Any) -> Residue:
     """the gradient over the number of a window's elements, added up"""
     given = _arguments(call, 2)
     if given["divisor_override"]:
         share = call.residue(grad) / call.residue(given["divisor_override"])
     else:
-        share = _over(call, call.residue(grad), _divisors(aten.avg_pool2d.default, x, given))
+        pool = aten.avg_pool2d.default if len(given["kernel_size"]) == 2 else aten.avg_pool3d.default
+        share = _over(call, call.residue(grad), _divisors(pool, x, given))
     like = call.value(x).to(torch.float64)
     back = given | {"divisor_override": 1}
-    terms = given["kernel_size"][0] * given["kernel_size"][1]
-    return share.total(lambda part: aten.avg_pool2d_backward.default(part, like, **back), terms)
+    terms = math.prod(given["kernel_size"])
+    return share.total(lambda part: call.operator(part, like, **back), terms)
 
 
 def _adaptive(call: Call, x: Tensor, out: list[int]) -> tuple[list[Tensor], Tensor]:
@@ -82,10 +83,11 @@ def adaptive_avg_pool(call: Call, x: Tensor, output_size: list[int]) -> Residue:
     return _over(call, call.residue(x).total(lambda part: contract(part, windows), terms), counts)
 
 
-@exact(aten._adaptive_avg_pool2d_backward.default)
+@exact(aten._adaptive_avg_pool2d_backward.default, aten._adaptive_avg_pool3d_backward.default)
 def adaptive_avg_pool_backward(call: Call, grad: Tensor, x: Tensor) -> Residue:
     """the gradient over the number of a window's elements, added up"""
-    windows, counts = _adaptive(call, x, list(grad.shape[-2:]))
+    dims = 2 if "2d" in call.operator.overloadpacket.__name__ else 3
+    windows, counts = _adaptive(call, x, list(grad.shape[-dims:]))
     share = _over(call, call.residue(grad), counts)
-    terms = max(grad.shape[-2:].numel(), 1)
+    terms = max(grad.shape[-dims:].numel(), 1)
     return share.total(lambda part: contract(part, [w.T for w in windows]), terms)

@@ -156,6 +156,27 @@ def nearest(call: Call, x: Tensor, *args: Any, **kwargs: Any) -> Residue:
     return call.residue(x).map(lambda part: part.flatten(-dims).gather(-1, at.flatten(-dims)).view(at.shape))
 
 
+@exact(
+    aten._upsample_nearest_exact1d_backward.default,
+    aten._upsample_nearest_exact2d_backward.default,
+    aten._upsample_nearest_exact3d_backward.default,
+    aten.reflection_pad1d_backward.default,
+    aten.reflection_pad2d_backward.default,
+    aten.reflection_pad3d_backward.default,
+    aten.replication_pad1d_backward.default,
+    aten.replication_pad2d_backward.default,
+    aten.replication_pad3d_backward.default,
+    aten.upsample_nearest1d_backward.default,
+    aten.upsample_nearest2d_backward.default,
+    aten.upsample_nearest3d_backward.default,
+)
+def gathered(call: Call, grad: Tensor, *args: Any, **kwargs: Any) -> Residue:
+    """the gradients of all copies of an element added up by the operator itself, reduced"""
+    rest = [x.to(torch.float64) if isinstance(x, Tensor) else x for x in call.value(args)]
+    terms = max(grad.shape[1:].numel(), 1)
+    return call.residue(grad).total(lambda part: call.operator(part, *rest, **kwargs), terms)
+
+
 @exact(aten.col2im.default)
 def col2im(call: Call, x: Tensor, size: list[int], kernel: list[int], *args: Any) -> Residue:
     """overlapping blocks added up, reduced"""
@@ -195,6 +216,21 @@ def index(call: Call, x: Tensor, indices: list[Tensor | None]) -> Residue:
     """elements selected by the indices' values"""
     at = [None if i is None else call.indices(i) for i in indices]
     return call.residue(x).map(lambda part: call.operator(part, at))
+
+
+@exact(
+    aten.adaptive_max_pool2d_backward.default,
+    aten.adaptive_max_pool3d_backward.default,
+    aten.max_pool2d_with_indices_backward.default,
+    aten.max_pool3d_with_indices_backward.default,
+)
+def max_pool_backward(call: Call, grad: Tensor, x: Tensor, *rest: Any) -> Residue:
+    """the gradient added where each window's largest element was, by the indices' values"""
+    dims = 2 if "2d" in call.operator.overloadpacket.__name__ else 3
+    at, shape = call.indices(rest[-1]).flatten(-dims), x.shape
+    flat = [*shape[:-dims], shape[-dims:].numel()]
+    put = call.residue(grad).map(lambda part: part.new_zeros(flat).scatter_add(-1, at, part.flatten(-dims)))
+    return put.total(lambda part: part.view(shape), at.shape[-1])
 
 
 @exact(aten.index_put.default, aten._unsafe_index_put.default)
