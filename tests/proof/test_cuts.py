@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from functools import partial
@@ -158,3 +159,35 @@ def test_places_that_do_not_correspond_prove_nothing() -> None:
     assert _compare(one, other, (dict(first), dict(second)), 1)
     shifted = {place: group + 1 for place, group in second.items()}
     assert not _compare(one, other, (dict(first), shifted), 1)
+
+
+class Heads(nn.Module):
+    """Blocks of attention with several head sizes; 1/√d is one factor, or a factor of each operand."""
+
+    def __init__(self, heads: tuple[int, ...], split: bool, wrong: float = 1.0) -> None:
+        super().__init__()
+        self.heads, self.split, self.wrong = heads, split, wrong
+        width = math.lcm(*heads)
+        torch.manual_seed(0)
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in heads)
+        self.mixes = nn.ModuleList(nn.Linear(width, 3 * width) for _ in heads)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for head, norm, mix in zip(self.heads, self.norms, self.mixes):
+            # Both programs compute with 1/√5, which need not be read as a root.
+            parts = mix(norm(x * 0.4472135954999579)).chunk(3, -1)
+            q, k, v = (t.unflatten(-1, (-1, head)).transpose(1, 2) for t in parts)
+            if self.split:
+                scores = (q * head**-0.25) @ (k * (head**-0.25 * self.wrong)).mT
+            else:
+                scores = q @ k.mT / math.sqrt(head)
+            x = x + (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)
+        return x
+
+
+@pytest.mark.parametrize("heads", [(6, 8, 6, 8), (6, 10, 15, 6)])
+def test_roots_of_several_numbers_are_read_at_any_depth(heads: tuple[int, ...]) -> None:
+    x = torch.randn(1, 3, math.lcm(*heads))
+    programs = Heads(heads, False).eval(), Heads(heads, True).eval()
+    assert prove(*programs, (x,)).kind is Kind.PROVED_WITHIN
+    assert prove(programs[0], Heads(heads, True, 1.01).eval(), (x,)).kind is Kind.REFUTED

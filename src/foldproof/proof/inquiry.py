@@ -138,13 +138,17 @@ class Inquiry:
         runs = self.last.runs
         if runs is None:
             return None
-        radicands = radicands_of(chain(*runs.numbers))
+        # Each radicand makes the bounds of coefficients four times as long: those of common constants are tried last.
+        radicands = dict.fromkeys(radicands_of(chain(*numbers)) for numbers in (own_numbers(self.last), runs.numbers))
         readings = (AS_IT_IS, *_algebraic_readings(self.last))
-        for parameters, reading in product((True, False) if self.obligation.general else (False,), readings):
-            semantics = replace(reading, constants=radicands)
+        for parameters, reading, read in product(
+            (True, False) if self.obligation.general else (False,), readings, radicands
+        ):
+            semantics = replace(reading, constants=read)
             if self._attempt(1, parameters, semantics).equal:
                 found = self._attempt_surely(parameters, semantics)
-                return found if found.equal and found.point.constants and found.point.constants.changes else None
+                if found.equal and found.point.constants and found.point.constants.changes:
+                    return found
         return None
 
     @property

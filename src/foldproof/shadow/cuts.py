@@ -37,7 +37,7 @@ from typing import NamedTuple
 
 import torch
 
-from foldproof.field import Size, mix
+from foldproof.field import mix
 from foldproof.shadow.ondemand import OnDemand
 from foldproof.shadow.residue import Residue, apply_uninterpreted
 from foldproof.thresholds import MAX_UNCUT_BITS, MAX_UNCUT_DEGREE
@@ -106,7 +106,7 @@ class Cuts:
             group = self._groups[program].get(place)
             if group is None or not _may_be_cut(residue):
                 return residue
-            if not self._is_cut.setdefault(group, program == 0 and _is_large(residue.size)):
+            if not self._is_cut.setdefault(group, program == 0 and _is_large(residue)):
                 return residue
             if group in self._results:
                 residue.point.tests += 1
@@ -126,9 +126,9 @@ def _may_be_cut(residue: Residue) -> bool:
     return residue.varies and not residue.infinite and not isinstance(residue.parts, OnDemand) and residue.numel() > 0
 
 
-def _is_large(size: Size) -> bool:
-    degree, bits = size.difference
-    return degree > MAX_UNCUT_DEGREE or bits > MAX_UNCUT_BITS
+def _is_large(residue: Residue) -> bool:
+    degree, bits = residue.size.difference
+    return degree > MAX_UNCUT_DEGREE or bits * residue.point.extension > MAX_UNCUT_BITS
 
 
 def _digest(residue: Residue) -> Digest:

@@ -114,7 +114,8 @@ class SamplePoint:
         """Readings of constants, if they may be read as other numbers."""
         self.first = True
         """False while the second program runs."""
-        self._extension = 4 ** len(radicands)
+        self.extension = 4 ** len(radicands)
+        """Degree of the number field that constants are read in, by which the norms of coefficients are longer."""
         self.shifted = False
         """True after a softmax has been shifted."""
         self.uninterpreted: dict[str, None] = {}
@@ -239,7 +240,7 @@ class SamplePoint:
     def observe(self, size: Size) -> None:
         """Record that values of this size are hashed or compared."""
         degree, bits = size.difference
-        self._degree, self._bits = max(self._degree, degree), max(self._bits, bits * self._extension)
+        self._degree, self._bits = max(self._degree, degree), max(self._bits, bits * self.extension)
 
     @property
     def degree(self) -> int:
