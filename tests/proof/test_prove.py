@@ -129,7 +129,8 @@ def test_no_rule_is_undecided_and_named() -> None:
 def test_branches_are_named() -> None:
     x = torch.randn(2, 5)
     verdict = foldproof.prove(lambda x: x.amax(1), lambda x: x.max(1).values, (x,))
-    assert verdict.kind is Kind.PROVED and verdict.proof is not None and set(verdict.proof.branching) == {"amax", "max"}
+    # A maximum is a function of its operands; Python code might read the indices that `max` returns beside it.
+    assert verdict.kind is Kind.PROVED and verdict.proof is not None and set(verdict.proof.branching) == {"max"}
 
 
 def test_values_that_leave_the_tensor_world_are_told() -> None:

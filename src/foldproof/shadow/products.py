@@ -9,7 +9,6 @@ from torch import Tensor
 
 from foldproof.shadow.ondemand import OnDemand
 
-
 _MAX_BYTES = 1 << 27
 """Largest memory of stored products. A fold changes most leaves, so that their products are stored in vain."""
 
