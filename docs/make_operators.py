@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -11,7 +12,7 @@ from torch._ops import OpOverload
 from foldproof.operators import find_functional_form
 from foldproof.rounding.answers import MEANINGS, describe_rounding
 from foldproof.shadow import RULES
-from foldproof.shadow.registry import describe
+from foldproof.shadow.registry import COMPLEX, describe
 from tests.shadow.calls import CALLS, SAMPLES, from_database, of_our_own
 
 aten = torch.ops.aten
@@ -22,11 +23,8 @@ _WHOLE = "integers and booleans follow the value; no shadow reaches it"
 _SHAPE = "arithmetic of shapes, without tensors"
 _CONSTANT = "makes a constant from numbers: an ordinary tensor"
 _MEMORY = "new memory holds random residues while a program runs, so nothing may depend on it"
-_COMPLEX = "complex numbers have no residues"
 
 NO_RULE = {
-    "_fft_c2r.default": _COMPLEX,
-    "_fft_r2c.default": _COMPLEX,
     "_local_scalar_dense.default": "gives a Python number, which counts as a constant; the verdict names the place",
     "arange.start_step": _CONSTANT,
     "bitwise_and.Scalar": _WHOLE,
@@ -70,7 +68,7 @@ The last column gives the rounding of an operator, by which `foldproof compare` 
 Operators that PyTorch defines by others (`linear`, `conv2d`, `batch_norm`, …) arrive as those others. Custom operators
 written in Python run as the operators in their body. In-place and `out=` operators are their functional form followed
 by a write. Any other operator of PyTorch's is one uninterpreted function of all its operands, unless it draws random
-numbers, returns a view or returns complex numbers: then the verdict is UNDECIDED, with its name.
+numbers or returns a view: then the verdict is UNDECIDED, with its name.
 
 {rules} operators have a rule. Each rule is checked against PyTorch's own operator, over the real numbers in float64
 and, if it is exact or a branch, modulo several primes on integers. The calls come from PyTorch's operator database:
@@ -81,6 +79,17 @@ each operator, all different). {own} more calls of our own cover gaps in the dat
 
 | operator | kind | meaning | rounding |
 |---|---|---|---|
+"""
+
+COMPLEX_NUMBERS = """
+## Complex numbers
+
+A complex tensor is a real tensor with a last axis of two. Operators that select and rearrange elements have the same
+rules as above. The following are defined by operators on real and imaginary parts, with z = a + i·b, x = a + i·b and
+y = c + i·d. Any other operator on complex numbers is one uninterpreted function of all parts.
+
+| operator | meaning |
+|---|---|
 """
 
 CORE = """
@@ -140,9 +149,16 @@ def page(numbers: dict[str, int]) -> str:
         cells = (f"`{short(operator)}`", str(rule.kind), describe(rule), describe_rounding(operator))
         out.append(f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |\n")
     core = core_operators()
-    out.append(CORE.format(core=len(core), ruled=sum(o in RULES for o in core)))
-    out += [f"| `{short(o)}` | {why(o)} |\n" for o in core if o not in RULES]
+    out.append(COMPLEX_NUMBERS)
+    out += [f"| `{short(o)}` | {_first_line(f)} |\n" for o, f in sorted(COMPLEX.items(), key=lambda item: str(item[0]))]
+    ruled = [o for o in core if o in RULES or o in COMPLEX]
+    out.append(CORE.format(core=len(core), ruled=len(ruled)))
+    out += [f"| `{short(o)}` | {why(o)} |\n" for o in core if o not in ruled]
     return "".join(out)
+
+
+def _first_line(function: Callable[..., object]) -> str:
+    return (function.__doc__ or "").strip().splitlines()[0]
 
 
 def main() -> None:

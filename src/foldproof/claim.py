@@ -41,7 +41,6 @@ class Why(str, Enum):
     """The programs are equal at these parameter values, and not known to be equal at others."""
     INTEGERS = "integers"
     BOOLEANS = "booleans"
-    COMPLEX = "complex numbers"
     INFINITE = "infinite elements"
     PLAIN = "no tensor"
     OBJECT = "an object"

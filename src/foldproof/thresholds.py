@@ -21,6 +21,9 @@ MAX_UNCUT_BITS = 512.0
 """Largest coefficient, in bits, of a value that is not cut; one float32 constant has some 50."""
 MAX_PRIMES_UNCUT = 8
 """Largest number of primes for which programs are compared without cut points: a recording costs two runs."""
+MIN_PRIMES_WITH_TURNS = 64
+"""Smallest number of primes to draw from for a proof with Fourier coefficients as algebraic numbers: fewer are not
+enough to tell any two numbers apart."""
 MAX_CONSTANT_ROUNDINGS = 4.0
 """Largest distance of two constants that are read as one, in epsilons of their dtype (of float32, for shorter ones):
 sines and powers that two programs compute in another order differ by a few."""

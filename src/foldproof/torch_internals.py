@@ -8,6 +8,7 @@ public name that would replace it. Heavy imports wait for the first call.
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import threading
 from collections import Counter
@@ -98,6 +99,7 @@ __all__ = [
     "qualified_name",
     "quantized_operators",
     "reparametrized",
+    "resolving_bits",
     "restarts",
     "set_graph",
     "set_tensor",
@@ -120,8 +122,22 @@ T = TypeVar("T", bound=nn.Module)
 # Modes.
 
 
+def resolving_bits() -> contextlib.AbstractContextManager[Any]:
+    """Return a context, for the code of a mode or subclass, in which operators resolve conjugate and negative views.
+
+    PyTorch resolves them before it calls that code, and not in it: there, kernels compute with the memory of a
+    conjugate as if it were no conjugate. Replaced by: a mode whose code runs as other code does.
+    """
+    excluded = torch._C._dispatch_tls_local_exclude_set()
+    for key in (torch._C.DispatchKey.Conjugate, torch._C.DispatchKey.Negative):
+        excluded = excluded.remove(key)
+    return torch._C._ForceDispatchKeyGuard(torch._C._dispatch_tls_local_include_set(), excluded)
+
+
 class DispatchMode(TorchDispatchMode):
     """A mode that sees every operator, in one thread at a time; another thread waits for its turn.
+
+    Operators in its code resolve conjugate and negative views.
 
     PyTorch tells `torch.compile` of an active mode by flags of the whole process, and each mode restores the flags that
     it found. Modes of two threads at once would leave them set for good, and nothing would be compiled any more.
@@ -129,6 +145,19 @@ class DispatchMode(TorchDispatchMode):
     """
 
     _turn = threading.RLock()
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()  # type: ignore[no-untyped-call]
+        own = cls.__dict__.get("__torch_dispatch__")
+        if own is None:
+            return
+
+        @functools.wraps(own)
+        def resolving(self: Any, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            with resolving_bits():
+                return own(self, func, types, args, kwargs)
+
+        cls.__torch_dispatch__ = resolving  # type: ignore[method-assign]
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -184,11 +213,11 @@ def is_mkldnn(tensor: Tensor) -> bool:
 
 
 def make_wrapper(cls: type[Tensor], value: Tensor) -> Any:
-    """Return a tensor of class ``cls`` without memory, with the shape, strides, dtype and device of ``value``.
+    """Return a tensor of class ``cls`` without memory, with the shape, strides, dtype, device and bits of ``value``.
 
     The documented way to write a wrapper subclass, under a private name. Replaced by: a public name.
     """
-    return Tensor._make_wrapper_subclass(
+    made = Tensor._make_wrapper_subclass(
         cls,
         value.shape,
         strides=value.stride(),
@@ -197,6 +226,12 @@ def make_wrapper(cls: type[Tensor], value: Tensor) -> Any:
         device=value.device,
         requires_grad=False,
     )
+    # The bits of a conjugate or negative view, of which PyTorch keeps most operators away.
+    if value.is_conj():
+        torch._C._set_conj(made, True)
+    if value.is_neg():
+        torch._C._set_neg(made, True)
+    return made
 
 
 # Operators.

@@ -221,8 +221,6 @@ def test_what_leaves_comes_back_as_a_constant(point: SamplePoint) -> None:
 
 def test_operators_without_a_rule_are_named(point: SamplePoint) -> None:
     x = leaf(point, torch.eye(4)[:, :2])
-    with pytest.raises(Undecided, match=r"no rule for operator aten\.view_as_complex\.default"):
-        torch.view_as_complex(x)
     with pytest.raises(Undecided, match=r"no rule for operator aten\.randn_like\.default, which is random"):
         torch.randn_like(x)
     with pytest.raises(Undecided, match="random"):
@@ -271,19 +269,18 @@ def test_integers_do_not_wrap_unnoticed(point: SamplePoint) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [torch.tensor([float("nan")]), torch.ones(2, dtype=torch.complex64), torch.eye(2).to_sparse()],
-    ids=["nan", "complex", "sparse"],
+    [torch.tensor([float("nan")]), torch.tensor([complex(0, float("nan"))]), torch.eye(2).to_sparse()],
+    ids=["nan", "complex nan", "sparse"],
 )
 def test_constants_without_residues(point: SamplePoint, value: Tensor) -> None:
     with pytest.raises(Undecided):
         embed_constant(point, value)
 
 
-@pytest.mark.parametrize("to", [torch.complex64, "sparse"])
-def test_results_without_residues(point: SamplePoint, to: Any) -> None:
+def test_results_without_residues(point: SamplePoint) -> None:
     x = leaf(point, torch.eye(2))
     with pytest.raises(Undecided):
-        x.to_sparse() if to == "sparse" else x.to(to)
+        x.to_sparse()
 
 
 # Factories.

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from foldproof import fuse, prove
 from foldproof.shadow import RULES
+from foldproof.shadow.whole import is_read_as_a_whole
 from foldproof.torch_internals import quantized_operators
 from foldproof.verdict import Kind
 
@@ -113,10 +114,13 @@ def test_strides_do_not_matter_to_others() -> None:
         assert verdict.kind is Kind.PROVED, verdict
 
 
-def test_random_operators_and_views_have_none() -> None:
-    for function in (torch.bernoulli, torch.view_as_complex):
-        verdict = prove(function, function, (torch.rand(6, 2),))
-        assert verdict.kind is Kind.UNDECIDED and "no rule for operator" in verdict.reason, verdict
+def test_random_operators_have_none() -> None:
+    verdict = prove(torch.bernoulli, torch.bernoulli, (torch.rand(6, 2),))
+    assert verdict.kind is Kind.UNDECIDED and "no rule for operator" in verdict.reason, verdict
+
+
+def test_views_have_none() -> None:
+    assert not is_read_as_a_whole(aten.view_as_real.default, (torch.ones(2, dtype=torch.complex64),), {})
 
 
 def test_the_examples_have_no_rule() -> None:
@@ -124,10 +128,15 @@ def test_the_examples_have_no_rule() -> None:
         assert operator not in RULES
 
 
-def test_complex_results_of_pointwise_operators_are_refused() -> None:
-    """Their values have no residues, and would count as constants."""
-    ones = torch.ones(4)
-    for function in (lambda x, y: torch.polar(x, y).abs(), lambda x, y: torch.complex(x, y).real):
-        verdict = prove(lambda x, f=function: f(x, x), lambda x, f=function: f(x, x), (ones,))
-        assert verdict.kind is Kind.UNDECIDED, verdict
-        assert prove(lambda x, f=function: f(x, x), lambda x, f=function: f(x * x, x), (ones,)).kind is not Kind.PROVED
+def test_complex_operands_and_results() -> None:
+    """Both parts of each operand count, and both parts of a result."""
+    z, w = torch.randn(3, 3, dtype=torch.complex64), torch.randn(3, 3, dtype=torch.complex64)
+    for function in (torch.linalg.inv, torch.acos):
+        verdict = prove(lambda z, f=function: f(z), lambda z, f=function: f(z * 1), (z,))
+        assert verdict.kind is Kind.PROVED, verdict
+        for other in (lambda z, w: z.conj(), lambda z, w: z.real + w.imag * 1j, lambda z, w: w):
+            changed = prove(lambda z, w, f=function: f(z), lambda z, w, f=function, g=other: f(g(z, w)), (z, w))
+            assert changed.kind is Kind.REFUTED, changed
+        for part in (torch.real, torch.imag, torch.conj):
+            changed = prove(lambda z, f=function: f(z), lambda z, f=function, g=part: g(f(z)) + 0j, (z,))
+            assert changed.kind is Kind.REFUTED, changed

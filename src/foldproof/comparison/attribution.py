@@ -306,7 +306,7 @@ def _local_sigma(theirs: Tensor, dtype: torch.dtype, again: Again, operands: flo
     runs = []
     for k in range(RUNS_OF_OPERATOR):
         noise = Noise(torch.Generator().manual_seed(k), operands=operands)
-        noise.dtype = dtype
+        noise.dtype = dtype.to_real() if dtype.is_complex else dtype
         with noise:
             runs.append(distance([again()], [exact], [0]))
     return Floor(runs).score(distance([theirs], [exact], [0])).rms
@@ -367,7 +367,10 @@ def _with(graph: Graph, name: str, error: Tensor, values: Mapping[str, Any]) -> 
 
 def _added(value: Tensor, error: Tensor) -> Tensor:
     moved = value.clone()  # laid out in memory as it was
-    return moved.copy_(value.to(torch.float64) + error.to(value.device).reshape(value.shape))
+    if value.is_complex():
+        error = torch.view_as_complex(error.reshape(*value.shape, 2).contiguous())
+    wide = torch.complex128 if value.is_complex() else torch.float64
+    return moved.copy_(value.to(wide) + error.to(value.device).reshape(value.shape))
 
 
 def _unaffected(graph: Graph, name: str, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -122,7 +122,8 @@ class Graph:
         """The outputs in the program's own dtypes; learns which dtype each node has. ``known`` is as in `float64`."""
 
         def learn(node: fx.Node, value: Any, again: Again) -> Any:
-            floats = [t.dtype for t in tree_leaves(value) if isinstance(t, Tensor) and t.is_floating_point()]
+            found = [t.dtype for t in tree_leaves(value) if isinstance(t, Tensor)]
+            floats = [dtype.to_real() for dtype in found if dtype.is_floating_point or dtype.is_complex]
             if floats:
                 self.dtypes[node.name] = floats[0]
             return value if after is None else after(node, value, again)

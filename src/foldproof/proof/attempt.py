@@ -24,6 +24,7 @@ from foldproof.shadow import (
     Factories,
     GeneratorMoved,
     Recording,
+    Residue,
     SamplePoint,
     Semantics,
     Shadow,
@@ -33,6 +34,7 @@ from foldproof.shadow import (
     WritesBorrowed,
     draw_variable,
     embed_constant,
+    is_number,
     watch_chosen,
 )
 from foldproof.shadow.call import value_of
@@ -376,8 +378,8 @@ def _shadows_of_inputs(obligation: ProofObligation, point: SamplePoint, variatio
 
 
 def _shadow_leaf(point: SamplePoint, leaf: Leaf, varies: bool, lent: bool) -> Tensor:
-    value = leaf.tensor.detach()
-    if not value.dtype.is_floating_point:
+    value = leaf.tensor.detach().resolve_conj().resolve_neg()
+    if not is_number(value.dtype):
         return value.clone()
     if not lent:
         value = value.clone()
@@ -391,11 +393,9 @@ def _shadow_leaf(point: SamplePoint, leaf: Leaf, varies: bool, lent: bool) -> Te
 
 
 def _shadow_input(point: SamplePoint, x: Any, varies: bool) -> Any:
-    if isinstance(x, Tensor) and x.dtype.is_complex:
-        raise Undecided("an input is complex, and complex numbers have no residues")
     if not varies:
         return x
-    value = x.detach().clone()
+    value = x.detach().resolve_conj().resolve_neg().clone()
     return Shadow(value, draw_variable(point, value, data=True))
 
 
@@ -476,6 +476,10 @@ def _compare_plain(a: Any, b: Any) -> str | None:
     raise Undecided(f"an output is a {type(a).__name__}, which is neither a tensor nor a plain value")
 
 
+def _residue(point: SamplePoint, t: Tensor) -> Residue:
+    return t.residue if isinstance(t, Shadow) else embed_constant(point, t)
+
+
 def _brief(x: Any) -> str:
     return f"a tensor of shape {tuple(x.shape)}" if isinstance(x, Tensor) else repr(x)
 
@@ -486,7 +490,7 @@ def _compare_tensors(point: SamplePoint, a: Tensor, b: Tensor) -> str | None:
     Tensors are compared by residue if either has one, otherwise by value.
     """
     if isinstance(a, Shadow) or isinstance(b, Shadow):
-        x, y = (t.residue if isinstance(t, Shadow) else embed_constant(point, t) for t in (a, b))
+        x, y = (_residue(point, t.resolve_conj().resolve_neg()) for t in (a, b))
         point.observe(x.size)
         point.observe(y.size)
         wrong = torch.zeros(a.shape, dtype=torch.bool, device=a.device)

@@ -28,7 +28,7 @@ from foldproof.operators import list_written
 from foldproof.proof.attempt import lending, run_both
 from foldproof.proof.obligation import ProofObligation
 from foldproof.proof.variation import vary
-from foldproof.shadow import SamplePoint, Shadow, Undecided
+from foldproof.shadow import SamplePoint, Shadow, Undecided, is_number
 from foldproof.thresholds import MAX_PARTING_DISTANCE
 from foldproof.torch_internals import OpOverload, disable_current_modes, tree_leaves
 from foldproof.verdict import Difference, DifferingNode
@@ -167,14 +167,15 @@ def _descend(
 
 def _distance(a: Tensor, b: Tensor) -> float:
     """Return the difference's norm, relative to that of ``a``; infinite for unequal sizes and non-floating dtypes."""
-    if a.numel() != b.numel() or not a.numel() or not (a.is_floating_point() and b.is_floating_point()):
+    if a.numel() != b.numel() or not a.numel() or not (is_number(a.dtype) and a.is_complex() == b.is_complex()):
         return math.inf
-    x, y = a.detach().flatten().double(), b.detach().flatten().double()
+    x, y = (t.detach().flatten().to(torch.complex128 if t.is_complex() else torch.float64) for t in (a, b))
     return float((x - y).norm() / x.norm()) if bool(x.norm() > 0) else math.inf
 
 
 def _digest(t: Tensor) -> str:
     """Return a fingerprint of the elements in order, independent of the shape, so that views are the same value."""
-    return digest(
-        [part.to(torch.int32) for part in t.residue.parts] if isinstance(t, Shadow) else [t.to(torch.float64)]
-    )
+    t = t.resolve_conj().resolve_neg()
+    parts = t.residue.parts if isinstance(t, Shadow) else [t]
+    real = [torch.view_as_real(part) if part.is_complex() else part for part in parts]
+    return digest([part.to(torch.int32 if isinstance(t, Shadow) else torch.float64) for part in real])

@@ -199,7 +199,9 @@ class Float64Noise(Noise):
     def _bound(self, x: Tensor, size: Tensor | None) -> Tensor:
         # A result that float32 holds has no error there, but was rounded in float64. Whole numbers that float64 holds
         # stay whole: a conversion to integers would cut off what is below one.
-        whole = (x == x.round()) & (x.abs() < 2.0**53)
+        real = torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
+        whole = (real == real.round()) & (real.abs() < 2.0**53)
+        whole = whole.all(-1) if x.is_complex() else whole
         rounded = torch.where(whole, 0.0, x.abs() * torch.finfo(torch.float32).eps)
         return torch.maximum(super()._bound(x, size), rounded)
 
@@ -671,7 +673,7 @@ def _with_ordinary(x: Tensor, changed: Tensor) -> Tensor:
 
 
 def _epsilon(x: Tensor) -> float:
-    return torch.finfo(x.dtype).eps if x.is_floating_point() else 0.0
+    return torch.finfo(x.dtype).eps if _is_float(x) else 0.0
 
 
 def _is_float(x: Any) -> bool:
@@ -694,7 +696,7 @@ def redrawn_leaves(
     for name, leaf in leaves.items():
         x = leaf.tensor.detach()
         if x.data_ptr() not in made or not x.numel():
-            fixed = leaf.constant or not x.dtype.is_floating_point
+            fixed = leaf.constant or not _is_float(x)
             made[x.data_ptr()] = x if fixed else _redrawn(x, generator, spread, shrink)
         drawn = made[x.data_ptr()]
         out[name] = drawn if drawn.shape == x.shape else x
@@ -706,6 +708,8 @@ def _redrawn(x: Tensor, generator: torch.Generator, spread: float, shrink: float
     if held < x.numel():  # values of a model without weights repeat a few numbers, which stay few
         few = _redrawn(x.as_strided((held,), (1,), 0), generator, spread, shrink)
         return few.as_strided(x.shape, x.stride(), x.storage_offset())
+    if x.is_complex():
+        return torch.view_as_complex(_redrawn(torch.view_as_real(x.resolve_conj()), generator, spread, shrink))
     old = x.to(device="cpu", dtype=torch.float64)
     factor = torch.exp(spread * torch.randn(x.shape, generator=generator, dtype=torch.float64)).clamp(1e-6, 1e3)
     noise = torch.randn(x.shape, generator=generator, dtype=torch.float64)

@@ -17,6 +17,7 @@ from itertools import chain, product
 
 from torch import Tensor, fx
 
+from foldproof.field import PRIMES, has_root, primes_with_turns
 from foldproof.graph.module import get_attribute
 from foldproof.memory import release
 from foldproof.operators import is_custom
@@ -41,12 +42,14 @@ from foldproof.proof.variation import vary
 from foldproof.proof.wide import SharedCopies
 from foldproof.shadow import Choices, Cuts, Recording, SamplePoint, Semantics, Undecided
 from foldproof.shadow.constants import radicands_of
+from foldproof.shadow.turns import NAMES
 from foldproof.thresholds import (
     LARGEST_COMPARED_NUMBER,
     MAX_EXPLAINED_RATIO,
     MAX_LOG2_ERROR_OF_ONE,
     MAX_PRIMES_UNCUT,
     MAX_SCALES,
+    MIN_PRIMES_WITH_TURNS,
     SMALLEST_SCALE,
 )
 from foldproof.torch_internals import OpOverload, OpOverloadPacket
@@ -140,11 +143,12 @@ class Inquiry:
             return None
         # Each radicand makes the bounds of coefficients four times as long: those of common constants are tried last.
         radicands = dict.fromkeys(radicands_of(chain(*numbers)) for numbers in (own_numbers(self.last), runs.numbers))
-        readings = (AS_IT_IS, *_algebraic_readings(self.last))
+        readings, lengths = (AS_IT_IS, *_algebraic_readings(self.last)), frozenset(self.last.point.lengths)
         for parameters, reading, read in product(
             (True, False) if self.obligation.general else (False,), readings, radicands
         ):
-            semantics = replace(reading, constants=read)
+            independent = frozenset(q for q in read if not has_root(reading.turn, q))
+            semantics = replace(reading, constants=independent, lengths=lengths)
             if self._attempt(1, parameters, semantics).equal:
                 found = self._attempt_surely(parameters, semantics)
                 if found.equal and found.point.constants and found.point.constants.changes:
@@ -386,10 +390,17 @@ def _compared(found: Attempt) -> set[float]:
 
 
 def _algebraic_readings(found: Attempt) -> list[Semantics]:
-    """Return the readings by identities: one, if both programs computed sums, products and quotients alone."""
-    rational = not found.point.branch and found.point.uninterpreted.keys() <= {"reciprocal"}
+    """Return the readings by identities: one, if both programs computed sums, products and quotients alone.
+
+    Those of Fourier transforms follow once more, with their coefficients as algebraic numbers.
+    """
+    rational = not found.point.branch and found.point.uninterpreted.keys() <= {"reciprocal", *NAMES}
     algebraic = Semantics(algebraic=True, rational=rational)
-    return [algebraic] if rational else [algebraic, replace(algebraic, pieces=True)]
+    readings = [algebraic] if rational else [algebraic, replace(algebraic, pieces=True)]
+    turn = 4 * math.lcm(*found.point.lengths)
+    if not found.point.lengths or len(primes_with_turns(PRIMES, turn)) < MIN_PRIMES_WITH_TURNS:
+        return readings
+    return [*readings, *(replace(reading, turn=turn) for reading in readings)]
 
 
 def own_numbers(found: Attempt) -> tuple[frozenset[float], frozenset[float]]:

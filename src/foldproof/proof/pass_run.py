@@ -29,7 +29,7 @@ from foldproof.proof.obligation import (
 )
 from foldproof.proof.running import failed
 from foldproof.proof.shapes import as_inputs, sampled_inputs
-from foldproof.shadow import Factories, SamplePoint, Shadow, Undecided, WritesBorrowed, draw_variable
+from foldproof.shadow import Factories, SamplePoint, Shadow, Undecided, WritesBorrowed, draw_variable, is_number
 from foldproof.shadow.call import value_of
 from foldproof.torch_internals import disable_current_modes, set_graph
 from foldproof.verdict import Kind, Verdict
@@ -146,7 +146,7 @@ def _alike_elsewhere(pass_fn: Pass, program: Program) -> bool:
 
         def shadow(name: str, leaf: Leaf) -> Tensor:
             value = copied(drawn[name])
-            return Shadow(value, draw_variable(point, value, data=False)) if value.dtype.is_floating_point else value
+            return Shadow(value, draw_variable(point, value, data=False)) if is_number(value.dtype) else value
 
         leaves = tied(program.leaves, shadow)
         with Factories(point):

@@ -13,6 +13,7 @@ from foldproof.log import log_caught
 from foldproof.program import Program
 from foldproof.proof.attempt import Attempt
 from foldproof.proof.obligation import ProofObligation, tied
+from foldproof.shadow import is_number
 
 
 def unreal(obligation: ProofObligation, found: Attempt) -> str | None:
@@ -81,7 +82,7 @@ def _close(a: Tensor, b: Tensor) -> bool:
     """True if both are equal within the differences of kernels of one dtype: a thousand ulps of the largest element."""
     if not a.numel():
         return True
-    eps = max(torch.finfo(t.dtype).eps if t.dtype.is_floating_point else 0.0 for t in (a, b))
+    eps = max(torch.finfo(t.dtype).eps if is_number(t.dtype) else 0.0 for t in (a, b))
     x, y = (t.detach().to(torch.complex128 if t.dtype.is_complex else torch.float64) for t in (a, b))
     scale = float(x[x.isfinite()].abs().max()) if bool(x.isfinite().any()) else 0.0
     return torch.allclose(x, y, rtol=0, atol=1000 * eps * scale, equal_nan=True)

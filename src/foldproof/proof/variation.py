@@ -16,7 +16,7 @@ from torch import Tensor
 from foldproof.claim import Claim, Held, Role, Scope, Why
 from foldproof.program import Leaf
 from foldproof.proof.obligation import ProofObligation
-from foldproof.shadow import all_finite
+from foldproof.shadow import all_finite, is_number
 from foldproof.torch_internals import SequenceKey, keystr, tree_leaves_with_path
 
 
@@ -34,9 +34,9 @@ class Variation:
 
 
 def vary(obligation: ProofObligation, parameters: bool) -> Variation:
-    """Vary every floating-point input and, if ``parameters`` is True, every leaf of the first program.
+    """Vary every real or complex input and, if ``parameters`` is True, every leaf of the first program.
 
-    Integers, booleans, complex numbers and values that are no tensors are held; so are the tensors of observers, since
+    Integers, booleans and values that are no tensors are held; so are the tensors of observers, since
     scale and zero point depend on the same observations. A literal constant of an exported program is part of the
     program.
     """
@@ -86,8 +86,6 @@ def _why_leaf(leaf: Leaf, parameters: bool) -> Why | None:
 
 
 def _why_tensor(x: Tensor) -> Why | None:
-    if x.dtype.is_complex:
-        return Why.COMPLEX
-    if not x.dtype.is_floating_point:
+    if not is_number(x.dtype):
         return Why.BOOLEANS if str(x.dtype) == "torch.bool" else Why.INTEGERS
     return None if all_finite(x) or not bool(x.isinf().any()) else Why.INFINITE

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from foldproof.rounding.answers import Rounding, find_rounding
+from foldproof.rounding.complex import bound_complex, involves_complex, is_rounded_once
 from foldproof.rounding.magnitudes import MAGNITUDES
 from foldproof.torch_internals import tree_leaves
 
@@ -48,6 +49,8 @@ def rounded_results(
     """
     results = tree_leaves(out)
     rounding = find_rounding(func)
+    if is_rounded_once(func) and involves_complex(results, args):
+        rounding = Rounding.RESULT
     if rounding is Rounding.EXACT:
         return [(None, None)] * len(results)
     inside: Any = ()
@@ -55,13 +58,18 @@ def rounded_results(
         inside = MAGNITUDES[func](tuple(results) if len(results) > 1 else results[0], *args, **kwargs)
         inside = inside if isinstance(inside, tuple) else (inside,)
     return [
-        (x, size) if isinstance(x, Tensor) and x.dtype == torch.float64 else (None, None)
+        (x, size) if isinstance(x, Tensor) and x.dtype in (torch.float64, torch.complex128) else (None, None)
         for x, size in zip_longest(results, inside)
     ]
 
 
 def bound_error(x: Tensor, size: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """Return the error bounds of the elements of a result, or of a part of it, from those of its magnitude."""
+    """Return the error bounds of the elements of a result, or of a part of it, from those of its magnitude.
+
+    That of a complex element holds for each of its parts.
+    """
+    if x.is_complex():
+        return bound_complex(x, size, unit_roundoff(dtype), unit_roundoff(accumulation_dtype(dtype)), dtype)
     held = x.to(dtype).to(torch.float64) == x
     own = x.abs().mul_(unit_roundoff(dtype)).masked_fill_(held, 0.0)
     return own if size is None else own.add_(size, alpha=unit_roundoff(accumulation_dtype(dtype)))

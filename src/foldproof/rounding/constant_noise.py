@@ -20,6 +20,7 @@ from torch import Tensor
 from foldproof.operators import find_functional_form, list_shared
 from foldproof.rounding.answers import Rounding, find_rounding
 from foldproof.rounding.bound import bound_errors
+from foldproof.rounding.complex import draw_noise
 from foldproof.rounding.float64 import Float64
 from foldproof.rounding.parts import compute_in_parts, has_floats
 from foldproof.torch_internals import tree_iter, tree_leaves, tree_map
@@ -38,7 +39,7 @@ class Origin:
 
 def mark(x: Tensor, dtype: torch.dtype, *, data: bool, parameter: bool = False) -> Tensor:
     """Mark a leaf or an input, widened to float64, with its origin for `ConstantNoise`; returns ``x``."""
-    setattr(x, _ATTRIBUTE, Origin(dtype, data, parameter))
+    setattr(x, _ATTRIBUTE, Origin(_real(dtype), data, parameter))
     return x
 
 
@@ -54,7 +55,12 @@ def depends_on_parameters(*xs: Any) -> bool:
 
 def remember(x: Tensor, *, data: bool, parameter: bool) -> None:
     """Mark ``x`` as dependent on inputs or parameters."""
-    setattr(x, _ATTRIBUTE, Origin(x.dtype, data, parameter))
+    setattr(x, _ATTRIBUTE, Origin(_real(x.dtype), data, parameter))
+
+
+def _real(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype of both parts of complex numbers, and any other dtype itself."""
+    return dtype.to_real() if dtype.is_complex else dtype
 
 
 def _origin(x: Any) -> Origin:
@@ -89,6 +95,7 @@ def _may_be_rounded(x: Tensor) -> Tensor:
     """Return the elements that are in no higher precision than float32, but have more than four significant bits."""
     if not _is_wide(x):
         return torch.zeros(())
+    x = torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
     mantissas = torch.frexp(x).mantissa * 16
     return (x == x.float().double()) & (mantissas != mantissas.round())
 
@@ -154,7 +161,7 @@ class ConstantNoise(Float64):
         if not double and x == float(torch.tensor(x, dtype=torch.float32)):
             return x
         rounding = torch.finfo(torch.float64 if double else torch.float32).eps / 2
-        return x * (1 + (rounding * self._amplitude + amplified(self._spread, dtype)) * float(self._uniform(())))
+        return x * (1 + (rounding * self._amplitude + amplified(self._spread, dtype)) * self._uniform())
 
     def _from_outside(self, x: Tensor, epsilon: float) -> Tensor:
         return self._moved_by(x, x.abs() * (epsilon / 2 * self._amplitude + self._spread)) if _is_wide(x) else x
@@ -162,7 +169,7 @@ class ConstantNoise(Float64):
     def _moved_by(self, x: Any, bound: Tensor, generator: torch.Generator | None = None) -> Any:
         if not _is_wide(x):
             return x
-        moved = self._uniform(x.shape, generator).to(x.device) * bound
+        moved = draw_noise(x, generator or self._generator).to(x.device) * bound
         # Keep the memory layout of x, on which views depend.
         out: Tensor = x.clone().add_(torch.where(x.isfinite() & moved.isfinite(), moved, 0.0))
         return out
@@ -172,11 +179,12 @@ class ConstantNoise(Float64):
 
         Otherwise ``y == y``, with y computed twice, would look like a jump that rounding causes.
         """
-        bits = int(x.detach().contiguous().view(torch.int64).sum()) if _is_wide(x) else 0
+        real = torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
+        bits = int(real.detach().contiguous().view(torch.int64).sum()) if _is_wide(x) else 0
         return torch.Generator().manual_seed(hash((self._generator.initial_seed(), tuple(x.shape), bits)) % 2**63)
 
-    def _uniform(self, shape: Any, generator: torch.Generator | None = None) -> Tensor:
-        return torch.rand(shape, generator=generator or self._generator, dtype=torch.float64) * 2 - 1
+    def _uniform(self) -> float:
+        return float(torch.rand((), generator=self._generator, dtype=torch.float64) * 2 - 1)
 
 
 def amplified(spread: float, dtype: torch.dtype) -> float:
@@ -186,12 +194,12 @@ def amplified(spread: float, dtype: torch.dtype) -> float:
 
 
 def _is_wide(x: Any) -> bool:
-    return isinstance(x, Tensor) and x.dtype == torch.float64
+    return isinstance(x, Tensor) and x.dtype in (torch.float64, torch.complex128)
 
 
 def _known(x: Tensor) -> Origin:
     found = getattr(x, _ATTRIBUTE, None)
-    return found if isinstance(found, Origin) else Origin(x.dtype, False)
+    return found if isinstance(found, Origin) else Origin(_real(x.dtype), False)
 
 
 def _remember(result: Tensor, origin: Origin) -> None:
@@ -204,7 +212,8 @@ def _remember(result: Tensor, origin: Origin) -> None:
 def _origin_of_result(args: Any, kwargs: Any) -> Origin:
     tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
     known = [_known(x) for x in tensors]
-    asked = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.dtype) and x.is_floating_point]
+    asked = [_real(x) for x in tree_leaves((args, kwargs)) if isinstance(x, torch.dtype)]
+    asked = [dtype for dtype in asked if dtype.is_floating_point]
     # A tensor without dimensions has no say in the dtype beside others.
     ruling = [k.dtype for x, k in zip(tensors, known) if x.ndim] or [k.dtype for k in known]
     return Origin(asked[0] if asked else _promoted(ruling), any(k.data for k in known))

@@ -14,6 +14,7 @@ from torch import Tensor
 from foldproof.operators import writes_result
 from foldproof.rounding.answers import Rounding, find_rounding
 from foldproof.rounding.bound import bound_error, rounded_results
+from foldproof.rounding.complex import draw_noise, has_bound, involves_complex
 from foldproof.rounding.float64 import Float64, map_leaves
 from foldproof.rounding.parts import compute_in_parts
 from foldproof.torch_internals import has_decomposition, tree_flatten, tree_leaves, tree_unflatten
@@ -31,6 +32,8 @@ _PRODUCTS = {
     aten.linear.default: (0, 1),
     aten.convolution.default: (0, 1),
 }
+
+WIDE_DTYPES = (torch.float64, torch.complex128)
 
 BLOCK = 1 << 15
 """Elements that are perturbed at a time: a quarter of a megabyte, which stays in a cache."""
@@ -67,15 +70,17 @@ class Noise(Float64):
             args = tuple(args)
         out = super().__torch_dispatch__(func, types, args, kwargs)
         results = [x for x in tree_leaves(out) if isinstance(x, Tensor) and x.numel()]
-        if any(x.is_complex() for x in results):
-            self.unknown.add(str(func))  # no bound is known for complex numbers
-        if not any(x.dtype == torch.float64 for x in results) and rounding is not Rounding.PARTS:
+        if not any(x.dtype in WIDE_DTYPES for x in results) and rounding is not Rounding.PARTS:
+            return out
+        is_complex = involves_complex(results, args)
+        if is_complex and not has_bound(func, rounding is Rounding.EXACT):
+            self.unknown.add(str(func))
             return out
         if rounding is None or func in _BY_STRIDES:
             self.unknown.add(str(func))
         if writes_result(func) and rounding is not Rounding.EXACT:
             # The old contents are gone: only the result's own rounding is known.
-            if results[0].dtype == torch.float64:
+            if results[0].dtype in WIDE_DTYPES:
                 results[0].copy_(self._moved(results[0], results[0].abs() * torch.finfo(self.dtype).eps))
             return out
         if rounding is Rounding.PARTS:
@@ -106,7 +111,7 @@ class Noise(Float64):
         parts = moved.view(-1).split(BLOCK)
         sizes = [None] * len(parts) if size is None else size.view(-1).split(BLOCK)
         for part, one in zip(parts, sizes):
-            part.add_(self._noise(self._bound(part, one)))
+            part.add_(self._noise(part, self._bound(part, one)))
         return moved
 
     def _bound(self, x: Tensor, size: Tensor | None) -> Tensor:
@@ -115,8 +120,8 @@ class Noise(Float64):
 
     def _moved(self, x: Tensor, bound: Tensor) -> Tensor:
         # Keep the memory layout of x, on which views depend.
-        return x.clone().add_(self._noise(bound))
+        return x.clone().add_(self._noise(x, bound))
 
-    def _noise(self, bound: Tensor) -> Tensor:
-        noise = torch.rand(bound.shape, generator=self._generator, dtype=torch.float64).mul_(2).sub_(1)
-        return noise.to(bound.device).mul_(bound).mul_(self._amplitude).nan_to_num_(0.0, 0.0, 0.0)
+    def _noise(self, x: Tensor, bound: Tensor) -> Tensor:
+        noise = draw_noise(x, self._generator)
+        return noise.to(bound.device).mul_(bound.nan_to_num(0.0, 0.0, 0.0)).mul_(self._amplitude)

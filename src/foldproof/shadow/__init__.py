@@ -5,7 +5,7 @@ from foldproof.shadow.chosen import watch_chosen
 from foldproof.shadow.cuts import Cuts, Recording, Visit, Visits
 from foldproof.shadow.deterministic import Deterministic, GeneratorMoved
 from foldproof.shadow.jumps import list_jumps
-from foldproof.shadow.leaves import all_finite, draw_variable, embed_constant
+from foldproof.shadow.leaves import all_finite, draw_variable, embed_constant, is_number
 from foldproof.shadow.registry import RULES, Rule
 from foldproof.shadow.residue import Residue
 from foldproof.shadow.sample import Choices, SamplePoint, Semantics, WritesBorrowed
@@ -32,6 +32,7 @@ __all__ = [
     "all_finite",
     "draw_variable",
     "embed_constant",
+    "is_number",
     "list_jumps",
     "watch_chosen",
 ]

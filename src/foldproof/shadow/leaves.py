@@ -17,6 +17,7 @@ from foldproof.shadow.matrices import Matrix
 from foldproof.shadow.ondemand import OnDemand
 from foldproof.shadow.residue import Residue, embed_number, laid_out_like
 from foldproof.shadow.sample import SamplePoint
+from foldproof.shadow.turns import read_table
 from foldproof.shadow.undecided import Undecided
 from foldproof.thresholds import MAX_LIMIT_ELEMENTS, MAX_TABLE_ELEMENTS
 
@@ -38,6 +39,8 @@ def draw_variable(
     def laid_out(part: Tensor) -> Tensor:
         return laid_out_like(layout, part.to(like.device))
 
+    if like.is_complex():
+        return of_pairs(draw_variable(point, torch.view_as_real(like), data, lent, independent))
     if like.numel() <= _SMALL:
         rows = point.draw_few(like.shape)
         return _leaf(point, like, lambda i: laid_out(rows[i]), Size.variable(), data)
@@ -55,14 +58,14 @@ def embed_constant(point: SamplePoint, x: Tensor | float | int | bool, lent: boo
     ``lent`` has the same meaning as in `draw_variable`.
 
     Raises:
-        Undecided: the constant holds a nan, or is complex.
+        Undecided: the constant holds a nan.
     """
     if not isinstance(x, Tensor):
         if isinstance(x, complex) or not math.isfinite(x):
             return embed_constant(point, torch.tensor(x))
         return embed_number(point, x)
-    if x.dtype.is_complex:
-        raise Undecided("complex numbers have no residues")
+    if x.is_complex() and x.layout is torch.strided:
+        return of_pairs(embed_constant(point, torch.view_as_real(x.resolve_conj()), lent))
     if x.layout != torch.strided or x.is_quantized or x.dtype == torch.uint64:
         raise Undecided(f"a constant is of dtype {x.dtype} and layout {x.layout}, which has no residues")
     if not all_finite(x) and bool(torch.isnan(x).any()):
@@ -71,6 +74,9 @@ def embed_constant(point: SamplePoint, x: Tensor | float | int | bool, lent: boo
         point.note_numbers(n for n in x.detach().flatten().tolist() if math.isfinite(n))
 
     if point.constants is not None and x.is_floating_point() and x.numel() <= MAX_TABLE_ELEMENTS and all_finite(x):
+        table = read_table(point, x)
+        if table is not None:
+            return table.laid_out_like(x)
         return _as_meant(point, point.constants, x)
 
     def make(i: int) -> Tensor:
@@ -80,6 +86,11 @@ def embed_constant(point: SamplePoint, x: Tensor | float | int | bool, lent: boo
     if point.semantics.algebraic and x.numel() and all_finite(x) and bool((x == (first := x.flatten()[0])).all()):
         out.knowing(linear=Linear((), Fraction(float(first))))
     return out
+
+
+def of_pairs(residue: Residue) -> Residue:
+    """Return the residue of a complex tensor, in the memory of that of its real and imaginary parts."""
+    return residue.view(torch.view_as_complex)
 
 
 def _as_meant(point: SamplePoint, constants: Constants, x: Tensor) -> Residue:
@@ -131,8 +142,15 @@ def mark_infinities(value: Tensor, residue: Residue) -> Residue:
     return out.defined_if(not residue.undefined)
 
 
+def is_number(dtype: torch.dtype) -> bool:
+    """True for the dtypes of real and complex numbers; those of integers and booleans have other rules."""
+    return dtype.is_floating_point or dtype.is_complex
+
+
 def all_finite(x: Tensor) -> bool:
     """True if ``x`` holds neither infinities nor nan; a finite sum shows it without a temporary tensor."""
+    if x.is_complex() and x.layout is torch.strided:
+        x = torch.view_as_real(x.resolve_conj())
     if not x.dtype.is_floating_point:
         return True
     x = x.float() if x.element_size() == 1 else x  # there is no sum of 8-bit floats

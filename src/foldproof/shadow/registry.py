@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from enum import Enum
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from foldproof.operators import is_view
 from foldproof.torch_internals import OpOverload
@@ -30,6 +31,7 @@ class RuleKind(str, Enum):
 
 
 RuleFunction = Callable[..., Any]
+F = TypeVar("F", bound=RuleFunction)
 
 
 class Rule(NamedTuple):
@@ -48,9 +50,17 @@ class Rule(NamedTuple):
     algebraic reading; other operators get them as ordinary tensors."""
     rewrites: bool = False
     """True if the rule runs other operators on the shadows: ``function(*args, **kwargs)`` returns the results."""
+    complex: bool = False
+    """True if the rule holds for complex numbers, too: it selects or rearranges elements."""
 
 
 RULES: dict[OpOverload, Rule] = {}
+
+COMPLEX: dict[OpOverload, RuleFunction] = {}
+"""The operators on complex numbers, by operators on their real and imaginary parts; see `foldproof.shadow.complex`.
+
+``function(call, *args, **kwargs)`` returns a `Residue`, a result with or without one, or NotImplemented.
+"""
 
 
 def rule(
@@ -59,6 +69,7 @@ def rule(
     integers: bool = False,
     booleans: bool = False,
     rewrites: bool = False,
+    complex: bool = False,
 ) -> Callable[[RuleFunction], RuleFunction]:
     """Register the decorated function as the semantics of ``operators``."""
 
@@ -66,14 +77,49 @@ def rule(
         for operator in operators:
             if operator in RULES:
                 raise ValueError(f"{operator} has a rule already")
-            RULES[operator] = Rule(kind, function, is_view(operator), integers, booleans or integers, rewrites)
+            RULES[operator] = Rule(kind, function, is_view(operator), integers, booleans or integers, rewrites, complex)
         return function
 
     return register
 
 
-def exact(*operators: OpOverload, booleans: bool = False) -> Callable[[RuleFunction], RuleFunction]:
-    return rule(RuleKind.EXACT, *operators, booleans=booleans)
+def exact(
+    *operators: OpOverload, booleans: bool = False, complex: bool = False
+) -> Callable[[RuleFunction], RuleFunction]:
+    return rule(RuleKind.EXACT, *operators, booleans=booleans, complex=complex)
+
+
+def complex_rule(*operators: OpOverload) -> Callable[[F], F]:
+    """Register the decorated function as the meaning of ``operators`` where complex numbers are involved.
+
+    ``function(*args, **kwargs)`` returns the result, made of other operators.
+    """
+
+    def register(function: F) -> F:
+        @functools.wraps(function)
+        def without_call(call: Call, *args: Any, **kwargs: Any) -> Any:
+            return function(*args, **kwargs)
+
+        complex_residues(*operators)(without_call)
+        return function
+
+    return register
+
+
+def complex_residues(*operators: OpOverload) -> Callable[[F], F]:
+    """Register a function for the same, which returns the residue of the result: ``function(call, *args, **kwargs)``.
+
+    It returns NotImplemented where the operator is to be read as a whole.
+    """
+
+    def register(function: F) -> F:
+        for operator in operators:
+            if operator in COMPLEX:
+                raise ValueError(f"{operator} has a complex rule already")
+            COMPLEX[operator] = function
+        return function
+
+    return register
 
 
 def composed(*operators: OpOverload) -> Callable[[RuleFunction], RuleFunction]:
@@ -94,4 +140,17 @@ def describe(rule: Rule) -> str:
     return doc[0] if doc else ""
 
 
-__all__ = ["RULES", "Call", "Rule", "RuleKind", "branch", "composed", "describe", "exact", "uninterpreted"]
+__all__ = [
+    "COMPLEX",
+    "RULES",
+    "Call",
+    "Rule",
+    "RuleKind",
+    "branch",
+    "complex_residues",
+    "complex_rule",
+    "composed",
+    "describe",
+    "exact",
+    "uninterpreted",
+]

@@ -308,9 +308,14 @@ class Residue:
         return self._known_product(other, out) if self.is_algebraic and other.is_algebraic else out
 
     @property
+    def is_complex(self) -> bool:
+        """True if it is that of a complex tensor: the real and imaginary parts of ``parts`` are residues."""
+        return (self.parts.like if isinstance(self.parts, OnDemand) else self.parts[0]).is_complex()
+
+    @property
     def is_algebraic(self) -> bool:
-        """True if it is to be read algebraically: it is finite, and the sample point asks for it."""
-        return self.point.semantics.algebraic and not self.infinite
+        """True if it is to be read algebraically: it is real and finite, and the sample point asks for it."""
+        return self.point.semantics.algebraic and not self.infinite and not self.is_complex
 
     def defined_if(self, defined: bool) -> Residue:
         """Return the residue, which was just computed, as one that has values for all inputs if ``defined`` is true."""

@@ -19,11 +19,13 @@ from foldproof.field import (
     Field,
     Size,
     UninterpretedFunction,
+    degree_of,
     draw_primes,
     error_bound,
     few,
     many,
     primes_needed,
+    primes_with_turns,
 )
 from foldproof.shadow.constants import Constants, primes_with_roots
 from foldproof.shadow.products import Products
@@ -87,6 +89,10 @@ class Semantics:
     """The reading of operators that choose by value: the largest, the pooled, the sorted."""
     constants: frozenset[int] | None = None
     """Radicands of roots; if given, constants are read as in `foldproof.shadow.constants`."""
+    turn: int = 0
+    """A multiple of 4: cosines of its fractions of a turn are read as algebraic numbers; see `turns`."""
+    lengths: frozenset[int] = frozenset()
+    """Lengths n of Fourier transforms: tables of cos(2π·j/4n), scaled or not, are read as these numbers."""
     within: frozenset[str] = frozenset()
     """Roundings of parameters that are read as the identity.
 
@@ -108,14 +114,17 @@ class SamplePoint:
         rng = random.Random(seed)
         self.seed, self.semantics = seed, semantics
         radicands = semantics.constants or frozenset()
-        self._pool = primes_with_roots(PRIMES, radicands) if radicands else PRIMES
+        pool = primes_with_roots(PRIMES, radicands) if radicands else PRIMES
+        self._pool = primes_with_turns(pool, semantics.turn) if semantics.turn else pool
         self.fields: Sequence[Field] = [Field(p) for p in draw_primes(k, rng, self._pool)]
         self.constants = Constants(radicands) if semantics.constants is not None else None
         """Readings of constants, if they may be read as other numbers."""
         self.first = True
         """False while the second program runs."""
-        self.extension = 4 ** len(radicands)
+        self.extension = 4 ** len(radicands) * (degree_of(semantics.turn) if semantics.turn else 1)
         """Degree of the number field that constants are read in, by which the norms of coefficients are longer."""
+        self.lengths: set[int] = set()
+        """Lengths of Fourier transforms."""
         self.shifted = False
         """True after a softmax has been shifted."""
         self.uninterpreted: dict[str, None] = {}
@@ -212,8 +221,8 @@ class SamplePoint:
 
     def note_dtype(self, dtype: torch.dtype) -> None:
         """Record the dtype of a result of a program or pass."""
-        if dtype.is_floating_point:
-            self._dtypes.add(dtype)
+        if dtype.is_floating_point or dtype.is_complex:
+            self._dtypes.add(dtype.to_real())
 
     def take_dtypes(self) -> frozenset[torch.dtype]:
         """Return the floating-point dtypes of results since the last call: residues do not show them."""

@@ -21,12 +21,13 @@ from foldproof.operators import (
     reshapes_in_place,
 )
 from foldproof.shadow.call import Call, value_of
+from foldproof.shadow.complex import TOGGLES, by_parts, involves_complex, is_flagged, run_flagged
 from foldproof.shadow.escapes import BLIND, ESCAPING, is_called_by_libraries, note_escape
 from foldproof.shadow.extremes import SETS
 from foldproof.shadow.jumps import note_jump
-from foldproof.shadow.leaves import draw_variable, embed_constant, mark_infinities
+from foldproof.shadow.leaves import draw_variable, embed_constant, is_number, mark_infinities
 from foldproof.shadow.ondemand import OnDemand
-from foldproof.shadow.registry import RULES, Rule, RuleKind
+from foldproof.shadow.registry import COMPLEX, RULES, Rule, RuleFunction, RuleKind
 from foldproof.shadow.residue import Residue
 from foldproof.shadow.sample import Choices, SamplePoint, WritesBorrowed
 from foldproof.shadow.undecided import Undecided, no_rule
@@ -37,6 +38,7 @@ from foldproof.torch_internals import (
     make_wrapper,
     python_body,
     quantized_operators,
+    resolving_bits,
     storage_id,
     tree_iter,
     tree_map,
@@ -86,7 +88,8 @@ class Shadow(Tensor):
     def __torch_dispatch__(  # type: ignore[override]
         cls, func: OpOverload, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        return _dispatch(func, args, kwargs or {})
+        with resolving_bits():
+            return _dispatch(func, args, kwargs or {})
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         note_escape(self.residue, "repr")
@@ -165,11 +168,20 @@ def _dispatch(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -
             note_escape(shadow.residue, func.overloadpacket.__name__.removeprefix("_"))
     if func in ESCAPING or func in BLIND:
         return func(*tree_map(value_of, args), **tree_map(value_of, kwargs))
+    if func in TOGGLES:
+        return Shadow(func(args[0].value), args[0].residue)
+    if any(map(is_flagged, shadows)) and not reshapes_in_place(func):
+        return run_flagged(func, args, kwargs)
     rule = RULES.get(func)
     if rule is not None and rule.rewrites:
         return rule.function(*args, **kwargs)
     if list_written(func):
         return _write(func, args, kwargs)
+    if rule is None or not rule.complex:
+        is_complex = involves_complex(args, kwargs)
+        if func in COMPLEX and (rule is None or is_complex):
+            return _run_by_parts(func, COMPLEX[func], args, kwargs, shadows)
+        rule = None if is_complex else rule
     if any(s.dtype is torch.bool for s in shadows) and not _takes_booleans(func, rule, args, kwargs):
         point.branch.setdefault(func.overloadpacket.__name__)
         return _unaliased(func, func(*tree_map(_decided, args), **tree_map(_decided, kwargs)), shadows)
@@ -189,7 +201,7 @@ def _dispatch(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -
         return _run_as_a_whole(func, args, kwargs, point)
     if _is_read_as_a_function(point, rule, shadows, func, args, kwargs):
         return _run_as_a_whole(func, args, kwargs, point)
-    value = func(*tree_map(value_of, args), **tree_map(value_of, kwargs))
+    value = _computed(func, args, kwargs)
     call = Call(point, func, args, kwargs, value)
     if rule.kind is RuleKind.BRANCH:
         call.note_limits()
@@ -206,6 +218,30 @@ def _dispatch(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -
             _wrap(call, rule, shadows, v, r) if isinstance(v, Tensor) else v for v, r in zip(value, residue)
         )
     return value
+
+
+def _computed(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Return the results on values, which may not be conjugates in memory: a shadow with that bit is a view."""
+    out = func(*tree_map(value_of, args), **tree_map(value_of, kwargs))
+    return tree_map(lambda x: x.resolve_conj().resolve_neg() if is_flagged(x) else x, out)
+
+
+def _run_by_parts(
+    func: OpOverload, definition: RuleFunction, args: tuple[Any, ...], kwargs: dict[str, Any], shadows: list[Shadow]
+) -> Any:
+    value = _computed(func, args, kwargs)
+    call = Call(shadows[0].residue.point, func, args, kwargs, value)
+    if not value.numel():
+        return _empty(call, value)
+    made = by_parts(call, definition)
+    if made is NotImplemented:
+        return _run_as_a_whole(func, args, kwargs, call.point)
+    if not isinstance(made, Residue):
+        return made
+    residue = _unshared(made, shadows)
+    if any(o.residue.undefined for o in shadows):
+        residue.defined_if(False)
+    return Shadow(value, residue.laid_out_like(value))
 
 
 def _is_read_as_a_function(
@@ -226,14 +262,14 @@ def _is_an_extreme(point: SamplePoint, func: OpOverload) -> bool:
 
 
 def _run_as_a_whole(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any], point: SamplePoint) -> Any:
-    value = func(*tree_map(value_of, args), **tree_map(value_of, kwargs))
+    value = _computed(func, args, kwargs)
     call = Call(point, func, args, kwargs, value)
     results = list(tree_iter(value))
     residues = residues_of_results(call)
     given = {storage_id(value_of(x)) for x in tree_iter((args, kwargs)) if isinstance(x, Tensor)}
     if not all(isinstance(x, Tensor) and storage_id(x) not in given for x in results):
         raise no_rule(func)  # a number, or an operand's own memory
-    indices = [x for x in results if not x.is_floating_point()]  # and counts
+    indices = [x for x in results if not is_number(x.dtype)]  # and counts
     seen = has_dynamic_shape(func)  # a program may read a shape without an operator
     if indices and point.semantics.choices is Choices.UNREAD and not seen:
         point.chosen |= {storage_id(x): (func.overloadpacket.__name__, x) for x in indices}
@@ -279,20 +315,20 @@ def _unaliased(func: OpOverload, result: Any, operands: Sequence[Shadow]) -> Any
 
 def _empty(call: Call, value: Any) -> Any:
     """Return the results of a call whose results have no elements, so that no rule is needed."""
-    floats = isinstance(value, Tensor) and value.dtype.is_floating_point
+    floats = isinstance(value, Tensor) and is_number(value.dtype)
     return Shadow(value, embed_constant(call.point, value)) if floats else value
 
 
 def _wrap(call: Call, rule: Rule, operands: Sequence[Shadow], value: Tensor, residue: Residue | None) -> Tensor:
-    if value.layout != torch.strided or value.is_quantized or value.dtype.is_complex:
+    if value.layout != torch.strided or value.is_quantized or (value.is_complex() and not rule.complex):
         raise call.undecided(f"a result of dtype {value.dtype} and layout {value.layout} has no residues")
     if residue is None:
-        if value.dtype.is_floating_point and value.numel():
+        if is_number(value.dtype) and value.numel():
             raise call.undecided("its rule gives no residues for a floating-point result")
         _unaliased(call.operator, value, operands)
         return value
-    is_number = value.dtype.is_floating_point or (rule.booleans and value.dtype is torch.bool)
-    if not is_number and not rule.integers:
+    numbers = is_number(value.dtype) or (rule.booleans and value.dtype is torch.bool)
+    if not numbers and not rule.integers:
         if all(o.dtype.is_floating_point for o in operands):  # rounded, as in sum(dtype=int)
             call.took_branch()
             return value
@@ -303,6 +339,8 @@ def _wrap(call: Call, rule: Rule, operands: Sequence[Shadow], value: Tensor, res
     if rule.view:
         return Shadow(value, residue)
     if residue.infinite:
+        if value.is_complex():
+            raise call.undecided("complex numbers with infinite parts")
         if bool(torch.isnan(value).any()):
             raise call.undecided("infinities make a nan")
         residue = mark_infinities(value, residue)
@@ -364,6 +402,8 @@ def _write(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
         raise WritesBorrowed
     if func is aten.copy_.default:
         result: Any = args[1]
+        if isinstance(result, Tensor) and result.is_complex() and not target.is_complex():
+            result = torch.view_as_real(result.resolve_conj()).select(-1, 0)  # a cast drops imaginary parts
     else:
         form = find_functional_form(func)
         if form is None or form.options or is_random(func):
@@ -382,7 +422,8 @@ def _write(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
         return target.copy_(result)
     source = result.residue if isinstance(result, Shadow) else embed_constant(target.residue.point, result)
     value = value_of(result)
-    if not target.dtype.is_floating_point and value.dtype != target.dtype:
+    drops = value.is_complex() and not target.is_complex()
+    if (drops or not is_number(target.dtype)) and value.dtype != target.dtype:
         raise Undecided(f"{func} writes {value.dtype} into {target.dtype}")
     target.value.copy_(value)
     for to, part in zip(target.residue.parts, source.parts):
@@ -408,7 +449,7 @@ class Factories(DispatchMode):
         if func in _DEQUANTIZE and not isinstance(args[0], Shadow):
             return func(Shadow(args[0], embed_constant(self._point, args[0])), *args[1:], **(kwargs or {}))
         made = func(*args, **(kwargs or {}))
-        if type(made) is not Tensor or not made.dtype.is_floating_point or made.device.type == "meta":
+        if type(made) is not Tensor or not is_number(made.dtype) or made.device.type == "meta":
             return made
         # A number by itself is often read by `.item()`, which of a shadow would limit the claim.
         zero = func is aten.zeros.default or (func is aten.full.default and args[1] == 0)

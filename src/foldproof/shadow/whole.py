@@ -23,7 +23,7 @@ from foldproof.field import Size
 from foldproof.operators import bind_arguments, follows_layout, is_pointwise, is_repeatable, is_view
 from foldproof.shadow.call import Call
 from foldproof.shadow.extremes import read_extreme
-from foldproof.shadow.leaves import all_finite, embed_constant
+from foldproof.shadow.leaves import all_finite, embed_constant, is_number, of_pairs
 from foldproof.shadow.residue import Residue, apply_uninterpreted
 from foldproof.torch_internals import OpOverload, tree_iter, tree_map
 
@@ -40,7 +40,7 @@ def residues_of_results(call: Call) -> list[Residue | None]:
     """Return the residue of each floating-point tensor among the results, None for others.
 
     Raises:
-        Undecided: a result is not finite, complex, sparse or quantized.
+        Undecided: a result is not finite, or sparse, or quantized.
     """
     if is_pointwise(call.operator) and isinstance(call.result, Tensor):
         return [_elementwise(call, call.result)]
@@ -52,8 +52,8 @@ def residues_of_results(call: Call) -> list[Residue | None]:
     def named(x: Any) -> Any:
         if not isinstance(x, Tensor):
             return x
-        if x.is_floating_point() or hasattr(x, "residue"):  # quantized numbers have residues, too
-            operands.append(_fingerprint(call.residue(x)))
+        if is_number(x.dtype) or hasattr(x, "residue"):  # quantized numbers have residues, too
+            operands.append(_fingerprint(_real(call.residue(x))))
             return f"{x.dtype}{tuple(x.shape)}"
         return f"{x.dtype}{tuple(x.shape)}:{digest([x])}"
 
@@ -74,31 +74,54 @@ def _elementwise(call: Call, value: Tensor) -> Residue | None:
     if not _has_residues(call, value):
         return None
     tensors = [x for x in tree_iter(call.arguments) if isinstance(x, Tensor)]
-    operands = [call.residue(x).map(lambda part: part.expand(value.shape)) for x in tensors]
+    operands = [part for x in tensors for part in _spread(call.residue(x), value.shape)]
     named = tree_map(lambda x: x.dtype if isinstance(x, Tensor) else x, call.arguments)
     key = f"{call.operator.overloadpacket.__name__}{AS_A_WHOLE}({call.operator}, each element, {named!r})"
-    return apply_uninterpreted(key, operands, lambda *_: value.detach().double())
+    if not value.is_complex():
+        return apply_uninterpreted(key, operands, lambda *_: value.detach().double())
+    place = embed_constant(call.point, torch.arange(2).expand(*value.shape, 2))
+    pairs = [operand.map(lambda part: part.unsqueeze(-1)) for operand in operands]
+    return of_pairs(apply_uninterpreted(key, [*pairs, place], lambda *_: _reals(value)))
+
+
+def _spread(x: Residue, shape: Sequence[int]) -> list[Residue]:
+    """Return the residue, or the two of a complex tensor, with the elements in the places of the result's."""
+    if not x.is_complex:
+        return [x.map(lambda part: part.expand(shape))]
+    return [_real(x).map(lambda part, i=i: part[..., i].expand(shape)) for i in range(2)]
+
+
+def _real(x: Residue) -> Residue:
+    """Return the residue of the real and imaginary parts of a complex tensor; that of a real one is its own."""
+    return x.view(torch.view_as_real) if x.is_complex else x
+
+
+def _reals(value: Tensor) -> Tensor:
+    """Return a tensor of numbers in float64, complex ones as pairs."""
+    return (torch.view_as_real(value.resolve_conj()) if value.is_complex() else value).detach().double()
 
 
 def _result(call: Call, name: str, value: Any, operands: Sequence[Residue]) -> Residue | None:
     if not isinstance(value, Tensor) or not _has_residues(call, value):
         return None
-    place = embed_constant(call.point, torch.arange(value.numel()))
-    flat = apply_uninterpreted(name, [*operands, place], lambda *_: value.detach().flatten().double())
-    return flat.reshape(*value.shape)
+    real = _reals(value)
+    place = embed_constant(call.point, torch.arange(real.numel()))
+    flat = apply_uninterpreted(name, [*operands, place], lambda *_: real.flatten())
+    shaped = flat.reshape(*real.shape)
+    return of_pairs(shaped) if value.is_complex() else shaped
 
 
 def _has_residues(call: Call, value: Tensor) -> bool:
-    """True for a result of real numbers; integers and booleans are what their values are.
+    """True for a result of numbers; integers and booleans are what their values are.
 
     Raises:
-        Undecided: the result is not finite, complex, sparse or quantized.
+        Undecided: the result is not finite, or sparse, or quantized.
     """
-    if value.layout != torch.strided or value.is_quantized or value.is_complex():
+    if value.layout != torch.strided or value.is_quantized:
         raise call.undecided(f"a result of dtype {value.dtype} and layout {value.layout} has no residues")
-    if value.is_floating_point() and not all_finite(value):
+    if is_number(value.dtype) and not all_finite(value):
         raise call.undecided("it has no rule, and a result is not finite")
-    return value.is_floating_point()
+    return is_number(value.dtype)
 
 
 def _fingerprint(x: Residue) -> Residue:

@@ -62,5 +62,5 @@ def drift(out: Tensor, terms: float) -> Tensor:
 
 
 def absolute(x: Any) -> Any:
-    """Return magnitudes of floating-point tensors; anything else unchanged."""
-    return x.abs() if isinstance(x, Tensor) and x.is_floating_point() else x
+    """Return magnitudes of real and complex tensors; anything else unchanged."""
+    return x.abs() if isinstance(x, Tensor) and (x.is_floating_point() or x.is_complex()) else x

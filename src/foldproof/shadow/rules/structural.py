@@ -39,13 +39,14 @@ aten = torch.ops.aten
     aten._unsafe_view.default,
     aten._reshape_alias.default,
     integers=True,
+    complex=True,
 )
 def view(call: Call, x: Tensor, *args: Any, **kwargs: Any) -> Residue:
     """rearranged by the operator itself; views stay views"""
     return call.residue(x).view(lambda part: call.operator(part, *args, **kwargs))
 
 
-@rule(RuleKind.EXACT, aten.as_strided.default, aten.as_strided_copy.default, integers=True)
+@rule(RuleKind.EXACT, aten.as_strided.default, aten.as_strided_copy.default, integers=True, complex=True)
 def as_strided(call: Call, x: Tensor, size: list[int], stride: list[int], storage_offset: int | None = None) -> Residue:
     """rearranged by the operator itself, inside the memory of a dense tensor; views stay views"""
     value = call.value(x)
@@ -69,6 +70,7 @@ def as_strided(call: Call, x: Tensor, size: list[int], stride: list[int], storag
     aten.unsafe_split.Tensor,
     aten.unsafe_split_with_sizes.default,
     integers=True,
+    complex=True,
 )
 def views(call: Call, x: Tensor, *args: Any, **kwargs: Any) -> list[Residue]:
     """rearranged by the operator itself; views stay views"""
@@ -83,6 +85,7 @@ def views(call: Call, x: Tensor, *args: Any, **kwargs: Any) -> list[Residue]:
     aten.split_with_sizes_copy.default,
     aten.unbind_copy.int,
     integers=True,
+    complex=True,
 )
 def pieces(call: Call, x: Tensor, *args: Any, **kwargs: Any) -> list[Residue]:
     """rearranged by the operator itself"""
@@ -128,6 +131,7 @@ def pieces(call: Call, x: Tensor, *args: Any, **kwargs: Any) -> list[Residue]:
     aten.unsqueeze_copy.default,
     aten.view_copy.default,
     integers=True,
+    complex=True,
 )
 def rearrange(call: Call, x: Tensor, *args: Any, **kwargs: Any) -> Residue:
     """rearranged by the operator itself"""
@@ -143,6 +147,7 @@ def rearrange(call: Call, x: Tensor, *args: Any, **kwargs: Any) -> Residue:
     aten.upsample_nearest2d.default,
     aten.upsample_nearest3d.default,
     integers=True,
+    complex=True,
 )
 def nearest(call: Call, x: Tensor, *args: Any, **kwargs: Any) -> Residue:
     """the elements that the operator chooses, in the precision that it computes positions in"""
@@ -183,35 +188,35 @@ def col2im(call: Call, x: Tensor, size: list[int], kernel: list[int], *args: Any
     return call.residue(x).total(lambda part: aten.col2im.default(part, size, kernel, *args), kernel[0] * kernel[1])
 
 
-@rule(RuleKind.EXACT, aten.block_diag.default, aten.cat.default, aten.stack.default, integers=True)
+@rule(RuleKind.EXACT, aten.block_diag.default, aten.cat.default, aten.stack.default, integers=True, complex=True)
 def joined(call: Call, tensors: list[Tensor], *dim: int) -> Residue:
     """concatenated by the operator itself"""
     first, *rest = call.residues(tensors)
     return first.map(lambda *parts: call.operator(parts, *dim), *rest)
 
 
-@exact(aten.constant_pad_nd.default)
+@exact(aten.constant_pad_nd.default, complex=True)
 def constant_pad_nd(call: Call, x: Tensor, pad: list[int], value: float = 0) -> Residue:
     """padded with the exact residue of the constant"""
     fill = call.stored(value)
-    return call.residue(x).map(lambda part, f: aten.constant_pad_nd.default(part, pad, float(f)), fill)
+    return call.residue(x).map(lambda part, f: aten.constant_pad_nd.default(part, pad, f.item()), fill)
 
 
-@rule(RuleKind.EXACT, aten.index_select.default, aten.gather.default, integers=True)
+@rule(RuleKind.EXACT, aten.index_select.default, aten.gather.default, integers=True, complex=True)
 def select_along(call: Call, x: Tensor, dim: int, index: Tensor, **kwargs: Any) -> Residue:
     """elements selected by the indices' values"""
     at = call.indices(index)
     return call.residue(x).map(lambda part: call.operator(part, dim, at))
 
 
-@rule(RuleKind.EXACT, aten.take.default, aten.masked_select.default, integers=True)
+@rule(RuleKind.EXACT, aten.take.default, aten.masked_select.default, integers=True, complex=True)
 def take(call: Call, x: Tensor, index: Tensor) -> Residue:
     """elements selected by the indices' (mask's) values"""
     at = call.indices(index)
     return call.residue(x).map(lambda part: call.operator(part, at))
 
 
-@rule(RuleKind.EXACT, aten.index.Tensor, aten._unsafe_index.Tensor, integers=True)
+@rule(RuleKind.EXACT, aten.index.Tensor, aten._unsafe_index.Tensor, integers=True, complex=True)
 def index(call: Call, x: Tensor, indices: list[Tensor | None]) -> Residue:
     """elements selected by the indices' values"""
     at = [None if i is None else call.indices(i) for i in indices]
@@ -245,7 +250,7 @@ def index_put(call: Call, x: Tensor, indices: list[Tensor | None], values: Tenso
     return put.total(lambda part: part, terms) if accumulate else put
 
 
-@exact(aten.index_copy.default)
+@exact(aten.index_copy.default, complex=True)
 def index_copy(call: Call, x: Tensor, dim: int, index: Tensor, source: Tensor) -> Residue:
     """slices at the indices' values replaced"""
     at = call.indices(index)
@@ -254,7 +259,7 @@ def index_copy(call: Call, x: Tensor, dim: int, index: Tensor, source: Tensor) -
     return call.residue(x).map(lambda part, s: aten.index_copy.default(part, dim, at, s), call.residue(source))
 
 
-@exact(aten.index_fill.int_Scalar, aten.index_fill.int_Tensor)
+@exact(aten.index_fill.int_Scalar, aten.index_fill.int_Tensor, complex=True)
 def index_fill(call: Call, x: Tensor, dim: int, index: Tensor, value: Any) -> Residue:
     """slices at the indices' values filled with the exact residue of the number"""
     at = call.indices(index)
@@ -272,11 +277,11 @@ def scatter(call: Call, x: Tensor, dim: int, index: Tensor, src: Tensor) -> Resi
     return put.total(lambda part: part, 1 + at.numel()) if adds else put
 
 
-@exact(aten.scatter.value)
+@exact(aten.scatter.value, complex=True)
 def scatter_value(call: Call, x: Tensor, dim: int, index: Tensor, value: float) -> Residue:
     """elements at the indices' values replaced by the exact residue of the number"""
     at = call.indices(index)
-    return call.residue(x).map(lambda part, v: call.operator(part, dim, at, float(v)), call.stored(value))
+    return call.residue(x).map(lambda part, v: call.operator(part, dim, at, v.item()), call.stored(value))
 
 
 @exact(aten.scatter_reduce.two)
@@ -310,7 +315,13 @@ def index_add(call: Call, x: Tensor, dim: int, index: Tensor, source: Tensor, *,
     return put.total(lambda part: part, 1 + at.numel())
 
 
-@exact(aten.slice_scatter.default, aten.select_scatter.default, aten.diagonal_scatter.default, aten.copy.default)
+@exact(
+    aten.slice_scatter.default,
+    aten.select_scatter.default,
+    aten.diagonal_scatter.default,
+    aten.copy.default,
+    complex=True,
+)
 def write_into(call: Call, x: Tensor, src: Tensor, *args: Any, **kwargs: Any) -> Residue:
     """a part replaced by the second tensor"""
     if call.operator is aten.copy.default and call.value(src).dtype.is_floating_point != x.dtype.is_floating_point:
@@ -324,7 +335,7 @@ def masked_fill(call: Call, x: Tensor, mask: Tensor, value: Any) -> Residue:
     return _chosen(call, mask, call.stored(value), call.residue(x))
 
 
-@exact(aten.masked_scatter.default)
+@exact(aten.masked_scatter.default, complex=True)
 def masked_scatter(call: Call, x: Tensor, mask: Tensor, source: Tensor) -> Residue:
     """elements under the mask replaced by those of the source, in order"""
     at = call.indices(mask)
@@ -350,8 +361,6 @@ def _chosen(call: Call, condition: Tensor, x: Residue, y: Residue) -> Residue:
 def to_copy(call: Call, x: Tensor, *, dtype: torch.dtype | None = None, **kwargs: Any) -> Residue | None:
     """float to float is the identity (the claim is about real numbers); integers and booleans follow the value"""
     source, target = x.dtype, call.first_result.dtype
-    if target.is_complex:
-        raise call.undecided("complex numbers have no residues")
     if target.is_floating_point or target == source:
         device, residue = call.first_result.device, call.residue(x)
         if residue.is_algebraic and device == x.device:
