@@ -177,6 +177,8 @@ def test_every_definition_is_reached() -> None:
         (aten.index_add.default, (z, 0, at, z[:2])),
         (aten._conj_physical.default, (z,)),
         (aten.conj_physical.default, (z,)),
+        (aten.conj_physical.default, (x,)),
+        (aten.angle.default, (x,)),
         (aten.silu.default, (z,)),
         (aten._fft_r2c.default, (x, [0, 1], 1, True)),
         (aten._fft_r2c.default, (x, [1], 0, False)),

@@ -69,7 +69,7 @@ def polar(length: Tensor, angle: Tensor) -> Tensor:
 def conjugate(z: Tensor) -> Tensor:
     """the imaginary part negated"""
     a, b = parts_of(z)
-    return of_parts(a, -b)
+    return z.clone() if b is None else of_parts(a, -b)
 
 
 @complex_rule(aten.abs.default)
@@ -79,12 +79,10 @@ def absolute(z: Tensor) -> Tensor:
 
 
 @complex_rule(aten.angle.default)
-def angle(z: Tensor) -> Tensor:
+def angle(z: Tensor) -> Any:
     """atan2(b, a)"""
     a, b = parts_of(z)
-    if b is None:
-        raise Undecided(f"no rule for operator {aten.angle.default} of real numbers")
-    return torch.atan2(b, a)
+    return NotImplemented if b is None else torch.atan2(b, a)
 
 
 @complex_rule(aten._to_copy.default)
