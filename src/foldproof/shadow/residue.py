@@ -293,7 +293,8 @@ class Residue:
     @_linear(lambda x, y: linear_of(x).plus(linear_of(y), -1))
     def __sub__(self, other: Residue) -> Residue:
         if self.is_algebraic and other.is_algebraic and number_of(other) is None and is_negated(other):
-            return self + plain(-other)
+            total: Residue = self + plain(-other)
+            return total
         return self._with(self._pointwise(torch.sub, other), self.size + other.size, other)
 
     @_linear(lambda x: linear_of(x).times(Fraction(-1)))
