@@ -115,6 +115,13 @@ MIN_WRONG_RATIO = 4.0
 """Smallest multiple that rules out rounding; between it and `MAX_ROUNDING_RATIO` the answer is UNDECIDED."""
 CLEAR_FACTOR = 64.0
 """Factor beyond `MIN_WRONG_RATIO` from which a floor of few runs suffices; larger noise is tried all the same."""
+MIN_TIMES_AS_FAR = 4.0
+"""Smallest ratio of the candidate's distance from the float64 result to the reference's, on every input, for which a
+proof is asked whether the two are one function."""
+MAX_TIMES_AS_FAR = 32.0
+"""Largest such ratio that other algorithms of the same care explain: Winograd convolutions lose four bits."""
+ROUNDINGS_OF_NEAR = 8.0
+"""Roundings of a value that count as near the float64 result, however near the reference is: it may be exact."""
 JUMP_AMPLITUDE = 4.0
 """Amplitude of the noise in the search for jumps: four roundings instead of one."""
 

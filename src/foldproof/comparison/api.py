@@ -21,6 +21,7 @@ from foldproof.comparison.attribution import Findings, find_sources, largest_sou
 from foldproof.comparison.calls import Call, Side, name_values
 from foldproof.comparison.candidate import Candidate, caller, candidate_of
 from foldproof.comparison.distance import truth_distance
+from foldproof.comparison.far import find_far, judge_far
 from foldproof.comparison.graph import Graph
 from foldproof.comparison.inputs import Inputs, can_redraw, count_trials, redrawn
 from foldproof.comparison.judge import Outputs, distance, flips, identical, judge, number, rms
@@ -131,7 +132,7 @@ class _Comparison:
     ) -> None:
         self._start = time.perf_counter()
         self._tell = progress or (lambda done, total, what: None)
-        self._args, self._kwargs, self._seed = args, kwargs, seed
+        self._original, self._args, self._kwargs, self._seed = reference, args, kwargs, seed
         self._trials = count_trials(args, kwargs) if trials is None else max(trials, 1)
         self._locate, self._precision = locate, precision
         for tensor in tree_leaves((args, kwargs)):
@@ -406,6 +407,10 @@ class _Comparison:
         if apart is not None:
             return self._refuted_by_shape(apart.problems[0], apart.given)
         every = [part.judged for t in trials for part in t.parts if part.judged is not None]
+        far = find_far([part.values for part in t.parts] for t in trials) if self._precision is None else None
+        verdict = far and judge_far(*far, self._original, self._candidate, self._args, self._kwargs)
+        if verdict is not None:
+            return replace(verdict, claim=verdict.claim or self._claim(count), rounding=rounding)
         unsure = next((j.unsure for j in every if j.unsure), None) or unseen or self._vacuous(trials)
         if unsure is not None:
             return Verdict(Kind.UNDECIDED, unsure, self._claim(count), rounding=rounding)

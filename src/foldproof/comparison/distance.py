@@ -28,7 +28,9 @@ def truth_distance(trials: Sequence[Outputs]) -> TruthDistance | None:
     apart = [c < r for r, c in pairs if r != c]
     if not logs:
         ratio = 1.0 if candidate == reference else (math.inf if candidate > reference else 0.0)
-        return TruthDistance(reference, candidate, ratio, 0.0, math.inf, sum(apart), len(apart))
+        sure = len(apart) > 1 and len(set(apart)) == 1  # one side is exact on every input
+        low, high = (ratio, ratio) if sure else (0.0, math.inf)
+        return TruthDistance(reference, candidate, ratio, low, high, sum(apart), len(apart))
     mean = sum(logs) / len(logs)
     half = math.inf
     if len(logs) > 1:
