@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from foldproof.field import Field, residues
+from foldproof.field import Field, many, residues
 
 _MAX_ROWS = 64
 """Largest number of rows of a product that is drawn; elimination takes time quadratic in it."""
@@ -101,6 +101,8 @@ class Matrix:
     def whole(self, i: int) -> Tensor:
         """Return W modulo the i-th prime, and take products from it from now on."""
         self._is_drawn = True
+        if not self._known and not self._rows:
+            return many(self._shape, self._seeds[i])  # no product has to fit, which takes uniform residues
         field = self._fields[i]
         out = residues(self._shape, torch.Generator().manual_seed(self._seeds[i]), field.p)
         if self._known:
