@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.testing._internal.common_methods_invocations import op_db
 
-from foldproof.torch_internals import tree_flatten, tree_unflatten
+from foldproof.auditing.step import Step
+from foldproof.operators import find_operator, is_uninitialized
+from foldproof.torch_internals import tree_flatten, tree_leaves, tree_unflatten
 from foldproof.verdict import Kind
 from zoo.lowered import loop_steps
 
@@ -74,11 +76,20 @@ def judged(call: Call) -> tuple[str, str]:
     steps = loop_steps(call, call.tensors)
     if not steps:
         return "none", "nothing is lowered"
+    if any(map(_returns_new_memory, steps.values())):
+        return "none", "the result is memory that nobody wrote"
     order = (Kind.REFUTED, Kind.UNDECIDED, Kind.ROUNDING, Kind.PROVED_WITHIN, Kind.PROVED)
     if any(step.verdict.reason.startswith("all outputs are empty") for step in steps.values()):
         return "none", "all outputs are empty"
     worst = min(steps.values(), key=lambda step: order.index(step.verdict.kind))
     return worst.verdict.kind.value, f"{worst.name}: {worst.verdict.reason}"
+
+
+def _returns_new_memory(step: Step) -> bool:
+    """True if an output of the graph before a step is new memory, without contents."""
+    outputs = tree_leaves([*step.before.graph.nodes][-1].args)
+    made = [find_operator(x.target) for x in outputs if isinstance(x, fx.Node)]
+    return any(operator is not None and is_uninitialized(operator) for operator in made)
 
 
 def rows(operator: Any) -> Iterator[dict[str, str]]:

@@ -121,6 +121,11 @@ def _empty(emit: Emit, size: Any, dtype: Any, **_: Any) -> fx.Node:
     return emit(aten.empty.memory_format, size, dtype=dtype)
 
 
+def _token(emit: Emit) -> fx.Node:
+    """Read a token, which orders calls with effects, as a tensor without elements."""
+    return emit(aten.full.default, [0], 0)
+
+
 def _same(emit: Emit, self: Any, **_: Any) -> fx.Node:
     """Read a reordered weight as the weight itself, because `snapshot` reads it in the usual order."""
     return emit(aten.clone.default, self)
@@ -200,6 +205,7 @@ def _activated(emit: Emit, x: fx.Node, name: str, scalars: Any, algorithm: Any) 
 
 
 READINGS: Mapping[str, Semantics] = {
+    "prims._make_token.default": _token,
     "prims.convert_element_type.default": _converted,
     "dim_order_ops._empty_dim_order.default": _empty,
     "aten.view.default": _reshaped,

@@ -36,6 +36,7 @@ from foldproof.operators import (
 from foldproof.program.mirror import hung_on
 from foldproof.torch_internals import (
     HigherOrderOperator,
+    OpOverload,
     is_mkldnn,
     structures_of,
     tree_leaves,
@@ -253,6 +254,10 @@ def _copy_graph(
         elif node.op == "call_module" and _observes(source, node):
             # An observer records its input and returns it unchanged.
             made[node] = graph.call_function(torch.ops.aten.clone.default, (made[node.all_input_nodes[0]],))
+        elif target_name(node.target) == "with_effects" and isinstance(node.args[1], OpOverload):
+            made[node] = _call_in_order(graph, node, made)
+        elif target_name(node.target) == "_sink_tokens":
+            made[node] = None  # the end of the order of calls with effects; nobody reads it
         elif id(node.target) in lowered:
             given = map_nodes((node.args, node.kwargs), made.__getitem__)
             made[node] = lowered[id(node.target)].put_into(graph, given)
@@ -268,6 +273,16 @@ def _copy_graph(
         if not node.users and (node.op == "get_attr" or target_name(node.target).startswith("mkl")):
             graph.erase_node(node)
     return graph
+
+
+def _call_in_order(graph: fx.Graph, node: fx.Node, made: Mapping[fx.Node, Any]) -> tuple[Any, ...]:
+    """Add the call of an operator with effects, and return its token and results: nodes run in the graph's order."""
+    (token, operator, *args), kwargs = map_nodes((node.args, node.kwargs), made.__getitem__)
+    call = graph.create_node("call_function", operator, tuple(args), dict(kwargs), name=node.name)
+    call.meta = dict(node.meta)
+    n = operators.count_results(operator)
+    parts = [call] if n < 2 else [graph.call_function(getitem, (call, i)) for i in range(n)]
+    return (token, *parts)
 
 
 def _inline(graph: fx.Graph, inner: Snapshot, name: str, given: Sequence[Any]) -> Any:

@@ -23,6 +23,7 @@ from foldproof.rounding.float64 import widened
 from foldproof.rounding.noise import Noise
 from foldproof.rounding.spread import FLOAT32_ROUNDINGS, FLOAT64_ROUNDINGS, NOTHING, perturbed
 from foldproof.shadow import Undecided
+from foldproof.shadow.residue import laid_out_like
 from foldproof.thresholds import (
     AMPLIFIED_ROUNDING,
     CONSTANT_ROUNDINGS,
@@ -411,7 +412,7 @@ def at_numbers(
 
     def placed(x: Tensor) -> Tensor:
         out = widened(x).clone().flatten()
-        few = values[: max(out.numel() // 2, 1)]
+        few = values[: max(out.numel() // 2, min(out.numel(), 1))]
         out[[i * (out.numel() // len(few)) for i in range(len(few))]] = torch.tensor(few, dtype=out.dtype)
         return out.reshape(x.shape)  # type: ignore[no-any-return]
 
@@ -582,15 +583,21 @@ def at_other_integers(obligation: ProofObligation, copies: SharedCopies) -> Iter
         _all_true,
         _all_false,
     ):
-        args, kwargs = tree_map(
-            lambda x: change(x, generator) if isinstance(x, Tensor) and not _is_float(x) and x.numel() else x, given
-        )
+        args, kwargs = tree_map(lambda x: _changed(x, change, generator), given)
         if all(a is b for a, b in zip(tree_leaves((args, kwargs)), tree_leaves(given))):
             continue
         where = ("other integers and booleans, the given parameters", own_leaves(obligation), args, kwargs)
         with contextlib.suppress(Undecided):  # indices out of range
             if not alike(evaluate(obligation, *where, perturbations=0, copies=copies)):
                 yield evaluate(obligation, *where, copies=copies)
+
+
+def _changed(x: Any, change: Callable[[Tensor, torch.Generator], Tensor], generator: torch.Generator) -> Any:
+    """Return an input with other integers or booleans in the same layout, which a program may read; others as given."""
+    if not isinstance(x, Tensor) or _is_float(x) or not x.numel():
+        return x
+    made = change(x, generator)
+    return made if made is x else laid_out_like(x, made)
 
 
 def _redrawn_within(x: Tensor, generator: torch.Generator) -> Tensor:

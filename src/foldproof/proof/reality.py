@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,10 +11,12 @@ from torch import Tensor
 
 from foldproof.errors import FoldproofError
 from foldproof.log import log_caught
+from foldproof.operators import is_uninitialized
 from foldproof.program import Program
 from foldproof.proof.attempt import Attempt
 from foldproof.proof.obligation import ProofObligation, tied
 from foldproof.shadow import is_number
+from foldproof.torch_internals import DispatchMode
 
 
 def unreal(obligation: ProofObligation, found: Attempt) -> str | None:
@@ -32,18 +35,36 @@ def unreal(obligation: ProofObligation, found: Attempt) -> str | None:
 def unrepeated(obligation: ProofObligation, both: bool = False) -> str | None:
     """Return the reason why the first program, or one of ``both``, does not repeat its outputs; None if it does.
 
-    It is random, or reads Python state outside of modules that changes from run to run (a list in a closure, a clock).
+    It is random, reads Python state outside of modules that changes from run to run (a list in a closure, a clock), or
+    returns memory that nobody wrote.
     """
     for which, program in _own_programs(obligation)[: 2 if both else 1]:
         try:
             with torch.set_grad_enabled(obligation.gradients):
-                once, again = (program.run_as_it_is(obligation.args, obligation.kwargs).outputs for _ in range(2))
+                once, again, filled = (_outputs(program, obligation, mode) for mode in (None, None, _Filled()))
         except Exception as error:
             log_caught(error, "running a program twice")
             continue
         if _first_mismatch(once, again) is not None:
             return f"the {which} program is random, or changes by being run"
+        if _first_mismatch(once, filled) is not None:
+            return f"the {which} program returns memory that nobody wrote"
     return None
+
+
+def _outputs(program: Program, obligation: ProofObligation, mode: DispatchMode | None) -> Sequence[Any]:
+    with mode or contextlib.nullcontext():
+        return program.run_as_it_is(obligation.args, obligation.kwargs).outputs
+
+
+class _Filled(DispatchMode):
+    """Fills new memory with numbers that it holds by chance alone."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if is_uninitialized(func) and isinstance(made, Tensor) and made.device.type != "meta":
+            made.fill_(True if made.dtype is torch.bool else 113)
+        return made
 
 
 def _own_programs(obligation: ProofObligation) -> tuple[tuple[str, Program], tuple[str, Program]]:

@@ -71,7 +71,7 @@ def _layout(call: Call, result: int) -> str:
 
 def _elementwise(call: Call, value: Tensor) -> Residue | None:
     """Return each element of a pointwise operator's result as one function of the operands' elements in its place."""
-    if not _has_residues(call, value):
+    if not _has_residues(call, value, finite=False):
         return None
     tensors = [x for x in tree_iter(call.arguments) if isinstance(x, Tensor)]
     operands = [part for x in tensors for part in _spread(call.residue(x), value.shape)]
@@ -111,15 +111,15 @@ def _result(call: Call, name: str, value: Any, operands: Sequence[Residue]) -> R
     return of_pairs(shaped) if value.is_complex() else shaped
 
 
-def _has_residues(call: Call, value: Tensor) -> bool:
+def _has_residues(call: Call, value: Tensor, finite: bool = True) -> bool:
     """True for a result of numbers; integers and booleans are what their values are.
 
     Raises:
-        Undecided: the result is not finite, or sparse, or quantized.
+        Undecided: the result is sparse or quantized, or, where it has to be ``finite``, is not.
     """
     if value.layout != torch.strided or value.is_quantized:
         raise call.undecided(f"a result of dtype {value.dtype} and layout {value.layout} has no residues")
-    if is_number(value.dtype) and not all_finite(value):
+    if finite and is_number(value.dtype) and not all_finite(value):
         raise call.undecided("it has no rule, and a result is not finite")
     return is_number(value.dtype)
 

@@ -70,6 +70,10 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], tuple[Tensor, ...]]] = {
     "an input with gaps": (lambda x: x.exp() + 1, (drawn(6, 4)[::2],)),
     "half precision": (lambda x, y: torch.mm(x, y).exp(), (drawn(3, 4).bfloat16(), drawn(4, 5).bfloat16())),
     "attention": (lambda q: F.scaled_dot_product_attention(q, q + 1, q * 2), (drawn(1, 2, 5, 8),)),
+    "a derivative of the digamma function": (lambda x: torch.polygamma(2, x.abs() + 1), (drawn(3, 4),)),
+    "a power of two": (lambda x: torch.ldexp(x, x.round()) + 1, (drawn(3, 4),)),
+    "products at indices": (lambda x, i: torch.scatter(x, 1, i, x + 1, reduce="multiply"), (drawn(4, 4), whole(4, 4))),
+    "a function that is not defined everywhere": (lambda x: torch.special.bessel_y1(x) * 2, (drawn(3, 4),)),
     "no elements": (lambda x: x.exp().sum(0), (drawn(0, 4),)),
 }
 
@@ -111,3 +115,23 @@ def test_reading_what_another_iteration_writes_is_no_proof() -> None:
     """Inductor drops the clone, so that the loop reads what it writes."""
     verdict = loop_steps(Function(lambda x: x[1:].copy_(x[:-1].clone())), [drawn(6, 4)])["lowering"].verdict
     assert verdict.kind is not Kind.PROVED
+
+
+def test_calls_in_the_order_of_their_effects_are_read() -> None:
+    """A solver checks its matrix by an operator with effects, which AOTAutograd calls through a token."""
+    steps = loop_steps(Function(lambda x: torch.linalg.inv(x) + 1), [drawn(4, 4)])
+    assert {step.name: step.verdict.kind for step in steps.values()} == dict.fromkeys(steps, Kind.PROVED)
+    targets = {node.target for node in steps["lowering"].before.graph.nodes}
+    assert torch.ops.aten._linalg_check_errors.default in targets
+
+
+def test_memory_that_nobody_wrote_refutes_nothing() -> None:
+    for function in (torch.empty_like, lambda x: x.new_empty_strided((3, 4), (1, 3))):
+        verdict = loop_steps(Function(function), [drawn(3, 4)])["lowering"].verdict
+        assert verdict.kind is Kind.UNDECIDED
+
+
+def test_integers_are_tried_in_the_layout_that_was_given() -> None:
+    x = whole(3, 3).t()
+    steps = loop_steps(Function(lambda x: torch.as_strided_copy(x, (2, 2), (1, 2), 1)), [x])
+    assert {step.name: step.verdict.kind for step in steps.values()} == dict.fromkeys(steps, Kind.PROVED)

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from foldproof.auditing.loops.layouts import Layouts
+from foldproof.auditing.loops.layouts import Layouts, unboxed
 from foldproof.auditing.loops.memory import Memory
-from foldproof.auditing.loops.recorder import Literal, Recorder, Unreadable, Value
+from foldproof.auditing.loops.recorder import Literal, Recorder, Unreadable, Value, convert, expand
 from foldproof.operators import find_functional_form, get_types, list_written, writes_out
 from foldproof.torch_internals import OpOverload, inductor_ir, tree_map
 
@@ -41,6 +41,8 @@ class Kernels:
                 value = self._recorder.add(getitem, (value, i), {}, name)
             self._put(kernel, value)
             return f"{name} = {source}{''.join(f'[{i}]' for _, i in kernel.indices)}"
+        if isinstance(kernel, ir.InplaceCopyFallback):
+            return self._copy(*kernel.inputs[:2])
         known: tuple[type, ...] = (ir.ExternKernelOut, ir.ExternKernelAlloc, ir.IndexPutFallback, ir.ScatterFallback)
         if not isinstance(kernel, known):
             raise Unreadable(f"no reading of a {type(kernel).__name__}")
@@ -49,6 +51,13 @@ class Kernels:
             raise Unreadable(f"no reading of the kernel {name}")
         args, kwargs = tree_map(self._argument, (args, kwargs))
         return self._call(kernel, operator, args, kwargs)
+
+    def _copy(self, target: Any, source: Any) -> str:
+        """Record a copy from one node's memory to another's."""
+        place, dtype = self._layouts.place(target)
+        value = convert(self._recorder, self._layouts.read(source, self._whole), dtype)
+        self._layouts.write(target, expand(self._recorder, value, place.sizes))
+        return f"{_name(target)} = {_name(source)}"
 
     def _find_call(self, kernel: Any) -> tuple[Any, Any, Any]:
         """Return the operator of a kernel, and its arguments as Inductor's nodes."""
@@ -109,6 +118,10 @@ class Kernels:
         if isinstance(x, ir.IRNode):
             return self._layouts.read(x, self._whole)
         return self._layouts.number(x)
+
+
+def _name(node: Any) -> str:
+    return str(unboxed(node).get_name())
 
 
 def _text(x: Any) -> str:

@@ -87,9 +87,8 @@ class Memory:
 
     def _arbitrary(self, home: _Home) -> Value:
         seed = int(hashlib.sha256(home.name.encode()).hexdigest()[:4], 16)
-        if home.dtype.is_complex:
-            raise Unreadable("complex numbers have no reading")
-        number: Any = 1.375 + seed / 2**17 if home.dtype.is_floating_point else 27 + seed % 97
+        inexact = home.dtype.is_floating_point or home.dtype.is_complex
+        number: Any = 1.375 + seed / 2**17 if inexact else 27 + seed % 97
         number = True if home.dtype == torch.bool else number
         return self._recorder.call(aten.full.default, [], number, dtype=home.dtype)
 

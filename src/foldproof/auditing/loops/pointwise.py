@@ -129,6 +129,8 @@ def apply_pointwise(recorder: Recorder, name: str, operands: tuple[Operand, ...]
     special = SPELLED.get(name)
     if special is not None:
         return special(recorder, [as_tensor(recorder, x, rank) for x in operands], text)  # type: ignore[no-any-return]
+    if name == "polygamma":
+        return _polygamma(recorder, operands, rank, text)
     if name not in OPERATORS:
         raise Unreadable(f"no reading of the operation {name}")
     if len(operands) == 2:
@@ -207,6 +209,14 @@ def _normal(recorder: Recorder, xs: list[Value], text: str) -> Value:
     """The distribution function of the normal distribution."""
     scaled = recorder.call(aten.mul.Tensor, xs[0], -(0.5**0.5))
     return recorder.call(aten.mul.Tensor, recorder.call(aten.erfc.default, scaled), 0.5, text=text)
+
+
+def _polygamma(recorder: Recorder, operands: tuple[Operand, ...], rank: int, text: str) -> Value:
+    """The derivative, of an order that is a number, of the digamma function."""
+    order, x = operands
+    if not isinstance(order, Literal) or order.number != int(order.number):
+        raise Unreadable("no reading of polygamma of an order that is no number")
+    return recorder.call(aten.polygamma.default, int(order.number), as_tensor(recorder, x, rank), text=text)
 
 
 def _same(recorder: Recorder, xs: list[Value], text: str) -> Value:

@@ -95,8 +95,6 @@ class _Recording:
         self._add_contents(name, value, place, dtype)
 
     def _add_contents(self, name: str, value: Value, place: Place, dtype: torch.dtype) -> None:
-        if dtype.is_complex:
-            return  # a buffer that a kernel needs as a whole is refused there
         self._memory.declare(name, place.offset + count_elements(place.sizes, place.strides), dtype)
         distinct = value
         for k, (n, step) in enumerate(zip(place.sizes, place.strides)):
@@ -135,8 +133,7 @@ class _Recording:
                 self._memory.alias(name, layout.get_buffer().get_name(), 0)
             elif type(layout) in (ir.FixedLayout, ir.FlexibleLayout):
                 size = int(self._layouts.number(layout.storage_size()))
-                if not layout.dtype.is_complex:
-                    self._memory.declare(name, size, layout.dtype)
+                self._memory.declare(name, size, layout.dtype)
             else:
                 raise Unreadable(f"no reading of a {type(layout).__name__}")
 

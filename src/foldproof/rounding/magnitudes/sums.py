@@ -64,14 +64,14 @@ def measure_scattered(out: Tensor, x: Tensor, dim: int, index: Tensor, source: T
     return total + drift(out, source.numel() / max(x.numel(), 1))
 
 
-@magnitude("scatter_reduce.two")
+@magnitude("scatter.reduce scatter_reduce.two")
 def measure_reduced(
     out: Tensor, x: Tensor, dim: int, index: Tensor, source: Tensor, reduce: str, *, include_self: bool = True
 ) -> Tensor:
     """|x| + Σ|source| of sums and means; a product's own size by its factors; nothing of extremes"""
     if reduce in ("amax", "amin"):
         return torch.zeros_like(out)
-    if reduce == "prod":
+    if reduce in ("prod", "multiply"):
         return out.abs() * torch.ones_like(x).scatter_add(dim, index, torch.ones_like(source))
     return measure_scattered(out, x, dim, index, source)
 

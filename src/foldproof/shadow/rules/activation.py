@@ -12,7 +12,7 @@ from torch import Tensor
 from foldproof.shadow import piecewise
 from foldproof.shadow.call import Call
 from foldproof.shadow.extremes import read_extreme_of_two
-from foldproof.shadow.registry import branch, composed, uninterpreted
+from foldproof.shadow.registry import RuleKind, branch, composed, rule, uninterpreted
 from foldproof.shadow.residue import Residue
 from foldproof.shadow.sample import Choices
 
@@ -280,6 +280,12 @@ def clamp(call: Call, x: Tensor, *args: Any, **kwargs: Any) -> Residue:
 
 def _is(limit: Any, number: float) -> bool:
     return not isinstance(limit, Tensor) and limit == number
+
+
+@rule(RuleKind.COMPOSED, aten.ldexp.Tensor, rewrites=True)
+def ldexp(x: Tensor, other: Tensor) -> Tensor:
+    """x times a power of 2"""
+    return x * torch.pow(2.0, other)
 
 
 @composed(aten.hardsigmoid.default)

@@ -244,10 +244,18 @@ def index_put(call: Call, x: Tensor, indices: list[Tensor | None], values: Tenso
     at = [None if i is None else call.indices(i) for i in indices]
     base, new = call.residue(x), call.residue(values)
     terms = 1 + call.value(x)[tuple(slice(None) if i is None else i for i in at)].numel()
-    if not accumulate and new.numel() > 1:
-        _once(call, x, lambda hits, one: call.operator(hits, at, one, True))
     put = base.map(lambda part, v: call.operator(part, at, v, accumulate), new)
+    if not accumulate and new.numel() > 1 and not _kept(put, at, new):
+        _once(call, x, lambda hits, one: call.operator(hits, at, one, True))
     return put.total(lambda part: part, terms) if accumulate else put
+
+
+@rule(RuleKind.COMPOSED, aten.scatter.reduce, rewrites=True)
+def scatter_by_multiplying(x: Tensor, dim: int, index: Tensor, src: Tensor, *, reduce: str) -> Tensor:
+    """scatter_reduce with a sum or product"""
+    kind = {"add": "sum", "multiply": "prod"}[reduce]
+    made: Tensor = aten.scatter_reduce.two(x, dim, index, src, kind, include_self=True)
+    return made
 
 
 @exact(aten.index_copy.default, complex=True)
@@ -368,6 +376,13 @@ def to_copy(call: Call, x: Tensor, *, dtype: torch.dtype | None = None, **kwargs
         return residue.map(lambda part: part.to(device, copy=True))
     call.took_branch()
     return None
+
+
+def _kept(put: Residue, at: list[Tensor | None], new: Residue) -> bool:
+    """Return True if every value that was put is found where it was put: values in one place are equal."""
+    put.point.tests += new.numel()
+    found = (aten.index.Tensor(part, at) for part in put.parts)
+    return all(torch.equal(one, other.expand_as(one)) for one, other in zip(found, new.parts))
 
 
 def _once(call: Call, x: Tensor, count: Callable[[Tensor, Tensor], Tensor]) -> None:
