@@ -102,3 +102,49 @@ def test_a_missing_runtime_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     model, inputs = small()
     with pytest.raises(MissingExtra, match=r"pip install 'foldproof\[onnx\]'"):
         foldproof.compare(model, tmp_path / "model.onnx", inputs)
+
+
+class Detector(nn.Module):
+    """A model with outputs in a dict, whose keys are not in the order of the alphabet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.one, self.two = nn.Linear(16, 4), nn.Linear(16, 4)
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
+        return {"logits": self.one(x), "boxes": self.two(x if y is None else x - y)}
+
+
+@pytest.mark.parametrize("make", [pte, onnx], ids=lambda make: make.__name__)
+def test_files_keep_the_order_of_a_dict(make: object, tmp_path: Path) -> None:
+    assert callable(make)
+    inputs, path = (torch.randn(8, 16),), tmp_path / f"detector.{make.__name__}"
+    make(Detector().eval(), inputs, path)
+    assert foldproof.compare(Detector().eval(), path, inputs, trials=3, locate=False).kind is Kind.ROUNDING
+
+
+def test_onnx_files_are_matched_by_name(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    model, path = Detector().eval(), tmp_path / "detector.onnx"
+    x, y = torch.randn(8, 16), torch.randn(8, 16)
+    names = ["logits", "boxes"]
+    torch.onnx.export(model, (), str(path), kwargs={"y": y, "x": x}, output_names=names, dynamo=True, verbose=False)
+    assert foldproof.compare(model, path, (x, y), trials=3, locate=False).kind is Kind.ROUNDING
+    assert foldproof.compare(model, path, (y, x), trials=3, locate=False).kind is Kind.ROUNDING
+
+
+def test_outputs_without_keys_are_in_the_order_of_the_call(tmp_path: Path) -> None:
+    model, x = Detector().eval(), torch.randn(8, 16)
+    logits, boxes = (model(x)[name].detach() for name in ("logits", "boxes"))
+    torch.save([logits, boxes], tmp_path / "outputs.pt")
+    assert foldproof.compare(model, tmp_path / "outputs.pt", (x,), locate=False).identical
+    assert foldproof.compare(model, {"boxes": boxes, "logits": logits}, (x,), locate=False).identical
+    arrays = foldproof.compare(
+        model, lambda x: [model(x)[name].detach().numpy() for name in ("logits", "boxes")], (x,), trials=3, locate=False
+    )
+    assert arrays.identical
+    swapped = foldproof.compare(model, [boxes, logits], (x,), locate=False)
+    assert swapped.kind is Kind.REFUTED
+    assert any("agree in another order: its output 1 is" in note for note in swapped.verdict.notes)

@@ -26,6 +26,7 @@ from foldproof.comparison.graph import Graph
 from foldproof.comparison.inputs import Inputs, can_redraw, count_trials, redrawn
 from foldproof.comparison.judge import Outputs, distance, flips, identical, judge, number, rms
 from foldproof.comparison.layers import layers
+from foldproof.comparison.order import match_by_order, tell_other_order
 from foldproof.comparison.reproduction import reproduce
 from foldproof.comparison.result import CompareResult, InputDistance, Layer, NoiseFloor, OutputDistance
 from foldproof.comparison.state import separate
@@ -150,7 +151,7 @@ class _Comparison:
         own = separate(module)
         self._reference = Side(caller(own), own)
         self._tell(0, None, "loading the candidate")
-        self._candidate: Candidate = candidate_of(candidate, reference)
+        self._candidate: Candidate = match_by_order(candidate_of(candidate, reference), self._graph)
         c = self._candidate
         self._other = Side(c.run, c.holder, hidden=bool(c.hidden), copies=c.copies, restart=c.restart)
         self._operands = _reduced()
@@ -176,6 +177,7 @@ class _Comparison:
         again, two = self._run_reference(given), self._run_candidate(given)
         problem = find_mismatch(first, one)
         if problem is not None:
+            self._note_order(first, one)
             return self._ended(self._refuted_by_shape(problem, given), first)
         call = self._graph.higher_order
         if call is not None:
@@ -192,6 +194,8 @@ class _Comparison:
         except _OtherShape as found_at:
             return self._ended(self._refuted_by_shape(found_at.problem, found_at.given), first)
         verdict = self._verdict(trials)
+        if verdict.kind is Kind.REFUTED:
+            self._note_order(first, one)
         found = Findings((), "")
         seen: tuple[Layer, ...] = ()
         worst = max(trials, key=lambda t: t.outputs.badness)
@@ -210,6 +214,10 @@ class _Comparison:
         if verdict.kind is Kind.REFUTED and verdict.difference is None:
             verdict = replace(verdict, difference=self._writer(trials))
         return self._build(verdict, trials, found, first, reproduction, seen)
+
+    def _note_order(self, reference: Sequence[Call], candidate: Sequence[Call]) -> None:
+        told = tell_other_order(reference[0].outputs, candidate[0].outputs)
+        self._notes += [told] if told is not None else []
 
     # ------------------------------------------------------------------ running
 

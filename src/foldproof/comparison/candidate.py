@@ -16,7 +16,7 @@ from torch.export import ExportedProgram
 
 from foldproof.comparison import runtimes
 from foldproof.comparison.calls import Run
-from foldproof.comparison.graph import flattened
+from foldproof.comparison.graph import flattened, has_keys
 from foldproof.comparison.state import separate
 from foldproof.errors import FoldproofError, brief
 from foldproof.log import giving_up
@@ -64,6 +64,10 @@ class Candidate:
     backend: str | None = None
     given_only: bool = False
     notes: Callable[[], list[str]] = list
+    signature: tuple[Sequence[str], Sequence[str]] | None = None
+    """Names of inputs and outputs, which may be none, of what keeps no structure: a runtime's file, a saved list."""
+    function: Callable[..., Any] | None = None
+    """The plain callable that ``run`` calls, which may return its outputs without keys."""
     restart: Callable[[], None] | None = None
     """Puts back a state that only the candidate's runtime can reach."""
 
@@ -92,7 +96,8 @@ def candidate_of(source: Any, reference: Any) -> Candidate:
     if isinstance(source, (Tensor, list, tuple, Mapping)):
         return _saved("saved outputs", source)
     if callable(source):
-        return Candidate(getattr(source, "__name__", type(source).__name__), caller(source), **_state_of(source))
+        name = getattr(source, "__name__", type(source).__name__)
+        return Candidate(name, caller(source), **_state_of(source), function=source)
     raise FoldproofError(
         f"cannot compare with a {type(source).__name__}; give a callable, a compiled module, an ExportedProgram, saved"
         f" outputs, or one of: {AGAINST}"
@@ -137,14 +142,16 @@ def _named(name: str, reference: Any) -> Candidate:
     if path.suffix == ".pt":
         return _saved(name, _load_outputs(path))
     if path.suffix == ".onnx":
-        return _runtime(name, "ONNX Runtime", runtimes.onnx(path), runtimes.onnx_exporter)
+        run, signature = runtimes.onnx(path)
+        return replace(_runtime(name, "ONNX Runtime", run, runtimes.onnx_exporter), signature=signature)
     found = runtimes.ExecuTorchProgram(path, name)
     made = _runtime(name, "ExecuTorch", runtimes.run_executorch(found), runtimes.executorch_exporter(path))
     return replace(made, restart=found.restart)
 
 
 def _runtime(name: str, runtime: str, run: Run, compile: Compile) -> Candidate:
-    return Candidate(f"{name} in {runtime}", run, None, f"{runtime} shows outputs only", copies=True, compile=compile)
+    hidden = f"{runtime} shows outputs only"
+    return Candidate(f"{name} in {runtime}", run, None, hidden, copies=True, compile=compile, signature=((), ()))
 
 
 def _compiled(backend: str, reference: Any) -> Candidate:
@@ -200,7 +207,8 @@ def _saved(name: str, outputs: Any) -> Candidate:
     if not flat:
         raise FoldproofError(f"{name}: there is no tensor in it; save the outputs with torch.save(outputs, path)")
     hidden = "saved numbers are outputs only"
-    return Candidate(name, lambda args, kwargs: flat, hidden=hidden, copies=True, given_only=True)
+    signature = None if has_keys(outputs) else ((), ())
+    return Candidate(name, lambda args, kwargs: flat, hidden=hidden, copies=True, given_only=True, signature=signature)
 
 
 def caller(function: Callable[..., Any]) -> Callable[[Sequence[Any], Mapping[str, Any]], list[Tensor]]:

@@ -254,9 +254,21 @@ def widen(x: Any) -> Any:
 
 
 def flattened(out: Any) -> list[Tensor]:
-    """The tensors and numbers among a program's outputs, in an order that does not hang on that of a dict's keys."""
+    """The tensors, arrays and numbers among outputs, in an order that does not hang on that of a dict's keys."""
     leaves, _, _ = arranged(*tree_flatten(out))
-    return [torch.as_tensor(x).detach() for x in leaves if isinstance(x, (Tensor, int, float, complex))]
+    return [torch.as_tensor(x).detach() for x in leaves if isinstance(x, (Tensor, int, float, complex)) or _is_array(x)]
+
+
+def _is_array(x: Any) -> bool:
+    """True for an array or scalar of NumPy."""
+    return type(x).__module__ == "numpy" and hasattr(x, "__array__")
+
+
+def has_keys(out: Any) -> bool:
+    """True if outputs have keys or names, not only an order."""
+    _, spec = tree_flatten(out)
+    _, _, names = arranged(range(spec.num_leaves), spec)
+    return any(name.startswith(("output[", "output.")) for name in names)
 
 
 def _exported(source: Any, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic_shapes: Any) -> ExportedProgram:

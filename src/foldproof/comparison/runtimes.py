@@ -24,8 +24,8 @@ from foldproof.torch_internals import tree_leaves
 Run = Callable[[Sequence[Any], Mapping[str, Any]], list[Tensor]]
 
 
-def onnx(path: Path) -> Run:
-    """Runs a ``.onnx`` file in ONNX Runtime on the CPU; inputs go in by position.
+def onnx(path: Path) -> tuple[Run, tuple[list[str], list[str]]]:
+    """Return what runs a ``.onnx`` file in ONNX Runtime on the CPU, by position, and names of inputs and outputs.
 
     Raises:
         MissingExtra: onnxruntime is not installed.
@@ -47,7 +47,7 @@ def onnx(path: Path) -> Run:
             made = session.run(None, dict(zip(names, as_arrays(given, "ONNX Runtime"))))
         return [torch.from_numpy(x) for x in made]
 
-    return run
+    return run, (names, [made.name for made in session.get_outputs()])
 
 
 def onnx_exporter(module: nn.Module) -> Callable[..., Any]:
@@ -57,7 +57,7 @@ def onnx_exporter(module: nn.Module) -> Callable[..., Any]:
         path = folder / "part.onnx"
         with _quietly():
             torch.onnx.export(module, separated(module, inputs, {})[0], str(path), dynamo=True, verbose=False)
-        return onnx(path)
+        return onnx(path)[0]
 
     return _made_when_called(export)
 
