@@ -162,6 +162,7 @@ PROVED: dict[str, Pair] = {
         lambda z: torch.view_as_complex(torch.view_as_real(z).relu()),
         (Z,),
     ),
+    "numbers of the memory": (lambda z: z.view(torch.float32), lambda z: torch.view_as_real(z).flatten(1), (Z,)),
     "written input": (lambda z: z.real.add_(1), lambda z: z.add_(1).real, (Z,)),
     "sum of transforms": (lambda x, y: fft(x + y), lambda x, y: fft(x) + fft(y), (R, S)),
     "half": (rfft, lambda x: fft(x)[..., :5], (R,)),

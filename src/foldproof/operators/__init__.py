@@ -14,6 +14,7 @@ from foldproof.operators.effects import (
     is_uninitialized,
     list_updated_statistics,
 )
+from foldproof.operators.foreach import define_foreach
 from foldproof.operators.functions import (
     is_functional_function,
     is_functional_method,
@@ -45,6 +46,7 @@ __all__ = [
     "NoDecomposition",
     "bind_arguments",
     "count_results",
+    "define_foreach",
     "find_decomposition",
     "find_functional_form",
     "find_operator",

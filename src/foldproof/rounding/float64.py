@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from foldproof.errors import EndlessLoop
-from foldproof.operators import bind_arguments, list_updated_statistics
+from foldproof.operators import bind_arguments, define_foreach, list_updated_statistics, list_written
 from foldproof.rounding.nearest import NEAREST, take_nearest
 from foldproof.rounding.quantized import UNROUNDED, WIDE
 from foldproof.thresholds import MAX_OPERATORS
@@ -72,6 +72,16 @@ def double_by_default() -> Iterator[None]:
         torch.set_default_dtype(saved)
 
 
+def _shows_parts(x: Tensor, dtype: torch.dtype) -> bool:
+    """True if complex numbers are viewed as pairs of real ones, or pairs as complex numbers."""
+    kinds = (x.dtype, dtype)
+    return (
+        sum(k.is_complex for k in kinds) == 1
+        and all(k.is_complex or k.is_floating_point for k in kinds)
+        and (x.dtype.to_real() == dtype.to_real())
+    )
+
+
 def _promotes(args: Any) -> bool:
     """True if all tensors are integers or booleans."""
     tensors = [x for x in tree_iter(args) if isinstance(x, Tensor)]
@@ -104,7 +114,7 @@ class Float64(DispatchMode):
             raise EndlessLoop(f"it calls more than {MAX_OPERATORS} operators, as a loop without an end does")
         if func is torch.ops.aten._assert_tensor_metadata.default:
             return None
-        if func in (torch.ops.aten.view.dtype, torch.ops.aten.view_copy.dtype):
+        if func in (torch.ops.aten.view.dtype, torch.ops.aten.view_copy.dtype) and not _shows_parts(*args):
             raise TypeError("a view as another dtype has no float64 form")
         args, kwargs = self._widen(args), self._widen(kwargs or {})
         if self._leaves_unrounded(func, args):
@@ -117,6 +127,9 @@ class Float64(DispatchMode):
         given = bind_arguments(func, args, kwargs)
         for name in list_updated_statistics(func, given):
             note_write(given[name])
+        if list_written(func) and define_foreach(func) is not None:  # in code of a mode, these count no writes
+            for x in given["self"]:
+                note_write(x)
         return out
 
     @property

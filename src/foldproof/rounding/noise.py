@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from foldproof.operators import writes_result
+from foldproof.operators import define_foreach, writes_result
 from foldproof.rounding.answers import Rounding, find_rounding
 from foldproof.rounding.bound import bound_error, rounded_results
 from foldproof.rounding.complex import draw_noise, has_bound, involves_complex
@@ -59,7 +59,10 @@ class Noise(Float64):
         kwargs = kwargs or {}
         if not self.active:
             return super().__torch_dispatch__(func, types, args, kwargs)
-        rounding = find_rounding(func)
+        rounding, foreach = find_rounding(func), define_foreach(func)
+        if foreach is not None:
+            with self:
+                return foreach(*args, **kwargs)
         if rounding is None and has_decomposition(func):
             with self:  # perturb its parts
                 return func.decompose(*args, **kwargs)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from foldproof.operators import (
     bind_arguments,
+    define_foreach,
     find_functional_form,
     has_dynamic_shape,
     is_random,
@@ -175,6 +176,9 @@ def _dispatch(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     rule = RULES.get(func)
     if rule is not None and rule.rewrites:
         return rule.function(*args, **kwargs)
+    foreach = define_foreach(func)
+    if foreach is not None:
+        return foreach(*args, **kwargs)
     if list_written(func):
         return _write(func, args, kwargs)
     if rule is None or not rule.complex:
