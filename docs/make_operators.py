@@ -67,8 +67,10 @@ The last column gives the rounding of an operator, by which `foldproof compare` 
 {roundings}
 Operators that PyTorch defines by others (`linear`, `conv2d`, `batch_norm`, …) arrive as those others. Custom operators
 written in Python run as the operators in their body. In-place and `out=` operators are their functional form followed
-by a write. Operators on lists (`_foreach_add`, …) are the operator in their name, applied to each element. Any other operator of PyTorch's is one uninterpreted function of all its operands, unless it draws random
-numbers or returns a view: then the verdict is UNDECIDED, with its name.
+by a write. Operators on lists (`_foreach_add`, …) are the operator in their name, applied to each element. Operators of
+`prims` without a rule are the ATen operators in PyTorch's definition. Any other operator of PyTorch's is one
+uninterpreted function of all its operands, unless it draws random numbers or returns a view: then the verdict is
+UNDECIDED, with its name.
 
 {rules} operators have a rule. Each rule is checked against PyTorch's own operator, over the real numbers in float64
 and, if it is exact or a branch, modulo several primes on integers. The calls come from PyTorch's operator database:

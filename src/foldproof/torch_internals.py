@@ -62,6 +62,7 @@ __all__ = [
     "SequenceKey",
     "TreeSpec",
     "arguments_of",
+    "body_in_aten",
     "code_generator",
     "compile_apart",
     "compile_with_inductor",
@@ -284,6 +285,11 @@ def python_body(operator: OpOverload) -> Callable[..., Any] | None:
 
     found = _maybe_get_opdef(operator)
     return None if found is None else found._init_fn
+
+
+def body_in_aten(operator: OpOverload) -> Callable[..., Any] | None:
+    """Return an operator of ``prims`` as a function of ATen operators. Replaced by: a public reader of it."""
+    return getattr(operator, "impl_aten", None) if operator.namespace == "prims" else None
 
 
 def edge_operators() -> Any:

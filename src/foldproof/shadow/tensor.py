@@ -36,6 +36,7 @@ from foldproof.shadow.whole import is_read_as_a_whole, residues_of_results
 from foldproof.torch_internals import (
     DispatchMode,
     OpOverload,
+    body_in_aten,
     make_wrapper,
     python_body,
     quantized_operators,
@@ -176,9 +177,9 @@ def _dispatch(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     rule = RULES.get(func)
     if rule is not None and rule.rewrites:
         return rule.function(*args, **kwargs)
-    foreach = define_foreach(func)
-    if foreach is not None:
-        return foreach(*args, **kwargs)
+    others = define_foreach(func) or (body_in_aten(func) if rule is None and not is_random(func) else None)
+    if others is not None:
+        return others(*args, **kwargs)
     if list_written(func):
         return _write(func, args, kwargs)
     if rule is None or not rule.complex:
