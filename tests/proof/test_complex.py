@@ -271,3 +271,10 @@ def test_a_changed_parameter_is_no_other_parameter() -> None:
 def test_infinite_inputs_are_undecided() -> None:
     z = torch.tensor([complex(math.inf, 0), 1j])
     assert prove(lambda z: z * z, lambda z: z**2, (z,)).kind is Kind.UNDECIDED
+
+
+def test_models_without_weights() -> None:
+    with torch.device("meta"):
+        models, z = (ComplexLinear(), Blocks(), WrongBlocks()), torch.randn(3, 8, dtype=torch.complex64)
+    assert prove(models[0], models[1], (z,)).kind is Kind.PROVED
+    assert prove(models[0], models[2], (z,)).kind is Kind.REFUTED

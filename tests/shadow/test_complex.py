@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -271,6 +272,20 @@ def test_writes(name: str, point: SamplePoint) -> None:
         assert same(z, wanted)
         for view, seen in zip(views, (wanted.conj(), wanted.real, wanted.mT, torch.view_as_real(wanted.clone()))):
             assert same(view, seen)
+
+
+def test_copies_and_reshapes_of_conjugates(point: SamplePoint) -> None:
+    z = variable(point, 3, 4)
+    with torch.no_grad():
+        conjugate = z.conj()
+        assert same(copy.deepcopy(conjugate), conjugate) and same(copy.deepcopy(z.conj().imag), z.conj().imag)
+        both: Any = copy.deepcopy([z, conjugate])
+        both[0].mul_(2j)
+        assert same(both[1], (z * 2j).conj())
+        transposed = z.conj()
+        transposed.t_()
+        assert same(transposed, z.mH)
+        assert same(torch.nn.Parameter(z.conj()).detach(), conjugate)
 
 
 def test_casts_to_real_numbers_drop_the_imaginary_part(point: SamplePoint) -> None:

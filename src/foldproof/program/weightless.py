@@ -90,6 +90,8 @@ class Values:
         )
 
     def _drawn(self, name: str, x: Tensor) -> Tensor:
+        if x.is_complex():
+            return torch.view_as_complex(self._drawn(name, torch.view_as_real(x.resolve_conj())).contiguous())
         if not x.dtype.is_floating_point:
             if name.rpartition(".")[2] == "num_batches_tracked":  # a counter
                 return torch.zeros(x.shape, dtype=x.dtype)

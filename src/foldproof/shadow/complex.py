@@ -67,7 +67,7 @@ def resolved(x: Any) -> Any:
     """Return a shadow with its elements in memory, anything else unchanged."""
     if not is_flagged(x) or not hasattr(x, "residue"):
         return x
-    return _as_flagged(_memory_of(x), x)
+    return _as_flagged(memory_of(x), x)
 
 
 def run_flagged(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -81,18 +81,18 @@ def run_flagged(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any])
         if func is not aten.copy_.default:
             raise Undecided(f"{func} writes to the conjugate or the negative of a tensor")
         source = torch.as_tensor(resolved(args[1]))
-        _memory_of(args[0]).copy_(_as_flagged(source, args[0]))
+        memory_of(args[0]).copy_(_as_flagged(source, args[0]))
         return args[0]
     rule = RULES.get(func)
     if rule is None or not rule.view or not is_flagged(args[0]):
         return func(*tree_map(resolved, args), **tree_map(resolved, kwargs))
     if args[0].is_conj() and func in _AS_REAL:
         raise Undecided(f"{func} of a conjugate, which has no such view")
-    made = func(_memory_of(args[0]), *args[1:], **kwargs)
-    return tree_map(lambda y: _flagged_like(y, args[0]) if isinstance(y, Tensor) else y, made)
+    made = func(memory_of(args[0]), *args[1:], **kwargs)
+    return tree_map(lambda y: flagged_like(y, args[0]) if isinstance(y, Tensor) else y, made)
 
 
-def _memory_of(x: Any) -> Any:
+def memory_of(x: Any) -> Any:
     """Return the shadow of the same memory, without bits."""
     value = x.value
     value = aten._conj.default(value) if value.is_conj() else value
@@ -100,7 +100,7 @@ def _memory_of(x: Any) -> Any:
     return type(x)(value, x.residue)
 
 
-def _flagged_like(x: Tensor, other: Tensor) -> Tensor:
+def flagged_like(x: Tensor, other: Tensor) -> Tensor:
     """Return a view of ``x`` with the bits of ``other``."""
     x = aten._conj.default(x) if other.is_conj() else x
     return aten._neg_view.default(x) if other.is_neg() else x

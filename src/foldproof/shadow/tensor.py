@@ -22,7 +22,15 @@ from foldproof.operators import (
     reshapes_in_place,
 )
 from foldproof.shadow.call import Call, value_of
-from foldproof.shadow.complex import TOGGLES, by_parts, involves_complex, is_flagged, run_flagged
+from foldproof.shadow.complex import (
+    TOGGLES,
+    by_parts,
+    flagged_like,
+    involves_complex,
+    is_flagged,
+    memory_of,
+    run_flagged,
+)
 from foldproof.shadow.escapes import BLIND, ESCAPING, is_called_by_libraries, note_escape
 from foldproof.shadow.extremes import SETS
 from foldproof.shadow.jumps import note_jump
@@ -99,6 +107,8 @@ class Shadow(Tensor):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Shadow:
         """Return a copy; copies of tensors that share memory share memory, too."""
+        if id(self) not in memo and is_flagged(self):
+            memo[id(self)] = flagged_like(copy.deepcopy(memory_of(self), memo), self)
         if id(self) not in memo:
             out = Shadow(copy.deepcopy(self.value, memo), copy.deepcopy(self.residue, memo))
             if isinstance(self, nn.Parameter):
