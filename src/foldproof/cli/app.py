@@ -126,9 +126,9 @@ def compare(
     precision: Annotated[
         str | None,
         typer.Option(
-            metavar="DTYPE",
-            help="A precision that the other side is meant to have, such as bfloat16; without it, another dtype of an"
-            " output is wrong, and so is rounding to it.",
+            metavar="NAME",
+            help="A precision that the other side is meant to have: [b]bfloat16[/b], [b]float16[/b], [b]tf32[/b],"
+            " [b]int8[/b]; without it, another dtype of an output is wrong, and so is rounding to it.",
             show_default=False,
         ),
     ] = None,

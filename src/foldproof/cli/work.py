@@ -102,7 +102,6 @@ def prove(before: str, after: str, progress: Progress) -> tuple[Verdict, Callabl
 
 def compare(spec: str, against: str, precision: str | None, progress: Progress) -> foldproof.CompareResult:
     """Compare the program of ``spec`` with other numbers; raises FoldproofError if either can't be loaded or run."""
-    dtype: Any = None if precision is None else getattr(torch, precision, precision)
     progress(0, None, f"loading {spec}")
     loaded = load_spec(spec)
     inputs = loaded.require_inputs()
@@ -114,7 +113,7 @@ def compare(spec: str, against: str, precision: str | None, progress: Progress) 
             inputs,
             loaded.kwargs,
             dynamic_shapes=loaded.dynamic_shapes,
-            precision=dtype,
+            precision=precision,
             progress=progress,
         )
 

@@ -27,6 +27,7 @@ from foldproof.comparison.inputs import Inputs, can_redraw, count_trials, redraw
 from foldproof.comparison.judge import Outputs, distance, flips, identical, judge, number, rms
 from foldproof.comparison.layers import layers
 from foldproof.comparison.order import match_by_order, tell_other_order
+from foldproof.comparison.precision import explain, precision_of
 from foldproof.comparison.reproduction import reproduce
 from foldproof.comparison.result import CompareResult, InputDistance, Layer, NoiseFloor, OutputDistance
 from foldproof.comparison.state import separate
@@ -37,6 +38,7 @@ from foldproof.graph.view import view_graph
 from foldproof.program import as_program, require_ordinary
 from foldproof.proof.shapes import as_inputs, sampled_inputs
 from foldproof.proof.variation import named_inputs
+from foldproof.rounding.operands import Operands, rounded_to
 from foldproof.thresholds import MAX_ROUNDING_RATIO, RUNS_AT_GIVEN_INPUTS, RUNS_AT_OTHER_INPUTS
 from foldproof.torch_internals import tree_leaves
 from foldproof.verdict import Counterexample, Difference, Kind, Rounding, Verdict
@@ -46,6 +48,8 @@ Progress = Callable[[int, int | None, str], None]
 
 REDUCED = {"bf16": 2.0**-8, "tf32": 2.0**-11}
 """Unit roundoffs of what float32 operands of products are rounded to, where PyTorch is told to."""
+EXPLAINED_INPUTS = 2
+"""Inputs at which a lower precision must explain the difference."""
 
 
 def compare(
@@ -58,7 +62,7 @@ def compare(
     trials: int | None = None,
     seed: int = 0,
     locate: bool = True,
-    precision: torch.dtype | None = None,
+    precision: torch.dtype | str | None = None,
     progress: Progress | None = None,
 ) -> CompareResult:
     """Decide if the numbers of two programs differ by rounding, or because one is wrong.
@@ -83,8 +87,9 @@ def compare(
         seed: fixes the random draws. Everything else is deterministic, as far as both programs are.
         locate: look for the operators that a difference comes from, too; compiled candidates are then compiled several
             times.
-        precision: a dtype that the candidate is meant to round to. Outputs may then have that dtype, and the noise
-            floor is that of a program which rounds parameters, inputs and every result to it.
+        precision: what the candidate is meant to round to. With a dtype, or its name, outputs may have that dtype, and
+            the noise floor is that of a program which rounds parameters, inputs and every result to it. ``"tf32"`` and
+            ``"int8"`` round the operands of products.
         progress: called with (done, total, what).
 
     Saved outputs, files of other runtimes and plain callables do not show all of that; a note then says what was not
@@ -128,22 +133,21 @@ class _Comparison:
         trials: int | None,
         seed: int,
         locate: bool,
-        precision: torch.dtype | None,
+        precision: torch.dtype | str | None,
         progress: Progress | None,
     ) -> None:
         self._start = time.perf_counter()
         self._tell = progress or (lambda done, total, what: None)
         self._original, self._args, self._kwargs, self._seed = reference, args, kwargs, seed
         self._trials = count_trials(args, kwargs) if trials is None else max(trials, 1)
-        self._locate, self._precision = locate, precision
+        self._locate, self._precision = locate, precision_of(precision)
+        dtype = None if self._precision is None else self._precision.dtype
         for tensor in tree_leaves((args, kwargs)):
             if isinstance(tensor, Tensor):
                 require_ordinary("an input", tensor)
         self._tell(0, None, "exporting")
         self._leaves = tuple(as_program(reference).leaves)
-        if precision is not None and not (isinstance(precision, torch.dtype) and precision.is_floating_point):
-            raise FoldproofError(f"precision is a floating-point dtype, such as torch.bfloat16, not {precision!r}")
-        self._graph = Graph(reference, args, kwargs, dynamic_shapes, precision)
+        self._graph = Graph(reference, args, kwargs, dynamic_shapes, dtype)
         self._notes = [
             f"an output is {x!r}, which is no number and was not compared" for x in self._graph.other_outputs
         ]
@@ -154,11 +158,12 @@ class _Comparison:
         self._candidate: Candidate = match_by_order(candidate_of(candidate, reference), self._graph)
         c = self._candidate
         self._other = Side(c.run, c.holder, hidden=bool(c.hidden), copies=c.copies, restart=c.restart)
-        self._operands = _reduced()
+        meant = None if self._precision is None else self._precision.operands
+        self._operands = meant or _reduced()
         self._redraws: bool | None = None
         self._keeps_state = self._graph.writes_state
         self._uncompared = ""
-        if self._operands:
+        if self._operands is not None and meant is None:
             self._notes.append(
                 "float32 products may round their operands here (fp32_precision of torch.backends): the floor allows it"
             )
@@ -196,6 +201,7 @@ class _Comparison:
         verdict = self._verdict(trials)
         if verdict.kind is Kind.REFUTED:
             self._note_order(first, one)
+            self._note_precision(trials)
         found = Findings((), "")
         seen: tuple[Layer, ...] = ()
         worst = max(trials, key=lambda t: t.outputs.badness)
@@ -218,6 +224,19 @@ class _Comparison:
     def _note_order(self, reference: Sequence[Call], candidate: Sequence[Call]) -> None:
         told = tell_other_order(reference[0].outputs, candidate[0].outputs)
         self._notes += [told] if told is not None else []
+
+    def _note_precision(self, trials: Sequence[Trial]) -> None:
+        if self._precision is not None:
+            return
+        some = trials[:EXPLAINED_INPUTS]
+        if all(part.judged is None for trial in some for part in trial.parts):
+            return
+        found = explain(self._graph, some, [self._calls(trial.given) for trial in some], self._seed)
+        if found:
+            self._notes.append(
+                f"computing in {' or '.join(found)} would explain the difference; if the candidate is meant to, compare"
+                f" with that precision (precision={found[-1]!r}, or --precision {found[-1]})"
+            )
 
     # ------------------------------------------------------------------ running
 
@@ -289,7 +308,7 @@ class _Comparison:
             else replace(part, judged=judge(part.values, part.reading(perturb), runs, thoroughly))
             for part in parts
         ]
-        problems, remarks = tell_apart(reference, candidate, self._precision), tell_strides(reference, candidate)
+        problems, remarks = tell_apart(reference, candidate, self._graph.precision), tell_strides(reference, candidate)
         return Trial(given, judged, float64, perturb, problems, unseen, remarks)
 
     def _others(self, first: Trial) -> list[Trial]:
@@ -653,11 +672,12 @@ def _input_distance(trial: Trial) -> InputDistance:
     return InputDistance(reference, candidate, judged.candidate.rms if judged else None)
 
 
-def _reduced() -> float:
-    """The unit roundoff to which float32 operands of products may be rounded here, 0 for none."""
+def _reduced() -> Operands | None:
+    """The errors of float32 operands of products, where PyTorch may round them here."""
     backends: Any = torch.backends
     places = (backends, backends.mkldnn, backends.mkldnn.matmul, backends.mkldnn.conv)
-    return max(REDUCED.get(place.fp32_precision, 0.0) for place in places)
+    roundoff = max(REDUCED.get(place.fp32_precision, 0.0) for place in places)
+    return rounded_to(roundoff) if roundoff else None
 
 
 def _versions() -> dict[str, str]:

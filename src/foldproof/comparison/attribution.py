@@ -33,6 +33,7 @@ from foldproof.rounding.answers import is_exact
 from foldproof.rounding.float64 import Float64
 from foldproof.rounding.floor import Floor
 from foldproof.rounding.noise import Noise
+from foldproof.rounding.operands import Operands
 from foldproof.thresholds import (
     MAX_COMPILATIONS,
     MAX_COMPILED_ALONE,
@@ -56,7 +57,13 @@ NO_SHARES = (
 
 
 def find_sources(
-    graph: Graph, candidate: Candidate, given: Inputs, outputs: Outputs, operands: float, large: bool, tell: Tell
+    graph: Graph,
+    candidate: Candidate,
+    given: Inputs,
+    outputs: Outputs,
+    operands: Operands | None,
+    large: bool,
+    tell: Tell,
 ) -> Findings:
     """The operators that a difference at these inputs comes from; ``large`` where it is beyond rounding."""
     values, told = _values(graph, candidate, given, outputs, large)
@@ -125,7 +132,8 @@ def _part_of_largest(graph: Graph, values: Values, sources: Sequence[DifferenceS
     operands: dict[str, Any] = {}
 
     def follow(n: fx.Node, value: Any, again: Again) -> Any:
-        operands[n.name] = values.get(n.name, value)
+        known = values.get(n.name)  # of a candidate that may compute in another precision
+        operands[n.name] = value if known is None else known.to(value.dtype)
         return operands[n.name]
 
     graph.run(*given, after=follow)
@@ -283,7 +291,7 @@ class _Parting:
     sigma: float
 
 
-def _partings(graph: Graph, values: Values, given: Inputs, operands: float) -> list[_Parting]:
+def _partings(graph: Graph, values: Values, given: Inputs, operands: Operands | None) -> list[_Parting]:
     found: list[_Parting] = []
 
     def follow(node: fx.Node, value: Any, again: Again) -> Any:
@@ -299,7 +307,7 @@ def _partings(graph: Graph, values: Values, given: Inputs, operands: float) -> l
     return found
 
 
-def _local_sigma(theirs: Tensor, dtype: torch.dtype, again: Again, operands: float) -> float:
+def _local_sigma(theirs: Tensor, dtype: torch.dtype, again: Again, operands: Operands | None) -> float:
     """Distance of the candidate's result from the exact one on these operands, in units of the operator's rounding."""
     with Float64():
         exact = again()
@@ -502,7 +510,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _expected(
-    graph: Graph, given: Inputs, outputs: Outputs, operands: float, tell: Tell
+    graph: Graph, given: Inputs, outputs: Outputs, operands: Operands | None, tell: Tell
 ) -> tuple[DifferenceSource, ...]:
     """Each operator's part of the noise floor."""
     float64 = _all_values(graph.run_in_float64, given)

@@ -21,6 +21,7 @@ from foldproof.program.state import copied, deepcopied, owned
 from foldproof.program.structure import arranged
 from foldproof.rounding.float64 import Float64, widened
 from foldproof.rounding.noise import Noise
+from foldproof.rounding.operands import Operands
 from foldproof.torch_internals import (
     HigherOrderOperator,
     OpOverload,
@@ -59,7 +60,7 @@ class Graph:
         self.writes = self.writes_state or bool(signature.user_inputs_to_mutate)
         self.module: fx.GraphModule = exported.module(check_guards=False)
         self._wide: fx.GraphModule | None = None
-        self._precision = precision
+        self.precision = precision
         self.dtypes: dict[str, torch.dtype] = {}
         self.unknown: set[str] = set()
 
@@ -159,7 +160,7 @@ class Graph:
         kwargs: Mapping[str, Any],
         seed: int,
         amplitude: float = 1.0,
-        operands: float = 0.0,
+        operands: Operands | None = None,
         only: str | None = None,
         after: Change | None = None,
         known: Mapping[str, Any] | None = None,
@@ -173,7 +174,7 @@ class Graph:
         calls: Sequence[Inputs],
         seed: int,
         amplitude: float = 1.0,
-        operands: float = 0.0,
+        operands: Operands | None = None,
         only: str | None = None,
         after: Change | None = None,
         known: Mapping[str, Any] | None = None,
@@ -186,7 +187,7 @@ class Graph:
             noise.active = only is None or node.name == only
 
         wide, calls = self._fresh(self.wide), widen(calls)
-        if self._precision is not None and only is None:
+        if self.precision is not None and only is None:
             wide, calls = self._stored(wide, calls, torch.Generator().manual_seed(seed))
         with noise:
             out = self._walk(wide, calls, after, before, known)
@@ -198,9 +199,9 @@ class Graph:
         return deepcopied(module) if self.writes else module
 
     def _coarser(self, dtype: torch.dtype) -> torch.dtype:
-        if self._precision is None or torch.finfo(self._precision).eps <= torch.finfo(dtype).eps:
+        if self.precision is None or torch.finfo(self.precision).eps <= torch.finfo(dtype).eps:
             return dtype
-        return self._precision
+        return self.precision
 
     def _stored(
         self, module: fx.GraphModule, calls: Sequence[Inputs], generator: torch.Generator

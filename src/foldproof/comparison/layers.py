@@ -14,11 +14,14 @@ from foldproof.comparison.result import Layer
 from foldproof.graph.interpreter import Again
 from foldproof.graph.text import operator_name, source_of
 from foldproof.rounding.answers import is_exact
+from foldproof.rounding.operands import Operands
 from foldproof.thresholds import RUNS_OF_LAYERS
 from foldproof.torch_internals import OpOverload
 
 
-def layers(graph: Graph, values: Mapping[str, Tensor], given: Inputs, seed: int, operands: float) -> tuple[Layer, ...]:
+def layers(
+    graph: Graph, values: Mapping[str, Tensor], given: Inputs, seed: int, operands: Operands | None
+) -> tuple[Layer, ...]:
     """Every operator that rounds, in order; ``values`` are the candidate's, by node, where it shows them."""
     float64: dict[str, Tensor] = {}
     reference: dict[str, float] = {}

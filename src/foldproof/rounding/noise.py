@@ -16,6 +16,7 @@ from foldproof.rounding.answers import Rounding, find_rounding
 from foldproof.rounding.bound import bound_error, rounded_results
 from foldproof.rounding.complex import draw_noise, has_bound, involves_complex
 from foldproof.rounding.float64 import Float64, map_leaves
+from foldproof.rounding.operands import Operands
 from foldproof.rounding.parts import compute_in_parts
 from foldproof.torch_internals import has_decomposition, tree_flatten, tree_leaves, tree_unflatten
 
@@ -42,12 +43,11 @@ BLOCK = 1 << 15
 class Noise(Float64):
     """While active, compute every operator in float64, and perturb its result by up to ``amplitude`` error bounds.
 
-    ``operands`` is the unit roundoff that operands of products are rounded to first, where float32 products may be
-    less precise (TF32, bfloat16), else 0. While ``active`` is False, nothing is perturbed. ``unknown`` collects the
-    operators without a known error bound.
+    ``operands`` gives the errors of operands of float32 products, where these are rounded first (to TF32, say). While
+    ``active`` is False, nothing is perturbed. ``unknown`` collects the operators without a known error bound.
     """
 
-    def __init__(self, generator: torch.Generator, amplitude: float = 1.0, operands: float = 0.0) -> None:
+    def __init__(self, generator: torch.Generator, amplitude: float = 1.0, operands: Operands | None = None) -> None:
         super().__init__()
         self.active = True
         self.unknown: set[str] = set()
@@ -66,10 +66,10 @@ class Noise(Float64):
         if rounding is None and has_decomposition(func):
             with self:  # perturb its parts
                 return func.decompose(*args, **kwargs)
-        if func in _PRODUCTS and self._operands and self.dtype == torch.float32:
+        if func in _PRODUCTS and self._operands is not None and self.dtype == torch.float32:
             args = list(args)
             for i in _PRODUCTS[func]:
-                args[i] = self._moved(args[i].double(), args[i].abs().double() * self._operands)
+                args[i] = self._moved(args[i].double(), self._operands(args[i].double()))
             args = tuple(args)
         out = super().__torch_dispatch__(func, types, args, kwargs)
         results = [x for x in tree_leaves(out) if isinstance(x, Tensor) and x.numel()]
