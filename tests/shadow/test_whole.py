@@ -28,7 +28,6 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "a scatter with a minimum": lambda x: x.scatter_reduce(1, INDEX, x * 2, "amin", include_self=False),
     "sorted values without repetition": lambda x: torch.unique(x)[:6] + x,
     "a Bessel function": torch.special.i0,
-    "a list": lambda x: torch._foreach_add([x, x], 1.0)[0],
 }
 
 
