@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sys
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
 from torch import Tensor, nn
@@ -148,3 +151,61 @@ def test_outputs_without_keys_are_in_the_order_of_the_call(tmp_path: Path) -> No
     swapped = foldproof.compare(model, [boxes, logits], (x,), locate=False)
     assert swapped.kind is Kind.REFUTED
     assert any("agree in another order: its output 1 is" in note for note in swapped.verdict.notes)
+
+
+def xml(model: nn.Module, inputs: tuple[Tensor], path: Path) -> None:
+    openvino = pytest.importorskip("openvino")
+    openvino.save_model(openvino.convert_model(torch.export.export(model, inputs)), path, compress_to_fp16=False)
+
+
+def script(model: nn.Module, inputs: tuple[Tensor], path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TorchScript is deprecated
+        torch.jit.trace(model, inputs).save(str(path))
+
+
+def npy(model: nn.Module, inputs: tuple[Tensor], path: Path) -> None:
+    numpy.save(path, model(*inputs).detach().numpy())
+
+
+def npz(model: nn.Module, inputs: tuple[Tensor], path: Path) -> None:
+    numpy.savez(path, model(*inputs).detach().numpy())
+
+
+@pytest.mark.parametrize("make", [xml, script, npy, npz], ids=lambda make: make.__name__)
+def test_other_files(make: Callable[..., None], tmp_path: Path) -> None:
+    model, inputs = small()
+    suffix = "pt" if make is script else make.__name__
+    right, wrong = tmp_path / f"right.{suffix}", tmp_path / f"wrong.{suffix}"
+    make(model, inputs, right)
+    make(spoilt(small()[0]), inputs, wrong)
+    assert foldproof.compare(model, right, inputs, trials=3).kind is Kind.ROUNDING
+    assert foldproof.compare(model, wrong, inputs, trials=3).kind is Kind.REFUTED
+    right.write_bytes(b"nonsense")
+    with pytest.raises(FoldproofError, match=r"right\."):
+        foldproof.compare(model, right, inputs)
+
+
+def test_another_program_by_its_spec(tmp_path: Path) -> None:
+    model, inputs = small()
+    other = tmp_path / "other.py"
+    other.write_text(
+        "from tests.comparison.test_candidates import small, spoilt\ndef wrong(): return spoilt(small()[0]), small()[1]\n"
+    )
+    assert foldproof.compare(model, f"{other}:wrong", inputs, trials=3).kind is Kind.REFUTED
+    assert foldproof.compare(model, "tests.comparison.test_candidates:small", inputs, trials=3).identical
+
+
+def test_a_session_of_onnx_runtime(tmp_path: Path) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    model, inputs = small()
+    onnx(model, inputs, tmp_path / "right.onnx")
+    session = runtime.InferenceSession(str(tmp_path / "right.onnx"), providers=["CPUExecutionProvider"])
+    assert foldproof.compare(model, session, inputs, trials=3).kind is Kind.ROUNDING
+
+
+def test_parameters_are_no_outputs() -> None:
+    model, inputs = small()
+    with pytest.raises(FoldproofError, match="parameters, not outputs"):
+        foldproof.compare(model, model.state_dict(), inputs)

@@ -118,8 +118,10 @@ def compare(
         typer.Option(
             metavar="WHAT",
             help="The source of the other numbers: a backend of torch.compile that compiles the reference"
-            " ([b]inductor[/b], [b]aot_eager[/b], [b]eager[/b]), a [b].pt2[/b] file, a [b].pte[/b] file (run by"
-            " ExecuTorch), a [b].onnx[/b] file (run by ONNX Runtime), or a [b].pt[/b] file of saved outputs.",
+            " ([b]inductor[/b], [b]aot_eager[/b], [b]eager[/b]), another program (a [b].pt2[/b] file, TorchScript in a"
+            " [b].pt[/b] file, [b]file.py:callable[/b]), a file of another runtime ([b].pte[/b]: ExecuTorch,"
+            " [b].onnx[/b]: ONNX Runtime, [b].xml[/b]: OpenVINO), or saved outputs ([b].pt[/b], [b].npy[/b],"
+            " [b].npz[/b]).",
             show_default=False,
         ),
     ],

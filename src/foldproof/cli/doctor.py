@@ -29,6 +29,7 @@ EXTRAS = {
     "torchao": ["programs for fold-qat"],
     "executorch": ["compare --against FILE.pte"],
     "onnx": ["compare --against FILE.onnx"],
+    "openvino": ["compare --against FILE.xml"],
 }
 """Features of each extra, besides compilers to audit."""
 
@@ -46,7 +47,8 @@ def examine() -> dict[str, Any]:
     with hushed():  # packages log when they are imported
         missing = [hook.describe_absence() for hook in find_missing_hooks(HOOKS)]
     compiler = next(filter(None, map(shutil.which, ("g++", "clang++", "c++"))), None)
-    needs = {"inductor": compiler is not None, ".pte": _has("executorch"), ".onnx": _has("onnxruntime")}
+    packages = {".pte": "executorch", ".onnx": "onnxruntime", ".xml": "openvino", ".npy": "numpy", ".npz": "numpy"}
+    needs = {"inductor": compiler is not None, **{name: _has(package) for name, package in packages.items()}}
     return {
         "versions": {
             "foldproof": __version__,

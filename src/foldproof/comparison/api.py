@@ -76,9 +76,11 @@ def compare(
         reference: an nn.Module in the state that it is to run in, a GraphModule, or an ExportedProgram. It is exported
             to compute its float64 result and to see its operators.
         candidate: what gives the other numbers: any callable or module (compiled by `torch.compile`, say), an
-            ExportedProgram, or saved outputs (tensors). A string is what ``foldproof compare --against`` takes: the
-            name of a compiler backend (``"inductor"``, ``"aot_eager"``, ``"eager"``) to compile the reference with, or
-            a file: ``.pt2``, ``.pte`` (run by ExecuTorch), ``.onnx`` (run by ONNX Runtime), ``.pt`` (saved outputs).
+            ExportedProgram, an ``onnxruntime.InferenceSession``, or saved outputs (tensors or arrays). A callable may
+            return arrays. A string is what ``foldproof compare --against`` takes: the name of a compiler backend
+            (``"inductor"``, ``"aot_eager"``, ``"eager"``) to compile the reference with; ``"file.py:callable"``, which
+            returns another program; or a file: ``.pt2``, ``.pt`` (TorchScript, or saved outputs), ``.pte`` (run by
+            ExecuTorch), ``.onnx`` (ONNX Runtime), ``.xml`` (OpenVINO), ``.npy`` and ``.npz`` (saved outputs).
         inputs: positional arguments of both.
         kwargs: keyword arguments of both.
         dynamic_shapes: as in `torch.export.export`; the reference is then compared at other sizes, too.

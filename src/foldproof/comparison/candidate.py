@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +18,7 @@ from torch.export import ExportedProgram
 
 from foldproof.comparison import runtimes
 from foldproof.comparison.calls import Run
-from foldproof.comparison.graph import flattened, has_keys
+from foldproof.comparison.graph import flattened, has_keys, is_array
 from foldproof.comparison.state import separate
 from foldproof.errors import FoldproofError, brief
 from foldproof.log import giving_up
@@ -35,8 +37,11 @@ from foldproof.torch_internals import (
 )
 
 BACKENDS = ("inductor", "aot_eager", "aot_eager_decomp_partition", "eager")
-FILES = (".pt2", ".pte", ".onnx", ".pt")
-AGAINST = "inductor, aot_eager, aot_eager_decomp_partition, eager, or a .pt2, .pte, .onnx or .pt file"
+FILES = (".pt2", ".pte", ".onnx", ".xml", ".pt", ".npy", ".npz")
+AGAINST = (
+    "inductor, aot_eager, aot_eager_decomp_partition, eager, a .pt2, .pte, .onnx, .xml, .pt, .npy or .npz file, or"
+    " path/file.py:callable"
+)
 
 Compile = Callable[[nn.Module], Callable[..., Any]]
 
@@ -87,14 +92,19 @@ def candidate_of(source: Any, reference: Any) -> Candidate:
     context = optimized_context(source)
     if context is not None:
         return _compiled_elsewhere(source, context)
+    if isinstance(source, torch.jit.ScriptModule):
+        return _scripted(source)
+    if type(source).__name__ == "InferenceSession" and hasattr(source, "get_inputs"):
+        run, signature = runtimes.session_runner(source, "the session")
+        return replace(_runtime("the session", "ONNX Runtime", run, None), signature=signature)
     if isinstance(source, nn.Module):
         name = "a GraphModule" if isinstance(source, fx.GraphModule) else f"the module {type(source).__name__}"
         if any(map(is_compiled, source.modules())):  # its code may read these very tensors
             return Candidate(name, caller(source), source, program=source)
         own = separate(source)
         return Candidate(name, caller(own), own, program=source)
-    if isinstance(source, (Tensor, list, tuple, Mapping)):
-        return _saved("saved outputs", source)
+    if isinstance(source, (Tensor, list, tuple, Mapping)) or is_array(source):
+        return _saved("saved outputs", source, reference)
     if callable(source):
         name = getattr(source, "__name__", type(source).__name__)
         return Candidate(name, caller(source), **_state_of(source), function=source)
@@ -133,14 +143,22 @@ def _named(name: str, reference: Any) -> Candidate:
     if name in BACKENDS:
         return _compiled(name, reference)
     path = Path(name)
+    if path.suffix not in FILES and ":" in name:
+        return candidate_of(load_spec(name).program, reference)
     if path.suffix not in FILES:
         raise FoldproofError(f"cannot compare with {name!r}; give {AGAINST}")
     if not path.is_file():
         raise FoldproofError(f"{name} {'is not a file' if path.exists() else 'does not exist'}")
     if path.suffix == ".pt2":
         return _pt2(name)
+    if path.suffix in (".npy", ".npz"):
+        return _saved(name, _load_arrays(path), reference)
     if path.suffix == ".pt":
-        return _saved(name, _load_outputs(path))
+        script = _load_script(path)
+        return _saved(name, _load_outputs(path), reference) if script is None else replace(_scripted(script), name=name)
+    if path.suffix == ".xml":
+        run, signature = runtimes.openvino(path)
+        return replace(_runtime(name, "OpenVINO", run, None), signature=signature)
     if path.suffix == ".onnx":
         run, signature = runtimes.onnx(path)
         return replace(_runtime(name, "ONNX Runtime", run, runtimes.onnx_exporter), signature=signature)
@@ -149,7 +167,7 @@ def _named(name: str, reference: Any) -> Candidate:
     return replace(made, restart=found.restart)
 
 
-def _runtime(name: str, runtime: str, run: Run, compile: Compile) -> Candidate:
+def _runtime(name: str, runtime: str, run: Run, compile: Compile | None) -> Candidate:
     hidden = f"{runtime} shows outputs only"
     return Candidate(f"{name} in {runtime}", run, None, hidden, copies=True, compile=compile, signature=((), ()))
 
@@ -193,6 +211,35 @@ def _pt2(name: str) -> Candidate:
     return _exported(name, program)
 
 
+def _load_arrays(path: Path) -> Any:
+    """Return the tensor of a ``.npy`` file, or those of a ``.npz`` file by name."""
+    try:
+        import numpy
+    except ModuleNotFoundError:
+        raise FoldproofError(f"{path} is a file of NumPy, which is not installed: pip install numpy") from None
+    try:
+        held = numpy.load(path, allow_pickle=False)
+        if isinstance(held, numpy.ndarray):
+            return torch.from_numpy(held)
+        named = {name: torch.from_numpy(held[name]) for name in held.files}
+    except Exception as error:
+        raise FoldproofError(f"{path} is no file of arrays that NumPy wrote ({brief(error)})") from error
+    numbered = [f"arr_{i}" for i in range(len(named))]  # the names of arrays that were saved without any
+    return [named[name] for name in numbered] if sorted(named) == sorted(numbered) else named
+
+
+def _load_script(path: Path) -> Any:
+    """Return the program of TorchScript in a file; None if it holds none."""
+    with contextlib.suppress(RuntimeError), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TorchScript is deprecated
+        return torch.jit.load(str(path), map_location="cpu")
+    return None
+
+
+def _scripted(program: torch.jit.ScriptModule) -> Candidate:
+    return Candidate("a TorchScript program", caller(program), hidden="a TorchScript program does not show it")
+
+
 def _load_outputs(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -202,7 +249,12 @@ def _load_outputs(path: Path) -> Any:
         raise FoldproofError(f"{path} is no file of tensors that torch.save wrote ({brief(error)})") from error
 
 
-def _saved(name: str, outputs: Any) -> Candidate:
+def _saved(name: str, outputs: Any, reference: Any) -> Candidate:
+    held = reference.state_dict if isinstance(reference, ExportedProgram) else getattr(reference, "state_dict", dict)()
+    if isinstance(outputs, Mapping) and outputs and set(outputs) <= set(held):
+        raise FoldproofError(
+            f"{name}: these are parameters, not outputs; load them into a model, and compare with that"
+        )
     flat = flattened(outputs)
     if not flat:
         raise FoldproofError(f"{name}: there is no tensor in it; save the outputs with torch.save(outputs, path)")

@@ -257,10 +257,10 @@ def widen(x: Any) -> Any:
 def flattened(out: Any) -> list[Tensor]:
     """The tensors, arrays and numbers among outputs, in an order that does not hang on that of a dict's keys."""
     leaves, _, _ = arranged(*tree_flatten(out))
-    return [torch.as_tensor(x).detach() for x in leaves if isinstance(x, (Tensor, int, float, complex)) or _is_array(x)]
+    return [torch.as_tensor(x).detach() for x in leaves if isinstance(x, (Tensor, int, float, complex)) or is_array(x)]
 
 
-def _is_array(x: Any) -> bool:
+def is_array(x: Any) -> bool:
     """True for an array or scalar of NumPy."""
     return type(x).__module__ == "numpy" and hasattr(x, "__array__")
 

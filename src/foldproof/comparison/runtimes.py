@@ -24,7 +24,13 @@ from foldproof.torch_internals import tree_leaves
 Run = Callable[[Sequence[Any], Mapping[str, Any]], list[Tensor]]
 
 
-def onnx(path: Path) -> tuple[Run, tuple[list[str], list[str]]]:
+Signature = tuple[list[str], list[str]]
+"""Names of inputs and outputs."""
+
+OPENVINO_SETTINGS = {"INFERENCE_PRECISION_HINT": "f32"}  # the default on some processors is bfloat16
+
+
+def onnx(path: Path) -> tuple[Run, Signature]:
     """Return what runs a ``.onnx`` file in ONNX Runtime on the CPU, by position, and names of inputs and outputs.
 
     Raises:
@@ -39,15 +45,51 @@ def onnx(path: Path) -> tuple[Run, tuple[list[str], list[str]]]:
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     except Exception as error:
         raise FoldproofError(f"{path} can't be loaded by ONNX Runtime ({brief(error)})") from error
+    return session_runner(session, path)
+
+
+def session_runner(session: Any, name: object) -> tuple[Run, Signature]:
+    """Return what runs an ``onnxruntime.InferenceSession``, by position, and names of inputs and outputs."""
     names = [given.name for given in session.get_inputs()]
 
     def run(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
-        given = _tensors(path, args, kwargs, len(names))
-        with _blamed(path, "ONNX Runtime"):
+        given = _tensors(name, args, kwargs, len(names))
+        with _blamed(name, "ONNX Runtime"):
             made = session.run(None, dict(zip(names, as_arrays(given, "ONNX Runtime"))))
         return [torch.from_numpy(x) for x in made]
 
     return run, (names, [made.name for made in session.get_outputs()])
+
+
+def openvino(path: Path) -> tuple[Run, Signature]:
+    """Return what runs a ``.xml`` file in OpenVINO on the CPU, by position, and names of inputs and outputs.
+
+    Raises:
+        MissingExtra: openvino is not installed.
+        FoldproofError: the file can't be loaded, or (from what is returned) does not run on the inputs.
+    """
+    try:
+        import openvino as runtime
+    except ModuleNotFoundError as error:
+        raise MissingExtra("openvino", "openvino") from error
+    try:
+        compiled = runtime.compile_model(str(path), "CPU", OPENVINO_SETTINGS)
+    except Exception as error:
+        raise FoldproofError(f"{path} can't be loaded by OpenVINO ({brief(error)})") from error
+
+    def run(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
+        given = _tensors(path, args, kwargs, len(compiled.inputs))
+        with _blamed(path, "OpenVINO"):
+            return run_openvino(compiled, given)
+
+    inputs, outputs = ([min(port.names, default="") for port in ports] for ports in (compiled.inputs, compiled.outputs))
+    return run, (inputs, outputs)
+
+
+def run_openvino(compiled: Any, given: Sequence[Tensor]) -> list[Tensor]:
+    """Return copies of the outputs of OpenVINO's compiled model."""
+    made = compiled(as_arrays(given, "OpenVINO"))
+    return [torch.from_numpy(made[i].copy()) for i in range(len(compiled.outputs))]
 
 
 def onnx_exporter(module: nn.Module) -> Callable[..., Any]:

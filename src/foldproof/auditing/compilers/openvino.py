@@ -10,13 +10,12 @@ from torch import nn
 from foldproof.auditing.compilers.compiler import Compiled, Options, require_known_options
 from foldproof.auditing.log import Log
 from foldproof.auditing.taps.fx_passes import tap_passes
+from foldproof.comparison.runtimes import OPENVINO_SETTINGS, run_openvino
 from foldproof.compiler_catalog import OPENVINO
 from foldproof.errors import MissingExtra
 from foldproof.program.export import export_module
 from foldproof.program.state import deepcopied
 from foldproof.torch_internals import tree_leaves, tree_unflatten
-
-_SETTINGS = {"INFERENCE_PRECISION_HINT": "f32"}  # the default on some processors is bfloat16
 
 
 class Openvino:
@@ -37,22 +36,18 @@ class Openvino:
             raise MissingExtra("openvino", "openvino") from None
         program = export_module(deepcopied(model), args, kwargs)
         with tap_passes(log):
-            compiled = openvino.compile_model(openvino.convert_model(program), "CPU", _SETTINGS)
-
-        from foldproof.comparison.runtimes import as_arrays
+            compiled = openvino.compile_model(openvino.convert_model(program), "CPU", OPENVINO_SETTINGS)
 
         def call(*args: Any, **kwargs: Any) -> Any:
             given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
-            made = compiled(as_arrays(given, "OpenVINO"))
-            out = [torch.from_numpy(made[i].copy()) for i in range(len(compiled.outputs))]
-            return tree_unflatten(out, program.call_spec.out_spec)
+            return tree_unflatten(run_openvino(compiled, given), program.call_spec.out_spec)
 
         return Compiled(call, "the model in OpenVINO")
 
     def write_script(self, options: Options) -> tuple[list[str], list[str]]:
         return ["import openvino"], [
             "program = openvino.convert_model(torch.export.export(model, inputs))",
-            f"compiled = openvino.compile_model(program, config={_SETTINGS})",
+            f"compiled = openvino.compile_model(program, config={OPENVINO_SETTINGS})",
             "got = torch.from_numpy(compiled([x.numpy() for x in inputs])[0])",
         ]
 
