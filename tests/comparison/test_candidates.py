@@ -190,7 +190,8 @@ def test_another_program_by_its_spec(tmp_path: Path) -> None:
     model, inputs = small()
     other = tmp_path / "other.py"
     other.write_text(
-        "from tests.comparison.test_candidates import small, spoilt\ndef wrong(): return spoilt(small()[0]), small()[1]\n"
+        "from tests.comparison.test_candidates import small, spoilt\n"
+        "def wrong(): return spoilt(small()[0]), small()[1]\n"
     )
     assert foldproof.compare(model, f"{other}:wrong", inputs, trials=3).kind is Kind.REFUTED
     assert foldproof.compare(model, "tests.comparison.test_candidates:small", inputs, trials=3).identical
