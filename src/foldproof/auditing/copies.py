@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from foldproof.program.state import quiet_copies
-from foldproof.torch_internals import negated_view, tree_leaves
+from foldproof.torch_internals import negated_view, tree_leaves, version_of
 
 T = TypeVar("T")
 
@@ -38,6 +38,8 @@ class Copies:
         self._made: dict[str, Tensor] = {}
         self._modules: dict[str, nn.Module] = {}
         self._kept: list[Any] = []
+        self._writes: dict[int, tuple[Tensor, int, int, str]] = {}
+        """Each tensor by id, with the address of its memory, PyTorch's count of writes, and its identity then."""
 
     def of(self, x: Tensor) -> tuple[str, Tensor]:
         """Return a tensor's identity and copy; tensors without memory of their own (fake, subclasses) aren't copied."""
@@ -53,7 +55,14 @@ class Copies:
             made = negated_view(made) if x.is_neg() else made
             made = torch.conj(made) if x.is_conj() else made
             self._made[identity] = nn.Parameter(made, x.requires_grad) if isinstance(x, nn.Parameter) else made
+        if not x.is_inference():
+            self._writes[id(x)] = x, x.data_ptr(), version_of(x), identity
         return identity, self._made[identity]
+
+    def knows(self, x: Any, identity: str) -> bool:
+        """Return True if a tensor had this identity, and PyTorch counts no write to it since."""
+        seen = self._writes.get(id(x))
+        return seen is not None and seen[0] is x and seen[1:] == (x.data_ptr(), version_of(x), identity)
 
     def identify(self, x: Any) -> str:
         """Return the identity of any object, and keep the object alive, so that the identity stays unique."""

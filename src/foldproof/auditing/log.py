@@ -98,7 +98,8 @@ class Log:
         self.generated: list[Any] = []
         """Modules that were generated from recorded loops; see `foldproof.auditing.kernels`."""
         self._open: list[_Open] = []
-        self._last: Snapshot | None = None
+        self.last: Snapshot | None = None
+        """The last snapshot."""
         self.owners: list[ExportedProgram] = []
         """Exported programs in work, innermost last: a pass may get only the graph of one."""
         self.given: Sequence[Any] | None = None
@@ -129,9 +130,10 @@ class Log:
         """
         with disable_current_modes():
             seen = make()
-        if self._last is None or self._last.digest != seen.digest or self._last.names != seen.names:
-            self._last = seen
-        return self._last
+        if self.last is None or self.last.digest != seen.digest or self.last.names != seen.names:
+            self.last = seen
+        self.last.sight = seen.sight  # other remarks on the same nodes are no change
+        return self.last
 
     def enter(self, name: str, before: Snapshot, rerun: Rerun | None = None) -> None:
         """Record that a pass begins."""

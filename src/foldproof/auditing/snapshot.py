@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import functools
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import getitem
 from types import ModuleType
@@ -18,6 +18,7 @@ from torch.export import ExportedProgram
 from foldproof import operators
 from foldproof.auditing.copies import Copies
 from foldproof.auditing.reading import apply_fused_activation, find_memory, read_into
+from foldproof.auditing.sight import Sight
 from foldproof.auditing.signature import Signature, find_signature
 from foldproof.graph.diff import LabelledGraph
 from foldproof.graph.module import InterpretedModule, get_attribute, set_attribute
@@ -98,13 +99,8 @@ class Snapshot:
         if order is not None:
             given = sorted((n for n in nodes if n.op == "placeholder"), key=order)
             nodes = given + [n for n in nodes if n.op != "placeholder"]
-        held: dict[str, Any] = {}
-        for node in nodes:
-            if node.op == "placeholder" and node.name in signature.parameters:
-                name, tensor = signature.parameters[node.name]
-                held[name] = tensor
-            elif node.op in ("get_attr", "call_module"):
-                held[str(node.target)] = get_attribute(source, str(node.target))
+        self.sight = Sight(source)
+        held = _find_attributes(source, nodes, signature)
         self.size = len(nodes)
         pytree = structures_of(source.graph)
         self.structure = None if pytree is None else f"{pytree.in_spec} → {pytree.out_spec}"
@@ -127,6 +123,19 @@ class Snapshot:
         self.values: dict[fx.Node, str] = {}
         """Digest of each node's expression in the inputs: equal for equal expressions."""
         self.digest, self.effect, self.functional = self._digests()
+
+    def still_shows(self, source: fx.GraphModule, signature: Signature, closely: bool) -> bool:
+        """Return True if a graph and the contents of its attributes are as when this snapshot was taken.
+
+        Without looking ``closely``, only writes that PyTorch counts are seen, and none through ``.data`` or NumPy.
+        """
+        if not self.sight.shows(Sight(source)):
+            return False
+        held = _find_attributes(source, source.graph.nodes, signature)
+        return self._held.keys() <= held.keys() and all(
+            (not closely and self.copies.knows(held[name], identity)) or self._as_it_is(held[name])[0] == identity
+            for name, (identity, _) in self._held.items()
+        )
 
     @functools.cached_property
     def module(self) -> fx.GraphModule:
@@ -185,6 +194,18 @@ class Snapshot:
             if node.op == "output" or not quiet:
                 effects.append(self.values[node])
         return whole.hexdigest(), "|".join(effects), functional
+
+
+def _find_attributes(source: fx.GraphModule, nodes: Iterable[fx.Node], signature: Signature) -> dict[str, Any]:
+    """Return the attributes that nodes use, and the parameters among their inputs, by name."""
+    held: dict[str, Any] = {}
+    for node in nodes:
+        if node.op == "placeholder" and node.name in signature.parameters:
+            name, tensor = signature.parameters[node.name]
+            held[name] = tensor
+        elif node.op in ("get_attr", "call_module"):
+            held[str(node.target)] = get_attribute(source, str(node.target))
+    return held
 
 
 _PLAIN = (

@@ -118,7 +118,7 @@ class _Phases:
         """Patterns that have matched since the last pass of the pattern matcher began."""
         self.lowered: dict[int, Lowered] = {}
 
-    def snapshot(self, module: fx.GraphModule) -> Snapshot:
+    def snapshot(self, module: fx.GraphModule, closely: bool) -> Snapshot:
         bound = {}
         place = {}
         for i, node in enumerate(n for n in module.graph.nodes if n.op == "placeholder"):
@@ -126,7 +126,10 @@ class _Phases:
             name = self._held.get(id(value))
             if name is not None:
                 bound[node.name] = (name, value)
-        return Snapshot(module, Signature(bound), lambda n: place[n], self.lowered, self.log.copies)
+        signature, last = Signature(bound), self.log.last
+        if last is not None and last.still_shows(module, signature, closely):
+            return last
+        return Snapshot(module, signature, lambda n: place[n], self.lowered, self.log.copies)
 
     def _source(self, node: fx.Node, i: int) -> tuple[int, Any]:
         """Return the position of a placeholder among Dynamo's inputs, and its value there."""
@@ -155,10 +158,12 @@ class _Phases:
         ]
 
     @contextlib.contextmanager
-    def scope(self, name: str, module: Any) -> Iterator[list[Any]]:
+    def scope(self, name: str, module: Any, closely: bool = False) -> Iterator[list[Any]]:
         """Record a call of a pass inside a phase; calls outside of phases are ignored.
 
-        A subgraph of the phase's graph is recorded as a part of it.
+        A subgraph of the phase's graph is recorded as a part of it. Where a pass changes no node, the contents of
+        parameters are compared only if it is looked at ``closely``, as phases and passes of users are: it takes as long
+        as all else. A write that PyTorch does not count is then the phase's.
         """
         module = module.owning_module if isinstance(module, fx.Graph) else module
         made: list[Any] = []
@@ -166,7 +171,7 @@ class _Phases:
         if root is None or self.depth_of_patterns or not isinstance(module, fx.GraphModule) or _holds(root, module):
             yield made
             return
-        self.log.enter(name, self.look(module))
+        self.log.enter(name, self.look(module, closely))
         done = False
         try:
             yield made
@@ -174,10 +179,10 @@ class _Phases:
         finally:
             after = made[-1] if made and isinstance(made[-1], fx.GraphModule) else module
             self._running = after
-            self.log.leave(lambda: self.look(after), done)
+            self.log.leave(lambda: self.look(after, closely), done)
 
-    def look(self, module: fx.GraphModule) -> Snapshot:
-        return self.log.look(lambda: self.snapshot(module))
+    def look(self, module: fx.GraphModule, closely: bool = True) -> Snapshot:
+        return self.log.look(lambda: self.snapshot(module, closely))
 
     def look_at_loops(self, name: str, scheduled: Sequence[Any], reused: Mapping[str, str] | None = None) -> None:
         """Record the loops of the graph that is lowered now, as the result of a step from the last snapshot on."""
@@ -224,7 +229,7 @@ class _Phases:
         self._running = module
         made: list[Any] = []
         try:
-            with self.scope(name, module) as made:
+            with self.scope(name, module, closely=True) as made:
                 yield made
         finally:
             self._running = None
@@ -320,7 +325,7 @@ def _observe(patch: Callable[[Hook, Callable[[Any], Any]], None], phases: _Phase
 
     def entering(enter: Callable[..., Any]) -> Callable[..., Any]:
         def entered(self: Any) -> Any:
-            scope = phases.scope(name_of(self), self.gm)
+            scope = phases.scope(name_of(self), self.gm, closely=id(self) in custom)
             scope.__enter__()
             running.setdefault(id(self), []).append(scope)
             return enter(self)
