@@ -74,3 +74,17 @@ def test_a_reference_that_is_exact_on_all_inputs_is_nearer() -> None:
     x = torch.arange(-4900.0, 4900.0, 49)
     found = compare(Of(lambda x: x / 49), lambda x: x / 49 + 1e-7 * x, (x,), trials=6, locate=False).truth_distance
     assert found is not None and found.reference == 0 and found.nearer == "reference"
+
+
+def test_an_operator_beyond_its_own_rounding_decides() -> None:
+    torch.manual_seed(0)
+    x = torch.rand(2, 100_000)
+    found = compare(Of(lambda x: (x * 0.5).sum(-1)), Of(lambda x: (x * 0.50001).sum(-1)), (x,), trials=4).verdict
+    assert found.kind is Kind.REFUTED and "mul" in found.reason and found.counterexample is not None
+
+
+def test_an_operator_that_the_outputs_hide_is_told() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(4, 64) + 1e3
+    found = compare(Of(lambda x: F.layer_norm(x, (64,))), Of(lambda x: F.layer_norm(x * 1.0001, (64,))), (x,), trials=4)
+    assert found.kind is Kind.ROUNDING or "mul" in found.verdict.reason

@@ -17,11 +17,11 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from foldproof.claim import Claim, Held, Role, Scope, Why
-from foldproof.comparison.attribution import Findings, find_sources, largest_source
+from foldproof.comparison.attribution import Findings, find_sources, largest_source, short
 from foldproof.comparison.calls import Call, Side, name_values
 from foldproof.comparison.candidate import Candidate, caller, candidate_of
 from foldproof.comparison.distance import truth_distance
-from foldproof.comparison.far import find_far, judge_far
+from foldproof.comparison.far import find_far, judge_far, tell_far
 from foldproof.comparison.graph import Graph
 from foldproof.comparison.inputs import Inputs, can_redraw, count_trials, redrawn
 from foldproof.comparison.judge import Outputs, distance, flips, identical, judge, number, rms
@@ -29,7 +29,14 @@ from foldproof.comparison.layers import layers
 from foldproof.comparison.order import match_by_order, tell_other_order
 from foldproof.comparison.precision import explain, precision_of
 from foldproof.comparison.reproduction import reproduce
-from foldproof.comparison.result import CompareResult, InputDistance, Layer, NoiseFloor, OutputDistance
+from foldproof.comparison.result import (
+    CompareResult,
+    InputDistance,
+    Layer,
+    NoiseFloor,
+    OutputDistance,
+    TruthDistance,
+)
 from foldproof.comparison.state import separate
 from foldproof.comparison.trial import Part, Trial, find_mismatch, pair_up, tell_apart, tell_strides
 from foldproof.errors import FoldproofError, brief
@@ -39,7 +46,7 @@ from foldproof.program import as_program, require_ordinary
 from foldproof.proof.shapes import as_inputs, sampled_inputs
 from foldproof.proof.variation import named_inputs
 from foldproof.rounding.operands import Operands, rounded_to
-from foldproof.thresholds import MAX_ROUNDING_RATIO, RUNS_AT_GIVEN_INPUTS, RUNS_AT_OTHER_INPUTS
+from foldproof.thresholds import MAX_ROUNDING_RATIO, MIN_LOCAL_SIGMAS, RUNS_AT_GIVEN_INPUTS, RUNS_AT_OTHER_INPUTS
 from foldproof.torch_internals import tree_leaves
 from foldproof.verdict import Counterexample, Difference, Kind, Rounding, Verdict
 from foldproof.version import __version__
@@ -163,6 +170,7 @@ class _Comparison:
         meant = None if self._precision is None else self._precision.operands
         self._operands = meant or _reduced()
         self._redraws: bool | None = None
+        self._far: tuple[str, TruthDistance] | None = None
         self._keeps_state = self._graph.writes_state
         self._uncompared = ""
         if self._operands is not None and meant is None:
@@ -214,6 +222,7 @@ class _Comparison:
                 self._graph, self._candidate, worst.given, worst.outputs.values, self._operands, large, self._tell
             )
             seen = layers(self._graph, found.values, worst.given, self._seed, self._operands)
+            verdict = self._follow_source(verdict, found, worst)
         reproduction = None
         if verdict.kind is Kind.REFUTED and found.part is not None and large:
             at = largest_source(found.sources)
@@ -222,6 +231,25 @@ class _Comparison:
         if verdict.kind is Kind.REFUTED and verdict.difference is None:
             verdict = replace(verdict, difference=self._writer(trials))
         return self._build(verdict, trials, found, first, reproduction, seen)
+
+    def _follow_source(self, verdict: Verdict, found: Findings, trial: Trial) -> Verdict:
+        """The verdict in view of an operator that is beyond its own rounding on equal operands."""
+        at = largest_source(found.sources) if found.sources else None
+        if at is None or not at.measured or at.sigma <= MIN_LOCAL_SIGMAS or verdict.kind is Kind.REFUTED:
+            return verdict
+        where = f" at {at.source}" if at.source else ""
+        told = f"{short(at.operator)}{where} gives other numbers on equal operands than its own rounding explains"
+        if self._far is None or verdict.kind is Kind.ROUNDING:
+            self._notes.append(f"{told}, which the outputs hardly show")
+            return verdict
+        return Verdict(
+            Kind.REFUTED,
+            f"no rounding: {tell_far(*self._far)}, and {told}",
+            claim=self._claim(1, Scope.POINT),
+            rounding=verdict.rounding,
+            difference=Difference(at.node, at.operator, at.source),
+            counterexample=self._counterexample(trial, trial.outputs),
+        )
 
     def _note_order(self, reference: Sequence[Call], candidate: Sequence[Call]) -> None:
         told = tell_other_order(reference[0].outputs, candidate[0].outputs)
@@ -437,6 +465,7 @@ class _Comparison:
             return self._refuted_by_shape(apart.problems[0], apart.given)
         every = [part.judged for t in trials for part in t.parts if part.judged is not None]
         far = find_far([part.values for part in t.parts] for t in trials) if self._precision is None else None
+        self._far = far
         verdict = far and judge_far(*far, self._original, self._candidate, self._args, self._kwargs)
         if verdict is not None:
             return replace(verdict, claim=verdict.claim or self._claim(count), rounding=rounding)

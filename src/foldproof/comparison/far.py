@@ -71,10 +71,7 @@ def judge_far(
     A proof tells a careless algorithm for the same function (ROUNDING) from another function (REFUTED). Without one,
     the verdict is UNDECIDED beyond `MAX_TIMES_AS_FAR`, and None below it.
     """
-    far = (
-        f"{name} of the candidate is {found.ratio:.3g} times as far from the float64 result as the reference's, on all"
-        f" {found.inputs} inputs"
-    )
+    far = tell_far(name, found)
     proved = _prove(reference, candidate, args, kwargs)
     if proved is not None and proved.kind is Kind.REFUTED:
         return replace(proved, reason=f"no rounding: {far}, and the two are {proved.reason}")
@@ -85,6 +82,14 @@ def judge_far(
     if found.low < MAX_TIMES_AS_FAR:
         return None
     return Verdict(Kind.UNDECIDED, f"{far}; as rounding, only a careless algorithm explains it ({_CARELESS})")
+
+
+def tell_far(name: str, found: TruthDistance) -> str:
+    """Return both distances of a value in words."""
+    return (
+        f"{name} of the candidate is {found.ratio:.3g} times as far from the float64 result as the reference's, on all"
+        f" {found.inputs} inputs"
+    )
 
 
 def _prove(reference: Any, candidate: Candidate, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Verdict | None:
