@@ -273,3 +273,12 @@ OTHER_MAXIMA: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Ten
 def test_maxima_of_other_values_are_refuted(name: str) -> None:
     one, other = map(program, OTHER_MAXIMA[name])
     assert foldproof.prove(one, other, (X,)).kind is Kind.REFUTED
+
+
+def test_a_value_that_overflows_is_a_member() -> None:
+    def overflowing(x: Tensor) -> Tensor:
+        return torch.stack([x[:, 0], x[:, 1] * -1e20, x[:, 2]], -1).amax(-1)
+
+    x = torch.tensor([[1.0, 3e20, 4.0]])
+    found = foldproof.prove(overflowing, lambda x: torch.stack([x[:, 0], x[:, 2]], -1).amax(-1), (x,))
+    assert found.kind is not Kind.PROVED

@@ -12,7 +12,7 @@ the meaning of the operator for one interpretation of the two functions. Program
 are equal for that one.
 
 -inf is no member of a set, because it changes no maximum: padding and masks hold it. The largest of one value is the
-value itself. A set without members, and one with an infinite result, has no such reading.
+value itself. A set without members, one with an infinite result, and one with an overflow have no such reading.
 """
 
 from __future__ import annotations
@@ -60,6 +60,8 @@ def _read(x: Residue, value: Tensor, sets: Sets, result: Tensor) -> Residue | No
     if not bool(result.isfinite().all()):
         return None
     present = value != (math.inf if sets.smallest else -math.inf)
+    if not x.infinite and not bool(present.all()):
+        return None  # an overflow, which other inputs may not have
     numbers = sets.add_up(present.to(torch.float64))
     if bool((numbers < 1).any()):
         return None  # padding alone
