@@ -239,6 +239,10 @@ view that became a copy, for a later write tells them apart. Other strides of eq
 compilers may change them; a note tells them. Saved outputs, other runtimes and plain callables do not show all of that;
 a note then says what was not compared.
 
+A difference within the noise floor is not called rounding where the candidate is farther from the float64 result than
+the reference on every input: at four times as far, a proof is asked whether both are the same function; at 32 times,
+without one, the answer is UNDECIDED.
+
 Made by `make docs` with {versions}, Python {platform.python_version()}, {platform.machine()}
 ({torch.backends.cpu.get_cpu_capability()}), seed 0, one thread for each comparison."""
 
