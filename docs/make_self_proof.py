@@ -1,4 +1,7 @@
-"""Writes docs/self_proof.md. Run by ``make docs``; by hand: ``python -m docs.make_self_proof`` (minutes)."""
+"""Writes docs/self_proof.md. Run by ``make docs``; by hand: ``python -m docs.make_self_proof`` (an hour).
+
+With names of models, ``python -m docs.make_self_proof vit bert`` writes the part on gradients alone, on these.
+"""
 
 from __future__ import annotations
 
@@ -19,22 +22,31 @@ import foldproof
 from foldproof.verdict import Difference, Kind, Verdict
 from zoo import ZOO
 from zoo.findings import FINDINGS, Finding
+from zoo.gradients import GradientProof, prove_gradients
 from zoo.self_proof import SelfProof, prove_itself, refute_spoilt
 
 PAGE = Path(__file__).with_name("self_proof.md")
 WORKERS = os.cpu_count() or 1
 
 
-def main() -> None:
-    """Prove the whole zoo, then write the page in one go."""
-    rows = []
+GRADIENTS = "## Gradients"
+
+
+def main(names: Sequence[str]) -> None:
+    """Prove the whole zoo, then write the page in one go; with ``names``, only the gradients of these models."""
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(WORKERS, spawn, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        for made in pool.map(row, ZOO):
+        rows = []
+        for made in pool.map(row, [] if names else ZOO):
             rows.append(made)
             sys.stderr.write(f"{len(rows)}/{len(ZOO)} {made.proof.name}: {made.proof.decomposed.kind}\n")
+        proofs = []
+        for found in pool.map(gradient_row, names or ZOO):
+            proofs.append(found)
+            sys.stderr.write(f"{len(proofs)} {found.name}, gradients: {found.joint.kind}, {found.decomposed.kind}\n")
+    forward = PAGE.read_text("utf-8").partition(GRADIENTS)[0].rstrip() if names else page(rows)
     draft = PAGE.with_suffix(".tmp")
-    draft.write_text(page(rows), encoding="utf-8")
+    draft.write_text(f"{forward}\n\n{gradients(proofs)}\n", encoding="utf-8")
     os.replace(draft, PAGE)
 
 
@@ -51,8 +63,13 @@ def row(name: str) -> Row:
     return Row(prove_itself(ZOO[name]), refute_spoilt(ZOO[name]))
 
 
+def gradient_row(name: str) -> GradientProof:
+    """Prove the gradients of one model."""
+    return prove_gradients(ZOO[name])
+
+
 def page(rows: Sequence[Row]) -> str:
-    """The page as Markdown."""
+    """The page as Markdown, but for the gradients."""
     results = [r.proof for r in rows]
     return "\n\n".join(
         [
@@ -100,10 +117,7 @@ def _totals(rows: Sequence[Row]) -> str:
         "model = exported program": [r.proof.exported for r in rows],
         "exported program = the same, spoilt": [r.spoilt for r in rows],
     }
-    lines = []
-    for question, verdicts in questions.items():
-        counts = Counter(v.kind for v in verdicts)
-        lines.append([question, *(str(counts[kind]) for kind in Kind), f"{sum(v.seconds for v in verdicts):.0f}"])
+    lines = [[question, *_counts(verdicts)] for question, verdicts in questions.items()]
     return _table(["question", *map(str, Kind), "seconds"], lines)
 
 
@@ -170,6 +184,45 @@ def _names(names: Iterable[str]) -> str:
     return ", ".join(f"`{name}`" for name in sorted(names))
 
 
+def gradients(proofs: Sequence[GradientProof]) -> str:
+    """The part of the page on gradients."""
+    questions = {
+        "autograd = joint graph": [p.joint for p in proofs],
+        "autograd = joint graph of core operators": [p.decomposed for p in proofs],
+    }
+    totals = [[q, *_counts(verdicts)] for q, verdicts in questions.items()]
+    rows, reasons = [], []
+    for p in proofs:
+        row = [p.name]
+        for count, verdict in zip(p.operators, (p.joint, p.decomposed)):
+            choices = _names(verdict.claim.choices) if verdict.proof is not None and verdict.claim is not None else ""
+            row += ["—" if count is None else str(count), str(verdict.kind), f"{verdict.seconds:.1f}", choices]
+        rows.append(row)
+        told = {_reason(v): v.kind for v in (p.joint, p.decomposed) if v.proof is None}
+        reasons += [f"- **{p.name}**: {kind}, {reason}." for reason, kind in told.items()]
+    head = ["model", *["operators", "autograd = joint graph", "seconds", "choices"]]
+    head += ["operators", "= of core operators", "seconds", "choices"]
+    return "\n\n".join(
+        [
+            GRADIENTS,
+            f"AOTAutograd traces a model and its backward into one joint graph, which `torch.compile` starts from. Of"
+            f" {len(proofs)} of the {len(ZOO)} architectures, in training mode, the sum of all outputs times one"
+            " tensor for each is differentiated: by autograd, and by the joint graph, as traced and with core operators"
+            " alone. Running statistics, the sum, and gradients of all parameters are compared. The claim is for all"
+            " inputs, parameters and cotangents, and for all states of the random generator. *choices* names the"
+            " operators whose choices limit it. `python -m docs.make_self_proof` with names of models makes this part.",
+            _table(["question", *map(str, Kind), "seconds"], totals),
+            _table(head, rows),
+            "\n".join(reasons) or "Everything is proved.",
+        ]
+    )
+
+
+def _counts(verdicts: Sequence[Verdict]) -> list[str]:
+    counts = Counter(v.kind for v in verdicts)
+    return [*(str(counts[kind]) for kind in Kind), f"{sum(v.seconds for v in verdicts):.0f}"]
+
+
 def _finding(finding: Finding) -> str:
     raised = finding.reproduce()
     message = str(raised).splitlines()[0]
@@ -189,4 +242,4 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -43,7 +43,7 @@ def prove_itself(architecture: Architecture, seed: int = 0) -> SelfProof:
     """Export and decompose a model of the zoo, and compare each form with the previous one."""
     sample = architecture.build()
     model, inputs = sample.model, sample.inputs
-    with _quietly():
+    with quietly():
         program = torch.export.export(model, inputs)
         functional = None
         try:
@@ -68,13 +68,14 @@ def prove_itself(architecture: Architecture, seed: int = 0) -> SelfProof:
 def refute_spoilt(architecture: Architecture, seed: int = 0) -> Verdict:
     """Compare an exported model of the zoo with a program that is wrong on purpose: see `spoilt`."""
     sample = architecture.build()
-    with _quietly():
+    with quietly():
         program = torch.export.export(sample.model, sample.inputs)
         return foldproof.prove(program, spoilt(program), sample.inputs, seed=seed)
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
+def quietly() -> Iterator[None]:
+    """Run without gradients and warnings."""
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations inside PyTorch and transformers
         yield

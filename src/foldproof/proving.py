@@ -23,6 +23,7 @@ from torch.export import ExportedProgram
 from foldproof.fusion import fold_unproved
 from foldproof.log import giving_up
 from foldproof.program import Leaf, as_program
+from foldproof.program.gradients import tell_unseen_gradients
 from foldproof.proof import as_computed, match_leaves
 from foldproof.proof import prove as prove_programs
 from foldproof.proof.inquiry import Progress
@@ -69,6 +70,22 @@ def prove(
     Raises:
         FoldproofError: ``before`` or ``after`` is no program, the inputs do not fit, or integers have no values.
     """
+
+    verdict = prove_with_folds(before, after, inputs, kwargs, derive, by_value, seed, progress)
+    return replace(verdict, notes=(*verdict.notes, *tell_unseen_gradients(before, (inputs, kwargs))))
+
+
+def prove_with_folds(
+    before: Any,
+    after: Any,
+    inputs: Sequence[Any],
+    kwargs: Mapping[str, Any] | None,
+    derive: Derive | None,
+    by_value: bool,
+    seed: int | None,
+    progress: Progress | None,
+) -> Verdict:
+    """Prove as `prove`, without a word on gradients."""
 
     def proved(how: Derive | None) -> Verdict:
         return prove_programs(

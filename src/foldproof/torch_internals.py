@@ -265,17 +265,18 @@ def decompose_lstm_layer(*args: Any) -> Any:
 
 
 def vector_jacobian_product(
-    function: Callable[..., Tensor], operands: Sequence[Tensor], cotangents: Sequence[Tensor]
+    function: Callable[..., Sequence[Tensor]], operands: Sequence[Tensor], cotangents: Sequence[Tensor]
 ) -> list[Tensor]:
     """Return the gradients of ``operands``, where autograd is off, as it is below it, in the midst of an operator.
+
+    There is a cotangent for each of the function's results.
 
     Replaced by: a public way to differentiate there.
     """
     key = torch._C.DispatchKey.AutogradFunctionality
     with torch._C._SetExcludeDispatchKeyGuard(key, False), torch.enable_grad():
         leaves = [x.detach().requires_grad_() for x in operands]
-        made = function(*leaves)
-        found = torch.autograd.grad([made], leaves, cotangents, allow_unused=True)
+        found = torch.autograd.grad(list(function(*leaves)), leaves, cotangents, allow_unused=True)
         return [torch.zeros_like(x) if g is None else g.detach() for x, g in zip(operands, found)]
 
 

@@ -1,15 +1,16 @@
-"""Random programs: nothing is proved of them, and what makes a program random is refuted."""
+"""Random programs: draws are functions of the generator's state, and whatever else is random proves nothing."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from foldproof import Kind, prove
 
@@ -39,15 +40,86 @@ def test_a_program_that_becomes_random_is_refuted(second: Function) -> None:
     [
         (lambda x: torch.where(torch.rand(40) > 1e-9, x, 0 * x), lambda x: x),  # as long as no number is that small
         (lambda x: x, lambda x: torch.where(torch.rand(40) > 1e-9, x, 0 * x)),
-        (lambda x: x, lambda x: x + 0 * torch.rand(40)),
-        (lambda x: F.dropout(x, 0.5), lambda x: x),
-        (lambda x: F.dropout(x, 0.5), lambda x: F.dropout(x * 1, 0.5)),
-        (lambda x: x + torch.rand(40), lambda x: torch.rand(40) + x),
+        (lambda x: x, lambda x: x + 0 * torch.rand(40)),  # the next draw is another one
+        (lambda x: x if bool((torch.rand(40) > 1e-9).all()) else 0 * x, lambda x: x),
+        (lambda x: x * (torch.randn(40) > 9).any(), lambda x: 0 * x),
+        (lambda x: x + torch.randint(0, 9, (40,)), lambda x: torch.randint(0, 9, (40,)) + x),
+        (lambda x: x[torch.randperm(40)], lambda x: x[torch.randperm(40)] * 1),
     ],
 )
 def test_random_programs_are_undecided(first: Function, second: Function) -> None:
     found = prove(first, second, (X,))
     assert found.kind is Kind.UNDECIDED and "which is random" in found.reason, str(found)
+
+
+def twice(x: Tensor) -> tuple[Tensor, Tensor]:
+    return F.dropout(x, 0.5), F.dropout(2 * x, 0.5)
+
+
+def the_other_way(x: Tensor) -> tuple[Tensor, Tensor]:
+    second = F.dropout(2 * x, 0.5)
+    return F.dropout(x, 0.5), second
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (lambda x: F.dropout(x, 0.5), lambda x: F.dropout(x * 1, 0.5)),
+        (lambda x: x + torch.rand(40), lambda x: torch.rand(40) + x),
+        (lambda x: x + torch.randn_like(x), lambda x: torch.randn_like(2 * x) + x),
+        (lambda x: x * (torch.rand_like(x) > 0.5), lambda x: (torch.rand_like(x) > 0.5) * x),
+        (lambda x: torch.where(torch.rand_like(x) > 0.5, x, 0), lambda x: x * (torch.rand_like(x) > 0.5)),
+        (twice, lambda x: twice(x + 0)),
+        (lambda x: F.alpha_dropout(x, 0.5, True), lambda x: F.alpha_dropout(x * 1, 0.5, True)),
+        (lambda x: torch.empty_like(x).uniform_(1, 2) * x, lambda x: x * torch.empty_like(x).uniform_(1, 2)),
+        (lambda x: torch.bernoulli(x.sigmoid()), lambda x: torch.bernoulli((0 + x).sigmoid())),
+    ],
+)
+def test_equal_draws_are_proved(first: Any, second: Any) -> None:
+    found = prove(first, second, (X,))
+    assert found.kind is Kind.PROVED, str(found)
+    assert any("the same random numbers in the same order" in note for note in found.notes)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (lambda x: F.dropout(x, 0.5), lambda x: x),
+        (lambda x: F.dropout(x, 0.5), lambda x: F.dropout(x, 0.4)),
+        (lambda x: F.dropout(x, 0.01), lambda x: F.dropout(x, 0.011)),
+        (lambda x: F.dropout(x, 0.5), lambda x: F.dropout(x, 0.5) * 0.5),
+        (twice, the_other_way),
+        (twice, lambda x: (lambda mask: (x * mask, 2 * x * mask))(F.dropout(torch.ones(40), 0.5))),
+        (lambda x: x + torch.rand(40), lambda x: x + torch.randn(40)),
+        (lambda x: torch.empty_like(x).uniform_(1, 2) * x, lambda x: torch.empty_like(x).uniform_(1, 2.001) * x),
+        (lambda x: torch.bernoulli(x.sigmoid()), lambda x: torch.bernoulli((2 * x).sigmoid())),
+    ],
+)
+def test_other_draws_are_refuted(first: Any, second: Any) -> None:
+    found = prove(first, second, (X,))
+    assert found.kind is Kind.REFUTED, str(found)
+
+
+class Remembering(nn.Module):
+    """Dropout that may keep its mask from call to call."""
+
+    def __init__(self, keeps: bool) -> None:
+        super().__init__()
+        self.register_buffer("mask", torch.zeros(40))
+        self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
+        self.keeps = keeps
+
+    def forward(self, x: Tensor) -> Tensor:
+        drawn = torch.empty_like(x).bernoulli_(0.5)
+        if not self.keeps or int(self.calls) == 0:
+            self.mask.copy_(drawn)
+        self.calls.add_(1)
+        return x * self.mask
+
+
+def test_a_mask_that_is_kept_is_another_one_in_the_second_call() -> None:
+    assert prove(Remembering(False), Remembering(False), (X,)).kind is Kind.PROVED
+    assert prove(Remembering(False), Remembering(True), (X,)).kind is Kind.REFUTED
 
 
 @pytest.mark.parametrize(

@@ -212,6 +212,8 @@ def _more(dtype: torch.dtype) -> Iterator[tuple[OpOverload, tuple[Any, ...], dic
         yield operator, (x(3, 4), 0.75), {}
     for operator in (aten.bitwise_and.Tensor, aten.bitwise_or.Tensor, aten.bitwise_xor.Tensor):
         yield operator, (x(3, 4) > 0, x(4) > 0), {}
+    for operator in (aten.__and__.Tensor, aten.__or__.Tensor, aten.__xor__.Tensor):
+        yield operator, (x(3, 4) > 0, x(4) > 0), {}
     yield aten.bitwise_not.default, (x(3, 4) > 0,), {}
     for operator in (aten.sub.Scalar, aten.add.Scalar, aten.rsub.Scalar):
         yield operator, (x(3, 4), 2, 3), {}
@@ -379,6 +381,11 @@ def _more(dtype: torch.dtype) -> Iterator[tuple[OpOverload, tuple[Any, ...], dic
             weights = x(16, 5), x(16, 4), *((x(16), x(16)) if biases else (torch.zeros(16, 5), torch.zeros(16, 4)))
             given = [t.float() for t in (x(3, 2, 5), *weights, x(1, 2, 4), x(1, 2, 4))]
             yield aten.mkldnn_rnn_layer.default, (*given, reverse, [], 2, 4, 1, biases, False, False, False), {}
+            rest = 2, 4, 1, biases
+            output, hy, cy, space = aten.mkldnn_rnn_layer.default(*given, reverse, [], *rest, False, False, True)
+            gradients = torch.randn_like(output), torch.randn_like(hy), torch.randn_like(cy)
+            given_back = (*given, output, hy, cy, *gradients, reverse, *rest, True, False, [], False, space)
+            yield aten.mkldnn_rnn_layer_backward.default, given_back, {}
             given[5:] = [state[0] for state in given[5:]]
             yield aten.mkldnn_rnn_layer.default, (*given, reverse, [], 2, 4, 3, biases, True, True, False), {}
     qkv = x(24, 8), x(24), x(8, 8), x(8)

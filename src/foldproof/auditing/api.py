@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,6 +23,7 @@ from foldproof.auditing.step import Step
 from foldproof.compiler_catalog import INDUCTOR
 from foldproof.errors import FoldproofError, brief
 from foldproof.log import giving_up, log_caught
+from foldproof.program.gradients import tell_unseen_gradients
 from foldproof.program.loading import Loaded, check_runs
 from foldproof.program.state import deepcopied, quiet_copies
 from foldproof.proof.shapes import as_inputs
@@ -104,6 +106,9 @@ def audit(
         _ = step.verdict
     report(len(fired), len(fired) + 1, "comparing numbers")
     whole, uncompared = (None, crash) if compiled is None else _end_to_end(model, compiled, args, named, locate)
+    unseen = tell_unseen_gradients(model, (args, named))
+    if whole is not None and unseen:
+        whole = replace(whole, verdict=replace(whole.verdict, notes=(*whole.verdict.notes, *unseen)))
     lowering, kernel = "", None
     if (
         compiled is not None

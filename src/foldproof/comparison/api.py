@@ -43,6 +43,7 @@ from foldproof.errors import FoldproofError, brief
 from foldproof.graph.text import operator_name, source_of
 from foldproof.graph.view import view_graph
 from foldproof.program import as_program, require_ordinary
+from foldproof.program.gradients import tell_unseen_gradients
 from foldproof.proof.shapes import as_inputs, sampled_inputs
 from foldproof.proof.variation import named_inputs
 from foldproof.rounding.operands import Operands, rounded_to
@@ -160,6 +161,7 @@ class _Comparison:
         self._notes = [
             f"an output is {x!r}, which is no number and was not compared" for x in self._graph.other_outputs
         ]
+        self._notes += tell_unseen_gradients(reference, (args, kwargs))
         module = reference.module(check_guards=False) if isinstance(reference, ExportedProgram) else reference
         own = separate(module)
         self._reference = Side(caller(own), own)

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from foldproof.operators.derivatives import DERIVATIVES, NoDecomposition
-from foldproof.torch_internals import OpOverload, decompose_lstm_layer, decomposition_of
+from foldproof.torch_internals import OpOverload, decompose_lstm_layer, decomposition_of, vector_jacobian_product
 
 __all__ = ["DECOMPOSITIONS", "NoDecomposition", "find_decomposition"]
 
@@ -143,13 +143,56 @@ def _decompose_lstm_layer(
     batch_first: bool,
     train: bool,
 ) -> tuple[Tensor, Tensor, Tensor, None]:
-    """Run one layer in one direction; the arguments on the number of layers and the input's layout are unused."""
-    if mode != _LSTM or train or batch_sizes or not len(x):
+    """Run one layer in one direction; the arguments on the number of layers and the input's layout are unused.
+
+    The last result, which only the backward operator reads, is left out.
+    """
+    if mode != _LSTM or batch_sizes or not len(x):
         raise NoDecomposition("no rule for this form of aten.mkldnn_rnn_layer.default")
     weights = (input_weight, hidden_weight, *((input_bias, hidden_bias) if has_biases else ()))
     start = [state.view(state.shape[-2:]) for state in (hidden, cell)]
     out, (last, memory) = decompose_lstm_layer(x, start, weights, has_biases, reverse)
     return out, last.view(hidden.shape), memory.view(cell.shape), None
+
+
+def _derive_lstm_layer(
+    x: Tensor,
+    input_weight: Tensor,
+    hidden_weight: Tensor,
+    input_bias: Tensor,
+    hidden_bias: Tensor,
+    hidden: Tensor,
+    cell: Tensor,
+    output: Tensor,
+    last: Tensor,
+    memory: Tensor,
+    of_output: Tensor | None,
+    of_last: Tensor | None,
+    of_memory: Tensor | None,
+    reverse: bool,
+    mode: int,
+    hidden_size: int,
+    num_layers: int,
+    has_biases: bool,
+    train: bool,
+    bidirectional: bool,
+    batch_sizes: list[int],
+    batch_first: bool,
+    workspace: Tensor,
+) -> tuple[Tensor, ...]:
+    """Return the gradients of the first seven arguments; the workspace and results are those of a call on them."""
+    if not has_biases:
+        raise NoDecomposition("no rule for this form of aten.mkldnn_rnn_layer_backward.default")
+    rest: Any = (reverse, batch_sizes, mode, hidden_size, num_layers, has_biases, bidirectional, batch_first, train)
+
+    def run(*operands: Any) -> list[Tensor]:
+        made = _decompose_lstm_layer(*operands, *rest)
+        return [made[0], made[1], made[2]]
+
+    given = ((of_output, output), (of_last, last), (of_memory, memory))
+    cotangents = [torch.zeros_like(like) if grad is None else grad.view(like.shape) for grad, like in given]
+    operands = [x, input_weight, hidden_weight, input_bias, hidden_bias, hidden, cell]
+    return tuple(vector_jacobian_product(run, operands, cotangents))
 
 
 def _decompose_grouped_mm(
@@ -167,6 +210,7 @@ DECOMPOSITIONS: dict[OpOverload, Callable[..., Any]] = {
     aten._native_multi_head_attention.default: _decompose_multi_head_attention,
     aten._transformer_encoder_layer_fwd.default: _decompose_encoder_layer,
     aten.mkldnn_rnn_layer.default: _decompose_lstm_layer,
+    aten.mkldnn_rnn_layer_backward.default: _derive_lstm_layer,
     aten._grouped_mm.default: _decompose_grouped_mm,
     **DERIVATIVES,
 }

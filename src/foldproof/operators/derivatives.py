@@ -31,7 +31,7 @@ def _derive_sampling(forward: OpOverload) -> Callable[..., Tensor]:
 
     def backward(grad: Tensor, output_size: Sequence[int], input_size: Sequence[int], *rest: Any) -> Tensor:
         def sample(x: Tensor) -> Any:
-            return decomposition_of(forward)(x, output_size, *rest)
+            return [decomposition_of(forward)(x, output_size, *rest)]
 
         zeros = torch.zeros_like(grad.flatten()[:1]).expand(tuple(input_size)).clone()
         return vector_jacobian_product(sample, [zeros], [grad])[0]
@@ -43,7 +43,7 @@ def _derive_grid_sampler(
     grad: Tensor, x: Tensor, grid: Tensor, mode: int, padding: int, align_corners: bool, mask: Sequence[bool]
 ) -> tuple[Tensor | None, Tensor | None]:
     def sample(x: Tensor, grid: Tensor) -> Any:
-        return decomposition_of(aten.grid_sampler_2d.default)(x, grid, mode, padding, align_corners)
+        return [decomposition_of(aten.grid_sampler_2d.default)(x, grid, mode, padding, align_corners)]
 
     of_x, of_grid = vector_jacobian_product(sample, [x, grid], [grad])
     return of_x if mask[0] else None, of_grid if mask[1] else None

@@ -48,6 +48,8 @@ class Outcome:
     effects: dict[str, Tensor] = field(default_factory=dict)
     attributes: dict[str, Attribute] = field(default_factory=dict)
     """Python attributes of modules and their objects that the run set or changed, by name: counters, caches, flags."""
+    generator: str = ""
+    """A digest of the random generator's state after the run, if it was followed."""
 
 
 class Program(Protocol):

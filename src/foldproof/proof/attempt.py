@@ -20,7 +20,7 @@ from foldproof.proof.running import idle_counters, leaves_state, require_separat
 from foldproof.proof.variation import Variation, named_inputs, vary
 from foldproof.shadow import (
     Cuts,
-    Deterministic,
+    Draws,
     Factories,
     GeneratorMoved,
     Recording,
@@ -175,7 +175,11 @@ def attempt(
     try:
         with torch.no_grad():
             point, runs, seen = _undisturbed(lambda: lending(obligation, run))
-            return Attempt(point, variation, _compare_runs(point, runs), runs, seen)
+            result = _compare_runs(point, runs)
+            if isinstance(result, Equal) and point.lucky:
+                chosen = ", ".join(point.lucky)
+                return Attempt(point, variation, Failed(f"{chosen} follows the value of a number, which is random"))
+            return Attempt(point, variation, result, runs, seen)
     except Undecided as error:
         return Attempt(draws[-1], variation, Failed(str(error), error.node))
 
@@ -279,7 +283,7 @@ def run_both(
                 program: Program, which: str, leaves: Tensors, earlier: Outcome, names: Any, visit: Visit | None
             ) -> Outcome:
                 state = state_after(leaves, earlier)
-                return _run(point, program, which, state, inputs_again, None, names, earlier.attributes, visit)
+                return _run(point, program, which, state, inputs_again, None, names, earlier.attributes, visit, call=1)
 
             again = (
                 call_again(obligation.before, "first", ours, first, None, visit_first),
@@ -319,10 +323,11 @@ def _run(
     names: Mapping[str, str] | None = None,
     attributes: Mapping[str, Attribute] = NO_ATTRIBUTES,
     visit: Visit | None = None,
+    call: int = 0,
 ) -> Outcome:
     """Run a program, and record the leaves that it reads in the sample point.
 
-    ``names`` are the first program's names of the second's leaves.
+    ``names`` are the first program's names of the second's leaves, and ``call`` is the number of this call in a row.
     """
     args, kwargs = copied(inputs)
     for x in tree_leaves((args, kwargs, leaves)):
@@ -331,8 +336,9 @@ def _run(
     reads = Reads()
     point.running, point.visit, point.first = True, visit, which == "first"
     try:
-        with Deterministic(), watch_chosen(point):
+        with Draws(point, call) as draws, watch_chosen(point):
             outcome = run_copied(program, which, leaves, args, kwargs, watch, reads, attributes)
+        outcome.generator = draws.final
     finally:
         point.running, point.visit = False, None
     point.note_chosen((outcome.outputs, outcome.effects))
@@ -435,6 +441,8 @@ def _compare(point: SamplePoint, first: Outcome, second: Outcome) -> Equal | Mis
             f" {len(second.outputs)} ({second.structure}) after"
         )
         return Mismatch(what, structural=True)
+    if first.generator != second.generator:
+        raise Undecided("the programs draw in different ways, so that the next number, which is random, is another one")
     if first.effects.keys() != second.effects.keys():
         odd = sorted(first.effects.keys() ^ second.effects.keys())
         raise Undecided(f"one program writes to {odd[0]}, which the other lacks")

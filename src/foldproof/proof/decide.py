@@ -128,6 +128,10 @@ AT_SINGLE_POINTS = (
     "elementary functions are read by their identities: at single points, as where a divisor is 0, values may differ"
 )
 
+DRAWN = "both programs draw the same random numbers in the same order, from any state of PyTorch's generator"
+
+FROM_ONE_STATE = "both programs draw random numbers from an equal state of PyTorch's generator"
+
 # ------------------------------------------------------------------------------------------------ strategies
 
 
@@ -221,6 +225,10 @@ def explain_by_rounding(inquiry: Inquiry) -> Verdict | None:
         return replace(refuted, difference=inquiry.first_difference(), notes=verdict.notes)
     if verdict.kind is not Kind.ROUNDING:
         return verdict
+    if last.point.tosses or last.point.lucky:
+        tossed = ", ".join({**last.point.tosses, **last.point.lucky})
+        why = f"{verdict.reason}; {tossed} follows a number, which is random, and few of its outcomes were seen"
+        return replace(verdict, kind=Kind.UNDECIDED, reason=why)
     unlike = unrepeated(inquiry.obligation, both=True) or unlike_in_own_dtype(inquiry.obligation)
     if unlike is not None:
         return replace(verdict, kind=Kind.UNDECIDED, reason=f"{unlike}, though float64 evaluations agree")
@@ -332,6 +340,8 @@ def _proved(inquiry: Inquiry, found: Attempt, unrounded: Unrounded = ROUNDED) ->
     )
     if point.partial:
         notes = (*notes, AT_SINGLE_POINTS)
+    if point.draws:
+        notes = (*notes, DRAWN)
     return Verdict(Kind.PROVED, "the same function over the real numbers", claim, proof=proof, notes=notes)
 
 
@@ -383,6 +393,7 @@ def _refuted(inquiry: Inquiry, how: str, found: Trial) -> Verdict:
         f"a different function: {how}",
         claim=_claim_of_point(inquiry.obligation),
         counterexample=_counterexample(found),
+        notes=(FROM_ONE_STATE,) if inquiry.exact.point.draws else (),
     )
 
 

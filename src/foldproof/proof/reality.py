@@ -12,10 +12,10 @@ from torch import Tensor
 from foldproof.errors import FoldproofError
 from foldproof.log import log_caught
 from foldproof.operators import is_uninitialized
-from foldproof.program import Program
+from foldproof.program import Outcome, Program
 from foldproof.proof.attempt import Attempt
 from foldproof.proof.obligation import ProofObligation, tied
-from foldproof.shadow import is_number
+from foldproof.shadow import Draws, GeneratorMoved, Undecided, is_number, seeded
 from foldproof.torch_internals import DispatchMode
 
 
@@ -36,25 +36,46 @@ def unrepeated(obligation: ProofObligation, both: bool = False) -> str | None:
     """Return the reason why the first program, or one of ``both``, does not repeat its outputs; None if it does.
 
     It is random, reads Python state outside of modules that changes from run to run (a list in a closure, a clock), or
-    returns memory that nobody wrote.
+    returns memory that nobody wrote. Draws that are functions of the generator's state repeat from an equal state; if
+    the first program draws at all, the second one has to draw no other numbers, either, since nothing says what it
+    promises of them.
     """
-    for which, program in _own_programs(obligation)[: 2 if both else 1]:
+    for which, program in _own_programs(obligation):
+        if which == "second" and not both:
+            return None
+        changes = f"the {which} program is random, or changes by being run"
         try:
-            with torch.set_grad_enabled(obligation.gradients):
-                once, again, filled = (_outputs(program, obligation, mode) for mode in (None, None, _Filled()))
+            runs = [_run_from_one_state(program, obligation, mode) for mode in (None, None, _Filled())]
+        except GeneratorMoved:
+            return changes
+        except Undecided as reason:
+            if "which is random" in str(reason):
+                return changes
+            log_caught(reason, "running a program twice")
+            continue
         except Exception as error:
             log_caught(error, "running a program twice")
             continue
+        (once, draws), (again, _), (filled, _) = runs
         if _first_mismatch(once, again) is not None:
-            return f"the {which} program is random, or changes by being run"
+            return changes
         if _first_mismatch(once, filled) is not None:
             return f"the {which} program returns memory that nobody wrote"
+        both = both or draws > 0
     return None
 
 
-def _outputs(program: Program, obligation: ProofObligation, mode: DispatchMode | None) -> Sequence[Any]:
-    with mode or contextlib.nullcontext():
-        return program.run_as_it_is(obligation.args, obligation.kwargs).outputs
+def _run_from_one_state(
+    program: Program, obligation: ProofObligation, mode: DispatchMode | None
+) -> tuple[Sequence[Any], int]:
+    """Return the outputs of the owner's call, and the number of draws in it.
+
+    Raises:
+        Undecided: a random number is no function of the generator's state.
+    """
+    with torch.set_grad_enabled(obligation.gradients), mode or contextlib.nullcontext(), Draws(None) as draws:
+        outcome = program.run_as_it_is(obligation.args, obligation.kwargs)
+    return outcome.outputs, draws.count
 
 
 class _Filled(DispatchMode):
@@ -74,8 +95,7 @@ def _own_programs(obligation: ProofObligation) -> tuple[tuple[str, Program], tup
 
 def _differs(program: Program, obligation: ProofObligation, values: Sequence[Any]) -> str | None:
     try:
-        with torch.set_grad_enabled(obligation.gradients):
-            real = program.run_as_it_is(obligation.args, obligation.kwargs)
+        real = _run_as_it_is(program, obligation)
     except FoldproofError as error:
         return f"cannot be run on its own tensors: {error}"
     except Exception as error:
@@ -85,6 +105,11 @@ def _differs(program: Program, obligation: ProofObligation, values: Sequence[Any
     if at is None:
         return None
     return f"returns another output {at} on its own tensors than on shadows, so nothing is proved about it"
+
+
+def _run_as_it_is(program: Program, obligation: ProofObligation) -> Outcome:
+    with torch.set_grad_enabled(obligation.gradients), seeded():
+        return program.run_as_it_is(obligation.args, obligation.kwargs)
 
 
 def _first_mismatch(a: Sequence[Any], b: Sequence[Any]) -> int | None:

@@ -42,6 +42,7 @@ _FILLING = """
 _WHOLE = """
     all all.dim all.dims any any.dim any.dims eq.Scalar eq.Tensor ne.Scalar ne.Tensor ge.Scalar ge.Tensor gt.Scalar
     gt.Tensor le.Scalar le.Tensor lt.Scalar lt.Tensor logical_and logical_or logical_not logical_xor
+    __and__.Tensor __or__.Tensor __xor__.Tensor
     isinf isnan isneginf isposinf isin.Tensor_Tensor isin.Tensor_Scalar signbit
     argmax argmin count_nonzero count_nonzero.dim_IntList bucketize.Tensor bucketize.Scalar searchsorted.Tensor
     searchsorted.Scalar nonzero nonzero_static

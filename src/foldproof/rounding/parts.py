@@ -85,7 +85,7 @@ for _operator in find_aten(
     _cdist_backward _pdist_backward grid_sampler_2d_backward upsample_bicubic2d_backward upsample_bilinear2d_backward
     upsample_linear1d_backward upsample_trilinear3d_backward
     upsample_linear1d upsample_bilinear2d upsample_trilinear3d upsample_bicubic2d grid_sampler_2d
-    _native_multi_head_attention _transformer_encoder_layer_fwd mkldnn_rnn_layer _grouped_mm
+    _native_multi_head_attention _transformer_encoder_layer_fwd mkldnn_rnn_layer mkldnn_rnn_layer_backward _grouped_mm
     """
 ):
     PARTS[_operator] = _decompose(_operator)

@@ -97,6 +97,7 @@ WIDE: dict[Any, Callable[..., Any]] = {
     aten._fused_moving_avg_obs_fq_helper.default: _fake_fused,
     aten._grouped_mm.default: find_decomposition(aten._grouped_mm.default),
     aten.mkldnn_rnn_layer.default: find_decomposition(aten.mkldnn_rnn_layer.default),
+    aten.mkldnn_rnn_layer_backward.default: find_decomposition(aten.mkldnn_rnn_layer_backward.default),
     decomposed.choose_qparams.tensor: _choose(decomposed.choose_qparams.tensor),
     decomposed.choose_qparams_symmetric.tensor: _choose(decomposed.choose_qparams_symmetric.tensor),
 }

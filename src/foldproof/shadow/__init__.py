@@ -3,7 +3,7 @@
 from foldproof.shadow import rules as rules  # fills the registry
 from foldproof.shadow.chosen import watch_chosen
 from foldproof.shadow.cuts import Cuts, Recording, Visit, Visits
-from foldproof.shadow.deterministic import Deterministic, GeneratorMoved
+from foldproof.shadow.draws import Draws, GeneratorMoved, seeded
 from foldproof.shadow.jumps import list_jumps
 from foldproof.shadow.leaves import all_finite, draw_variable, embed_constant, is_number
 from foldproof.shadow.registry import RULES, Rule
@@ -16,7 +16,7 @@ __all__ = [
     "RULES",
     "Choices",
     "Cuts",
-    "Deterministic",
+    "Draws",
     "Factories",
     "GeneratorMoved",
     "Recording",
@@ -34,5 +34,6 @@ __all__ = [
     "embed_constant",
     "is_number",
     "list_jumps",
+    "seeded",
     "watch_chosen",
 ]

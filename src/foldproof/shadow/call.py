@@ -13,7 +13,7 @@ from foldproof.operators import bind_arguments
 from foldproof.shadow.leaves import embed_constant
 from foldproof.shadow.normal_forms import NORMAL_FORMS, NORMAL_FORMS_OF_TWO
 from foldproof.shadow.residue import Residue, apply_uninterpreted, embed_number, pointwise
-from foldproof.shadow.sample import SamplePoint
+from foldproof.shadow.sample import Choices, SamplePoint
 from foldproof.shadow.undecided import Undecided
 from foldproof.thresholds import MAX_LIMIT_ELEMENTS
 from foldproof.torch_internals import OpOverload, tree_iter, tree_map
@@ -103,6 +103,20 @@ class Call:
         """Return True if all ``xs`` are algebraic, and defined for all inputs: comparisons are false for nan."""
         return self.algebraic(*xs) and not any(self.residue(x).undefined for x in xs)
 
+    def decides_as_function(self, *xs: Any) -> bool:
+        """Return True if a comparison of ``xs``, or a choice by one, is to be read as a function with values 0 and 1.
+
+        It is in the readings that follow no choice, and in all if ``xs`` depend on random numbers. That is recorded,
+        since a few draws show little of a comparison that rarely holds.
+        """
+        read = [x.residue for x in xs if hasattr(x, "residue")]
+        if not read or self.point.semantics.algebraic or any(r.infinite or r.undefined for r in read):
+            return False
+        if any(r.cell.random for r in read):
+            self.point.tosses.setdefault(self.operator.overloadpacket.__name__)
+            return True
+        return self.point.semantics.choices is not Choices.BY_VALUE
+
     @property
     def arguments(self) -> dict[str, Any]:
         """Return every argument by its name in the schema, defaults included."""
@@ -139,6 +153,8 @@ class Call:
         """Return the values of an index or mask, and record a choice by value if they depend on a shadow."""
         at: Tensor = self.value(index)
         if at is not index:
+            if index.dtype is torch.bool:
+                self.point.note_decided(self.operator.overloadpacket.__name__)
             self.took_branch()
         return at
 

@@ -45,6 +45,7 @@ _ROOTS = {"rsqrt", "sqrt", "reciprocal"}  # what weights are scaled by: exact in
 # Functions with a value for every real number; of all others, results may be nan.
 _TOTAL = {"abs", "asinh", "atan", "atan2", "ceil", "copysign", "cos", "cosh", "erf", "erfc", "exp", "exp2", "exp_half"}
 _TOTAL |= {"expm1", "floor", "heaviside", "hypot", "identity", "is_zero", "largest", "log_2_cosh_half", "logaddexp"}
+_TOTAL |= {"eq", "ge", "gt", "le", "lt", "ne"}
 _TOTAL |= {"logaddexp2", "maximum", "member", "round", "sign", "sin", "sinc", "sinh", "tan_quarter", "tanh", "trunc"}
 
 
@@ -95,7 +96,7 @@ def _product_of_linear(x: Residue, y: Residue) -> Linear | None:
 class Cell:
     """Bookkeeping shared by a tensor and its views, so that a write through one updates all."""
 
-    __slots__ = ("borrowed", "data", "held", "infinite", "size", "undefined", "writes")
+    __slots__ = ("borrowed", "data", "held", "infinite", "random", "size", "undefined", "writes")
 
     def __init__(self, size: Size, data: bool, infinite: bool) -> None:
         self.size, self.data, self.infinite = size, data, infinite
@@ -106,6 +107,8 @@ class Cell:
         """True if it is the memory of a program's tensor, to which the program may write."""
         self.undefined = False
         """True if elements may be nan for some inputs, as logarithms of data are."""
+        self.random = False
+        """True if elements depend on random numbers."""
 
 
 class Residue:
@@ -137,7 +140,7 @@ class Residue:
             return self
         out = Residue(self.point, copy.deepcopy(self.parts, memo), self.size)
         copied = Cell(self.size, self.data, self.infinite)
-        copied.undefined = self.undefined
+        copied.undefined, copied.random = self.undefined, self.cell.random
         out.cell = memo.setdefault(id(self.cell), copied)
         return out
 

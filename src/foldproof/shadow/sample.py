@@ -65,7 +65,8 @@ class Choices(Enum):
     BY_VALUE = "by value"
     """The choice is the one of the values at hand, and the claim is for inputs that make the same."""
     WHOLE = "whole"
-    """The chosen numbers are one uninterpreted function of all operands; chosen indices are those at hand."""
+    """The chosen numbers are one uninterpreted function of all operands, and a comparison of a and b is one of a - b;
+    chosen indices are those at hand."""
     UNREAD = "unread"
     """The same, but indices limit the claim only if a function or an output takes them: the programs are graphs."""
 
@@ -100,6 +101,20 @@ class Semantics:
     """
 
 
+class _Counted(dict[str, Any]):
+    """A dict that counts the times that something was put into it."""
+
+    count = 0
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.count += 1
+        super().__setitem__(key, value)
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        self.count += 1
+        return super().setdefault(key, default)
+
+
 class SamplePoint:
     """A random point at which programs are compared: ``k`` primes and everything drawn modulo them.
 
@@ -128,12 +143,20 @@ class SamplePoint:
         self.shifted = False
         """True after a softmax has been shifted."""
         self.uninterpreted: dict[str, None] = {}
-        self.branch: dict[str, None] = {}
+        self.branch: dict[str, None] = _Counted()
+        self.compared: dict[str, None] = {}
+        """Comparisons that are read as functions."""
         self.chosen: dict[int, tuple[str, Tensor]] = {}
         """Indices that an operator chose by value, by the memory of each, and the operator's name."""
         self.jumping: dict[str, None] = {}
         """Operators of the algebraic reading whose results jump."""
-        self.escapes: dict[str, bool] = {}
+        self.escapes: dict[str, bool] = _Counted()
+        self.draws = 0
+        """Number of draws of random numbers."""
+        self.tosses: dict[str, None] = {}
+        """Comparisons of random numbers."""
+        self.lucky: dict[str, None] = {}
+        """Operators that choose by value, where the values depend on random numbers."""
         self.running = False
         """True while a program runs, and False while a pass does."""
         self.visit: Callable[[Any], Any] | None = None
@@ -167,6 +190,17 @@ class SamplePoint:
     @property
     def primes(self) -> tuple[int, ...]:
         return tuple(f.p for f in self.fields)
+
+    @property
+    def choices_made(self) -> int:
+        """The number of choices by value so far, repeated ones too."""
+        assert isinstance(self.branch, _Counted) and isinstance(self.escapes, _Counted)
+        return self.branch.count + self.escapes.count
+
+    def note_decided(self, name: str) -> None:
+        """Record that the operator of this name follows the values of comparisons, which are choices then, too."""
+        for one in (name, *self.compared):
+            self.branch.setdefault(one)
 
     def note_chosen(self, arguments: Any) -> None:
         """Record a choice by value for each of the chosen indices among ``arguments``."""

@@ -169,13 +169,29 @@ class Shadow(Tensor):
 def _dispatch(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     shadows = [x for x in tree_iter((args, kwargs)) if isinstance(x, Shadow)]
     point = shadows[0].residue.point
+    if not point.draws or not any(x.residue.cell.random for x in shadows):
+        return _compute(func, args, kwargs)
+    before = point.choices_made
+    made = _compute(func, args, kwargs)
+    results = [x for x in tree_iter(made) if isinstance(x, Tensor)]
+    if point.choices_made > before or not all(isinstance(x, Shadow) for x in results):
+        point.lucky.setdefault(func.overloadpacket.__name__)
+    for x in results:
+        if isinstance(x, Shadow):
+            x.residue.cell.random = True
+    return made
+
+
+def _compute(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    shadows = [x for x in tree_iter((args, kwargs)) if isinstance(x, Shadow)]
+    point = shadows[0].residue.point
     point.note_chosen((args, kwargs))
     if any(s.residue.point is not point for s in shadows):
         raise Undecided("shadows of two different draws met")
     if func in ESCAPING:
         for shadow in shadows:
             if shadow.dtype is torch.bool:
-                point.branch.setdefault(func.overloadpacket.__name__.removeprefix("_"))
+                point.note_decided(func.overloadpacket.__name__.removeprefix("_"))
                 continue
             note_escape(shadow.residue, func.overloadpacket.__name__.removeprefix("_"))
     if func in ESCAPING or func in BLIND:
@@ -198,7 +214,7 @@ def _dispatch(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -
             return _run_by_parts(func, COMPLEX[func], args, kwargs, shadows)
         rule = None if is_complex else rule
     if any(s.dtype is torch.bool for s in shadows) and not _takes_booleans(func, rule, args, kwargs):
-        point.branch.setdefault(func.overloadpacket.__name__)
+        point.note_decided(func.overloadpacket.__name__)
         return _unaliased(func, func(*tree_map(_decided, args), **tree_map(_decided, kwargs)), shadows)
     if rule is None and _is_an_extreme(point, func):
         return _run_as_a_whole(func, args, kwargs, point)
@@ -430,7 +446,7 @@ def _write(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
             raise Undecided(f"{func} writes shape {tuple(result.shape)} into shape {tuple(target.shape)}")
     if not isinstance(target, Shadow):
         if isinstance(result, Shadow) and result.dtype is torch.bool:
-            result.residue.point.branch.setdefault(func.overloadpacket.__name__)
+            result.residue.point.note_decided(func.overloadpacket.__name__)
             return target.copy_(result.value)
         if isinstance(result, Shadow):
             raise Undecided(f"{func} writes a shadow into an ordinary tensor, which cannot carry residues")

@@ -13,7 +13,7 @@ from foldproof.program import Leaf
 from foldproof.program.mirror import captured
 from foldproof.proof import match_leaves
 from foldproof.proof.inquiry import Progress
-from foldproof.proving import prove
+from foldproof.proving import prove_with_folds
 from foldproof.torch_internals import tree_leaves
 from foldproof.training.module import MakeOptimizer, Step, StepModule
 from foldproof.verdict import Verdict
@@ -80,7 +80,7 @@ def prove_step(
     cotangents = before.draw_cotangents(given)
     after = StepModule(second, wanted, _names_in(first.model, second.model))
     after.take_state(before)
-    return prove(before, after, (*given, cotangents), by_value=by_value, seed=seed, progress=progress)
+    return prove_with_folds(before, after, (*given, cotangents), None, None, by_value, seed, progress)
 
 
 def _as_step(source: Any, loss: Callable[..., Tensor] | None, optimizer: MakeOptimizer | None) -> Step:

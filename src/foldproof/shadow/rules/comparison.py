@@ -1,6 +1,7 @@
 """Operators that give booleans or indices: ordinary tensors, decided by value.
 
-In the algebraic reading, comparisons and what logical operators make of them are functions with the values 0 and 1.
+In the algebraic reading, comparisons and what logical operators make of them are functions with the values 0 and 1. So
+they are in the readings that follow no choices by value: a comparison of a and b is an uninterpreted function of a - b.
 """
 
 from __future__ import annotations
@@ -45,13 +46,17 @@ _ACCEPTS: dict[str, Callable[[int], bool]] = {
     booleans=True,
 )
 def compared(call: Call, a: Any, b: Any) -> Residue | None:
-    """an ordinary tensor, as the values are; in the algebraic reading, 0 or 1 by the sign of a - b"""
+    """an ordinary tensor, as the values are; in readings without choices by value, 0 or 1, a function of a - b"""
     dtype = torch.result_type(call.value(a), call.value(b))
     left, right = (_converted(call, x, dtype) for x in (a, b))
-    if not call.comparable(left, right):
+    name = call.operator.overloadpacket.__name__
+    if call.comparable(left, right):
+        holds: Residue = piecewise.compare(left - right, _ACCEPTS[name])
+    elif call.decides_as_function(a, b):
+        holds = call.uninterpreted([left - right], real=lambda x: getattr(torch, name)(x, 0).double())
+    else:
         return None
-    accept = _ACCEPTS[call.operator.overloadpacket.__name__]
-    holds: Residue = piecewise.compare(left - right, accept)
+    call.point.compared.setdefault(name)
     return holds if holds.shape == call.result.shape else holds.map(lambda part: part.expand(call.result.shape))
 
 
@@ -70,6 +75,9 @@ _CONNECTIVES: dict[str, Callable[[Residue, Residue], Residue]] = {
 
 
 @branch(
+    aten.__and__.Tensor,
+    aten.__or__.Tensor,
+    aten.__xor__.Tensor,
     aten.bitwise_and.Tensor,
     aten.bitwise_not.default,
     aten.bitwise_or.Tensor,
@@ -81,13 +89,15 @@ _CONNECTIVES: dict[str, Callable[[Residue, Residue], Residue]] = {
     booleans=True,
 )
 def connected(call: Call, *args: Tensor) -> Residue | None:
-    """an ordinary tensor, as the values are; in the algebraic reading, sums and products of 0 and 1"""
-    if not all(isinstance(x, Tensor) and x.dtype is torch.bool for x in args) or not call.algebraic(*args):
+    """an ordinary tensor, as the values are; in readings without choices by value, sums and products of 0 and 1"""
+    if not all(isinstance(x, Tensor) and x.dtype is torch.bool for x in args):
+        return None
+    if not (call.algebraic(*args) or call.decides_as_function(*args)):
         return None
     read = call.residues(args)
     if len(read) == 1:
         return embed_number(call.point, 1) - read[0]
-    return _CONNECTIVES[call.operator.overloadpacket.__name__.split("_")[1]](*read)
+    return _CONNECTIVES[call.operator.overloadpacket.__name__.strip("_").split("_")[-1]](*read)
 
 
 @branch(

@@ -104,6 +104,7 @@ def backward(call: Call, *args: Any, **kwargs: Any) -> Any:
     aten.softplus_backward.default,
     aten.softshrink_backward.default,
     aten.threshold_backward.default,
+    booleans=True,
 )
 def backward_by_cases(call: Call, *args: Any, **kwargs: Any) -> Any:
     """by the piece that the value is in, as PyTorch's own decomposition compares"""

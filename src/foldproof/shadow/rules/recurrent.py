@@ -17,3 +17,16 @@ aten = torch.ops.aten
 def lstm_layer(call: Call, *args: Any, **kwargs: Any) -> Any:
     """by PyTorch's own decomposition into the steps of an LSTM"""
     return decompose_residues(call, args, kwargs)
+
+
+@composed(aten.mkldnn_rnn_layer_backward.default)
+def lstm_layer_backward(call: Call, *args: Any, **kwargs: Any) -> Any:
+    """as the derivative of the steps of an LSTM, if the given results are those of a call on the given operands"""
+    given = call.value(call.arguments)
+    names = (
+        "input weight1 weight2 weight3 weight4 hx_ cx_tmp reverse batch_sizes mode hidden_size num_layers has_biases"
+    )
+    operands = [given[name] for name in [*names.split(), "bidirectional", "batch_first", "train"]]
+    if not torch.equal(aten.mkldnn_rnn_layer.default(*operands)[0], given["output"]):
+        raise call.undecided("its workspace is of another call")
+    return decompose_residues(call, args, kwargs)

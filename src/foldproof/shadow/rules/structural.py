@@ -361,6 +361,9 @@ def _chosen(call: Call, condition: Tensor, x: Residue, y: Residue) -> Residue:
     if hasattr(condition, "residue") and call.algebraic(condition, x, y):
         chosen: Residue = piecewise.where(call.residue(condition), x, y)
         return chosen
+    if not (x.infinite or y.infinite) and call.decides_as_function(condition):
+        holds = call.residue(condition)
+        return x * holds + y * (call.residue(1) - holds)
     at = call.indices(condition)
     return x.map(lambda a, b: torch.where(at, a, b), y)
 

@@ -1,0 +1,108 @@
+"""Gradients of PyTorch models against their joint graphs: the backward half of `zoo.self_proof`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch._functorch.aot_autograd import aot_export_module
+from torch.export import default_decompositions
+from torch.utils._pytree import tree_leaves
+
+import foldproof
+from foldproof.verdict import Kind, Verdict
+from zoo.architecture import Architecture
+from zoo.self_proof import quietly
+
+
+@dataclass(frozen=True)
+class GradientProof:
+    """The results of one architecture in training mode.
+
+    ``joint`` compares autograd with the joint graph of AOTAutograd, and ``decomposed`` with that of core operators.
+    ``operators`` counts the operator calls of the two graphs.
+    """
+
+    name: str
+    operators: tuple[int | None, int | None]
+    joint: Verdict
+    decomposed: Verdict
+
+
+class _Loss(nn.Module):
+    """The sum of all floating-point outputs times one tensor for each: gradients for any loss."""
+
+    def __init__(self, model: nn.Module, inputs: int) -> None:
+        super().__init__()
+        self.model, self.inputs = model, inputs
+
+    def forward(self, *given: Tensor) -> Any:
+        outputs = _floats(self.model(*given[: self.inputs]))
+        return (torch.stack([(x * c).sum() for x, c in zip(outputs, given[self.inputs :])]).sum(),)
+
+
+def _floats(outputs: Any) -> list[Tensor]:
+    return [x for x in tree_leaves(outputs) if isinstance(x, Tensor) and x.is_floating_point() and x.requires_grad]
+
+
+def prove_gradients(architecture: Architecture, seed: int = 0) -> GradientProof:
+    """Trace the loss of a model of the zoo with its gradients, and compare both graphs with autograd."""
+    sample = architecture.build()
+    model = sample.model.train()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        with torch.enable_grad():
+            cotangents = [torch.randn_like(x) for x in _floats(model(*sample.inputs))]
+    module, given = _Loss(model, len(sample.inputs)), (*sample.inputs, *(c.detach() for c in cotangents))
+    verdicts, counts = [], []
+    tables: tuple[Mapping[Any, Any], ...] = ({}, default_decompositions())
+    for table in tables:
+        graph, verdict = None, None
+        with quietly():
+            try:
+                graph, names, written = _trace(module, given, table)
+            except Exception as error:
+                verdict = Verdict(
+                    Kind.UNDECIDED, f"tracing raises {type(error).__name__}: {str(error).splitlines()[0]}"
+                )
+            else:
+                tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+                flat = (*(tensors[name].detach() for name in names), *given)
+                verdict = foldproof.prove(_autograd(module, names, written), graph, flat, seed=seed)
+        verdicts.append(verdict)
+        counts.append(None if graph is None else _operators(graph))
+    return GradientProof(architecture.name, (counts[0], counts[1]), verdicts[0], verdicts[1])
+
+
+def _trace(
+    module: nn.Module, given: tuple[Tensor, ...], table: Mapping[Any, Any]
+) -> tuple[fx.GraphModule, list[str], list[str]]:
+    """Return the joint graph, the names of its parameters and buffers, and of the buffers that it writes to."""
+    with torch.enable_grad():
+        graph, signature = aot_export_module(
+            module, given, trace_joint=True, output_loss_index=0, decompositions=dict(table)
+        )
+    assert isinstance(graph, fx.GraphModule)
+    return graph, [*signature.parameters, *signature.buffers], list(signature.buffers_to_mutate.values())
+
+
+def _autograd(module: nn.Module, names: list[str], written: list[str]) -> Callable[..., Any]:
+    """Return the step as a function of parameters, buffers and inputs, with the results of the joint graph."""
+    wanted = {name for name, p in module.named_parameters() if p.requires_grad}
+
+    def step(*flat: Tensor) -> Any:
+        with torch.enable_grad():
+            held = {name: x.clone() for name, x in zip(names, flat)}
+            leaves = {name: x.detach().requires_grad_() for name, x in held.items() if name in wanted}
+            (loss,) = torch.func.functional_call(module, {**held, **leaves}, flat[len(names) :])
+            gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+        return (*(held[name] for name in written), loss.detach(), *gradients)
+
+    return step
+
+
+def _operators(graph: fx.GraphModule) -> int:
+    return sum(isinstance(node.target, torch._ops.OpOverload) for node in graph.graph.nodes)
