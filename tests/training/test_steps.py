@@ -257,6 +257,21 @@ def test_optimizers_of_torch_run_on_shadows(make: Any) -> None:
     assert verdict.kind is Kind.PROVED, verdict
 
 
+@pytest.mark.parametrize("how", ["foreach", "fused"])
+@pytest.mark.parametrize("cls", [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.Adagrad])
+def test_steps_on_lists_are_the_plain_ones(cls: Any, how: str) -> None:
+    model = nn.Linear(6, 3)
+    options = {"lr": 0.1, "weight_decay": 0.1} | ({"momentum": 0.9} if cls is torch.optim.SGD else {})
+    plain = functools.partial(cls, **options)
+
+    def with_lists(**other: Any) -> TrainingStep:
+        make = functools.partial(cls, **{**options, how: True, **other})
+        return TrainingStep(model, lambda m, x, y: F.mse_loss(m(x), y), make)
+
+    assert step(model, with_lists(), optimizer=plain).kind is Kind.PROVED
+    assert step(model, with_lists(weight_decay=0.2), optimizer=plain).kind is Kind.REFUTED
+
+
 # ---------------------------------------------------------------------------------------------------- errors
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from foldproof.operators.fused import FUSED
 from foldproof.operators.schema import bind_arguments, get_name, get_types, list_written
 from foldproof.torch_internals import OpOverload
 
@@ -29,6 +30,8 @@ _OF_NUMBERS = {"maximum": "clamp_min", "minimum": "clamp_max"}
 @functools.cache
 def define_foreach(operator: OpOverload) -> Callable[..., Any] | None:
     """Return the operator as a function of others; None for an operator of another kind, or with ``out`` arguments."""
+    if operator in FUSED:
+        return FUSED[operator]
     if operator.namespace != "aten" or not get_name(operator).startswith(_PREFIX) or "out" in get_types(operator):
         return None
     name, kinds = get_name(operator).removeprefix(_PREFIX).removesuffix("_"), get_types(operator)

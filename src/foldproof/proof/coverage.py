@@ -43,18 +43,32 @@ def _outside(low: str, high: str) -> Pieces:
 
 _PIECES: dict[str, Pieces] = {
     **dict.fromkeys(("relu", "leaky_relu", "elu", "celu", "selu", "prelu", "_prelu_kernel", "abs", "sign"), _at_zero),
-    **dict.fromkeys(("hardswish", "hardsigmoid"), lambda given: [given["self"] < -3, given["self"] > 3]),
+    **dict.fromkeys(("leaky_relu_backward", "_prelu_kernel_backward"), _at_zero),
+    "elu_backward": lambda given: [given["self_or_result"] > 0],
     **dict.fromkeys(
-        ("hardshrink", "softshrink"), lambda given: [given["self"] < -given["lambd"], given["self"] > given["lambd"]]
+        ("hardswish", "hardsigmoid", "hardswish_backward", "hardsigmoid_backward"),
+        lambda given: [given["self"] < -3, given["self"] > 3],
+    ),
+    **dict.fromkeys(
+        ("hardshrink", "softshrink", "hardshrink_backward", "softshrink_backward"),
+        lambda given: [given["self"] < -given["lambd"], given["self"] > given["lambd"]],
     ),
     **dict.fromkeys(("maximum", "minimum", "fmax", "fmin"), lambda given: [given["self"] > given["other"]]),
     **dict.fromkeys(("clamp", "clamp_min", "clamp_max"), _outside("min", "max")),
-    "hardtanh": _outside("min_val", "max_val"),
+    **dict.fromkeys(("hardtanh", "hardtanh_backward"), _outside("min_val", "max_val")),
     "relu6": lambda given: [given["self"] < 0, given["self"] > 6],
-    "threshold": lambda given: [given["self"] > given["threshold"]],
-    "softplus": lambda given: [given["self"] * given["beta"] > given["threshold"]],
-    "smooth_l1_loss": lambda given: [(given["self"] - given["target"]).abs() < given["beta"]],
-    "huber_loss": lambda given: [(given["self"] - given["target"]).abs() < given["delta"]],
+    **dict.fromkeys(("threshold", "threshold_backward"), lambda given: [given["self"] > given["threshold"]]),
+    **dict.fromkeys(
+        ("softplus", "softplus_backward"), lambda given: [given["self"] * given["beta"] > given["threshold"]]
+    ),
+    **dict.fromkeys(
+        ("smooth_l1_loss", "smooth_l1_loss_backward"),
+        lambda given: [(given["self"] - given["target"]).abs() < given["beta"]],
+    ),
+    **dict.fromkeys(
+        ("huber_loss", "huber_loss_backward"),
+        lambda given: [(given["self"] - given["target"]).abs() < given["delta"]],
+    ),
 }
 
 

@@ -128,7 +128,7 @@ class Float64(DispatchMode):
         for name in list_updated_statistics(func, given):
             note_write(given[name])
         if list_written(func) and define_foreach(func) is not None:  # in code of a mode, these count no writes
-            for x in given["self"]:
+            for x in (x for name in list_written(func) for x in given[name]):
                 note_write(x)
         return out
 

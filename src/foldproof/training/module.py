@@ -73,7 +73,7 @@ class StepModule(nn.Module):
     # ------------------------------------------------------------------------------------------ one step
 
     def forward(self, args: Any, kwargs: Any, targets: Any, cotangents: Any) -> dict[str, Any]:
-        with torch.enable_grad(), self._leaves() as leaves:
+        with torch.enable_grad(), self._leaves() as (leaves, parameters):
             flat, structure = tree_flatten((args, kwargs, targets))
             flat = [x.detach().requires_grad_() if i in self._wanted else x for i, x in enumerate(flat)]
             args, kwargs, targets = tree_unflatten(flat, structure)
@@ -87,7 +87,7 @@ class StepModule(nn.Module):
             outputs = tree_map(lambda x: x.detach() if isinstance(x, Tensor) else x, outputs)
             made: dict[str, Any] = {"outputs" if self._for_all_losses else "loss": outputs, "gradients": found}
             if self._make_optimizer is not None:
-                made["counters"] = self._update(leaves)
+                made["counters"] = self._update(leaves, parameters)
         return made
 
     @property
@@ -116,9 +116,10 @@ class StepModule(nn.Module):
             torch.autograd.backward([x for x, _ in pairs], [c.to(x.dtype) for x, c in pairs])
 
     @contextlib.contextmanager
-    def _leaves(self) -> Iterator[dict[str, Tensor]]:
-        """Put leaves that require gradients, in the memory of the parameters, in the place of these."""
-        held = {name: p for name, p in self.named_parameters(remove_duplicate=False) if name in self._places}
+    def _leaves(self) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
+        """Put leaves that require gradients, in the memory of the parameters, in the place of these; yields both."""
+        named = self.named_parameters(remove_duplicate=False)
+        held: dict[str, Tensor] = {name: p for name, p in named if name in self._places}
         made: dict[int, Tensor] = {}
         for name, p in held.items():
             if id(p) not in made:
@@ -130,7 +131,7 @@ class StepModule(nn.Module):
                     leaf.register_post_accumulate_grad_hook(hook)
         leaves = {name: made[id(p)] for name, p in held.items()}
         with reparametrized(self, leaves):
-            yield leaves
+            yield leaves, held
 
     # ------------------------------------------------------------------------------------------ the optimizer
 
@@ -168,8 +169,12 @@ class StepModule(nn.Module):
             if name in theirs and theirs[name].shape == buffer.shape:
                 buffer.copy_(theirs[name])
 
-    def _update(self, leaves: Mapping[str, Tensor]) -> dict[str, Any]:
-        """Take the optimizer's step, write its state into the buffers, and return its counters."""
+    @torch.no_grad()
+    def _update(self, leaves: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> dict[str, Any]:
+        """Take the optimizer's step, write its state into the buffers, and return its counters.
+
+        Each tensor is written once more: operators on lists of tensors do not always count their writes.
+        """
         optimizer, own = self._optimizer(leaves)
         held: dict[tuple[str, str], Tensor] = {}
         for name, leaf in own.items():
@@ -184,11 +189,12 @@ class StepModule(nn.Module):
         optimizer.step()
         counters: dict[str, Any] = {}
         for name, leaf in own.items():
+            parameters[name].copy_(leaf)
             for key, x in optimizer.state[leaf].items():
                 if (name, key) not in held:
                     number = isinstance(x, (Tensor, int)) and not (isinstance(x, Tensor) and x.numel() > 1)
                     counters[f"{key} of {self._places[name]}"] = float(x) if number else x
-                elif x is not held[name, key]:
+                else:
                     held[name, key].copy_(x)
         return counters
 

@@ -15,6 +15,7 @@ from foldproof.operators import NoDecomposition, find_decomposition
 from foldproof.shadow.call import Call
 from foldproof.shadow.registry import branch, composed
 from foldproof.shadow.residue import Residue
+from foldproof.shadow.sample import Choices
 from foldproof.torch_internals import tree_map
 
 aten = torch.ops.aten
@@ -108,7 +109,8 @@ def backward(call: Call, *args: Any, **kwargs: Any) -> Any:
 )
 def backward_by_cases(call: Call, *args: Any, **kwargs: Any) -> Any:
     """by the piece that the value is in, as PyTorch's own decomposition compares"""
-    call.follows_values = False  # its comparisons tell by themselves, and may be functions
+    semantics = call.point.semantics
+    call.follows_values = semantics.choices is Choices.BY_VALUE and not semantics.algebraic
     return decompose_residues(call, args, kwargs)
 
 
