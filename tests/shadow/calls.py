@@ -291,6 +291,7 @@ def _more(dtype: torch.dtype) -> Iterator[tuple[OpOverload, tuple[Any, ...], dic
     weight, signal = x(4, 3, 2), x(2, 4, 7)
     gradient = torch.randn_like(aten.convolution.default(signal, weight, None, *geometry))
     yield aten.convolution_backward.default, (gradient, signal, weight, [6], *geometry, [True, True, True]), {}
+    yield aten.native_dropout_backward.default, (x(3, 4), x(3, 4) > 0, 1 / 0.9), {}
     for dim in (0, 2):
         w, norms = aten._weight_norm_interface.default(x(3, 4, 5), positive(*(3, 1, 1) if dim == 0 else (1, 1, 5)), dim)
         scale = positive(*(3, 1, 1) if dim == 0 else (1, 1, 5))

@@ -225,15 +225,17 @@ def explain_by_rounding(inquiry: Inquiry) -> Verdict | None:
         return replace(refuted, difference=inquiry.first_difference(), notes=verdict.notes)
     if verdict.kind is not Kind.ROUNDING:
         return verdict
-    if last.point.tosses or last.point.lucky:
-        tossed = ", ".join({**last.point.tosses, **last.point.lucky})
-        why = f"{verdict.reason}; {tossed} follows a number, which is random, and few of its outcomes were seen"
-        return replace(verdict, kind=Kind.UNDECIDED, reason=why)
     unlike = unrepeated(inquiry.obligation, both=True) or unlike_in_own_dtype(inquiry.obligation)
     if unlike is not None:
         return replace(verdict, kind=Kind.UNDECIDED, reason=f"{unlike}, though float64 evaluations agree")
     within = _proved_with_constants_alike(inquiry, verdict)
-    return replace(verdict, difference=inquiry.first_difference()) if within is None else within
+    if within is not None:
+        return within
+    if last.point.tosses or last.point.lucky:
+        tossed = ", ".join({**last.point.tosses, **last.point.lucky})
+        why = f"{verdict.reason}; {tossed} follows a number, which is random, and few of its outcomes were seen"
+        return replace(verdict, kind=Kind.UNDECIDED, reason=why)
+    return replace(verdict, difference=inquiry.first_difference())
 
 
 def _proved_with_constants_alike(inquiry: Inquiry, rounding: Verdict) -> Verdict | None:

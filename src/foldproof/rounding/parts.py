@@ -81,7 +81,7 @@ for _operator in find_aten(
     _scaled_dot_product_flash_attention_for_cpu_backward _embedding_bag_backward
     binary_cross_entropy_backward nll_loss_backward nll_loss2d_backward
     elu_backward gelu_backward glu_backward hardsigmoid_backward hardswish_backward log_sigmoid_backward logit_backward
-    mish_backward sigmoid_backward silu_backward softplus_backward tanh_backward
+    native_dropout_backward mish_backward sigmoid_backward silu_backward softplus_backward tanh_backward
     _cdist_backward _pdist_backward grid_sampler_2d_backward upsample_bicubic2d_backward upsample_bilinear2d_backward
     upsample_linear1d_backward upsample_trilinear3d_backward
     upsample_linear1d upsample_bilinear2d upsample_trilinear3d upsample_bicubic2d grid_sampler_2d

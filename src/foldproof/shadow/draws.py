@@ -22,7 +22,7 @@ import contextlib
 import pickle
 import random
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -33,7 +33,7 @@ from foldproof.operators import bind_arguments, is_random, list_written
 from foldproof.shadow.call import value_of
 from foldproof.shadow.leaves import embed_constant
 from foldproof.shadow.registry import RULES
-from foldproof.shadow.residue import apply_uninterpreted
+from foldproof.shadow.residue import Residue, apply_uninterpreted
 from foldproof.shadow.sample import SamplePoint
 from foldproof.shadow.tensor import Shadow
 from foldproof.shadow.undecided import Undecided, no_rule
@@ -120,24 +120,23 @@ class Draws(DispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if not isinstance(func, OpOverload) or not is_random(func) or func in RULES:
             return func(*args, **(kwargs or {}))
-        if func not in _DRAWING:
+        if func not in _DRAWING and func is not aten.native_dropout.default:
             raise no_rule(func)
         return self._draw(func, args, kwargs or {})
 
     def _draw(self, func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         given = bind_arguments(func, args, kwargs)
+        if func is aten.native_dropout.default:
+            return self._drop_out(given["input"], given["p"], given["train"])
         if given.get("generator") is not None:
             raise Undecided(f"{func} draws from a generator of its own, which is random")
         target = given[written[0]] if (written := list_written(func)) else None
         with disable_current_modes():  # `Factories` would make shadows of what is computed here
-            state = _state()
-            self._require_known(state)
             values = tree_map(value_of, args)
-            made = func(*((values[0].clone(), *values[1:]) if written else values), **tree_map(value_of, kwargs))
-            self._states.add(_state())
+            given_values = (values[0].clone(), *values[1:]) if written else values
+            state, made = self._follow(func, given_values, tree_map(value_of, kwargs))
             if not isinstance(made, Tensor) or not made.is_floating_point() or made.device.type != "cpu":
                 raise no_rule(func)
-            self.count += 1
             drawn = made if self._point is None else self._shadow(self._point, func, state, given, made)
         if target is None:
             return drawn
@@ -145,29 +144,68 @@ class Draws(DispatchMode):
             raise Undecided(f"{func} writes random numbers into an ordinary tensor, which cannot carry residues")
         return target.copy_(drawn)
 
+    def _follow(self, func: OpOverload, args: Any, kwargs: Any) -> tuple[str, Any]:
+        """Return the generator's state before a draw, and what it made."""
+        state = _state()
+        self._require_known(state)
+        made = func(*args, **kwargs)
+        self._states.add(_state())
+        self.count += 1
+        return state, made
+
+    def _drop_out(self, x: Tensor, p: float, train: bool | None) -> tuple[Tensor, Tensor]:
+        """Return x·mask/(1 - p) and the mask, which is drawn as ``bernoulli_`` draws it."""
+        with disable_current_modes():
+            state, (out, mask) = self._follow(aten.native_dropout.default, (value_of(x), p, train), {})
+            if self._point is None or train is False:
+                return (out, mask) if self._point is None else (x.clone(), mask)
+            drawn = self._residue(self._point, "bernoulli", [1 - p], state, mask.to(out.dtype), [])
+            number = Shadow(mask.to(out.dtype), drawn)
+            kept = x * number * 0 if p == 1 else x * number / (1 - p)
+            return kept, Shadow(mask, _again(drawn))
+
     def _shadow(
         self, point: SamplePoint, func: OpOverload, state: str, given: Mapping[str, Any], made: Tensor
     ) -> Shadow:
-        point.draws += 1
-        place = embed_constant(point, torch.arange(made.numel()))
         draw = _DRAWING[func]
         parameters: list[Any] = [float(given[x] if isinstance(x, str) else x) for x in draw.parameters]
-        if draw.operand is not None:
-            parameters.append(given[draw.operand].dtype)  # in which kernels compare
-        key = f"drawn from {draw.distribution}({parameters}, {state}, {made.dtype}{tuple(made.shape)}{made.stride()})"
-        operands = [place]
+        operands = []
         if draw.operand is not None:
             x = given[draw.operand]
+            parameters.append(x.dtype)  # in which kernels compare
             odds = x.residue if isinstance(x, Shadow) else embed_constant(point, x)
             operands.append(odds.map(lambda part: part.expand(made.shape).reshape(-1)))
-        flat = apply_uninterpreted(key, operands, lambda *_: made.detach().reshape(-1).double())
+        if draw.distribution != "bernoulli":  # whose zeros and ones are the same in any dtype
+            parameters.append(made.dtype)
+        return Shadow(made, self._residue(point, draw.distribution, parameters, state, made, operands))
+
+    def _residue(
+        self,
+        point: SamplePoint,
+        distribution: str,
+        parameters: Sequence[Any],
+        state: str,
+        made: Tensor,
+        operands: Sequence[Residue],
+    ) -> Residue:
+        point.draws += 1
+        place = embed_constant(point, torch.arange(made.numel()))
+        key = f"drawn from {distribution}({parameters}, {state}, {tuple(made.shape)}{made.stride()})"
+        flat = apply_uninterpreted(key, [place, *operands], lambda *_: made.detach().reshape(-1).double())
         residue = flat.reshape(*made.shape).laid_out_like(made)
         residue.cell.data = residue.cell.random = True
-        return Shadow(made, residue)
+        return residue
 
     def _require_known(self, state: str) -> None:
         if state not in self._states:
             raise _moved()
+
+
+def _again(residue: Residue) -> Residue:
+    """Return a copy in memory of its own, which depends on the same random numbers."""
+    out = residue.copied()
+    out.cell.data = out.cell.random = True
+    return out
 
 
 def _moved() -> GeneratorMoved:

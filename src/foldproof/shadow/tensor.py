@@ -45,6 +45,7 @@ from foldproof.torch_internals import (
     DispatchMode,
     OpOverload,
     body_in_aten,
+    has_decomposition,
     make_wrapper,
     python_body,
     quantized_operators,
@@ -213,7 +214,8 @@ def _compute(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
         if func in COMPLEX and (rule is None or is_complex):
             return _run_by_parts(func, COMPLEX[func], args, kwargs, shadows)
         rule = None if is_complex else rule
-    if any(s.dtype is torch.bool for s in shadows) and not _takes_booleans(func, rule, args, kwargs):
+    composite = rule is None and has_decomposition(func)  # its parts may take booleans
+    if not composite and any(s.dtype is torch.bool for s in shadows) and not _takes_booleans(func, rule, args, kwargs):
         point.note_decided(func.overloadpacket.__name__)
         return _unaliased(func, func(*tree_map(_decided, args), **tree_map(_decided, kwargs)), shadows)
     if rule is None and _is_an_extreme(point, func):

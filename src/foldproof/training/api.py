@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -63,7 +63,7 @@ def prove_step(
         targets: example arguments of the loss after the outputs.
         optimizer: a function from a list of parameters to their optimizer, such as
             ``functools.partial(torch.optim.SGD, lr=0.1)``. With it, updated parameters and the optimizer's state are
-            compared, too.
+            compared, too. The state is varied, except for counters of steps, which are held at 1.
         by_value: as of `foldproof.prove`.
         seed: as of `foldproof.prove`.
         progress: as of `foldproof.prove`.
@@ -80,7 +80,12 @@ def prove_step(
     cotangents = before.draw_cotangents(given)
     after = StepModule(second, wanted, _names_in(first.model, second.model))
     after.take_state(before)
-    return prove_with_folds(before, after, (*given, cotangents), None, None, by_value, seed, progress)
+    verdict = prove_with_folds(before, after, (*given, cotangents), None, None, by_value, seed, progress)
+    counted = before.counts_steps or after.counts_steps
+    return replace(verdict, notes=(*verdict.notes, COUNTED)) if counted else verdict
+
+
+COUNTED = "the optimizer's counters are held at 1: this is about its second step"
 
 
 def _as_step(source: Any, loss: Callable[..., Tensor] | None, optimizer: MakeOptimizer | None) -> Step:

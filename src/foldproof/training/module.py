@@ -1,9 +1,9 @@
 """A training step as a program like any other.
 
-A training step reads parameters, buffers, inputs and targets; its results are the loss,
-the gradient of each parameter, and what it writes: running statistics, and with an optimizer the parameters and its
-state. `StepModule` is that program, and `foldproof.prove` compares two of them. Nothing else of the prover knows of
-gradients: shadows sit below autograd, so that ``loss.backward()`` runs on them operator by operator.
+It reads parameters, buffers, inputs and targets. Its results are the loss, the gradient of each parameter, and what it
+writes: running statistics, and with an optimizer the parameters and its state. `StepModule` is that program, and the
+prover compares two of them as it compares any others. It knows nothing of gradients: shadows sit below autograd, so
+that ``loss.backward()`` runs on them operator by operator.
 
 * Without a loss the outputs are multiplied by *cotangents*, which are inputs of the program. Equal gradients for all
   cotangents mean that the whole Jacobians are equal, for any loss whatsoever.
@@ -11,10 +11,10 @@ gradients: shadows sit below autograd, so that ``loss.backward()`` runs on them 
   moves by momentum, for the latter.
 * Parameters are replaced by leaves that share their memory, so that a gradient belongs to one run. A tied parameter is
   one leaf, in which the gradients of all its uses add up. Hooks on gradients move to these leaves.
-* The state of an optimizer is varied like parameters, so that a proof of one step is a proof of each: momentum is not
-  zero, as it is in a first step. A counter of steps is held at 1.
-* At kinks, as of relu at 0, or where two elements of a pool are largest, PyTorch chooses a subgradient by value. Such
-  proofs hold where the values make the same choices, and the claim says so.
+* The state of an optimizer is varied like parameters, since momentum is zero in a first step only. Counters of steps
+  are held at 1, so that the proof is of a second step, as a note says.
+* At kinks, as of relu at 0, or where two elements of a pool are largest, PyTorch chooses a subgradient by value. If
+  such choices limit a proof, the claim says so.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from foldproof.errors import FoldproofError, brief
 from foldproof.program import Outcome, as_program
+from foldproof.shadow import seeded
 from foldproof.torch_internals import (
     gradient_hooks,
     reparametrized,
@@ -69,6 +70,11 @@ class StepModule(nn.Module):
         self.state = nn.ModuleDict()
         if self._make_optimizer is not None:
             self._warm_up({name: p for name, p in self.named_parameters() if p.requires_grad})
+
+    @property
+    def counts_steps(self) -> bool:
+        """True if the optimizer has counters, which are held at their values."""
+        return bool(self._counts)
 
     # ------------------------------------------------------------------------------------------ one step
 
@@ -221,7 +227,8 @@ class StepModule(nn.Module):
 
     def _call_once(self, args: Any) -> Outcome:
         try:
-            return as_program(self).run_as_it_is(args, {})
+            with seeded():
+                return as_program(self).run_as_it_is(args, {})
         except FoldproofError:
             raise
         except Exception as error:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from foldproof.operators import NoDecomposition, find_decomposition
 from foldproof.shadow.call import Call
-from foldproof.shadow.registry import branch, composed
+from foldproof.shadow.registry import RuleKind, branch, composed, rule
 from foldproof.shadow.residue import Residue
 from foldproof.shadow.sample import Choices
 from foldproof.torch_internals import tree_map
@@ -91,6 +91,12 @@ def decomposed(call: Call, *args: Any, **kwargs: Any) -> Any:
 )
 def backward(call: Call, *args: Any, **kwargs: Any) -> Any:
     """by PyTorch's own decomposition, or as the derivative of that of the operator forward"""
+    return decompose_residues(call, args, kwargs)
+
+
+@rule(RuleKind.COMPOSED, aten.native_dropout_backward.default, booleans=True)
+def dropout_backward(call: Call, *args: Any, **kwargs: Any) -> Any:
+    """by PyTorch's own decomposition; the mask may be a function of the generator's state"""
     return decompose_residues(call, args, kwargs)
 
 
