@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from foldproof.operators import bind_arguments
-from foldproof.shadow.leaves import embed_constant
+from foldproof.operators import bind_arguments, is_view
+from foldproof.shadow.leaves import embed_constant, holds_nan
 from foldproof.shadow.normal_forms import NORMAL_FORMS, NORMAL_FORMS_OF_TWO
 from foldproof.shadow.residue import Residue, apply_uninterpreted, embed_number, pointwise
 from foldproof.shadow.sample import Choices, SamplePoint
@@ -23,6 +23,14 @@ _NARROW = (torch.int8, torch.uint8, torch.int16)
 
 # The dtypes that operators compute in, which identify an uninterpreted rounding (at::opmath_type).
 _COMPUTE = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
+
+
+_SELECTING_NAMES = """
+    where masked_fill constant_pad_nd fill full_like cat stack copy clone _to_copy index index_select gather repeat
+    slice_scatter select_scatter flip roll lift_fresh_copy reshape _unsafe_view
+"""
+_SELECTING = frozenset(_SELECTING_NAMES.split())
+"""Operators, besides views, whose results hold elements of operands as they are."""
 
 
 class Call:
@@ -50,7 +58,15 @@ class Call:
         if isinstance(x, nn.Parameter) and not hasattr(x, "residue"):
             self.point.unregistered.setdefault(f"a parameter of shape {tuple(x.shape)} that no program registers")
         known = getattr(x, "residue", None)
-        return known if isinstance(known, Residue) else embed_constant(self.point, x)
+        found = known if isinstance(known, Residue) else embed_constant(self.point, x)
+        if found.infinite and not self.selects and holds_nan(torch.as_tensor(value_of(x)), found):
+            raise self.undecided("a constant is nan")
+        return found
+
+    @property
+    def selects(self) -> bool:
+        """True if the operator only selects and rearranges elements, so that a nan stays one of the constants."""
+        return self.operator.overloadpacket.__name__ in _SELECTING or is_view(self.operator)
 
     @property
     def _computed_in(self) -> torch.dtype:

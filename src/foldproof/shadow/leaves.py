@@ -55,10 +55,8 @@ def draw_variable(
 def embed_constant(point: SamplePoint, x: Tensor | float | int | bool, lent: bool = False) -> Residue:
     """Return the exact residues of a constant. Infinite elements are marked, and follow the value from there on.
 
-    ``lent`` has the same meaning as in `draw_variable`.
-
-    Raises:
-        Undecided: the constant holds a nan.
+    So is a nan, which may be selected, or left out, and not computed with. ``lent`` has the same meaning as in
+    `draw_variable`.
     """
     if not isinstance(x, Tensor):
         if isinstance(x, complex) or not math.isfinite(x):
@@ -68,8 +66,6 @@ def embed_constant(point: SamplePoint, x: Tensor | float | int | bool, lent: boo
         return of_pairs(embed_constant(point, torch.view_as_real(x.resolve_conj()), lent))
     if x.layout != torch.strided or x.is_quantized or x.dtype == torch.uint64:
         raise Undecided(f"a constant is of dtype {x.dtype} and layout {x.layout}, which has no residues")
-    if not all_finite(x) and bool(torch.isnan(x).any()):
-        raise Undecided("a constant is nan")
     if x.is_floating_point() and x.numel() <= MAX_LIMIT_ELEMENTS:  # compilers turn numbers into small tensors
         point.note_numbers(n for n in x.detach().flatten().tolist() if math.isfinite(n))
 
@@ -83,6 +79,9 @@ def embed_constant(point: SamplePoint, x: Tensor | float | int | bool, lent: boo
         return laid_out_like(x, point.fields[i].embed(x))
 
     out = _leaf(point, x, make, _size_of_tensor(x), lent=lent)
+    if not all_finite(x) and bool((nan := torch.isnan(x)).any()):
+        parts = tuple(torch.where(nan, code, part) for code, part in zip(point.nan, out.parts))
+        out = Residue(point, parts, out.size, infinite=True)
     if point.semantics.algebraic and x.numel() and all_finite(x) and bool((x == (first := x.flatten()[0])).all()):
         out.knowing(linear=Linear((), Fraction(float(first))))
     return out
@@ -133,7 +132,7 @@ def _leaf(
 def mark_infinities(value: Tensor, residue: Residue) -> Residue:
     """Make infinite elements follow the value (a mask of -inf, say): one random residue stands for each sign."""
     point, infinite = residue.point, torch.isinf(value)
-    if not bool(infinite.any()):
+    if not bool(infinite.any()) and not holds_nan(value, residue):
         return Residue(point, residue.parts, residue.size, residue.data).defined_if(not residue.undefined)
     positive = value > 0
     codes = (torch.where(positive, plus, minus).to(torch.float64) for plus, minus in point.infinity)
@@ -145,6 +144,16 @@ def mark_infinities(value: Tensor, residue: Residue) -> Residue:
 def is_number(dtype: torch.dtype) -> bool:
     """True for the dtypes of real and complex numbers; those of integers and booleans have other rules."""
     return dtype.is_floating_point or dtype.is_complex
+
+
+def holds_nan(value: Tensor, residue: Residue) -> bool:
+    """Return True if an element is a nan of a constant; others are nan only for the values at hand."""
+    if not residue.infinite or not is_number(value.dtype) or value.is_complex():
+        return False
+    nan = torch.isnan(value)
+    for code, part in zip(residue.point.nan, residue.parts):
+        nan = nan & (part == code)
+    return bool(nan.any())
 
 
 def all_finite(x: Tensor) -> bool:

@@ -175,6 +175,8 @@ class SamplePoint:
         self._rng, self._salt = rng, rng.getrandbits(64)
         self.infinity = tuple(tuple(float(rng.randrange(f.p) - f.p // 2) for _ in range(2)) for f in self.fields)
         """For each prime, the residues that stand for +inf and -inf."""
+        self.nan = tuple(float(rng.randrange(f.p) - f.p // 2) for f in self.fields)
+        """For each prime, the residue that stands for a nan among the constants."""
         self.products = Products()
         self.facts = SharedFacts()
         self.units: dict[str, list[Fraction]] = {}

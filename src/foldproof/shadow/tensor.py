@@ -374,7 +374,7 @@ def _wrap(call: Call, rule: Rule, operands: Sequence[Shadow], value: Tensor, res
     if residue.infinite:
         if value.is_complex():
             raise call.undecided("complex numbers with infinite parts")
-        if bool(torch.isnan(value).any()):
+        if not call.selects and bool(torch.isnan(value).any()):
             raise call.undecided("infinities make a nan")
         residue = mark_infinities(value, residue)
         name = call.operator.overloadpacket.__name__
