@@ -59,6 +59,16 @@ def _filled_with_zero(original: Any) -> Any:
     return lambda x, fill, *args, **kwargs: original(x, 0.0, *args, **kwargs)
 
 
+def _padding_moved(original: Any) -> Any:
+    """Read each element of a padded window one further to the right."""
+
+    def padded(x: Any, fill: Any, *args: Any, **kwargs: Any) -> Any:
+        load = original(x, fill, *args, **kwargs)
+        return lambda index: load([*index[:-1], index[-1] + 1])
+
+    return padded
+
+
 def _other_dimension(original: Any) -> Any:
     return lambda x, axis=None, keepdims=False, **rest: original(x, [1 - axis[0]], keepdims, **rest)
 
@@ -266,6 +276,18 @@ PLANTED = {
     ),
     "reading ahead of a write in place": Planted(
         lambda x: x.mul_(2), ((3, 4),), patched(ir.Pointwise, "create", _shift_pointwise), "mul"
+    ),
+    "an epilogue applied twice": Planted(
+        lambda b, x, y: torch.addmm(b, x, y).relu() * 2,
+        ((5,), (3, 4), (4, 5)),
+        lowered(aten.mul.Tensor, lambda original: lambda x, y, **rest: original(original(x, y, **rest), y, **rest)),
+        "mul",
+    ),
+    "a window moved by one": Planted(
+        lambda x: F.avg_pool2d(x, 3, 2, 1, divisor_override=9),
+        ((1, 2, 7, 7),),
+        patched(lowering, "constant_boundary_condition", _padding_moved),
+        "avg_pool2d",
     ),
     "an index changed by fusion": Planted(
         lambda x: x[:, :-1].exp().softmax(1),
