@@ -210,12 +210,19 @@ def gradients(proofs: Sequence[GradientProof]) -> str:
             " tensor for each is differentiated: by autograd, and by the joint graph, as traced and with core operators"
             " alone. Running statistics, the sum, and gradients of all parameters are compared. The claim is for all"
             " inputs, parameters and cotangents, and for all states of the random generator. *choices* names the"
-            " operators whose choices limit it. `python -m docs.make_self_proof` with names of models makes this part.",
+            " operators whose choices limit it. Dropouts have a probability of 1/2."
+            " `python -m docs.make_self_proof` with names of models makes this part.",
             _table(["question", *map(str, Kind), "seconds"], totals),
             _table(head, rows),
             "\n".join(reasons) or "Everything is proved.",
+            *[_WRONG_ATTENTION] * any("logsumexp" in reason for reason in reasons),
         ]
     )
+
+
+_WRONG_ATTENTION = """\
+Core operators replace attention, but not its backward, which reads the logsumexp of the scores. The program in place of
+attention returns its weights there (`tests/training/test_joint_graphs.py`), so that this joint graph is wrong."""
 
 
 def _counts(verdicts: Sequence[Verdict]) -> list[str]:

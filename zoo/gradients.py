@@ -52,26 +52,29 @@ def prove_gradients(architecture: Architecture, seed: int = 0) -> GradientProof:
     """Trace the loss of a model of the zoo with its gradients, and compare both graphs with autograd."""
     sample = architecture.build()
     model = sample.model.train()
+    for module in model.modules():
+        if isinstance(module, nn.Dropout) and module.p:
+            module.p = 0.5  # whose 1/(1 - p) is no rounded number
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         with torch.enable_grad():
             cotangents = [torch.randn_like(x) for x in _floats(model(*sample.inputs))]
-    module, given = _Loss(model, len(sample.inputs)), (*sample.inputs, *(c.detach() for c in cotangents))
+    step, given = _Loss(model, len(sample.inputs)), (*sample.inputs, *(c.detach() for c in cotangents))
     verdicts, counts = [], []
     tables: tuple[Mapping[Any, Any], ...] = ({}, default_decompositions())
     for table in tables:
         graph, verdict = None, None
         with quietly():
             try:
-                graph, names, written = _trace(module, given, table)
+                graph, names, written = _trace(step, given, table)
             except Exception as error:
                 verdict = Verdict(
                     Kind.UNDECIDED, f"tracing raises {type(error).__name__}: {str(error).splitlines()[0]}"
                 )
             else:
-                tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+                tensors = {**dict(step.named_parameters()), **dict(step.named_buffers())}
                 flat = (*(tensors[name].detach() for name in names), *given)
-                verdict = foldproof.prove(_autograd(module, names, written), graph, flat, seed=seed)
+                verdict = foldproof.prove(_autograd(step, names, written), graph, flat, seed=seed)
         verdicts.append(verdict)
         counts.append(None if graph is None else _operators(graph))
     return GradientProof(architecture.name, (counts[0], counts[1]), verdicts[0], verdicts[1])

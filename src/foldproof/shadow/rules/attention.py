@@ -102,6 +102,8 @@ def flash_attention_for_cpu_backward(
 ) -> Any:
     """from w = exp(scores - logsumexp), which is the softmax if this is the logsumexp of these very scores"""
     attended = _attend(call, query, key, value, dropout_p, is_causal, attn_mask, scale)
+    if logsumexp.numel() != attended.lse.numel():
+        raise call.undecided(f"a logsumexp of shape {tuple(logsumexp.shape)} is none of these scores")
     if not attended.lse.reshape(*logsumexp.shape).equals(call.residue(logsumexp)):
         rest = {"attn_mask": attn_mask, "scale": scale}
         return decompose_residues(call, (grad, query, key, value, out, logsumexp, dropout_p, is_causal), rest)
