@@ -47,6 +47,11 @@ class Noisy(nn.Module):
         return x + torch.rand_like(x)
 
 
+class Sparse(nn.Module):
+    def forward(self, x):
+        return (x + 1).to_sparse().to_dense()
+
+
 class Branches(nn.Module):
     def forward(self, x):
         return x if x.sum() > 0 else -x
@@ -141,6 +146,10 @@ def sigmoid():
 
 def noisy():
     return Noisy(), image()
+
+
+def sparse():
+    return Sparse(), (torch.randn(2, 3),)
 
 
 def unexportable():

@@ -7,7 +7,8 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from contextvars import ContextVar
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,12 +17,13 @@ import typer
 
 from foldproof.cli import many, summary
 from foldproof.cli.complaint import complain, without_warnings
-from foldproof.cli.output import Output, Written, check_folder, save_json
+from foldproof.cli.output import Output, Written, check_folder
 from foldproof.cli.progress import Bar
 from foldproof.compiler_catalog import DECLARED
 from foldproof.errors import FoldproofError
 from foldproof.log import log_caught
 from foldproof.verdict import SCHEMA, Kind
+from foldproof.version import __version__
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as in shells."""
@@ -33,21 +35,63 @@ FORMS = (
     " (model, args[, kwargs[, dynamic_shapes]]); loading it runs its code"
 )
 
+
+@dataclass(frozen=True)
+class Settings:
+    """Options of all commands: PyTorch's number of threads, and if errors show their stack."""
+
+    threads: int | None = None
+    traceback: bool = False
+
+
+SETTINGS = ContextVar("SETTINGS", default=Settings())  # noqa: B039 (it is frozen)
+
 app = typer.Typer(
     help="Fuse PyTorch graphs, prove every rewrite, and tell a rounding difference from a wrong answer.",
     epilog="Exit status: 0 fine, 1 REFUTED, 2 wrong usage or input, 3 UNDECIDED.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
 
 JsonOption = Annotated[
-    Path | None, typer.Option("--json", metavar="FILE", help="Also write the whole result as JSON, with all evidence.")
+    Path | None,
+    typer.Option(
+        "--json",
+        metavar="FILE",
+        help="Also write the whole result as JSON, with all evidence; [b]-[/b] prints it, and the summary to stderr.",
+    ),
 ]
 HtmlOption = Annotated[
     Path | None, typer.Option("--html", metavar="FILE", help="Also write the whole result as an HTML page.")
 ]
+SeedOption = Annotated[
+    int | None, typer.Option("--seed", metavar="N", help="Fix the random draws, for a run that can be repeated.")
+]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"foldproof {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    threads: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Number of threads that PyTorch computes with.")
+    ] = None,
+    trace: Annotated[
+        bool, typer.Option("--traceback", help="Show the stack of an error in the model, besides its sentence.")
+    ] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", "-V", callback=_print_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
+) -> None:
+    """Fuse PyTorch graphs, prove every rewrite, and tell a rounding difference from a wrong answer."""
+    SETTINGS.set(Settings(threads, trace))
 
 
 @app.command()
@@ -103,11 +147,12 @@ def prove(
     after: Annotated[
         str, typer.Argument(metavar="B", help="Another program, run on the inputs of A.", show_default=False)
     ],
+    seed: SeedOption = None,
     json_file: JsonOption = None,
     html_file: HtmlOption = None,
 ) -> None:
     """Check two programs for equivalence, and show the evidence."""
-    raise typer.Exit(_guarded(partial(_prove, before, after, Written(json_file, html_file))))
+    raise typer.Exit(_guarded(partial(_prove, before, after, seed, Written(json_file, html_file))))
 
 
 @app.command()
@@ -283,7 +328,7 @@ def _made(
             program_out.write(partial(work.save_program, result.program))
         written.write(result.to_dict() | {"subject": spec})
 
-    console = summary.console()
+    console = summary.console(written.printed)
     told(console, result)
     summary.print_ending(console, output if saved else None, written.files, time.perf_counter() - started)
     status: int = result.verdict.kind.exit_code
@@ -300,23 +345,23 @@ def _explain(spec: str, written: Written) -> int:
         told = {"schema": SCHEMA, "command": "explain", "declined": [asdict(one) for one in declined]}
         written.write(told | {"subject": spec})
 
-    out = summary.console()
+    out = summary.console(written.printed)
     summary.print_explanations(out, declined)
     summary.print_written(out, written.files)
     return 0
 
 
-def _prove(before: str, after: str, written: Written) -> int:
+def _prove(before: str, after: str, seed: int | None, written: Written) -> int:
     written.check()
 
     with Bar() as progress:
         from foldproof.cli import work
 
-        verdict, document = work.prove(before, after, progress)
-        if written.files:
+        verdict, document = work.prove(before, after, seed, progress)
+        if written.wanted:
             written.write(document() | {"subject": before, "other": after})
 
-    out = summary.console()
+    out = summary.console(written.printed)
     summary.print_verdict(out, verdict)
     summary.print_written(out, written.files)
     return verdict.kind.exit_code
@@ -334,7 +379,7 @@ def _compare(spec: str, against: str, precision: str | None, written: Written, r
         if report_out:
             report_out.write(partial(work.save_report, result, spec))
 
-    out = summary.console()
+    out = summary.console(written.printed)
     summary.print_comparison(out, result)
     summary.print_written(out, [*written.files, *([report] if report else [])])
     return result.verdict.kind.exit_code
@@ -363,10 +408,10 @@ def _audit(
             start = time.perf_counter()
             found.save(folder)
             saving = time.perf_counter() - start
-        if written.files:
+        if written.wanted:
             written.write(audits.document(found, folder) | {"subject": spec})
 
-    console = summary.console()
+    console = summary.console(written.printed)
     audits.print_audit(console, found, saving)
     if folder is not None and not found.refuted:
         gone = " (the reproduction that was there is gone)" if reproduced else ""
@@ -424,15 +469,15 @@ def _explore(result: Path) -> int:
 
 
 def _doctor(json_file: Path | None) -> int:
-    out = Output(json_file) if json_file is not None else None
+    written = Written(json_file, None)
+    written.check()
     from foldproof.cli import doctor as examination
 
     found = examination.examine()
-    if out is not None:
-        out.write(partial(save_json, found))
-    console = summary.console()
+    written.write(found)
+    console = summary.console(written.printed)
     examination.print_examination(console, found)
-    summary.print_written(console, [json_file] if json_file is not None else [])
+    summary.print_written(console, written.files)
     return 0
 
 
@@ -446,11 +491,18 @@ def _replay(folder: Path) -> int:
 
 def _guarded(command: Callable[[], int]) -> int:
     """Run ``command`` and return its exit status. Errors become a sentence; bugs of foldproof keep their traceback."""
+    settings = SETTINGS.get()
     try:
+        if settings.threads is not None:
+            import torch
+
+            torch.set_num_threads(settings.threads)
         with without_warnings():
             return command()
     except FoldproofError as error:
         log_caught(error, "running a command")  # the sentence omits the cause
+        if settings.traceback:
+            traceback.print_exception(error.__cause__ or error)
         return complain(error)
     except KeyboardInterrupt:
         sys.stderr.write("foldproof: interrupted\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -68,11 +69,17 @@ def check_folder(path: Path) -> None:
 
 
 class Written:
-    """The files of ``--json`` and ``--html``."""
+    """The files of ``--json`` and ``--html``; ``printed`` tells that the JSON goes to stdout (``--json -``)."""
 
     def __init__(self, json_file: Path | None, html_file: Path | None) -> None:
-        self._json_file, self._html_file = json_file, html_file
-        self.files = [path for path in (json_file, html_file) if path is not None]
+        self.printed = json_file == Path("-")
+        self._json_file, self._html_file = None if self.printed else json_file, html_file
+        self.files = [path for path in (self._json_file, html_file) if path is not None]
+
+    @property
+    def wanted(self) -> bool:
+        """True if a result is to be written at all."""
+        return self.printed or bool(self.files)
 
     def check(self, *others: Path | None) -> None:
         """Check, before hours of work, that the files can be written, and differ from ``others``.
@@ -95,6 +102,8 @@ class Written:
     def write(self, document: dict[str, Any]) -> None:
         """Write a result to the requested files."""
         document = document | {"foldproof": __version__}
+        if self.printed:
+            sys.stdout.write(_as_json(document))
         if self._json_out is not None:
             self._json_out.write(partial(save_json, document))
         if self._html_out is not None:
@@ -106,4 +115,8 @@ class Written:
 
 def save_json(value: dict[str, Any], path: Path) -> None:
     """Write strict JSON: no NaN, no Infinity."""
-    path.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    path.write_text(_as_json(value), encoding="utf-8")
+
+
+def _as_json(value: dict[str, Any]) -> str:
+    return json.dumps(value, indent=2, allow_nan=False) + "\n"

@@ -41,10 +41,10 @@ class _Console(Console):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def console() -> Console:
-    """A console on stdout; a file or pipe gets plain lines of 120 columns."""
-    out = _Console(highlight=False, markup=False)
-    return out if out.is_terminal else _Console(highlight=False, markup=False, width=120)
+def console(stderr: bool = False) -> Console:
+    """A console on stdout, or stderr; a file or pipe gets plain lines of 120 columns."""
+    out = _Console(highlight=False, markup=False, stderr=stderr)
+    return out if out.is_terminal else _Console(highlight=False, markup=False, width=120, stderr=stderr)
 
 
 def print_fuse(out: Console, result: FuseResult) -> None:

@@ -71,7 +71,9 @@ def _on_model(function: Callable[..., T], spec: str, progress: Progress, options
         )
 
 
-def prove(before: str, after: str, progress: Progress) -> tuple[Verdict, Callable[[], dict[str, Any]]]:
+def prove(
+    before: str, after: str, seed: int | None, progress: Progress
+) -> tuple[Verdict, Callable[[], dict[str, Any]]]:
     """Prove the programs of two SPECs equal, on the inputs of the first.
 
     Returns:
@@ -89,7 +91,7 @@ def prove(before: str, after: str, progress: Progress) -> tuple[Verdict, Callabl
     with working_on(before, after):
         check_runs(a, a)
         check_runs(b, a)
-        verdict = foldproof.prove(a.program, b.program, inputs, a.kwargs, progress=progress)
+        verdict = foldproof.prove(a.program, b.program, inputs, a.kwargs, seed=seed, progress=progress)
 
     def document() -> dict[str, Any]:
         from foldproof.proof.document import prove_document
