@@ -21,7 +21,7 @@ from torch import Tensor, fx, nn
 from torch.testing._internal.common_methods_invocations import op_db
 
 from foldproof.auditing.step import Step
-from foldproof.operators import find_operator, is_uninitialized
+from foldproof.operators import find_operator, is_uninitialized, is_view
 from foldproof.torch_internals import tree_flatten, tree_leaves, tree_unflatten
 from foldproof.verdict import Kind
 from zoo.lowered import loop_steps
@@ -86,10 +86,17 @@ def judged(call: Call) -> tuple[str, str]:
 
 
 def _returns_new_memory(step: Step) -> bool:
-    """True if an output of the graph before a step is new memory, without contents."""
-    outputs = tree_leaves([*step.before.graph.nodes][-1].args)
-    made = [find_operator(x.target) for x in outputs if isinstance(x, fx.Node)]
-    return any(operator is not None and is_uninitialized(operator) for operator in made)
+    """True if an output of the graph before a step is new memory, or a view of it, without contents."""
+    return any(_is_new_memory(x) for x in tree_leaves([*step.before.graph.nodes][-1].args) if isinstance(x, fx.Node))
+
+
+def _is_new_memory(node: fx.Node) -> bool:
+    operator = find_operator(node.target) if node.op == "call_function" else None
+    if operator is None:
+        return False
+    if is_view(operator) or operator is torch.ops.aten.reshape.default:
+        return _is_new_memory(node.all_input_nodes[0])
+    return is_uninitialized(operator) and bool(node.meta["val"].numel())
 
 
 def rows(operator: Any) -> Iterator[dict[str, str]]:
