@@ -35,7 +35,7 @@ COMMANDS = {
     "explain": ["explain", "models.py:residual"],
     "prove": ["prove", "models.py:conv_bn", "models.py:conv_bn"],
     "prove_refuted": ["prove", "models.py:conv_bn", "models.py:without_bias_of_bn"],
-    "prove_undecided": ["prove", "models.py:noisy", "models.py:noisy"],
+    "prove_undecided": ["prove", "models.py:sparse", "models.py:sparse"],
     "compare": ["compare", "models.py:deep", "--against", "aot_eager"],
     "compare_refuted": ["compare", "models.py:conv_bn", "--against", "wrong.pt2"],
     "audit": ["audit", "models.py:twice", "--compiler", "fx", "--save", "saved"],

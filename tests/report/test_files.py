@@ -74,3 +74,27 @@ def test_files_elsewhere_keep_their_place(written: Written, monkeypatch: pytest.
     [result] = json.loads(sarif(document))["runs"][0]["results"]
     place = result["locations"][0]["physicalLocation"]
     assert place["artifactLocation"]["uri"] == "file:///some%20where/model.py"
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_every_result_has_a_place_and_a_fingerprint(written: Written, name: str) -> None:
+    """GitHub refuses a whole log for one result without a place."""
+    document = written(name) | {"subject": "models.py:residual"}
+    for verdict in (document, document.get("verdict") or {}, (document.get("end_to_end") or {}).get("verdict") or {}):
+        if "difference" in verdict:
+            verdict["difference"] = None
+    [run] = json.loads(sarif(document))["runs"]
+    for result in run["results"]:
+        place = result["locations"][0]["physicalLocation"]
+        assert place["artifactLocation"]["uri"] and place["region"]["startLine"] >= 1
+        assert all(len(value) == 64 for value in result["partialFingerprints"].values())
+    for rule in run["tool"]["driver"]["rules"]:
+        assert rule["id"] and rule["fullDescription"]["text"] and rule["help"]["text"]
+
+
+def test_a_result_without_a_line_is_at_its_program(written: Written) -> None:
+    document = written("compare_refuted") | {"subject": "models.py:residual"}
+    document["verdict"]["difference"] = None
+    [result] = json.loads(sarif(document))["runs"][0]["results"]
+    place = result["locations"][0]["physicalLocation"]
+    assert (place["artifactLocation"]["uri"], place["region"]["startLine"]) == ("models.py", 1)

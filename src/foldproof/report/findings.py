@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from foldproof.report.document import Document
@@ -11,7 +12,10 @@ from foldproof.report.document import Document
 
 @dataclass(frozen=True)
 class Finding:
-    """A verdict at one place; ``file`` and ``line`` are empty if no line of the model's own code is known."""
+    """A verdict at one place: a line of the model's own code, else the first of the file that it was made by.
+
+    ``file`` is empty if no file is known at all.
+    """
 
     name: str
     group: str
@@ -19,7 +23,7 @@ class Finding:
     text: str
     seconds: float
     file: str = ""
-    line: int = 0
+    line: int = 1
 
 
 def findings(document: Document) -> list[Finding]:
@@ -30,23 +34,35 @@ def findings(document: Document) -> list[Finding]:
 def _findings(document: Document) -> Iterator[Finding]:
     command = document["command"]
     subject = document.get("subject", command)
+    home = _file_of(subject)
     for row in document.get("tests", ()):
         file, _, name = row["test"].partition("::")
         place = ".".join(["pytest", *file.removesuffix(".py").split("/")])
-        yield _finding(name or file, place, row["verdict"], (row["verdict"]["difference"] or {}).get("source"))
+        yield _finding(name or file, place, row["verdict"], (row["verdict"]["difference"] or {}).get("source"), file)
     for row in document.get("rewrites", ()):
-        yield _finding(f"{row['reported']} into {row['result']}", f"{command}.rewrites", row["verdict"], row["source"])
+        yield _finding(
+            f"{row['reported']} into {row['result']}", f"{command}.rewrites", row["verdict"], row["source"], home
+        )
     for step in document.get("steps", ()) if command == "audit" else ():
         if step["fired"]:
             place = ".".join(["audit", document["compiler"], *step["phase"].split("/")]).rstrip(".")
-            yield _finding(step["name"], place, step["verdict"], step.get("source"))
+            yield _finding(step["name"], place, step["verdict"], step.get("source"), home)
     whole = {"prove": document, "audit": (document.get("end_to_end") or {}).get("verdict")}
     verdict = whole.get(command, document.get("verdict"))
     if verdict is not None:
-        yield _finding(subject, command, verdict, (verdict["difference"] or {}).get("source"))
+        yield _finding(subject, command, verdict, (verdict["difference"] or {}).get("source"), home)
 
 
-def _finding(name: str, group: str, verdict: Mapping[str, Any], source: str | None) -> Finding:
+def _file_of(subject: str) -> str:
+    """Return the file that a SPEC names; that of a module in the working folder, and "" for any other module."""
+    place, colon, _ = subject.rpartition(":")
+    if not colon or place.endswith(".py"):
+        return place or (subject if Path(subject).suffix else "")
+    file = Path(*place.split(".")).with_suffix(".py")
+    return file.as_posix() if file.is_file() else ""
+
+
+def _finding(name: str, group: str, verdict: Mapping[str, Any], source: str | None, home: str) -> Finding:
     file, _, line = (source or "").rpartition(":")
     known = bool(file) and line.isdigit()
     text = verdict["reason"]
@@ -57,4 +73,4 @@ def _finding(name: str, group: str, verdict: Mapping[str, Any], source: str | No
             f"; counterexample: {value} at {shown['index']} is {shown['before']} before and"
             f" {shown['after']} after, where rounding explains {shown['floor']}"
         )
-    return Finding(name, group, verdict["kind"], text, verdict["seconds"], *((file, int(line)) if known else ()))
+    return Finding(name, group, verdict["kind"], text, verdict["seconds"], *((file, int(line)) if known else (home, 1)))

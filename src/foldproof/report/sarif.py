@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from typing import Any
@@ -12,9 +13,23 @@ from foldproof.report.findings import Finding, findings
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 RULES = {
-    "REFUTED": ("error", "Two programs that should be the same function differ, as a counterexample shows."),
-    "UNDECIDED": ("warning", "The equivalence of two programs could not be decided."),
+    "REFUTED": (
+        "error",
+        "Two programs that should be the same function differ, as a counterexample shows.",
+        "The message has the values at the element that differs most. The JSON of the result has the inputs. Run"
+        " foldproof report on it for the graphs of both programs.",
+    ),
+    "UNDECIDED": (
+        "warning",
+        "The equivalence of two programs could not be decided.",
+        "The message has the reason: an operator without a rule, a program that does not run, or a difference that"
+        " rounding may or may not explain. Nothing is known about these programs.",
+    ),
 }
+"""Level, description and help of each kind of result. Identifiers are stable: code hosts match results by them."""
+
+UNKNOWN_FILE = "unknown"
+"""The place of a result without a file, since code hosts refuse a log with a result that has no place."""
 
 
 def sarif(document: Document) -> str:
@@ -25,8 +40,16 @@ def sarif(document: Document) -> str:
     """
     found = [one for one in findings(validated(document)) if one.kind in RULES]
     rules = [
-        {"id": kind, "shortDescription": {"text": text}, "defaultConfiguration": {"level": level}}
-        for kind, (level, text) in RULES.items()
+        {
+            "id": kind,
+            "name": kind.capitalize(),
+            "shortDescription": {"text": text},
+            "fullDescription": {"text": f"{text} {more}"},
+            "help": {"text": more},
+            "defaultConfiguration": {"level": level},
+            "properties": {"precision": "very-high", "tags": ["correctness"]},
+        }
+        for kind, (level, text, more) in RULES.items()
     ]
     driver = {"name": "foldproof", "version": document.get("foldproof", "unknown"), "rules": rules}
     run = {"tool": {"driver": driver}, "columnKind": "unicodeCodePoints", "results": [_result(one) for one in found]}
@@ -34,16 +57,18 @@ def sarif(document: Document) -> str:
 
 
 def _result(one: Finding) -> dict[str, Any]:
-    result: dict[str, Any] = {
+    uri = _uri(one.file or UNKNOWN_FILE)
+    known = "\n".join([one.kind, one.group, one.name, uri])  # no line: code above may grow
+    return {
         "ruleId": one.kind,
         "ruleIndex": list(RULES).index(one.kind),
         "level": RULES[one.kind][0],
         "message": {"text": f"{one.name}: {one.text}"},
+        "locations": [
+            {"physicalLocation": {"artifactLocation": {"uri": uri}, "region": {"startLine": max(one.line, 1)}}}
+        ],
+        "partialFingerprints": {"foldproofResult/v1": hashlib.sha256(known.encode()).hexdigest()},
     }
-    if one.file:
-        place = {"artifactLocation": {"uri": _uri(one.file)}, "region": {"startLine": one.line}}
-        result["locations"] = [{"physicalLocation": place}]
-    return result
 
 
 def _uri(file: str) -> str:
