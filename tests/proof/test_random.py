@@ -73,6 +73,10 @@ def the_other_way(x: Tensor) -> tuple[Tensor, Tensor]:
         (lambda x: F.alpha_dropout(x, 0.5, True), lambda x: F.alpha_dropout(x * 1, 0.5, True)),
         (lambda x: torch.empty_like(x).uniform_(1, 2) * x, lambda x: x * torch.empty_like(x).uniform_(1, 2)),
         (lambda x: torch.bernoulli(x.sigmoid()), lambda x: torch.bernoulli((0 + x).sigmoid())),
+        (
+            lambda x: x * torch.empty_like(x).bernoulli_(0.5).bool(),
+            lambda x: x * (torch.empty_like(x).bernoulli_(0.5) != 0),
+        ),
         (lambda x: torch.native_dropout(x, 0.1, True)[0], lambda x: F.dropout(x * 1, 0.1)),
         (lambda x: torch.native_dropout(x, 0.5, True)[1] * x, lambda x: F.dropout(x, 0.5) / 2),
         (lambda x: torch.native_dropout(x, 1.0, True)[0], lambda x: torch.native_dropout(x + x, 1.0, True)[0]),

@@ -377,6 +377,9 @@ def to_copy(call: Call, x: Tensor, *, dtype: torch.dtype | None = None, **kwargs
         if residue.is_algebraic and device == x.device:
             return residue.copied()
         return residue.map(lambda part: part.to(device, copy=True))
+    if target is torch.bool and x.dtype.is_floating_point and call.decides_as_function(x):  # as x != 0 is
+        call.point.compared.setdefault("ne")
+        return call.uninterpreted([x], real=lambda t: t.ne(0).double(), name="ne")
     call.took_branch()
     return None
 
