@@ -1,6 +1,8 @@
-"""Numbers as text for people, on a terminal and on a page."""
+"""Numbers and results as text for people, on a terminal, on a page and in a notebook."""
 
 from __future__ import annotations
+
+import html
 
 
 def format_count(number: int, what: str, several: str = "") -> str:
@@ -25,3 +27,8 @@ def format_percent(share: float) -> str:
 def format_part(share: float) -> str:
     """Format a part of a difference; a negative one makes the difference smaller."""
     return f"takes {format_percent(-share)} off" if share < 0 else format_percent(share)
+
+
+def as_html(text: str) -> str:
+    """Return text as HTML that keeps its lines, for notebooks."""
+    return f"<pre>{html.escape(text)}</pre>"

@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Any
 
 from foldproof.claim import Claim, Scope
+from foldproof.formatting import as_html
 
 SCHEMA = 2
 """Version of the JSON form that `Verdict.to_dict` writes; see ``report/schema.json``."""
@@ -266,6 +267,12 @@ class Verdict:
 
     def __str__(self) -> str:
         return "\n".join([f"{self.kind}: {self.reason}", *(f"  {e.label}: {e.text}" for e in self.evidence())])
+
+    def __repr__(self) -> str:
+        return f"<Verdict {self.kind}: {self.reason}>"
+
+    def _repr_html_(self) -> str:
+        return as_html(str(self))
 
 
 @dataclass(frozen=True)

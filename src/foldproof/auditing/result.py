@@ -18,6 +18,7 @@ from foldproof.auditing.stages import Stage, tell_stages
 from foldproof.auditing.step import Step
 from foldproof.claim import SAME_CHOICES
 from foldproof.comparison import CompareResult
+from foldproof.formatting import as_html
 from foldproof.program.state import quiet_copies
 from foldproof.verdict import SCHEMA, Kind, warn_of_old_name
 
@@ -220,6 +221,13 @@ class Audit:
             subject = Subject(self.model, self.args, self.kwargs, self.options)
             culprits = self.refuted or ([] if self.kernel is not None else self.suspects[:1])
             return save(self.to_dict(), culprits, self.error, subject, Path(folder))
+
+    def __repr__(self) -> str:
+        fired = sum(step.fired for step in self.steps)
+        return f"<Audit of {self.compiler}, {self.kind}: {fired} of {len(self.steps)} steps changed a graph>"
+
+    def _repr_html_(self) -> str:
+        return as_html(str(self))
 
     def __str__(self) -> str:
         lines = [

@@ -16,6 +16,7 @@ from foldproof.auditing.taps.fx_passes import name_pass, observe, tap_passes
 from foldproof.auditing.taps.torchao import tap_torchao
 from foldproof.claim import SAME_CHOICES
 from foldproof.errors import FoldproofError
+from foldproof.formatting import as_html
 from foldproof.proof.shapes import as_inputs
 from foldproof.verdict import Kind, warn_of_old_name
 
@@ -45,6 +46,12 @@ class Watched:
         """Deprecated: use `refuted`."""
         warn_of_old_name(self, "guilty", "refuted")
         return self.refuted
+
+    def __repr__(self) -> str:
+        return f"<Watched: {sum(step.fired for step in self.steps)} of {len(self.steps)} steps changed a graph>"
+
+    def _repr_html_(self) -> str:
+        return as_html(str(self))
 
     def __str__(self) -> str:
         lines = [

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from foldproof.formatting import format_part, format_percent
+from foldproof.formatting import as_html, format_part, format_percent
 from foldproof.graph.view import GraphView
 from foldproof.verdict import SCHEMA, Kind, Verdict, plain
 
@@ -216,6 +216,12 @@ class CompareResult:
             "layers": [plain(asdict(one)) for one in self.layers],
             "graph": self.drawing.to_dict(),
         }
+
+    def __repr__(self) -> str:
+        return f"<CompareResult {self.verdict.kind}: {self.verdict.reason}>"
+
+    def _repr_html_(self) -> str:
+        return as_html(str(self))
 
     def __str__(self) -> str:
         lines = [str(self.verdict)]

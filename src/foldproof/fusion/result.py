@@ -9,6 +9,7 @@ from typing import Any
 from torch.export import ExportedProgram
 from torch.fx import GraphModule
 
+from foldproof.formatting import as_html
 from foldproof.graph.view import GraphView, view_graph, views_to_dict
 from foldproof.rewriting.account import Declined
 from foldproof.verdict import SCHEMA, Verdict
@@ -106,6 +107,21 @@ class FuseResult:
     bytes_after: int
     seconds: float
     original: GraphView = field(default=GraphView(()), repr=False)
+
+    def __str__(self) -> str:
+        lines = [f"{self.verdict.kind}: {self.verdict.reason}"]
+        for one in self.rewrites:
+            where = f" at {one.source}" if one.source else ""
+            lines.append(f"  {one.verdict.kind}: {one.rule}, {one.reported or one.nodes[0]} into {one.result}{where}")
+        lines += [f"  not folded: {one.node} ({one.operator}): {one.reason}" for one in self.declined]
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        folds, declined = len(self.rewrites), len(self.declined)
+        return f"<FuseResult {self.verdict.kind}: {folds} folded, {declined} declined>"
+
+    def _repr_html_(self) -> str:
+        return as_html(str(self))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the account as plain JSON values (see `foldproof.report`), without the program's weights."""

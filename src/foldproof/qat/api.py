@@ -15,6 +15,7 @@ from torch.fx import GraphModule, Node
 
 from foldproof.claim import meet
 from foldproof.errors import FoldproofError, brief
+from foldproof.formatting import as_html
 from foldproof.graph.view import GraphView, view_graph, views_to_dict
 from foldproof.program import as_program
 from foldproof.proof.shapes import as_inputs
@@ -41,6 +42,19 @@ class FoldQATResult:
     original: GraphView = field(default=GraphView(()), repr=False)
     rewrites: tuple[ProvedRewrite, ...] = ()
     """One for each of ``folded``, with the attributes that those of `foldproof.fuse` have."""
+
+    def __str__(self) -> str:
+        lines = [f"{self.verdict.kind}: {self.verdict.reason}"]
+        lines += [f"  folded: {' → '.join(one.chain)} at {one.source or one.node}" for one in self.folded]
+        lines += [f"  not folded: {one.node} ({one.operator}): {one.reason}" for one in self.declined]
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        folds, declined = len(self.folded), len(self.declined)
+        return f"<FoldQATResult {self.verdict.kind}: {folds} folded, {declined} declined>"
+
+    def _repr_html_(self) -> str:
+        return as_html(str(self))
 
     def share(self, folded: Folded) -> float:
         """Return the bound of a bias as a share of the range of its operator's output; infinite if that is constant."""
