@@ -19,7 +19,6 @@ from typing import Any
 import torch
 from torch.testing._internal.common_methods_invocations import op_db
 
-from zoo.commit import name_commit
 from zoo.measure import FOLD, stamp
 
 PAGE = Path(__file__).with_name("lowering.md")
@@ -33,6 +32,13 @@ HEAD = """# Lowering and scheduling of each operator
 forward, on two samples drawn at random for each of float32 and int64, the second with its dimensions in the opposite
 order in memory. `python -m docs.make_lowering` makes it.
 """
+
+FAULTS = {
+    "nn.functional.max_pool3d": "the loops over a window are put into the order of the input's strides, and `argmax`"
+    " counts in that order; its result is read in the order of the dimensions. Places and gradients of pools whose"
+    " windows are not unrolled are wrong for transposed inputs."
+}
+"""Faults of this release of Inductor, by the operator that shows them."""
 
 PASSED = ("PROVED", "PROVED_WITHIN")
 
@@ -56,6 +62,7 @@ def page(found: Sequence[dict[str, Any]]) -> str:
     judged = [row for row in rows if row["kind"] != "none"]
     kinds = Counter(row["kind"] for row in judged)
     proved = sum(kinds[kind] for kind in PASSED)
+    refuted = [row["operator"] for row in judged if row["kind"] == "REFUTED"]
     out = [
         HEAD,
         f"{len(found)} of the {len(op_db)} entries of the database, in random order; {len(judged)} samples with loops"
@@ -72,15 +79,26 @@ def page(found: Sequence[dict[str, Any]]) -> str:
         "|---|---|---|---|",
         *_reasons([row for row in judged if row["kind"] not in PASSED]),
         "",
+        *(
+            f"The fault of `{name}` is Inductor's: {FAULTS[name]}\n"
+            for name in dict.fromkeys(refuted)
+            if name in FAULTS
+        ),
         "## Not judged",
         "",
         "| samples | reason | operators |",
         "|---|---|---|",
         *(line.replace("| none ", "", 1) for line in _reasons([row for row in rows if row["kind"] == "none"])),
         "",
-        f"Made at commit `{name_commit()}`, with torch {torch.__version__}.",
+        f"Made {_tell_commits(found)}, with torch {torch.__version__}.",
     ]
     return "\n".join(out) + "\n"
+
+
+def _tell_commits(found: Sequence[dict[str, Any]]) -> str:
+    """Name the commits that the entries were run at; those that a change concerns are run again."""
+    (first, _), *others = Counter(one["commit"] for one in found).most_common()
+    return ", ".join([f"at commit `{first}`", *(f"{n} of the entries again at `{commit}`" for commit, n in others)])
 
 
 def _reasons(rows: Sequence[dict[str, str]]) -> list[str]:

@@ -24,6 +24,7 @@ from foldproof.auditing.step import Step
 from foldproof.operators import find_operator, is_uninitialized, is_view
 from foldproof.torch_internals import tree_flatten, tree_leaves, tree_unflatten
 from foldproof.verdict import Kind
+from zoo.commit import name_commit
 from zoo.lowered import loop_steps
 
 DTYPES = (torch.float32, torch.int64)
@@ -131,6 +132,7 @@ def main(path: Path, names: Sequence[str]) -> None:
     torch.set_num_threads(1)
     memory = 6 * 2**30
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    commit = name_commit()
     done = {line["of"] for line in map(json.loads, path.read_text("utf-8").splitlines())} if path.exists() else set()
     with path.open("a", encoding="utf-8") as file:
         for operator in random.Random(0).sample(op_db, len(op_db)):  # so that the first results are fair
@@ -140,7 +142,7 @@ def main(path: Path, names: Sequence[str]) -> None:
                     found = list(rows(operator))
                 except Exception as error:
                     found = [{"operator": of, "kind": "none", "why": f"no sample: {type(error).__name__}"}]
-                file.write(json.dumps({"of": of, "rows": found}) + "\n")
+                file.write(json.dumps({"of": of, "commit": commit, "rows": found}) + "\n")
                 file.flush()
 
 
