@@ -139,6 +139,10 @@ MAY_RETURN_ARGUMENT = {
     aten.lift.default: (X,),
     aten.to_dense.default: (X,),
     aten.unsafe_chunk.default: (X, 2),
+    aten.type_as.default: (X, torch.randn(2)),
+    aten.dequantize.self: (X,),
+    aten._cast_Float.default: (X,),
+    aten.flatten_dense_tensors.default: ([X],),
 }
 
 
@@ -149,6 +153,28 @@ def test_operators_that_share_memory_and_do_not_say_so(operator: OpOverload) -> 
     assert memory(args) & memory(operator(*args))
     given = bind_arguments(operator, args, {})
     assert memory(args) <= memory([given[name] for name in list_shared(operator)])
+
+
+CALLS: list[Any] = [
+    *[(X,), (X, torch.randn(3, 4)), (X, [3, 4]), (X, 0), (X, 3), (X, 1.0), (X, 0, 0), (X, True), (X, False), (X, [])],
+    *[([X],), ([X, torch.randn(3, 4)],), (X, 0.5, False), (X, torch.float32), (X, torch.randn(3, 4), torch.ones(3, 4))],
+]
+OF_TESTS = {aten._foobar.default, aten._test_parallel_materialize.default, aten._test_string_default.default}
+
+
+def test_no_other_operator_shares_memory_and_does_not_say_so() -> None:
+    wrong, called = set(), set()
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        for operator in all_operators("aten"):
+            for args in CALLS if not list_written(operator) and operator not in OF_TESTS else []:
+                with contextlib.suppress(Exception):  # what the operator does not take
+                    out, given = operator(*args), bind_arguments(operator, args, {})
+                    called.add(operator)
+                    unsaid = [x for name, x in given.items() if name not in list_shared(operator)]
+                    wrong |= {str(operator)} if memory(unsaid) & memory(out) else set()
+    assert not wrong
+    assert len(called) > 300
 
 
 NORMS = [

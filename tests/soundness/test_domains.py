@@ -82,3 +82,55 @@ def test_a_jump_that_rounding_causes() -> None:
     """Equal over the real numbers, unlike in floating point at some inputs."""
     verdict = prove(lambda x: W(x * 3 / 3 == x, x, 0.0), lambda x: x * 1, (X,))
     assert verdict.kind is not Kind.REFUTED, verdict
+
+
+def overflowing(x: Tensor) -> Tensor:
+    """Return x with a first column that is -inf at negative elements, and finite at others."""
+    return torch.cat([x[:, :1] * 1e30 * 1e30, x[:, 1:]], 1)
+
+
+def written(x: Tensor) -> Tensor:
+    out = overflowing(x)
+    out[:, 2] = -torch.inf
+    return out
+
+
+MASK = torch.tensor([False, False, True, False])
+ADDED = torch.zeros(4).masked_fill(MASK, -torch.inf)
+MASKED: dict[str, Callable[[Tensor], Tensor]] = {
+    "filled": lambda x: overflowing(x).masked_fill(MASK, -torch.inf),
+    "added": lambda x: overflowing(x) + ADDED,
+    "chosen": lambda x: W(MASK, -torch.inf, overflowing(x)),
+    "padded": lambda x: torch.nn.functional.pad(overflowing(x), (0, 1), value=-torch.inf)[:, [0, 1, 4, 3]],
+    "written": written,
+    "an infinite sum": lambda x: (x + ADDED) + torch.cat([x[:, :1] * 1e30 * 1e30, x[:, 1:] * 0], 1),
+}
+READ: dict[str, Callable[[Tensor], Tensor]] = {
+    "softmax": lambda x: x.softmax(1)[:, [1, -1]],
+    "exp": lambda x: x.exp().sum(1),
+    "logsumexp": lambda x: x.logsumexp(1),
+    "largest": lambda x: x.amax(1),
+    "larger": lambda x: torch.maximum(torch.maximum(x[:, 0], x[:, -2]), torch.maximum(x[:, 1], x[:, -1])),
+}
+
+
+@pytest.mark.parametrize("read", READ)
+@pytest.mark.parametrize("masked", MASKED)
+def test_an_overflow_beside_a_mask_is_not_masked(masked: str, read: str) -> None:
+    x = -torch.rand(3, 4) - 0.1
+    for given in (x, x * torch.tensor([1e300, 1.0, 1.0, 1.0], dtype=torch.float64)):  # float64 is finite, or not
+        verdict = prove(lambda x: READ[read](MASKED[masked](x)), lambda x: READ[read](x[:, [1, 3]]), (given,))
+        assert verdict.kind in (Kind.UNDECIDED, Kind.REFUTED), verdict
+
+
+def test_a_score_that_overflows_is_not_masked() -> None:
+    attention = torch.nn.functional.scaled_dot_product_attention
+    x, sizes = torch.rand(1, 1, 4, 8) + 0.1, torch.ones(1, 1, 4, 8)
+    sizes[:, :, 2] = -1e30
+    mask = torch.zeros(4, 4).masked_fill(MASK.roll(1), -torch.inf)
+    verdict = prove(
+        lambda x: attention(x * 1e20, x * sizes, x, mask),
+        lambda x: attention(x * 1e20, (x * sizes)[:, :, :2], x[:, :, :2]),
+        (x,),
+    )
+    assert verdict.kind in (Kind.UNDECIDED, Kind.REFUTED), verdict

@@ -26,10 +26,13 @@ _MAY_RETURN_ARGUMENT = frozenset(
         *("aten.dropout", "aten.alpha_dropout", "aten.feature_dropout", "aten.feature_alpha_dropout"),
         *("aten.atleast_1d", "aten.atleast_2d", "aten.atleast_3d", "aten.broadcast_tensors", "aten.meshgrid"),
         *("aten.cartesian_prod", "aten.einsum", "aten.sum_to_size", "aten.conj_physical", "aten.to_dense"),
-        *("aten.lift", "aten.histogramdd", "prims.inductor_force_stride_order"),
+        *("aten.lift", "aten.histogramdd", "prims.inductor_force_stride_order", "aten.type_as", "aten.dequantize"),
+        *("aten.data", "aten.set", "aten.slice_inverse", "aten.flatten_dense_tensors", "aten._to_cpu"),
+        *("aten.to_dense_backward", "aten.to_mkldnn_backward", "aten._saturate_weight_to_fp16"),
+        *(f"aten._cast_{kind}" for kind in ("Byte", "Char", "Double", "Float", "Half", "Int", "Long", "Short")),
     }
 )
-"""Operators that may return an argument, or a view of it, undeclared by their schemas: dropout in evaluation."""
+"""Operators that may return an argument, or a view of it, undeclared: dropout in evaluation, a cast to its dtype."""
 
 _OPTIONS = ("dtype", "layout", "device", "pin_memory", "memory_format")
 """Properties of a new tensor."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from foldproof.operators import bind_arguments, is_view
-from foldproof.shadow.leaves import embed_constant, holds_nan
+from foldproof.shadow.leaves import embed_constant, holds_nan, overflows
 from foldproof.shadow.normal_forms import NORMAL_FORMS, NORMAL_FORMS_OF_TWO
 from foldproof.shadow.residue import Residue, apply_uninterpreted, embed_number, pointwise
 from foldproof.shadow.sample import Choices, SamplePoint
@@ -24,6 +24,8 @@ _NARROW = (torch.int8, torch.uint8, torch.int16)
 # The dtypes that operators compute in, which identify an uninterpreted rounding (at::opmath_type).
 _COMPUTE = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
 
+
+OVERFLOWN = "an element overflows at the given inputs beside infinite ones, as if it were masked"
 
 _SELECTING_NAMES = """
     where masked_fill constant_pad_nd fill full_like cat stack copy clone _to_copy index index_select gather repeat
@@ -59,8 +61,12 @@ class Call:
             self.point.unregistered.setdefault(f"a parameter of shape {tuple(x.shape)} that no program registers")
         known = getattr(x, "residue", None)
         found = known if isinstance(known, Residue) else embed_constant(self.point, x)
-        if found.infinite and not self.selects and holds_nan(torch.as_tensor(value_of(x)), found):
-            raise self.undecided("a constant is nan")
+        if found.infinite and not self.selects:
+            value = torch.as_tensor(value_of(x))
+            if holds_nan(value, found):
+                raise self.undecided("a constant is nan")
+            if overflows(value, found):
+                raise self.undecided(OVERFLOWN)
         return found
 
     @property

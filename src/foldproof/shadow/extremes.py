@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from foldproof.shadow.call import Call
+from foldproof.shadow.leaves import overflows
 from foldproof.shadow.residue import Map, Residue, apply_uninterpreted
 from foldproof.shadow.windows import contract, find_windows, sum_of_windows
 
@@ -60,8 +61,8 @@ def _read(x: Residue, value: Tensor, sets: Sets, result: Tensor) -> Residue | No
     if not bool(result.isfinite().all()):
         return None
     present = value != (math.inf if sets.smallest else -math.inf)
-    if not x.infinite and not bool(present.all()):
-        return None  # an overflow, which other inputs may not have
+    if overflows(value, x):
+        return None  # other inputs may not have that
     numbers = sets.add_up(present.to(torch.float64))
     if bool((numbers < 1).any()):
         return None  # padding alone

@@ -134,11 +134,22 @@ def mark_infinities(value: Tensor, residue: Residue) -> Residue:
     point, infinite = residue.point, torch.isinf(value)
     if not bool(infinite.any()) and not holds_nan(value, residue):
         return Residue(point, residue.parts, residue.size, residue.data).defined_if(not residue.undefined)
-    positive = value > 0
-    codes = (torch.where(positive, plus, minus).to(torch.float64) for plus, minus in point.infinity)
+    codes = _codes_of_infinities(value, point)
     parts = tuple(torch.where(infinite, code, part) for code, part in zip(codes, residue.parts))
     out = Residue(point, parts, residue.size, residue.data, infinite=True)
     return out.defined_if(not residue.undefined)
+
+
+def _codes_of_infinities(value: Tensor, point: SamplePoint) -> list[Tensor]:
+    return [torch.where(value > 0, plus, minus).to(torch.float64) for plus, minus in point.infinity]
+
+
+def overflows(value: Tensor, residue: Residue) -> bool:
+    """Return True if an element is infinite for the values at hand only: its residue stands for no infinity."""
+    if value.is_complex() or not bool((found := torch.isinf(value)).any()):  # complex infinities have no residues
+        return False
+    marked = [part == code for part, code in zip(residue.parts, _codes_of_infinities(value, residue.point))]
+    return bool((found & ~torch.stack(marked).all(0)).any())
 
 
 def is_number(dtype: torch.dtype) -> bool:

@@ -21,7 +21,7 @@ from foldproof.operators import (
     list_written,
     reshapes_in_place,
 )
-from foldproof.shadow.call import Call, value_of
+from foldproof.shadow.call import OVERFLOWN, Call, value_of
 from foldproof.shadow.complex import (
     TOGGLES,
     by_parts,
@@ -34,7 +34,7 @@ from foldproof.shadow.complex import (
 from foldproof.shadow.escapes import BLIND, ESCAPING, is_called_by_libraries, note_escape
 from foldproof.shadow.extremes import SETS
 from foldproof.shadow.jumps import note_jump
-from foldproof.shadow.leaves import draw_variable, embed_constant, is_number, mark_infinities
+from foldproof.shadow.leaves import draw_variable, embed_constant, is_number, mark_infinities, overflows
 from foldproof.shadow.ondemand import OnDemand
 from foldproof.shadow.registry import COMPLEX, RULES, Rule, RuleFunction, RuleKind
 from foldproof.shadow.residue import Residue
@@ -66,8 +66,9 @@ _DEQUANTIZE = {
 
 _FILLED = {aten.ones.default, aten.full.default}
 
-# Operators that keep infinities for any other operands: infinity plus x is infinity.
-_KEEP_INFINITIES = {"add", "sub", "where", "masked_fill", "constant_pad_nd", "fill", "full_like", "copy", "neg"}
+# Operators that keep infinities for any other operands: infinity plus x is infinity. The others select elements.
+_ADD_TO_INFINITIES = {"add", "sub", "neg"}
+_KEEP_INFINITIES = {*_ADD_TO_INFINITIES, "where", "masked_fill", "constant_pad_nd", "fill", "full_like", "copy"}
 
 
 class Shadow(Tensor):
@@ -376,9 +377,12 @@ def _wrap(call: Call, rule: Rule, operands: Sequence[Shadow], value: Tensor, res
             raise call.undecided("complex numbers with infinite parts")
         if not call.selects and bool(torch.isnan(value).any()):
             raise call.undecided("infinities make a nan")
-        residue = mark_infinities(value, residue)
         name = call.operator.overloadpacket.__name__
-        if residue.infinite and not rule.integers and name not in _KEEP_INFINITIES:
+        kept = rule.integers or name in _KEEP_INFINITIES
+        if kept and (_adds_up_to_more(call) if name in _ADD_TO_INFINITIES else overflows(value, residue)):
+            raise call.undecided(OVERFLOWN)
+        residue = mark_infinities(value, residue)
+        if residue.infinite and not kept:
             # Their places and signs may depend on the values of the other operands.
             call.point.branch.setdefault(f"{name} of infinite elements")
     if call.point.visit is not None and value.dtype.is_floating_point:
@@ -390,6 +394,15 @@ def _wrap(call: Call, rule: Rule, operands: Sequence[Shadow], value: Tensor, res
     call.point.facts.share(residue)
     note_jump(call.operator, value, residue, operands)
     return Shadow(value, residue)
+
+
+def _adds_up_to_more(call: Call) -> bool:
+    """Return True if a sum is infinite where no operand is an infinity."""
+    found = torch.isinf(call.first_result)
+    for x in tree_iter((call.args, dict(call.kwargs))):
+        if isinstance(x, (Tensor, float)) and not (isinstance(x, Shadow) and not x.residue.infinite):
+            found = found & ~torch.isinf(torch.as_tensor(value_of(x)))
+    return bool(found.any())
 
 
 def _unshared(residue: Residue, operands: Sequence[Shadow]) -> Residue:

@@ -75,6 +75,8 @@ def _attend(
         attn_mask = allowed.logical_not().to(torch.float64).masked_fill(allowed.logical_not(), -math.inf)
     shown = torch.matmul(call.value(query).double(), call.value(key).double().transpose(-2, -1))
     if attn_mask is not None:
+        if bool((shown * _scale(query, scale)).to(query.dtype).isinf().any()):
+            raise call.undecided("a score overflows at the given inputs, as if it were masked")
         scores = scores + call.residue(attn_mask)
         shown = shown * _scale(query, scale) + call.value(attn_mask)
         if bool((shown.amax(-1) == -math.inf).any()):
