@@ -27,7 +27,9 @@ WORDS = {
     "all inputs and all parameters; the bounds are for these parameter values": Claim(
         Scope.ALL, ("input 0",), ("weight",), local_bounds=True
     ),
-    "24 inputs tried, for these parameter values": Claim(Scope.TRIED, ("input 0",), held=(CHOSEN,), points=24),
+    "24 inputs of these sizes tried, for these parameter values": Claim(
+        Scope.TRIED, ("input 0",), held=(CHOSEN,), points=24
+    ),
     "the given inputs, for these parameter values": Claim(Scope.TRIED, held=(CHOSEN,), points=1),
     "the counterexample below": Claim(Scope.POINT, held=(CHOSEN,)),
 }

@@ -162,7 +162,11 @@ class Claim:
         return "; ".join(parts)
 
     def _tried(self) -> str:
-        words = f"{self.points} inputs tried" if self.points > 1 else "the given inputs"
+        words = (
+            f"{self.points} inputs{' of these sizes' * (len(self.shapes) < 2)} tried"
+            if self.points > 1
+            else "the given inputs"
+        )
         if not self.parameters:
             words += ", for these parameter values"
         parts = [words, *["at other parameters the programs differ"] * self.differs_elsewhere, *self._unseen()]

@@ -115,6 +115,9 @@ MIN_WRONG_RATIO = 4.0
 """Smallest multiple that rules out rounding; between it and `MAX_ROUNDING_RATIO` the answer is UNDECIDED."""
 CLEAR_FACTOR = 64.0
 """Factor beyond `MIN_WRONG_RATIO` from which a floor of few runs suffices; larger noise is tried all the same."""
+MAX_FLOAT64_SIGMAS = 2.0**-19
+"""Largest distance of two float64 results that are equal, in standard deviations of float32's rounding: that of
+float64's is 2^-29, and sums take many."""
 MIN_TIMES_AS_FAR = 4.0
 """Smallest ratio of the candidate's distance from the float64 result to the reference's, on every input, for which a
 proof is asked whether the two are one function."""

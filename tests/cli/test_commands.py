@@ -256,7 +256,15 @@ class TestCompare:
     def test_refuted_with_a_bug_report(self, foldproof: Foldproof) -> None:
         export("without_bias_of_bn", "other.pt2")
         ran = foldproof(
-            "compare", "models.py:conv_bn", "--against", "other.pt2", "--json", "result.json", "--report", "bug.md"
+            "compare",
+            "models.py:conv_bn",
+            "--against",
+            "other.pt2",
+            "--json",
+            "result.json",
+            "--report",
+            "bug.md",
+            "-v",
         )
         assert ran.status == 1, ran
         assert ran.out.startswith("REFUTED: ") and "first difference: batch_norm" in ran.out
@@ -268,7 +276,7 @@ class TestCompare:
         program = torch.export.load("model.pt2")
         assert program.example_inputs is not None
         torch.save(program.module()(*program.example_inputs[0]).detach() + 0.1, "outputs.pt")
-        ran = foldproof("compare", "model.pt2", "--against", "outputs.pt")
+        ran = foldproof("compare", "model.pt2", "--against", "outputs.pt", "--verbose")
         assert ran.status == 1, ran
         assert "there are numbers for the given inputs only" in ran.out
 

@@ -7,6 +7,7 @@ both with PyTorch's own kernels. In half precision, Inductor keeps values in flo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -41,8 +42,16 @@ class Stage:
     failure: str = ""
 
     def __str__(self) -> str:
-        distance = "unknown" if self.distance is None else format(self.distance, ".3g")
-        return f"{self.name} {self.failure or distance}{' (wrong)' * (self.kind is Kind.REFUTED)}"
+        wrong = self.kind is Kind.REFUTED
+        if self.failure or self.distance is None:
+            distance = self.failure or "unknown"
+        elif not math.isfinite(self.distance):
+            distance = "infinite or no number"
+        elif wrong and self.distance == 0:  # in a dtype, a shape, or what it writes
+            return f"{self.name} wrong, though not in the numbers of its outputs"
+        else:
+            distance = format(self.distance, ".3g")
+        return f"{self.name} {distance}{' (wrong)' * wrong}"
 
     @staticmethod
     def from_dict(told: Mapping[str, Any]) -> Stage:

@@ -179,6 +179,9 @@ def compare(
             show_default=False,
         ),
     ] = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Print the evidence, too: distances, the noise floor, notes.")
+    ] = False,
     json_file: JsonOption = None,
     html_file: HtmlOption = None,
     report: Annotated[
@@ -187,7 +190,9 @@ def compare(
     ] = None,
 ) -> None:
     """Tell a rounding difference from a bug, find the side nearer the float64 result, and locate the difference."""
-    raise typer.Exit(_guarded(partial(_compare, spec, against, precision, Written(json_file, html_file), report)))
+    raise typer.Exit(
+        _guarded(partial(_compare, spec, against, precision, verbose, Written(json_file, html_file), report))
+    )
 
 
 @app.command()
@@ -367,7 +372,9 @@ def _prove(before: str, after: str, seed: int | None, written: Written) -> int:
     return verdict.kind.exit_code
 
 
-def _compare(spec: str, against: str, precision: str | None, written: Written, report: Path | None) -> int:
+def _compare(
+    spec: str, against: str, precision: str | None, verbose: bool, written: Written, report: Path | None
+) -> int:
     written.check(report)
     report_out = Output(report) if report is not None else None
 
@@ -380,7 +387,7 @@ def _compare(spec: str, against: str, precision: str | None, written: Written, r
             report_out.write(partial(work.save_report, result, spec))
 
     out = summary.console(written.printed)
-    summary.print_comparison(out, result)
+    summary.print_comparison(out, result, verbose)
     summary.print_written(out, [*written.files, *([report] if report else [])])
     return result.verdict.kind.exit_code
 

@@ -105,11 +105,15 @@ def print_explanations(out: Console, declined: Sequence[Declined]) -> None:
             out.print(f"  remedy: {one.hint}", soft_wrap=True)
 
 
-def print_comparison(out: Console, result: CompareResult) -> None:
-    """Print the result of `foldproof.compare`, with the verdict's kind in colour."""
-    text = Text(str(result))
-    text.stylize(STYLES[result.verdict.kind], 0, len(result.verdict.kind.value))
+def print_comparison(out: Console, result: CompareResult, verbose: bool) -> None:
+    """Print the result of `foldproof.compare`, with the verdict's kind in colour; all evidence if ``verbose``."""
+    text = Text(str(result) if verbose else result.summary)
+    text.highlight_words([result.kind.value], STYLES[result.verdict.kind])
     out.print(text, soft_wrap=True)
+    if not verbose and not result.identical:
+        notes = len(result.verdict.notes)
+        told = f", with {format_count(notes, 'note')}" if notes else ""
+        out.print(Text(f"  (--verbose prints the evidence{told})", "dim"), soft_wrap=True)
 
 
 def print_ending(out: Console, saved: Path | None, written: Sequence[Path], seconds: float) -> None:

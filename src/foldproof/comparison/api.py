@@ -21,12 +21,13 @@ from foldproof.comparison.attribution import Findings, find_sources, largest_sou
 from foldproof.comparison.calls import Call, Side, name_values
 from foldproof.comparison.candidate import Candidate, caller, candidate_of
 from foldproof.comparison.distance import truth_distance
-from foldproof.comparison.far import find_far, judge_far, tell_far
+from foldproof.comparison.far import find_far, judge_far, prove_both, tell_far
 from foldproof.comparison.graph import Graph
 from foldproof.comparison.inputs import Inputs, can_redraw, count_trials, redrawn
 from foldproof.comparison.judge import Outputs, distance, flips, identical, judge, number, rms
 from foldproof.comparison.layers import layers
 from foldproof.comparison.order import match_by_order, tell_other_order
+from foldproof.comparison.own import find_own_graph, own_at
 from foldproof.comparison.precision import explain, precision_of
 from foldproof.comparison.reproduction import reproduce
 from foldproof.comparison.result import (
@@ -38,6 +39,7 @@ from foldproof.comparison.result import (
     TruthDistance,
 )
 from foldproof.comparison.state import separate
+from foldproof.comparison.training import tell_training
 from foldproof.comparison.trial import Part, Trial, find_mismatch, pair_up, tell_apart, tell_strides
 from foldproof.errors import FoldproofError, brief
 from foldproof.graph.text import operator_name, source_of
@@ -159,7 +161,7 @@ class _Comparison:
         self._leaves = tuple(as_program(reference).leaves)
         self._graph = Graph(reference, args, kwargs, dynamic_shapes, dtype)
         self._notes = [
-            f"an output is {x!r}, which is no number and was not compared" for x in self._graph.other_outputs
+            f"an output is {_shown(x)}, which is no number and was not compared" for x in self._graph.other_outputs
         ]
         self._notes += tell_unseen_gradients(reference, (args, kwargs))
         module = reference.module(check_guards=False) if isinstance(reference, ExportedProgram) else reference
@@ -173,6 +175,8 @@ class _Comparison:
         self._operands = meant or _reduced()
         self._redraws: bool | None = None
         self._far: tuple[str, TruthDistance] | None = None
+        self._own: Graph | None = None
+        self._has_own: bool | None = None
         self._keeps_state = self._graph.writes_state
         self._uncompared = ""
         if self._operands is not None and meant is None:
@@ -223,6 +227,10 @@ class _Comparison:
             found = find_sources(
                 self._graph, self._candidate, worst.given, worst.outputs.values, self._operands, large, self._tell
             )
+            if worst is not trials[0]:
+                found = replace(
+                    found, told=f"{found.told} (at the worst of the inputs tried, which is not the given one)"
+                )
             seen = layers(self._graph, found.values, worst.given, self._seed, self._operands)
             verdict = self._follow_source(verdict, found, worst)
         reproduction = None
@@ -340,8 +348,46 @@ class _Comparison:
             else replace(part, judged=judge(part.values, part.reading(perturb), runs, thoroughly))
             for part in parts
         ]
+        if any(part.judged is not None and part.judged.is_doubted for part in judged):
+            judged = self._judged_by_own(given, candidate, judged)
         problems, remarks = tell_apart(reference, candidate, self._graph.precision), tell_strides(reference, candidate)
         return Trial(given, judged, float64, perturb, problems, unseen, remarks)
+
+    def _find_own(self, given: Inputs, outputs: Sequence[Tensor]) -> Graph | None:
+        """The graph of what the candidate runs, if it shows one; looked for once, as exporting takes its time."""
+        if self._has_own is None:
+            self._own = find_own_graph(self._candidate, self._graph, given, outputs)
+            self._has_own = self._own is not None
+        return self._own
+
+    def _judged_by_own(self, given: Inputs, candidate: Sequence[Call], parts: list[Part]) -> list[Part]:
+        """Parts that the reference's floor does not explain, judged by that of the candidate's own formula."""
+        graph = self._find_own(given, candidate[0].outputs)
+        own = None if graph is None else own_at(graph, self._calls(given), self._seed, self._operands)
+        if own is None:
+            return parts
+        made = []
+        for part in parts:
+            second = own.judge(part) if part.judged is not None and part.judged.is_doubted else None
+            if second is not None and not second.is_doubted:
+                second.notes.append("in float64 both agree: the formula of the candidate loses more to rounding")
+                part = replace(part, judged=second)
+            made.append(part)
+        return made
+
+    def _refuted_by_proof(self, trial: Trial, count: int) -> Verdict | None:
+        """REFUTED where the candidate shows another function, which a coarse floor hides."""
+        graph = self._find_own(trial.given, trial.outputs.values.candidate)
+        if graph is None or self._precision is not None:
+            return None
+        own = own_at(graph, self._calls(trial.given), self._seed, self._operands)
+        if own is None or own.is_equal(trial.parts):
+            return None
+        proved = prove_both(self._original, self._candidate.program or graph.program, self._args, self._kwargs)
+        if proved is None or proved.kind is not Kind.REFUTED:
+            return None
+        reason = f"no rounding, though it is as small: the two differ in float64, too, and are {proved.reason}"
+        return replace(proved, reason=reason, claim=proved.claim or self._claim(count))
 
     def _others(self, first: Trial) -> list[Trial]:
         """The trial at the given inputs, and those at others of the same sizes, then at other sizes.
@@ -468,17 +514,23 @@ class _Comparison:
         every = [part.judged for t in trials for part in t.parts if part.judged is not None]
         far = find_far([part.values for part in t.parts] for t in trials) if self._precision is None else None
         self._far = far
-        verdict = far and judge_far(*far, self._original, self._candidate, self._args, self._kwargs)
+        own = self._find_own(trials[0].given, trials[0].outputs.values.candidate)
+        program = self._candidate.program or (None if own is None else own.program)
+        verdict = far and judge_far(*far, self._original, program, self._args, self._kwargs)
         if verdict is not None:
             return replace(verdict, claim=verdict.claim or self._claim(count), rounding=rounding)
+        verdict = self._refuted_by_proof(trials[0], count)
+        if verdict is not None:
+            return replace(verdict, rounding=rounding)
         unsure = next((j.unsure for j in every if j.unsure), None) or unseen or self._vacuous(trials)
         if unsure is not None:
             return Verdict(Kind.UNDECIDED, unsure, self._claim(count), rounding=rounding)
         same = sum(all(part.judged is None for part in t.parts) for t in trials)
         told = f" ({same} of {count} inputs bit-identical)" if same else ""
+        right = f"though {tell_far(*far)}" if far else "neither side is wrong"
         return Verdict(
             Kind.ROUNDING,
-            "the difference is within what rounding explains: neither side is wrong" + told,
+            f"the difference is within what rounding explains{', ' if far else ': '}{right}{told}",
             claim=self._claim(count),
             rounding=rounding,
         )
@@ -620,6 +672,7 @@ class _Comparison:
             scale=scale if math.isfinite(scale) else 0.0,
             seconds=seconds,
             versions=_versions(),
+            training=tell_training(self._original, self._candidate),
             uncompared=self._uncompared,
         )
 
@@ -638,6 +691,11 @@ class _Comparison:
                 "the exported graph, of which the float64 result is told, rounds in other places than the reference"
             )
         return told
+
+
+def _shown(x: Any) -> str:
+    """Return a value in words, without addresses."""
+    return f"a {type(x).__name__}" if " at 0x" in repr(x) else repr(x)
 
 
 def _nothing(trials: Sequence[Trial]) -> str | None:

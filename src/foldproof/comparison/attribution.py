@@ -8,7 +8,7 @@ float64 run of the reference shows what later layers make of it. To first order 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from foldproof.comparison.inputs import Inputs
 from foldproof.comparison.judge import Outputs, distance, identical, rms
 from foldproof.comparison.result import DifferenceSource
 from foldproof.errors import FoldproofError, brief
+from foldproof.formatting import format_count
 from foldproof.graph.diff import align_nodes
 from foldproof.graph.interpreter import Again
 from foldproof.graph.region import collect_dependencies, cut_region
@@ -72,11 +73,9 @@ def find_sources(
     if values is None:
         sources = _expected(graph, given, outputs, operands, tell)
         return Findings(sources, f"{told}, so this is where rounding is to be expected to come from")
-    partings = _partings(graph, values, given, operands)
+    partings, seen = _partings(graph, values, given, operands)
     if not partings:
-        return Findings(
-            (), f"{told}; every operator that can be watched gives the same bits on both sides", None, values
-        )
+        return Findings((), f"{told}; {_tell_same(graph, seen)}", None, values)
     sources = _contributions(graph, partings, given, outputs, tell)
     other = next((s for s in sources if abs(s.share or 0.0) > MAX_SENSIBLE_SHARE), None)
     if other is not None and not large:
@@ -93,6 +92,22 @@ def find_sources(
         sources = tuple(replace(s, share=None) for s in sources)
         sources = sources if large else tuple(sorted(sources, key=lambda s: -s.propagated))
     return Findings(sources, f"{told}; {said}", _part_of_largest(graph, values, sources, given), values)
+
+
+def _tell_same(graph: Graph, seen: Collection[str]) -> str:
+    """A sentence on operators that give the same bits on the same operands, of which some may not have been seen."""
+    watched = _watched(graph)
+    unseen = [n for n in watched if n.name not in seen]
+    if len(unseen) == len(watched):
+        return "no operator of the reference could be watched, so nothing is said of where it comes from"
+    if not unseen:
+        return "every operator gives the same bits on the same operands"
+    kinds = list(dict.fromkeys(short(operator_name(n)) for n in unseen))
+    named = f"{_listed(kinds[:3])}{' …' if len(kinds) > 3 else ''}"
+    return (
+        f"{len(watched) - len(unseen)} of {format_count(len(watched), 'operator')} could be watched, with the same bits"
+        f" on the same operands; not {named}"
+    )
 
 
 def _add_up(shares: Sequence[float]) -> bool:
@@ -213,15 +228,21 @@ def _compiled_values(
             nearest = left, seen
         if len(names) > 1 and not large:
             queue += [names[: len(names) // 2], names[len(names) // 2 :]]
-    told = f"{len(values)} operators (with what is fused into them) were fed the same inputs on both sides"
+    told = _tell_fed(len(values))
     if not values and large:
         return None, "compiled with its values as outputs, the program does not show the difference"
     if not values and nearest is not None:
         left, values = nearest[0], dict(nearest[1])
-        told = f"{len(values)} operators (with what is fused into them) were fed the same inputs on both sides"
+        told = _tell_fed(len(values))
         if left > MAX_UNREPRODUCED * whole:
             told += f", in a program that rounds otherwise for being watched (by {left:.2g}): shares tell of that one"
     return values, told
+
+
+def _tell_fed(count: int) -> str:
+    fused, verb = ("it", "was") if count == 1 else ("them", "were")
+    told = format_count(count, "operator")
+    return f"{told} (with what is fused into {fused}) {verb} fed the same inputs on both sides"
 
 
 def _run_tapped(graph: Graph, candidate: Candidate, names: Sequence[str], given: Inputs) -> tuple[Values, list[Tensor]]:
@@ -276,7 +297,16 @@ def _graph_values(graph: Graph, candidate: Candidate, given: Inputs) -> tuple[Va
                 values[mine.name] = theirs[its.name]
     watched = {n.name for n in _watched(graph)}
     values = {name: value for name, value in values.items() if name in watched}
-    return values, f"both graphs were walked side by side ({len(values)} of {len(watched)} operators are in both)"
+    told = (
+        f"both graphs were walked side by side ({len(values)} of {format_count(len(watched), 'operator')} are in both"
+    )
+    others = [n for n in _watched(other) if n not in set(pairs.values())]
+    lone = [n for n in _watched(graph) if n.name not in values]
+    for side, nodes in (("the reference", lone), ("the candidate", others)):
+        kinds = list(dict.fromkeys(short(operator_name(n)) for n in nodes))
+        if kinds:
+            told += f"; only {side} has {_listed(kinds[:4])}{' …' if len(kinds) > 4 else ''}"
+    return values, f"{told})"
 
 
 # ---------------------------------------------------------------------- what each operator does differently
@@ -291,20 +321,25 @@ class _Parting:
     sigma: float
 
 
-def _partings(graph: Graph, values: Values, given: Inputs, operands: Operands | None) -> list[_Parting]:
+def _partings(
+    graph: Graph, values: Values, given: Inputs, operands: Operands | None
+) -> tuple[list[_Parting], set[str]]:
+    """The operators that differ, and the names of all that were compared: a value of another shape is another value."""
     found: list[_Parting] = []
+    seen: set[str] = set()
 
     def follow(node: fx.Node, value: Any, again: Again) -> Any:
         theirs = values.get(node.name)
         if theirs is None or not isinstance(value, Tensor) or theirs.shape != value.shape:
             return value
+        seen.add(node.name)
         if not identical([value], [theirs]):
             error = distance([theirs], [value], [0])[0]
             found.append(_Parting(node, error, _local_sigma(theirs, value.dtype, again, operands)))
         return theirs.to(value.dtype)
 
     graph.run(*given, after=follow)
-    return found
+    return found, seen
 
 
 def _local_sigma(theirs: Tensor, dtype: torch.dtype, again: Again, operands: Operands | None) -> float:

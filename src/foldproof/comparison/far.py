@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 
-from foldproof.comparison.candidate import Candidate
 from foldproof.comparison.distance import truth_distance
 from foldproof.comparison.judge import Outputs, distance, number, rms
 from foldproof.comparison.result import TruthDistance
@@ -25,7 +24,7 @@ from foldproof.thresholds import FEWEST_COMPARED_INPUTS, MAX_TIMES_AS_FAR, MIN_T
 from foldproof.torch_internals import is_compiled
 from foldproof.verdict import Kind, Verdict
 
-_CARELESS = "a variance as E[x²] − μ², a long sum term by term"
+_CARELESS = "a variance as E[x²] − μ², a long sum term by term, subnormal numbers taken for 0"
 
 
 def find_far(trials: Iterable[Sequence[Outputs]]) -> tuple[str, TruthDistance] | None:
@@ -62,7 +61,7 @@ def judge_far(
     name: str,
     found: TruthDistance,
     reference: Any,
-    candidate: Candidate,
+    program: Any,
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
 ) -> Verdict | None:
@@ -72,7 +71,7 @@ def judge_far(
     the verdict is UNDECIDED beyond `MAX_TIMES_AS_FAR`, and None below it.
     """
     far = tell_far(name, found)
-    proved = _prove(reference, candidate, args, kwargs)
+    proved = prove_both(reference, program, args, kwargs)
     if proved is not None and proved.kind is Kind.REFUTED:
         return replace(proved, reason=f"no rounding: {far}, and the two are {proved.reason}")
     if proved is not None and proved.kind is Kind.PROVED:
@@ -92,9 +91,8 @@ def tell_far(name: str, found: TruthDistance) -> str:
     )
 
 
-def _prove(reference: Any, candidate: Candidate, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Verdict | None:
-    """Return the proof's verdict on both programs; None where the candidate shows no graph of what it runs."""
-    program = candidate.program
+def prove_both(reference: Any, program: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Verdict | None:
+    """Return the proof's verdict on the reference and the candidate's program; None where it shows none."""
     if program is None or any(map(is_compiled, program.modules() if isinstance(program, torch.nn.Module) else ())):
         return None
     try:

@@ -45,6 +45,11 @@ class Judged:
     notes: list[str] = field(default_factory=list)
 
     @property
+    def is_doubted(self) -> bool:
+        """True if rounding, as far as the floor shows it, does not explain the difference."""
+        return self.wrong is not None or self.unsure is not None
+
+    @property
     def ratio(self) -> float:
         """The candidate's score in multiples of the perturbed runs', from the float64 result or reference, if less."""
         return min(self.floor.ratio(self.candidate), self.floor.ratio(self.difference))

@@ -77,8 +77,9 @@ def _table(result: CompareResult) -> str:
     rows = [
         ("verdict", str(result.kind)),
         ("inputs tried", str(result.inputs)),
-        ("largest difference", f"{result.largest:.3g}, on outputs up to {result.scale:.3g}"),
     ]
+    if result.largest > 0:
+        rows.append(("largest difference", f"{result.largest:.3g}, on outputs up to {result.scale:.3g}"))
     if result.noise_floor:
         f = result.noise_floor
         rows.append(("noise floor (root mean square)", f"{f.size:.3g}"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -40,16 +41,47 @@ class TruthDistance:
         return "reference" if self.low > 1 else "neither"
 
     def __str__(self) -> str:
-        told = f"reference {self.reference:.3g}, candidate {self.candidate:.3g} (root mean squares)"
+        told = f"reference {_far(self.reference)}, candidate {_far(self.candidate)} (root mean squares)"
         if not self.inputs:
             return told
+        if not 0 < self.ratio < math.inf:
+            return f"{told}; the candidate is nearer on {self.closer} of {self.inputs} inputs: {self.side}"
         if self.inputs == 1:
             return f"{told}; the candidate is {self.ratio:.3g} times as far, on the only input"
-        side = "neither side is nearer" if self.nearer == "neither" else f"the {self.nearer} is nearer"
         return (
             f"{told}; the candidate is {self.ratio:.3g} times as far (95% interval {self.low:.3g} to {self.high:.3g},"
-            f" nearer on {self.closer} of {self.inputs} inputs): {side}"
+            f" nearer on {self.closer} of {self.inputs} inputs): {self.side}"
         )
+
+    @property
+    def side(self) -> str:
+        """The nearer side in words."""
+        return "neither side is nearer" if self.nearer == "neither" else f"the {self.nearer} is nearer"
+
+    @property
+    def summary(self) -> str:
+        """The nearer side in a few words."""
+        if self.ratio == 1 and not self.inputs:
+            return "both sides are equally far"
+        if not 0 < self.ratio < math.inf:
+            told = (("reference", self.reference), ("candidate", self.candidate))
+            words = [f"the {name} is exact" for name, size in told if size == 0]
+            words += [f"the {name} is infinite or no number" for name, size in told if size == math.inf]
+            return f"{self.side} ({' and '.join(words)})" if words else self.side
+        if self.inputs == 1:
+            return f"the candidate is {self.ratio:.3g} times as far, on the only input"
+        return (
+            f"{self.side} (the candidate is {self.ratio:.3g} times as far, 95% interval {self.low:.3g} to"
+            f" {self.high:.3g})"
+        )
+
+
+def _of_rounding(sigma: float) -> str:
+    return f"{sigma:.2g} sigma of its own rounding" if math.isfinite(sigma) else "where it rounds nothing"
+
+
+def _far(distance: float) -> str:
+    return "infinite" if distance == math.inf else f"{distance:.3g}"
 
 
 @dataclass(frozen=True)
@@ -95,6 +127,18 @@ class DifferenceSource:
     sigma: float
     measured: bool = True
 
+    @property
+    def summary(self) -> str:
+        """The operator, its line, and its part."""
+        where = f" at {self.source}" if self.source else ""
+        if not self.measured:
+            share = f"{format_percent(self.share or 0.0)} of the rounding to be expected"
+        elif self.share is None:
+            share = _of_rounding(self.sigma)
+        else:
+            share = f"{format_part(self.share)} of the difference" if self.share >= 0 else format_part(self.share)
+        return f"{self.node} ({self.operator}){where}: {share}"
+
     def __str__(self) -> str:
         where = f" at {self.source}" if self.source else ""
         if not self.measured:
@@ -105,7 +149,7 @@ class DifferenceSource:
         share = "" if self.share is None else f"{format_part(self.share)}; "
         return (
             f"{self.node} ({self.operator}){where}: {share}{self.error:.2g} there"
-            f" ({self.sigma:.2g} sigma of its own rounding), amplified ×{self.amplification:.3g} to"
+            f" ({_of_rounding(self.sigma)}), amplified ×{self.amplification:.3g} to"
             f" {self.contribution:.2g} in the outputs ({self.propagated:.2g} if later layers did not round)"
         )
 
@@ -186,6 +230,8 @@ class CompareResult:
     """At each input, the given ones first."""
     layers: tuple[Layer, ...] = ()
     """Values along the depth; empty for bit-identical outputs."""
+    training: str = ""
+    """A sentence on modules that are in training mode, on either side."""
     uncompared: str = ""
     """A sentence on what was not compared, since the candidate does not show it."""
     drawing: GraphView = field(default=GraphView(()), repr=False)
@@ -210,6 +256,7 @@ class CompareResult:
             "seconds": self.seconds,
             "versions": dict(self.versions),
             "reproduction": self.reproduction,
+            "training": self.training,
             "uncompared": self.uncompared,
             "outputs": [plain(asdict(one)) for one in self.outputs],
             "distances": [plain(asdict(one)) for one in self.distances],
@@ -223,17 +270,37 @@ class CompareResult:
     def _repr_html_(self) -> str:
         return as_html(str(self))
 
+    @property
+    def summary(self) -> str:
+        """The answer in three lines: the verdict, the side nearer the float64 result, and the origin."""
+        points = self.inputs > 1 and "inputs" not in self.verdict.reason
+        tried = f" ({self.inputs} inputs of these sizes)" if points else ""
+        lines = [*self.warnings, f"{self.kind}: {self.verdict.reason}{tried}"]
+        if self.truth_distance and not self.identical:
+            lines.append(f"  nearer the float64 result: {self.truth_distance.summary}")
+        if self.sources:
+            lines.append(f"  where it comes from: {self.sources[0].summary}")
+        elif self.found:
+            lines.append(f"  where it comes from: {self.found}")
+        return "\n".join(lines)
+
+    @property
+    def warnings(self) -> list[str]:
+        """Sentences that belong before the answer."""
+        return [f"Caution: {self.training}"] if self.training else []
+
     def __str__(self) -> str:
-        lines = [str(self.verdict)]
-        if not self.identical:
+        lines = [*self.warnings, str(self.verdict)]
+        if self.largest > 0:
             lines.append(f"  largest difference {self.largest:.3g}, on outputs up to {self.scale:.3g}")
         if self.noise_floor and not self.identical:
             f = self.noise_floor
-            lines.append(
-                f"  noise floor {f.size:.3g}, difference {f.difference:.3g} (root mean squares); the candidate is"
-                f" {f.sigma:.2g} sigma from the float64 result, the reference {f.reference_sigma:.2g}"
-                f" ({f.runs} perturbed runs)"
-            )
+            lines.append(f"  noise floor {f.size:.3g}, difference {f.difference:.3g} (root mean squares)")
+            if math.isfinite(f.sigma) and math.isfinite(f.reference_sigma):
+                lines[-1] += (
+                    f"; the candidate is {f.sigma:.2g} sigma from the float64 result, the reference"
+                    f" {f.reference_sigma:.2g} ({f.runs} perturbed runs)"
+                )
         if self.truth_distance:
             lines.append(f"  distance to the float64 result: {self.truth_distance}")
         if self.found:

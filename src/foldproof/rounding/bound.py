@@ -70,6 +70,10 @@ def bound_error(x: Tensor, size: Tensor | None, dtype: torch.dtype) -> Tensor:
     """
     if x.is_complex():
         return bound_complex(x, size, unit_roundoff(dtype), unit_roundoff(accumulation_dtype(dtype)), dtype)
+    own = x.abs()
+    flushed = own < torch.finfo(dtype).tiny  # runtimes may take subnormal numbers for 0
     held = x.to(dtype).to(torch.float64) == x
-    own = x.abs().mul_(unit_roundoff(dtype)).masked_fill_(held, 0.0)
+    own.mul_(unit_roundoff(dtype)).masked_fill_(held, 0.0)
+    if flushed.any():
+        own = torch.where(flushed, x.abs(), own)
     return own if size is None else own.add_(size, alpha=unit_roundoff(accumulation_dtype(dtype)))

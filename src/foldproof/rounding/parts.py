@@ -84,11 +84,25 @@ for _operator in find_aten(
     native_dropout_backward mish_backward sigmoid_backward silu_backward softplus_backward tanh_backward
     _cdist_backward _pdist_backward grid_sampler_2d_backward upsample_bicubic2d_backward upsample_bilinear2d_backward
     upsample_linear1d_backward upsample_trilinear3d_backward
-    upsample_linear1d upsample_bilinear2d upsample_trilinear3d upsample_bicubic2d grid_sampler_2d
     _native_multi_head_attention _transformer_encoder_layer_fwd mkldnn_rnn_layer mkldnn_rnn_layer_backward _grouped_mm
     """
 ):
     PARTS[_operator] = _decompose(_operator)
+
+
+def _interpolate(operator: OpOverload) -> Parts:
+    def run(x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """its decomposition, of elements that are rounded: so are their products with weights"""
+        # A sum of one term: a term is rounded even where the result of the other terms happens to be exact.
+        return find_decomposition(operator)(x.unsqueeze(0).sum(0), *args, **kwargs)
+
+    return run
+
+
+for _operator in find_aten(
+    "upsample_linear1d upsample_bilinear2d upsample_trilinear3d upsample_bicubic2d grid_sampler_2d"
+):
+    PARTS[_operator] = _interpolate(_operator)
 
 
 @parts("std.correction std.dim")

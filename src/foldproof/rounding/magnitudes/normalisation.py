@@ -29,9 +29,13 @@ def measure_log_softmax(out: Tensor, x: Tensor, dim: int, *args: Any, **kwargs: 
 def _measure_normalised(
     x: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor | None, bias: Tensor | None, n: float
 ) -> Tensor:
-    """Return the magnitude of (x − μ)·r·γ + β, with r from Σ(x − μ)² or from E[x²] − μ², which cancels."""
+    """Return the magnitude of (x − μ)·r·γ + β, with r from Σ(x − μ)² or from E[x²] − μ², which cancels.
+
+    The variance then loses E[x²]·(1 + √(n/3)), where E[x²]r² is 1 + (μr)², and r half as much, relative to itself.
+    """
     scale = rstd if weight is None else rstd * weight.abs()
-    relative = 2 + math.sqrt(n / 3) + (mean * rstd).square()
+    terms = math.sqrt(n / 3)
+    relative = 2 + terms + (mean * rstd).square() * (1 + terms)
     size = (x - mean).abs_().mul_(scale).mul_(relative)
     size.add_(x.abs().add_(mean.abs()).mul_(scale))
     return size if bias is None else size.add_(bias.abs())
@@ -49,7 +53,7 @@ def _measure_statistics(x: Tensor, dims: list[int], mean: Tensor, rstd: Tensor) 
 def measure_layer_norm(
     out: Results, x: Tensor, shape: Any, weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> Results:
-    """|x − μ|r|γ|·(2 + √(n/3) + (μr)²) + (|x| + |μ|)r|γ| + |β|; Σ|x|/n; r³Σx²/n"""
+    """|x − μ|r|γ|·(2 + √(n/3) + (1 + √(n/3))(μr)²) + (|x| + |μ|)r|γ| + |β|; Σ|x|/n; r³Σx²/n"""
     dims = list(range(x.ndim - len(shape), x.ndim))
     var, mean = torch.var_mean(x, dims, correction=0, keepdim=True)
     rstd = (var + eps).rsqrt()

@@ -61,6 +61,10 @@ def drift(out: Tensor, terms: float) -> Tensor:
     return out.abs().mul_(math.sqrt(max(terms, 0.0) / 3))
 
 
+SUBNORMAL = 2.0**-126 / 2.0**-24
+"""Smallest normal number of float32 in its unit roundoffs: what a term inside an operator loses where it is flushed."""
+
+
 def absolute(x: Any) -> Any:
     """Return magnitudes of real and complex tensors; anything else unchanged."""
     return x.abs() if isinstance(x, Tensor) and (x.is_floating_point() or x.is_complex()) else x

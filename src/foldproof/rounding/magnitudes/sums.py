@@ -8,7 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from foldproof.rounding.magnitudes.registry import MAGNITUDES, Magnitude, absolute, drift, find_aten, magnitude
+from foldproof.rounding.magnitudes.registry import (
+    MAGNITUDES,
+    SUBNORMAL,
+    Magnitude,
+    absolute,
+    drift,
+    find_aten,
+    magnitude,
+)
 
 aten = torch.ops.aten
 
@@ -132,8 +140,10 @@ def _list_dims(x: Tensor, dim: Any) -> list[int]:
 
 @magnitude("linalg_vector_norm norm.ScalarOpt_dim norm.Scalar")
 def measure_norm(out: Tensor, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """2|out|: terms of one sign, each of which is rounded, and their root"""
-    return 2 * out.abs() + drift(out, x.numel() / max(out.numel(), 1))
+    """2|out|: terms of one sign, each of which is rounded, and their root; squares that are no normal numbers"""
+    terms = x.numel() / max(out.numel(), 1)
+    flushed = torch.where(out != 0, terms * SUBNORMAL / out.abs(), 0.0).minimum(out.abs() / 2.0**-24)
+    return 2 * out.abs() + drift(out, terms) + flushed
 
 
 @magnitude("logsumexp")
