@@ -249,8 +249,8 @@ Made by `make docs` with {versions}, Python {platform.python_version()}, {platfo
 
 _SEED = """\
 In PyTorch #179574, compiled and eager outputs differ by 6e-6, on outputs up to 25, and the reporter suspects the
-batching of four parallel linears. `foldproof compare examples/parallel_linears.py:make --against inductor`, on the CPU,
-prints:"""
+batching of four parallel linears. On the CPU,
+`foldproof compare examples/parallel_linears.py:make --against inductor --verbose` prints:"""
 
 _WRONG = """\
 One program contains all of these operators; the first call of one of them is computed wrongly. *rms*, *worst*: in
