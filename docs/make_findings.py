@@ -33,6 +33,7 @@ NAMES = {
     "inductor: scaled, less the largest of all": "inductor_less_largest",
     "inductor: whole numbers, less the largest": "inductor_whole_numbers",
     "inductor: cumsum in whole numbers": "inductor_cumsum",
+    "inductor: places of max pooling, transposed": "inductor_max_pool_places",
     "inductor: freezing conv, sub with alpha": "inductor_binary_folding_alpha",
     "inductor: batch_linear over a write": "inductor_batch_linear_write",
     "inductor: batch_linear_lhs over a write": "inductor_batch_linear_lhs_write",
@@ -51,6 +52,9 @@ _POSITIONAL = "Only keyword arguments are compared and passed on; positional one
 CAUSES = {
     "inductor: matmul, add with alpha": _UNNAMED.format("alpha"),
     "inductor: cumsum in whole numbers": _UNNAMED.format("dtype"),
+    "inductor: places of max pooling, transposed": "Where a window is reduced by a loop, its dimensions are put in the"
+    " order of the strides. `argmax` counts in that order, and the count is read in the order of the dimensions. The"
+    " gradients of such a max pooling are wrong, too.",
     "inductor: freezing conv, sub with alpha": _UNNAMED.format("alpha"),
     "inductor: scaled, less the largest of all": "`_other_is_broadcasted_in_dim` checks that the factor is constant"
     " along each reduced dimension, but `amax` without a dimension reduces all and names none.",

@@ -94,6 +94,13 @@ class WholeNumbers(nn.Module):
         return (y - y.amax(1, keepdim=True)).float()
 
 
+class LargestPlaces(nn.Module):
+    """Places of the largest elements of the windows of a transposed input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.max_pool2d(x.transpose(2, 3), 5, return_indices=True)[1]
+
+
 class Places(nn.Module):
     """A constant, counted up in whole numbers."""
 
@@ -214,6 +221,7 @@ WRONG = {
         "inductor", WholeNumbers(), (3, 4), "joint_graph.mul_softmax_pattern"
     ),
     "inductor: cumsum in whole numbers": Case("inductor", Places(), (4,), "post_grad.pointless_cumsum_replacement"),
+    "inductor: places of max pooling, transposed": Case("inductor", LargestPlaces(), (1, 2, 15, 10), "lowering"),
     "inductor: freezing conv, sub with alpha": Case(
         "inductor", Shifted(), (2, 3, 4, 4), "binary_folding.folded_op", {"freezing": True}
     ),

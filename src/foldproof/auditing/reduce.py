@@ -63,10 +63,11 @@ def _measure_size(spec: ModelSpec) -> tuple[int, ...]:
 
 
 def _replace_numbers(spec: ModelSpec) -> Iterator[ModelSpec]:
-    """Replace the model's own numbers by numbers that a rule makes."""
+    """Replace the model's own numbers by numbers that a rule makes; by nan only if some are: it shows other faults."""
     if not spec.written:
+        finite = all(bool(x.isfinite().all()) for x in spec.given or () if isinstance(x, Tensor))
         for lowest in (1, -1):
-            for filled in FILLS:
+            for filled in (fill for fill in FILLS if not (finite and fill == "nan")):
                 yield replace(spec, held=None, given=None, lowest=lowest, filled=filled)
         yield replace(spec, given=None)
         yield replace(spec, held=None)

@@ -26,8 +26,9 @@ from foldproof.log import giving_up, log_caught
 from foldproof.program.export import export_module
 from foldproof.torch_internals import OpOverload, qualified_name
 
-FILLS = ("ones", "arange", "centred", "nan")
-"""Rules for the numbers of inputs; "centred" counts from a negative number to the positive one."""
+FILLS = ("ones", "arange", "centred", "mixed", "nan")
+"""Rules for the numbers of inputs; "centred" counts from a negative number to the positive one, and "mixed" numbers are
+in no order."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,11 @@ class TensorSpec:
             function = "ones"
             if self.dtype.is_floating_point:
                 return f"torch.full({self.shape}, float('nan'){dtype})"
+        count = int(torch.Size(self.shape).numel())
+        point = "." if self.dtype.is_floating_point else ""
+        if function == "mixed":
+            return f"(torch.arange({count}{point}{dtype}) * 37 % 101).reshape({shape})"
         if function in ("arange", "centred"):
-            count = int(torch.Size(self.shape).numel())
-            point = "." if self.dtype.is_floating_point else ""
             first = f"{-count}{point}, " if function == "centred" else ""
             return f"torch.arange({first}{count}{point}{', 2' if first else ''}{dtype}).reshape({shape})"
         return f"torch.{function}({shape}{dtype})" if self.shape else f"torch.{function}((){dtype})"
