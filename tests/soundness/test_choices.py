@@ -165,6 +165,20 @@ SAME_AT_NUMBERS: dict[str, tuple[Any, Any]] = {
 }
 
 
+OF_TWO: dict[str, tuple[Any, Any]] = {
+    "a gate": (lambda x, y: torch.where(x > 0, y, 0.0), lambda x, y: torch.where(x >= 0, y, 0.0)),
+    "the gate second": (lambda y, x: torch.where(x > 0, y, 0.0), lambda y, x: torch.where(x >= 0, y, 0.0)),
+    "a product": (lambda x, y: torch.where(x == 0, 1.0, x) * y, lambda x, y: x * y),
+}
+
+
+@pytest.mark.parametrize("name", OF_TWO)
+def test_numbers_are_in_another_place_of_each_input(name: str) -> None:
+    inputs = (torch.randn(4, 6), torch.randn(4, 6))
+    assert foldproof.prove(*OF_TWO[name], inputs).kind is Kind.REFUTED
+    assert foldproof.prove(OF_TWO[name][0], lambda x, y: OF_TWO[name][0](x, y) * 1, inputs).kind is Kind.PROVED
+
+
 @pytest.mark.parametrize("name", AT_NUMBERS)
 def test_inputs_equal_to_compared_numbers_are_tried(name: str) -> None:
     verdict = foldproof.prove(*AT_NUMBERS[name], (X,))

@@ -6,7 +6,7 @@ import contextlib
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, islice
+from itertools import chain, count, islice
 from typing import Any, NamedTuple
 
 import torch
@@ -414,13 +414,18 @@ def glances(
 def at_numbers(
     obligation: ProofObligation, numbers: Collection[float], coverage: Coverage, unrounded: Unrounded = ROUNDED
 ) -> Iterator[Trial]:
-    """Evaluate like `glances`, at random inputs with one element each that equals one of these numbers."""
+    """Evaluate like `glances`, at random inputs with one element each that equals one of these numbers.
+
+    These elements are in another place of each input: a product, or a choice, of two zeros shows little.
+    """
     values = sorted(numbers, key=abs)
+    inputs = count()
 
     def placed(x: Tensor) -> Tensor:
-        out = widened(x).clone().flatten()
+        out, first = widened(x).clone().flatten(), next(inputs)
         few = values[: max(out.numel() // 2, min(out.numel(), 1))]
-        out[[i * (out.numel() // len(few)) for i in range(len(few))]] = torch.tensor(few, dtype=out.dtype)
+        at = [(first + i * (out.numel() // len(few))) % out.numel() for i in range(len(few))]
+        out[at] = torch.tensor(few, dtype=out.dtype)
         return out.reshape(x.shape)  # type: ignore[no-any-return]
 
     if numbers:
