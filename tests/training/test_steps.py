@@ -276,6 +276,15 @@ def test_steps_on_lists_are_the_plain_ones(cls: Any, how: str) -> None:
 # ---------------------------------------------------------------------------------------------------- errors
 
 
+def test_the_state_before_the_first_step_is_not_compared() -> None:
+    """A proof is of each step from one state, which an optimizer may start with another one."""
+    run = lambda model, x: model(x).sum()  # noqa: E731
+    makes = [functools.partial(torch.optim.Adagrad, initial_accumulator_value=start) for start in (0.0, 0.5)]
+    verdict = foldproof.prove_step(*(TrainingStep(mlp(), run, make) for make in makes), (X,))
+    assert verdict.kind is Kind.PROVED, verdict
+    assert any("from the same state of both" in note for note in verdict.notes)
+
+
 def test_steps_without_gradients_are_refused() -> None:
     with pytest.raises(FoldproofError, match="computes no gradients"):
         foldproof.prove_step(torch.tanh, torch.tanh, (X,))

@@ -85,7 +85,7 @@ def prove_step(
     return replace(verdict, notes=(*verdict.notes, COUNTED)) if counted else verdict
 
 
-COUNTED = "the optimizer's counters are held at 1: this is about its second step"
+COUNTED = "the optimizer's counters are held at 1: this is about its second step, from the same state of both"
 
 
 def _as_step(source: Any, loss: Callable[..., Tensor] | None, optimizer: MakeOptimizer | None) -> Step:
