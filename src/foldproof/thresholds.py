@@ -125,6 +125,12 @@ MAX_TIMES_AS_FAR = 32.0
 """Largest such ratio that other algorithms of the same care explain: Winograd convolutions lose four bits."""
 ROUNDINGS_OF_NEAR = 8.0
 """Roundings of a value that count as near the float64 result, however near the reference is: it may be exact."""
+ROUNDINGS_OF_AGREEMENT = 64.0
+"""Roundings of an output's size, in its dtype, that count as agreement where the noise floor is as large as it is."""
+TIMES_AN_OWN_ERROR = 16.0
+"""The same in distances of the reference from its float64 result (root mean square): single elements are farther."""
+MAX_AGREEMENT = 0.01
+"""Largest such agreement, relative to an output's size, however far the reference is from its float64 result."""
 JUMP_AMPLITUDE = 4.0
 """Amplitude of the noise in the search for jumps: four roundings instead of one."""
 

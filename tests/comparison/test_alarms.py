@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -104,3 +106,35 @@ def test_no_more_is_said_than_was_watched() -> None:
         Of(lambda x: F.gelu(x)), Of(lambda x: 0.5 * x * (1 + torch.erf(x * 0.5**0.5))), (torch.randn(8, 64),), trials=2
     )
     assert "every operator" not in found.found and "only the candidate has" in found.found
+
+
+class Masked(nn.Module):
+    """Attention on scores with a mask that is added; the first rows of the first sequence are masked wholly."""
+
+    def __init__(self, attend: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.attend = attend
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        return self.attend(x, mask)
+
+
+ATTENTIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "eager": lambda x, mask: torch.softmax(x @ x.transpose(-1, -2) * 0.25 + mask, -1) @ x,
+    "in one product": lambda x, mask: torch.softmax(torch.baddbmm(mask, x * 0.25, x.transpose(-1, -2)), -1) @ x,
+    "sdpa": lambda x, mask: F.scaled_dot_product_attention(
+        x[:, None], x[:, None], x[:, None], attn_mask=mask[:, None], scale=0.25
+    )[:, 0],
+}
+
+
+@pytest.mark.parametrize("masked", [torch.finfo(torch.float32).min, -1e9])
+@pytest.mark.parametrize(("one", "other"), list(itertools.permutations(ATTENTIONS, 2)))
+def test_rows_that_a_mask_empties(one: str, other: str, masked: float) -> None:
+    x, allowed = torch.randn(3, 8, 16), torch.ones(3, 8, 8, dtype=torch.bool).tril()
+    allowed[0, :, :3] = False
+    inputs = (x, torch.where(allowed, 0.0, masked))
+    found = compare_programs(Masked(ATTENTIONS[one]), Masked(ATTENTIONS[other]), inputs, trials=2, locate=False)
+    assert (found.kind is Kind.ROUNDING and is_calm(found)) or found.identical
+    wrong = lambda x, mask: ATTENTIONS[other](x, mask) * (1 + 0.5 * (mask.amax(-1, keepdim=True) < 0))  # noqa: E731
+    assert not is_calm(compare_programs(Masked(ATTENTIONS[one]), Masked(wrong), inputs, trials=2, locate=False))

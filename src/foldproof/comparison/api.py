@@ -24,7 +24,7 @@ from foldproof.comparison.distance import truth_distance
 from foldproof.comparison.far import find_far, judge_far, prove_both, tell_far
 from foldproof.comparison.graph import Graph
 from foldproof.comparison.inputs import Inputs, can_redraw, count_trials, redrawn
-from foldproof.comparison.judge import Outputs, distance, flips, identical, judge, number, rms
+from foldproof.comparison.judge import Outputs, distance, flips, identical, judge, number, rms, tell_absurd
 from foldproof.comparison.layers import layers
 from foldproof.comparison.order import match_by_order, tell_other_order
 from foldproof.comparison.own import find_own_graph, own_at
@@ -375,15 +375,15 @@ class _Comparison:
             made.append(part)
         return made
 
-    def _refuted_by_proof(self, trial: Trial, count: int) -> Verdict | None:
-        """REFUTED where the candidate shows another function, which a coarse floor hides."""
+    def _agrees_in_float64(self, trial: Trial) -> bool | None:
+        """True if both sides' graphs are one function at these inputs; None where the candidate shows none."""
         graph = self._find_own(trial.given, trial.outputs.values.candidate)
-        if graph is None or self._precision is not None:
-            return None
-        own = own_at(graph, self._calls(trial.given), self._seed, self._operands)
-        if own is None or own.is_equal(trial.parts):
-            return None
-        proved = prove_both(self._original, self._candidate.program or graph.program, self._args, self._kwargs)
+        own = None if graph is None else own_at(graph, self._calls(trial.given), self._seed, self._operands)
+        return None if own is None else own.is_equal(trial.parts)
+
+    def _refuted_by_proof(self, program: Any, count: int) -> Verdict | None:
+        """REFUTED where the candidate shows another function, which a coarse floor hides."""
+        proved = prove_both(self._original, program, self._args, self._kwargs)
         if proved is None or proved.kind is not Kind.REFUTED:
             return None
         reason = f"no rounding, though it is as small: the two differ in float64, too, and are {proved.reason}"
@@ -514,15 +514,20 @@ class _Comparison:
         every = [part.judged for t in trials for part in t.parts if part.judged is not None]
         far = find_far([part.values for part in t.parts] for t in trials) if self._precision is None else None
         self._far = far
-        own = self._find_own(trials[0].given, trials[0].outputs.values.candidate)
-        program = self._candidate.program or (None if own is None else own.program)
-        verdict = far and judge_far(*far, self._original, program, self._args, self._kwargs)
+        agrees = self._agrees_in_float64(trials[0])
+        program = self._candidate.program or (None if self._own is None else self._own.program)
+        verdict = None
+        if agrees and far:
+            reason = f"{tell_far(*far)}, but in float64 the two agree: the candidate computes it less carefully"
+            verdict = Verdict(Kind.ROUNDING, reason)
+        elif far:
+            verdict = judge_far(*far, self._original, program, self._args, self._kwargs)
+        if verdict is None and agrees is False and self._precision is None:
+            verdict = self._refuted_by_proof(program, count)
         if verdict is not None:
             return replace(verdict, claim=verdict.claim or self._claim(count), rounding=rounding)
-        verdict = self._refuted_by_proof(trials[0], count)
-        if verdict is not None:
-            return replace(verdict, rounding=rounding)
-        unsure = next((j.unsure for j in every if j.unsure), None) or unseen or self._vacuous(trials)
+        unsure = next((j.unsure for j in every if j.unsure), None) or unseen
+        unsure = unsure or (None if agrees else self._vacuous(trials))
         if unsure is not None:
             return Verdict(Kind.UNDECIDED, unsure, self._claim(count), rounding=rounding)
         same = sum(all(part.judged is None for part in t.parts) for t in trials)
@@ -578,16 +583,9 @@ class _Comparison:
 
     def _vacuous(self, trials: Sequence[Trial]) -> str | None:
         """A sentence if rounding explains anything at all here, so that agreeing says nothing."""
-        part = next((t.outputs for t in trials if t.outputs.judged is not None), None)
-        if part is None or part.judged is None:
-            return None
-        size = rms([number(part.values.float64[i]).nan_to_num(0, 0, 0) for i in part.values.floats])
-        if size and part.judged.floor.size > size / 2:
-            return (
-                f"rounding alone moves the outputs by {part.judged.floor.size:.3g}, on outputs of {size:.3g} (root"
-                " mean squares), so that agreement says nothing; compare at inputs or parameters that matter"
-            )
-        return None
+        parts = [part for t in trials for part in t.parts if part.judged is not None]
+        told = (tell_absurd(part.values, part.judged.floor) for part in parts if part.judged is not None)
+        return next((one for one in told if one is not None), None)
 
     def _claim(self, points: int, scope: Scope = Scope.TRIED) -> Claim:
         varied = [name for name, x in named_inputs(self._args, self._kwargs) if isinstance(x, Tensor)]

@@ -9,7 +9,16 @@ import torch
 from torch import Tensor
 
 from foldproof.rounding.floor import Floor, Score
-from foldproof.thresholds import CLEAR_FACTOR, JUMP_AMPLITUDE, MAX_ROUNDING_RATIO, MIN_WRONG_RATIO, RUNS_BEFORE_WRONG
+from foldproof.thresholds import (
+    CLEAR_FACTOR,
+    JUMP_AMPLITUDE,
+    MAX_AGREEMENT,
+    MAX_ROUNDING_RATIO,
+    MIN_WRONG_RATIO,
+    ROUNDINGS_OF_AGREEMENT,
+    RUNS_BEFORE_WRONG,
+    TIMES_AN_OWN_ERROR,
+)
 
 Perturb = Callable[[int, float], Sequence[Tensor]]
 """(seed, amplitude) → outputs of a perturbed float64 run."""
@@ -139,6 +148,28 @@ def judge(outputs: Outputs, perturb: Perturb, runs: int, thoroughly: bool = True
     if judged.wrong is None and judged.ratio > MAX_ROUNDING_RATIO:
         _explain_jumps(outputs, perturb, judged)
     return judged
+
+
+def tell_absurd(outputs: Outputs, floor: Floor) -> str | None:
+    """Return a sentence if both sides differ in elements that rounding alone moves by as much as outputs are large.
+
+    A row of scores that a mask empties wholly is such: its softmax is of rounding errors. Where both sides agree to a
+    few roundings in spite of it, or to a few times what the reference itself rounds, that says what it says anywhere.
+    """
+    for j, i in enumerate(outputs.floats):
+        size = rms([number(outputs.float64[i]).nan_to_num(0.0, 0.0, 0.0)])
+        epsilon = max(torch.finfo(side[i].dtype).eps for side in (outputs.reference, outputs.candidate))
+        apart = distance(outputs.candidate, outputs.reference, [i])[0].abs()
+        own = rms(distance(outputs.reference, outputs.float64, [i]))
+        near = min(max(ROUNDINGS_OF_AGREEMENT * epsilon * size, TIMES_AN_OWN_ERROR * own), MAX_AGREEMENT * size)
+        absurd = floor.sigmas[j] > size / 2
+        if size and bool((absurd & (apart > near)).any()):
+            return (
+                f"rounding alone moves {int(absurd.sum())} of {absurd.numel()} elements of {outputs.names[i]} by as"
+                " much as outputs are large (rows that a mask empties are such), so that agreement says nothing there;"
+                " compare at inputs or parameters that matter"
+            )
+    return None
 
 
 def _scored(outputs: Outputs, floor: Floor) -> Judged:

@@ -22,10 +22,11 @@ def measure_product(out: Tensor, a: Tensor, b: Tensor) -> Tensor:
 def measure_added_product(
     out: Tensor, bias: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1
 ) -> Tensor:
-    """|β||bias| + |α|Σ|a||b|"""
+    """|β||bias| + |α|Σ|a||b|, where adding to a huge bias, as of a mask, loses no more than what is added"""
     product = torch.matmul(a.abs(), b.abs())
-    product = product.sum(0) if out.ndim < product.ndim else product
-    return _scale(beta, bias) + abs(alpha) * product + drift(out, a.shape[-1])
+    product = abs(alpha) * (product.sum(0) if out.ndim < product.ndim else product)
+    sums = _scale(beta, bias) + drift(out, a.shape[-1])
+    return (sums.minimum(product * 2.0**24) if abs(beta) == 1 else sums) + product
 
 
 @magnitude("addr")
