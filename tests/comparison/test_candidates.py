@@ -210,3 +210,19 @@ def test_parameters_are_no_outputs() -> None:
     model, inputs = small()
     with pytest.raises(FoldproofError, match="parameters, not outputs"):
         foldproof.compare(model, model.state_dict(), inputs)
+
+
+def test_outputs_under_other_keys_are_in_the_order_of_the_call_and_told() -> None:
+    model, x = Detector().eval(), torch.randn(8, 16)
+
+    def renamed(x: Tensor) -> dict[str, Tensor]:
+        out = model(x)
+        return {"z": out["logits"], "a": out["boxes"]}
+
+    def swapped(x: Tensor) -> dict[str, Tensor]:
+        out = model(x)
+        return {"a": out["boxes"], "z": out["logits"]}
+
+    right, wrong = (foldproof.compare(model, one, (x,), trials=3, locate=False) for one in (renamed, swapped))
+    assert right.kind is Kind.ROUNDING and wrong.kind is Kind.REFUTED
+    assert all(any("other keys" in note for note in found.verdict.notes) for found in (right, wrong))

@@ -18,7 +18,7 @@ from torch.export import ExportedProgram
 
 from foldproof.comparison import runtimes
 from foldproof.comparison.calls import Run
-from foldproof.comparison.graph import flattened, has_keys, is_array
+from foldproof.comparison.graph import flattened, is_array
 from foldproof.comparison.state import separate
 from foldproof.errors import FoldproofError, brief
 from foldproof.log import giving_up
@@ -72,7 +72,7 @@ class Candidate:
     signature: tuple[Sequence[str], Sequence[str]] | None = None
     """Names of inputs and outputs, which may be none, of what keeps no structure: a runtime's file, a saved list."""
     function: Callable[..., Any] | None = None
-    """The plain callable that ``run`` calls, which may return its outputs without keys."""
+    """The callable that ``run`` calls, which may return its outputs without keys, or under others."""
     restart: Callable[[], None] | None = None
     """Puts back a state that only the candidate's runtime can reach."""
 
@@ -102,7 +102,7 @@ def candidate_of(source: Any, reference: Any) -> Candidate:
         if any(map(is_compiled, source.modules())):  # its code may read these very tensors
             return Candidate(name, caller(source), source, program=source)
         own = separate(source)
-        return Candidate(name, caller(own), own, program=source)
+        return Candidate(name, caller(own), own, program=source, function=own)
     if isinstance(source, (Tensor, list, tuple, Mapping)) or is_array(source):
         return _saved("saved outputs", source, reference)
     if callable(source):
@@ -136,7 +136,7 @@ def _state_of(source: Any) -> dict[str, Any]:
 
 def _exported(name: str, program: ExportedProgram) -> Candidate:
     module = separate(program.module(check_guards=False))
-    return Candidate(name, caller(module), module, program=program)
+    return Candidate(name, caller(module), module, program=program, function=module)
 
 
 def _named(name: str, reference: Any) -> Candidate:
@@ -259,8 +259,14 @@ def _saved(name: str, outputs: Any, reference: Any) -> Candidate:
     if not flat:
         raise FoldproofError(f"{name}: there is no tensor in it; save the outputs with torch.save(outputs, path)")
     hidden = "saved numbers are outputs only"
-    signature = None if has_keys(outputs) else ((), ())
-    return Candidate(name, lambda args, kwargs: flat, hidden=hidden, copies=True, given_only=True, signature=signature)
+    return Candidate(
+        name,
+        lambda args, kwargs: flat,
+        hidden=hidden,
+        copies=True,
+        given_only=True,
+        function=lambda *args, **kwargs: outputs,
+    )
 
 
 def caller(function: Callable[..., Any]) -> Callable[[Sequence[Any], Mapping[str, Any]], list[Tensor]]:

@@ -25,6 +25,7 @@ from foldproof.rounding.operands import Operands
 from foldproof.torch_internals import (
     HigherOrderOperator,
     OpOverload,
+    TreeSpec,
     flat_arguments,
     tree_flatten,
     tree_leaves,
@@ -256,7 +257,15 @@ def widen(x: Any) -> Any:
 
 def flattened(out: Any) -> list[Tensor]:
     """The tensors, arrays and numbers among outputs, in an order that does not hang on that of a dict's keys."""
-    leaves, _, _ = arranged(*tree_flatten(out))
+    return _numbers(arranged(*tree_flatten(out))[0])
+
+
+def as_called(out: Any) -> list[Tensor]:
+    """The same in the order in which the program returned them."""
+    return _numbers(tree_leaves(out))
+
+
+def _numbers(leaves: Sequence[Any]) -> list[Tensor]:
     return [torch.as_tensor(x).detach() for x in leaves if isinstance(x, (Tensor, int, float, complex)) or is_array(x)]
 
 
@@ -265,11 +274,10 @@ def is_array(x: Any) -> bool:
     return type(x).__module__ == "numpy" and hasattr(x, "__array__")
 
 
-def has_keys(out: Any) -> bool:
-    """True if outputs have keys or names, not only an order."""
-    _, spec = tree_flatten(out)
+def keys_of(spec: TreeSpec) -> list[str]:
+    """The names of outputs that have keys, in the order of `flattened`: ``output['logits']``."""
     _, _, names = arranged(range(spec.num_leaves), spec)
-    return any(name.startswith(("output[", "output.")) for name in names)
+    return [name for name in names if name.startswith(("output[", "output."))]
 
 
 def _exported(source: Any, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic_shapes: Any) -> ExportedProgram:

@@ -17,10 +17,10 @@ from torch import Tensor
 from torch.export.graph_signature import ConstantArgument, OutputKind
 
 from foldproof.comparison.candidate import Candidate
-from foldproof.comparison.graph import Graph, flattened, has_keys
+from foldproof.comparison.graph import Graph, as_called, flattened, keys_of
 from foldproof.comparison.judge import distance, rms
 from foldproof.program.structure import arranged
-from foldproof.torch_internals import tree_leaves
+from foldproof.torch_internals import tree_flatten, tree_leaves
 
 _KEY = re.compile(r"output(?:\['|\.)([^'\[\].]+)(?:'\])?")
 _NEAR = 1e-3
@@ -30,7 +30,10 @@ _MAX_PERMUTED = 6
 
 
 def match_by_order(candidate: Candidate, graph: Graph) -> Candidate:
-    """Return the candidate with its inputs and outputs in the order of the reference, if it keeps no structure."""
+    """Return the candidate with its inputs and outputs in the order of the reference, if it keeps no structure.
+
+    Outputs under other keys than the reference's are matched by the order of the call, which a note tells.
+    """
     names = candidate.signature or ((), ())
     into, out_of = _order_of_inputs(graph, names[0]), _order_of_outputs(graph, names[1])
 
@@ -41,15 +44,26 @@ def match_by_order(candidate: Candidate, graph: Graph) -> Candidate:
         given = [x for x in tree_leaves((tuple(args), dict(kwargs))) if isinstance(x, Tensor)]
         return reordered(candidate.run([given[i] for i in into] if len(given) == len(into) else given, {}))
 
+    own, told = keys_of(graph.program.call_spec.out_spec), dict[str, None]()
+
     def call(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
         assert candidate.function is not None
         with torch.no_grad():
             out = candidate.function(*args, **kwargs)
-        return flattened(out) if has_keys(out) else reordered(flattened(out))
+        keys = keys_of(tree_flatten(out)[1])
+        if keys == own:
+            return flattened(out)
+        if keys:
+            others = ", ".join(key.removeprefix("output") for key in keys)
+            told[f"the candidate's outputs have other keys ({others}): they are matched in the order of the call"] = (
+                None
+            )
+        return reordered(as_called(out))
 
     if candidate.signature is not None:
         return replace(candidate, run=run)
-    return candidate if candidate.function is None else replace(candidate, run=call)
+    notes = candidate.notes
+    return candidate if candidate.function is None else replace(candidate, run=call, notes=lambda: [*notes(), *told])
 
 
 def _order_of_inputs(graph: Graph, names: Sequence[str]) -> list[int]:
