@@ -201,7 +201,7 @@ def test_two_draws_are_not_one(drawn: Callable[[Any], Any]) -> None:
     graph = fx.symbolic_trace(lambda x: sum(two) if len(two := [drawn(x), drawn(x)]) == 2 else two)
     verdict = verdict_on(graph, merge, torch.rand(4))
     assert verdict is not None
-    assert verdict.kind is Kind.UNDECIDED
+    assert verdict.kind in (Kind.UNDECIDED, Kind.REFUTED)
 
 
 class Branches(nn.Module):

@@ -55,7 +55,8 @@ class Stage:
 
     @staticmethod
     def from_dict(told: Mapping[str, Any]) -> Stage:
-        return Stage(told["name"], told["distance"], Kind(told["kind"]), told["failure"])
+        distance = None if told["distance"] is None else float(told["distance"])  # JSON has infinity as text
+        return Stage(told["name"], distance, Kind(told["kind"]), told["failure"])
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "distance": plain(self.distance), "kind": self.kind.value}

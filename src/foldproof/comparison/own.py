@@ -51,7 +51,7 @@ def find_own_graph(candidate: Candidate, reference: Graph, given: Inputs, output
     A graph counts only if it gives the candidate's very ``outputs`` at the inputs.
     """
     program = candidate.program
-    if program is None and candidate.function is not None:
+    if program is None and candidate.function is not None and not candidate.given_only:
         program = _Function(candidate.function)
     if program is None or any(map(is_compiled, program.modules() if isinstance(program, nn.Module) else ())):
         return None
