@@ -375,11 +375,14 @@ class _Comparison:
             made.append(part)
         return made
 
-    def _agrees_in_float64(self, trial: Trial) -> bool | None:
-        """True if both sides' graphs are one function at these inputs; None where the candidate shows none."""
-        graph = self._find_own(trial.given, trial.outputs.values.candidate)
-        own = None if graph is None else own_at(graph, self._calls(trial.given), self._seed, self._operands)
-        return None if own is None else own.is_equal(trial.parts)
+    def _agree_in_float64(self, trials: Sequence[Trial]) -> bool | None:
+        """True if both sides' graphs are one function at all these inputs; None where the candidate shows none."""
+        for trial in trials:
+            graph = self._find_own(trial.given, trial.outputs.values.candidate)
+            own = None if graph is None else own_at(graph, self._calls(trial.given), self._seed, self._operands)
+            if own is None or not own.is_equal(trial.parts):
+                return None if own is None else False
+        return True
 
     def _refuted_by_proof(self, program: Any, count: int) -> Verdict | None:
         """REFUTED where the candidate shows another function, which a coarse floor hides."""
@@ -514,7 +517,8 @@ class _Comparison:
         every = [part.judged for t in trials for part in t.parts if part.judged is not None]
         far = find_far([part.values for part in t.parts] for t in trials) if self._precision is None else None
         self._far = far
-        agrees = self._agrees_in_float64(trials[0])
+        absurd = self._vacuous(trials)
+        agrees = self._agree_in_float64(trials if far or absurd else trials[:1])
         program = self._candidate.program or (None if self._own is None else self._own.program)
         verdict = None
         if agrees and far:
@@ -527,7 +531,7 @@ class _Comparison:
         if verdict is not None:
             return replace(verdict, claim=verdict.claim or self._claim(count), rounding=rounding)
         unsure = next((j.unsure for j in every if j.unsure), None) or unseen
-        unsure = unsure or (None if agrees else self._vacuous(trials))
+        unsure = unsure or (None if agrees else absurd)
         if unsure is not None:
             return Verdict(Kind.UNDECIDED, unsure, self._claim(count), rounding=rounding)
         same = sum(all(part.judged is None for part in t.parts) for t in trials)

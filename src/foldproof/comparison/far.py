@@ -92,11 +92,16 @@ def tell_far(name: str, found: TruthDistance) -> str:
 
 
 def prove_both(reference: Any, program: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Verdict | None:
-    """Return the proof's verdict on the reference and the candidate's program; None where it shows none."""
+    """Return the proof's verdict on the reference and the candidate's program; None where it shows none.
+
+    A REFUTED counts for the values of its counterexample only: other keys of outputs are no other function here.
+    """
     if program is None or any(map(is_compiled, program.modules() if isinstance(program, torch.nn.Module) else ())):
         return None
     try:
-        return prove(reference, program, args, kwargs)
+        found = prove(reference, program, args, kwargs)
     except FoldproofError as error:
         log_caught(error, "proving what compare could not tell from rounding")
         return None
+    shown = found.counterexample
+    return None if found.kind is Kind.REFUTED and (shown is None or not shown.difference) else found

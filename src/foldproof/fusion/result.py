@@ -113,7 +113,7 @@ class FuseResult:
         for one in self.rewrites:
             where = f" at {one.source}" if one.source else ""
             lines.append(f"  {one.verdict.kind}: {one.rule}, {one.reported or one.nodes[0]} into {one.result}{where}")
-        lines += [f"  not folded: {one.node} ({one.operator}): {one.reason}" for one in self.declined]
+        lines += [f"  {one}" for one in self.declined]
         return "\n".join(lines)
 
     def __repr__(self) -> str:

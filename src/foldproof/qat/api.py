@@ -46,7 +46,7 @@ class FoldQATResult:
     def __str__(self) -> str:
         lines = [f"{self.verdict.kind}: {self.verdict.reason}"]
         lines += [f"  folded: {' → '.join(one.chain)} at {one.source or one.node}" for one in self.folded]
-        lines += [f"  not folded: {one.node} ({one.operator}): {one.reason}" for one in self.declined]
+        lines += [f"  {one}" for one in self.declined]
         return "\n".join(lines)
 
     def __repr__(self) -> str:

@@ -36,3 +36,6 @@ class Declined:
     source: str | None
     reason: str
     hint: str = ""
+
+    def __str__(self) -> str:
+        return f"not folded: {self.node} ({self.operator}): {self.reason}"
