@@ -25,7 +25,7 @@ The answer of every public function for every kind of model. `tests/matrix/` che
 `python -m docs.make_matrix` writes this page. A cell is a verdict, or the number of [a sentence](#sentences) that names
 an alternative. No two cells contradict each other: each pair of programs is known to be equal or different.
 
-* `prove`, `prove_pass` and `compare` get a pair of equal programs, and a pair that differs in one parameter:
+* `prove`, `prove_step`, `prove_pass` and `compare` get a pair of equal programs, and one that differs in one parameter:
   *equal / changed*. For `prove_pass`, a right and a wrong pass change that parameter. UNDECIDED is never wrong.
 * The programs made by `fuse`, `fold_qat` and `torch.compile(model, backend="foldproof")` give the model's numbers up to
   rounding. `explain` counts the remaining normalisations.

@@ -68,6 +68,15 @@ def prove(model: Model) -> Cell:
     return Cell(equal, changed)
 
 
+def prove_step(model: Model) -> Cell:
+    args, kwargs = model.given()
+    equal, changed = (
+        foldproof.prove_step(model.program(), after, args, kwargs, seed=0).kind
+        for after in (model.program(), model.changed())
+    )
+    return Cell(equal, changed)
+
+
 def prove_pass(model: Model) -> Cell:
     args, kwargs = model.given()
     passes = doubled_and_halved, raised
@@ -147,6 +156,7 @@ FUNCTIONS: Mapping[str, Callable[[Model], Cell]] = {
     "fuse": fuse,
     "explain": explain,
     "prove": prove,
+    "prove_step": prove_step,
     "prove_pass": prove_pass,
     "compare": compare,
     "fold_qat": fold_qat,

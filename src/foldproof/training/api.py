@@ -7,12 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 
 from foldproof.errors import FoldproofError
-from foldproof.program import Leaf
+from foldproof.program import Leaf, as_program
 from foldproof.program.mirror import captured
 from foldproof.proof import match_leaves
 from foldproof.proof.inquiry import Progress
+from foldproof.proof.obligation import require_plain
 from foldproof.proving import prove_with_folds
 from foldproof.torch_internals import tree_leaves
 from foldproof.training.module import MakeOptimizer, Step, StepModule
@@ -74,6 +76,9 @@ def prove_step(
         FoldproofError: an implementation cannot be run, or computes no gradients; otherwise as `foldproof.prove`.
     """
     first, second = (_as_step(x, loss, optimizer) for x in (reference, candidate))
+    for step in (first, second):
+        if isinstance(step.model, nn.Module):
+            require_plain(as_program(step.model))
     given = tuple(inputs), dict(kwargs or {}), tuple(targets)
     wanted = frozenset(i for i, x in enumerate(tree_leaves(given)) if isinstance(x, Tensor) and x.requires_grad)
     before = StepModule(first, wanted, {})
@@ -91,6 +96,8 @@ COUNTED = "the optimizer's counters are held at 1: this is about its second step
 def _as_step(source: Any, loss: Callable[..., Tensor] | None, optimizer: MakeOptimizer | None) -> Step:
     if isinstance(source, TrainingStep):
         return Step(source.model, source.run, None, source.optimizer or optimizer)
+    if isinstance(source, ExportedProgram):
+        raise FoldproofError("an ExportedProgram is no training step; give its module, program.module()")
     if not callable(source):
         raise FoldproofError(
             f"cannot read a {type(source).__name__} as a training step; give an nn.Module, a callable or a TrainingStep"

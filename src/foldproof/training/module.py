@@ -221,7 +221,8 @@ class StepModule(nn.Module):
         gradients = [x for name, x in zip(made.names, made.outputs) if name.startswith("output['gradients']")]
         if all(x is None for x in gradients):
             raise FoldproofError(
-                "the first step computes no gradients: neither a parameter nor an input that requires them is used"
+                "the first step computes no gradients: no parameter or input that requires them reaches an output"
+                " (register a class of outputs by torch.utils._pytree.register_dataclass, or give a loss)"
             )
         return cotangents
 
