@@ -29,9 +29,9 @@ def test_proofs(name: str) -> None:
 
 def written(name: str, function: str) -> str:
     """The cell in docs/matrix.md."""
-    lines = [line.strip("| ").split(" | ") for line in PAGE.read_text(encoding="utf-8").splitlines()]
-    [columns] = (line for line in lines if line[0] == "model" and function in line)
-    [row] = (line for line in lines if line[0] == name and len(line) == len(columns))
+    lines = iter(line.strip("| ").split(" | ") for line in PAGE.read_text(encoding="utf-8").splitlines())
+    columns = next(line for line in lines if line[0] == "model" and function in line)
+    row = next(line for line in lines if line[0] == name)
     return row[columns.index(function)]
 
 
