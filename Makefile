@@ -46,6 +46,7 @@ docs: .venv/.dev
 	$(BIN)/python -m docs.make_compare
 	$(BIN)/python -m docs.make_commands
 	$(BIN)/python -m docs.make_compilers
+	$(BIN)/python -m docs.make_schema
 	$(BIN)/python -m docs.make_matrix
 	$(BIN)/python -m docs.make_picture
 	$(BIN)/ruff format --quiet docs # programs of others, shown on pages

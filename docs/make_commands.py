@@ -16,8 +16,8 @@ PAGE = Path(__file__).with_name("commands.md")
 HEAD = """\
 # Command line
 
-`make docs` generates this page from the commands; a test fails when it is stale. Install with
-`pip install 'foldproof[cli]'`.
+`make docs` generates this page from the commands; a test fails when it is stale. The commands need the extra `cli`:
+[installation](installation.md). [SPECs, other sides of `compare`, files and exit statuses](specs.md) have a page.
 """
 
 

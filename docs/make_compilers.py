@@ -1,4 +1,4 @@
-"""Writes the README's table of compilers. Run by ``make docs``; by hand: ``python -m docs.make_compilers``."""
+"""Writes the table of compilers. Run by ``make docs``; by hand: ``python -m docs.make_compilers``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from foldproof.compiler_catalog import DECLARED, Declaration
 
-PAGE = Path(__file__).parents[1] / "README.md"
+PAGE = Path(__file__).with_name("howto") / "audit.md"
 HEAD = "| `--compiler` | watches | options |\n|---|---|---|\n"
 
 
@@ -23,7 +23,7 @@ def _options(one: Declaration) -> str:
 
 
 def page() -> str:
-    """The README with the current table."""
+    """The page with the current table."""
     return re.sub(re.escape(HEAD) + r"(?:\|.*\n)*", lambda _: table(), PAGE.read_text(encoding="utf-8"))
 
 

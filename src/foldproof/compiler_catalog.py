@@ -1,4 +1,4 @@
-"""The compilers that `audit` knows, as data for the command line, `foldproof doctor` and the README's table.
+"""The compilers that `audit` knows, as data for the command line, `foldproof doctor` and a table of the documentation.
 
 `foldproof.auditing.compilers` runs them; this module does not import torch.
 """

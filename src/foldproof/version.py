@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def find_version(package: str) -> str:

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from docs import make_compilers
+from docs import make_compilers, make_schema
 from docs.make_commands import PAGE, page
+from foldproof.verdict import Kind
+from foldproof.version import __version__
 
 from ..report.browsers import browser
 
@@ -73,3 +75,20 @@ def test_the_page_of_commands_is_fresh() -> None:
 def test_the_table_of_compilers_is_as_they_are_declared() -> None:
     text = make_compilers.PAGE.read_text(encoding="utf-8")
     assert make_compilers.table() in text, "run: python -m docs.make_compilers"
+
+
+def test_the_page_of_the_format_is_fresh() -> None:
+    assert make_schema.PAGE.read_text(encoding="utf-8") == make_schema.page(), "run: python -m docs.make_schema"
+
+
+def test_the_changelog_and_the_citation_name_this_version() -> None:
+    released = re.findall(r"(?m)^## \[(\d[^]]*)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"))
+    assert released[0] == __version__
+    assert f"\nversion: {__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+
+
+def test_the_table_of_verdicts_has_one_copy() -> None:
+    pages = [ROOT / "README.md", *ROOT.glob("docs/**/*.md")]
+    rows = [page.name for page in pages if re.search(r"(?m)^\|[^|]*`PROVED`[^|]*\| the same", page.read_text("utf-8"))]
+    assert rows == ["README.md"]
+    assert all(f"`{kind}`" in (ROOT / "README.md").read_text("utf-8") for kind in Kind)

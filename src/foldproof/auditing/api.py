@@ -59,7 +59,7 @@ def audit(
         model: an nn.Module in eval mode, or an ExportedProgram.
         inputs: example positional arguments of the model.
         kwargs: example keyword arguments.
-        compiler: the name of a compiler, from the README's table or ``foldproof audit --help``.
+        compiler: the name of a compiler, from the table of docs/howto/audit.md or ``foldproof audit --help``.
         options: settings of the compiler; for inductor those of torch._inductor.config.
         disable: names of passes (or one name) to leave out, as in the names of the steps.
         locate: True to look for the operators that cause a difference of numbers; with inductor, parts of the model are
