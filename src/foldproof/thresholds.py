@@ -31,8 +31,6 @@ MAX_TABLE_ELEMENTS = 1 << 20
 """Largest number of elements of a table of constants that is read so."""
 MAX_DISTURBED_RUNS = 12
 """Largest number of runs during random draws of other threads, before the program is held to draw them."""
-ROUNDING_SAMPLES = 8
-"""Random roundings of stored parameters that measure the spread of a derived parameter."""
 MAX_LIMIT_ELEMENTS = 16
 """Largest number of elements of a limit or divisor; larger tensors suggest no scale of inputs."""
 

@@ -79,3 +79,32 @@ def test_what_is_zero_stays_zero() -> None:
     with torch.no_grad():
         after.get_parameter("0.weight")[4, 0] = 1e-6
     assert prove(before, after, X, derive=folded).kind is not Kind.PROVED
+
+
+def test_terms_that_cancel_are_accepted() -> None:
+    """In a large sum of kernels, each step rounded, some elements are small by chance and all error."""
+    torch.manual_seed(0)
+    before = nn.ModuleDict({"a": nn.Linear(300, 1000, bias=False), "b": nn.Linear(300, 1000, bias=False)})
+    with torch.no_grad():
+        before["b"].weight.copy_((-before["a"].weight).nextafter(torch.tensor(0.0)))
+    x = (torch.randn(2, 300),)
+
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.k = before["a"], before["b"], nn.Parameter(torch.rand(1000, 1) + 0.5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.a(x) * self.k[:, 0] + self.b(x) * self.k[:, 0]
+
+    def merged(p: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {"weight": p["a.weight"] * p["k"] + p["b.weight"] * p["k"]}
+
+    two = Two()
+    after = nn.Linear(300, 1000, bias=False)
+    with torch.no_grad():
+        after.weight.copy_(merged(dict(two.named_parameters()))["weight"])
+    assert prove(two, after, x, derive=merged).kind is Kind.PROVED
+    with torch.no_grad():
+        after.weight[5, 7] += 1e-6
+    assert prove(two, after, x, derive=merged).kind is not Kind.PROVED

@@ -195,10 +195,14 @@ class Rewriter:
                 continue
             try:
                 plan = self.parallel.plan(node, editor.constants)
+            except CannotFold:
+                continue  # most sums have other terms
+            try:
                 self._carry_out(editor, plan, node, account)
                 merged = True
-            except CannotFold:
-                pass  # most sums have other terms
+            except CannotFold as refusal:
+                reason = f"its terms are not merged into one convolution: {refusal}"
+                account.declined.append(Declined(node.name, operator_name(node), source_of(node), reason, refusal.hint))
         return merged
 
     def _batch(self, editor: GraphEditor, account: Account) -> None:

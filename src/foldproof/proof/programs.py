@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,9 +24,8 @@ from foldproof.proof.obligation import (
     require_plain,
 )
 from foldproof.proof.shapes import as_inputs, sampled_inputs
-from foldproof.rounding.spread import perturbed
+from foldproof.rounding.movement import Movement
 from foldproof.shadow import Shadow
-from foldproof.thresholds import ROUNDING_SAMPLES
 from foldproof.verdict import Verdict
 
 
@@ -125,31 +123,31 @@ def as_computed(derive: Derive, first: Program, own: Mapping[str, Leaf]) -> froz
     """
     with torch.no_grad():
         new = derive(_Wide(first.leaves))
-        found, inexact = set(), {}
+        found = set()
         for name in (name for name in new if name in own):
             value, held = new[name], own[name].tensor
-            if _alike(value, held):
-                exact = not held.is_floating_point() or equal_content(value.to(held.dtype), held)
-                found.add(name) if exact else inexact.update({name: held})
-        spread = _spread(derive, first.leaves, inexact)
-        found |= {name for name, held in inexact.items() if _rounds_to(new[name], held, spread[name])}
+            if not _alike(value, held):
+                continue
+            exact = not held.is_floating_point() or equal_content(value.to(held.dtype), held)
+            if exact or _rounds_to(value, held, _find_movement(derive, first.leaves, name, held.dtype)):
+                found.add(name)
     return frozenset(found)
 
 
 @dataclass(frozen=True)
 class _Wide(Mapping[str, Tensor]):
-    """Parameters in float64, each when it is read; with an ``epsilon``, each element moved by up to half of that."""
+    """Parameters in float64, each when it is read; ``movement`` learns that each moves by up to half an ``epsilon``."""
 
     leaves: Mapping[str, Leaf]
     epsilon: float = 0.0
-    seed: int = 0
+    movement: Movement | None = None
 
     def __getitem__(self, name: str) -> Tensor:
         tensor = self.leaves[name].tensor.detach()
         wide = tensor.to(torch.float64, copy=True) if tensor.is_floating_point() else tensor
-        # The same movement at every reading.
-        generator = torch.Generator().manual_seed(zlib.crc32(f"{self.seed} {name}".encode()))
-        return perturbed(wide, self.epsilon, generator) if self.epsilon else wide
+        if self.movement is not None and tensor.is_floating_point():
+            self.movement.note(wide, wide.abs().nan_to_num(0.0, 0.0, 0.0) * (self.epsilon / 2))
+        return wide
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.leaves)
@@ -163,23 +161,18 @@ def _alike(value: Tensor, held: Tensor) -> bool:
     return value.shape == held.shape and (held.dtype.is_floating_point or equal_content(value, held))
 
 
-def _spread(derive: Derive, leaves: Mapping[str, Leaf], held: Tensors) -> dict[str, Tensor]:
-    """Return the movement of each element of the ``held`` parameters when their operands are rounded to their dtype.
+def _find_movement(derive: Derive, leaves: Mapping[str, Leaf], name: str, dtype: torch.dtype) -> Tensor:
+    """Return the movement of each element of a derived parameter when its operands are rounded to ``dtype``.
 
     If terms cancel (a bias less a mean), an earlier rounding of the terms shows in a small result.
     """
-    out = {name: torch.zeros_like(x, dtype=torch.float64) for name, x in held.items()}
-    new = derive(_Wide(leaves)) if held else {}
-    for dtype in {x.dtype for x in held.values()}:
-        for seed in range(ROUNDING_SAMPLES):
-            moved = derive(_Wide(leaves, torch.finfo(dtype).eps, seed))
-            for name in (n for n, x in held.items() if x.dtype == dtype):
-                out[name] = torch.maximum(out[name], (moved[name] - new[name]).abs())
-    return out
+    movement = Movement()
+    with movement:
+        return movement.of(derive(_Wide(leaves, torch.finfo(dtype).eps, movement))[name])
 
 
-def _rounds_to(value: Tensor, held: Tensor, spread: Tensor) -> bool:
+def _rounds_to(value: Tensor, held: Tensor, movement: Tensor) -> bool:
     """True if every element of ``held`` is ``value`` up to a few roundings of itself and of its operands."""
     info = torch.finfo(held.dtype)
-    allowed = 2 * info.eps * value.abs() + 4 * spread + 4 * info.smallest_normal * info.eps
+    allowed = 2 * info.eps * value.abs() + 4 * movement + 4 * info.smallest_normal * info.eps
     return bool(((held.detach().to(torch.float64) - value).abs() <= allowed).all())

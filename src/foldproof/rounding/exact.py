@@ -49,6 +49,8 @@ _WHOLE = """
 """
 """Operators with integer or boolean results, and comparisons of the operands as they are."""
 
+MOVING = frozenset(find_aten(_MOVING))
+"""Operators that arrange elements of their operands, and fill in numbers."""
 EXACT = frozenset(find_aten(_CHOOSING, _MOVING, _SIGNS_AND_DIGITS, _FILLING, _WHOLE))
 
 _MADE = """
