@@ -16,7 +16,8 @@ The argument:
    constants; its results are the values that are read outside. `foldproof.graph.region` shows that equal regions make
    equal programs, and defines the nodes that belong to one. A fold that is not PROVED is withdrawn, before anything has
    been changed. A region does not show two things, so guards have to check them: writes to memory from outside
-   (constants that the program changes are not folded, and an affine does not move down past a write to its operand),
+   (constants that the program changes are not folded, and an affine does not move down past a write to its operand;
+   in-place operators are functional meanwhile, where nothing else shows their memory),
    and sizes other than those of the example (channels must not lie along a dynamic dimension). `fuse` proves the whole
    program at the end, at several sizes, which would show a mistake in these.
 4. *Equalities add up.* Each rewrite starts from the program that the last one left, and reads a constant made by an

@@ -160,7 +160,7 @@ def memory_of(node: Node) -> list[Node]:
     found, pending = [], [node]
     while pending:
         found.append(pending.pop())
-        pending += _sharing(found[-1])
+        pending += list_sharing(found[-1])
     return found
 
 
@@ -183,7 +183,7 @@ def _may_write(call: Node, subgraphs: nn.Module) -> bool:
     return not parts or any(node.op == "placeholder" for part in parts for node in written(part.graph, part))
 
 
-def _sharing(node: Node) -> list[Node]:
+def list_sharing(node: Node) -> list[Node]:
     """Return the operands whose memory the node's value may share."""
     found = operator_of(node)
     if found is None:

@@ -2,6 +2,6 @@
 
 In order of dependence: ``refusal`` (reasons against a rewrite), ``expression`` and ``vectors`` (new constants as
 functions of old ones), ``constants`` (constant nodes), ``sizes`` (shapes at the example), ``edit`` (a change of one
-node), ``host`` with ``exported_host`` and ``module`` (forms of programs), ``editor`` (changes of any of these), and
-``rewrite`` (the programs that a proof of a rewrite compares).
+node), ``functional`` (in-place operators without their writes), ``host`` with ``exported_host`` and ``module`` (forms
+of programs), ``editor`` (changes of any of these), and ``rewrite`` (the programs that a proof of a rewrite compares).
 """

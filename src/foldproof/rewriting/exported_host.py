@@ -14,6 +14,7 @@ from torch.export.graph_signature import ExportGraphSignature, InputKind, InputS
 from torch.fx import Graph, GraphModule, Node
 
 from foldproof.rewriting.constants import Constants
+from foldproof.rewriting.functional import make_functional, make_in_place
 
 KINDS = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
 # Prefixes of the names that torch.export gives to placeholders.
@@ -26,6 +27,7 @@ class ExportedHost:
     def __init__(self, program: ExportedProgram) -> None:
         self.program = program
         self.graph = copy_graph(program.graph)
+        self._in_place = make_functional(self.graph)
         self.subgraphs: nn.Module = program.graph_module
         placeholders = [node for node in self.graph.nodes if node.op == "placeholder"]
         self._specs = dict(zip(placeholders, program.graph_signature.input_specs, strict=True))
@@ -59,6 +61,7 @@ class ExportedHost:
 
         ``erased`` maps the names of erased nodes to those of their replacements.
         """
+        make_in_place(self.graph, self._in_place)
         self._drop_unread()
         signature = self._signature()
         state, constants = self._held(signature.input_specs)

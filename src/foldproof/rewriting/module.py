@@ -10,6 +10,7 @@ from torch.fx import GraphModule, Node
 
 from foldproof.program.state import owned
 from foldproof.rewriting.constants import Constants
+from foldproof.rewriting.functional import make_functional, make_in_place
 
 
 class ModuleHost:
@@ -18,6 +19,7 @@ class ModuleHost:
     def __init__(self, module: GraphModule) -> None:
         self.module = module
         self.graph = module.graph
+        self._in_place = make_functional(self.graph)
         self.subgraphs: nn.Module = module
         tensors: dict[str, Tensor] = {}
         names: dict[Node, str] = {}
@@ -47,6 +49,7 @@ class ModuleHost:
 
     def finish(self, erased: Mapping[str, str]) -> GraphModule:
         """Return the module, without the constants that only erased nodes read."""
+        make_in_place(self.graph, self._in_place)
         read_before = set(self.constants.names.values())
         for node in list(self.constants.names):
             if not node.users:
