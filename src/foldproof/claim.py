@@ -50,6 +50,10 @@ class Why(str, Enum):
     """The scale, zero point or extremes of an observer or a fake quantization."""
     ATTRIBUTE = "set by a call, of which two in a row were compared"
     """A Python attribute of a module."""
+    TABLE = "not from the checkpoint"
+    """A buffer that a program computes by itself, such as a table of rotary angles."""
+    UNSET = "not set by the conversion"
+    """A parameter of a port that keeps its value."""
     UNREGISTERED = "not registered"
     """A tensor of a program that is neither a parameter nor a buffer."""
 

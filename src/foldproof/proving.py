@@ -20,8 +20,11 @@ from typing import Any
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from foldproof.errors import FoldproofError
 from foldproof.fusion import fold_unproved
 from foldproof.log import giving_up
+from foldproof.porting import prove_port
+from foldproof.porting.conversion import Convert
 from foldproof.program import Leaf, as_program
 from foldproof.program.gradients import tell_unseen_gradients
 from foldproof.proof import as_computed, match_leaves
@@ -40,6 +43,7 @@ def prove(
     kwargs: Mapping[str, Any] | None = None,
     *,
     derive: Derive | None = None,
+    convert: Convert | None = None,
     by_value: bool = False,
     seed: int | None = None,
     progress: Progress | None = None,
@@ -56,6 +60,9 @@ def prove(
             shadows of them) to new ones by *after*'s names. With it a fold is proved for all parameters. Without it,
             new parameters that foldproof's own folds compute are recognised, and the proof is for these values; others
             are constants, and rounding them leaves ROUNDING at best.
+        convert: the conversion of checkpoints, if *after* is a port of *before*: a function from *before*'s state dict
+            to *after*'s, which may change it in place, or a function of the port and *before*'s state dict, which loads
+            it. It runs unmodified, so that the proof is for every checkpoint; *after*'s own values do not matter.
         by_value: let piecewise activations (relu, leaky_relu, elu, prelu …) follow their values if nothing else
             proves the programs equal. The verdict then names them among the operators with only the visited branch.
         seed: fixes the random draw, to reproduce a run.
@@ -63,14 +70,21 @@ def prove(
 
     Programs exported with dynamic shapes are compared at several sizes, which the verdict names.
 
-    Parameters and buffers of *after* that are the same tensor as one of *before*, or equal in name and content, are the
-    same variable of the claim. Those on the meta device, and fake tensors, are variables without values: runs in
-    floating point use random ones, and those of equal name and shape are the same.
+    With ``convert``, a program is an nn.Module, or a function that reads one module from outside, as an adapter does:
+    ``lambda tokens: model(input_ids=tokens).logits``. Buffers that are not part of the checkpoint are held.
+
+    Without it, parameters and buffers of *after* that are the same tensor as one of *before*, or equal in name and
+    content, are the same variable of the claim. Those on the meta device, and fake tensors, are variables without
+    values: runs in floating point use random ones, and those of equal name and shape are the same.
 
     Raises:
         FoldproofError: ``before`` or ``after`` is no program, the inputs do not fit, or integers have no values.
     """
 
+    if convert is not None and derive is not None:
+        raise FoldproofError("give convert for a port, or derive for folded parameters, not both")
+    if convert is not None:
+        return prove_port(before, after, inputs, kwargs, convert, by_value, seed, progress)
     verdict = prove_with_folds(before, after, inputs, kwargs, derive, by_value, seed, progress)
     return replace(verdict, notes=(*verdict.notes, *tell_unseen_gradients(before, (inputs, kwargs))))
 

@@ -94,7 +94,11 @@ class FunctionProgram:
         return []
 
     def with_leaves(self, leaves: Mapping[str, Tensor]) -> Any:
-        return self._function
+        made = list[Any]()
+        for name, x in zip(self._names, self._values):
+            own = {leaf.removeprefix(f"{name}."): t for leaf, t in leaves.items() if leaf.startswith(f"{name}.")}
+            made.append(with_tensors(x, own) if isinstance(x, nn.Module) else leaves.get(name, x))
+        return rebound(self._function, tree_unflatten(made, self._structure))
 
 
 def _leaves(module: nn.Module, fixed: set[str]) -> dict[str, Leaf]:
@@ -143,15 +147,19 @@ class ModuleProgram:
         return []
 
     def with_leaves(self, leaves: Mapping[str, Tensor]) -> nn.Module:
-        module = deepcopied(self._original)
-        keep_hooks(self._original, module)
-        parameter = Parameters()
-        for name, tensor in leaves.items():
-            path, _, attribute = name.rpartition(".")
-            owner = module.get_submodule(path)
-            is_parameter = isinstance(getattr(owner, attribute), nn.Parameter)
-            set_tensor(owner, attribute, parameter(tensor) if is_parameter else tensor)
-        return module
+        return with_tensors(self._original, leaves)
+
+
+def with_tensors(original: nn.Module, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """Return a deep copy of a module that holds ``tensors``, by name, in place of its own, of which none is copied."""
+    parameter = Parameters()
+    made = {n: parameter(tensors[n]) if isinstance(t, nn.Parameter) else tensors[n] for n, t in owned(original)}
+    module = deepcopied(original, {id(t): made[name] for name, t in owned(original)})
+    keep_hooks(original, module)
+    for name, tensor in made.items():
+        path, _, attribute = name.rpartition(".")
+        set_tensor(module.get_submodule(path), attribute, tensor)
+    return module
 
 
 class GraphProgram(ModuleProgram):

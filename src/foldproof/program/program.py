@@ -25,6 +25,9 @@ class Leaf:
     constant: bool = False
     aliased: bool = False
     """True if an attribute that is neither parameter nor buffer shares its memory; that one is not replaced with it."""
+    table: bool = False
+    """True for a constant that the program computes by itself, as rotary angles. What is computed from tables alone is
+    another one, in floating point."""
     valueless: bool = False
     """True if the program has no values for it; those of ``tensor`` are drawn."""
 

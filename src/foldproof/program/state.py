@@ -8,6 +8,7 @@ import functools
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import torch
@@ -293,15 +294,15 @@ def quiet_copies() -> Iterator[None]:
         yield
 
 
-def deepcopied(x: T) -> T:
-    """Return a deep copy.
+def deepcopied(x: T, instead: Mapping[int, Any] = MappingProxyType({})) -> T:
+    """Return a deep copy, with other objects ``instead`` of those with the given ids.
 
     Raises:
         FoldproofError: a part of it cannot be copied.
     """
     with quiet_copies():
         try:
-            return copy.deepcopy(x)
+            return copy.deepcopy(x, dict(instead))
         except Exception as error:
             raise FoldproofError(
                 f"{type(x).__name__} cannot be copied ({brief(error)}), and foldproof works on copies only; give its"

@@ -127,8 +127,8 @@ class Attempt:
         """
         claim, point = self.variation.claim(Scope.ALL), self.point
         # Unread whole numbers, such as BatchNorm's count of batches in evaluation, do not limit the claim.
-        whole = (Why.INTEGERS, Why.BOOLEANS)
-        held = [h for h in claim.held if h.role is Role.INPUT or h.why not in whole or h.name in point.read]
+        plain = (Why.INTEGERS, Why.BOOLEANS, Why.TABLE)
+        held = [h for h in claim.held if h.role is Role.INPUT or h.why not in plain or h.name in point.read]
         held += [Held(what, Role.PARAMETER, Why.UNREGISTERED) for what in point.unregistered]
         held += [Held(name, Role.PARAMETER, Why.CHOSEN) for name in sorted(point.beside)]
         for outcome in (self.runs.first, self.runs.second) if self.runs is not None else ():
@@ -385,7 +385,7 @@ def _shadows_of_inputs(obligation: ProofObligation, point: SamplePoint, variatio
 
 def _shadow_leaf(point: SamplePoint, leaf: Leaf, varies: bool, lent: bool) -> Tensor:
     value = leaf.tensor.detach().resolve_conj().resolve_neg()
-    if not is_number(value.dtype):
+    if not is_number(value.dtype) or leaf.table:
         return value.clone()
     if not lent:
         value = value.clone()

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from foldproof.claim import Held
 from foldproof.errors import FoldproofError
 from foldproof.program import Leaf, Program
 from foldproof.torch_internals import is_traceable_wrapper_subclass, tree_leaves
@@ -45,6 +46,7 @@ class ProofObligation:
         derived: the second program's leaves that ``after`` computes from those that it is given.
         unmatched: the second program's floating-point leaves that are neither the first's nor derived: they are held at
             their values.
+        held: values of the second program that are held besides these, with the reasons.
         notes: sentences for the verdict.
         untied: leaves without values that share memory, in words; they are read as independent variables.
         gradients: True if the owner records gradients when calling the programs.
@@ -60,6 +62,7 @@ class ProofObligation:
     by_value: bool = False
     derived: tuple[str, ...] = ()
     unmatched: tuple[str, ...] = ()
+    held: tuple[Held, ...] = ()
     notes: tuple[str, ...] = ()
     untied: str | None = None
     gradients: bool = field(default_factory=torch.is_grad_enabled)

@@ -56,6 +56,7 @@ def vary(obligation: ProofObligation, parameters: bool) -> Variation:
         literal = why is Why.CONSTANT and obligation.before.form == "ExportedProgram"
         if why is not None and not literal:
             held.append(Held(name, Role.PARAMETER, Why.OBSERVED if why is Why.CONSTANT else why))
+    held += obligation.held
     held += [Held(name, Role.PARAMETER, Why.CHOSEN) for name in obligation.unmatched]
     return Variation(tuple(inputs), tuple(varied), tuple(held))
 
@@ -79,6 +80,8 @@ def _why_input(x: Any) -> Why | None:
 
 def _why_leaf(leaf: Leaf, parameters: bool) -> Why | None:
     x = leaf.tensor
+    if leaf.table:
+        return Why.TABLE
     if leaf.constant:
         return Why.CONSTANT
     why = _why_tensor(x)

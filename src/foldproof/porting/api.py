@@ -1,0 +1,87 @@
+"""Proofs of ports: one model, two implementations, and a function that converts the checkpoints of one to the other.
+
+The port is made anew from the reference's parameters, by the conversion itself, as a pass makes its result. So a proof
+holds for every checkpoint, and the values that the port had before do not matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch.export import ExportedProgram
+
+from foldproof.claim import Held, Role, Why
+from foldproof.errors import FoldproofError
+from foldproof.porting.conversion import Account, Conversion, Convert
+from foldproof.porting.model import model_of
+from foldproof.program import Program, Values, as_program
+from foldproof.program.state import owned
+from foldproof.program.weightless import has_values
+from foldproof.proof.decide import decide_all
+from foldproof.proof.inquiry import Progress
+from foldproof.proof.obligation import ProofObligation, require_plain, tied
+from foldproof.proof.remade import Remade
+from foldproof.proof.shapes import as_inputs, sampled_inputs
+from foldproof.verdict import Verdict
+
+
+def prove_port(
+    reference: Any,
+    port: Any,
+    inputs: Sequence[Any],
+    kwargs: Mapping[str, Any] | None,
+    convert: Convert,
+    by_value: bool,
+    seed: int | None,
+    progress: Progress | None,
+) -> Verdict:
+    """Prove a port; see `foldproof.prove` with ``convert``."""
+    if isinstance(reference, ExportedProgram):
+        reference = reference.module()
+    values = Values()
+    first = as_program(reference, values)
+    require_plain(first)
+    model, other = model_of(reference, "reference"), model_of(port, "port")
+    conversion = Conversion(convert, port)
+    account = conversion.account_of(first.with_leaves(tied(first.leaves, lambda name, leaf: leaf.copied())))
+    for name, x in owned(other.module):
+        if not has_values(x) and name not in account.origins:
+            raise FoldproofError(f"{name} of the port has no values, and the conversion does not set it")
+    tables = _hold_tables(first, model.prefix, account)
+    conversion.tables = frozenset(account.own_tables)
+    names = {other.prefix + name: model.prefix + source for name, source in account.copies.items()}
+    names |= {other.prefix + name: of_port(name) for name in account.own_tables}
+    remade = Remade(first, conversion, "the conversion", names)
+    inputs, kwargs = values.inputs((as_inputs(inputs), dict(kwargs or {})))
+    obligations = [
+        ProofObligation(
+            first,
+            remade.sides,
+            args,
+            named,
+            True,
+            remade=True,
+            by_value=by_value,
+            held=tables,
+            untied=values.overlapping,
+        )
+        for args, named in sampled_inputs(reference, inputs, kwargs)
+    ]
+    verdict = decide_all(obligations, seed, progress)
+    return replace(verdict, notes=(*account.told(), *verdict.notes))
+
+
+def _hold_tables(first: Program, prefix: str, account: Account) -> tuple[Held, ...]:
+    """Make constants of the reference's leaves that no checkpoint determines, and return what the port holds."""
+    tables = [prefix + name for name in account.tables]
+    tables += [name for name in first.leaves if not name.startswith(prefix)]
+    first.leaves |= {name: replace(first.leaves[name], constant=True, table=True) for name in tables}
+    held = [Held(of_port(name), Role.PARAMETER, Why.TABLE) for name in account.own_tables]
+    return (*held, *(Held(of_port(name), Role.PARAMETER, Why.UNSET) for name in account.unset))
+
+
+def of_port(name: str) -> str:
+    """Return the name of a port's leaf that the reference lacks."""
+    return f"{name} of the port"

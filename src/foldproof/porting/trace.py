@@ -1,0 +1,77 @@
+"""The record of a conversion on ordinary tensors: which entries of a checkpoint each new tensor was computed from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from foldproof.operators import bind_arguments, list_written
+from foldproof.program.state import storage_key
+from foldproof.torch_internals import DispatchMode, tree_iter
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The entries of a checkpoint that a tensor was computed from, if any, and the operators that did it, in order."""
+
+    entries: tuple[str, ...]
+    steps: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return (", ".join(self.entries) or "constants") + (f" by {', '.join(self.steps)}" if self.steps else "")
+
+
+class Trace(DispatchMode):
+    """While active, follow the entries of a checkpoint through every operator.
+
+    Views of one memory are followed one by one while they are read, and as a whole once they are written to.
+    """
+
+    def __init__(self, entries: Mapping[str, Any]) -> None:
+        super().__init__()
+        self._kept: list[Tensor] = []  # ids stay theirs
+        self._of: dict[int, Origin] = {}
+        self._in_memory: dict[int, Origin] = {}
+        self._written: set[int] = set()
+        for name, x in entries.items():
+            if isinstance(x, Tensor):
+                self._note(x, Origin((name,)))
+
+    def _note(self, x: Tensor, origin: Origin) -> None:
+        self._kept.append(x)
+        self._of[id(x)] = origin
+        self._in_memory.setdefault(storage_key(x), origin)
+
+    def origin(self, x: Tensor) -> Origin | None:
+        """Return the origin of a tensor; None if it was neither computed from an entry nor written to."""
+        memory = storage_key(x)
+        return (
+            self._in_memory.get(memory) if memory in self._written else self._of.get(id(x), self._in_memory.get(memory))
+        )
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        read = [o for x in tree_iter((args, kwargs)) if isinstance(x, Tensor) and (o := self.origin(x)) is not None]
+        written = [bind_arguments(func, args, kwargs or {})[i] for i in list_written(func)]
+        if not read and not written:
+            return out
+        name = func.overloadpacket.__name__
+        step = () if name in _COPIES else (name,)
+        longest = max((o.steps for o in read), key=len, default=())
+        origin = Origin(tuple(dict.fromkeys(entry for o in read for entry in o.entries)), (*longest, *step))
+        for target in (x for x in tree_iter(written) if isinstance(x, Tensor)):
+            self._kept.append(target)
+            self._written.add(storage_key(target))
+            self._in_memory[storage_key(target)] = origin
+        if not written:
+            for x in tree_iter(out):
+                if isinstance(x, Tensor):
+                    self._note(x, origin)
+        return out
+
+
+_COPIES = {"detach", "alias", "clone", "copy_", "_to_copy", "lift_fresh", "contiguous"}
+"""Operators whose result is their operand."""
