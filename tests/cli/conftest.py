@@ -88,6 +88,27 @@ def conv_bn():
     return seeded(lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())), image()
 
 
+def port():
+    class Port(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = conv_bn()[0]
+
+        def forward(self, image):
+            return self.layers(image)
+
+    model = seeded(Port)
+    return (lambda image: model(image=image)), image()
+
+
+def renamed(state):
+    return {f"layers.{name}": x for name, x in state.items()}
+
+
+def without_a_bias(port, state):
+    port.load_state_dict({name: x for name, x in renamed(state).items() if name != "layers.0.bias"}, strict=False)
+
+
 def gate():
     return seeded(Gate), (torch.randn(4, 8),)
 

@@ -221,6 +221,19 @@ class TestProve:
         assert ran.out.startswith("PROVED: ")
         assert json.loads(Path("verdict.json").read_text())["kind"] == "PROVED"
 
+    def test_a_port_by_its_conversion(self, foldproof: Foldproof) -> None:
+        pair = ("prove", "models.py:conv_bn", "models.py:port", "--convert")
+        ran = foldproof(*pair, "models.py:renamed")
+        assert ran.status == 0 and ran.out.startswith("PROVED: "), ran
+        assert "all inputs and all parameters" in ran.out
+        ran = foldproof(*pair, "models.py:without_a_bias")
+        assert ran.status == 1, ran
+        assert "first difference: 0 (Conv2d); in the second program model.layers.0 (Conv2d)" in ran.out, ran.out
+        assert "note: the conversion does not set layers.0.bias of the port" in ran.out
+        assert "note: the conversion: layers.0.weight is 0.weight" in ran.out
+        ran = foldproof(*pair, "models.py:nothing")
+        assert ran.status == 2 and "has no callable named 'nothing'" in ran.err
+
     @pytest.mark.parametrize("other", ["models.py:without_bias_of_bn", "models.py:relu"])
     def test_refuted_with_a_witness(self, foldproof: Foldproof, other: str) -> None:
         before = "models.py:conv_bn" if "bn" in other else "models.py:sigmoid"

@@ -147,12 +147,22 @@ def prove(
     after: Annotated[
         str, typer.Argument(metavar="B", help="Another program, run on the inputs of A.", show_default=False)
     ],
+    convert: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE.py:FUNCTION",
+            help="The conversion of checkpoints, if B is a port of A: a function from the state dict of A to that of B,"
+            " or of B and the state dict of A. The check is then for every checkpoint, and the callables of A and B may"
+            " return functions that adapt their models: [b]lambda tokens: model(input_ids=tokens).logits[/b].",
+            show_default=False,
+        ),
+    ] = None,
     seed: SeedOption = None,
     json_file: JsonOption = None,
     html_file: HtmlOption = None,
 ) -> None:
     """Check two programs for equivalence, and show the evidence."""
-    raise typer.Exit(_guarded(partial(_prove, before, after, seed, Written(json_file, html_file))))
+    raise typer.Exit(_guarded(partial(_prove, before, after, convert, seed, Written(json_file, html_file))))
 
 
 @app.command()
@@ -356,13 +366,13 @@ def _explain(spec: str, written: Written) -> int:
     return 0
 
 
-def _prove(before: str, after: str, seed: int | None, written: Written) -> int:
+def _prove(before: str, after: str, convert: str | None, seed: int | None, written: Written) -> int:
     written.check()
 
     with Bar() as progress:
         from foldproof.cli import work
 
-        verdict, document = work.prove(before, after, seed, progress)
+        verdict, document = work.prove(before, after, convert, seed, progress)
         if written.wanted:
             written.write(document() | {"subject": before, "other": after})
 

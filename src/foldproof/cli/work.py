@@ -17,7 +17,7 @@ import foldproof
 from foldproof.errors import FoldproofError, brief
 from foldproof.log import hushed
 from foldproof.program.export import export_module
-from foldproof.program.loading import check_runs, importable, load_spec
+from foldproof.program.loading import check_runs, importable, load_function, load_spec
 from foldproof.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -72,9 +72,9 @@ def _on_model(function: Callable[..., T], spec: str, progress: Progress, options
 
 
 def prove(
-    before: str, after: str, seed: int | None, progress: Progress
+    before: str, after: str, convert: str | None, seed: int | None, progress: Progress
 ) -> tuple[Verdict, Callable[[], dict[str, Any]]]:
-    """Prove the programs of two SPECs equal, on the inputs of the first.
+    """Prove the programs of two SPECs equal, on the inputs of the first; ``convert`` names a port's conversion.
 
     Returns:
         The verdict, and a function that makes the JSON form of the answer.
@@ -83,15 +83,16 @@ def prove(
         FoldproofError: a program can't be run.
     """
     progress(0, None, f"loading {before}")
-    a = load_spec(before)
+    a = load_spec(before, functions=True)
     inputs = a.require_inputs()
     progress(0, None, f"loading {after}")
-    b = load_spec(after)
+    b = load_spec(after, functions=True)
+    fn = load_function(convert) if convert is not None else None
     progress(0, None, "comparing")
-    with working_on(before, after):
+    with working_on(before, after, *([convert] if convert is not None else [])):
         check_runs(a, a)
         check_runs(b, a)
-        verdict = foldproof.prove(a.program, b.program, inputs, a.kwargs, seed=seed, progress=progress)
+        verdict = foldproof.prove(a.program, b.program, inputs, a.kwargs, convert=fn, seed=seed, progress=progress)
 
     def document() -> dict[str, Any]:
         from foldproof.proof.document import prove_document

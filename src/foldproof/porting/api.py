@@ -6,7 +6,7 @@ holds for every checkpoint, and the values that the port had before do not matte
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch.export import ExportedProgram
 from foldproof.claim import Held, Role, Why
 from foldproof.errors import FoldproofError
 from foldproof.porting.conversion import Account, Conversion, Convert
-from foldproof.porting.model import model_of
+from foldproof.porting.model import Model, model_of
 from foldproof.program import Program, Values, as_program
 from foldproof.program.state import owned
 from foldproof.program.weightless import has_values
@@ -24,7 +24,7 @@ from foldproof.proof.inquiry import Progress
 from foldproof.proof.obligation import ProofObligation, require_plain, tied
 from foldproof.proof.remade import Remade
 from foldproof.proof.shapes import as_inputs, sampled_inputs
-from foldproof.verdict import Verdict
+from foldproof.verdict import Kind, Verdict
 
 
 def prove_port(
@@ -70,7 +70,22 @@ def prove_port(
         for args, named in sampled_inputs(reference, inputs, kwargs)
     ]
     verdict = decide_all(obligations, seed, progress)
-    return replace(verdict, notes=(*account.told(), *verdict.notes))
+    notes = (*account.told(), *verdict.notes, *_tell_weights(verdict, other, account))
+    return replace(verdict, notes=notes)
+
+
+def _tell_weights(verdict: Verdict, port: Model, account: Account) -> Iterator[str]:
+    """Tell what the conversion did to the weights of the port's module that parts from the reference's."""
+    if verdict.kind is not Kind.REFUTED or verdict.difference is None or verdict.difference.after is None:
+        return
+    path = verdict.difference.after.node
+    of_module = [n for n in account.origins if f"{port.prefix}{n}".startswith(f"{path}.")]
+    for name in of_module[:MOST_TOLD]:
+        yield f"the conversion: {name} is {account.origins[name]}"
+
+
+MOST_TOLD = 6
+"""Largest number of parameters whose conversion is told."""
 
 
 def _hold_tables(first: Program, prefix: str, account: Account) -> tuple[Held, ...]:

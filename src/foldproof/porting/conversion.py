@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from foldproof.errors import FoldproofError, brief
 from foldproof.porting.model import Model, model_of
-from foldproof.porting.trace import Origin, Trace
+from foldproof.porting.trace import Origin, Trace, name_movement
 from foldproof.program.state import Kept, owned
 from foldproof.program.weightless import has_values
 from foldproof.proof.obligation import identity
@@ -104,6 +104,10 @@ class Conversion:
         origins = {
             name: origin or Origin(()) for name, origin in found.items() if origin or leaves[name] is not before[name]
         }
+        for name, origin in origins.items():
+            if len(origin.entries) == 1 and origin.steps:
+                moved = name_movement(leaves[name].detach(), given[origin.entries[0]])
+                origins[name] = replace(origin, movement=moved)
         used = {identity(given[entry]) for origin in origins.values() for entry in origin.entries}
         kept, own_kept = model.persistent(), self._port.persistent()
         parameters = dict(model.module.named_parameters(remove_duplicate=False))

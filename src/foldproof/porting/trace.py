@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from foldproof.operators import bind_arguments, list_written
@@ -19,9 +20,34 @@ class Origin:
 
     entries: tuple[str, ...]
     steps: tuple[str, ...] = ()
+    movement: str = ""
+    """The steps in words, if they move an entry's elements in a way that has a name."""
 
     def __str__(self) -> str:
-        return (", ".join(self.entries) or "constants") + (f" by {', '.join(self.steps)}" if self.steps else "")
+        how = self.movement or (f"by {', '.join(self.steps)}" if self.steps else "")
+        return f"{', '.join(self.entries) or 'constants'} {how}".strip()
+
+
+def name_movement(made: Tensor, entry: Tensor) -> str:
+    """Return the words for ``made`` as a movement of an entry's elements; empty if there are none."""
+    if made.dtype != entry.dtype or made.ndim != entry.ndim or not 0 < entry.numel() <= _MAX_MOVED:
+        return ""
+    if made.ndim == 2 and made.shape == entry.T.shape and torch.equal(made, entry.T):
+        return "transposed"
+    if made.shape[1:] != entry.shape[1:] or made.ndim == 0:
+        return ""
+    places = {tuple(row.flatten().tolist()): i for i, row in enumerate(entry.unsqueeze(-1))}
+    found = [places.get(tuple(row.flatten().tolist())) for row in made.unsqueeze(-1)]
+    if len(places) < len(entry) or None in found or found == [*range(len(entry))]:
+        return ""
+    if sorted(i for i in found if i is not None) == [*range(len(entry))]:
+        return "with its rows in another order"
+    first = found[0] or 0
+    return f"from row {first} to {first + len(found) - 1}" if found == [*range(first, first + len(found))] else ""
+
+
+_MAX_MOVED = 1 << 20
+"""Largest number of elements that are looked for one by one."""
 
 
 class Trace(DispatchMode):

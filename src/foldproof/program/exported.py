@@ -112,6 +112,9 @@ class ExportedProgramForm:
     def nodes(self) -> list[fx.Node]:
         return list(self._graph_module.graph.nodes)
 
+    def modules(self) -> dict[str, nn.Module]:
+        return {}
+
     def with_leaves(self, leaves: Mapping[str, Tensor]) -> ExportedProgram:
         program = deepcopied(self._program)
         parameter = Parameters()

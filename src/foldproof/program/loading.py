@@ -14,7 +14,7 @@ import sys
 import sysconfig
 import traceback
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from torch.export import ExportedProgram
 
 from foldproof.errors import FoldproofError, brief
 from foldproof.log import hushed
+from foldproof.program.modules import FunctionProgram
 from foldproof.program.state import owned
 
 FORMS = "a .pt2 file, path/file.py:callable or package.module:callable"
@@ -40,7 +41,8 @@ class Loaded:
     """
 
     spec: str
-    program: nn.Module | ExportedProgram
+    program: Any
+    """An nn.Module or ExportedProgram, or a function, where these are asked for."""
     inputs: tuple[Any, ...] | None
     kwargs: dict[str, Any]
     dynamic_shapes: Any = None
@@ -59,8 +61,8 @@ class Loaded:
         return self.inputs
 
 
-def load_spec(spec: str) -> Loaded:
-    """Load the program that ``spec`` names. Runs code.
+def load_spec(spec: str, functions: bool = False) -> Loaded:
+    """Load the program that ``spec`` names, which may be a function if ``functions`` says so. Runs code.
 
     Raises:
         FoldproofError: the file is missing or damaged, the module does not import, or the callable raises or returns
@@ -68,16 +70,27 @@ def load_spec(spec: str) -> Loaded:
     """
     if spec.endswith(".pt2"):
         return _load_pt2(spec)
+    function = load_function(spec, FORMS)
+    name = spec.rpartition(":")[2]
+    with importable(spec), _blaming(f"{spec}: calling {name}()"):
+        made = function()
+    return _check_made(spec, name, made, functions)
+
+
+def load_function(spec: str, forms: str = "path/file.py:callable or package.module:callable") -> Callable[..., Any]:
+    """Load the function that ``spec`` names. Runs code.
+
+    Raises:
+        FoldproofError: the module does not import, or has no such function.
+    """
     place, colon, name = spec.rpartition(":")
     if not colon or not place or not name:
-        raise FoldproofError(f"{spec!r} is not a SPEC: give {FORMS}")
+        raise FoldproofError(f"{spec!r} is not a SPEC: give {forms}")
     with importable(spec):
         function = getattr(_import(spec, place), name, None)
-        if not callable(function):
-            raise FoldproofError(f"{spec}: {place} has no callable named {name!r}")
-        with _blaming(f"{spec}: calling {name}()"):
-            made = function()
-    return _check_made(spec, name, made)
+    if not callable(function):
+        raise FoldproofError(f"{spec}: {place} has no callable named {name!r}")
+    return function  # type: ignore[no-any-return]
 
 
 def check_runs(loaded: Loaded, of: Loaded) -> None:
@@ -89,6 +102,9 @@ def check_runs(loaded: Loaded, of: Loaded) -> None:
         FoldproofError: it raises on them, or their shapes differ from those that it was exported for.
     """
     inputs = copy.deepcopy((of.require_inputs(), of.kwargs))
+    if not isinstance(loaded.program, (nn.Module, ExportedProgram)):
+        _check_function_runs(loaded, inputs, of)
+        return
     program = loaded.program.module() if isinstance(loaded.program, ExportedProgram) else loaded.program
     # One copy of each tensor, under all its names, keeps tied weights tied.
     own = dict(owned(program))
@@ -98,8 +114,21 @@ def check_runs(loaded: Loaded, of: Loaded) -> None:
         with torch.no_grad():
             torch.func.functional_call(program, state, *inputs, tie_weights=False)
     except Exception as error:
-        whose = "its inputs" if of is loaded else f"the inputs of {of.spec}"
-        raise FoldproofError(f"{loaded.spec} does not run on {whose} ({brief(error)})") from error
+        raise _failed(loaded, of, error) from error
+
+
+def _check_function_runs(loaded: Loaded, inputs: tuple[Any, Any], of: Loaded) -> None:
+    program = FunctionProgram(loaded.program)
+    try:
+        with torch.no_grad():
+            program.run_as_it_is(*inputs)
+    except Exception as error:
+        raise _failed(loaded, of, error) from error
+
+
+def _failed(loaded: Loaded, of: Loaded, error: Exception) -> FoldproofError:
+    whose = "its inputs" if of is loaded else f"the inputs of {of.spec}"
+    return FoldproofError(f"{loaded.spec} does not run on {whose} ({brief(error)})")
 
 
 def _load_pt2(spec: str) -> Loaded:
@@ -195,7 +224,7 @@ def _place(error: BaseException) -> str | None:
     return f"{own[-1].filename}:{own[-1].lineno}" if own else None
 
 
-def _check_made(spec: str, name: str, made: object) -> Loaded:
+def _check_made(spec: str, name: str, made: object, functions: bool) -> Loaded:
     wanted = (
         f"{spec}: {name}() must return (model, args), (model, args, kwargs) or (model, args, kwargs, dynamic_shapes)"
     )
@@ -203,7 +232,7 @@ def _check_made(spec: str, name: str, made: object) -> Loaded:
         what = f"a tuple of {len(made)}" if isinstance(made, tuple) else type(made).__name__
         raise FoldproofError(f"{wanted}, not {what}")
     program, args, kwargs, dynamic_shapes = (*made, None, None)[:4]
-    if not isinstance(program, (nn.Module, ExportedProgram)):
+    if not isinstance(program, (nn.Module, ExportedProgram)) and not (functions and callable(program)):
         raise FoldproofError(f"{wanted}; model is {type(program).__name__}, not an nn.Module or ExportedProgram")
     if not isinstance(args, (tuple, list)):
         raise FoldproofError(f"{wanted}; args is {type(args).__name__}, not a tuple: for one input write (x,)")

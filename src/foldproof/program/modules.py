@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 
 from foldproof.graph.interpreter import Interpreter, Watch
@@ -90,6 +91,10 @@ class FunctionProgram:
     def run_as_it_is(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Outcome:
         return self.run(own_copies(self.leaves), copied(args), copied(kwargs))
 
+    def modules(self) -> dict[str, nn.Module]:
+        found = [(name, x) for name, x in zip(self._names, self._values) if isinstance(x, nn.Module)]
+        return {f"{name}.{path}".rstrip("."): m for name, x in found for path, m in _own(x).items()}
+
     def nodes(self) -> list[fx.Node]:
         return []
 
@@ -99,6 +104,11 @@ class FunctionProgram:
             own = {leaf.removeprefix(f"{name}."): t for leaf, t in leaves.items() if leaf.startswith(f"{name}.")}
             made.append(with_tensors(x, own) if isinstance(x, nn.Module) else leaves.get(name, x))
         return rebound(self._function, tree_unflatten(made, self._structure))
+
+
+def _own(module: nn.Module) -> dict[str, nn.Module]:
+    """Return a mirror's modules by path; scripted ones have no mirror."""
+    return {path: m for path, m in module.named_modules() if not isinstance(m, torch.jit.ScriptModule)}
 
 
 def _leaves(module: nn.Module, fixed: set[str]) -> dict[str, Leaf]:
@@ -142,6 +152,9 @@ class ModuleProgram:
             outcome = _outcome(self._module(*copied(args), **copied(kwargs)), {"": self._module})
         outcome.effects, outcome.attributes = written.tensors, written.attributes
         return outcome
+
+    def modules(self) -> dict[str, nn.Module]:
+        return _own(self._module)
 
     def nodes(self) -> list[fx.Node]:
         return []
@@ -199,6 +212,9 @@ class GraphProgram(ModuleProgram):
             return Interpreter(module, watch).run(*bound.args[1:], *bound.kwargs.values())
         out = Interpreter(module, watch).run(*arguments_of(graph, *args, **kwargs), enable_io_processing=False)
         return graph.process_outputs(out)
+
+    def modules(self) -> dict[str, nn.Module]:
+        return {} if self._runs_graph else super().modules()
 
     def nodes(self) -> list[fx.Node]:
         return list(self._graph_module.graph.nodes) if self._runs_graph else []

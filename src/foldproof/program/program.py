@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from foldproof.graph.interpreter import Watch
 from foldproof.program.state import Attribute
@@ -77,6 +77,9 @@ class Program(Protocol):
 
     def run_as_it_is(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Outcome:
         """Run a copy of the program as its owner would: own tensors, hooks and all."""
+
+    def modules(self) -> dict[str, nn.Module]:
+        """Return the modules that a run calls, by path, which the program shares with nobody; none of a graph's."""
 
     def nodes(self) -> list[fx.Node]:
         """Return the nodes of its graph; empty if it has none."""

@@ -37,6 +37,7 @@ from foldproof.proof.floats import (
     trials,
 )
 from foldproof.proof.obligation import ProofObligation
+from foldproof.proof.parting import parting_modules
 from foldproof.proof.reality import unrepeated
 from foldproof.proof.variation import vary
 from foldproof.proof.wide import SharedCopies
@@ -327,8 +328,16 @@ class Inquiry:
         return found if there.failure is None else None
 
     def first_difference(self) -> Difference | None:
-        """Return the first difference of the two graphs."""
-        return first_difference(self.obligation, self._next_seed())
+        """Return the first difference of the two graphs, or the first modules that part."""
+        seed = self._next_seed()
+        return first_difference(self.obligation, seed) or parting_modules(self.obligation, seed, self._lenient_readings)
+
+    @property
+    def _lenient_readings(self) -> tuple[Semantics, ...]:
+        """Readings in which most values that should be equal are, the most lenient first."""
+        algebraic = _algebraic_readings(self.last)[0]
+        alike = replace(algebraic, constants=radicands_of(chain(*own_numbers(self.last))))
+        return alike, algebraic, AS_IT_IS
 
     def _convincing(
         self, obligation: ProofObligation, trials: Iterator[Trial], unrounded: Unrounded = ROUNDED
