@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 from foldproof.errors import FoldproofError, brief
 from foldproof.graph.interpreter import Interpreter, Watch
 from foldproof.graph.nodes import arguments, is_getitem, operator_of, written
-from foldproof.operators import is_custom, is_functional, list_written
+from foldproof.operators import is_custom, is_functional, is_repeatable, list_written
 from foldproof.program.program import NO_ATTRIBUTES, Leaf, Outcome
 from foldproof.program.state import Attribute, Parameters, copied, deepcopied
 from foldproof.program.structure import arranged
@@ -31,6 +32,14 @@ def _writes_as_declared(node: fx.Node) -> bool:
     return is_getitem(node) or (isinstance(node.target, HigherOrderOperator) and runs_graphs)
 
 
+def _is_repeatable(node: fx.Node) -> bool:
+    operator = operator_of(node)
+    return operator is None or is_repeatable(operator, arguments(node))
+
+
+_LEAVES = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
+
+
 class ExportedProgramForm:
     """An ExportedProgram, run on its flat graph with its signature."""
 
@@ -41,7 +50,7 @@ class ExportedProgramForm:
         self._graph_module = on_cpu(program.graph_module)
         self.leaves = {}
         for spec in program.graph_signature.input_specs:
-            if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR):
+            if spec.kind in _LEAVES:
                 assert spec.target is not None
                 self.leaves[spec.target] = Leaf(self._tensor(spec.target), spec.kind is InputKind.CONSTANT_TENSOR)
 
@@ -71,8 +80,8 @@ class ExportedProgramForm:
         for spec in program.graph_signature.input_specs:
             if spec.kind is InputKind.USER_INPUT:
                 given.append(next(flat))
-            elif spec.target in leaves:
-                given.append(leaves[spec.target])
+            elif spec.kind in _LEAVES:
+                given.append(leaves.get(spec.target))
             else:
                 raise FoldproofError(f"input {spec.arg.name!r} of kind {spec.kind.name} is not supported")
         versions = {name: version_of(t) for name, t in leaves.items()}
@@ -108,6 +117,33 @@ class ExportedProgramForm:
         changed = {node.name for node in written(module.graph, module)}
         specs = self._program.graph_signature.input_specs
         return {spec.target for spec in specs if spec.target in self.leaves and spec.arg.name not in changed}
+
+    @property
+    def graph_module(self) -> fx.GraphModule:
+        """The graph that `run` runs."""
+        return self._graph_module
+
+    @property
+    def is_repeatable(self) -> bool:
+        """True if a run surely writes to nothing, draws nothing, and returns the same once more."""
+        kinds = {spec.kind for spec in self._program.graph_signature.output_specs}
+        if kinds != {OutputKind.USER_OUTPUT} or not self._leaves_only_read() >= self.leaves.keys():
+            return False
+        return all(map(_is_repeatable, self.nodes()))
+
+    def named_placeholders(self) -> list[tuple[fx.Node, str | None]]:
+        """Return the placeholders with the names of their leaves, None for inputs."""
+        specs = self._program.graph_signature.input_specs
+        placeholders = [node for node in self.nodes() if node.op == "placeholder"]
+        return [(node, spec.target if spec.target in self.leaves else None) for node, spec in zip(placeholders, specs)]
+
+    def with_graph(self, module: fx.GraphModule) -> ExportedProgramForm:
+        """Return the program with another graph of the same signature, and the leaves that this one reads."""
+        made = copy.copy(self)
+        made._graph_module = module
+        read = {name for node, name in made.named_placeholders() if node.users}
+        made.leaves = {name: leaf for name, leaf in self.leaves.items() if name in read}
+        return made
 
     def nodes(self) -> list[fx.Node]:
         return list(self._graph_module.graph.nodes)

@@ -62,6 +62,7 @@ from foldproof.proof.floats import (
 from foldproof.proof.inquiry import Inquiry, Progress, Search, own_numbers
 from foldproof.proof.obligation import ProofObligation
 from foldproof.proof.reality import unreal, unrepeated
+from foldproof.proof.repeats import shorten
 from foldproof.proof.steps import steps_of
 from foldproof.proof.variation import vary
 from foldproof.proof.wide import SharedCopies
@@ -133,6 +134,26 @@ DRAWN = "both programs draw the same random numbers in the same order, from any 
 FROM_ONE_STATE = "both programs draw random numbers from an equal state of PyTorch's generator"
 
 # ------------------------------------------------------------------------------------------------ strategies
+
+
+def prove_layers_once(inquiry: Inquiry) -> Verdict | None:
+    """Prove programs of layers that repeat by one of them, for all parameters."""
+    shorter = shorten(inquiry.obligation)
+    if shorter is None:
+        return None
+    part = inquiry.into(shorter.obligation)
+    if not part.exact.equal:
+        return None
+    try:
+        if not shorter.stands_for_whole(part.exact):
+            return None
+    except Undecided:
+        return None
+    verdict = _proved(part, part.exact)
+    if verdict.kind is not Kind.PROVED or verdict.claim is None:
+        return None
+    claim = replace(shorter.claim(part.exact), uncovered=verdict.claim.uncovered)
+    return replace(verdict, claim=claim, notes=(*verdict.notes, *shorter.told))
 
 
 def prove_exactly(inquiry: Inquiry) -> Verdict | None:
@@ -256,6 +277,7 @@ def _proved_with_constants_alike(inquiry: Inquiry, rounding: Verdict) -> Verdict
 
 
 STRATEGIES: tuple[Strategy, ...] = (
+    prove_layers_once,
     prove_exactly,
     prove_within,
     prove_at_these_parameters,

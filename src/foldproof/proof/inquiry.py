@@ -87,6 +87,12 @@ class Inquiry:
         self._attempts: list[Attempt] = []
         self.coverage = Coverage()
 
+    def into(self, obligation: ProofObligation) -> Inquiry:
+        """Return an inquiry into another obligation, whose comparisons count as this one's."""
+        made = Inquiry(obligation, self._rng, self._progress)
+        made._attempts = self._attempts
+        return made
+
     @property
     def notes(self) -> list[str]:
         """Remarks for the verdict besides its evidence."""
@@ -388,7 +394,7 @@ def _is_operator(node: fx.Node) -> bool:
         return not is_custom(node.target)
     if node.op == "call_function":  # objects, such as custom and higher-order operators, run other code
         home = str(getattr(node.target, "__module__", None)).split(".")[0]
-        return inspect.isroutine(node.target) and home in ("torch", "_operator", "builtins", "math")
+        return inspect.isroutine(node.target) and home in ("torch", "_operator", "builtins", "math", "foldproof")
     return node.op != "call_module"
 
 

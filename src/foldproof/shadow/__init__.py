@@ -11,6 +11,7 @@ from foldproof.shadow.residue import Residue
 from foldproof.shadow.sample import Choices, SamplePoint, Semantics, WritesBorrowed
 from foldproof.shadow.tensor import Factories, Shadow
 from foldproof.shadow.undecided import Undecided
+from foldproof.shadow.whole import apply_to_each, apply_to_whole
 
 __all__ = [
     "RULES",
@@ -30,6 +31,8 @@ __all__ = [
     "Visits",
     "WritesBorrowed",
     "all_finite",
+    "apply_to_each",
+    "apply_to_whole",
     "draw_variable",
     "embed_constant",
     "is_number",

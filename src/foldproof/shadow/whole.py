@@ -104,11 +104,27 @@ def _reals(value: Tensor) -> Tensor:
 def _result(call: Call, name: str, value: Any, operands: Sequence[Residue]) -> Residue | None:
     if not isinstance(value, Tensor) or not _has_residues(call, value):
         return None
+    return _function_of(name, value, operands)
+
+
+def _function_of(name: str, value: Tensor, operands: Sequence[Residue]) -> Residue:
+    """Return each element of ``value`` as the function ``name`` of the operands' fingerprints and its place."""
     real = _reals(value)
-    place = embed_constant(call.point, torch.arange(real.numel()))
+    place = embed_constant(operands[0].point, torch.arange(real.numel()))
     flat = apply_uninterpreted(name, [*operands, place], lambda *_: real.flatten())
     shaped = flat.reshape(*real.shape)
     return of_pairs(shaped) if value.is_complex() else shaped
+
+
+def apply_to_whole(name: str, value: Tensor, operands: Sequence[Residue]) -> Residue:
+    """Return ``value`` as the uninterpreted function ``name`` of all elements of all operands, which are real."""
+    return _function_of(name, value, [_fingerprint(x) for x in operands])
+
+
+def apply_to_each(name: str, x: Residue) -> Residue:
+    """Return an uninterpreted function of each element: another function in each place."""
+    place = embed_constant(x.point, torch.arange(x.numel()).reshape(x.shape))
+    return apply_uninterpreted(name, [x, place], lambda value, _: value)
 
 
 def _has_residues(call: Call, value: Tensor, finite: bool = True) -> bool:

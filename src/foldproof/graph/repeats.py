@@ -1,0 +1,201 @@
+"""Parts of a graph that repeat: layers of the same operators, each with parameters of its own.
+
+A part is a run of consecutive nodes, and the next part is the same run once more. A part reads
+
+* its own nodes,
+* nodes of the part before, at the same places in each part (*carried*, such as the hidden state); the first part reads
+  nodes from before all parts instead (*given*),
+* nodes from before all parts, the same ones in each part (*outer*, such as a mask),
+* placeholders (*sources*): the same ones, or others, such as parameters.
+
+Nodes after the last part read carried nodes of the last part alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Graph, Node, map_arg
+
+from foldproof.graph.nodes import arguments, is_getitem, operator_of
+from foldproof.operators import is_repeatable
+
+_SHORTEST = 2
+"""Smallest number of nodes in a part."""
+_MAX_TRIES = 16
+"""Largest number of runs that are looked at, which bounds the time for a long graph."""
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """``parts`` of equal length that repeat.
+
+    Attributes:
+        parts: their nodes.
+        carried: places in a part of the nodes that the next one reads.
+        given: the nodes that the first part reads instead.
+        reads: the places of operands in the first part that stand for a carried node, as (node, operand, number).
+        outer: nodes from before all parts that each part reads.
+        sources: the placeholders that each part reads, in the order of its operands.
+    """
+
+    parts: tuple[tuple[Node, ...], ...]
+    carried: tuple[int, ...]
+    given: tuple[Node, ...]
+    reads: tuple[tuple[Node, int, int], ...]
+    outer: tuple[Node, ...]
+    sources: tuple[tuple[Node, ...], ...]
+
+    @property
+    def decisions(self) -> tuple[int, ...]:
+        """Places in a part of the nodes with whole numbers or booleans."""
+        return tuple(i for i, node in enumerate(self.parts[0]) if is_decision(node))
+
+
+def is_decision(node: Node) -> bool:
+    """Return True for a tensor of whole numbers or booleans, as far as the node's metadata tell."""
+    value = node.meta.get("val")
+    return isinstance(value, Tensor) and not (value.is_floating_point() or value.is_complex())
+
+
+def find_repeats(graph: Graph) -> list[list[Repeats]]:
+    """Return the repeating parts of ``graph`` in order, each as a list of ways to cut it into parts.
+
+    The nodes of a part call repeatable operators. A graph that calls modules has none.
+    """
+    nodes = [node for node in graph.nodes if node.op not in ("placeholder", "get_attr", "output")]
+    if any(node.op != "call_function" for node in nodes):
+        return []
+    place = {node: i for i, node in enumerate(nodes)}
+    last_use = torch.tensor([max((place.get(user, len(nodes)) for user in node.users), default=-1) for node in nodes])
+    found: list[tuple[int, int, list[Repeats]]] = []
+    tries = 0
+    for start, stop, period in _runs(list(map(_skeleton, nodes))):
+        if any(start < other[1] and other[0] < stop for other in found):
+            continue
+        tries += 1
+        if tries > _MAX_TRIES:
+            break
+        ways = [
+            made
+            for first in _narrowest(start, stop, period, last_use)
+            if (made := _cut(nodes, place, first, period, (stop - first) // period)) is not None
+        ]
+        if ways:
+            found.append((start, stop, ways))
+    return [ways for _, _, ways in sorted(found, key=lambda one: one[0])]
+
+
+def _skeleton(node: Node) -> tuple[Any, str]:
+    """Return what a node does, without its operands."""
+    return node.target, repr(map_arg((node.args, node.kwargs), lambda _: "%"))
+
+
+def _runs(keys: Sequence[Any]) -> list[tuple[int, int, int]]:
+    """Return the runs of ``keys`` that repeat as (start, stop, period), those that repeat most of them first."""
+    number: dict[Any, int] = {}
+    code = torch.tensor([number.setdefault(key, len(number)) for key in keys])
+    found = []
+    for period in range(_SHORTEST, len(keys) // 2 + 1):
+        differs = (code[:-period] != code[period:]).nonzero().flatten()
+        ends = torch.cat([torch.tensor([-1]), differs, torch.tensor([len(keys) - period])])
+        long = (ends.diff() > period).nonzero().flatten()
+        found += [(int(ends[i]) + 1, int(ends[i + 1]) + period, period) for i in long.tolist()]
+    return sorted(found, key=lambda run: (run[1] - run[0]) // run[2] * run[2] - run[2], reverse=True)
+
+
+def _narrowest(start: int, stop: int, period: int, last_use: Tensor) -> list[int]:
+    """Return the first nodes of first parts for which fewest values pass from a part to the next one."""
+    passing = {
+        first: int((last_use[first : first + period] >= first + period).sum())
+        for first in range(start, min(start + period, stop - 2 * period + 1))
+    }
+    least = min(passing.values(), default=0)
+    return [first for first, number in passing.items() if number == least]
+
+
+def _operands(node: Node) -> list[Node]:
+    """Return the operands in order, repeated ones, too."""
+    found: list[Node] = []
+
+    def note(x: Node) -> Node:
+        found.append(x)
+        return x
+
+    map_arg((node.args, node.kwargs), note)
+    return found
+
+
+@dataclass(frozen=True)
+class _Read:
+    """An operand: number ``operand`` of ``node`` is ``value``, which ``kind`` and ``at`` tell within each part."""
+
+    node: Node
+    operand: int
+    value: Node
+    kind: str
+    """``own``, ``previous`` (a node of the part before), ``outer``, ``source``, or ``elsewhere``."""
+    at: Any = None
+
+    def repeats(self, other: _Read) -> bool:
+        return self.kind != "elsewhere" and (self.kind, self.at) == (other.kind, other.at)
+
+
+def _cut(nodes: Sequence[Node], place: dict[Node, int], first: int, period: int, count: int) -> Repeats | None:
+    """Return ``count`` parts of ``period`` nodes from ``first``; None if they are no parts, or do not repeat."""
+    stop = first + count * period
+    parts = [tuple(nodes[at : at + period]) for at in range(first, stop, period)]
+    if not all(map(_is_repeatable, parts[0])):
+        return None
+    reads = [list(_reads(part, first + j * period, place, first)) for j, part in enumerate(parts)]
+    if any(len(one) != len(reads[1]) for one in reads):
+        return None
+    if not all(a.repeats(b) for later in reads[1:] for a, b in zip(reads[1], later)):
+        return None
+    given, carried, outer = dict[int, Node](), list[tuple[_Read, int]](), dict[Node, None]()
+    for here, then in zip(reads[0], reads[1]):
+        if then.kind == "previous":
+            if here.kind not in ("outer", "source") or given.setdefault(then.at, here.value) is not here.value:
+                return None
+            carried.append((here, then.at))
+        elif not here.repeats(then):
+            return None
+        elif then.kind == "outer":
+            outer.setdefault(then.at)
+    order = sorted(given)
+    exits = {i - (stop - period) for i in range(first, stop) if any(place.get(u, stop) >= stop for u in nodes[i].users)}
+    if not exits <= given.keys():
+        return None
+    return Repeats(
+        parts=tuple(parts),
+        carried=tuple(order),
+        given=tuple(given[at] for at in order),
+        reads=tuple((read.node, read.operand, order.index(at)) for read, at in carried),
+        outer=tuple(outer),
+        sources=tuple(tuple(read.value for read, then in zip(one, reads[1]) if then.kind == "source") for one in reads),
+    )
+
+
+def _is_repeatable(node: Node) -> bool:
+    """Return True if a node returns the same for the same operands, and does nothing else."""
+    operator = operator_of(node)
+    return is_getitem(node) if operator is None else is_repeatable(operator, arguments(node))
+
+
+def _reads(part: Sequence[Node], start: int, place: dict[Node, int], first: int) -> Iterator[_Read]:
+    for node in part:
+        for i, x in enumerate(_operands(node)):
+            where = place.get(x, -1)
+            if x.op == "placeholder":
+                yield _Read(node, i, x, "source")
+            elif where < first:
+                yield _Read(node, i, x, "outer", x)
+            elif where >= start:
+                yield _Read(node, i, x, "own", where - start)
+            else:
+                near = where >= start - len(part)
+                yield _Read(node, i, x, "previous" if near else "elsewhere", where - start + len(part))

@@ -1,0 +1,343 @@
+"""Layers that repeat are proved once.
+
+Claim and soundness
+-------------------
+Both programs are graphs that consist of n parts which repeat (`foldproof.graph.repeats`), what stands before them, and
+what stands behind. Part j is a function P(x, q, θj) of the values x that the part before leaves behind, of values q
+from before all parts, and of leaves θj. The other program has parts Q(x, q, θj). *Shortened* programs have the first
+part only:
+
+* The values that the first part is given are replaced by uninterpreted functions of them, one for each element of each
+  value. If the shortened programs agree for all such functions, P(x, q, θ) = Q(x, q, θ) holds for all x and θ, and so
+  for each part.
+* What the first part leaves behind is replaced by one uninterpreted function of it. By induction, all other parts of
+  both programs are the same function of that. What stands behind is the same for it, if it is the same for all
+  functions.
+
+The leaves of the first part stand for those of each other part. That holds if
+
+* one mapping of leaves fits the operands of both programs, so that leaves that are one tensor in the first part are one
+  in all others,
+* corresponding leaves have the same shape, strides and dtype, and vary without exception, or have the same content,
+* no leaf that differs from part to part is read before all parts: values from there would be bound to the leaves of the
+  first one.
+
+A proof that follows values makes the choices of the first part. It holds for the others if they make the same ones.
+Those of comparisons and of whole numbers show in the result, and are compared in runs of the whole programs. A proof
+that follows others, or one from behind the parts, is not used.
+
+Programs that write something, or draw random numbers, are not shortened.
+"""
+
+from __future__ import annotations
+
+import itertools
+import operator
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from foldproof.claim import Claim
+from foldproof.graph.nodes import short_name
+from foldproof.graph.repeats import Repeats, find_repeats, is_decision
+from foldproof.program import Leaf, Program
+from foldproof.program.exported import ExportedProgramForm
+from foldproof.proof.attempt import Attempt
+from foldproof.proof.floats import own_leaves
+from foldproof.proof.obligation import ProofObligation, Sides, Tensors, equal_content, identity
+from foldproof.proof.running import run_copied
+from foldproof.proof.variation import vary
+from foldproof.shadow import Residue, Shadow, Undecided, all_finite, apply_to_each, apply_to_whole
+from foldproof.thresholds import MAX_RELATIVE_SPREAD
+from foldproof.torch_internals import disable_current_modes
+
+Pair = tuple[Repeats, Repeats]
+
+
+@dataclass(frozen=True)
+class Shortened:
+    """The ``obligation`` with the first of the parts that repeat, and the one that it was, the ``whole``."""
+
+    obligation: ProofObligation
+    whole: ProofObligation
+    pairs: tuple[Pair, ...]
+    held: frozenset[str]
+    """Names of leaves of the other parts that have the content of one in the first part."""
+
+    def stands_for_whole(self, found: Attempt) -> bool:
+        """Return True if a proof of the shortened programs is one of the whole ones, whatever values it followed.
+
+        Raises:
+            Undecided: a program fails.
+        """
+        point = found.point
+        if not found.equal or point.escapes or point.lucky:
+            return False
+        leaves = own_leaves(self.whole)
+        sides = self.whole.after(leaves)
+        outputs = []
+        for i, (program, own) in enumerate(((self.whole.before, leaves), (sides.after, sides.leaves))):
+            parts = [pair[i] for pair in self.pairs]
+            run = None if _may_hide_choices(parts, point.branch) else _Decisions(parts).run(program, own, self.whole)
+            if run is None:
+                return False
+            outputs.append(run)
+        return all(map(_look_alike, *outputs))
+
+    def claim(self, found: Attempt) -> Claim:
+        """Return the claim of a proof of the shortened programs, for the whole ones."""
+        found.point.read.update(self.held)
+        return replace(found, variation=vary(self.whole, True)).claim(self.whole)
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """The parts that one proof holds for, in words."""
+        return tuple(
+            f"{len(a.parts)} layers are the same function of their own parameters ({len(a.parts[0])} operators each in"
+            f" the first program, {len(b.parts[0])} in the second): the proof of one holds for all"
+            for a, b in self.pairs
+        )
+
+
+def shorten(obligation: ProofObligation) -> Shortened | None:
+    """Return the obligation with one of the parts that repeat; None if none surely do."""
+    if obligation.remade or obligation.computes or not obligation.general or obligation.overlapping is not None:
+        return None
+    first, sides = obligation.before, obligation.after(own_leaves(obligation))
+    second = sides.after
+    if not (isinstance(first, ExportedProgramForm) and isinstance(second, ExportedProgramForm)):
+        return None
+    if not (first.is_repeatable and second.is_repeatable):
+        return None
+    sources = _Sources(first, second, sides, {*vary(obligation, True).parameters})
+    pairs = _pairs(first, second, sources)
+    if not pairs:
+        return None
+    shorter, other = (
+        program.with_graph(_shortened(program.graph_module, [pair[i] for pair in pairs]))
+        for i, program in enumerate((first, second))
+    )
+    own = {name: t for name, t in sides.leaves.items() if name not in sides.names}
+
+    def after(leaves: Tensors) -> Sides:
+        made = {n: own[n].clone() if n in own else leaves[sides.names[n]] for n in other.leaves}
+        return Sides(other, made, sides.names)
+
+    held = {name for name in first.leaves.keys() - shorter.leaves.keys() if not sources.varies(name)}
+    return Shortened(replace(obligation, before=shorter, after=after), obligation, tuple(pairs), frozenset(held))
+
+
+# ------------------------------------------------------------------------------------------------ which parts
+
+
+def _pairs(first: ExportedProgramForm, second: ExportedProgramForm, sources: _Sources) -> list[Pair]:
+    """Return the parts that repeat in both programs, in order."""
+    found = []
+    groups = iter(find_repeats(second.graph_module.graph))
+    for ways in find_repeats(first.graph_module.graph):
+        for others in groups:
+            pair = next(((a, b) for a in ways for b in others if sources.correspond(a, b)), None)
+            if pair is not None:
+                found.append(pair)
+                break
+        else:
+            break
+    return found
+
+
+class _Sources:
+    """The leaves and inputs behind the placeholders of both programs. Leaves that are one tensor have one key."""
+
+    def __init__(self, first: ExportedProgramForm, second: ExportedProgramForm, sides: Sides, varied: set[str]) -> None:
+        self._names = {name: identity(leaf.tensor) for name, leaf in first.leaves.items()}
+        self._leaf: dict[Hashable, Leaf] = {self._names[name]: leaf for name, leaf in first.leaves.items()}
+        self._varied = {self._names[name] for name in varied}
+        ours: dict[fx.Node, Hashable] = {
+            node: (0, node) if name is None else self._names[name] for node, name in first.named_placeholders()
+        }
+        theirs: dict[fx.Node, Hashable] = {}
+        for node, name in second.named_placeholders():
+            if name is not None and name in sides.names:
+                theirs[node] = self._names[sides.names[name]]
+            else:
+                theirs[node] = (1, node)
+                if name is not None:
+                    self._leaf[1, node] = second.leaves[name]
+        self._keys = (ours, theirs)
+
+    def varies(self, name: str) -> bool:
+        return self._names[name] in self._varied
+
+    def correspond(self, *pair: Repeats) -> bool:
+        """Return True if the leaves of the first parts of both programs stand for those of all others."""
+        a, b = pair
+        if len(a.parts) != len(b.parts) or len(a.carried) != len(b.carried):
+            return False
+        changing: list[set[Hashable]] = [set(), set()]
+        for j in range(1, len(a.parts)):
+            mapping: dict[Hashable, Hashable] = {}
+            for keys, repeats, changed in zip(self._keys, pair, changing):
+                for here, there in zip(repeats.sources[0], repeats.sources[j]):
+                    key, other = keys[here], keys[there]
+                    if mapping.setdefault(key, other) != other or not self._may_stand_for(key, other):
+                        return False
+                    if key != other:
+                        changed.add(key)
+        if changing[0] != changing[1]:  # the parts begin at different places
+            return False
+        return not any(_is_read_before(*one) for one in zip(pair, self._keys, changing))
+
+    def _may_stand_for(self, one: Hashable, other: Hashable) -> bool:
+        """Return True if what is proved with one leaf holds with the other."""
+        if one == other:
+            return True
+        if one not in self._leaf or other not in self._leaf:
+            return False
+        x, y = self._leaf[one], self._leaf[other]
+        if (one in self._varied) != (other in self._varied) or x.aliased or y.aliased:
+            return False
+        if one not in self._varied:
+            return equal_content(x.tensor, y.tensor)
+        same = _form(x.tensor) == _form(y.tensor) and x.valueless == y.valueless
+        return same and all(leaf.valueless or all_finite(leaf.tensor) for leaf in (x, y))
+
+
+def _form(x: Tensor) -> tuple[Any, ...]:
+    return x.shape, x.stride(), x.dtype, x.device
+
+
+def _is_read_before(repeats: Repeats, keys: dict[fx.Node, Hashable], of: set[Hashable]) -> bool:
+    """Return True if a node before all parts reads one of these leaves."""
+    first = repeats.parts[0][0]
+    return any(user < first for node, key in keys.items() if key in of for user in node.users)
+
+
+# ------------------------------------------------------------------------------------------------ the shorter graph
+
+
+def _shortened(module: fx.GraphModule, groups: Sequence[Repeats]) -> fx.GraphModule:
+    """Return the graph with the first part of each group."""
+    graph, copy = fx.Graph(), dict[fx.Node, fx.Node]()
+    graph.output(graph.graph_copy(module.graph, copy))
+    for number, repeats in enumerate(groups):
+        first, last = repeats.parts[0], repeats.parts[-1]
+        with graph.inserting_before(copy[first[0]]):
+            given = [
+                graph.call_function(_given(f"{number}.{i}"), (copy[node],)) for i, node in enumerate(repeats.given)
+            ]
+        for node, operand, i in repeats.reads:
+            _set_operand(copy[node], operand, given[i])
+        left = [copy[first[at]] for at in repeats.carried]
+        with graph.inserting_after(copy[first[-1]]):
+            at = rest = graph.call_function(_rest(str(number)), (given, left))
+        dropped = {copy[node] for part in repeats.parts[1:] for node in part}
+        for i, place in enumerate(repeats.carried):
+            with graph.inserting_after(at):
+                at = graph.call_function(operator.getitem, (rest, i))
+            copy[last[place]].replace_all_uses_with(at, lambda user: user not in dropped)
+            copy[last[place]] = at
+        for node in reversed([node for node in graph.nodes if node in dropped]):
+            graph.erase_node(node)
+    return fx.GraphModule(module, graph)
+
+
+def _set_operand(node: fx.Node, number: int, new: fx.Node) -> None:
+    """Replace one operand of a node, by its number in the order of `fx.map_arg`."""
+    numbers = itertools.count()
+    node.args, node.kwargs = fx.map_arg((node.args, node.kwargs), lambda x: new if next(numbers) == number else x)
+
+
+def _given(number: str) -> Callable[[Any], Any]:
+    """Return the function that makes of a value any value of its shape; it returns other tensors than shadows."""
+
+    def given(x: Any) -> Any:
+        if not isinstance(x, Shadow):
+            return x
+        with disable_current_modes():
+            # What a later layer is given may be undefined for some inputs.
+            return _shadow(x.value, apply_to_each(f"identity(given {number})", _carried(x)).defined_if(False))
+
+    return given
+
+
+def _rest(number: str) -> Callable[[Sequence[Any], Sequence[Any]], list[Any]]:
+    """Return the function that stands for all parts but the first; it returns other tensors than shadows."""
+
+    def rest(given: Sequence[Any], left: Sequence[Any]) -> list[Any]:
+        if any(_form(x) != _form(y) for x, y in zip(given, left)):
+            raise Undecided("a layer returns tensors unlike those that it is given")
+        if not any(isinstance(x, Shadow) for x in left):
+            return list(left)
+        with disable_current_modes():
+            residues = [_carried(x) for x in left]
+            names = [f"identity(rest {number}.{i})" for i in range(len(left))]
+            return [_shadow(x.value, apply_to_whole(name, x.value, residues)) for name, x in zip(names, left)]
+
+    return rest
+
+
+def _carried(x: Any) -> Residue:
+    """Return the residue of a value that passes from one part to the next.
+
+    Raises:
+        Undecided: it has none, or is infinite, or follows a random number.
+    """
+    if not isinstance(x, Shadow) or x.residue.infinite or x.residue.cell.random or x.is_complex():
+        raise Undecided("a layer passes on a value without finite residues")
+    return x.residue
+
+
+def _shadow(value: Tensor, residue: Residue) -> Shadow:
+    made = residue.laid_out_like(value)
+    made.point.facts.share(made)
+    return Shadow(value, made)
+
+
+# ------------------------------------------------------------------------------------------------ choices by value
+
+
+def _may_hide_choices(groups: Sequence[Repeats], branch: Any) -> bool:
+    """Return True if an operator of ``branch`` may choose by value in a part unseen, or at all behind the parts."""
+    shown = {node for repeats in groups for part in repeats.parts for node in part if is_decision(node)}
+    parts = [node for repeats in groups for part in repeats.parts for node in part]
+    hidden = [node for node in parts if node not in shown and not any(is_decision(x) for x in node.all_input_nodes)]
+    graph = parts[0].graph
+    start = groups[0].parts[-1][-1]
+    behind = [node for node in graph.nodes if start < node and node not in {*parts} and node.op != "output"]
+    return any(short_name(node) in branch for node in (*hidden, *behind))
+
+
+class _Decisions:
+    """The booleans and whole numbers in parts that repeat, in a run of a whole program."""
+
+    def __init__(self, groups: Sequence[Repeats]) -> None:
+        self._twin = {
+            part[at]: repeats.parts[0][at] for repeats in groups for part in repeats.parts for at in repeats.decisions
+        }
+        self._seen: dict[fx.Node, Tensor] = {}
+        self._same = True
+
+    def run(self, program: Program, leaves: Tensors, obligation: ProofObligation) -> list[Any] | None:
+        """Return the outputs, or None if a part decides otherwise than the first."""
+        with torch.no_grad():
+            out = run_copied(program, "whole", leaves, obligation.args, obligation.kwargs, self._watch)
+        return out.outputs if self._same else None
+
+    def _watch(self, node: fx.Node, value: Any) -> None:
+        if node in self._twin:
+            first = self._seen.setdefault(self._twin[node], value)
+            self._same = self._same and torch.equal(first, value)
+
+
+def _look_alike(a: Any, b: Any) -> bool:
+    """Return True for values of the same size where both are finite: the shortened programs do not show overflows."""
+    if not (isinstance(a, Tensor) and isinstance(b, Tensor) and a.is_floating_point() and a.numel()):
+        return True
+    x, y = a.double(), b.double()
+    finite = x.isfinite()
+    largest = torch.where(finite, x, 0.0).abs().max()
+    apart = torch.where(finite, x - y, 0.0).abs().max()
+    return bool((finite == y.isfinite()).all()) and float(apart) <= MAX_RELATIVE_SPREAD * float(largest)
