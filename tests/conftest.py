@@ -37,6 +37,7 @@ SLOW = tuple(
             "auditing/test_unseen_changes.py",
         ),
         *("auditing/test_watching.py", "comparison/", "cli/test_audit.py"),
+        *("porting/test_bugs.py", "porting/test_conversions.py"),
         *("cli/test_many.py", "cli/test_process.py", "docs/", "examples/"),
         *("fusion/test_batching.py", "fusion/test_fold_growth.py", "fusion/test_fold_mutants.py"),
         *(
@@ -62,6 +63,7 @@ SLOW = tuple(
 
 
 SAMPLED = {
+    "tests/porting/test_bugs.py::test_a_bug": 6,
     "tests/proof/test_language_models.py::test_a_planted_change": 16,
     "tests/fusion/test_fold_mutants.py::test_is_withdrawn": 10,
     "tests/fusion/test_fold_rules.py": 13,

@@ -53,7 +53,8 @@ def prove_port(
     conversion.tables = frozenset(account.own_tables)
     names = {other.prefix + name: model.prefix + source for name, source in account.copies.items()}
     names |= {other.prefix + name: of_port(name) for name in account.own_tables}
-    remade = Remade(first, conversion, "the conversion", names)
+    exact = frozenset(other.prefix + name for name, origin in account.origins.items() if origin.exact)
+    remade = Remade(first, conversion, "the conversion", names, exact)
     inputs, kwargs = values.inputs((as_inputs(inputs), dict(kwargs or {})))
     obligations = [
         ProofObligation(

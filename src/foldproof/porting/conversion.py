@@ -20,7 +20,7 @@ from foldproof.porting.trace import Origin, Trace, name_movement
 from foldproof.program.state import Kept, owned
 from foldproof.program.weightless import has_values
 from foldproof.proof.obligation import identity
-from foldproof.shadow import Shadow, embed_constant, is_number
+from foldproof.shadow import Shadow, embed_constant, embed_exactly, is_number
 
 Convert = Callable[..., Any]
 
@@ -169,6 +169,7 @@ def _starting(own: Mapping[str, Tensor], state: Mapping[str, Any], tables: Conta
         if id(x) not in made:
             value = x.detach().clone() if has_values(x) else torch.zeros(x.shape, dtype=x.dtype)
             if point is not None and is_number(x.dtype) and name not in tables and not isinstance(value, Shadow):
-                value = Shadow(value, embed_constant(point, value))
+                embedded = embed_constant if value.is_complex() else embed_exactly  # it is nearly always written over
+                value = Shadow(value, embedded(point, value))
             made[id(x)] = value
     return {name: made[id(x)] for name, x in own.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from foldproof.operators import bind_arguments, list_written
 from foldproof.program.state import storage_key
+from foldproof.rounding.answers import is_exact
 from foldproof.torch_internals import DispatchMode, tree_iter
 
 
@@ -20,6 +21,8 @@ class Origin:
 
     entries: tuple[str, ...]
     steps: tuple[str, ...] = ()
+    exact: bool = True
+    """True if none of them rounds anything."""
     movement: str = ""
     """The steps in words, if they move an entry's elements in a way that has a name."""
 
@@ -74,20 +77,23 @@ class Trace(DispatchMode):
     def origin(self, x: Tensor) -> Origin | None:
         """Return the origin of a tensor; None if it was neither computed from an entry nor written to."""
         memory = storage_key(x)
-        return (
-            self._in_memory.get(memory) if memory in self._written else self._of.get(id(x), self._in_memory.get(memory))
-        )
+        as_a_whole = self._in_memory.get(memory)
+        return as_a_whole if memory in self._written else self._of.get(id(x), as_a_whole)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        read = [o for x in tree_iter((args, kwargs)) if isinstance(x, Tensor) and (o := self.origin(x)) is not None]
+        known = [(x, o) for x in tree_iter((args, kwargs)) if isinstance(x, Tensor) and (o := self.origin(x))]
         written = [bind_arguments(func, args, kwargs or {})[i] for i in list_written(func)]
-        if not read and not written:
+        if not known and not written:
             return out
-        name = func.overloadpacket.__name__
-        step = () if name in _COPIES else (name,)
-        longest = max((o.steps for o in read), key=len, default=())
-        origin = Origin(tuple(dict.fromkeys(entry for o in read for entry in o.entries)), (*longest, *step))
+        name, read = func.overloadpacket.__name__, [origin for _, origin in known]
+        results = [x for x in tree_iter(written or out) if isinstance(x, Tensor)]
+        keeps = not known or _coarsest(results) <= _coarsest(x for x, _ in known)
+        origin = Origin(
+            tuple(dict.fromkeys(entry for o in read for entry in o.entries)),
+            (*max((o.steps for o in read), key=len, default=()), *(() if name in _COPIES else (name,))),
+            exact=keeps and (name in _COPIES or is_exact(func)) and all(o.exact for o in read),
+        )
         for target in (x for x in tree_iter(written) if isinstance(x, Tensor)):
             self._kept.append(target)
             self._written.add(storage_key(target))
@@ -97,6 +103,11 @@ class Trace(DispatchMode):
                 if isinstance(x, Tensor):
                     self._note(x, origin)
         return out
+
+
+def _coarsest(tensors: Iterable[Tensor]) -> float:
+    """Return the largest unit roundoff among real numbers."""
+    return max((torch.finfo(x.dtype).eps for x in tensors if x.is_floating_point()), default=0.0)
 
 
 _COPIES = {"detach", "alias", "clone", "copy_", "_to_copy", "lift_fresh", "contiguous"}

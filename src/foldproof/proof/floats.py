@@ -32,6 +32,7 @@ from foldproof.thresholds import (
     MAX_EXPLAINED_RATIO,
     MAX_IDLE_INPUTS,
     MIN_COUNTEREXAMPLE_RATIO,
+    SMALLEST_SCALE,
     SPREAD_RUNS,
 )
 from foldproof.torch_internals import tree_leaves, tree_map
@@ -245,8 +246,10 @@ def _sides(
         return memory.get(identity(t)) if t.numel() else None
 
     twins = {id(t): found for name, t in second.items() if (found := twin(name, t)) is not None}
+    theirs = frozenset(id(t) for name, t in second.items() if name not in other.exact) - twins.keys()
     ours = frozenset(map(id, leaves.values())) - {id(t) for t in twins.values()}
-    theirs = frozenset(map(id, second.values())) - twins.keys()
+    if other.exact and not theirs:
+        ours = frozenset()  # all that the second program computed from them is exact
     both = {**twins, **{id(t): t for t in twins.values()}} if _show_writes(obligation.before, other.after) else {}
     copies = copies or SharedCopies()
     return (
@@ -363,7 +366,9 @@ def doubted(obligation: ProofObligation, trial: Trial, unrounded: Unrounded = RO
         noises = (None, *range(1, 2 * SPREAD_RUNS))
         seen = [{_shapes(side.run(noise)) for noise in noises} for side in sides]
         return "rounding changes how many elements there are" if any(len(s) > 1 for s in seen) else None
-    again = evaluate(obligation, *at, 4 * SPREAD_RUNS, CONSTANT_ROUNDINGS, AMPLIFIED_ROUNDING, unrounded, folded=True)
+    # Exact leaves are those of a port, which folds nothing that it does not hold.
+    folded = not obligation.other(trial.leaves).exact
+    again = evaluate(obligation, *at, 4 * SPREAD_RUNS, CONSTANT_ROUNDINGS, AMPLIFIED_ROUNDING, unrounded, folded=folded)
     if again.comparison.ratio < MAX_EXPLAINED_RATIO:
         return "the difference is a jump that rounding can cause, or that of a constant computed in another order"
     first, second = _sides(obligation, trial.leaves, trial.args, trial.kwargs, unrounded)
@@ -493,6 +498,12 @@ def _places(obligation: ProofObligation) -> Iterator[_Place]:
     random_args, random_kwargs = tree_map(lambda x: _redrawn_input(x, generator), (args, dict(kwargs)))
     if any(_is_float(x) for x in tree_leaves((args, dict(kwargs)))):  # tokens cannot be redrawn
         yield _Place("random inputs, the given parameters", leaves, random_args, random_kwargs)
+    elif obligation.remade:  # nor be small, which shows the epsilons of norms
+        small = redrawn_leaves(obligation.before.leaves, generator, 1.0, 1.0)
+        matrices = {n: x for n, x in small.items() if x.ndim > 1 and not obligation.before.leaves[n].constant}
+        made = {id(x): x * SMALLEST_SCALE for x in matrices.values() if _is_float(x)}
+        smaller = {name: made[id(x)] for name, x in matrices.items() if id(x) in made}
+        yield _Place("small random parameters", {**leaves, **smaller}, args, kwargs, True, True)
     valueless = {name: leaf for name, leaf in obligation.before.leaves.items() if leaf.valueless}
     for elsewhere, redrawn in ((False, valueless), (True, obligation.before.leaves)):
         if not redrawn or (elsewhere and (not obligation.general or len(redrawn) == len(valueless))):

@@ -26,6 +26,8 @@ class Sides:
     leaves: Tensors
     names: Mapping[str, str] = field(default_factory=dict)
     """*before*'s names of leaves, by *after*'s names, for those that differ."""
+    exact: frozenset[str] = frozenset()
+    """Names of leaves that were computed from *before*'s without any rounding."""
 
 
 @dataclass(frozen=True)

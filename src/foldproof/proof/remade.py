@@ -35,12 +35,14 @@ class Remade:
         make: a function of a copy of the program with other tensors, which returns the second program.
         what: the name of ``make`` in sentences: "the pass".
         names: the first program's names of the second one's leaves, for those that differ.
+        exact: names of the second one's leaves that ``make`` computes without any rounding.
     """
 
     first: Program
     make: Callable[[Any], Any]
     what: str
     names: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    exact: frozenset[str] = frozenset()
 
     @functools.cached_property
     def given(self) -> Snapshot:
@@ -67,7 +69,7 @@ class Remade:
         if shadowed and (snapshot(after) != self.plain or not self._alike_elsewhere):
             raise Undecided(f"{self.what} acts differently on shadows than on the program's own tensors")
         second = as_program(after)
-        return Sides(second, {name: leaf.tensor for name, leaf in second.leaves.items()}, self.names)
+        return Sides(second, {name: leaf.tensor for name, leaf in second.leaves.items()}, self.names, self.exact)
 
     def _made_at(self, leaves: Tensors) -> Any:
         try:

@@ -74,6 +74,11 @@ def embed_constant(point: SamplePoint, x: Tensor | float | int | bool, lent: boo
         if table is not None:
             return table.laid_out_like(x)
         return _as_meant(point, point.constants, x)
+    return embed_exactly(point, x, lent)
+
+
+def embed_exactly(point: SamplePoint, x: Tensor, lent: bool = False) -> Residue:
+    """Return the exact residues of a real constant as it is, however the sample point reads constants."""
 
     def make(i: int) -> Tensor:
         return laid_out_like(x, point.fields[i].embed(x))
