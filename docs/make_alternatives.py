@@ -75,7 +75,9 @@ def _assert_close(a: Numbers, b: Numbers) -> str:
 def _polygraphy(a: Numbers, b: Numbers) -> str:
     comparator = importlib.import_module("polygraphy.comparator")
     sides = [
-        comparator.IterationResult({str(i): x.float().numpy() for i, x in enumerate(side)}, runner_name=name)
+        comparator.IterationResult(
+            {str(i): x.float().contiguous().numpy() for i, x in enumerate(side)}, runner_name=name
+        )
         for name, side in (("a", a), ("b", b))
     ]
     compare = comparator.CompareFunc.simple()  # its default tolerances
@@ -88,8 +90,12 @@ def _certify(pair: Pair) -> str:
     with tempfile.TemporaryDirectory() as folder:
         for program in (pair.before, pair.after):
             file = Path(folder) / "model.onnx"
+            names: dict[str, Any] = {
+                "input_names": [f"x{i}" for i in range(len(pair.inputs))],
+                "output_names": [f"y{i}" for i in range(len(_numbers(pair.before, pair)))],
+            }
             try:
-                torch.onnx.export(program, pair.inputs, file, dynamo=True, optimize=False, verbose=False)
+                torch.onnx.export(program, pair.inputs, file, dynamo=True, optimize=False, verbose=False, **names)
             except Exception as error:  # what can't be exported is no pair for it
                 log_caught(error, "exporting to ONNX")
                 return "not exported"

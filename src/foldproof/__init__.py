@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from foldproof.qat import fold_qat as fold_qat
     from foldproof.training import TrainingStep as TrainingStep
     from foldproof.training import prove_step as prove_step
+    from foldproof.verdict import Kind as Kind
+    from foldproof.verdict import Verdict as Verdict
 
 from foldproof.errors import FoldproofError
-from foldproof.verdict import Kind, Verdict
 from foldproof.version import __version__
 
 __all__ = [
@@ -47,8 +48,10 @@ __all__ = [
     "watch",
 ]
 
-# Loaded on first use, so that `foldproof --help` need not wait for torch.
+# Loaded on first use, so that neither `import foldproof` nor `foldproof --help` waits for torch.
 _HOMES = {
+    "Kind": "foldproof.verdict",
+    "Verdict": "foldproof.verdict",
     "Audit": "foldproof.auditing",
     "audit": "foldproof.auditing",
     "tap": "foldproof.auditing",

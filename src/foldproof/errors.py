@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import re
 
+from foldproof.version import find_requirements
+
 
 class FoldproofError(Exception):
     """Bad input or a missing piece; the message is one sentence for the user, printed without a traceback."""
 
 
 class MissingExtra(FoldproofError):
-    """An optional dependency is not installed; the message names the pip command that installs it."""
+    """An optional dependency is not installed; the message names a pip command that installs the extra's packages.
+
+    It names the packages, not ``foldproof[extra]``: pip looks for that on PyPI, and not in the clone or wheel.
+    """
 
     def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f"{package} is not installed; run: pip install 'foldproof[{extra}]'")
+        wanted = " ".join(f"'{one}'" for one in find_requirements(extra) or [package])
+        super().__init__(f"{package} is not installed; run: pip install {wanted} (foldproof's extra {extra})")
 
 
 class EndlessLoop(FoldproofError):

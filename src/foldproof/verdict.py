@@ -249,6 +249,15 @@ class Verdict:
         """Return the evidence in words, each a label and a text, in reading order."""
         return [Evidence(label, text) for label, tell in EVIDENCE for text in tell(self)]
 
+    @property
+    def summary(self) -> str:
+        """The answer in a few lines: the evidence without shapes, primes and uninterpreted functions."""
+        told = [Evidence(label, text) for label, tell in EVIDENCE for text in SHORT.get(label, tell)(self)]
+        return self._lines(told)
+
+    def _lines(self, evidence: Iterable[Evidence]) -> str:
+        return "\n".join([f"{self.kind}: {self.reason}", *(f"  {one.label}: {one.text}" for one in evidence)])
+
     def to_dict(self) -> dict[str, Any]:
         """Return the verdict as plain JSON values (schema version in ``"schema"``)."""
         out: dict[str, Any] = {"schema": SCHEMA, "kind": self.kind.value}
@@ -266,7 +275,7 @@ class Verdict:
         return out
 
     def __str__(self) -> str:
-        return "\n".join([f"{self.kind}: {self.reason}", *(f"  {e.label}: {e.text}" for e in self.evidence())])
+        return self._lines(self.evidence())
 
     def __repr__(self) -> str:
         return f"<Verdict {self.kind}: {self.reason}>"
@@ -283,12 +292,18 @@ class Evidence:
     text: str
 
 
-def _tell_certainty(verdict: Verdict) -> Iterable[str]:
+def _tell_bound(verdict: Verdict) -> Iterable[str]:
     if verdict.proof:
+        yield f"below 2^{math.ceil(verdict.proof.log2_error)}"
+
+
+def _tell_certainty(verdict: Verdict) -> Iterable[str]:
+    for bound in _tell_bound(verdict):
         p = verdict.proof
+        assert p is not None
         counts = f"degree {p.degree}, {p.evaluations} uninterpreted evaluations, {p.k} primes {list(p.primes)}"
         counts += f", {p.cuts} cut point{'s' * (p.cuts != 1)}" * (p.cuts > 0)
-        yield f"below 2^{math.ceil(p.log2_error)} ({counts}{f', {p.attempts} attempts' * (p.attempts > 1)})"
+        yield f"{bound} ({counts}{f', {p.attempts} attempts' * (p.attempts > 1)})"
 
 
 def _tell_rounding(verdict: Verdict) -> Iterable[str]:
@@ -341,6 +356,14 @@ EVIDENCE: tuple[tuple[str, Callable[[Verdict], Iterable[str]]], ...] = (
     ("note", lambda v: v.notes),
 )
 """Every kind of evidence: its label, and its texts for a verdict. Terminal, pages and reports read this list."""
+
+
+SHORT: Mapping[str, Callable[[Verdict], Iterable[str]]] = {
+    "shapes": lambda v: (),
+    "chance of being wrong": _tell_bound,
+    "uninterpreted (any function will do)": lambda v: (),
+}
+"""Shorter texts of some kinds of evidence, for a summary."""
 
 
 def warn_of_old_name(owner: object, old: str, new: str) -> None:

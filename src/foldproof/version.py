@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-
 __version__ = "0.2.0"
 
 
 def find_version(package: str) -> str:
-    """Return the installed version of a package."""
+    """Return the installed version of a package; that of foldproof is the one that runs."""
+    if package == "foldproof":
+        return __version__
+    import importlib.metadata  # a third of the time that `foldproof --help` takes to start
+
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return "not installed"
+
+
+def find_requirements(extra: str) -> list[str]:
+    """Return what an extra of foldproof installs, such as ``rich>=13.8``; nothing if foldproof is not installed."""
+    import importlib.metadata
+    import re
+
+    try:
+        listed = importlib.metadata.requires("foldproof") or ()
+    except importlib.metadata.PackageNotFoundError:
+        return []
+    found = re.compile(rf"([^;]+?)\s*;.*extra == ['\"]{extra}['\"]")
+    return [match[1] for match in map(found.match, listed) if match and not match[1].startswith("foldproof[")]

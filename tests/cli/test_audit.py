@@ -80,7 +80,7 @@ def test_quantization_is_told_with_its_bounds(foldproof: Foldproof, model: str) 
     ran = foldproof("audit", f"{model}:deep", "--compiler", "torchao")
     assert ran.status == 0, ran.out + ran.err
     assert re.search(r"^\w+: within [\d.e-]+: \w+: ", ran.out, re.MULTILINE), ran.out
-    conclusion = ran.out.splitlines()[-1]
+    conclusion = ran.out.splitlines()[0]
     assert " within named bounds" in conclusion
     assert "the numbers of the prepared model, before anything is quantized, " in conclusion
 

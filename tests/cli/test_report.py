@@ -35,7 +35,9 @@ def test_the_suffix_says_what_is_made(foldproof: Foldproof, suffix: str) -> None
 @pytest.mark.parametrize(
     ("args", "told"),
     [
-        (["report", "missing.json"], "missing.json can't be read: No such file"),
+        (["report", "missing.json"], "missing.json does not exist"),
+        (["report", "."], ". is not a file"),
+        (["explore", "missing.json"], "missing.json does not exist"),
         (["report", "models.py"], "models.py is not a JSON file"),
         (["report", "other.json"], "other.json is not a result of a foldproof command"),
         (["report", "old.json"], "old.json has schema 0, but this foldproof reads schemas 1 and 2: write it again"),
@@ -63,7 +65,7 @@ def test_what_is_missing_is_told_before_the_work(foldproof: Foldproof, monkeypat
 
     monkeypatch.setattr(builtins, "__import__", no_jinja)
     ran = foldproof("explain", "models.py:no_such", "--html", "out.html")
-    assert ran.status == 2 and "pip install 'foldproof[report]'" in ran.err
+    assert ran.status == 2 and "pip install 'jinja2>=" in ran.err and "extra report" in ran.err
 
 
 def test_doctor(foldproof: Foldproof) -> None:  # noqa: F811
@@ -93,7 +95,7 @@ def test_doctor_says_what_is_missing_and_how_to_get_it(foldproof: Foldproof, mon
 
     monkeypatch.setattr(importlib.metadata, "version", version)
     ran = foldproof("doctor")
-    assert ran.status == 0 and "to install the missing extras: pip install 'foldproof[report,openvino]'" in ran.out
+    assert ran.status == 0 and "to install what is missing: pip install jinja2 openvino" in ran.out
     assert "openvino missing" in ran.out and "jinja2 missing" in ran.out
 
 
@@ -105,3 +107,29 @@ def test_doctor_knows_what_is_not_here(foldproof: Foldproof, monkeypatch: pytest
     told = " ".join(ran.out.split())
     assert ran.status == 0 and "torchao (not here), executorch" in told, told
     assert "torch.ao, onnx (not here), openvino (not here)" in told, told
+
+
+def test_doctor_tells_what_an_untested_version_costs(foldproof: Foldproof, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    assert "untested" not in foldproof("doctor").out
+    monkeypatch.setattr("torch.__version__", "2.14.1+cu130")
+    told = foldproof("doctor").out
+    assert "torch 2.14.1+cu130 is untested: tests run with 2.13.0. New operators have no rule" in told
+    assert json.loads(foldproof("doctor", "--json", "-").out)["untested"]
+
+
+def test_explore_asks_for_its_own_extra(foldproof: Foldproof, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    foldproof("explain", "models.py:residual", "--json", "why.json")
+    real = importlib.util.find_spec
+    absent = ("jsonschema", "model_explorer")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name in absent else real(name, *rest))
+    ran = foldproof("explore", "why.json")
+    assert ran.status == 2 and "'ai-edge-model-explorer>=" in ran.err and "extra explore" in ran.err
+
+
+def test_explore_on_a_port_without_a_browser(foldproof: Foldproof, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    explorer = pytest.importorskip("model_explorer")
+    asked = {}
+    monkeypatch.setattr(explorer, "visualize_from_config", lambda config, **how: asked.update(how))
+    foldproof("prove", "models.py:relu", "models.py:relu", "--json", "proof.json")
+    assert foldproof("explore", "proof.json", "--no-open", "--port", "8123").status == 0
+    assert asked == {"port": 8123, "no_open_in_browser": True}

@@ -6,11 +6,13 @@ import ast
 import contextlib
 import doctest
 import io
+import os
 import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 from sybil import Document, Example, Region, Sybil
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser
@@ -65,9 +67,15 @@ def output_of(command: str) -> str:
         ran = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *args]
         return subprocess.run(ran, capture_output=True, encoding="utf-8").stdout
     assert program == "foldproof", command
-    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+    with (
+        contextlib.redirect_stdout(io.StringIO()) as out,
+        contextlib.redirect_stderr(io.StringIO()) as err,
+        mock.patch.dict(os.environ),
+    ):
+        os.environ.pop("COLUMNS", None)  # workers of pytest-xdist have it
         main(args)
-    return out.getvalue() + err.getvalue()
+    # Progress, which is told every ten seconds, depends on the machine.
+    return out.getvalue() + re.sub(r"(?m)^foldproof: .*, \d+ s\n", "", err.getvalue())
 
 
 def printed(document: Document) -> list[Region]:

@@ -59,5 +59,5 @@ def test_without_graphs_or_without_the_package(written: Written, monkeypatch: py
     with pytest.raises(FoldproofError, match="nothing to explore"):
         explorer.config(written("explain"))
     monkeypatch.setitem(__import__("sys").modules, "model_explorer", None)
-    with pytest.raises(MissingExtra, match=r"foldproof\[explore\]"):
+    with pytest.raises(MissingExtra, match="extra explore"):
         explorer.config(written("fuse"))

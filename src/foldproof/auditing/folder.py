@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -62,24 +63,35 @@ def save(told: Mapping[str, Any], culprits: Sequence[Step], crash: str, subject:
         FoldproofError: the folder can't be written.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in ("verdict.json", "repro.py", "graphs.py", "report.md"):  # files of an earlier audit
-            (folder / name).unlink(missing_ok=True)
-        by_name = {step.name: step for step in reversed(culprits)}
-        for name, step in by_name.items():
-            place = folder if len(by_name) == 1 else folder / re.sub(r"\W+", "_", name)
-            place.mkdir(exist_ok=True)
-            _save_step(told, step, subject, place)
-        whole = told["end_to_end"]
-        if crash and not by_name:
-            _save_whole(told, Crash(find_compiler(told["compiler"]), subject.options, crash), subject, folder)
-        elif not by_name and whole is not None and whole["verdict"]["kind"] == Kind.REFUTED.value:
-            _save_whole(told, WrongNumbers(find_compiler(told["compiler"]), subject.options), subject, folder)
-        elif len(by_name) != 1:
-            write(folder / "verdict.json", _format_json(told))
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        # Whole or not at all: reducing takes minutes, in which people press Ctrl-C.
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as aside:
+            _save_all(told, culprits, crash, subject, Path(aside))
+            folder.mkdir(exist_ok=True)
+            for name in ("verdict.json", "repro.py", "graphs.py", "report.md"):  # files of an earlier audit
+                (folder / name).unlink(missing_ok=True)
+            for made in Path(aside).iterdir():
+                if made.is_dir():
+                    shutil.rmtree(folder / made.name, ignore_errors=True)
+                made.replace(folder / made.name)
         return folder
     except OSError as error:
         raise FoldproofError(f"{folder} can't be written: {error.strerror or error}") from error
+
+
+def _save_all(told: Mapping[str, Any], culprits: Sequence[Step], crash: str, subject: Subject, folder: Path) -> None:
+    by_name = {step.name: step for step in reversed(culprits)}
+    for name, step in by_name.items():
+        place = folder if len(by_name) == 1 else folder / re.sub(r"\W+", "_", name)
+        place.mkdir(exist_ok=True)
+        _save_step(told, step, subject, place)
+    whole = told["end_to_end"]
+    if crash and not by_name:
+        _save_whole(told, Crash(find_compiler(told["compiler"]), subject.options, crash), subject, folder)
+    elif not by_name and whole is not None and whole["verdict"]["kind"] == Kind.REFUTED.value:
+        _save_whole(told, WrongNumbers(find_compiler(told["compiler"]), subject.options), subject, folder)
+    elif len(by_name) != 1:
+        write(folder / "verdict.json", _format_json(told))
 
 
 def write(path: Path, text: str) -> None:

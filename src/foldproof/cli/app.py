@@ -1,32 +1,27 @@
-"""The commands: arguments, written files, printed output, and exit status."""
+"""The commands and their arguments.
+
+What they do is in `foldproof.cli.commands`, which is imported when one runs, so that ``--help`` is quick.
+"""
 
 from __future__ import annotations
 
-import os
 import sys
-import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from contextvars import ContextVar
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
-from foldproof.cli import many, summary
-from foldproof.cli.complaint import complain, without_warnings
-from foldproof.cli.output import Output, Written, check_folder
-from foldproof.cli.progress import Bar
+from foldproof.cli.complaint import complain, tell_unwritten, without_warnings
+from foldproof.cli.options import SETTINGS, Settings, with_options
+from foldproof.cli.output import Written
 from foldproof.compiler_catalog import DECLARED
 from foldproof.errors import FoldproofError
 from foldproof.log import log_caught
-from foldproof.verdict import SCHEMA, Kind
 from foldproof.version import __version__
 
-INTERRUPTED = 130
-"""Exit status after Ctrl-C, as in shells."""
 INTERNAL = 70
 """Exit status after a bug in foldproof (EX_SOFTWARE); 1 would say REFUTED."""
 
@@ -35,16 +30,6 @@ FORMS = (
     " (model, args[, kwargs[, dynamic_shapes]]); loading it runs its code"
 )
 
-
-@dataclass(frozen=True)
-class Settings:
-    """Options of all commands: PyTorch's number of threads, and if errors show their stack."""
-
-    threads: int | None = None
-    traceback: bool = False
-
-
-SETTINGS = ContextVar("SETTINGS", default=Settings())  # noqa: B039 (it is frozen)
 
 app = typer.Typer(
     help="Fuse PyTorch graphs, prove every rewrite, and tell a rounding difference from a wrong answer.",
@@ -78,23 +63,18 @@ def _print_version(wanted: bool) -> None:
 
 
 @app.callback()
+@with_options
 def main(
-    threads: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Number of threads that PyTorch computes with.")
-    ] = None,
-    trace: Annotated[
-        bool, typer.Option("--traceback", help="Show the stack of an error in the model, besides its sentence.")
-    ] = False,
     version: Annotated[
         bool,
         typer.Option("--version", "-V", callback=_print_version, is_eager=True, help="Show the version and exit."),
     ] = False,
 ) -> None:
     """Fuse PyTorch graphs, prove every rewrite, and tell a rounding difference from a wrong answer."""
-    SETTINGS.set(Settings(threads, trace))
 
 
 @app.command()
+@with_options
 def fuse(
     spec: Annotated[str, typer.Argument(metavar="SPEC", help=f"The program to fuse: {FORMS}.", show_default=False)],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT.pt2", help="File for the fused program.")],
@@ -111,13 +91,16 @@ def fuse(
     html_file: HtmlOption = None,
 ) -> None:
     """Fold all foldable operators, prove each rewrite and the whole program, and save it."""
+    from foldproof.cli import commands
+
     options: dict[str, Any] = {} if passes is None else {"passes": passes.split(",")}
     if accuracy_limit is not None:
         options["accuracy_limit"] = accuracy_limit
-    raise typer.Exit(_guarded(partial(_fuse, spec, output, Written(json_file, html_file), options)))
+    _end(partial(commands.fuse, spec, output, Written(json_file, html_file), options))
 
 
 @app.command()
+@with_options
 def fold_qat(
     spec: Annotated[str, typer.Argument(metavar="SPEC", help=f"The program to fold: {FORMS}.", show_default=False)],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT.pt2", help="File for the folded program.")],
@@ -128,20 +111,26 @@ def fold_qat(
     html_file: HtmlOption = None,
 ) -> None:
     """Fold the chains of converted quantization-aware training into quantized biases and weights, and prove it."""
-    raise typer.Exit(_guarded(partial(_fold_qat, spec, output, Written(json_file, html_file), not float_biases)))
+    from foldproof.cli import commands
+
+    _end(partial(commands.fold_qat, spec, output, Written(json_file, html_file), not float_biases))
 
 
 @app.command()
+@with_options
 def explain(
     spec: Annotated[str, typer.Argument(metavar="SPEC", help=f"The program to explain: {FORMS}.", show_default=False)],
     json_file: JsonOption = None,
     html_file: HtmlOption = None,
 ) -> None:
     """List the normalisations that fuse can't fold, each with the reason and a remedy if there is one."""
-    raise typer.Exit(_guarded(partial(_explain, spec, Written(json_file, html_file))))
+    from foldproof.cli import commands
+
+    _end(partial(commands.explain, spec, Written(json_file, html_file)))
 
 
 @app.command()
+@with_options
 def prove(
     before: Annotated[str, typer.Argument(metavar="A", help=f"A program: {FORMS}.", show_default=False)],
     after: Annotated[
@@ -162,10 +151,13 @@ def prove(
     html_file: HtmlOption = None,
 ) -> None:
     """Check two programs for equivalence, and show the evidence."""
-    raise typer.Exit(_guarded(partial(_prove, before, after, convert, seed, Written(json_file, html_file))))
+    from foldproof.cli import commands
+
+    _end(partial(commands.prove, before, after, convert, seed, Written(json_file, html_file)))
 
 
 @app.command()
+@with_options
 def compare(
     spec: Annotated[str, typer.Argument(metavar="SPEC", help=f"The reference: {FORMS}.", show_default=False)],
     against: Annotated[
@@ -189,9 +181,6 @@ def compare(
             show_default=False,
         ),
     ] = None,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Print the evidence, too: distances, the noise floor, notes.")
-    ] = False,
     json_file: JsonOption = None,
     html_file: HtmlOption = None,
     report: Annotated[
@@ -200,12 +189,13 @@ def compare(
     ] = None,
 ) -> None:
     """Tell a rounding difference from a bug, find the side nearer the float64 result, and locate the difference."""
-    raise typer.Exit(
-        _guarded(partial(_compare, spec, against, precision, verbose, Written(json_file, html_file), report))
-    )
+    from foldproof.cli import commands
+
+    _end(partial(commands.compare, spec, against, precision, Written(json_file, html_file), report))
 
 
 @app.command()
+@with_options
 def audit(
     specs: Annotated[
         list[str],
@@ -246,15 +236,18 @@ def audit(
     html_file: HtmlOption = None,
 ) -> None:
     """Run a compiler, validate every graph pass, and name the pass that changes the meaning."""
+    from foldproof.cli import commands
+
     written = Written(json_file, html_file)
     if results is not None or len(specs) > 1:
-        one_only = save is not None or bool(written.files)
-        asked = partial(_audit_many, specs, compiler, option or [], disable or [], results, jobs, one_only)
-        raise typer.Exit(_guarded(asked))
-    raise typer.Exit(_guarded(partial(_audit, specs[0], compiler, option or [], disable or [], save, written)))
+        one_only = save is not None or written.wanted
+        asked = partial(commands.audit_many, specs, compiler, option or [], disable or [], results, jobs, one_only)
+        _end(asked)
+    _end(partial(commands.audit, specs[0], compiler, option or [], disable or [], save, written))
 
 
 @app.command()
+@with_options
 def report(
     result: Annotated[
         Path, typer.Argument(metavar="FILE.json", help="A result written with --json.", show_default=False)
@@ -267,37 +260,53 @@ def report(
     ] = None,
 ) -> None:
     """Write a result as an HTML page (.html), JUnit XML (.xml) or SARIF (.sarif)."""
-    raise typer.Exit(_guarded(partial(_report, result, output)))
+    from foldproof.cli import commands
+
+    _end(partial(commands.report, result, output))
 
 
 @app.command()
+@with_options
 def explore(
     result: Annotated[
         Path, typer.Argument(metavar="FILE.json", help="A result written with --json.", show_default=False)
     ],
+    port: Annotated[
+        int, typer.Option(metavar="N", min=1, max=65535, help="Listen on this port, or the next free one.")
+    ] = 8080,
+    no_open: Annotated[bool, typer.Option("--no-open", help="Start the server, and open no browser.")] = False,
 ) -> None:
     """Open the graphs of a result in Model Explorer, with verdicts, bounds and errors as layers."""
-    raise typer.Exit(_guarded(partial(_explore, result)))
+    from foldproof.cli import commands
+
+    _end(partial(commands.explore, result, port, not no_open))
 
 
 @app.command()
+@with_options
 def doctor(json_file: JsonOption = None) -> None:
     """Show the installed versions and the features available with them."""
-    raise typer.Exit(_guarded(partial(_doctor, json_file)))
+    from foldproof.cli import commands
+
+    _end(partial(commands.doctor, json_file))
 
 
 @app.command()
+@with_options
 def replay(
     folder: Annotated[
         Path, typer.Argument(metavar="FOLDER", help="A folder written by audit --save.", show_default=False)
     ],
 ) -> None:
     """Run a saved reproduction on the installed versions, and report if the fault is fixed."""
-    raise typer.Exit(_guarded(partial(_replay, folder)))
+    from foldproof.cli import commands
+
+    _end(partial(commands.replay, folder))
 
 
 def run(argv: Sequence[str] | None = None) -> int:
     """Parse ``argv`` (``sys.argv[1:]`` by default), run the command and return its exit status."""
+    SETTINGS.set(Settings())
     try:
         app(args=None if argv is None else list(argv), prog_name="foldproof")
     except SystemExit as end:
@@ -305,205 +314,8 @@ def run(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _fuse(spec: str, output: Path, written: Written, options: Mapping[str, Any]) -> int:
-    def fused(progress: Bar) -> Any:
-        from foldproof.cli import work
-
-        return work.fuse(spec, progress, options)
-
-    return _made(fused, summary.print_fuse, spec, output, written)
-
-
-def _fold_qat(spec: str, output: Path, written: Written, quantize_bias: bool) -> int:
-    def folded(progress: Bar) -> Any:
-        from foldproof.cli import work
-
-        return work.fold_qat(spec, progress, quantize_bias)
-
-    return _made(folded, summary.print_fold_qat, spec, output, written)
-
-
-def _made(
-    make: Callable[[Bar], Any], told: Callable[[Any, Any], None], spec: str, output: Path, written: Written
-) -> int:
-    """Make a program, save it with its result, and print the result with ``told``."""
-    if output.suffix != ".pt2":
-        raise FoldproofError(f"{output} must end in .pt2, the suffix of exported programs")
-    program_out = Output(output)
-    written.check(output)
-
-    started = time.perf_counter()
-    with Bar() as progress:
-        from foldproof.cli import work
-
-        result = make(progress)
-        progress(0, None, f"saving {output}")
-        saved = result.verdict.kind is not Kind.REFUTED
-        if saved:
-            program_out.write(partial(work.save_program, result.program))
-        written.write(result.to_dict() | {"subject": spec})
-
-    console = summary.console(written.printed)
-    told(console, result)
-    summary.print_ending(console, output if saved else None, written.files, time.perf_counter() - started)
-    status: int = result.verdict.kind.exit_code
-    return status
-
-
-def _explain(spec: str, written: Written) -> int:
-    written.check()
-
-    with Bar() as progress:
-        from foldproof.cli import work
-
-        declined = work.explain(spec, progress)
-        told = {"schema": SCHEMA, "command": "explain", "declined": [asdict(one) for one in declined]}
-        written.write(told | {"subject": spec})
-
-    out = summary.console(written.printed)
-    summary.print_explanations(out, declined)
-    summary.print_written(out, written.files)
-    return 0
-
-
-def _prove(before: str, after: str, convert: str | None, seed: int | None, written: Written) -> int:
-    written.check()
-
-    with Bar() as progress:
-        from foldproof.cli import work
-
-        verdict, document = work.prove(before, after, convert, seed, progress)
-        if written.wanted:
-            written.write(document() | {"subject": before, "other": after})
-
-    out = summary.console(written.printed)
-    summary.print_verdict(out, verdict)
-    summary.print_written(out, written.files)
-    return verdict.kind.exit_code
-
-
-def _compare(
-    spec: str, against: str, precision: str | None, verbose: bool, written: Written, report: Path | None
-) -> int:
-    written.check(report)
-    report_out = Output(report) if report is not None else None
-
-    with Bar() as progress:
-        from foldproof.cli import work
-
-        result = work.compare(spec, against, precision, progress)
-        written.write(result.to_dict() | {"subject": spec})
-        if report_out:
-            report_out.write(partial(work.save_report, result, spec))
-
-    out = summary.console(written.printed)
-    summary.print_comparison(out, result, verbose)
-    summary.print_written(out, [*written.files, *([report] if report else [])])
-    return result.verdict.kind.exit_code
-
-
-def _audit(
-    spec: str,
-    compiler: str,
-    options: Sequence[str],
-    disable: Sequence[str],
-    folder: Path | None,
-    written: Written,
-) -> int:
-    written.check()
-    if folder is not None:
-        check_folder(folder)
-    saving = None
-    reproduced = folder is not None and (folder / "repro.py").is_file()
-
-    with Bar() as progress:
-        from foldproof.cli import audits
-
-        found = audits.audit(spec, compiler, options, disable, progress)
-        if folder is not None:
-            progress(0, None, "reducing the model")
-            start = time.perf_counter()
-            found.save(folder)
-            saving = time.perf_counter() - start
-        if written.wanted:
-            written.write(audits.document(found, folder) | {"subject": spec})
-
-    console = summary.console(written.printed)
-    audits.print_audit(console, found, saving)
-    if folder is not None and not found.refuted:
-        gone = " (the reproduction that was there is gone)" if reproduced else ""
-        console.print(f"no pass is refuted: wrote only the verdict to {folder}{gone}", soft_wrap=True)
-        folder = None
-    summary.print_written(console, [*([folder] if folder else []), *written.files])
-    return found.kind.exit_code
-
-
-def _audit_many(
-    specs: Sequence[str],
-    compiler: str,
-    options: Sequence[str],
-    disable: Sequence[str],
-    folder: Path | None,
-    jobs: int,
-    one_only: bool,
-) -> int:
-    if folder is None:
-        raise FoldproofError("several SPECs take --results FOLDER, where the result of each is kept")
-    if one_only:
-        raise FoldproofError(
-            "--save, --json and --html take one SPEC without --results, whose folder has the JSON of each"
-        )
-    questions = [many.Question(spec, compiler, tuple(options), tuple(disable)) for spec in dict.fromkeys(specs)]
-    with Bar() as progress:
-        answers = many.audit_all(questions, folder, jobs, progress)
-    lines = [(f"{question.spec}: {answer.told}", answer.kind) for question, answer in answers]
-    summary.print_answers(summary.console(), lines, folder)
-    return many.worst([answer for _, answer in answers])
-
-
-def _report(result: Path, output: Path | None) -> int:
-    from foldproof.report import FORMS as forms
-    from foldproof.report import load
-
-    output = output or result.with_suffix(".html")
-    if output.suffix not in forms:
-        raise FoldproofError(f"{output} must end in {', '.join(forms)}; the suffix chooses the format")
-    if os.path.realpath(output) == os.path.realpath(result):
-        raise FoldproofError(f"{output} is the result itself; give another file")
-    out = Output(output)
-    text = forms[output.suffix](load(result))
-    out.write(lambda path: path.write_text(text, encoding="utf-8"))
-    summary.print_written(summary.console(), [output])
-    return 0
-
-
-def _explore(result: Path) -> int:
-    from foldproof.report import load
-    from foldproof.report.explorer import explore as opened
-
-    opened(load(result))
-    return 0
-
-
-def _doctor(json_file: Path | None) -> int:
-    written = Written(json_file, None)
-    written.check()
-    from foldproof.cli import doctor as examination
-
-    found = examination.examine()
-    written.write(found)
-    console = summary.console(written.printed)
-    examination.print_examination(console, found)
-    summary.print_written(console, written.files)
-    return 0
-
-
-def _replay(folder: Path) -> int:
-    from foldproof.cli import audits
-
-    kind, told = audits.replay(folder)
-    summary.console().print(told, soft_wrap=True)
-    return kind.exit_code
+def _end(command: Callable[[], int]) -> NoReturn:
+    raise typer.Exit(_guarded(command))
 
 
 def _guarded(command: Callable[[], int]) -> int:
@@ -521,9 +333,8 @@ def _guarded(command: Callable[[], int]) -> int:
         if settings.traceback:
             traceback.print_exception(error.__cause__ or error)
         return complain(error)
-    except KeyboardInterrupt:
-        sys.stderr.write("foldproof: interrupted\n")
-        return INTERRUPTED
+    except OSError as error:
+        return tell_unwritten(error)
     except Exception:
         traceback.print_exc()
         sys.stderr.write("foldproof: this is a bug in foldproof, please report it with the lines above\n")

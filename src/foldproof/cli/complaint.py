@@ -3,17 +3,43 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import sys
 import warnings
 from collections.abc import Iterator
+from typing import TextIO
 
 from foldproof.errors import FoldproofError
 
 
 def complain(error: FoldproofError) -> int:
     """Write the error as one line to stderr, and return the exit status of wrong usage."""
-    sys.stderr.write(f"foldproof: {' '.join(str(error).split())}\n")
+    tell(" ".join(str(error).split()))
     return 2
+
+
+def tell(sentence: str) -> None:
+    """Write a sentence to stderr, if anything can be written there."""
+    try:
+        sys.stderr.write(f"foldproof: {sentence}\n")
+        sys.stderr.flush()
+    except OSError:
+        _silence(sys.stderr)
+
+
+def tell_unwritten(error: OSError) -> int:
+    """Tell that stdout could not be written, close it, and return the exit status; raises any other error."""
+    if error.errno not in (errno.ENOSPC, errno.EIO, errno.EFBIG, errno.EDQUOT):
+        raise error
+    _silence(sys.stdout)
+    return complain(FoldproofError(f"the output can't be written: {error.strerror}"))
+
+
+def _silence(stream: TextIO) -> None:
+    """Send what a stream still holds to nowhere, so that Python has no error to report when it ends."""
+    with contextlib.suppress(OSError, ValueError):  # a stream of a test has no descriptor
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 @contextlib.contextmanager

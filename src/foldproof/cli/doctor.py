@@ -9,18 +9,24 @@ import re
 import shutil
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from foldproof.cli.text import print_table, say
 from foldproof.compiler_catalog import DECLARED
 from foldproof.errors import FoldproofError
 from foldproof.log import hushed
-from foldproof.version import __version__
+from foldproof.version import __version__, find_requirements
 
 TESTED = {"torch": "2.13.0", "torchao": "0.18.0", "executorch": "1.5.1"}
 """Versions in the tests; other releases may have operators without a rule, and passes without a tap."""
+
+COSTS = {
+    "torch": "New operators have no rule, and leave a proof UNDECIDED; passes that have moved are not watched.",
+    "torchao": "Steps that have moved are not watched, and operators that are new leave a proof UNDECIDED.",
+    "executorch": "Passes that have moved are not watched, and operators that are new leave a proof UNDECIDED.",
+}
+"""Costs of an untested version of each; never a wrong PROVED, since an operator without a rule is not guessed."""
 
 EXTRAS = {
     "cli": ["the command line"],
@@ -40,23 +46,26 @@ def examine() -> dict[str, Any]:
 
     from foldproof.auditing.taps import HOOKS
     from foldproof.auditing.taps.hooks import find_missing_hooks
-    from foldproof.comparison.candidate import BACKENDS, FILES
+    from foldproof.comparison.candidate import BACKENDS
     from foldproof.fusion.rewriter import PASSES
     from foldproof.shadow import RULES
+    from foldproof.spec import FILES
 
     with hushed():  # packages log when they are imported
         missing = [hook.describe_absence() for hook in find_missing_hooks(HOOKS)]
     compiler = next(filter(None, map(shutil.which, ("g++", "clang++", "c++"))), None)
     packages = {".pte": "executorch", ".onnx": "onnxruntime", ".xml": "openvino", ".npy": "numpy", ".npz": "numpy"}
     needs = {"inductor": compiler is not None, **{name: _has(package) for name, package in packages.items()}}
+    versions: dict[str, str | None] = {
+        "foldproof": __version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        **{name: _version(name) for name in TESTED if name not in ("python", "torch")},
+    }
     return {
-        "versions": {
-            "foldproof": __version__,
-            "python": platform.python_version(),
-            "torch": str(torch.__version__),
-            **{name: _version(name) for name in TESTED if name != "torch"},
-        },
+        "versions": versions,
         "tested": TESTED,
+        "untested": _tell_untested(versions),
         "machine": f"{platform.system()} {platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
         "threads": torch.get_num_threads(),
         "cpp_compiler": compiler,
@@ -74,31 +83,53 @@ def examine() -> dict[str, Any]:
 
 def print_examination(out: Console, found: dict[str, Any]) -> None:
     """Print the result of `examine`."""
-    versions = _table("package", "installed", "tested with")
+    tested = {name: found["tested"].get(name, "") for name in found["versions"]}
+    rows = []
     for name, version in found["versions"].items():
-        tested = found["tested"].get(name, "")
-        same = not tested or version is None or version.split("+")[0] == tested
-        versions.add_row(name, Text(version or "not installed", "" if same and version else "yellow"), tested)
-    out.print(versions, "")
-    extras = _table("extra", "", "gives", "packages")
-    for name, extra in found["extras"].items():
-        told = ", ".join(f"{package} {version or 'missing'}" for package, version in extra["packages"].items())
-        extras.add_row(name, _mark(extra["present"]), extra["gives"], told)
-    out.print(extras, "")
-    out.print(f"{found['machine']}, {found['threads']} threads, C++ compiler {found['cpp_compiler'] or 'not found'}")
-    out.print(f"operators with a rule: {found['operators']}")
-    out.print(f"rules of fuse: {', '.join(found['fuse'])}")
+        style = "" if version and not is_untested(version, tested[name]) else "yellow"
+        rows.append((name, Text(version or "not installed", style), tested[name]))
+    print_table(out, ("package", "installed", "tested with"), rows)
+    for sentence in found["untested"]:
+        say(out, sentence, "yellow")
+    out.print()
+    extras = [
+        (
+            name,
+            _mark(extra["present"]),
+            extra["gives"],
+            ", ".join(f"{package} {version or 'missing'}" for package, version in extra["packages"].items()),
+        )
+        for name, extra in found["extras"].items()
+    ]
+    print_table(out, ("extra", "state", "gives", "packages"), extras)
+    out.print()
+    say(out, f"{found['machine']}, {found['threads']} threads, C++ compiler {found['cpp_compiler'] or 'not found'}")
+    say(out, f"operators with a rule: {found['operators']}")
+    say(out, f"rules of fuse: {', '.join(found['fuse'])}")
     for command in ("audit", "compare"):
         able = [name if here else f"{name} (not here)" for name, here in found[command].items()]
-        out.print(f"{command}: {', '.join(able)}")
+        say(out, f"{command}: {', '.join(able)}")
     hooks = found["hooks"]
     gone = len(hooks["missing"])
-    out.print(f"hooks of taps: {hooks['declared']}, {gone or 'none'} missing in the installed versions")
+    say(out, f"hooks of taps: {hooks['declared']}, {gone or 'none'} missing in the installed versions")
     for sentence in hooks["missing"]:
-        out.print(Text(f"  {sentence}", "yellow"), soft_wrap=True)
-    missing = [name for name, extra in found["extras"].items() if not extra["present"]]
-    if missing:
-        out.print(f"\nto install the missing extras: pip install 'foldproof[{','.join(missing)}]'")
+        say(out, f"  {sentence}", "yellow")
+    lacking = [name for extra in found["extras"].values() for name, version in extra["packages"].items() if not version]
+    if lacking:
+        say(out, f"\nto install what is missing: pip install {' '.join(dict.fromkeys(lacking))}")
+
+
+def is_untested(version: str, tested: str) -> bool:
+    """Return True for another release than the tested one; builds of a release count as it."""
+    return bool(tested) and version.split("+")[0] != tested
+
+
+def _tell_untested(versions: dict[str, str | None]) -> list[str]:
+    return [
+        f"{name} {version} is untested: tests run with {TESTED[name]}. {COSTS[name]}"
+        for name, version in versions.items()
+        if version and is_untested(version, TESTED.get(name, ""))
+    ]
 
 
 def _gives() -> dict[str, str]:
@@ -123,15 +154,13 @@ def _mark(present: bool) -> Text:
 
 def _packages(extra: str) -> list[str]:
     """The packages of one of our extras, from foldproof's metadata."""
-    found = re.compile(rf"([\w.-]+).*;.*extra == ['\"]{extra}['\"]")
-    try:
-        wanted = importlib.metadata.requires("foldproof") or ()
-    except importlib.metadata.PackageNotFoundError as error:
+    wanted = find_requirements(extra)
+    if not wanted:
         raise FoldproofError(
             "doctor reads the extras from foldproof's installed metadata, but foldproof is not installed here; run"
             " pip install -e . in its folder"
-        ) from error
-    return [match[1] for match in map(found.match, wanted) if match]
+        )
+    return [re.split(r"[^\w.-]", one)[0] for one in wanted]
 
 
 def _version(package: str) -> str | None:
@@ -143,10 +172,3 @@ def _version(package: str) -> str | None:
 
 def _has(module: str) -> bool:
     return importlib.util.find_spec(module) is not None
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for name in columns:
-        table.add_column(name, overflow="fold")
-    return table

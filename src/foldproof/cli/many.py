@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from foldproof.cli.complaint import without_warnings
+from foldproof.cli.options import SETTINGS, Settings
 from foldproof.cli.output import Output, check_folder, save_json
 from foldproof.cli.processes import Died, Processes
 from foldproof.compiler_catalog import DECLARED
@@ -37,6 +38,7 @@ class Question:
     compiler: str
     options: tuple[str, ...]
     disable: tuple[str, ...]
+    device: str | None = None
 
     def place(self, folder: Path) -> Path:
         """Return the file of the result.
@@ -52,6 +54,7 @@ class Question:
             self.compiler,
             self.options,
             self.disable,
+            self.device,
             content,
             __version__,
             *map(find_version, packages),
@@ -83,7 +86,7 @@ def audit_all(
     answers = {question: _kept(place) for question, place in places.items() if place.is_file()}
     with Processes(jobs) as processes:
         begun = {
-            processes.submit(answer, question, place): question
+            processes.submit(answer, question, place, SETTINGS.get()): question
             for question, place in places.items()
             if question not in answers
         }
@@ -103,9 +106,14 @@ def worst(answers: Sequence[Answer]) -> int:
     return max((one.status for one in answers), key=BY_SEVERITY.index)
 
 
-def answer(question: Question, place: Path) -> Answer:
+def answer(question: Question, place: Path, settings: Settings) -> Answer:
     """Audit, and write the result to ``place``; runs in a process of its own."""
+    SETTINGS.set(settings)
     try:
+        if settings.threads is not None:
+            import torch
+
+            torch.set_num_threads(settings.threads)
         with without_warnings():
             return _conclude(_audit(question, place))
     except FoldproofError as error:

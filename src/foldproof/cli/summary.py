@@ -1,29 +1,31 @@
-"""Results on the terminal: changes, evidence, and declined folds."""
+"""Results on the terminal: the conclusion first, then changes and declined folds."""
 
 from __future__ import annotations
 
 import os
+import re
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from foldproof.cli.options import SETTINGS
+from foldproof.cli.text import print_table, say
 from foldproof.formatting import format_bytes, format_count
 from foldproof.verdict import Kind, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from foldproof import CompareResult, FoldQATResult, FuseResult
     from foldproof.fusion import Declined
 
 ROWS = 10
 """Maximum number of rows of a table; ``--json`` has all of them."""
+NAMED = 4
+"""Maximum number of names in a row that stands for several operators or passes."""
 
 STYLES = {
     Kind.PROVED: "green",
@@ -34,171 +36,204 @@ STYLES = {
 }
 
 
-class _Console(Console):
-    def on_broken_pipe(self) -> None:
-        """Continue silently: rich would exit with status 1, which means REFUTED here."""
-        self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def print_conclusion(out: Console, text: str, kind: Kind) -> None:
+    """Print a text that begins with a verdict, in the colour of its kind; its first line alone if ``--quiet``."""
+    told = Text(text.partition("\n")[0] if SETTINGS.get().quiet else text)
+    told.highlight_words([kind.value], STYLES[kind])
+    say(out, told)
 
 
-def console(stderr: bool = False) -> Console:
-    """A console on stdout, or stderr; a file or pipe gets plain lines of 120 columns."""
-    out = _Console(highlight=False, markup=False, stderr=stderr)
-    return out if out.is_terminal else _Console(highlight=False, markup=False, width=120, stderr=stderr)
+def print_verdict(out: Console, verdict: Verdict) -> None:
+    """Print a verdict, with all evidence if ``--verbose``."""
+    print_conclusion(out, str(verdict) if SETTINGS.get().verbose else verdict.summary, verdict.kind)
 
 
 def print_fuse(out: Console, result: FuseResult) -> None:
-    """Print the result of `foldproof.fuse`: operators, rewrites, declined folds with reasons, and the verdict."""
-    _print_operators(out, Counter(result.operators_before), Counter(result.operators_after))
+    """Print the result of `foldproof.fuse`: the verdict, rewrites, declined folds with reasons, and operators."""
+    print_verdict(out, result.verdict)
+    if SETTINGS.get().quiet:
+        return
+    out.print()
     _print_rewrites(out, result)
     _print_declined(out, result.declined)
     if result.declined and any("quantized_decomposed" in name for name in result.operators_after):
-        out.print("the program is quantized; `foldproof fold-qat` folds the chains of quantization-aware training\n")
-    print_verdict(out, result.verdict)
+        say(out, "the program is quantized; `foldproof fold-qat` folds the chains of quantization-aware training\n")
+    _print_operators(out, Counter(result.operators_before), Counter(result.operators_after))
     sizes = f"{format_bytes(result.bytes_before)} → {format_bytes(result.bytes_after)}"
-    out.print(f"constants {sizes}, fused in {result.seconds:.1f} s")
+    say(out, f"constants {sizes}, fused in {result.seconds:.1f} s")
 
 
 def print_fold_qat(out: Console, result: FoldQATResult) -> None:
-    """Print the result of `foldproof.fold_qat`: chain and bias of each operator, declined folds, and the verdict."""
+    """Print the result of `foldproof.fold_qat`: the verdict, chain and bias of each operator, and declined folds."""
+    print_verdict(out, result.verdict)
+    if SETTINGS.get().quiet:
+        return
+    out.print()
     if result.folded:
         chains = sum(bool(one.chain) for one in result.folded)
         biases = len(result.folded) - chains
         parts = [f"{format_count(chains, 'operator')} folded"] * bool(chains)
         parts += [f"{format_count(biases, 'bias', 'biases')} quantized, without a chain"] * bool(biases)
-        out.print(", ".join(parts))
-        table = _table("operator", "chain", "weight", "bias within", "of the range", "source")
-        for one in result.folded[:ROWS]:
-            weight = "unchanged" if one.exact else "scaled"
-            bounds = f"{one.bias.bound:.2g}", f"{result.share(one):.1g}"
-            table.add_row(
-                Text(one.node), str(len(one.chain)) if one.chain else "none", weight, *bounds, Text(_place(one.source))
+        say(out, ", ".join(parts))
+        rows = [
+            (
+                one.node,
+                str(len(one.chain)) if one.chain else "none",
+                "unchanged" if one.exact else "scaled",
+                f"{one.bias.bound:.2g}",
+                f"{result.share(one):.1g}",
+                _place(one.source),
             )
-        out.print(table)
-        if len(result.folded) > ROWS:
-            out.print(f"… and {len(result.folded) - ROWS} more; --json lists them all")
-        out.print()
+            for one in result.folded[:ROWS]
+        ]
+        print_table(out, ("operator", "chain", "weight", "bias within", "of the range", "source"), rows)
+        _print_rest(out, len(result.folded))
     else:
-        out.print("nothing to fold\n")
+        say(out, "nothing to fold\n")
     _print_declined(out, result.declined)
-    print_verdict(out, result.verdict)
-
-
-def print_verdict(out: Console, verdict: Verdict) -> None:
-    """Print a verdict, with its kind in colour."""
-    text = Text(str(verdict))
-    text.stylize(STYLES[verdict.kind], 0, len(verdict.kind.value))
-    out.print(text, soft_wrap=True)
 
 
 def print_explanations(out: Console, declined: Sequence[Declined]) -> None:
-    """Print the place, the reason and the remedy of each normalisation that can't be folded."""
+    """Print places, the reason and the remedy of the normalisations that can't be folded; equal reasons once."""
     if not declined:
-        out.print("every normalisation can be folded")
+        say(out, "every normalisation can be folded")
         return
-    out.print(f"{format_count(len(declined), 'operator')} not folded\n")
-    for one in declined:
-        title = Text(f"{one.node} ({one.operator})", "bold")
-        out.print(title.append(f"  {_place(one.source)}", "not bold cyan"), soft_wrap=True)
-        out.print(f"  {one.reason}", soft_wrap=True)
-        if one.hint:
-            out.print(f"  remedy: {one.hint}", soft_wrap=True)
+    say(out, f"{format_count(len(declined), 'operator')} not folded")
+    if SETTINGS.get().quiet:
+        return
+    for several in _with_equal_reasons(declined):
+        out.print()
+        for one in several:
+            title = Text(f"{one.node} ({one.operator})", "bold")
+            say(out, title.append(f"  {_place(one.source)}", "not bold cyan"))
+        say(out, f"  {_reason(several)}")
+        if several[0].hint:
+            say(out, f"  remedy: {several[0].hint}")
 
 
-def print_comparison(out: Console, result: CompareResult, verbose: bool) -> None:
-    """Print the result of `foldproof.compare`, with the verdict's kind in colour; all evidence if ``verbose``."""
-    text = Text(str(result) if verbose else result.summary)
-    text.highlight_words([result.kind.value], STYLES[result.verdict.kind])
-    out.print(text, soft_wrap=True)
-    if not verbose and not result.identical:
+def print_comparison(out: Console, result: CompareResult) -> None:
+    """Print the result of `foldproof.compare`; all evidence if ``--verbose``."""
+    settings = SETTINGS.get()
+    if settings.quiet:
+        for warning in result.warnings:
+            say(out, warning)
+        print_verdict(out, result.verdict)
+        return
+    print_conclusion(out, str(result) if settings.verbose else result.summary, result.kind)
+    if not settings.verbose and not result.identical:
         notes = len(result.verdict.notes)
         told = f", with {format_count(notes, 'note')}" if notes else ""
-        out.print(Text(f"  (--verbose prints the evidence{told})", "dim"), soft_wrap=True)
+        say(out, f"  (--verbose prints the evidence{told})", "dim")
 
 
 def print_ending(out: Console, saved: Path | None, written: Sequence[Path], seconds: float) -> None:
     """Print the written files; ``saved`` is None if the program was refuted and not saved."""
     if saved is None:
-        out.print("The program was not saved, because it is refuted.", style="bold red")
-    else:
-        out.print(f"saved {saved} ({format_bytes(saved.stat().st_size)}), {seconds:.1f} s in all")
+        say(out, "The program was not saved, because it is refuted.", "bold red")
+    elif not SETTINGS.get().quiet:
+        say(out, f"saved {saved} ({format_bytes(saved.stat().st_size)}), {seconds:.1f} s in all")
     print_written(out, written)
 
 
 def print_answers(out: Console, answers: Sequence[tuple[str, Kind | None]], folder: Path) -> None:
     """Print a line for each of several audits, by its verdict if there is one, and the place of the results."""
     for told, kind in answers:
-        out.print(Text(told, STYLES[kind] if kind else ""), soft_wrap=True)
-    out.print(f"the results are in {folder}", soft_wrap=True)
+        say(out, told, STYLES[kind] if kind else "")
+    say(out, f"the results are in {folder}")
 
 
 def print_written(out: Console, written: Sequence[Path]) -> None:
     """Print the names of the written files and folders."""
-    for path in written:
-        out.print(f"wrote {path}")
+    if not SETTINGS.get().quiet:
+        for path in written:
+            say(out, f"wrote {path}")
+
+
+def list_some(names: Iterable[str]) -> str:
+    """Join a few names, each with the number of its occurrences; "…" stands for the others."""
+    counted = Counter(names).most_common()
+    told = [name if n == 1 else f"{name} ({n} times)" for name, n in counted[:NAMED]]
+    return ", ".join([*told, "…"] if len(counted) > NAMED else told)
 
 
 def _print_operators(out: Console, before: Counter[str], after: Counter[str]) -> None:
-    table = _table("operator", "before", "after")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for name in sorted(before | after):
-        if before[name] != after[name]:
-            table.add_row(name, str(before[name]), str(after[name]))
-    table.add_row("all operators", str(before.total()), str(after.total()))
-    out.print(table, "")
+    rows = [(n, str(before[n]), str(after[n])) for n in sorted(before | after) if before[n] != after[n]]
+    rows.append(("all operators", str(before.total()), str(after.total())))
+    print_table(out, ("operator", "before", "after"), rows, right=("before", "after"))
+    out.print()
 
 
 def _print_rewrites(out: Console, result: FuseResult) -> None:
     if not result.rewrites:
-        out.print("no rewrites\n")
+        say(out, "no rewrites\n")
         return
     kinds = Counter(rewrite.verdict.kind for rewrite in result.rewrites)
-    out.print(f"{format_count(len(result.rewrites), 'rewrite')}: {_kinds(kinds)}")
-    # Rewrites that are not PROVED come first, so that a shortened table never hides them.
-    order = sorted(result.rewrites, key=lambda rewrite: rewrite.verdict.kind is Kind.PROVED)
     saved = sum(rewrite.saving.bytes for rewrite in result.rewrites)
     operators = sum(rewrite.saving.operators for rewrite in result.rewrites)
-    out.print(
-        f"they save {format_count(operators, 'operator call')} and {format_bytes(saved)} of activations at each call"
+    say(out, f"{format_count(len(result.rewrites), 'rewrite')}: {_kinds(kinds)}")
+    say(
+        out,
+        f"they save {format_count(operators, 'operator call')} and {format_bytes(saved)} of activations at each call",
     )
-    table = _table("verdict", "rule", "through", "into", "error", "source")
-    for rewrite in order[:ROWS]:
-        kind = rewrite.verdict.kind
-        table.add_row(
-            Text(kind.value, STYLES[kind]),
-            Text(f"{rewrite.reported}: {rewrite.rule}" + (f" ({rewrite.speed})" if rewrite.speed else "")),
-            Text(" ".join(dict.fromkeys(rewrite.through))),
-            Text(rewrite.result),
+    # Rewrites that are not PROVED come first, so that a shortened table never hides them.
+    order = sorted(result.rewrites, key=lambda rewrite: rewrite.verdict.kind is Kind.PROVED)
+    rows = [
+        (
+            Text(rewrite.verdict.kind.value, STYLES[rewrite.verdict.kind]),
+            f"{rewrite.reported}: {rewrite.rule}" + (f" ({rewrite.speed})" if rewrite.speed else ""),
+            " ".join(dict.fromkeys(rewrite.through)),
+            rewrite.result,
             f"×{rewrite.accuracy.ratio:.2g}" if rewrite.accuracy else "",
-            Text(_place(rewrite.source)),
+            _place(rewrite.source),
         )
-    out.print(table)
+        for rewrite in order[:ROWS]
+    ]
+    print_table(out, ("verdict", "rule", "through", "into", "error", "source"), rows)
     rest = order[ROWS:]
     if rest:
-        out.print(f"… and {len(rest)} more: {_kinds(Counter(rewrite.verdict.kind for rewrite in rest))}")
+        say(out, f"… and {len(rest)} more: {_kinds(Counter(rewrite.verdict.kind for rewrite in rest))}")
+    if any(rewrite.accuracy for rewrite in order[:ROWS]):
+        say(out, "error: the distance to the float64 result after the rewrite, over that before", "dim")
     out.print()
 
 
 def _print_declined(out: Console, declined: Sequence[Declined]) -> None:
     if not declined:
-        out.print("nothing declined\n")
+        say(out, "nothing declined\n")
         return
-    out.print(f"{len(declined)} declined")
-    table = _table("node", "operator", "why", "source")
-    for one in declined[:ROWS]:
-        table.add_row(Text(one.node), Text(one.operator), Text(one.reason), Text(_place(one.source)))
-    out.print(table)
-    if len(declined) > ROWS:
-        out.print(f"… and {len(declined) - ROWS} more; --json lists them all")
+    say(out, f"{len(declined)} declined")
+    groups = _with_equal_reasons(declined)
+    rows = [
+        (
+            list_some(one.node for one in several),
+            list_some({one.operator for one in several}),
+            _reason(several),
+            list_some(sorted({_place(one.source) for one in several})),
+        )
+        for several in groups[:ROWS]
+    ]
+    print_table(out, ("node", "operator", "why", "source"), rows)
+    _print_rest(out, len(groups))
     out.print()
 
 
-def _table(*columns: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for name in columns:
-        table.add_column(name, overflow="fold")
-    return table
+def _print_rest(out: Console, count: int) -> None:
+    if count > ROWS:
+        say(out, f"… and {count - ROWS} more; --json lists them all")
+
+
+def _with_equal_reasons(declined: Sequence[Declined]) -> list[list[Declined]]:
+    """Group operators whose reasons are the same but for the numbers in names of nodes."""
+    groups = defaultdict(list)
+    for one in declined:
+        groups[re.sub(r"(?<=[a-z])_\d+\b", "", one.reason), one.hint].append(one)
+    return list(groups.values())
+
+
+def _reason(several: Sequence[Declined]) -> str:
+    """The reason of the first, and a remark if those of the others name other nodes."""
+    alike = len({one.reason for one in several}) > 1
+    return several[0].reason + " (and so for the others, each with its own nodes)" * alike
 
 
 def _place(source: str | None) -> str:

@@ -14,10 +14,11 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule
 
 import foldproof
+from foldproof.cli.options import SETTINGS
 from foldproof.errors import FoldproofError, brief
 from foldproof.log import hushed
 from foldproof.program.export import export_module
-from foldproof.program.loading import check_runs, importable, load_function, load_spec
+from foldproof.program.loading import Loaded, check_runs, importable, load_function, load_spec, moved
 from foldproof.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -26,6 +27,13 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int | None, str], None]
 
 T = TypeVar("T")
+
+
+def load(spec: str, functions: bool = False) -> Loaded:
+    """Load the program of ``spec``, onto the device of ``--device``; raises FoldproofError if that fails."""
+    device = SETTINGS.get().device
+    loaded = load_spec(spec, functions)
+    return loaded if device is None else moved(loaded, device)
 
 
 def fuse(spec: str, progress: Progress, options: Mapping[str, Any]) -> foldproof.FuseResult:
@@ -41,7 +49,7 @@ def explain(spec: str, progress: Progress) -> tuple[Declined, ...]:
 def fold_qat(spec: str, progress: Progress, quantize_bias: bool) -> foldproof.FoldQATResult:
     """Fold the chains in the program of ``spec``; raises FoldproofError if it can't be loaded, run or exported."""
     progress(0, None, f"loading {spec}")
-    loaded = load_spec(spec)
+    loaded = load(spec)
     program, inputs = loaded.program, loaded.require_inputs()
     with working_on(spec):
         check_runs(loaded, loaded)
@@ -57,7 +65,7 @@ def fold_qat(spec: str, progress: Progress, quantize_bias: bool) -> foldproof.Fo
 
 def _on_model(function: Callable[..., T], spec: str, progress: Progress, options: Mapping[str, Any]) -> T:
     progress(0, None, f"loading {spec}")
-    loaded = load_spec(spec)
+    loaded = load(spec)
     progress(0, None, "exporting")
     with working_on(spec):
         check_runs(loaded, loaded)
@@ -83,10 +91,10 @@ def prove(
         FoldproofError: a program can't be run.
     """
     progress(0, None, f"loading {before}")
-    a = load_spec(before, functions=True)
+    a = load(before, functions=True)
     inputs = a.require_inputs()
     progress(0, None, f"loading {after}")
-    b = load_spec(after, functions=True)
+    b = load(after, functions=True)
     fn = load_function(convert) if convert is not None else None
     progress(0, None, "comparing")
     with working_on(before, after, *([convert] if convert is not None else [])):
@@ -106,7 +114,7 @@ def prove(
 def compare(spec: str, against: str, precision: str | None, progress: Progress) -> foldproof.CompareResult:
     """Compare the program of ``spec`` with other numbers; raises FoldproofError if either can't be loaded or run."""
     progress(0, None, f"loading {spec}")
-    loaded = load_spec(spec)
+    loaded = load(spec)
     inputs = loaded.require_inputs()
     with working_on(spec):
         check_runs(loaded, loaded)
@@ -142,7 +150,7 @@ def save_report(result: foldproof.CompareResult, title: str, path: Path) -> None
 
 @contextlib.contextmanager
 def working_on(*specs: str) -> Iterator[None]:
-    """Hold back torch's output on stderr: dropped after a FoldproofError, whose sentence is enough, else shown.
+    """Hold back torch's output on stderr: dropped after a FoldproofError or Ctrl-C, told in one sentence; else shown.
 
     Inside, the programs of ``specs`` may import their neighbouring modules.
     """
@@ -150,7 +158,7 @@ def working_on(*specs: str) -> Iterator[None]:
     try:
         with importable(*specs), hushed(), contextlib.redirect_stderr(held):
             yield
-    except FoldproofError:
+    except (FoldproofError, KeyboardInterrupt):
         held = io.StringIO()
         raise
     finally:

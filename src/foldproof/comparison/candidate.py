@@ -25,6 +25,7 @@ from foldproof.log import giving_up
 from foldproof.program.loading import load_spec
 from foldproof.program.mirror import captured
 from foldproof.program.state import deepcopied
+from foldproof.spec import FILES, check_file
 from foldproof.torch_internals import (
     compile_apart,
     inductor_counts,
@@ -37,7 +38,6 @@ from foldproof.torch_internals import (
 )
 
 BACKENDS = ("inductor", "aot_eager", "aot_eager_decomp_partition", "eager")
-FILES = (".pt2", ".pte", ".onnx", ".xml", ".pt", ".npy", ".npz")
 AGAINST = (
     "inductor, aot_eager, aot_eager_decomp_partition, eager, a .pt2, .pte, .onnx, .xml, .pt, .npy or .npz file, or"
     " path/file.py:callable"
@@ -147,8 +147,7 @@ def _named(name: str, reference: Any) -> Candidate:
         return candidate_of(load_spec(name).program, reference)
     if path.suffix not in FILES:
         raise FoldproofError(f"cannot compare with {name!r}; give {AGAINST}")
-    if not path.is_file():
-        raise FoldproofError(f"{name} {'is not a file' if path.exists() else 'does not exist'}")
+    check_file(name)
     if path.suffix == ".pt2":
         return _pt2(name)
     if path.suffix in (".npy", ".npz"):

@@ -13,10 +13,9 @@ import importlib.util
 import sys
 import sysconfig
 import traceback
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,13 +23,14 @@ from typing import Any
 import torch
 from torch import nn
 from torch.export import ExportedProgram
+from torch.export.passes import move_to_device_pass
 
 from foldproof.errors import FoldproofError, brief
 from foldproof.log import hushed
 from foldproof.program.modules import FunctionProgram
 from foldproof.program.state import owned
-
-FORMS = "a .pt2 file, path/file.py:callable or package.module:callable"
+from foldproof.spec import check_function, check_spec
+from foldproof.torch_internals import tree_map
 
 
 @dataclass(frozen=True)
@@ -68,29 +68,48 @@ def load_spec(spec: str, functions: bool = False) -> Loaded:
         FoldproofError: the file is missing or damaged, the module does not import, or the callable raises or returns
             something other than (model, args[, kwargs[, dynamic_shapes]]).
     """
+    check_spec(spec)
     if spec.endswith(".pt2"):
         return _load_pt2(spec)
-    function = load_function(spec, FORMS)
+    function = load_function(spec)
     name = spec.rpartition(":")[2]
     with importable(spec), _blaming(f"{spec}: calling {name}()"):
         made = function()
     return _check_made(spec, name, made, functions)
 
 
-def load_function(spec: str, forms: str = "path/file.py:callable or package.module:callable") -> Callable[..., Any]:
+def load_function(spec: str) -> Callable[..., Any]:
     """Load the function that ``spec`` names. Runs code.
 
     Raises:
         FoldproofError: the module does not import, or has no such function.
     """
-    place, colon, name = spec.rpartition(":")
-    if not colon or not place or not name:
-        raise FoldproofError(f"{spec!r} is not a SPEC: give {forms}")
+    check_function(spec)
+    place, _, name = spec.rpartition(":")
     with importable(spec):
         function = getattr(_import(spec, place), name, None)
     if not callable(function):
         raise FoldproofError(f"{spec}: {place} has no callable named {name!r}")
     return function  # type: ignore[no-any-return]
+
+
+def moved(loaded: Loaded, device: str) -> Loaded:
+    """Return the program and its inputs on another device; a module itself is moved.
+
+    Raises:
+        FoldproofError: there is no such device here, or the program can't be moved to it.
+    """
+    program = loaded.program
+    try:
+        if isinstance(program, ExportedProgram):
+            program = move_to_device_pass(program, device)
+        elif isinstance(program, nn.Module):
+            program.to(device)
+        given = loaded.inputs, loaded.kwargs
+        inputs, kwargs = tree_map(lambda x: x.to(device) if isinstance(x, torch.Tensor) else x, given)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise FoldproofError(f"{loaded.spec} can't be moved to {device!r} ({brief(error)})") from error
+    return replace(loaded, program=program, inputs=inputs, kwargs=kwargs)
 
 
 def check_runs(loaded: Loaded, of: Loaded) -> None:
@@ -132,21 +151,9 @@ def _failed(loaded: Loaded, of: Loaded, error: Exception) -> FoldproofError:
 
 
 def _load_pt2(spec: str) -> Loaded:
-    path = Path(spec)
-    if not path.exists():
-        raise FoldproofError(f"{spec} does not exist")
-    if not path.is_file():
-        raise FoldproofError(f"{spec} is not a file")
-    try:
-        with path.open("rb") as file:
-            whole = zipfile.is_zipfile(file)
-    except OSError as error:
-        raise FoldproofError(f"{spec} can't be read: {error.strerror}") from error
-    if not whole:
-        raise FoldproofError(f"{spec} is truncated or was not written by torch.export.save: it is no zip archive")
     with hushed():  # torch.export.load also logs the traceback of its exceptions
         try:
-            program = torch.export.load(path)
+            program = torch.export.load(spec)
         except Exception as error:
             # If the archive itself is unreadable, torch's message is only "check the warnings above".
             detail = "" if "warnings above" in str(error) else f" ({brief(error)})"
@@ -161,15 +168,12 @@ def _load_pt2(spec: str) -> Loaded:
 
 def _import(spec: str, place: str) -> ModuleType:
     if place.endswith(".py"):
-        return _import_file(spec, Path(place))
+        return _import_file(spec, Path(place).resolve())
     with _blaming(f"{spec}: importing {place}"):
         return importlib.import_module(place)
 
 
 def _import_file(spec: str, path: Path) -> ModuleType:
-    if not path.is_file():
-        raise FoldproofError(f"{spec}: {path} {'is not a file' if path.exists() else 'does not exist'}")
-    path = path.resolve()
     # The path in the name keeps a file from hiding an installed module of the same name, distinguishes two files called
     # model.py, and makes a file that is named twice run once.
     name = f"_foldproof_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -23,8 +24,17 @@ Overlay = tuple[str, str, str, float | str]
 """A value of a layer: the names of the layer, the graph and the node, and the value."""
 
 
-def explore(document: Document) -> None:
-    """Start Model Explorer's server on this machine and open a browser; returns after Ctrl-C.
+def require() -> None:
+    """Raise MissingExtra if a package for `explore` is missing."""
+    for module, package in (("model_explorer", "ai-edge-model-explorer"), ("jsonschema", "jsonschema")):
+        if importlib.util.find_spec(module) is None:
+            raise MissingExtra(package, "explore")
+
+
+def explore(document: Document, port: int = 8080, browser: bool = True) -> None:
+    """Start Model Explorer's server on this machine and open a browser, if wanted; returns after Ctrl-C.
+
+    If ``port`` is taken, the next free one is.
 
     Raises:
         FoldproofError: ``document`` does not conform to the schema, or has no graph.
@@ -33,7 +43,7 @@ def explore(document: Document) -> None:
     configured = config(document)
     import model_explorer
 
-    model_explorer.visualize_from_config(configured)
+    model_explorer.visualize_from_config(configured, port=port, no_open_in_browser=not browser)
 
 
 def config(document: Document) -> Any:
@@ -43,12 +53,11 @@ def config(document: Document) -> Any:
         FoldproofError: ``document`` does not conform to the schema, or has no graph.
         MissingExtra: ai-edge-model-explorer is not installed.
     """
+    require()
+    import model_explorer
+    from model_explorer import node_data_builder as data
+
     document = validated(document)
-    try:
-        import model_explorer
-        from model_explorer import node_data_builder as data
-    except ModuleNotFoundError as error:
-        raise MissingExtra("ai-edge-model-explorer", "explore") from error
     graphs = dict(_graphs(document))
     if not graphs:
         raise FoldproofError("this result has no graphs, so there is nothing to explore")

@@ -1,0 +1,96 @@
+"""Options that every command takes, before or after its name: how much is printed, colours, device, threads."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass, fields, replace
+from enum import Enum
+from typing import Annotated, Any
+
+import typer
+
+PANEL = "Options of all commands"
+
+
+class Color(str, Enum):
+    """When output is coloured; ``auto``: on a terminal, unless NO_COLOR is set."""
+
+    auto = "auto"
+    always = "always"
+    never = "never"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The values of these options."""
+
+    quiet: bool = False
+    verbose: bool = False
+    color: Color | None = None
+    device: str | None = None
+    threads: int | None = None
+    traceback: bool = False
+
+
+SETTINGS = ContextVar("SETTINGS", default=Settings())  # noqa: B039 (it is frozen)
+
+
+def _declared(
+    *,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print the conclusion alone.", rich_help_panel=PANEL)
+    ] = False,
+    verbose: Annotated[
+        bool,
+        typer.Option("--verbose", "-v", help="Print all evidence: primes, shapes, distances.", rich_help_panel=PANEL),
+    ] = False,
+    color: Annotated[
+        Color | None,
+        typer.Option(help="When to print in colours.", metavar="auto|always|never", rich_help_panel=PANEL),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Move programs and inputs to this device, such as cuda.", rich_help_panel=PANEL
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Number of threads that PyTorch computes with.", rich_help_panel=PANEL),
+    ] = None,
+    traceback: Annotated[
+        bool,
+        typer.Option(
+            "--traceback", help="Show the stack of an error in the model, besides its sentence.", rich_help_panel=PANEL
+        ),
+    ] = False,
+) -> None:
+    """Declare the options; their names are those of `Settings`."""
+
+
+_OPTIONS = inspect.signature(_declared, eval_str=True).parameters
+assert list(_OPTIONS) == [one.name for one in fields(Settings)]
+
+
+def with_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options to the signature of a command, and enter their values into `SETTINGS` when it runs."""
+    own = inspect.signature(command, eval_str=True)
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        shared = {name: given.pop(name) for name in _OPTIONS}
+        settings = replace(SETTINGS.get(), **{name: value for name, value in shared.items() if value})
+        if settings.quiet and settings.verbose:
+            raise typer.BadParameter("--quiet and --verbose exclude each other")
+        SETTINGS.set(settings)
+        command(**given)
+
+    parameters = [*own.parameters.values(), *_OPTIONS.values()]
+    run.__signature__ = own.replace(  # type: ignore[attr-defined]  # where typer looks for it
+        parameters=[one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in parameters]
+    )
+    run.__annotations__ = {one.name: one.annotation for one in parameters}
+    return run

@@ -1,0 +1,73 @@
+"""SPECs, by which the command line names a program: what can be told of one without importing torch."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+from foldproof.errors import FoldproofError
+
+FUNCTION = "path/file.py:callable or package.module:callable"
+FORMS = f"a .pt2 file, {FUNCTION}"
+
+FILES = (".pt2", ".pte", ".onnx", ".xml", ".pt", ".npy", ".npz")
+"""Suffixes of files that hold programs or outputs to compare with."""
+
+
+def check_spec(spec: str) -> None:
+    """Check the form of a SPEC, and that its file is there.
+
+    Raises:
+        FoldproofError: it is no SPEC, its file is missing, or a ``.pt2`` file is no archive.
+    """
+    if spec.endswith(".pt2"):
+        check_file(spec)
+        _check_archive(spec)
+    else:
+        check_function(spec, FORMS)
+
+
+def check_function(spec: str, forms: str = FUNCTION) -> None:
+    """Check that ``spec`` names a function, and that its file is there.
+
+    Raises:
+        FoldproofError: it does not, or the file is missing; ``forms`` says what may be given.
+    """
+    place, _, name = spec.rpartition(":")
+    if not place or not name:
+        raise FoldproofError(f"{spec!r} is not a SPEC: give {forms}")
+    if place.endswith(".py"):
+        check_file(place, f"{spec}: ")
+
+
+def check_other(against: str) -> None:
+    """Check what ``compare --against`` names, as far as it is a SPEC or a file.
+
+    Raises:
+        FoldproofError: a file is missing.
+    """
+    if Path(against).suffix in FILES:
+        check_file(against)
+    elif ":" in against:
+        check_spec(against)
+
+
+def check_file(name: str, before: str = "") -> None:
+    """Check that a file is there; ``before`` begins the message.
+
+    Raises:
+        FoldproofError: it is missing, or no file.
+    """
+    path = Path(name)
+    if not path.is_file():
+        raise FoldproofError(f"{before}{name} {'is not a file' if path.exists() else 'does not exist'}")
+
+
+def _check_archive(name: str) -> None:
+    try:
+        with Path(name).open("rb") as file:
+            whole = zipfile.is_zipfile(file)
+    except OSError as error:
+        raise FoldproofError(f"{name} can't be read: {error.strerror}") from error
+    if not whole:
+        raise FoldproofError(f"{name} is truncated or was not written by torch.export.save: it is no zip archive")
