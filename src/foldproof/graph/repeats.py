@@ -91,8 +91,13 @@ def find_repeats(graph: Graph) -> list[list[Repeats]]:
 
 
 def _skeleton(node: Node) -> tuple[Any, str]:
-    """Return what a node does, without its operands."""
-    return node.target, repr(map_arg((node.args, node.kwargs), lambda _: "%"))
+    """Return what a node does, without its operands, but for the shapes of placeholders."""
+
+    def form(x: Node) -> str:
+        value = x.meta.get("val") if x.op == "placeholder" else None
+        return f"{value.dtype}{list(value.shape)}" if isinstance(value, Tensor) else "%"
+
+    return node.target, repr(map_arg((node.args, node.kwargs), form))
 
 
 def _runs(keys: Sequence[Any]) -> list[tuple[int, int, int]]:
