@@ -11,8 +11,8 @@ from foldproof.fusion.absorb import ABSORBERS
 from foldproof.fusion.affines import SOURCES
 from foldproof.fusion.batching import BATCHING
 from foldproof.fusion.examples import Declines, Fires
+from foldproof.fusion.merging import MERGES
 from foldproof.fusion.motion import MOTIONS
-from foldproof.fusion.parallel import PARALLEL
 from foldproof.fusion.rewriter import DEFAULT, PASSES
 
 PAGE = Path(__file__).with_name("rules.md")
@@ -52,7 +52,7 @@ def page() -> str:
         ("Sources of affines", SOURCES),
         ("Motions", MOTIONS),
         ("Absorbers", ABSORBERS),
-        ("Sums of branches", (PARALLEL,)),
+        ("Operators that become one", MERGES),
         ("Readers of one tensor", BATCHING[:1]),
     )
     parts = [INTRODUCTION]

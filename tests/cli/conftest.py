@@ -120,7 +120,7 @@ def without_bias_of_bn():
 
 
 def deep():
-    block = lambda: nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3))
+    block = lambda: nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.ReLU())
     return seeded(lambda: nn.Sequential(*[block() for _ in range(14)])), image()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from fusion_programs import assert_unchanged, largest_error, run, snapshot
-from mutants import batching, channels, convolutions, motions, parallel, plans, products, selections, sources, wholes
+from mutants import batching, channels, convolutions, merging, motions, plans, products, selections, sources, wholes
 from mutants.mutant import Mutant, Program
 from torch import Tensor
 
@@ -28,7 +28,7 @@ FAMILIES = {
     "motion": motions.MUTANTS,
     "convolution": convolutions.MUTANTS,
     "product": products.MUTANTS,
-    "parallel": parallel.MUTANTS,
+    "merging": merging.MUTANTS,
     "plan": plans.MUTANTS,
     "batching": batching.MUTANTS,
 }
@@ -70,7 +70,7 @@ def harm(expected: list[Tensor], result: FuseResult, inputs: tuple[Any, ...]) ->
 
 
 def test_there_are_many() -> None:
-    assert len(MUTANTS) + len(wholes.MUTANTS) >= 150
+    assert len(MUTANTS) + len(wholes.MUTANTS) >= 300
 
 
 @pytest.mark.usefixtures("_proofs_alone")

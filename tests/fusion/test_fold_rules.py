@@ -15,11 +15,11 @@ from foldproof import Kind
 from foldproof.fusion.absorb import ABSORBERS
 from foldproof.fusion.affines import SOURCES, NormAffine
 from foldproof.fusion.examples import Declines, Fires
+from foldproof.fusion.merging import MERGES
 from foldproof.fusion.motion import MOTIONS
-from foldproof.fusion.parallel import PARALLEL
 from foldproof.fusion.rewriter import DEFAULT
 
-RULES = (*SOURCES, *MOTIONS, *ABSORBERS, PARALLEL)
+RULES = (*SOURCES, *MOTIONS, *ABSORBERS, *MERGES)
 FIRES = [pytest.param(e, id=f"{rule.id}: {e.name}") for rule in RULES for e in rule.fires]
 DECLINES = [pytest.param(e, id=f"{rule.id}: {e.name}") for rule in RULES for e in rule.declines]
 

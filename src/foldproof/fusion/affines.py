@@ -19,10 +19,13 @@ from foldproof.graph.nodes import (
     is_getitem,
     kind_of,
     listed,
+    memory_of,
     operator_node,
+    operator_of,
     set_argument,
     value_readers,
 )
+from foldproof.operators import is_functional
 from foldproof.rewriting.constants import Constants
 from foldproof.rewriting.expression import Expression, Operand
 from foldproof.rewriting.refusal import CannotFold
@@ -333,6 +336,35 @@ def reciprocal(x: Tensor) -> Tensor:
     return 1 / x
 
 
+class Identity:
+    """dropout(x) = 1·x + 0 in evaluation, and clone(x) = 1·x + 0 where nobody writes to either.
+
+    A copy that the program returns, or that changes the layout, stays.
+    """
+
+    id = "identity"
+    is_normalisation = False
+    kinds = frozenset({"dropout", "alpha_dropout", "feature_dropout", "feature_alpha_dropout", "clone"})
+    fires: tuple[Fires, ...] = examples.identity_fires
+    declines: tuple[Declines, ...] = examples.identity_declines
+
+    def takes(self, node: Node, constants: Constants) -> bool:
+        """Return True for a dropout or a copy that changes nothing."""
+        operator = operator_of(node)
+        if kind_of(node) not in self.kinds or operator is None or not is_functional(operator, arguments(node)):
+            return False
+        return arguments(node).get("memory_format") in (None, torch.preserve_format)
+
+    def read(self, node: Node, constants: Constants) -> AffineStep:
+        [x] = node.all_input_nodes
+        if any(user.op == "output" for user in node.users):
+            raise CannotFold("the program returns it")
+        if any(constants.is_written(memory) for one in (node, x) for memory in memory_of(one)):
+            raise CannotFold(f"the program writes to the memory of {x.name}")
+        rank = value_of(node).dim()
+        return AffineStep(self, node, x, (node,), Affine(torch.zeros([1] * rank, dtype=torch.int64), 1, None, None))
+
+
 class NormAffine:
     """γ·n(x) + β = scale·n(x) + shift, for the normalisations n that compute their statistics from x.
 
@@ -371,7 +403,7 @@ def _remove_affine(node: Node) -> None:
             set_argument(node, name, None)
 
 
-SOURCES: tuple[AffineSource, ...] = (BatchNorm(), InstanceNorm(), Arithmetic(), NormAffine())
+SOURCES: tuple[AffineSource, ...] = (BatchNorm(), InstanceNorm(), Arithmetic(), Identity(), NormAffine())
 """Rules of all operators that are read as affines."""
 
 

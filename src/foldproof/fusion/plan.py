@@ -50,7 +50,8 @@ class Plan:
 
     A plan that joins several operators has ``parts`` instead of ``results``: these nodes become parts of the joined
     value, with the layouts of the fake tensors. They are computed from ``reads`` by the nodes in ``context``. ``judge``
-    gets the region before and after with its inputs, measures both, and may refuse.
+    gets the region before and after with its inputs, measures both, and may refuse. ``products`` is the number of
+    multiplications of weights with weights that its constants take.
     """
 
     source: str
@@ -65,6 +66,7 @@ class Plan:
     context: list[Node] = field(default_factory=list)
     judge: Judge | None = None
     axes: dict[Node, list[int]] = field(default_factory=dict)
+    products: int = 0
 
     @staticmethod
     def of(match: Match) -> Plan:
@@ -88,7 +90,8 @@ class Plan:
 
     @property
     def rule(self) -> str:
-        return f"{self.source} into {', '.join(dict.fromkeys(edit.rule for edit in self.edits if edit.rule))}"
+        into = ", ".join(dict.fromkeys(edit.rule for edit in self.edits if edit.rule))
+        return f"{self.source} into {into}" if into else self.source
 
 
 @dataclass(frozen=True)

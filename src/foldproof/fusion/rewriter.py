@@ -57,8 +57,8 @@ from foldproof.fusion.affines import (
 )
 from foldproof.fusion.batching import BATCHING, BatchLinears
 from foldproof.fusion.layout import propagate_strides
+from foldproof.fusion.merging import MERGES, MergeRule
 from foldproof.fusion.motion import MOTIONS, Motion
-from foldproof.fusion.parallel import PARALLEL, ParallelConvolutions
 from foldproof.fusion.plan import Plan, Planner
 from foldproof.fusion.result import Rewrite
 from foldproof.graph.nodes import is_getitem, listed, short_name
@@ -87,7 +87,7 @@ class ProveRegion(Protocol):
 
 
 WEIGHTS = "normalised_weights"
-DEFAULT = (*(source.id for source in SOURCES if source.id != NormAffine.id), WEIGHTS, PARALLEL.id)
+DEFAULT = (*(source.id for source in SOURCES if source.id != NormAffine.id), WEIGHTS, *(rule.id for rule in MERGES))
 """Rules that `fuse` applies by default: those that save computation on any machine."""
 PASSES = (*DEFAULT, NormAffine.id, *(rule.id for rule in BATCHING))
 """Names of all rules."""
@@ -106,7 +106,7 @@ class Rewriter:
     sources: tuple[AffineSource, ...] = SOURCES
     absorbers: tuple[Absorber, ...] = ABSORBERS
     motions: tuple[Motion, ...] = MOTIONS
-    parallel: ParallelConvolutions | None = PARALLEL
+    merges: tuple[MergeRule, ...] = MERGES
     weights: bool = True
     batching: BatchLinears | None = None
     most_made: int | None = None
@@ -125,9 +125,9 @@ class Rewriter:
             if name not in PASSES:
                 raise FoldproofError(f"there is no pass {name!r}: choose from {', '.join(PASSES)}")
         sources = tuple(source for source in SOURCES if source.id in chosen)
-        parallel = PARALLEL if PARALLEL.id in chosen else None
+        merges = tuple(rule for rule in MERGES if rule.id in chosen)
         batching = next((rule for rule in reversed(BATCHING) if rule.id in chosen), None)  # the stricter one wins
-        return Rewriter(prove_region, sources, parallel=parallel, weights=WEIGHTS in chosen, batching=batching)
+        return Rewriter(prove_region, sources, merges=merges, weights=WEIGHTS in chosen, batching=batching)
 
     def run(self, editor: GraphEditor, progress: Progress, refused: Mapping[str, str]) -> Account:
         """Rewrite the program under edit, in the order of its graph, until nothing more can be folded.
@@ -189,22 +189,32 @@ class Rewriter:
                     self._decline(norms[0], refusal, editor.constants, account)
 
     def _merge(self, editor: GraphEditor, account: Account) -> bool:
-        """Replace sums of convolutions by one convolution; return True if there were any."""
-        merged = False
+        """Replace linear operators by one that computes the same; return True if there were any."""
+        made = len(account.rewrites)
         for node in list(editor.graph.nodes):
-            if self.parallel is None or not self.parallel.takes(node):
-                continue
-            try:
-                plan = self.parallel.plan(node, editor.constants)
-            except CannotFold:
-                continue  # most sums have other terms
-            try:
-                self._carry_out(editor, plan, node, account)
-                merged = True
-            except CannotFold as refusal:
-                reason = f"its terms are not merged into one convolution: {refusal}"
-                account.declined.append(Declined(node.name, operator_name(node), source_of(node), reason, refusal.hint))
-        return merged
+            while editor.has(node) and self._merge_at(editor, node, account):
+                pass
+        return made < len(account.rewrites)
+
+    def _merge_at(self, editor: GraphEditor, node: Node, account: Account) -> bool:
+        rules = [rule for rule in self.merges if rule.takes(node, editor.constants)]
+        return any(
+            self._try_merge(editor, plan, node, account)
+            for rule in rules
+            for plan in rule.plans(node, editor.constants)
+        )
+
+    def _try_merge(self, editor: GraphEditor, plan: Plan, node: Node, account: Account) -> bool:
+        try:
+            self._carry_out(editor, plan, node, account)
+        except CannotFold as refusal:
+            operators = sorted([*plan.folded, plan.edits[0].node], key=editor.order)
+            what = f"{listed(operators)} are not merged into one operator: "
+            if not any(one.reason.startswith(what) for one in account.declined):  # either may take the other in
+                found = Declined(node.name, operator_name(node), source_of(node), f"{what}{refusal}", refusal.hint)
+                account.declined.append(found)
+            return False
+        return True
 
     def _batch(self, editor: GraphEditor, account: Account) -> None:
         """Join operators that read one tensor; this comes last, because it needs their final weights."""
@@ -233,7 +243,8 @@ class Rewriter:
             raise CannotFold(account.refused[reported.name], "raise accuracy_limit, if these digits do not matter")
         planned = editor.draft_all(plan.edits)
         drafts = {draft.name: draft for _, row in planned for draft in row.values()}
-        made = sum(draft.tensor.numel() for name, draft in drafts.items() if name not in editor.constants.tensors)
+        new = [draft.tensor.numel() for name, draft in drafts.items() if name not in editor.constants.tensors]
+        made = sum(new) + plan.products
         if self.most_made is not None and account.made + made > self.most_made:
             raise CannotFold(
                 f"each call would have to compute {made} elements of new constants, which takes too much of its time",
@@ -264,14 +275,17 @@ class Rewriter:
             known = tuple(name for name in operands if name is not None)
             account.measured.append(Measured(before, after, known) if None not in operands else None)
         account.values.record(*plan.new_values())
+        changed = [edit.node for edit in plan.edits]
         rewrite = Rewrite(
             rule=plan.rule,
             nodes=tuple(node.name for node in sorted(plan.nodes, key=editor.order)),
-            result=next(edit.node.name for edit in plan.edits if edit.wanted),
+            result=next((edit.node for edit in plan.edits if edit.wanted), plan.input or reported).name,
             source=source_of(reported),
             verdict=verdict,
             through=tuple(
-                short_name(node) for node in plan.moved if node.op == "call_function" and not is_getitem(node)
+                short_name(node)
+                for node in plan.moved
+                if node.op == "call_function" and not is_getitem(node) and node not in (*changed, *plan.folded)
             ),
             saving=saving,
             reported=reported.name,

@@ -59,7 +59,7 @@ def arguments(node: Node) -> dict[str, Any]:
     return bind_arguments(found, node.args, node.kwargs)
 
 
-def set_argument(node: Node, name: str, value: Node | None) -> None:
+def set_argument(node: Node, name: str, value: Any) -> None:
     """Replace or add one argument of an ATen call."""
     place = list(arguments(node)).index(name)
     if place < len(node.args):

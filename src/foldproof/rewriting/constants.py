@@ -65,6 +65,15 @@ class Constants:
         self.tensors[name] = tensor
         self.derived[name] = expression
 
+    def note_computed(self, node: Node) -> None:
+        """Record a new call, and those that it reads, if they are functions of constants alone."""
+        if node.op != "call_function" or self.holds(node):
+            return
+        for operand in node.all_input_nodes:
+            self.note_computed(operand)
+        if node.all_input_nodes and all(map(self.holds, node.all_input_nodes)) and _is_repeatable(node):
+            self._computed.add(node)
+
     def expression(self, node: object, what: str, *, integers: bool = False) -> Operand:
         """Return a constant node's name, or an `Expression` if it is computed from constants.
 

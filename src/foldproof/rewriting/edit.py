@@ -53,15 +53,18 @@ class Edit:
     wanted: tuple[NewConstant, ...]
     install: Callable[[Node, Mapping[str, Node]], None]
 
-    def apply(self, node: Node, constants: Mapping[str, Node]) -> None:
-        """Apply the edit to its node, or to a copy of it in the graph of these constants."""
+    def apply(self, node: Node, constants: Mapping[str, Node]) -> list[Node]:
+        """Apply the edit to its node, or to a copy of it in the graph of these constants; return the new views."""
         found = dict(constants)
+        made = []
         for wanted in self.wanted:
             for view in reversed(wanted.views):
                 place = {view.all_input_nodes[0]: found[wanted.role]}
                 with node.graph.inserting_before(node):
                     found[wanted.role] = node.graph.node_copy(view, place.__getitem__)
+                made.append(found[wanted.role])
         self.install(node, found)
+        return made
 
 
 PlannedEdits = Sequence[tuple[Edit, Mapping[str, PlannedConstant]]]

@@ -15,7 +15,8 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 
 from foldproof.errors import FoldproofError, brief
-from foldproof.graph.nodes import is_getitem
+from foldproof.graph.nodes import arguments, is_getitem, operator_of
+from foldproof.operators import is_functional
 from foldproof.program.state import owned, quiet_copies
 from foldproof.rewriting.edit import Edit, NewConstant, PlannedConstant, PlannedEdits
 from foldproof.rewriting.exported_host import ExportedHost
@@ -65,6 +66,10 @@ class GraphEditor:
         """Return the position of a node in the graph; constants are at the beginning."""
         return self._places.get(node, -1)
 
+    def has(self, node: Node) -> bool:
+        """Return True if the node has not been erased."""
+        return not node._erased
+
     def draft(self, wanted: NewConstant) -> PlannedConstant:
         """Compute a new constant, or return the one made earlier for an equal expression.
 
@@ -107,7 +112,8 @@ class GraphEditor:
         """
         read_before = [operand for edit, _ in drafted for operand in edit.node.all_input_nodes]
         for edit, row in drafted:
-            edit.apply(edit.node, {role: self.add(draft) for role, draft in row.items()})
+            for view in edit.apply(edit.node, {role: self.add(draft) for role, draft in row.items()}):
+                self.constants.note_computed(view)
         for node, value in (values or {}).items():
             node.meta["val"] = value
         for old, new in redirected.items():
@@ -148,7 +154,7 @@ class GraphEditor:
         pending = dict.fromkeys([node])
         while pending:
             node, _ = pending.popitem()
-            if node._erased or node.op != "call_function" or node.is_impure():
+            if node._erased or node.op != "call_function" or not _may_erase(node):
                 continue
             if all(is_getitem(user) and not user.users for user in node.users):
                 pending |= dict.fromkeys(node.all_input_nodes)
@@ -173,6 +179,12 @@ class GraphEditor:
             name = f"{base}_folded_{number}" if number else f"{base}_folded"
             if self.host.is_free(name):
                 return name
+
+
+def _may_erase(node: Node) -> bool:
+    """Return True if the call has no effect; FX takes every dropout for a random one."""
+    operator = operator_of(node)
+    return not node.is_impure() or (operator is not None and is_functional(operator, arguments(node)))
 
 
 def is_finite(tensor: Tensor) -> bool:

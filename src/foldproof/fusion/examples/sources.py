@@ -14,6 +14,13 @@ _norm1, _norm2, _norm3 = (partial(kind, 6) for kind in (nn.BatchNorm1d, nn.Batch
 _linear = partial(nn.Linear, 3, 6)
 _image = (2, 3, 7, 8)
 
+
+def _write_to_copy(m: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    y = x.clone()
+    y[:2] += 1
+    return m.n(y.exp()) + x  # type: ignore[operator, no-any-return]
+
+
 batch_norm_fires = (
     Fires("affine", chain(_image, _conv, _norm2)),
     Fires("no affine parameters", chain(_image, _conv, partial(_norm2, affine=False))),
@@ -149,6 +156,23 @@ arithmetic_declines = (
     ),
 )
 
+identity_fires = (
+    Fires("dropout", chain((4, 3), _linear, nn.Dropout, nn.ReLU, partial(nn.Linear, 6, 3))),
+    Fires("dropout of an input", chain((4, 3), nn.Dropout, _linear)),
+    Fires("dropout before a normalisation", chain((4, 3), _linear, nn.Dropout, _norm1)),
+    Fires(
+        "a copy",
+        functional((_image,), lambda m, x: m.b(m.a(x).clone().relu()), a=_conv, b=partial(nn.Conv2d, 6, 3, 1)),
+    ),
+)
+identity_declines = (
+    Declines("a copy that is written to", functional(((4, 6),), lambda m, x: _write_to_copy(m, x), n=_norm1), "reads"),
+    Declines(
+        "training mode",
+        functional(((4, 3),), lambda m, x: m.n(nn.functional.dropout(m.a(x), 0.5, True)), a=_linear, n=_norm1),
+        "drops elements at random",
+    ),
+)
 norm_affine_fires = (
     Fires("layer_norm", chain((2, 5, 6), partial(nn.LayerNorm, 6), partial(nn.Linear, 6, 3))),
     Fires("layer_norm without bias", chain((2, 5, 6), partial(nn.LayerNorm, 6, bias=False), partial(nn.Linear, 6, 3))),
