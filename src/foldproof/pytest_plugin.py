@@ -1,31 +1,30 @@
 """The pytest plugin for tests of passes: a fixture ``prove``, and an option ``--foldproof-report FILE``.
 
-It does not import torch, because pytest loads it in every project.
+The report has each verdict of the fixture, of the assertions in `foldproof.testing` and of `foldproof.watch`, and the
+outcome of each test. It does not import torch, because pytest loads it in every project.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-from foldproof.verdict import SCHEMA
+from foldproof.recording import listening, record
+from foldproof.verdict import SCHEMA, Kind, Verdict
 from foldproof.version import __version__
 
-if TYPE_CHECKING:
-    from foldproof.verdict import Verdict
-
 _RECORDS = pytest.StashKey[list[dict[str, Any]]]()
+_OUTCOMES = pytest.StashKey[dict[str, dict[str, Any]]]()
+FIRST = (Kind.REFUTED.value, Kind.UNDECIDED.value)
+"""Kinds of verdicts that come first in a report."""
 
 
 class Prover:
-    """Asserts that two programs, or a program before and after a pass, are the same function; records each verdict."""
-
-    def __init__(self, test: str, records: list[dict[str, Any]]) -> None:
-        self._test, self._records = test, records
+    """Asserts that two programs, or a program before and after a pass, are the same function."""
 
     def __call__(
         self, before: Any, after: Any, inputs: Sequence[Any], kwargs: Mapping[str, Any] | None = None
@@ -38,7 +37,7 @@ class Prover:
         __tracebackhide__ = True
         from foldproof.proving import prove
 
-        return self._checked(prove(before, after, inputs, kwargs))
+        return _checked("prove", prove(before, after, inputs, kwargs))
 
     def of_pass(
         self,
@@ -58,20 +57,21 @@ class Prover:
         __tracebackhide__ = True  # so that pytest shows the line of the test
         from foldproof.proof import prove_pass
 
-        return self._checked(prove_pass(pass_fn, program, inputs, kwargs, must_change=must_change))
+        return _checked("prove.of_pass", prove_pass(pass_fn, program, inputs, kwargs, must_change=must_change))
 
-    def _checked(self, verdict: Verdict) -> Verdict:
-        __tracebackhide__ = True
-        self._records.append({"test": self._test, "verdict": verdict.to_dict()})
-        if not verdict.ok:
-            raise AssertionError(str(verdict))
-        return verdict
+
+def _checked(assertion: str, verdict: Verdict) -> Verdict:
+    __tracebackhide__ = True
+    record(assertion, verdict)
+    if not verdict.ok:
+        raise AssertionError(str(verdict))
+    return verdict
 
 
 @pytest.fixture
-def prove(request: pytest.FixtureRequest) -> Prover:
+def prove() -> Prover:
     """Assertions ``prove(before, after, inputs)`` and ``prove.of_pass(pass_fn, program, inputs)``, with verdicts."""
-    return Prover(request.node.nodeid, request.config.stash[_RECORDS])
+    return Prover()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -79,15 +79,50 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--foldproof-report",
         metavar="FILE",
-        help="Write all verdicts of the fixture `prove` to FILE, as JSON; `foldproof report FILE` makes it a page.",
+        help="Write the verdicts of all assertions to FILE, as JSON; `foldproof report FILE` makes it a page.",
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_RECORDS] = []
+    config.stash[_RECORDS], config.stash[_OUTCOMES] = [], {}
     path = config.getoption("--foldproof-report")
-    if path is not None and not (Path(path).parent.is_dir() and not Path(path).is_dir()):
-        raise pytest.UsageError(f"--foldproof-report {path} can't be written: give a file in a folder that exists")
+    if path is not None:
+        if not Path(path).parent.is_dir() or Path(path).is_dir():
+            raise pytest.UsageError(f"--foldproof-report {path} can't be written: give a file in a folder that exists")
+        config.pluginmanager.register(_Outcomes(config.stash[_OUTCOMES]))
+
+
+class _Outcomes:
+    """Collects how each test ended, as pytest counts it; with pytest-xdist, those of all workers."""
+
+    def __init__(self, outcomes: dict[str, dict[str, Any]]) -> None:
+        self._outcomes = outcomes
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        known = self._outcomes.setdefault(
+            report.nodeid, {"test": report.nodeid, "outcome": "passed", "seconds": 0.0, "message": ""}
+        )
+        known["seconds"] += report.duration
+        ended = report.outcome if report.when == "call" or not report.failed else "error"
+        if ended != "passed":
+            known["outcome"] = ended
+            crash = getattr(report.longrepr, "reprcrash", None)
+            known["message"] = crash.message if crash else report.longreprtext
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """Listen to the assertions of a test."""
+    if item.config.getoption("--foldproof-report") is None:
+        yield
+        return
+    records = item.config.stash[_RECORDS]
+
+    def listener(assertion: str, verdict: Verdict) -> None:
+        records.append({"test": item.nodeid, "assertion": assertion, "verdict": verdict.to_dict()})
+
+    with listening(listener):
+        yield
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -103,7 +138,13 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["foldproof"] = records
         return
-    told = {"schema": SCHEMA, "command": "pytest", "foldproof": __version__, "tests": records}
+    told = {
+        "schema": SCHEMA,
+        "command": "pytest",
+        "foldproof": __version__,
+        "tests": sorted(records, key=lambda one: (*FIRST, one["verdict"]["kind"]).index(one["verdict"]["kind"])),
+        "outcomes": list(session.config.stash[_OUTCOMES].values()),
+    }
     target = Path(path)
     temporary = target.with_name(f".{target.name}.part")
     temporary.write_text(json.dumps(told, indent=2, allow_nan=False) + "\n", encoding="utf-8")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from foldproof.recording import record
 from foldproof.verdict import Kind, Verdict
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def assert_equivalent(
     """
     from foldproof.proving import prove
 
-    verdict = prove(before, after, inputs, kwargs)
+    verdict = record("assert_equivalent", prove(before, after, inputs, kwargs))
     if not (verdict.ok or (at_these_parameters and not verdict.kind.exit_code)):
         raise AssertionError(str(verdict))
     return verdict
@@ -53,6 +54,7 @@ def assert_close_enough(
     from foldproof.comparison import compare
 
     result = compare(reference, candidate, inputs, kwargs, locate=False)
+    record("assert_close_enough", result.verdict)
     if result.verdict.kind in (Kind.REFUTED, Kind.UNDECIDED):
         raise AssertionError(str(compare(reference, candidate, inputs, kwargs)))
     return result

@@ -7,6 +7,7 @@ import json
 import operator
 import threading
 from collections.abc import Callable
+from xml.etree import ElementTree
 
 import pytest
 import torch
@@ -203,12 +204,97 @@ def test_the_plugin(pytester: pytest.Pytester) -> None:
     assert "pytest_plugin.py" not in done.stdout.str(), "what is shown is the line of the test"
     document = load(pytester.path / "verdicts.json")
     assert [(row["test"], row["verdict"]["kind"]) for row in document["tests"]] == [
-        ("test_the_plugin.py::test_right", "PROVED"),
         ("test_the_plugin.py::test_wrong", "REFUTED"),
+        ("test_the_plugin.py::test_right", "PROVED"),
     ]
-    assert "<h1>2 verdicts: 1 REFUTED, 1 PROVED; look at test_the_plugin.py::test_wrong first</h1>" in html(document)
+    first = "2 verdicts: 1 REFUTED, 1 PROVED; look at test_the_plugin.py::test_wrong first; 1 of 2 tests failed"
+    assert f"<h1>{first}</h1>" in html(document)
     assert 'classname="pytest.test_the_plugin" name="test_wrong"' in junit(document)
     assert json.loads(sarif(document))["runs"][0]["results"][0]["message"]["text"].startswith("test_wrong: ")
+
+
+def test_the_report_has_every_assertion_and_the_counts_of_pytest(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import pytest, torch, foldproof
+        from torch.fx.passes.infra.pass_base import PassBase, PassResult
+        from foldproof.testing import assert_close_enough, assert_equivalent
+
+        X = (torch.randn(3),)
+        wrong = (lambda x: x + x, lambda x: 3 * x, X)
+
+        class DropsRelu(PassBase):
+            def call(self, module):
+                for node in module.graph.nodes:
+                    if node.target is torch.relu:
+                        node.replace_all_uses_with(node.args[0])
+                module.graph.eliminate_dead_code()
+                module.recompile()
+                return PassResult(module, True)
+
+        def test_equivalent():
+            assert_equivalent(lambda x: x + x, lambda x: 2 * x, X)
+
+        def test_refuted():
+            assert_equivalent(*wrong)
+
+        def test_refuted_as_expected():
+            with pytest.raises(AssertionError):
+                assert_equivalent(*wrong)
+
+        def test_numbers():
+            assert_close_enough(torch.nn.ReLU(), torch.nn.Sigmoid(), X)
+
+        def test_watch():
+            module = torch.fx.symbolic_trace(lambda x: torch.relu(x) + 1)
+            with foldproof.watch(X) as log:
+                DropsRelu()(module)
+            assert not log.refuted
+
+        def test_without(): pass
+        def test_skipped(): pytest.skip("not here")
+        @pytest.mark.xfail
+        def test_xfail(): assert False
+        @pytest.fixture
+        def broken(): raise ValueError("broken")
+        def test_error(broken): pass
+        """
+    )
+    done = pytester.runpytest_subprocess("--foldproof-report", "verdicts.json", "--junitxml", "theirs.xml")
+    done.assert_outcomes(passed=3, failed=3, errors=1, skipped=1, xfailed=1)
+    document = load(pytester.path / "verdicts.json")
+    told = [(row["test"].split("::")[1], row["assertion"], row["verdict"]["kind"]) for row in document["tests"]]
+    assert told == [
+        ("test_refuted", "assert_equivalent", "REFUTED"),
+        ("test_refuted_as_expected", "assert_equivalent", "REFUTED"),
+        ("test_numbers", "assert_close_enough", "REFUTED"),
+        ("test_watch", "watch: DropsRelu", "REFUTED"),
+        ("test_equivalent", "assert_equivalent", "PROVED"),
+    ]
+    ours, theirs = (
+        ElementTree.fromstring(junit(document))[0],
+        ElementTree.parse(pytester.path / "theirs.xml").getroot()[0],
+    )
+    for count in ("tests", "failures", "errors", "skipped"):
+        assert ours.attrib[count] == theirs.attrib[count], count
+    named = {case.attrib["name"]: [child.tag for child in case] for case in ours}
+    assert named["test_refuted_as_expected"] == ["system-out"] and named["test_without"] == []
+    found = json.loads(sarif(document))["runs"][0]["results"]
+    assert [one["message"]["text"].split(":")[0] for one in found] == ["test_refuted", "test_numbers", "test_watch"]
+
+
+def test_no_page_is_green_if_a_test_fails(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        import torch
+        def test_it(prove):
+            prove(lambda x: x + x, lambda x: 2 * x, (torch.randn(3),))
+            assert False
+        """
+    )
+    pytester.runpytest_subprocess("--foldproof-report", "verdicts.json").assert_outcomes(failed=1)
+    page = html(load(pytester.path / "verdicts.json"))
+    assert "<h1>1 verdict: 1 PROVED; 1 of 1 test failed</h1>" in page
 
 
 def test_a_worker_hands_over_its_verdicts(pytester: pytest.Pytester) -> None:

@@ -18,6 +18,7 @@ from foldproof.claim import SAME_CHOICES
 from foldproof.errors import FoldproofError
 from foldproof.formatting import as_html
 from foldproof.proof.shapes import as_inputs
+from foldproof.recording import record
 from foldproof.verdict import Kind, warn_of_old_name
 
 
@@ -26,6 +27,7 @@ class Watched:
 
     def __init__(self, log: Log, inputs: Sequence[Any]) -> None:
         self._log, self._inputs, self._steps = log, inputs, list[Step]()
+        self._recorded: set[int] = set()
 
     @property
     def steps(self) -> list[Step]:
@@ -39,7 +41,16 @@ class Watched:
     @property
     def refuted(self) -> list[Step]:
         """The steps that are REFUTED."""
-        return [s for s in self.steps if s.fired and s.verdict.kind is Kind.REFUTED]
+        return [s for s in self._judged() if s.verdict.kind is Kind.REFUTED]
+
+    def _judged(self) -> list[Step]:
+        """The steps that changed a graph, with their verdicts; each is recorded once."""
+        fired = [step for step in self.steps if step.fired]
+        for step in fired:
+            if id(step.change) not in self._recorded:
+                self._recorded.add(id(step.change))
+                record(f"watch: {step.name}", step.verdict)
+        return fired
 
     @property
     def guilty(self) -> list[Step]:
@@ -57,8 +68,7 @@ class Watched:
         lines = [
             f"{s.verdict.kind.value:<13} {s.name} ({s.nodes[0]} → {s.nodes[1]} nodes)"
             + SAME_CHOICES * s.verdict.follows_choices
-            for s in self.steps
-            if s.fired
+            for s in self._judged()
         ]
         if not lines and not self._log.optional and not self._log.changes:
             return "no pass was seen: plain functions are not watched, use prove_pass for them"

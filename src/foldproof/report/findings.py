@@ -36,9 +36,9 @@ def _findings(document: Document) -> Iterator[Finding]:
     subject = document.get("subject", command)
     home = _file_of(subject)
     for row in document.get("tests", ()):
-        file, _, name = row["test"].partition("::")
-        place = ".".join(["pytest", *file.removesuffix(".py").split("/")])
-        yield _finding(name or file, place, row["verdict"], (row["verdict"]["difference"] or {}).get("source"), file)
+        place, name = place_of_test(row["test"])
+        file = row["test"].partition("::")[0]
+        yield _finding(name, place, row["verdict"], (row["verdict"]["difference"] or {}).get("source"), file)
     for row in document.get("rewrites", ()):
         yield _finding(
             f"{row['reported']} into {row['result']}", f"{command}.rewrites", row["verdict"], row["source"], home
@@ -51,6 +51,12 @@ def _findings(document: Document) -> Iterator[Finding]:
     verdict = whole.get(command, document.get("verdict"))
     if verdict is not None:
         yield _finding(subject, command, verdict, (verdict["difference"] or {}).get("source"), home)
+
+
+def place_of_test(test: str) -> tuple[str, str]:
+    """Return the group and the name of a test."""
+    file, _, name = test.partition("::")
+    return ".".join(["pytest", *file.removesuffix(".py").split("/")]), name or file
 
 
 def _file_of(subject: str) -> str:

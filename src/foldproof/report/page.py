@@ -80,7 +80,8 @@ def kind_of(document: Document) -> str | None:
         return str(document["kind"])
     if document["command"] == "pytest":
         kinds = {row["verdict"]["kind"] for row in document["tests"]}
-        return next((kind for kind in WORST_FIRST if kind in kinds), None)
+        worst = next((kind for kind in WORST_FIRST if kind in kinds), None)
+        return None if worst not in WORST_FIRST[:2] and failed_tests(document) else worst  # no green page
     return str(document["verdict"]["kind"]) if "verdict" in document else None
 
 
@@ -98,7 +99,9 @@ def sentence(document: Document) -> str:
         bad = [row for kind in WORST_FIRST[:2] for row in document["tests"] if row["verdict"]["kind"] == kind]
         told = ", ".join(f"{kinds[kind]} {kind.replace('_', ' ')}" for kind in WORST_FIRST if kinds[kind])
         told += f"; look at {bad[0]['test']} first" if bad else ""
-        return f"{format_count(len(document['tests']), 'verdict')}: {told}" if told else "no test asked for a verdict"
+        told = f"{format_count(len(document['tests']), 'verdict')}: {told}" if told else "no test asked for a verdict"
+        failed, tests = len(failed_tests(document)), len(document.get("outcomes", ()))
+        return told + f"; {failed} of {format_count(tests, 'test')} failed" * bool(failed)
     declined = len(document["declined"])
     if command == "explain":
         return f"{format_count(declined, 'operator')} not folded" if declined else "every normalisation can be folded"
@@ -111,6 +114,11 @@ def sentence(document: Document) -> str:
         made += f", {format_count(biases, 'bias', 'biases')} quantized" if biases else ""
     left = f", {declined} declined" if declined else ", nothing declined"
     return f"{made}{left}: {document['verdict']['reason']}"
+
+
+def failed_tests(document: Document) -> list[str]:
+    """Names of the tests that failed, whatever their verdicts."""
+    return [one["test"] for one in document.get("outcomes", ()) if one["outcome"] in ("failed", "error")]
 
 
 def place(source: str | None) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from foldproof.report.document import Document, validated
-from foldproof.report.findings import Finding, findings
+from foldproof.report.findings import Finding, findings, place_of_test
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 RULES = {
@@ -33,12 +33,17 @@ UNKNOWN_FILE = "unknown"
 
 
 def sarif(document: Document) -> str:
-    """The refuted and undecided parts of a result as a SARIF log.
+    """The refuted and undecided parts of a result as a SARIF log; of tests that passed, none.
+
+    A test passes with a refuted verdict if that is what it expects.
 
     Raises:
         FoldproofError: ``document`` does not conform to the schema.
     """
-    found = [one for one in findings(validated(document)) if one.kind in RULES]
+    passed = {
+        place_of_test(one["test"]) for one in validated(document).get("outcomes", ()) if one["outcome"] == "passed"
+    }
+    found = [one for one in findings(document) if one.kind in RULES and (one.group, one.name) not in passed]
     rules = [
         {
             "id": kind,
