@@ -142,6 +142,12 @@ MAX_TRACED_OPERATORS = 64
 """Largest number of operators with a computed contribution to the outputs, by local error in sigmas."""
 MAX_SENSIBLE_SHARE = 3.0
 """Largest share of a rounding difference for which candidate and reference values are taken to mean the same."""
+OTHER_VALUE = 0.05
+"""Distance of a candidate's value, over its size, that is no error if all that is computed from it agrees again.
+
+Lower precisions stay below (bfloat16 rounds by 2^-8): such a value stands for something else, such as a convolution
+with its BatchNorm folded in.
+"""
 MAX_UNREPRODUCED = 0.1
 """Largest part of a difference (root mean square) that may remain when a few operators are said to reproduce it."""
 MAX_ERROR_OF_SHARES = 0.25

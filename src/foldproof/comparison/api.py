@@ -231,7 +231,8 @@ class _Comparison:
                 found = replace(
                     found, told=f"{found.told} (at the worst of the inputs tried, which is not the given one)"
                 )
-            seen = layers(self._graph, found.values, worst.given, self._seed, self._operands)
+            agree = not large and verdict.kind is Kind.ROUNDING
+            seen = layers(self._graph, found.values, worst.given, self._seed, self._operands, agree)
             verdict = self._follow_source(verdict, found, worst)
         reproduction = None
         if verdict.kind is Kind.REFUTED and found.part is not None and large:

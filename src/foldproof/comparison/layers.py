@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from torch import Tensor, fx
@@ -15,14 +15,17 @@ from foldproof.graph.interpreter import Again
 from foldproof.graph.text import operator_name, source_of
 from foldproof.rounding.answers import is_exact
 from foldproof.rounding.operands import Operands
-from foldproof.thresholds import RUNS_OF_LAYERS
+from foldproof.thresholds import OTHER_VALUE, RUNS_OF_LAYERS
 from foldproof.torch_internals import OpOverload
 
 
 def layers(
-    graph: Graph, values: Mapping[str, Tensor], given: Inputs, seed: int, operands: Operands | None
+    graph: Graph, values: Mapping[str, Tensor], given: Inputs, seed: int, operands: Operands | None, agree: bool
 ) -> tuple[Layer, ...]:
-    """Every operator that rounds, in order; ``values`` are the candidate's, by node, where it shows them."""
+    """List every operator that rounds, in order; ``values`` are the candidate's, by node, where it shows them.
+
+    Values that stand for something else are left out; ``agree`` tells that the outputs agree.
+    """
     float64: dict[str, Tensor] = {}
     reference: dict[str, float] = {}
     candidate: dict[str, float] = {}
@@ -50,6 +53,10 @@ def layers(
     graph.run(*given, after=measure)
     for k in range(RUNS_OF_LAYERS):
         graph.perturbed(*given, seed * 100_003 + 7_000 + k, 1.0, operands, after=disturb)
+    sizes = {name: rms([number(x).nan_to_num(0, 0, 0)]) for name, x in float64.items()}
+    far = {name for name, distance in candidate.items() if distance > OTHER_VALUE * sizes[name]}
+    for name in _other_values(list(graph.module.graph.nodes), far, candidate.keys() - far, agree):
+        del candidate[name]
     return tuple(
         Layer(
             node.name,
@@ -58,11 +65,21 @@ def layers(
             reference[node.name],
             candidate.get(node.name),
             (sum(x * x for x in floor[node.name]) / RUNS_OF_LAYERS) ** 0.5,
-            rms([number(float64[node.name]).nan_to_num(0, 0, 0)]),
+            sizes[node.name],
         )
         for node in graph.nodes
         if node.name in reference and node.name in floor
     )
+
+
+def _other_values(nodes: Sequence[fx.Node], far: Set[str], near: Set[str], agree: bool) -> set[str]:
+    """Return those of ``far`` from which no way leads to an output but through a value of ``near``."""
+    reach: set[fx.Node] = set()
+    for node in reversed(nodes):
+        ends = node.op == "output" and not agree
+        if node.name not in near and (ends or any(user in reach for user in node.users)):
+            reach.add(node)
+    return set(far) - {node.name for node in reach}
 
 
 def _rounds(node: fx.Node) -> bool:

@@ -159,7 +159,8 @@ class Layer:
     """Distances of an operator's value from the float64 result at the worst input, each side on its own way there.
 
     Root mean squares over the elements: ``floor`` is how far rounding alone moves the value, ``size`` that of the
-    float64 result itself. ``candidate`` is None where the candidate does not show this value.
+    float64 result itself. ``candidate`` is None where the candidate does not show this value, or computes another one
+    in its place, such as a convolution with its BatchNorm folded in.
     """
 
     node: str
