@@ -11,6 +11,7 @@ import pytest
 import torch
 from fusion_programs import norms
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 import foldproof
 from foldproof import FoldproofError, Kind
@@ -70,7 +71,7 @@ def test_the_report() -> None:
     assert (declined.node, declined.operator) == ("batch_norm_1", "aten.batch_norm.default")
     assert "a shift does not pass relu (relu)" in declined.reason
     for one in (rewrite, declined):
-        assert one.source is not None and one.source.endswith("test_fuse_api.py:29")
+        assert one.source is not None and one.source.endswith("test_fuse_api.py:30")
     assert result.operators_before == {"aten.conv2d.default": 1, "aten.batch_norm.default": 2, "aten.relu.default": 1}
     assert result.operators_after == {"aten.conv2d.default": 1, "aten.batch_norm.default": 1, "aten.relu.default": 1}
     weights = 4 * (6 * 27 + 6)
@@ -121,13 +122,55 @@ def test_nothing_to_fold() -> None:
     )
 
 
-def test_a_weight_without_values() -> None:
+class Pooled(nn.Module):
+    """A scale that moves past a maximum for some signs alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = conv(), norm()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(nn.functional.max_pool2d(self.conv(x), 2))
+
+
+def test_weights_without_values() -> None:
+    def make() -> nn.Module:
+        return nn.Sequential(conv(), norm(), nn.ReLU()).eval()
+
+    full = foldproof.fuse(make(), (torch.randn(IMAGE),))
     with torch.device("meta"):
-        model = nn.Sequential(conv(), norm()).eval()
+        model = make()
+        program = torch.export.export(model, (torch.randn(IMAGE),))
+    for given, x in ((model, torch.randn(IMAGE, device="meta")), (program, torch.randn(IMAGE))):
+        result = foldproof.fuse(given, (x,))
+        assert result.verdict.kind is Kind.PROVED
+        assert len(result.rewrites) == len(full.rewrites) == 1
+        assert result.rewrites[0].accuracy is None
+        assert {t.device.type for t in result.program.state_dict.values()} == {"meta"}
+        assert {n: t.shape for n, t in result.program.state_dict.items() if t.ndim} == {
+            n: t.shape for n, t in full.program.state_dict.items() if t.ndim
+        }
+        assert "new ones have none" in " ".join(result.verdict.notes)
+        assert all(t.device.type == "meta" for t in program.state_dict.values())
+
+
+def test_a_fold_that_depends_on_values_that_are_missing() -> None:
+    assert len(foldproof.fuse(Pooled().eval(), (torch.randn(IMAGE),)).rewrites) == 1
+    with torch.device("meta"):
+        model = Pooled().eval()
     result = foldproof.fuse(model, (torch.randn(IMAGE, device="meta"),))
-    assert [declined.reason for declined in result.declined] == [
-        "its weight, 1.weight, has no values: load the weights before fusing"
-    ]
+    assert not result.rewrites
+    assert "which has none" in result.declined[0].reason
+    assert foldproof.explain(model, (torch.randn(IMAGE, device="meta"),)) == result.declined
+
+
+def test_fake_weights() -> None:
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        model = nn.Sequential(conv(), norm()).eval()
+        program = torch.export.export(model, (torch.randn(IMAGE),))
+    result = foldproof.fuse(program, (torch.randn(IMAGE),))
+    assert (result.verdict.kind, len(result.rewrites)) == (Kind.PROVED, 1)
+    assert all(isinstance(t, FakeTensor) for t in result.program.state_dict.values())
 
 
 class Branching(nn.Module):

@@ -21,9 +21,10 @@ from foldproof.fusion.affines import is_normalisation, read_affine
 from foldproof.fusion.batching import BITWISE
 from foldproof.fusion.result import FuseResult, Rewrite
 from foldproof.fusion.rewriter import Account, Progress, Rewriter
+from foldproof.fusion.weightless import WITHOUT_WEIGHTS, Weightless
 from foldproof.graph.text import operator_name
 from foldproof.graph.view import view_graph
-from foldproof.program import as_program
+from foldproof.program import Values, as_program
 from foldproof.program.export import export_module
 from foldproof.proof import prove as prove_programs
 from foldproof.proof import prove_region
@@ -53,6 +54,7 @@ def fuse(
         model_or_program: a module, which is exported as it is (call ``.eval()`` first: in training mode nothing can be
             folded), or a program of ``torch.export.export``, before or after ``run_decompositions``. It is not changed;
             the result shares the weights that stay.
+            Parameters may have no values, on the meta device or as fake tensors; those of the result have none, then.
         inputs: example inputs, positional; the shapes at which the proof is made.
         kwargs: example inputs, by keyword.
         dynamic_shapes: as for ``torch.export.export``; for a module only.
@@ -83,10 +85,16 @@ def fuse(
     progress = progress or (lambda done, total, what: None)
     rewriter = Rewriter.of(passes, prove_region if prove else None)
     refused: dict[str, str] = {}
+    weightless = Weightless.of(before)
+    if weightless is not None:
+        before = weightless.program
+        inputs, kwargs = Values().inputs((inputs, kwargs))
     while True:
         editor = GraphEditor.on_copy(before)
+        editor.constants.valueless = frozenset() if weightless is None else weightless.names
         account = rewriter.run(editor, progress, refused)
-        rewrites = measure_rewrites(account, before, inputs, kwargs)
+        # Random weights show no loss of digits.
+        rewrites = tuple(account.rewrites) if weightless else measure_rewrites(account, before, tuple(inputs), kwargs)
         worse = {r.reported: why for r in rewrites if (why := _loses_digits(r, accuracy_limit) or _changes_bits(r))}
         if not worse:
             break
@@ -108,6 +116,9 @@ def fuse(
     if frozen:
         told = f"a call of the module sets {', '.join(frozen)}, which the exported program keeps as it was"
         verdict = replace(verdict, notes=(*verdict.notes, told))
+    if weightless is not None:
+        after, before = weightless.restored(after), weightless.given
+        verdict = replace(verdict, notes=(*verdict.notes, WITHOUT_WEIGHTS))
     return FuseResult(
         program=after,
         rewrites=rewrites,
@@ -144,7 +155,10 @@ def explain(
     """
     before = _export(model_or_program, as_inputs(inputs), dict(kwargs or {}), dynamic_shapes)
     nothing = (lambda done, total, what: None) if progress is None else progress
-    return tuple(Rewriter.of(None, prove_region).run(GraphEditor.on_copy(before), nothing, {}).declined)
+    weightless = Weightless.of(before)
+    editor = GraphEditor.on_copy(before if weightless is None else weightless.program)
+    editor.constants.valueless = frozenset() if weightless is None else weightless.names
+    return tuple(Rewriter.of(None, prove_region).run(editor, nothing, {}).declined)
 
 
 def fold_unproved(

@@ -15,7 +15,7 @@ from foldproof.graph.nodes import arguments, base_of, is_getitem, memory_of, ope
 from foldproof.graph.text import operator_name
 from foldproof.operators import is_repeatable
 from foldproof.program.state import storage_key
-from foldproof.rewriting.expression import Expression, Operand, rounded
+from foldproof.rewriting.expression import Expression, Operand, as_expression, rounded
 from foldproof.rewriting.refusal import CannotFold
 from foldproof.torch_internals import FakeTensor, is_traceable_wrapper_subclass
 
@@ -37,6 +37,8 @@ class Constants:
         self.originals: Mapping[str, Tensor] = dict(tensors)
         self.derived: dict[str, Expression] = {}
         """Constants that the original program lacks, as expressions over those that it has."""
+        self.valueless: frozenset[str] = frozenset()
+        """Names of constants of the original program whose values are random."""
         self._writers = written(graph, subgraphs)
         self._places = {node: place for place, node in enumerate(graph.nodes)}
         self._written = {node: f"written to by {writer.name}" for node, writer in self._writers.items()}
@@ -187,8 +189,17 @@ class Constants:
         return self.derived.get(expression, expression) if isinstance(expression, str) else expression
 
     def value(self, expression: Operand) -> Tensor:
-        """Return the value of an expression in float64, on the CPU."""
+        """Return the value of an expression in float64, on the CPU.
+
+        Raises:
+            CannotFold: a constant has no value.
+        """
         found = self.original(expression)
+        unknown = sorted(
+            self.valueless.intersection([found] if isinstance(found, str) else as_expression(found).reads())
+        )
+        if unknown:
+            raise CannotFold(f"the fold depends on the values of {unknown[0]}, which has none")
         if isinstance(found, str):
             return self.originals[found].detach().to("cpu", torch.float64)
         assert isinstance(found, Expression)
