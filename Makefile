@@ -6,7 +6,7 @@ BIN := .venv/bin
 # One thread per process: timings mean something, and parallel test workers do not fight over cores.
 export OMP_NUM_THREADS := 1
 
-.PHONY: demo test tests test-fast test-all lint typecheck bench docs docs-bench docs-zoo docs-volume docs-site browser \
+.PHONY: demo test tests test-fast test-all test-torch lint typecheck bench docs docs-bench docs-zoo docs-volume docs-site browser \
 	clean
 .DELETE_ON_ERROR:
 
@@ -27,6 +27,16 @@ test-fast: .venv/.dev
 
 test-all: lint typecheck
 	$(PYTEST) -m ""
+
+# The fast tests with another release of PyTorch: `make test-torch TORCH=2.14.1`. It has a virtual environment of its own,
+# with the pinned releases of everything else; pip takes a CUDA build where there is no other.
+TORCH_VENV ?= .venv-torch-$(TORCH)
+test-torch:
+	test -n "$(TORCH)" # such as TORCH=2.14.1
+	test -x $(TORCH_VENV)/bin/python || $(PYTHON) -m venv $(TORCH_VENV)
+	grep -v '^torch==' constraints.txt > $(TORCH_VENV)/constraints.txt
+	$(TORCH_VENV)/bin/python -m pip install --quiet -c $(TORCH_VENV)/constraints.txt torch==$(TORCH) -e '.[dev]'
+	$(TORCH_VENV)/bin/python -m pytest -n 2 --dist worksteal -m "not slow and not exhaustive" $(TESTS)
 
 lint: .venv/.dev
 	$(BIN)/ruff check
@@ -73,7 +83,7 @@ browser:
 	apt-get install -qq -y --no-install-recommends chromium chromium-driver
 
 clean:
-	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .benchmarks
+	rm -rf .venv .venv-torch-* build dist .mypy_cache .pytest_cache .ruff_cache .benchmarks
 
 PIP := $(BIN)/python -m pip install --quiet --no-compile -c constraints.txt
 # In place of pip, which uses one core. Some packages hold files that are no Python of this version. A third of all is

@@ -53,6 +53,7 @@ SLOW = tuple(
             "qat/",
             "report/test_document.py",
             "soundness/test_volume.py",
+            "test_action.py",
             "test_backend.py",
             "training/",
             "zoo/",

@@ -106,8 +106,9 @@ def test_primes_are_for_those_who_ask(foldproof: Foldproof) -> None:  # noqa: F8
 
 
 def test_both_are_too_much(foldproof: Foldproof) -> None:  # noqa: F811
-    ran = foldproof("-q", "explain", "models.py:relu", "-v")
+    ran = foldproof("explain", "models.py:relu", "-v", "-q")
     assert ran.status == 2 and "exclude each other" in ran.err
+    assert foldproof("-v", "prove", "models.py:relu", "models.py:relu", "-q").out.count("\n") == 1
 
 
 def test_equal_reasons_are_told_once(foldproof: Foldproof) -> None:  # noqa: F811

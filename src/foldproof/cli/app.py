@@ -15,7 +15,8 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from foldproof.cli.complaint import complain, tell_unwritten, without_warnings
-from foldproof.cli.options import SETTINGS, Settings, with_options
+from foldproof.cli.configuration import read_settings
+from foldproof.cli.options import SETTINGS, SHARED, Settings, with_options
 from foldproof.cli.output import Written
 from foldproof.compiler_catalog import DECLARED
 from foldproof.errors import FoldproofError
@@ -308,10 +309,25 @@ def run(argv: Sequence[str] | None = None) -> int:
     """Parse ``argv`` (``sys.argv[1:]`` by default), run the command and return its exit status."""
     SETTINGS.set(Settings())
     try:
-        app(args=None if argv is None else list(argv), prog_name="foldproof")
+        settings = read_settings(Path.cwd(), _options)
+        app(args=None if argv is None else list(argv), prog_name="foldproof", default_map=settings)
+    except FoldproofError as error:
+        return complain(error)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0
     return 0
+
+
+def _options() -> dict[str, dict[str, str]]:
+    """The options that ``pyproject.toml`` may set, by command."""
+    command = typer.main.get_command(app)
+    found = {name: _long_names(one.params) for name, one in command.commands.items()}  # type: ignore[attr-defined]
+    return found | {"": {name: one for name, one in _long_names(command.params).items() if one in SHARED}}
+
+
+def _long_names(parameters: Sequence[Any]) -> dict[str, str]:
+    options = [one for one in parameters if one.param_type_name == "option" and one.name != "version"]
+    return {max(one.opts, key=len).removeprefix("--"): str(one.name) for one in options}
 
 
 def _end(command: Callable[[], int]) -> NoReturn:

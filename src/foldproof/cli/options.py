@@ -72,7 +72,9 @@ def _declared(
 
 
 _OPTIONS = inspect.signature(_declared, eval_str=True).parameters
-assert list(_OPTIONS) == [one.name for one in fields(Settings)]
+SHARED = tuple(one.name for one in fields(Settings))
+"""Names of these options in Python."""
+assert tuple(_OPTIONS) == SHARED
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -82,10 +84,11 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def run(**given: Any) -> None:
         shared = {name: given.pop(name) for name in _OPTIONS}
-        settings = replace(SETTINGS.get(), **{name: value for name, value in shared.items() if value})
-        if settings.quiet and settings.verbose:
+        if shared["quiet"] and shared["verbose"]:
             raise typer.BadParameter("--quiet and --verbose exclude each other")
-        SETTINGS.set(settings)
+        if shared["quiet"] or shared["verbose"]:  # the nearer one wins
+            SETTINGS.set(replace(SETTINGS.get(), quiet=False, verbose=False))
+        SETTINGS.set(replace(SETTINGS.get(), **{name: value for name, value in shared.items() if value}))
         command(**given)
 
     parameters = [*own.parameters.values(), *_OPTIONS.values()]
