@@ -50,6 +50,7 @@ from torch.utils._pytree import (
     tree_map,
     tree_structure,
     tree_unflatten,
+    treespec_dumps,
 )
 
 __all__ = [
@@ -115,6 +116,7 @@ __all__ = [
     "tree_map",
     "tree_structure",
     "tree_unflatten",
+    "treespec_dumps",
     "version_of",
 ]
 

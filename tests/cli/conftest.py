@@ -124,6 +124,27 @@ def deep():
     return seeded(lambda: nn.Sequential(*[block() for _ in range(14)])), image()
 
 
+def training():
+    model, inputs = deep()
+    return model.train(), inputs
+
+
+class Pair:
+    def __init__(self, *parts):
+        self.parts = parts
+
+
+torch.utils._pytree.register_pytree_node(Pair, lambda pair: (list(pair.parts), None), lambda parts, _: Pair(*parts))
+
+
+def unnamed_container():
+    class Pairs(Residual):
+        def forward(self, x):
+            return Pair(super().forward(x), x)
+
+    return Pairs().eval(), image()
+
+
 def residual():
     return seeded(Residual), image()
 

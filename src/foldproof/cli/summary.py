@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -95,18 +94,22 @@ def print_fold_qat(out: Console, result: FoldQATResult) -> None:
 
 def print_explanations(out: Console, declined: Sequence[Declined]) -> None:
     """Print places, the reason and the remedy of the normalisations that can't be folded; equal reasons once."""
+    from foldproof.rewriting.account import group_declined, tell_reason
+
     if not declined:
         say(out, "every normalisation can be folded")
         return
     say(out, f"{format_count(len(declined), 'operator')} not folded")
     if SETTINGS.get().quiet:
         return
-    for several in _with_equal_reasons(declined):
+    for several in group_declined(declined):
         out.print()
-        for one in several:
+        for one in several[:ROWS]:
             title = Text(f"{one.node} ({one.operator})", "bold")
             say(out, title.append(f"  {_place(one.source)}", "not bold cyan"))
-        say(out, f"  {_reason(several)}")
+        if len(several) > ROWS:
+            say(out, f"… and {len(several) - ROWS} more, {len(several)} in all; --json lists them")
+        say(out, f"  {tell_reason(several)}")
         if several[0].hint:
             say(out, f"  remedy: {several[0].hint}")
 
@@ -156,6 +159,10 @@ def list_some(names: Iterable[str]) -> str:
     return ", ".join([*told, "…"] if len(counted) > NAMED else told)
 
 
+def _list_with_number(names: Sequence[str]) -> str:
+    return list_some(names) if len(names) <= NAMED else f"{len(names)} × {list_some(names)}"
+
+
 def _print_operators(out: Console, before: Counter[str], after: Counter[str]) -> None:
     rows = [(n, str(before[n]), str(after[n])) for n in sorted(before | after) if before[n] != after[n]]
     rows.append(("all operators", str(before.total()), str(after.total())))
@@ -198,16 +205,18 @@ def _print_rewrites(out: Console, result: FuseResult) -> None:
 
 
 def _print_declined(out: Console, declined: Sequence[Declined]) -> None:
+    from foldproof.rewriting.account import group_declined, tell_reason
+
     if not declined:
         say(out, "nothing declined\n")
         return
     say(out, f"{len(declined)} declined")
-    groups = _with_equal_reasons(declined)
+    groups = group_declined(declined)
     rows = [
         (
-            list_some(one.node for one in several),
+            _list_with_number([one.node for one in several]),
             list_some({one.operator for one in several}),
-            _reason(several),
+            tell_reason(several),
             list_some(sorted({_place(one.source) for one in several})),
         )
         for several in groups[:ROWS]
@@ -220,20 +229,6 @@ def _print_declined(out: Console, declined: Sequence[Declined]) -> None:
 def _print_rest(out: Console, count: int) -> None:
     if count > ROWS:
         say(out, f"… and {count - ROWS} more; --json lists them all")
-
-
-def _with_equal_reasons(declined: Sequence[Declined]) -> list[list[Declined]]:
-    """Group operators whose reasons are the same but for the numbers in names of nodes."""
-    groups = defaultdict(list)
-    for one in declined:
-        groups[re.sub(r"(?<=[a-z])_\d+\b", "", one.reason), one.hint].append(one)
-    return list(groups.values())
-
-
-def _reason(several: Sequence[Declined]) -> str:
-    """The reason of the first, and a remark if those of the others name other nodes."""
-    alike = len({one.reason for one in several}) > 1
-    return several[0].reason + " (and so for the others, each with its own nodes)" * alike
 
 
 def _place(source: str | None) -> str:

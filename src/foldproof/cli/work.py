@@ -16,9 +16,12 @@ from torch.fx import GraphModule
 import foldproof
 from foldproof.cli.options import SETTINGS
 from foldproof.errors import FoldproofError, brief
+from foldproof.formatting import format_count
+from foldproof.fusion.affines import TRAINING
 from foldproof.log import hushed
 from foldproof.program.export import export_module
 from foldproof.program.loading import Loaded, check_runs, importable, load_function, load_spec, moved
+from foldproof.torch_internals import tree_structure, treespec_dumps
 from foldproof.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -37,8 +40,19 @@ def load(spec: str, functions: bool = False) -> Loaded:
 
 
 def fuse(spec: str, progress: Progress, options: Mapping[str, Any]) -> foldproof.FuseResult:
-    """Fuse the program of ``spec``; raises FoldproofError if it can't be loaded, run or exported."""
-    return _on_model(foldproof.fuse, spec, progress, options)
+    """Fuse the program of ``spec``.
+
+    Raises:
+        FoldproofError: it can't be loaded, run, exported or saved, or is in training mode.
+    """
+    result = _on_model(foldproof.fuse, spec, progress, options, saves=True)
+    training = sum(TRAINING in one.reason for one in result.declined)
+    if training:
+        raise FoldproofError(
+            f"{spec} is in training mode: {format_count(training, 'normalisation')} would take the statistics of each"
+            " batch, so nothing is folded or saved; call model.eval() before the model is returned or exported"
+        )
+    return result
 
 
 def explain(spec: str, progress: Progress) -> tuple[Declined, ...]:
@@ -63,12 +77,16 @@ def fold_qat(spec: str, progress: Progress, quantize_bias: bool) -> foldproof.Fo
         return foldproof.fold_qat(program, inputs, loaded.kwargs, quantize_bias=quantize_bias)
 
 
-def _on_model(function: Callable[..., T], spec: str, progress: Progress, options: Mapping[str, Any]) -> T:
+def _on_model(
+    function: Callable[..., T], spec: str, progress: Progress, options: Mapping[str, Any], saves: bool = False
+) -> T:
     progress(0, None, f"loading {spec}")
     loaded = load(spec)
     progress(0, None, "exporting")
     with working_on(spec):
-        check_runs(loaded, loaded)
+        output = check_runs(loaded, loaded)
+        if saves:
+            _check_saves(output, spec)
         return function(
             loaded.program,
             loaded.require_inputs(),
@@ -77,6 +95,22 @@ def _on_model(function: Callable[..., T], spec: str, progress: Progress, options
             progress=progress,
             **options,
         )
+
+
+def _check_saves(output: Any, spec: str) -> None:
+    """Refuse an output in containers that no file can hold, before the long work.
+
+    Raises:
+        FoldproofError: torch.export.save has no name for a container.
+    """
+    try:
+        treespec_dumps(tree_structure(output))
+    except Exception as error:
+        kind = type(output).__name__
+        raise FoldproofError(
+            f"{spec} returns a {kind}, which torch.export.save can't save ({brief(error)}); return tensors in tuples,"
+            " lists or dicts"
+        ) from error
 
 
 def prove(

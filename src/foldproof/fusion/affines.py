@@ -28,7 +28,7 @@ from foldproof.graph.nodes import (
 from foldproof.operators import is_functional
 from foldproof.rewriting.constants import Constants
 from foldproof.rewriting.expression import Expression, Operand
-from foldproof.rewriting.refusal import CannotFold
+from foldproof.rewriting.refusal import CannotFold, next_training
 from foldproof.rewriting.sizes import value_of
 from foldproof.rewriting.vectors import flat, number, product
 
@@ -97,6 +97,10 @@ class AffineSource(Protocol):
         """
 
 
+TRAINING = "it is in training mode"
+"""Beginning of the reason why a normalisation with batch statistics stays."""
+
+
 class BatchNorm:
     """Batch normalisation with fixed statistics is an affine of each channel, axis 1.
 
@@ -136,11 +140,11 @@ class BatchNorm:
         if given.get("running_mean") is None or given.get("running_var") is None:
             raise CannotFold(
                 "it keeps no running statistics and computes them from each batch (track_running_stats=False)",
-                "train it with track_running_stats=True",
+                next_training("use track_running_stats=True"),
             )
         if given.get("training") or kind_of(node) in self.training_kinds:
             raise CannotFold(
-                "it is in training mode and computes its statistics from each batch: call model.eval()",
+                f"{TRAINING} and computes its statistics from each batch: call model.eval()",
                 "call model.eval() before the export",
             )
         return AffineStep(self, node, given["input"], _list_results(node), _read_statistics(given, constants))

@@ -221,7 +221,7 @@ class Planner:
         if node.op == "placeholder":
             return CannotFold(
                 f"it reads an input of the program, {node.name}, so nothing before it can absorb it",
-                "normalise before the program is called, or put a linear operator without zero padding behind it",
+                "normalise before the program is called",
             )
         return CannotFold(
             f"it reads the output of {node.name} ({operator_name(node)}), which is neither a linear operator with"
@@ -237,10 +237,7 @@ class Planner:
     def _require_only_reader(self, node: Node, demands: Mapping[Node, Affine]) -> None:
         others = [reader for reader in self._list_readers(node) if reader not in demands]
         if others:
-            raise CannotFold(
-                f"the output of {node.name}, which it scales, is also read by {listed(others)}",
-                "let the others read the result of the normalisation, too",
-            )
+            raise CannotFold(f"the output of {node.name}, which it scales, is also read by {listed(others)}, as it is")
 
     def _list_readers(self, node: Node) -> list[Node]:
         """List the readers of a node's value; for a reader with several results, the nodes that take them out."""

@@ -11,7 +11,7 @@ from torch.fx import GraphModule
 
 from foldproof.formatting import as_html
 from foldproof.graph.view import GraphView, view_graph, views_to_dict
-from foldproof.rewriting.account import Declined
+from foldproof.rewriting.account import Declined, group_declined, tell_declined
 from foldproof.verdict import SCHEMA, Verdict
 
 
@@ -113,7 +113,7 @@ class FuseResult:
         for one in self.rewrites:
             where = f" at {one.source}" if one.source else ""
             lines.append(f"  {one.verdict.kind}: {one.rule}, {one.reported or one.nodes[0]} into {one.result}{where}")
-        lines += [f"  {one}" for one in self.declined]
+        lines += [f"  {tell_declined(several)}" for several in group_declined(self.declined)]
         return "\n".join(lines)
 
     def __repr__(self) -> str:

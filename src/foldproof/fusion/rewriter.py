@@ -28,8 +28,9 @@ A region's proof does not claim that the fold pays (see `cost`), that it keeps d
 `fuse` run the loop again without the fold), or that new memory layouts are harmless (`layout` refuses those that reach
 the outside).
 
-The loop ends because each rewrite removes a call. It runs again only after branches were merged, which may give an
-affine a new place. Joining parallel linears comes last, because it needs their final weights.
+The loop ends because each rewrite removes a call. It runs again after each rewrite, which may make room for another,
+until the reasons for what stays are those of the final program. Joining parallel linears comes last, because it needs
+their final weights.
 """
 
 from __future__ import annotations
@@ -135,19 +136,21 @@ class Rewriter:
         ``refused`` maps the names of nodes that must not be folded to reasons.
         """
         account = Account(refused)
+        steps = len(find_chains(editor.graph.nodes, editor.constants, self.sources))
         while True:
             account.declined = []  # reasons of an earlier round may no longer hold
             made = len(account.rewrites)
-            chains = find_chains(editor.graph.nodes, editor.constants, self.sources)
-            for done, chain in enumerate(chains):
-                progress(done, len(chains) + 1, chain[0].name)
+            for done, chain in enumerate(find_chains(editor.graph.nodes, editor.constants, self.sources)):
+                if not made:  # later rounds are short
+                    progress(done, steps + 1, chain[0].name)
                 self._fold_chain(editor, chain, account)
             if self.weights:
                 self._fold_weights(editor, account)
-            if not self._merge(editor, account) or made == len(account.rewrites):
+            self._merge(editor, account)
+            if made == len(account.rewrites):  # so the reasons are those of the final program
                 break
         self._batch(editor, account)
-        progress(len(chains), len(chains) + 1, "the whole program")
+        progress(steps, steps + 1, "the whole program")
         account.declined += self._list_left_in_subgraphs(editor)
         return account
 
@@ -188,13 +191,11 @@ class Rewriter:
                 except CannotFold as refusal:
                     self._decline(norms[0], refusal, editor.constants, account)
 
-    def _merge(self, editor: GraphEditor, account: Account) -> bool:
-        """Replace linear operators by one that computes the same; return True if there were any."""
-        made = len(account.rewrites)
+    def _merge(self, editor: GraphEditor, account: Account) -> None:
+        """Replace linear operators by one that computes the same."""
         for node in list(editor.graph.nodes):
             while editor.has(node) and self._merge_at(editor, node, account):
                 pass
-        return made < len(account.rewrites)
 
     def _merge_at(self, editor: GraphEditor, node: Node, account: Account) -> bool:
         rules = [rule for rule in self.merges if rule.takes(node, editor.constants)]
@@ -262,18 +263,23 @@ class Rewriter:
             region = cut_rewrite(editor, [*plan.nodes, *plan.context], planned, redirected)
             before, after, inputs = region.before, region.after, region.inputs()
         if self.prove_region is not None:
+            known = account.withdrawn.get((before.code, after.code))
+            if known is not None:  # in an earlier round
+                raise CannotFold(known)
             verdict = self.prove_region(before, after, inputs, region.derive, general=not plan.conditional)
             if verdict.kind is not Kind.PROVED:
                 into = ", ".join(edit.node.name for edit in plan.edits)
-                raise CannotFold(f"the fold into {into} was withdrawn, because it is not proved: {verdict.reason}")
+                withdrawn = f"the fold into {into} was withdrawn, because it is not proved: {verdict.reason}"
+                account.withdrawn[before.code, after.code] = withdrawn
+                raise CannotFold(withdrawn)
         if plan.judge is not None:
             speed = plan.judge(before, after, inputs)
         if self.prove_region is not None:
             axes = {region.copies[node].name: axes for node, axes in plan.axes.items() if node in region.copies}
             drawings = (view_graph(before, axes), view_graph(after))
             operands = [account.values.find_name(operand) for operand in region.operands]
-            known = tuple(name for name in operands if name is not None)
-            account.measured.append(Measured(before, after, known) if None not in operands else None)
+            names = tuple(name for name in operands if name is not None)
+            account.measured.append(Measured(before, after, names) if None not in operands else None)
         account.values.record(*plan.new_values())
         changed = [edit.node for edit in plan.edits]
         rewrite = Rewrite(
@@ -327,6 +333,7 @@ class Account:
     """An account of one run of the rewriter.
 
     ``measured`` has the regions of ``rewrites``, None where none can be run; ``made`` counts elements of new constants.
+    ``withdrawn`` has the reasons why regions were not proved, by their code before and after.
     """
 
     refused: Mapping[str, str]
@@ -336,6 +343,7 @@ class Account:
     declined: list[Declined] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     values: Values = field(default_factory=Values)
+    withdrawn: dict[tuple[str, str], str] = field(default_factory=dict)
 
 
 def _is_learnable(node: Node, constants: Constants) -> bool:

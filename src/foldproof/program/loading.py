@@ -112,8 +112,10 @@ def moved(loaded: Loaded, device: str) -> Loaded:
     return replace(loaded, program=program, inputs=inputs, kwargs=kwargs)
 
 
-def check_runs(loaded: Loaded, of: Loaded) -> None:
+def check_runs(loaded: Loaded, of: Loaded) -> Any:
     """Run a program once on the inputs of ``of``, so that unsuitable inputs show before the long work starts.
+
+    Return its output.
 
     Parameters, buffers and inputs are copies, so that a program that writes to them changes nothing.
 
@@ -122,8 +124,7 @@ def check_runs(loaded: Loaded, of: Loaded) -> None:
     """
     inputs = copy.deepcopy((of.require_inputs(), of.kwargs))
     if not isinstance(loaded.program, (nn.Module, ExportedProgram)):
-        _check_function_runs(loaded, inputs, of)
-        return
+        return _check_function_runs(loaded, inputs, of)
     program = loaded.program.module() if isinstance(loaded.program, ExportedProgram) else loaded.program
     # One copy of each tensor, under all its names, keeps tied weights tied.
     own = dict(owned(program))
@@ -131,16 +132,16 @@ def check_runs(loaded: Loaded, of: Loaded) -> None:
     state = {name: copies[id(tensor)] for name, tensor in own.items()}
     try:
         with torch.no_grad():
-            torch.func.functional_call(program, state, *inputs, tie_weights=False)
+            return torch.func.functional_call(program, state, *inputs, tie_weights=False)
     except Exception as error:
         raise _failed(loaded, of, error) from error
 
 
-def _check_function_runs(loaded: Loaded, inputs: tuple[Any, Any], of: Loaded) -> None:
+def _check_function_runs(loaded: Loaded, inputs: tuple[Any, Any], of: Loaded) -> Any:
     program = FunctionProgram(loaded.program)
     try:
         with torch.no_grad():
-            program.run_as_it_is(*inputs)
+            return program.run_as_it_is(*inputs)
     except Exception as error:
         raise _failed(loaded, of, error) from error
 

@@ -88,13 +88,19 @@ class GraphEditor:
                 raise CannotFold(f"the folded {wanted.base} can't be computed: {brief(error)}") from error
             if not is_finite(tensor):
                 dtype = str(wanted.dtype).removeprefix("torch.")
-                raise CannotFold(
-                    f"the folded {wanted.base} would not be finite in {dtype}: a variance + eps is 0, or a scale is too"
-                    " large"
-                )
+                why = self._explain(expression)
+                raise CannotFold(f"the folded {wanted.base} would not be finite in {dtype}: {why}")
         if isinstance(model, nn.Parameter):
             tensor = nn.Parameter(tensor, requires_grad=model.requires_grad and tensor.is_floating_point())
         return PlannedConstant(self._free_name(wanted.base), wanted.like, expression, tensor)
+
+    def _explain(self, expression: Expression) -> str:
+        """Return why the value of an expression is not finite."""
+        for name in dict.fromkeys(expression.reads()):
+            held = self.constants.originals[name]
+            if held.is_floating_point() and not is_finite(held):
+                return f"{name} holds {'nan' if bool(held.isnan().any()) else 'an infinite number'}"
+        return "a variance + eps is 0 or negative, or a scale is too large"
 
     def draft_all(self, edits: Sequence[Edit]) -> PlannedEdits:
         """Plan the new constants of edits, by role; see `draft`."""

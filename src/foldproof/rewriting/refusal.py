@@ -16,5 +16,10 @@ class CannotFold(Exception):
         self.hint = hint
 
 
+def next_training(change: str) -> str:
+    """Return a hint to change a model that is to be trained again: a trained one would be another function."""
+    return f"for the next training: {change} (this model, as it is trained, would compute something else)"
+
+
 class AxisMismatch(CannotFold):
     """The affine and the linear operator before it act on different axes, although the fold looks possible."""

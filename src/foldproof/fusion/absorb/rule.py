@@ -14,7 +14,7 @@ from foldproof.graph.nodes import arguments, set_argument, short_name
 from foldproof.rewriting.constants import Constants
 from foldproof.rewriting.edit import NewConstant
 from foldproof.rewriting.expression import Expression, Operand
-from foldproof.rewriting.refusal import AxisMismatch, CannotFold
+from foldproof.rewriting.refusal import AxisMismatch, CannotFold, next_training
 from foldproof.rewriting.sizes import value_of
 from foldproof.rewriting.vectors import scaled, total
 
@@ -100,7 +100,7 @@ def require_axes(node: Node, affine: Affine, allowed: set[int], where: str) -> N
             f"the {where} of {node.name} is {affine.channels.dim()}-D: {short_name(node)} has its channels on axis"
             f" {_join(sorted(allowed))} and the affine is along axis {_join(affine.axes)}, so no weight can absorb it;"
             " if the channels were meant, transpose before it",
-            "transpose before the normalisation, if the channels were meant",
+            next_training("transpose before the normalisation, if the channels were meant"),
         )
 
 

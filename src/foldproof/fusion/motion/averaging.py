@@ -18,7 +18,7 @@ from foldproof.fusion.motion.rule import (
 )
 from foldproof.graph.nodes import arguments, is_getitem, kind_of, operator_node
 from foldproof.rewriting.constants import Constants
-from foldproof.rewriting.refusal import CannotFold
+from foldproof.rewriting.refusal import CannotFold, next_training
 from foldproof.rewriting.sizes import value_of
 
 _AVERAGES = """
@@ -74,7 +74,7 @@ class Averaging:
         if not torch.allclose(ones, torch.ones_like(ones), rtol=0, atol=1e-6):
             raise CannotFold(
                 f"the weights of {node.name} do not add up to 1, so a shift does not pass it",
-                f"normalise before {node.name}; in average pooling, count_include_pad=False would do",
+                next_training(f"normalise before {node.name}; in average pooling, count_include_pad=False would do"),
             )
         is_dynamic = any(isinstance(size, torch.SymInt) for size in value_of(node).shape)
         if arguments(node).get("divisor_override") is not None and is_dynamic:

@@ -13,7 +13,7 @@ from foldproof.fusion.examples import Declines, Fires
 from foldproof.fusion.motion.rule import Affines, find_sizes, require_no_negative
 from foldproof.graph.nodes import arguments, kind_of, short_name
 from foldproof.rewriting.constants import Constants
-from foldproof.rewriting.refusal import CannotFold
+from foldproof.rewriting.refusal import CannotFold, next_training
 from foldproof.rewriting.sizes import value_of
 from foldproof.rewriting.vectors import number, scaled
 
@@ -41,7 +41,8 @@ class Rectifier:
 
     def _check(self, node: Node, affine: Affine, constants: Constants) -> None:
         if affine.shift is not None:
-            raise CannotFold(f"a shift does not pass {node.name} ({short_name(node)})", f"normalise before {node.name}")
+            hint = next_training(f"normalise before {node.name}")
+            raise CannotFold(f"a shift does not pass {node.name} ({short_name(node)})", hint)
         require_no_negative(node, affine, constants)
 
 
@@ -130,7 +131,8 @@ class Product:
         if first is second:
             raise CannotFold(f"{node.name} multiplies {first.name} by itself")
         if affine.shift is not None:
-            raise CannotFold(f"a shift does not pass {node.name} ({short_name(node)})", f"normalise before {node.name}")
+            hint = next_training(f"normalise before {node.name}")
+            raise CannotFold(f"a shift does not pass {node.name} ({short_name(node)})", hint)
         if kind_of(node) in self.matrix_kinds and affine.count != 1:
             raise CannotFold(f"only a scale that is one number passes {node.name} ({short_name(node)})")
 

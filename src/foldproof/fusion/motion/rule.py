@@ -24,7 +24,7 @@ from foldproof.graph.nodes import (
 )
 from foldproof.log import log_caught
 from foldproof.rewriting.constants import Constants
-from foldproof.rewriting.refusal import CannotFold
+from foldproof.rewriting.refusal import CannotFold, next_training
 from foldproof.rewriting.sizes import value_of
 from foldproof.rewriting.vectors import UNREAD
 
@@ -122,5 +122,5 @@ def require_no_negative(node: Node, affine: Affine, constants: Constants) -> Non
         count = int((scale < 0).sum())
         raise CannotFold(
             f"{count} of {len(scale)} scales are negative, and would reverse the order in {node.name}",
-            f"put the normalisation before {node.name}, or train it with weights that stay positive",
+            next_training(f"normalise before {node.name}, or keep the weights of the normalisation positive"),
         )

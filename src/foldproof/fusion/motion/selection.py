@@ -14,7 +14,7 @@ from foldproof.graph.nodes import arguments, is_getitem, kind_of, operator_node,
 from foldproof.operators import is_functional
 from foldproof.rewriting.constants import Constants
 from foldproof.rewriting.expression import Operand
-from foldproof.rewriting.refusal import CannotFold
+from foldproof.rewriting.refusal import CannotFold, next_training
 from foldproof.rewriting.sizes import value_of
 from foldproof.rewriting.vectors import UNREAD, joined
 
@@ -32,7 +32,7 @@ _WHOLES = """
     constant_pad_nd pad reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d
     replication_pad3d upsample_nearest1d upsample_nearest2d upsample_nearest3d
 """
-_PADDING = "normalise after the padding, or pad by reflection or replication"
+_PADDING = next_training("normalise after the padding, or pad by reflection or replication")
 
 SELECTIONS = frozenset((_VIEWS + _PARTS + _WHOLES).split())
 
