@@ -326,3 +326,27 @@ def test_a_write_that_pytorch_does_not_see(name: str) -> None:
         Writing()(graph)
     [step] = watched.steps
     assert step.fired and step.verdict.kind in (Kind.REFUTED, Kind.UNDECIDED), str(step.verdict)
+
+
+INNER = nn.Linear(8, 8)
+
+
+def one_by_one(x: Tensor) -> Tensor:
+    return torch.stack([INNER(row) for row in x])
+
+
+def in_a_lambda(x: Tensor) -> Tensor:
+    return (lambda y: INNER(y))(x)
+
+
+def other(x: Tensor) -> Tensor:
+    return torch.stack([INNER(row) for row in x]) + INNER.bias * 1e-3
+
+
+def test_a_module_that_only_inner_code_names_is_the_programs_own() -> None:
+    """A comprehension and a lambda have code of their own: its modules are varied, and told."""
+    for inner in (one_by_one, in_a_lambda):
+        verdict = foldproof.prove(lambda x: INNER(x), inner, (X,))
+        assert verdict.kind is Kind.PROVED, verdict
+        assert verdict.claim is not None and verdict.claim.is_general, verdict
+    assert foldproof.prove(one_by_one, other, (X,)).kind is Kind.REFUTED

@@ -7,6 +7,7 @@ and instance methods as the original, in dictionaries and lists of its own. Maki
 
 from __future__ import annotations
 
+import dis
 import functools
 import inspect
 import types
@@ -73,7 +74,15 @@ def captured(function: Callable[..., Any]) -> dict[str, Any]:
     if not inspect.isfunction(function):
         return {}
     seen = inspect.getclosurevars(function)
-    return {name: x for name, x in {**seen.globals, **seen.nonlocals}.items() if _holds_state(x)}
+    inner = {name: function.__globals__[name] for name in _names_in(function.__code__) & function.__globals__.keys()}
+    return {name: x for name, x in {**inner, **seen.globals, **seen.nonlocals}.items() if _holds_state(x)}
+
+
+def _names_in(code: types.CodeType) -> set[str]:
+    """Return the global variables that some code names, in its comprehensions and inner functions, too."""
+    named = {x.argval for x in dis.get_instructions(code) if x.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    inner = (_names_in(constant) for constant in code.co_consts if isinstance(constant, types.CodeType))
+    return named.union(*inner)
 
 
 def rebound(function: Callable[..., Any], values: Mapping[str, Any]) -> Callable[..., Any]:
