@@ -45,6 +45,8 @@ AMPLIFIED_ROUNDING = 2.0**-14
 a rounding a thousand times, as the cosine of a large angle does."""
 SMALLEST_SCALE = 1e-3
 """Root mean square of the smallest inputs in a search: it shows the epsilons of norms."""
+LARGEST_SCALE = 64.0
+"""Factor of large gains and biases in a search: values pass the limits that activations and logits may have."""
 LARGEST_COMPARED_NUMBER = 1e6
 """Largest constant that suggests a scale of inputs: no value of a model comes near larger ones, as -1e9 in masks."""
 MAX_SCALES = 8
@@ -56,6 +58,9 @@ MAX_KERNEL_ROUNDINGS = 1024
 MAX_SHARED_ELEMENTS = 1 << 22
 """Largest number of elements of values whose facts are kept for equal ones: the facts keep operands alive."""
 
+MAX_ALIKE = 1e-5
+"""Largest distance of two values of modules, relative to the largest element, that counts as rounding when the first
+modules that part are looked for; float32 rounds a layer by less."""
 MAX_PARTING_DISTANCE = 0.3
 """Largest relative distance of corresponding values in the search for the first difference of two graphs: a wrong
 constant moves a value by less, and the distance of an unrelated value is about its own size."""

@@ -28,6 +28,7 @@ from foldproof.shadow.residue import laid_out_like
 from foldproof.thresholds import (
     AMPLIFIED_ROUNDING,
     CONSTANT_ROUNDINGS,
+    LARGEST_SCALE,
     MAX_COVERAGE_INPUTS,
     MAX_EXPLAINED_RATIO,
     MAX_IDLE_INPUTS,
@@ -498,18 +499,26 @@ def _places(obligation: ProofObligation) -> Iterator[_Place]:
     random_args, random_kwargs = tree_map(lambda x: _redrawn_input(x, generator), (args, dict(kwargs)))
     if any(_is_float(x) for x in tree_leaves((args, dict(kwargs)))):  # tokens cannot be redrawn
         yield _Place("random inputs, the given parameters", leaves, random_args, random_kwargs)
-    elif obligation.remade:  # nor be small, which shows the epsilons of norms
-        small = redrawn_leaves(obligation.before.leaves, generator, 1.0, 1.0)
-        matrices = {n: x for n, x in small.items() if x.ndim > 1 and not obligation.before.leaves[n].constant}
-        made = {id(x): x * SMALLEST_SCALE for x in matrices.values() if _is_float(x)}
-        smaller = {name: made[id(x)] for name, x in matrices.items() if id(x) in made}
-        yield _Place("small random parameters", {**leaves, **smaller}, args, kwargs, True, True)
+    elif obligation.remade:  # nor be small, which shows the epsilons of norms, or large, which shows limits
+        for what, scale, axes in (("small", SMALLEST_SCALE, (2, 3, 4, 5)), ("large", LARGEST_SCALE, (0, 1))):
+            other = _scaled_leaves(obligation.before.leaves, generator, scale, axes)
+            yield _Place(f"{what} random parameters", {**leaves, **other}, args, kwargs, True, True)
     valueless = {name: leaf for name, leaf in obligation.before.leaves.items() if leaf.valueless}
     for elsewhere, redrawn in ((False, valueless), (True, obligation.before.leaves)):
         if not redrawn or (elsewhere and (not obligation.general or len(redrawn) == len(valueless))):
             continue
         for what, drawn in _other_parameters(redrawn, generator):
             yield _Place(what, {**leaves, **drawn}, random_args, random_kwargs, True, elsewhere)
+
+
+def _scaled_leaves(
+    leaves: Mapping[str, Leaf], generator: torch.Generator, scale: float, axes: Collection[int]
+) -> dict[str, Tensor]:
+    """Draw parameters with so many axes at another scale, matrices or vectors; the others are not returned."""
+    drawn = redrawn_leaves(leaves, generator, 1.0, 1.0)
+    chosen = {n: x for n, x in drawn.items() if _is_float(x) and x.ndim in axes and not leaves[n].constant}
+    made = {id(x): x * scale for x in chosen.values()}
+    return {name: made[id(x)] for name, x in chosen.items()}
 
 
 def _other_parameters(leaves: Mapping[str, Leaf], generator: torch.Generator) -> Iterator[tuple[str, Tensors]]:

@@ -100,6 +100,22 @@ def _may_be_rounded(x: Tensor) -> Tensor:
     return (x == x.float().double()) & (mantissas != mantissas.round())
 
 
+def _are_whole(xs: Any) -> bool:
+    """Return True if all numbers are whole, and short enough for every dtype to compute with them exactly."""
+    numbers = [x for x in tree_iter(xs) if _is_wide(x) or type(x) is float]
+    return all(_is_whole(x) for x in numbers)
+
+
+def _is_whole(x: Any) -> bool:
+    if isinstance(x, float):
+        return x.is_integer() and abs(x) <= _SHORT
+    x = torch.view_as_real(x.resolve_conj()) if x.is_complex() else x
+    return bool(((x == x.round()) & (x.abs() <= _SHORT)).all())
+
+
+_SHORT = 2.0**7
+
+
 class ConstantNoise(Float64):
     """While active, perturb constants by up to ``amplitude`` roundings of their own, and data by those of float64.
 
@@ -141,6 +157,8 @@ class ConstantNoise(Float64):
     def _moved_result(self, func: Any, out: Any, args: Any, kwargs: Any, origin: Origin) -> Any:
         if not any(_is_wide(x) and x.numel() for x in tree_iter(out)):
             return out
+        if not origin.data and _are_whole((out, args, kwargs)):
+            return out  # a mask that is computed, and then compared with 1
         exact = origin.data or not self._folded
         dtype = torch.float64 if exact else origin.dtype
         amplitude, spread = (1.0, 0.0) if exact else (self._amplitude, amplified(self._spread, dtype))
