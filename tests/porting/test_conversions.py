@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import foldproof
 from foldproof import FoldproofError, Kind
+from foldproof.porting.sizes import tell_coincidences
 from tests.porting.models import NAMES, WIDTH, Port, Reference, X, convert
 
 
@@ -262,3 +263,16 @@ def test_errors_are_sentences() -> None:
         prove(convert, port=lambda x: x)
     with pytest.raises(FoldproofError, match="not both"):
         foldproof.prove(Reference(), Port(), (X,), convert=convert, derive=dict)
+
+
+def test_sizes_that_coincide_are_told() -> None:
+    verdict = prove(convert)
+    assert verdict.kind is Kind.PROVED
+    assert verdict.notes[-1] == (
+        "sizes coincide, which may hide a mistake; prove a configuration without, too: q.weight and 3 more are square;"
+        " q.weight and k.weight have the same shape, so that heads are not grouped"
+    )
+    one = foldproof.prove(Reference().eval(), Port().eval(), (X[:, :1],), convert=convert)
+    assert one.notes[-1].endswith("; input 0 has an axis of length 1")
+    wide = {"layers.0.q_proj.weight": torch.ones(8, 4), "layers.0.k_proj.weight": torch.ones(2, 4)}
+    assert tell_coincidences(wide, [X]) == []

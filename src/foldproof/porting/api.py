@@ -10,12 +10,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from torch import Tensor
 from torch.export import ExportedProgram
 
 from foldproof.claim import Held, Role, Why
 from foldproof.errors import FoldproofError
 from foldproof.porting.conversion import Account, Conversion, Convert
 from foldproof.porting.model import Model, model_of
+from foldproof.porting.sizes import tell_coincidences
 from foldproof.program import Program, Values, as_program
 from foldproof.program.state import owned
 from foldproof.program.weightless import has_values
@@ -24,6 +26,7 @@ from foldproof.proof.inquiry import Progress
 from foldproof.proof.obligation import ProofObligation, require_plain, tied
 from foldproof.proof.remade import Remade
 from foldproof.proof.shapes import as_inputs, sampled_inputs
+from foldproof.torch_internals import tree_leaves
 from foldproof.verdict import Kind, Verdict
 
 
@@ -71,8 +74,13 @@ def prove_port(
         for args, named in sampled_inputs(reference, inputs, kwargs)
     ]
     verdict = decide_all(obligations, seed, progress)
-    notes = (*account.told(), *verdict.notes, *_tell_weights(verdict, other, account))
+    coinciding = () if verdict.proof is None else tell_coincidences(model.module.state_dict(), _tensors(inputs, kwargs))
+    notes = (*account.told(), *verdict.notes, *coinciding, *_tell_weights(verdict, other, account))
     return replace(verdict, notes=notes)
+
+
+def _tensors(inputs: Any, kwargs: Any) -> list[Tensor]:
+    return [x for x in tree_leaves((inputs, kwargs)) if isinstance(x, Tensor)]
 
 
 def _tell_weights(verdict: Verdict, port: Model, account: Account) -> Iterator[str]:

@@ -21,6 +21,7 @@ from foldproof.program.state import Kept, owned
 from foldproof.program.weightless import has_values
 from foldproof.proof.obligation import identity
 from foldproof.shadow import Shadow, embed_constant, embed_exactly, is_number
+from foldproof.torch_internals import disable_current_modes
 
 Convert = Callable[..., Any]
 
@@ -129,7 +130,8 @@ class Conversion:
 
     def _fill(self, state: dict[str, Any]) -> tuple[Model, dict[str, Tensor], list[str]]:
         """Return a filled copy of the port, its tensors before that, and names that it lacks."""
-        own = _starting(dict(owned(self._port.module)), state, self.tables)
+        with disable_current_modes():  # one of a sample point would count these tensors among the program's
+            own = _starting(dict(owned(self._port.module)), state, self.tables)
         port = self._port.with_tensors(own)
         before = dict(owned(port.module))
         kept = Kept({}, [self._convert])
