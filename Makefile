@@ -6,7 +6,7 @@ BIN := .venv/bin
 # One thread per process: timings mean something, and parallel test workers do not fight over cores.
 export OMP_NUM_THREADS := 1
 
-.PHONY: demo test tests test-fast test-all test-torch lint typecheck bench docs docs-bench docs-zoo docs-volume docs-site browser \
+.PHONY: demo test tests test-fast test-all test-torch lint typecheck bench docs docs-bench docs-zoo docs-volume docs-ports docs-site browser \
 	clean
 .DELETE_ON_ERROR:
 
@@ -72,6 +72,15 @@ docs-zoo: .venv/.zoo
 # The page of random pairs of programs, in an hour of two cores.
 docs-volume: .venv/.dev
 	$(BIN)/python -m docs.make_volume
+
+# The page of ports that other people wrote, in minutes; their packages and what is known already are kept in build/ports.
+docs-ports: build/ports/.installed
+	$(BIN)/python -m docs.make_ports build/ports
+
+build/ports/.installed: .venv/.zoo zoo/ports/packages.py
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target build/ports \
+		$$($(BIN)/python -c "from zoo.ports import PACKAGES; print(*PACKAGES)")
+	touch $@
 
 # The documentation as a site, in build/site; it needs no network, and warnings are errors (with --quiet they are not).
 docs-site: .venv/.dev
