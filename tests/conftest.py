@@ -71,6 +71,7 @@ SAMPLED = {
     "tests/fusion/test_batching.py": 3,
     "tests/fusion/test_merging.py::test_one_is_left": 6,
     "tests/fusion/test_in_place.py": 3,
+    "tests/fusion/test_computed.py::test_it_is_computed_once": 8,
     "tests/fusion/test_hints.py::test_a_hint": 10,
     "tests/proof/test_half.py": 8,
     "tests/proof/test_zoo.py::test_pytorch_proves_itself": 4,

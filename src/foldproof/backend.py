@@ -27,7 +27,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.flop_counter import FlopCounterMode
 
 from foldproof.errors import brief
-from foldproof.fusion.rewriter import DEFAULT, Rewriter
+from foldproof.fusion.rewriter import COMPUTED, DEFAULT, Rewriter
 from foldproof.graph.nodes import set_sizes, written
 from foldproof.log import log_caught, logger
 from foldproof.program.state import storage_key
@@ -44,8 +44,9 @@ from foldproof.torch_internals import (
     restarts,
 )
 
-RULES = (*DEFAULT, "batch_linears")
-"""Rules to apply. Batching is among them because compiled code is for one machine and rounds differently anyway."""
+RULES = (*(rule for rule in DEFAULT if rule != COMPUTED), "batch_linears")
+"""Rules to apply. Batching is among them because compiled code is for one machine and rounds differently anyway.
+Constants are not computed in advance, because each call computes them here."""
 
 
 def foldproof(

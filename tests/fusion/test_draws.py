@@ -64,7 +64,7 @@ def test_a_draw_stays_a_draw(name: str, prove: bool) -> None:
     x = torch.randn(3, 4)
     model = Drawing(DRAWS[name]).eval()
     result = foldproof.fuse(torch.export.export(model, (x,)), (x,), prove=prove)
-    assert not result.rewrites
+    assert {rewrite.rule for rewrite in result.rewrites} <= {"computed constant"}  # -w, before it is drawn from
     assert any("computed in the graph by" in declined.reason for declined in result.declined)
     first, second = (result.program.module()(x) for _ in range(2))
     assert not torch.equal(first, second)

@@ -186,7 +186,8 @@ class TestNumbers:
         model[1].running_var[0] = 0
         _, result = fuse(model, inputs)
         assert reasons(result) == [
-            "the folded 0.weight would not be finite in float32: a variance + eps is 0 or negative, or a scale is too large"
+            "the folded 0.weight would not be finite in float32: a variance + eps is 0 or negative, or a scale is too"
+            " large"
         ]
 
     def test_overflow_of_the_dtype_is_declined(self) -> None:

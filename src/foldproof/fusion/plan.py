@@ -31,7 +31,7 @@ from foldproof.graph.nodes import is_getitem, listed, value_readers
 from foldproof.graph.text import operator_name
 from foldproof.rewriting.constants import Constants
 from foldproof.rewriting.edit import Edit, NewConstant
-from foldproof.rewriting.expression import Operand
+from foldproof.rewriting.expression import Expression, Operand, OwnArithmetic, as_expression
 from foldproof.rewriting.refusal import CannotFold
 from foldproof.rewriting.sizes import value_of
 from foldproof.rewriting.vectors import scaled, total
@@ -122,11 +122,21 @@ class Planner:
         except CannotFold as down:
             raise type(up)(f"{up}; and its readers can't absorb it: {down}", up.hint or down.hint) from None
 
-    def plan_constant(self, node: Node, reader: Node, folded: list[Node]) -> Plan:
-        """Plan to compute ``node``, which depends only on constants, once in advance for one of its readers."""
-        same = Affine(torch.zeros([1] * value_of(node).dim(), dtype=torch.int64), 1, None, None)
-        edit = self._plan_constant(node, same, reader)
-        return Plan("weight normalisation", folded, edits=[edit])
+    def plan_constant(self, node: Node, folded: list[Node]) -> Plan:
+        """Plan to compute ``node``, which depends only on constants, once in advance, without the ``folded`` calls.
+
+        Raises:
+            CannotFold: a constant is written to, or has no value.
+        """
+        self.constants.require_lasting(node)
+        expression = self.constants.expression(node, f"{node.name}, computed from constants,", integers=True)
+        reads = tuple(dict.fromkeys(as_expression(expression).reads()))
+        if not any(self.constants.tensors[name].is_floating_point() for name in reads):
+            # No weight is in it, so that it is the very number that each call computes.
+            expression = Expression(OwnArithmetic(as_expression(expression), reads), reads)
+        base, like = self.constants.base_of_any(node)
+        new = NewConstant("constant", base, like, value_of(node).dtype, expression, infinite=True)
+        return Plan("computed constant", folded, edits=[Edit("", node, (new,), _install_constant)])
 
     def plan_up(self, match: Match, side: int) -> Plan:
         """Plan towards the producers; if one of two operands has to take the affine, ``side`` selects it.
@@ -261,13 +271,7 @@ class Planner:
         moved: Operand = total(scaled(expression, scale), shift)
         base = self.constants.base(node)
         new = NewConstant("constant", base, base, value.dtype, moved)
-
-        places = _find_places(reader, node)
-
-        def install(target: Node, made: Mapping[str, Node]) -> None:
-            _replace(target, places, made["constant"])
-
-        return Edit("constant", reader, (new,), install)
+        return Edit("constant", reader, (new,), partial(_replace, _find_places(reader, node)))
 
 
 def _strip(strip: Callable[[Node], None], node: Node, new: Mapping[str, Node]) -> None:
@@ -281,8 +285,13 @@ def _find_places(reader: Node, operand: Node) -> set[int]:
     return {place for place, node in enumerate(operands) if node is operand}
 
 
-def _replace(reader: Node, places: set[int], new: Node) -> None:
+def _install_constant(node: Node, made: Mapping[str, Node]) -> None:
+    node.replace_all_uses_with(made["constant"])
+
+
+def _replace(places: set[int], reader: Node, made: Mapping[str, Node]) -> None:
     count = itertools.count()
+    new = made["constant"]
     args, kwargs = map_arg((reader.args, reader.kwargs), lambda old: new if next(count) in places else old)
     reader.args, reader.kwargs = args, kwargs
 

@@ -57,6 +57,7 @@ from foldproof.fusion.affines import (
     read_affine,
 )
 from foldproof.fusion.batching import BATCHING, BatchLinears
+from foldproof.fusion.computed import find_computed, require_small
 from foldproof.fusion.layout import propagate_strides
 from foldproof.fusion.merging import MERGES, MergeRule
 from foldproof.fusion.motion import MOTIONS, Motion
@@ -87,8 +88,8 @@ class ProveRegion(Protocol):
     ) -> Verdict: ...
 
 
-WEIGHTS = "normalised_weights"
-DEFAULT = (*(source.id for source in SOURCES if source.id != NormAffine.id), WEIGHTS, *(rule.id for rule in MERGES))
+COMPUTED = "computed_constants"
+DEFAULT = (*(source.id for source in SOURCES if source.id != NormAffine.id), COMPUTED, *(rule.id for rule in MERGES))
 """Rules that `fuse` applies by default: those that save computation on any machine."""
 PASSES = (*DEFAULT, NormAffine.id, *(rule.id for rule in BATCHING))
 """Names of all rules."""
@@ -108,7 +109,7 @@ class Rewriter:
     absorbers: tuple[Absorber, ...] = ABSORBERS
     motions: tuple[Motion, ...] = MOTIONS
     merges: tuple[MergeRule, ...] = MERGES
-    weights: bool = True
+    computed: bool = True
     batching: BatchLinears | None = None
     most_made: int | None = None
 
@@ -128,7 +129,7 @@ class Rewriter:
         sources = tuple(source for source in SOURCES if source.id in chosen)
         merges = tuple(rule for rule in MERGES if rule.id in chosen)
         batching = next((rule for rule in reversed(BATCHING) if rule.id in chosen), None)  # the stricter one wins
-        return Rewriter(prove_region, sources, merges=merges, weights=WEIGHTS in chosen, batching=batching)
+        return Rewriter(prove_region, sources, merges=merges, computed=COMPUTED in chosen, batching=batching)
 
     def run(self, editor: GraphEditor, progress: Progress, refused: Mapping[str, str]) -> Account:
         """Rewrite the program under edit, in the order of its graph, until nothing more can be folded.
@@ -144,8 +145,8 @@ class Rewriter:
                 if not made:  # later rounds are short
                     progress(done, steps + 1, chain[0].name)
                 self._fold_chain(editor, chain, account)
-            if self.weights:
-                self._fold_weights(editor, account)
+            if self.computed:
+                self._compute_constants(editor, account)
             self._merge(editor, account)
             if made == len(account.rewrites):  # so the reasons are those of the final program
                 break
@@ -175,21 +176,20 @@ class Rewriter:
         planner = Planner(editor.constants, editor.order, self.absorbers, self.motions)
         self._carry_out(editor, planner.plan(match), match.node, account)
 
-    def _fold_weights(self, editor: GraphEditor, account: Account) -> None:
-        """Normalise weights once in advance that the program normalises in each run (as in BiT and NFNet)."""
-        for node in list(editor.graph.nodes):
-            for operand in node.all_input_nodes:
-                if editor.constants.holds(node) or not editor.constants.holds_computed(operand):
-                    continue
-                calls = [operand, *editor.constants.computing([operand])]
-                norms = [call for call in calls if is_normalisation(call, editor.constants)]
-                if not norms:
-                    continue
-                try:
-                    plan = Planner(editor.constants, editor.order).plan_constant(operand, node, norms)
-                    self._carry_out(editor, plan, norms[0], account)
-                except CannotFold as refusal:
-                    self._decline(norms[0], refusal, editor.constants, account)
+    def _compute_constants(self, editor: GraphEditor, account: Account) -> None:
+        """Compute constants once in advance that the program computes in each run."""
+        for one in find_computed(editor.graph.nodes, editor.constants):
+            if not editor.has(one.node):
+                continue
+            try:
+                require_small(one.node, editor.constants)
+                plan = Planner(editor.constants, editor.order).plan_constant(one.node, one.calls)
+                self._carry_out(editor, plan, one.calls[0], account)
+            except CannotFold as refusal:
+                node = one.calls[0]
+                reason = f"it computes the same at every call, and can't be computed once in advance: {refusal}"
+                found = Declined(node.name, operator_name(node), source_of(node), reason, refusal.hint)
+                account.declined.append(found)
 
     def _merge(self, editor: GraphEditor, account: Account) -> None:
         """Replace linear operators by one that computes the same."""

@@ -222,6 +222,21 @@ class Constants:
             raise CannotFold(f"{node.name} is made from no parameter")
         return found[0]
 
+    def base_of_any(self, node: Node) -> tuple[str, str]:
+        """Return a name to start from, and a constant like which a new one is to be held, for what ``node`` computes.
+
+        Raises:
+            CannotFold: the program has no constant at all.
+        """
+        found = self.origins(base_of(node))
+        if found:
+            return found[0], found[0]
+        buffers = [name for name, tensor in self.tensors.items() if not isinstance(tensor, torch.nn.Parameter)]
+        like = next(iter([*buffers, *self.tensors]), None)
+        if like is None:
+            raise CannotFold(f"{node.name} is made from no parameter, and the program has none")
+        return node.name, like
+
     def origins(self, node: Node) -> list[str]:
         """Return the floating-point constants that ``node`` is computed from, the nearest first."""
         pending, seen, found = [node], {node}, dict[str, None]()

@@ -18,7 +18,8 @@ class NewConstant:
 
     ``role`` is its part in the operator. Its device and kind (parameter, buffer, constant) are those of the existing
     constant ``like``, and its name is made from ``base``. The operator reads it through copies of ``views``, the last
-    of which reads the constant itself. It replaces ``like`` and ``others``.
+    of which reads the constant itself. It replaces ``like`` and ``others``. Only an ``infinite`` one may hold
+    infinite numbers, as masks do.
     """
 
     role: str
@@ -28,6 +29,7 @@ class NewConstant:
     expression: Operand
     views: tuple[Node, ...] = ()
     others: tuple[str, ...] = ()
+    infinite: bool = False
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ class GraphEditor:
                 tensor = rounded(expression, self.constants.originals, wanted.dtype).to(model.device)
             except Exception as error:
                 raise CannotFold(f"the folded {wanted.base} can't be computed: {brief(error)}") from error
-            if not is_finite(tensor):
+            if not wanted.infinite and not is_finite(tensor):
                 dtype = str(wanted.dtype).removeprefix("torch.")
                 why = self._explain(expression)
                 raise CannotFold(f"the folded {wanted.base} would not be finite in {dtype}: {why}")
@@ -124,8 +124,8 @@ class GraphEditor:
             node.meta["val"] = value
         for old, new in redirected.items():
             self.replace(old, new)
-        for operand in read_before:
-            self.erase_unread(operand)
+        for node in [edit.node for edit, _ in drafted] + read_before:
+            self.erase_unread(node)
 
     def add(self, draft: PlannedConstant) -> Node:
         """Return the node of a planned constant, adding it to the program if necessary."""

@@ -56,6 +56,17 @@ class Expression:
         return replace(self, operands=tuple(_substituted(operand, known) for operand in self.operands))
 
 
+@dataclass(frozen=True)
+class OwnArithmetic:
+    """An expression over whole numbers, ``reads``, as a function of them; its operators compute in their own dtypes."""
+
+    expression: Expression
+    reads: tuple[str, ...]
+
+    def __call__(self, *given: Tensor) -> Tensor:
+        return evaluate({"": self.expression}, dict(zip(self.reads, given, strict=True)).__getitem__)[""]
+
+
 def as_expression(operand: Operand) -> Expression:
     """Return a parameter as an expression."""
     return operand if isinstance(operand, Expression) else Expression(_itself, (operand,))
@@ -135,6 +146,8 @@ def _unrounded(operand: Operand, parameters: Mapping[str, Tensor], dtype: torch.
     if isinstance(operand, str):
         return parameters[operand]
     assert isinstance(operand, Expression)
+    if isinstance(operand.function, OwnArithmetic):
+        return operand.function(*(_value(x, parameters.__getitem__, {}) for x in operand.operands))  # type: ignore[arg-type]
     if operand.arranges:
         given = [
             _unrounded(x, parameters, dtype).to(dtype) if isinstance(x, (Expression, str)) else x
