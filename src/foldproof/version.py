@@ -18,13 +18,20 @@ def find_version(package: str) -> str:
 
 
 def find_requirements(extra: str) -> list[str]:
-    """Return what an extra of foldproof installs, such as ``rich>=13.8``; nothing if foldproof is not installed."""
+    """Return what an extra of foldproof installs here, such as ``rich>=13.8``; nothing if foldproof is not installed."""
     import importlib.metadata
     import re
+    import sys
 
     try:
         listed = importlib.metadata.requires("foldproof") or ()
     except importlib.metadata.PackageNotFoundError:
         return []
-    found = re.compile(rf"([^;]+?)\s*;.*extra == ['\"]{extra}['\"]")
-    return [match[1] for match in map(found.match, listed) if match and not match[1].startswith("foldproof[")]
+    found = []
+    for one in listed:
+        name, _, condition = (part.strip() for part in one.partition(";"))
+        older = re.search(r"python_version < ['\"](\d+)\.(\d+)['\"]", condition)
+        unneeded = older is not None and sys.version_info >= (int(older[1]), int(older[2]))
+        if re.search(rf"extra == ['\"]{extra}['\"]", condition) and not unneeded:
+            found.append(name)
+    return found

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from foldproof.report import FORMS
+from foldproof.version import find_requirements
 
 from .test_commands import Foldproof, foldproof, written  # noqa: F401  # the fixture
 
@@ -133,3 +134,12 @@ def test_explore_on_a_port_without_a_browser(foldproof: Foldproof, monkeypatch: 
     foldproof("prove", "models.py:relu", "models.py:relu", "--json", "proof.json")
     assert foldproof("explore", "proof.json", "--no-open", "--port", "8123").status == 0
     assert asked == {"port": 8123, "no_open_in_browser": True}
+
+
+def test_requirements_of_other_versions_of_python_are_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = ["torch>=2.13", "rich>=13.8; extra == 'cli'", "tomli>=2; (python_version < '3.11') and extra == 'cli'"]
+    monkeypatch.setattr(importlib.metadata, "requires", lambda name: listed)
+    monkeypatch.setattr("sys.version_info", (3, 11, 7))
+    assert find_requirements("cli") == ["rich>=13.8"]
+    monkeypatch.setattr("sys.version_info", (3, 10, 1))
+    assert find_requirements("cli") == ["rich>=13.8", "tomli>=2"]
