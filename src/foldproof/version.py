@@ -18,7 +18,7 @@ def find_version(package: str) -> str:
 
 
 def find_requirements(extra: str) -> list[str]:
-    """Return what an extra of foldproof installs here, such as ``rich>=13.8``; nothing if foldproof is not installed."""
+    """Return what an extra installs here, such as ``rich>=13.8``; nothing if foldproof itself is not installed."""
     import importlib.metadata
     import re
     import sys
