@@ -154,3 +154,74 @@ def test_five_thousand_operators_are_folded_and_can_be_found(page: Callable[[dic
     find.send_keys("batch_norm_1234", "\ue007")
     assert shown.one(f"{boxes}.chosen").text.startswith("batch_norm_1234")
     assert shown.complaints() == []
+
+
+def drawn(shown: Page) -> None:
+    """Open and scroll to everything, so that all graphs and plots are drawn."""
+    shown("document.querySelectorAll('details').forEach((one) => (one.open = true))")
+    for place in shown.all("[data-graphs], [data-plots]"):
+        shown("arguments[0].scrollIntoView()", place)
+        shown("new Promise((done) => setTimeout(done, 100))")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_violation_with_plots_drawn(
+    page: Callable[[dict[str, Any]], Page], written: Written, name: str, scheme: str
+) -> None:
+    axe = pytest.importorskip("axe_core_python.sync_playwright", reason="axe-core-python is not installed")
+    shown = page(written(name))
+    shown.emulate(scheme, 1280)
+    drawn(shown)
+    shown(f"(() => {{{(Path(axe.__file__).parent / 'axe.min.js').read_text('utf-8')}}})()")
+    found = shown("axe.run().then((found) => found.violations)")
+    assert [(one["id"], [node["html"][:200] for node in one["nodes"][:3]]) for one in found] == []
+
+
+def test_paper_shows_everything(page: Callable[[dict[str, Any]], Page]) -> None:
+    shown = page(large_fuse(120))
+    places = len(shown.all("[data-graphs]"))
+    shown("dispatchEvent(new Event('beforeprint'))")
+    assert len(shown.all("[data-graphs] .graph:first-of-type .view > svg")) >= places
+    assert not shown.all("details:not([open])") and shown.all("[data-plots] svg")
+    shown._chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    boxes = "[...document.querySelectorAll('.rows, .code pre, .view')]"
+    assert shown(f"{boxes}.filter((one) => one.scrollHeight > one.clientHeight + 1).length") == 0
+    shown._chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    shown("dispatchEvent(new Event('afterprint'))")
+    assert not shown.all(".row[open]")
+
+
+def test_all_passes_are_on_paper(page: Callable[[dict[str, Any]], Page], written: Written) -> None:
+    shown = page(written("audit"))
+    panels = len(shown.all(".panel"))
+    shown("dispatchEvent(new Event('beforeprint'))")
+    assert len(shown.all(".panel:not([hidden])")) == panels
+    shown("dispatchEvent(new Event('afterprint'))")
+    assert len(shown.all(".panel:not([hidden])")) == 1
+
+
+def test_refuted_rewrites_come_first_with_their_own_graphs(page: Callable[[dict[str, Any]], Page]) -> None:
+    document = large_fuse(80)
+    document["rewrites"][7]["verdict"] = document["rewrites"][7]["verdict"] | {"kind": "REFUTED"}
+    shown = page(document)
+    first = shown.one(".rewrite")
+    assert first.text.startswith("✗") and document["rewrites"][7]["reported"] in first.text
+    assert first.find_element("css selector", "[data-graphs]").get_attribute("data-graphs") == "rewrites/7/graphs"
+    assert "error ×" in first.text and "means that the rewritten region" in shown.one("#rewrites + p").text
+
+
+def test_ticks_of_an_axis_differ(page: Callable[[dict[str, Any]], Page], written: Written) -> None:
+    document = written("compare")
+    narrow = [
+        {"node": f"n{i}", "operator": "aten.relu.default", "source": None, "size": 1.0}
+        | {"reference": 1.2e-7 + i * 1e-10, "candidate": 1.21e-7 + i * 1e-10, "floor": 1.2e-7}
+        for i in range(5)
+    ]
+    shown = page(document | {"layers": narrow})
+    drawn(shown)
+    axes = shown(
+        "[...document.querySelectorAll('.plots svg > g')].filter((group) => group.querySelectorAll('text').length > 1)"
+        ".map((axis) => [...axis.querySelectorAll('text')].map((t) => t.textContent).filter(Boolean))"
+    )
+    assert axes and all(len(set(labels)) == len(labels) for labels in axes), axes

@@ -49,6 +49,8 @@ def html(document: Document) -> str:
         "power": power,
         "share": share,
         "flags": flags,
+        "ratio": ratio,
+        "worst_first": worst_first,
     }
     env.globals.update(
         symbol=SYMBOLS.__getitem__,
@@ -136,6 +138,17 @@ def base_name(operator: str) -> str:
 def sig(value: float | str | None) -> str:
     """A number in three significant digits; NaN and infinities come as strings."""
     return "" if value is None else value if isinstance(value, str) else f"{value:.3g}"
+
+
+def ratio(accuracy: Mapping[str, Any]) -> str:
+    """The distance after a rewrite over that before, as on the terminal; NaN and infinities come as strings."""
+    before, after, epsilon = (float(accuracy[name]) for name in ("before", "after", "epsilon"))
+    return f"×{after / max(before, epsilon / 4):.2g}"
+
+
+def worst_first(rows: Sequence[Mapping[str, Any]]) -> list[tuple[int, Mapping[str, Any]]]:
+    """Number rows with a verdict, and list the worst first."""
+    return sorted(enumerate(rows), key=lambda one: WORST_FIRST.index(one[1]["verdict"]["kind"]))
 
 
 def flags(text: str) -> Any:

@@ -112,7 +112,7 @@ const Graph = (() => {
     const nodes = computing(graph);
     const root = tree(nodes);
     let open = firstOpen(root), zoom = null;
-    const frame = d3.select(place).append("section").attr("class", "graph").attr("aria-label", `Graph ${title}`);
+    const frame = d3.select(place).append("div").attr("class", "graph").attr("role", "group").attr("aria-label", `Graph ${title}`);
     const bar = frame.append("div").attr("class", "bar");
     const told = `${nodes.length} nodes` + (graph.omitted ? `, ${graph.omitted} unchanged ones left out` : "");
     bar.append("b").text(title).append("span").attr("class", "muted").text(` ${told}`);
@@ -215,7 +215,6 @@ const Graph = (() => {
       act(tab, ({ id }) => { open.delete(id); render(id); });
       const box = svg.selectAll(".box").data(boxes).join("g").attr("tabindex", 0).attr("role", "button").attr("data-id", ({ id }) => id)
         .attr("class", (b) => `box ${b.node ? b.node.kind : "group"} ${differs(b) ? "differs" : ""}`)
-        .attr("aria-label", (b) => (b.children ? `Unfold ${b.label}, ${leaves(b).length} operators` : b.lines.join(" ")) + (differs(b) ? ", differs" : ""))
         .attr("transform", ({ id }) => { const c = g.node(id); return `translate(${c.x - c.width / 2},${c.y - c.height / 2})`; });
       box.append("rect").attr("rx", (b) => (b.node && b.node.kind !== "call" ? 13 : 6)).attr("width", ({ id }) => g.node(id).width).attr("height", ({ id }) => g.node(id).height);
       box.append("title").text((b) => (b.node ? [b.node.name, b.node.operator, b.node.source].filter(Boolean).join("\n") : b.id));
@@ -224,6 +223,8 @@ const Graph = (() => {
         b.lines.forEach((text, i) => me.append("text").attr("class", i ? "small" : null).attr("x", 12).attr("y", 19 + 15 * i).text(text));
         if (b.node?.kind === "call" && b.node.shape) dimensions(me, b.node, 19 + 15 * b.lines.length);
         if (b.node && differs(b)) me.append("text").attr("class", "sign").attr("x", g.node(b.id).width - 15).attr("y", 18).text(sign);
+        if (differs(b)) me.append("desc").text("differs"); // its name is its text
+        me.attr("aria-expanded", b.children ? "false" : null);
       });
       act(box, (b, element) => {
         if (b.children) { open.add(b.id); return render(leaves(b).length ? b.children[0].id : null); }

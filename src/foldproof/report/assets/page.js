@@ -71,14 +71,27 @@
   }
 
   // Draw once, when visible: the contents of a closed row become visible when it is opened.
+  const undrawn = new Set(document.querySelectorAll("[data-graphs], [data-plots]"));
+  const draw = (place) => {
+    if (!undrawn.delete(place)) return;
+    watcher.unobserve(place);
+    (place.dataset.graphs !== undefined ? drawGraphs : drawPlots)(place);
+  };
   const watcher = new IntersectionObserver((entries) => {
-    for (const { isIntersecting, target } of entries) {
-      if (!isIntersecting) continue;
-      watcher.unobserve(target);
-      (target.dataset.graphs !== undefined ? drawGraphs : drawPlots)(target);
-    }
+    for (const { isIntersecting, target } of entries) if (isIntersecting) draw(target);
   }, { rootMargin: "400px" });
-  for (const place of document.querySelectorAll("[data-graphs], [data-plots]")) watcher.observe(place);
+  for (const place of undrawn) watcher.observe(place);
+
+  // Paper shows everything: closed rows, passes that are not chosen, and what nobody has scrolled to.
+  let unfolded = [];
+  addEventListener("beforeprint", () => {
+    const closed = [...document.querySelectorAll("details:not([open])")], hidden = [...document.querySelectorAll(".panel[hidden]")];
+    for (const one of closed) one.open = true;
+    for (const one of hidden) one.hidden = false;
+    for (const place of [...undrawn]) draw(place);
+    unfolded = [...closed.map((one) => () => (one.open = false)), ...hidden.map((one) => () => (one.hidden = true))];
+  });
+  addEventListener("afterprint", () => unfolded.splice(0).forEach((fold) => fold()));
 
   const timeline = document.getElementById("timeline");
   if (timeline) {
