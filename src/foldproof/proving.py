@@ -44,6 +44,7 @@ def prove(
     *,
     derive: Derive | None = None,
     convert: Convert | None = None,
+    inverse: Convert | None = None,
     by_value: bool = False,
     seed: int | None = None,
     progress: Progress | None = None,
@@ -63,6 +64,8 @@ def prove(
         convert: the conversion of checkpoints, if *after* is a port of *before*: a function from *before*'s state dict
             to *after*'s, which may change it in place, or a function of the port and *before*'s state dict, which loads
             it. It runs unmodified, so that the proof is for every checkpoint; *after*'s own values do not matter.
+        inverse: the conversion back, a function from *after*'s state dict to *before*'s. With it, the round trip of
+            every checkpoint is proved or refuted, too.
         by_value: let piecewise activations (relu, leaky_relu, elu, prelu …) follow their values if nothing else
             proves the programs equal. The verdict then names them among the operators with only the visited branch.
         seed: fixes the random draw, to reproduce a run.
@@ -84,7 +87,9 @@ def prove(
     if convert is not None and derive is not None:
         raise FoldproofError("give convert for a port, or derive for folded parameters, not both")
     if convert is not None:
-        return prove_port(before, after, inputs, kwargs, convert, by_value, seed, progress)
+        return prove_port(before, after, inputs, kwargs, convert, inverse, by_value, seed, progress)
+    if inverse is not None:
+        raise FoldproofError("an inverse conversion takes the conversion, too; give convert")
     verdict = prove_with_folds(before, after, inputs, kwargs, derive, by_value, seed, progress)
     return replace(verdict, notes=(*verdict.notes, *tell_unseen_gradients(before, (inputs, kwargs))))
 

@@ -105,6 +105,10 @@ def renamed(state):
     return {f"layers.{name}": x for name, x in state.items()}
 
 
+def renamed_back(state):
+    return {name.removeprefix("layers."): x for name, x in state.items()}
+
+
 def without_a_bias(port, state):
     port.load_state_dict({name: x for name, x in renamed(state).items() if name != "layers.0.bias"}, strict=False)
 

@@ -249,6 +249,8 @@ class TestProve:
         ran = foldproof(*pair, "models.py:renamed")
         assert ran.status == 0 and ran.out.startswith("PROVED: "), ran
         assert "all inputs and all parameters" in ran.out
+        ran = foldproof(*pair, "models.py:renamed", "--inverse", "models.py:renamed_back")
+        assert ran.status == 0 and "the inverse conversion returns every checkpoint" in ran.out, ran
         ran = foldproof(*pair, "models.py:without_a_bias")
         assert ran.status == 1, ran
         assert "first difference: 0 (Conv2d); in the second program model.layers.0 (Conv2d)" in ran.out, ran.out

@@ -147,6 +147,15 @@ def prove(
             show_default=False,
         ),
     ] = None,
+    inverse: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE.py:FUNCTION",
+            help="The conversion back, from the state dict of B to that of A: the round trip of every checkpoint is"
+            " checked, too.",
+            show_default=False,
+        ),
+    ] = None,
     seed: SeedOption = None,
     json_file: JsonOption = None,
     html_file: HtmlOption = None,
@@ -154,7 +163,7 @@ def prove(
     """Check two programs for equivalence, and show the evidence."""
     from foldproof.cli import commands
 
-    _end(partial(commands.prove, before, after, convert, seed, Written(json_file, html_file)))
+    _end(partial(commands.prove, before, after, (convert, inverse), seed, Written(json_file, html_file)))
 
 
 @app.command()

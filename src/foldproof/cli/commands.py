@@ -83,17 +83,20 @@ def explain(spec: str, written: Written) -> int:
     return 0
 
 
-def prove(before: str, after: str, convert: str | None, seed: int | None, written: Written) -> int:
+def prove(
+    before: str, after: str, conversions: tuple[str | None, str | None], seed: int | None, written: Written
+) -> int:
     written.check()
     check_spec(before)
     check_spec(after)
-    if convert is not None:
-        check_function(convert)
+    for conversion in conversions:
+        if conversion is not None:
+            check_function(conversion)
 
     with Bar() as progress:
         from foldproof.cli import work
 
-        verdict, document = work.prove(before, after, convert, seed, progress)
+        verdict, document = work.prove(before, after, conversions, seed, progress)
         if written.wanted:
             written.write(document() | {"subject": before, "other": after})
 

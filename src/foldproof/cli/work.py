@@ -114,9 +114,9 @@ def _check_saves(output: Any, spec: str) -> None:
 
 
 def prove(
-    before: str, after: str, convert: str | None, seed: int | None, progress: Progress
+    before: str, after: str, conversions: tuple[str | None, str | None], seed: int | None, progress: Progress
 ) -> tuple[Verdict, Callable[[], dict[str, Any]]]:
-    """Prove the programs of two SPECs equal, on the inputs of the first; ``convert`` names a port's conversion.
+    """Prove the programs of two SPECs equal, on the inputs of the first; ``conversions`` are a port's, there and back.
 
     Returns:
         The verdict, and a function that makes the JSON form of the answer.
@@ -129,12 +129,14 @@ def prove(
     inputs = a.require_inputs()
     progress(0, None, f"loading {after}")
     b = load(after, functions=True)
-    fn = load_function(convert) if convert is not None else None
+    there, back = (None if spec is None else load_function(spec) for spec in conversions)
     progress(0, None, "comparing")
-    with working_on(before, after, *([convert] if convert is not None else [])):
+    with working_on(before, after, *filter(None, conversions)):
         check_runs(a, a)
         check_runs(b, a)
-        verdict = foldproof.prove(a.program, b.program, inputs, a.kwargs, convert=fn, seed=seed, progress=progress)
+        verdict = foldproof.prove(
+            a.program, b.program, inputs, a.kwargs, convert=there, inverse=back, seed=seed, progress=progress
+        )
 
     def document() -> dict[str, Any]:
         from foldproof.proof.document import prove_document

@@ -24,6 +24,7 @@ from foldproof.program.weightless import has_values
 from foldproof.proof.decide import decide_all
 from foldproof.proof.inquiry import Progress
 from foldproof.proof.obligation import ProofObligation, require_plain, tied
+from foldproof.proof.programs import prove as prove_programs
 from foldproof.proof.remade import Remade
 from foldproof.proof.shapes import as_inputs, sampled_inputs
 from foldproof.torch_internals import tree_leaves
@@ -36,6 +37,7 @@ def prove_port(
     inputs: Sequence[Any],
     kwargs: Mapping[str, Any] | None,
     convert: Convert,
+    inverse: Convert | None,
     by_value: bool,
     seed: int | None,
     progress: Progress | None,
@@ -76,7 +78,28 @@ def prove_port(
     verdict = decide_all(obligations, seed, progress)
     coinciding = () if verdict.proof is None else tell_coincidences(model.module.state_dict(), _tensors(inputs, kwargs))
     notes = (*account.told(), *verdict.notes, *coinciding, *_tell_weights(verdict, other, account))
-    return replace(verdict, notes=notes)
+    if inverse is None or not verdict.ok:
+        return replace(verdict, notes=notes)
+    return _with_round_trip(replace(verdict, notes=notes), conversion, inverse, model, seed)
+
+
+def _with_round_trip(
+    verdict: Verdict, conversion: Conversion, inverse: Convert, model: Model, seed: int | None
+) -> Verdict:
+    """Return the verdict on a port, or that on the round trip of a checkpoint if it is none on all of them."""
+    state = {name: x.detach() for name, x in model.module.state_dict().items() if isinstance(x, Tensor)}
+
+    def given(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        return dict(state)
+
+    def returned(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        return conversion.round_trip(inverse, state)
+
+    trip = prove_programs(given, returned, (state,), seed=seed)
+    if trip.kind is Kind.PROVED and trip.claim is not None and trip.claim.inputs:
+        whole = "" if trip.claim.all_inputs else ", with its integers at their values"
+        return replace(verdict, notes=(*verdict.notes, f"the inverse conversion returns every checkpoint{whole}"))
+    return replace(trip, reason=f"the round trip of a checkpoint is {trip.reason}", notes=(*trip.notes, *verdict.notes))
 
 
 def _tensors(inputs: Any, kwargs: Any) -> list[Tensor]:

@@ -84,6 +84,20 @@ class Conversion:
         state = model_of(reference, "reference").module.state_dict()
         return self._fill(state)[0].program
 
+    def round_trip(self, inverse: Convert, state: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the state dict that ``inverse`` makes of the port's, filled from the reference's ``state``.
+
+        Raises:
+            FoldproofError: ``inverse`` returns no state dict.
+            Exception: either conversion raises.
+        """
+        there = self._fill(dict(state))[0].module.state_dict()
+        back = inverse(there)
+        back = there if back is None else back
+        if not isinstance(back, Mapping):
+            raise FoldproofError(f"the inverse conversion returns a {type(back).__name__}, not a state dict")
+        return dict(back)
+
     def account_of(self, reference: Any) -> Account:
         """Return an account of the conversion of ``reference``.
 
