@@ -118,7 +118,32 @@ def chosen_by_value(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return convert(state) if state["q.weight"].abs().max() < 1 else wrong_order(state)
 
 
-@pytest.mark.parametrize("fn", [wrong_order, right_for_one_checkpoint], ids=lambda fn: fn.__name__)
+def in_part(port: Port, state: dict[str, Tensor]) -> None:
+    """The rows of v keep their values."""
+    out = convert(state)
+    packed = out.pop("attn.qkv.weight")
+    port.load_state_dict(out, strict=False)
+    with torch.no_grad():
+        port.attn.qkv.weight[: 2 * WIDTH].copy_(packed[: 2 * WIDTH])
+
+
+def changed_on_the_way(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    state["o.weight"].mul_(2)
+    return convert(state)
+
+
+FIXED = Reference()
+
+
+def from_elsewhere(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A weight of one model in every checkpoint."""
+    return convert(state) | {"ln.weight": FIXED.norm.weight}
+
+
+WRONG = [wrong_order, right_for_one_checkpoint, in_part, changed_on_the_way, from_elsewhere]
+
+
+@pytest.mark.parametrize("fn", WRONG, ids=lambda fn: fn.__name__)
 def test_wrong_conversions_are_refuted(fn: Callable[..., Any]) -> None:
     torch.manual_seed(0)
     verdict = prove(fn)
@@ -161,6 +186,11 @@ def test_arithmetic_on_weights() -> None:
     verdict = foldproof.prove(one, zero, (X,), convert=lambda s: {"weight": s["weight"] + 1})
     assert verdict.kind is Kind.PROVED and verdict.claim is not None and verdict.claim.is_general, verdict
     assert foldproof.prove(one, zero, (X,), convert=lambda s: s).kind is Kind.REFUTED
+
+    def in_place(state: dict[str, Tensor]) -> None:
+        state["weight"] += 1
+
+    assert foldproof.prove(one, zero, (X,), convert=in_place).kind is Kind.PROVED
 
 
 class Tied(nn.Module):
@@ -276,3 +306,35 @@ def test_sizes_that_coincide_are_told() -> None:
     assert one.notes[-1].endswith("; input 0 has an axis of length 1")
     wide = {"layers.0.q_proj.weight": torch.ones(8, 4), "layers.0.k_proj.weight": torch.ones(2, 4)}
     assert tell_coincidences(wide, [X]) == []
+
+
+def back(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    out = {f"{old}.{kind}": state[f"{new}.{kind}"] for old, new in NAMES.items() for kind in ("weight", "bias")}
+    for kind in ("weight", "bias"):
+        out |= {f"{x}.{kind}": part for x, part in zip("qkv", state[f"attn.qkv.{kind}"].chunk(3))}
+    return out
+
+
+def back_in_another_order(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    out = back(state)
+    return out | {"k.weight": out["v.weight"], "v.weight": out["k.weight"]}
+
+
+def back_without_a_bias(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: x for name, x in back(state).items() if name != "o.bias"}
+
+
+def test_the_round_trip_of_a_checkpoint() -> None:
+    def both(inverse: Callable[..., Any]) -> foldproof.Verdict:
+        return foldproof.prove(Reference().eval(), Port().eval(), (X,), convert=convert, inverse=inverse)
+
+    assert "the inverse conversion returns every checkpoint" in both(back).notes
+    wrong = both(back_in_another_order)
+    assert wrong.kind is Kind.REFUTED and wrong.reason.startswith(
+        "the round trip of a checkpoint is a different function"
+    )
+    assert "k.weight" in wrong.reason, wrong
+    short = both(back_without_a_bias)
+    assert short.kind is Kind.REFUTED and "different structures" in short.reason, short
+    with pytest.raises(FoldproofError, match="give convert"):
+        foldproof.prove(Reference(), Port(), (X,), inverse=back)
