@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from foldproof.fusion import FuseResult as FuseResult
     from foldproof.fusion import explain as explain
     from foldproof.fusion import fuse as fuse
+    from foldproof.porting import prove_configurations as prove_configurations
     from foldproof.proof import prove_pass as prove_pass
     from foldproof.proving import prove as prove
     from foldproof.qat import FoldQATResult as FoldQATResult
@@ -42,6 +43,7 @@ __all__ = [
     "fold_qat",
     "fuse",
     "prove",
+    "prove_configurations",
     "prove_pass",
     "prove_step",
     "tap",
@@ -64,6 +66,7 @@ _HOMES = {
     "fold_qat": "foldproof.qat",
     "fuse": "foldproof.fusion",
     "prove": "foldproof.proving",
+    "prove_configurations": "foldproof.porting",
     "prove_pass": "foldproof.proof",
     "TrainingStep": "foldproof.training",
     "prove_step": "foldproof.training",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 from typing import Any
 
-from foldproof.claim import Claim, Scope
+from foldproof.claim import Claim, Scope, meet
 from foldproof.formatting import as_html
 
 SCHEMA = 2
@@ -282,6 +282,30 @@ class Verdict:
 
     def _repr_html_(self) -> str:
         return as_html(str(self))
+
+
+def weakest(proved: Sequence[Verdict]) -> Verdict:
+    """Return one verdict for several proofs of the same programs, at other sizes.
+
+    It is PROVED if all are. Programs that differ do so at one of the sizes at least, and passed there by chance: the
+    weakest bound holds.
+    """
+    proofs = [v.proof for v in proved if v.proof is not None]
+    least = max(proofs, key=lambda p: p.log2_error)
+    proof = replace(
+        least,
+        uninterpreted=tuple(dict.fromkeys(name for p in proofs for name in p.uninterpreted)),
+        branching=tuple(dict.fromkeys(name for p in proofs for name in p.branching)),
+        jumping=tuple(dict.fromkeys(name for p in proofs for name in p.jumping)),
+    )
+    return replace(
+        max(proved, key=lambda v: v.kind is not Kind.PROVED),
+        claim=meet(v.claim for v in proved if v.claim is not None),
+        proof=proof,
+        steps=tuple(dict.fromkeys(step for v in proved for step in v.steps)),
+        notes=tuple(dict.fromkeys(note for v in proved for note in v.notes)),
+        seconds=sum(v.seconds for v in proved),
+    )
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -25,6 +26,11 @@ def network() -> dict[str, Any]:
         "inputs": (images,),
         "before": model,
         "after": model[:2],
+        "reference": model,
+        "port": copy.deepcopy(model),
+        "theirs_to_mine": dict,
+        "mine_to_theirs": dict,
+        "make": lambda heads, groups: (nn.Linear(heads, 5), nn.Linear(heads, 5), (torch.randn(2, heads),), dict),
         "program": program,
         "graph_module": program.module(),
         "converted": torch.export.export(_Quantized().eval(), (images,)).module(),

@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
+COINCIDE = "sizes coincide"
+"""The beginning of the note."""
 _QUERY = re.compile(r"(?<![a-z])(q|query|wq)(?![a-z])")
 _KEYS = {"q": "k", "query": "key", "wq": "wk"}
 
@@ -20,7 +22,7 @@ def tell_coincidences(state: Mapping[str, Any], inputs: Sequence[Tensor]) -> lis
     weights = {name: x for name, x in state.items() if isinstance(x, Tensor) and x.is_floating_point()}
     found = [*_square(weights), *_ungrouped(weights), *_single(inputs)]
     told = "; ".join(found)
-    return [f"sizes coincide, which may hide a mistake; prove a configuration without, too: {told}"] if found else []
+    return [f"{COINCIDE}, which may hide a mistake; prove a configuration without, too: {told}"] if found else []
 
 
 def _square(weights: Mapping[str, Tensor]) -> Iterator[str]:

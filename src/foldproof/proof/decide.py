@@ -44,7 +44,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from foldproof.claim import Claim, Scope, meet
+from foldproof.claim import Claim, Scope
 from foldproof.graph.text import operator_name, source_of
 from foldproof.program import require_ordinary
 from foldproof.proof.attempt import Attempt, Equal, Failed, Mismatch
@@ -70,7 +70,7 @@ from foldproof.shadow import Cuts, Undecided, list_jumps
 from foldproof.shadow.constants import told
 from foldproof.thresholds import MAX_EXPLAINED_RATIO, MAX_RELATIVE_SPREAD
 from foldproof.torch_internals import tree_leaves
-from foldproof.verdict import ApproximationStep, Counterexample, Difference, Kind, Proof, Rounding, Verdict
+from foldproof.verdict import ApproximationStep, Counterexample, Difference, Kind, Proof, Rounding, Verdict, weakest
 
 Strategy = Callable[[Inquiry], Verdict | None]
 
@@ -111,18 +111,7 @@ def decide_all(
                 verdict = replace(verdict, notes=(*verdict.notes, note))
             return replace(verdict, seconds=verdict.seconds + sum(v.seconds for v in proved))
         proved.append(verdict)
-    # Programs that differ do so at one of these shapes at least, and passed there by chance: the weakest bound holds.
-    weakest = max(proved, key=lambda v: v.proof.log2_error if v.proof else 0.0)
-    proofs = [v.proof for v in proved if v.proof is not None]
-    assert weakest.proof is not None
-    proof = replace(
-        weakest.proof,
-        uninterpreted=tuple(dict.fromkeys(name for p in proofs for name in p.uninterpreted)),
-        branching=tuple(dict.fromkeys(name for p in proofs for name in p.branching)),
-    )
-    notes = tuple(dict.fromkeys(note for v in proved for note in v.notes))
-    claim = meet(v.claim for v in proved if v.claim is not None)
-    return replace(weakest, claim=claim, proof=proof, notes=notes, seconds=sum(v.seconds for v in proved))
+    return weakest(proved)
 
 
 AT_SINGLE_POINTS = (
