@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 
 import pytest
 import torch
@@ -61,6 +62,14 @@ def test_doctor_tells_a_hook_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> No
 def test_packages_that_are_not_installed_miss_no_hook() -> None:
     assert not find_missing_hooks([Hook("no_such_package.passes", "fuse", "the pass fuse")])
     assert find_missing_hooks([Hook("torch.no_such_module", "fuse", "the pass fuse")])
+
+
+def test_a_module_that_wants_a_package_which_is_not_installed_misses_no_hook(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "with_a_need.py").write_text("import no_such_package_anywhere\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert not find_missing_hooks([Hook("with_a_need", "fuse", "the pass fuse")])
 
 
 class Nothing(PassBase):

@@ -44,8 +44,12 @@ def _silence(stream: TextIO) -> None:
 
 @contextlib.contextmanager
 def without_warnings() -> Iterator[None]:
-    """Drop warnings of foldproof, as summaries list the declined folds, and deprecations of libraries."""
+    """Drop warnings of foldproof, as summaries list the declined folds, and deprecations of libraries.
+
+    That NumPy is not installed, as torch warns, is no matter: only ``.npy`` files need it, and say so.
+    """
     with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Failed to initialize NumPy")
         warnings.filterwarnings("ignore", module=r"foldproof\.")
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", FutureWarning)

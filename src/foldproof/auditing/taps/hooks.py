@@ -76,5 +76,21 @@ class Hook:
 
 
 def find_missing_hooks(hooks: Iterable[Hook]) -> list[Hook]:
-    """Return the hooks that are missing from installed packages."""
-    return [hook for hook in hooks if importlib.util.find_spec(hook.package) is not None and hook.find_owner() is None]
+    """Return the hooks that are missing from installed packages; not those whose module wants a package that is not."""
+    return [
+        hook
+        for hook in hooks
+        if importlib.util.find_spec(hook.package) is not None
+        and hook.find_owner() is None
+        and not _wants_another_package(hook)
+    ]
+
+
+def _wants_another_package(hook: Hook) -> bool:
+    try:
+        importlib.import_module(hook.module)
+    except ModuleNotFoundError as error:
+        return (error.name or "").partition(".")[0] != hook.package
+    except ImportError:
+        return False
+    return False
