@@ -6,6 +6,7 @@ import builtins
 import importlib.metadata
 import importlib.util
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,9 @@ def test_explore_on_a_port_without_a_browser(foldproof: Foldproof, monkeypatch: 
     foldproof("prove", "models.py:relu", "models.py:relu", "--json", "proof.json")
     assert foldproof("explore", "proof.json", "--no-open", "--port", "8123").status == 0
     assert asked == {"port": 8123, "no_open_in_browser": True}
+    with socket.create_server(("localhost", 8123)):
+        assert foldproof("explore", "proof.json", "--port", "8123").status == 0
+    assert asked == {"port": 8124, "no_open_in_browser": False}
 
 
 def test_requirements_of_other_versions_of_python_are_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

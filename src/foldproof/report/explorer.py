@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import socket
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
+from unittest import mock
 
 from foldproof.errors import FoldproofError, MissingExtra
 from foldproof.report.document import Document, validated
@@ -42,8 +44,20 @@ def explore(document: Document, port: int = 8080, browser: bool = True) -> None:
     """
     configured = config(document)
     import model_explorer
+    from model_explorer.extension_manager import ExtensionManager
 
-    model_explorer.visualize_from_config(configured, port=port, no_open_in_browser=not browser)
+    # Adapters read files of models, of which there are none here; loading them takes seconds and prints twenty lines.
+    with mock.patch.object(ExtensionManager, "BUILTIN_ADAPTER_MODULES", [], create=True):
+        model_explorer.visualize_from_config(configured, port=_free_port(port), no_open_in_browser=not browser)
+
+
+def _free_port(port: int) -> int:
+    """The first port from ``port`` on that nobody listens on: Model Explorer ends the process where one is taken."""
+    for one in range(port, 65536):
+        with socket.socket() as probe:
+            if probe.connect_ex(("localhost", one)):
+                return one
+    raise FoldproofError(f"no port from {port} on is free")
 
 
 def config(document: Document) -> Any:
