@@ -168,3 +168,13 @@ def test_a_wrong_constant_is_withdrawn(wrong: Callable[[Tensor], Tensor], monkey
     result = foldproof.fuse(model, inputs)
     assert result.rewrites == ()
     assert "was withdrawn" in result.declined[0].reason
+
+
+def test_calls_without_operands_are_no_reason_to_fail() -> None:
+    def function(m: Any, x: Tensor) -> Tensor:
+        return (m.a(x) + torch.linspace(0, 1, 6).sin()).relu()
+
+    model, inputs = functional(((3, 6),), function, a=partial(nn.Linear, 6, 6))()
+    assert foldproof.fuse(model, inputs).verdict.kind is Kind.PROVED
+    model, inputs = functional(((3, 6),), lambda m, x: m.a(x) * torch.hann_window(6), a=partial(nn.Linear, 6, 6))()
+    assert foldproof.fuse(model, inputs).verdict.kind is Kind.PROVED

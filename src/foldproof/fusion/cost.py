@@ -22,7 +22,7 @@ def compute_saving(plan: Plan, planned: Sequence[PlannedConstant], constants: Co
         CannotFold: it needs copies of weights that other operators still read, and the copies are larger than the
             activations that it saves.
     """
-    moved = sum(_count_bytes(node) + _count_bytes(node.all_input_nodes[0]) for node in plan.folded)
+    moved = sum(_count_bytes(x) for node in plan.folded for x in (node, *node.all_input_nodes[:1]))
     fewer = len(plan.folded) + max(0, len(plan.parts) - 1)
     if plan.reads is not None:  # the whole reads it once, the parts read it once each
         moved += fewer * _count_bytes(plan.reads)

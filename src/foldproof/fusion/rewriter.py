@@ -188,8 +188,9 @@ class Rewriter:
             except CannotFold as refusal:
                 node = one.calls[0]
                 reason = f"it computes the same at every call, and can't be computed once in advance: {refusal}"
-                found = Declined(node.name, operator_name(node), source_of(node), reason, refusal.hint)
-                account.declined.append(found)
+                if all(one.node != node.name for one in account.declined):  # it may be a part of several
+                    found = Declined(node.name, operator_name(node), source_of(node), reason, refusal.hint)
+                    account.declined.append(found)
 
     def _merge(self, editor: GraphEditor, account: Account) -> None:
         """Replace linear operators by one that computes the same."""
