@@ -163,10 +163,21 @@ class InstanceNorm:
     declines: tuple[Declines, ...] = examples.instance_norm_declines
 
     def takes(self, node: Node, constants: Constants) -> bool:
-        return kind_of(node) == "instance_norm" and not arguments(node)["use_input_stats"]
+        """Return True for an instance normalisation of any kind."""
+        return kind_of(node) == "instance_norm"
 
     def read(self, node: Node, constants: Constants) -> AffineStep:
         given = arguments(node)
+        if given["use_input_stats"]:
+            has_statistics = given.get("running_mean") is not None
+            raise CannotFold(
+                f"{TRAINING} and computes its statistics from each sample: call model.eval()"
+                if has_statistics
+                else "it computes its statistics from each sample (track_running_stats=False)",
+                "call model.eval() before the export"
+                if has_statistics
+                else next_training("use track_running_stats=True"),
+            )
         return AffineStep(self, node, given["input"], (node,), _read_statistics(given, constants))
 
 

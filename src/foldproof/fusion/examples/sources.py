@@ -79,6 +79,12 @@ instance_norm_fires = (
 )
 
 instance_norm_declines = (
+    Declines(
+        "no statistics",
+        chain(_image, _conv, partial(_instance2, track_running_stats=False)),
+        "computes its statistics from each sample",
+    ),
+    Declines("training mode", partial(trained, _image, _conv, _instance2), "training mode"),
     Declines("nothing linear before it", chain((2, 6, 7, 8), _instance2), "reads an input of the program"),
     Declines("a nonlinear operator before it", chain(_image, _conv, nn.ReLU, _instance2), "a shift does not pass relu"),
 )
