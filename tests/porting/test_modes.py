@@ -150,3 +150,43 @@ def test_shards_of_weights() -> None:
     verdict = foldproof.prove(MLP(), Ranks(), (x,), convert=sharded)
     assert verdict.kind is Kind.PROVED and verdict.claim is not None and verdict.claim.is_general, verdict
     assert foldproof.prove(MLP(), Ranks(bias_on_each=True), (x,), convert=sharded).kind is Kind.REFUTED
+
+
+class Attend(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(4, 12)
+
+    def forward(self, x: Tensor, seen: Tensor) -> Tensor:
+        q, k, v = self.qkv(x)[:, None].chunk(3, -1)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=seen)[:, 0]
+
+
+def test_padding_on_the_left() -> None:
+    """Queries of the padding see nothing, so that their rows are masked throughout; PyTorch gives 0 there."""
+    attend, x = Attend(), torch.randn(2, 3, 4)
+
+    def unpadded(x: Tensor) -> Tensor:
+        return attend(x, torch.ones(3, 3, dtype=torch.bool).tril())
+
+    def padded(x: Tensor, hidden: int = 2) -> Tensor:
+        seen = torch.ones(5, 5, dtype=torch.bool).tril()
+        seen[:, :hidden] = False
+        return attend(torch.cat([x.new_ones(2, 2, 4), x], 1), seen)[:, 2:]
+
+    def padded_by_half(x: Tensor) -> Tensor:
+        return padded(x, hidden=1)
+
+    def whole(x: Tensor) -> Tensor:
+        seen = torch.ones(3, 3, dtype=torch.bool).tril()
+        seen[0] = False
+        return attend(x, seen)
+
+    def whole_with_zeros(x: Tensor) -> Tensor:
+        return torch.cat([torch.zeros(2, 1, 4), unpadded(x)[:, 1:]], 1)
+
+    verdict = foldproof.prove(unpadded, padded, (x,))
+    assert verdict.kind is Kind.PROVED and verdict.claim is not None and verdict.claim.is_general, verdict
+    assert foldproof.prove(unpadded, padded_by_half, (x,)).kind is Kind.REFUTED
+    assert foldproof.prove(whole, whole_with_zeros, (x,)).kind is Kind.PROVED
+    assert foldproof.prove(whole, unpadded, (x,)).kind is Kind.REFUTED

@@ -29,8 +29,10 @@ def flash_attention_for_cpu(
     attn_mask: Tensor | None = None,
     scale: float | None = None,
 ) -> tuple[Residue, Residue]:
-    """softmax(√s·q · √s·kᵀ + mask)·v; √s is the float64 number that `_scaled_dot_product_attention_math` uses"""
-    attended = _attend(call, query, key, value, dropout_p, is_causal, attn_mask, scale)
+    """softmax(√s·q · √s·kᵀ + mask)·v, 0 where a row is masked; √s as `_scaled_dot_product_attention_math` has it"""
+    attended = _attend(call, query, key, value, dropout_p, is_causal, attn_mask, scale, empty_rows=True)
+    if attended.empty is not None and bool(call.first_result.masked_fill(~attended.empty, 0.0).any()):
+        raise call.undecided("a row is masked throughout, and this kernel makes something else than 0 of it")
     return attended.weights.matmul(attended.v), attended.lse.map(lambda part: part.squeeze(-1))
 
 
@@ -44,6 +46,8 @@ class _Attended(NamedTuple):
     lse: Residue
     root: Residue
     """√s"""
+    empty: Tensor | None
+    """True for rows that are masked throughout, if there are any."""
 
 
 def _attend(
@@ -55,6 +59,7 @@ def _attend(
     is_causal: bool,
     attn_mask: Tensor | None,
     scale: float | None,
+    empty_rows: bool = False,
 ) -> _Attended:
     if dropout_p:
         raise call.undecided("attention with dropout is random")
@@ -79,12 +84,14 @@ def _attend(
             raise call.undecided("a score overflows at the given inputs, as if it were masked")
         scores = scores + call.residue(attn_mask)
         shown = shown * _scale(query, scale) + call.value(attn_mask)
-        if bool((shown.amax(-1) == -math.inf).any()):
+        if not empty_rows and bool((shown.amax(-1) == -math.inf).any()):
             raise call.undecided("a row is masked throughout")
-    e, shift = exp_shifted(call, scores, shown.to(query.dtype), [-1])
-    total = e.sum([-1], True)
+    e, shift = exp_shifted(call, scores, shown.to(query.dtype), [-1], empty_rows)
+    total, empty = e.sum([-1], True), shown.amax(-1, True) == -math.inf
+    if bool(empty.any()):
+        total = total.map(lambda part: torch.where(empty, 1.0, part))
     lse = shift + call.uninterpreted([total], real=torch.log, name="log")
-    return _Attended(q, k, v, e / total, lse, s)
+    return _Attended(q, k, v, e / total, lse, s, empty if bool(empty.any()) else None)
 
 
 @composed(aten._scaled_dot_product_flash_attention_for_cpu_backward.default)
@@ -109,7 +116,7 @@ def flash_attention_for_cpu_backward(
     if not attended.lse.reshape(*logsumexp.shape).equals(call.residue(logsumexp)):
         rest = {"attn_mask": attn_mask, "scale": scale}
         return decompose_residues(call, (grad, query, key, value, out, logsumexp, dropout_p, is_causal), rest)
-    q, k, v, w, _, root = attended
+    q, k, v, w, _, root, _ = attended
     g = call.residue(grad)
     of_w = g.matmul(v.map(lambda part: part.transpose(-2, -1)))
     of_scores = w * (of_w - (g * call.residue(out)).sum([-1], True))
