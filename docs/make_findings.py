@@ -8,6 +8,7 @@ stops after two minutes.
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -82,8 +83,10 @@ def main() -> None:
             state = replay(folder)[1]
         except FoldproofError as error:
             state = str(error)
+        if FOUND[case].fixed and not FOUND[case].is_fixed:
+            state += f"; fixed in torch {FOUND[case].fixed}"
         (FOLDER / f"{name}.md").write_text(_page(case, folder, told, state))
-        rows.append(f"| [{case}]({name}.md) | `{told['pass']}` | {state.split(':')[0]} |")
+        rows.append(f"| [{case}]({name}.md) | `{told['pass']}` | {re.sub(r':[^;]*', '', state)} |")
     head = [
         "# Findings",
         "",

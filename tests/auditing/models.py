@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.torch_version import TorchVersion
 
 from tests.proof.models import CalledTwice, ReadTwice, trained
 
@@ -173,21 +174,27 @@ class AddedUp(nn.Module):
 
 @dataclass(frozen=True)
 class Case:
-    """A released compiler's wrong answer: the pass that makes it."""
+    """A released compiler's wrong answer: the pass that makes it, and the release of torch that no longer does."""
 
     compiler: str
     model: nn.Module
     shape: tuple[int, ...]
     culprit: str
     options: dict[str, Any] = field(default_factory=dict)
+    fixed: str = ""
+
+    @property
+    def is_fixed(self) -> bool:
+        """True if the installed release of torch is right."""
+        return bool(self.fixed) and TorchVersion(torch.__version__) >= self.fixed
 
     def build(self) -> tuple[nn.Module, tuple[Tensor, ...]]:
         torch.manual_seed(0)
         return trained(self.model), (torch.randn(self.shape),)
 
 
-def _batched(name: str, model: nn.Module, options: str = "pre_grad_fusion_options") -> Case:
-    return Case("inductor", model, (2, 4), name, {options: {name: {"min_fuse_set_size": 2}}})
+def _batched(name: str, model: nn.Module, options: str = "pre_grad_fusion_options", fixed: str = "") -> Case:
+    return Case("inductor", model, (2, 4), name, {options: {name: {"min_fuse_set_size": 2}}}, fixed)
 
 
 WRONG = {
@@ -220,7 +227,9 @@ WRONG = {
     "inductor: whole numbers, less the largest": Case(
         "inductor", WholeNumbers(), (3, 4), "joint_graph.mul_softmax_pattern"
     ),
-    "inductor: cumsum in whole numbers": Case("inductor", Places(), (4,), "post_grad.pointless_cumsum_replacement"),
+    "inductor: cumsum in whole numbers": Case(
+        "inductor", Places(), (4,), "post_grad.pointless_cumsum_replacement", fixed="2.14.1"
+    ),
     "inductor: places of max pooling, transposed": Case("inductor", LargestPlaces(), (1, 2, 15, 10), "lowering"),
     "inductor: freezing conv, sub with alpha": Case(
         "inductor", Shifted(), (2, 3, 4, 4), "binary_folding.folded_op", {"freezing": True}
@@ -232,13 +241,15 @@ FOUND = WRONG | {
         "batch_aten_sub", Halves(lambda x: torch.sub(x.cos(), x.sin(), alpha=2)), "post_grad_fusion_options"
     ),
     "inductor: batch_clamp with two minima": _batched(
-        "batch_clamp", Halves(lambda x: torch.clamp(x, -1, max=1), lambda x: torch.clamp(x, 0, max=1))
+        "batch_clamp",
+        Halves(lambda x: torch.clamp(x, -1, max=1), lambda x: torch.clamp(x, 0, max=1)),
+        fixed="2.14.1",
     ),
     "inductor: batch_nan_to_num with a number": _batched(
-        "batch_nan_to_num", Halves(lambda x: torch.nan_to_num(x.sqrt(), 5.0))
+        "batch_nan_to_num", Halves(lambda x: torch.nan_to_num(x.sqrt(), 5.0)), fixed="2.14.1"
     ),
     "inductor: batch_relu in place": _batched("batch_relu", Halves(rectified_in_place)),
-    "inductor: batch_dropout in eval mode": _batched("batch_dropout", Halves(nn.Dropout(0.5))),
+    "inductor: batch_dropout in eval mode": _batched("batch_dropout", Halves(nn.Dropout(0.5)), fixed="2.14.1"),
     "inductor: batch_linear_lhs over a write": _batched("batch_linear_lhs", TwoHeads()),
 }
 """With fusions that have to be asked for, each wrong in a way of its own."""

@@ -44,6 +44,8 @@ def audited(name: str) -> foldproof.Audit:
 @pytest.mark.parametrize("name", WRONG)
 def test_the_culprit_is_named(name: str) -> None:
     installed(WRONG[name].compiler)
+    if WRONG[name].is_fixed:
+        pytest.skip(f"fixed in torch {WRONG[name].fixed}")
     found = audited(name)
     assert {step.name for step in found.refuted} == {WRONG[name].culprit}
     assert found.kind is Kind.REFUTED
@@ -63,6 +65,8 @@ def test_the_place_in_the_model_is_told() -> None:
 @pytest.mark.parametrize("name", [name for name in WRONG if not name.startswith("torchao")])
 def test_all_other_steps_are_proved(name: str) -> None:
     installed(WRONG[name].compiler)
+    if WRONG[name].is_fixed:
+        pytest.skip(f"fixed in torch {WRONG[name].fixed}")
     others = [step for step in audited(name).steps if step.fired and step.name != WRONG[name].culprit]
     assert {step.verdict.kind for step in others} <= {Kind.PROVED}
 
