@@ -53,6 +53,14 @@ def written_twice(m: nn.Module, x: Tensor) -> Any:
     return y, first, second
 
 
+def view_of_a_subgraph(m: nn.Module, x: Tensor) -> Tensor:
+    y = x.exp()
+    with torch.no_grad():
+        v = y.flatten(1)
+    y.mul_(2)
+    return v.sin()
+
+
 def dropout_alias(m: nn.Module, x: Tensor) -> Tensor:
     y = x.exp()
     z = nn.functional.dropout(y, 0.5, False)
@@ -76,6 +84,7 @@ LEFT: dict[str, Function] = {
     "a buffer": lambda m, x: (m.b.running_mean.add_(1), x + m.b.running_mean[:, None])[1],
     "a view of a buffer": lambda m, x: m.b.running_mean.view(1, 6, 1).add_(1) * x,
     "half of a value": split_written,
+    "a value that a subgraph shows": view_of_a_subgraph,
     "a view whose base is read later": base_read_later,
     "a base whose view is read later": view_read_later,
     "a result of dropout in evaluation, whose operand is read later": dropout_alias,

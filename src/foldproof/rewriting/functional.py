@@ -15,7 +15,7 @@ from torch.fx import Graph, Node
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.fx.node import map_arg
 
-from foldproof.graph.nodes import arguments, list_sharing, operator_of
+from foldproof.graph.nodes import arguments, is_getitem, list_sharing, operator_of
 from foldproof.log import log_caught
 from foldproof.operators import find_functional_form, is_functional, is_pointwise, list_written, writes_result
 from foldproof.torch_internals import FakeTensor, OpOverload
@@ -59,7 +59,10 @@ class _Memory:
 
     def add(self, node: Node) -> None:
         """Add the next node of the graph."""
-        shared = [root for operand in list_sharing(node) for root in self._roots[operand]]
+        # The result of a subgraph or a function of Python may be a view of any of its operands.
+        known = operator_of(node) is not None or is_getitem(node)
+        operands = list_sharing(node) if known else node.all_input_nodes
+        shared = [root for operand in operands for root in self._roots[operand]]
         self._roots[node] = frozenset(shared or [node])
         for root in self._roots[node]:
             self._members.setdefault(root, []).append(node)
