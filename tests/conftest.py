@@ -94,6 +94,7 @@ SAMPLED = {
     "tests/training/test_steps.py::test_steps_on_lists_are_the_plain_ones": 3,
     "tests/training/test_functions.py::test_a_wrong_backward_is_refuted": 2,
     "tests/comparison/test_alarms.py": 3,
+    "tests/report/test_browser.py::test_axe_finds_no_violation_with_plots_drawn": 3,
     "tests/operators/test_foreach.py::test_real_operators": 3,
     "tests/shadow/test_algebraic_random.py": 3,
     "tests/shadow/test_rules.py::test_over_the_reals": 2,
