@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -44,7 +43,7 @@ class Output:
 
     def _replace(self, write: Callable[[Path], object], keep: bool) -> None:
         # Keep the suffix: torch.export.save checks it.
-        temporary = self._path.with_name(f".{self._path.stem}.{secrets.token_hex(4)}{self._path.suffix}")
+        temporary = self._path.with_name(f".{self._path.stem}.{os.urandom(4).hex()}{self._path.suffix}")
         try:
             write(temporary)
             if keep:
