@@ -64,3 +64,10 @@ def test_half_precision_is_rounded_once() -> None:
     model, inputs = model.half(), tuple(x.half() for x in inputs)
     result = foldproof.fuse(model, inputs)
     assert count_linear(result.operators_after) == 1 and result.verdict.kind is Kind.PROVED
+
+
+def test_reshaping_and_back_goes_with_what_was_between() -> None:
+    [example] = [e for e in examples.identity_fires if "back" in e.name]
+    result = foldproof.fuse(*example.make())
+    assert dict(result.operators_after) == {"aten.linear.default": 1, "aten.conv1d.default": 1, "aten.relu.default": 1}
+    assert result.verdict.kind is Kind.PROVED

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 from torch.fx import Node
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from foldproof.fusion import examples
 from foldproof.fusion.affine import Affine
@@ -44,6 +45,8 @@ class AffineStep:
     affine: Affine
     strip: Callable[[Node], None] | None = None
     """Function that removes the affine from ``node``, if the affine is only a part of it and the node stays."""
+    between: tuple[Node, ...] = ()
+    """Nodes between ``input`` and ``node``."""
 
 
 @dataclass(frozen=True)
@@ -352,32 +355,56 @@ def reciprocal(x: Tensor) -> Tensor:
 
 
 class Identity:
-    """dropout(x) = 1·x + 0 in evaluation, and clone(x) = 1·x + 0 where nobody writes to either.
+    """f(x) = 1·x + 0 for dropout in evaluation, for a copy, and for a reshaping of x that is reshaped back.
 
-    A copy that the program returns, or that changes the layout, stays.
+    A result that the program returns, or that it writes to, stays.
     """
 
     id = "identity"
     is_normalisation = False
     kinds = frozenset({"dropout", "alpha_dropout", "feature_dropout", "feature_alpha_dropout", "clone"})
+    reshapings = frozenset({"view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "view_as", "reshape_as"})
     fires: tuple[Fires, ...] = examples.identity_fires
     declines: tuple[Declines, ...] = examples.identity_declines
 
     def takes(self, node: Node, constants: Constants) -> bool:
-        """Return True for a dropout or a copy that changes nothing."""
+        """Return True for an operator that changes nothing, or that undoes the ones before it."""
         operator = operator_of(node)
+        if kind_of(node) in self.reshapings:
+            return self._find_same(node) is not None
         if kind_of(node) not in self.kinds or operator is None or not is_functional(operator, arguments(node)):
             return False
         return arguments(node).get("memory_format") in (None, torch.preserve_format)
 
     def read(self, node: Node, constants: Constants) -> AffineStep:
-        [x] = node.all_input_nodes
+        x = self._find_same(node) if kind_of(node) in self.reshapings else node.all_input_nodes[0]
+        assert x is not None
+        between: list[Node] = []
+        while (last := between[-1] if between else node).all_input_nodes[0] is not x:
+            between.append(last.all_input_nodes[0])
         if any(user.op == "output" for user in node.users):
             raise CannotFold("the program returns it")
         if any(constants.is_written(memory) for one in (node, x) for memory in memory_of(one)):
             raise CannotFold(f"the program writes to the memory of {x.name}")
         rank = value_of(node).dim()
-        return AffineStep(self, node, x, (node,), Affine(torch.zeros([1] * rank, dtype=torch.int64), 1, None, None))
+        same = Affine(torch.zeros([1] * rank, dtype=torch.int64), 1, None, None)
+        return AffineStep(self, node, x, (node,), same, between=tuple(between))
+
+    def _find_same(self, node: Node) -> Node | None:
+        """Return the value of equal shape that was reshaped to this one; reshaping keeps the order of elements."""
+        found: Node = node
+        while kind_of(found) in self.reshapings:
+            found = found.all_input_nodes[0]
+            if _have_equal_shapes(found, node):
+                return found
+        return None
+
+
+def _have_equal_shapes(a: Node, b: Node) -> bool:
+    x, y = a.meta.get("val"), b.meta.get("val")
+    if not (isinstance(x, torch.Tensor) and isinstance(y, torch.Tensor)) or x.dim() != y.dim():
+        return False
+    return all(statically_known_true(n == m) for n, m in zip(x.shape, y.shape, strict=True))
 
 
 class NormAffine:

@@ -9,7 +9,7 @@ from torch.fx import Node
 
 from foldproof.fusion.plan import Plan
 from foldproof.fusion.result import Saving
-from foldproof.graph.nodes import operator_node, set_sizes
+from foldproof.graph.nodes import is_view, operator_node, set_sizes
 from foldproof.rewriting.constants import Constants
 from foldproof.rewriting.edit import PlannedConstant
 from foldproof.rewriting.refusal import CannotFold
@@ -22,7 +22,8 @@ def compute_saving(plan: Plan, planned: Sequence[PlannedConstant], constants: Co
         CannotFold: it needs copies of weights that other operators still read, and the copies are larger than the
             activations that it saves.
     """
-    moved = sum(_count_bytes(x) for node in plan.folded for x in (node, *node.all_input_nodes[:1]))
+    copying = [node for node in plan.folded if not is_view(node)]
+    moved = sum(_count_bytes(x) for node in copying for x in (node, *node.all_input_nodes[:1]))
     fewer = len(plan.folded) + max(0, len(plan.parts) - 1)
     if plan.reads is not None:  # the whole reads it once, the parts read it once each
         moved += fewer * _count_bytes(plan.reads)

@@ -75,7 +75,8 @@ class Plan:
         if last.strip is not None:
             return Plan(match.rule, [], edits=[Edit("", last.node, (), partial(_strip, last.strip))])
         axes = dict.fromkeys(match.results, match.affine.axes)
-        return Plan(match.rule, [step.node for step in match.steps], match.results, match.input, axes=axes)
+        nodes, between = [step.node for step in match.steps], [node for step in match.steps for node in step.between]
+        return Plan(match.rule, nodes, match.results, match.input, axes=axes, context=between)
 
     @property
     def nodes(self) -> list[Node]:

@@ -164,6 +164,16 @@ arithmetic_declines = (
 
 identity_fires = (
     Fires("dropout", chain((4, 3), _linear, nn.Dropout, nn.ReLU, partial(nn.Linear, 6, 3))),
+    Fires(
+        "flattened and back, without the normalisation between",
+        functional(
+            ((2, 5, 3),),
+            lambda m, x: m.b(m.n((y := m.a(x)).flatten(0, 1)).reshape_as(y)).relu(),
+            a=_linear,
+            n=_norm1,
+            b=partial(nn.Conv1d, 5, 5, 1),
+        ),
+    ),
     Fires("dropout of an input", chain((4, 3), nn.Dropout, _linear)),
     Fires("dropout before a normalisation", chain((4, 3), _linear, nn.Dropout, _norm1)),
     Fires(

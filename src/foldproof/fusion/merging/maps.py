@@ -281,7 +281,12 @@ def _read_affine(node: Node, rank: int, constants: Constants) -> LinearMap:
     if not any(source.takes(call, constants) for source in SOURCES):
         raise CannotFold(f"{node.name} is not linear")
     step = read_affine(call, constants)
-    if step.results != (node,) or step.strip is not None or value_of(step.input).shape != value_of(node).shape:
+    if (
+        step.results != (node,)
+        or step.strip is not None
+        or step.between
+        or value_of(step.input).shape != value_of(node).shape
+    ):
         raise CannotFold(f"{node.name} is not linear")
     same = _identity(step.input, rank)
     axis = 1 if rank else value_of(node).dim() - 1
