@@ -6,7 +6,7 @@ A part is a run of consecutive nodes, and the next part is the same run once mor
 * nodes of the part before, at the same places in each part (*carried*, such as the hidden state); the first part reads
   nodes from before all parts instead (*given*),
 * nodes from before all parts, the same ones in each part (*outer*, such as a mask),
-* placeholders (*sources*): the same ones, or others, such as parameters.
+* placeholders and attributes (*sources*): the same ones, or others, such as parameters.
 
 Nodes after the last part read carried nodes of the last part alone.
 """
@@ -14,16 +14,19 @@ Nodes after the last part read carried nodes of the last part alone.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import Graph, Node, map_arg
+from torch.fx import Graph, GraphModule, Node, map_arg
 
+from foldproof.graph.module import get_attribute
 from foldproof.graph.nodes import arguments, is_getitem, operator_of
 from foldproof.operators import is_repeatable
+from foldproof.operators.functions import is_functional_function, is_functional_method
 
+_SOURCES = ("placeholder", "get_attr")
 _SHORTEST = 2
 """Smallest number of nodes in a part."""
 _MAX_TRIES = 16
@@ -40,7 +43,7 @@ class Repeats:
         given: the nodes that the first part reads instead.
         reads: the places of operands in the first part that stand for a carried node, as (node, operand, number).
         outer: nodes from before all parts that each part reads.
-        sources: the placeholders that each part reads, in the order of its operands.
+        sources: the placeholders and attributes that each part reads, in the order of its operands.
     """
 
     parts: tuple[tuple[Node, ...], ...]
@@ -49,6 +52,10 @@ class Repeats:
     reads: tuple[tuple[Node, int, int], ...]
     outer: tuple[Node, ...]
     sources: tuple[tuple[Node, ...], ...]
+
+    def first(self, count: int) -> Repeats:
+        """Return the first ``count`` parts."""
+        return replace(self, parts=self.parts[:count], sources=self.sources[:count])
 
     @property
     def decisions(self) -> tuple[int, ...]:
@@ -65,10 +72,11 @@ def is_decision(node: Node) -> bool:
 def find_repeats(graph: Graph) -> list[list[Repeats]]:
     """Return the repeating parts of ``graph`` in order, each as a list of ways to cut it into parts.
 
-    The nodes of a part call repeatable operators. A graph that calls modules has none.
+    A way may begin with a later part, too. The nodes of a part call repeatable operators; a graph that calls modules
+    has no parts.
     """
-    nodes = [node for node in graph.nodes if node.op not in ("placeholder", "get_attr", "output")]
-    if any(node.op != "call_function" for node in nodes):
+    nodes = [node for node in graph.nodes if node.op not in (*_SOURCES, "output")]
+    if any(node.op not in ("call_function", "call_method") for node in nodes):
         return []
     place = {node: i for i, node in enumerate(nodes)}
     last_use = torch.tensor([max((place.get(user, len(nodes)) for user in node.users), default=-1) for node in nodes])
@@ -90,11 +98,55 @@ def find_repeats(graph: Graph) -> list[list[Repeats]]:
     return [ways for _, _, ways in sorted(found, key=lambda one: one[0])]
 
 
+def arrange(module: GraphModule) -> GraphModule:
+    """Return a copy of a graph of repeatable nodes in an order in which parts show.
+
+    Nodes that depend on no source come first, each once, since parts may share them. Functions of one source, such as
+    views of parameters, stand before their first reader.
+    """
+    graph, copies = Graph(), dict[Node, Node]()
+    graph.output(graph.graph_copy(module.graph, copies))
+    graph.set_codegen(module.graph._codegen)
+    nodes = [node for node in graph.nodes if node.op == "call_function" and is_repeatable_node(node)]
+    _put_constants_first(graph, nodes)
+    _put_before_readers([node for node in nodes if not node._erased])
+    return GraphModule(module, graph)
+
+
+def _put_constants_first(graph: Graph, nodes: Sequence[Node]) -> None:
+    known, shared = dict[tuple[Any, str], Node](), set[Node]()
+    anchor = next(node for node in graph.nodes if node.op not in _SOURCES)
+    for node in nodes:
+        if not shared.issuperset(node.all_input_nodes):
+            continue
+        anchor = anchor.next if node is anchor else anchor
+        first = known.setdefault((node.target, repr((node.args, node.kwargs))), node)
+        if first is node:
+            shared.add(node)
+            anchor.prepend(node)
+        else:
+            node.replace_all_uses_with(first)
+            graph.erase_node(node)
+
+
+def _put_before_readers(nodes: Sequence[Node]) -> None:
+    of_source = set[Node]()
+    for node in nodes:
+        operands = node.all_input_nodes
+        if len(operands) == 1 and (operands[0].op in _SOURCES or operands[0] in of_source):
+            of_source.add(node)
+    for node in reversed(nodes):
+        if node in of_source and node.users:
+            min(node.users).prepend(node)
+
+
 def _skeleton(node: Node) -> tuple[Any, str]:
-    """Return what a node does, without its operands, but for the shapes of placeholders."""
+    """Return what a node does, without its operands, but for the shapes of sources."""
 
     def form(x: Node) -> str:
-        value = x.meta.get("val") if x.op == "placeholder" else None
+        if x.op not in _SOURCES:
+            return "%"
+        value = _attribute(x) if x.op == "get_attr" else x.meta.get("val")
         return f"{value.dtype}{list(value.shape)}" if isinstance(value, Tensor) else "%"
 
     return node.target, repr(map_arg((node.args, node.kwargs), form))
@@ -117,7 +169,7 @@ def _narrowest(start: int, stop: int, period: int, last_use: Tensor) -> list[int
     """Return the first nodes of first parts for which fewest values pass from a part to the next one."""
     passing = {
         first: int((last_use[first : first + period] >= first + period).sum())
-        for first in range(start, min(start + period, stop - 2 * period + 1))
+        for first in range(start, stop - 2 * period + 1)
     }
     least = min(passing.values(), default=0)
     return [first for first, number in passing.items() if number == least]
@@ -154,7 +206,7 @@ def _cut(nodes: Sequence[Node], place: dict[Node, int], first: int, period: int,
     """Return ``count`` parts of ``period`` nodes from ``first``; None if they are no parts, or do not repeat."""
     stop = first + count * period
     parts = [tuple(nodes[at : at + period]) for at in range(first, stop, period)]
-    if not all(map(_is_repeatable, parts[0])):
+    if not all(map(is_repeatable_node, parts[0])):
         return None
     reads = [list(_reads(part, first + j * period, place, first)) for j, part in enumerate(parts)]
     if any(len(one) != len(reads[1]) for one in reads):
@@ -185,17 +237,26 @@ def _cut(nodes: Sequence[Node], place: dict[Node, int], first: int, period: int,
     )
 
 
-def _is_repeatable(node: Node) -> bool:
+def _attribute(node: Node) -> Any:
+    owner = node.graph.owning_module
+    return None if owner is None else get_attribute(owner, str(node.target))
+
+
+def is_repeatable_node(node: Node) -> bool:
     """Return True if a node returns the same for the same operands, and does nothing else."""
     operator = operator_of(node)
-    return is_getitem(node) if operator is None else is_repeatable(operator, arguments(node))
+    if operator is not None:
+        return is_repeatable(operator, arguments(node))
+    if node.op == "call_method":
+        return is_functional_method(str(node.target))
+    return is_getitem(node) or (callable(node.target) and is_functional_function(node.target, node.args, node.kwargs))
 
 
 def _reads(part: Sequence[Node], start: int, place: dict[Node, int], first: int) -> Iterator[_Read]:
     for node in part:
         for i, x in enumerate(_operands(node)):
             where = place.get(x, -1)
-            if x.op == "placeholder":
+            if x.op in _SOURCES:
                 yield _Read(node, i, x, "source")
             elif where < first:
                 yield _Read(node, i, x, "outer", x)

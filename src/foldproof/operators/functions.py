@@ -96,6 +96,9 @@ def _functional_modules() -> frozenset[type]:
 
 def _may_draw(function: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     """True if a function of torch may draw random numbers or update statistics."""
+    if function is F.multi_head_attention_forward:
+        given = inspect.signature(function).bind(*args, **kwargs).arguments
+        return given.get("training", True) is not False and given["dropout_p"] != 0
     if name == "scaled_dot_product_attention":
         return bool((args[4] if len(args) > 4 else kwargs.get("dropout_p", 0)) != 0)
     if function in (F.batch_norm, F.instance_norm):  # torch's own versions take their arguments in another order

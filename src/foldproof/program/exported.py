@@ -131,7 +131,7 @@ class ExportedProgramForm:
             return False
         return all(map(_is_repeatable, self.nodes()))
 
-    def named_placeholders(self) -> list[tuple[fx.Node, str | None]]:
+    def named_sources(self) -> list[tuple[fx.Node, str | None]]:
         """Return the placeholders with the names of their leaves, None for inputs."""
         specs = self._program.graph_signature.input_specs
         placeholders = [node for node in self.nodes() if node.op == "placeholder"]
@@ -141,7 +141,7 @@ class ExportedProgramForm:
         """Return the program with another graph of the same signature, and the leaves that this one reads."""
         made = copy.copy(self)
         made._graph_module = module
-        read = {name for node, name in made.named_placeholders() if node.users}
+        read = {name for node, name in made.named_sources() if node.users}
         made.leaves = {name: leaf for name, leaf in self.leaves.items() if name in read}
         return made
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from foldproof.graph.interpreter import Interpreter, Watch
+from foldproof.graph.repeats import is_repeatable_node
 from foldproof.program.holders import holders_of, own_tensors
 from foldproof.program.mirror import captured, keep_hooks, mirror, rebound
 from foldproof.program.program import NO_ATTRIBUTES, Leaf, Outcome
@@ -28,6 +29,7 @@ from foldproof.program.state import (
 from foldproof.program.structure import arranged
 from foldproof.torch_internals import (
     arguments_of,
+    has_hooks,
     keystr,
     set_tensor,
     structures_of,
@@ -218,6 +220,27 @@ class GraphProgram(ModuleProgram):
 
     def nodes(self) -> list[fx.Node]:
         return list(self._graph_module.graph.nodes) if self._runs_graph else []
+
+    @property
+    def graph_module(self) -> fx.GraphModule:
+        """The graph that a call runs."""
+        return self._graph_module
+
+    @property
+    def is_repeatable(self) -> bool:
+        """True if a call surely writes to nothing, draws nothing, and returns the same once more."""
+        computing = [node for node in self.nodes() if node.op not in ("placeholder", "get_attr", "output")]
+        return bool(computing) and not has_hooks(self._original) and all(map(is_repeatable_node, computing))
+
+    def named_sources(self) -> list[tuple[fx.Node, str | None]]:
+        """Return placeholders and attributes with the names of their leaves, None for others."""
+        sources = [node for node in self.nodes() if node.op in ("placeholder", "get_attr")]
+        leaf = {node: str(node.target) for node in sources if node.op == "get_attr" and node.target in self.leaves}
+        return [(node, leaf.get(node)) for node in sources]
+
+    def with_graph(self, module: fx.GraphModule) -> GraphProgram:
+        """Return the program of another graph with the same arguments."""
+        return GraphProgram(module)
 
 
 def runs_its_graph(module: fx.GraphModule) -> bool:

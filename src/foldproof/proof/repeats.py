@@ -33,7 +33,7 @@ from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -42,9 +42,10 @@ from torch import Tensor, fx
 
 from foldproof.claim import Claim
 from foldproof.graph.nodes import short_name
-from foldproof.graph.repeats import Repeats, find_repeats, is_decision
+from foldproof.graph.repeats import Repeats, arrange, find_repeats, is_decision
 from foldproof.program import Leaf, Program
 from foldproof.program.exported import ExportedProgramForm
+from foldproof.program.modules import GraphProgram
 from foldproof.proof.attempt import Attempt
 from foldproof.proof.floats import own_leaves
 from foldproof.proof.obligation import ProofObligation, Sides, Tensors, equal_content, identity
@@ -55,6 +56,8 @@ from foldproof.thresholds import MAX_RELATIVE_SPREAD
 from foldproof.torch_internals import disable_current_modes
 
 Pair = tuple[Repeats, Repeats]
+Graph = ExportedProgramForm | GraphProgram
+_GRAPHS = (ExportedProgramForm, GraphProgram)
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,8 @@ class Shortened:
 
     obligation: ProofObligation
     whole: ProofObligation
+    programs: tuple[tuple[Program, Tensors], tuple[Program, Tensors]]
+    """Both programs of the whole, with their leaves."""
     pairs: tuple[Pair, ...]
     held: frozenset[str]
     """Names of leaves of the other parts that have the content of one in the first part."""
@@ -76,10 +81,8 @@ class Shortened:
         point = found.point
         if not found.equal or point.escapes or point.lucky:
             return False
-        leaves = own_leaves(self.whole)
-        sides = self.whole.after(leaves)
         outputs = []
-        for i, (program, own) in enumerate(((self.whole.before, leaves), (sides.after, sides.leaves))):
+        for i, (program, own) in enumerate(self.programs):
             parts = [pair[i] for pair in self.pairs]
             run = None if _may_hide_choices(parts, point.branch) else _Decisions(parts).run(program, own, self.whole)
             if run is None:
@@ -108,11 +111,12 @@ def shorten(obligation: ProofObligation) -> Shortened | None:
         return None
     first, sides = obligation.before, obligation.after(own_leaves(obligation))
     second = sides.after
-    if not (isinstance(first, ExportedProgramForm) and isinstance(second, ExportedProgramForm)):
+    if not (isinstance(first, _GRAPHS) and isinstance(second, _GRAPHS)):
         return None
     if not (first.is_repeatable and second.is_repeatable):
         return None
-    sources = _Sources(first, second, sides, {*vary(obligation, True).parameters})
+    first, second = (program.with_graph(arrange(program.graph_module)) for program in (first, second))
+    sources = _Sources(first, second, sides, {*vary(obligation, True).parameters} & first.leaves.keys())
     pairs = _pairs(first, second, sources)
     if not pairs:
         return None
@@ -127,54 +131,67 @@ def shorten(obligation: ProofObligation) -> Shortened | None:
         return Sides(other, made, sides.names)
 
     held = {name for name in first.leaves.keys() - shorter.leaves.keys() if not sources.varies(name)}
-    return Shortened(replace(obligation, before=shorter, after=after), obligation, tuple(pairs), frozenset(held))
+    whole = (first, own_leaves(obligation)), (second, sides.leaves)
+    return Shortened(replace(obligation, before=shorter, after=after), obligation, whole, tuple(pairs), frozenset(held))
 
 
 # ------------------------------------------------------------------------------------------------ which parts
 
 
-def _pairs(first: ExportedProgramForm, second: ExportedProgramForm, sources: _Sources) -> list[Pair]:
+def _pairs(first: Graph, second: Graph, sources: _Sources) -> list[Pair]:
     """Return the parts that repeat in both programs, in order."""
-    found = []
+    found: list[Pair] = []
     groups = iter(find_repeats(second.graph_module.graph))
     for ways in find_repeats(first.graph_module.graph):
-        for others in groups:
-            pair = next(((a, b) for a in ways for b in others if sources.correspond(a, b)), None)
-            if pair is not None:
-                found.append(pair)
-                break
-        else:
+        pair = next((pair for others in groups if (pair := sources.match(ways, others)) is not None), None)
+        if pair is None:
             break
+        found.append(pair)
     return found
 
 
 class _Sources:
     """The leaves and inputs behind the placeholders of both programs. Leaves that are one tensor have one key."""
 
-    def __init__(self, first: ExportedProgramForm, second: ExportedProgramForm, sides: Sides, varied: set[str]) -> None:
+    def __init__(self, first: Graph, second: Graph, sides: Sides, varied: set[str]) -> None:
         self._names = {name: identity(leaf.tensor) for name, leaf in first.leaves.items()}
         self._leaf: dict[Hashable, Leaf] = {self._names[name]: leaf for name, leaf in first.leaves.items()}
         self._varied = {self._names[name] for name in varied}
-        ours: dict[fx.Node, Hashable] = {
-            node: (0, node) if name is None else self._names[name] for node, name in first.named_placeholders()
-        }
-        theirs: dict[fx.Node, Hashable] = {}
-        for node, name in second.named_placeholders():
-            if name is not None and name in sides.names:
-                theirs[node] = self._names[sides.names[name]]
+        self._keys = self._keys_of(first, {name: name for name in first.leaves}), self._keys_of(second, sides.names)
+
+    def _keys_of(self, program: Graph, names: Mapping[str, str]) -> dict[fx.Node, Hashable]:
+        """Return the key of each source; ``names`` are the first program's names of leaves."""
+        keys: dict[fx.Node, Hashable] = {}
+        inputs = itertools.count()
+        for node, name in program.named_sources():
+            if name is not None and name in names:
+                keys[node] = self._names[names[name]]
+            elif name is not None:
+                keys[node] = id(program), name
+                self._leaf[keys[node]] = program.leaves[name]
             else:
-                theirs[node] = (1, node)
-                if name is not None:
-                    self._leaf[1, node] = second.leaves[name]
-        self._keys = (ours, theirs)
+                keys[node] = ("input", next(inputs)) if node.op == "placeholder" else node
+        return keys
 
     def varies(self, name: str) -> bool:
         return self._names[name] in self._varied
 
-    def correspond(self, *pair: Repeats) -> bool:
+    def match(self, ways: Sequence[Repeats], others: Sequence[Repeats]) -> Pair | None:
+        """Return the longest parts of both programs that are of the same layers; None if there are none."""
+        of_leaves: dict[Hashable, list[Repeats]] = {}
+        for b in others:
+            of_leaves.setdefault(frozenset(self._keys[1][node] for node in b.sources[0]), []).append(b)
+        pairs = [(a, b) for a in ways for b in of_leaves.get(frozenset(self._keys[0][n] for n in a.sources[0]), ())]
+        for a, b in sorted(pairs, key=lambda pair: -min(len(one.parts) for one in pair)):
+            count = min(len(a.parts), len(b.parts))
+            if self._correspond(a.first(count), b.first(count)):
+                return a.first(count), b.first(count)
+        return None
+
+    def _correspond(self, *pair: Repeats) -> bool:
         """Return True if the leaves of the first parts of both programs stand for those of all others."""
         a, b = pair
-        if len(a.parts) != len(b.parts) or len(a.carried) != len(b.carried):
+        if len(a.carried) != len(b.carried):
             return False
         changing: list[set[Hashable]] = [set(), set()]
         for j in range(1, len(a.parts)):
@@ -241,6 +258,9 @@ def _shortened(module: fx.GraphModule, groups: Sequence[Repeats]) -> fx.GraphMod
             copy[last[place]] = at
         for node in reversed([node for node in graph.nodes if node in dropped]):
             graph.erase_node(node)
+    for node in reversed([node for node in graph.nodes if node.op == "get_attr" and not node.users]):
+        graph.erase_node(node)
+    graph.set_codegen(module.graph._codegen)
     return fx.GraphModule(module, graph)
 
 
