@@ -57,17 +57,6 @@ class Repeats:
         """Return the first ``count`` parts."""
         return replace(self, parts=self.parts[:count], sources=self.sources[:count])
 
-    @property
-    def decisions(self) -> tuple[int, ...]:
-        """Places in a part of the nodes with whole numbers or booleans."""
-        return tuple(i for i, node in enumerate(self.parts[0]) if is_decision(node))
-
-
-def is_decision(node: Node) -> bool:
-    """Return True for a tensor of whole numbers or booleans, as far as the node's metadata tell."""
-    value = node.meta.get("val")
-    return isinstance(value, Tensor) and not (value.is_floating_point() or value.is_complex())
-
 
 def find_repeats(graph: Graph) -> list[list[Repeats]]:
     """Return the repeating parts of ``graph`` in order, each as a list of ways to cut it into parts.

@@ -33,7 +33,7 @@ from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -41,9 +41,10 @@ import torch
 from torch import Tensor, fx
 
 from foldproof.claim import Claim
+from foldproof.digest import digest
 from foldproof.graph.nodes import short_name
-from foldproof.graph.repeats import Repeats, arrange, find_repeats, is_decision
-from foldproof.program import Leaf, Program
+from foldproof.graph.repeats import Repeats, arrange, find_repeats
+from foldproof.program import Leaf
 from foldproof.program.exported import ExportedProgramForm
 from foldproof.program.modules import GraphProgram
 from foldproof.proof.attempt import Attempt
@@ -51,7 +52,7 @@ from foldproof.proof.floats import own_leaves
 from foldproof.proof.obligation import ProofObligation, Sides, Tensors, equal_content, identity
 from foldproof.proof.running import run_copied
 from foldproof.proof.variation import vary
-from foldproof.shadow import Residue, Shadow, Undecided, all_finite, apply_to_each, apply_to_whole
+from foldproof.shadow import Residue, Shadow, Undecided, all_finite, apply_to_each, apply_to_whole, is_number
 from foldproof.thresholds import MAX_RELATIVE_SPREAD
 from foldproof.torch_internals import disable_current_modes
 
@@ -66,29 +67,21 @@ class Shortened:
 
     obligation: ProofObligation
     whole: ProofObligation
-    programs: tuple[tuple[Program, Tensors], tuple[Program, Tensors]]
-    """Both programs of the whole, with their leaves."""
     pairs: tuple[Pair, ...]
+    runs: tuple[_Run, _Run]
     held: frozenset[str]
     """Names of leaves of the other parts that have the content of one in the first part."""
 
     def stands_for_whole(self, found: Attempt) -> bool:
-        """Return True if a proof of the shortened programs is one of the whole ones, whatever values it followed.
-
-        Raises:
-            Undecided: a program fails.
-        """
+        """Return True if a proof of the shortened programs is one of the whole ones, whatever values it followed."""
         point = found.point
         if not found.equal or point.escapes or point.lucky:
             return False
-        outputs = []
-        for i, (program, own) in enumerate(self.programs):
+        for i, run in enumerate(self.runs):
             parts = [pair[i] for pair in self.pairs]
-            run = None if _may_hide_choices(parts, point.branch) else _Decisions(parts).run(program, own, self.whole)
-            if run is None:
+            if run.may_hide_choices(parts, point.branch) or (point.branch and not all(map(run.decides_alike, parts))):
                 return False
-            outputs.append(run)
-        return all(map(_look_alike, *outputs))
+        return all(map(_look_alike, *(run.outputs for run in self.runs)))
 
     def claim(self, found: Attempt) -> Claim:
         """Return the claim of a proof of the shortened programs, for the whole ones."""
@@ -106,18 +99,29 @@ class Shortened:
 
 
 def shorten(obligation: ProofObligation) -> Shortened | None:
-    """Return the obligation with one of the parts that repeat; None if none surely do."""
+    """Return the obligation with one of the parts that repeat; None if none surely do.
+
+    Raises:
+        Undecided: a program fails.
+    """
     if obligation.remade or obligation.computes or not obligation.general or obligation.overlapping is not None:
         return None
-    first, sides = obligation.before, obligation.after(own_leaves(obligation))
+    leaves = own_leaves(obligation)
+    first, sides = obligation.before, obligation.after(leaves)
     second = sides.after
     if not (isinstance(first, _GRAPHS) and isinstance(second, _GRAPHS)):
         return None
     if not (first.is_repeatable and second.is_repeatable):
         return None
     first, second = (program.with_graph(arrange(program.graph_module)) for program in (first, second))
+    ways, others = (find_repeats(program.graph_module.graph) for program in (first, second))
+    if not ways or not others:
+        return None
+    runs = _Run(first, leaves, obligation), _Run(second, sides.leaves, obligation)
     sources = _Sources(first, second, sides, {*vary(obligation, True).parameters} & first.leaves.keys())
-    pairs = _pairs(first, second, sources)
+    pairs = sources.match(
+        *([list(filter(run.passes_on_alike, way)) for way in of] for run, of in zip(runs, (ways, others)))
+    )
     if not pairs:
         return None
     shorter, other = (
@@ -130,24 +134,11 @@ def shorten(obligation: ProofObligation) -> Shortened | None:
         made = {n: own[n].clone() if n in own else leaves[sides.names[n]] for n in other.leaves}
         return Sides(other, made, sides.names)
 
-    held = {name for name in first.leaves.keys() - shorter.leaves.keys() if not sources.varies(name)}
-    whole = (first, own_leaves(obligation)), (second, sides.leaves)
-    return Shortened(replace(obligation, before=shorter, after=after), obligation, whole, tuple(pairs), frozenset(held))
+    held = frozenset(name for name in first.leaves.keys() - shorter.leaves.keys() if not sources.varies(name))
+    return Shortened(replace(obligation, before=shorter, after=after), obligation, tuple(pairs), runs, held)
 
 
 # ------------------------------------------------------------------------------------------------ which parts
-
-
-def _pairs(first: Graph, second: Graph, sources: _Sources) -> list[Pair]:
-    """Return the parts that repeat in both programs, in order."""
-    found: list[Pair] = []
-    groups = iter(find_repeats(second.graph_module.graph))
-    for ways in find_repeats(first.graph_module.graph):
-        pair = next((pair for others in groups if (pair := sources.match(ways, others)) is not None), None)
-        if pair is None:
-            break
-        found.append(pair)
-    return found
 
 
 class _Sources:
@@ -176,7 +167,20 @@ class _Sources:
     def varies(self, name: str) -> bool:
         return self._names[name] in self._varied
 
-    def match(self, ways: Sequence[Repeats], others: Sequence[Repeats]) -> Pair | None:
+    def match(self, ways: Sequence[Sequence[Repeats]], others: Sequence[Sequence[Repeats]]) -> list[Pair]:
+        """Return the parts that repeat in both programs, in order; each is given in all ways to cut it into parts."""
+        found: list[Pair] = []
+        start = 0
+        for one in ways:
+            for i in range(start, len(others)):
+                pair = self._longest(one, others[i])
+                if pair is not None:
+                    found.append(pair)
+                    start = i + 1
+                    break
+        return found
+
+    def _longest(self, ways: Sequence[Repeats], others: Sequence[Repeats]) -> Pair | None:
         """Return the longest parts of both programs that are of the same layers; None if there are none."""
         of_leaves: dict[Hashable, list[Repeats]] = {}
         for b in others:
@@ -249,7 +253,7 @@ def _shortened(module: fx.GraphModule, groups: Sequence[Repeats]) -> fx.GraphMod
             _set_operand(copy[node], operand, given[i])
         left = [copy[first[at]] for at in repeats.carried]
         with graph.inserting_after(copy[first[-1]]):
-            at = rest = graph.call_function(_rest(str(number)), (given, left))
+            at = rest = graph.call_function(_rest(str(number)), (left,))
         dropped = {copy[node] for part in repeats.parts[1:] for node in part}
         for i, place in enumerate(repeats.carried):
             with graph.inserting_after(at):
@@ -283,12 +287,10 @@ def _given(number: str) -> Callable[[Any], Any]:
     return given
 
 
-def _rest(number: str) -> Callable[[Sequence[Any], Sequence[Any]], list[Any]]:
+def _rest(number: str) -> Callable[[Sequence[Any]], list[Any]]:
     """Return the function that stands for all parts but the first; it returns other tensors than shadows."""
 
-    def rest(given: Sequence[Any], left: Sequence[Any]) -> list[Any]:
-        if any(_form(x) != _form(y) for x, y in zip(given, left)):
-            raise Undecided("a layer returns tensors unlike those that it is given")
+    def rest(left: Sequence[Any]) -> list[Any]:
         if not any(isinstance(x, Shadow) for x in left):
             return list(left)
         with disable_current_modes():
@@ -316,40 +318,42 @@ def _shadow(value: Tensor, residue: Residue) -> Shadow:
     return Shadow(value, made)
 
 
-# ------------------------------------------------------------------------------------------------ choices by value
+# ------------------------------------------------------------------------------------------------ the whole programs
 
 
-def _may_hide_choices(groups: Sequence[Repeats], branch: Any) -> bool:
-    """Return True if an operator of ``branch`` may choose by value in a part unseen, or at all behind the parts."""
-    shown = {node for repeats in groups for part in repeats.parts for node in part if is_decision(node)}
-    parts = [node for repeats in groups for part in repeats.parts for node in part]
-    hidden = [node for node in parts if node not in shown and not any(is_decision(x) for x in node.all_input_nodes)]
-    graph = parts[0].graph
-    start = groups[0].parts[-1][-1]
-    behind = [node for node in graph.nodes if start < node and node not in {*parts} and node.op != "output"]
-    return any(short_name(node) in branch for node in (*hidden, *behind))
+class _Run:
+    """A run of a whole program on its own values, and what it shows of parts that repeat."""
 
-
-class _Decisions:
-    """The booleans and whole numbers in parts that repeat, in a run of a whole program."""
-
-    def __init__(self, groups: Sequence[Repeats]) -> None:
-        self._twin = {
-            part[at]: repeats.parts[0][at] for repeats in groups for part in repeats.parts for at in repeats.decisions
-        }
-        self._seen: dict[fx.Node, Tensor] = {}
-        self._same = True
-
-    def run(self, program: Program, leaves: Tensors, obligation: ProofObligation) -> list[Any] | None:
-        """Return the outputs, or None if a part decides otherwise than the first."""
+    def __init__(self, program: Graph, leaves: Tensors, obligation: ProofObligation) -> None:
+        self._forms: dict[fx.Node, tuple[Any, ...]] = {}
+        self._decisions: dict[fx.Node, str] = {}
         with torch.no_grad():
-            out = run_copied(program, "whole", leaves, obligation.args, obligation.kwargs, self._watch)
-        return out.outputs if self._same else None
+            run = run_copied(program, "whole", leaves, obligation.args, obligation.kwargs, self._watch)
+        self.outputs = run.outputs
 
     def _watch(self, node: fx.Node, value: Any) -> None:
-        if node in self._twin:
-            first = self._seen.setdefault(self._twin[node], value)
-            self._same = self._same and torch.equal(first, value)
+        if isinstance(value, Tensor):
+            self._forms[node] = _form(value)
+            if not is_number(value.dtype):
+                self._decisions[node] = digest([value])
+
+    def passes_on_alike(self, repeats: Repeats) -> bool:
+        """Return True if a part leaves tensors behind as it is given: then so does each part."""
+        left = [self._forms.get(repeats.parts[0][at]) for at in repeats.carried]
+        return None not in left and left == [self._forms.get(node) for node in repeats.given]
+
+    def decides_alike(self, repeats: Repeats) -> bool:
+        """Return True if booleans and whole numbers are the same in each part."""
+        return len({tuple(self._decisions.get(node) for node in part) for part in repeats.parts}) == 1
+
+    def may_hide_choices(self, groups: Sequence[Repeats], branch: Collection[str]) -> bool:
+        """Return True if an operator of ``branch`` may choose by value in a part unseen, or at all behind the parts."""
+        parts = {node for repeats in groups for part in repeats.parts for node in part}
+        seen = self._decisions.keys()
+        hidden = [node for node in parts if node not in seen and not any(x in seen for x in node.all_input_nodes)]
+        start = groups[0].parts[-1][-1]
+        behind = [n for n in start.graph.nodes if start < n and n not in parts and n.op != "output"]
+        return any(short_name(node) in branch for node in (*hidden, *behind))
 
 
 def _look_alike(a: Any, b: Any) -> bool:
