@@ -590,3 +590,11 @@ def load_package(path: str) -> Callable[..., Any]:
     """Load a package made by AOTInductor; documented, under a private path. Replaced by: a public path."""
     made: Callable[..., Any] = torch._inductor.aoti_load_package(path)
     return made
+
+
+def copied_graph(module: fx.GraphModule) -> tuple[fx.Graph, dict[fx.Node, fx.Node]]:
+    """Return a copy of a module's graph, called in the same way, and the copy of each node."""
+    graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
+    graph.output(graph.graph_copy(module.graph, copies))
+    graph.set_codegen(module.graph._codegen)
+    return graph, copies

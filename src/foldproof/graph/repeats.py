@@ -25,6 +25,7 @@ from foldproof.graph.module import get_attribute
 from foldproof.graph.nodes import arguments, is_getitem, operator_of
 from foldproof.operators import is_repeatable
 from foldproof.operators.functions import is_functional_function, is_functional_method
+from foldproof.torch_internals import copied_graph
 
 _SOURCES = ("placeholder", "get_attr")
 _SHORTEST = 2
@@ -93,20 +94,20 @@ def arrange(module: GraphModule) -> GraphModule:
     Nodes that depend on no source come first, each once, since parts may share them. Functions of one source, such as
     views of parameters, stand before their first reader.
     """
-    graph, copies = Graph(), dict[Node, Node]()
-    graph.output(graph.graph_copy(module.graph, copies))
-    graph.set_codegen(module.graph._codegen)
+    graph, _ = copied_graph(module)
     nodes = [node for node in graph.nodes if node.op == "call_function" and is_repeatable_node(node)]
-    _put_constants_first(graph, nodes)
-    _put_before_readers([node for node in nodes if not node._erased])
+    _put_before_readers(_put_constants_first(graph, nodes))
     return GraphModule(module, graph)
 
 
-def _put_constants_first(graph: Graph, nodes: Sequence[Node]) -> None:
+def _put_constants_first(graph: Graph, nodes: Sequence[Node]) -> list[Node]:
+    """Return the other nodes."""
+    others = list[Node]()
     known, shared = dict[tuple[Any, str], Node](), set[Node]()
     anchor = next(node for node in graph.nodes if node.op not in _SOURCES)
     for node in nodes:
         if not shared.issuperset(node.all_input_nodes):
+            others.append(node)
             continue
         anchor = anchor.next if node is anchor else anchor
         first = known.setdefault((node.target, repr((node.args, node.kwargs))), node)
@@ -116,6 +117,7 @@ def _put_constants_first(graph: Graph, nodes: Sequence[Node]) -> None:
         else:
             node.replace_all_uses_with(first)
             graph.erase_node(node)
+    return others
 
 
 def _put_before_readers(nodes: Sequence[Node]) -> None:

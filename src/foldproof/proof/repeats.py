@@ -54,7 +54,7 @@ from foldproof.proof.running import run_copied
 from foldproof.proof.variation import vary
 from foldproof.shadow import Residue, Shadow, Undecided, all_finite, apply_to_each, apply_to_whole, is_number
 from foldproof.thresholds import MAX_RELATIVE_SPREAD
-from foldproof.torch_internals import disable_current_modes
+from foldproof.torch_internals import copied_graph, disable_current_modes
 
 Pair = tuple[Repeats, Repeats]
 Graph = ExportedProgramForm | GraphProgram
@@ -241,8 +241,7 @@ def _is_read_before(repeats: Repeats, keys: dict[fx.Node, Hashable], of: set[Has
 
 def _shortened(module: fx.GraphModule, groups: Sequence[Repeats]) -> fx.GraphModule:
     """Return the graph with the first part of each group."""
-    graph, copy = fx.Graph(), dict[fx.Node, fx.Node]()
-    graph.output(graph.graph_copy(module.graph, copy))
+    graph, copy = copied_graph(module)
     for number, repeats in enumerate(groups):
         first, last = repeats.parts[0], repeats.parts[-1]
         with graph.inserting_before(copy[first[0]]):
@@ -264,7 +263,6 @@ def _shortened(module: fx.GraphModule, groups: Sequence[Repeats]) -> fx.GraphMod
             graph.erase_node(node)
     for node in reversed([node for node in graph.nodes if node.op == "get_attr" and not node.users]):
         graph.erase_node(node)
-    graph.set_codegen(module.graph._codegen)
     return fx.GraphModule(module, graph)
 
 
