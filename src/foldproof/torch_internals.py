@@ -593,7 +593,10 @@ def load_package(path: str) -> Callable[..., Any]:
 
 
 def copied_graph(module: fx.GraphModule) -> tuple[fx.Graph, dict[fx.Node, fx.Node]]:
-    """Return a copy of a module's graph, called in the same way, and the copy of each node."""
+    """Return a copy of a module's graph, called in the same way, and the copy of each node.
+
+    Replaced by: a public property for the ``CodeGen`` that `torch.fx.Graph.set_codegen` sets.
+    """
     graph, copies = fx.Graph(), dict[fx.Node, fx.Node]()
     graph.output(graph.graph_copy(module.graph, copies))
     graph.set_codegen(module.graph._codegen)
