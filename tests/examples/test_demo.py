@@ -38,9 +38,9 @@ def test_demo(size: str, tmp_path: Path) -> None:
         [sys.executable, str(program)], cwd=tmp_path, capture_output=True, text=True, timeout=900, check=False
     )
     assert ran.returncode == 0, ran
-    assert ran.stderr == ""
+    assert all(line.startswith("foldproof: ") for line in ran.stderr.splitlines()), ran.stderr  # progress
     assert re.search(r"aten\.batch_norm\.default +49 +0\n", ran.stdout)
-    assert "49 rewrites: 49 PROVED" in ran.stdout
+    assert "50 rewrites: 50 PROVED" in ran.stdout  # and the dropout in front of the last linear goes
     assert "nothing declined" in ran.stdout
     assert re.search(r"chelsea +before: Egyptian cat .* after: Egyptian cat", ran.stdout)
     assert re.search(r"coffee +before: espresso .* after: espresso", ran.stdout)

@@ -11,7 +11,6 @@ import pytest
 import torch
 from fusion_programs import norms
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 import foldproof
 from foldproof import FoldproofError, Kind
@@ -71,7 +70,7 @@ def test_the_report() -> None:
     assert (declined.node, declined.operator) == ("batch_norm_1", "aten.batch_norm.default")
     assert "a shift does not pass relu (relu)" in declined.reason
     for one in (rewrite, declined):
-        assert one.source is not None and one.source.endswith("test_fuse_api.py:30")
+        assert one.source is not None and one.source.endswith("test_fuse_api.py:29")
     assert result.operators_before == {"aten.conv2d.default": 1, "aten.batch_norm.default": 2, "aten.relu.default": 1}
     assert result.operators_after == {"aten.conv2d.default": 1, "aten.batch_norm.default": 1, "aten.relu.default": 1}
     weights = 4 * (6 * 27 + 6)
@@ -162,15 +161,6 @@ def test_a_fold_that_depends_on_values_that_are_missing() -> None:
     assert not result.rewrites
     assert "which has none" in result.declined[0].reason
     assert foldproof.explain(model, (torch.randn(IMAGE, device="meta"),)) == result.declined
-
-
-def test_fake_weights() -> None:
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        model = nn.Sequential(conv(), norm()).eval()
-        program = torch.export.export(model, (torch.randn(IMAGE),))
-    result = foldproof.fuse(program, (torch.randn(IMAGE),))
-    assert (result.verdict.kind, len(result.rewrites)) == (Kind.PROVED, 1)
-    assert all(isinstance(t, FakeTensor) for t in result.program.state_dict.values())
 
 
 class Branching(nn.Module):

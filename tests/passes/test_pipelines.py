@@ -110,7 +110,8 @@ def test_inside_executorch(when: str, network: Any, folded: ExportedProgram) -> 
         given = [fold] if when == "transform_passes" else None
         edge = exir.to_edge_transform_and_lower(program, transform_passes=given, partitioner=[partitioner()])
     if when != "before lowering":
-        assert fold.result is not None and len(fold.result.rewrites) == 3
+        # The edge program transposes weights at every call, which is computed once.
+        assert fold.result is not None and len(fold.result.rewrites) == (5 if when == "transform" else 3)
     buffer = edge.to_executorch().buffer
     [out] = Runtime.get().load_program(buffer).load_method("forward").execute(list(inputs))
     assert close(out, model(*inputs))

@@ -11,8 +11,10 @@ INTERRUPTED = 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status: 0 fine, 1 REFUTED, 2 wrong usage or input, 3 UNDECIDED."""
+    from foldproof.cli import interrupts
     from foldproof.cli.complaint import complain, tell, tell_unwritten
 
+    interrupts.watch()
     try:
         from foldproof.cli.app import run
 
@@ -29,6 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         from foldproof.errors import MissingExtra
 
         status = complain(MissingExtra(package, "cli"))
+    if interrupts.was_interrupted():
+        status = INTERRUPTED
     if status == INTERRUPTED:
         tell("interrupted")
     return status

@@ -14,6 +14,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from foldproof.cli import interrupts
 from foldproof.cli.complaint import complain, tell_unwritten, without_warnings
 from foldproof.cli.configuration import read_settings
 from foldproof.cli.options import SETTINGS, SHARED, Settings, with_options
@@ -354,6 +355,7 @@ def _guarded(command: Callable[[], int]) -> int:
         with without_warnings():
             return command()
     except FoldproofError as error:
+        interrupts.require_none()
         log_caught(error, "running a command")  # the sentence omits the cause
         if settings.traceback:
             traceback.print_exception(error.__cause__ or error)
@@ -361,6 +363,7 @@ def _guarded(command: Callable[[], int]) -> int:
     except OSError as error:
         return tell_unwritten(error)
     except Exception:
+        interrupts.require_none()
         traceback.print_exc()
         sys.stderr.write("foldproof: this is a bug in foldproof, please report it with the lines above\n")
         return INTERNAL

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from foldproof.cli import summary
+from foldproof.cli import interrupts, summary
 from foldproof.cli.options import SETTINGS
 from foldproof.cli.output import Output, Written, check_folder
 from foldproof.cli.progress import Bar
@@ -148,6 +148,7 @@ def audit(
         if folder is not None:
             progress(0, None, "reducing the model")
             start = time.perf_counter()
+            interrupts.require_none()
             found.save(folder)
             saving = time.perf_counter() - start
         if written.wanted:

@@ -14,6 +14,7 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule
 
 import foldproof
+from foldproof.cli import interrupts
 from foldproof.cli.options import SETTINGS
 from foldproof.errors import FoldproofError, brief
 from foldproof.formatting import format_count
@@ -194,6 +195,7 @@ def working_on(*specs: str) -> Iterator[None]:
     try:
         with importable(*specs), hushed(), contextlib.redirect_stderr(held):
             yield
+        interrupts.require_none()
     except (FoldproofError, KeyboardInterrupt):
         held = io.StringIO()
         raise

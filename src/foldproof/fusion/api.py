@@ -54,7 +54,7 @@ def fuse(
         model_or_program: a module, which is exported as it is (call ``.eval()`` first: in training mode nothing can be
             folded), or a program of ``torch.export.export``, before or after ``run_decompositions``. It is not changed;
             the result shares the weights that stay.
-            Parameters may have no values, on the meta device or as fake tensors; those of the result have none, then.
+            Parameters may have no values, on the meta device; those of the result have none, then.
         inputs: example inputs, positional; the shapes at which the proof is made.
         kwargs: example inputs, by keyword.
         dynamic_shapes: as for ``torch.export.export``; for a module only.

@@ -1,4 +1,4 @@
-"""Folds of models without weights: where their parameters are on the meta device, or fake.
+"""Folds of models without weights: their parameters are on the meta device.
 
 What can be folded follows from the graph, and so does its proof, which is for all parameters. The folds are planned and
 proved with random weights. The result has none again: each new parameter has a shape and a dtype alone. Where a fold
@@ -40,6 +40,9 @@ class Weightless:
         if not isinstance(program, ExportedProgram):
             return None
         form = ExportedProgramForm(program)
+        # Fake tensors are refused: a fold of them with torch 2.13 crashes the process at a later garbage collection.
+        if any(isinstance(leaf.tensor, FakeTensor) for leaf in form.leaves.values()):
+            return None
         leaves = Values().leaves(form.leaves)
         names = frozenset(name for name, leaf in leaves.items() if leaf.tensor is not form.leaves[name].tensor)
         if not names:
@@ -55,15 +58,14 @@ class Weightless:
         for home in (folded.state_dict, folded.constants):
             for name, tensor in home.items():
                 if isinstance(tensor, Tensor):
-                    home[name] = given[name] if drawn.get(name) is tensor else self._without_values(tensor)
-        if not any(isinstance(x, FakeTensor) for x in given.values()):
-            _move(folded, "cpu", "meta")
+                    home[name] = given[name] if drawn.get(name) is tensor else _without_values(tensor)
+        _move(folded, "cpu", "meta")
         return folded
 
-    def _without_values(self, tensor: Tensor) -> Tensor:
-        fake = next((x for x in self.given.state_dict.values() if isinstance(x, FakeTensor)), None)
-        made = torch.empty_like(tensor, device="meta") if fake is None else fake.fake_mode.from_tensor(tensor.detach())
-        return nn.Parameter(made, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else made
+
+def _without_values(tensor: Tensor) -> Tensor:
+    made = torch.empty_like(tensor, device="meta")
+    return nn.Parameter(made, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else made
 
 
 def _move(program: ExportedProgram, device: str, to: str) -> None:

@@ -152,7 +152,8 @@ class ExportedProgramForm:
         return {}
 
     def with_leaves(self, leaves: Mapping[str, Tensor]) -> ExportedProgram:
-        program = deepcopied(self._program)
+        own = (*self._program.state_dict.values(), *self._program.constants.values())
+        program = deepcopied(self._program, {id(t): t for t in own if isinstance(t, Tensor)})  # they are replaced
         parameter = Parameters()
         for name, tensor in leaves.items():
             home = program.state_dict if name in program.state_dict else program.constants

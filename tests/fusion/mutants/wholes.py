@@ -24,14 +24,6 @@ _vector = partial(torch.randn, 6)
 _image = (2, 3, 7, 8)
 
 input_changed = exported(functional(((4, 6),), lambda m, x: (y := m.n(x), x.add_(1), m.a(y))[2], n=_norm, a=_reader))
-value_changed = exported(
-    functional(((4, 6),), lambda m, x: (y := x.relu(), z := m.n(y), y.add_(1), m.a(z) + y.sum())[3], n=_norm, a=_reader)
-)
-view_changed = exported(
-    functional(
-        ((4, 6),), lambda m, x: (y := x.relu(), z := y.view(2, 2, 6) * m.k, y.mul_(2), m.a(z))[3], k=_vector, a=_reader
-    )
-)
 branch_changed = exported(
     functional(
         ((2, 6, 7),),
@@ -101,8 +93,6 @@ def unwritten(original: Any, self: Constants, *a: Any) -> None:
 MUTANTS: dict[str, Mutant] = {
     # in-place changes
     "an input is changed": mutant(input_changed, not_lasting),
-    "a value is changed": mutant(value_changed, not_lasting),
-    "what is seen through a view is changed": mutant(view_changed, not_lasting),
     "the input of one of two convolutions is changed": mutant(branch_changed, not_lasting),
     "the input of one of two linears is changed": Mutant(
         shared_changed, (batching.always, not_lasting), ("batch_linears",)
