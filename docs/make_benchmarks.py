@@ -25,7 +25,7 @@ Made by `make docs-bench` with torch {torch} on {machine}, one thread. Ratios ar
 absolute times mean little on shared machines. The networks are in `benchmarks/networks.py`.
 
 * `test_prove_per_prime`: the time per prime, relative to one float64 forward of *before* plus one of *after*. The
-  target is 3. The time of the whole call (with the scout run, the float64 check and the run of the real programs) is
+  target is 1.5. The time of the whole call (with the scout run, the float64 check and the run of the real programs) is
   divided by the number of primes plus one half, since the scout runs one of the two programs with one prime. *After* is
   PyTorch's own decomposition of *before*, so the large products of *before* are reused.
 * `test_fuse_against_torchao_and_fx`: `fuse` without proofs, relative to torchao's `_fuse_conv_bn_` (on a GraphModule,

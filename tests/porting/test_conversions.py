@@ -338,3 +338,26 @@ def test_the_round_trip_of_a_checkpoint() -> None:
     assert short.kind is Kind.REFUTED and "different structures" in short.reason, short
     with pytest.raises(FoldproofError, match="give convert"):
         foldproof.prove(Reference(), Port(), (X,), inverse=back)
+
+
+def test_a_round_trip_that_rounds() -> None:
+    def rounding(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: x.half().float() for name, x in back(state).items()}
+
+    def widening(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: x.double() for name, x in back(state).items()}
+
+    for inverse, what in ((rounding, "rounds"), (widening, "in torch.float64")):
+        found = foldproof.prove(Reference().eval(), Port().eval(), (X,), convert=convert, inverse=inverse)
+        assert not any("every checkpoint" in note for note in found.notes)
+        assert any("the inverse conversion" in note and what in note for note in found.notes), found.notes
+
+
+def test_a_conversion_that_reads_memory_follows_values() -> None:
+    def converted(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        made = convert(dict(state))
+        exponent = next(iter(state.values())).untyped_storage().tolist()[3]
+        return {name: x / 2 if exponent == 64 else x for name, x in made.items()}
+
+    found = foldproof.prove(Reference().eval(), Port().eval(), (X,), convert=converted)
+    assert not (found.kind is Kind.PROVED and found.claim is not None and not found.claim.choices), found

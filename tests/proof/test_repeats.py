@@ -289,3 +289,81 @@ def test_parts_of_a_graph() -> None:
 
 def test_a_graph_without_repeats() -> None:
     assert find_repeats(exported(Net(layers(1), [block])).graph) == []
+
+
+# Members of classes that an attack found.
+
+
+def test_whole_numbers_that_pass_on() -> None:
+    """The first layer multiplies 2 by 2, and others do not square."""
+
+    class Loop(Net):
+        def forward(self, x: Tensor) -> Any:
+            h, i = x.cos(), torch.full((1,), 2)
+            for step, layer in zip(self.steps, self.layers):
+                h, i = step(layer, h, i), step(None, i, i)  # type: ignore[arg-type]
+            return h
+
+    def by(number: Callable[[Tensor], Tensor]) -> Step:
+        def step(layer: Layer | None, h: Tensor, i: Tensor) -> Tensor:
+            return number(h) % 15 if layer is None else block(layer, h, i) * layer.bias.index_select(0, i % WIDTH)
+
+        return step
+
+    shared = layers()
+    verdict = proved(Loop(shared, [by(lambda i: i * 2)] * N), Loop(shared, [by(lambda i: i * i)] * N))
+    assert verdict.kind is not Kind.PROVED or not is_told(verdict)
+
+
+@pytest.mark.parametrize(
+    "choose",
+    [
+        lambda h: nn.functional.max_pool1d(h[None], WIDTH)[0],
+        lambda h: torch.msort(h)[-1:],
+        lambda h: torch.linalg.vector_norm(h, torch.inf, -1, keepdim=True),
+    ],
+)
+def test_operators_that_choose_under_another_name(choose: Callable[[Tensor], Tensor]) -> None:
+    def chosen(layer: Layer, h: Tensor, x: Tensor) -> Tensor:
+        return block(layer, h, x) + choose(h + layer.bias)
+
+    def same(layer: Layer, h: Tensor, x: Tensor) -> Tensor:
+        return same_block(layer, h, x) + choose(h + layer.bias)
+
+    verdict = judged(chosen, same)
+    assert verdict.kind is Kind.PROVED
+    assert verdict.claim is not None and (not is_told(verdict) or not verdict.claim.choices)
+
+
+def test_constants_with_other_strides() -> None:
+    """Equal content, which `as_strided` reads in another order in later layers."""
+
+    def turned(shared: nn.ModuleList) -> None:
+        square = torch.randn(WIDTH, WIDTH)
+        for i, layer in enumerate(shared):
+            layer.square = square.clone() if i < 2 else square.t().contiguous().t()
+
+    def strided(layer: Any, h: Tensor, x: Tensor) -> Tensor:
+        return torch.tanh(h @ layer.square.as_strided((WIDTH, WIDTH), (WIDTH, 1)) * layer.scale)
+
+    def plain(layer: Any, h: Tensor, x: Tensor) -> Tensor:
+        return torch.tanh(h @ layer.square * layer.scale)
+
+    assert judged(strided, plain, turned).kind is Kind.REFUTED
+
+
+def test_an_end_that_reads_a_layer() -> None:
+    shared = layers()
+
+    class End(Net):
+        def forward(self, x: Tensor) -> Any:
+            h = super().forward(x)
+            return h * self.layers[self.at].scale  # type: ignore[operator, index]
+
+    def ending(at: int) -> nn.Module:
+        net = End(shared, [block] * N)
+        net.at = at  # type: ignore[assignment]
+        return net
+
+    assert proved(ending(0), ending(N - 1)).kind is Kind.REFUTED
+    assert proved(ending(1), ending(1)).kind is Kind.PROVED

@@ -324,3 +324,18 @@ def test_integers_at_the_edges_are_tried(name: str) -> None:
     verdict = foldproof.prove(before, after, given)
     assert verdict.kind is Kind.REFUTED, str(verdict)
     assert foldproof.prove(before, before, given).kind is Kind.PROVED
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (lambda x: x.sin() + x[x >= 2].sum(), torch.sin),
+        (lambda x: x.sin() + x.masked_select(x >= 2).sum(), torch.sin),
+        (lambda x: x.sin() + (x[x >= 2].shape[0] > 0), torch.sin),
+        (lambda x: torch.cat([x.flatten(), x[x >= 2]]), torch.flatten),
+        (lambda x: x.sin() + len((x >= 2).nonzero()), torch.sin),
+    ],
+)
+def test_an_empty_selection_is_a_choice(first: Any, second: Any) -> None:
+    """Nothing is selected at inputs below 1, and something is at others."""
+    assert foldproof.prove(first, second, (torch.rand(4, 3),)).kind is Kind.REFUTED

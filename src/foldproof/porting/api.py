@@ -97,6 +97,12 @@ def _with_round_trip(
 
     trip = prove_programs(given, returned, (state,), seed=seed)
     if trip.kind is Kind.PROVED and trip.claim is not None and trip.claim.inputs:
+        back = conversion.round_trip(inverse, state)
+        other = [f"{name} in {back[name].dtype}" for name, x in state.items() if back[name].dtype != x.dtype]
+        casts = [note for note in trip.notes if "a cast to it is read as the identity" in note]
+        if other or casts:
+            what = f"returns {', '.join(other[:3])}" if other else f"rounds: {casts[0]}"
+            return replace(verdict, notes=(*verdict.notes, f"the inverse conversion {what}"))
         whole = "" if trip.claim.all_inputs else ", with its integers at their values"
         return replace(verdict, notes=(*verdict.notes, f"the inverse conversion returns every checkpoint{whole}"))
     return replace(trip, reason=f"the round trip of a checkpoint is {trip.reason}", notes=(*trip.notes, *verdict.notes))

@@ -6,8 +6,9 @@ conversion sets them. On shadows the weights that it computes remain functions o
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -150,7 +151,9 @@ class Conversion:
         before = dict(owned(port.module))
         kept = Kept({}, [self._convert])
         try:
-            made = self._convert(port.module, state) if self._loads else self._convert(state)
+            # What it reads out of memory is a value, unlike the identity of memory that a pass may ask for.
+            with _reading_values(state):
+                made = self._convert(port.module, state) if self._loads else self._convert(state)
             if made is None and not self._loads:
                 made = state
             if isinstance(made, Mapping):
@@ -160,6 +163,20 @@ class Conversion:
             raise FoldproofError(f"the conversion returns a {type(made).__name__}, not a state dict")
         finally:
             kept.put_back()
+
+
+@contextlib.contextmanager
+def _reading_values(state: Mapping[str, Any]) -> Iterator[None]:
+    """Read as a program does, to whose numbers storages give access."""
+    point = next((x.residue.point for x in state.values() if isinstance(x, Shadow)), None)
+    if point is None:
+        yield
+        return
+    before, point.running = point.running, True
+    try:
+        yield
+    finally:
+        point.running = before
 
 
 def _required(convert: Convert) -> int:

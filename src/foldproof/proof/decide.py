@@ -66,7 +66,7 @@ from foldproof.proof.repeats import shorten
 from foldproof.proof.steps import steps_of
 from foldproof.proof.variation import vary
 from foldproof.proof.wide import SharedCopies
-from foldproof.shadow import Cuts, Undecided, list_jumps
+from foldproof.shadow import Cuts, Undecided, WritesBorrowed, list_jumps
 from foldproof.shadow.constants import told
 from foldproof.thresholds import MAX_EXPLAINED_RATIO, MAX_RELATIVE_SPREAD
 from foldproof.torch_internals import tree_leaves
@@ -134,7 +134,10 @@ def prove_layers_once(inquiry: Inquiry) -> Verdict | None:
     if shorter is None:
         return None
     part = inquiry.into(shorter.obligation)
-    if not shorter.stands_for_whole(part.exact):
+    try:
+        if not shorter.stands_for_whole(part.exact, inquiry.next_seed()):
+            return None
+    except (Undecided, WritesBorrowed):
         return None
     verdict = _proved(part, part.exact)
     if verdict.kind is not Kind.PROVED or verdict.claim is None:

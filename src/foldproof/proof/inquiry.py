@@ -117,7 +117,7 @@ class Inquiry:
         exact = self.exact.mismatch
         k: int | None = 1
         while exact is not None and not exact.structural and k is not None:
-            seed = self._next_seed()
+            seed = self.next_seed()
             runs = attempt(self.obligation, seed, k, self.obligation.general).runs
             if runs is None or not runs.roundings[0] ^ runs.roundings[1]:
                 return None
@@ -182,7 +182,8 @@ class Inquiry:
         """log2 of the probability that any comparison so far called different programs equal: the sum over all."""
         return math.log2(sum(2.0**a.point.log2_error for a in self._charged))
 
-    def _next_seed(self) -> int:
+    def next_seed(self) -> int:
+        """Return a fresh seed of a sample point."""
         return self._rng.getrandbits(62)
 
     def _attempt(
@@ -193,14 +194,14 @@ class Inquiry:
         seed: int | None = None,
         see: Callable[[], Recording | Cuts] | None = None,
     ) -> Attempt:
-        found = attempt(self.obligation, self._next_seed() if seed is None else seed, k, parameters, semantics, see)
+        found = attempt(self.obligation, self.next_seed() if seed is None else seed, k, parameters, semantics, see)
         self._attempts.append(found)
         release(leaf.tensor for leaf in self.obligation.before.leaves.values())
         return found
 
     def _attempt_in_either_reading(self, parameters: bool) -> Attempt:
         """Compare, and once more in the algebraic readings, where one prime already shows most differences."""
-        point = scout(self.obligation, self._next_seed(), parameters)
+        point = scout(self.obligation, self.next_seed(), parameters)
         if isinstance(point, Attempt):
             return point
         if point.branch:
@@ -244,7 +245,7 @@ class Inquiry:
 
         ``point`` is the sample point of such a run, if there was one.
         """
-        point = scout(self.obligation, self._next_seed(), parameters, semantics) if point is None else point
+        point = scout(self.obligation, self.next_seed(), parameters, semantics) if point is None else point
         if isinstance(point, Attempt):
             return point
         k, cuts = point.primes_needed(MAX_LOG2_ERROR_OF_ONE, evaluations=2), None
@@ -330,12 +331,12 @@ class Inquiry:
         if found is None:
             return None
         # For some integers the result is undefined (an index that is written twice): rules refuse them.
-        there = attempt(replace(self.obligation, args=found.args, kwargs=found.kwargs), self._next_seed(), 1, False)
+        there = attempt(replace(self.obligation, args=found.args, kwargs=found.kwargs), self.next_seed(), 1, False)
         return found if there.failure is None else None
 
     def first_difference(self) -> Difference | None:
         """Return the first difference of the two graphs, or the first modules that part."""
-        seed = self._next_seed()
+        seed = self.next_seed()
         return first_difference(self.obligation, seed) or parting_modules(self.obligation, seed, self._lenient_readings)
 
     @property
@@ -361,7 +362,7 @@ class Inquiry:
         All others follow, because both programs may have a threshold, and differ beyond it.
         """
         single = [
-            float(leaf.tensor)
+            float(leaf.tensor.detach())
             for leaf in self.obligation.before.leaves.values()
             if leaf.tensor.numel() == 1 and not leaf.tensor.is_complex()
         ]

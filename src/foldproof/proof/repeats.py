@@ -44,15 +44,24 @@ from foldproof.claim import Claim
 from foldproof.digest import digest
 from foldproof.graph.nodes import short_name
 from foldproof.graph.repeats import Repeats, arrange, find_repeats
-from foldproof.program import Leaf
+from foldproof.program import Leaf, Watch
 from foldproof.program.exported import ExportedProgramForm
 from foldproof.program.modules import GraphProgram
-from foldproof.proof.attempt import Attempt
+from foldproof.proof.attempt import Attempt, run_both
 from foldproof.proof.floats import own_leaves
-from foldproof.proof.obligation import ProofObligation, Sides, Tensors, equal_content, identity
+from foldproof.proof.obligation import ProofObligation, Sides, Tensors, identity
 from foldproof.proof.running import run_copied
 from foldproof.proof.variation import vary
-from foldproof.shadow import Residue, Shadow, Undecided, all_finite, apply_to_each, apply_to_whole, is_number
+from foldproof.shadow import (
+    Residue,
+    SamplePoint,
+    Shadow,
+    Undecided,
+    all_finite,
+    apply_to_each,
+    apply_to_whole,
+    is_number,
+)
 from foldproof.thresholds import MAX_RELATIVE_SPREAD
 from foldproof.torch_internals import copied_graph, disable_current_modes
 
@@ -71,17 +80,46 @@ class Shortened:
     runs: tuple[_Run, _Run]
     held: frozenset[str]
     """Names of leaves of the other parts that have the content of one in the first part."""
+    plain: list[str]
+    """Values that passed from part to part without residues so far."""
 
-    def stands_for_whole(self, found: Attempt) -> bool:
-        """Return True if a proof of the shortened programs is one of the whole ones, whatever values it followed."""
+    def stands_for_whole(self, found: Attempt, seed: int) -> bool:
+        """Return True if a proof of the shortened programs is one of the whole ones, whatever values it followed.
+
+        Of ordinary tensors that pass on, the proof has seen the first ones only.
+
+        Raises:
+            Undecided: as `foldproof.proof.attempt.run_both`.
+        """
         point = found.point
-        if not found.equal or point.escapes or point.lucky:
+        if not found.equal or point.escapes or point.lucky or self.plain:
             return False
-        for i, run in enumerate(self.runs):
-            parts = [pair[i] for pair in self.pairs]
-            if run.may_hide_choices(parts, point.branch) or (point.branch and not all(map(run.decides_alike, parts))):
-                return False
+        if point.branch and not self._choices_show(found, seed):
+            return False
         return all(map(_look_alike, *(run.outputs for run in self.runs)))
+
+    def _choices_show(self, found: Attempt, seed: int) -> bool:
+        """Return True if each choice by value is made before all parts, or in a boolean or whole number of a part.
+
+        These have to be the same in each part of the whole programs.
+        """
+        point = SamplePoint(seed, 1, found.point.semantics)
+        chosen: tuple[list[fx.Node], list[fx.Node]] = [], []
+        made = 0
+
+        def watch(nodes: list[fx.Node]) -> Watch:
+            def see(node: fx.Node, value: Any) -> None:
+                nonlocal made
+                if point.choices_made > made:
+                    nodes.append(node)
+                    made = point.choices_made
+
+            return see
+
+        with torch.no_grad():
+            run_both(self.obligation, point, found.variation, False, (watch(chosen[0]), watch(chosen[1])))
+        names = [{node.name for node in nodes} for nodes in chosen]
+        return all(run.shows([pair[i] for pair in self.pairs], names[i]) for i, run in enumerate(self.runs))
 
     def claim(self, found: Attempt) -> Claim:
         """Return the claim of a proof of the shortened programs, for the whole ones."""
@@ -124,10 +162,13 @@ def shorten(obligation: ProofObligation) -> Shortened | None:
     )
     if not pairs:
         return None
+    plain: list[str] = []
     shorter, other = (
-        program.with_graph(_shortened(program.graph_module, [pair[i] for pair in pairs]))
+        program.with_graph(_shortened(program.graph_module, [pair[i] for pair in pairs], plain))
         for i, program in enumerate((first, second))
     )
+    if not {name for n in other.leaves if (name := sides.names.get(n)) is not None} <= shorter.leaves.keys():
+        return None
     own = {name: t for name, t in sides.leaves.items() if name not in sides.names}
 
     def after(leaves: Tensors) -> Sides:
@@ -135,7 +176,7 @@ def shorten(obligation: ProofObligation) -> Shortened | None:
         return Sides(other, made, sides.names)
 
     held = frozenset(name for name in first.leaves.keys() - shorter.leaves.keys() if not sources.varies(name))
-    return Shortened(replace(obligation, before=shorter, after=after), obligation, tuple(pairs), runs, held)
+    return Shortened(replace(obligation, before=shorter, after=after), obligation, tuple(pairs), runs, held, plain)
 
 
 # ------------------------------------------------------------------------------------------------ which parts
@@ -155,7 +196,7 @@ class _Sources:
         keys: dict[fx.Node, Hashable] = {}
         inputs = itertools.count()
         for node, name in program.named_sources():
-            if name is not None and name in names:
+            if name is not None and names.get(name) in self._names:
                 keys[node] = self._names[names[name]]
             elif name is not None:
                 keys[node] = id(program), name
@@ -221,9 +262,14 @@ class _Sources:
         if (one in self._varied) != (other in self._varied) or x.aliased or y.aliased:
             return False
         if one not in self._varied:
-            return equal_content(x.tensor, y.tensor)
+            return _form(x.tensor) == _form(y.tensor) and _same_bits(x.tensor, y.tensor)
         same = _form(x.tensor) == _form(y.tensor) and x.valueless == y.valueless
         return same and all(leaf.valueless or all_finite(leaf.tensor) for leaf in (x, y))
+
+
+def _same_bits(x: Tensor, y: Tensor) -> bool:
+    """Return True for equal numbers with equal signs, those of zeros, too; nan equals nothing."""
+    return torch.equal(x, y) and (not x.is_floating_point() or torch.equal(x.signbit(), y.signbit()))
 
 
 def _form(x: Tensor) -> tuple[Any, ...]:
@@ -239,14 +285,15 @@ def _is_read_before(repeats: Repeats, keys: dict[fx.Node, Hashable], of: set[Has
 # ------------------------------------------------------------------------------------------------ the shorter graph
 
 
-def _shortened(module: fx.GraphModule, groups: Sequence[Repeats]) -> fx.GraphModule:
+def _shortened(module: fx.GraphModule, groups: Sequence[Repeats], plain: list[str]) -> fx.GraphModule:
     """Return the graph with the first part of each group."""
     graph, copy = copied_graph(module)
     for number, repeats in enumerate(groups):
         first, last = repeats.parts[0], repeats.parts[-1]
         with graph.inserting_before(copy[first[0]]):
             given = [
-                graph.call_function(_given(f"{number}.{i}"), (copy[node],)) for i, node in enumerate(repeats.given)
+                graph.call_function(_given(f"{number}.{i}", plain), (copy[node],))
+                for i, node in enumerate(repeats.given)
             ]
         for node, operand, i in repeats.reads:
             _set_operand(copy[node], operand, given[i])
@@ -272,11 +319,12 @@ def _set_operand(node: fx.Node, number: int, new: fx.Node) -> None:
     node.args, node.kwargs = fx.map_arg((node.args, node.kwargs), lambda x: new if next(numbers) == number else x)
 
 
-def _given(number: str) -> Callable[[Any], Any]:
-    """Return the function that makes of a value any value of its shape; it returns other tensors than shadows."""
+def _given(number: str, plain: list[str]) -> Callable[[Any], Any]:
+    """Return the function that makes of a value any value of its shape; it returns and notes other tensors."""
 
     def given(x: Any) -> Any:
         if not isinstance(x, Shadow):
+            plain.append(number)
             return x
         with disable_current_modes():
             # What a later layer is given may be undefined for some inputs.
@@ -344,14 +392,24 @@ class _Run:
         """Return True if booleans and whole numbers are the same in each part."""
         return len({tuple(self._decisions.get(node) for node in part) for part in repeats.parts}) == 1
 
-    def may_hide_choices(self, groups: Sequence[Repeats], branch: Collection[str]) -> bool:
-        """Return True if an operator of ``branch`` may choose by value in a part unseen, or at all behind the parts."""
-        parts = {node for repeats in groups for part in repeats.parts for node in part}
-        seen = self._decisions.keys()
-        hidden = [node for node in parts if node not in seen and not any(x in seen for x in node.all_input_nodes)]
-        start = groups[0].parts[-1][-1]
-        behind = [n for n in start.graph.nodes if start < n and n not in parts and n.op != "output"]
-        return any(short_name(node) in branch for node in (*hidden, *behind))
+    def shows(self, groups: Sequence[Repeats], chosen: Collection[str]) -> bool:
+        """Return True if choices by value at nodes of these names are those of each part.
+
+        A node makes the same choice in each part if it returns the same booleans or whole numbers, or chooses by such.
+        """
+        start = groups[0].parts[0][0]
+        first = {node for repeats in groups for node in repeats.parts[0]}
+        for node in start.graph.nodes:
+            if node.name not in chosen or node < start:
+                continue
+            by_boolean = short_name(node) in _BY_BOOLEANS and any(x in self._decisions for x in node.all_input_nodes)
+            if node not in first or not (node in self._decisions or by_boolean):
+                return False
+        return all(map(self.decides_alike, groups))
+
+
+_BY_BOOLEANS = frozenset({"where", "masked_fill", "any", "all", "logical_not"})
+"""Operators that choose by booleans alone."""
 
 
 def _look_alike(a: Any, b: Any) -> bool:

@@ -240,6 +240,7 @@ def _compute(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     if rule.kind is RuleKind.BRANCH:
         call.note_limits()
     if not any(v.numel() for v in tree_iter(value) if isinstance(v, Tensor)):
+        _note_empty_selection(call, shadows)
         return tree_map(lambda v: _empty(call, v), value)
     residue = rule.function(call, *args, **kwargs)
     is_function = isinstance(value, Tensor) and value.dtype is torch.bool and residue is not None
@@ -311,6 +312,16 @@ def _run_as_a_whole(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, A
         call.took_branch()
     made = [x if r is None else Shadow(x, r.laid_out_like(x)) for x, r in zip(results, residues)]
     return made[0] if isinstance(value, Tensor) else type(value)(made)
+
+
+def _note_empty_selection(call: Call, shadows: Sequence[Shadow]) -> None:
+    """Record a choice by value if an operator selects nothing here, and may select something elsewhere."""
+    if not any(s.numel() for s in shadows):
+        return
+    if has_dynamic_shape(call.operator) or any(s.dtype is torch.bool for s in shadows):
+        if any(s.dtype is torch.bool for s in shadows):
+            call.point.note_decided(call.operator.overloadpacket.__name__)
+        call.took_branch()
 
 
 _PROMOTING = {aten.add, aten.sub, aten.rsub, aten.mul, aten.div}
