@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foldproof import Kind, prove
+from foldproof import Kind, fuse, prove
+from zoo.table import ZOO
 
 
 class Embedded(nn.Module):
@@ -36,3 +38,11 @@ def test_a_threshold_that_most_inputs_do_not_reach() -> None:
     found = prove(lambda x: F.leaky_relu(x + 3, 0.1), lambda x: x + 3, (x,), by_value=True)
     assert found.kind is not Kind.PROVED
     assert prove(F.relu, lambda x: torch.where(x > 0, x, 0), (torch.randn(16),), by_value=True).kind is Kind.PROVED
+
+
+@pytest.mark.exhaustive
+def test_scales_that_are_right_for_their_own_signs() -> None:
+    sample = ZOO["hgnet_v2"].build()
+    found = fuse(sample.model, sample.inputs).verdict
+    assert found.kind is Kind.PROVED and found.claim is not None and not found.claim.all_parameters
+    assert "at other parameters the programs differ" in found.notes

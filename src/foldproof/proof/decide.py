@@ -213,9 +213,13 @@ def prove_by_value(inquiry: Inquiry) -> Verdict | None:
     if not inquiry.obligation.by_value or inquiry.exact.failure is not None:
         return None
     search = inquiry.search
-    if search.failure is not None or search.elsewhere is not None or not inquiry.by_value.equal:
+    if search.failure is not None or not inquiry.by_value.equal:
         return None
-    return _proved(inquiry, inquiry.by_value)
+    verdict = _proved(inquiry, inquiry.by_value)
+    if search.elsewhere is None or verdict.kind is not Kind.PROVED:
+        return verdict
+    # A scale that moved past a rectifier is right for its own sign only.
+    return replace(verdict, notes=(*verdict.notes, "at other parameters the programs differ"))
 
 
 def explain_by_rounding(inquiry: Inquiry) -> Verdict | None:
