@@ -361,3 +361,17 @@ def test_a_conversion_that_reads_memory_follows_values() -> None:
 
     found = foldproof.prove(Reference().eval(), Port().eval(), (X,), convert=converted)
     assert not (found.kind is Kind.PROVED and found.claim is not None and not found.claim.choices), found
+
+
+def test_a_conversion_that_changes_the_reference() -> None:
+    def scaling(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        made = convert(dict(state))
+        next(iter(state.values())).mul_(1)
+        return made
+
+    found = foldproof.prove(Reference().eval(), Port().eval(), (X,), convert=scaling)
+    assert any("changes the reference itself" in note for note in found.notes), found.notes
+    assert not any(
+        "changes the reference itself" in note
+        for note in foldproof.prove(Reference().eval(), Port().eval(), (X,), convert=convert).notes
+    )

@@ -22,7 +22,7 @@ from foldproof.program.state import Kept, owned
 from foldproof.program.weightless import has_values
 from foldproof.proof.obligation import identity
 from foldproof.shadow import Shadow, embed_constant, embed_exactly, is_number
-from foldproof.torch_internals import disable_current_modes
+from foldproof.torch_internals import disable_current_modes, version_of
 
 Convert = Callable[..., Any]
 
@@ -39,6 +39,7 @@ class Account:
         own_tables: the port's buffers that are not part of a checkpoint, and that it does not set.
         unknown: names that it makes, and that the port lacks.
         copies: the port's names that hold an entry as it is, and the reference's names of these.
+        written: entries of the reference's own state dict that it writes to.
     """
 
     origins: Mapping[str, Origin]
@@ -48,6 +49,7 @@ class Account:
     own_tables: Sequence[str]
     unknown: Sequence[str]
     copies: Mapping[str, str]
+    written: Sequence[str]
 
     def told(self) -> list[str]:
         """Return what a user has to know, in sentences."""
@@ -55,6 +57,7 @@ class Account:
             ("the conversion does not set {} of the port, which keep their values", self.unset),
             ("the conversion drops {} of the reference", self.dropped),
             ("the conversion makes {}, which the port lacks", self.unknown),
+            ("the conversion changes the reference itself: it writes to {}", self.written),
         )
         return [words.format(_listed(names)) for words, names in parts if names]
 
@@ -108,6 +111,7 @@ class Conversion:
         model = model_of(reference, "reference")
         state = model.module.state_dict()
         given = dict(state)  # a conversion may change the state dict
+        versions = {name: version_of(x) for name, x in given.items() if isinstance(x, Tensor)}
         with torch.no_grad(), Trace(given) as trace:
             try:
                 port, before, unknown = self._fill(state)
@@ -141,6 +145,7 @@ class Conversion:
                 for name, origin in origins.items()
                 if len(origin.entries) == 1 and not origin.steps and identity(given[origin.entries[0]]) in entries
             },
+            [name for name, version in versions.items() if version_of(given[name]) != version],
         )
 
     def _fill(self, state: dict[str, Any]) -> tuple[Model, dict[str, Tensor], list[str]]:
