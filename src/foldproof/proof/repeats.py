@@ -47,7 +47,7 @@ from foldproof.graph.repeats import Repeats, arrange, find_repeats
 from foldproof.program import Leaf, Watch
 from foldproof.program.exported import ExportedProgramForm
 from foldproof.program.modules import GraphProgram
-from foldproof.proof.attempt import Attempt, run_both
+from foldproof.proof.attempt import Attempt, lending, run_both
 from foldproof.proof.floats import own_leaves
 from foldproof.proof.obligation import ProofObligation, Sides, Tensors, identity
 from foldproof.proof.running import run_copied
@@ -103,21 +103,26 @@ class Shortened:
 
         These have to be the same in each part of the whole programs.
         """
-        point = SamplePoint(seed, 1, found.point.semantics)
         chosen: tuple[list[fx.Node], list[fx.Node]] = [], []
-        made = 0
 
-        def watch(nodes: list[fx.Node]) -> Watch:
-            def see(node: fx.Node, value: Any) -> None:
-                nonlocal made
-                if point.choices_made > made:
-                    nodes.append(node)
-                    made = point.choices_made
+        def run(lent: bool) -> None:
+            point, made = SamplePoint(seed, 1, found.point.semantics), 0
 
-            return see
+            def watch(nodes: list[fx.Node]) -> Watch:
+                nodes.clear()
+
+                def see(node: fx.Node, value: Any) -> None:
+                    nonlocal made
+                    if point.choices_made > made:
+                        nodes.append(node)
+                        made = point.choices_made
+
+                return see
+
+            run_both(self.obligation, point, found.variation, lent, (watch(chosen[0]), watch(chosen[1])))
 
         with torch.no_grad():
-            run_both(self.obligation, point, found.variation, False, (watch(chosen[0]), watch(chosen[1])))
+            lending(self.obligation, run)
         names = [{node.name for node in nodes} for nodes in chosen]
         return all(run.shows([pair[i] for pair in self.pairs], names[i]) for i, run in enumerate(self.runs))
 
