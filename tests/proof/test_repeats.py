@@ -367,3 +367,32 @@ def test_an_end_that_reads_a_layer() -> None:
 
     assert proved(ending(0), ending(N - 1)).kind is Kind.REFUTED
     assert proved(ending(1), ending(1)).kind is Kind.PROVED
+
+
+def test_a_place_that_an_output_shows() -> None:
+    """The second program returns the place that the first one finds behind one layer."""
+    shared = layers()
+    found = int(block(shared[0], torch.zeros(1, WIDTH).cos(), torch.zeros(1)).argmax())
+
+    class Ending(Net):
+        def forward(self, x: Tensor) -> Any:
+            h = super().forward(x)
+            return h, (h.argmax(-1) if self.finds else h.argmax(-1) * 0 + found)  # type: ignore[union-attr]
+
+    def ending(finds: bool) -> nn.Module:
+        net = Ending(shared, [block] * N)
+        net.finds = finds  # type: ignore[assignment]
+        return net
+
+    assert proved(ending(True), ending(False)).kind is Kind.REFUTED
+    verdict = proved(ending(True), ending(True))
+    assert verdict.kind is Kind.PROVED and not is_told(verdict)
+
+
+def test_memory_that_nobody_wrote_is_not_shared() -> None:
+    def step(layer: Layer, h: Tensor, x: Tensor) -> Tensor:
+        return block(layer, h, x) + torch.empty(WIDTH) - torch.empty(WIDTH)
+
+    shared = layers()
+    first, second = (torch.fx.symbolic_trace(Net(shared, [one] * N)) for one in (step, block))
+    assert foldproof.prove(first, second, (torch.randn(3, WIDTH),)).kind is not Kind.PROVED

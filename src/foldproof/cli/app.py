@@ -1,6 +1,6 @@
 """The commands and their arguments.
 
-What they do is in `foldproof.cli.commands`, which is imported when one runs, so that ``--help`` is quick.
+The work is done in `foldproof.cli.commands`, which is imported when a command runs, so that ``--help`` is quick.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Folds of models without weights: their parameters are on the meta device.
 
-What can be folded follows from the graph, and so does its proof, which is for all parameters. The folds are planned and
-proved with random weights. The result has none again: each new parameter has a shape and a dtype alone. Where a fold
+The graph alone decides which folds are possible, and their proofs are for all parameters. Folds are planned and proved
+with random weights. The result has none again: each new parameter has a shape and a dtype alone. Where a fold
 depends on values, as on the signs of a scale, it is declined.
 """
 

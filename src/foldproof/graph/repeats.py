@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.fx import Graph, GraphModule, Node, map_arg
 
 from foldproof.graph.module import get_attribute
-from foldproof.graph.nodes import arguments, is_getitem, operator_of
+from foldproof.graph.nodes import arguments, is_getitem, operator_of, short_name
 from foldproof.operators import is_repeatable
 from foldproof.operators.functions import is_functional_function, is_functional_method
 from foldproof.torch_internals import copied_graph
@@ -238,6 +238,8 @@ def is_repeatable_node(node: Node) -> bool:
     operator = operator_of(node)
     if operator is not None:
         return is_repeatable(operator, arguments(node))
+    if short_name(node).startswith(("empty", "new_empty")):  # nobody wrote what they hold
+        return False
     if node.op == "call_method":
         return is_functional_method(str(node.target))
     return is_getitem(node) or (callable(node.target) and is_functional_function(node.target, node.args, node.kwargs))

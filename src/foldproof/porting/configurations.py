@@ -54,7 +54,7 @@ def prove_configurations(
     if not proved:
         raise FoldproofError("there is no configuration to prove a port in; give the settings of at least one")
     found = weakest(proved)
-    # What coincides in one configuration does not matter if nothing does in another.
+    # A coincidence in one configuration does not matter if another has none.
     everywhere = all(any(note.startswith(COINCIDE) for note in v.notes) for v in proved)
     notes = [note for note in found.notes if everywhere or not note.startswith(COINCIDE)]
     return replace(found, notes=(*notes, f"in {len(names)} configurations: {'; '.join(names)}"))

@@ -156,7 +156,7 @@ class Conversion:
         before = dict(owned(port.module))
         kept = Kept({}, [self._convert])
         try:
-            # What it reads out of memory is a value, unlike the identity of memory that a pass may ask for.
+            # Reading memory reads values here; a pass may ask for the identity of memory alone.
             with _reading_values(state):
                 made = self._convert(port.module, state) if self._loads else self._convert(state)
             if made is None and not self._loads:

@@ -1,7 +1,7 @@
 """Second programs that are made anew from the first, at whatever leaves are asked for: by a pass, or by a conversion.
 
-What makes them runs on shadows, so that the weights it computes remain functions of the given ones. It has to act on
-shadows as on ordinary tensors: the programs that it makes are compared, graph and values.
+The pass or conversion runs on shadows, so that its weights remain functions of the given ones. It has to act on shadows
+as on ordinary tensors: the programs that it makes are compared, graph and values.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ part only:
   value. If the shortened programs agree for all such functions, P(x, q, θ) = Q(x, q, θ) holds for all x and θ, and so
   for each part.
 * What the first part leaves behind is replaced by one uninterpreted function of it. By induction, all other parts of
-  both programs are the same function of that. What stands behind is the same for it, if it is the same for all
-  functions.
+  both programs are the same function of that. The nodes behind all parts are the same function of it if they are the
+  same for all functions.
 
 The leaves of the first part stand for those of each other part. That holds if
 
@@ -82,6 +82,8 @@ class Shortened:
     """Names of leaves of the other parts that have the content of one in the first part."""
     plain: list[str]
     """Values that passed from part to part without residues so far."""
+    origins: Mapping[fx.Node, fx.Node]
+    """The nodes of the whole graphs, by those of the shortened ones."""
 
     def stands_for_whole(self, found: Attempt, seed: int) -> bool:
         """Return True if a proof of the shortened programs is one of the whole ones, whatever values it followed.
@@ -104,9 +106,11 @@ class Shortened:
         These have to be the same in each part of the whole programs.
         """
         chosen: tuple[list[fx.Node], list[fx.Node]] = [], []
+        unseen = list[int]()
 
         def run(lent: bool) -> None:
             point, made = SamplePoint(seed, 1, found.point.semantics), 0
+            unseen.clear()
 
             def watch(nodes: list[fx.Node]) -> Watch:
                 nodes.clear()
@@ -120,11 +124,15 @@ class Shortened:
                 return see
 
             run_both(self.obligation, point, found.variation, lent, (watch(chosen[0]), watch(chosen[1])))
+            if point.choices_made > made:  # by no node: an output shows a chosen place
+                unseen.append(point.choices_made)
 
         with torch.no_grad():
             lending(self.obligation, run)
-        names = [{node.name for node in nodes} for nodes in chosen]
-        return all(run.shows([pair[i] for pair in self.pairs], names[i]) for i, run in enumerate(self.runs))
+        made_by = [[self.origins.get(node) for node in nodes] for nodes in chosen]
+        return not unseen and all(
+            run.shows([pair[i] for pair in self.pairs], made_by[i]) for i, run in enumerate(self.runs)
+        )
 
     def claim(self, found: Attempt) -> Claim:
         """Return the claim of a proof of the shortened programs, for the whole ones."""
@@ -167,9 +175,9 @@ def shorten(obligation: ProofObligation) -> Shortened | None:
     )
     if not pairs:
         return None
-    plain: list[str] = []
+    plain, origins = list[str](), dict[fx.Node, fx.Node]()
     shorter, other = (
-        program.with_graph(_shortened(program.graph_module, [pair[i] for pair in pairs], plain))
+        program.with_graph(_shortened(program.graph_module, [pair[i] for pair in pairs], plain, origins))
         for i, program in enumerate((first, second))
     )
     if not {name for n in other.leaves if (name := sides.names.get(n)) is not None} <= shorter.leaves.keys():
@@ -181,7 +189,9 @@ def shorten(obligation: ProofObligation) -> Shortened | None:
         return Sides(other, made, sides.names)
 
     held = frozenset(name for name in first.leaves.keys() - shorter.leaves.keys() if not sources.varies(name))
-    return Shortened(replace(obligation, before=shorter, after=after), obligation, tuple(pairs), runs, held, plain)
+    return Shortened(
+        replace(obligation, before=shorter, after=after), obligation, tuple(pairs), runs, held, plain, origins
+    )
 
 
 # ------------------------------------------------------------------------------------------------ which parts
@@ -290,9 +300,12 @@ def _is_read_before(repeats: Repeats, keys: dict[fx.Node, Hashable], of: set[Has
 # ------------------------------------------------------------------------------------------------ the shorter graph
 
 
-def _shortened(module: fx.GraphModule, groups: Sequence[Repeats], plain: list[str]) -> fx.GraphModule:
-    """Return the graph with the first part of each group."""
+def _shortened(
+    module: fx.GraphModule, groups: Sequence[Repeats], plain: list[str], origins: dict[fx.Node, fx.Node]
+) -> fx.GraphModule:
+    """Return the graph with the first part of each group, and record the ``origins`` of its nodes."""
     graph, copy = copied_graph(module)
+    origins.update({twin: node for node, twin in copy.items()})
     for number, repeats in enumerate(groups):
         first, last = repeats.parts[0], repeats.parts[-1]
         with graph.inserting_before(copy[first[0]]):
@@ -332,7 +345,7 @@ def _given(number: str, plain: list[str]) -> Callable[[Any], Any]:
             plain.append(number)
             return x
         with disable_current_modes():
-            # What a later layer is given may be undefined for some inputs.
+            # Later layers may be given values that are undefined for some inputs.
             return _shadow(x.value, apply_to_each(f"identity(given {number})", _carried(x)).defined_if(False))
 
     return given
@@ -397,18 +410,18 @@ class _Run:
         """Return True if booleans and whole numbers are the same in each part."""
         return len({tuple(self._decisions.get(node) for node in part) for part in repeats.parts}) == 1
 
-    def shows(self, groups: Sequence[Repeats], chosen: Collection[str]) -> bool:
-        """Return True if choices by value at nodes of these names are those of each part.
+    def shows(self, groups: Sequence[Repeats], chosen: Collection[fx.Node | None]) -> bool:
+        """Return True if choices by value at these nodes are those of each part; None is a node of no known origin.
 
         A node makes the same choice in each part if it returns the same booleans or whole numbers, or chooses by such.
         """
         start = groups[0].parts[0][0]
         first = {node for repeats in groups for node in repeats.parts[0]}
-        for node in start.graph.nodes:
-            if node.name not in chosen or node < start:
-                continue
+        for node in chosen:
+            if node is None or node.op == "placeholder":  # made before the first node, or between the programs
+                return False
             by_boolean = short_name(node) in _BY_BOOLEANS and any(x in self._decisions for x in node.all_input_nodes)
-            if node not in first or not (node in self._decisions or by_boolean):
+            if not (node < start or (node in first and (node in self._decisions or by_boolean))):
                 return False
         return all(map(self.decides_alike, groups))
 
@@ -419,8 +432,14 @@ _BY_BOOLEANS = frozenset({"where", "masked_fill", "any", "all", "logical_not"})
 
 def _look_alike(a: Any, b: Any) -> bool:
     """Return True for values of the same size where both are finite: the shortened programs do not show overflows."""
-    if not (isinstance(a, Tensor) and isinstance(b, Tensor) and a.is_floating_point() and a.numel()):
-        return True
+    if not (isinstance(a, Tensor) and isinstance(b, Tensor)):
+        return bool(a == b)
+    if a.is_complex() and b.is_complex():
+        a, b = torch.view_as_real(a.resolve_conj()), torch.view_as_real(b.resolve_conj())
+    if not (a.is_floating_point() and b.is_floating_point()):
+        return bool(torch.equal(a, b))
+    if a.shape != b.shape or not a.numel():
+        return bool(a.shape == b.shape)
     x, y = a.double(), b.double()
     finite = x.isfinite()
     largest = torch.where(finite, x, 0.0).abs().max()
