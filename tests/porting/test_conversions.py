@@ -375,3 +375,14 @@ def test_a_conversion_that_changes_the_reference() -> None:
         "changes the reference itself" in note
         for note in foldproof.prove(Reference().eval(), Port().eval(), (X,), convert=convert).notes
     )
+
+
+def test_a_conversion_that_keeps_results() -> None:
+    memo: dict[str, Tensor] = {}
+
+    def remembering(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: memo.setdefault(name, x.clone()) for name, x in convert(dict(state)).items()}
+
+    found = foldproof.prove(Reference().eval(), Port().eval(), (X,), convert=remembering)
+    assert any("first call alone" in note and "memo" in note for note in found.notes), found.notes
+    assert not memo

@@ -40,6 +40,7 @@ class Account:
         unknown: names that it makes, and that the port lacks.
         copies: the port's names that hold an entry as it is, and the reference's names of these.
         written: entries of the reference's own state dict that it writes to.
+        kept: Python state that it changes, such as a cache; each of its runs here starts without these changes.
     """
 
     origins: Mapping[str, Origin]
@@ -50,6 +51,7 @@ class Account:
     unknown: Sequence[str]
     copies: Mapping[str, str]
     written: Sequence[str]
+    kept: Sequence[str]
 
     def told(self) -> list[str]:
         """Return what a user has to know, in sentences."""
@@ -58,6 +60,7 @@ class Account:
             ("the conversion drops {} of the reference", self.dropped),
             ("the conversion makes {}, which the port lacks", self.unknown),
             ("the conversion changes the reference itself: it writes to {}", self.written),
+            ("the conversion changes {}, so that the claim is for its first call alone", self.kept),
         )
         return [words.format(_listed(names)) for words, names in parts if names]
 
@@ -114,7 +117,7 @@ class Conversion:
         versions = {name: version_of(x) for name, x in given.items() if isinstance(x, Tensor)}
         with torch.no_grad(), Trace(given) as trace:
             try:
-                port, before, unknown = self._fill(state)
+                port, before, unknown, changed = self._fill(state)
             except FoldproofError:
                 raise
             except Exception as error:
@@ -146,10 +149,11 @@ class Conversion:
                 if len(origin.entries) == 1 and not origin.steps and identity(given[origin.entries[0]]) in entries
             },
             [name for name, version in versions.items() if version_of(given[name]) != version],
+            changed,
         )
 
-    def _fill(self, state: dict[str, Any]) -> tuple[Model, dict[str, Tensor], list[str]]:
-        """Return a filled copy of the port, its tensors before that, and names that it lacks."""
+    def _fill(self, state: dict[str, Any]) -> tuple[Model, dict[str, Tensor], list[str], list[str]]:
+        """Return a filled copy of the port, its tensors before that, names that it lacks, and changed Python state."""
         with disable_current_modes():  # one of a sample point would count these tensors among the program's
             own = _starting(dict(owned(self._port.module)), state, self.tables)
         port = self._port.with_tensors(own)
@@ -159,12 +163,14 @@ class Conversion:
             # Reading memory reads values here; a pass may ask for the identity of memory alone.
             with _reading_values(state):
                 made = self._convert(port.module, state) if self._loads else self._convert(state)
+            changed = kept.list_changed()
             if made is None and not self._loads:
                 made = state
             if isinstance(made, Mapping):
-                return port, before, list(port.module.load_state_dict(made, strict=False).unexpected_keys)
+                unexpected = port.module.load_state_dict(made, strict=False).unexpected_keys
+                return port, before, list(unexpected), changed
             if self._loads:  # it returns nothing, or what `load_state_dict` returns
-                return port, before, []
+                return port, before, [], changed
             raise FoldproofError(f"the conversion returns a {type(made).__name__}, not a state dict")
         finally:
             kept.put_back()
