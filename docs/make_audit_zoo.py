@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import foldproof
+from docs.writing import write_whole
 from foldproof.verdict import Kind
 from zoo.audited import LIMIT, TRIALS, WAYS, Audited, read
 from zoo.commit import name_commit
@@ -35,9 +36,7 @@ def main(*names: str) -> None:
         for name in pool.map(measure, missing):
             sys.stderr.write(f"{name}\n")
     found = {name: {way: r for way, r in results(name).items() if r is not None} for name in ZOO}
-    draft = PAGE.with_suffix(".tmp")
-    draft.write_text(page({name: ways for name, ways in found.items() if ways}), encoding="utf-8")
-    os.replace(draft, PAGE)
+    write_whole(PAGE, page({name: ways for name, ways in found.items() if ways}))
 
 
 def results(name: str) -> dict[str, Audited | None]:

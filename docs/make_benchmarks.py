@@ -17,6 +17,8 @@ from pathlib import Path
 
 import torch
 
+from docs.writing import write_whole
+
 PAGE = Path(__file__).with_name("benchmarks.md")
 
 HEAD = """# Benchmarks
@@ -72,9 +74,7 @@ def main() -> None:
         rows[result["name"]] = f"{result['stats']['median']:.2f} | {told} | {commit.strip()}"
     head = HEAD.format(torch=torch.__version__, machine=platform.machine())
     text = head + "".join(f"| `{name}` | {row} |\n" for name, row in rows.items())
-    written = PAGE.with_suffix(".tmp")
-    written.write_text(text, encoding="utf-8")
-    os.replace(written, PAGE)
+    write_whole(PAGE, text)
 
 
 def _rows(page: str) -> dict[str, str]:

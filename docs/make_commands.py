@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 from unittest import mock
 
+from docs.writing import write_whole
 from foldproof.cli import main
 
 PAGE = Path(__file__).with_name("commands.md")
@@ -38,9 +39,7 @@ def _help(*command: str) -> str:
 
 
 def write() -> None:
-    temporary = PAGE.with_suffix(".tmp")
-    temporary.write_text(page(), encoding="utf-8")
-    os.replace(temporary, PAGE)
+    write_whole(PAGE, page())
 
 
 if __name__ == "__main__":

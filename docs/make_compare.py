@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 import foldproof
+from docs.writing import write_whole
 from examples import parallel_linears
 from foldproof.verdict import Kind
 from zoo import ZOO, Family
@@ -45,9 +46,7 @@ def main() -> None:
         for one in found:
             results.append(one)
             sys.stderr.write(f"{len(results)} {one.group} {one.name}: {one.kind} {one.seconds:.0f} s\n")
-    draft = PAGE.with_suffix(".tmp")
-    draft.write_text(page(results), encoding="utf-8")
-    os.replace(draft, PAGE)
+    write_whole(PAGE, page(results))
 
 
 @dataclass(frozen=True)

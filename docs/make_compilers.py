@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
+from docs.writing import write_whole
 from foldproof.compiler_catalog import DECLARED, Declaration
 
 PAGE = Path(__file__).with_name("howto") / "audit.md"
@@ -28,9 +28,7 @@ def page() -> str:
 
 
 def write() -> None:
-    temporary = PAGE.with_suffix(".tmp")
-    temporary.write_text(page(), encoding="utf-8")
-    os.replace(temporary, PAGE)
+    write_whole(PAGE, page())
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from docs.writing import write_whole
 from tests.matrix.functions import COLUMNS, FAULTS, Cell, cell
 from tests.matrix.models import MODELS
 
@@ -93,9 +94,7 @@ def main() -> None:
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(os.cpu_count(), spawn, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         cells = {key: one for row in pool.map(_row, MODELS) for key, one in row.items()}
-    draft = PAGE.with_suffix(".tmp")
-    draft.write_text(page(cells), encoding="utf-8")
-    os.replace(draft, PAGE)
+    write_whole(PAGE, page(cells))
 
 
 if __name__ == "__main__":

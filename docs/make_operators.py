@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch._ops import OpOverload
 
+from docs.writing import write_whole
 from foldproof.operators import find_functional_form
 from foldproof.rounding.answers import MEANINGS, describe_rounding
 from foldproof.shadow import RULES
@@ -164,9 +164,7 @@ def _first_line(function: Callable[..., object]) -> str:
 
 
 def main() -> None:
-    draft = PAGE.with_suffix(".tmp")
-    draft.write_text(page(counts()), encoding="utf-8")
-    os.replace(draft, PAGE)
+    write_whole(PAGE, page(counts()))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from unittest import mock
 
 from rich.console import Console
 
+from docs.writing import write_whole
 from foldproof.cli import main, summary
 
 PICTURE = Path(__file__).with_name("fuse.svg")
@@ -32,6 +33,4 @@ def picture() -> str:
 
 
 if __name__ == "__main__":
-    temporary = PICTURE.with_suffix(".tmp")
-    temporary.write_text(picture(), encoding="utf-8")
-    os.replace(temporary, PICTURE)
+    write_whole(PICTURE, picture())

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import sys
 import warnings
 from importlib.metadata import version
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 
 import foldproof
+from docs.writing import write_whole
 from zoo.ports import PACKAGES, PORTS, Port, installed
 
 PAGE = Path(__file__).with_name("ports.md")
@@ -58,9 +58,7 @@ def main(folder: Path) -> None:
             raise SystemExit(f"{port.name} failed")
         sys.stderr.write(f"{number + 1}/{len(PORTS)} {port.name}: {json.loads(kept.read_text())['kind']}\n")
     verdicts = [json.loads((rows / f"{i} {port.name}.json").read_text("utf-8")) for i, port in enumerate(PORTS)]
-    draft = PAGE.with_suffix(".tmp")
-    draft.write_text(page(verdicts), encoding="utf-8")
-    os.replace(draft, PAGE)
+    write_whole(PAGE, page(verdicts))
 
 
 def prove_one(folder: Path, number: int, kept: Path) -> None:
@@ -70,9 +68,7 @@ def prove_one(folder: Path, number: int, kept: Path) -> None:
     installed(folder)
     pair = PORTS[number].pair()
     verdict = foldproof.prove(pair.reference, pair.port, pair.inputs, convert=pair.convert)
-    draft = kept.with_suffix(".part")
-    draft.write_text(json.dumps(verdict.to_dict()), encoding="utf-8")
-    os.replace(draft, kept)
+    write_whole(kept, json.dumps(verdict.to_dict()))
 
 
 def page(verdicts: list[dict[str, Any]]) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from docs.writing import write_whole
 from foldproof.report.document import schema
 
 PAGE = Path(__file__).with_name("schema.md")
@@ -80,9 +80,7 @@ def _type(value: Mapping[str, Any]) -> str:
 
 
 def write() -> None:
-    temporary = PAGE.with_suffix(".tmp")
-    temporary.write_text(page(), encoding="utf-8")
-    os.replace(temporary, PAGE)
+    write_whole(PAGE, page())
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 
 import foldproof
+from docs.writing import write_whole
 from foldproof.verdict import Difference, Kind, Verdict
 from zoo import ZOO
 from zoo.findings import FINDINGS, Finding
@@ -45,9 +46,7 @@ def main(names: Sequence[str]) -> None:
             proofs.append(found)
             sys.stderr.write(f"{len(proofs)} {found.name}, gradients: {found.joint.kind}, {found.decomposed.kind}\n")
     forward = PAGE.read_text("utf-8").partition(GRADIENTS)[0].rstrip() if names else page(rows)
-    draft = PAGE.with_suffix(".tmp")
-    draft.write_text(f"{forward}\n\n{gradients(proofs)}\n", encoding="utf-8")
-    os.replace(draft, PAGE)
+    write_whole(PAGE, f"{forward}\n\n{gradients(proofs)}\n")
 
 
 @dataclass(frozen=True)

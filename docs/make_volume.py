@@ -24,6 +24,7 @@ from pathlib import Path
 import torch
 
 import foldproof
+from docs.writing import write_whole
 from foldproof.verdict import Kind
 from zoo.commit import name_commit
 from zoo.volume.block import STATEFUL, STATELESS
@@ -71,9 +72,7 @@ def main() -> None:
                 pickle.dump((task, one), file)
                 file.flush()
                 sys.stderr.write(f"{len(found)}/{len(tasks)} {describe(one)}\n" if one.error else "")
-    draft = PAGE.with_suffix(".tmp")
-    draft.write_text(page([found[task] for task in tasks if task in found], Run(command, commit)), encoding="utf-8")
-    os.replace(draft, PAGE)
+    write_whole(PAGE, page([found[task] for task in tasks if task in found], Run(command, commit)))
 
 
 def _read(kept: Path) -> dict[tuple[Group, int], Judged]:

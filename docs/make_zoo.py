@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import foldproof
+from docs.writing import write_whole
 from foldproof.verdict import Kind
 from zoo.measure import (
     FAR,
@@ -63,9 +64,7 @@ def main() -> None:
             sys.stderr.write(
                 f"{len(rows)}/{len(MODELS)} {row.name}: {row.trouble or (row.folding and row.folding.verdict)}\n"
             )
-    draft = PAGE.with_suffix(".tmp")
-    draft.write_text(page(rows), encoding="utf-8")
-    os.replace(draft, PAGE)
+    write_whole(PAGE, page(rows))
 
 
 def measure(name: str) -> Row:
