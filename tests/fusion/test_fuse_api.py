@@ -163,6 +163,17 @@ def test_a_fold_that_depends_on_values_that_are_missing() -> None:
     assert foldproof.explain(model, (torch.randn(IMAGE, device="meta"),)) == result.declined
 
 
+def test_weights_of_a_class_that_proofs_cannot_read() -> None:
+    torchao = pytest.importorskip("torchao.quantization")
+    model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)).eval()
+    torchao.quantize_(model, torchao.Int8WeightOnlyConfig())
+    x = torch.randn(3, 4)
+    result = foldproof.fuse(model, (x,))
+    assert result.rewrites and {one.verdict.kind for one in result.rewrites} == {Kind.PROVED}
+    assert result.verdict.kind is Kind.UNDECIDED and "Int8Tensor" in result.verdict.reason
+    assert torch.allclose(result.program.module()(x), model(x))
+
+
 class Branching(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x if x.sum() > 0 else -x

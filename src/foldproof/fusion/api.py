@@ -34,7 +34,8 @@ from foldproof.rewriting.editor import GraphEditor
 from foldproof.rewriting.expression import Expression
 from foldproof.rewriting.refusal import CannotFold
 from foldproof.thresholds import ACCURACY_LIMIT
-from foldproof.torch_internals import storage_id
+from foldproof.torch_internals import is_traceable_wrapper_subclass, storage_id
+from foldproof.verdict import Kind, Verdict
 
 
 def fuse(
@@ -104,6 +105,8 @@ def fuse(
     after = editor.finish()
     if not rewrites:
         verdict = UNCHANGED
+    elif prove and (made := _find_made_of_others(before)) is not None:
+        verdict = Verdict(Kind.UNDECIDED, f"each rewrite is proved by itself, but not the whole program: {made}")
     elif prove:
         signs = any(rewrite.conditional for rewrite in rewrites)
         verdict = prove_programs(before, after, inputs, kwargs, derive=editor.derive, by_value=signs)
@@ -193,6 +196,14 @@ def measure_rewrites(
         return tuple(account.rewrites)
     found = measure(as_program(before), inputs, kwargs, account.measured)
     return tuple(replace(rewrite, accuracy=one) for rewrite, one in zip(account.rewrites, found, strict=True))
+
+
+def _find_made_of_others(program: GraphModule | ExportedProgram) -> str | None:
+    """Return the reason why a program with weights of torchao's classes can't be proved; None for any other."""
+    for name, leaf in as_program(program).leaves.items():
+        if is_traceable_wrapper_subclass(leaf.tensor):
+            return f"{name} is of type {type(leaf.tensor).__name__}, which is made of other tensors"
+    return None
 
 
 def _loses_digits(rewrite: Rewrite, limit: float) -> str | None:
