@@ -20,7 +20,8 @@ The leaves of the first part stand for those of each other part. That holds if
   in all others,
 * corresponding leaves have the same shape, strides and dtype, and vary without exception, or have the same content,
 * no leaf that differs from part to part is read before all parts: values from there would be bound to the leaves of the
-  first one.
+  first one,
+* all values that pass on have residues: of whole numbers, the proof would see the first ones only.
 
 A proof that follows values makes the choices of the first part. It holds for the others if they make the same ones.
 Those of comparisons and of whole numbers show in the result, and are compared in runs of the whole programs. A proof
