@@ -36,15 +36,16 @@ def test_equal_formulas_are_rounding_whichever_is_the_reference(name: str, at: s
 
 
 @pytest.mark.parametrize("at", INPUTS)
-@pytest.mark.parametrize("name", ["group_norm", "var", "mean"])
+@pytest.mark.parametrize("name", FORMULAS)
 def test_of_a_wrong_formula_it_is_not_said_that_neither_side_is_wrong(name: str, at: str) -> None:
     formula = FORMULAS[name]
     right = formula.program(formula.function)
-    for function in formula.wrong.values():
+    for bug, function in formula.wrong.items():
         wrong = formula.program(function)
         if is_visible(formula, wrong, at):
             assert not is_calm(compare(formula, right, wrong, at, 0))
-            assert not is_calm(compare(formula, wrong, right, at, 0))
+            # A reference in a lower precision rounds by as much as it says.
+            assert bug == "in bfloat16" or not is_calm(compare(formula, wrong, right, at, 0))
 
 
 def test_a_careless_formula_in_a_plain_function_is_read_too() -> None:
@@ -138,3 +139,21 @@ def test_rows_that_a_mask_empties(one: str, other: str, masked: float) -> None:
     assert (found.kind is Kind.ROUNDING and is_calm(found)) or found.identical
     wrong = lambda x, mask: ATTENTIONS[other](x, mask) * (1 + 0.5 * (mask.amax(-1, keepdim=True) < 0))  # noqa: E731
     assert not is_calm(compare_programs(Masked(ATTENTIONS[one]), Masked(wrong), inputs, trials=2, locate=False))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_verdicts_are_the_same_for_other_seeds(seed: int) -> None:
+    formula = FORMULAS["layer_norm"]
+    right, equal, wrong = (formula.program(f) for f in (formula.function, formula.equal, formula.wrong["epsilon 1e-2"]))
+    for at in ("0", "1e3"):
+        assert compare(formula, right, equal, at, seed).kind is Kind.ROUNDING
+        assert compare(formula, right, wrong, at, seed).kind is Kind.REFUTED
+        assert compare(formula, wrong, right, at, seed).kind is Kind.REFUTED
+
+
+def test_a_side_that_is_no_number_is_farther_and_no_precision_explains_it() -> None:
+    x = torch.randn(4, 8)
+    found = compare_programs(Of(lambda x: x * 2), Of(lambda x: (x * 2).where(x != x.max(), math.nan)), (x,), trials=1)
+    assert found.kind is Kind.REFUTED and "in 1 element " in found.verdict.reason
+    assert found.truth_distance is not None and found.truth_distance.nearer == "reference"
+    assert not any("would explain" in note for note in found.verdict.notes)

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from foldproof.claim import Claim, Held, Role, Scope, Why
+from foldproof.comparison.arguments import tell_arguments
 from foldproof.comparison.attribution import Findings, find_sources, largest_source, short
 from foldproof.comparison.calls import Call, Side, name_values
 from foldproof.comparison.candidate import Candidate, caller, candidate_of
@@ -58,6 +59,7 @@ Progress = Callable[[int, int | None, str], None]
 
 REDUCED = {"bf16": 2.0**-8, "tf32": 2.0**-11}
 """Unit roundoffs of what float32 operands of products are rounded to, where PyTorch is told to."""
+_NEITHER = "neither side is wrong"
 EXPLAINED_INPUTS = 2
 """Inputs at which a lower precision must explain the difference."""
 
@@ -198,8 +200,8 @@ class _Comparison:
         again, two = self._run_reference(given), self._run_candidate(given)
         problem = find_mismatch(first, one)
         if problem is not None:
-            self._note_order(first, one)
-            return self._ended(self._refuted_by_shape(problem, given), first)
+            refuted = self._follow_order(self._refuted_by_shape(problem, given), first, one)
+            return self._ended(refuted, first)
         call = self._graph.higher_order
         if call is not None:
             where = f" at {source_of(call)}" if source_of(call) else ""
@@ -216,7 +218,7 @@ class _Comparison:
             return self._ended(self._refuted_by_shape(found_at.problem, found_at.given), first)
         verdict = self._verdict(trials)
         if verdict.kind is Kind.REFUTED:
-            self._note_order(first, one)
+            verdict = self._follow_order(verdict, first, one)
             self._note_precision(trials)
         found = Findings((), "")
         seen: tuple[Layer, ...] = ()
@@ -234,6 +236,7 @@ class _Comparison:
             agree = not large and verdict.kind is Kind.ROUNDING
             seen = layers(self._graph, found.values, worst.given, self._seed, self._operands, agree)
             verdict = self._follow_source(verdict, found, worst)
+        verdict = self._follow_arguments(verdict)
         reproduction = None
         if verdict.kind is Kind.REFUTED and found.part is not None and large:
             at = largest_source(found.sources)
@@ -262,15 +265,23 @@ class _Comparison:
             counterexample=self._counterexample(trial, trial.outputs),
         )
 
-    def _note_order(self, reference: Sequence[Call], candidate: Sequence[Call]) -> None:
+    def _follow_order(self, verdict: Verdict, reference: Sequence[Call], candidate: Sequence[Call]) -> Verdict:
         told = tell_other_order(reference[0].outputs, candidate[0].outputs)
-        self._notes += [told] if told is not None else []
+        return verdict if told is None else replace(verdict, reason=f"{told} ({verdict.reason})")
+
+    def _follow_arguments(self, verdict: Verdict) -> Verdict:
+        """The verdict with what differs, if the two graphs are the same but for arguments or parameters."""
+        told = "" if self._own is None else tell_arguments(self._graph, self._own)
+        if not told:
+            return verdict
+        if verdict.kind is Kind.ROUNDING:
+            return replace(verdict, reason=verdict.reason.replace(_NEITHER, f"though {told}"))
+        return replace(verdict, reason=f"{told}: {verdict.reason}")
 
     def _note_precision(self, trials: Sequence[Trial]) -> None:
-        if self._precision is not None:
-            return
         some = trials[:EXPLAINED_INPUTS]
-        if all(part.judged is None for trial in some for part in trial.parts):
+        # Where rounding in the reference's own precision would explain it, a lower one says nothing.
+        if self._precision is not None or not any(part.is_wrong for trial in some for part in trial.parts):
             return
         found = explain(self._graph, some, [self._calls(trial.given) for trial in some], self._seed)
         if found:
@@ -526,7 +537,7 @@ class _Comparison:
             reason = f"{tell_far(*far)}, but in float64 the two agree: the candidate computes it less carefully"
             verdict = Verdict(Kind.ROUNDING, reason)
         elif far:
-            verdict = judge_far(*far, self._original, program, self._args, self._kwargs)
+            verdict = judge_far(*far, self._original, program, self._args, self._kwargs, agrees)
         if verdict is None and agrees is False and self._precision is None:
             verdict = self._refuted_by_proof(program, count)
         if verdict is not None:
@@ -537,7 +548,7 @@ class _Comparison:
             return Verdict(Kind.UNDECIDED, unsure, self._claim(count), rounding=rounding)
         same = sum(all(part.judged is None for part in t.parts) for t in trials)
         told = f" ({same} of {count} inputs bit-identical)" if same else ""
-        right = f"though {tell_far(*far)}" if far else "neither side is wrong"
+        right = f"though {tell_far(*far)}" if far else _NEITHER
         return Verdict(
             Kind.ROUNDING,
             f"the difference is within what rounding explains{', ' if far else ': '}{right}{told}",

@@ -32,7 +32,8 @@ def truth_distance(trials: Sequence[Outputs]) -> TruthDistance | None:
         logs = []
     if not logs:
         ratio = 1.0 if candidate == reference else (math.inf if candidate > reference else 0.0)
-        sure = len(apart) > 1 and len(set(apart)) == 1  # one side is exact on every input
+        # One side is exact on every input, or no number, which a single input shows.
+        sure = len(set(apart)) == 1 and (len(apart) > 1 or math.inf in (reference, candidate))
         low, high = (ratio, ratio) if sure else (0.0, math.inf)
         return TruthDistance(reference, candidate, ratio, low, high, sum(apart), len(apart))
     mean = sum(logs) / len(logs)

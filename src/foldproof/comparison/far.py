@@ -64,11 +64,13 @@ def judge_far(
     program: Any,
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
+    agrees: bool | None,
 ) -> Verdict | None:
     """Return the verdict on a value that is too far: what a proof says of the two programs.
 
     A proof tells a careless algorithm for the same function (ROUNDING) from another function (REFUTED). Without one,
-    the verdict is UNDECIDED beyond `MAX_TIMES_AS_FAR`, and None below it.
+    the verdict is UNDECIDED beyond `MAX_TIMES_AS_FAR`, and None below it. ``agrees`` says if both graphs have equal
+    float64 results; None where the candidate shows no graph.
     """
     far = tell_far(name, found)
     proved = prove_both(reference, program, args, kwargs)
@@ -80,6 +82,9 @@ def judge_far(
         )
     if found.low < MAX_TIMES_AS_FAR:
         return None
+    if agrees is False:
+        beyond = "its operators round by less: in float64 the two differ, too, by another constant or another function"
+        return Verdict(Kind.UNDECIDED, f"{far}; {beyond}")
     return Verdict(Kind.UNDECIDED, f"{far}; as rounding, only a careless algorithm explains it ({_CARELESS})")
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from foldproof.formatting import format_count
 from foldproof.rounding.floor import Floor, Score
 from foldproof.thresholds import (
     CLEAR_FACTOR,
@@ -134,7 +135,7 @@ def judge(outputs: Outputs, perturb: Perturb, runs: int, thoroughly: bool = True
     Unless ``thoroughly``, for one input was called wrong already, a suspicion is left at that.
     """
     judged = _scored(outputs, floor_of(outputs, perturb, runs))
-    discrete, broken = _discrete(outputs), _unfinite(outputs)
+    discrete, broken = _discrete(outputs), unfinite(outputs)
     if not thoroughly or (judged.ratio <= MAX_ROUNDING_RATIO and not discrete and not broken):
         return judged
     if runs < RUNS_BEFORE_WRONG and judged.ratio < CLEAR_FACTOR * MIN_WRONG_RATIO:
@@ -259,7 +260,7 @@ def _explain_integers(outputs: Outputs, which: Sequence[int], loud: Sequence[Seq
             )
 
 
-def _unfinite(outputs: Outputs) -> list[int]:
+def unfinite(outputs: Outputs) -> list[int]:
     """Indices of floats that are infinite or no number on one side only."""
     out = []
     for i in outputs.floats:
@@ -290,13 +291,15 @@ def _explain_unfinite(outputs: Outputs, which: Sequence[int], loud: Sequence[Seq
             name = outputs.names[i]
             if agreed:
                 judged.wrong = (
-                    f"{name} is not finite in {int(wrong.sum())} elements on one side only, and the float64 result"
-                    " agrees with the reference"
+                    f"{name} is not finite in {format_count(int(wrong.sum()), 'element')} on one side only, and the"
+                    " float64 result agrees with the reference"
                 )
             else:
                 judged.unsure = f"{name} is not finite in other places than the reference's"
         else:
-            judged.notes.append(f"{outputs.names[i]} is not finite on one side only in {int(differs.sum())} elements")
+            judged.notes.append(
+                f"{outputs.names[i]} is not finite on one side only in {format_count(int(differs.sum()), 'element')}"
+            )
 
 
 def _dtype(x: Tensor) -> str:

@@ -16,7 +16,7 @@ import torch
 from foldproof.comparison.calls import name_values
 from foldproof.comparison.graph import Graph
 from foldproof.comparison.inputs import Inputs
-from foldproof.comparison.judge import judge
+from foldproof.comparison.judge import judge, unfinite
 from foldproof.comparison.trial import Part, Trial
 from foldproof.errors import FoldproofError
 from foldproof.rounding.operands import Operands, quantized_to, rounded_to
@@ -77,7 +77,7 @@ def _explains(precision: Precision, graph: Graph, trial: Trial, calls: Sequence[
             return True
         values = part.values
         others = [i for i in range(len(values.names)) if i not in values.floats]
-        if not all(torch.equal(values.reference[i], values.candidate[i]) for i in others):
+        if not all(torch.equal(values.reference[i], values.candidate[i]) for i in others) or unfinite(values):
             return False
         perturb = part.reading(
             lambda k, amplitude: name_values(rounded.call_perturbed(calls, seed + k, amplitude, precision.operands))
