@@ -190,6 +190,25 @@ def test_infinities_of_later_layers_alone() -> None:
     assert judged(masked, limited, mask).kind is not Kind.PROVED
 
 
+def test_values_that_later_layers_leave_undefined() -> None:
+    """The first layer is given cosines, and all others logarithms, which are a nan for some inputs: relu keeps it."""
+
+    class Adding(Net):
+        def forward(self, x: Tensor) -> Any:
+            h = total = x.cos()
+            for step, layer in zip(self.steps, self.layers):
+                total = total + step(layer, h, x)
+                h = (h * layer.scale).log() + layer.bias
+            return total
+
+    def chosen(layer: Layer, h: Tensor, x: Tensor) -> Tensor:
+        return torch.where(h > 0, h, 0.0)
+
+    shared = layers()
+    found = proved(Adding(shared, [lambda layer, h, x: h.relu()] * N), Adding(shared, [chosen] * N))
+    assert found.kind is not Kind.PROVED or found.follows_choices, str(found)
+
+
 def choosing(layer: Layer, h: Tensor, x: Tensor) -> Tensor:
     return torch.where(layer.bias.sum() > 0, block(layer, h, x), h)
 

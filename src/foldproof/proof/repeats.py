@@ -21,7 +21,9 @@ The leaves of the first part stand for those of each other part. That holds if
 * corresponding leaves have the same shape, strides and dtype, and vary without exception, or have the same content,
 * no leaf that differs from part to part is read before all parts: values from there would be bound to the leaves of the
   first one,
-* all values that pass on have residues: of whole numbers, the proof would see the first ones only.
+* all values that pass on have residues: of whole numbers, the proof would see the first ones only,
+* what the first part leaves behind has a value for all inputs if what it is given has: comparisons are read otherwise
+  where a value may be a nan.
 
 A proof that follows values makes the choices of the first part. It holds for the others if they make the same ones.
 Those of comparisons and of whole numbers show in the result, and are compared in runs of the whole programs. A proof
@@ -37,6 +39,7 @@ import operator
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 from torch import Tensor, fx
@@ -81,8 +84,8 @@ class Shortened:
     runs: tuple[_Run, _Run]
     held: frozenset[str]
     """Names of leaves of the other parts that have the content of one in the first part."""
-    plain: list[str]
-    """Values that passed from part to part without residues so far."""
+    passing: _Passing
+    """The values that passed from part to part so far."""
     origins: Mapping[fx.Node, fx.Node]
     """The nodes of the whole graphs, by those of the shortened ones."""
 
@@ -95,7 +98,7 @@ class Shortened:
             Undecided: as `foldproof.proof.attempt.run_both`.
         """
         point = found.point
-        if not found.equal or point.escapes or point.lucky or self.plain:
+        if not found.equal or point.escapes or point.lucky or not self.passing.allows(point):
             return False
         if point.branch and not self._choices_show(found, seed):
             return False
@@ -176,9 +179,9 @@ def shorten(obligation: ProofObligation) -> Shortened | None:
     )
     if not pairs:
         return None
-    plain, origins = list[str](), dict[fx.Node, fx.Node]()
+    passing, origins = _Passing(), dict[fx.Node, fx.Node]()
     shorter, other = (
-        program.with_graph(_shortened(program.graph_module, [pair[i] for pair in pairs], plain, origins))
+        program.with_graph(_shortened(program.graph_module, [pair[i] for pair in pairs], passing, origins))
         for i, program in enumerate((first, second))
     )
     if not {name for n in other.leaves if (name := sides.names.get(n)) is not None} <= shorter.leaves.keys():
@@ -191,7 +194,7 @@ def shorten(obligation: ProofObligation) -> Shortened | None:
 
     held = frozenset(name for name in first.leaves.keys() - shorter.leaves.keys() if not sources.varies(name))
     return Shortened(
-        replace(obligation, before=shorter, after=after), obligation, tuple(pairs), runs, held, plain, origins
+        replace(obligation, before=shorter, after=after), obligation, tuple(pairs), runs, held, passing, origins
     )
 
 
@@ -302,7 +305,7 @@ def _is_read_before(repeats: Repeats, keys: dict[fx.Node, Hashable], of: set[Has
 
 
 def _shortened(
-    module: fx.GraphModule, groups: Sequence[Repeats], plain: list[str], origins: dict[fx.Node, fx.Node]
+    module: fx.GraphModule, groups: Sequence[Repeats], passing: _Passing, origins: dict[fx.Node, fx.Node]
 ) -> fx.GraphModule:
     """Return the graph with the first part of each group, and record the ``origins`` of its nodes."""
     graph, copy = copied_graph(module)
@@ -311,14 +314,14 @@ def _shortened(
         first, last = repeats.parts[0], repeats.parts[-1]
         with graph.inserting_before(copy[first[0]]):
             given = [
-                graph.call_function(_given(f"{number}.{i}", plain), (copy[node],))
+                graph.call_function(_given(f"{number}.{i}", passing), (copy[node],))
                 for i, node in enumerate(repeats.given)
             ]
         for node, operand, i in repeats.reads:
             _set_operand(copy[node], operand, given[i])
         left = [copy[first[at]] for at in repeats.carried]
         with graph.inserting_after(copy[first[-1]]):
-            at = rest = graph.call_function(_rest(str(number)), (left,))
+            at = rest = graph.call_function(_rest(str(number), passing), (left,))
         dropped = {copy[node] for part in repeats.parts[1:] for node in part}
         for i, place in enumerate(repeats.carried):
             with graph.inserting_after(at):
@@ -338,21 +341,55 @@ def _set_operand(node: fx.Node, number: int, new: fx.Node) -> None:
     node.args, node.kwargs = fx.map_arg((node.args, node.kwargs), lambda x: new if next(numbers) == number else x)
 
 
-def _given(number: str, plain: list[str]) -> Callable[[Any], Any]:
+class _Passing:
+    """A record of the values that pass from part to part, by their numbers."""
+
+    def __init__(self) -> None:
+        self._plain = False
+        self._undefined = set[str]()
+        """Values that a part leaves behind undefined for some inputs, and is given as such in further runs."""
+        self._defined = WeakKeyDictionary[SamplePoint, set[str]]()
+        """Those that it was given as defined for all inputs, at each sample point."""
+        self._lost = WeakSet[SamplePoint]()
+        """Sample points where it left such a value undefined."""
+
+    def note_plain(self) -> None:
+        """Record that an ordinary tensor passed on."""
+        self._plain = True
+
+    def is_defined(self, number: str, residue: Residue) -> bool:
+        """Return True if the value is to be given as defined for all inputs, and record it."""
+        defined = number not in self._undefined and not residue.undefined
+        if defined:
+            self._defined.setdefault(residue.point, set()).add(number)
+        return defined
+
+    def note_left(self, number: str, residue: Residue) -> None:
+        """Record what is left behind of a value."""
+        if residue.undefined and number in self._defined.get(residue.point, ()):
+            self._undefined.add(number)
+            self._lost.add(residue.point)
+
+    def allows(self, point: SamplePoint) -> bool:
+        """Return True if the values of the first part stand for those of all others at this sample point."""
+        return not self._plain and point not in self._lost
+
+
+def _given(number: str, passing: _Passing) -> Callable[[Any], Any]:
     """Return the function that makes of a value any value of its shape; it returns and notes other tensors."""
 
     def given(x: Any) -> Any:
         if not isinstance(x, Shadow):
-            plain.append(number)
+            passing.note_plain()
             return x
         with disable_current_modes():
-            # Later layers may be given values that are undefined for some inputs.
-            return _shadow(x.value, apply_to_each(f"identity(given {number})", _carried(x)).defined_if(False))
+            made = apply_to_each(f"identity(given {number})", _carried(x))
+            return _shadow(x.value, made.defined_if(passing.is_defined(number, x.residue)))
 
     return given
 
 
-def _rest(number: str) -> Callable[[Sequence[Any]], list[Any]]:
+def _rest(number: str, passing: _Passing) -> Callable[[Sequence[Any]], list[Any]]:
     """Return the function that stands for all parts but the first; it returns other tensors than shadows."""
 
     def rest(left: Sequence[Any]) -> list[Any]:
@@ -360,6 +397,8 @@ def _rest(number: str) -> Callable[[Sequence[Any]], list[Any]]:
             return list(left)
         with disable_current_modes():
             residues = [_carried(x) for x in left]
+            for i, residue in enumerate(residues):
+                passing.note_left(f"{number}.{i}", residue)
             names = [f"identity(rest {number}.{i})" for i in range(len(left))]
             return [_shadow(x.value, apply_to_whole(name, x.value, residues)) for name, x in zip(names, left)]
 

@@ -138,11 +138,11 @@ def mark_infinities(value: Tensor, residue: Residue) -> Residue:
     """Make infinite elements follow the value (a mask of -inf, say): one random residue stands for each sign."""
     point, infinite = residue.point, torch.isinf(value)
     if not bool(infinite.any()) and not holds_nan(value, residue):
-        return Residue(point, residue.parts, residue.size, residue.data).defined_if(not residue.undefined)
+        return Residue(point, residue.parts, residue.size, residue.data).marked_like(residue)
     codes = _codes_of_infinities(value, point)
     parts = tuple(torch.where(infinite, code, part) for code, part in zip(codes, residue.parts))
     out = Residue(point, parts, residue.size, residue.data, infinite=True)
-    return out.defined_if(not residue.undefined)
+    return out.marked_like(residue)
 
 
 def _codes_of_infinities(value: Tensor, point: SamplePoint) -> list[Tensor]:

@@ -96,7 +96,7 @@ def _product_of_linear(x: Residue, y: Residue) -> Linear | None:
 class Cell:
     """Bookkeeping shared by a tensor and its views, so that a write through one updates all."""
 
-    __slots__ = ("borrowed", "data", "held", "infinite", "random", "size", "undefined", "writes")
+    __slots__ = ("borrowed", "contracted", "data", "held", "infinite", "random", "size", "undefined", "writes")
 
     def __init__(self, size: Size, data: bool, infinite: bool) -> None:
         self.size, self.data, self.infinite = size, data, infinite
@@ -109,6 +109,9 @@ class Cell:
         """True if elements may be nan for some inputs, as logarithms of data are."""
         self.random = False
         """True if elements depend on random numbers."""
+        self.contracted = False
+        """True if elements are made of sums of products alone: none is an element of an input, which may be infinite
+        on purpose."""
 
 
 class Residue:
@@ -140,7 +143,7 @@ class Residue:
             return self
         out = Residue(self.point, copy.deepcopy(self.parts, memo), self.size)
         copied = Cell(self.size, self.data, self.infinite)
-        copied.undefined, copied.random = self.undefined, self.cell.random
+        copied.undefined, copied.random, copied.contracted = self.undefined, self.cell.random, self.cell.contracted
         out.cell = memo.setdefault(id(self.cell), copied)
         return out
 
@@ -160,6 +163,11 @@ class Residue:
     def undefined(self) -> bool:
         """True if some elements may be nan for some inputs. Comparisons give nan a side, which residues do not show."""
         return self.cell.undefined
+
+    @property
+    def real(self) -> bool:
+        """True if every element is a real number for all inputs, because no infinity gets into it."""
+        return self.cell.contracted and not self.infinite and not self.undefined
 
     @property
     def varies(self) -> bool:
@@ -187,6 +195,9 @@ class Residue:
         infinite = self.infinite or any(o.infinite for o in others)
         out = Residue(self.point, parts if isinstance(parts, OnDemand) else tuple(parts), size, data, infinite)
         out.cell.undefined = self.undefined or any(o.undefined for o in others)
+        out.cell.contracted = any(o.varies for o in (self, *others)) and all(
+            o.cell.contracted or not o.varies for o in (self, *others)
+        )
         return out
 
     def _pointwise(self, function: Map, other: Residue) -> Sequence[Tensor]:
@@ -217,11 +228,12 @@ class Residue:
         cell.writes += 1
         if _fills_its_memory(self.parts[0]):  # nothing is left of the old elements
             cell.size, cell.data, cell.infinite = source.size, source.data, source.infinite
-            cell.undefined = source.undefined
+            cell.undefined, cell.contracted = source.undefined, source.cell.contracted
         else:
             cell.size = cell.size.join(source.size)
             cell.data, cell.infinite = cell.data or source.data, cell.infinite or source.infinite
             cell.undefined = cell.undefined or source.undefined
+            cell.contracted = cell.contracted and source.cell.contracted
 
     def copied(self) -> Residue:
         """Return a copy in memory of its own, with the facts that hold now."""
@@ -231,7 +243,7 @@ class Residue:
         elif not parts.computed:
             parts = tuple(parts)
         out = Residue(self.point, parts, self.size, self.data, self.infinite)
-        out.cell.undefined = self.undefined
+        out.marked_like(self)
         known = facts(self)
         out.known = None if known is NOTHING else replace(known, writes=0)
         return out
@@ -328,6 +340,11 @@ class Residue:
         self.cell.undefined = not defined
         return self
 
+    def marked_like(self, other: Residue) -> Residue:
+        """Return the residue, which was just made, with the marks of another one for the same elements."""
+        self.cell.undefined, self.cell.contracted = other.cell.undefined, other.cell.contracted
+        return self
+
     def knowing(self, **known: Any) -> Residue:
         """Return the residue, which was just computed, with facts about it; see `Known`."""
         self.known = Known(**known, writes=self.cell.writes)
@@ -417,7 +434,12 @@ class Residue:
             parts = multiply(plus)
         out = self._with(parts, size, other) if plus is None else self._with(parts, size + plus.size, other, plus)
         out.cell.data = True
+        out.cell.contracted = self._is_mixed_with(other) and (plus is None or plus.cell.contracted or not plus.varies)
         return out
+
+    def _is_mixed_with(self, other: Residue) -> bool:
+        """Return True if a sum of products of both is no element of either: a constant may select elements."""
+        return self.varies and other.varies
 
     def matmul(self, other: Residue, plus: Residue | None = None) -> Residue:
         """Return the matrix product over self's last dimension and ``other``'s last but one (as `torch.matmul`)."""
@@ -442,6 +464,7 @@ class Residue:
             return None
         out = self._with(parts, (self.size * other.size).total(terms), other)
         out.cell.data = True
+        out.cell.contracted = self._is_mixed_with(other)
         return out
 
     def rows(self, at: Tensor, select: Map) -> Residue:

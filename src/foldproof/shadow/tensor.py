@@ -397,7 +397,7 @@ def _wrap(call: Call, rule: Rule, operands: Sequence[Shadow], value: Tensor, res
             # Their places and signs may depend on the values of the other operands.
             call.point.branch.setdefault(f"{name} of infinite elements")
     if call.point.visit is not None and value.dtype.is_floating_point:
-        residue = call.point.visit(residue)
+        residue = call.point.visit(residue).marked_like(residue)
     residue = _unshared(residue, operands)
     if any(o.residue.undefined for o in operands):  # min(√x + 1, 0) is nan where √x is
         residue.defined_if(False)
@@ -434,7 +434,7 @@ def _unshared(residue: Residue, operands: Sequence[Shadow]) -> Residue:
             return residue
         parts = tuple(p.clone() for p in residue.parts)
     out = Residue(residue.point, parts, residue.size, residue.data, residue.infinite)
-    return out.defined_if(not residue.undefined)
+    return out.marked_like(residue)
 
 
 def _reshape_in_place(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

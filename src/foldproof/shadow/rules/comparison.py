@@ -6,6 +6,7 @@ they are in the readings that follow no choices by value: a comparison of a and 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -47,6 +48,9 @@ _ACCEPTS: dict[str, Callable[[int], bool]] = {
 )
 def compared(call: Call, a: Any, b: Any) -> Residue | None:
     """an ordinary tensor, as the values are; in readings without choices by value, 0 or 1, a function of a - b"""
+    if any(_is_real(x) and _is_infinite(y) for x, y in ((a, b), (b, a))):
+        call.follows_values = False  # the same for all inputs
+        return None
     dtype = torch.result_type(call.value(a), call.value(b))
     left, right = (_converted(call, x, dtype) for x in (a, b))
     name = call.operator.overloadpacket.__name__
@@ -58,6 +62,15 @@ def compared(call: Call, a: Any, b: Any) -> Residue | None:
         return None
     call.point.compared.setdefault(name)
     return holds if holds.shape == call.result.shape else holds.map(lambda part: part.expand(call.result.shape))
+
+
+def _is_real(x: Any) -> bool:
+    return hasattr(x, "residue") and x.residue.real
+
+
+def _is_infinite(x: Any) -> bool:
+    """Return True for a number that is infinite, as safe softmax compares scores with."""
+    return isinstance(x, float) and math.isinf(x)
 
 
 def _converted(call: Call, x: Any, dtype: torch.dtype) -> Residue:
@@ -115,10 +128,6 @@ def connected(call: Call, *args: Tensor) -> Residue | None:
     aten.count_nonzero.dim_IntList,
     aten.isin.Tensor_Scalar,
     aten.isin.Tensor_Tensor,
-    aten.isinf.default,
-    aten.isnan.default,
-    aten.isneginf.default,
-    aten.isposinf.default,
     aten.nonzero.default,
     aten.nonzero_static.default,
     aten.searchsorted.Scalar,
@@ -127,6 +136,12 @@ def connected(call: Call, *args: Tensor) -> Residue | None:
 )
 def decided_by_value(call: Call, *args: Any, **kwargs: Any) -> None:
     """an ordinary tensor, as the values are"""
+
+
+@branch(aten.isinf.default, aten.isnan.default, aten.isneginf.default, aten.isposinf.default)
+def found_by_value(call: Call, x: Tensor) -> None:
+    """an ordinary tensor, as the values are: false for all inputs where no infinity gets into x"""
+    call.follows_values = not _is_real(x)
 
 
 @branch(aten.histc.default)

@@ -160,7 +160,7 @@ def exp_shifted(
 
 def softmax_of(call: Call, x: Residue, value: Tensor, dim: int, empty_rows: bool = False) -> Residue:
     e, _ = exp_shifted(call, x, value, [dim], empty_rows)
-    return e / e.sum([dim], True)
+    return (e / e.sum([dim], True)).defined_if(not x.undefined)
 
 
 @composed(aten._softmax.default)

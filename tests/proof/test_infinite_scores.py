@@ -1,0 +1,115 @@
+"""Comparisons with infinities: the same for all inputs where no infinity gets into a value, as in a safe softmax."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import foldproof
+from foldproof.verdict import Kind
+
+torch.manual_seed(0)
+X, M = torch.randn(4, 4), torch.randn(4, 4)
+INF = math.inf
+PERMUTATION = torch.eye(4)[[2, 0, 3, 1]]
+
+Function = Callable[["Given", Tensor, Tensor], Tensor]
+
+
+class Given(nn.Module):
+    def __init__(self, function: Function) -> None:
+        super().__init__()
+        self.function = function
+        self.weight = nn.Parameter(torch.eye(4) + 0.5)
+
+    def forward(self, x: Tensor, m: Tensor) -> Tensor:
+        return self.function(self, x, m)
+
+
+def verdict(value: Function, test: Callable[[Tensor], Tensor]) -> foldproof.Verdict:
+    def tested(net: Given, x: Tensor, m: Tensor) -> Tensor:
+        v = value(net, x, m)
+        return torch.where(test(v), 7.0, v)
+
+    return foldproof.prove(Given(tested), Given(value), (X, M))
+
+
+def is_for_all_inputs(found: foldproof.Verdict) -> bool:
+    assert found.claim is not None
+    return found.kind is Kind.PROVED and found.claim.is_general
+
+
+TESTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "eq": lambda v: v == -INF,
+    "ne": lambda v: ~(v != INF),
+    "ge": lambda v: v >= INF,
+    "le": lambda v: v <= -INF,
+    "isinf": torch.isinf,
+    "isneginf": torch.isneginf,
+    "isnan": torch.isnan,
+    "of a row": lambda v: (v == -INF).all(-1, keepdim=True),
+}
+
+REAL: dict[str, Function] = {
+    "a product with a parameter": lambda net, x, m: x @ net.weight,
+    "scores": lambda net, x, m: (x @ m.t()) * 0.5,
+    "a linear layer": lambda net, x, m: nn.functional.linear(x * m, net.weight),
+    "a part of it": lambda net, x, m: (x @ net.weight)[1:, ::2].t().contiguous(),
+    "a sum of two": lambda net, x, m: x @ net.weight + m @ net.weight,
+}
+
+
+@pytest.mark.parametrize("test", TESTS)
+def test_each_test(test: str) -> None:
+    assert is_for_all_inputs(verdict(REAL["scores"], TESTS[test]))
+
+
+@pytest.mark.parametrize("value", REAL)
+def test_values_that_are_real_for_all_inputs(value: str) -> None:
+    assert is_for_all_inputs(verdict(REAL[value], TESTS["eq"]))
+
+
+MAYBE_INFINITE: dict[str, Function] = {
+    "an input": lambda net, x, m: x,
+    "a moved input": lambda net, x, m: x.t() * 2 + 1,
+    "scores and a mask": lambda net, x, m: x @ net.weight + m,
+    "scores and a mask, at once": lambda net, x, m: torch.addmm(m, x, net.weight),
+    "an input that a constant matrix moves": lambda net, x, m: x @ PERMUTATION,
+    "a logarithm": lambda net, x, m: ((x @ net.weight).square()).log(),
+    "a reciprocal": lambda net, x, m: 1 / (x @ net.weight),
+    "a root": lambda net, x, m: ((x @ net.weight) + 20).sqrt(),
+    "a product with a reciprocal": lambda net, x, m: (1 / x) @ net.weight,
+    "masked by value": lambda net, x, m: (x @ net.weight).masked_fill(x > 5, -INF),
+    "a multiple of infinity": lambda net, x, m: ((x @ net.weight).abs() * INF).clamp(max=1),
+}
+
+
+@pytest.mark.parametrize("value", MAYBE_INFINITE)
+@pytest.mark.parametrize("test", ["eq", "isinf"])
+def test_values_that_may_be_infinite(value: str, test: str) -> None:
+    found = verdict(MAYBE_INFINITE[value], TESTS[test])
+    assert found.kind is not Kind.PROVED or not is_for_all_inputs(found), str(found)
+
+
+def test_a_write_of_an_input() -> None:
+    def written(net: Given, x: Tensor, m: Tensor) -> Tensor:
+        v = x @ net.weight
+        v[0] = m[0]
+        return v
+
+    found = verdict(written, TESTS["eq"])
+    assert found.kind is not Kind.PROVED or not is_for_all_inputs(found), str(found)
+
+
+def test_attention_and_its_decomposition() -> None:
+    class Attention(nn.Module):
+        def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+            return nn.functional.scaled_dot_product_attention(q, k, v)
+
+    args = tuple(torch.randn(1, 2, 3, 4) for _ in range(3))
+    program = torch.export.export(Attention(), args)
+    assert is_for_all_inputs(foldproof.prove(program, program.run_decompositions(), args))
