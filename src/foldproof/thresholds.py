@@ -157,6 +157,10 @@ MAX_UNREPRODUCED = 0.1
 """Largest part of a difference (root mean square) that may remain when a few operators are said to reproduce it."""
 MAX_ERROR_OF_SHARES = 0.25
 """Largest distance of the shares' sum from 1; beyond it, shares do not describe each operator's contribution."""
+MAX_ALIKE_INSIDE = 1e-3
+"""Largest relative distance of a value inside of a file from the reference's that is taken for it under any name."""
+MAX_TRIED_INSIDE = 64
+"""Largest number of values of a file that are tried in the place of operators without one: each takes a run."""
 MAX_COMPILATIONS = 6
 """Largest number of compilations of a program to watch its values."""
 MAX_COMPILED_ALONE = 4

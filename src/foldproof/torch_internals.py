@@ -592,6 +592,21 @@ def load_package(path: str) -> Callable[..., Any]:
     return made
 
 
+def save_package(program: ExportedProgram, path: str) -> None:
+    """Compile by AOTInductor into a package; documented, under a private path. Replaced by: a public path."""
+    torch._inductor.aoti_compile_and_package(program, package_path=path)
+
+
+def load_traced(path: str, size: int) -> Any:
+    """Load a ``.pte`` file whose runs are traced, with up to ``size`` bytes of values.
+
+    Replaced by: an option of ``executorch.runtime``, which does not trace.
+    """
+    from executorch.extension.pybindings import portable_lib
+
+    return portable_lib._load_for_executorch(path, enable_etdump=True, debug_buffer_size=size)
+
+
 def copied_graph(module: fx.GraphModule) -> tuple[fx.Graph, dict[fx.Node, fx.Node]]:
     """Return a copy of a module's graph, called in the same way, and the copy of each node.
 

@@ -749,7 +749,7 @@ def _insensitive(one: Outputs, other: Outputs) -> bool:
 
 def _noise_floor(trials: Sequence[Trial]) -> NoiseFloor | None:
     part = next((t.outputs for t in trials if t.outputs.judged is not None), None)
-    if part is None or part.judged is None:
+    if part is None or part.judged is None or not part.values.floats:
         return None
     j, values = part.judged, part.values
     difference = rms(distance(values.candidate, values.reference, values.floats))

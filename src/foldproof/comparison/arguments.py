@@ -43,9 +43,10 @@ def _differences(reference: Graph, node: fx.Node, candidate: Graph, other: fx.No
         mine, its = (get_attribute(g.module, str(n.target)) for g, n in ((reference, node), (candidate, other)))
         if isinstance(mine, Tensor) and isinstance(its, Tensor) and not identical([mine], [its]):
             yield f"{node.target} has other values in the candidate"
-    if not isinstance(node.target, OpOverload):
+    operator = node.target
+    if not isinstance(operator, OpOverload):
         return
-    mine, its = (bind_arguments(n.target, n.args, n.kwargs) for n in (node, other))
+    mine, its = (bind_arguments(operator, n.args, n.kwargs) for n in (node, other))
     for name in dict.fromkeys([*mine, *its]):
         x, y = mine.get(name), its.get(name)
         if not _are_equal(x, y):

@@ -8,7 +8,8 @@ float64 run of the reference shows what later layers make of it. To first order 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,16 +18,18 @@ from torch import Tensor, fx, nn
 
 from foldproof.comparison.candidate import Candidate
 from foldproof.comparison.graph import Graph
+from foldproof.comparison.inner import Inside
 from foldproof.comparison.inputs import Inputs
 from foldproof.comparison.judge import Outputs, distance, identical, rms
 from foldproof.comparison.result import DifferenceSource
+from foldproof.comparison.runtimes import Look
 from foldproof.errors import FoldproofError, brief
 from foldproof.formatting import format_count
 from foldproof.graph.diff import align_nodes
 from foldproof.graph.interpreter import Again
 from foldproof.graph.region import collect_dependencies, cut_region
 from foldproof.graph.text import operator_name, source_of
-from foldproof.log import log_caught
+from foldproof.log import giving_up, log_caught
 from foldproof.operators import is_pointwise, is_view
 from foldproof.program import copied
 from foldproof.program.state import deepcopied
@@ -68,6 +71,8 @@ def find_sources(
 ) -> Findings:
     """The operators that a difference at these inputs comes from; ``large`` where it is beyond rounding."""
     values, told = _values(graph, candidate, given, outputs, large)
+    if candidate.look is not None:
+        candidate = replace(candidate, compile=None)  # the file itself is watched, so nothing is made anew
     if values is None and large:
         return Findings((), f"{told}, so it can't be seen at which operator it goes wrong")
     if values is None:
@@ -75,7 +80,8 @@ def find_sources(
         return Findings(sources, f"{told}, so this is where rounding is to be expected to come from")
     partings, seen = _partings(graph, values, given, operands)
     if not partings:
-        return Findings((), f"{told}; {_tell_same(graph, seen)}", None, values)
+        unseen = [n for n in _watched(graph, _of_integers(outputs)) if n.name not in seen]
+        return Findings((), f"{told}; {_tell_same(len(seen), unseen)}", None, values)
     sources = _contributions(graph, partings, given, outputs, tell)
     other = next((s for s in sources if abs(s.share or 0.0) > MAX_SENSIBLE_SHARE), None)
     if other is not None and not large:
@@ -94,20 +100,23 @@ def find_sources(
     return Findings(sources, f"{told}; {said}", _part_of_largest(graph, values, sources, given), values)
 
 
-def _tell_same(graph: Graph, seen: Collection[str]) -> str:
+def _tell_same(seen: int, unseen: Sequence[fx.Node]) -> str:
     """A sentence on operators that give the same bits on the same operands, of which some may not have been seen."""
-    watched = _watched(graph)
-    unseen = [n for n in watched if n.name not in seen]
-    if len(unseen) == len(watched):
+    if not seen:
         return "no operator of the reference could be watched, so nothing is said of where it comes from"
     if not unseen:
-        return "every operator gives the same bits on the same operands"
+        return "every operator of the reference gives the same bits on the same operands"
     kinds = list(dict.fromkeys(short(operator_name(n)) for n in unseen))
     named = f"{_listed(kinds[:3])}{' …' if len(kinds) > 3 else ''}"
     return (
-        f"{len(watched) - len(unseen)} of {format_count(len(watched), 'operator')} could be watched, with the same bits"
-        f" on the same operands; not {named}"
+        f"{seen} of {format_count(seen + len(unseen), 'operator')} could be watched, with the same bits on the same"
+        f" operands; not {named}"
     )
+
+
+def _of_integers(outputs: Outputs) -> bool:
+    """True if no float differs."""
+    return outputs.traced != outputs.floats
 
 
 def _add_up(shares: Sequence[float]) -> bool:
@@ -174,19 +183,39 @@ def short(operator: str) -> str:
 def _values(
     graph: Graph, candidate: Candidate, given: Inputs, outputs: Outputs, large: bool
 ) -> tuple[Values | None, str]:
+    if candidate.look is not None:
+        found = _inner_values(graph, candidate.look, given, outputs, large)
+        if found is not None:
+            return found
     if candidate.compile is not None:
         return _compiled_values(graph, candidate, given, outputs, large)
     if candidate.program is not None:
-        return _graph_values(graph, candidate, given)
+        return _graph_values(graph, candidate, given, _of_integers(outputs))
     return None, "the candidate gives no numbers but its outputs"
 
 
-def _watched(graph: Graph) -> list[fx.Node]:
-    """Nodes whose float values are worth an output: views and choices of tuples carry no arithmetic."""
+def _inner_values(graph: Graph, look: Look, given: Inputs, outputs: Outputs, large: bool) -> tuple[Values, str] | None:
+    """From the file itself, run with its values as outputs; None if that does not show the difference."""
+    with giving_up("looking into the file"):
+        named, again = look(*copied(given))
+        left = rms(distance(again, outputs.candidate, outputs.traced))
+        whole = rms(distance(outputs.candidate, outputs.reference, outputs.traced))
+        if not identical(again, outputs.candidate) and not (large and left <= MAX_UNREPRODUCED * whole):
+            return None
+        watched = _watched(graph, _of_integers(outputs))
+        inside = Inside(graph, watched, given, named)
+        values = inside.match_wrong(outputs) if large else inside.match()
+        told = f"{len(values)} of {format_count(len(watched), 'operator')} were matched with values inside of the file"
+        return (values, told) if values else None
+    return None
+
+
+def _watched(graph: Graph, integers: bool) -> list[fx.Node]:
+    """Nodes whose values are worth an output: views and choices of tuples carry no arithmetic."""
     return [
         n
         for n in graph.nodes
-        if n.name in graph.dtypes
+        if (integers or n.name in graph.dtypes)
         and isinstance(n.target, OpOverload)
         and not is_view(n.target)
         and isinstance(n.meta.get("val"), Tensor)
@@ -204,9 +233,10 @@ def _compiled_values(
     """
     values: dict[str, Tensor] = {}
     nearest: tuple[float, Values] | None = None
-    stored = [n.name for n in _watched(graph) if _stored(n)]
-    queue = [[n.name for n in _watched(graph)], stored] if large else [stored]
-    whole = rms(distance(outputs.candidate, outputs.reference, outputs.floats))
+    watched = _watched(graph, _of_integers(outputs))
+    stored = [n.name for n in watched if _stored(n)]
+    queue = [[n.name for n in watched], stored] if large else [stored]
+    whole = rms(distance(outputs.candidate, outputs.reference, outputs.traced))
     for _ in range(MAX_COMPILATIONS):
         if not queue:
             break
@@ -218,7 +248,7 @@ def _compiled_values(
             if nearest is not None:
                 break
             return None, f"the graph could not be compiled with its values as outputs ({brief(error)})"
-        left = rms(distance(again, outputs.candidate, outputs.floats))
+        left = rms(distance(again, outputs.candidate, outputs.traced))
         if identical(again, outputs.candidate) or (large and left <= MAX_UNREPRODUCED * whole):
             values |= seen
             if large:
@@ -230,7 +260,11 @@ def _compiled_values(
             queue += [names[: len(names) // 2], names[len(names) // 2 :]]
     told = _tell_fed(len(values))
     if not values and large:
-        return None, "compiled with its values as outputs, the program does not show the difference"
+        made = "compiled" if candidate.backend is not None else "made anew"
+        return None, (
+            f"the reference, {made} with its values as outputs, does not show the difference (another program, another"
+            " release, or other settings gave these numbers)"
+        )
     if not values and nearest is not None:
         left, values = nearest[0], dict(nearest[1])
         told = _tell_fed(len(values))
@@ -273,7 +307,7 @@ def _tapped(graph: Graph, names: Sequence[str]) -> fx.GraphModule:
     return fx.GraphModule(root, copied_graph)
 
 
-def _graph_values(graph: Graph, candidate: Candidate, given: Inputs) -> tuple[Values | None, str]:
+def _graph_values(graph: Graph, candidate: Candidate, given: Inputs, integers: bool) -> tuple[Values | None, str]:
     """From the candidate's own graph, where its operators are those of the reference, in the same order."""
     try:
         other = Graph(candidate.program, *given)
@@ -295,13 +329,13 @@ def _graph_values(graph: Graph, candidate: Candidate, given: Inputs) -> tuple[Va
         for mine, its in zip(node.all_input_nodes, match.all_input_nodes):
             if mine in pairs and its is not pairs[mine] and its.name in theirs:
                 values[mine.name] = theirs[its.name]
-    watched = {n.name for n in _watched(graph)}
+    watched = {n.name for n in _watched(graph, integers)}
     values = {name: value for name, value in values.items() if name in watched}
     told = (
         f"both graphs were walked side by side ({len(values)} of {format_count(len(watched), 'operator')} are in both"
     )
-    others = [n for n in _watched(other) if n not in set(pairs.values())]
-    lone = [n for n in _watched(graph) if n.name not in values]
+    others = [n for n in _watched(other, integers) if n not in set(pairs.values())]
+    lone = [n for n in _watched(graph, integers) if n.name not in values]
     for side, nodes in (("the reference", lone), ("the candidate", others)):
         kinds = list(dict.fromkeys(short(operator_name(n)) for n in nodes))
         if kinds:
@@ -344,6 +378,8 @@ def _partings(
 
 def _local_sigma(theirs: Tensor, dtype: torch.dtype, again: Again, operands: Operands | None) -> float:
     """Distance of the candidate's result from the exact one on these operands, in units of the operator's rounding."""
+    if not (dtype.is_floating_point or dtype.is_complex):
+        return math.inf
     with Float64():
         exact = again()
     runs = []
@@ -363,16 +399,16 @@ def _contributions(
 ) -> tuple[DifferenceSource, ...]:
     float64, own = _all_values(graph.run_in_float64, given), _all_values(graph.run, given)
     plain = graph.run(*given)
-    difference = distance(outputs.candidate, outputs.reference, outputs.floats)
+    difference = distance(outputs.candidate, outputs.reference, outputs.traced)
     whole = sum(float(d.square().sum()) for d in difference)
     loudest = sorted(partings, key=lambda p: -p.sigma)[:MAX_TRACED_OPERATORS]
     sources = []
     for i, parting in enumerate(loudest):
         tell(i, len(loudest), "tracing differences to the outputs")
         name, error = parting.node.name, parting.error
-        moved = distance(graph.run(*given, known=_with(graph, name, error, own)), plain, outputs.floats)
+        moved = distance(graph.run(*given, known=_with(graph, name, error, own)), plain, outputs.traced)
         exact = distance(
-            graph.run_in_float64(*given, known=_with(graph, name, error, float64)), outputs.float64, outputs.floats
+            graph.run_in_float64(*given, known=_with(graph, name, error, float64)), outputs.float64, outputs.traced
         )
         share = sum(float((m * d).sum()) for m, d in zip(moved, difference)) / whole if whole else 0.0
         size, there = rms(moved), rms([error])
@@ -529,8 +565,8 @@ def _left(graph: Graph, instead: Mapping[str, Instead], given: Inputs, outputs: 
         return value
 
     hybrid = graph.run(*given, after=exchange)
-    whole = rms(distance(outputs.candidate, outputs.reference, outputs.floats))
-    return rms(distance(hybrid, outputs.candidate, outputs.floats)) / whole if whole else 0.0
+    whole = rms(distance(outputs.candidate, outputs.reference, outputs.traced))
+    return rms(distance(hybrid, outputs.candidate, outputs.traced)) / whole if whole else 0.0
 
 
 def _but(left: float) -> str:
@@ -549,7 +585,7 @@ def _expected(
 ) -> tuple[DifferenceSource, ...]:
     """Each operator's part of the noise floor."""
     float64 = _all_values(graph.run_in_float64, given)
-    nodes = _watched(graph)
+    nodes = _watched(graph, False)
     sources, squares = [], {}
     for i, node in enumerate(nodes):
         tell(i, len(nodes), "perturbing one operator after the other")
@@ -564,7 +600,7 @@ def _expected(
         moved = graph.perturbed(*given, i, operands=operands, only=node.name, after=keep, known=known)
         error, size = (
             rms(distance(at, [float64[node.name]], [0])),
-            rms(distance(moved, outputs.float64, outputs.floats)),
+            rms(distance(moved, outputs.float64, outputs.traced)),
         )
         if size:
             gain = size / error if error else 0.0

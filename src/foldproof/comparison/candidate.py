@@ -75,6 +75,8 @@ class Candidate:
     """The callable that ``run`` calls, which may return its outputs without keys, or under others."""
     restart: Callable[[], None] | None = None
     """Puts back a state that only the candidate's runtime can reach."""
+    look: runtimes.Look | None = None
+    """Runs it once more, and gives the values inside of it, too."""
 
 
 def candidate_of(source: Any, reference: Any) -> Candidate:
@@ -157,13 +159,15 @@ def _named(name: str, reference: Any) -> Candidate:
         return _saved(name, _load_outputs(path), reference) if script is None else replace(_scripted(script), name=name)
     if path.suffix == ".xml":
         run, signature = runtimes.openvino(path)
-        return replace(_runtime(name, "OpenVINO", run, None), signature=signature)
+        made = _runtime(name, "OpenVINO", run, None)
+        return replace(made, signature=signature, look=runtimes.look_into_openvino(path))
     if path.suffix == ".onnx":
         run, signature = runtimes.onnx(path)
-        return replace(_runtime(name, "ONNX Runtime", run, runtimes.onnx_exporter), signature=signature)
+        made = _runtime(name, "ONNX Runtime", run, runtimes.onnx_exporter)
+        return replace(made, signature=signature, look=runtimes.look_into_onnx(path))
     found = runtimes.ExecuTorchProgram(path, name)
     made = _runtime(name, "ExecuTorch", runtimes.run_executorch(found), runtimes.executorch_exporter(path))
-    return replace(made, restart=found.restart)
+    return replace(made, restart=found.restart, look=runtimes.look_into_executorch(path))
 
 
 def _runtime(name: str, runtime: str, run: Run, compile: Compile | None) -> Candidate:
@@ -204,7 +208,8 @@ def _pt2(name: str) -> Candidate:
     except FoldproofError:
         with giving_up(f"loading {name} as a package of AOTInductor"):
             hidden = "a package of AOTInductor does not show it"
-            return Candidate(f"{name} (AOTInductor)", caller(load_package(name)), hidden=hidden)
+            run = caller(load_package(name))
+            return Candidate(f"{name} (AOTInductor)", run, hidden=hidden, compile=runtimes.package_again)
         raise
     assert isinstance(program, ExportedProgram)
     return _exported(name, program)

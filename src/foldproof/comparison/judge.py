@@ -83,6 +83,12 @@ class Outputs:
         """Indices of the values that are real or complex numbers."""
         return [i for i, t in enumerate(self.reference) if t.is_floating_point() or t.is_complex()]
 
+    @property
+    def traced(self) -> list[int]:
+        """Indices of the values whose difference is traced to operators: the floats, or all where no float differs."""
+        apart = any(not torch.equal(number(self.reference[i]), number(self.candidate[i])) for i in self.floats)
+        return self.floats if apart else list(range(len(self.reference)))
+
 
 def identical(a: Sequence[Tensor], b: Sequence[Tensor]) -> bool:
     """True if two lists of values agree in dtype, shape and every bit of every number (nan equals nan)."""

@@ -40,9 +40,17 @@ def match_by_order(candidate: Candidate, graph: Graph) -> Candidate:
     def reordered(made: list[Tensor]) -> list[Tensor]:
         return [made[i] for i in out_of] if len(made) == len(out_of) else made
 
-    def run(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
+    def sorted_inputs(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
         given = [x for x in tree_leaves((tuple(args), dict(kwargs))) if isinstance(x, Tensor)]
-        return reordered(candidate.run([given[i] for i in into] if len(given) == len(into) else given, {}))
+        return [given[i] for i in into] if len(given) == len(into) else given
+
+    def run(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
+        return reordered(candidate.run(sorted_inputs(args, kwargs), {}))
+
+    def look(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Sequence[tuple[str, Tensor]], list[Tensor]]:
+        assert candidate.look is not None
+        values, made = candidate.look(sorted_inputs(args, kwargs), {})
+        return values, reordered(made)
 
     own, told = keys_of(graph.program.call_spec.out_spec), dict[str, None]()
 
@@ -61,7 +69,7 @@ def match_by_order(candidate: Candidate, graph: Graph) -> Candidate:
         return reordered(as_called(out))
 
     if candidate.signature is not None:
-        return replace(candidate, run=run)
+        return replace(candidate, run=run, look=None if candidate.look is None else look)
     notes = candidate.notes
     return candidate if candidate.function is None else replace(candidate, run=call, notes=lambda: [*notes(), *told])
 

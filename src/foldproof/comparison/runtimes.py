@@ -1,4 +1,4 @@
-"""Files that another runtime executes: ``.pte`` in ExecuTorch, ``.onnx`` in ONNX Runtime."""
+"""Files that another runtime executes: ``.pte`` in ExecuTorch, ``.onnx`` in ONNX Runtime, ``.xml`` in OpenVINO."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from foldproof.comparison.graph import flattened
 from foldproof.errors import FoldproofError, MissingExtra, brief
 from foldproof.log import hushed
 from foldproof.program.export import export_module, separated
-from foldproof.torch_internals import tree_leaves
+from foldproof.torch_internals import load_package, load_traced, save_package, tree_leaves
 
 Run = Callable[[Sequence[Any], Mapping[str, Any]], list[Tensor]]
-
+Look = Callable[[Sequence[Any], Mapping[str, Any]], tuple[Sequence[tuple[str, Tensor]], list[Tensor]]]
+"""Runs a file on (args, kwargs), and gives the values inside of it, with names, and its outputs."""
 
 Signature = tuple[list[str], list[str]]
 """Names of inputs and outputs."""
@@ -61,6 +62,28 @@ def session_runner(session: Any, name: object) -> tuple[Run, Signature]:
     return run, (names, [made.name for made in session.get_outputs()])
 
 
+def look_into_onnx(path: Path) -> Look:
+    """Return what runs a ``.onnx`` file with all its values as outputs, in ONNX Runtime."""
+
+    def look(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[tuple[str, Tensor]], list[Tensor]]:
+        import onnx
+        import onnxruntime
+
+        model = onnx.load(str(path))
+        count = len(model.graph.output)
+        shown = {value.name for value in model.graph.output}
+        inner = [name for node in model.graph.node if node.op_type != "Constant" for name in node.output if name]
+        model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in inner if name not in shown)
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4  # shapes of the outputs that were added are not declared
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        made = session_runner(session, path)[0](args, kwargs)
+        values = dict(zip((value.name for value in session.get_outputs()), made))
+        return [(name, values[name]) for name in inner], made[:count]
+
+    return look
+
+
 def openvino(path: Path) -> tuple[Run, Signature]:
     """Return what runs a ``.xml`` file in OpenVINO on the CPU, by position, and names of inputs and outputs.
 
@@ -86,6 +109,34 @@ def openvino(path: Path) -> tuple[Run, Signature]:
     return run, (inputs, outputs)
 
 
+def look_into_openvino(path: Path) -> Look:
+    """Return what runs a ``.xml`` file with all its values as outputs, in OpenVINO."""
+
+    def look(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[tuple[str, Tensor]], list[Tensor]]:
+        import openvino as runtime
+
+        core = runtime.Core()
+        model = core.read_model(path)
+        count = len(model.outputs)
+        ports = {
+            op.get_friendly_name(): op.output(0)
+            for op in model.get_ordered_ops()
+            if op.get_type_name() not in ("Parameter", "Constant", "Result") and op.get_output_size() == 1
+        }
+        at_end = {
+            one.get_node().input_value(0).get_node().get_friendly_name(): i for i, one in enumerate(model.outputs)
+        }
+        inner = [name for name in ports if name not in at_end]
+        model.add_outputs([ports[name] for name in inner])
+        compiled = core.compile_model(model, "CPU", OPENVINO_SETTINGS)
+        made = run_openvino(compiled, _tensors(path, args, kwargs, len(compiled.inputs)))
+        places = at_end | {name: count + i for i, name in enumerate(inner)}
+        # Its converter puts the name of the node of PyTorch first.
+        return [(name.partition("/")[0], made[places[name]]) for name in ports], made[:count]
+
+    return look
+
+
 def run_openvino(compiled: Any, given: Sequence[Tensor]) -> list[Tensor]:
     """Return copies of the outputs of OpenVINO's compiled model."""
     made = compiled(as_arrays(given, "OpenVINO"))
@@ -100,6 +151,19 @@ def onnx_exporter(module: nn.Module) -> Callable[..., Any]:
         with _quietly():
             torch.onnx.export(module, separated(module, inputs, {})[0], str(path), dynamo=True, verbose=False)
         return onnx(path)[0]
+
+    return _made_when_called(export)
+
+
+def package_again(module: nn.Module) -> Callable[..., Any]:
+    """Compile by AOTInductor, as `onnx_exporter` exports to ONNX."""
+
+    def export(inputs: tuple[Tensor, ...], folder: Path) -> Run:
+        path = str(folder / "part.pt2")
+        with _quietly():
+            save_package(export_module(module, inputs), path)
+            loaded = load_package(path)
+        return lambda args, kwargs: flattened(loaded(*args, **kwargs))
 
     return _made_when_called(export)
 
@@ -198,6 +262,32 @@ class ExecuTorchProgram:
         with _blamed(self.name, "ExecuTorch"), _silent():
             out = self._loaded[1].execute(contiguous)
             return [x.clone() if isinstance(x, Tensor) else x for x in out]
+
+
+def look_into_executorch(path: Path) -> Look:
+    """Return what runs a ``.pte`` file with a trace of its events, and reads the values of its operators from it.
+
+    What a delegate computes inside is not in it.
+    """
+
+    def look(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[tuple[str, Tensor]], list[Tensor]]:
+        from executorch.devtools import Inspector
+
+        given = [x.detach().contiguous() for x in tree_leaves((tuple(args), dict(kwargs))) if isinstance(x, Tensor)]
+        with tempfile.TemporaryDirectory() as folder, _quietly():
+            trace, buffer = str(Path(folder) / "trace.etdp"), str(Path(folder) / "values.bin")
+            module = load_traced(str(path), _TRACE_BYTES)
+            made = [x.clone() if isinstance(x, Tensor) else x for x in module.forward(given)]
+            module.write_etdump_result_to_file(trace, buffer)
+            blocks = Inspector(etdump_path=trace, debug_buffer_path=buffer).event_blocks
+            events = [e for block in blocks for e in block.events if e.name in ("OPERATOR_CALL", "DELEGATE_CALL")]
+            values = [x.clone() for event in events for x in event.debug_data if isinstance(x, Tensor) and x.numel()]
+        return [("", x) for x in values], flattened(made)
+
+    return look
+
+
+_TRACE_BYTES = 1 << 28
 
 
 def run_executorch(program: ExecuTorchProgram) -> Run:
