@@ -190,7 +190,7 @@ def _values(
     if candidate.compile is not None:
         return _compiled_values(graph, candidate, given, outputs, large)
     if candidate.program is not None:
-        return _graph_values(graph, candidate, given, _of_integers(outputs))
+        return _graph_values(graph, candidate, given, outputs, large)
     return None, "the candidate gives no numbers but its outputs"
 
 
@@ -307,8 +307,11 @@ def _tapped(graph: Graph, names: Sequence[str]) -> fx.GraphModule:
     return fx.GraphModule(root, copied_graph)
 
 
-def _graph_values(graph: Graph, candidate: Candidate, given: Inputs, integers: bool) -> tuple[Values | None, str]:
-    """From the candidate's own graph, where its operators are those of the reference, in the same order."""
+def _graph_values(
+    graph: Graph, candidate: Candidate, given: Inputs, outputs: Outputs, large: bool
+) -> tuple[Values | None, str]:
+    """From the candidate's own graph, where its operators are those of the reference, or compute the same numbers."""
+    integers = _of_integers(outputs)
     try:
         other = Graph(candidate.program, *given)
     except FoldproofError as error:
@@ -331,10 +334,17 @@ def _graph_values(graph: Graph, candidate: Candidate, given: Inputs, integers: b
                 values[mine.name] = theirs[its.name]
     watched = {n.name for n in _watched(graph, integers)}
     values = {name: value for name, value in values.items() if name in watched}
+    matched = set(pairs.values())
+    if 2 * len(values) < len(watched):  # another order, or other pieces
+        nodes = [n for n in _watched(other, integers) if n.name in theirs]
+        inside = Inside(graph, _watched(graph, integers), given, [(n.name, theirs[n.name]) for n in nodes])
+        by_number = inside.match_wrong(outputs) if large else inside.match()
+        if len(by_number) > len(values):
+            values, matched = by_number, {nodes[i] for i in inside.used}
     told = (
         f"both graphs were walked side by side ({len(values)} of {format_count(len(watched), 'operator')} are in both"
     )
-    others = [n for n in _watched(other, integers) if n not in set(pairs.values())]
+    others = [n for n in _watched(other, integers) if n not in matched]
     lone = [n for n in _watched(graph, integers) if n.name not in values]
     for side, nodes in (("the reference", lone), ("the candidate", others)):
         kinds = list(dict.fromkeys(short(operator_name(n)) for n in nodes))

@@ -1,9 +1,11 @@
-"""Values inside of a file that another runtime executes, matched with operators of the reference.
+"""Values inside of a candidate, matched with operators of the reference.
 
-Exporters rename, fold and split operators, so that a value is matched by what it is. The reference is walked on the
-file's values: an operator whose result is, but for rounding, a value of the file has that value, and the next one is
-computed from it. An operator that the file computes otherwise has the value of its name, which exporters of PyTorch
-keep, or the one that leads to the file's outputs when the reference goes on with it.
+Exporters rename, fold and split operators, and other programs compute in other pieces (sample by sample, token by
+token, with padding), so that a value is matched by what it is. The reference is walked on the candidate's values: an
+operator whose result is, but for rounding, a value of the candidate (or a part of one, or several put together) has
+that value, and the next one is computed from it. An operator that the candidate computes otherwise has the value of
+its name, which exporters of PyTorch keep, or the one that leads to the candidate's outputs when the reference goes on
+with it.
 """
 
 from __future__ import annotations
@@ -24,11 +26,15 @@ Named = Sequence[tuple[str, Tensor]]
 
 
 class Inside:
-    """The values inside of a file at some inputs, beside the operators ``nodes`` of the reference."""
+    """The values inside of a candidate at some inputs, beside the operators ``nodes`` of the reference.
+
+    ``used`` has the places of those that were matched.
+    """
 
     def __init__(self, graph: Graph, nodes: Sequence[fx.Node], given: Inputs, named: Named) -> None:
         self._graph, self._nodes, self._given, self._named = graph, nodes, given, named
         self._by_name = {name: i for i, (name, _) in enumerate(named)}
+        self.used: set[int] = set()
 
     def match(self) -> dict[str, Tensor]:
         """Return the file's values, by node, of the operators that have one."""
@@ -75,11 +81,18 @@ class Inside:
                 return value
             own[node] = value
             place = pinned[node] if node in pinned else self._find(node, value, places)
-            if place is None:
+            if place is not None:
+                places[node], values[node.name] = place, self._shaped(place, value)
+                self.used.add(place)
+                return values[node.name].to(value.dtype)
+            made, parts = self._put_together(value)
+            if made is None:
                 return value
-            places[node], values[node.name] = place, self._shaped(place, value)
-            return values[node.name].to(value.dtype)
+            places[node], values[node.name] = max(parts), made
+            self.used.update(parts)
+            return made.to(value.dtype)
 
+        self.used.clear()
         self._graph.run(*self._given, after=follow)
         return values, places, own
 
@@ -89,10 +102,59 @@ class Inside:
         alike = [i for i, (_, x) in enumerate(self._named) if _squeezed(x) == _squeezed(own)]
         apart = {i: rms(distance([self._shaped(i, own)], [own], [0])) for i in alike}
         nearest = min(apart, key=lambda i: (apart[i], i != same), default=None)
-        if nearest is not None and apart[nearest] <= MAX_ALIKE_INSIDE * rms(distance([own], [own * 0], [0])):
+        if nearest is not None and _are_alike(self._shaped(nearest, own), own):
             return nearest
         known = all(n in places or n.op != "call_function" for n in node.all_input_nodes)
         return same if known and same in apart else None
+
+    def _put_together(self, own: Tensor) -> tuple[Tensor | None, list[int]]:
+        """Return this value as the candidate has it in other pieces along one dimension, and the places of these."""
+        for axis in range(own.ndim):
+            rest = _without(own.shape, axis)
+            pieces = [
+                i
+                for i, (_, x) in enumerate(self._named)
+                if x.ndim == own.ndim and x.dtype == own.dtype and _without(x.shape, axis) == rest and x.numel()
+            ]
+            for i in pieces:
+                for start in range(self._named[i][1].shape[axis] - own.shape[axis] + 1):
+                    window = self._named[i][1].narrow(axis, start, own.shape[axis])
+                    if _are_alike(window, own):
+                        return window, [i]
+            shorter = [i for i in pieces if self._named[i][1].shape[axis] < own.shape[axis] and i not in self.used]
+            made, parts = self._joined(own, axis, sorted(shorter, key=lambda i: -self._named[i][1].shape[axis]))
+            if made is not None:
+                return made, parts
+        return None, []
+
+    def _joined(self, own: Tensor, axis: int, pieces: Sequence[int]) -> tuple[Tensor | None, list[int]]:
+        """Put pieces where they are alike, and one that is like nothing where nothing is, if it fits.
+
+        What the candidate does not compute (all tokens but the last, say) stays as the reference has it.
+        """
+        length = own.shape[axis]
+        taken, at, left = [False] * length, dict[int, int](), list[int]()
+        for i in pieces:
+            piece = self._named[i][1]
+            size = piece.shape[axis]
+            free = [k for k in range(length - size + 1) if not any(taken[k : k + size])]
+            start = next((k for k in free if _are_alike(piece, own.narrow(axis, k, size))), None)
+            if start is None:
+                left.append(i)
+                continue
+            at[start], taken[start : start + size] = i, [True] * size
+        if not at:
+            return None, []
+        holes = [k for k in range(length) if not taken[k]]
+        if holes:
+            fits = holes == list(range(holes[0], holes[-1] + 1))
+            odd = next((i for i in left if fits and self._named[i][1].shape[axis] == len(holes)), None)
+            if odd is not None:
+                at[holes[0]] = odd
+        made = own.clone()
+        for start, i in at.items():
+            made.narrow(axis, start, self._named[i][1].shape[axis]).copy_(self._named[i][1])
+        return made, list(at.values())
 
     def _shaped(self, place: int, like: Tensor) -> Tensor:
         return self._named[place][1].reshape(like.shape)
@@ -111,6 +173,14 @@ def _after(node: fx.Node, places: Mapping[fx.Node, int]) -> int:
         else:
             waiting += one.all_input_nodes
     return last
+
+
+def _are_alike(x: Tensor, own: Tensor) -> bool:
+    return rms(distance([x], [own], [0])) <= MAX_ALIKE_INSIDE * rms(distance([own], [own * 0], [0]))
+
+
+def _without(shape: Sequence[int], axis: int) -> list[int]:
+    return [size for i, size in enumerate(shape) if i != axis]
 
 
 def _squeezed(x: Tensor) -> tuple[int, ...]:
