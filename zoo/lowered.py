@@ -25,13 +25,17 @@ def loop_steps(model: nn.Module, inputs: Sequence[Any], options: Mapping[str, An
     log = Log()
 
     def stop(change: Change) -> None:
-        if change.name == SCHEDULING:
+        if change.name == SCHEDULING and not change.phase:  # parts that control flow runs come before the whole
             raise _Done
 
     log.watch = stop
     with torch.no_grad(), quiet_copies(), contextlib.suppress(_Done):
         find_compiler("inductor").compile(model, tuple(inputs), {}, options or {}, log)
-    return {c.name: Step(c, inputs) for c in log.changes if c.name in LOOP_STEPS and c.fired}
+    return {
+        "/".join(filter(None, (c.phase, c.name))): Step(c, inputs)
+        for c in log.changes
+        if c.name in LOOP_STEPS and c.fired
+    }
 
 
 class Function(nn.Module):

@@ -31,7 +31,7 @@ class Declaration:
 INDUCTOR = Declaration(
     "inductor",
     "inductor:COMPILER",
-    "every graph pass of `torch.compile`, from Dynamo's graph to the one that kernels are made of",
+    "every graph pass of `torch.compile`, from Dynamo's graph to the loops that kernels are made of",
     {"…": "any setting of `torch._inductor.config`, such as `freezing=True`"},
     builds=True,
 )

@@ -586,6 +586,25 @@ def call_loop_body(body: Any, handler: Any) -> None:
         body(list(body.iter_vars), list(body.reduce_vars), allow_same_symbol_in_index=True)
 
 
+def make_loop_variables(count: int) -> list[Any]:
+    """Return names of loop variables. Replaced by: a public interface of loop nests."""
+    from torch._inductor.utils import sympy_index_symbol
+
+    return [sympy_index_symbol(f"p{i}") for i in range(count)]
+
+
+def call_pointwise(node: Any, buffer: Any, variables: Sequence[Any], handler: Any) -> None:
+    """Compute a pointwise node and store it in a buffer, with a handler for the operations.
+
+    Replaced by: a public interface of loop nests.
+    """
+    from torch._inductor.virtualized import V, ops
+
+    with V.set_ops_handler(handler):
+        place = buffer.get_layout().make_indexer()(variables)
+        ops.store(buffer.get_name(), place, node.inner_fn(variables))
+
+
 def load_package(path: str) -> Callable[..., Any]:
     """Load a package made by AOTInductor; documented, under a private path. Replaced by: a public path."""
     made: Callable[..., Any] = torch._inductor.aoti_load_package(path)

@@ -155,6 +155,14 @@ class Splits(nn.Module):
         return first * second
 
 
+def test_random_numbers_are_those_of_the_model() -> None:
+    """Inductor draws other numbers than PyTorch by design, so that nothing would be equal."""
+    found = foldproof.audit(nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5)).train(), (torch.randn(3, 4),))
+    assert {step.verdict.kind for step in found.steps if step.fired} == {Kind.PROVED}
+    assert found.options == {"fallback_random": True}
+    assert "torch.compile with fallback_random" in found.compiled
+
+
 def test_lists_that_are_written_into_memory_are_followed() -> None:
     """ExecuTorch's operator returns nothing then, and the memory is read."""
     installed("executorch")

@@ -220,8 +220,7 @@ def test_a_graph_inside_of_another() -> None:
 
     verdict = verdict_on(exported(Branches()), edit)
     assert verdict is not None
-    assert verdict.kind is Kind.UNDECIDED
-    assert "cond" in verdict.reason
+    assert verdict.kind is Kind.REFUTED
 
 
 def test_a_pass_that_raises_half_way() -> None:
@@ -321,10 +320,11 @@ def test_models_with_effects_and_breaks(compiler: str, model: type[nn.Module], m
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_model_with_branches_is_not_accused() -> None:
+def test_a_model_with_branches_is_proved() -> None:
     found = foldproof.audit(Branches(), (torch.randn(3),))
-    assert {step.verdict.kind for step in found.steps if step.fired} == {Kind.UNDECIDED}
-    assert found.kind is Kind.UNDECIDED
+    assert {step.verdict.kind for step in found.steps if step.fired} == {Kind.PROVED}
+    assert "the lowering and the scheduling are proved" in found.conclusion
+    assert found.kind is Kind.UNDECIDED  # of the numbers: rounding inside of a branch is not followed
 
 
 def test_statistics_that_training_updates() -> None:

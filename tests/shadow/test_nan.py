@@ -48,6 +48,10 @@ EQUAL: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] 
         lambda x: torch.where(EVEN, x, torch.where(EVEN, NAN, x * 2)),
         lambda x: torch.where(EVEN, x, x + x),
     ),
+    "compared": (
+        lambda x: torch.where(torch.where(EVEN, NAN, x * 2) >= 1e6, 1.0, x),
+        lambda x: torch.where(torch.where(EVEN, NAN, x + x) >= 1e6, 1.0, x),
+    ),
 }
 
 
@@ -67,6 +71,11 @@ OTHER: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] 
     "as a number": (lambda x: (x + math.nan) * 0 + x, lambda x: x + 0),
     "at another place": (lambda x: torch.where(EVEN, NAN, x), lambda x: torch.where(~EVEN, NAN, x)),
     "an infinity": (lambda x: torch.where(EVEN, NAN, x), lambda x: torch.where(EVEN, math.inf, x)),
+    "compared": (
+        lambda x: torch.where(torch.where(EVEN, NAN, x) == x, 0.0, x),
+        lambda x: torch.where(x == x, 0.0, x),
+    ),
+    "compared as a number": (lambda x: torch.where(x != math.nan, x, 0.0), lambda x: torch.where(x > math.nan, x, 0.0)),
     "nothing": (lambda x: torch.where(EVEN, NAN, x), lambda x: x * 1),
 }
 

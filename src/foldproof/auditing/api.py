@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from foldproof.comparison import CompareResult
 
 
+SAME_DRAWS = {"fallback_random": True}
+"""Settings of Inductor with which it draws the random numbers that the model draws, and by design others without."""
+
 Progress = Callable[[int, int | None, str], None]
 
 
@@ -60,7 +63,8 @@ def audit(
         inputs: example positional arguments of the model.
         kwargs: example keyword arguments.
         compiler: the name of a compiler, from the table of docs/howto/audit.md or ``foldproof audit --help``.
-        options: settings of the compiler; for inductor those of torch._inductor.config.
+        options: settings of the compiler; for inductor those of torch._inductor.config. A model that draws random
+            numbers is compiled with ``fallback_random=True`` unless it is given.
         disable: names of passes (or one name) to leave out, as in the names of the steps.
         locate: True to look for the operators that cause a difference of numbers; with inductor, parts of the model are
             then compiled several times.
@@ -83,12 +87,14 @@ def audit(
         raise FoldproofError(f"options are a mapping from names to values, not a {type(options).__name__}")
     names = [disable] if isinstance(disable, str) else disable
     log = Log(part for name in names for part in name.split(", "))  # patterns that match together share a row
-    _require_runs(model, args, named)
+    options = dict(options or {})
+    if _require_runs(model, args, named) and chosen.declared is INDUCTOR:
+        options = {**SAME_DRAWS, **options}
     report(0, None, f"compiling with {compiler}")
     compiled, crash, failure = None, "", ""
     try:
         with torch.no_grad(), quiet_copies():
-            compiled = chosen.compile(model, args, named, options or {}, log)
+            compiled = chosen.compile(model, args, named, options, log)
     except FoldproofError:
         raise
     except Exception as error:
@@ -119,18 +125,16 @@ def audit(
         report(len(fired) + 1, None, "running kernels beside their loops")
         kernel = _find_wrong_kernel(log, compiled, args, named)
         report(len(fired) + 1, None, "leaving out lowerings")
-        lowering = (
-            "" if kernel is not None else _find_wrong_lowering(chosen, model, args, named, dict(options or {}), log)
-        )
+        lowering = "" if kernel is not None else _find_wrong_lowering(chosen, model, args, named, options, log)
     stages: tuple[Stage, ...] = ()
     if chosen.declared is INDUCTOR and whole is not None and whole.kind is Kind.REFUTED:
         report(len(fired) + 1, None, "comparing stages")
         stages = compare_stages(model, args, named, whole)
         if is_half((*model.state_dict().values(), *tree_leaves((args, named)))):
-            stages += _compare_emulated(chosen, model, args, named, options or {})
+            stages += _compare_emulated(chosen, model, args, named, options)
     return Audit(
         compiler,
-        dict(options or {}),
+        options,
         steps,
         whole,
         compiled.what if compiled is not None else "the compiled model",
@@ -158,11 +162,16 @@ def _tell_crash(error: Exception, compiler: str, log: Log) -> str:
     return f"{compiler} can't compile the model ({why}){without}"
 
 
-def _require_runs(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    """Run the model once: some compilers never do, and would be blamed for inputs that do not fit."""
-    with torch.no_grad(), quiet_copies():
+def _require_runs(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Run the model once: some compilers never do, and would be blamed for inputs that do not fit.
+
+    Return True if it draws random numbers.
+    """
+    with torch.no_grad(), quiet_copies(), torch.random.fork_rng(devices=[]):
         own = Loaded("the model", deepcopied(model), *clone_tensors((args, kwargs)))
+        first = torch.get_rng_state()
         check_runs(own, own)
+        return not torch.equal(first, torch.get_rng_state())
 
 
 def _require_left_out(log: Log, compiler: str) -> None:

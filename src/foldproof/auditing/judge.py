@@ -40,6 +40,7 @@ from foldproof.auditing.snapshot import Snapshot, updates_statistics
 from foldproof.claim import IDENTITY
 from foldproof.errors import FoldproofError, brief
 from foldproof.formatting import format_percent
+from foldproof.graph.interpreter import CONTROL_FLOW
 from foldproof.log import log_caught
 from foldproof.program.state import owned
 from foldproof.proof import prove, prove_pass
@@ -95,7 +96,7 @@ def _judge(change: Change, given: Sequence[Any]) -> Verdict:
     if _are_same(before, after):
         return SAME
     for node in (*before.graph.nodes, *after.graph.nodes):
-        if isinstance(node.target, HigherOrderOperator):
+        if isinstance(node.target, HigherOrderOperator) and node.target not in CONTROL_FLOW:
             return Verdict(Kind.UNDECIDED, f"no rule for the higher-order operator {node.target}")
         if updates_statistics(node):
             return Verdict(Kind.UNDECIDED, f"{node.name} is a normalization in training: it updates statistics")

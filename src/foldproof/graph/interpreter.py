@@ -97,12 +97,23 @@ def _scan(step: fx.GraphModule, carried: Sequence[Any], xs: Sequence[Any], besid
     return (*carried, *(torch.stack(column) for column in zip(*rows)))
 
 
+def _map(step: fx.GraphModule, xs: Sequence[Any], beside: Sequence[Any] = ()) -> Any:
+    rows = [_as_list(Interpreter(step).run(*(x[i] for x in xs), *beside)) for i in range(len(xs[0]))]
+    return tuple(torch.stack(column) for column in zip(*rows))
+
+
+def _invoke(called: fx.GraphModule, name: str, *operands: Any) -> Any:
+    return Interpreter(called).run(*operands)
+
+
 def _as_list(x: Any) -> list[Any]:
     return list(x) if isinstance(x, (tuple, list)) else [x]
 
 
 CONTROL_FLOW: dict[Any, Callable[..., Any]] = {
     torch.ops.higher_order.cond: _cond,
+    torch.ops.higher_order.invoke_subgraph: _invoke,
+    torch.ops.higher_order.map_impl: _map,
     torch.ops.higher_order.scan: _scan,
     torch.ops.higher_order.while_loop: _while_loop,
 }

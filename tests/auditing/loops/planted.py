@@ -289,6 +289,13 @@ PLANTED = {
         patched(lowering, "constant_boundary_condition", _padding_moved),
         "avg_pool2d",
     ),
+    "a function applied twice in a branch": Planted(
+        lambda x: torch.cond(x.sum() > 100, lambda x: x.tanh(), lambda x: x.sin(), (x,)),
+        ((3, 4),),
+        lowered(aten.tanh.default, lambda original: lambda x: original(original(x))),
+        "tanh",
+        step="true_graph_0/lowering",
+    ),
     "an index changed by fusion": Planted(
         lambda x: x[:, :-1].exp().softmax(1),
         ((4, 40),),

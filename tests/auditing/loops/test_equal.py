@@ -9,6 +9,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._higher_order_ops.invoke_subgraph import mark_compile_region
+from torch._higher_order_ops.while_loop import while_loop
 
 from foldproof.verdict import Kind
 from zoo.lowered import Function, loop_steps
@@ -74,8 +76,30 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], tuple[Tensor, ...]]] = {
     "a power of two": (lambda x: torch.ldexp(x, x.round()) + 1, (drawn(3, 4),)),
     "products at indices": (lambda x, i: torch.scatter(x, 1, i, x + 1, reduce="multiply"), (drawn(4, 4), whole(4, 4))),
     "a function that is not defined everywhere": (lambda x: torch.special.bessel_y1(x) * 2, (drawn(3, 4),)),
+    "classes as vectors": (lambda i: F.one_hot(i, 5) * 2, (whole(6),)),
+    "a nan that is left out": (lambda x: torch.where(x > 0, x, float("nan")).nan_to_num() + 1, (drawn(3, 4),)),
     "no elements": (lambda x: x.exp().sum(0), (drawn(0, 4),)),
 }
+
+
+@mark_compile_region
+def _repeated(x: Tensor) -> Tensor:
+    return (x @ x).sin()
+
+
+def _looped(x: Tensor) -> Any:
+    return while_loop(lambda i, x: i < 3, lambda i, x: (i + 1, x.sin() + i), (torch.tensor(0), x))
+
+
+CONTROL_FLOW: dict[str, tuple[Callable[..., Any], set[str]]] = {
+    "a condition": (
+        lambda x: torch.cond(x.sum() > 0, lambda x: x.sin() * 2, lambda x: x.cumsum(1), (x,)),
+        {"true_graph_0", "false_graph_0"},
+    ),
+    "a loop": (_looped, {"while_loop_cond_graph_0", "while_loop_body_graph_0"}),
+    "a part that is repeated": (lambda x: _repeated(_repeated(x) + 1), {"repeated_subgraph0"}),
+}
+"""Functions with parts that control flow runs, and the names of the parts."""
 
 MODULES = {
     "convolution": (
@@ -103,6 +127,14 @@ def test_loops_of_a_module_are_proved(name: str, options: dict[str, Any]) -> Non
     steps = loop_steps(model.eval(), [x], options)
     assert {step.name: step.verdict.kind for step in steps.values()} == dict.fromkeys(steps, Kind.PROVED)
     assert "lowering" in steps
+
+
+@pytest.mark.parametrize("name", CONTROL_FLOW)
+def test_loops_of_each_part_are_proved(name: str) -> None:
+    function, parts = CONTROL_FLOW[name]
+    steps = loop_steps(Function(function), [drawn(4, 4)])
+    assert {name: step.verdict.kind for name, step in steps.items()} == dict.fromkeys(steps, Kind.PROVED)
+    assert {"lowering", *(f"{part}/lowering" for part in parts)} <= {*steps}
 
 
 def test_a_written_input_is_compared() -> None:

@@ -35,7 +35,8 @@ class Inductor:
             compiled = compile_apart(own, "inductor", dynamic=False)
             compiled(*clone_tensors(args), **clone_tensors(kwargs))
         set_buffers(own, copy_buffers(model))
-        return Compiled(compiled, "torch.compile", _make_part(options, log.without), original_of(compiled))
+        what = "torch.compile" + " with fallback_random" * bool(options.get("fallback_random"))
+        return Compiled(compiled, what, _make_part(options, log.without), original_of(compiled))
 
     def write_script(self, options: Options) -> tuple[list[str], list[str]]:
         own = Definitions()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from operator import getitem
 from typing import Any
 
 import torch
+from torch import fx
 
 from foldproof.auditing.loops.layouts import Layouts, unboxed
 from foldproof.auditing.loops.memory import Memory
@@ -20,8 +21,16 @@ aten = torch.ops.aten
 class Kernels:
     """Calls of kernels, recorded; results in several parts wait for the nodes that take them."""
 
-    def __init__(self, recorder: Recorder, memory: Memory, layouts: Layouts, whole: Mapping[str, Value]) -> None:
+    def __init__(
+        self,
+        recorder: Recorder,
+        memory: Memory,
+        layouts: Layouts,
+        whole: Mapping[str, Value],
+        hold: Callable[[str, fx.GraphModule], fx.Node],
+    ) -> None:
         self._recorder, self._memory, self._layouts, self._whole = recorder, memory, layouts, whole
+        self._hold = hold
         self._results: dict[str, Any] = {}
 
     def record(self, kernel: Any) -> str:
@@ -43,6 +52,8 @@ class Kernels:
             return f"{name} = {source}{''.join(f'[{i}]' for _, i in kernel.indices)}"
         if isinstance(kernel, ir.InplaceCopyFallback):
             return self._copy(*kernel.inputs[:2])
+        if type(kernel) in (ir.Conditional, ir.WhileLoop, ir.InvokeSubgraph):
+            return self._call_parts(kernel)
         known: tuple[type, ...] = (ir.ExternKernelOut, ir.ExternKernelAlloc, ir.IndexPutFallback, ir.ScatterFallback)
         if not isinstance(kernel, known):
             raise Unreadable(f"no reading of a {type(kernel).__name__}")
@@ -51,6 +62,28 @@ class Kernels:
             raise Unreadable(f"no reading of the kernel {name}")
         args, kwargs = tree_map(self._argument, (args, kwargs))
         return self._call(kernel, operator, args, kwargs)
+
+    def _call_parts(self, kernel: Any) -> str:
+        """Record control flow, with the graphs of its parts; the loops of each are compared with its graph apart."""
+        ir, name = inductor_ir(), kernel.get_name()
+        if kernel.mutation_outputs:
+            raise Unreadable(f"{name} runs a part of the graph that writes to its operands")
+        parts: tuple[Any, ...]
+        operands: tuple[Any, ...]
+        if isinstance(kernel, ir.Conditional):
+            operator, parts = torch.ops.higher_order.cond, (kernel.true_subgraph, kernel.false_subgraph)
+            before, operands = [kernel.predicate], (kernel.operands,)
+        elif isinstance(kernel, ir.WhileLoop):
+            operator, parts = torch.ops.higher_order.while_loop, (kernel.cond_subgraph, kernel.body_subgraph)
+            before, operands = [], (kernel.carried_inputs, kernel.additional_inputs)
+        else:
+            operator, parts = torch.ops.higher_order.invoke_subgraph, (kernel.subgraph,)
+            before, operands = [], (kernel.subgraph.name, *kernel.inputs)
+        graphs = tuple(self._hold(part.name, part.graph_module) for part in parts)
+        before, operands = tree_map(self._argument, (before, tuple(map(_listed, operands))))
+        self._results[name] = self._recorder.add(operator, (*before, *graphs, *operands), {}, name)
+        told = ", ".join(part.name for part in parts)
+        return f"{name} = {operator.name()}({', '.join(map(_text, (*before, told, *operands)))})"
 
     def _copy(self, target: Any, source: Any) -> str:
         """Record a copy from one node's memory to another's."""
@@ -118,6 +151,10 @@ class Kernels:
         if isinstance(x, ir.IRNode):
             return self._layouts.read(x, self._whole)
         return self._layouts.number(x)
+
+
+def _listed(x: Any) -> Any:
+    return tuple(x) if isinstance(x, (list, tuple)) else x
 
 
 def _name(node: Any) -> str:

@@ -129,6 +129,11 @@ class Nest:
     def round_to_int(self, x: Operand, dtype: torch.dtype) -> Value:
         return self._to_int("round", x, dtype)
 
+    def frexp(self, x: Operand) -> tuple[Value, Value]:
+        """Mantissa and exponent."""
+        given = self._tensor(x)
+        return self._recorder.call_for_two(aten.frexp.Tensor, given, text=f"frexp({given.text})")
+
     def _tensor(self, x: Operand) -> Value:
         return as_tensor(self._recorder, x, self._rank)
 
@@ -192,7 +197,9 @@ class Nest:
     def _address(self, index: Any) -> Value:
         return self._spread(as_value(self._recorder, self._indices.evaluate(index)))
 
-    def store(self, name: str, index: Any, value: Operand, mode: str | None = None) -> None:
+    def store(self, name: str, index: Any, value: Operand | None, mode: str | None = None) -> None:
+        if value is None:  # an assertion
+            return
         if mode not in (None, "atomic_add"):
             raise Unreadable(f"no reading of a store by {mode}")
         self._put(name, index, value, self._sizes, mode == "atomic_add")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -14,6 +15,7 @@ from foldproof.auditing.loops.loop import BUFFERS, LABEL, Loop
 from foldproof.auditing.loops.memory import Memory, Place, count_elements
 from foldproof.auditing.loops.nest import Nest
 from foldproof.auditing.loops.recorder import Recorder, Unreadable, Value
+from foldproof.auditing.loops.templates import Templates
 from foldproof.graph.module import InterpretedModule, set_attribute
 from foldproof.graph.text import source_of
 from foldproof.torch_internals import call_loop_body, disable_current_modes, inductor_ir, is_mkldnn, loop_body
@@ -22,7 +24,11 @@ aten = torch.ops.aten
 
 
 def record_loops(
-    source: fx.GraphModule, graph: Any, scheduled: Iterable[Any], reused: Mapping[str, str] | None = None
+    source: fx.GraphModule,
+    graph: Any,
+    scheduled: Iterable[Any],
+    reused: Mapping[str, str] | None = None,
+    constants: Mapping[str, Tensor] = MappingProxyType({}),
 ) -> fx.GraphModule:
     """Record scheduled nodes as a graph with the inputs of ``source``, the graph that was lowered.
 
@@ -32,12 +38,13 @@ def record_loops(
         scheduled: the scheduler's nodes, in order.
         reused: buffers that take the memory of another one, by name, with that one's name; if given, buffers are
             released after their last use, too.
+        constants: the constants of ``source`` before it was lowered, by name.
 
     Raises:
         Unreadable: there is a node, an operation or an index without a reading.
     """
     with disable_current_modes():
-        return _Recording(source, graph, reused).run(scheduled)
+        return _Recording(source, graph, reused, constants).run(scheduled)
 
 
 Accesses = Mapping[str, Sequence[tuple[str, Any]]]
@@ -53,12 +60,15 @@ class _Given(NamedTuple):
 
 
 class _Recording:
-    def __init__(self, source: fx.GraphModule, graph: Any, reused: Mapping[str, str] | None) -> None:
+    def __init__(
+        self, source: fx.GraphModule, graph: Any, reused: Mapping[str, str] | None, constants: Mapping[str, Tensor]
+    ) -> None:
         self._source, self._graph, self._reused = source, graph, reused
         self._recorder = Recorder()
         self._memory = Memory(self._recorder)
         self._layouts = Layouts(self._recorder, self._memory)
         self._root = nn.Module()
+        self._templates = Templates(self._recorder, self._memory, self._layouts, constants, self._hold_tensor)
         self._whole: dict[str, Value] = {}
         self._given: dict[str, _Given] = {}
         self._origins: dict[str, Iterable[fx.Node]] = {}
@@ -69,7 +79,7 @@ class _Recording:
         self._add_inputs()
         self._add_constants()
         self._add_buffers()
-        kernels = Kernels(self._recorder, self._memory, self._layouts, self._whole)
+        kernels = Kernels(self._recorder, self._memory, self._layouts, self._whole, self._hold)
         for group in scheduled:
             accesses = [self._record(node, kernels) for node in _flattened([group])]
             if self._reused is not None:
@@ -80,14 +90,26 @@ class _Recording:
         self._recorder.graph.eliminate_dead_code()
         return InterpretedModule(self._root, self._recorder.graph)
 
+    def _hold(self, name: str, part: fx.GraphModule) -> fx.Node:
+        """Return a part of the graph, which control flow runs, as an attribute."""
+        set_attribute(self._root, name, part)
+        return self._recorder.graph.get_attr(name)
+
+    def _hold_tensor(self, name: str, tensor: Tensor) -> Value:
+        """Return a constant of the graph as an attribute."""
+        set_attribute(self._root, name, tensor)
+        example = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
+        return Value(self._recorder.graph.get_attr(name), example, name)
+
     def _add_inputs(self) -> None:
         for node in self._source.graph.nodes:
             if node.op == "placeholder":
                 place = self._recorder.graph.placeholder(str(node.target))
                 place.meta = dict(node.meta)
-                found = self._graph.graph_inputs_original.get(str(node.target))
+                name = self._graph.qualify_name(str(node.target))
+                found = self._graph.graph_inputs_original.get(name)
                 if found is not None and isinstance(found, inductor_ir().IRNode):
-                    self._add_tensor(str(node.target), place, found)
+                    self._add_tensor(name, place, found)
 
     def _add_tensor(self, name: str, node: fx.Node, box: Any) -> None:
         place, dtype = self._layouts.place(box)
@@ -109,13 +131,10 @@ class _Recording:
             names |= {id(tensor): name for name, tensor in held(remove_duplicate=False)}
         for name, tensor in self._graph.constants.items():
             attribute = names.get(id(tensor), name)
-            set_attribute(self._root, attribute, tensor)
-            node = self._recorder.graph.get_attr(attribute)
             if is_mkldnn(tensor):
-                example = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
-                self._whole[name] = Value(node, example, name)
+                self._whole[name] = self._hold_tensor(attribute, tensor)
                 continue
-            value = Value(node, torch.empty_like(tensor, device="meta"), name)
+            value = self._hold_tensor(attribute, tensor)
             place = Place(tuple(tensor.shape), tensor.stride())
             self._add_contents(name, value, place, tensor.dtype)
 
@@ -156,6 +175,10 @@ class _Recording:
             return {}
         loop = self._describe(scheduled.node)
         self._recorder.meta = {"name": loop.buffer, LABEL: loop, "stack_trace": loop.trace}
+        if kind == "SchedulerNode" and scheduled.is_template():
+            loop.lines += self._templates.record(scheduled.node, self._graph.constants)
+            self._label(name for name in scheduled.get_buffer_names() if name in self._memory)
+            return {}
         if kind == "SchedulerNode":
             accesses = self._record_nest(loop_body(scheduled), loop)
             self._label([home for home, made in accesses.items() if any(what == "store" for what, _ in made)])
@@ -175,8 +198,6 @@ class _Recording:
                 meta[BUFFERS] = (*meta.get(BUFFERS, ()), home.name)
 
     def _record_nest(self, body: Any, loop: Loop) -> Accesses:
-        if body is None:
-            raise Unreadable(f"{loop.buffer} is computed by a template")
         ranges = {v: int(self._layouts.number(n)) for v, n in body.var_ranges.items()}
         nest = Nest(self._recorder, self._memory, ranges, len(body.reduce_vars))
         call_loop_body(body, nest)

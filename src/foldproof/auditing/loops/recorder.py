@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import getitem
 from typing import Any
 
 import torch
@@ -69,6 +70,13 @@ class Recorder:
         if found is None:
             found = self._known[key] = self._add(target, args, kwargs, text)
         return found if found.text == text else Value(found.node, found.example, text)
+
+    def call_for_two(self, target: OpOverload, *args: Value, text: str) -> tuple[Value, Value]:
+        """Write a call of an operator with two results."""
+        pair = self.add(target, args, {}, str(self.meta.get("name", "loop")))
+        first, second = target(*(x.example.to("meta") for x in args))
+        one, two = (self.add(getitem, (pair, i), {}, pair.name) for i in range(2))
+        return Value(one, first, f"{text}[0]"), Value(two, second, f"{text}[1]")
 
     def add(self, target: Any, args: Any, kwargs: Any, name: str) -> fx.Node:
         """Write a node without an example: a call with several results, or with none."""

@@ -23,8 +23,9 @@ from foldproof.auditing.signature import Signature
 from foldproof.auditing.snapshot import Lowered, Snapshot
 from foldproof.auditing.taps.hooks import Hook
 from foldproof.errors import brief
+from foldproof.graph.module import get_attribute
 from foldproof.log import log_caught
-from foldproof.torch_internals import every_pass_runs, lowered_graph, named_fusions, tree_leaves
+from foldproof.torch_internals import disable_current_modes, every_pass_runs, lowered_graph, named_fusions, tree_leaves
 
 COMPILE = "torch._inductor.compile_fx"
 FREEZING = "torch._inductor.freezing"
@@ -75,6 +76,7 @@ REPLACED = (
     Hook(MATCHER, "GraphPatternEntry.apply", "each pattern that a function replaces"),
     Hook(MATCHER, "ReplacementPatternEntry.apply", "each pattern that a graph replaces"),
 )
+STARTED = Hook("torch._inductor.graph", "GraphLowering.run", "the graph that is lowered")
 LOWERED_TO_LOOPS = Hook("torch._inductor.scheduler", "Scheduler.compute_dependencies", "the lowering to loops")
 SCHEDULED = Hook("torch._inductor.scheduler", "Scheduler.codegen", "the scheduling of loops")
 GENERATED = Hook("torch._inductor.graph", "GraphLowering.compile_to_module", "the kernels of a graph")
@@ -91,6 +93,7 @@ HOOKS = (
     PATTERNS,
     LOWERED,
     *REPLACED,
+    STARTED,
     LOWERED_TO_LOOPS,
     SCHEDULED,
     GENERATED,
@@ -112,6 +115,10 @@ class _Phases:
         self._held = dict(names)
         """Names of parameters, and of other tensors in Dynamo's graph (such as a cache of the model), by id."""
         self._last: tuple[str, Snapshot] | None = None
+        self._parts: dict[str, Snapshot] = {}
+        """The last snapshot of each part that control flow runs, by its name."""
+        self._constants: dict[str, Tensor] = {}
+        """Constants of the graph that is lowered."""
         self._running: fx.GraphModule | None = None
         self.depth_of_patterns = 0
         self.matched: list[str] = []
@@ -184,25 +191,49 @@ class _Phases:
     def look(self, module: fx.GraphModule, closely: bool = True) -> Snapshot:
         return self.log.look(lambda: self.snapshot(module, closely))
 
+    def look_ahead(self, graph: Any) -> None:
+        """Look at a graph that is going to be lowered."""
+        if self._last is None or self._running is not None:
+            return
+        if graph.name:
+            self._parts[graph.name] = self._look_at_part(graph.orig_gm)
+            return
+        self._follow(LOWERING, self.look(graph.orig_gm))
+        names = {str(n.target) for n in graph.orig_gm.graph.nodes if n.op == "get_attr"}
+        held = {name: get_attribute(graph.orig_gm, name) for name in names}
+        self._constants = {name: x for name, x in held.items() if isinstance(x, Tensor)}
+
     def look_at_loops(self, name: str, scheduled: Sequence[Any], reused: Mapping[str, str] | None = None) -> None:
-        """Record the loops of the graph that is lowered now, as the result of a step from the last snapshot on."""
+        """Record the loops of the graph that is lowered now, as the result of a step from the last snapshot on.
+
+        A part of a graph that control flow runs has steps of its own, in a phase of its name; the loops of the whole
+        graph call it as the graph does.
+        """
         graph = lowered_graph()
-        if self._last is None or self._running is not None or graph.name is not None:
-            return  # a subgraph is a part of its graph
-        if name == LOWERING:
-            self._follow(name, self.look(graph.orig_gm))
-        before = self._last[1]
+        if self._last is None or self._running is not None:
+            return
+        phase = str(graph.name or "")
+        before = self._parts[phase] if phase else self._last[1]
+        inputs = None if phase else self.log.given
         start = time.perf_counter()
         try:
-            after = self.look(record_loops(graph.orig_gm, graph, scheduled, reused))
+            recorded = record_loops(graph.orig_gm, graph, scheduled, reused, self._constants)
+            after = self._look_at_part(recorded) if phase else self.look(recorded)
         except Exception as error:
             log_caught(error, f"recording the loops after {name}")
             why = str(error) if isinstance(error, Unreadable) else brief(error)
-            self.log.add(Change(name, "", before, before, inputs=self.log.given, unseen=why))
+            self.log.add(Change(name, phase, before, before, inputs=inputs, unseen=why))
             return
         seconds = time.perf_counter() - start
-        self.log.add(Change(name, "", before, after, seconds, inputs=self.log.given))
-        self._last = name, after
+        self.log.add(Change(name, phase, before, after, seconds, inputs=inputs))
+        if phase:
+            self._parts[phase] = after
+        else:
+            self._last = name, after
+
+    def _look_at_part(self, module: fx.GraphModule) -> Snapshot:
+        with disable_current_modes():
+            return Snapshot(module, lowered=self.lowered, copies=self.log.copies)
 
     def _follow(self, name: str, first: Snapshot) -> None:
         """Record the change, if there is one, between the last snapshot and the ``first`` of a phase."""
@@ -295,6 +326,7 @@ def tap_inductor(log: Log, model: torch.nn.Module) -> Iterator[None]:
         patch(LOWERED, lambda original: _wrap_match(_wrap_lowering(original, phases), phases))
         for hook in REPLACED:
             patch(hook, lambda original: _wrap_match(original, phases))
+        patch(STARTED, lambda original: _wrap_start(original, phases))
         patch(LOWERED_TO_LOOPS, lambda original: _wrap_dependencies(original, phases))
         patch(SCHEDULED, lambda original: _wrap_code_generation(original, phases))
         patch(GENERATED, lambda original: _wrap_module(original, phases))
@@ -359,6 +391,16 @@ def _name_handler(handler: Any) -> str | None:
     name: str | None = getattr(handler, "__name__", None)
     outer = str(getattr(handler, "__qualname__", "")).split(".<locals>")[0]
     return outer if name in ("_", "<lambda>") and outer not in ("", "_", "<lambda>") else name
+
+
+def _wrap_start(original: Callable[..., Any], phases: _Phases) -> Callable[..., Any]:
+    """Look at the graph before it is lowered: templates take constants out of it."""
+
+    def call(self: Any, *args: Any) -> Any:
+        phases.look_ahead(self)
+        return original(self, *args)
+
+    return call
 
 
 def _wrap_dependencies(original: Callable[..., Any], phases: _Phases) -> Callable[..., Any]:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from foldproof.shadow import piecewise
 from foldproof.shadow.call import Call
+from foldproof.shadow.leaves import holds_nan
 from foldproof.shadow.registry import branch
 from foldproof.shadow.residue import Residue, embed_number
 
@@ -51,6 +52,8 @@ def compared(call: Call, a: Any, b: Any) -> Residue | None:
     if any(_is_real(x) and _is_infinite(y) for x, y in ((a, b), (b, a))):
         call.follows_values = False  # the same for all inputs
         return None
+    if _holds_nan(call, a) or _holds_nan(call, b):  # of which every comparison is decided, at all values
+        return None
     dtype = torch.result_type(call.value(a), call.value(b))
     left, right = (_converted(call, x, dtype) for x in (a, b))
     name = call.operator.overloadpacket.__name__
@@ -71,6 +74,14 @@ def _is_real(x: Any) -> bool:
 def _is_infinite(x: Any) -> bool:
     """Return True for a number that is infinite, as safe softmax compares scores with."""
     return isinstance(x, float) and math.isinf(x)
+
+
+def _holds_nan(call: Call, x: Any) -> bool:
+    """True if an element is a nan of a constant."""
+    residue = getattr(x, "residue", None)
+    if isinstance(residue, Residue):
+        return holds_nan(call.value(x), residue)
+    return bool(torch.as_tensor(x).isnan().any())
 
 
 def _converted(call: Call, x: Any, dtype: torch.dtype) -> Residue:
