@@ -25,6 +25,7 @@ from torch._ops import HigherOrderOperator, OpOverload, OpOverloadPacket
 # `isinstance` is the one sure test for a tensor without values. Replaced by: a public name of it.
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.export import ExportedProgram
+from torch.fx.experimental.proxy_tensor import make_fx
 
 # A module runs with other tensors, by any method and not only ``forward``, and its writes are read before they go.
 # Replaced by: a context manager beside `torch.func.functional_call`.
@@ -624,6 +625,23 @@ def load_traced(path: str, size: int) -> Any:
     from executorch.extension.pybindings import portable_lib
 
     return portable_lib._load_for_executorch(path, enable_etdump=True, debug_buffer_size=size)
+
+
+def record_operators(function: Callable[..., list[Tensor]], tensors: Sequence[Tensor]) -> fx.GraphModule:
+    """Return the operators that a function of tensors runs, none of which writes to its operands.
+
+    Numbers that it reads from tensors count as constants, with which the option of a private name agrees.
+    Replaced by: a public option of ``make_fx``.
+    """
+    traced = make_fx(torch.func.functionalize(function), _error_on_data_dependent_ops=False, record_stack_traces=True)(
+        *tensors
+    )
+    for node in reversed(list(traced.graph.nodes)):
+        if node.target is torch.ops.aten._local_scalar_dense.default and not node.users:
+            traced.graph.erase_node(node)
+    traced.graph.eliminate_dead_code()
+    traced.recompile()
+    return traced
 
 
 def copied_graph(module: fx.GraphModule) -> tuple[fx.Graph, dict[fx.Node, fx.Node]]:

@@ -45,6 +45,7 @@ from foldproof.comparison.trial import Part, Trial, find_mismatch, pair_up, tell
 from foldproof.errors import FoldproofError, brief
 from foldproof.graph.text import operator_name, source_of
 from foldproof.graph.view import view_graph
+from foldproof.log import giving_up
 from foldproof.program import as_program, require_ordinary
 from foldproof.program.gradients import tell_unseen_gradients
 from foldproof.proof.shapes import as_inputs, sampled_inputs
@@ -161,10 +162,17 @@ class _Comparison:
                 require_ordinary("an input", tensor)
         self._tell(0, None, "exporting")
         self._leaves = tuple(as_program(reference).leaves)
-        self._graph = Graph(reference, args, kwargs, dynamic_shapes, dtype)
+        self._graph = Graph(reference, args, kwargs, dynamic_shapes, dtype, may_record=True)
+        self._recordings = [self._graph]
+        self._recording_of: dict[int, tuple[Inputs, Graph]] = {}
         self._notes = [
             f"an output is {_shown(x)}, which is no number and was not compared" for x in self._graph.other_outputs
         ]
+        if self._graph.recorded:
+            self._notes.append(
+                "the reference's operators were recorded as they ran at each input, since it has no graph for all"
+                f" inputs ({self._graph.recorded})"
+            )
         self._notes += tell_unseen_gradients(reference, (args, kwargs))
         module = reference.module(check_guards=False) if isinstance(reference, ExportedProgram) else reference
         own = separate(module)
@@ -226,15 +234,16 @@ class _Comparison:
         large = worst.outputs.judged is not None and worst.outputs.judged.wrong is not None
         if self._locate and worst.outputs.judged is not None:
             self._tell(0, None, "looking for where it comes from")
+            graph = self._graph_at(worst.given)
             found = find_sources(
-                self._graph, self._candidate, worst.given, worst.outputs.values, self._operands, large, self._tell
+                graph, self._candidate, worst.given, worst.outputs.values, self._operands, large, self._tell
             )
             if worst is not trials[0]:
                 found = replace(
                     found, told=f"{found.told} (at the worst of the inputs tried, which is not the given one)"
                 )
             agree = not large and verdict.kind is Kind.ROUNDING
-            seen = layers(self._graph, found.values, worst.given, self._seed, self._operands, agree)
+            seen = layers(graph, found.values, worst.given, self._seed, self._operands, agree)
             verdict = self._follow_source(verdict, found, worst)
         verdict = self._follow_arguments(verdict)
         reproduction = None
@@ -283,7 +292,8 @@ class _Comparison:
         # Where rounding in the reference's own precision would explain it, a lower one says nothing.
         if self._precision is not None or not any(part.is_wrong for trial in some for part in trial.parts):
             return
-        found = explain(self._graph, some, [self._calls(trial.given) for trial in some], self._seed)
+        graphs = [self._graph_at(trial.given) for trial in some]
+        found = explain(graphs, some, [self._calls(trial.given) for trial in some], self._seed)
         if found:
             self._notes.append(
                 f"computing in {' or '.join(found)} would explain the difference; if the candidate is meant to, compare"
@@ -344,7 +354,22 @@ class _Comparison:
 
     def _perturbed(self, given: Inputs, seed: int, amplitude: float) -> dict[str, Tensor]:
         seed += self._seed * 100_003
-        return name_values(self._graph.call_perturbed(self._calls(given), seed, amplitude, self._operands))
+        graph = self._graph_at(given)
+        return name_values(graph.call_perturbed(self._calls(given), seed, amplitude, self._operands))
+
+    def _graph_at(self, given: Inputs) -> Graph:
+        """The reference's graph; of one that was recorded, the recording of the way that these inputs take."""
+        if not self._graph.recorded:
+            return self._graph
+        if id(given) not in self._recording_of:
+            outputs = self._run_reference(given)[0].outputs
+            graph = next((g for g in self._recordings if _takes(g, given, outputs)), None)
+            if graph is None:
+                graph = Graph(self._original, *given, precision=self._graph.precision, may_record=True)
+                graph.run(*given)
+                self._recordings.append(graph)
+            self._recording_of[id(given)] = given, graph  # kept, so that no other inputs get this id
+        return self._recording_of[id(given)][1]
 
     def _try(
         self, given: Inputs, runs: int, reference: list[Call], candidate: list[Call], thoroughly: bool = True
@@ -352,7 +377,10 @@ class _Comparison:
         if len(self._graph.dtypes) == 0:
             self._graph.run(*given)
         perturb = functools.cache(functools.partial(self._perturbed, given))
-        float64 = name_values(self._graph.call_in_float64(self._calls(given)))
+        try:
+            float64 = name_values(self._graph_at(given).call_in_float64(self._calls(given)))
+        except RuntimeError as error:  # an operator without a kernel for float64
+            raise FoldproofError(f"the reference has no float64 result ({brief(error)})") from error
         parts, unseen = pair_up(reference, candidate, float64)
         judged = [
             part
@@ -470,7 +498,7 @@ class _Comparison:
         self, trial: Trial, first: list[Call], again: list[Call], one: list[Call], two: list[Call]
     ) -> str | None:
         """A sentence if a side that is run twice differs from itself by more than rounding."""
-        once_more = name_values(self._graph.call_in_float64(self._calls(trial.given)))
+        once_more = name_values(self._graph_at(trial.given).call_in_float64(self._calls(trial.given)))
         if not all(identical([x], [once_more[name]]) for name, x in trial.float64.items()):
             return "the reference draws random numbers, so its outputs are no one thing to compare with"
         for name, a, b in (("the reference", first, again), ("the candidate", one, two)):
@@ -705,6 +733,13 @@ class _Comparison:
                 "the exported graph, of which the float64 result is told, rounds in other places than the reference"
             )
         return told
+
+
+def _takes(graph: Graph, given: Inputs, outputs: Sequence[Tensor]) -> bool:
+    """True if a recording gives the outputs of these inputs."""
+    with giving_up("running a recording at other inputs"):
+        return identical(graph.run(*given), outputs)
+    return False
 
 
 def _shown(x: Any) -> str:

@@ -313,7 +313,7 @@ def _graph_values(
     """From the candidate's own graph, where its operators are those of the reference, or compute the same numbers."""
     integers = _of_integers(outputs)
     try:
-        other = Graph(candidate.program, *given)
+        other = Graph(candidate.program, *given, may_record=True)
     except FoldproofError as error:
         return None, str(error)
     theirs: dict[str, Tensor] = {}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,8 +15,10 @@ from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 
 from foldproof.comparison.calls import Call, input_tensors, state_of
 from foldproof.comparison.inputs import Inputs
+from foldproof.comparison.recorded import record
 from foldproof.errors import FoldproofError, brief
 from foldproof.graph.interpreter import Again, Change, Interpreter
+from foldproof.log import giving_up, hushed
 from foldproof.operators import bind_arguments, list_updated_statistics, list_written
 from foldproof.program.export import export_module
 from foldproof.program.state import copied, deepcopied, owned
@@ -36,6 +40,9 @@ from foldproof.torch_internals import (
 class Graph:
     """A functional graph of ATen operators, with the owner's parameters.
 
+    With ``may_record``, a program that can't be exported is recorded as it runs at the inputs; ``recorded`` says why,
+    and the graph then holds for inputs that take the same way.
+
     Perturbed runs round to ``precision`` where that is coarser than the program's own dtypes, parameters and inputs
     included. ``writes_state`` says that a call writes to parameters or buffers, ``writes`` that it writes to any of
     these or to inputs.
@@ -51,8 +58,19 @@ class Graph:
         kwargs: Mapping[str, Any],
         dynamic_shapes: Any = None,
         precision: torch.dtype | None = None,
+        may_record: bool = False,
     ) -> None:
-        exported = _exported(program, tuple(args), dict(kwargs), dynamic_shapes)
+        self.recorded = ""
+        try:
+            exported = _exported(program, tuple(args), dict(kwargs), dynamic_shapes)
+        except FoldproofError as error:
+            recorded = _recorded(program, args, kwargs) if may_record else None
+            if recorded is None:
+                raise
+            exported, self.recorded = recorded, brief(error.__cause__ or error)
+        call = _higher_order(exported) if may_record else None
+        if call is not None and (recorded := _recorded(program, args, kwargs)) is not None:
+            exported, self.recorded = recorded, f"{call.target} is in the way"
         self.program = exported
         signature = exported.graph_signature
         named = {id(t): name for name, t in input_tensors((tuple(args), dict(kwargs))).items()}
@@ -108,7 +126,7 @@ class Graph:
     @property
     def higher_order(self) -> fx.Node | None:
         """The first call of `torch.cond` or the like."""
-        return next((n for n in self.module.graph.nodes if isinstance(n.target, HigherOrderOperator)), None)
+        return _higher_order(self.program)
 
     def put_together(self, out: Any) -> list[Tensor]:
         """The values of the graph's output node as `flattened` outputs."""
@@ -289,7 +307,7 @@ def _exported(source: Any, args: tuple[Any, ...], kwargs: dict[str, Any], dynami
                 " nn.Module, a GraphModule or an ExportedProgram"
             )
         try:
-            with torch.no_grad(), warnings.catch_warnings():
+            with torch.no_grad(), hushed(), _unprinted(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 program = export_module(source, args, kwargs, dynamic_shapes)
         except Exception as error:
@@ -309,6 +327,28 @@ def _exported(source: Any, args: tuple[Any, ...], kwargs: dict[str, Any], dynami
             "the exported program can't be brought into a form that writes nothing in place, which is how its float64"
             f" result is computed ({brief(error)})"
         ) from error
+
+
+@contextlib.contextmanager
+def _unprinted() -> Iterator[None]:
+    """An exporter that gives up prints the graph that it has so far."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        yield
+
+
+def _higher_order(program: ExportedProgram) -> fx.Node | None:
+    return next((n for n in program.graph.nodes if isinstance(n.target, HigherOrderOperator)), None)
+
+
+def _recorded(source: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> ExportedProgram | None:
+    """The operators that run at these inputs; None where they can't be recorded."""
+    module = source.module(check_guards=False) if isinstance(source, ExportedProgram) else source
+    if isinstance(module, nn.Module):
+        with giving_up("recording operators"), hushed(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = record(module, args, kwargs)
+            return None if _higher_order(program) is not None else program
+    return None
 
 
 def _writes(node: fx.Node) -> bool:

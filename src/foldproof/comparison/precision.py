@@ -59,13 +59,15 @@ def precision_of(given: torch.dtype | str | None) -> Precision | None:
     return Precision(str(dtype).removeprefix("torch."), dtype)
 
 
-def explain(graph: Graph, trials: Sequence[Trial], calls: Sequence[Sequence[Inputs]], seed: int) -> list[str]:
+def explain(
+    graphs: Sequence[Graph], trials: Sequence[Trial], calls: Sequence[Sequence[Inputs]], seed: int
+) -> list[str]:
     """Return the names of the precisions whose noise explains what differs at all ``trials``, the finest first.
 
-    ``calls`` has the inputs of each trial's calls.
+    ``graphs`` and ``calls`` have the reference and the inputs of the calls at each trial.
     """
-    given = list(zip(trials, calls))
-    return [name for name, one in PRECISIONS.items() if all(_explains(one, graph, *trial, seed) for trial in given)]
+    given = list(zip(graphs, trials, calls))
+    return [name for name, one in PRECISIONS.items() if all(_explains(one, *trial, seed) for trial in given)]
 
 
 def _explains(precision: Precision, graph: Graph, trial: Trial, calls: Sequence[Inputs], seed: int) -> bool:

@@ -1,0 +1,102 @@
+"""References without a graph for all inputs: their operators are recorded as they run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy
+import pytest
+import torch
+from torch import Tensor, nn
+
+from foldproof import Kind, compare
+from foldproof.errors import FoldproofError
+
+
+class Settling(nn.Module):
+    """A loop that ends by a value."""
+
+    def __init__(self, factor: float = 1.0) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear, self.factor = nn.Linear(8, 8), factor
+
+    def forward(self, x: Tensor) -> dict[str, Any]:
+        for _ in range(10):
+            x = torch.tanh(self.linear(x)) * self.factor
+            if x.abs().mean() < 0.3:
+                break
+        return {"out": x, "rounds": 1}
+
+
+class Careful(Settling):
+    def forward(self, x: Tensor) -> dict[str, Any]:
+        for _ in range(10):
+            x = torch.tanh((x[:, None] * self.linear.weight).sum(-1) + self.linear.bias)
+            if x.abs().mean() < 0.3:
+                break
+        return {"out": x, "rounds": 1}
+
+
+def inputs() -> tuple[Tensor]:
+    return (torch.randn(3, 8),)
+
+
+def test_a_loop_that_ends_by_a_value() -> None:
+    found = compare(Settling(), Careful(), inputs(), trials=6)
+    assert found.kind is Kind.ROUNDING and not found.identical
+    assert any("recorded as they ran" in note for note in found.verdict.notes)
+    assert found.truth_distance is not None and 0 < found.truth_distance.reference < 1e-6
+
+
+def test_a_mistake_in_such_a_loop_is_located() -> None:
+    found = compare(Settling(), Settling(1.001), inputs(), trials=3)
+    assert found.kind is Kind.REFUTED and found.verdict.difference is not None
+    assert found.verdict.difference.operator == "aten.mul.Tensor"
+    assert "test_recorded.py" in (found.verdict.difference.source or "")
+
+
+class Mixed(nn.Module):
+    def __init__(self, enabled: bool = True) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear, self.enabled = nn.Linear(8, 8), enabled
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.enabled):
+            y = self.linear(x)
+        with torch.no_grad():
+            out: Tensor = y.float() + self.linear(x)
+        return out
+
+
+def test_regions_under_autocast_are_followed() -> None:
+    same = compare(Mixed(), torch.compile(Mixed(), backend="aot_eager"), inputs(), trials=3, locate=False)
+    assert same.kind is Kind.ROUNDING
+    other = compare(Mixed(False), Mixed(), inputs(), trials=3, locate=False)
+    assert other.kind is Kind.REFUTED and any("bfloat16" in note for note in other.verdict.notes)
+
+
+class Leaving(nn.Module):
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.how == "arrays":
+            return torch.from_numpy(numpy.sin(x.numpy()))
+        return x * x.abs().max().item() if x.sum() > 0 or x.sum() <= 0 else x
+
+
+@pytest.mark.parametrize("how", ["arrays", "numbers"])
+def test_what_leaves_torch_is_not_recorded(how: str) -> None:
+    with pytest.raises(FoldproofError, match="can't be exported"):
+        compare(Leaving(how), lambda x: x.sin(), inputs(), trials=2, locate=False)
+
+
+def test_nothing_is_left_in_the_module() -> None:
+    model = Settling()
+    before = {name: x.clone() for name, x in model.state_dict().items()}
+    compare(model, Careful(), inputs(), trials=2, locate=False)
+    assert all(torch.equal(x, before[name]) for name, x in model.state_dict().items())
+    assert set(vars(model)) == set(vars(Settling()))
