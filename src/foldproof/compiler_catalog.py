@@ -35,6 +35,13 @@ INDUCTOR = Declaration(
     {"…": "any setting of `torch._inductor.config`, such as `freezing=True`"},
     builds=True,
 )
+AOTINDUCTOR = Declaration(
+    "aotinductor",
+    "aotinductor:COMPILER",
+    "the same of `torch._inductor.aoti_compile_and_package`; the package runs",
+    {"…": "any setting of `torch._inductor.config`, such as `freezing=True`"},
+    builds=True,
+)
 EXPORT = Declaration(
     "export",
     "export:COMPILER",
@@ -77,5 +84,5 @@ OPENVINO = Declaration(
 )
 
 DECLARED: Mapping[str, Declaration] = {
-    one.name: one for one in (INDUCTOR, EXPORT, TORCHAO, EXECUTORCH, FX, TORCH_AO, ONNX, OPENVINO)
+    one.name: one for one in (INDUCTOR, AOTINDUCTOR, EXPORT, TORCHAO, EXECUTORCH, FX, TORCH_AO, ONNX, OPENVINO)
 }

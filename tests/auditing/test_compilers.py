@@ -44,6 +44,16 @@ def test_export_is_audited_by_its_decompositions() -> None:
     assert found.end_to_end is not None and found.end_to_end.verdict.kind is Kind.ROUNDING
 
 
+def test_a_package_of_aotinductor_is_audited_down_to_its_loops() -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.LayerNorm(8)).eval()
+    found = foldproof.audit(model, (torch.randn(3, 4),), compiler="aotinductor", locate=False)
+    assert {step.verdict.kind for step in found.steps if step.fired} == {Kind.PROVED}
+    assert {"AOTAutograd", "lowering"} <= {step.name for step in found.steps if step.fired}
+    assert "the lowering and the scheduling are proved" in found.conclusion
+    assert found.end_to_end is not None and found.end_to_end.verdict.kind is Kind.ROUNDING
+    assert found.compiled == "the package of AOTInductor"
+
+
 def test_every_hook_is_there_in_what_is_installed() -> None:
     assert not find_missing_hooks(HOOKS)
     assert len({str(hook) for hook in HOOKS}) == len(HOOKS)

@@ -20,7 +20,7 @@ from foldproof.auditing.loops import LOOP_STEPS
 from foldproof.auditing.result import Audit
 from foldproof.auditing.stages import EMULATED, Stage, compare_stages, is_half, stage_of
 from foldproof.auditing.step import Step
-from foldproof.compiler_catalog import INDUCTOR
+from foldproof.compiler_catalog import AOTINDUCTOR, INDUCTOR
 from foldproof.errors import FoldproofError, brief
 from foldproof.log import giving_up, log_caught
 from foldproof.program.gradients import tell_unseen_gradients
@@ -88,7 +88,7 @@ def audit(
     names = [disable] if isinstance(disable, str) else disable
     log = Log(part for name in names for part in name.split(", "))  # patterns that match together share a row
     options = dict(options or {})
-    if _require_runs(model, args, named) and chosen.declared is INDUCTOR:
+    if _require_runs(model, args, named) and chosen.declared in (INDUCTOR, AOTINDUCTOR):
         options = {**SAME_DRAWS, **options}
     report(0, None, f"compiling with {compiler}")
     compiled, crash, failure = None, "", ""

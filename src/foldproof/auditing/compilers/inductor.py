@@ -31,7 +31,7 @@ class Inductor:
     ) -> Compiled:
         own = deepcopied(model)
         # Dynamo itself reads some settings (freezing), so they are set globally, not passed to torch.compile.
-        with _configure(options), tap_inductor(log, own):
+        with configure(options), tap_inductor(log, own):
             compiled = compile_apart(own, "inductor", dynamic=False)
             compiled(*clone_tensors(args), **clone_tensors(kwargs))
         set_buffers(own, copy_buffers(model))
@@ -39,10 +39,8 @@ class Inductor:
         return Compiled(compiled, what, _make_part(options, log.without), original_of(compiled))
 
     def write_script(self, options: Options) -> tuple[list[str], list[str]]:
-        own = Definitions()
-        settings = [f"torch._inductor.config.{name} = {own.write_expression(value)}" for name, value in options.items()]
-        imports = ["import torch._inductor.config"] if options else []
-        return [*imports, *own.lines], [*settings, "got = torch.no_grad()(torch.compile(model))(*inputs)"]
+        imports, settings = write_settings(options)
+        return imports, [*settings, "got = torch.no_grad()(torch.compile(model))(*inputs)"]
 
 
 COMPILER = Inductor()
@@ -56,7 +54,7 @@ def _make_part(options: Options, without: frozenset[str]) -> Callable[[nn.Module
 
         def call(*args: Any) -> Any:
             taps = tap_inductor(Log(without), module) if without else contextlib.nullcontext()
-            with _configure(options), taps:
+            with configure(options), taps:
                 return compiled(*args)
 
         return call
@@ -64,8 +62,20 @@ def _make_part(options: Options, without: frozenset[str]) -> Callable[[nn.Module
     return part
 
 
+def write_settings(options: Options) -> tuple[list[str], list[str]]:
+    """Write Python: the lines of imports and definitions, and those that set the options."""
+    own = Definitions()
+    settings = [f"torch._inductor.config.{name} = {own.write_expression(value)}" for name, value in options.items()]
+    return [*(["import torch._inductor.config"] if options else []), *own.lines], settings
+
+
 @contextlib.contextmanager
-def _configure(options: Options) -> Iterator[None]:
+def configure(options: Options) -> Iterator[None]:
+    """Set options of Inductor.
+
+    Raises:
+        FoldproofError: an option is unknown, or its value has another type.
+    """
     try:
         for name, value in options.items():
             _require_fitting(name, inductor_setting(name), value)
