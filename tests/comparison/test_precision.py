@@ -70,7 +70,7 @@ def test_the_precision_is_named_and_accepted(name: str) -> None:
     x = torch.randn(4, 64)
     found = compare(model(), make(), (x,), trials=4)
     assert found.kind is Kind.REFUTED
-    assert any("would explain the difference" in note and precision in note for note in found.verdict.notes)
+    assert "explained if computed in" in found.verdict.reason and precision in found.verdict.reason
     assert compare(model(), make(), (x,), trials=4, precision=precision).kind is Kind.ROUNDING
 
 
@@ -81,13 +81,22 @@ def test_a_wrong_bias_is_beyond_every_precision(precision: str) -> None:
         wrong[2].bias[0] += 2  # type: ignore[index,operator,union-attr]
     x = torch.randn(4, 64)
     assert compare(model(), wrong, (x,), trials=4, precision=precision).kind is Kind.REFUTED
-    assert not any("would explain" in note for note in compare(model(), wrong, (x,), trials=4).verdict.notes)
+    assert "explained" not in compare(model(), wrong, (x,), trials=4).verdict.reason
 
 
 def test_a_finer_precision_does_not_accept_a_coarser_one() -> None:
     assert (
         compare(model(), Copy(torch.bfloat16), (torch.randn(4, 64),), trials=4, precision="tf32").kind is Kind.REFUTED
     )
+
+
+@pytest.mark.parametrize(("dtype", "name"), [(torch.bfloat16, "bfloat16"), (torch.float16, "float16")])
+def test_a_copy_in_half_precision_takes_the_same_inputs(dtype: torch.dtype, name: str) -> None:
+    x = torch.randn(4, 64)
+    found = compare(model(), model().to(dtype), (x,), trials=3)
+    assert found.kind is Kind.REFUTED and f"--precision {name} accepts" in found.verdict.reason
+    assert compare(model(), model().to(dtype), (x,), trials=3, precision=name).kind is Kind.ROUNDING
+    assert compare(model().to(dtype), model(), (x.to(dtype),), trials=3, precision=name).kind is not Kind.REFUTED
 
 
 def test_what_is_no_precision_is_told() -> None:

@@ -27,9 +27,9 @@ from foldproof.comparison.graph import Graph
 from foldproof.comparison.inputs import Inputs, can_redraw, count_trials, redrawn
 from foldproof.comparison.judge import Outputs, distance, flips, identical, judge, number, rms, tell_absurd
 from foldproof.comparison.layers import layers
-from foldproof.comparison.order import match_by_order, tell_other_order
+from foldproof.comparison.order import match_by_order, tell_other_inputs, tell_other_order
 from foldproof.comparison.own import find_own_graph, own_at
-from foldproof.comparison.precision import explain, precision_of
+from foldproof.comparison.precision import PRECISIONS, explain, precision_of
 from foldproof.comparison.reproduction import reproduce
 from foldproof.comparison.result import (
     CompareResult,
@@ -62,7 +62,7 @@ REDUCED = {"bf16": 2.0**-8, "tf32": 2.0**-11}
 """Unit roundoffs of what float32 operands of products are rounded to, where PyTorch is told to."""
 _NEITHER = "neither side is wrong"
 EXPLAINED_INPUTS = 2
-"""Inputs at which a lower precision must explain the difference."""
+"""Inputs at which a lower precision must explain the difference, beside the worst one."""
 
 
 def compare(
@@ -226,8 +226,7 @@ class _Comparison:
             return self._ended(self._refuted_by_shape(found_at.problem, found_at.given), first)
         verdict = self._verdict(trials)
         if verdict.kind is Kind.REFUTED:
-            verdict = self._follow_order(verdict, first, one)
-            self._note_precision(trials)
+            verdict = self._follow_precision(self._follow_order(verdict, first, one), trials)
         found = Findings((), "")
         seen: tuple[Layer, ...] = ()
         worst = max(trials, key=lambda t: t.outputs.badness)
@@ -257,7 +256,7 @@ class _Comparison:
 
     def _follow_source(self, verdict: Verdict, found: Findings, trial: Trial) -> Verdict:
         """The verdict in view of an operator that is beyond its own rounding on equal operands."""
-        at = largest_source(found.sources) if found.sources else None
+        at = largest_source(found.sources) if found.sources and self._precision is None else None
         if at is None or not at.measured or at.sigma <= MIN_LOCAL_SIGMAS or verdict.kind is Kind.REFUTED:
             return verdict
         where = f" at {at.source}" if at.source else ""
@@ -275,7 +274,9 @@ class _Comparison:
         )
 
     def _follow_order(self, verdict: Verdict, reference: Sequence[Call], candidate: Sequence[Call]) -> Verdict:
-        told = tell_other_order(reference[0].outputs, candidate[0].outputs)
+        told = tell_other_order(reference[0].outputs, candidate[0].outputs) or tell_other_inputs(
+            self._candidate, (self._args, self._kwargs), reference[0].outputs
+        )
         return verdict if told is None else replace(verdict, reason=f"{told} ({verdict.reason})")
 
     def _follow_arguments(self, verdict: Verdict) -> Verdict:
@@ -287,18 +288,22 @@ class _Comparison:
             return replace(verdict, reason=verdict.reason.replace(_NEITHER, f"though {told}"))
         return replace(verdict, reason=f"{told}: {verdict.reason}")
 
-    def _note_precision(self, trials: Sequence[Trial]) -> None:
-        some = trials[:EXPLAINED_INPUTS]
+    def _follow_precision(self, verdict: Verdict, trials: Sequence[Trial]) -> Verdict:
+        """The verdict with the lower precision that would explain it; the dtype of an output tells which is meant."""
+        some = [*trials[:EXPLAINED_INPUTS], max(trials, key=lambda t: max(part.badness for part in t.parts))]
         # Where rounding in the reference's own precision would explain it, a lower one says nothing.
         if self._precision is not None or not any(part.is_wrong for trial in some for part in trial.parts):
-            return
+            return verdict
         graphs = [self._graph_at(trial.given) for trial in some]
         found = explain(graphs, some, [self._calls(trial.given) for trial in some], self._seed)
-        if found:
-            self._notes.append(
-                f"computing in {' or '.join(found)} would explain the difference; if the candidate is meant to, compare"
-                f" with that precision (precision={found[-1]!r}, or --precision {found[-1]})"
-            )
+        if not found:
+            return verdict
+        dtypes = [str(x.dtype).removeprefix("torch.") for x in some[0].outputs.values.candidate]
+        meant = next((name for name in found if name in dtypes), found[0])
+        others = [PRECISIONS[name].words for name in found if name != meant]
+        more = f", as it would be in {' or '.join(others)}" if others else ""
+        told = f"explained if computed in {PRECISIONS[meant].words}{more}: --precision {meant} accepts that"
+        return replace(verdict, reason=f"{verdict.reason} ({told})")
 
     # ------------------------------------------------------------------ running
 

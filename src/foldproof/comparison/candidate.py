@@ -35,6 +35,7 @@ from foldproof.torch_internals import (
     optimized_context,
     original_of,
     tree_leaves,
+    tree_map,
 )
 
 BACKENDS = ("inductor", "aot_eager", "aot_eager_decomp_partition", "eager")
@@ -104,6 +105,11 @@ def candidate_of(source: Any, reference: Any) -> Candidate:
         if any(map(is_compiled, source.modules())):  # its code may read these very tensors
             return Candidate(name, caller(source), source, program=source)
         own = separate(source)
+        dtype = _dtype_of(source)
+        if dtype is not None and dtype != _dtype_of(reference):
+            cast = _Cast(own, dtype)
+            notes = lambda: [f"the candidate's parameters are {_named_dtype(dtype)}: so were its inputs"]  # noqa: E731
+            return Candidate(f"{name} in {_named_dtype(dtype)}", caller(cast), own, program=cast, notes=notes)
         return Candidate(name, caller(own), own, program=source, function=own)
     if isinstance(source, (Tensor, list, tuple, Mapping)) or is_array(source):
         return _saved("saved outputs", source, reference)
@@ -114,6 +120,32 @@ def candidate_of(source: Any, reference: Any) -> Candidate:
         f"cannot compare with a {type(source).__name__}; give a callable, a compiled module, an ExportedProgram, saved"
         f" outputs, or one of: {AGAINST}"
     )
+
+
+class _Cast(nn.Module):
+    """A module in another dtype, whose inputs of any floating-point dtype are converted to its own."""
+
+    def __init__(self, module: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.module, self.dtype = module, dtype
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        def cast(x: Any) -> Any:
+            return x.to(self.dtype) if isinstance(x, Tensor) and x.is_floating_point() else x
+
+        args, kwargs = tree_map(cast, (args, kwargs))
+        return self.module(*args, **kwargs)
+
+
+def _dtype_of(source: Any) -> torch.dtype | None:
+    """Return the dtype of all floating-point parameters; None if there are several, or none."""
+    held = source.parameters() if hasattr(source, "parameters") and callable(source.parameters) else ()
+    dtypes = {x.dtype for x in held if type(x) is nn.Parameter and x.is_floating_point()}
+    return dtypes.pop() if len(dtypes) == 1 else None
+
+
+def _named_dtype(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _compiled_elsewhere(source: Any, context: Any) -> Candidate:

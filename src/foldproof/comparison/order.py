@@ -18,7 +18,9 @@ from torch.export.graph_signature import ConstantArgument, OutputKind
 
 from foldproof.comparison.candidate import Candidate
 from foldproof.comparison.graph import Graph, as_called, flattened, keys_of
+from foldproof.comparison.inputs import Inputs
 from foldproof.comparison.judge import distance, rms
+from foldproof.log import giving_up
 from foldproof.program.structure import arranged
 from foldproof.torch_internals import tree_flatten, tree_leaves
 
@@ -105,6 +107,22 @@ def tell_other_order(reference: Sequence[Tensor], candidate: Sequence[Tensor]) -
         if all(near[i][j] for i, j in enumerate(order)):
             moved = [f"its output {j} is the reference's output {i}" for i, j in enumerate(order) if i != j]
             return f"the candidate's outputs agree in another order: {', '.join(moved)}"
+    return None
+
+
+def tell_other_inputs(candidate: Candidate, given: Inputs, reference: Sequence[Tensor]) -> str | None:
+    """Return a sentence if a file gives the reference's outputs when it is given its inputs in another order."""
+    tensors = [x for x in tree_leaves(given) if isinstance(x, Tensor)]
+    if candidate.signature is None or not 1 < len(tensors) <= _MAX_PERMUTED:
+        return None
+    for order in itertools.permutations(range(len(tensors))):
+        if [tensors[i].shape for i in order] != [x.shape for x in tensors] or list(order) == sorted(order):
+            continue
+        with giving_up("running a file on its inputs in another order"):
+            made = candidate.run([tensors[i] for i in order], {})
+            if len(made) == len(reference) and all(map(_are_near, reference, made)):
+                moved = [f"its input {i} is the tensor {j} of the call" for i, j in enumerate(order) if i != j]
+                return f"the candidate takes its inputs in another order: {', '.join(moved)}"
     return None
 
 

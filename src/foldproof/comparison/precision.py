@@ -31,6 +31,11 @@ class Precision:
     dtype: torch.dtype | None = None
     operands: Operands | None = None
 
+    @property
+    def words(self) -> str:
+        """The name, and what it costs where that is no property of a dtype."""
+        return f"{self.name} (operands of products off by half a step)" if self.name == "int8" else self.name
+
 
 PRECISIONS = {
     one.name: one

@@ -110,7 +110,7 @@ def tell_apart(reference: Sequence[Call], candidate: Sequence[Call], precision: 
     told = []
     for name in _compared(reference, candidate):
         a, b = ours[name].dtype, theirs[name].dtype
-        if a != b and not (b == precision and a.is_floating_point):
+        if a != b and not (precision in (a, b) and a.is_floating_point and b.is_floating_point):
             told.append(f"{name} is {a} from the reference and {b} from the candidate".replace("torch.", ""))
     for k, (one, other) in enumerate(zip(reference, candidate)):
         if one.shared is None or other.shared is None:
