@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from foldproof.cli.many import Answer, Question, worst
+from foldproof.cli.setup import Setup
 
 from .conftest import TWICE
 from .test_commands import Foldproof, foldproof  # noqa: F401  # the fixture
@@ -82,12 +83,12 @@ def test_each_is_answered_in_order_and_kept(foldproof: Foldproof) -> None:  # no
 
 
 def test_a_result_is_of_one_question() -> None:
-    asked = Question("model.py:right", "fx", (), ())
+    asked = Question("model.py:right", Setup("fx", (), ()))
     others = [
-        Question("model.py:wrong", "fx", (), ()),
-        Question("model.py:right", "inductor", (), ()),
-        Question("model.py:right", "fx", ("a=1",), ()),
-        Question("model.py:right", "fx", (), ("a=1",)),
+        Question("model.py:wrong", Setup("fx", (), ())),
+        Question("model.py:right", Setup("inductor", (), ())),
+        Question("model.py:right", Setup("fx", ("a=1",), ())),
+        Question("model.py:right", Setup("fx", (), ("a=1",))),
     ]
     places = {question.place(Path("results")) for question in (asked, *others)}
     assert len(places) == 5
@@ -117,7 +118,7 @@ def test_mistakes(foldproof: Foldproof, args: list[str], told: str) -> None:  # 
 )
 def test_a_damaged_result_is_told(foldproof: Foldproof, text: str, told: str) -> None:  # noqa: F811
     Path("results").mkdir()
-    place = Question("model.py:right", "fx", (), ()).place(Path("results"))
+    place = Question("model.py:right", Setup("fx", (), ())).place(Path("results"))
     place.write_text(text)
     ran = foldproof("audit", "model.py:right", "--compiler", "fx", "--results", "results")
     assert ran.status == 2 and f"{place} {told}; remove it" in ran.err

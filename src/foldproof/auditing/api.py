@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,7 +13,9 @@ from torch.export import ExportedProgram
 
 from foldproof.auditing.compilers import find_compiler
 from foldproof.auditing.compilers.compiler import Compiled, Compiler, clone_tensors, list_versions
+from foldproof.auditing.compilers.inductor import Inductor
 from foldproof.auditing.fault import describe_crash
+from foldproof.auditing.gradients import TrainedCall
 from foldproof.auditing.kernels import WrongKernel, find_wrong_kernel
 from foldproof.auditing.log import Log
 from foldproof.auditing.loops import LOOP_STEPS
@@ -23,7 +25,7 @@ from foldproof.auditing.step import Step
 from foldproof.compiler_catalog import AOTINDUCTOR, INDUCTOR
 from foldproof.errors import FoldproofError, brief
 from foldproof.log import giving_up, log_caught
-from foldproof.program.gradients import tell_unseen_gradients
+from foldproof.program.gradients import UNAUDITED_GRADIENTS, UNSEEN_GRADIENTS, tell_unseen_gradients
 from foldproof.program.loading import Loaded, check_runs
 from foldproof.program.state import deepcopied, quiet_copies
 from foldproof.proof.shapes import as_inputs
@@ -49,6 +51,7 @@ def audit(
     compiler: str = "inductor",
     options: Mapping[str, Any] | None = None,
     disable: str | Iterable[str] = (),
+    training: bool = False,
     locate: bool = True,
     progress: Progress | None = None,
 ) -> Audit:
@@ -59,13 +62,17 @@ def audit(
     taps do not change the compiler's result.
 
     Args:
-        model: an nn.Module in eval mode, or an ExportedProgram.
+        model: an nn.Module in the mode that it is to run in, or an ExportedProgram.
         inputs: example positional arguments of the model.
         kwargs: example keyword arguments.
         compiler: the name of a compiler, from the table of docs/howto/audit.md or ``foldproof audit --help``.
         options: settings of the compiler; for inductor those of torch._inductor.config. A model that draws random
             numbers is compiled with ``fallback_random=True`` unless it is given.
         disable: names of passes (or one name) to leave out, as in the names of the steps.
+        training: True to compile with gradients (inductor only): the passes of the joint graph, the partitioner, and
+            those of the forward and the backward graph are steps, and outputs, gradients and buffers are compared. The
+            loss is the model's output, if that is one number; else the sum of all outputs times fixed random numbers.
+            Proofs of the steps are for any loss.
         locate: True to look for the operators that cause a difference of numbers; with inductor, parts of the model are
             then compiled several times.
         progress: called with (done, total, what).
@@ -87,14 +94,14 @@ def audit(
         raise FoldproofError(f"options are a mapping from names to values, not a {type(options).__name__}")
     names = [disable] if isinstance(disable, str) else disable
     log = Log(part for name in names for part in name.split(", "))  # patterns that match together share a row
+    subject = _Subject.prepare(chosen, model, args, named, training)
     options = dict(options or {})
-    if _require_runs(model, args, named) and chosen.declared in (INDUCTOR, AOTINDUCTOR):
+    if subject.draws and chosen.declared in (INDUCTOR, AOTINDUCTOR):
         options = {**SAME_DRAWS, **options}
     report(0, None, f"compiling with {compiler}")
     compiled, crash, failure = None, "", ""
     try:
-        with torch.no_grad(), quiet_copies():
-            compiled = chosen.compile(model, args, named, options, log)
+        compiled = subject.compile(options, log)
     except FoldproofError:
         raise
     except Exception as error:
@@ -111,10 +118,10 @@ def audit(
         report(i, len(fired) + 1, f"proving {step.name}")
         _ = step.verdict
     report(len(fired), len(fired) + 1, "comparing numbers")
-    whole, uncompared = (None, crash) if compiled is None else _end_to_end(model, compiled, args, named, locate)
-    unseen = tell_unseen_gradients(model, (args, named))
-    if whole is not None and unseen:
-        whole = replace(whole, verdict=replace(whole.verdict, notes=(*whole.verdict.notes, *unseen)))
+    whole, uncompared = (None, crash) if compiled is None else subject.compare(compiled, locate)
+    told = subject.remarks
+    if whole is not None and told:
+        whole = replace(whole, verdict=replace(whole.verdict, notes=(*whole.verdict.notes, *told)))
     lowering, kernel = "", None
     if (
         compiled is not None
@@ -123,15 +130,15 @@ def audit(
         and not any(s.verdict.kind is Kind.REFUTED for s in fired if s.name not in LOOP_STEPS)
     ):
         report(len(fired) + 1, None, "running kernels beside their loops")
-        kernel = _find_wrong_kernel(log, compiled, args, named)
+        kernel = _find_wrong_kernel(log, compiled, subject)
         report(len(fired) + 1, None, "leaving out lowerings")
-        lowering = "" if kernel is not None else _find_wrong_lowering(chosen, model, args, named, options, log)
+        lowering = "" if kernel is not None else _find_wrong_lowering(subject, options, log)
     stages: tuple[Stage, ...] = ()
-    if chosen.declared is INDUCTOR and whole is not None and whole.kind is Kind.REFUTED:
+    if chosen.declared is INDUCTOR and not training and whole is not None and whole.kind is Kind.REFUTED:
         report(len(fired) + 1, None, "comparing stages")
         stages = compare_stages(model, args, named, whole)
         if is_half((*model.state_dict().values(), *tree_leaves((args, named)))):
-            stages += _compare_emulated(chosen, model, args, named, options)
+            stages += _compare_emulated(subject, options)
     return Audit(
         compiler,
         options,
@@ -152,6 +159,7 @@ def audit(
         failure,
         stages,
         kernel,
+        training,
     )
 
 
@@ -162,18 +170,6 @@ def _tell_crash(error: Exception, compiler: str, log: Log) -> str:
     return f"{compiler} can't compile the model ({why}){without}"
 
 
-def _require_runs(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Run the model once: some compilers never do, and would be blamed for inputs that do not fit.
-
-    Return True if it draws random numbers.
-    """
-    with torch.no_grad(), quiet_copies(), torch.random.fork_rng(devices=[]):
-        own = Loaded("the model", deepcopied(model), *clone_tensors((args, kwargs)))
-        first = torch.get_rng_state()
-        check_runs(own, own)
-        return not torch.equal(first, torch.get_rng_state())
-
-
 def _require_left_out(log: Log, compiler: str) -> None:
     unknown = sorted(log.without - log.optional)
     if unknown:
@@ -181,67 +177,116 @@ def _require_left_out(log: Log, compiler: str) -> None:
         raise FoldproofError(f"{compiler} ran no pass {unknown[0]!r} that can be left out; those that can: {others}")
 
 
-def _find_wrong_kernel(log: Log, compiled: Compiled, args: Any, kwargs: Any) -> WrongKernel | None:
+@dataclass(frozen=True)
+class _Subject:
+    """A model and the inputs of its call; with a ``step``, the call's backward, too."""
+
+    compiler: Compiler
+    model: nn.Module
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    draws: bool
+    """True if a call draws random numbers."""
+    step: TrainedCall | None
+
+    @staticmethod
+    def prepare(
+        compiler: Compiler, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], training: bool
+    ) -> _Subject:
+        """Run the model once: some compilers never do, and would be blamed for inputs that do not fit.
+
+        Raises:
+            FoldproofError: the model can't be run on the inputs; or with ``training``, it has no gradients, or the
+                compiler compiles none.
+        """
+        if training and not isinstance(compiler, Inductor):
+            raise FoldproofError(f"{compiler.declared.name} compiles no gradients; training is audited with inductor")
+        with torch.no_grad(), quiet_copies(), torch.random.fork_rng(devices=[]):
+            own = Loaded("the model", deepcopied(model), *clone_tensors((args, kwargs)))
+            first = torch.get_rng_state()
+            check_runs(own, own)
+            draws = not torch.equal(first, torch.get_rng_state())
+            step = TrainedCall(model, args, kwargs) if training else None
+        return _Subject(compiler, model, args, kwargs, draws, step)
+
+    def compile(self, options: Mapping[str, Any], log: Log) -> Compiled:
+        """Compile the model as a user would."""
+        with torch.no_grad(), quiet_copies():
+            if isinstance(self.compiler, Inductor):
+                return self.compiler.compile(self.model, self.args, self.kwargs, options, log, self.step)
+            return self.compiler.compile(self.model, self.args, self.kwargs, options, log)
+
+    @property
+    def remarks(self) -> list[str]:
+        """Sentences on what the comparison is of, and on what was not looked at."""
+        if self.step is not None:
+            return self.step.remarks
+        note = UNAUDITED_GRADIENTS if isinstance(self.compiler, Inductor) else UNSEEN_GRADIENTS
+        return tell_unseen_gradients(self.model, (self.args, self.kwargs), note)
+
+    def call(self, compiled: Compiled) -> Any:
+        """Call the compiled model on copies of the inputs."""
+        given = (self.args, self.kwargs) if self.step is None else (self.step.inputs, {})
+        args, kwargs = clone_tensors(given)
+        return compiled.call(*args, **kwargs)
+
+    def compare(self, compiled: Compiled, locate: bool) -> tuple[CompareResult | None, str]:
+        """Return the comparison of numbers, or None and the reason; the verdicts on passes don't depend on it."""
+        from foldproof.comparison import compare
+        from foldproof.comparison.candidate import Candidate, caller
+        from foldproof.comparison.inputs import count_trials
+
+        candidate = Candidate(
+            compiled.what,
+            caller(compiled.call),
+            compiled.holder,
+            "" if compiled.holder is not None else f"{compiled.what} shows outputs only",
+            copies=compiled.holder is None,
+            compile=compiled.part,
+            program=compiled.call if isinstance(compiled.call, nn.Module) and compiled.part is None else None,
+            restart=compiled.restart,
+        )
+        try:
+            with torch.no_grad():
+                if self.step is not None:
+                    reference, args = self.step.trace(self.model), self.step.inputs
+                    trials = count_trials(args, {}, COMPARED_INPUTS)
+                    return self.step.name(compare(reference, candidate, args, trials=trials, locate=locate)), ""
+                trials = count_trials(self.args, self.kwargs, COMPARED_INPUTS)
+                return compare(self.model, candidate, self.args, self.kwargs, trials=trials, locate=locate), ""
+        except (FoldproofError, RuntimeError) as error:
+            log_caught(error, "comparing end to end")
+            return None, str(error) if isinstance(error, FoldproofError) else brief(error)
+
+
+def _find_wrong_kernel(log: Log, compiled: Compiled, subject: _Subject) -> WrongKernel | None:
     """Return the first generated kernel that computes other numbers than its loops; None if there is none."""
     with giving_up("running kernels beside their loops"), torch.no_grad():
-        return find_wrong_kernel(log.generated, lambda: compiled.call(*clone_tensors(args), **clone_tensors(kwargs)))
+        return find_wrong_kernel(log.generated, lambda: subject.call(compiled))
     return None
 
 
-def _find_wrong_lowering(
-    chosen: Compiler, model: nn.Module, args: Any, kwargs: Any, options: Mapping[str, Any], log: Log
-) -> str:
+def _find_wrong_lowering(subject: _Subject, options: Mapping[str, Any], log: Log) -> str:
     """Return the name of the lowering without which the numbers are right; empty if there is none."""
     for name in dict.fromkeys(log.lowerings):
         try:
-            with torch.no_grad(), quiet_copies():
-                compiled = chosen.compile(model, args, kwargs, options, Log({*log.without, name}))
+            compiled = subject.compile(options, Log({*log.without, name}))
         except Exception as error:
             log_caught(error, f"compiling without {name}")
             continue  # compilation needs it
-        whole, _ = _end_to_end(model, compiled, args, kwargs, locate=False)
+        whole, _ = subject.compare(compiled, locate=False)
         if whole is not None and whole.verdict.kind is Kind.ROUNDING:
             return name
     return ""
 
 
-def _compare_emulated(
-    chosen: Compiler, model: nn.Module, args: Any, kwargs: Any, options: Mapping[str, Any]
-) -> tuple[Stage, ...]:
+def _compare_emulated(subject: _Subject, options: Mapping[str, Any]) -> tuple[Stage, ...]:
     """Compare a compilation that rounds where the model does."""
     name = f"inductor with {', '.join(EMULATED)}"
     try:
-        with torch.no_grad(), quiet_copies():
-            compiled = chosen.compile(model, args, kwargs, {**options, **EMULATED}, Log())
+        compiled = subject.compile({**options, **EMULATED}, Log())
     except Exception as error:
         log_caught(error, f"compiling {name}")
         return (Stage(name, failure=brief(error)),)
-    found, why = _end_to_end(model, compiled, args, kwargs, locate=False)
+    found, why = subject.compare(compiled, locate=False)
     return (Stage(name, failure=why) if found is None else stage_of(name, found),)
-
-
-def _end_to_end(
-    model: nn.Module, compiled: Compiled, args: Any, kwargs: Any, locate: bool
-) -> tuple[CompareResult | None, str]:
-    """Return the comparison of numbers, or None and the reason; the verdicts on passes don't depend on it."""
-    from foldproof.comparison import compare
-    from foldproof.comparison.candidate import Candidate, caller
-    from foldproof.comparison.inputs import count_trials
-
-    candidate = Candidate(
-        compiled.what,
-        caller(compiled.call),
-        compiled.holder,
-        "" if compiled.holder is not None else f"{compiled.what} shows outputs only",
-        copies=compiled.holder is None,
-        compile=compiled.part,
-        program=compiled.call if isinstance(compiled.call, nn.Module) and compiled.part is None else None,
-        restart=compiled.restart,
-    )
-    try:
-        with torch.no_grad():
-            trials = count_trials(args, kwargs, COMPARED_INPUTS)
-            return compare(model, candidate, args, kwargs, trials=trials, locate=locate), ""
-    except (FoldproofError, RuntimeError) as error:
-        log_caught(error, "comparing end to end")
-        return None, str(error) if isinstance(error, FoldproofError) else brief(error)

@@ -42,6 +42,12 @@ class Subject:
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     options: Mapping[str, Any]
+    training: bool = False
+
+    @property
+    def is_reducible(self) -> bool:
+        """True if smaller models can be made of it, which take positional inputs and are compiled without gradients."""
+        return not self.kwargs and not self.training
 
 
 def save(told: Mapping[str, Any], culprits: Sequence[Step], crash: str, subject: Subject, folder: Path) -> Path:
@@ -105,7 +111,7 @@ def write(path: Path, text: str) -> None:
 def _save_step(audit: Mapping[str, Any], step: Step, subject: Subject, folder: Path) -> None:
     unfinite = step.verdict.kind is not Kind.REFUTED and step.movement is not None and step.movement.is_unfinite
     fault = WrongPass(find_compiler(audit["compiler"]), subject.options, step.name, unfinite=unfinite)
-    spec = None if subject.kwargs else reduce_fault(fault, subject.model, subject.args)
+    spec = reduce_fault(fault, subject.model, subject.args) if subject.is_reducible else None
     change = step.change
     if spec is not None:
         change = fault.find_change(*spec.build()) or change
@@ -119,7 +125,7 @@ def _save_step(audit: Mapping[str, Any], step: Step, subject: Subject, folder: P
 
 def _save_whole(audit: Mapping[str, Any], fault: Crash | WrongNumbers, subject: Subject, folder: Path) -> None:
     """Save a fault that is not one of a step."""
-    spec = None if subject.kwargs else reduce_fault(fault, subject.model, subject.args)
+    spec = reduce_fault(fault, subject.model, subject.args) if subject.is_reducible else None
     text, ran = _reproduce(fault, spec, folder)
     title = "fails to compile a model that runs in eager mode"
     if isinstance(fault, WrongNumbers):

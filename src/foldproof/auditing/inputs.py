@@ -19,9 +19,14 @@ def find_inputs(snapshot: Snapshot, given: Sequence[Any]) -> tuple[Any, ...] | N
     placeholders = snapshot.placeholders
     if len(given) == len(placeholders) and all(_fits(p, x) for p, x in zip(placeholders, given)):
         return tuple(given)
-    generator = torch.Generator().manual_seed(0)
-    drawn = [_draw(p, generator) for p in placeholders]
+    drawn = draw_inputs(placeholders)
     return None if any(d is None for d in drawn) else tuple(drawn)
+
+
+def draw_inputs(placeholders: Sequence[fx.Node]) -> list[Any]:
+    """Return random values of the shapes and dtypes of placeholders, None for one that is not described."""
+    generator = torch.Generator().manual_seed(0)
+    return [_draw(p, generator) for p in placeholders]
 
 
 def _describe(placeholder: fx.Node) -> Any:

@@ -72,6 +72,8 @@ def judge(change: Change, given: Sequence[Any]) -> Verdict:
         warnings.simplefilter("ignore")  # the compiler's own run has shown the warnings of passes
         try:
             verdict = _judge(change, given)
+            if change.differentiate is not None and verdict.ok and verdict not in (SAME, UNCHANGED):
+                verdict = _judge_gradients(verdict, change.differentiate(change), given)
         except (FoldproofError, Undecided) as error:
             log_caught(error, f"judging {change.name}")
             verdict = Verdict(Kind.UNDECIDED, str(error))
@@ -110,6 +112,12 @@ def _judge(change: Change, given: Sequence[Any]) -> Verdict:
     if known and inputs and inputs[0] is not known[0]:
         verdict = replace(verdict, notes=(*verdict.notes, RANDOM_INPUTS))
     return verdict
+
+
+def _judge_gradients(verdict: Verdict, change: Change, given: Sequence[Any]) -> Verdict:
+    """Return the ``verdict`` on graphs if their gradients are the same, too; else that on these."""
+    found = _judge(change, given)
+    return replace(verdict, notes=(*verdict.notes, "so are their gradients")) if found.ok else found
 
 
 def _are_same(before: Snapshot, after: Snapshot) -> bool:

@@ -55,6 +55,13 @@ class Change:
     note: str = ""
     unseen: str = ""
     """Reason why a graph can't be read, if so; ``before`` or ``after`` then has no meaning."""
+    differentiate: Callable[[Change], Change] | None = None
+    """Function that gives the change of both graphs with their gradients, if these have to be the same, too."""
+
+    @property
+    def part(self) -> str:
+        """The half of a joint graph that it changes: "forward" or "backward"; empty if it is none."""
+        return self.after.part
 
     @property
     def fired(self) -> bool:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from foldproof.auditing.compilers.compiler import UNQUANTIZED
 from foldproof.auditing.folder import Subject, save
+from foldproof.auditing.gradients import PARTS
 from foldproof.auditing.kernels import WrongKernel
 from foldproof.auditing.loops import LOOP_STEPS
 from foldproof.auditing.stages import Stage, tell_stages
@@ -60,6 +61,8 @@ class Audit:
     """The stages of `torch.compile`, if Inductor's numbers are wrong."""
     kernel: WrongKernel | None = None
     """The first generated kernel that computes other numbers than its loops, if the compiled model is wrong."""
+    training: bool = False
+    """True if the model was compiled with gradients."""
 
     @property
     def refuted(self) -> list[Step]:
@@ -102,11 +105,11 @@ class Audit:
         """Summary in one sentence, with the next thing to do."""
         fired = [s for s in self.steps if s.fired]
         if self.refuted:
-            names = list(dict.fromkeys(s.name for s in self.refuted))
+            names = list(dict.fromkeys(s.title for s in self.refuted))
             first = self.refuted[0]
             at = f" at {first.source}" if first.source else ""
             others = f" (and so does {', '.join(names[1:])})" if len(names) > 1 else ""
-            without = self.without(names[0])
+            without = self.without(first.name)
             if first.loop is not None:
                 without = self.without(self.lowering) if self.lowering else None
                 return f"wrong: the {names[0]} changes the meaning of the model in {first.loop.title}{at}{others}" + (
@@ -119,7 +122,9 @@ class Audit:
         kinds = Counter(s.verdict.kind for s in fired)
         proved = kinds[Kind.PROVED] + kinds[Kind.PROVED_WITHIN]
         decided = "every graph pass is proved" if fired else "no pass changed the graph"
-        below = fired and proved == len(fired) and {s.name for s in self.steps} >= LOOP_STEPS
+        seen = {(s.part, s.name) for s in self.steps}
+        parts = PARTS if self.training else ("",)
+        below = fired and proved == len(fired) and all((part, name) in seen for part in parts for name in LOOP_STEPS)
         if below:
             decided = "every graph pass, the lowering and the scheduling are proved"
         bounded = f", {kinds[Kind.PROVED_WITHIN]} within named bounds" * bool(kinds[Kind.PROVED_WITHIN])
@@ -196,6 +201,7 @@ class Audit:
             "compiler": self.compiler,
             "options": {name: repr(value) for name, value in self.options.items()},
             "disabled": list(self.disabled),
+            "training": self.training,
             "versions": dict(self.versions),
             "refuted": [s.name for s in self.refuted],
             "lowering": self.lowering,
@@ -218,7 +224,7 @@ class Audit:
             FoldproofError: the folder can't be written.
         """
         with quiet_copies():
-            subject = Subject(self.model, self.args, self.kwargs, self.options)
+            subject = Subject(self.model, self.args, self.kwargs, self.options, self.training)
             culprits = self.refuted or ([] if self.kernel is not None else self.suspects[:1])
             return save(self.to_dict(), culprits, self.error, subject, Path(folder))
 
@@ -236,7 +242,7 @@ class Audit:
         for step in self.steps:
             if step.fired:
                 before, after = step.nodes
-                lines.append(f"  {step.verdict.kind.value:<13} {step.name} ({before} → {after} nodes)")
+                lines.append(f"  {step.verdict.kind.value:<13} {step.title} ({before} → {after} nodes)")
         if self.end_to_end is not None:
             lines.append(f"end to end: {self.end_to_end.verdict}")
         if self.stages:

@@ -95,6 +95,8 @@ class Snapshot:
     ) -> None:
         signature = signature or Signature()
         self.copies = copies or Copies()
+        self.part = ""
+        """The half of a joint graph that it is: "forward" or "backward"; empty if it is none."""
         nodes = collect_dependencies(source.graph.nodes)  # sorted: each after its operands
         if order is not None:
             given = sorted((n for n in nodes if n.op == "placeholder"), key=order)

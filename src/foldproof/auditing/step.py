@@ -31,6 +31,16 @@ class Step:
         return self.change.name or f"unobserved ({self.change.note})"
 
     @property
+    def part(self) -> str:
+        """The half of a joint graph that it changes: "forward" or "backward"; empty if it is none."""
+        return self.change.part
+
+    @property
+    def title(self) -> str:
+        """Name of the pass, with the half."""
+        return f"{self.name}, {self.part}" if self.part else self.name
+
+    @property
     def phase(self) -> str:
         """Enclosing calls, outermost first."""
         return self.change.phase
@@ -76,7 +86,7 @@ class Step:
     def culprit(self) -> str:
         """The step in words, as the subject of a sentence."""
         apart = f"AOTAutograd's decomposition of {self.decomposition}" if self.decomposition else ""
-        return apart or f"the pass {self.name}"
+        return apart or f"the pass {self.name}" + (f" of the {self.part} graph" if self.part else "")
 
     @property
     def loop(self) -> Loop | None:
@@ -101,6 +111,7 @@ class Step:
         return {
             "name": self.name,
             "phase": self.phase,
+            "part": self.part,
             "fired": self.fired,
             "nodes_before": self.nodes[0],
             "nodes_after": self.nodes[1],

@@ -19,6 +19,7 @@ from foldproof.cli.complaint import complain, tell_unwritten, without_warnings
 from foldproof.cli.configuration import read_settings
 from foldproof.cli.options import SETTINGS, SHARED, Settings, with_options
 from foldproof.cli.output import Written
+from foldproof.cli.setup import Setup
 from foldproof.compiler_catalog import DECLARED
 from foldproof.errors import FoldproofError
 from foldproof.log import log_caught
@@ -228,6 +229,10 @@ def audit(
     disable: Annotated[
         list[str] | None, typer.Option("--disable", metavar="PASS", help="Compile without this pass.")
     ] = None,
+    training: Annotated[
+        bool,
+        typer.Option("--training", help="Compile with gradients, and audit the backward, too (inductor)."),
+    ] = False,
     save: Annotated[
         Path | None,
         typer.Option("--save", metavar="FOLDER", help="Write a program that reproduces the fault, and a report."),
@@ -250,11 +255,11 @@ def audit(
     from foldproof.cli import commands
 
     written = Written(json_file, html_file)
+    setup = Setup(compiler, tuple(option or ()), tuple(disable or ()), training)
     if results is not None or len(specs) > 1:
         one_only = save is not None or written.wanted
-        asked = partial(commands.audit_many, specs, compiler, option or [], disable or [], results, jobs, one_only)
-        _end(asked)
-    _end(partial(commands.audit, specs[0], compiler, option or [], disable or [], save, written))
+        _end(partial(commands.audit_many, specs, setup, results, jobs, one_only))
+    _end(partial(commands.audit, specs[0], setup, save, written))
 
 
 @app.command()

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from foldproof.cli.options import SETTINGS
+from foldproof.cli.setup import Setup
 from foldproof.cli.summary import STYLES, list_some
 from foldproof.cli.text import print_table, say
 from foldproof.errors import FoldproofError
@@ -24,12 +25,12 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int | None, str], None]
 
 
-def audit(spec: str, compiler: str, options: Sequence[str], disable: Sequence[str], progress: Progress) -> Audit:
+def audit(spec: str, setup: Setup, progress: Progress) -> Audit:
     """Audit the program of ``spec``; raises FoldproofError if it can't be loaded, run or compiled."""
     import foldproof
     from foldproof.cli.work import load, working_on
 
-    given = dict(_option(text) for text in options)
+    given = dict(_option(text) for text in setup.options)
     progress(0, None, f"loading {spec}")
     loaded = load(spec)
     with working_on(spec):
@@ -37,9 +38,10 @@ def audit(spec: str, compiler: str, options: Sequence[str], disable: Sequence[st
             loaded.program,
             loaded.require_inputs(),
             loaded.kwargs,
-            compiler=compiler,
+            compiler=setup.compiler,
             options=given,
-            disable=disable,
+            disable=setup.disable,
+            training=setup.training,
             progress=progress,
         )
 
@@ -82,16 +84,16 @@ def print_audit(out: Console, found: Audit, saving: float | None = None) -> None
         return
     out.print()
     for step in found.refuted[:1]:
-        say(out, f"{step.name}: {step.verdict if settings.verbose else step.verdict.summary}\n")
+        say(out, f"{step.title}: {step.verdict if settings.verbose else step.verdict.summary}\n")
     undecided = defaultdict(list)
     for step in found.undecided:
-        undecided[step.verdict.reason].append(step.name)
+        undecided[step.verdict.reason].append(step.title)
     for reason, names in undecided.items():
         say(out, f"{list_some(names)}: UNDECIDED: {reason}")
     fired = [step for step in found.steps if step.fired]
     rows = [
         (
-            step.name,
+            step.title,
             " → ".join(map(str, step.nodes)),
             Text(step.verdict.kind.value, STYLES[step.verdict.kind]),
             f"{step.verdict.seconds:.2f} s",
@@ -128,7 +130,7 @@ def _print_bounds(out: Console, within: Sequence[Step]) -> None:
     """Print the largest bound of each step that approximates on purpose."""
     for step in within[:BOUNDS]:
         largest = max(step.verdict.steps, key=lambda one: one.bound)
-        say(out, f"{step.name}: within {largest.bound:.3g}: {largest.name}")
+        say(out, f"{step.title}: within {largest.bound:.3g}: {largest.name}")
     if len(within) > BOUNDS:
         say(out, f"… and {len(within) - BOUNDS} more within bounds")
 

@@ -14,6 +14,7 @@ from foldproof.cli import interrupts, summary
 from foldproof.cli.options import SETTINGS
 from foldproof.cli.output import Output, Written, check_folder
 from foldproof.cli.progress import Bar
+from foldproof.cli.setup import Setup
 from foldproof.cli.text import console, say
 from foldproof.errors import FoldproofError
 from foldproof.spec import check_file, check_function, check_other, check_spec
@@ -128,9 +129,7 @@ def compare(spec: str, against: str, precision: str | None, written: Written, re
 
 def audit(
     spec: str,
-    compiler: str,
-    options: Sequence[str],
-    disable: Sequence[str],
+    setup: Setup,
     folder: Path | None,
     written: Written,
 ) -> int:
@@ -144,7 +143,7 @@ def audit(
     with Bar() as progress:
         from foldproof.cli import audits
 
-        found = audits.audit(spec, compiler, options, disable, progress)
+        found = audits.audit(spec, setup, progress)
         if folder is not None:
             progress(0, None, "reducing the model")
             start = time.perf_counter()
@@ -166,9 +165,7 @@ def audit(
 
 def audit_many(
     specs: Sequence[str],
-    compiler: str,
-    options: Sequence[str],
-    disable: Sequence[str],
+    setup: Setup,
     folder: Path | None,
     jobs: int,
     one_only: bool,
@@ -182,7 +179,7 @@ def audit_many(
     from foldproof.cli import many
 
     device = SETTINGS.get().device
-    questions = [many.Question(spec, compiler, tuple(options), tuple(disable), device) for spec in dict.fromkeys(specs)]
+    questions = [many.Question(spec, setup, device) for spec in dict.fromkeys(specs)]
     with Bar() as progress:
         answers = many.audit_all(questions, folder, jobs, progress)
     lines = [(f"{question.spec}: {answer.told}", answer.kind) for question, answer in answers]

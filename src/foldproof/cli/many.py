@@ -8,7 +8,7 @@ import re
 import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import as_completed
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from foldproof.cli.complaint import without_warnings
 from foldproof.cli.options import SETTINGS, Settings
 from foldproof.cli.output import Output, check_folder, save_json
 from foldproof.cli.processes import Died, Processes
+from foldproof.cli.setup import Setup
 from foldproof.compiler_catalog import DECLARED
 from foldproof.errors import FoldproofError, brief
 from foldproof.log import log_caught
@@ -35,9 +36,7 @@ class Question:
     """An audit to be made: the arguments of the command for one SPEC."""
 
     spec: str
-    compiler: str
-    options: tuple[str, ...]
-    disable: tuple[str, ...]
+    setup: Setup
     device: str | None = None
 
     def place(self, folder: Path) -> Path:
@@ -48,12 +47,11 @@ class Question:
         """
         named = Path(self.spec if self.spec.endswith(".pt2") else self.spec.rpartition(":")[0])
         content = hashlib.sha256(named.read_bytes()).hexdigest() if named.is_file() else ""
-        packages = ("torch", *(DECLARED[self.compiler].packages if self.compiler in DECLARED else ()))
+        compiler = self.setup.compiler
+        packages = ("torch", *(DECLARED[compiler].packages if compiler in DECLARED else ()))
         asked = [
             self.spec,
-            self.compiler,
-            self.options,
-            self.disable,
+            *astuple(self.setup),
             self.device,
             content,
             __version__,
@@ -127,7 +125,7 @@ def answer(question: Question, place: Path, settings: Settings) -> Answer:
 def _audit(question: Question, place: Path) -> dict[str, Any]:
     from foldproof.cli import audits
 
-    found = audits.audit(question.spec, question.compiler, question.options, question.disable, lambda *_: None)
+    found = audits.audit(question.spec, question.setup, lambda *_: None)
     document = audits.document(found, None) | {"subject": question.spec, "foldproof": __version__}
     Output(place).write(partial(save_json, document))
     return document

@@ -14,6 +14,7 @@ from foldproof.thresholds import (
     CLEAR_FACTOR,
     JUMP_AMPLITUDE,
     MAX_AGREEMENT,
+    MAX_FLOAT64_SIGMAS,
     MAX_ROUNDING_RATIO,
     MIN_WRONG_RATIO,
     ROUNDINGS_OF_AGREEMENT,
@@ -162,6 +163,8 @@ def tell_absurd(outputs: Outputs, floor: Floor) -> str | None:
 
     A row of scores that a mask empties wholly is such: its softmax is of rounding errors. Where both sides agree to a
     few roundings in spite of it, or to a few times what the reference itself rounds, that says what it says anywhere.
+    An output that is 0 but for rounding in float64, as the gradient of a bias before a batch normalization, is one that
+    rounding alone makes: it is right if it is as small as that.
     """
     for j, i in enumerate(outputs.floats):
         size = rms([number(outputs.float64[i]).nan_to_num(0.0, 0.0, 0.0)])
@@ -169,7 +172,7 @@ def tell_absurd(outputs: Outputs, floor: Floor) -> str | None:
         apart = distance(outputs.candidate, outputs.reference, [i])[0].abs()
         own = rms(distance(outputs.reference, outputs.float64, [i]))
         near = min(max(ROUNDINGS_OF_AGREEMENT * epsilon * size, TIMES_AN_OWN_ERROR * own), MAX_AGREEMENT * size)
-        absurd = floor.sigmas[j] > size / 2
+        absurd = (floor.sigmas[j] > size / 2) & (size > MAX_FLOAT64_SIGMAS * floor.sigmas[j])
         if size and bool((absurd & (apart > near)).any()):
             return (
                 f"rounding alone moves {int(absurd.sum())} of {absurd.numel()} elements of {outputs.names[i]} by as"

@@ -10,10 +10,11 @@ from torch import Tensor, fx, nn
 from foldproof.torch_internals import tree_iter
 
 UNSEEN_GRADIENTS = "gradients were not compared; foldproof.prove_step proves training steps"
+UNAUDITED_GRADIENTS = "the backward was not audited; training=True, or --training, compiles the model with gradients"
 
 
-def tell_unseen_gradients(program: Any, inputs: Any) -> list[str]:
-    """Return a note for a program that is about to be trained: a module in training mode, or inputs with gradients.
+def tell_unseen_gradients(program: Any, inputs: Any, note: str = UNSEEN_GRADIENTS) -> list[str]:
+    """Return the ``note`` for a program that is to be trained: a module in training mode, or inputs with gradients.
 
     Parameters of a module in evaluation mode mostly require gradients, too, and nobody computes them.
     """
@@ -22,4 +23,4 @@ def tell_unseen_gradients(program: Any, inputs: Any) -> list[str]:
     trains = isinstance(program, nn.Module) and not isinstance(program, fx.GraphModule) and program.training
     needed = trains and any(p.requires_grad for p in program.parameters())
     needed = needed or any(isinstance(x, Tensor) and x.requires_grad for x in tree_iter(inputs))
-    return [UNSEEN_GRADIENTS] if needed else []
+    return [note] if needed else []

@@ -6,6 +6,8 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+from torch.fx.immutable_collections import immutable_list
+
 from foldproof.torch_internals import MappingKey, TreeSpec, keystr, tree_leaves_with_path, tree_unflatten
 
 Structure = Any
@@ -44,7 +46,7 @@ def _arranged(spec: TreeSpec, start: int) -> tuple[list[int], Structure]:
         places = sorted(range(len(keys)), key=lambda i: repr(keys[i]))
         parts, context = [parts[i] for i in places], [keys[i] for i in places]
     order, children = [i for places, _ in parts for i in places], tuple(structure for _, structure in parts)
-    if spec.type in (tuple, list):
+    if spec.type in (tuple, list, immutable_list):
         return order, ("sequence", children)
     # Keys (of dicts, dataclasses, named tuples, model outputs) are part of the structure; the container's class is not.
     return order, ("keys", str(context), children)

@@ -68,7 +68,7 @@ from foldproof.proof.variation import vary
 from foldproof.proof.wide import SharedCopies
 from foldproof.shadow import Cuts, Undecided, WritesBorrowed, list_jumps
 from foldproof.shadow.constants import told
-from foldproof.thresholds import MAX_EXPLAINED_RATIO, MAX_RELATIVE_SPREAD
+from foldproof.thresholds import MAX_EXPLAINED_RATIO, MAX_RELATIVE_SPREAD, MAX_ZERO_SIGMAS
 from foldproof.torch_internals import tree_leaves
 from foldproof.verdict import ApproximationStep, Counterexample, Difference, Kind, Proof, Rounding, Verdict, weakest
 
@@ -458,7 +458,8 @@ def _why_floats_say_little(search: Search, exact: Attempt) -> str | None:
         where = "where the other (or itself, rounded) is finite"
         return f"no counterexample: one program overflows, or is not a number, {where}"
     c, outputs = search.worst.comparison, search.worst.outputs
-    if c.output < len(outputs) and c.sigma > MAX_RELATIVE_SPREAD * float(outputs[c.output].abs().max()) > 0:
+    size = float(outputs[c.output].abs().max()) if c.output < len(outputs) else 0.0
+    if c.sigma > MAX_RELATIVE_SPREAD * size and size > MAX_ZERO_SIGMAS * c.sigma:
         return "rounding alone moves the outputs by as much as their own size, so they show nothing"
     if search.worst.comparison.ratio > MAX_EXPLAINED_RATIO:
         return "no counterexample: the difference is more than rounding explains, but too small to call wrong"

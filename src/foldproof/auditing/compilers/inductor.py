@@ -10,6 +10,7 @@ from torch import nn
 
 from foldproof.auditing.compilers.compiler import Compiled, Options, clone_tensors, copy_buffers, set_buffers
 from foldproof.auditing.definitions import Definitions
+from foldproof.auditing.gradients import TrainedCall
 from foldproof.auditing.log import Log
 from foldproof.auditing.taps.inductor import tap_inductor
 from foldproof.compiler_catalog import INDUCTOR
@@ -28,11 +29,17 @@ class Inductor:
         kwargs: dict[str, Any],
         options: Options,
         log: Log,
+        step: TrainedCall | None = None,
     ) -> Compiled:
+        """Compile ``model``, and record every step in ``log``; with a ``step``, for training."""
         own = deepcopied(model)
         # Dynamo itself reads some settings (freezing), so they are set globally, not passed to torch.compile.
         with configure(options), tap_inductor(log, own):
             compiled = compile_apart(own, "inductor", dynamic=False)
+            if step is not None:
+                call = step.run(compiled, own)
+                call(*clone_tensors(step.inputs))
+                return Compiled(call, "the compiled training step")
             compiled(*clone_tensors(args), **clone_tensors(kwargs))
         set_buffers(own, copy_buffers(model))
         what = "torch.compile" + " with fallback_random" * bool(options.get("fallback_random"))

@@ -64,7 +64,8 @@ class Nest:
         if name.startswith("_"):
             raise AttributeError(name)
 
-        def apply(*operands: Any, **options: Any) -> Value:
+        def apply(*given: Any, **options: Any) -> Value:
+            operands = _with_literals(given)
             if options or not all(isinstance(x, (Value, Literal)) for x in operands):
                 raise Unreadable(f"no reading of the operation {name} with these operands")
             return self._named(apply_pointwise(self._recorder, name, operands, self._rank))
@@ -256,3 +257,9 @@ class Nest:
 
     def output(self, *values: Any) -> None:
         """End of the body."""
+
+
+def _with_literals(operands: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the operands with bare numbers as literals: some lowerings divide a float by a number of Python."""
+    floats = [x.example.dtype for x in operands if isinstance(x, Value) and x.example.dtype.is_floating_point]
+    return tuple(Literal(x, floats[0]) if isinstance(x, (int, float)) and floats else x for x in operands)

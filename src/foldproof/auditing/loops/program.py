@@ -217,6 +217,8 @@ class _Recording:
 
     def _write_back(self) -> None:
         for name, given in self._given.items():
+            if isinstance(self._graph.graph_inputs_original.get(name), inductor_ir().DonatedBuffer):
+                continue  # a tensor that nobody reads after the backward, whose memory is free for use
             home, _ = self._memory.find(name)
             if self._memory.contents(home).node is not given.contents.node:
                 value = self._memory.read(name, given.place)

@@ -1,7 +1,8 @@
 """Inductor: every graph pass from Dynamo's graph to the one that is lowered to kernels.
 
 Most passes run inside a `GraphTransformObserver`, under any import name, so the tap patches its class. The rest are
-functions of known modules. Changes between two observed calls are recorded, too.
+functions of known modules. Changes between two observed calls are recorded, too. If the model is compiled with
+gradients, the steps follow its joint graph, and then both halves of that (`foldproof.auditing.gradients`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,17 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from foldproof.auditing.gradients import (
+    PARTS,
+    Half,
+    Leaf,
+    compose,
+    list_cotangents,
+    list_names,
+    read_plan,
+    split,
+)
+from foldproof.auditing.inputs import draw_inputs
 from foldproof.auditing.kernels import Generated
 from foldproof.auditing.log import Change, Log
 from foldproof.auditing.loops import LOWERING, SCHEDULING, Unreadable, record_loops
@@ -44,6 +56,8 @@ class Phase:
 
 
 PRE_GRAD = Hook(COMPILE, "_recursive_pre_grad_passes", "torch.compile", essential=True)
+
+PARTITIONED = Hook(COMPILE, "partition_fn", "the partitioner of joint graphs")
 
 PHASES = (
     Phase("joint", Hook(COMPILE, "_recursive_joint_graph_passes", "the joint passes of Inductor", essential=True)),
@@ -87,6 +101,7 @@ ASKED = Hook(OBSERVER, "GraphTransformObserver._check_disable_pass", "a pass tha
 
 HOOKS = (
     PRE_GRAD,
+    PARTITIONED,
     *(phase.hook for phase in PHASES),
     *STEPS,
     FUSIONS,
@@ -104,16 +119,52 @@ HOOKS = (
 )
 
 
+@dataclass(frozen=True)
+class _Dynamo:
+    """One graph of Dynamo's: its inputs, and the tensors that it holds.
+
+    ``held`` has names of parameters, and of other tensors in the graph (such as a cache of the model), by id.
+    """
+
+    examples: Sequence[Any]
+    attributes: Mapping[str, Tensor]
+    held: Mapping[int, str]
+    given: Sequence[Any]
+    """Copies of the inputs without parameters, as the model may write to them."""
+    begun: int
+    """Number of changes recorded before."""
+
+    def find(self, described: Any) -> tuple[int, Any]:
+        """Return the position of an input of AOTAutograd's among Dynamo's inputs, and its value there."""
+        target = getattr(described, "target", None)
+        if target is not None:
+            return 0, self.attributes.get(target)
+        index = getattr(described, "idx", None)
+        if index is None or type(described).__name__ != "PlainAOTInput":
+            return len(self.examples), None
+        return index, self.at(index)
+
+    def at(self, index: int) -> Any:
+        return self.examples[index] if index < len(self.examples) else None
+
+    def find_leaf(self, described: Any) -> Leaf | None:
+        """Return the place of an input of AOTAutograd's among those that are `given`, or the name of a parameter."""
+        index, value = self.find(described)
+        if id(value) in self.held:
+            return self.held[id(value)]
+        given = [i for i, x in enumerate(self.examples) if id(x) not in self.held]
+        return given.index(index) if index in given else None
+
+
 class _Phases:
-    """State of the compilation in progress: the inputs of its graph, and the parameters among them."""
+    """State of the compilation in progress: the graph of Dynamo's that it is of, and the last snapshot."""
 
     def __init__(self, log: Log, names: Mapping[int, str]) -> None:
         self.log = log
         self._parameters = names
-        self._examples: Sequence[Any] = ()
-        self._attributes: dict[str, Tensor] = {}
-        self._held = dict(names)
-        """Names of parameters, and of other tensors in Dynamo's graph (such as a cache of the model), by id."""
+        self._dynamo = _Dynamo((), {}, dict(names), (), 0)
+        self._part = ""
+        self._halves: list[tuple[Half, _Dynamo]] = []
         self._last: tuple[str, Snapshot] | None = None
         self._parts: dict[str, Snapshot] = {}
         """The last snapshot of each part that control flow runs, by its name."""
@@ -130,39 +181,93 @@ class _Phases:
         place = {}
         for i, node in enumerate(n for n in module.graph.nodes if n.op == "placeholder"):
             place[node], value = self._source(node, i)
-            name = self._held.get(id(value))
+            name = self._dynamo.held.get(id(value))
             if name is not None:
                 bound[node.name] = (name, value)
         signature, last = Signature(bound), self.log.last
         if last is not None and last.still_shows(module, signature, closely):
             return last
-        return Snapshot(module, signature, lambda n: place[n], self.lowered, self.log.copies)
+        made = Snapshot(module, signature, lambda n: place[n], self.lowered, self.log.copies)
+        made.part = self._part
+        return made
 
-    def _source(self, node: fx.Node, i: int) -> tuple[int, Any]:
-        """Return the position of a placeholder among Dynamo's inputs, and its value there."""
+    def _source(self, node: fx.Node, i: int) -> tuple[tuple[int, int], Any]:
+        """Return the key by which a placeholder is sorted among the inputs, and its value there."""
         described = node.meta.get("desc")
-        if described is None:
-            return i, self._examples[i] if i < len(self._examples) else None
-        target = getattr(described, "target", None)
-        if target is not None:
-            return i, self._attributes.get(target)
-        index = getattr(described, "idx", None)
-        if index is not None and type(described).__name__ == "PlainAOTInput":
-            return index, self._examples[index] if index < len(self._examples) else None
-        return len(self._examples) + i, None
+        if described is None and self._part:  # a value that the forward saved
+            return (len(self._dynamo.examples), i), None
+        place, value = (i, self._dynamo.at(i)) if described is None else self._dynamo.find(described)
+        return (place, i), value
 
     def begin(self, module: fx.GraphModule, examples: Sequence[Any]) -> None:
         """Start a new graph of Dynamo's, unless it is inside another."""
         if self._running is not None:
             return
-        self._examples, self._last = list(examples), None
-        self._attributes = dict(module.named_parameters(remove_duplicate=False))
-        self._attributes |= dict(module.named_buffers(remove_duplicate=False))
-        self._held = {id(t): name for name, t in self._attributes.items()} | dict(self._parameters)
-        # Copies, as the model may write to its inputs.
-        self.log.given = [
-            x.detach().clone() if type(x) is Tensor else x for x in examples if id(x) not in self._parameters
-        ]
+        attributes: dict[str, Tensor] = dict(module.named_parameters(remove_duplicate=False))
+        attributes |= dict(module.named_buffers(remove_duplicate=False))
+        held = {id(t): name for name, t in attributes.items()} | dict(self._parameters)
+        given = [x.detach().clone() if type(x) is Tensor else x for x in examples if id(x) not in self._parameters]
+        self._dynamo = _Dynamo(list(examples), attributes, held, given, len(self.log.changes))
+        self._part, self._last, self.log.given = "", None, given
+
+    def differentiate(self, joint: fx.GraphModule) -> None:
+        """Let the steps go on from the last graph with its gradients, if ``joint`` has any.
+
+        Then the passes until now have to keep gradients, too, which a graph that is the same function may not.
+        """
+        cotangents = list_cotangents(joint)
+        if self._last is None or self._last[0] != "pre_grad" or not cotangents:
+            return
+        given, (name, last), first = self._dynamo.given, self._last, self.look(joint)
+        with disable_current_modes():
+            self.log.given = whole = [*given, *draw_inputs(cotangents)]
+            try:
+                plan = read_plan(joint, cotangents, self._dynamo.find_leaf, len(given))
+                self._last = name, plan.differentiate(last, first)
+            except Exception as error:
+                log_caught(error, "reading a joint graph")
+                why = str(error) if isinstance(error, Unreadable) else brief(error)
+                self.log.add(Change("AOTAutograd", "", last, first, inputs=whole, unseen=why))
+                self._last = "AOTAutograd", first
+                return
+
+        def differentiate(change: Change) -> Change:
+            before, after = (plan.differentiate(side, first) for side in (change.before, change.after))
+            return Change(change.name, change.phase, before, after, inputs=whole)
+
+        for change in self.log.changes[self._dynamo.begun :]:
+            change.differentiate = differentiate
+
+    def partition(self, halves: tuple[fx.GraphModule, fx.GraphModule], results: int) -> None:
+        """Record the halves of the joint graph, of which each is compiled by itself later."""
+        if self._last is None or self._last[0] != "joint" or self._running is not None or self.log.given is None:
+            return
+        before, given, own = self._last[1], self.log.given, self._dynamo.given
+        snapshots = []
+        try:
+            for self._part, half in zip(PARTS, halves):
+                snapshots.append(self.look(half))
+            self._part = ""
+            after = self.look(compose(*halves, results))
+            cotangents = dict(zip((node.name for node in before.placeholders[len(own) :]), given[len(own) :]))
+            made = split(halves, (snapshots[0], snapshots[1]), own, cotangents)
+        except Exception as error:
+            log_caught(error, "composing both halves of a joint graph")
+            self.log.add(Change("partition", "", before, before, inputs=given, unseen=brief(error)))
+            self._last = None  # the halves are no function of the joint graph's inputs
+        else:
+            self.log.add(Change("partition", "", before, after, inputs=given))
+            self._halves += [(half, self._dynamo) for half in made]
+            self._last = "partition", after
+
+    def _enter_half(self, module: fx.GraphModule) -> None:
+        """Go on from the half that ``module`` is, if it is one; a backward may be compiled long after its forward."""
+        names = list_names(module)
+        for half, dynamo in reversed(self._halves):
+            if half.names == names:
+                self._dynamo, self._part, self._last = dynamo, half.part, (half.part, half.snapshot)
+                self.log.given = half.given
+                return
 
     @contextlib.contextmanager
     def scope(self, name: str, module: Any, closely: bool = False) -> Iterator[list[Any]]:
@@ -256,6 +361,10 @@ class _Phases:
         if self._running is not None:  # the graph is a subgraph of the outer phase's graph
             yield []
             return
+        if name == "joint":
+            self.differentiate(module)
+        if name == "post_grad":
+            self._enter_half(module)
         self._follow(name, self.look(module))
         self._running = module
         made: list[Any] = []
@@ -316,7 +425,16 @@ def tap_inductor(log: Log, model: torch.nn.Module) -> Iterator[None]:
 
             return make
 
+        def partitioning(original: Callable[..., Any]) -> Callable[..., Any]:
+            def call(gm: fx.GraphModule, *args: Any, num_fwd_outputs: int, **kwargs: Any) -> Any:
+                forward, backward = original(gm, *args, num_fwd_outputs=num_fwd_outputs, **kwargs)
+                phases.partition((forward, backward), num_fwd_outputs)
+                return forward, backward
+
+            return call
+
         patch(PRE_GRAD, pre)
+        patch(PARTITIONED, partitioning)
         for one in PHASES:
             patch(one.hook, phase(one.name, one.place))
         for hook in STEPS:
