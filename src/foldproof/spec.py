@@ -52,6 +52,11 @@ def check_other(against: str) -> None:
         check_spec(against)
 
 
+def holds_outputs(spec: str) -> bool:
+    """Return True if ``spec`` names a file of saved outputs, by its suffix."""
+    return Path(spec).suffix in (".npy", ".npz", ".pt")
+
+
 def check_file(name: str, before: str = "") -> None:
     """Check that a file is there; ``before`` begins the message.
 

@@ -52,6 +52,11 @@ class Sparse(nn.Module):
         return (x + 1).to_sparse().to_dense()
 
 
+class Arrays(nn.Module):
+    def forward(self, x):
+        return torch.from_numpy(x.numpy() * 2)
+
+
 class Branches(nn.Module):
     def forward(self, x):
         return x if x.sum() > 0 else -x
@@ -200,6 +205,10 @@ def sparse():
 
 def unexportable():
     return Branches(), image()
+
+
+def unrecordable():
+    return Arrays(), image()
 
 
 def wrong_shape():

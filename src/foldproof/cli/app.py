@@ -171,7 +171,15 @@ def prove(
 @app.command()
 @with_options
 def compare(
-    spec: Annotated[str, typer.Argument(metavar="SPEC", help=f"The reference: {FORMS}.", show_default=False)],
+    spec: Annotated[
+        str,
+        typer.Argument(
+            metavar="SPEC",
+            help=f"The reference: {FORMS}; or saved outputs ([b].pt[/b], [b].npy[/b], [b].npz[/b]) to compare with"
+            " saved outputs.",
+            show_default=False,
+        ),
+    ],
     against: Annotated[
         str,
         typer.Option(
@@ -193,6 +201,19 @@ def compare(
             show_default=False,
         ),
     ] = None,
+    output: Annotated[
+        list[str] | None,
+        typer.Option("--output", metavar="NAME", help="Compare only this output: its key, or its number; repeatable."),
+    ] = None,
+    mask: Annotated[
+        str | None,
+        typer.Option(
+            metavar="INPUT",
+            help="Compare only positions at which this input is not 0, such as [b]attention_mask[/b]: its keyword or"
+            " number.",
+            show_default=False,
+        ),
+    ] = None,
     json_file: JsonOption = None,
     html_file: HtmlOption = None,
     report: Annotated[
@@ -203,7 +224,7 @@ def compare(
     """Tell a rounding difference from a bug, find the side nearer the float64 result, and locate the difference."""
     from foldproof.cli import commands
 
-    _end(partial(commands.compare, spec, against, precision, Written(json_file, html_file), report))
+    _end(partial(commands.compare, spec, against, precision, (output, mask), Written(json_file, html_file), report))
 
 
 @app.command()

@@ -17,7 +17,7 @@ from foldproof.cli.progress import Bar
 from foldproof.cli.setup import Setup
 from foldproof.cli.text import console, say
 from foldproof.errors import FoldproofError
-from foldproof.spec import check_file, check_function, check_other, check_spec
+from foldproof.spec import check_file, check_function, check_other, check_spec, holds_outputs
 from foldproof.verdict import SCHEMA, Kind
 
 
@@ -107,16 +107,23 @@ def prove(
     return verdict.kind.exit_code
 
 
-def compare(spec: str, against: str, precision: str | None, written: Written, report: Path | None) -> int:
+def compare(
+    spec: str,
+    against: str,
+    precision: str | None,
+    part: tuple[Sequence[str] | None, str | None],
+    written: Written,
+    report: Path | None,
+) -> int:
     written.check(report)
     report_out = Output(report) if report is not None else None
-    check_spec(spec)
+    check_file(spec) if holds_outputs(spec) else check_spec(spec)
     check_other(against)
 
     with Bar() as progress:
         from foldproof.cli import work
 
-        result = work.compare(spec, against, precision, progress)
+        result = work.compare(spec, against, precision, part, progress)
         written.write(result.to_dict() | {"subject": spec})
         if report_out:
             report_out.write(partial(work.save_report, result, spec))

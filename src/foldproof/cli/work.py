@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,6 +22,7 @@ from foldproof.fusion.affines import TRAINING
 from foldproof.log import hushed
 from foldproof.program.export import export_module
 from foldproof.program.loading import Loaded, check_runs, importable, load_function, load_spec, moved
+from foldproof.spec import holds_outputs
 from foldproof.torch_internals import tree_structure, treespec_dumps
 from foldproof.verdict import Verdict
 
@@ -148,8 +149,19 @@ def prove(
     return verdict, document
 
 
-def compare(spec: str, against: str, precision: str | None, progress: Progress) -> foldproof.CompareResult:
-    """Compare the program of ``spec`` with other numbers; raises FoldproofError if either can't be loaded or run."""
+def compare(
+    spec: str,
+    against: str,
+    precision: str | None,
+    part: tuple[Sequence[str] | None, str | None],
+    progress: Progress,
+) -> foldproof.CompareResult:
+    """Compare the program of ``spec`` with other numbers; raises FoldproofError if either can't be loaded or run.
+
+    ``part`` has the outputs that count, and the input that masks them.
+    """
+    if holds_outputs(spec):
+        return foldproof.compare(spec, against, ())
     progress(0, None, f"loading {spec}")
     loaded = load(spec)
     inputs = loaded.require_inputs()
@@ -162,6 +174,8 @@ def compare(spec: str, against: str, precision: str | None, progress: Progress) 
             loaded.kwargs,
             dynamic_shapes=loaded.dynamic_shapes,
             precision=precision,
+            outputs=part[0],
+            mask=part[1],
             progress=progress,
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
+import os
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,8 +20,8 @@ from torch.export import ExportedProgram
 from foldproof.claim import Claim, Held, Role, Scope, Why
 from foldproof.comparison.arguments import tell_arguments
 from foldproof.comparison.attribution import Findings, find_sources, largest_source, short
-from foldproof.comparison.calls import Call, Side, name_values
-from foldproof.comparison.candidate import Candidate, caller, candidate_of
+from foldproof.comparison.calls import Call, Run, Side, name_values
+from foldproof.comparison.candidate import Candidate, caller, candidate_of, is_saved
 from foldproof.comparison.distance import truth_distance
 from foldproof.comparison.far import find_far, judge_far, prove_both, tell_far
 from foldproof.comparison.graph import Graph
@@ -39,6 +40,8 @@ from foldproof.comparison.result import (
     OutputDistance,
     TruthDistance,
 )
+from foldproof.comparison.saved import judge_saved
+from foldproof.comparison.selection import selection
 from foldproof.comparison.state import separate
 from foldproof.comparison.training import tell_training
 from foldproof.comparison.trial import Part, Trial, find_mismatch, pair_up, tell_apart, tell_strides
@@ -76,6 +79,8 @@ def compare(
     seed: int = 0,
     locate: bool = True,
     precision: torch.dtype | str | None = None,
+    outputs: Sequence[str | int] | None = None,
+    mask: Tensor | str | None = None,
     progress: Progress | None = None,
 ) -> CompareResult:
     """Decide if the numbers of two programs differ by rounding, or because one is wrong.
@@ -87,7 +92,8 @@ def compare(
 
     Args:
         reference: an nn.Module in the state that it is to run in, a GraphModule, or an ExportedProgram. It is exported
-            to compute its float64 result and to see its operators.
+            to compute its float64 result and to see its operators; where it can't be, its operators are recorded as
+            they run. Saved outputs (or the name of their file) can be compared with saved outputs, without ``inputs``.
         candidate: what gives the other numbers: any callable or module (compiled by `torch.compile`, say), an
             ExportedProgram, an ``onnxruntime.InferenceSession``, or saved outputs (tensors or arrays). A callable may
             return arrays. A string is what ``foldproof compare --against`` takes: the name of a compiler backend
@@ -105,6 +111,9 @@ def compare(
         precision: what the candidate is meant to round to. With a dtype, or its name, outputs may have that dtype, and
             the noise floor is that of a program which rounds parameters, inputs and every result to it. ``"tf32"`` and
             ``"int8"`` round the operands of products.
+        outputs: the outputs that count, by key, or by number as verdicts tell it; all by default.
+        mask: true at the positions that count, in the first dimensions of outputs of that shape; or the name of the
+            input that says so, such as ``"attention_mask"``, which says it of other inputs, too.
         progress: called with (done, total, what).
 
     Saved outputs, files of other runtimes and plain callables do not show all of that; a note then says what was not
@@ -117,6 +126,8 @@ def compare(
     Raises:
         FoldproofError: the reference can't be exported, something does not run, or a file can't be loaded.
     """
+    if is_saved(reference):
+        return _of_saved(reference, candidate)
     return _Comparison(
         reference,
         candidate,
@@ -127,8 +138,33 @@ def compare(
         seed,
         locate,
         precision,
+        (outputs, mask),
         progress,
     ).result()
+
+
+def _of_saved(reference: Any, candidate: Any) -> CompareResult:
+    if not is_saved(candidate):
+        raise FoldproofError(
+            "saved outputs can be compared with saved outputs alone; give the program first to compare it with these"
+        )
+    start = time.perf_counter()
+    verdict, largest, scale = judge_saved(reference, candidate)
+    against = os.fspath(candidate) if isinstance(candidate, (str, os.PathLike)) else "saved outputs"
+    return CompareResult(
+        verdict,
+        truth_distance=None,
+        noise_floor=None,
+        sources=(),
+        found="",
+        against=against,
+        inputs=1,
+        identical=verdict.kind is Kind.ROUNDING,
+        largest=largest,
+        scale=scale,
+        seconds=time.perf_counter() - start,
+        versions=_versions(),
+    )
 
 
 class _OtherShape(Exception):
@@ -149,6 +185,7 @@ class _Comparison:
         seed: int,
         locate: bool,
         precision: torch.dtype | str | None,
+        part: tuple[Sequence[str | int] | None, Tensor | str | None],
         progress: Progress | None,
     ) -> None:
         self._start = time.perf_counter()
@@ -176,9 +213,12 @@ class _Comparison:
         self._notes += tell_unseen_gradients(reference, (args, kwargs))
         module = reference.module(check_guards=False) if isinstance(reference, ExportedProgram) else reference
         own = separate(module)
-        self._reference = Side(caller(own), own)
+        self._selects = part != (None, None)
+        self._graph.select = selection(self._graph, (args, kwargs), *part)
+        self._reference = Side(self._selected(caller(own)), own)
         self._tell(0, None, "loading the candidate")
         self._candidate: Candidate = match_by_order(candidate_of(candidate, reference), self._graph)
+        self._candidate = replace(self._candidate, run=self._selected(self._candidate.run))
         c = self._candidate
         self._other = Side(c.run, c.holder, hidden=bool(c.hidden), copies=c.copies, restart=c.restart)
         meant = None if self._precision is None else self._precision.operands
@@ -193,6 +233,10 @@ class _Comparison:
             self._notes.append(
                 "float32 products may round their operands here (fp32_precision of torch.backends): the floor allows it"
             )
+
+    def _selected(self, run: Run) -> Run:
+        """``run``, of whose outputs those that count are taken."""
+        return lambda args, kwargs: self._graph.select(run(args, kwargs), (tuple(args), dict(kwargs)))
 
     def result(self) -> CompareResult:
         with torch.random.fork_rng(devices=[]):
@@ -371,6 +415,7 @@ class _Comparison:
             graph = next((g for g in self._recordings if _takes(g, given, outputs)), None)
             if graph is None:
                 graph = Graph(self._original, *given, precision=self._graph.precision, may_record=True)
+                graph.select = self._graph.select
                 graph.run(*given)
                 self._recordings.append(graph)
             self._recording_of[id(given)] = given, graph  # kept, so that no other inputs get this id
@@ -565,6 +610,7 @@ class _Comparison:
         absurd = self._vacuous(trials)
         agrees = self._agree_in_float64(trials if far or absurd else trials[:1])
         program = self._candidate.program or (None if self._own is None else self._own.program)
+        program = None if self._selects else program  # a proof is about all outputs
         verdict = None
         if agrees and far:
             reason = f"{tell_far(*far)}, but in float64 the two agree: the candidate computes it less carefully"

@@ -285,7 +285,7 @@ def _run_tapped(graph: Graph, candidate: Candidate, names: Sequence[str], given:
     with torch.no_grad(), patched_inductor(keep_output_stride=False):
         made = candidate.compile(_tapped(graph, names))(*copied(graph.flat(*given)))
     end = len(made) - len(names)
-    return dict(zip(names, made[end:])), graph.put_together(made[:end])
+    return dict(zip(names, made[end:])), graph.put_together(made[:end], given)
 
 
 def _stored(node: fx.Node) -> bool:
@@ -314,6 +314,7 @@ def _graph_values(
     integers = _of_integers(outputs)
     try:
         other = Graph(candidate.program, *given, may_record=True)
+        other.select = graph.select
     except FoldproofError as error:
         return None, str(error)
     theirs: dict[str, Tensor] = {}

@@ -18,7 +18,7 @@ from torch.export import ExportedProgram
 
 from foldproof.comparison import runtimes
 from foldproof.comparison.calls import Run
-from foldproof.comparison.graph import flattened, is_array
+from foldproof.comparison.graph import flattened, is_array, keys_of
 from foldproof.comparison.state import separate
 from foldproof.errors import FoldproofError, brief
 from foldproof.log import giving_up
@@ -34,6 +34,7 @@ from foldproof.torch_internals import (
     name_of_backend,
     optimized_context,
     original_of,
+    tree_flatten,
     tree_leaves,
     tree_map,
 )
@@ -283,6 +284,29 @@ def _load_outputs(path: Path) -> Any:
         raise FoldproofError(f"{path} is damaged, or holds more than tensors: torch.save the outputs alone") from error
     except Exception as error:
         raise FoldproofError(f"{path} is no file of tensors that torch.save wrote ({brief(error)})") from error
+
+
+def saved_outputs(source: Any) -> dict[str, Tensor]:
+    """Return saved outputs, or those of a file, by name, or by number where they have none.
+
+    Raises:
+        FoldproofError: the file holds none.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        path = Path(source)
+        check_file(str(path))
+        source = _load_outputs(path) if path.suffix == ".pt" else _load_arrays(path)
+    names = [name.removeprefix("output").strip("[].'") for name in keys_of(tree_flatten(source)[1])]
+    flat = flattened(source)
+    return dict(zip(names if len(names) == len(flat) else map(str, range(len(flat))), flat))
+
+
+def is_saved(source: Any) -> bool:
+    """Return True for saved outputs, or the name of a file of them; a ``.pt`` file may also hold a program."""
+    if isinstance(source, (str, os.PathLike)):
+        path = Path(source)
+        return path.suffix in (".npy", ".npz") or (path.suffix == ".pt" and _load_script(path) is None)
+    return isinstance(source, (Tensor, list, tuple, Mapping)) or is_array(source)
 
 
 def _saved(name: str, outputs: Any, reference: Any) -> Candidate:

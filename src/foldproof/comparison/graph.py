@@ -80,6 +80,7 @@ class Graph:
         self.module: fx.GraphModule = exported.module(check_guards=False)
         self._wide: fx.GraphModule | None = None
         self.precision = precision
+        self.select: Callable[[list[Tensor], Inputs], list[Tensor]] = lambda outputs, given: outputs
         self.dtypes: dict[str, torch.dtype] = {}
         self.unknown: set[str] = set()
 
@@ -128,9 +129,13 @@ class Graph:
         """The first call of `torch.cond` or the like."""
         return _higher_order(self.program)
 
-    def put_together(self, out: Any) -> list[Tensor]:
-        """The values of the graph's output node as `flattened` outputs."""
-        return flattened(self.module.graph.process_outputs(out))
+    def put_together(self, out: Any, given: Inputs) -> list[Tensor]:
+        """The values of the graph's output node as `flattened` outputs, of which ``select`` takes those that count."""
+        return self.select(flattened(self.module.graph.process_outputs(out)), given)
+
+    def count_outputs(self, given: Inputs) -> int:
+        """The number of all outputs."""
+        return len(self.run(*given))
 
     def run(
         self,
@@ -260,7 +265,7 @@ class Graph:
                 warnings.simplefilter("ignore")
                 flat = self.flat(args, kwargs)
                 out = walk.run(*flat, initial_env=dict(start) if start else None, enable_io_processing=False)
-                outputs = flattened(module.graph.process_outputs(out))
+                outputs = self.select(flattened(module.graph.process_outputs(out)), (args, kwargs))
             state = state_of(module) if self.writes_state else {}
             if len(calls) > 1:
                 outputs, state = copied((outputs, state))

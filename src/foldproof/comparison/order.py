@@ -52,7 +52,7 @@ def match_by_order(candidate: Candidate, graph: Graph) -> Candidate:
     def look(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Sequence[tuple[str, Tensor]], list[Tensor]]:
         assert candidate.look is not None
         values, made = candidate.look(sorted_inputs(args, kwargs), {})
-        return values, reordered(made)
+        return values, graph.select(reordered(made), (tuple(args), dict(kwargs)))
 
     own, told = keys_of(graph.program.call_spec.out_spec), dict[str, None]()
 

@@ -62,6 +62,7 @@ def find_own_graph(candidate: Candidate, reference: Graph, given: Inputs, output
             return None
         if graph.higher_order is not None or graph.writes != reference.writes:
             return None
+        graph.select = reference.select
         made = graph.run(*given)
         if _coarsest(graph) > _coarsest(reference) or not identical(made, outputs):
             return None
