@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FunctionType, MethodType
 from typing import Any, TypeVar
+from unittest import mock
 
 import torch
 from torch import Tensor, fx, nn
@@ -585,6 +586,25 @@ def call_loop_body(body: Any, handler: Any) -> None:
 
     with V.set_ops_handler(handler):
         body(list(body.iter_vars), list(body.reduce_vars), allow_same_symbol_in_index=True)
+
+
+def name_constants(read: Callable[[], Any], name: Callable[[Any, int | None], Any]) -> Any:
+    """Call a function that lowers a constant, with ``name(number, index)`` in place of each number that it writes.
+
+    Replaced by: a public interface of loop nests.
+    """
+    from torch._inductor import ir, lowering
+
+    write = lowering.tensor
+
+    def named(numbers: Any, **options: Any) -> Any:
+        return write([name(x, i) for i, x in enumerate(numbers)], **options)
+
+    with mock.patch.object(lowering, "tensor", named):
+        made = read()
+    if isinstance(made, ir.Constant):
+        return ir.Constant(value=name(made.value, None), dtype=made.dtype, device=made.device)
+    return made
 
 
 def make_loop_variables(count: int) -> list[Any]:

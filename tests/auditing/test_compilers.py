@@ -54,6 +54,22 @@ def test_a_package_of_aotinductor_is_audited_down_to_its_loops() -> None:
     assert found.compiled == "the package of AOTInductor"
 
 
+def test_a_package_is_compared_with_integers_and_state() -> None:
+    class Seen(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.Embedding(5, 4)
+            self.register_buffer("sum", torch.zeros(4))
+
+        def forward(self, i: Tensor) -> Tensor:
+            self.sum.add_(self.table(i).sum(0))
+            return self.table(i) + self.sum
+
+    found = foldproof.audit(Seen(), (torch.tensor([1, 4]),), compiler="aotinductor", locate=False)
+    assert {step.verdict.kind for step in found.steps if step.fired} == {Kind.PROVED}
+    assert found.end_to_end is not None and found.end_to_end.identical
+
+
 def test_every_hook_is_there_in_what_is_installed() -> None:
     assert not find_missing_hooks(HOOKS)
     assert len({str(hook) for hook in HOOKS}) == len(HOOKS)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch._higher_order_ops.invoke_subgraph import mark_compile_region
 from torch._higher_order_ops.while_loop import while_loop
 
+from foldproof.auditing.loops import LABEL
 from foldproof.verdict import Kind
 from zoo.lowered import Function, loop_steps
 
@@ -135,6 +136,28 @@ def test_loops_of_each_part_are_proved(name: str) -> None:
     steps = loop_steps(Function(function), [drawn(4, 4)])
     assert {name: step.verdict.kind for name, step in steps.items()} == dict.fromkeys(steps, Kind.PROVED)
     assert {"lowering", *(f"{part}/lowering" for part in parts)} <= {*steps}
+
+
+class Scaled(nn.Module):
+    """A module with parameters so small that Inductor writes their elements into its loops."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shift, self.factor = (
+            nn.Parameter(torch.tensor([0.3, -1.7, 0.0, 2.5, 0.0])),
+            nn.Parameter(torch.tensor(0.7)),
+        )
+
+    def forward(self, x: Tensor) -> Any:
+        return (x * self.shift).sin() * self.factor + self.shift
+
+
+def test_constants_that_are_written_as_numbers_keep_their_origin() -> None:
+    step = loop_steps(Scaled().eval(), [drawn(3, 5)], {"freezing": True})["lowering"]
+    assert step.verdict.kind is Kind.PROVED
+    assert step.verdict.claim is not None and step.verdict.claim.all_parameters
+    loops = [n.meta[LABEL].describe() for n in step.after.graph.nodes if LABEL in n.meta]
+    assert "_frozen_param0[3]" in loops[0] and "2.5" not in loops[0]
 
 
 def test_a_written_input_is_compared() -> None:

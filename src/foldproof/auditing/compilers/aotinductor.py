@@ -30,11 +30,16 @@ class AOTInductor:
         log: Log,
     ) -> Compiled:
         program = export_module(deepcopied(model), args, kwargs)
-        with tempfile.TemporaryDirectory() as folder, configure(options), tap_inductor(log, program.module()):
-            path = str(Path(folder) / "model.pt2")
+        folder = tempfile.TemporaryDirectory()
+        path = str(Path(folder.name) / "model.pt2")
+        with configure(options), tap_inductor(log, program.module()):
             save_package(program, path)
-            run = load_package(path)
-        return Compiled(run, "the package of AOTInductor")
+        loaded = [load_package(path)]
+
+        def restart() -> None:
+            loaded[0] = load_package(str(Path(folder.name) / "model.pt2"))  # the folder lives as long as this function
+
+        return Compiled(lambda *a, **k: loaded[0](*a, **k), "the package of AOTInductor", restart=restart)
 
     def write_script(self, options: Options) -> tuple[list[str], list[str]]:
         imports, settings = write_settings(options)

@@ -33,7 +33,7 @@ Why it is sound
 
 from foldproof.auditing.loops.loop import BUFFERS, LABEL, Loop, find_loop
 from foldproof.auditing.loops.program import record_loops
-from foldproof.auditing.loops.recorder import Unreadable
+from foldproof.auditing.loops.recorder import Element, Unreadable
 
 __all__ = [
     "BUFFERS",
@@ -41,6 +41,7 @@ __all__ = [
     "LOOP_STEPS",
     "LOWERING",
     "SCHEDULING",
+    "Element",
     "Loop",
     "Unreadable",
     "find_loop",

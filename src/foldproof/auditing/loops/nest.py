@@ -21,7 +21,17 @@ import torch
 from foldproof.auditing.loops.indices import Indices, as_value, find_affine
 from foldproof.auditing.loops.memory import Memory, Place, make_variable
 from foldproof.auditing.loops.pointwise import apply_pointwise, as_tensor
-from foldproof.auditing.loops.recorder import Literal, Operand, Recorder, Unreadable, Value, convert, expand
+from foldproof.auditing.loops.recorder import (
+    Element,
+    Literal,
+    Operand,
+    Recorder,
+    Unreadable,
+    Value,
+    convert,
+    expand,
+    reshape,
+)
 from foldproof.auditing.loops.reductions import Reductions
 
 aten = torch.ops.aten
@@ -82,10 +92,21 @@ class Nest:
 
     # Numbers and conversions.
 
-    def constant(self, number: Any, dtype: torch.dtype) -> Literal:
+    def constant(self, number: Any, dtype: torch.dtype) -> Operand:
+        if isinstance(number, Element) and number.name in self._recorder.constants:
+            return self._read_element(number, dtype)
         if not isinstance(number, (bool, int, float)):
             number = float(number) if dtype.is_floating_point else int(number)
         return Literal(number, computed_as(dtype))
+
+    def _read_element(self, element: Element, dtype: torch.dtype) -> Value:
+        """Return an element of a constant; the program would hold another number if the constant did."""
+        made = self._recorder.hold(element.name, self._recorder.constants[element.name])
+        if element.index is not None:
+            made = self._recorder.call(aten.select.int, made, 0, element.index)
+        made = convert(self._recorder, reshape(self._recorder, made, [1] * self._rank), computed_as(dtype))
+        at = "" if element.index is None else f"[{element.index}]"
+        return Value(made.node, made.example, f"{element.name}{at}")
 
     def index_expr(self, expression: Any, dtype: torch.dtype) -> Operand:
         found = self._indices.evaluate(expression)

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
 from foldproof.auditing.loops.kernels import Kernels
 from foldproof.auditing.loops.layouts import Layouts
@@ -64,11 +64,10 @@ class _Recording:
         self, source: fx.GraphModule, graph: Any, reused: Mapping[str, str] | None, constants: Mapping[str, Tensor]
     ) -> None:
         self._source, self._graph, self._reused = source, graph, reused
-        self._recorder = Recorder()
+        self._recorder = Recorder(constants)
         self._memory = Memory(self._recorder)
         self._layouts = Layouts(self._recorder, self._memory)
-        self._root = nn.Module()
-        self._templates = Templates(self._recorder, self._memory, self._layouts, constants, self._hold_tensor)
+        self._templates = Templates(self._recorder, self._memory, self._layouts)
         self._whole: dict[str, Value] = {}
         self._given: dict[str, _Given] = {}
         self._origins: dict[str, Iterable[fx.Node]] = {}
@@ -88,18 +87,12 @@ class _Recording:
         self._write_back()
         self._recorder.graph.output(tuple(self._output(x) for x in self._graph.graph_outputs))
         self._recorder.graph.eliminate_dead_code()
-        return InterpretedModule(self._root, self._recorder.graph)
+        return InterpretedModule(self._recorder.root, self._recorder.graph)
 
     def _hold(self, name: str, part: fx.GraphModule) -> fx.Node:
         """Return a part of the graph, which control flow runs, as an attribute."""
-        set_attribute(self._root, name, part)
+        set_attribute(self._recorder.root, name, part)
         return self._recorder.graph.get_attr(name)
-
-    def _hold_tensor(self, name: str, tensor: Tensor) -> Value:
-        """Return a constant of the graph as an attribute."""
-        set_attribute(self._root, name, tensor)
-        example = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
-        return Value(self._recorder.graph.get_attr(name), example, name)
 
     def _add_inputs(self) -> None:
         for node in self._source.graph.nodes:
@@ -132,9 +125,9 @@ class _Recording:
         for name, tensor in self._graph.constants.items():
             attribute = names.get(id(tensor), name)
             if is_mkldnn(tensor):
-                self._whole[name] = self._hold_tensor(attribute, tensor)
+                self._whole[name] = self._recorder.hold(attribute, tensor)
                 continue
-            value = self._hold_tensor(attribute, tensor)
+            value = self._recorder.hold(attribute, tensor)
             place = Place(tuple(tensor.shape), tensor.stride())
             self._add_contents(name, value, place, tensor.dtype)
 

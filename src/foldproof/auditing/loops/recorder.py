@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import getitem
+from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
+from foldproof.graph.module import set_attribute
 from foldproof.torch_internals import OpOverload, tree_leaves, tree_map
 
 aten = torch.ops.aten
@@ -53,11 +55,31 @@ class Literal:
 Operand = Value | Literal
 
 
-class Recorder:
-    """A graph under construction; ``meta`` is what new nodes are labelled with."""
+class Element(float):
+    """A number that Inductor writes in place of an element of a constant: of a tensor by its index, or without one."""
 
-    def __init__(self) -> None:
+    name: str
+    index: int | None
+
+    def __new__(cls, number: float, name: str, index: int | None) -> Element:
+        made = super().__new__(cls, number)
+        made.name, made.index = name, index
+        return made
+
+    def __getnewargs__(self) -> Any:  # copies keep the origin
+        return float(self), self.name, self.index
+
+
+class Recorder:
+    """A graph under construction, with its attributes in ``root``; ``meta`` is what new nodes are labelled with.
+
+    ``constants`` are those of the graph before it was lowered, by name.
+    """
+
+    def __init__(self, constants: Mapping[str, Tensor] = MappingProxyType({})) -> None:
         self.graph = fx.Graph()
+        self.root = nn.Module()
+        self.constants = constants
         self.meta: Mapping[str, Any] = {}
         self._known: dict[str, Value] = {}
         self.chains: dict[tuple[str, fx.Node], tuple[Value, ...]] = {}
@@ -84,6 +106,15 @@ class Recorder:
         node = self.graph.create_node("call_function", target, args, dict(kwargs), name=name)
         node.meta = dict(self.meta)
         return node
+
+    def hold(self, name: str, tensor: Tensor) -> Value:
+        """Return a tensor as an attribute."""
+        found = self._known.get(name)
+        if found is None:
+            set_attribute(self.root, name, tensor)
+            example = torch.empty_like(tensor, device="meta", layout=torch.strided)
+            found = self._known[name] = Value(self.graph.get_attr(name), example, name)
+        return found
 
     def leaf(self, node: fx.Node, like: Tensor, meta: Mapping[str, Any]) -> Value:
         """Return an input or a constant as a value."""

@@ -25,21 +25,10 @@ PRODUCTS = {"CppGemmTemplate": aten.mm.default, "CppBmmTemplate": aten.bmm.defau
 
 
 class Templates:
-    """Kernels made from templates.
+    """Kernels made from templates."""
 
-    ``constants`` are those of the graph before it was lowered, and ``hold`` makes one an attribute of the loops.
-    """
-
-    def __init__(
-        self,
-        recorder: Recorder,
-        memory: Memory,
-        layouts: Layouts,
-        constants: Mapping[str, Tensor],
-        hold: Callable[[str, Tensor], Value],
-    ) -> None:
+    def __init__(self, recorder: Recorder, memory: Memory, layouts: Layouts) -> None:
         self._recorder, self._memory, self._layouts = recorder, memory, layouts
-        self._constants, self._hold = constants, hold
 
     def record(self, buffer: Any, packed: Mapping[str, Tensor]) -> list[str]:
         """Record a kernel, and return its listing; ``packed`` are the constants of the lowered graph.
@@ -88,12 +77,12 @@ class Templates:
                 raise Unreadable(f"{name} is a weight in blocks whose order is not known")
             return self._join(whole, template.n)
         original = unboxed(template.input_nodes[1]).get_name()
-        if original not in self._constants:
+        if original not in self._recorder.constants:
             raise Unreadable(f"{name} is a weight of an unknown origin")
         return self._read_constant(packed[name], original, template)
 
     def _read_constant(self, blocks: Tensor, original: str, template: Any) -> Value:
-        constant = self._constants[original]
+        constant = self._recorder.constants[original]
         dense = constant.to_dense() if is_mkldnn(constant) else constant
         blocked = template.should_block_weights
         joined = [_joined(blocks, template.n, each) for each in (1, 2, 4)] if blocked else [blocks]
@@ -101,7 +90,7 @@ class Templates:
         turned = dense.dim() == 2 and any(torch.equal(dense.t(), x) for x in joined if x is not None)
         if straight == turned:
             raise Unreadable(f"the weight {original} is packed in a way that has no reading")
-        whole = self._hold(original, constant)
+        whole = self._recorder.hold(original, constant)
         return whole if straight else self._recorder.call(aten.permute.default, whole, [1, 0], text=f"{whole.text}.T")
 
     def _join(self, blocks: Value, n: int) -> Value:

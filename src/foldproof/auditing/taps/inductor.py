@@ -30,14 +30,22 @@ from foldproof.auditing.gradients import (
 from foldproof.auditing.inputs import draw_inputs
 from foldproof.auditing.kernels import Generated
 from foldproof.auditing.log import Change, Log
-from foldproof.auditing.loops import LOWERING, SCHEDULING, Unreadable, record_loops
+from foldproof.auditing.loops import LOWERING, SCHEDULING, Element, Unreadable, record_loops
 from foldproof.auditing.signature import Signature
 from foldproof.auditing.snapshot import Lowered, Snapshot
 from foldproof.auditing.taps.hooks import Hook
 from foldproof.errors import brief
 from foldproof.graph.module import get_attribute
 from foldproof.log import log_caught
-from foldproof.torch_internals import disable_current_modes, every_pass_runs, lowered_graph, named_fusions, tree_leaves
+from foldproof.torch_internals import (
+    FakeTensor,
+    disable_current_modes,
+    every_pass_runs,
+    lowered_graph,
+    name_constants,
+    named_fusions,
+    tree_leaves,
+)
 
 COMPILE = "torch._inductor.compile_fx"
 FREEZING = "torch._inductor.freezing"
@@ -91,6 +99,8 @@ REPLACED = (
     Hook(MATCHER, "ReplacementPatternEntry.apply", "each pattern that a graph replaces"),
 )
 STARTED = Hook("torch._inductor.graph", "GraphLowering.run", "the graph that is lowered")
+READ = Hook("torch._inductor.graph", "GraphLowering.get_attr", "constants that are written as numbers")
+CONVERTED = Hook("torch._inductor.index_propagation", "dtype_to_type", "conversions of numbers")
 LOWERED_TO_LOOPS = Hook("torch._inductor.scheduler", "Scheduler.compute_dependencies", "the lowering to loops")
 SCHEDULED = Hook("torch._inductor.scheduler", "Scheduler.codegen", "the scheduling of loops")
 GENERATED = Hook("torch._inductor.graph", "GraphLowering.compile_to_module", "the kernels of a graph")
@@ -109,6 +119,8 @@ HOOKS = (
     LOWERED,
     *REPLACED,
     STARTED,
+    READ,
+    CONVERTED,
     LOWERED_TO_LOOPS,
     SCHEDULED,
     GENERATED,
@@ -168,8 +180,8 @@ class _Phases:
         self._last: tuple[str, Snapshot] | None = None
         self._parts: dict[str, Snapshot] = {}
         """The last snapshot of each part that control flow runs, by its name."""
-        self._constants: dict[str, Tensor] = {}
-        """Constants of the graph that is lowered."""
+        self._constants: dict[str, dict[str, Tensor]] = {}
+        """Constants of the graph that is lowered, and of its parts, by name."""
         self._running: fx.GraphModule | None = None
         self.depth_of_patterns = 0
         self.matched: list[str] = []
@@ -208,7 +220,8 @@ class _Phases:
         held = {id(t): name for name, t in attributes.items()} | dict(self._parameters)
         given = [x.detach().clone() if type(x) is Tensor else x for x in examples if id(x) not in self._parameters]
         self._dynamo = _Dynamo(list(examples), attributes, held, given, len(self.log.changes))
-        self._part, self._last, self.log.given = "", None, given
+        fake = any(isinstance(x, FakeTensor) for x in given)  # compilation ahead of time has no values
+        self._part, self._last, self.log.given = "", None, None if fake else given
 
     def differentiate(self, joint: fx.GraphModule) -> None:
         """Let the steps go on from the last graph with its gradients, if ``joint`` has any.
@@ -300,13 +313,14 @@ class _Phases:
         """Look at a graph that is going to be lowered."""
         if self._last is None or self._running is not None:
             return
-        if graph.name:
-            self._parts[graph.name] = self._look_at_part(graph.orig_gm)
-            return
-        self._follow(LOWERING, self.look(graph.orig_gm))
+        phase = str(graph.name or "")
+        if phase:
+            self._parts[phase] = self._look_at_part(graph.orig_gm)
+        else:
+            self._follow(LOWERING, self.look(graph.orig_gm))
         names = {str(n.target) for n in graph.orig_gm.graph.nodes if n.op == "get_attr"}
         held = {name: get_attribute(graph.orig_gm, name) for name in names}
-        self._constants = {name: x for name, x in held.items() if isinstance(x, Tensor)}
+        self._constants[phase] = {name: x for name, x in held.items() if isinstance(x, Tensor)}
 
     def look_at_loops(self, name: str, scheduled: Sequence[Any], reused: Mapping[str, str] | None = None) -> None:
         """Record the loops of the graph that is lowered now, as the result of a step from the last snapshot on.
@@ -322,7 +336,7 @@ class _Phases:
         inputs = None if phase else self.log.given
         start = time.perf_counter()
         try:
-            recorded = record_loops(graph.orig_gm, graph, scheduled, reused, self._constants)
+            recorded = record_loops(graph.orig_gm, graph, scheduled, reused, self._constants[phase])
             after = self._look_at_part(recorded) if phase else self.look(recorded)
         except Exception as error:
             log_caught(error, f"recording the loops after {name}")
@@ -445,6 +459,8 @@ def tap_inductor(log: Log, model: torch.nn.Module) -> Iterator[None]:
         for hook in REPLACED:
             patch(hook, lambda original: _wrap_match(original, phases))
         patch(STARTED, lambda original: _wrap_start(original, phases))
+        patch(READ, _wrap_reading)
+        patch(CONVERTED, _wrap_conversion)
         patch(LOWERED_TO_LOOPS, lambda original: _wrap_dependencies(original, phases))
         patch(SCHEDULED, lambda original: _wrap_code_generation(original, phases))
         patch(GENERATED, lambda original: _wrap_module(original, phases))
@@ -517,6 +533,28 @@ def _wrap_start(original: Callable[..., Any], phases: _Phases) -> Callable[..., 
     def call(self: Any, *args: Any) -> Any:
         phases.look_ahead(self)
         return original(self, *args)
+
+    return call
+
+
+def _wrap_reading(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Keep the origin of constants that are written as numbers."""
+
+    def call(self: Any, target: str, *args: Any) -> Any:
+        def name(number: Any, index: int | None) -> Any:
+            return Element(number, target, index) if isinstance(number, float) else number
+
+        return name_constants(lambda: original(self, target, *args), name)
+
+    return call
+
+
+def _wrap_conversion(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Keep the origin of a number that stays as it is."""
+
+    def call(dtype: torch.dtype) -> Callable[[Any], Any]:
+        kind = original(dtype)
+        return lambda x: x if kind is float and isinstance(x, Element) else kind(x)
 
     return call
 
