@@ -648,18 +648,15 @@ def load_traced(path: str, size: int) -> Any:
 
 
 def record_operators(function: Callable[..., list[Tensor]], tensors: Sequence[Tensor]) -> fx.GraphModule:
-    """Return the operators that a function of tensors runs, none of which writes to its operands.
+    """Return the operators that a function of tensors runs, those of its gradients included.
 
     Numbers that it reads from tensors count as constants, with which the option of a private name agrees.
     Replaced by: a public option of ``make_fx``.
     """
-    traced = make_fx(torch.func.functionalize(function), _error_on_data_dependent_ops=False, record_stack_traces=True)(
-        *tensors
-    )
+    traced = make_fx(function, _error_on_data_dependent_ops=False, record_stack_traces=True)(*tensors)
     for node in reversed(list(traced.graph.nodes)):
         if node.target is torch.ops.aten._local_scalar_dense.default and not node.users:
             traced.graph.erase_node(node)
-    traced.graph.eliminate_dead_code()
     traced.recompile()
     return traced
 

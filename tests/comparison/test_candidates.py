@@ -107,6 +107,22 @@ def test_a_missing_runtime_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         foldproof.compare(model, tmp_path / "model.onnx", inputs)
 
 
+def test_a_function_that_takes_the_inputs_gives_the_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "other.py"
+    path.write_text(
+        "import numpy\n\n\ndef square(x):\n    return numpy.square(x.numpy())\n\n\n"
+        "def make():\n    import torch\n    return torch.nn.Identity(), ()\n"
+    )
+
+    class Square(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * x
+
+    x = torch.randn(4, 4)
+    assert foldproof.compare(Square(), f"{path}:square", (x,), trials=2).identical
+    assert foldproof.compare(Square(), f"{path}:make", (x,), trials=2).kind is Kind.REFUTED
+
+
 class Detector(nn.Module):
     """A model with outputs in a dict, whose keys are not in the order of the alphabet."""
 

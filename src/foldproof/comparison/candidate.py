@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 import warnings
 from collections import Counter
@@ -22,7 +23,7 @@ from foldproof.comparison.graph import flattened, is_array, keys_of
 from foldproof.comparison.state import separate
 from foldproof.errors import FoldproofError, brief
 from foldproof.log import giving_up
-from foldproof.program.loading import load_spec
+from foldproof.program.loading import load_function, load_spec
 from foldproof.program.mirror import captured
 from foldproof.program.state import deepcopied
 from foldproof.spec import FILES, check_file
@@ -42,7 +43,7 @@ from foldproof.torch_internals import (
 BACKENDS = ("inductor", "aot_eager", "aot_eager_decomp_partition", "eager")
 AGAINST = (
     "inductor, aot_eager, aot_eager_decomp_partition, eager, a .pt2, .pte, .onnx, .xml, .pt, .npy or .npz file, or"
-    " path/file.py:callable"
+    " path/file.py:callable (a function without parameters, which makes a program, or one that is called on the inputs)"
 )
 
 Compile = Callable[[nn.Module], Callable[..., Any]]
@@ -179,6 +180,9 @@ def _named(name: str, reference: Any) -> Candidate:
         return _compiled(name, reference)
     path = Path(name)
     if path.suffix not in FILES and ":" in name:
+        function = load_function(name)
+        if _takes_inputs(function):  # it gives the numbers itself, wherever it gets them from
+            return replace(candidate_of(function, reference), name=name)
         return candidate_of(load_spec(name).program, reference)
     if path.suffix not in FILES:
         raise FoldproofError(f"cannot compare with {name!r}; give {AGAINST}")
@@ -201,6 +205,16 @@ def _named(name: str, reference: Any) -> Candidate:
     found = runtimes.ExecuTorchProgram(path, name)
     made = _runtime(name, "ExecuTorch", runtimes.run_executorch(found), runtimes.executorch_exporter(path))
     return replace(made, restart=found.restart, look=runtimes.look_into_executorch(path))
+
+
+def _takes_inputs(function: Callable[..., Any]) -> bool:
+    """True for a function that can't be called without arguments; those that make programs can."""
+    if isinstance(function, nn.Module):
+        return True
+    with contextlib.suppress(TypeError, ValueError):
+        given = inspect.signature(function).parameters.values()
+        return any(p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in given)
+    return False
 
 
 def _runtime(name: str, runtime: str, run: Run, compile: Compile | None) -> Candidate:

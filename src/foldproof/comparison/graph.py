@@ -320,6 +320,11 @@ def _exported(source: Any, args: tuple[Any, ...], kwargs: dict[str, Any], dynami
                 f"{type(source).__name__} can't be exported, which is how its float64 result is computed"
                 f" ({brief(error)}); give a torch.export program"
             ) from error
+    return _functional(program)
+
+
+def _functional(program: ExportedProgram) -> ExportedProgram:
+    """The program in a form that writes nothing in place."""
     if not any(_writes(node) for node in program.graph.nodes):
         return program
     try:
@@ -351,7 +356,7 @@ def _recorded(source: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Ex
     if isinstance(module, nn.Module):
         with giving_up("recording operators"), hushed(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            program = record(module, args, kwargs)
+            program = _functional(record(module, args, kwargs))
             return None if _higher_order(program) is not None else program
     return None
 

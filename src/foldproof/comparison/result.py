@@ -47,7 +47,7 @@ class TruthDistance:
         if not 0 < self.ratio < math.inf:
             return f"{told}; the candidate is nearer on {self.closer} of {self.inputs} inputs: {self.side}"
         if self.inputs == 1:
-            return f"{told}; the candidate is {self.ratio:.3g} times as far, on the only input"
+            return f"{told}; the candidate is {self.ratio:.3g} times as far, on one input"
         return (
             f"{told}; the candidate is {self.ratio:.3g} times as far (95% interval {self.low:.3g} to {self.high:.3g},"
             f" nearer on {self.closer} of {self.inputs} inputs): {self.side}"
@@ -69,7 +69,7 @@ class TruthDistance:
             words += [f"the {name} is infinite or no number" for name, size in told if size == math.inf]
             return f"{self.side} ({' and '.join(words)})" if words else self.side
         if self.inputs == 1:
-            return f"the candidate is {self.ratio:.3g} times as far, on the only input"
+            return f"the candidate is {self.ratio:.3g} times as far, on one input"
         return (
             f"{self.side} (the candidate is {self.ratio:.3g} times as far, 95% interval {self.low:.3g} to"
             f" {self.high:.3g})"
