@@ -137,6 +137,11 @@ TIMES_AN_OWN_ERROR = 16.0
 """The same in distances of the reference from its float64 result (root mean square): single elements are farther."""
 MAX_AGREEMENT = 0.01
 """Largest such agreement, relative to an output's size, however far the reference is from its float64 result."""
+MIN_UNKNOWN_RATIO = 100.0
+"""Smallest multiple of the reference's own distance from its float64 result that is no rounding of an operator whose
+bound is not known: other algorithms lose five bits (see `MAX_TIMES_AS_FAR`)."""
+MAX_PLAIN_SIGMA = 6.0
+"""Largest score of an element, in sigmas, that needs no word on how unevenly rounding moves the elements."""
 JUMP_AMPLITUDE = 4.0
 """Amplitude of the noise in the search for jumps: four roundings instead of one."""
 

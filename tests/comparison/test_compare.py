@@ -275,8 +275,10 @@ class TestUndecided:
                 return torch.linalg.inv(x)
 
         x = torch.eye(4) + 0.1 * torch.randn(4, 4)
-        result = foldproof.compare(Inverse(), lambda x: 1.01 * torch.linalg.inv(x), (x,), trials=2)
+        result = foldproof.compare(Inverse(), lambda x: (1 + 4e-6) * torch.linalg.inv(x), (x,), trials=2)
         assert result.kind is Kind.UNDECIDED and "linalg_inv" in result.verdict.reason
+        wrong = foldproof.compare(Inverse(), lambda x: 1.01 * torch.linalg.inv(x), (x,), trials=2)
+        assert wrong.kind is Kind.REFUTED  # 100 times as far as the reference itself is no rounding of any operator
 
     def test_where_rounding_explains_anything(self) -> None:
         class Chaos(nn.Module):

@@ -26,7 +26,7 @@ from foldproof.comparison.distance import truth_distance
 from foldproof.comparison.far import find_far, judge_far, prove_both, tell_far
 from foldproof.comparison.graph import Graph
 from foldproof.comparison.inputs import Inputs, can_redraw, count_trials, redrawn
-from foldproof.comparison.judge import Outputs, distance, flips, identical, judge, number, rms, tell_absurd
+from foldproof.comparison.judge import Judged, Outputs, distance, flips, identical, judge, number, rms, tell_absurd
 from foldproof.comparison.layers import layers
 from foldproof.comparison.order import match_by_order, tell_other_inputs, tell_other_order
 from foldproof.comparison.own import find_own_graph, own_at
@@ -54,7 +54,14 @@ from foldproof.program.gradients import tell_unseen_gradients
 from foldproof.proof.shapes import as_inputs, sampled_inputs
 from foldproof.proof.variation import named_inputs
 from foldproof.rounding.operands import Operands, rounded_to
-from foldproof.thresholds import MAX_ROUNDING_RATIO, MIN_LOCAL_SIGMAS, RUNS_AT_GIVEN_INPUTS, RUNS_AT_OTHER_INPUTS
+from foldproof.thresholds import (
+    MAX_PLAIN_SIGMA,
+    MAX_ROUNDING_RATIO,
+    MIN_LOCAL_SIGMAS,
+    MIN_UNKNOWN_RATIO,
+    RUNS_AT_GIVEN_INPUTS,
+    RUNS_AT_OTHER_INPUTS,
+)
 from foldproof.torch_internals import tree_leaves
 from foldproof.verdict import Counterexample, Difference, Kind, Rounding, Verdict
 from foldproof.version import __version__
@@ -287,7 +294,7 @@ class _Comparison:
                 )
             agree = not large and verdict.kind is Kind.ROUNDING
             seen = layers(graph, found.values, worst.given, self._seed, self._operands, agree)
-            verdict = self._follow_source(verdict, found, worst)
+            verdict = self._follow_source(self._follow_unknown(verdict, graph, found, worst, len(trials)), found, worst)
         verdict = self._follow_arguments(verdict)
         reproduction = None
         if verdict.kind is Kind.REFUTED and found.part is not None and large:
@@ -297,6 +304,16 @@ class _Comparison:
         if verdict.kind is Kind.REFUTED and verdict.difference is None:
             verdict = replace(verdict, difference=self._writer(trials))
         return self._build(verdict, trials, found, first, reproduction, seen)
+
+    def _follow_unknown(self, verdict: Verdict, graph: Graph, found: Findings, worst: Trial, count: int) -> Verdict:
+        """The verdict in view of operators whose rounding is not known, and that gave the same bits."""
+        if verdict.kind is not Kind.UNDECIDED or not graph.unknown or not worst.outputs.is_wrong:
+            return verdict
+        nodes = [n.name for n in graph.nodes if str(n.target) in graph.unknown]
+        differ = {source.node for source in found.sources}
+        if not nodes or any(name not in found.values or name in differ for name in nodes):
+            return verdict
+        return replace(self._of_wrong(worst, worst.outputs, count, same_bits=True), rounding=verdict.rounding)
 
     def _follow_source(self, verdict: Verdict, found: Findings, trial: Trial) -> Verdict:
         """The verdict in view of an operator that is beyond its own rounding on equal operands."""
@@ -625,6 +642,11 @@ class _Comparison:
         unsure = unsure or (None if agrees else absurd)
         if unsure is not None:
             return Verdict(Kind.UNDECIDED, unsure, self._claim(count), rounding=rounding)
+        if sigma > MAX_PLAIN_SIGMA:
+            self._notes.append(
+                f"rounding moves the elements unevenly: the worst one is {sigma:.3g} sigma away, and perturbed runs of"
+                f" the reference reach {judged.floor.null.worst:.3g}"
+            )
         same = sum(all(part.judged is None for part in t.parts) for t in trials)
         told = f" ({same} of {count} inputs bit-identical)" if same else ""
         right = f"though {tell_far(*far)}" if far else _NEITHER
@@ -635,11 +657,14 @@ class _Comparison:
             rounding=rounding,
         )
 
-    def _of_wrong(self, trial: Trial, part: Part, count: int) -> Verdict:
-        """REFUTED, or UNDECIDED where the float64 result or the floor is in doubt."""
+    def _of_wrong(self, trial: Trial, part: Part, count: int, same_bits: bool = False) -> Verdict:
+        """REFUTED, or UNDECIDED where the float64 result or the floor is in doubt.
+
+        ``same_bits`` says that operators whose rounding is not known gave the same bits on equal operands.
+        """
         assert part.judged is not None
         reason = part.judged.wrong or ""
-        if self._graph.unknown:
+        if self._graph.unknown and not same_bits and not _is_far_beyond(part.judged):
             names = ", ".join(sorted(self._graph.unknown))
             doubt: str | None = f"{reason}, but how far {names} may round is not known"
         else:
@@ -784,6 +809,12 @@ class _Comparison:
                 "the exported graph, of which the float64 result is told, rounds in other places than the reference"
             )
         return told
+
+
+def _is_far_beyond(judged: Judged) -> bool:
+    """True if an operator that rounds as the reference shows it can't be the reason, whatever its bound."""
+    own = max(judged.reference.rms, judged.floor.null.rms, 1.0)
+    return min(judged.candidate.rms, judged.difference.rms) > MIN_UNKNOWN_RATIO * own
 
 
 def _takes(graph: Graph, given: Inputs, outputs: Sequence[Tensor]) -> bool:

@@ -364,6 +364,7 @@ class _Parting:
     node: fx.Node
     error: Tensor
     sigma: float
+    before: tuple[str, ...]
 
 
 def _partings(
@@ -380,11 +381,26 @@ def _partings(
         seen.add(node.name)
         if not identical([value], [theirs]):
             error = distance([theirs], [value], [0])[0]
-            found.append(_Parting(node, error, _local_sigma(theirs, value.dtype, again, operands)))
+            sigma = _local_sigma(theirs, value.dtype, again, operands)
+            found.append(_Parting(node, error, sigma, _unshown(graph, node, values)))
         return theirs.to(value.dtype)
 
     graph.run(*given, after=follow)
     return found, seen
+
+
+def _unshown(graph: Graph, node: fx.Node, values: Values) -> tuple[str, ...]:
+    """Kinds of operators that round on the way to a node from values that the candidate shows, in order."""
+
+    def is_shown(n: fx.Node) -> bool:
+        return n is not node and (n.op != "call_function" or n.name in values)
+
+    on_way = {n.name for n in collect_dependencies([node], is_shown)} - {node.name}
+    return tuple(dict.fromkeys(short(operator_name(n)) for n in graph.nodes if n.name in on_way and _rounds(n)))
+
+
+def _rounds(node: fx.Node) -> bool:
+    return isinstance(node.target, OpOverload) and not is_view(node.target) and not is_exact(node.target)
 
 
 def _local_sigma(theirs: Tensor, dtype: torch.dtype, again: Again, operands: Operands | None) -> float:
@@ -434,6 +450,7 @@ def _contributions(
                 propagated=rms(exact),
                 share=share,
                 sigma=parting.sigma,
+                before=parting.before,
             )
         )
     return tuple(sorted(sources, key=lambda s: -abs(s.share or 0.0)))

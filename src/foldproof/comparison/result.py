@@ -112,6 +112,8 @@ class DifferenceSource:
     sources together do not reproduce the difference, as later layers round otherwise once a number changes. ``sigma``
     is the candidate's local error in units of what this operator alone may round.
 
+    ``before`` has the operators on the way to it that the candidate does not show, so that the error may be theirs.
+
     ``measured`` is False where the candidate gives no numbers but its outputs: then ``share`` is the operator's part of
     the noise floor, that is, where rounding is to be *expected* to come from.
     """
@@ -126,6 +128,7 @@ class DifferenceSource:
     share: float | None
     sigma: float
     measured: bool = True
+    before: tuple[str, ...] = ()
 
     @property
     def summary(self) -> str:
@@ -137,7 +140,11 @@ class DifferenceSource:
             share = _of_rounding(self.sigma)
         else:
             share = f"{format_part(self.share)} of the difference" if self.share >= 0 else format_part(self.share)
-        return f"{self.node} ({self.operator}){where}: {share}"
+        return f"{self.node} ({self.operator}){where}{self._with}: {share}"
+
+    @property
+    def _with(self) -> str:
+        return f", with {' and '.join(self.before)} before it" if self.before else ""
 
     def __str__(self) -> str:
         where = f" at {self.source}" if self.source else ""
@@ -148,7 +155,7 @@ class DifferenceSource:
             )
         share = "" if self.share is None else f"{format_part(self.share)}; "
         return (
-            f"{self.node} ({self.operator}){where}: {share}{self.error:.2g} there"
+            f"{self.node} ({self.operator}){where}{self._with}: {share}{self.error:.2g} there"
             f" ({_of_rounding(self.sigma)}), amplified ×{self.amplification:.3g} to"
             f" {self.contribution:.2g} in the outputs ({self.propagated:.2g} if later layers did not round)"
         )
