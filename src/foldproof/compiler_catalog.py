@@ -71,7 +71,7 @@ TORCH_AO = Declaration("torch.ao", "fuse:TORCH_AO_FUSE", "`torch.ao.quantization
 ONNX = Declaration(
     "onnx",
     "onnx:COMPILER",
-    "the changes that `torch.onnx.export` makes to PyTorch's graph; the model runs in ONNX Runtime",
+    "`torch.onnx.export`: PyTorch's graph, the translation, onnxscript's passes, and ONNX Runtime's optimizations",
     packages=("onnx", "onnxscript", "onnxruntime"),
     extra="onnx",
 )

@@ -9,6 +9,7 @@ Both graphs are read into `Snapshot` form first. Then, in order:
    proof then holds for all parameters. Constants without an origin are numbers, so other parameters are not covered.
 4. The changed region is proved. If that fails, or the region is equal at the present parameters only, the pass is run
    again on shadow parameters, and the whole graphs are compared.
+5. Where rounding alone is left, new constants are compared with the folds that `foldproof.fuse` knows.
 
 Only equality is taken from a region. A difference is always decided on the whole graphs, because the inputs of a region
 may depend on each other.
@@ -40,6 +41,7 @@ from foldproof.auditing.snapshot import Snapshot, updates_statistics
 from foldproof.claim import IDENTITY
 from foldproof.errors import FoldproofError, brief
 from foldproof.formatting import format_percent
+from foldproof.fusion.known import prove_known_folds
 from foldproof.graph.interpreter import CONTROL_FLOW
 from foldproof.log import log_caught
 from foldproof.program.state import owned
@@ -218,7 +220,16 @@ def _judge_graphs(change: Change, before: Snapshot, after: Snapshot, inputs: Seq
     if derive is None and may_be_chance and verdict.kind is Kind.PROVED and _holds_here(verdict):
         found = _run_again(change, inputs)
         verdict = verdict if found.kind is Kind.UNDECIDED else found
-    return verdict
+    if not wanted or verdict.kind is not Kind.ROUNDING:
+        return verdict
+    return prove_known_folds(
+        before.module,
+        after.module,
+        inputs,
+        None,
+        verdict,
+        lambda how: prove(before.module, after.module, inputs, derive=how, by_value=True),
+    )
 
 
 def _holds_here(verdict: Verdict) -> bool:

@@ -228,15 +228,32 @@ class Log:
         ``holder`` is the program that holds the parameters, if ``program`` is a bare graph. A ``whole`` call is one
         step, even if it calls other passes (some run passes on graphs of their own); other calls consist of steps.
         """
-        if self._blind:
-            yield []
-            return
 
         def seen(x: Any) -> Snapshot:
             if isinstance(x, ExportedProgram):
                 self._program = x
             owners = [holder, *reversed(self.owners), self._program]
-            return self.look(lambda: take_snapshot(x, [o for o in owners if o is not None], self.copies))
+            return take_snapshot(x, [o for o in owners if o is not None], self.copies)
+
+        with self.around(name, program, seen, rerun, whole) as made:
+            yield made
+
+    @contextmanager
+    def around(
+        self,
+        name: str,
+        program: Any,
+        snapshot: Callable[[Any], Snapshot],
+        rerun: Callable[[], Rerun] | None = None,
+        whole: bool = True,
+    ) -> Iterator[list[Any]]:
+        """Record the change of ``program`` inside, as `call` does; ``snapshot`` reads a program of any kind."""
+        if self._blind:
+            yield []
+            return
+
+        def seen(x: Any) -> Snapshot:
+            return self.look(lambda: snapshot(x))
 
         try:
             before, again = seen(program), rerun() if rerun is not None else None

@@ -147,10 +147,7 @@ def onnx_exporter(module: nn.Module) -> Callable[..., Any]:
     """The module, exported to ONNX when it is first called, and run in ONNX Runtime; takes and gives tensors."""
 
     def export(inputs: tuple[Tensor, ...], folder: Path) -> Run:
-        path = folder / "part.onnx"
-        with _quietly():
-            torch.onnx.export(module, separated(module, inputs, {})[0], str(path), dynamo=True, verbose=False)
-        return onnx(path)[0]
+        return onnx(export_onnx(module, inputs, folder / "part.onnx"))[0]
 
     return _made_when_called(export)
 
@@ -166,6 +163,13 @@ def package_again(module: nn.Module) -> Callable[..., Any]:
         return lambda args, kwargs: flattened(loaded(*args, **kwargs))
 
     return _made_when_called(export)
+
+
+def export_onnx(module: nn.Module, inputs: tuple[Tensor, ...], path: Path) -> Path:
+    """Write a module as an ONNX file, and return its path."""
+    with _quietly():
+        torch.onnx.export(module, separated(module, inputs, {})[0], str(path), dynamo=True, verbose=False)
+    return path
 
 
 def executorch_exporter(path: Path) -> Callable[[nn.Module], Callable[..., Any]]:

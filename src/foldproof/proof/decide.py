@@ -255,16 +255,18 @@ def explain_by_rounding(inquiry: Inquiry) -> Verdict | None:
 
 def _proved_with_constants_alike(inquiry: Inquiry, rounding: Verdict) -> Verdict | None:
     """Return PROVED_WITHIN if the programs, which rounding alone drives apart, are equal but for rounded constants."""
-    if rounding.claim is not None and rounding.claim.differs_elsewhere:
-        return None  # the constants would explain the difference at other parameters no more than rounding does
     if not all(trial.comparison.agree for trial in inquiry.search.agreeing):
         return None  # the rounding of a constant is all of the difference, as where floor(3) meets floor(2.9999998)
     found = inquiry.with_constants_alike
     if found is None or found.point.constants is None:
         return None
+    elsewhere = rounding.claim is not None and rounding.claim.differs_elsewhere
+    if elsewhere and found.variation.parameters:
+        return None  # the constants explain the difference at other parameters no more than rounding does
     verdict = _proved(inquiry, found)
     if verdict.kind is not Kind.PROVED or verdict.claim is None:
         return None
+    verdict = replace(verdict, claim=replace(verdict.claim, differs_elsewhere=elsewhere))
     steps = tuple(ApproximationStep(what, bound) for what, bound in told(found.point.constants.changes))
     reason = f"the same function over the real numbers, but for the rounding of constants ({len(steps)} named)"
     return replace(verdict, kind=Kind.PROVED_WITHIN, reason=reason, steps=steps, rounding=rounding.rounding)

@@ -3,7 +3,8 @@
 Two programs often differ in constants alone that one of them rounded, or computed in another order: 1/1.7 and 0.588235,
 1/√d and the product of two fourth roots, a table of cosines. In this reading (`Semantics.constants`):
 
-* a constant is the simplest fraction within its rounding, if that is simple: 0.1, 10/17, 1/255
+* a constant is the simplest fraction within its rounding, if that is simple: 0.1, 10/17, 1/255; or one within a few
+  roundings, if that is much simpler: a product of two fourth roots, as 0.49999997
 * or the square root, or fourth root, of a simple fraction: primes are drawn modulo which these roots exist
 * or a simple fraction times, or over, the logarithm of 2 or 10, which is uninterpreted
 * an element of a larger table of the second program is the nearest constant of the first, if that is nearer than a few
@@ -34,6 +35,8 @@ _MAX_SIMPLE = 1 << 20
 product of 2^24."""
 _MAX_RADICAND = 1 << 14
 """The same for the square or fourth power of a root."""
+_MUCH_SIMPLER = 64
+"""The factor for constants that are off by several roundings, as the product of two rounded roots is."""
 _MAX_ROOTS = 3
 """Largest number of radicands; each halves the number of primes."""
 _PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31)
@@ -104,20 +107,24 @@ def number_meant(x: float, dtype: torch.dtype = torch.float32) -> Number | None:
 def _number_meant(x: float, rounding: float) -> Number | None:
     if x == 0 or not math.isfinite(x) or float(x).is_integer():
         return None
+    best = _simplest_number(x, rounding, 1) or _simplest_number(x, MAX_CONSTANT_ROUNDINGS * rounding, _MUCH_SIMPLER)
+    return None if best is None or (best.fraction == Fraction(x) and not best.roots and not best.logarithm) else best
+
+
+def _simplest_number(x: float, rounding: float, simpler: int) -> Number | None:
+    """Return the simplest number within a relative distance of x; None if it is not simple, by a factor ``simpler``."""
     sign = 1 if x > 0 else -1
     simple = _simplest(abs(x), rounding)
-    found = [(_length(simple), Number(sign * simple))] if _length(simple) <= _MAX_SIMPLE else []
+    found = [(_length(simple), Number(sign * simple))] if _length(simple) * simpler <= _MAX_SIMPLE else []
     for power in (2, 4):
         radicand = _simplest(abs(x) ** power, 2 * power * rounding)
-        root = _root(sign, radicand, power) if _length(radicand) <= _MAX_RADICAND else None
+        root = _root(sign, radicand, power) if _length(radicand) * simpler <= _MAX_RADICAND else None
         found += [(_length(radicand), root)] if root is not None else []
     for logarithm in _LOGARITHMS:
         fraction = _simplest(abs(x) / float(logarithm), 2 * rounding)
-        found += (
-            [(_length(fraction), Number(sign * fraction, (), logarithm))] if _length(fraction) <= _MAX_RADICAND else []
-        )
-    _, best = min(found, key=lambda one: one[0], default=(0, None))
-    return None if best is None or (best.fraction == Fraction(x) and not best.roots and not best.logarithm) else best
+        if _length(fraction) * simpler <= _MAX_RADICAND:
+            found.append((_length(fraction), Number(sign * fraction, (), logarithm)))
+    return min(found, key=lambda one: one[0], default=(0, None))[1]
 
 
 _LOGARITHMS = tuple(Logarithm(n, below) for n in (2, 10) for below in (False, True))

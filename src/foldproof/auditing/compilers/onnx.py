@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -9,7 +11,7 @@ from torch import nn
 from foldproof.auditing.compilers.compiler import Compiled, Options, require_known_options
 from foldproof.auditing.log import Log
 from foldproof.auditing.taps.fx_passes import tap_passes
-from foldproof.auditing.taps.onnx import tap_onnx
+from foldproof.auditing.taps.onnx import tap_onnx, tap_runtime
 from foldproof.compiler_catalog import ONNX
 from foldproof.errors import MissingExtra
 from foldproof.program.export import export_module
@@ -29,7 +31,7 @@ class Onnx:
         log: Log,
     ) -> Compiled:
         require_known_options(self, options)
-        from foldproof.comparison.runtimes import onnx_exporter
+        from foldproof.comparison.runtimes import export_onnx, onnx
 
         try:
             import onnxruntime  # noqa: F401
@@ -37,14 +39,16 @@ class Onnx:
         except ModuleNotFoundError as error:
             raise MissingExtra(str(error.name), "onnx") from None
         program = export_module(deepcopied(model), args, kwargs)
-        call = onnx_exporter(program.module())
-        with tap_passes(log), tap_onnx(log):
-            call(*tree_leaves((args, kwargs)))
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.onnx"
+            inputs = tuple(tree_leaves((args, kwargs)))
+            with tap_passes(log), tap_onnx(log, inputs):
+                export_onnx(program.module(), inputs, path)
+            tap_runtime(log, path, inputs)
+            call, _ = onnx(path)
 
         def run(*args: Any, **kwargs: Any) -> Any:
-            made = call(*tree_leaves((args, kwargs)))
-            leaves = tree_leaves(made)
-            return tree_unflatten(leaves, program.call_spec.out_spec)
+            return tree_unflatten(call(tree_leaves((args, kwargs)), {}), program.call_spec.out_spec)
 
         return Compiled(run, "the ONNX model in ONNX Runtime")
 

@@ -1,0 +1,133 @@
+"""Folds that somebody else made: new parameters that are what `fuse` computes from the old ones, rounded.
+
+A program whose parameters were folded by hand, or by another tool, holds new numbers. Read as constants, these can
+only be compared: rounding them leaves ROUNDING at best. Where they are what foldproof's own fold computes from the
+first program's parameters, rounded, they are derived parameters, and the programs are proved equal for all inputs.
+
+It is sound because nothing is taken from the fold but its arithmetic: the programs are proved equal with the new
+parameters computed by it, and `foldproof.proof` checks that the second program holds the results, up to rounding. That
+is seen at the present values. Another arithmetic may give the same ones, as a fold that forgets a shift of 0 does. So
+the claim is for these parameter values, and a claim for all takes ``derive``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor, fx, nn
+from torch.export import ExportedProgram
+
+from foldproof.fusion.api import fold_unproved
+from foldproof.log import giving_up
+from foldproof.program import Leaf, as_program
+from foldproof.program.export import export_module
+from foldproof.proof import as_computed, match_leaves
+from foldproof.proof.obligation import Derive
+from foldproof.proof.shapes import as_inputs
+from foldproof.rewriting.expression import Derived, Expression
+from foldproof.rewriting.vectors import reshape
+from foldproof.verdict import Kind, Verdict
+
+
+def prove_known_folds(
+    before: Any,
+    after: Any,
+    inputs: Sequence[Any],
+    kwargs: Mapping[str, Any] | None,
+    verdict: Verdict,
+    proved: Callable[[Derive], Verdict],
+) -> Verdict:
+    """Return the better of a verdict and the one with new parameters read as folds of the first program's.
+
+    ``proved`` proves with derived parameters.
+    """
+    if verdict.kind in (Kind.PROVED, Kind.PROVED_WITHIN):
+        return verdict
+    known = _KnownFold({}, {})
+    with giving_up("looking for a known fold"):
+        known = _known_fold(before, after, inputs, kwargs)
+    if not known.expressions or verdict.kind is Kind.REFUTED:
+        return replace(verdict, notes=(*verdict.notes, *known.notes))
+    better = proved(lambda parameters: Derived(known.expressions, parameters))
+    jumps = better.proof is not None and better.proof.jumping  # rounding a parameter may move an output by a step
+    if better.kind is verdict.kind or jumps:
+        return replace(verdict, notes=(*verdict.notes, *known.notes))
+    names = sorted(known.expressions)
+    told = f"{', '.join(names[:3])}{' …' if len(names) > 3 else ''}: as a fold of the first program computes them"
+    claim = better.claim
+    if claim is not None:
+        claim = replace(claim.with_parameters_held(), derived=claim.derived)
+    return replace(better, claim=claim, notes=(*better.notes, told, *known.notes))
+
+
+@dataclass(frozen=True)
+class _KnownFold:
+    """Expressions of new parameters that hold their values, rounded; and how far others are ``off``, at most."""
+
+    expressions: Mapping[str, Expression]
+    off: Mapping[str, float]
+
+    @property
+    def notes(self) -> list[str]:
+        """The others in words."""
+        return [
+            f"{name} is near to a fold of the first program's parameters, but {distance:.2g} away from it"
+            for name, distance in sorted(self.off.items())
+        ]
+
+
+def _known_fold(before: Any, after: Any, inputs: Sequence[Any], kwargs: Mapping[str, Any] | None) -> _KnownFold:
+    """Find the expressions of *after*'s new parameters over *before*'s among those that `fuse` computes."""
+    if not isinstance(before, (nn.Module, ExportedProgram)):
+        return _KnownFold({}, {})
+    program = as_program(before)
+    first, second = program.leaves, as_program(after).leaves
+    matched, _ = match_leaves(first, second)
+    new = {name: leaf.tensor for name, leaf in second.items() if name not in matched and _is_number(leaf)}
+    if not new or any(leaf.valueless for leaf in first.values()):
+        return _KnownFold({}, {})
+    if isinstance(before, fx.GraphModule) and not any("val" in node.meta for node in before.graph.nodes):
+        before = export_module(before, as_inputs(inputs), dict(kwargs or {}))
+    computed = [e for e in fold_unproved(before, inputs, kwargs) if set(e.reads()) <= first.keys()]
+    values = Derived({str(i): e for i, e in enumerate(computed)}, {name: leaf.tensor for name, leaf in first.items()})
+    near: dict[str, Expression] = {}
+    distances: dict[str, float] = {}
+    for i, expression in enumerate(computed):
+        value = values[str(i)]
+        for name, held in new.items():
+            distance, size = _distance(held, value)
+            if distance <= _NEAR * size and distance < distances.get(name, math.inf):
+                near[name], distances[name] = _shaped(expression, value, held), distance
+    right = as_computed(lambda parameters: Derived(near, parameters), program, second)
+    return _KnownFold(
+        {name: near[name] for name in near if name in right}, {n: d for n, d in distances.items() if n not in right}
+    )
+
+
+_NEAR = 0.01
+"""Largest distance of a parameter from a fold that it is compared with, relative to the largest element."""
+
+
+def _distance(held: Tensor, value: Tensor) -> tuple[float, float]:
+    """Return the largest distance of two tensors and the size of ``value``; of other shapes, an infinite distance.
+
+    Axes of size 1 make no other shape.
+    """
+    if _long_axes(value) != _long_axes(held) or not value.numel():
+        return math.inf, 0.0
+    return float((held.detach().double() - value.reshape(held.shape)).abs().max()), float(value.abs().max())
+
+
+def _long_axes(tensor: Tensor) -> list[int]:
+    return [size for size in tensor.shape if size != 1]
+
+
+def _shaped(expression: Expression, value: Tensor, held: Tensor) -> Expression:
+    return expression if value.shape == held.shape else Expression(reshape, (expression, tuple(held.shape)))
+
+
+def _is_number(leaf: Leaf) -> bool:
+    return leaf.tensor.is_floating_point() and not leaf.valueless

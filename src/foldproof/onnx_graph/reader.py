@@ -1,0 +1,204 @@
+"""ONNX models as graphs of PyTorch: a node for each node of the model, which calls the operator's definition."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from foldproof.errors import FoldproofError, MissingExtra, brief
+from foldproof.onnx_graph.registry import DEFINITIONS, Definition, NotTranslated, dtype_of
+
+_OLDEST = 13
+"""The first version whose softmax is along one axis, and whose sums have their axes as an input."""
+
+Held = dict[int, tuple[Any, Tensor]]
+"""Constants of models, and their tensors, by id: readings of one model at several times share their tensors."""
+
+
+def read_graph(model: Any, where: str = "the ONNX model", held: Held | None = None) -> fx.GraphModule:
+    """Return an ONNX model as a graph module, whose inputs and outputs are those of the model, in its order.
+
+    A node has the name of the model's node. Floating-point initializers are parameters, others buffers, by their names.
+
+    Args:
+        model: an ``onnx_ir.Model``, an ``onnx.ModelProto``, or the path of a file; weights beside it are read, too.
+        where: the name of the model in messages.
+        held: a record of constants, if their tensors are to be shared with other readings.
+
+    Raises:
+        MissingExtra: the package onnx_ir is not installed.
+        NotTranslated: an operator has no definition (`foldproof.onnx_graph.DEFINITIONS`).
+        FoldproofError: the file is no ONNX model.
+    """
+    try:
+        import onnx_ir
+    except ModuleNotFoundError as error:
+        raise MissingExtra(str(error.name), "onnx") from None
+    if isinstance(model, (str, Path)):
+        try:
+            model = onnx_ir.load(str(model))
+        except Exception as error:
+            raise FoldproofError(f"{model} can't be read as an ONNX model ({brief(error)})") from error
+    elif not isinstance(model, onnx_ir.Model):
+        model = onnx_ir.from_proto(model)
+    if model.functions:
+        from onnx_ir.passes.common import InlinePass
+
+        model = InlinePass()(model.clone()).model
+    return _Reader(model, where, {} if held is None else held).read()
+
+
+class _Reader:
+    def __init__(self, model: Any, where: str, held: Held) -> None:
+        self._model, self._where, self._held = model, where, held
+        self._graph, self._root = fx.Graph(), nn.Module()
+        self._values: dict[int, fx.Node] = {}
+        version = model.opset_imports.get("", _OLDEST)
+        if version < _OLDEST:
+            raise NotTranslated(
+                f"{where} is of version {version} of ONNX's operators; export it with version {_OLDEST} or later"
+            )
+        self._wide = _computes_in_float64(model.graph)
+
+    def read(self) -> fx.GraphModule:
+        graph = self._model.graph
+        for given in graph.inputs:
+            if given.name not in graph.initializers:
+                self._require_tensor(given)
+                self._values[id(given)] = self._graph.placeholder(_identifier(given.name))
+        for name, value in graph.initializers.items():
+            self._values[id(value)] = self._hold(name, self._tensor(value.const_value))
+        for node in graph:
+            self._add(node)
+        made = [self._values[id(result)] for result in graph.outputs]
+        self._graph.output(made[0] if len(made) == 1 else tuple(made))
+        return fx.GraphModule(self._root, self._graph)
+
+    def _require_tensor(self, given: Any) -> None:
+        if given.dtype is None or type(given.type).__name__ != "TensorType":
+            raise NotTranslated(f"the input {given.name} of {self._where} is no tensor")
+        dtype_of(int(given.dtype))
+
+    def _hold(self, name: str, tensor: Tensor) -> fx.Node:
+        """Hold a constant under its name; dots would make it an attribute of a submodule."""
+        attribute = _free(_identifier(name), self._root)
+        if tensor.is_floating_point():
+            self._root.register_parameter(attribute, nn.Parameter(tensor, requires_grad=False))
+        else:
+            self._root.register_buffer(attribute, tensor)
+        return self._graph.get_attr(attribute)
+
+    def _tensor(self, constant: Any) -> Tensor:
+        """Return the numbers of a constant."""
+        if id(constant) not in self._held:
+            self._held[id(constant)] = constant, _numbers(constant)
+        return self._held[id(constant)][1]
+
+    def _add(self, node: Any) -> None:
+        if node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
+            self._values[id(node.outputs[0])] = self._hold(node.outputs[0].name, self._constant(node))
+            return
+        definition = self._definition(node)
+        operands = [None if x is None else self._values[id(x)] for x in node.inputs]
+        while operands and operands[-1] is None:
+            operands.pop()
+        least, most = definition.operands
+        if len(operands) < least or (most is not None and len(operands) > most):
+            raise NotTranslated(f"{self._place(node)}: an operator with {len(operands)} inputs has no definition")
+        unknown = sorted(node.attributes.keys() - definition.attributes)
+        if unknown:
+            raise NotTranslated(f"{self._place(node)}: the attribute {unknown[0]} has no definition")
+        attributes = {name: self._argument(node, a) for name, a in node.attributes.items()}
+        if definition.counts:
+            attributes["outputs"] = len(node.outputs)
+        name = _identifier(node.name or f"{node.op_type}_{node.outputs[0].name}")
+        made = self._graph.create_node("call_function", definition.function, tuple(operands), attributes, name)
+        for i, result in enumerate(node.outputs):
+            at = self._graph.call_function(_item, (made, i)) if definition.several else made
+            self._values[id(result)] = at
+
+    def _definition(self, node: Any) -> Definition:
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        found = DEFINITIONS.get((domain, node.op_type))
+        if found is None:
+            raise NotTranslated(f"{self._place(node)}: the operator has no definition")
+        return found
+
+    def _place(self, node: Any) -> str:
+        operator = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+        return f"{self._where}, node {node.name or node.outputs[0].name} ({operator})"
+
+    def _argument(self, node: Any, attribute: Any) -> Any:
+        """Return the value of an attribute as Python has it; of a tensor, the node that holds it."""
+        kind = attribute.type.name
+        if kind == "TENSOR":
+            return self._hold(f"{node.outputs[0].name}.{attribute.name}", self._tensor(attribute.value))
+        if kind == "FLOAT":
+            return self._number(attribute.value)
+        if kind == "FLOATS":
+            return tuple(map(self._number, attribute.value))
+        if kind in ("INT", "STRING"):
+            return attribute.value
+        if kind in ("INTS", "STRINGS"):
+            return tuple(attribute.value)
+        raise NotTranslated(f"{self._place(node)}: the attribute {attribute.name} has no definition")
+
+    def _number(self, x: float) -> float:
+        """Return a number that ONNX holds in float32: the shortest decimal that float32 rounds to it.
+
+        Kernels in float32 compute with the same number. So 1e-5 is what the model's author wrote, and PyTorch's own.
+        """
+        return float(x) if self._wide else float(str(torch.tensor(x, dtype=torch.float32).numpy()))
+
+    def _constant(self, node: Any) -> Tensor:
+        """Return the tensor of a node ``Constant``."""
+        name, attribute = next(iter(node.attributes.items()))
+        if name == "value":
+            return self._tensor(attribute.value)
+        if name in ("value_float", "value_floats"):
+            return torch.tensor(attribute.value, dtype=torch.float32)
+        if name in ("value_int", "value_ints"):
+            return torch.tensor(attribute.value, dtype=torch.int64)
+        raise NotTranslated(f"{self._place(node)}: the attribute {name} has no definition")
+
+
+def _item(made: tuple[Tensor, ...], i: int) -> Tensor:
+    return made[i]
+
+
+def _computes_in_float64(graph: Any) -> bool:
+    """Return True if a value may be in float64."""
+    values: Iterable[Any] = itertools.chain(graph.inputs, graph.outputs, graph.initializers.values())
+    return any(value.dtype is not None and value.dtype.name == "DOUBLE" for value in values)
+
+
+def _identifier(name: str) -> str:
+    """Return a name that Python code may have."""
+    found = re.sub(r"\W", "_", name)
+    return found if found[:1].isidentifier() else f"_{found}"
+
+
+def _free(name: str, root: nn.Module) -> str:
+    names = itertools.chain([name], (f"{name}_{i}" for i in itertools.count(1)))
+    return next(x for x in names if not hasattr(root, x))
+
+
+def _numbers(constant: Any) -> Tensor:
+    """Return the numbers of a constant; the tensor that it was made from, if there is one."""
+    dtype_of(int(constant.dtype))
+    raw = getattr(constant, "raw", None)
+    if isinstance(raw, Tensor):
+        return raw.detach()
+    try:
+        array = constant.numpy()
+        if constant.dtype.name == "BFLOAT16":
+            return torch.from_numpy(array.view("int16").copy()).view(torch.bfloat16)
+        return torch.from_numpy(array.reshape(-1).copy()).reshape(tuple(array.shape))
+    except Exception as error:
+        raise NotTranslated(f"the constant {constant.name} can't be read ({brief(error)})") from error

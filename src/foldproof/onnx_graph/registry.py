@@ -1,0 +1,90 @@
+"""The table of ONNX operators, and what their definitions share."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from foldproof.errors import FoldproofError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+MICROSOFT = "com.microsoft"
+"""The domain of ONNX Runtime's own operators."""
+
+
+class NotTranslated(FoldproofError):
+    """An ONNX operator, or a use of it, that has no definition here."""
+
+
+class Definition(NamedTuple):
+    """The meaning of an ONNX operator, as a function of tensors, or None for an input that is left out.
+
+    Attributes are keyword arguments. ``several`` is true if it returns a tuple.
+    """
+
+    function: Callable[..., Any]
+    operands: tuple[int, int | None]
+    """Smallest and largest number of inputs; None if there is no largest."""
+    several: bool
+    counts: bool
+    """True if it takes the number of outputs, as ``outputs``."""
+    attributes: frozenset[str]
+
+
+DEFINITIONS: dict[tuple[str, str], Definition] = {}
+"""The definitions, by domain and name of the operator."""
+
+
+def defines(*names: str, domain: str = "", several: bool = False) -> Callable[[F], F]:
+    """Register the decorated function as the meaning of ONNX operators."""
+
+    def register(function: F) -> F:
+        parameters = inspect.signature(function).parameters.values()
+        named = {p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+        places = [p for p in parameters if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
+        least = sum(p.default is inspect.Parameter.empty for p in places)
+        most = None if any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in parameters) else len(places)
+        found = Definition(function, (least, most), several, "outputs" in named, frozenset(named - {"outputs"}))
+        for name in names:
+            DEFINITIONS[domain, name] = found
+        return function
+
+    return register
+
+
+DTYPES = {
+    1: torch.float32,
+    2: torch.uint8,
+    3: torch.int8,
+    5: torch.int16,
+    6: torch.int32,
+    7: torch.int64,
+    9: torch.bool,
+    10: torch.float16,
+    11: torch.float64,
+    16: torch.bfloat16,
+}
+"""PyTorch's dtypes, by their numbers in ``TensorProto.DataType``."""
+
+
+def dtype_of(number: int) -> torch.dtype:
+    """Return the dtype of this number.
+
+    Raises:
+        NotTranslated: PyTorch has no such dtype, or foldproof does not read it.
+    """
+    if number not in DTYPES:
+        raise NotTranslated(f"the ONNX data type {number} has no equivalent that can be proved")
+    return DTYPES[number]
+
+
+def whole_numbers(x: Tensor | Sequence[int] | None) -> list[int]:
+    """Return the numbers of a tensor of sizes, axes or the like, which is an input in newer versions of ONNX."""
+    if x is None:
+        return []
+    return [int(n) for n in (x.flatten().tolist() if isinstance(x, Tensor) else x)]

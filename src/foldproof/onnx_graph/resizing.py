@@ -1,0 +1,92 @@
+"""Resizing: as `torch.nn.functional.interpolate` where it has the same mode; nearest neighbours in all modes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from foldproof.onnx_graph.registry import NotTranslated, defines, whole_numbers
+
+_ROUNDINGS: dict[str, Callable[[Tensor], Tensor]] = {
+    "floor": torch.floor,
+    "ceil": torch.ceil,
+    "round_prefer_floor": lambda x: torch.ceil(x - 0.5),
+    "round_prefer_ceil": lambda x: torch.floor(x + 0.5),
+}
+_MODES = {("linear", 1): "linear", ("linear", 2): "bilinear", ("linear", 3): "trilinear", ("cubic", 2): "bicubic"}
+"""PyTorch's modes, by ONNX's and the number of spatial dimensions."""
+
+
+@defines("Resize", "Upsample")
+def resize(
+    x: Tensor,
+    roi: Tensor | None = None,
+    scales: Tensor | None = None,
+    sizes: Tensor | None = None,
+    *,
+    antialias: int = 0,
+    axes: Sequence[int] | None = None,
+    coordinate_transformation_mode: str = "half_pixel",
+    cubic_coeff_a: float = -0.75,
+    exclude_outside: int = 0,
+    extrapolation_value: float = 0.0,
+    keep_aspect_ratio_policy: str = "stretch",
+    mode: str = "nearest",
+    nearest_mode: str = "round_prefer_floor",
+) -> Tensor:
+    if keep_aspect_ratio_policy != "stretch" or antialias or exclude_outside:
+        raise NotTranslated("Resize that keeps the aspect ratio, or weights by what is inside, has no definition")
+    along = [a % x.dim() for a in axes] if axes else [*range(x.dim())]
+    if sizes is not None and sizes.numel():
+        wanted = dict(zip(along, whole_numbers(sizes)))
+        by = {axis: n / x.shape[axis] for axis, n in wanted.items()}
+    else:
+        by = dict(zip(along, map(float, [] if scales is None else scales.tolist())))
+        wanted = {axis: math.floor(x.shape[axis] * scale) for axis, scale in by.items()}
+    by = {axis: scale for axis, scale in by.items() if scale != 1 or wanted[axis] != x.shape[axis]}
+    if mode != "nearest":
+        if mode == "cubic" and not math.isclose(cubic_coeff_a, -0.75):
+            raise NotTranslated(f"Resize with the coefficient {cubic_coeff_a} has no definition")
+        return _interpolated(x, by, wanted, mode, coordinate_transformation_mode)
+    out = x.clone()
+    for axis, scale in by.items():
+        at = _nearest(x.shape[axis], wanted[axis], scale, coordinate_transformation_mode, nearest_mode)
+        out = out.index_select(axis, at)
+    return out
+
+
+def _nearest(n: int, wanted: int, scale: float, transformation: str, rounding: str) -> Tensor:
+    """Return the places of the nearest neighbours along one dimension."""
+    out = torch.arange(wanted, dtype=torch.float64)
+    if transformation == "asymmetric":
+        at = out / scale
+    elif transformation == "half_pixel" or (transformation == "pytorch_half_pixel" and wanted > 1):
+        at = (out + 0.5) / scale - 0.5
+    elif transformation == "pytorch_half_pixel":
+        at = torch.zeros_like(out)
+    elif transformation == "align_corners":
+        at = out * (n - 1) / max(wanted - 1, 1)
+    else:
+        raise NotTranslated(f"Resize with the coordinates {transformation} has no definition")
+    return _ROUNDINGS[rounding](at).long().clamp(0, n - 1)
+
+
+def _interpolated(
+    x: Tensor, by: Mapping[int, float], wanted: Mapping[int, int], mode: str, transformation: str
+) -> Tensor:
+    name = _MODES.get((mode, x.dim() - 2))
+    corners = transformation == "align_corners"
+    whole = all(math.isclose(x.shape[axis] * scale, wanted[axis]) for axis, scale in by.items())
+    halves = transformation == "half_pixel"
+    halves |= transformation == "pytorch_half_pixel" and all(wanted[axis] > 1 for axis in by)
+    if name is None or not ((corners and whole) or halves) or any(axis < 2 for axis in by):
+        raise NotTranslated(f"Resize of the mode {mode} with the coordinates {transformation} has no definition")
+    if whole:
+        sizes = [wanted.get(axis, x.shape[axis]) for axis in range(2, x.dim())]
+        return functional.interpolate(x, sizes, mode=name, align_corners=corners)
+    scales = [by.get(axis, 1.0) for axis in range(2, x.dim())]
+    return functional.interpolate(x, scale_factor=scales, mode=name, align_corners=False, recompute_scale_factor=False)

@@ -1,0 +1,235 @@
+"""Operators that make, select and rearrange elements."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from foldproof.onnx_graph.registry import NotTranslated, defines, dtype_of, whole_numbers
+
+_FAR = 2**31 - 1
+"""Ends of slices beyond it are the end of the dimension."""
+
+
+@defines("ConstantOfShape")
+def constant_of_shape(shape: Tensor, *, value: Tensor | None = None) -> Tensor:
+    sizes = whole_numbers(shape)
+    return torch.zeros(sizes) if value is None else value.reshape(()).expand(sizes).clone()
+
+
+@defines("Range")
+def arange(start: Tensor, limit: Tensor, delta: Tensor) -> Tensor:
+    return torch.arange(start.item(), limit.item(), delta.item(), dtype=start.dtype)
+
+
+@defines("EyeLike")
+def eye_like(x: Tensor, *, dtype: int | None = None, k: int = 0) -> Tensor:
+    ones = torch.ones(x.shape, dtype=x.dtype if dtype is None else dtype_of(dtype))
+    return ones.tril(k).triu(k)
+
+
+@defines("Shape")
+def shape(x: Tensor, *, start: int = 0, end: int | None = None) -> Tensor:
+    return torch.tensor(list(x.shape)[start:end], dtype=torch.int64)
+
+
+@defines("Size")
+def size(x: Tensor) -> Tensor:
+    return torch.tensor(x.numel())
+
+
+@defines("Reshape")
+def reshape(x: Tensor, sizes: Tensor, *, allowzero: int = 0) -> Tensor:
+    wanted = whole_numbers(sizes)
+    return torch.reshape(x, [x.shape[i] if n == 0 and not allowzero else n for i, n in enumerate(wanted)])
+
+
+@defines("Flatten")
+def flatten(x: Tensor, *, axis: int = 1) -> Tensor:
+    at = axis + x.dim() if axis < 0 else axis
+    rows = 1
+    for n in x.shape[:at]:
+        rows *= n
+    return x.reshape(rows, x.numel() // rows if rows else 0)
+
+
+@defines("Squeeze")
+def squeeze(x: Tensor, axes: Tensor | None = None) -> Tensor:
+    return x.squeeze() if axes is None else x.squeeze(whole_numbers(axes))
+
+
+@defines("Unsqueeze")
+def unsqueeze(x: Tensor, axes: Tensor) -> Tensor:
+    given = whole_numbers(axes)
+    for axis in sorted(a % (x.dim() + len(given)) for a in given):
+        x = x.unsqueeze(axis)
+    return x
+
+
+@defines("Transpose")
+def transpose(x: Tensor, *, perm: Sequence[int] | None = None) -> Tensor:
+    return x.permute(list(perm) if perm is not None else [*reversed(range(x.dim()))])
+
+
+@defines("Expand")
+def expand(x: Tensor, sizes: Tensor) -> Tensor:
+    return x.expand(torch.broadcast_shapes(x.shape, whole_numbers(sizes)))
+
+
+@defines("Tile")
+def tile(x: Tensor, repeats: Tensor) -> Tensor:
+    return x.repeat(whole_numbers(repeats))
+
+
+@defines("Concat")
+def concat(*xs: Tensor, axis: int) -> Tensor:
+    return torch.cat(xs, axis)
+
+
+@defines("Split", several=True)
+def split(
+    x: Tensor, sizes: Tensor | None = None, *, axis: int = 0, num_outputs: int | None = None, outputs: int
+) -> tuple[Tensor, ...]:
+    """Split into parts of these sizes, or equal ones, of which the last may be smaller."""
+    if sizes is not None:
+        return torch.split(x, whole_numbers(sizes), axis)
+    count = num_outputs or outputs
+    each = -(-x.shape[axis] // count)
+    rest = x.shape[axis] - each * (count - 1)
+    return torch.split(x, [each] * (count - 1) + [rest], axis)
+
+
+@defines("Slice")
+def cut(x: Tensor, starts: Tensor, ends: Tensor, axes: Tensor | None = None, steps: Tensor | None = None) -> Tensor:
+    first, last = whole_numbers(starts), whole_numbers(ends)
+    along = whole_numbers(axes) if axes is not None else [*range(len(first))]
+    by = whole_numbers(steps) if steps is not None else [1] * len(first)
+    for start, end, axis, step in zip(first, last, along, by):
+        n = x.shape[axis]
+        start, end, step = slice(start, end, step).indices(n)
+        if step > 0:
+            at = slice(start, max(start, end), step)
+            x = x[(slice(None),) * (axis % x.dim()) + (at,)]
+        else:
+            x = x.index_select(axis, torch.arange(start, end, step))
+    return x
+
+
+@defines("Gather")
+def gather(x: Tensor, indices: Tensor, *, axis: int = 0) -> Tensor:
+    axis %= x.dim()
+    at = torch.where(indices < 0, indices + x.shape[axis], indices)
+    taken = x.index_select(axis, at.reshape(-1))
+    return taken.reshape([*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]])
+
+
+@defines("GatherElements")
+def gather_elements(x: Tensor, indices: Tensor, *, axis: int = 0) -> Tensor:
+    at = torch.where(indices < 0, indices + x.shape[axis], indices)
+    return x.gather(axis, at.long())
+
+
+@defines("GatherND")
+def gather_nd(x: Tensor, indices: Tensor, *, batch_dims: int = 0) -> Tensor:
+    at = [indices[..., i] for i in range(indices.shape[-1])]
+    if batch_dims:
+        batch = [
+            torch.arange(n).reshape([-1 if d == i else 1 for d in range(indices.dim() - 1)])
+            for i, n in enumerate(x.shape[:batch_dims])
+        ]
+        at = [*batch, *at]
+    return x[tuple(at)]
+
+
+@defines("ScatterElements")
+def scatter_elements(x: Tensor, indices: Tensor, updates: Tensor, *, axis: int = 0, reduction: str = "none") -> Tensor:
+    at = torch.where(indices < 0, indices + x.shape[axis], indices).long()
+    if reduction == "none":
+        return x.scatter(axis, at, updates)
+    return x.scatter_reduce(axis, at, updates, _REDUCTIONS[reduction])
+
+
+_REDUCTIONS = {"add": "sum", "mul": "prod", "max": "amax", "min": "amin"}
+
+
+@defines("ScatterND")
+def scatter_nd(x: Tensor, indices: Tensor, updates: Tensor, *, reduction: str = "none") -> Tensor:
+    if reduction not in ("none", "add"):
+        raise NotTranslated(f"ScatterND with the reduction {reduction} has no definition")
+    at = tuple(indices[..., i] for i in range(indices.shape[-1]))
+    return x.index_put(at, updates, accumulate=reduction == "add")
+
+
+@defines("NonZero")
+def nonzero(x: Tensor) -> Tensor:
+    return x.nonzero().t()
+
+
+@defines("OneHot")
+def one_hot(indices: Tensor, depth: Tensor, values: Tensor, *, axis: int = -1) -> Tensor:
+    count = int(depth.reshape(()).item())
+    at = torch.where(indices < 0, indices + count, indices)
+    axis %= indices.dim() + 1
+    places = torch.arange(count).reshape([-1 if d == axis else 1 for d in range(indices.dim() + 1)])
+    return torch.where(at.unsqueeze(axis) == places, values[1], values[0])
+
+
+@defines("Trilu")
+def trilu(x: Tensor, k: Tensor | None = None, *, upper: int = 1) -> Tensor:
+    by = 0 if k is None else int(k.reshape(()).item())
+    return x.triu(by) if upper else x.tril(by)
+
+
+@defines("Pad")
+def pad(
+    x: Tensor,
+    pads: Tensor,
+    value: Tensor | None = None,
+    axes: Tensor | None = None,
+    *,
+    mode: str = "constant",
+) -> Tensor:
+    """Pad in front of and behind each dimension; negative numbers cut off."""
+    given = whole_numbers(pads)
+    along = [a % x.dim() for a in whole_numbers(axes)] if axes is not None else [*range(x.dim())]
+    around = {axis: (given[i], given[i + len(along)]) for i, axis in enumerate(along)}
+    if mode == "constant":
+        number = 0.0 if value is None else value.reshape(()).item()
+        return functional.pad(
+            x, [n for axis in reversed(range(x.dim())) for n in around.get(axis, (0, 0))], value=number
+        )
+    for axis, (front, behind) in around.items():
+        x = x.index_select(axis, _places(x.shape[axis], front, behind, mode))
+    return x
+
+
+def _places(n: int, front: int, behind: int, mode: str) -> Tensor:
+    """Return the places of the elements of a padded dimension."""
+    at = torch.arange(-front, n + behind)
+    if mode == "edge":
+        return at.clamp(0, n - 1)
+    if mode == "wrap":
+        return at % n
+    if mode == "reflect":
+        at = at.abs() % max(2 * (n - 1), 1)
+        return torch.where(at < n, at, 2 * (n - 1) - at)
+    raise NotTranslated(f"padding of the mode {mode} has no definition")
+
+
+@defines("DepthToSpace")
+def depth_to_space(x: Tensor, *, blocksize: int, mode: str = "DCR") -> Tensor:
+    n, c, h, w = x.shape
+    b = blocksize
+    if mode == "DCR":
+        return x.reshape(n, b, b, c // b**2, h, w).permute(0, 3, 4, 1, 5, 2).reshape(n, c // b**2, h * b, w * b)
+    return x.reshape(n, c // b**2, b, b, h, w).permute(0, 1, 4, 2, 5, 3).reshape(n, c // b**2, h * b, w * b)
+
+
+@defines("SpaceToDepth")
+def space_to_depth(x: Tensor, *, blocksize: int) -> Tensor:
+    n, c, h, w = x.shape
+    b = blocksize
+    return x.reshape(n, c, h // b, b, w // b, b).permute(0, 3, 5, 1, 2, 4).reshape(n, c * b**2, h // b, w // b)

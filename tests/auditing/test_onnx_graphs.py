@@ -1,0 +1,106 @@
+"""Audits of torch.onnx.export and ONNX Runtime: the translation, onnxscript's passes, ONNX Runtime's optimizations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import foldproof
+from foldproof import Kind
+from foldproof.auditing.taps import onnx as tap
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+X = torch.randn(2, 3, 8, 8)
+
+
+def convolutions() -> nn.Module:
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 4, 1), nn.BatchNorm2d(4)
+    )
+    for part in net.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            nn.init.normal_(part.running_mean)
+            nn.init.uniform_(part.running_var, 0.5, 2)
+            nn.init.uniform_(part.weight, 0.5, 2)
+            nn.init.normal_(part.bias)
+    return net.eval()
+
+
+def names(found: foldproof.AuditResult) -> list[str]:
+    return [step.name for step in found.steps if step.change.fired]
+
+
+def test_each_stage_is_proved() -> None:
+    found = foldproof.audit(convolutions(), (X,), compiler="onnx", locate=False)
+    assert all(step.verdict.kind is Kind.PROVED for step in found.steps), str(found)
+    assert {tap.TRANSLATION, "FoldConstantsPass", "ORT_ENABLE_EXTENDED"} <= {*names(found)}
+    assert any("FuseBatchNormIntoConv" in name for name in names(found))
+
+
+class Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.heads = nn.LayerNorm(16), nn.MultiheadAttention(16, 4, batch_first=True)
+        self.up, self.down = nn.Linear(16, 32), nn.Linear(32, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(x)
+        x = x + self.heads(y, y, y, need_weights=False)[0]
+        return x + self.down(nn.functional.gelu(self.up(x)))
+
+
+def test_a_transformer_is_proved() -> None:
+    torch.manual_seed(0)
+    found = foldproof.audit(Attention().eval(), (torch.randn(2, 5, 16),), compiler="onnx", locate=False)
+    kinds = {step.verdict.kind for step in found.steps}
+    assert kinds <= {Kind.PROVED, Kind.PROVED_WITHIN}, str(found)  # the scale of attention is rounded
+
+
+def test_a_wrong_rule_of_onnxscript_is_refuted(monkeypatch: pytest.MonkeyPatch) -> None:
+    from onnxscript.rewriter.rules.common import _fuse_batchnorm as rules
+
+    original = rules._FuseBatchNormBase._scale_weights
+
+    def scale_weights(self: Any, weights: Any, scale: Any, attributes: Any) -> Any:
+        return original(self, weights, scale * 1.01, attributes)
+
+    monkeypatch.setattr(rules._FuseBatchNormBase, "_scale_weights", scale_weights)
+    found = foldproof.audit(convolutions(), (X,), compiler="onnx", locate=False)
+    assert [step.name for step in found.refuted] == ["RemoveOptionalBiasFromConv, FuseBatchNormIntoConv"]
+
+
+def test_a_wrong_optimization_of_the_runtime_is_refuted(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = tap.optimized
+
+    def wrong(path: Path, level: Any) -> Path:
+        result = original(path, level)
+        if level.name == "ORT_ENABLE_EXTENDED":
+            model = onnx.load(str(result))
+            (fused,) = (node for node in model.graph.node if node.op_type == "FusedConv")
+            (name,) = (a for a in fused.attribute if a.name == "activation")
+            name.s = b"Sigmoid"
+            onnx.save(model, str(result))
+        return result
+
+    monkeypatch.setattr(tap, "optimized", wrong)
+    found = foldproof.audit(convolutions(), (X,), compiler="onnx", locate=False)
+    assert "ORT_ENABLE_EXTENDED" in [step.name for step in found.refuted], str(found)
+    verdict = next(step.verdict for step in found.refuted)
+    assert verdict.difference is not None and "fused_conv" in str(verdict.difference)
+
+
+def test_an_operator_without_a_definition_is_told() -> None:
+    class Unique(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.nn.functional.grid_sample(x, x.movedim(1, -1)[..., :2])
+
+    found = foldproof.audit(Unique(), (X,), compiler="onnx", locate=False)
+    told = [step.verdict.reason for step in found.steps if step.verdict.kind is Kind.UNDECIDED]
+    assert told and "(GridSample): the operator has no definition" in told[0], str(found)
