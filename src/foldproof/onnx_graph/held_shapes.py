@@ -9,38 +9,61 @@ import torch
 from torch import Tensor, fx
 
 from foldproof.onnx_graph import pointwise, shapes
-from foldproof.onnx_graph.registry import DTYPES
+from foldproof.onnx_graph.registry import DEFINITIONS, DTYPES, whole_numbers
 from foldproof.torch_internals import disable_current_modes
+
+_OF_SHAPES = (shapes.shape, shapes.size)
+_NUMBERS = {found.function: found.numbers for found in DEFINITIONS.values() if found.numbers}
 
 
 def hold_shapes(module: fx.GraphModule, inputs: Sequence[Any]) -> None:
-    """Replace the nodes that look up a shape or dtype, in place, by what they give for these inputs.
+    """Replace, in place, what depends on shapes and dtypes alone by what it is for these inputs.
 
-    A proof then holds for inputs of these shapes. What optimizers fold from shapes is a computation on constants.
+    These are the nodes that look up a shape or dtype, and sizes, axes and the like that are computed from shapes. A
+    proof then holds for inputs of these shapes. What optimizers fold from shapes is a computation on constants.
     """
-    targets = (shapes.shape, shapes.size, pointwise.cast_like)
-    nodes = [node for node in module.graph.nodes if node.target in targets]
-    if not nodes:
+    wanted = [n for n in module.graph.nodes if n.target in (*_OF_SHAPES, pointwise.cast_like) or n.target in _NUMBERS]
+    if not wanted:
         return
+    values = _values(module, inputs)
+    for node in wanted:
+        places = _NUMBERS.get(node.target, frozenset())
+        fixed = [i for i, x in enumerate(node.args) if i in places and isinstance(x, fx.Node) and _is_fixed(x)]
+        node.args = tuple(whole_numbers(values[x]) if i in fixed else x for i, x in enumerate(node.args))
+    for node in wanted:
+        if node.target in _NUMBERS:
+            continue
+        with module.graph.inserting_before(node):
+            if node.target is pointwise.cast_like:
+                to = next(number for number, dtype in DTYPES.items() if dtype is values[node].dtype)
+                held = module.graph.call_function(pointwise.cast, (node.args[0],), {"to": to})
+            else:
+                module.register_buffer(f"{node.name}_held", values[node])
+                held = module.graph.get_attr(f"{node.name}_held")
+        node.replace_all_uses_with(held)
+        module.graph.erase_node(node)
+    module.graph.eliminate_dead_code(lambda node: node.op != "placeholder")
+    module.recompile()
+
+
+def _values(module: fx.GraphModule, inputs: Sequence[Any]) -> dict[fx.Node, Tensor]:
+    """Return the whole numbers that the nodes compute, and results of casts."""
     found: dict[fx.Node, Tensor] = {}
 
     class Looking(fx.Interpreter):
         def run_node(self, n: fx.Node) -> Any:
             made = super().run_node(n)
-            if n in nodes:
+            if isinstance(made, Tensor) and (not made.is_floating_point() or n.target is pointwise.cast_like):
                 found[n] = made
             return made
 
     with torch.no_grad(), disable_current_modes():
         Looking(module).run(*inputs)
-    for node, value in found.items():
-        with module.graph.inserting_before(node):
-            if node.target is pointwise.cast_like:
-                to = next(number for number, dtype in DTYPES.items() if dtype is value.dtype)
-                held = module.graph.call_function(pointwise.cast, (node.args[0],), {"to": to})
-            else:
-                module.register_buffer(f"{node.name}_held", value)
-                held = module.graph.get_attr(f"{node.name}_held")
-        node.replace_all_uses_with(held)
-        module.graph.erase_node(node)
-    module.recompile()
+    return found
+
+
+def _is_fixed(node: fx.Node) -> bool:
+    """Return True if a node depends on shapes and constants alone."""
+    if node.target in _OF_SHAPES or node.op == "get_attr":
+        return True
+    return node.op == "call_function" and all(map(_is_fixed, node.all_input_nodes))

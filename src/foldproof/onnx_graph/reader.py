@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from foldproof.errors import FoldproofError, MissingExtra, brief
-from foldproof.onnx_graph.registry import DEFINITIONS, Definition, NotTranslated, dtype_of
+from foldproof.onnx_graph.registry import DEFINITIONS, Definition, NotTranslated, dtype_of, whole_numbers
 
 _OLDEST = 13
 """The first version whose softmax is along one axis, and whose sums have their axes as an input."""
@@ -105,7 +105,7 @@ class _Reader:
             self._values[id(node.outputs[0])] = self._hold(node.outputs[0].name, self._constant(node))
             return
         definition = self._definition(node)
-        operands = [None if x is None else self._values[id(x)] for x in node.inputs]
+        operands = [self._operand(x, i in definition.numbers) for i, x in enumerate(node.inputs)]
         while operands and operands[-1] is None:
             operands.pop()
         least, most = definition.operands
@@ -122,6 +122,15 @@ class _Reader:
         for i, result in enumerate(node.outputs):
             at = self._graph.call_function(_item, (made, i)) if definition.several else made
             self._values[id(result)] = at
+
+    def _operand(self, value: Any, numbers: bool) -> Any:
+        """Return the node of an input; of whole numbers that are constants, the numbers."""
+        if value is None:
+            return None
+        node = self._values[id(value)]
+        if numbers and node.op == "get_attr":
+            return whole_numbers(getattr(self._root, str(node.target)))
+        return node
 
     def _definition(self, node: Any) -> Definition:
         domain = "" if node.domain == "ai.onnx" else node.domain

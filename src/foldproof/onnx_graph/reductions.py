@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from foldproof.onnx_graph.registry import NotTranslated, defines, whole_numbers
+from foldproof.onnx_graph.registry import NotTranslated, Numbers, defines, whole_numbers
 
 
 def _product(x: Tensor, dims: list[int], keep: bool) -> Tensor:
@@ -33,7 +33,7 @@ _REDUCTIONS: dict[str, Callable[[Tensor, list[int], bool], Tensor]] = {
 
 def _named(name: str, function: Callable[[Tensor, list[int], bool], Tensor]) -> Callable[..., Tensor]:
     def reduced(
-        x: Tensor, given: Tensor | None = None, *, axes: Any = None, keepdims: int = 1, noop_with_empty_axes: int = 0
+        x: Tensor, given: Numbers | None = None, *, axes: Any = None, keepdims: int = 1, noop_with_empty_axes: int = 0
     ) -> Tensor:
         dims = whole_numbers(given if given is not None else axes)
         if not dims and noop_with_empty_axes:
@@ -66,8 +66,8 @@ def argmin(x: Tensor, *, axis: int = 0, keepdims: int = 1, select_last_index: in
 
 
 @defines("CumSum")
-def cumsum(x: Tensor, axis: Tensor, *, exclusive: int = 0, reverse: int = 0) -> Tensor:
-    dim = int(axis.reshape(()).item())
+def cumsum(x: Tensor, axis: Numbers, *, exclusive: int = 0, reverse: int = 0) -> Tensor:
+    dim = whole_numbers(axis)[0]
     x = x.flip(dim) if reverse else x
     total = torch.cumsum(x, dim, dtype=x.dtype)
     total = total - x if exclusive else total
@@ -75,7 +75,7 @@ def cumsum(x: Tensor, axis: Tensor, *, exclusive: int = 0, reverse: int = 0) -> 
 
 
 @defines("TopK", several=True)
-def topk(x: Tensor, k: Tensor, *, axis: int = -1, largest: int = 1, sorted: int = 1) -> tuple[Tensor, ...]:
+def topk(x: Tensor, k: Numbers, *, axis: int = -1, largest: int = 1, sorted: int = 1) -> tuple[Tensor, ...]:
     values, places = torch.sort(x, dim=axis, descending=bool(largest), stable=True)  # of equal elements, the first
     count = whole_numbers(k)[0]
     return values.narrow(axis, 0, count), places.narrow(axis, 0, count)

@@ -13,6 +13,9 @@ from foldproof.errors import FoldproofError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+Numbers = Tensor | Sequence[int]
+"""Sizes, axes and the like: an input in newer versions of ONNX. Constants are numbers in the graph."""
+
 MICROSOFT = "com.microsoft"
 """The domain of ONNX Runtime's own operators."""
 
@@ -30,6 +33,8 @@ class Definition(NamedTuple):
     function: Callable[..., Any]
     operands: tuple[int, int | None]
     """Smallest and largest number of inputs; None if there is no largest."""
+    numbers: frozenset[int]
+    """Places of `Numbers` among the inputs."""
     several: bool
     counts: bool
     """True if it takes the number of outputs, as ``outputs``."""
@@ -49,7 +54,9 @@ def defines(*names: str, domain: str = "", several: bool = False) -> Callable[[F
         places = [p for p in parameters if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
         least = sum(p.default is inspect.Parameter.empty for p in places)
         most = None if any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in parameters) else len(places)
-        found = Definition(function, (least, most), several, "outputs" in named, frozenset(named - {"outputs"}))
+        numbers = frozenset(i for i, p in enumerate(places) if "Numbers" in str(p.annotation))
+        attributes = frozenset(named - {"outputs"})
+        found = Definition(function, (least, most), numbers, several, "outputs" in named, attributes)
         for name in names:
             DEFINITIONS[domain, name] = found
         return function
@@ -83,8 +90,8 @@ def dtype_of(number: int) -> torch.dtype:
     return DTYPES[number]
 
 
-def whole_numbers(x: Tensor | Sequence[int] | None) -> list[int]:
-    """Return the numbers of a tensor of sizes, axes or the like, which is an input in newer versions of ONNX."""
+def whole_numbers(x: Numbers | None) -> list[int]:
+    """Return the numbers of sizes, axes or the like."""
     if x is None:
         return []
     return [int(n) for n in (x.flatten().tolist() if isinstance(x, Tensor) else x)]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from foldproof.onnx_graph.registry import NotTranslated, defines, whole_numbers
+from foldproof.onnx_graph.registry import NotTranslated, Numbers, defines, whole_numbers
 
 _ROUNDINGS: dict[str, Callable[[Tensor], Tensor]] = {
     "floor": torch.floor,
@@ -26,7 +26,7 @@ def resize(
     x: Tensor,
     roi: Tensor | None = None,
     scales: Tensor | None = None,
-    sizes: Tensor | None = None,
+    sizes: Numbers | None = None,
     *,
     antialias: int = 0,
     axes: Sequence[int] | None = None,
@@ -41,7 +41,7 @@ def resize(
     if keep_aspect_ratio_policy != "stretch" or antialias or exclude_outside:
         raise NotTranslated("Resize that keeps the aspect ratio, or weights by what is inside, has no definition")
     along = [a % x.dim() for a in axes] if axes else [*range(x.dim())]
-    if sizes is not None and sizes.numel():
+    if sizes is not None and len(sizes):
         wanted = dict(zip(along, whole_numbers(sizes)))
         by = {axis: n / x.shape[axis] for axis, n in wanted.items()}
     else:

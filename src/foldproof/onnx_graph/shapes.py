@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from foldproof.onnx_graph.registry import NotTranslated, defines, dtype_of, whole_numbers
+from foldproof.onnx_graph.registry import NotTranslated, Numbers, defines, dtype_of, whole_numbers
 
 _FAR = 2**31 - 1
 """Ends of slices beyond it are the end of the dimension."""
 
 
 @defines("ConstantOfShape")
-def constant_of_shape(shape: Tensor, *, value: Tensor | None = None) -> Tensor:
+def constant_of_shape(shape: Numbers, *, value: Tensor | None = None) -> Tensor:
     sizes = whole_numbers(shape)
     return torch.zeros(sizes) if value is None else value.reshape(()).expand(sizes).clone()
 
@@ -42,7 +42,7 @@ def size(x: Tensor) -> Tensor:
 
 
 @defines("Reshape")
-def reshape(x: Tensor, sizes: Tensor, *, allowzero: int = 0) -> Tensor:
+def reshape(x: Tensor, sizes: Numbers, *, allowzero: int = 0) -> Tensor:
     wanted = whole_numbers(sizes)
     return torch.reshape(x, [x.shape[i] if n == 0 and not allowzero else n for i, n in enumerate(wanted)])
 
@@ -57,12 +57,12 @@ def flatten(x: Tensor, *, axis: int = 1) -> Tensor:
 
 
 @defines("Squeeze")
-def squeeze(x: Tensor, axes: Tensor | None = None) -> Tensor:
+def squeeze(x: Tensor, axes: Numbers | None = None) -> Tensor:
     return x.squeeze() if axes is None else x.squeeze(whole_numbers(axes))
 
 
 @defines("Unsqueeze")
-def unsqueeze(x: Tensor, axes: Tensor) -> Tensor:
+def unsqueeze(x: Tensor, axes: Numbers) -> Tensor:
     given = whole_numbers(axes)
     for axis in sorted(a % (x.dim() + len(given)) for a in given):
         x = x.unsqueeze(axis)
@@ -75,12 +75,12 @@ def transpose(x: Tensor, *, perm: Sequence[int] | None = None) -> Tensor:
 
 
 @defines("Expand")
-def expand(x: Tensor, sizes: Tensor) -> Tensor:
+def expand(x: Tensor, sizes: Numbers) -> Tensor:
     return x.expand(torch.broadcast_shapes(x.shape, whole_numbers(sizes)))
 
 
 @defines("Tile")
-def tile(x: Tensor, repeats: Tensor) -> Tensor:
+def tile(x: Tensor, repeats: Numbers) -> Tensor:
     return x.repeat(whole_numbers(repeats))
 
 
@@ -91,7 +91,7 @@ def concat(*xs: Tensor, axis: int) -> Tensor:
 
 @defines("Split", several=True)
 def split(
-    x: Tensor, sizes: Tensor | None = None, *, axis: int = 0, num_outputs: int | None = None, outputs: int
+    x: Tensor, sizes: Numbers | None = None, *, axis: int = 0, num_outputs: int | None = None, outputs: int
 ) -> tuple[Tensor, ...]:
     """Split into parts of these sizes, or equal ones, of which the last may be smaller."""
     if sizes is not None:
@@ -103,7 +103,7 @@ def split(
 
 
 @defines("Slice")
-def cut(x: Tensor, starts: Tensor, ends: Tensor, axes: Tensor | None = None, steps: Tensor | None = None) -> Tensor:
+def cut(x: Tensor, starts: Numbers, ends: Numbers, axes: Numbers | None = None, steps: Numbers | None = None) -> Tensor:
     first, last = whole_numbers(starts), whole_numbers(ends)
     along = whole_numbers(axes) if axes is not None else [*range(len(first))]
     by = whole_numbers(steps) if steps is not None else [1] * len(first)
@@ -178,17 +178,17 @@ def one_hot(indices: Tensor, depth: Tensor, values: Tensor, *, axis: int = -1) -
 
 
 @defines("Trilu")
-def trilu(x: Tensor, k: Tensor | None = None, *, upper: int = 1) -> Tensor:
-    by = 0 if k is None else int(k.reshape(()).item())
+def trilu(x: Tensor, k: Numbers | None = None, *, upper: int = 1) -> Tensor:
+    by = 0 if k is None else whole_numbers(k)[0]
     return x.triu(by) if upper else x.tril(by)
 
 
 @defines("Pad")
 def pad(
     x: Tensor,
-    pads: Tensor,
+    pads: Numbers,
     value: Tensor | None = None,
-    axes: Tensor | None = None,
+    axes: Numbers | None = None,
     *,
     mode: str = "constant",
 ) -> Tensor:
