@@ -25,14 +25,14 @@ def loop_steps(model: nn.Module, inputs: Sequence[Any], options: Mapping[str, An
     log = Log()
 
     def stop(change: Change) -> None:
-        if change.name == SCHEDULING and not change.phase:  # parts that control flow runs come before the whole
+        if change.name == SCHEDULING and not change.part:  # parts that control flow runs come before the whole
             raise _Done
 
     log.watch = stop
     with torch.no_grad(), quiet_copies(), contextlib.suppress(_Done):
         find_compiler("inductor").compile(model, tuple(inputs), {}, options or {}, log)
     return {
-        "/".join(filter(None, (c.phase, c.name))): Step(c, inputs)
+        "/".join(filter(None, (c.part, c.name))): Step(c, inputs)
         for c in log.changes
         if c.name in LOOP_STEPS and c.fired
     }

@@ -74,6 +74,7 @@ def test_the_steps_before_a_crash_are_judged() -> None:
     assert found.kind is Kind.UNDECIDED and found.end_to_end is None
     assert any(step.fired and step.verdict.kind is Kind.PROVED for step in found.steps)
     assert found.conclusion.startswith("crash: inductor can't compile the model (")
+    assert "--disable Failing leaves out the pass that failed" in found.conclusion
     assert "no such operator" in found.conclusion and "graph pass" in found.conclusion
 
 

@@ -60,7 +60,7 @@ class Change:
 
     @property
     def part(self) -> str:
-        """The half of a joint graph that it changes: "forward" or "backward"; empty if it is none."""
+        """The half of a joint graph that it changes, "forward" or "backward", or the part that control flow runs."""
         return self.after.part
 
     @property

@@ -43,8 +43,10 @@ class Stage:
 
     def __str__(self) -> str:
         wrong = self.kind is Kind.REFUTED
-        if self.failure or self.distance is None:
-            distance = self.failure or "unknown"
+        if self.failure:
+            distance = self.failure
+        elif self.distance is None:  # integers
+            return f"{self.name} {'wrong' if wrong else 'right' if self.kind is not Kind.UNDECIDED else 'unknown'}"
         elif not math.isfinite(self.distance):
             distance = "infinite or no number"
         elif wrong and self.distance == 0:  # in a dtype, a shape, or what it writes

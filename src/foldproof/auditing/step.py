@@ -32,12 +32,12 @@ class Step:
 
     @property
     def part(self) -> str:
-        """The half of a joint graph that it changes: "forward" or "backward"; empty if it is none."""
+        """The half of a joint graph that it changes, "forward" or "backward", or the part that control flow runs."""
         return self.change.part
 
     @property
     def title(self) -> str:
-        """Name of the pass, with the half."""
+        """Name of the pass, with the half or part."""
         return f"{self.name}, {self.part}" if self.part else self.name
 
     @property

@@ -304,6 +304,7 @@ class _Phases:
         finally:
             after = made[-1] if made and isinstance(made[-1], fx.GraphModule) else module
             self._running = after
+            self.log.failed = "" if done else self.log.failed or name  # an error that the pass caught does not count
             self.log.leave(lambda: self.look(after, closely), done)
 
     def look(self, module: fx.GraphModule, closely: bool = True) -> Snapshot:
@@ -313,46 +314,48 @@ class _Phases:
         """Look at a graph that is going to be lowered."""
         if self._last is None or self._running is not None:
             return
-        phase = str(graph.name or "")
-        if phase:
-            self._parts[phase] = self._look_at_part(graph.orig_gm)
+        part = str(graph.name or "")
+        if part:
+            self._parts[part] = self._look_at_part(graph.orig_gm, part)
         else:
             self._follow(LOWERING, self.look(graph.orig_gm))
         names = {str(n.target) for n in graph.orig_gm.graph.nodes if n.op == "get_attr"}
         held = {name: get_attribute(graph.orig_gm, name) for name in names}
-        self._constants[phase] = {name: x for name, x in held.items() if isinstance(x, Tensor)}
+        self._constants[part] = {name: x for name, x in held.items() if isinstance(x, Tensor)}
 
     def look_at_loops(self, name: str, scheduled: Sequence[Any], reused: Mapping[str, str] | None = None) -> None:
         """Record the loops of the graph that is lowered now, as the result of a step from the last snapshot on.
 
-        A part of a graph that control flow runs has steps of its own, in a phase of its name; the loops of the whole
+        A part of a graph that control flow runs has steps of its own, under its name; the loops of the whole
         graph call it as the graph does.
         """
         graph = lowered_graph()
         if self._last is None or self._running is not None:
             return
-        phase = str(graph.name or "")
-        before = self._parts[phase] if phase else self._last[1]
-        inputs = None if phase else self.log.given
+        part = str(graph.name or "")
+        before = self._parts[part] if part else self._last[1]
+        inputs = None if part else self.log.given
         start = time.perf_counter()
         try:
-            recorded = record_loops(graph.orig_gm, graph, scheduled, reused, self._constants[phase])
-            after = self._look_at_part(recorded) if phase else self.look(recorded)
+            recorded = record_loops(graph.orig_gm, graph, scheduled, reused, self._constants[part])
+            after = self._look_at_part(recorded, part) if part else self.look(recorded)
         except Exception as error:
             log_caught(error, f"recording the loops after {name}")
             why = str(error) if isinstance(error, Unreadable) else brief(error)
-            self.log.add(Change(name, phase, before, before, inputs=inputs, unseen=why))
+            self.log.add(Change(name, "", before, before, inputs=inputs, unseen=why))
             return
         seconds = time.perf_counter() - start
-        self.log.add(Change(name, phase, before, after, seconds, inputs=inputs))
-        if phase:
-            self._parts[phase] = after
+        self.log.add(Change(name, "", before, after, seconds, inputs=inputs))
+        if part:
+            self._parts[part] = after
         else:
             self._last = name, after
 
-    def _look_at_part(self, module: fx.GraphModule) -> Snapshot:
+    def _look_at_part(self, module: fx.GraphModule, name: str) -> Snapshot:
         with disable_current_modes():
-            return Snapshot(module, lowered=self.lowered, copies=self.log.copies)
+            made = Snapshot(module, lowered=self.lowered, copies=self.log.copies)
+        made.part = name
+        return made
 
     def _follow(self, name: str, first: Snapshot) -> None:
         """Record the change, if there is one, between the last snapshot and the ``first`` of a phase."""
