@@ -191,3 +191,22 @@ def test_values_that_are_not_meant_to_be_the_same_are_no_sources() -> None:
     result = foldproof.compare(model, fuse(model), (torch.randn(2, 3, 8, 8),))
     assert result.kind is Kind.ROUNDING and not result.sources
     assert "is not the same value there" in str(result)
+
+
+class Parts(nn.Module):
+    def __init__(self, fused: bool) -> None:
+        super().__init__()
+        self.fused = fused
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x.log_softmax(-1) if self.fused else x.softmax(-1).log()
+        return torch.cat([x.exp() * 0.001, y, (x * 100).sin()], -1)
+
+
+def test_an_operator_is_not_blamed_for_what_rounds_before_it() -> None:
+    torch.manual_seed(0)
+    found = foldproof.compare(Parts(False), Parts(True), (torch.randn(8, 64),), trials=3)
+    assert found.kind is Kind.ROUNDING and not any("gives other numbers" in note for note in found.verdict.notes)
+    source = found.sources[0]
+    assert source.operator == "aten.cat.default" and source.before == ("softmax", "log")
+    assert "with softmax and log before it" in found.summary and "rounds nothing" not in str(found)

@@ -318,7 +318,7 @@ class _Comparison:
     def _follow_source(self, verdict: Verdict, found: Findings, trial: Trial) -> Verdict:
         """The verdict in view of an operator that is beyond its own rounding on equal operands."""
         at = largest_source(found.sources) if found.sources and self._precision is None else None
-        if at is None or not at.measured or at.sigma <= MIN_LOCAL_SIGMAS or verdict.kind is Kind.REFUTED:
+        if at is None or at.before or not at.measured or at.sigma <= MIN_LOCAL_SIGMAS or verdict.kind is Kind.REFUTED:
             return verdict
         where = f" at {at.source}" if at.source else ""
         told = f"{short(at.operator)}{where} gives other numbers on equal operands than its own rounding explains"
@@ -360,6 +360,8 @@ class _Comparison:
         if not found:
             return verdict
         dtypes = [str(x.dtype).removeprefix("torch.") for x in some[0].outputs.values.candidate]
+        if "int8" in found and graphs[0].quantizes:
+            dtypes = ["int8"]
         meant = next((name for name in found if name in dtypes), found[0])
         others = [PRECISIONS[name].words for name in found if name != meant]
         more = f", as it would be in {' or '.join(others)}" if others else ""

@@ -147,7 +147,8 @@ class Part:
 
 def largest_source(sources: Sequence[DifferenceSource]) -> DifferenceSource:
     """The largest source: of those that are beyond their own rounding, the one that accounts for most."""
-    return next((s for s in sources if s.sigma > MIN_LOCAL_SIGMAS), sources[0])
+    beyond = [s for s in sources if s.sigma > MIN_LOCAL_SIGMAS]
+    return next((s for s in beyond if not s.before), beyond[0] if beyond else sources[0])
 
 
 def _part_of_largest(graph: Graph, values: Values, sources: Sequence[DifferenceSource], given: Inputs) -> Part:
@@ -205,7 +206,9 @@ def _inner_values(graph: Graph, look: Look, given: Inputs, outputs: Outputs, lar
         watched = _watched(graph, _of_integers(outputs))
         inside = Inside(graph, watched, given, named)
         values = inside.match_wrong(outputs) if large else inside.match()
-        told = f"{len(values)} of {format_count(len(watched), 'operator')} were matched with values inside of the file"
+        verb = "was" if len(watched) == 1 else "were"
+        count = format_count(len(watched), "operator")
+        told = f"{len(values)} of {count} {verb} matched with values inside of the file"
         return (values, told) if values else None
     return None
 
@@ -342,9 +345,9 @@ def _graph_values(
         by_number = inside.match_wrong(outputs) if large else inside.match()
         if len(by_number) > len(values):
             values, matched = by_number, {nodes[i] for i in inside.used}
-    told = (
-        f"both graphs were walked side by side ({len(values)} of {format_count(len(watched), 'operator')} are in both"
-    )
+    verb = "is" if len(watched) == 1 else "are"
+    count = format_count(len(watched), "operator")
+    told = f"both graphs were walked side by side ({len(values)} of {count} {verb} in both"
     others = [n for n in _watched(other, integers) if n not in matched]
     lone = [n for n in _watched(graph, integers) if n.name not in values]
     for side, nodes in (("the reference", lone), ("the candidate", others)):

@@ -118,6 +118,11 @@ class Graph:
         return flat_arguments(self.program, args, kwargs)
 
     @property
+    def quantizes(self) -> bool:
+        """True if a value is quantized."""
+        return any(str(n.target).startswith("quantized_decomposed.quantize") for n in self.nodes)
+
+    @property
     def other_outputs(self) -> list[Any]:
         """Outputs that are neither tensors nor numbers, without None."""
         outputs = [spec.arg for spec in self.program.graph_signature.output_specs]

@@ -76,10 +76,6 @@ class TruthDistance:
         )
 
 
-def _of_rounding(sigma: float) -> str:
-    return f"{sigma:.2g} sigma of its own rounding" if math.isfinite(sigma) else "where it rounds nothing"
-
-
 def _far(distance: float) -> str:
     return "infinite" if distance == math.inf else f"{distance:.3g}"
 
@@ -137,10 +133,16 @@ class DifferenceSource:
         if not self.measured:
             share = f"{format_percent(self.share or 0.0)} of the rounding to be expected"
         elif self.share is None:
-            share = _of_rounding(self.sigma)
+            share = self._of_rounding
         else:
             share = f"{format_part(self.share)} of the difference" if self.share >= 0 else format_part(self.share)
         return f"{self.node} ({self.operator}){where}{self._with}: {share}"
+
+    @property
+    def _of_rounding(self) -> str:
+        if self.before:
+            return f"{self.error:.2g} there"
+        return f"{self.sigma:.2g} sigma of its own rounding" if math.isfinite(self.sigma) else "where it rounds nothing"
 
     @property
     def _with(self) -> str:
@@ -156,7 +158,7 @@ class DifferenceSource:
         share = "" if self.share is None else f"{format_part(self.share)}; "
         return (
             f"{self.node} ({self.operator}){where}{self._with}: {share}{self.error:.2g} there"
-            f" ({_of_rounding(self.sigma)}), amplified ×{self.amplification:.3g} to"
+            f"{'' if self.before else f' ({self._of_rounding})'}, amplified ×{self.amplification:.3g} to"
             f" {self.contribution:.2g} in the outputs ({self.propagated:.2g} if later layers did not round)"
         )
 

@@ -275,10 +275,10 @@ def look_into_executorch(path: Path) -> Look:
     """
 
     def look(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[tuple[str, Tensor]], list[Tensor]]:
-        from executorch.devtools import Inspector
-
         given = [x.detach().contiguous() for x in tree_leaves((tuple(args), dict(kwargs))) if isinstance(x, Tensor)]
         with tempfile.TemporaryDirectory() as folder, _quietly():
+            from executorch.devtools import Inspector
+
             trace, buffer = str(Path(folder) / "trace.etdp"), str(Path(folder) / "values.bin")
             module = load_traced(str(path), _TRACE_BYTES)
             made = [x.clone() if isinstance(x, Tensor) else x for x in module.forward(given)]
