@@ -34,6 +34,8 @@ SLOW = tuple(
             "auditing/test_folder.py",
             "auditing/test_kernels.py",
             "auditing/test_tied.py",
+            "auditing/test_training.py",
+            "auditing/test_training_faults.py",
             "auditing/test_unseen_changes.py",
         ),
         *("auditing/test_watching.py", "comparison/", "cli/test_audit.py"),
@@ -64,6 +66,7 @@ SLOW = tuple(
 
 
 SAMPLED = {
+    "tests/auditing/test_training_faults.py::test_a_fault_is_refuted_at_its_step": 8,
     "tests/porting/test_bugs.py::test_a_bug": 6,
     "tests/proof/test_language_models.py::test_a_planted_change": 16,
     "tests/fusion/test_fold_mutants.py::test_is_withdrawn": 10,

@@ -292,7 +292,7 @@ class Counted(nn.Module):
 
 def test_that_the_model_runs_is_tried_on_copies() -> None:
     model, x = Counted().eval(), torch.randn(4, 3, requires_grad=True) * 1
-    api._require_runs(model, (x,), {})
+    api._Subject.prepare(find_compiler("fx"), model, (x,), {}, training=False)
     assert model.calls == 0
 
 

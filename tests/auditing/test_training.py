@@ -124,3 +124,27 @@ def test_compilers_without_gradients_are_refused() -> None:
 def test_models_without_gradients_are_refused() -> None:
     with pytest.raises(FoldproofError, match="computes no gradients"):
         foldproof.audit(normed().requires_grad_(False), CASES["buffers"][1], training=True)
+
+
+class Counting(nn.Module):
+    """A buffer that is written, and then a factor of the output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+        self.register_buffer("scale", torch.tensor([0.5, 1.5, 2.0]))
+
+    def forward(self, x: Tensor) -> Any:
+        self.scale.add_(1.0)
+        return torch.tanh(self.linear(x)) * self.scale
+
+
+def test_a_backward_that_computes_a_written_buffer_again_is_refuted() -> None:
+    """The partitioner of torch 2.13 adds 1 once more in the backward, to the buffer that the forward has written."""
+    torch.manual_seed(0)
+    found = foldproof.audit(Counting(), (torch.randn(3, 3),), training=True, locate=False)
+    if not found.refuted:
+        pytest.skip("fixed in this release")
+    assert [step.title for step in found.refuted] == ["partition"], found
+    assert found.end_to_end is not None and found.end_to_end.kind is Kind.REFUTED
+    assert "wrong: the pass partition changes the meaning of the model" in found.conclusion

@@ -22,6 +22,14 @@ NOT_RUN = {
         "$ foldproof audit examples/two_activations.py:make",
     ): "takes minutes; covered by auditing/test_audit.py",
     (
+        "docs/howto/audit.md",
+        "$ foldproof audit examples/trained.py:make",
+    ): "takes minutes; covered by auditing/test_training.py",
+    (
+        "docs/howto/audit.md",
+        "$ foldproof audit counting.py:make",
+    ): "takes minutes; covered by auditing/test_training.py",
+    (
         "docs/howto/parallel_linears.md",
         "batch_linears into one linear: ",
     ): "on another machine the fusion may not be faster",

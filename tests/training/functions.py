@@ -128,6 +128,42 @@ LAYER_NORM = Case(
 )
 
 
+def _root_norm(ctx: Any, x: Tensor, w: Tensor) -> Tensor:
+    center = x - x.mean(-1, True)
+    deviation = ((center * center).mean(-1, True) + EPS).sqrt()
+    normal = center / deviation
+    ctx.save_for_backward(normal, deviation, w)
+    return normal * w
+
+
+def _root_norm_back(fault: str, ctx: Any, g: Tensor) -> Any:
+    normal, deviation, w = ctx.saved_tensors
+    of_normal = g * w
+    along = (of_normal * normal).mean(-1, True)
+    of_x = 1.0 / deviation * (of_normal - normal * along - of_normal.mean(-1, True))
+    if fault == "the deviation is squared":
+        of_x = of_x / deviation
+    if fault == "half of the term through the variance":
+        of_x = 1.0 / deviation * (of_normal - normal * along / 2 - of_normal.mean(-1, True))
+    return of_x, (g * normal).sum(0)
+
+
+ROOT_NORM = Case(
+    lambda x, w: _root_norm(_Kept(), x, w),
+    _root_norm,
+    _root_norm_back,
+    ((3, 5), (5,)),
+    ("the deviation is squared", "half of the term through the variance"),
+)
+
+
+class _Kept:
+    """A context that keeps nothing, for a forward that autograd differentiates."""
+
+    def save_for_backward(self, *tensors: Tensor) -> None:
+        """Keep nothing."""
+
+
 def _rms_norm(ctx: Any, x: Tensor, w: Tensor) -> Tensor:
     rstd = torch.rsqrt((x * x).mean(-1, True) + EPS)
     ctx.save_for_backward(x, rstd, w)
@@ -335,6 +371,7 @@ CASES = {
     "linear": LINEAR,
     "layer_norm": LAYER_NORM,
     "rms_norm": RMS_NORM,
+    "root_norm": ROOT_NORM,
     "batch_norm": BATCH_NORM,
     "silu": SILU,
     "tanh": TANH,

@@ -114,6 +114,8 @@ def _is_whole(x: Any) -> bool:
 
 
 _SHORT = 2.0**7
+_LARGEST = {torch.finfo(dtype).max for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)}
+"""The largest numbers of dtypes, which stand for infinity; a larger one would overflow."""
 
 
 class ConstantNoise(Float64):
@@ -173,7 +175,7 @@ class ConstantNoise(Float64):
         return tree_map(moved, out)
 
     def _number(self, x: Any, dtype: torch.dtype) -> Any:
-        if type(x) is not float:
+        if type(x) is not float or abs(x) in _LARGEST:
             return x
         double = dtype is torch.float64  # which rounds the number that the program's author had in mind
         if not double and x == float(torch.tensor(x, dtype=torch.float32)):

@@ -182,6 +182,15 @@ def plain(residue: Residue) -> Residue:
     return atom if atom.shape == residue.shape else residue
 
 
+def scale_of(residue: Residue) -> tuple[Fraction, Residue] | None:
+    """Return the number and the value whose product ``residue`` is known to be; None if it is no such product."""
+    linear = facts(residue).linear
+    if linear is None or linear.constant or len(linear.terms) != 1 or linear.terms[0].factor == 1:
+        return None
+    (term,) = linear.terms
+    return (term.factor, term.atom) if term.atom.shape == residue.shape else None
+
+
 def number_of(residue: Residue) -> Fraction | None:
     """Return the number that all elements are equal to, if it is known."""
     linear = facts(residue).linear

@@ -32,6 +32,7 @@ from foldproof.shadow.known import (
     number_of,
     plain,
     same,
+    scale_of,
     term_of,
 )
 from foldproof.shadow.ondemand import OnDemand
@@ -266,7 +267,9 @@ class Residue:
         """Apply a function that returns a view; source and view share their bookkeeping."""
         parts = self.parts
         out = self.view_as(parts.view(function) if isinstance(parts, OnDemand) else [function(p) for p in parts])
-        if self.is_algebraic:
+        if self.is_algebraic and same(self, out):  # autograd detaches what it saves
+            out.known, out.origin = self.known, self.origin
+        elif self.is_algebraic:
             out.knowing(nonnegative=is_nonnegative(self), positive=is_positive(self))
         return out
 
@@ -484,6 +487,11 @@ class Residue:
             Undecided: an element is infinite, or 0 for any parameters (0 modulo every prime).
         """
         semantics = self.point.semantics
+        scaled = scale_of(self) if self.is_algebraic else None
+        if scaled is not None:  # so that 1/(2·√x) is half of 1/√x
+            number, value = scaled
+            inverse: Residue = value.inverse()
+            return inverse * embed_fraction(self.point, 1 / number)
         exact = semantics.algebraic and (semantics.rational or is_positive(self))
         if self.data and not exact:
             return apply_uninterpreted("reciprocal", [self], torch.reciprocal, nonzero=True)

@@ -43,12 +43,15 @@ class TrainedCall:
         own = deepcopied(model)
         self._trains = own.training
         self._buffers = {name: x.detach().clone() for name, x in own.named_buffers()}
+        arguments = self._arguments()
         try:
             with torch.enable_grad(), torch.random.fork_rng(devices=[]):
-                outputs = [x for x in tree_leaves(self._call(own, self._arguments())) if isinstance(x, Tensor)]
+                outputs = [x for x in tree_leaves(self._call(own, arguments)) if isinstance(x, Tensor)]
+                seeded = [x for x in outputs if x.requires_grad]
+                leaves = [*arguments[1], *(p for p in own.parameters() if p.requires_grad)]
+                differentiate(seeded, leaves, [torch.ones_like(x) for x in seeded])
         except Exception as error:
             raise FoldproofError(f"the model does not run on these inputs with gradients: {brief(error)}") from error
-        seeded = [x for x in outputs if x.requires_grad]
         if not seeded or not (self._wanted or any(p.requires_grad for p in own.parameters())):
             raise FoldproofError("the model computes no gradients: no parameter or input that requires them is used")
         self.is_loss = len(outputs) == 1 and outputs[0].numel() == 1

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, fx
 
 from foldproof.auditing.gradients import (
+    BACKWARD,
     PARTS,
     Half,
     Leaf,
@@ -194,7 +195,7 @@ class _Phases:
         for i, node in enumerate(n for n in module.graph.nodes if n.op == "placeholder"):
             place[node], value = self._source(node, i)
             name = self._dynamo.held.get(id(value))
-            if name is not None:
+            if name is not None and self._part != BACKWARD:  # which may read a buffer after the forward has written it
                 bound[node.name] = (name, value)
         signature, last = Signature(bound), self.log.last
         if last is not None and last.still_shows(module, signature, closely):
