@@ -215,7 +215,7 @@ def _made_when_called(export: Callable[[tuple[Tensor, ...], Path], Run]) -> Call
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
     """Exporters warn and log of what is no concern of who asked for a comparison."""
-    with hushed(), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _silent():
+    with hushed(), warnings.catch_warnings(), _silent():
         warnings.simplefilter("ignore")
         yield
 
@@ -336,12 +336,14 @@ def _blamed(name: object, runtime: str, what: str = "run in") -> Iterator[None]:
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """ExecuTorch's native code writes what it finds out about the processor to the process's own stdout and stderr."""
+    """ExecuTorch's native code writes what it finds out about the processor to stdout and stderr: the process's own, or
+    Python's."""
     kept = [os.dup(1), os.dup(2)]
     nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, 1), os.dup2(nowhere, 2)
-        yield
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            yield
     finally:
         ctypes.CDLL(None).fflush(None)  # what C has not written yet
         os.dup2(kept[0], 1), os.dup2(kept[1], 2)
