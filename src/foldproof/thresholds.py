@@ -169,6 +169,8 @@ MAX_ALIKE_INSIDE = 1e-3
 """Largest relative distance of a value inside of a file from the reference's that is taken for it under any name."""
 MAX_TRIED_INSIDE = 64
 """Largest number of values of a file that are tried in the place of operators without one: each takes a run."""
+MAX_COMPARED_PIECES = 1 << 12
+"""Largest number of comparisons of pieces that may make up a value, in one walk: a second for small tensors."""
 MAX_COMPILATIONS = 6
 """Largest number of compilations of a program to watch its values."""
 MAX_COMPILED_ALONE = 4

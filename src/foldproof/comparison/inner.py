@@ -19,7 +19,7 @@ from foldproof.comparison.graph import Graph
 from foldproof.comparison.inputs import Inputs
 from foldproof.comparison.judge import Outputs, distance, rms
 from foldproof.graph.interpreter import Again
-from foldproof.thresholds import MAX_ALIKE_INSIDE, MAX_TRIED_INSIDE, MAX_UNREPRODUCED
+from foldproof.thresholds import MAX_ALIKE_INSIDE, MAX_COMPARED_PIECES, MAX_TRIED_INSIDE, MAX_UNREPRODUCED
 
 Named = Sequence[tuple[str, Tensor]]
 """Values with their names, in the order in which they are computed."""
@@ -35,6 +35,7 @@ class Inside:
         self._graph, self._nodes, self._given, self._named = graph, nodes, given, named
         self._by_name = {name: i for i, (name, _) in enumerate(named)}
         self.used: set[int] = set()
+        self._left = MAX_COMPARED_PIECES
 
     def match(self) -> dict[str, Tensor]:
         """Return the file's values, by node, of the operators that have one."""
@@ -93,6 +94,7 @@ class Inside:
             return made.to(value.dtype)
 
         self.used.clear()
+        self._left = MAX_COMPARED_PIECES
         self._graph.run(*self._given, after=follow)
         return values, places, own
 
@@ -119,7 +121,7 @@ class Inside:
             for i in pieces:
                 for start in range(self._named[i][1].shape[axis] - own.shape[axis] + 1):
                     window = self._named[i][1].narrow(axis, start, own.shape[axis])
-                    if _are_alike(window, own):
+                    if self._fits(window, own):
                         return window, [i]
             shorter = [i for i in pieces if self._named[i][1].shape[axis] < own.shape[axis] and i not in self.used]
             made, parts = self._joined(own, axis, sorted(shorter, key=lambda i: -self._named[i][1].shape[axis]))
@@ -138,7 +140,7 @@ class Inside:
             piece = self._named[i][1]
             size = piece.shape[axis]
             free = [k for k in range(length - size + 1) if not any(taken[k : k + size])]
-            start = next((k for k in free if _are_alike(piece, own.narrow(axis, k, size))), None)
+            start = next((k for k in free if self._fits(piece, own.narrow(axis, k, size))), None)
             if start is None:
                 left.append(i)
                 continue
@@ -155,6 +157,11 @@ class Inside:
         for start, i in at.items():
             made.narrow(axis, start, self._named[i][1].shape[axis]).copy_(self._named[i][1])
         return made, list(at.values())
+
+    def _fits(self, piece: Tensor, own: Tensor) -> bool:
+        """True if two pieces are alike; False once too many were compared."""
+        self._left -= 1
+        return self._left >= 0 and _are_alike(piece, own)
 
     def _shaped(self, place: int, like: Tensor) -> Tensor:
         return self._named[place][1].reshape(like.shape)
