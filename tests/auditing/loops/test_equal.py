@@ -44,6 +44,13 @@ def _written(x: Tensor) -> Tensor:
     return x.clone().mul_(2)[1:].add_(1).sum(0)
 
 
+def _embedded(x: Tensor) -> Tensor:
+    """Add a table of angles, which is computed from no input, in float32."""
+    places = torch.ones(4, 4, dtype=torch.bool).cumsum(1, dtype=torch.float32)
+    angles = (places / (places[:, -1:] + 1e-6))[:, :, None] / 10000 ** (torch.arange(8).float() // 2 / 8)
+    return x + torch.stack((angles[..., ::2].sin(), angles[..., 1::2].cos()), 3).flatten(1)
+
+
 def drawn(*shape: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(0))
 
@@ -79,6 +86,7 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], tuple[Tensor, ...]]] = {
     "a function that is not defined everywhere": (lambda x: torch.special.bessel_y1(x) * 2, (drawn(3, 4),)),
     "classes as vectors": (lambda i: F.one_hot(i, 5) * 2, (whole(6),)),
     "a nan that is left out": (lambda x: torch.where(x > 0, x, float("nan")).nan_to_num() + 1, (drawn(3, 4),)),
+    "a table that is computed": (_embedded, (drawn(4, 32),)),
     "no elements": (lambda x: x.exp().sum(0), (drawn(0, 4),)),
 }
 

@@ -76,6 +76,7 @@ WITH_NUMBER: Mapping[str, OpOverload] = {
     "mul_rn": aten.mul.Tensor,
     "truediv": aten.div.Tensor,
     "int_truediv": aten.div.Tensor,
+    "div_rn": aten.div.Tensor,
     "minimum": aten.clamp_max.default,
     "maximum": aten.clamp_min.default,
     "mod": aten.fmod.Scalar,
@@ -143,6 +144,9 @@ def apply_pointwise(recorder: Recorder, name: str, operands: tuple[Operand, ...]
         if name == "sub" and isinstance(first, Literal) and isinstance(second, Value):
             if _takes(second.example.dtype, first):
                 return recorder.call(aten.rsub.Scalar, second, first.number, text=text)
+        if name == "pow" and isinstance(first, Literal) and isinstance(second, Value):
+            if _takes(second.example.dtype, first):
+                return recorder.call(aten.pow.Scalar, first.number, second, text=text)
         operands = first, second
     if name == "where":
         condition, first, second = operands
