@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch._functorch.aot_autograd import aot_export_module
+from torch._subclasses.fake_tensor import DataDependentOutputException
 from torch.export import default_decompositions
 from torch.utils._pytree import tree_leaves
 
@@ -55,10 +56,13 @@ def prove_gradients(architecture: Architecture, seed: int = 0) -> GradientProof:
     for module in model.modules():
         if isinstance(module, nn.Dropout) and module.p:
             module.p = 0.5  # whose 1/(1 - p) is no rounded number
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), quietly(), torch.enable_grad():
         torch.manual_seed(0)
-        with torch.enable_grad():
-            cotangents = [torch.randn_like(x) for x in _floats(model(*sample.inputs))]
+        outputs = _floats(model(*sample.inputs))
+        cotangents = [torch.randn_like(x) for x in outputs]
+        used = [p for p in model.parameters() if p.requires_grad]
+        for p, gradient in zip(used, torch.autograd.grad(outputs, used, cotangents, allow_unused=True)):
+            p.requires_grad_(gradient is not None)  # the tracer takes no parameters without gradients
     step, given = _Loss(model, len(sample.inputs)), (*sample.inputs, *(c.detach() for c in cotangents))
     verdicts, counts = [], []
     tables: tuple[Mapping[Any, Any], ...] = ({}, default_decompositions())
@@ -81,13 +85,18 @@ def prove_gradients(architecture: Architecture, seed: int = 0) -> GradientProof:
 
 
 def _trace(
-    module: nn.Module, given: tuple[Tensor, ...], table: Mapping[Any, Any]
+    module: _Loss, given: tuple[Tensor, ...], table: Mapping[Any, Any]
 ) -> tuple[fx.GraphModule, list[str], list[str]]:
     """Return the joint graph, the names of its parameters and buffers, and of the buffers that it writes to."""
+    options: dict[str, Any] = {"trace_joint": True, "output_loss_index": 0, "decompositions": dict(table)}
     with torch.enable_grad():
-        graph, signature = aot_export_module(
-            module, given, trace_joint=True, output_loss_index=0, decompositions=dict(table)
-        )
+        try:
+            graph, signature = aot_export_module(module, given, **options)
+        except (
+            DataDependentOutputException
+        ):  # the model asks for values of tensors, which its exported program does not
+            model = torch.export.export(module.model, given[: module.inputs]).module(check_guards=False)
+            graph, signature = aot_export_module(_Loss(model, module.inputs), given, **options)
     assert isinstance(graph, fx.GraphModule)
     return graph, [*signature.parameters, *signature.buffers], list(signature.buffers_to_mutate.values())
 
