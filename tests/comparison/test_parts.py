@@ -52,6 +52,13 @@ def test_only_some_positions_count() -> None:
         assert compare(Tagger(), Tagger("logits"), (tokens,), kwargs, trials=trials, mask=mask).kind is Kind.REFUTED
 
 
+def test_a_mask_is_named_by_its_parameter() -> None:
+    tokens, kwargs = inputs()
+    found = compare(Tagger(), Tagger("padding"), (tokens, kwargs["counts"]), trials=2, mask="counts")
+    assert found.identical
+    assert compare(Tagger(), Tagger("padding"), (tokens, kwargs["counts"]), trials=2, mask="1").identical
+
+
 def test_parts_of_a_file(tmp_path: Path) -> None:
     tokens, kwargs = inputs()
     pytest.importorskip("onnxruntime")
@@ -65,7 +72,7 @@ def test_parts_that_are_not_there() -> None:
     tokens, kwargs = inputs()
     with pytest.raises(FoldproofError, match="no output 'boxes'; it has logits, score"):
         compare(Tagger(), Tagger(), (tokens,), kwargs, outputs=["boxes"])
-    with pytest.raises(FoldproofError, match="no input 'padding' for a mask; it has 0, counts"):
+    with pytest.raises(FoldproofError, match="no input 'padding' for a mask; it has tokens, counts"):
         compare(Tagger(), Tagger(), (tokens,), kwargs, mask="padding")
 
 

@@ -209,8 +209,7 @@ def compare(
         str | None,
         typer.Option(
             metavar="INPUT",
-            help="Compare only positions at which this input is not 0, such as [b]attention_mask[/b]: its keyword or"
-            " number.",
+            help="Compare only positions at which this input is not 0, such as [b]attention_mask[/b].",
             show_default=False,
         ),
     ] = None,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,8 +22,8 @@ def selection(graph: Graph, given: Inputs, outputs: Sequence[str | int] | None, 
         graph: the reference.
         given: its inputs.
         outputs: keys of outputs, or their numbers as verdicts tell them; None for all.
-        mask: true at the positions that count, in the first dimensions of each output that has these; or the name of
-            the input that says so.
+        mask: true at the positions that count, in the first dimensions of each output that has these; or the input that
+            says so, by the name of its parameter, or its number.
 
     Raises:
         FoldproofError: there is no such output or input.
@@ -32,13 +31,13 @@ def selection(graph: Graph, given: Inputs, outputs: Sequence[str | int] | None, 
     names = [name.removeprefix("output").strip("[].'") for name in keys_of(graph.program.call_spec.out_spec)]
     places = None if outputs is None else [_place(one, names, graph.count_outputs(given)) for one in outputs]
     if isinstance(mask, str):
-        _mask_of(mask, given)
+        _mask_of(graph, mask, given)
 
     def select(made: list[Tensor], given: Inputs) -> list[Tensor]:
         chosen = made if places is None else [made[i] for i in places if i < len(made)]
         if mask is None:
             return chosen
-        counts = (_mask_of(mask, given) if isinstance(mask, str) else mask) != 0
+        counts = (_mask_of(graph, mask, given) if isinstance(mask, str) else mask) != 0
         return [x[counts.to(x.device)] if x.shape[: counts.ndim] == counts.shape else x for x in chosen]
 
     return select
@@ -53,9 +52,10 @@ def _place(one: str | int, names: Sequence[str], count: int) -> int:
     raise FoldproofError(f"the reference has no output {one!r}; {known}")
 
 
-def _mask_of(name: str, given: Inputs) -> Tensor:
-    held: dict[str, Any] = {key.removeprefix("input "): x for key, x in input_tensors(given).items()}
-    if name not in held:
-        raise FoldproofError(f"the reference has no input {name!r} for a mask; it has {', '.join(held)}")
-    found: Tensor = torch.as_tensor(held[name])
+def _mask_of(graph: Graph, name: str, given: Inputs) -> Tensor:
+    named = dict(zip(map(str, graph.program.graph_signature.user_inputs), graph.flat(*given)))
+    numbered = {key.removeprefix("input "): x for key, x in input_tensors(given).items()}
+    if name not in numbered | named:
+        raise FoldproofError(f"the reference has no input {name!r} for a mask; it has {', '.join(named)}")
+    found: Tensor = torch.as_tensor((numbered | named)[name])
     return found
