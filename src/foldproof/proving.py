@@ -10,6 +10,7 @@ from foldproof.errors import FoldproofError
 from foldproof.fusion.known import prove_known_folds
 from foldproof.porting import prove_port
 from foldproof.porting.conversion import Convert
+from foldproof.program.flat import as_one_form
 from foldproof.program.gradients import tell_unseen_gradients
 from foldproof.proof import prove as prove_programs
 from foldproof.proof.inquiry import Progress
@@ -33,7 +34,8 @@ def prove(
     """Prove that two programs are the same function.
 
     Args:
-        before: the first program: an nn.Module, GraphModule, ExportedProgram, or callable.
+        before: the first program: an nn.Module, GraphModule, ExportedProgram, callable, or the path of an ``.onnx``
+            file. Beside such a file, inputs and outputs are the tensors of both, in order.
         after: the second program.
         inputs: example positional arguments of both. Floating-point tensors stand for all tensors of their shape;
             integers, booleans and everything else are held at their values.
@@ -62,6 +64,7 @@ def prove(
     values: runs in floating point use random ones, and those of equal name and shape are the same.
 
     Raises:
+        NotTranslated: an ONNX file has an operator that foldproof does not read.
         FoldproofError: ``before`` or ``after`` is no program, the inputs do not fit, or integers have no values.
     """
 
@@ -71,6 +74,7 @@ def prove(
         return prove_port(before, after, inputs, kwargs, convert, inverse, by_value, seed, progress)
     if inverse is not None:
         raise FoldproofError("an inverse conversion takes the conversion, too; give convert")
+    before, after, inputs, kwargs = as_one_form(before, after, inputs, kwargs)
     verdict = prove_with_folds(before, after, inputs, kwargs, derive, by_value, seed, progress)
     return replace(verdict, notes=(*verdict.notes, *tell_unseen_gradients(before, (inputs, kwargs))))
 

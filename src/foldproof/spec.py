@@ -27,6 +27,18 @@ def check_spec(spec: str) -> None:
         check_function(spec, FORMS)
 
 
+def check_program(spec: str) -> None:
+    """Check what ``prove`` takes: a SPEC, or an ONNX file.
+
+    Raises:
+        FoldproofError: as `check_spec`.
+    """
+    if spec.endswith(".onnx"):
+        check_file(spec)
+    else:
+        check_spec(spec)
+
+
 def check_function(spec: str, forms: str = FUNCTION) -> None:
     """Check that ``spec`` names a function, and that its file is there.
 

@@ -104,3 +104,12 @@ def test_an_operator_without_a_definition_is_told() -> None:
     found = foldproof.audit(Unique(), (X,), compiler="onnx", locate=False)
     told = [step.verdict.reason for step in found.steps if step.verdict.kind is Kind.UNDECIDED]
     assert told and "(GridSample): the operator has no definition" in told[0], str(found)
+
+
+def test_normalisations_in_padded_blocks_of_channels_are_folds() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 8, 3), nn.ReLU(), nn.BatchNorm2d(8), nn.Conv2d(8, 8, 3)).eval()
+    nn.init.uniform_(net[3].weight, 0.5, 2)
+    nn.init.normal_(net[3].running_mean)
+    found = foldproof.audit(net, (X,), compiler="onnx", locate=False)
+    assert all(step.verdict.kind is Kind.PROVED for step in found.steps), str(found)

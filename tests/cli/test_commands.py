@@ -237,6 +237,19 @@ class TestProve:
         ran = foldproof("prove", "before.pt2", "after.pt2")
         assert ran.status == 0, ran
 
+    def test_an_onnx_file(self, foldproof: Foldproof) -> None:
+        pytest.importorskip("onnxscript")
+        export("conv_bn", "model.pt2")
+        program = torch.export.load("model.pt2")
+        torch.onnx.export(program, f="model.onnx", dynamo=True, verbose=False)
+        ran = foldproof("prove", "model.pt2", "model.onnx", "--json", "verdict.json")
+        assert ran.status == 0 and ran.out.startswith("PROVED"), ran
+        assert json.loads(Path("verdict.json").read_text())["kind"] == "PROVED"
+        ran = foldproof("prove", "model.onnx", "model.onnx")
+        assert ran.status == 0 and ran.out.startswith("PROVED"), ran
+        ran = foldproof("prove", "models.py:conv_bn", "missing.onnx")
+        assert ran.status == 2 and "missing.onnx does not exist" in ran.err
+
     def test_proved(self, foldproof: Foldproof) -> None:
         export("conv_bn", "model.pt2")
         ran = foldproof("prove", "models.py:conv_bn", "model.pt2", "--json", "verdict.json")
@@ -310,6 +323,7 @@ class TestCompare:
         assert json.loads(Path("result.json").read_text())["verdict"]["counterexample"]["difference"] > 0
 
     def test_saved_outputs(self, foldproof: Foldproof) -> None:
+        export("conv_bn", "model.pt2")
         export("conv_bn", "model.pt2")
         program = torch.export.load("model.pt2")
         assert program.example_inputs is not None

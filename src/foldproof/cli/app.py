@@ -135,9 +135,17 @@ def explain(
 @app.command()
 @with_options
 def prove(
-    before: Annotated[str, typer.Argument(metavar="A", help=f"A program: {FORMS}.", show_default=False)],
+    before: Annotated[
+        str, typer.Argument(metavar="A", help=f"A program: {FORMS}; or an [b].onnx[/b] file.", show_default=False)
+    ],
     after: Annotated[
-        str, typer.Argument(metavar="B", help="Another program, run on the inputs of A.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="B",
+            help="Another program, run on the inputs of A; or an [b].onnx[/b] file, whose inputs and outputs are"
+            " the tensors of A's, by name or in order. Of two such files, the inputs are drawn at random.",
+            show_default=False,
+        ),
     ],
     convert: Annotated[
         str | None,

@@ -17,7 +17,7 @@ from foldproof.cli.progress import Bar
 from foldproof.cli.setup import Setup
 from foldproof.cli.text import console, say
 from foldproof.errors import FoldproofError
-from foldproof.spec import check_file, check_function, check_other, check_spec, holds_outputs
+from foldproof.spec import check_file, check_function, check_other, check_program, check_spec, holds_outputs
 from foldproof.verdict import SCHEMA, Kind
 
 
@@ -88,8 +88,8 @@ def prove(
     before: str, after: str, conversions: tuple[str | None, str | None], seed: int | None, written: Written
 ) -> int:
     written.check()
-    check_spec(before)
-    check_spec(after)
+    check_program(before)
+    check_program(after)
     for conversion in conversions:
         if conversion is not None:
             check_function(conversion)

@@ -20,7 +20,9 @@ from foldproof.errors import FoldproofError, brief
 from foldproof.formatting import format_count
 from foldproof.fusion.affines import TRAINING
 from foldproof.log import hushed
+from foldproof.onnx_graph import draw_inputs
 from foldproof.program.export import export_module
+from foldproof.program.flat import as_one_form, is_onnx_file
 from foldproof.program.loading import Loaded, check_runs, importable, load_function, load_spec, moved
 from foldproof.spec import holds_outputs
 from foldproof.torch_internals import tree_structure, treespec_dumps
@@ -127,26 +129,35 @@ def prove(
         FoldproofError: a program can't be run.
     """
     progress(0, None, f"loading {before}")
-    a = load(before, functions=True)
-    inputs = a.require_inputs()
+    a = _load_program(before)
     progress(0, None, f"loading {after}")
-    b = load(after, functions=True)
+    b = _load_program(after)
+    given = a if not is_onnx_file(before) else b
+    inputs = draw_inputs(Path(before)) if is_onnx_file(given.program) else given.require_inputs()
+    kwargs = given.kwargs
     there, back = (None if spec is None else load_function(spec) for spec in conversions)
     progress(0, None, "comparing")
     with working_on(before, after, *filter(None, conversions)):
-        check_runs(a, a)
-        check_runs(b, a)
+        for one in (a, b):
+            if not is_onnx_file(one.program):  # these are run when they are read
+                check_runs(one, given)
         verdict = foldproof.prove(
-            a.program, b.program, inputs, a.kwargs, convert=there, inverse=back, seed=seed, progress=progress
+            a.program, b.program, inputs, kwargs, convert=there, inverse=back, seed=seed, progress=progress
         )
 
     def document() -> dict[str, Any]:
         from foldproof.proof.document import prove_document
 
         with working_on(before, after):
-            return prove_document(verdict, a.program, b.program, inputs, a.kwargs or {})
+            first, second, flat, named = as_one_form(a.program, b.program, inputs, kwargs)
+            return prove_document(verdict, first, second, flat, named or {})
 
     return verdict, document
+
+
+def _load_program(spec: str) -> Loaded:
+    """Load what ``prove`` takes; an ONNX file is read beside the other program."""
+    return Loaded(spec, Path(spec), None, {}) if is_onnx_file(spec) else load(spec, functions=True)
 
 
 def compare(

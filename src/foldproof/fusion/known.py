@@ -28,7 +28,7 @@ from foldproof.proof import as_computed, match_leaves
 from foldproof.proof.obligation import Derive
 from foldproof.proof.shapes import as_inputs
 from foldproof.rewriting.expression import Derived, Expression
-from foldproof.rewriting.vectors import reshape
+from foldproof.rewriting.vectors import pad_rows, reshape
 from foldproof.verdict import Kind, Verdict
 
 
@@ -96,11 +96,13 @@ def _known_fold(before: Any, after: Any, inputs: Sequence[Any], kwargs: Mapping[
     near: dict[str, Expression] = {}
     distances: dict[str, float] = {}
     for i, expression in enumerate(computed):
-        value = values[str(i)]
         for name, held in new.items():
-            distance, size = _distance(held, value)
+            shaped = _shaped_like(held, expression, values[str(i)])
+            if shaped is None:
+                continue
+            distance, size = _distance(held, shaped[1])
             if distance <= _NEAR * size and distance < distances.get(name, math.inf):
-                near[name], distances[name] = _shaped(expression, value, held), distance
+                near[name], distances[name] = shaped[0], distance
     right = as_computed(lambda parameters: Derived(near, parameters), program, second)
     return _KnownFold(
         {name: near[name] for name in near if name in right}, {n: d for n, d in distances.items() if n not in right}
@@ -112,21 +114,29 @@ _NEAR = 0.01
 
 
 def _distance(held: Tensor, value: Tensor) -> tuple[float, float]:
-    """Return the largest distance of two tensors and the size of ``value``; of other shapes, an infinite distance.
+    """Return the largest distance of two tensors and the size of ``value``."""
+    return float((held.detach().double() - value).abs().max()), float(value.abs().max())
 
-    Axes of size 1 make no other shape.
+
+def _shaped_like(held: Tensor, expression: Expression, value: Tensor) -> tuple[Expression, Tensor] | None:
+    """Return an expression and its value in the shape of a parameter; None if that is another shape.
+
+    Axes of size 1 make no other shape, nor do rows of zeros: some runtimes pad channels.
     """
-    if _long_axes(value) != _long_axes(held) or not value.numel():
-        return math.inf, 0.0
-    return float((held.detach().double() - value.reshape(held.shape)).abs().max()), float(value.abs().max())
+    if not value.numel():
+        return None
+    missing = len(_long(held)) - len(_long(value)) if held.dim() else 0
+    if missing > 0 and not bool(_long(held)[-missing:].any()):
+        expression, value = Expression(pad_rows, (expression, missing)), pad_rows(value, missing)
+    if _long(value).shape != _long(held).shape:
+        return None
+    shape = tuple(held.shape)
+    return (expression if value.shape == shape else Expression(reshape, (expression, shape))), value.reshape(shape)
 
 
-def _long_axes(tensor: Tensor) -> list[int]:
-    return [size for size in tensor.shape if size != 1]
-
-
-def _shaped(expression: Expression, value: Tensor, held: Tensor) -> Expression:
-    return expression if value.shape == held.shape else Expression(reshape, (expression, tuple(held.shape)))
+def _long(tensor: Tensor) -> Tensor:
+    """Return a tensor without axes of size 1."""
+    return tensor.detach().reshape([n for n in tensor.shape if n != 1] or [1])
 
 
 def _is_number(leaf: Leaf) -> bool:

@@ -23,13 +23,14 @@ from foldproof.onnx_graph import (
     windows,
 )
 from foldproof.onnx_graph.held_shapes import hold_shapes
-from foldproof.onnx_graph.reader import read_graph
+from foldproof.onnx_graph.reader import draw_inputs, read_graph
 from foldproof.onnx_graph.registry import DEFINITIONS, NotTranslated
 
 __all__ = [
     "DEFINITIONS",
     "NotTranslated",
     "blocks",
+    "draw_inputs",
     "hold_shapes",
     "linear",
     "normalisation",

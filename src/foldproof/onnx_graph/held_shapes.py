@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx
 
 from foldproof.onnx_graph import pointwise, shapes
-from foldproof.onnx_graph.registry import DEFINITIONS, DTYPES, whole_numbers
+from foldproof.onnx_graph.registry import DEFINITIONS, DTYPES, NotTranslated, whole_numbers
 from foldproof.torch_internals import disable_current_modes
 
 _OF_SHAPES = (shapes.shape, shapes.size)
@@ -25,10 +25,10 @@ def hold_shapes(module: fx.GraphModule, inputs: Sequence[Any]) -> None:
     wanted = [n for n in module.graph.nodes if n.target in (*_OF_SHAPES, pointwise.cast_like) or n.target in _NUMBERS]
     if not wanted:
         return
-    values = _values(module, inputs)
+    values, fixed_nodes = _values(module, inputs), _fixed(module.graph)
     for node in wanted:
         places = _NUMBERS.get(node.target, frozenset())
-        fixed = [i for i, x in enumerate(node.args) if i in places and isinstance(x, fx.Node) and _is_fixed(x)]
+        fixed = [i for i, x in enumerate(node.args) if i in places and isinstance(x, fx.Node) and x in fixed_nodes]
         node.args = tuple(whole_numbers(values[x]) if i in fixed else x for i, x in enumerate(node.args))
     for node in wanted:
         if node.target in _NUMBERS:
@@ -57,13 +57,19 @@ def _values(module: fx.GraphModule, inputs: Sequence[Any]) -> dict[fx.Node, Tens
                 found[n] = made
             return made
 
-    with torch.no_grad(), disable_current_modes():
-        Looking(module).run(*inputs)
+    try:
+        with torch.no_grad(), disable_current_modes():
+            Looking(module).run(*inputs)
+    except NotTranslated as error:
+        raise NotTranslated(str(error).splitlines()[0]) from error  # the interpreter adds the node
     return found
 
 
-def _is_fixed(node: fx.Node) -> bool:
-    """Return True if a node depends on shapes and constants alone."""
-    if node.target in _OF_SHAPES or node.op == "get_attr":
-        return True
-    return node.op == "call_function" and all(map(_is_fixed, node.all_input_nodes))
+def _fixed(graph: fx.Graph) -> set[Any]:
+    """Return the nodes that depend on shapes and constants alone."""
+    found = set[Any]()
+    for node in graph.nodes:
+        alone = node.op == "call_function" and all(x in found for x in node.all_input_nodes)
+        if node.target in _OF_SHAPES or node.op == "get_attr" or alone:
+            found.add(node)
+    return found

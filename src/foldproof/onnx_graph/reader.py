@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from foldproof.errors import FoldproofError, MissingExtra, brief
+from foldproof.graph.module import get_attribute, set_attribute
 from foldproof.onnx_graph.registry import DEFINITIONS, Definition, NotTranslated, dtype_of, whole_numbers
 
 _OLDEST = 13
@@ -36,22 +37,52 @@ def read_graph(model: Any, where: str = "the ONNX model", held: Held | None = No
         NotTranslated: an operator has no definition (`foldproof.onnx_graph.DEFINITIONS`).
         FoldproofError: the file is no ONNX model.
     """
-    try:
-        import onnx_ir
-    except ModuleNotFoundError as error:
-        raise MissingExtra(str(error.name), "onnx") from None
     if isinstance(model, (str, Path)):
-        try:
-            model = onnx_ir.load(str(model))
-        except Exception as error:
-            raise FoldproofError(f"{model} can't be read as an ONNX model ({brief(error)})") from error
-    elif not isinstance(model, onnx_ir.Model):
+        model = load_model(model)
+    elif type(model).__name__ == "ModelProto":
+        import onnx_ir
+
         model = onnx_ir.from_proto(model)
     if model.functions:
         from onnx_ir.passes.common import InlinePass
 
         model = InlinePass()(model.clone()).model
     return _Reader(model, where, {} if held is None else held).read()
+
+
+def draw_inputs(path: Path) -> tuple[Tensor, ...]:
+    """Draw inputs for an ONNX file from the standard normal distribution; sizes that it leaves open are 2.
+
+    Raises:
+        MissingExtra, FoldproofError: as `read_graph`; or an input is of whole numbers, whose range is not known.
+    """
+    graph = load_model(path).graph
+    generator = torch.Generator().manual_seed(0)
+    drawn = []
+    for given in graph.inputs:
+        if given.name in graph.initializers:
+            continue
+        dtype = dtype_of(int(given.dtype or 0))
+        if not dtype.is_floating_point:
+            raise FoldproofError(
+                f"{path} takes whole numbers ({given.name}), and no values are known for them; give them in Python, as"
+                " foldproof.prove(A, B, inputs)"
+            )
+        sizes = [n if isinstance(n, int) else 2 for n in given.shape or ()]
+        drawn.append(torch.randn(sizes, generator=generator).to(dtype))
+    return tuple(drawn)
+
+
+def load_model(path: str | Path) -> Any:
+    """Return the ``onnx_ir.Model`` of a file; raises as `read_graph`."""
+    try:
+        import onnx_ir
+    except ModuleNotFoundError as error:
+        raise MissingExtra(str(error.name), "onnx") from None
+    try:
+        return onnx_ir.load(str(path))
+    except Exception as error:
+        raise FoldproofError(f"{path} can't be read as an ONNX model ({brief(error)})") from error
 
 
 class _Reader:
@@ -86,13 +117,14 @@ class _Reader:
         dtype_of(int(given.dtype))
 
     def _hold(self, name: str, tensor: Tensor) -> fx.Node:
-        """Hold a constant under its name; dots would make it an attribute of a submodule."""
-        attribute = _free(_identifier(name), self._root)
-        if tensor.is_floating_point():
-            self._root.register_parameter(attribute, nn.Parameter(tensor, requires_grad=False))
-        else:
-            self._root.register_buffer(attribute, tensor)
-        return self._graph.get_attr(attribute)
+        """Hold a constant under its name, which is that of a parameter in PyTorch, if it is one."""
+        parts = [part for part in name.split(".") if part]
+        try:
+            set_attribute(self._root, ".".join(parts), _parameter(tensor))
+        except (AttributeError, KeyError, TypeError, RecursionError):  # another constant is in the way
+            parts = [_free(_identifier(name), self._root)]
+            set_attribute(self._root, parts[0], _parameter(tensor))
+        return self._graph.get_attr(".".join(parts))
 
     def _tensor(self, constant: Any) -> Tensor:
         """Return the numbers of a constant."""
@@ -129,7 +161,7 @@ class _Reader:
             return None
         node = self._values[id(value)]
         if numbers and node.op == "get_attr":
-            return whole_numbers(getattr(self._root, str(node.target)))
+            return whole_numbers(get_attribute(self._root, str(node.target)))
         return node
 
     def _definition(self, node: Any) -> Definition:
@@ -175,6 +207,10 @@ class _Reader:
         if name in ("value_int", "value_ints"):
             return torch.tensor(attribute.value, dtype=torch.int64)
         raise NotTranslated(f"{self._place(node)}: the attribute {name} has no definition")
+
+
+def _parameter(tensor: Tensor) -> Tensor:
+    return nn.Parameter(tensor, requires_grad=False) if tensor.is_floating_point() else tensor
 
 
 def _item(made: tuple[Tensor, ...], i: int) -> Tensor:

@@ -102,6 +102,31 @@ def split(
     return torch.split(x, [each] * (count - 1) + [rest], axis)
 
 
+@defines("SplitToSequence")
+def split_to_sequence(x: Tensor, sizes: Numbers | None = None, *, axis: int = 0, keepdims: int = 1) -> list[Tensor]:
+    """Split into a list of parts of these sizes; of one size, the last part may be smaller."""
+    if sizes is None:
+        return [part if keepdims else part.squeeze(axis) for part in torch.split(x, 1, axis)]
+    if isinstance(sizes, Tensor) and sizes.dim() == 0:
+        return list(torch.split(x, int(sizes), axis))
+    return list(torch.split(x, whole_numbers(sizes), axis))
+
+
+@defines("SequenceAt")
+def sequence_at(parts: list[Tensor], place: Numbers) -> Tensor:
+    return parts[whole_numbers(place)[0]]
+
+
+@defines("ConcatFromSequence")
+def concat_from_sequence(parts: list[Tensor], *, axis: int, new_axis: int = 0) -> Tensor:
+    return torch.stack(parts, axis) if new_axis else torch.cat(parts, axis)
+
+
+@defines("SequenceConstruct")
+def sequence_construct(*parts: Tensor) -> list[Tensor]:
+    return list(parts)
+
+
 @defines("Slice")
 def cut(x: Tensor, starts: Numbers, ends: Numbers, axes: Numbers | None = None, steps: Numbers | None = None) -> Tensor:
     first, last = whole_numbers(starts), whole_numbers(ends)

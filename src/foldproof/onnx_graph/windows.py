@@ -165,15 +165,21 @@ def max_pool(
     strides: Sequence[int] | None = None,
     outputs: int,
 ) -> tuple[Tensor, ...]:
-    if outputs > 1:
-        raise NotTranslated("MaxPool with indices as an output has no definition")
     by, apart = _each(strides, kernel_shape), _each(dilations, kernel_shape)
     around = find_padding(x, auto_pad, pads, kernel_shape, by, apart)
     if any(n > width // 2 for pair, width in zip(around, kernel_shape) for n in pair):
         x, left = functional.pad(x, [n for pair in reversed(around) for n in pair], value=-math.inf), [0] * len(around)
     else:
         x, left = padded(x, around, -math.inf)
-    return (_of_rank(_MAXIMA, x)(x, list(kernel_shape), by, left, apart, bool(ceil_mode)),)
+    pool = _of_rank(_MAXIMA, x)
+    if outputs == 1:
+        return (pool(x, list(kernel_shape), by, left, apart, bool(ceil_mode)),)
+    if left != [front for front, _ in around] or storage_order:
+        raise NotTranslated("MaxPool with places of elements in another order has no definition")
+    found, places = pool(x, list(kernel_shape), by, left, apart, bool(ceil_mode), return_indices=True)
+    plane = math.prod(x.shape[2:])
+    planes = torch.arange(x.shape[0] * x.shape[1]).reshape(*x.shape[:2], *[1] * (x.dim() - 2))
+    return found, places + planes * plane  # PyTorch counts in each plane
 
 
 @defines("AveragePool")

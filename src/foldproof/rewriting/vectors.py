@@ -73,6 +73,11 @@ def reshape(x: Tensor, shape: tuple[int, ...]) -> Tensor:
     return x.reshape(shape)
 
 
+def pad_rows(x: Tensor, count: int) -> Tensor:
+    """Return ``x`` with so many rows of zeros behind its own."""
+    return torch.cat([x, x.new_zeros((count, *x.shape[1:]))])
+
+
 def join(counts: tuple[int, ...], neutral: float, *vectors: Tensor | None) -> Tensor:
     like = next(vector for vector in vectors if vector is not None)
     return torch.cat([like.new_full((n,), neutral) if v is None else v for v, n in zip(vectors, counts, strict=True)])

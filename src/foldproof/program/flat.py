@@ -1,0 +1,97 @@
+"""Programs beside ONNX files, whose inputs and outputs are flat lists of tensors: both get that form."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export import ExportedProgram
+
+from foldproof.errors import FoldproofError, brief
+from foldproof.formatting import format_count
+from foldproof.onnx_graph import NotTranslated, read_graph
+from foldproof.torch_internals import tree_flatten, tree_leaves, tree_unflatten
+
+
+def is_onnx_file(program: Any) -> bool:
+    """Return True for the path of an ONNX file."""
+    return isinstance(program, (str, Path)) and Path(program).suffix == ".onnx"
+
+
+def as_one_form(
+    before: Any, after: Any, inputs: Sequence[Any], kwargs: Mapping[str, Any] | None
+) -> tuple[Any, Any, Sequence[Any], Mapping[str, Any] | None]:
+    """Return two programs and their inputs; if one is an ONNX file, as modules on the tensors of the inputs.
+
+    The file's inputs are found by name, or, if it has other names, by order. Outputs correspond by order.
+
+    Raises:
+        NotTranslated: an operator of the file has no definition.
+        FoldproofError: the file is no ONNX model, or does not run on these inputs.
+    """
+    if not is_onnx_file(before) and not is_onnx_file(after):
+        return before, after, inputs, kwargs
+    given = tuple(inputs), dict(kwargs or {})
+    tensors = tuple(x for x in tree_leaves(given) if isinstance(x, Tensor))
+    names = next((_names(x, given) for x in (before, after) if not is_onnx_file(x)), [])
+    first, second = (
+        _OnnxFile(Path(x), tensors, names) if is_onnx_file(x) else _Flat(x, given) for x in (before, after)
+    )
+    return first, second, tensors, None
+
+
+class _Flat(nn.Module):
+    """A program as a function of the tensors of its inputs, that gives the tensors of its output."""
+
+    def __init__(self, program: Any, given: Any) -> None:
+        super().__init__()
+        self.model = program.module() if isinstance(program, ExportedProgram) else program
+        self._given, self._structure = tree_flatten(given)
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        left = iter(tensors)
+        leaves = [next(left) if isinstance(x, Tensor) else x for x in self._given]
+        args, kwargs = tree_unflatten(leaves, self._structure)
+        return tuple(x for x in tree_leaves(self.model(*args, **kwargs)) if isinstance(x, Tensor))
+
+
+class _OnnxFile(nn.Module):
+    """The model of an ONNX file as a function of tensors, which may be in another order."""
+
+    def __init__(self, path: Path, tensors: Sequence[Tensor], names: Sequence[str]) -> None:
+        super().__init__()
+        self.model = read_graph(path, str(path))
+        wanted = [node.name for node in self.model.graph.nodes if node.op == "placeholder"]
+        if len(wanted) != len(tensors):
+            given = f"{format_count(len(tensors), 'tensor')} {'is' if len(tensors) == 1 else 'are'} given"
+            raise FoldproofError(f"{path} takes {len(wanted)} inputs ({', '.join(wanted)}), but {given}")
+        by_name = len(names) == len(tensors) and set(names) == set(wanted)
+        self._order = [names.index(name) for name in wanted] if by_name else [*range(len(wanted))]
+        try:
+            with torch.no_grad():
+                self(*tensors)
+        except NotTranslated:
+            raise
+        except Exception as error:
+            raise FoldproofError(f"{path} does not run on the inputs ({brief(error)})") from error
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        out = self.model(*(tensors[i] for i in self._order))
+        return out if isinstance(out, tuple) else (out,)
+
+
+def _names(program: Any, given: tuple[tuple[Any, ...], dict[str, Any]]) -> list[str]:
+    """Return the names of the tensors among the inputs; an empty list if some are in containers."""
+    args, kwargs = given
+    if not all(isinstance(x, Tensor) for x in (*args, *kwargs.values())):
+        return []
+    module = program.module() if isinstance(program, ExportedProgram) else program
+    plain = isinstance(module, nn.Module) and not isinstance(module, fx.GraphModule)
+    try:
+        return [*list(inspect.signature(module.forward if plain else module).parameters)[: len(args)], *kwargs]
+    except (TypeError, ValueError):  # a function without a signature
+        return []
