@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 
 from foldproof.errors import FoldproofError, MissingExtra, brief
 from foldproof.graph.module import get_attribute, set_attribute
-from foldproof.onnx_graph.registry import DEFINITIONS, Definition, NotTranslated, dtype_of, whole_numbers
+from foldproof.onnx_graph.registry import DEFINITIONS, DTYPES, Definition, NotTranslated, dtype_of, whole_numbers
 
 _OLDEST = 13
 """The first version whose softmax is along one axis, and whose sums have their axes as an input."""
@@ -104,7 +104,7 @@ class _Reader:
                 self._require_tensor(given)
                 self._values[id(given)] = self._graph.placeholder(_identifier(given.name))
         for name, value in graph.initializers.items():
-            self._values[id(value)] = self._hold(name, self._tensor(value.const_value))
+            self._values[id(value)] = self._constant(name, value.const_value)
         for node in graph:
             self._add(node)
         made = [self._values[id(result)] for result in graph.outputs]
@@ -134,7 +134,7 @@ class _Reader:
 
     def _add(self, node: Any) -> None:
         if node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
-            self._values[id(node.outputs[0])] = self._hold(node.outputs[0].name, self._constant(node))
+            self._values[id(node.outputs[0])] = self._written(node)
             return
         definition = self._definition(node)
         operands = [self._operand(x, i in definition.numbers) for i, x in enumerate(node.inputs)]
@@ -179,7 +179,7 @@ class _Reader:
         """Return the value of an attribute as Python has it; of a tensor, the node that holds it."""
         kind = attribute.type.name
         if kind == "TENSOR":
-            return self._hold(f"{node.outputs[0].name}.{attribute.name}", self._tensor(attribute.value))
+            return self._constant(f"{node.outputs[0].name}.{attribute.name}", attribute.value)
         if kind == "FLOAT":
             return self._number(attribute.value)
         if kind == "FLOATS":
@@ -197,20 +197,37 @@ class _Reader:
         """
         return float(x) if self._wide else float(str(torch.tensor(x, dtype=torch.float32).numpy()))
 
-    def _constant(self, node: Any) -> Tensor:
-        """Return the tensor of a node ``Constant``."""
+    def _constant(self, name: str, constant: Any) -> fx.Node:
+        """Return the node of a constant; a single number that is no parameter of PyTorch's is part of the program."""
+        tensor = self._tensor(constant)
+        if tensor.is_floating_point() and tensor.numel() == 1 and not isinstance(getattr(constant, "raw", 0), Tensor):
+            return self._single(tensor)
+        return self._hold(name, tensor)
+
+    def _single(self, tensor: Tensor) -> fx.Node:
+        number = next(number for number, dtype in DTYPES.items() if dtype is tensor.dtype)
+        return self._graph.call_function(single, (tensor.item(), tuple(tensor.shape)), {"to": number})
+
+    def _written(self, node: Any) -> fx.Node:
+        """Return the node of the tensor that a node ``Constant`` has."""
         name, attribute = next(iter(node.attributes.items()))
         if name == "value":
-            return self._tensor(attribute.value)
+            return self._constant(node.outputs[0].name, attribute.value)
         if name in ("value_float", "value_floats"):
-            return torch.tensor(attribute.value, dtype=torch.float32)
+            made = torch.tensor(attribute.value, dtype=torch.float32)
+            return self._single(made) if made.numel() == 1 else self._hold(node.outputs[0].name, made)
         if name in ("value_int", "value_ints"):
-            return torch.tensor(attribute.value, dtype=torch.int64)
+            return self._hold(node.outputs[0].name, torch.tensor(attribute.value, dtype=torch.int64))
         raise NotTranslated(f"{self._place(node)}: the attribute {name} has no definition")
 
 
 def _parameter(tensor: Tensor) -> Tensor:
     return nn.Parameter(tensor, requires_grad=False) if tensor.is_floating_point() else tensor
+
+
+def single(number: float, shape: tuple[int, ...], *, to: int) -> Tensor:
+    """Return a tensor of one element."""
+    return torch.tensor(number, dtype=dtype_of(to)).reshape(shape)
 
 
 def _item(made: tuple[Tensor, ...], i: int) -> Tensor:

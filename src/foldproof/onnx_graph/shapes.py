@@ -107,9 +107,8 @@ def split_to_sequence(x: Tensor, sizes: Numbers | None = None, *, axis: int = 0,
     """Split into a list of parts of these sizes; of one size, the last part may be smaller."""
     if sizes is None:
         return [part if keepdims else part.squeeze(axis) for part in torch.split(x, 1, axis)]
-    if isinstance(sizes, Tensor) and sizes.dim() == 0:
-        return list(torch.split(x, int(sizes), axis))
-    return list(torch.split(x, whole_numbers(sizes), axis))
+    wanted = whole_numbers(sizes)
+    return list(torch.split(x, wanted[0] if len(wanted) == 1 else wanted, axis))
 
 
 @defines("SequenceAt")

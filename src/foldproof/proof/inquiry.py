@@ -150,7 +150,9 @@ class Inquiry:
             return None
         # Each radicand makes the bounds of coefficients four times as long: those of common constants are tried last.
         radicands = dict.fromkeys(radicands_of(chain(*numbers)) for numbers in (own_numbers(self.last), runs.numbers))
-        readings, lengths = (AS_IT_IS, *_algebraic_readings(self.last)), frozenset(self.last.point.lengths)
+        shifted = [replace(AS_IT_IS, shift_first=True)] if self.last.point.shifted else []
+        readings = AS_IT_IS, *shifted, *_algebraic_readings(self.last)
+        lengths = frozenset(self.last.point.lengths)
         for parameters, reading, read in product(
             (True, False) if self.obligation.general else (False,), readings, radicands
         ):

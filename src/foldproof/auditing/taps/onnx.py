@@ -44,12 +44,17 @@ class OnnxTap:
         self.log, self._inputs = log, inputs
         self._held: Held = {}
         self._rules: list[str] = []
+        self._reading = False
 
     def snapshot(self, program: Any) -> Snapshot:
         """Read an exported program, an ONNX model, or the path of one."""
         if isinstance(program, ExportedProgram):
             return take_snapshot(program, copies=self.log.copies)
-        module = _with_a_tuple(read_graph(program, "the graph", self._held))
+        self._reading = True  # which inlines functions by a pass
+        try:
+            module = _with_a_tuple(read_graph(program, "the graph", self._held))
+        finally:
+            self._reading = False
         hold_shapes(module, self._inputs)
         return Snapshot(module, copies=self.log.copies)
 
@@ -67,7 +72,7 @@ class OnnxTap:
         @functools.wraps(original)
         def call(one: Any, given: Any, /) -> Any:
             model = getattr(given, "model", given)
-            if hasattr(one, "passes"):  # a sequence of others
+            if self._reading or hasattr(one, "passes"):  # a sequence of others
                 return original(one, given)
             known = len(self._rules)
             with self.log.around(type(one).__name__, model, self.snapshot) as made:

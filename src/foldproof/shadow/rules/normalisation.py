@@ -146,16 +146,33 @@ def exp_shifted(
         shift = extreme(x, value, dims, True, True) * call.residue(0)
         return call.uninterpreted([x], real=torch.exp, name="exp"), shift
     call.point.shifted = True
-    order = (value != -math.inf).to(torch.int8) if call.point.semantics.shift_first else value
+    masked = _find_masked(call, value, dims)
+    order = (~masked).to(torch.int8) if call.point.semantics.shift_first else value
     shift = extreme(x, order, dims, True, True)
     e = call.uninterpreted([x - shift], real=torch.exp, name="exp")
     if x.infinite:
         top = value.amax(dims, True)
         if bool((top == math.inf).any()) or (not empty_rows and bool((top == -math.inf).any())):
             raise call.undecided("infinities make a nan")
-        masked = value == -math.inf
+    if bool(masked.any()):
         e = e.map(lambda part: torch.where(masked, 0.0, part))
     return e, shift
+
+
+def _find_masked(call: Call, value: Tensor, dims: list[int]) -> Tensor:
+    """Return the elements that are masked: with -inf, or, where constants may be read as others, with the least number.
+
+    Half the least number of a dtype beside an ordinary one is as good as -inf, since its exponential is 0.
+    """
+    masked = value == -math.inf
+    if call.point.constants is None or not value.is_floating_point():
+        return masked
+    low = torch.finfo(value.dtype).min / 2
+    least = (value < low) & ~masked & (value.amax(dims, True) > low)
+    if bool(least.any()):
+        what = f"masking with the least {str(value.dtype)[6:]} is read as masking with -inf"
+        call.point.constants.changes[what] = 0.0
+    return masked | least
 
 
 def softmax_of(call: Call, x: Residue, value: Tensor, dim: int, empty_rows: bool = False) -> Residue:
