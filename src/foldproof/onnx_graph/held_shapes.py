@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, fx
 
 from foldproof.onnx_graph import pointwise, shapes
+from foldproof.onnx_graph.reader import single
 from foldproof.onnx_graph.registry import DEFINITIONS, DTYPES, NotTranslated, whole_numbers
 from foldproof.torch_internals import disable_current_modes
 
@@ -35,8 +36,12 @@ def hold_shapes(module: fx.GraphModule, inputs: Sequence[Any]) -> None:
             continue
         with module.graph.inserting_before(node):
             if node.target is pointwise.cast_like:
-                to = next(number for number, dtype in DTYPES.items() if dtype is values[node].dtype)
-                held = module.graph.call_function(pointwise.cast, (node.args[0],), {"to": to})
+                made = values[node]
+                to = next(number for number, dtype in DTYPES.items() if dtype is made.dtype)
+                if made.numel() == 1 and node.args[0] in fixed_nodes:
+                    held = module.graph.call_function(single, (made.item(), tuple(made.shape)), {"to": to})
+                else:
+                    held = module.graph.call_function(pointwise.cast, (node.args[0],), {"to": to})
             else:
                 module.register_buffer(f"{node.name}_held", values[node])
                 held = module.graph.get_attr(f"{node.name}_held")

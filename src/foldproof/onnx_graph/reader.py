@@ -136,6 +136,11 @@ class _Reader:
         if node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
             self._values[id(node.outputs[0])] = self._written(node)
             return
+        if node.op_type == "Cast" and not node.domain and self._values[id(node.inputs[0])].target is single:
+            given = self._values[id(node.inputs[0])]
+            made = single(*given.args, **given.kwargs)
+            self._values[id(node.outputs[0])] = self._single(made.to(dtype_of(node.attributes["to"].value)))
+            return
         definition = self._definition(node)
         operands = [self._operand(x, i in definition.numbers) for i, x in enumerate(node.inputs)]
         while operands and operands[-1] is None:
@@ -160,6 +165,8 @@ class _Reader:
         if value is None:
             return None
         node = self._values[id(value)]
+        if numbers and node.target is single:
+            return [int(str(node.args[0]))]
         if numbers and node.op == "get_attr":
             return whole_numbers(get_attribute(self._root, str(node.target)))
         return node
@@ -200,7 +207,7 @@ class _Reader:
     def _constant(self, name: str, constant: Any) -> fx.Node:
         """Return the node of a constant; a single number that is no parameter of PyTorch's is part of the program."""
         tensor = self._tensor(constant)
-        if tensor.is_floating_point() and tensor.numel() == 1 and not isinstance(getattr(constant, "raw", 0), Tensor):
+        if tensor.numel() == 1 and not _is_parameter(constant):
             return self._single(tensor)
         return self._hold(name, tensor)
 
@@ -208,17 +215,23 @@ class _Reader:
         number = next(number for number, dtype in DTYPES.items() if dtype is tensor.dtype)
         return self._graph.call_function(single, (tensor.item(), tuple(tensor.shape)), {"to": number})
 
+    def _number_or_held(self, node: Any, tensor: Tensor) -> fx.Node:
+        return self._single(tensor) if tensor.numel() == 1 else self._hold(node.outputs[0].name, tensor)
+
     def _written(self, node: Any) -> fx.Node:
         """Return the node of the tensor that a node ``Constant`` has."""
         name, attribute = next(iter(node.attributes.items()))
         if name == "value":
             return self._constant(node.outputs[0].name, attribute.value)
         if name in ("value_float", "value_floats"):
-            made = torch.tensor(attribute.value, dtype=torch.float32)
-            return self._single(made) if made.numel() == 1 else self._hold(node.outputs[0].name, made)
+            return self._number_or_held(node, torch.tensor(attribute.value, dtype=torch.float32))
         if name in ("value_int", "value_ints"):
-            return self._hold(node.outputs[0].name, torch.tensor(attribute.value, dtype=torch.int64))
+            return self._number_or_held(node, torch.tensor(attribute.value, dtype=torch.int64))
         raise NotTranslated(f"{self._place(node)}: the attribute {name} has no definition")
+
+
+def _is_parameter(constant: Any) -> bool:
+    return isinstance(getattr(constant, "raw", None), nn.Parameter)
 
 
 def _parameter(tensor: Tensor) -> Tensor:
