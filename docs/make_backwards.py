@@ -39,9 +39,14 @@ def main() -> None:
         sys.stderr.write(f"{function.package} {function.name}: {verdict.kind}\n")
         rows.append(_row(function, version, verdict))
         if verdict.proof is None:
-            reasons.append(f"- **{function.package}**, `{function.name}`: {verdict.kind}, {verdict.reason}.")
+            reasons.append(f"- **{function.package}**, `{function.name}`: {verdict.kind}, {_plain(verdict.reason)}.")
     told = ["## Functions that are not proved", "", *reasons] if reasons else ["Everything is proved."]
     write_whole(PAGE, HEAD.format(torch=torch.__version__) + "\n".join([*rows, "", *told]) + "\n")
+
+
+def _plain(text: str) -> str:
+    """Return text without links: brackets name outputs."""
+    return text.replace("[", "\\[")
 
 
 def _row(function: Backward, version: str, verdict: Verdict) -> str:

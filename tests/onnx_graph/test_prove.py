@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import foldproof
 from foldproof import FoldproofError, Kind
+from foldproof.onnx_graph import NotTranslated, read_graph
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
@@ -88,5 +89,84 @@ def test_errors_are_one_sentence(file: Path, tmp_path: Path) -> None:
         foldproof.prove(model(), broken, (X,), {"mask": MASK})
     with pytest.raises(FoldproofError, match=r"takes 2 inputs \(x, mask\), but 1 tensors? (is|are) given"):
         foldproof.prove(file, file, (X,))
-    with pytest.raises(FoldproofError, match="does not run on the inputs"):
+    with pytest.raises(FoldproofError, match=r"takes mask of torch.float32 and shape \(2, 4\), but"):
         foldproof.prove(file, file, (X, torch.rand(2, 5)))
+    with pytest.raises(FoldproofError, match=r"takes x of torch.float32"):
+        foldproof.prove(file, file, (X.double(), MASK))
+
+
+def graph(nodes: list[Any], inputs: list[str], held: dict[str, Tensor], versions: dict[str, int] | None = None) -> Any:
+    """A model of these nodes, from 3 float32 numbers each to ``y``."""
+    helper = onnx.helper
+    given, (made,) = (
+        [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [3]) for name in names]
+        for names in (inputs, ["y"])
+    )
+    constants = [onnx.numpy_helper.from_array(x.numpy(), name) for name, x in held.items()]
+    opsets = [helper.make_opsetid(domain, version) for domain, version in (versions or {"": 18}).items()]
+    whole = helper.make_graph(nodes, "g", given, [made], constants)
+    return helper.make_model(whole, opset_imports=opsets, ir_version=9)
+
+
+def saved(folder: Path, name: str, model: Any) -> Path:
+    onnx.save(model, str(folder / name))
+    return folder / name
+
+
+ONE = torch.tensor([1.0, 2.0, 3.0])
+
+
+def test_constants_whose_names_collide(tmp_path: Path) -> None:
+    nodes = [onnx.helper.make_node("Mul", ["x", "w.k"], ["p"]), onnx.helper.make_node("Add", ["p", "w..k"], ["y"])]
+    for first, second in (("w.k", "w..k"), ("a", "a.b"), ("graph", "_parameters"), ("w/k", "w_k")):
+        named = onnx.load_from_string(graph(nodes, ["x"], {"w.k": ONE, "w..k": 10 * ONE}).SerializeToString())
+        for tensor, name in zip(named.graph.initializer, (first, second)):
+            tensor.name = name
+        named.graph.node[0].input[1], named.graph.node[1].input[1] = first, second
+        path = saved(tmp_path, "named.onnx", named)
+        assert foldproof.prove(lambda x: x * ONE + 10 * ONE, path, (ONE,)).kind is Kind.PROVED
+        assert foldproof.prove(lambda x: x * ONE + ONE, path, (ONE,)).kind is Kind.REFUTED
+
+
+def test_an_old_version_under_another_name(tmp_path: Path) -> None:
+    softmax = [onnx.helper.make_node("Softmax", ["x"], ["y"], axis=0)]
+    for versions in ({"ai.onnx": 11}, {"": 18, "ai.onnx": 11}):
+        path = saved(tmp_path, "old.onnx", graph(softmax, ["x"], {}, versions))
+        with pytest.raises(NotTranslated, match="version 11"):
+            foldproof.prove(lambda x: x.softmax(0), path, (ONE,))
+
+
+def test_inputs_of_two_files_are_found_by_name(tmp_path: Path) -> None:
+    def file_of(name: str, inputs: list[str], operands: list[str]) -> Path:
+        return saved(tmp_path, name, graph([onnx.helper.make_node("Sub", operands, ["y"])], inputs, {}))
+
+    one, given = file_of("a.onnx", ["x", "z"], ["x", "z"]), (ONE, ONE.flip(0))
+    assert foldproof.prove(one, file_of("b.onnx", ["z", "x"], ["x", "z"]), given).kind is Kind.PROVED
+    assert foldproof.prove(one, file_of("c.onnx", ["z", "x"], ["z", "x"]), given).kind is Kind.REFUTED
+    with pytest.raises(FoldproofError, match="some names are the same"):
+        foldproof.prove(one, file_of("d.onnx", ["x", "other"], ["x", "other"]), given)
+
+
+REFUSED = {
+    "a size that is no whole number": ("Resize", {"mode": "nearest"}, [[1, 1, 10], [1.0, 1.0, 0.75]]),
+    "neighbours by a fraction": ("Resize", {"mode": "nearest"}, [[1, 1, 10], [1.0, 1.0, 0.7]]),
+    "no axes": ("ReduceSumSquare", {"noop_with_empty_axes": 1}, [[3]]),
+    "windows behind the end": (
+        "MaxPool",
+        {"kernel_shape": [2], "strides": [2], "pads": [0, 1], "ceil_mode": 1},
+        [[1, 1, 4]],
+    ),
+    "backwards from outside": ("Slice", {}, [[3], [-9], [-5], [0], [-1]]),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_where_runtimes_differ_nothing_is_said(case: str) -> None:
+    operator, attributes, (shape, *more) = REFUSED[case]
+    x = torch.randn(shape)
+    constants = [torch.tensor(n) for n in more]
+    names = [f"c{i}" for i in range(len(constants))]
+    operands = ["x", "", *names] if operator == "Resize" else ["x", *names]
+    model = graph([onnx.helper.make_node(operator, operands, ["y"], **attributes)], ["x"], dict(zip(names, constants)))
+    with pytest.raises(NotTranslated):
+        read_graph(model)(x)

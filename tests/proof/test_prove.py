@@ -351,7 +351,7 @@ def test_programs_that_agree_at_their_own_parameters_only() -> None:
     linear = nn.Linear(3, 4)
     nn.init.zeros_(linear.bias)
     verdict = foldproof.prove(linear, lambda x: F.linear(x, linear.weight) * (1 + 1.2e-7), (torch.randn(2, 3),))
-    assert verdict.kind is Kind.ROUNDING, str(verdict)
+    assert verdict.kind is Kind.PROVED_WITHIN, str(verdict)
     assert verdict.claim is not None and verdict.claim.differs_elsewhere and not verdict.ok
 
 

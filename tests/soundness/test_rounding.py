@@ -146,7 +146,7 @@ def test_equality_at_these_parameters_only_fails_in_tests() -> None:
     with pytest.raises(AssertionError, match="other parameters"):
         assert_equivalent(linear, without_bias, x)
     found = assert_equivalent(linear, without_bias, x, at_these_parameters=True)
-    assert found.kind is Kind.ROUNDING and not found.ok
+    assert found.kind is Kind.PROVED_WITHIN and not found.ok
     assert foldproof.prove(nn.Sequential(linear, nn.BatchNorm1d(4)).eval(), linear, x).kind is Kind.REFUTED
 
 

@@ -170,8 +170,11 @@ def multi_head_attention(
 ) -> tuple[Tensor, ...]:
     if k is None or v is None or k.dim() != 3 or key_padding_mask is not None or any(x is not None for x in more):
         raise NotTranslated("MultiHeadAttention with packed operands, a padding mask or a cache has no definition")
-    if outputs > 1:
-        raise NotTranslated("MultiHeadAttention with further outputs has no definition")
+    if outputs > 1 or (unidirectional and q.shape[1] != k.shape[1]):
+        raise NotTranslated(
+            "MultiHeadAttention with further outputs, or with other keys than queries that follow each"
+            " other, has no definition"
+        )
     if bias is not None:
         q, k, v = (x + part for x, part in zip((q, k, v), bias.split([q.shape[-1], k.shape[-1], v.shape[-1]])))
     q, k, v = (_heads(x, num_heads) for x in (q, k, v))

@@ -46,7 +46,10 @@ def read_graph(model: Any, where: str = "the ONNX model", held: Held | None = No
     if model.functions:
         from onnx_ir.passes.common import InlinePass
 
-        model = InlinePass()(model.clone()).model
+        try:
+            model = InlinePass()(model.clone()).model
+        except Exception as error:
+            raise NotTranslated(f"the functions of {where} can't be inlined ({brief(error)})") from error
     return _Reader(model, where, {} if held is None else held).read()
 
 
@@ -89,8 +92,9 @@ class _Reader:
     def __init__(self, model: Any, where: str, held: Held) -> None:
         self._model, self._where, self._held = model, where, held
         self._graph, self._root = fx.Graph(), nn.Module()
+        self._names = set[str]()
         self._values: dict[int, fx.Node] = {}
-        version = model.opset_imports.get("", _OLDEST)
+        version = min((v for domain, v in model.opset_imports.items() if domain in ("", "ai.onnx")), default=_OLDEST)
         if version < _OLDEST:
             raise NotTranslated(
                 f"{where} is of version {version} of ONNX's operators; export it with version {_OLDEST} or later"
@@ -102,7 +106,8 @@ class _Reader:
         for given in graph.inputs:
             if given.name not in graph.initializers:
                 self._require_tensor(given)
-                self._values[id(given)] = self._graph.placeholder(_identifier(given.name))
+                node = self._values[id(given)] = self._graph.placeholder(_identifier(given.name))
+                node.meta["declared"] = given.name, dtype_of(int(given.dtype)), tuple(given.shape or ())
         for name, value in graph.initializers.items():
             self._values[id(value)] = self._constant(name, value.const_value)
         for node in graph:
@@ -117,14 +122,16 @@ class _Reader:
         dtype_of(int(given.dtype))
 
     def _hold(self, name: str, tensor: Tensor) -> fx.Node:
-        """Hold a constant under its name, which is that of a parameter in PyTorch, if it is one."""
-        parts = [part for part in name.split(".") if part]
-        try:
-            set_attribute(self._root, ".".join(parts), _parameter(tensor))
-        except (AttributeError, KeyError, TypeError, RecursionError):  # another constant is in the way
-            parts = [_free(_identifier(name), self._root)]
-            set_attribute(self._root, parts[0], _parameter(tensor))
-        return self._graph.get_attr(".".join(parts))
+        """Hold a constant under its name, which is that of a parameter in PyTorch, if it is one and is free."""
+        path = name if _is_path(name) and self._is_free(name) else _free(f"constant_{_identifier(name)}", self._names)
+        self._names.add(path)
+        set_attribute(self._root, path, _parameter(tensor))
+        return self._graph.get_attr(path)
+
+    def _is_free(self, path: str) -> bool:
+        """Return True if neither the path, nor a part of it, nor one that it is a part of, is taken."""
+        above = {path[:i] for i, c in enumerate(path) if c == "."}
+        return not (above & self._names) and not any(x == path or x.startswith(f"{path}.") for x in self._names)
 
     def _tensor(self, constant: Any) -> Tensor:
         """Return the numbers of a constant."""
@@ -259,9 +266,15 @@ def _identifier(name: str) -> str:
     return found if found[:1].isidentifier() else f"_{found}"
 
 
-def _free(name: str, root: nn.Module) -> str:
-    names = itertools.chain([name], (f"{name}_{i}" for i in itertools.count(1)))
-    return next(x for x in names if not hasattr(root, x))
+def _is_path(name: str) -> bool:
+    """Return True if the name can be that of a parameter in modules, as ``layers.0.weight`` can."""
+    first, *_ = parts = name.split(".")
+    plain = all(part.isidentifier() or part.isdigit() for part in parts) and not first.startswith("_")
+    return plain and not any(hasattr(fx.GraphModule, part) for part in parts) and not {"graph", "code"} & {*parts}
+
+
+def _free(name: str, taken: set[str]) -> str:
+    return next(x for x in itertools.chain([name], (f"{name}_{i}" for i in itertools.count(1))) if x not in taken)
 
 
 def _numbers(constant: Any) -> Tensor:

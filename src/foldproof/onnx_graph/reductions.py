@@ -31,12 +31,18 @@ _REDUCTIONS: dict[str, Callable[[Tensor, list[int], bool], Tensor]] = {
 }
 
 
+_NOTHING_OF_ONE = {"ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum"}
+"""Reductions of single elements that change nothing."""
+
+
 def _named(name: str, function: Callable[[Tensor, list[int], bool], Tensor]) -> Callable[..., Tensor]:
     def reduced(
         x: Tensor, given: Numbers | None = None, *, axes: Any = None, keepdims: int = 1, noop_with_empty_axes: int = 0
     ) -> Tensor:
         dims = whole_numbers(given if given is not None else axes)
         if not dims and noop_with_empty_axes:
+            if name not in _NOTHING_OF_ONE:
+                raise NotTranslated(f"{name} over no axes has no definition")
             return x.clone()
         if name in ("ReduceMax", "ReduceMin") and not x.numel():
             raise NotTranslated(f"{name} of nothing has no definition")

@@ -46,14 +46,19 @@ def resize(
         by = {axis: n / x.shape[axis] for axis, n in wanted.items()}
     else:
         by = dict(zip(along, map(float, [] if scales is None else scales.tolist())))
-        wanted = {axis: math.floor(x.shape[axis] * scale) for axis, scale in by.items()}
-    by = {axis: scale for axis, scale in by.items() if scale != 1 or wanted[axis] != x.shape[axis]}
+        wanted = {axis: round(x.shape[axis] * scale) for axis, scale in by.items()}
+        # Runtimes compute other sizes, and places, in float32.
+        if not all(math.isclose(x.shape[axis] * scale, wanted[axis], rel_tol=1e-6) for axis, scale in by.items()):
+            raise NotTranslated("Resize to a size that is no whole number has no definition")
+    by = {axis: scale for axis, scale in by.items() if wanted[axis] != x.shape[axis]}
     if mode != "nearest":
         if mode == "cubic" and not math.isclose(cubic_coeff_a, -0.75):
             raise NotTranslated(f"Resize with the coefficient {cubic_coeff_a} has no definition")
         return _interpolated(x, by, wanted, mode, coordinate_transformation_mode)
     out = x.clone()
     for axis, scale in by.items():
+        if x.shape[axis] % wanted[axis] and wanted[axis] % x.shape[axis]:
+            raise NotTranslated("Resize to nearest neighbours by a fraction has no definition")
         at = _nearest(x.shape[axis], wanted[axis], scale, coordinate_transformation_mode, nearest_mode)
         out = out.index_select(axis, at)
     return out
@@ -80,13 +85,9 @@ def _interpolated(
 ) -> Tensor:
     name = _MODES.get((mode, x.dim() - 2))
     corners = transformation == "align_corners"
-    whole = all(math.isclose(x.shape[axis] * scale, wanted[axis]) for axis, scale in by.items())
     halves = transformation == "half_pixel"
     halves |= transformation == "pytorch_half_pixel" and all(wanted[axis] > 1 for axis in by)
-    if name is None or not ((corners and whole) or halves) or any(axis < 2 for axis in by):
+    if name is None or not (corners or halves) or any(axis < 2 for axis in by):
         raise NotTranslated(f"Resize of the mode {mode} with the coordinates {transformation} has no definition")
-    if whole:
-        sizes = [wanted.get(axis, x.shape[axis]) for axis in range(2, x.dim())]
-        return functional.interpolate(x, sizes, mode=name, align_corners=corners)
-    scales = [by.get(axis, 1.0) for axis in range(2, x.dim())]
-    return functional.interpolate(x, scale_factor=scales, mode=name, align_corners=False, recompute_scale_factor=False)
+    sizes = [wanted.get(axis, x.shape[axis]) for axis in range(2, x.dim())]
+    return functional.interpolate(x, sizes, mode=name, align_corners=corners)

@@ -133,6 +133,8 @@ def cut(x: Tensor, starts: Numbers, ends: Numbers, axes: Numbers | None = None, 
     by = whole_numbers(steps) if steps is not None else [1] * len(first)
     for start, end, axis, step in zip(first, last, along, by):
         n = x.shape[axis]
+        if step < 0 and (start < -n or end >= n):
+            raise NotTranslated("Slice that goes backwards from or to a place outside has no definition")
         start, end, step = slice(start, end, step).indices(n)
         if step > 0:
             at = slice(start, max(start, end), step)
@@ -225,6 +227,8 @@ def pad(
         return functional.pad(
             x, [n for axis in reversed(range(x.dim())) for n in around.get(axis, (0, 0))], value=number
         )
+    if any(n < 0 for pair in around.values() for n in pair):
+        raise NotTranslated(f"Pad of the mode {mode} that cuts off elements has no definition")
     for axis, (front, behind) in around.items():
         x = x.index_select(axis, _places(x.shape[axis], front, behind, mode))
     return x

@@ -45,6 +45,8 @@ def find_padding(
         return [(given[i], given[i + n]) for i in range(n)]
     if auto_pad == "VALID":
         return [(0, 0)] * n
+    if any(n != 1 for n in dilations):
+        raise NotTranslated("windows with dilations that are padded by the size of the result have no definition")
     around: Around = []
     for size, width, step, dilation in zip(x.shape[2:], kernel, steps, dilations):
         total = max((math.ceil(size / step) - 1) * step + (width - 1) * dilation + 1 - size, 0)
@@ -167,6 +169,8 @@ def max_pool(
 ) -> tuple[Tensor, ...]:
     by, apart = _each(strides, kernel_shape), _each(dilations, kernel_shape)
     around = find_padding(x, auto_pad, pads, kernel_shape, by, apart)
+    if ceil_mode and any(front != behind or front > w // 2 for (front, behind), w in zip(around, kernel_shape)):
+        raise NotTranslated("MaxPool with uneven or large padding and ceil_mode has no definition")
     if any(n > width // 2 for pair, width in zip(around, kernel_shape) for n in pair):
         x, left = functional.pad(x, [n for pair in reversed(around) for n in pair], value=-math.inf), [0] * len(around)
     else:

@@ -37,9 +37,11 @@ def as_one_form(
         return before, after, inputs, kwargs
     given = tuple(inputs), dict(kwargs or {})
     tensors = tuple(x for x in tree_leaves(given) if isinstance(x, Tensor))
-    names = next((_names(x, given) for x in (before, after) if not is_onnx_file(x)), [])
+    graphs = [read_graph(Path(x), str(x)) if is_onnx_file(x) else None for x in (before, after)]
+    names = _names(before, graphs[0], given) if graphs[0] is None or graphs[1] else _names(after, None, given)
     first, second = (
-        _OnnxFile(Path(x), tensors, names) if is_onnx_file(x) else _Flat(x, given) for x in (before, after)
+        _Flat(x, given) if graph is None else _OnnxFile(Path(x), graph, tensors, names)
+        for x, graph in zip((before, after), graphs)
     )
     return first, second, tensors, None
 
@@ -62,15 +64,28 @@ class _Flat(nn.Module):
 class _OnnxFile(nn.Module):
     """The model of an ONNX file as a function of tensors, which may be in another order."""
 
-    def __init__(self, path: Path, tensors: Sequence[Tensor], names: Sequence[str]) -> None:
+    def __init__(self, path: Path, graph: fx.GraphModule, tensors: Sequence[Tensor], names: Sequence[str]) -> None:
         super().__init__()
-        self.model = read_graph(path, str(path))
-        wanted = [node.name for node in self.model.graph.nodes if node.op == "placeholder"]
+        self.model = graph
+        declared = [node.meta["declared"] for node in graph.graph.nodes if node.op == "placeholder"]
+        wanted = [name for name, _, _ in declared]
         if len(wanted) != len(tensors):
             given = f"{format_count(len(tensors), 'tensor')} {'is' if len(tensors) == 1 else 'are'} given"
             raise FoldproofError(f"{path} takes {len(wanted)} inputs ({', '.join(wanted)}), but {given}")
-        by_name = len(names) == len(tensors) and set(names) == set(wanted)
-        self._order = [names.index(name) for name in wanted] if by_name else [*range(len(wanted))]
+        known = {*names} & {*wanted}
+        if known and {*names} != {*wanted}:
+            raise FoldproofError(
+                f"{path} has the inputs {', '.join(wanted)}, the other program {', '.join(names)}: some names are the"
+                " same, so that neither names nor order tell which is which; rename them"
+            )
+        self._order = [names.index(name) for name in wanted] if known else [*range(len(wanted))]
+        for (name, dtype, sizes), x in zip(declared, (tensors[i] for i in self._order)):
+            fits = len(sizes) == x.dim() and all(not isinstance(n, int) or n == m for n, m in zip(sizes, x.shape))
+            if x.dtype is not dtype or not fits:
+                raise FoldproofError(
+                    f"{path} takes {name} of {dtype} and shape ({', '.join(map(str, sizes))}), but"
+                    f" {x.dtype} of shape {tuple(x.shape)} is given"
+                )
         try:
             with torch.no_grad():
                 self(*tensors)
@@ -84,14 +99,21 @@ class _OnnxFile(nn.Module):
         return out if isinstance(out, tuple) else (out,)
 
 
-def _names(program: Any, given: tuple[tuple[Any, ...], dict[str, Any]]) -> list[str]:
-    """Return the names of the tensors among the inputs; an empty list if some are in containers."""
+def _names(program: Any, graph: fx.GraphModule | None, given: tuple[tuple[Any, ...], dict[str, Any]]) -> list[str]:
+    """Return the names of a program's tensors; an empty list if they are not known, as those in containers."""
+    if graph is not None:
+        return [node.meta["declared"][0] for node in graph.graph.nodes if node.op == "placeholder"]
     args, kwargs = given
-    if not all(isinstance(x, Tensor) for x in (*args, *kwargs.values())):
+    if any(not isinstance(x, Tensor) and tree_leaves(x) != [x] for x in (*args, *kwargs.values())):
         return []
     module = program.module() if isinstance(program, ExportedProgram) else program
-    plain = isinstance(module, nn.Module) and not isinstance(module, fx.GraphModule)
-    try:
-        return [*list(inspect.signature(module.forward if plain else module).parameters)[: len(args)], *kwargs]
-    except (TypeError, ValueError):  # a function without a signature
-        return []
+    if isinstance(module, fx.GraphModule):
+        names = [str(node.target) for node in module.graph.nodes if node.op == "placeholder"]
+    else:
+        try:
+            function = module.forward if isinstance(module, nn.Module) else module
+            names = list(inspect.signature(function).parameters)
+        except (TypeError, ValueError):  # a function without a signature
+            return []
+    named = [*zip(names, args), *kwargs.items()]
+    return [name for name, x in named if isinstance(x, Tensor)]

@@ -68,7 +68,7 @@ from foldproof.proof.variation import vary
 from foldproof.proof.wide import SharedCopies
 from foldproof.shadow import Cuts, Undecided, WritesBorrowed, list_jumps
 from foldproof.shadow.constants import told
-from foldproof.thresholds import MAX_EXPLAINED_RATIO, MAX_RELATIVE_SPREAD, MAX_ZERO_SIGMAS
+from foldproof.thresholds import MAX_EXPLAINED_RATIO, MAX_RELATIVE_SPREAD
 from foldproof.torch_internals import tree_leaves
 from foldproof.verdict import ApproximationStep, Counterexample, Difference, Kind, Proof, Rounding, Verdict, weakest
 
@@ -266,7 +266,12 @@ def _proved_with_constants_alike(inquiry: Inquiry, rounding: Verdict) -> Verdict
     verdict = _proved(inquiry, found)
     if verdict.kind is not Kind.PROVED or verdict.claim is None:
         return None
-    verdict = replace(verdict, claim=replace(verdict.claim, differs_elsewhere=elsewhere))
+    told_elsewhere = ("at other parameters the programs differ",) * elsewhere
+    verdict = replace(
+        verdict,
+        claim=replace(verdict.claim, differs_elsewhere=elsewhere),
+        notes=(*verdict.notes, *told_elsewhere),
+    )
     steps = tuple(ApproximationStep(what, bound) for what, bound in told(found.point.constants.changes))
     reason = f"the same function over the real numbers, but for the rounding of constants ({len(steps)} named)"
     return replace(verdict, kind=Kind.PROVED_WITHIN, reason=reason, steps=steps, rounding=rounding.rounding)
@@ -461,7 +466,7 @@ def _why_floats_say_little(search: Search, exact: Attempt) -> str | None:
         return f"no counterexample: one program overflows, or is not a number, {where}"
     c, outputs = search.worst.comparison, search.worst.outputs
     size = float(outputs[c.output].abs().max()) if c.output < len(outputs) else 0.0
-    if c.sigma > MAX_RELATIVE_SPREAD * size and size > MAX_ZERO_SIGMAS * c.sigma:
+    if c.sigma > MAX_RELATIVE_SPREAD * size > 0:
         return "rounding alone moves the outputs by as much as their own size, so they show nothing"
     if search.worst.comparison.ratio > MAX_EXPLAINED_RATIO:
         return "no counterexample: the difference is more than rounding explains, but too small to call wrong"

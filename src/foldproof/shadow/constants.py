@@ -107,7 +107,11 @@ def number_meant(x: float, dtype: torch.dtype = torch.float32) -> Number | None:
 def _number_meant(x: float, rounding: float) -> Number | None:
     if x == 0 or not math.isfinite(x) or float(x).is_integer():
         return None
-    best = _simplest_number(x, rounding, 1) or _simplest_number(x, MAX_CONSTANT_ROUNDINGS * rounding, _MUCH_SIMPLER)
+    best = _simplest_number(x, rounding, 1)
+    if best is None:
+        best = _simplest_number(x, MAX_CONSTANT_ROUNDINGS * rounding, _MUCH_SIMPLER)
+        if best is not None and best.fraction.denominator == 1 and not best.roots:
+            return None  # it is near a whole number on purpose
     return None if best is None or (best.fraction == Fraction(x) and not best.roots and not best.logarithm) else best
 
 

@@ -97,7 +97,10 @@ def _product_of_linear(x: Residue, y: Residue) -> Linear | None:
 class Cell:
     """Bookkeeping shared by a tensor and its views, so that a write through one updates all."""
 
-    __slots__ = ("borrowed", "contracted", "data", "held", "infinite", "random", "size", "undefined", "writes")
+    __slots__ = (
+        *("borrowed", "contracted", "data", "held", "infinite", "partial"),
+        *("random", "size", "undefined", "writes"),
+    )
 
     def __init__(self, size: Size, data: bool, infinite: bool) -> None:
         self.size, self.data, self.infinite = size, data, infinite
@@ -113,6 +116,8 @@ class Cell:
         self.contracted = False
         """True if elements are made of sums of products alone: none is an element of an input, which may be infinite
         on purpose."""
+        self.partial = False
+        """True if elements may be nan or infinite for some inputs or parameters, as reciprocals of parameters are."""
 
 
 class Residue:
@@ -144,7 +149,8 @@ class Residue:
             return self
         out = Residue(self.point, copy.deepcopy(self.parts, memo), self.size)
         copied = Cell(self.size, self.data, self.infinite)
-        copied.undefined, copied.random, copied.contracted = self.undefined, self.cell.random, self.cell.contracted
+        copied.undefined, copied.random = self.undefined, self.cell.random
+        copied.contracted, copied.partial = self.cell.contracted, self.cell.partial
         out.cell = memo.setdefault(id(self.cell), copied)
         return out
 
@@ -167,8 +173,8 @@ class Residue:
 
     @property
     def real(self) -> bool:
-        """True if every element is a real number for all inputs, because no infinity gets into it."""
-        return self.cell.contracted and not self.infinite and not self.undefined
+        """True if every element is a real number for all inputs and parameters, because no infinity gets into it."""
+        return self.cell.contracted and not (self.infinite or self.undefined or self.cell.partial)
 
     @property
     def varies(self) -> bool:
@@ -196,6 +202,7 @@ class Residue:
         infinite = self.infinite or any(o.infinite for o in others)
         out = Residue(self.point, parts if isinstance(parts, OnDemand) else tuple(parts), size, data, infinite)
         out.cell.undefined = self.undefined or any(o.undefined for o in others)
+        out.cell.partial = any(o.cell.partial for o in (self, *others))
         out.cell.contracted = any(o.varies for o in (self, *others)) and all(
             o.cell.contracted or not o.varies for o in (self, *others)
         )
@@ -230,11 +237,13 @@ class Residue:
         if _fills_its_memory(self.parts[0]):  # nothing is left of the old elements
             cell.size, cell.data, cell.infinite = source.size, source.data, source.infinite
             cell.undefined, cell.contracted = source.undefined, source.cell.contracted
+            cell.partial = source.cell.partial
         else:
             cell.size = cell.size.join(source.size)
             cell.data, cell.infinite = cell.data or source.data, cell.infinite or source.infinite
             cell.undefined = cell.undefined or source.undefined
             cell.contracted = cell.contracted and source.cell.contracted
+            cell.partial = cell.partial or source.cell.partial
 
     def copied(self) -> Residue:
         """Return a copy in memory of its own, with the facts that hold now."""
@@ -343,9 +352,15 @@ class Residue:
         self.cell.undefined = not defined
         return self
 
+    def total_if(self, total: bool) -> Residue:
+        """Return the residue as `defined_if` does; if ``total`` is true, it has values for all parameters, too."""
+        self.cell.partial = self.cell.partial and not total
+        return self.defined_if(total)
+
     def marked_like(self, other: Residue) -> Residue:
         """Return the residue, which was just made, with the marks of another one for the same elements."""
         self.cell.undefined, self.cell.contracted = other.cell.undefined, other.cell.contracted
+        self.cell.partial = other.cell.partial
         return self
 
     def knowing(self, **known: Any) -> Residue:
@@ -513,6 +528,7 @@ class Residue:
             raise Undecided("a divisor is zero")
         parts = [f.inverse(p) for f, p in zip(self.point.fields, self.parts)]
         out = self._with(parts, self.size.inverse(self._number())).defined_if(defined)
+        out.cell.partial |= self.varies and not is_positive(self)
         return self._known_inverse(out) if self.is_algebraic else out
 
     def _known_inverse(self, out: Residue) -> Residue:
@@ -677,6 +693,7 @@ def apply_uninterpreted(
     data = name not in _ROOTS or any(o.data for o in operands)
     made = Residue(point, out, Size.variable(), data)
     total = name.split("(")[0] in _TOTAL or not any(o.data for o in operands)
+    made.cell.partial = any(o.cell.partial or (o.varies and name.split("(")[0] not in _TOTAL) for o in operands)
     return made.defined_if(total and not any(o.undefined for o in operands))
 
 

@@ -49,7 +49,7 @@ _ACCEPTS: dict[str, Callable[[int], bool]] = {
 )
 def compared(call: Call, a: Any, b: Any) -> Residue | None:
     """an ordinary tensor, as the values are; in readings without choices by value, 0 or 1, a function of a - b"""
-    if any(_is_real(x) and _is_infinite(y) for x, y in ((a, b), (b, a))):
+    if _is_no_mask(a, b) or _is_no_mask(b, a):
         call.follows_values = False  # the same for all inputs
         return None
     if _holds_nan(call, a) or _holds_nan(call, b):  # of which every comparison is decided, at all values
@@ -67,13 +67,14 @@ def compared(call: Call, a: Any, b: Any) -> Residue | None:
     return holds if holds.shape == call.result.shape else holds.map(lambda part: part.expand(call.result.shape))
 
 
-def _is_real(x: Any) -> bool:
-    return hasattr(x, "residue") and x.residue.real
+def _is_no_mask(x: Any, number: Any) -> bool:
+    """Return True if a comparison with -inf asks whether a score is masked, where no mask gets into it.
 
-
-def _is_infinite(x: Any) -> bool:
-    """Return True for a number that is infinite, as safe softmax compares scores with."""
-    return isinstance(x, float) and math.isinf(x)
+    Comparisons with +inf ask for overflows, as do those of float16, whose scores overflow.
+    """
+    if not isinstance(number, float) or number != -math.inf or not hasattr(x, "residue"):
+        return False
+    return x.dtype is not torch.float16 and bool(x.residue.real)
 
 
 def _holds_nan(call: Call, x: Any) -> bool:
@@ -139,6 +140,10 @@ def connected(call: Call, *args: Tensor) -> Residue | None:
     aten.count_nonzero.dim_IntList,
     aten.isin.Tensor_Scalar,
     aten.isin.Tensor_Tensor,
+    aten.isinf.default,
+    aten.isnan.default,
+    aten.isneginf.default,
+    aten.isposinf.default,
     aten.nonzero.default,
     aten.nonzero_static.default,
     aten.searchsorted.Scalar,
@@ -147,12 +152,6 @@ def connected(call: Call, *args: Tensor) -> Residue | None:
 )
 def decided_by_value(call: Call, *args: Any, **kwargs: Any) -> None:
     """an ordinary tensor, as the values are"""
-
-
-@branch(aten.isinf.default, aten.isnan.default, aten.isneginf.default, aten.isposinf.default)
-def found_by_value(call: Call, x: Tensor) -> None:
-    """an ordinary tensor, as the values are: false for all inputs where no infinity gets into x"""
-    call.follows_values = not _is_real(x)
 
 
 @branch(aten.histc.default)

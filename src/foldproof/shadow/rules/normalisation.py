@@ -27,7 +27,7 @@ def _affine(x: Residue, mean: Residue, rstd: Residue, weight: Residue | None, bi
 def _inverse_deviation(call: Call, var: Residue, eps: float) -> Residue:
     """Return rsqrt(var + eps) of a variance, which is a sum of squares: it has a value for all inputs."""
     out = (var + call.residue(eps)).rsqrt()
-    return out.defined_if(not var.undefined) if eps > 0 else out
+    return out.total_if(not var.undefined and not var.cell.partial) if eps > 0 else out
 
 
 def _optional(call: Call, x: Tensor | None) -> Residue | None:
@@ -146,38 +146,39 @@ def exp_shifted(
         shift = extreme(x, value, dims, True, True) * call.residue(0)
         return call.uninterpreted([x], real=torch.exp, name="exp"), shift
     call.point.shifted = True
-    masked = _find_masked(call, value, dims)
-    order = (~masked).to(torch.int8) if call.point.semantics.shift_first else value
+    least = _masked_with_the_least(call, value, dims)
+    order = ((value != -math.inf) & ~least).to(torch.int8) if call.point.semantics.shift_first else value
     shift = extreme(x, order, dims, True, True)
     e = call.uninterpreted([x - shift], real=torch.exp, name="exp")
     if x.infinite:
         top = value.amax(dims, True)
         if bool((top == math.inf).any()) or (not empty_rows and bool((top == -math.inf).any())):
             raise call.undecided("infinities make a nan")
+    masked = least | (value == -math.inf) if x.infinite else least
     if bool(masked.any()):
         e = e.map(lambda part: torch.where(masked, 0.0, part))
     return e, shift
 
 
-def _find_masked(call: Call, value: Tensor, dims: list[int]) -> Tensor:
-    """Return the elements that are masked: with -inf, or, where constants may be read as others, with the least number.
+def _masked_with_the_least(call: Call, value: Tensor, dims: list[int]) -> Tensor:
+    """Return the elements that are masked with the least number of their dtype, where constants are read as others.
 
-    Half the least number of a dtype beside an ordinary one is as good as -inf, since its exponential is 0.
+    Beside an ordinary number it is as good as -inf, since its exponential is 0.
     """
-    masked = value == -math.inf
     if call.point.constants is None or not value.is_floating_point():
-        return masked
-    low = torch.finfo(value.dtype).min / 2
-    least = (value < low) & ~masked & (value.amax(dims, True) > low)
+        return torch.zeros(value.shape, dtype=torch.bool)
+    low = 0.9 * torch.finfo(value.dtype).min
+    least = (value < low) & (value != -math.inf) & (value.amax(dims, True) > low / 2)
     if bool(least.any()):
         what = f"masking with the least {str(value.dtype)[6:]} is read as masking with -inf"
         call.point.constants.changes[what] = 0.0
-    return masked | least
+    return least
 
 
 def softmax_of(call: Call, x: Residue, value: Tensor, dim: int, empty_rows: bool = False) -> Residue:
     e, _ = exp_shifted(call, x, value, [dim], empty_rows)
-    return (e / e.sum([dim], True)).defined_if(not x.undefined)
+    out = e / e.sum([dim], True)
+    return out.total_if(not x.undefined) if not x.cell.partial else out.defined_if(not x.undefined)
 
 
 @composed(aten._softmax.default)
