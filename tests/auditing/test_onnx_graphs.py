@@ -113,3 +113,23 @@ def test_normalisations_in_padded_blocks_of_channels_are_folds() -> None:
     nn.init.normal_(net[3].running_mean)
     found = foldproof.audit(net, (X,), compiler="onnx", locate=False)
     assert all(step.verdict.kind is Kind.PROVED for step in found.steps), str(found)
+
+
+def test_a_file_that_is_not_what_was_made_is_refuted(monkeypatch: pytest.MonkeyPatch) -> None:
+    from foldproof.comparison import runtimes
+
+    original = runtimes.export_onnx
+
+    def wrong(module: nn.Module, inputs: tuple[Tensor, ...], path: Path) -> Path:
+        original(module, inputs, path)
+        model = onnx.load(str(path))
+        (held,) = (t for t in model.graph.initializer if list(t.dims) == [4, 8, 1, 1])
+        numbers = onnx.numpy_helper.to_array(held).copy()
+        numbers[0, 0] += 0.1
+        held.CopyFrom(onnx.numpy_helper.from_array(numbers, held.name))
+        onnx.save(model, str(path))
+        return path
+
+    monkeypatch.setattr(runtimes, "export_onnx", wrong)
+    found = foldproof.audit(convolutions(), (X,), compiler="onnx", locate=False)
+    assert [step.name for step in found.refuted] == [tap.SAVING], str(found)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import foldproof
 from foldproof import FoldproofError, Kind
-from foldproof.onnx_graph import NotTranslated, read_graph
+from foldproof.onnx_graph import NotTranslated, hold_shapes, read_graph
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
@@ -170,3 +170,22 @@ def test_where_runtimes_differ_nothing_is_said(case: str) -> None:
     model = graph([onnx.helper.make_node(operator, operands, ["y"], **attributes)], ["x"], dict(zip(names, constants)))
     with pytest.raises(NotTranslated):
         read_graph(model)(x)
+
+
+def test_an_output_that_a_file_cannot_have(tmp_path: Path) -> None:
+    path = saved(tmp_path, "one.onnx", graph([onnx.helper.make_node("Relu", ["x"], ["y"])], ["x"], {}))
+    with pytest.raises(FoldproofError, match="an output is 5, which is no tensor"):
+        foldproof.prove(lambda x: (x.relu(), 5), path, (ONE,))
+    assert foldproof.prove(lambda x: (x.relu(), None), path, (ONE,)).kind is Kind.PROVED
+
+
+def test_sizes_that_depend_on_a_parameter_are_not_held() -> None:
+    """The number of largest elements is a parameter, cast to a whole number: it is no constant of the shapes."""
+    nodes = [
+        onnx.helper.make_node("Cast", ["k"], ["n"], to=onnx.TensorProto.INT64),
+        onnx.helper.make_node("TopK", ["x", "n"], ["y", "places"]),
+    ]
+    module = read_graph(graph(nodes, ["x"], {"k": torch.tensor([2.0, 2.0])[:2]}))
+    hold_shapes(module, (ONE,))
+    (topk,) = (node for node in module.graph.nodes if node.name.startswith("TopK"))
+    assert isinstance(topk.args[1], torch.fx.Node)

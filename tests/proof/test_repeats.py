@@ -209,6 +209,23 @@ def test_values_that_later_layers_leave_undefined() -> None:
     assert found.kind is not Kind.PROVED or found.follows_choices, str(found)
 
 
+def test_values_that_later_layers_leave_infinite_for_some_parameters() -> None:
+    """A logarithm of a scale is -inf for 0: the scores of the next layer may be -inf, and those of the first not."""
+
+    def other(layer: Layer, h: Tensor) -> Tensor:
+        return layer.down(torch.tanh(layer.up(h) * 0.5)) * layer.bias + layer.scale.log()
+
+    def guarded(layer: Layer, h: Tensor, x: Tensor) -> Tensor:
+        scores = h @ layer.up.weight.t()
+        return other(layer, h) + torch.where(scores == -torch.inf, 0.0, scores)
+
+    def plain(layer: Layer, h: Tensor, x: Tensor) -> Tensor:
+        return other(layer, h) + h @ layer.up.weight.t()
+
+    found = judged(guarded, plain)
+    assert found.kind is not Kind.PROVED or found.follows_choices, str(found)
+
+
 def choosing(layer: Layer, h: Tensor, x: Tensor) -> Tensor:
     return torch.where(layer.bias.sum() > 0, block(layer, h, x), h)
 

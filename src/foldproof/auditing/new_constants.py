@@ -156,7 +156,8 @@ def _list_constant_nodes(before: Snapshot, after: Snapshot) -> list[fx.Node]:
             constant = isinstance(held, Tensor) and storage_key(held) not in written
         else:
             operands = node.all_input_nodes
-            constant = node.op == "call_function" and is_functional(node) and all(n in found for n in operands)
+            constant = node.op == "call_function" and is_functional(node) and bool(operands)
+            constant = constant and all(n in found for n in operands)
         if constant:
             found[node] = None
     return list(found) if any(n.op == "call_function" for n in found) else []

@@ -110,8 +110,8 @@ def candidate_of(source: Any, reference: Any) -> Candidate:
         dtype = _dtype_of(source)
         if dtype is not None and dtype != _dtype_of(reference):
             cast = _Cast(own, dtype)
-            notes = lambda: [f"the candidate's parameters are {_named_dtype(dtype)}: so were its inputs"]  # noqa: E731
-            return Candidate(f"{name} in {_named_dtype(dtype)}", caller(cast), own, program=cast, notes=notes)
+            told = [f"the candidate's parameters are {_named_dtype(dtype)}: so were its inputs"]
+            return Candidate(f"{name} in {_named_dtype(dtype)}", caller(cast), own, program=cast, notes=lambda: told)
         return Candidate(name, caller(own), own, program=source, function=own)
     if isinstance(source, (Tensor, list, tuple, Mapping)) or is_array(source):
         return _saved("saved outputs", source, reference)

@@ -132,7 +132,7 @@ class Inside:
     def _joined(self, own: Tensor, axis: int, pieces: Sequence[int]) -> tuple[Tensor | None, list[int]]:
         """Put pieces where they are alike, and one that is like nothing where nothing is, if it fits.
 
-        What the candidate does not compute (all tokens but the last, say) stays as the reference has it.
+        Parts that the candidate does not compute, as all tokens but the last, stay as the reference has them.
         """
         length = own.shape[axis]
         taken, at, left = [False] * length, dict[int, int](), list[int]()

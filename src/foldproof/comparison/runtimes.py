@@ -271,7 +271,7 @@ class ExecuTorchProgram:
 def look_into_executorch(path: Path) -> Look:
     """Return what runs a ``.pte`` file with a trace of its events, and reads the values of its operators from it.
 
-    What a delegate computes inside is not in it.
+    The trace does not show the inside of a delegate.
     """
 
     def look(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[tuple[str, Tensor]], list[Tensor]]:

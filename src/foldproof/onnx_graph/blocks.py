@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -80,35 +81,17 @@ def _filter(weight: Tensor, group: int) -> Tensor:
     return blocks.movedim(-1, 1).movedim(-1, 3).reshape(weight.shape)
 
 
-@defines("Conv", domain=DOMAIN)
+@defines("Conv", domain=DOMAIN, like=windows.fused_conv)
 def conv(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
     other: Tensor | None = None,
     *,
-    activation: str = "",
-    activation_params: Sequence[float] = (),
-    auto_pad: str = "NOTSET",
-    dilations: Sequence[int] | None = None,
     group: int = 1,
-    kernel_shape: Sequence[int] | None = None,
-    pads: Sequence[int] | None = None,
-    strides: Sequence[int] | None = None,
+    **attributes: Any,
 ) -> Tensor:
-    return windows.fused_conv(
-        x,
-        _filter(weight, group),
-        bias,
-        other,
-        activation=activation,
-        activation_params=activation_params,
-        auto_pad=auto_pad,
-        dilations=dilations,
-        group=group,
-        pads=pads,
-        strides=strides,
-    )
+    return windows.fused_conv(x, _filter(weight, group), bias, other, group=group, **attributes)
 
 
 for _name, _function in (

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
+from foldproof.graph.module import get_attribute
 from foldproof.onnx_graph import pointwise, shapes
 from foldproof.onnx_graph.reader import single
 from foldproof.onnx_graph.registry import DEFINITIONS, DTYPES, NotTranslated, whole_numbers
@@ -26,7 +27,7 @@ def hold_shapes(module: fx.GraphModule, inputs: Sequence[Any]) -> None:
     wanted = [n for n in module.graph.nodes if n.target in (*_OF_SHAPES, pointwise.cast_like) or n.target in _NUMBERS]
     if not wanted:
         return
-    values, fixed_nodes = _values(module, inputs), _fixed(module.graph)
+    values, fixed_nodes = _values(module, inputs), _fixed(module)
     for node in wanted:
         places = _NUMBERS.get(node.target, frozenset())
         fixed = [i for i, x in enumerate(node.args) if i in places and isinstance(x, fx.Node) and x in fixed_nodes]
@@ -70,11 +71,13 @@ def _values(module: fx.GraphModule, inputs: Sequence[Any]) -> dict[fx.Node, Tens
     return found
 
 
-def _fixed(graph: fx.Graph) -> set[Any]:
-    """Return the nodes that depend on shapes and constants alone."""
+def _fixed(module: fx.GraphModule) -> set[Any]:
+    """Return the nodes that depend on shapes and constants alone, and on no parameter."""
     found = set[Any]()
-    for node in graph.nodes:
+    for node in module.graph.nodes:
         alone = node.op == "call_function" and all(x in found for x in node.all_input_nodes)
-        if node.target in _OF_SHAPES or node.op == "get_attr" or alone:
+        if node.op == "get_attr":
+            alone = not get_attribute(module, str(node.target)).is_floating_point()
+        if node.target in _OF_SHAPES or alone:
             found.add(node)
     return found

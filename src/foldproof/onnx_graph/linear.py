@@ -141,7 +141,7 @@ def _attended(
     scores = (q @ k.mT) * (scale if scale else 1 / math.sqrt(q.shape[-1]))
     if softcap:
         scores = softcap * torch.tanh(scores / softcap)
-    seen = torch.ones(scores.shape[-2:], dtype=torch.bool)
+    seen = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device)
     seen = seen.tril() if causal else seen
     if mask is not None and mask.dtype is torch.bool:
         seen = seen & mask
@@ -248,9 +248,9 @@ def microsoft_rotary_embedding(
     scale: float = 1.0,
 ) -> Tensor:
     if positions.numel() == 1 and x.dim() == 4:
-        positions = (positions.reshape(()) + torch.arange(x.shape[2])).expand(x.shape[0], -1)
+        positions = (positions.reshape(()) + torch.arange(x.shape[2], device=x.device)).expand(x.shape[0], -1)
     elif positions.numel() == 1:
-        positions = (positions.reshape(()) + torch.arange(x.shape[1])).expand(x.shape[0], -1)
+        positions = (positions.reshape(()) + torch.arange(x.shape[1], device=x.device)).expand(x.shape[0], -1)
     heads = num_heads or (1 if x.dim() == 4 else x.shape[-1] // (2 * cos.shape[-1]))
     return rotary_embedding(
         x, cos, sin, positions, interleaved=interleaved, num_heads=heads, rotary_embedding_dim=rotary_embedding_dim

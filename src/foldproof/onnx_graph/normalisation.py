@@ -133,4 +133,4 @@ def dropout(
 ) -> tuple[Tensor, ...]:
     if training is not None and bool(training):
         raise NotTranslated("Dropout in training has no definition")
-    return x.clone(), torch.ones(x.shape, dtype=torch.bool)
+    return x.clone(), torch.ones(x.shape, dtype=torch.bool, device=x.device)

@@ -45,8 +45,13 @@ DEFINITIONS: dict[tuple[str, str], Definition] = {}
 """The definitions, by domain and name of the operator."""
 
 
-def defines(*names: str, domain: str = "", several: bool = False) -> Callable[[F], F]:
-    """Register the decorated function as the meaning of ONNX operators."""
+def defines(
+    *names: str, domain: str = "", several: bool = False, like: Callable[..., Any] | None = None
+) -> Callable[[F], F]:
+    """Register the decorated function as the meaning of ONNX operators.
+
+    It has the attributes of ``like``, too, which is registered before and gets them.
+    """
 
     def register(function: F) -> F:
         parameters = inspect.signature(function).parameters.values()
@@ -55,13 +60,17 @@ def defines(*names: str, domain: str = "", several: bool = False) -> Callable[[F
         least = sum(p.default is inspect.Parameter.empty for p in places)
         most = None if any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in parameters) else len(places)
         numbers = frozenset(i for i, p in enumerate(places) if "Numbers" in str(p.annotation))
-        attributes = frozenset(named - {"outputs"})
+        attributes = frozenset(named - {"outputs"}) | _attributes_of(like)
         found = Definition(function, (least, most), numbers, several, "outputs" in named, attributes)
         for name in names:
             DEFINITIONS[domain, name] = found
         return function
 
     return register
+
+
+def _attributes_of(function: Callable[..., Any] | None) -> frozenset[str]:
+    return next((found.attributes for found in DEFINITIONS.values() if found.function is function), frozenset())
 
 
 DTYPES = {

@@ -60,7 +60,7 @@ def resize(
         if x.shape[axis] % wanted[axis] and wanted[axis] % x.shape[axis]:
             raise NotTranslated("Resize to nearest neighbours by a fraction has no definition")
         at = _nearest(x.shape[axis], wanted[axis], scale, coordinate_transformation_mode, nearest_mode)
-        out = out.index_select(axis, at)
+        out = out.index_select(axis, at.to(x.device))
     return out
 
 

@@ -27,7 +27,7 @@ def arange(start: Tensor, limit: Tensor, delta: Tensor) -> Tensor:
 
 @defines("EyeLike")
 def eye_like(x: Tensor, *, dtype: int | None = None, k: int = 0) -> Tensor:
-    ones = torch.ones(x.shape, dtype=x.dtype if dtype is None else dtype_of(dtype))
+    ones = torch.ones_like(x, dtype=x.dtype if dtype is None else dtype_of(dtype))
     return ones.tril(k).triu(k)
 
 
@@ -140,7 +140,7 @@ def cut(x: Tensor, starts: Numbers, ends: Numbers, axes: Numbers | None = None, 
             at = slice(start, max(start, end), step)
             x = x[(slice(None),) * (axis % x.dim()) + (at,)]
         else:
-            x = x.index_select(axis, torch.arange(start, end, step))
+            x = x.index_select(axis, torch.arange(start, end, step, device=x.device))
     return x
 
 
@@ -163,7 +163,7 @@ def gather_nd(x: Tensor, indices: Tensor, *, batch_dims: int = 0) -> Tensor:
     at = [indices[..., i] for i in range(indices.shape[-1])]
     if batch_dims:
         batch = [
-            torch.arange(n).reshape([-1 if d == i else 1 for d in range(indices.dim() - 1)])
+            torch.arange(n, device=x.device).reshape([-1 if d == i else 1 for d in range(indices.dim() - 1)])
             for i, n in enumerate(x.shape[:batch_dims])
         ]
         at = [*batch, *at]
@@ -199,7 +199,9 @@ def one_hot(indices: Tensor, depth: Tensor, values: Tensor, *, axis: int = -1) -
     count = int(depth.reshape(()).item())
     at = torch.where(indices < 0, indices + count, indices)
     axis %= indices.dim() + 1
-    places = torch.arange(count).reshape([-1 if d == axis else 1 for d in range(indices.dim() + 1)])
+    places = torch.arange(count, device=indices.device).reshape(
+        [-1 if d == axis else 1 for d in range(indices.dim() + 1)]
+    )
     return torch.where(at.unsqueeze(axis) == places, values[1], values[0])
 
 
@@ -230,7 +232,7 @@ def pad(
     if any(n < 0 for pair in around.values() for n in pair):
         raise NotTranslated(f"Pad of the mode {mode} that cuts off elements has no definition")
     for axis, (front, behind) in around.items():
-        x = x.index_select(axis, _places(x.shape[axis], front, behind, mode))
+        x = x.index_select(axis, _places(x.shape[axis], front, behind, mode).to(x.device))
     return x
 
 

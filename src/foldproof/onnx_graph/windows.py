@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -85,7 +86,7 @@ def _each(given: Sequence[int] | None, kernel: Sequence[int]) -> list[int]:
     return list(given) if given else [1] * len(kernel)
 
 
-@defines("FusedConv", domain=MICROSOFT)
+@defines("FusedConv", domain=MICROSOFT, like=conv)
 def fused_conv(
     x: Tensor,
     weight: Tensor,
@@ -94,20 +95,11 @@ def fused_conv(
     *,
     activation: str = "",
     activation_params: Sequence[float] = (),
-    auto_pad: str = "NOTSET",
-    dilations: Sequence[int] | None = None,
-    group: int = 1,
-    kernel_shape: Sequence[int] | None = None,
-    pads: Sequence[int] | None = None,
-    strides: Sequence[int] | None = None,
+    **attributes: Any,
 ) -> Tensor:
     """Convolve, add ``other``, and apply the activation."""
-    out = conv(x, weight, bias, auto_pad=auto_pad, dilations=dilations, group=group, pads=pads, strides=strides)
-    return _activated(out if other is None else out + other, activation, activation_params)
-
-
-def _activated(x: Tensor, name: str, numbers: Sequence[float]) -> Tensor:
-    return pointwise.activation(name, list(numbers))(x)
+    out = conv(x, weight, bias, **attributes)
+    return pointwise.activation(activation, list(activation_params))(out if other is None else out + other)
 
 
 @defines("ConvTranspose")
@@ -143,9 +135,9 @@ def conv_transpose(
 
 def _with_bias_behind(out: Tensor, bias: Tensor, ends: Sequence[int]) -> Tensor:
     """Return ``out`` with the bias behind these ends of its spatial dimensions."""
-    inside = torch.ones(out.shape[2:], dtype=torch.bool)
+    inside = torch.ones(out.shape[2:], dtype=torch.bool, device=out.device)
     for i, end in enumerate(ends):
-        inside = inside & (torch.arange(out.shape[2 + i]) < end).reshape(
+        inside = inside & (torch.arange(out.shape[2 + i], device=out.device) < end).reshape(
             [-1 if d == i else 1 for d in range(len(ends))]
         )
     return torch.where(inside, out, bias.reshape(1, -1, *[1] * len(ends)))
@@ -182,7 +174,7 @@ def max_pool(
         raise NotTranslated("MaxPool with places of elements in another order has no definition")
     found, places = pool(x, list(kernel_shape), by, left, apart, bool(ceil_mode), return_indices=True)
     plane = math.prod(x.shape[2:])
-    planes = torch.arange(x.shape[0] * x.shape[1]).reshape(*x.shape[:2], *[1] * (x.dim() - 2))
+    planes = torch.arange(x.shape[0] * x.shape[1], device=x.device).reshape(*x.shape[:2], *[1] * (x.dim() - 2))
     return found, places + planes * plane  # PyTorch counts in each plane
 
 
@@ -212,7 +204,7 @@ def average_pool(
     total = pool(functional.pad(x, sides), list(kernel_shape), by)
     if count_include_pad:
         return total
-    inside = functional.pad(torch.ones(x.shape, dtype=x.dtype), sides)
+    inside = functional.pad(torch.ones(x.shape, dtype=x.dtype, device=x.device), sides)
     return total / pool(inside, list(kernel_shape), by)
 
 

@@ -58,7 +58,11 @@ class _Flat(nn.Module):
         left = iter(tensors)
         leaves = [next(left) if isinstance(x, Tensor) else x for x in self._given]
         args, kwargs = tree_unflatten(leaves, self._structure)
-        return tuple(x for x in tree_leaves(self.model(*args, **kwargs)) if isinstance(x, Tensor))
+        made = [x for x in tree_leaves(self.model(*args, **kwargs)) if x is not None]
+        others = [x for x in made if not isinstance(x, Tensor)]
+        if others:
+            raise FoldproofError(f"an output is {others[0]!r}, which is no tensor, so that an ONNX file can't have it")
+        return tuple(made)
 
 
 class _OnnxFile(nn.Module):

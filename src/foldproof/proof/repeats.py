@@ -22,8 +22,8 @@ The leaves of the first part stand for those of each other part. That holds if
 * no leaf that differs from part to part is read before all parts: values from there would be bound to the leaves of the
   first one,
 * all values that pass on have residues: of whole numbers, the proof would see the first ones only,
-* what the first part leaves behind has a value for all inputs if what it is given has: comparisons are read otherwise
-  where a value may be a nan.
+* what the first part leaves behind is sure to be a number, for all inputs and parameters, if what it is given is:
+  comparisons are read otherwise where a value may be a nan or infinite.
 
 A proof that follows values makes the choices of the first part. It holds for the others if they make the same ones.
 Those of comparisons and of whole numbers show in the result, and are compared in runs of the whole programs. A proof
@@ -346,28 +346,28 @@ class _Passing:
 
     def __init__(self) -> None:
         self._plain = False
-        self._undefined = set[str]()
-        """Values that a part leaves behind undefined for some inputs, and is given as such in further runs."""
-        self._defined = WeakKeyDictionary[SamplePoint, set[str]]()
-        """Those that it was given as defined for all inputs, at each sample point."""
+        self._unsure = set[str]()
+        """Values that a part leaves behind as no sure numbers, and is given as such in further runs."""
+        self._sure = WeakKeyDictionary[SamplePoint, set[str]]()
+        """Those that it was given as sure numbers, at each sample point."""
         self._lost = WeakSet[SamplePoint]()
-        """Sample points where it left such a value undefined."""
+        """Sample points where it left such a value unsure."""
 
     def note_plain(self) -> None:
         """Record that an ordinary tensor passed on."""
         self._plain = True
 
-    def is_defined(self, number: str, residue: Residue) -> bool:
-        """Return True if the value is to be given as defined for all inputs, and record it."""
-        defined = number not in self._undefined and not residue.undefined
-        if defined:
-            self._defined.setdefault(residue.point, set()).add(number)
-        return defined
+    def is_sure(self, number: str, residue: Residue) -> bool:
+        """Return True if the value is to be given as a number for all inputs and parameters, and record it."""
+        sure = number not in self._unsure and residue.sure
+        if sure:
+            self._sure.setdefault(residue.point, set()).add(number)
+        return sure
 
     def note_left(self, number: str, residue: Residue) -> None:
         """Record what is left behind of a value."""
-        if residue.undefined and number in self._defined.get(residue.point, ()):
-            self._undefined.add(number)
+        if not residue.sure and number in self._sure.get(residue.point, ()):
+            self._unsure.add(number)
             self._lost.add(residue.point)
 
     def allows(self, point: SamplePoint) -> bool:
@@ -384,7 +384,7 @@ def _given(number: str, passing: _Passing) -> Callable[[Any], Any]:
             return x
         with disable_current_modes():
             made = apply_to_each(f"identity(given {number})", _carried(x))
-            return _shadow(x.value, made.defined_if(passing.is_defined(number, x.residue)))
+            return _shadow(x.value, made.sure_if(passing.is_sure(number, x.residue)))
 
     return given
 

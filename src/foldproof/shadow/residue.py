@@ -174,7 +174,12 @@ class Residue:
     @property
     def real(self) -> bool:
         """True if every element is a real number for all inputs and parameters, because no infinity gets into it."""
-        return self.cell.contracted and not (self.infinite or self.undefined or self.cell.partial)
+        return self.cell.contracted and not self.infinite and self.sure
+
+    @property
+    def sure(self) -> bool:
+        """True if every element has a value for all inputs and parameters."""
+        return not self.undefined and not self.cell.partial
 
     @property
     def varies(self) -> bool:
@@ -352,10 +357,10 @@ class Residue:
         self.cell.undefined = not defined
         return self
 
-    def total_if(self, total: bool) -> Residue:
-        """Return the residue as `defined_if` does; if ``total`` is true, it has values for all parameters, too."""
-        self.cell.partial = self.cell.partial and not total
-        return self.defined_if(total)
+    def sure_if(self, sure: bool) -> Residue:
+        """Return the residue, which was just computed, as one that is `sure` or is not."""
+        self.cell.partial = not sure
+        return self.defined_if(sure)
 
     def marked_like(self, other: Residue) -> Residue:
         """Return the residue, which was just made, with the marks of another one for the same elements."""

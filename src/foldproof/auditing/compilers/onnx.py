@@ -11,7 +11,7 @@ from torch import nn
 from foldproof.auditing.compilers.compiler import Compiled, Options, require_known_options
 from foldproof.auditing.log import Log
 from foldproof.auditing.taps.fx_passes import tap_passes
-from foldproof.auditing.taps.onnx import tap_onnx, tap_runtime
+from foldproof.auditing.taps.onnx import OnnxTap
 from foldproof.compiler_catalog import ONNX
 from foldproof.errors import MissingExtra
 from foldproof.program.export import export_module
@@ -42,9 +42,10 @@ class Onnx:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.onnx"
             inputs = tuple(tree_leaves((args, kwargs)))
-            with tap_passes(log), tap_onnx(log, inputs):
+            tap = OnnxTap(log, inputs)
+            with tap_passes(log), tap.export():
                 export_onnx(program.module(), inputs, path)
-            tap_runtime(log, path, inputs)
+            tap.load(path)
             call, _ = onnx(path)
 
         def run(*args: Any, **kwargs: Any) -> Any:

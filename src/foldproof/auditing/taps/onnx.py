@@ -1,6 +1,6 @@
 """torch.onnx.export: its passes on PyTorch's graph, the translation, and the passes on the ONNX graph.
 
-`foldproof.onnx_graph` reads ONNX graphs. ONNX Runtime optimizes a graph when it loads it: `tap_runtime` looks at the
+`foldproof.onnx_graph` reads ONNX graphs. ONNX Runtime optimizes a graph when it loads it: `OnnxTap.load` looks at the
 graph that it writes at each level.
 """
 
@@ -35,13 +35,17 @@ HOOKS = (*_PASSES, _TRANSLATION, _ONNX_PASSES, _RULES)
 
 TRANSLATION = "translation to ONNX"
 """Name of the step from the last graph of PyTorch to the first one of ONNX."""
+SAVING = "writing the file"
+"""Name of the step from the last graph in memory to the one in the file."""
 
 
 class OnnxTap:
-    """The state of a tap on ONNX graphs: readings of one model share its constants."""
+    """A tap on the ONNX graphs of one export, of a model with these inputs: its readings share their constants."""
 
     def __init__(self, log: Log, inputs: Sequence[Any]) -> None:
         self.log, self._inputs = log, inputs
+        self._last: Any = None
+        """The ONNX model that the exporter has worked on last."""
         self._held: Held = {}
         self._rules: list[str] = []
         self._reading = False
@@ -64,6 +68,7 @@ class OnnxTap:
             with self.log.around(TRANSLATION, program, self.snapshot) as made:
                 result = original(program, *args, **kwargs)
                 made.append(result.model)
+            self._last = result.model
             return result
 
         return call
@@ -75,6 +80,7 @@ class OnnxTap:
             if self._reading or hasattr(one, "passes"):  # a sequence of others
                 return original(one, given)
             known = len(self._rules)
+            self._last = model
             with self.log.around(type(one).__name__, model, self.snapshot) as made:
                 result = original(one, given)
                 made.append(result.model)
@@ -96,6 +102,33 @@ class OnnxTap:
 
         return call
 
+    @contextlib.contextmanager
+    def export(self) -> Iterator[None]:
+        """Record the steps of the exporter; `tap_passes` records its passes on PyTorch's graph."""
+        with contextlib.ExitStack() as stack:
+            for hook in _PASSES:
+                stack.enter_context(hook.patch(functools.partial(observe, self.log, hook.function)))
+            stack.enter_context(_TRANSLATION.patch(self.translate))
+            stack.enter_context(_ONNX_PASSES.patch(self.run_pass))
+            stack.enter_context(_RULES.patch(self.apply_rule))
+            yield
+
+    def load(self, path: Path) -> None:
+        """Record what the file is, and what ONNX Runtime makes of it when it loads it, level by level."""
+        import onnxruntime
+
+        if self._last is not None:
+            with self.log.around(SAVING, self._last, self.snapshot) as made:
+                made.append(path)
+        known = onnxruntime.GraphOptimizationLevel.__members__
+        last = path
+        for level in ("ORT_ENABLE_BASIC", "ORT_ENABLE_EXTENDED", "ORT_ENABLE_LAYOUT", "ORT_ENABLE_ALL"):
+            if level not in known:
+                continue
+            with self.log.around(level, last, self.snapshot) as made:
+                last = optimized(path, known[level])
+                made.append(last)
+
 
 def _with_a_tuple(module: fx.GraphModule) -> fx.GraphModule:
     """Return a graph module that gives a lone output in a tuple, as the graphs of exported programs do."""
@@ -103,34 +136,6 @@ def _with_a_tuple(module: fx.GraphModule) -> fx.GraphModule:
     if isinstance(end.args[0], fx.Node):
         end.args = ((end.args[0],),)
     return module
-
-
-@contextlib.contextmanager
-def tap_onnx(log: Log, inputs: Sequence[Any]) -> Iterator[None]:
-    """Record the steps of the exporter on a model with these inputs; `tap_passes` records passes on PyTorch's graph."""
-    tap = OnnxTap(log, inputs)
-    with contextlib.ExitStack() as stack:
-        for hook in _PASSES:
-            stack.enter_context(hook.patch(functools.partial(observe, log, hook.function)))
-        stack.enter_context(_TRANSLATION.patch(tap.translate))
-        stack.enter_context(_ONNX_PASSES.patch(tap.run_pass))
-        stack.enter_context(_RULES.patch(tap.apply_rule))
-        yield
-
-
-def tap_runtime(log: Log, path: Path, inputs: Sequence[Any]) -> None:
-    """Record what ONNX Runtime makes of the model in a file when it loads it, level by level."""
-    import onnxruntime
-
-    tap = OnnxTap(log, inputs)
-    known = onnxruntime.GraphOptimizationLevel.__members__
-    last = path
-    for level in ("ORT_ENABLE_BASIC", "ORT_ENABLE_EXTENDED", "ORT_ENABLE_LAYOUT", "ORT_ENABLE_ALL"):
-        if level not in known:
-            continue
-        with log.around(level, last, tap.snapshot) as made:
-            last = optimized(path, known[level])
-            made.append(last)
 
 
 def optimized(path: Path, level: Any) -> Path:

@@ -27,7 +27,7 @@ def _affine(x: Residue, mean: Residue, rstd: Residue, weight: Residue | None, bi
 def _inverse_deviation(call: Call, var: Residue, eps: float) -> Residue:
     """Return rsqrt(var + eps) of a variance, which is a sum of squares: it has a value for all inputs."""
     out = (var + call.residue(eps)).rsqrt()
-    return out.total_if(not var.undefined and not var.cell.partial) if eps > 0 else out
+    return out.sure_if(var.sure) if eps > 0 else out
 
 
 def _optional(call: Call, x: Tensor | None) -> Residue | None:
@@ -166,7 +166,7 @@ def _masked_with_the_least(call: Call, value: Tensor, dims: list[int]) -> Tensor
     Beside an ordinary number it is as good as -inf, since its exponential is 0.
     """
     if call.point.constants is None or not value.is_floating_point():
-        return torch.zeros(value.shape, dtype=torch.bool)
+        return torch.zeros_like(value, dtype=torch.bool)
     low = 0.9 * torch.finfo(value.dtype).min
     least = (value < low) & (value != -math.inf) & (value.amax(dims, True) > low / 2)
     if bool(least.any()):
@@ -177,8 +177,7 @@ def _masked_with_the_least(call: Call, value: Tensor, dims: list[int]) -> Tensor
 
 def softmax_of(call: Call, x: Residue, value: Tensor, dim: int, empty_rows: bool = False) -> Residue:
     e, _ = exp_shifted(call, x, value, [dim], empty_rows)
-    out = e / e.sum([dim], True)
-    return out.total_if(not x.undefined) if not x.cell.partial else out.defined_if(not x.undefined)
+    return (e / e.sum([dim], True)).sure_if(x.sure)
 
 
 @composed(aten._softmax.default)
