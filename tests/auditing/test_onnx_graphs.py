@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 import foldproof
 from foldproof import Kind
 from foldproof.auditing.taps import onnx as tap
+from foldproof.auditing.taps.onnx_runtime import Optimized, find_needed
+from foldproof.errors import FoldproofError
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -76,24 +79,65 @@ def test_a_wrong_rule_of_onnxscript_is_refuted(monkeypatch: pytest.MonkeyPatch) 
     assert [step.name for step in found.refuted] == ["RemoveOptionalBiasFromConv, FuseBatchNormIntoConv"]
 
 
-def test_a_wrong_optimization_of_the_runtime_is_refuted(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = tap.optimized
+def plant(monkeypatch: pytest.MonkeyPatch, fault: Callable[[Path], None]) -> None:
+    """Let the optimizer of convolutions with activations be wrong: ``fault`` changes what ONNX Runtime makes."""
+    original = tap.optimize
 
-    def wrong(path: Path, level: Any) -> Path:
-        result = original(path, level)
-        if level.name == "ORT_ENABLE_EXTENDED":
-            model = onnx.load(str(result))
-            (fused,) = (node for node in model.graph.node if node.op_type == "FusedConv")
-            (name,) = (a for a in fused.attribute if a.name == "activation")
-            name.s = b"Sigmoid"
-            onnx.save(model, str(result))
-        return result
+    def wrong(path: Path, level: Any, without: Collection[str] = ()) -> Optimized:
+        found = original(path, level, without)
+        if "ConvActivationFusion" in found.optimizers:
+            fault(found.path)
+        return found
 
-    monkeypatch.setattr(tap, "optimized", wrong)
+    monkeypatch.setattr(tap, "optimize", wrong)
+
+
+def change_activation(path: Path) -> None:
+    model = onnx.load(str(path))
+    for node in model.graph.node:
+        for attribute in node.attribute:
+            if attribute.name == "activation":
+                attribute.s = b"Sigmoid"
+    onnx.save(model, str(path))
+
+
+def test_a_wrong_optimizer_of_the_runtime_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch, change_activation)
     found = foldproof.audit(convolutions(), (X,), compiler="onnx", locate=False)
     assert "ORT_ENABLE_EXTENDED" in [step.name for step in found.refuted], str(found)
     verdict = next(step.verdict for step in found.refuted)
     assert verdict.difference is not None and "fused_conv" in str(verdict.difference)
+    wrong = "wrong: the optimizer ConvActivationFusion in ORT_ENABLE_EXTENDED changes the meaning of the model"
+    assert found.conclusion.startswith(wrong), found.conclusion
+    assert found.conclusion.endswith("audit without it: --disable ConvActivationFusion")
+    without = foldproof.audit(convolutions(), (X,), compiler="onnx", disable="ConvActivationFusion", locate=False)
+    assert not without.refuted and without.end_to_end is not None, str(without)
+
+
+def test_a_failing_optimizer_of_the_runtime_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: Path) -> None:
+        raise RuntimeError("no kernel")
+
+    plant(monkeypatch, fail)
+    found = foldproof.audit(convolutions(), (X,), compiler="onnx", locate=False)
+    assert found.conclusion.startswith("crash: "), found.conclusion
+    assert "--disable ConvActivationFusion leaves out the pass that failed" in found.conclusion
+    assert "ORT_ENABLE_BASIC" in names(found)
+
+
+def test_an_optimizer_that_is_not_there_is_told() -> None:
+    with pytest.raises(
+        FoldproofError, match=r"onnx ran no pass 'Fusion' that can be left out; those that can: ConvActiv"
+    ):
+        foldproof.audit(convolutions(), (X,), compiler="onnx", disable="Fusion", locate=False)
+
+
+def test_a_smallest_wrong_part_is_found() -> None:
+    names = [*"abcdefg"]
+    assert find_needed(names, lambda without: not {"b", "f"} & without) == ("b", "f")
+    assert find_needed(names, lambda without: "g" not in without) == ("g",)
+    assert find_needed(names, lambda without: True) == ()
+    assert find_needed(names, lambda without: False) == ()
 
 
 def test_an_operator_without_a_definition_is_told() -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from foldproof.auditing.taps.onnx import optimized
+from foldproof.auditing.taps.onnx_runtime import optimize
 from foldproof.onnx_graph import DEFINITIONS, NotTranslated, read_graph
 from foldproof.onnx_graph.registry import MICROSOFT
 
@@ -157,7 +157,7 @@ def test_channels_in_blocks_are_read_as_others(tmp_path: Path) -> None:
     torch.manual_seed(0)
     net, x, path = Net().eval(), torch.randn(2, 3, 16, 16), tmp_path / "net.onnx"
     torch.onnx.export(net, (x,), str(path), dynamo=True, verbose=False, optimize=False)
-    result = optimized(path, Level.ORT_ENABLE_ALL)
+    result = optimize(path, Level.ORT_ENABLE_ALL).path
     made = {(node.domain, node.op_type) for node in onnx.load(str(result)).graph.node}
     if not any("nchwc" in domain for domain, _ in made):
         pytest.skip("ONNX Runtime keeps no channels in blocks on this machine")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -166,7 +167,9 @@ def audit(
 def _tell_crash(error: Exception, compiler: str, log: Log) -> str:
     cause = error.__cause__ if error.__cause__ is not None else error  # pass managers don't tell the reason
     why = brief(error) if cause is error else f"{brief(error)}, because of {brief(cause)}"
-    without = f"; --disable {log.failed} leaves out the pass that failed" if log.failed in log.optional else ""
+    failed = log.failed.split(", ")
+    without = f"; --disable {shlex.quote(log.failed)} leaves out the pass that failed"
+    without *= log.optional.issuperset(failed)
     return f"{compiler} can't compile the model ({why}){without}"
 
 

@@ -57,6 +57,8 @@ class Change:
     """Reason why a graph can't be read, if so; ``before`` or ``after`` then has no meaning."""
     differentiate: Callable[[Change], Change] | None = None
     """Function that gives the change of both graphs with their gradients, if these have to be the same, too."""
+    find_cause: Callable[[Callable[[Change], bool]], str] | None = None
+    """Function that gives the parts of the pass that make its result wrong, from one that tells wrong changes."""
 
     @property
     def part(self) -> str:

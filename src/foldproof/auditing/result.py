@@ -109,7 +109,7 @@ class Audit:
             first = self.refuted[0]
             at = f" at {first.source}" if first.source else ""
             others = f" (and so does {', '.join(names[1:])})" if len(names) > 1 else ""
-            without = self.without(first.name)
+            without = self.without(first.cause or first.name)
             if first.loop is not None:
                 without = self.without(self.lowering) if self.lowering else None
                 return f"wrong: the {names[0]} changes the meaning of the model in {first.loop.title}{at}{others}" + (

@@ -15,6 +15,7 @@ from foldproof.auditing.judge import judge
 from foldproof.auditing.log import Change
 from foldproof.auditing.loops import Loop, find_loop
 from foldproof.auditing.movement import Movement, measure_movement
+from foldproof.log import giving_up
 from foldproof.verdict import Kind, Verdict
 
 
@@ -82,9 +83,21 @@ class Step:
         moves = self.movement is not None and not self.movement.explained
         return find_wrong_decomposition(self.change, self._given) if self.name == "AOTAutograd" and moves else ""
 
+    @functools.cached_property
+    def cause(self) -> str:
+        """The parts of the pass that make its result wrong, if it is REFUTED and they are known."""
+        if self.change.find_cause is None or self.verdict.kind is not Kind.REFUTED:
+            return ""
+        with giving_up(f"looking for the cause in {self.name}"):
+            return self.change.find_cause(lambda change: judge(change, self._given).kind is Kind.REFUTED)
+        return ""
+
     @property
     def culprit(self) -> str:
         """The step in words, as the subject of a sentence."""
+        if self.cause:
+            several = "s" * (", " in self.cause)
+            return f"the optimizer{several} {self.cause} in {self.name}"
         apart = f"AOTAutograd's decomposition of {self.decomposition}" if self.decomposition else ""
         return apart or f"the pass {self.name}" + (f" of the {self.part} graph" if self.part else "")
 

@@ -31,8 +31,10 @@ Signature = tuple[list[str], list[str]]
 OPENVINO_SETTINGS = {"INFERENCE_PRECISION_HINT": "f32"}  # the default on some processors is bfloat16
 
 
-def onnx(path: Path) -> tuple[Run, Signature]:
+def onnx(path: Path, without: Iterable[str] = ()) -> tuple[Run, Signature]:
     """Return what runs a ``.onnx`` file in ONNX Runtime on the CPU, by position, and names of inputs and outputs.
+
+    Its optimizers of the names ``without`` are left out.
 
     Raises:
         MissingExtra: onnxruntime is not installed.
@@ -43,7 +45,9 @@ def onnx(path: Path) -> tuple[Run, Signature]:
     except ModuleNotFoundError as error:
         raise MissingExtra("onnxruntime", "onnx") from error
     try:
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            str(path), providers=["CPUExecutionProvider"], disabled_optimizers=sorted(without)
+        )
     except Exception as error:
         raise FoldproofError(f"{path} can't be loaded by ONNX Runtime ({brief(error)})") from error
     return session_runner(session, path)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -39,14 +37,12 @@ class Onnx:
         except ModuleNotFoundError as error:
             raise MissingExtra(str(error.name), "onnx") from None
         program = export_module(deepcopied(model), args, kwargs)
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "model.onnx"
-            inputs = tuple(tree_leaves((args, kwargs)))
-            tap = OnnxTap(log, inputs)
-            with tap_passes(log), tap.export():
-                export_onnx(program.module(), inputs, path)
-            tap.load(path)
-            call, _ = onnx(path)
+        inputs = tuple(tree_leaves((args, kwargs)))
+        tap = OnnxTap(log, inputs)
+        with tap_passes(log), tap.export():
+            path = export_onnx(program.module(), inputs, tap.folder / "model.onnx")
+        tap.load(path)
+        call, _ = onnx(path, log.without)
 
         def run(*args: Any, **kwargs: Any) -> Any:
             return tree_unflatten(call(tree_leaves((args, kwargs)), {}), program.call_spec.out_spec)

@@ -1,13 +1,14 @@
 """torch.onnx.export: its passes on PyTorch's graph, the translation, and the passes on the ONNX graph.
 
 `foldproof.onnx_graph` reads ONNX graphs. ONNX Runtime optimizes a graph when it loads it: `OnnxTap.load` looks at the
-graph that it writes at each level.
+graph that it writes at each level, and finds the optimizer that makes a wrong one.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,12 @@ from typing import Any
 from torch import fx
 from torch.export import ExportedProgram
 
-from foldproof.auditing.log import Log
+from foldproof.auditing.log import Change, Log
 from foldproof.auditing.snapshot import Snapshot, take_snapshot
 from foldproof.auditing.taps.fx_passes import observe
 from foldproof.auditing.taps.hooks import Hook
+from foldproof.auditing.taps.onnx_runtime import find_needed, list_optimizers, optimize
+from foldproof.log import giving_up
 from foldproof.onnx_graph import hold_shapes, read_graph
 from foldproof.onnx_graph.reader import Held
 
@@ -44,6 +47,8 @@ class OnnxTap:
 
     def __init__(self, log: Log, inputs: Sequence[Any]) -> None:
         self.log, self._inputs = log, inputs
+        self._folder = tempfile.TemporaryDirectory()  # files are loaded again where one is refuted
+        self.folder = Path(self._folder.name)
         self._last: Any = None
         """The ONNX model that the exporter has worked on last."""
         self._held: Held = {}
@@ -122,12 +127,53 @@ class OnnxTap:
                 made.append(path)
         known = onnxruntime.GraphOptimizationLevel.__members__
         last = path
-        for level in ("ORT_ENABLE_BASIC", "ORT_ENABLE_EXTENDED", "ORT_ENABLE_LAYOUT", "ORT_ENABLE_ALL"):
-            if level not in known:
-                continue
-            with self.log.around(level, last, self.snapshot) as made:
-                last = optimized(path, known[level])
-                made.append(last)
+        for name in ("ORT_ENABLE_BASIC", "ORT_ENABLE_EXTENDED", "ORT_ENABLE_LAYOUT", "ORT_ENABLE_ALL"):
+            if name in known:
+                last = self._optimize(path, last, known[name])
+
+    def _optimize(self, path: Path, last: Path, level: Any) -> Path:
+        """Record the step from the graph ``last`` to that of the level, and return the path of the latter."""
+        without = self.log.without
+        if without:
+            self.log.optional |= without & {*list_optimizers(path, level)}
+        count = len(self.log.changes)
+        with self.log.around(level.name, last, self.snapshot) as made:
+            try:
+                found = optimize(path, level, without)
+            except Exception:
+                self.log.failed = self._find_failing(path, level)
+                raise
+            made.append(found.path)
+        self.log.optional.update(found.optimizers)
+        for change in self.log.changes[count:]:
+            change.find_cause = functools.partial(self._find_wrong, path, level, found.optimizers)
+        return found.path
+
+    def _find_failing(self, path: Path, level: Any) -> str:
+        """Return the optimizers without which ONNX Runtime loads the file; else the level."""
+
+        def fails(without: frozenset[str]) -> bool:
+            with giving_up("loading a file in ONNX Runtime"):
+                optimize(path, level, self.log.without | without)
+                return False
+            return True
+
+        found = find_needed(list_optimizers(path, level), fails)
+        self.log.optional.update(found)
+        return ", ".join(found) or str(level.name)
+
+    def _find_wrong(self, path: Path, level: Any, names: Sequence[str], is_wrong: Callable[[Change], bool]) -> str:
+        """Return the optimizers that make the graph of a file wrong; empty if it is wrong without any."""
+        before = self.snapshot(path)
+        seen: dict[str, bool] = {}
+
+        def wrong(without: frozenset[str]) -> bool:
+            after = self.snapshot(optimize(path, level, self.log.without | without).path)
+            if after.digest not in seen:
+                seen[after.digest] = is_wrong(Change(level.name, "", before, after))
+            return seen[after.digest]
+
+        return ", ".join(find_needed(names, wrong))
 
 
 def _with_a_tuple(module: fx.GraphModule) -> fx.GraphModule:
@@ -136,16 +182,3 @@ def _with_a_tuple(module: fx.GraphModule) -> fx.GraphModule:
     if isinstance(end.args[0], fx.Node):
         end.args = ((end.args[0],),)
     return module
-
-
-def optimized(path: Path, level: Any) -> Path:
-    """Let ONNX Runtime optimize a model at a level, and return the path of the result, beside it."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = level
-    options.log_severity_level = 4  # it warns that the result is for this machine
-    result = path.with_name(f"{path.stem}.{level.name}.onnx")
-    options.optimized_model_filepath = str(result)
-    onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return result
