@@ -93,9 +93,6 @@ MAX_EXPLAINED_RATIO = 4.0
 roundings, and a run perturbs it by one."""
 MAX_RELATIVE_SPREAD = 0.25
 """Standard deviation of rounding, relative to the largest element of an output, above which agreement shows nothing."""
-MAX_ZERO_SIGMAS = 1e-4
-"""Largest number that is 0 but for the rounding of float64, in standard deviations of the rounding of constants, which
-are some 2^29 times as large; sums take many."""
 PRIOR_RUNS = 2.0
 """Weight of an output's typical element, in runs: a few runs are weak evidence on a single element."""
 

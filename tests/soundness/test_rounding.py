@@ -190,6 +190,25 @@ def test_rounding_that_hides_the_outputs() -> None:
     assert foldproof.prove(before, after, (X,)).kind is Kind.UNDECIDED
 
 
+def test_outputs_that_are_zero_are_not_measured() -> None:
+    """The gradient of a bias before a normalization is rounding alone: it says nothing of the other outputs."""
+
+    def with_sum(scale: Any, tiny: float = 0.0, large: float = 0.0) -> Any:
+        def program(x: Tensor) -> Any:
+            alone = (x + 1e18) - 1e18 + large * x
+            return (x - x.sum() / 8).sum() + tiny * x[0], alone - x, scale(x)
+
+        return program
+
+    x = normal(8)
+    before = with_sum(lambda x: x * (1 / 3))
+    assert foldproof.prove(before, with_sum(lambda x: x / 3), (x,)).kind is Kind.PROVED_WITHIN
+    assert foldproof.prove(before, with_sum(lambda x: x / 4), (x,)).kind is Kind.REFUTED
+    hidden = foldproof.prove(before, with_sum(lambda x: x / 3, large=0.5), (x,))
+    assert hidden.kind is Kind.UNDECIDED, "an output that rounding hides is not zero"
+    assert foldproof.prove(before, with_sum(lambda x: x / 3, tiny=1e-3), (x,)).kind is Kind.REFUTED
+
+
 def told(before: Any, after: Any, *inputs: Tensor) -> tuple[Kind, list[str]]:
     verdict = foldproof.prove(before, after, inputs)
     return verdict.kind, [note for note in verdict.notes if "a cast to it is read as the identity" in note]

@@ -119,6 +119,23 @@ class Attempt:
     def mismatch(self) -> Mismatch | None:
         return self.result if isinstance(self.result, Mismatch) else None
 
+    @property
+    def unequal(self) -> frozenset[int]:
+        """The places of outputs that differ."""
+        pairs = enumerate(zip(self.runs.first.outputs, self.runs.second.outputs)) if self.runs is not None else ()
+        return frozenset(
+            i
+            for i, (a, b) in pairs
+            if not (isinstance(a, Shadow) and isinstance(b, Shadow) and a.shape == b.shape)
+            or not _are_equal(a.residue, b.residue)
+        )
+
+    @property
+    def vanishing(self) -> frozenset[int]:
+        """The places of outputs that are 0 in both programs."""
+        pairs = enumerate(zip(self.runs.first.outputs, self.runs.second.outputs)) if self.runs is not None else ()
+        return frozenset(i for i, pair in pairs if all(isinstance(x, Shadow) and _is_zero(x.residue) for x in pair))
+
     def claim(self, obligation: ProofObligation) -> Claim:
         """Return the claim of this attempt, provided that the programs are equal at its sample point.
 
@@ -482,6 +499,14 @@ def _compare_plain(a: Any, b: Any) -> str | None:
         same = type(a) is type(b) and a == b
         return None if same else f"{_brief(a)} before, {_brief(b)} after"
     raise Undecided(f"an output is a {type(a).__name__}, which is neither a tensor nor a plain value")
+
+
+def _are_equal(one: Residue, other: Residue) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(one.parts, other.parts))
+
+
+def _is_zero(residue: Residue) -> bool:
+    return not any(bool(part.any()) for part in residue.parts)
 
 
 def _residue(point: SamplePoint, t: Tensor) -> Residue:

@@ -246,6 +246,10 @@ def explain_by_rounding(inquiry: Inquiry) -> Verdict | None:
     within = _proved_with_constants_alike(inquiry, verdict)
     if within is not None:
         return within
+    unequal = {-1} | inquiry.exact.unequal
+    if any(trial.hidden & unequal for trial in inquiry.search.agreeing):
+        why = "rounding alone moves outputs by as much as their own size, so they show nothing"
+        return replace(verdict, kind=Kind.UNDECIDED, reason=f"{_no_proof(inquiry)}, and {why}")
     if last.point.tosses or last.point.lucky:
         tossed = ", ".join({**last.point.tosses, **last.point.lucky})
         why = f"{verdict.reason}; {tossed} follows a number, which is random, and few of its outcomes were seen"
@@ -255,11 +259,15 @@ def explain_by_rounding(inquiry: Inquiry) -> Verdict | None:
 
 def _proved_with_constants_alike(inquiry: Inquiry, rounding: Verdict) -> Verdict | None:
     """Return PROVED_WITHIN if the programs, which rounding alone drives apart, are equal but for rounded constants."""
-    if not all(trial.comparison.agree for trial in inquiry.search.agreeing):
-        return None  # the rounding of a constant is all of the difference, as where floor(3) meets floor(2.9999998)
     found = inquiry.with_constants_alike
     if found is None or found.point.constants is None:
         return None
+    compared = replace(inquiry.obligation, vanishing=found.vanishing)
+    if not all(map(alike, inquiry.search.agreeing)) and not all(
+        alike(evaluate(compared, t.description, t.leaves, t.args, t.kwargs, perturbations=0))
+        for t in inquiry.search.agreeing
+    ):
+        return None  # the rounding of a constant is all of the difference, as where floor(3) meets floor(2.9999998)
     elsewhere = rounding.claim is not None and rounding.claim.differs_elsewhere
     if elsewhere and found.variation.parameters:
         return None  # the constants explain the difference at other parameters no more than rounding does
@@ -315,7 +323,8 @@ def _proved(inquiry: Inquiry, found: Attempt, unrounded: Unrounded = ROUNDED) ->
     # They are large, and only runs at other integers take them again.
     copies = None if all(t.is_floating_point() for t in obligation.input_tensors) else SharedCopies()
     try:
-        contradicting, apart = _find_contradiction(obligation, unrounded, copies)
+        compared = replace(obligation, vanishing=found.vanishing)
+        contradicting, apart = _find_contradiction(compared, unrounded, copies)
     except Undecided:  # an operator has no float64 form
         apart = _tell_values_apart(found)
     choosing = ", ".join([*point.branch, *point.escapes])
@@ -430,7 +439,7 @@ def _judge_floats(inquiry: Inquiry) -> Verdict:
     """Return ROUNDING if both programs ran on residues and in float64; there is neither proof nor counterexample."""
     obligation, search, exact, last = inquiry.obligation, inquiry.search, inquiry.exact, inquiry.last
     notes = [f"a value was read out of a tensor: {how}" for how in exact.point.escapes]
-    no_proof = f"no algebraic proof ({exact.mismatch.what if exact.mismatch else exact.failure})"
+    no_proof = _no_proof(inquiry)
     if last.failure is not None or search.failure is not None or not any(t.elements for t in search.agreeing):
         failure = search.failure or "no output can be evaluated in float64"
         return replace(_undecided(last.failure or f"{no_proof}, and {failure}", last), notes=tuple(notes))
@@ -452,6 +461,11 @@ def _judge_floats(inquiry: Inquiry) -> Verdict:
     return replace(found, kind=Kind.ROUNDING, reason=f"{no_proof}, {agree}{_tell_constants(last)}")
 
 
+def _no_proof(inquiry: Inquiry) -> str:
+    exact = inquiry.exact
+    return f"no algebraic proof ({exact.mismatch.what if exact.mismatch else exact.failure})"
+
+
 def _why_floats_say_little(search: Search, exact: Attempt) -> str | None:
     """Return the reason why agreeing floats are no evidence; None if they are evidence."""
     written = exact.mismatch.written if exact.mismatch else None
@@ -464,10 +478,6 @@ def _why_floats_say_little(search: Search, exact: Attempt) -> str | None:
     if any(t.comparison.unfinite for t in search.agreeing):
         where = "where the other (or itself, rounded) is finite"
         return f"no counterexample: one program overflows, or is not a number, {where}"
-    c, outputs = search.worst.comparison, search.worst.outputs
-    size = float(outputs[c.output].abs().max()) if c.output < len(outputs) else 0.0
-    if c.sigma > MAX_RELATIVE_SPREAD * size > 0:
-        return "rounding alone moves the outputs by as much as their own size, so they show nothing"
     if search.worst.comparison.ratio > MAX_EXPLAINED_RATIO:
         return "no counterexample: the difference is more than rounding explains, but too small to call wrong"
     return None

@@ -22,7 +22,7 @@ from foldproof.rounding import Comparison, Float64, compare_in_float64
 from foldproof.rounding.constant_noise import ConstantNoise, Constants, amplified, mark
 from foldproof.rounding.float64 import widened
 from foldproof.rounding.noise import Noise
-from foldproof.rounding.spread import FLOAT32_ROUNDINGS, FLOAT64_ROUNDINGS, NOTHING, perturbed
+from foldproof.rounding.spread import FLOAT32_ROUNDINGS, FLOAT64_ROUNDINGS, NOTHING, Pair, perturbed
 from foldproof.shadow import Undecided
 from foldproof.shadow.residue import laid_out_like
 from foldproof.thresholds import (
@@ -60,6 +60,9 @@ class Trial:
     """Calls in a row; the later ones have other inputs than the first."""
     names: tuple[str, ...] = ()
     """The compared values in words."""
+    hidden: frozenset[int] = frozenset()
+    """Places of outputs that differ by less than rounding moves them, and that it moves by as much as their size; -1
+    for values that are written."""
 
     @property
     def differs(self) -> bool:
@@ -138,13 +141,7 @@ class _Side:
             mark(once[id(t)], t.dtype, data=False, parameter=id(t) not in constant)
         leaves = {name: once[id(t)] for name, t in self.leaves.items()}
 
-        def given(call: int) -> Any:
-            # Later calls have other inputs: equal ones would leave some states unchanged.
-            others = torch.Generator().manual_seed(call)
-            drawn = tree_map(lambda x: _redrawn_input(x, others) if call else x, (self.args, dict(self.kwargs)))
-            return _widen_inputs(*drawn)
-
-        inputs = [given(call) for call in range(calls)]  # outside of the mode, which takes new tensors for constants
+        inputs = self._inputs(calls)  # outside of the mode, which takes new tensors for constants
         mode = Float64(self.exact) if noise is None else ConstantNoise(generator, amplitude, spread, self.exact, folded)
         outcome = self._run_in(mode, leaves, inputs, coverage)
         del once, leaves
@@ -153,12 +150,22 @@ class _Side:
             constants.note(mode)
         return outcome
 
-    def run_rounding_float64(self, noise: int) -> Outcome:
-        """Call the program once in float64, with each operator's result perturbed by what float64 may round in it."""
+    def run_rounding_float64(self, noise: int, calls: int = 1) -> Outcome:
+        """Call the program as `run`, with each operator's result perturbed by what float64 may round in it."""
         mode = Float64Noise(torch.Generator().manual_seed(noise))
         once = copy_all_wide(self.leaves, self.shared, self.copies)
         leaves = {name: once[id(t)] for name, t in self.leaves.items()}
-        return self._run_in(mode, leaves, [_widen_inputs(self.args, self.kwargs)], None)
+        return self._run_in(mode, leaves, self._inputs(calls), None)
+
+    def _inputs(self, calls: int) -> list[Any]:
+        """Return the inputs of each call; later ones are others: equal ones would leave some states unchanged."""
+
+        def given(call: int) -> Any:
+            others = torch.Generator().manual_seed(call)
+            drawn = tree_map(lambda x: _redrawn_input(x, others) if call else x, (self.args, dict(self.kwargs)))
+            return _widen_inputs(*drawn)
+
+        return [given(call) for call in range(calls)]
 
     def _run_in(self, mode: Float64, leaves: Tensors, inputs: Sequence[Any], coverage: Coverage | None) -> Outcome:
         torch.default_generator.manual_seed(_seed_of(self.args))  # the same in every run, which leaves the floor alone
@@ -343,20 +350,56 @@ def evaluate(
     first_folded = folded or bool(second.own) or theirs.may_hold_folded(ours)
     second_folded = folded or bool(first.own) or ours.may_hold_folded(theirs)
 
-    def perturb(i: int) -> tuple[list[Tensor], list[Tensor]]:
+    def perturb(i: int) -> Pair:
         before = first.run(2 * i + 1, folded=first_folded, **noise)
         after = second.run(2 * i + 2, folded=second_folded, **noise)
-        return _numbers(before, after, originals)
+        one, other = _numbers(before, after, originals)
+        return _blanked(one, void), _blanked(other, void)
 
     floats = [t for t in (*leaves.values(), *second.leaves.values(), *tensors) if t.is_floating_point()]
     double = bool(floats) and all(t.dtype == torch.float64 for t in floats)
     least = FLOAT64_ROUNDINGS if double else FLOAT32_ROUNDINGS
     comparison = compare_in_float64(before, after, None, least=least)
+    void: frozenset[int] = frozenset()
+    if obligation.vanishing and comparison.ratio > 1:
+        void = _find_void((first, second), ran, obligation.vanishing, calls)
+        before, after = (_blanked(numbers, void) for numbers in (before, after))
+        comparison = compare_in_float64(before, after, None, least=least)
     # Perturbed runs only raise the floor, which is unnecessary if the lowest one explains all.
     if perturbations and (comparison.ratio > 1 or comparison.unfinite):
         comparison = compare_in_float64(before, after, perturb, perturbations, least)
     names = _names(ran[0], sorted(written), calls)
-    return Trial(description, comparison, args, kwargs, leaves, tuple(before), written, calls=calls, names=names)
+    places = _places_of_numbers(ran[0], calls)
+    hidden = frozenset(places[n] if n < len(places) else -1 for n in comparison.hidden)
+    made = Trial(description, comparison, args, kwargs, leaves, tuple(before), written, calls=calls, names=names)
+    return replace(made, hidden=hidden)
+
+
+def _find_void(
+    sides: Sequence[_Side], ran: Sequence[Outcome], vanishing: Collection[int], calls: int
+) -> frozenset[int]:
+    """Return the places, among `_numbers`, of those ``vanishing`` outputs that are float64's own rounding here."""
+    void = {n for n, place in enumerate(_places_of_numbers(ran[0], calls)) if place in vanishing}
+    for side, outcome in zip(sides, ran):
+        exact, *runs = ([_number(x) for x in o.outputs if _is_number(x)] for o in (outcome, *_rounded(side, calls)))
+        for n in tuple(void):
+            moved = max((float((r[n] - exact[n]).abs().max()) for r in runs if r[n].numel()), default=0.0)
+            if exact[n].numel() and not float(exact[n].abs().max()) <= MIN_COUNTEREXAMPLE_RATIO * moved:
+                void.discard(n)
+    return frozenset(void)
+
+
+def _rounded(side: _Side, calls: int) -> list[Outcome]:
+    return [side.run_rounding_float64(noise, calls) for noise in range(2)]
+
+
+def _places_of_numbers(outcome: Outcome, calls: int) -> list[int]:
+    """Return the place of each of `_numbers`' outputs among the outputs of a call."""
+    return [i % (len(outcome.outputs) // calls) for i, x in enumerate(outcome.outputs) if _is_number(x)]
+
+
+def _blanked(numbers: Sequence[Tensor], void: Collection[int]) -> list[Tensor]:
+    return [torch.zeros_like(x) if i in void else x for i, x in enumerate(numbers)]
 
 
 def doubted(obligation: ProofObligation, trial: Trial, unrounded: Unrounded = ROUNDED) -> str | None:

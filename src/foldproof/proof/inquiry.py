@@ -282,7 +282,7 @@ class Inquiry:
         done: list[Trial] = []
         doubt: str | None = None
         try:
-            for trial in trials(self.obligation):
+            for trial in trials(replace(self.obligation, vanishing=self.exact.vanishing)):
                 if not trial.differs:
                     # An overflow at other parameters shows nothing.
                     if not (trial.redrawn and trial.comparison.unfinite):
@@ -306,7 +306,7 @@ class Inquiry:
         Inputs are drawn at small scales, at the scales of all numbers that values may be compared with, and at the
         scale of the given ones until each decision took each of its outcomes. `coverage` lists the unseen outcomes.
         """
-        obligation = self.obligation
+        obligation = replace(self.obligation, vanishing=found.vanishing)
         if unrounded is not ROUNDED or not obligation.remade:
             # Other parameters have other roundings, and nothing is claimed about choices of two given programs there.
             obligation = replace(obligation, general=False)
@@ -329,7 +329,8 @@ class Inquiry:
         """
         if self.obligation.weightless:
             return None
-        found = self._convincing(self.obligation, at_other_integers(self.obligation, copies or SharedCopies()))
+        obligation = replace(self.obligation, vanishing=self.exact.vanishing)
+        found = self._convincing(obligation, at_other_integers(obligation, copies or SharedCopies()))
         if found is None:
             return None
         # For some integers the result is undefined (an index that is written twice): rules refuse them.

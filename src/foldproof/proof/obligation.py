@@ -52,6 +52,8 @@ class ProofObligation:
         notes: sentences for the verdict.
         untied: leaves without values that share memory, in words; they are read as independent variables.
         gradients: True if the owner records gradients when calling the programs.
+        vanishing: places of outputs that are 0 in both programs by their residues, as the gradient of a bias before a
+            batch normalization: their float64 results are rounding, and nothing to compare.
     """
 
     before: Program
@@ -68,6 +70,7 @@ class ProofObligation:
     notes: tuple[str, ...] = ()
     untied: str | None = None
     gradients: bool = field(default_factory=torch.is_grad_enabled)
+    vanishing: frozenset[int] = frozenset()
 
     def other(self, leaves: Tensors) -> Sides:
         """Return ``after`` at ``leaves``, which it does not write to."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from foldproof.rounding.floor import Floor
-from foldproof.thresholds import MAX_ZERO_SIGMAS, SPREAD_RUNS
+from foldproof.thresholds import MAX_RELATIVE_SPREAD, SPREAD_RUNS
 
 FLOAT32_ROUNDINGS = 2.0**-24
 """Lower limit of an output's relative standard deviation: constants inside of kernels are float32."""
@@ -30,6 +30,7 @@ class Comparison:
         agree: True if every element agrees to four digits, so that no floor is needed.
         unfinite: number of elements that are infinite or nan on one side only (or differ in sign), or that differ and
             become infinite or nan under perturbation: neither a counterexample nor agreement.
+        hidden: numbers of the outputs that differ, and that rounding alone moves by as much as their own size.
     """
 
     output: int
@@ -41,6 +42,7 @@ class Comparison:
     ratio: float
     agree: bool
     unfinite: int = 0
+    hidden: frozenset[int] = frozenset()
 
 
 NOTHING = Comparison(0, (), 0.0, 0.0, 0.0, 0.0, 0.0, True)
@@ -102,20 +104,24 @@ def compare_in_float64(
         float(deviation[at[0]][index].abs()),
         float(floor.sigmas[at[0]][index]),
         floor.ratio(found),
-        all(_agree(b, d, s) for b, d, s in zip(before, deviation, floor.sigmas)),
+        all(_agree(b, d) for b, d in zip(before, deviation)),
         unfinite,
+        frozenset(i for i, (b, d, s) in enumerate(zip(before, deviation, floor.sigmas)) if _is_hidden(b, d, s)),
     )
 
 
-def _agree(before: Tensor, deviation: Tensor, sigma: Tensor) -> bool:
+def _agree(before: Tensor, deviation: Tensor) -> bool:
     """True if every element agrees to four digits, with a smaller one measured against a typical element.
 
-    The typical element is the lower quartile, so that a few huge ones, as of a mask, hide nothing. Elements that are 0
-    but for rounding, as the gradient of a bias before a batch normalization, have no digits: a difference that is far
-    below what the rounding of constants makes is none.
+    The typical element is the lower quartile, so that a few huge ones, as of a mask, hide nothing.
     """
     magnitude = torch.where(before.isfinite(), before.abs(), 0.0)
     if not magnitude.numel():
         return True
     typical = magnitude.flatten().kthvalue(max(magnitude.numel() // 4, 1)).values
-    return bool((deviation.abs() <= torch.maximum(1e-4 * (magnitude + typical), MAX_ZERO_SIGMAS * sigma)).all())
+    return bool((deviation.abs() <= 1e-4 * (magnitude + typical)).all())
+
+
+def _is_hidden(before: Tensor, deviation: Tensor, sigma: Tensor) -> bool:
+    size = float(torch.where(before.isfinite(), before.abs(), 0.0).max()) if before.numel() else 0.0
+    return bool(((deviation != 0) & (sigma > MAX_RELATIVE_SPREAD * size)).any()) and size > 0
