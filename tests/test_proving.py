@@ -191,3 +191,28 @@ def test_a_fold_before_a_jump_is_not_proved(one: Callable[[Tensor], Tensor], oth
     """The rounding of the parameter may move an output by a whole step."""
     verdict = _scaled(one, other)
     assert verdict.kind not in (Kind.PROVED, Kind.PROVED_WITHIN), verdict
+
+
+class Doubled(nn.Module):
+    """A linear and its BatchNorm, times a number that is a tensor of the program's own."""
+
+    def __init__(self, linear: nn.Linear, bn: nn.Module, number: float) -> None:
+        super().__init__()
+        self.linear, self.bn, self.number = linear, bn, number
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.bn(self.linear(x)) * torch.tensor(self.number)
+        return out
+
+
+def test_a_fold_of_a_number_that_is_no_parameter() -> None:
+    net = Net().eval()
+    fused = fuse_linear_bn_eval(net.fc, net.bn2)
+    with torch.no_grad():
+        fused.weight *= 2
+        fused.bias *= 2
+    x = X.flatten(1)[:, :8]
+    before = torch.fx.symbolic_trace(Doubled(net.fc, net.bn2, 2.0))
+    assert foldproof.prove(before, fused, (x,)).kind is Kind.PROVED
+    other = torch.fx.symbolic_trace(Doubled(net.fc, net.bn2, 2.5))
+    assert foldproof.prove(other, fused, (x,)).kind is Kind.REFUTED

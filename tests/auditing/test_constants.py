@@ -150,3 +150,27 @@ def test_a_constant_that_may_be_right_by_chance() -> None:
             parameter.uniform_(0.5, 2)
     found = tapped(edit, module, torch.randn(3, 4))
     assert found.kind is Kind.PROVED and str(found.claim) == "all inputs and all parameters", str(found)
+
+
+class Turning(nn.Module):
+    """A table of cosines, as of rotary embeddings."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.frequencies = nn.Parameter(1 / 100 ** (torch.arange(8) / 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.cos(self.frequencies * 3.0)
+
+
+@pytest.mark.parametrize(
+    ("roundings", "kinds"), [(0, {Kind.PROVED}), (1, {Kind.PROVED_WITHIN}), (9, {Kind.ROUNDING}), (9e5, {Kind.REFUTED})]
+)
+def test_a_table_that_another_library_computed(roundings: float, kinds: set[Kind]) -> None:
+    def edit(module: fx.GraphModule) -> None:
+        table = torch.cos(module.frequencies * 3.0)  # type: ignore[operator]
+        constant(module, called(module, torch.cos), table + roundings * 2.0**-24)
+
+    found = tapped(edit, fx.symbolic_trace(Turning()), torch.randn(4, 8))
+    assert found.kind in kinds, str(found)
+    assert len(found.steps) == (found.kind is Kind.PROVED_WITHIN)

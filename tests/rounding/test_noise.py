@@ -209,3 +209,12 @@ def test_blocks_are_perturbed_like_the_whole(dtype: torch.dtype, monkeypatch: py
     monkeypatch.setattr("foldproof.rounding.noise.BLOCK", 7)
     assert torch.equal(perturbed(), whole)
     assert not torch.equal(whole, torch.exp(torch.nn.functional.linear(x, w)))
+
+
+def test_an_exponent_is_not_moved() -> None:
+    """The square of a negative number is one; its power of 2.0000001 is none. Other constants move."""
+    x = mark(torch.tensor([-2.0, 3.0], dtype=torch.float64), torch.float32, data=True)
+    with torch.no_grad(), ConstantNoise(torch.Generator().manual_seed(0)):
+        square, moved = x.pow(torch.tensor(2.0)), x * torch.tensor(0.1)
+    assert torch.allclose(square, x * x, rtol=1e-14)
+    assert not torch.allclose(moved, x * 0.1, rtol=1e-14)

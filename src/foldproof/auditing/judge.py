@@ -174,9 +174,13 @@ def _tell_end_to_end(before: Measured | None, after: Measured | None) -> str:
 
 def _judge_unfolded(change: Change, before: Snapshot, after: Snapshot, inputs: Sequence[Any]) -> Verdict:
     """Judge as `_judge_graphs`; if constants may be equal by chance, claim nothing for other parameters."""
-    read, surely = unfold_constants(before, after, _find_rerun(change))
-    verdict = _judge_graphs(change, before, read, inputs)
-    if surely or verdict.kind is not Kind.PROVED or verdict.claim is None:
+    read = unfold_constants(before, after, _find_rerun(change))
+    verdict = _judge_graphs(change, before, read.after, inputs)
+    if read.steps and verdict.kind in (Kind.PROVED, Kind.PROVED_WITHIN):
+        steps = (*verdict.steps, *read.steps)
+        reason = f"the same function over the real numbers, but for the rounding of constants ({len(steps)} named)"
+        verdict = replace(verdict, kind=Kind.PROVED_WITHIN, reason=reason, steps=steps)
+    if read.surely or verdict.kind not in (Kind.PROVED, Kind.PROVED_WITHIN) or verdict.claim is None:
         return verdict
     names = tuple(dict.fromkeys(name for name, _ in owned(before.module)))
     claim = replace(verdict.claim, parameters=names)  # a claim of identity names none

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -25,12 +26,15 @@ from foldproof.graph.module import InterpretedModule, get_attribute, set_attribu
 from foldproof.graph.region import collect_dependencies
 from foldproof.graph.text import map_nodes, target_name, write_arguments
 from foldproof.log import giving_up, log_caught
+from foldproof.onnx_graph.reader import single
 from foldproof.operators import find_operator, list_shared
 from foldproof.program import Leaf, as_program
 from foldproof.program.state import storage_key
 from foldproof.proof.floats import redrawn_leaves
 from foldproof.proof.obligation import equal_content, match_leaves, tied
+from foldproof.thresholds import MAX_CONSTANT_ROUNDINGS
 from foldproof.torch_internals import copy_attribute
+from foldproof.verdict import ApproximationStep
 
 Derive = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
 Again = tuple[Callable[[Any], Any], Any]
@@ -53,23 +57,38 @@ def find_new_constants(before: fx.GraphModule, after: fx.GraphModule, *, twins: 
     return {name: leaf.tensor for name, leaf in second.items() if name not in known}
 
 
-def unfold_constants(before: Snapshot, after: Snapshot, again: Again | None = None) -> tuple[Snapshot, bool]:
-    """Return *after* with each constant that *before* computes from parameters replaced by that computation.
+@dataclass(frozen=True)
+class Unfolded:
+    """A graph ``after`` a pass with constants replaced by the computations of the graph before that give them.
 
-    Constants are matched bit for bit. So the values that a pass evaluated keep their origin, and a verdict holds for
-    other parameters, too. The second result is False if a constant may be equal by chance. A pass that can be run
-    ``again`` (see `recompute`) shows the origin by its results for other parameters.
+    ``surely`` is False if a constant may be equal by chance. ``steps`` name constants that are equal but for a few
+    roundings, as sines are that another library computed.
+    """
+
+    after: Snapshot
+    surely: bool = True
+    steps: tuple[ApproximationStep, ...] = ()
+
+
+def unfold_constants(before: Snapshot, after: Snapshot, again: Again | None = None) -> Unfolded:
+    """Replace each constant of *after* that *before* computes from parameters by that computation.
+
+    Constants are matched bit for bit, and by few roundings where no bits match. So the values that a pass evaluated
+    keep their origin, and a verdict holds for other parameters, too. A pass that can be run ``again`` (see `recompute`)
+    shows the origin by its results for other parameters.
     """
     wanted = find_new_constants(before.module, after.module)
     nodes = _list_constant_nodes(before, after)
     if not wanted or not nodes:
-        return after, True
+        return Unfolded(after)
     values = _evaluate(before.module, nodes)
     computed = [n for n in nodes if n.op != "get_attr" and isinstance(values.get(n), Tensor)]
     equal = {name: [n for n in computed if equal_content(values[n], tensor)] for name, tensor in wanted.items()}
-    origins, surely = _find_origins(before, {name: found for name, found in equal.items() if found}, again)
+    near = {name: [n for n in computed if _is_near(values[n], wanted[name])] for name in equal if not equal[name]}
+    origins, surely = _find_origins(before, {name: found for name, found in (equal | near).items() if found}, again)
     if not origins:
-        return after, True
+        return Unfolded(after)
+    steps = [_name_step(name, values[origins[name]], wanted[name]) for name in near if name in origins]
     graph, root = fx.Graph(), nn.Module()
     for node in after.graph.nodes:
         if node.op in ("get_attr", "call_module") and str(node.target) not in origins:
@@ -92,7 +111,21 @@ def unfold_constants(before: Snapshot, after: Snapshot, again: Again | None = No
     for node in after.graph.nodes:
         found = origins.get(str(node.target)) if node.op == "get_attr" else None
         made[node] = origin_of(found) if found is not None else graph.node_copy(node, made.__getitem__)
-    return Snapshot(InterpretedModule(root, graph), copies=after.copies), surely
+    return Unfolded(Snapshot(InterpretedModule(root, graph), copies=after.copies), surely, tuple(steps))
+
+
+def _is_near(a: Tensor, b: Tensor) -> bool:
+    """Return True if two constants differ by a few roundings; elements near 0 by as much as those near 1 do."""
+    if a.shape != b.shape or a.dtype != b.dtype or not a.is_floating_point() or not a.numel():
+        return False
+    one, other = a.detach().double(), b.detach().double()
+    size = other.abs().clamp(min=min(1.0, float(other.abs().max())))
+    return bool(((one - other).abs() <= MAX_CONSTANT_ROUNDINGS * torch.finfo(b.dtype).eps * size).all())
+
+
+def _name_step(name: str, value: Tensor, held: Tensor) -> ApproximationStep:
+    bound = float((value.detach().double() - held.detach().double()).abs().max())
+    return ApproximationStep(f"the constant {name} is read as what the graph before computes", bound)
 
 
 def _find_origins(
@@ -156,7 +189,8 @@ def _list_constant_nodes(before: Snapshot, after: Snapshot) -> list[fx.Node]:
             constant = isinstance(held, Tensor) and storage_key(held) not in written
         else:
             operands = node.all_input_nodes
-            constant = node.op == "call_function" and is_functional(node) and bool(operands)
+            made = bool(operands) or node.target is single  # others may be memory that nothing has written to
+            constant = node.op == "call_function" and is_functional(node) and made
             constant = constant and all(n in found for n in operands)
         if constant:
             found[node] = None

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
 
@@ -91,7 +92,9 @@ def _known_fold(before: Any, after: Any, inputs: Sequence[Any], kwargs: Mapping[
         return _KnownFold({}, {})
     if isinstance(before, fx.GraphModule) and not any("val" in node.meta for node in before.graph.nodes):
         before = export_module(before, as_inputs(inputs), dict(kwargs or {}))
-    computed = [e for e in fold_unproved(before, inputs, kwargs) if set(e.reads()) <= first.keys()]
+    numbers = _numbers(before) if isinstance(before, ExportedProgram) else {}
+    folds = (e.substitute(numbers) for e in fold_unproved(before, inputs, kwargs))
+    computed = [e for e in folds if set(e.reads()) <= first.keys()]
     values = Derived({str(i): e for i, e in enumerate(computed)}, {name: leaf.tensor for name, leaf in first.items()})
     near: dict[str, Expression] = {}
     distances: dict[str, float] = {}
@@ -107,6 +110,19 @@ def _known_fold(before: Any, after: Any, inputs: Sequence[Any], kwargs: Mapping[
     return _KnownFold(
         {name: near[name] for name in near if name in right}, {n: d for n, d in distances.items() if n not in right}
     )
+
+
+def _numbers(program: ExportedProgram) -> dict[str, Expression]:
+    """Return the constants of one element, which are no parameters, by name."""
+    return {
+        name: Expression(_number, (float(x), tuple(x.shape)))
+        for name, x in program.constants.items()
+        if isinstance(x, Tensor) and x.numel() == 1 and x.is_floating_point()
+    }
+
+
+def _number(x: float, shape: tuple[int, ...]) -> Tensor:
+    return torch.full(shape, x, dtype=torch.float64)
 
 
 _NEAR = 0.01

@@ -184,6 +184,8 @@ class ConstantNoise(Float64):
         return x * (1 + (rounding * self._amplitude + amplified(self._spread, dtype)) * self._uniform())
 
     def _from_outside(self, x: Tensor, epsilon: float) -> Tensor:
+        if x.numel() == 1 and _is_wide(x) and _is_whole(x):
+            return x  # as an exponent, which no rounding made
         return self._moved_by(x, x.abs() * (epsilon / 2 * self._amplitude + self._spread)) if _is_wide(x) else x
 
     def _moved_by(self, x: Any, bound: Tensor, generator: torch.Generator | None = None) -> Any:
