@@ -1,8 +1,8 @@
-"""Writes docs/audit_zoo.md: audits of compilers on the zoo.
+"""Writes docs/audit_zoo.md and docs/audit_onnx.md: audits of compilers on the zoo.
 
-``python -m docs.make_audit_zoo [MODEL ...]``. Each model is audited in a process of its own. Results are cached in
-build/audit_zoo until something they depend on changes. With names, only those models are audited, in that order; the
-page shows all results.
+``python -m docs.make_audit_zoo PAGE [MODEL ...]``, where PAGE is ``audit_zoo`` or ``audit_onnx``. Each model is audited
+in a process of its own. Results are cached in build/audit_zoo until something they depend on changes. With names, only
+those models are audited, in that order; the page shows all results.
 """
 
 from __future__ import annotations
@@ -14,41 +14,75 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import foldproof
 from docs.writing import write_whole
 from foldproof.verdict import Kind
-from zoo.audited import LIMIT, TRIALS, WAYS, Audited, read
+from zoo.audited import LIMIT, TRIALS, Audited, read
 from zoo.commit import name_commit
 from zoo.measure import package_version
 from zoo.table import ZOO
 
-PAGE = Path(__file__).with_name("audit_zoo.md")
-FOUND = PAGE.parent.parent / "build" / "audit_zoo"
+HERE = Path(__file__).parent
+FOUND = HERE.parent / "build" / "audit_zoo"
 WORKERS = len(os.sched_getaffinity(0))
 
 
-def main(*names: str) -> None:
+@dataclass(frozen=True)
+class Page:
+    """A page of some of `zoo.audited.WAYS`; ``told`` goes on from the number of models."""
+
+    title: str
+    told: str
+    ways: tuple[str, ...]
+    packages: tuple[str, ...]
+
+
+PAGES = {
+    "audit_zoo": Page(
+        "Compilers on the zoo, audited",
+        """compiled by four pipelines of released compilers. Every call of a pass was watched, and every call that
+        changed a graph was checked; with Inductor, so were the loops that it makes of the graph (lowering), and
+        their fusion and order (scheduling).""",
+        ("Inductor", "Inductor, freezing", "torchao PTQ", "ExecuTorch XNNPACK"),
+        ("torch", "torchao", "executorch", "transformers"),
+    ),
+    "audit_onnx": Page(
+        "ONNX on the zoo, audited",
+        """exported to ONNX and loaded by ONNX Runtime. Checked are PyTorch's decompositions, the translation to ONNX,
+        each pass of onnxscript that changed the graph, the file, and each level of ONNX Runtime's optimizations.""",
+        ("ONNX",),
+        ("torch", "onnx", "onnxscript", "onnxruntime", "transformers"),
+    ),
+}
+
+
+def main(page: str, *names: str) -> None:
     """Audit the models without a result, then write the page in one go."""
-    missing = [name for name in names or ZOO if any(r is None for r in results(name).values())]
+    if page not in PAGES or not ZOO.keys() >= {*names}:
+        sys.exit(f"usage: python -m docs.make_audit_zoo {'|'.join(PAGES)} [MODEL ...], with models of zoo.table")
+    ways = PAGES[page].ways
+    missing = [name for name in names or ZOO if any(r is None for r in results(name, ways).values())]
     with ThreadPoolExecutor(WORKERS) as pool:
-        for name in pool.map(measure, missing):
+        for name in pool.map(partial(measure, ways), missing):
             sys.stderr.write(f"{name}\n")
-    found = {name: {way: r for way, r in results(name).items() if r is not None} for name in ZOO}
-    write_whole(PAGE, page({name: ways for name, ways in found.items() if ways}))
+    found = {name: {way: r for way, r in results(name, ways).items() if r is not None} for name in ZOO}
+    write_whole(HERE / f"{page}.md", write(PAGES[page], {name: made for name, made in found.items() if made}))
 
 
-def results(name: str) -> dict[str, Audited | None]:
+def results(name: str, ways: Iterable[str]) -> dict[str, Audited | None]:
     """The cached results of a model, by pipeline."""
-    return {way: read(FOUND / name / f"{way}.json") for way in WAYS}
+    return {way: read(FOUND / name / f"{way}.json") for way in ways}
 
 
-def measure(name: str) -> str:
+def measure(ways: Sequence[str], name: str) -> str:
     folder = FOUND / name
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "log").open("w", encoding="utf-8") as log:
-        command = [sys.executable, "-m", "zoo.audited", name, str(folder)]
+        command = [sys.executable, "-m", "zoo.audited", name, str(folder), *ways]
         settings = os.environ | {"OMP_NUM_THREADS": "1"}
         subprocess.run(command, env=settings, stdout=log, stderr=log, timeout=10 * LIMIT, check=False)
     return name
@@ -57,34 +91,34 @@ def measure(name: str) -> str:
 Found = dict[str, dict[str, Audited]]
 
 
-def page(found: Found) -> str:
+def write(page: Page, found: Found) -> str:
     """The page as Markdown."""
-    packages = ("torch", "torchao", "executorch", "transformers")
-    versions = ", ".join(f"{name} {package_version(name)}" for name in packages)
-    made = f"`python -m docs.make_audit_zoo` at commit `{name_commit()}`, with foldproof {foldproof.__version__}, "
+    versions = ", ".join(f"{name} {package_version(name)}" for name in page.packages)
+    name = next(name for name, one in PAGES.items() if one is page)
+    made = (
+        f"`python -m docs.make_audit_zoo {name}` at commit `{name_commit()}`, with foldproof {foldproof.__version__}, "
+    )
     made += versions
     told = f"""\
-{len(found)} of the zoo's {len(ZOO)} architectures, compiled by {len(WAYS)} pipelines of released compilers. Every
-call of a pass was watched, and every call that changed a graph was checked; with Inductor, so were the loops that it
-makes of the graph (lowering), and their fusion and order (scheduling). These models have no known faults, so a
-REFUTED would be a finding or a false alarm; the goal is no false alarm, at most 2 % of steps UNDECIDED, and at most
-0.5 % ROUNDING. *numbers*: `foldproof.compare` of the compiled model with the original on {TRIALS} inputs. Made by
-{made}; {WORKERS} models at a time with one thread each. Ratios are of wall-clock times, and a compiler's first
-compilation includes its imports, so they say little. Empty cells were not audited."""
+{len(found)} of the zoo's {len(ZOO)} architectures, {page.told} These models have no known faults, so a REFUTED would
+be a finding or a false alarm; the goal is no false alarm, at most 2 % of steps UNDECIDED, and at most 0.5 % ROUNDING.
+*numbers*: `foldproof.compare` of the compiled model with the original on {TRIALS} inputs. Made by {made}; {WORKERS}
+models at a time with one thread each. Ratios are of wall-clock times, and a compiler's first compilation includes its
+imports, so they say little. Empty cells were not audited."""
     return (
         "\n\n".join(
             [
-                "# Compilers on the zoo, audited",
+                f"# {page.title}",
                 "<!-- Written by docs/make_audit_zoo.py, don't edit. -->",
                 textwrap.fill(" ".join(told.split()), 120, break_long_words=False, break_on_hyphens=False),
                 "## Totals",
-                _totals(found),
+                _totals(page.ways, found),
                 "## Steps that are not proved",
                 _open(found),
                 "## Models",
                 "Steps that changed a graph: proved (or proved within bounds) / rounding / undecided / refuted, and the"
                 " verdict on the numbers.",
-                _models(found),
+                _models(page.ways, found),
                 *_failures(found),
             ]
         )
@@ -100,10 +134,10 @@ def _count(audits: Iterable[Audited], *kinds: Kind) -> int:
     return sum(a.verdicts.get(str(kind), 0) for a in audits for kind in kinds)
 
 
-def _totals(found: Found) -> str:
+def _totals(ways: Sequence[str], found: Found) -> str:
     head = ["pipeline", "models", "steps", "changed a graph", *map(str, Kind), "proved", "audit ÷ compile"]
     rows = []
-    for way in WAYS:
+    for way in ways:
         audits = _audits(found, way)
         fired = sum(sum(a.verdicts.values()) for a in audits)
         ratios = sorted(a.seconds / a.compile_seconds for a in audits)
@@ -131,19 +165,19 @@ def _open(found: Found) -> str:
     return _table(["verdict", "pipeline", "step", "reason", "steps", "models"], rows) if rows else "None."
 
 
-def _models(found: Found) -> str:
+def _models(ways: Sequence[str], found: Found) -> str:
     rows = []
-    for name, ways in found.items():
+    for name, made in found.items():
         row = [name]
-        for way in WAYS:
-            audit = ways.get(way)
+        for way in ways:
+            audit = made.get(way)
             if audit is None or audit.failure is not None:
                 row.append("" if audit is None else "gives up")
                 continue
             kinds = [(Kind.PROVED, Kind.PROVED_WITHIN), (Kind.ROUNDING,), (Kind.UNDECIDED,), (Kind.REFUTED,)]
             row.append(" / ".join(str(_count([audit], *k)) for k in kinds) + f" {_cell(audit.numbers)}")
         rows.append(row)
-    return _table(["model", *WAYS], rows)
+    return _table(["model", *ways], rows)
 
 
 def _failures(found: Found) -> list[str]:

@@ -1,7 +1,7 @@
-"""Audits of compilers on one model, for docs/audit_zoo.md.
+"""Audits of compilers on one model, for docs/audit_zoo.md and docs/audit_onnx.md.
 
-``python -m zoo.audited MODEL FOLDER`` audits MODEL in each of the `WAYS`, and writes FOLDER/WAY.json. It runs in
-a process of its own, like `zoo.measure`.
+``python -m zoo.audited MODEL FOLDER WAY ...`` audits MODEL in some of the `WAYS`, and writes FOLDER/WAY.json. It runs
+in a process of its own, like `zoo.measure`.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ WAYS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "Inductor, freezing": ("inductor", {"freezing": True}),
     "torchao PTQ": ("torchao", {"quantizer": "x86"}),
     "ExecuTorch XNNPACK": ("executorch", {"partitioner": "xnnpack"}),
+    "ONNX": ("onnx", {}),
 }
 """Name → compiler and options."""
 
@@ -94,15 +95,15 @@ def write(path: Path, result: Audited) -> None:
     os.replace(draft, path)
 
 
-def main(name: str, folder: Path) -> None:
+def main(name: str, folder: Path, *ways: str) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (LIMIT, LIMIT + 10))
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     setattr(api, "COMPARED_INPUTS", TRIALS)  # noqa: B010 (it is not exported)
-    for way in WAYS:
+    for way in ways:
         if read(folder / f"{way}.json") is None:
             write(folder / f"{way}.json", audited(name, way))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:])
