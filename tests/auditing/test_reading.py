@@ -141,3 +141,17 @@ def test_arguments_are_written_as_python_that_runs() -> None:
     text = written(value, lambda n: f"{n.name}_1")
     assert text == "([x_1, slice(None, x_1, None)], float('-inf'), torch.device('cpu'), torch.float16, 'text')"
     assert eval(text, {"torch": torch, "x_1": 3})[1:] == value[1:]
+
+
+def test_operators_in_an_order_are_themselves() -> None:
+    """Inductor wraps random draws, so that they keep their order."""
+    from torch._inductor.fx_passes.control_dependencies import preserve_node_ordering
+
+    module = _graph(aten.add.Tensor, (X, X))
+    snapshot = Snapshot(module)
+    add = next(n for n in module.graph.nodes if n.op == "call_function")
+    preserve_node_ordering(module.graph, {add: {module.graph.find_nodes(op="placeholder")[0]}})
+    module.recompile()
+    ordered = Snapshot(module)
+    assert [n.target for n in ordered.graph.nodes if n.op == "call_function"] == [aten.add.Tensor]
+    assert ordered.effect == snapshot.effect

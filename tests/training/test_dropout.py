@@ -91,3 +91,23 @@ def test_checkpointing_has_to_save_the_state(saves_state: bool) -> None:
     candidate = Checkpointed(model, saves_state)
     verdict = foldproof.prove_step(model, candidate, (X,), loss=F.mse_loss, targets=(Y,))
     assert verdict.kind is (Kind.PROVED if saves_state else Kind.REFUTED), verdict
+
+
+def test_an_activation_between_a_draw_and_a_norm_is_proved() -> None:
+    """A variance has a sign, so that the comparison in the backward has a result for all draws."""
+
+    def step(x: Tensor, g: Tensor, eps: float, limit: float = 0.0) -> Any:
+        var, mean = torch.var_mean(F.dropout(x, 0.5), 0, correction=0, keepdim=True)
+        y = torch.relu((F.dropout(x, 0.5) - mean) * torch.rsqrt(var + eps))
+        return y, torch.where(y <= limit, 0.0, g)
+
+    def derived(x: Tensor, g: Tensor) -> Any:
+        with torch.enable_grad():
+            leaf = step(x, g, 1e-5)[0].detach().requires_grad_()
+            (grad,) = torch.autograd.grad(torch.relu(leaf), leaf, g)
+        return leaf.detach(), grad
+
+    given = X, X.flip(0)
+    assert foldproof.prove(derived, lambda x, g: step(x, g, 1e-5), given).kind is Kind.PROVED
+    assert foldproof.prove(derived, lambda x, g: step(x, g, 1e-5, 0.5), given).kind is Kind.REFUTED
+    assert foldproof.prove(derived, lambda x, g: step(x, g, -0.5), given).kind is not Kind.PROVED

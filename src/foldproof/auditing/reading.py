@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import fx
 
+from foldproof.graph.module import get_attribute
 from foldproof.graph.text import Verbatim, map_nodes
 from foldproof.operators import FunctionalForm, bind_arguments, find_functional_form, find_operator, writes_out
-from foldproof.torch_internals import OpOverload, tree_map
+from foldproof.torch_internals import HigherOrderOperator, OpOverload, tree_map
 
 aten = torch.ops.aten
 
@@ -59,6 +60,24 @@ def read_into(graph: fx.Graph, node: fx.Node, args: tuple[Any, ...], kwargs: Map
     if reading is not None:
         return reading(emit, **bind_arguments(target, args, kwargs))
     return emit(target, *args, **kwargs) if target is not node.target else None  # for edge operators, the ATen one
+
+
+def read_ordered(graph: fx.Graph, node: fx.Node, args: tuple[Any, ...]) -> fx.Node | None:
+    """Add the operator that ``node`` runs after others, as random draws are, to ``graph``; None for other nodes."""
+    if not isinstance(node.target, HigherOrderOperator) or node.target.name() != "control_deps":
+        return None
+    owner, named = node.graph.owning_module, node.args[1]
+    if owner is None or not isinstance(named, fx.Node):
+        return None
+    part = get_attribute(owner, str(named.target))
+    inside = [n for n in part.graph.nodes if n.op != "output"]
+    places = [n for n in inside if n.op == "placeholder"]
+    calls = [n for n in inside if n.op == "call_function"]
+    if len(calls) != 1 or len(places) + 1 != len(inside):
+        return None
+    given = dict(zip(places, args[2:], strict=True))
+    copied: fx.Node = graph.node_copy(calls[0], given.__getitem__)
+    return copied
 
 
 def find_memory(node: fx.Node) -> fx.Node | None:

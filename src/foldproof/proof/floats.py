@@ -381,16 +381,13 @@ def _find_void(
     """Return the places, among `_numbers`, of those ``vanishing`` outputs that are float64's own rounding here."""
     void = {n for n, place in enumerate(_places_of_numbers(ran[0], calls)) if place in vanishing}
     for side, outcome in zip(sides, ran):
-        exact, *runs = ([_number(x) for x in o.outputs if _is_number(x)] for o in (outcome, *_rounded(side, calls)))
+        rounded = side.run_rounding_float64(0, calls)
+        exact, moved = ([_number(x) for x in o.outputs if _is_number(x)] for o in (outcome, rounded))
         for n in tuple(void):
-            moved = max((float((r[n] - exact[n]).abs().max()) for r in runs if r[n].numel()), default=0.0)
-            if exact[n].numel() and not float(exact[n].abs().max()) <= MIN_COUNTEREXAMPLE_RATIO * moved:
+            x, movement = exact[n].abs(), (moved[n] - exact[n]).abs()
+            if x.numel() and not float(x.max()) <= MIN_COUNTEREXAMPLE_RATIO * float(movement.max()):
                 void.discard(n)
     return frozenset(void)
-
-
-def _rounded(side: _Side, calls: int) -> list[Outcome]:
-    return [side.run_rounding_float64(noise, calls) for noise in range(2)]
 
 
 def _places_of_numbers(outcome: Outcome, calls: int) -> list[int]:

@@ -87,7 +87,8 @@ def embed_exactly(point: SamplePoint, x: Tensor, lent: bool = False) -> Residue:
     if not all_finite(x) and bool((nan := torch.isnan(x)).any()):
         parts = tuple(torch.where(nan, code, part) for code, part in zip(point.nan, out.parts))
         out = Residue(point, parts, out.size, infinite=True)
-    if point.semantics.algebraic and x.numel() and all_finite(x) and bool((x == (first := x.flatten()[0])).all()):
+    read = point.semantics.algebraic or x.numel() == 1
+    if read and x.numel() and all_finite(x) and bool((x == (first := x.flatten()[0])).all()):
         out.knowing(linear=Linear((), Fraction(float(first))))
     return out
 

@@ -275,6 +275,8 @@ class Residue:
             if not others and isinstance(self.parts, tuple) and _share_memory(self.parts[0], out.parts[0]):
                 out.cell = self.cell  # facts about either end with a write to the other
             out.knowing(nonnegative=all_nonnegative((self, *others)))
+        else:
+            out.signed(all_nonnegative((self, *others)), False)  # some functions put in zeros
         return out
 
     def view(self, function: Map) -> Residue:
@@ -283,8 +285,8 @@ class Residue:
         out = self.view_as(parts.view(function) if isinstance(parts, OnDemand) else [function(p) for p in parts])
         if self.is_algebraic and same(self, out):  # autograd detaches what it saves
             out.known, out.origin = self.known, self.origin
-        elif self.is_algebraic:
-            out.knowing(nonnegative=is_nonnegative(self), positive=is_positive(self))
+        else:
+            out.signed(is_nonnegative(self), is_positive(self))
         return out
 
     def view_as(self, parts: Sequence[Tensor]) -> Residue:
@@ -316,11 +318,7 @@ class Residue:
     @_linear(lambda x, y: linear_of(x).plus(linear_of(y)))
     def __add__(self, other: Residue) -> Residue:
         out = self._with(self._pointwise(torch.add, other), self.size + other.size, other)
-        if not (self.is_algebraic and other.is_algebraic):
-            return out
-        nonnegative = all_nonnegative((self, other))
-        positive = nonnegative and (is_positive(self) or is_positive(other))
-        return out.knowing(nonnegative=nonnegative, positive=positive)
+        return out.signed(all_nonnegative((self, other)), is_positive(self) or is_positive(other))
 
     @_linear(lambda x, y: linear_of(x).plus(linear_of(y), -1))
     def __sub__(self, other: Residue) -> Residue:
@@ -340,7 +338,11 @@ class Residue:
                 if number_of(x) is None and is_negated(one):
                     return -(x * -one)
         out = self._with(self._pointwise(torch.mul, other), self.size * other.size, other)
-        return self._known_product(other, out) if self.is_algebraic and other.is_algebraic else out
+        if self.is_algebraic and other.is_algebraic:
+            return self._known_product(other, out)
+        # A variance has a sign in every reading, so that its root has a value for all inputs.
+        nonnegative = all_nonnegative((self, other)) or same(self, other)
+        return out.signed(nonnegative, is_positive(self) and is_positive(other))
 
     @property
     def is_complex(self) -> bool:
@@ -371,6 +373,12 @@ class Residue:
     def knowing(self, **known: Any) -> Residue:
         """Return the residue, which was just computed, with facts about it; see `Known`."""
         self.known = Known(**known, writes=self.cell.writes)
+        return self
+
+    def signed(self, nonnegative: bool, positive: bool) -> Residue:
+        """Return the residue, which was just computed, as one without negative elements, if it is finite."""
+        if nonnegative and not self.infinite and not self.is_complex:
+            self.known = Known(nonnegative=True, positive=positive, writes=self.cell.writes)
         return self
 
     def knowing_also(self, **known: Any) -> Residue:
@@ -425,9 +433,7 @@ class Residue:
     def sum(self, dims: Sequence[int] | None = None, keepdim: bool = False) -> Residue:
         dims = list(range(self.ndim)) if not dims else list(dims)
         out = self.total(lambda x: x.sum(dims, keepdim), _terms(self.shape, dims))
-        if not self.is_algebraic:
-            return out
-        return out.knowing(nonnegative=is_nonnegative(self), positive=is_positive(self) and self.numel() > 0)
+        return out.signed(is_nonnegative(self), is_positive(self) and self.numel() > 0)
 
     def mean(self, dims: Sequence[int] | None = None, keepdim: bool = False) -> Residue:
         dims = list(range(self.ndim)) if not dims else list(dims)
@@ -514,7 +520,8 @@ class Residue:
             return inverse * embed_fraction(self.point, 1 / number)
         exact = semantics.algebraic and (semantics.rational or is_positive(self))
         if self.data and not exact:
-            return apply_uninterpreted("reciprocal", [self], torch.reciprocal, nonzero=True)
+            out = apply_uninterpreted("reciprocal", [self], torch.reciprocal, nonzero=True)
+            return out.defined_if(not self.undefined and is_positive(self)).signed(is_positive(self), is_positive(self))
         return self.exact_inverse()
 
     def exact_inverse(self) -> Residue:
@@ -534,7 +541,7 @@ class Residue:
         parts = [f.inverse(p) for f, p in zip(self.point.fields, self.parts)]
         out = self._with(parts, self.size.inverse(self._number())).defined_if(defined)
         out.cell.partial |= self.varies and not is_positive(self)
-        return self._known_inverse(out) if self.is_algebraic else out
+        return self._known_inverse(out) if self.is_algebraic else out.signed(is_positive(self), is_positive(self))
 
     def _known_inverse(self, out: Residue) -> Residue:
         known, number = facts(self), number_of(self)
@@ -581,7 +588,8 @@ class Residue:
             out = (self * root).defined_if(not self.undefined and (not self.data or is_nonnegative(self)))
             return out.knowing(power=(term_of(self), Fraction(1, 2)), nonnegative=True, positive=is_positive(self))
         if self.data:
-            return apply_uninterpreted("sqrt", [self], torch.sqrt, nonzero=True)
+            out = apply_uninterpreted("sqrt", [self], torch.sqrt, nonzero=True)
+            return out.defined_if(not self.undefined and is_nonnegative(self)).signed(True, is_positive(self))
         return self.rsqrt().inverse()
 
     def power(self, exponent: int) -> Residue:
@@ -605,7 +613,9 @@ class Residue:
         """Return max(x, y) without its pieces."""
         zero = other.numel() == 1 and not any(bool(p) for p in other.parts)
         total, product = (self, other) if zero else (self + other, self * other)
-        return apply_uninterpreted("maximum", [total, product], lambda *_: torch.maximum(self.parts[0], other.parts[0]))
+        out = apply_uninterpreted("maximum", [total, product], lambda *_: torch.maximum(self.parts[0], other.parts[0]))
+        nonnegative = is_nonnegative(self) or is_nonnegative(other)
+        return out.signed(nonnegative, is_positive(self) or is_positive(other))
 
     def minimum(self, other: Residue) -> Residue:
         """min(x, y) = -max(-x, -y)."""
@@ -715,7 +725,7 @@ def embed_number(point: SamplePoint, x: float | int | bool, dtype: torch.dtype =
         for q, _ in meant.roots:
             size = size * _size_of_number(q)
         known = Residue(point, tuple(f.reduce(part) for f, part in zip(point.fields, parts)), size)
-        if point.semantics.algebraic and not meant.roots:
+        if not meant.roots:
             known.knowing(linear=Linear((), meant.fraction))
         if meant.logarithm is None:
             return known
@@ -723,7 +733,7 @@ def embed_number(point: SamplePoint, x: float | int | bool, dtype: torch.dtype =
         return known * (logarithm.inverse() if meant.logarithm.below else logarithm)
     device_free = [torch.tensor(float(f.number(x)), dtype=torch.float64) for f in point.fields]
     out = Residue(point, tuple(f.reduce(t) for f, t in zip(point.fields, device_free)), _size_of_number(x))
-    return out.knowing(linear=Linear((), Fraction(x))) if point.semantics.algebraic else out
+    return out.knowing(linear=Linear((), Fraction(x))) if math.isfinite(x) else out
 
 
 def log_of_number(point: SamplePoint, n: int) -> Residue:

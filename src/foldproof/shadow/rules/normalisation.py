@@ -24,12 +24,6 @@ def _affine(x: Residue, mean: Residue, rstd: Residue, weight: Residue | None, bi
     return x.affine(scale, shift if bias is None else shift + bias)
 
 
-def _inverse_deviation(call: Call, var: Residue, eps: float) -> Residue:
-    """Return rsqrt(var + eps) of a variance, which is a sum of squares: it has a value for all inputs."""
-    out = (var + call.residue(eps)).rsqrt()
-    return out.sure_if(var.sure) if eps > 0 else out
-
-
 def _optional(call: Call, x: Tensor | None) -> Residue | None:
     return None if x is None else call.residue(x)
 
@@ -92,7 +86,7 @@ def _batch_statistics(call: Call, x: Tensor, weight: Any, bias: Any, eps: float)
     if x.numel() == 0:
         raise call.undecided("batch statistics of an empty batch")
     var, center = variance(residue, dims, 0, True)
-    rstd = _inverse_deviation(call, var, eps)
+    rstd = (var + call.residue(eps)).rsqrt()
     along = [None if r is None else r.channels(x.ndim) for r in (_optional(call, weight), _optional(call, bias))]
     y = _affine(residue, center, rstd, along[0], along[1])
     return y, center.reshape(-1), rstd.reshape(-1), var.reshape(-1), x.numel() // x.shape[1]
@@ -106,7 +100,7 @@ def layer_norm(
     residue = call.residue(x)
     dims = list(range(x.ndim - len(shape), x.ndim))
     var, center = variance(residue, dims, 0, True)
-    rstd = _inverse_deviation(call, var, eps)
+    rstd = (var + call.residue(eps)).rsqrt()
     normal = _affine(residue, center, rstd, None, None)
     if weight is not None and bias is not None:
         normal = normal.affine(call.residue(weight), call.residue(bias))
@@ -124,7 +118,7 @@ def group_norm(
     """(x - mean)·rsqrt(var + eps)·weight + bias over groups of channels"""
     grouped = call.residue(x).reshape(n, groups, c // groups * hxw)
     var, center = variance(grouped, [2], 0, True)
-    rstd = _inverse_deviation(call, var, eps)
+    rstd = (var + call.residue(eps)).rsqrt()
     normal = ((grouped - center) * rstd).reshape(*x.shape)
     if weight is not None:
         normal = normal * call.residue(weight).channels(x.ndim)
