@@ -15,6 +15,7 @@ from foldproof import Kind
 from foldproof.auditing.taps import onnx as tap
 from foldproof.auditing.taps.onnx_runtime import Optimized, find_needed
 from foldproof.errors import FoldproofError
+from foldproof.onnx_graph import DEFINITIONS
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -140,12 +141,14 @@ def test_a_smallest_wrong_part_is_found() -> None:
     assert find_needed(names, lambda without: False) == ()
 
 
-def test_an_operator_without_a_definition_is_told() -> None:
-    class Unique(nn.Module):
+def test_an_operator_without_a_definition_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(DEFINITIONS, ("", "GridSample"))
+
+    class Sampled(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             return torch.nn.functional.grid_sample(x, x.movedim(1, -1)[..., :2])
 
-    found = foldproof.audit(Unique(), (X,), compiler="onnx", locate=False)
+    found = foldproof.audit(Sampled(), (X,), compiler="onnx", locate=False)
     told = [step.verdict.reason for step in found.steps if step.verdict.kind is Kind.UNDECIDED]
     assert told and "(GridSample): the operator has no definition" in told[0], str(found)
 

@@ -77,7 +77,8 @@ def _fixed(module: fx.GraphModule) -> set[Any]:
     for node in module.graph.nodes:
         alone = node.op == "call_function" and all(x in found for x in node.all_input_nodes)
         if node.op == "get_attr":
-            alone = not get_attribute(module, str(node.target)).is_floating_point()
+            held = get_attribute(module, str(node.target))
+            alone = isinstance(held, Tensor) and not held.is_floating_point()
         if node.target in _OF_SHAPES or alone:
             found.add(node)
     return found

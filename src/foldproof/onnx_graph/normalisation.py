@@ -134,3 +134,10 @@ def dropout(
     if training is not None and bool(training):
         raise NotTranslated("Dropout in training has no definition")
     return x.clone(), torch.ones(x.shape, dtype=torch.bool, device=x.device)
+
+
+@defines("LpNormalization")
+def lp_normalization(x: Tensor, *, axis: int = -1, p: int = 2) -> Tensor:
+    """x over its norm along an axis, and 0 where that is 0"""
+    size = x.abs().sum(axis, keepdim=True) if p == 1 else (x * x).sum(axis, keepdim=True).sqrt()
+    return torch.where(size == 0, 0.0, x / size).to(x.dtype)

@@ -199,9 +199,14 @@ def swish(x: Tensor, *, alpha: float = 1.0) -> Tensor:
     return x * torch.sigmoid(alpha * x)
 
 
+@defines("Shrink")
+def shrink(x: Tensor, *, bias: float = 0.0, lambd: float = 0.5) -> Tensor:
+    return torch.where(x < -lambd, x + bias, torch.where(x > lambd, x - bias, 0.0)).to(x.dtype)
+
+
 @defines("ThresholdedRelu")
 def thresholded_relu(x: Tensor, *, alpha: float = 1.0) -> Tensor:
-    return functional.threshold(x, alpha, 0.0)
+    return torch.where(x > alpha, x, 0.0)  # which is 0 for nan, as in ONNX Runtime
 
 
 # ONNX Runtime's own.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from foldproof.onnx_graph import windows
 from foldproof.onnx_graph.registry import MICROSOFT, NotTranslated, defines, dtype_of
 from foldproof.torch_internals import quantized_operators
 
@@ -79,3 +80,53 @@ def dequantize_linear(
 @defines("DequantizeLinear", domain=MICROSOFT)
 def microsoft_dequantize_linear(x: Tensor, scale: Tensor, zero: Tensor | None = None, *, axis: int = 1) -> Tensor:
     return dequantize_linear(x, scale, zero, axis=axis)
+
+
+@defines("QLinearMatMul")
+def qlinear_matmul(
+    x: Tensor,
+    x_scale: Tensor,
+    x_zero: Tensor,
+    y: Tensor,
+    y_scale: Tensor,
+    y_zero: Tensor,
+    scale: Tensor,
+    zero: Tensor,
+) -> Tensor:
+    if any(one.numel() != 1 for one in (x_scale, y_scale, scale)):
+        raise NotTranslated("QLinearMatMul with a scale for each row or column has no definition")
+    product = torch.matmul(dequantize_linear(x, x_scale, x_zero), dequantize_linear(y, y_scale, y_zero))
+    return quantize_linear(product, scale, zero)
+
+
+@defines("QLinearConv", like=windows.conv)
+def qlinear_conv(
+    x: Tensor,
+    x_scale: Tensor,
+    x_zero: Tensor,
+    weight: Tensor,
+    w_scale: Tensor,
+    w_zero: Tensor,
+    scale: Tensor,
+    zero: Tensor,
+    bias: Tensor | None = None,
+    **attributes: Any,
+) -> Tensor:
+    """Convolve in real numbers; the bias is in units of the product of both scales."""
+    wide = None if bias is None else bias.to(x_scale.dtype) * x_scale * w_scale
+    filters = dequantize_linear(weight, w_scale, w_zero, axis=0)
+    return quantize_linear(
+        windows.conv(dequantize_linear(x, x_scale, x_zero), filters, wide, **attributes), scale, zero
+    )
+
+
+@defines("ConvInteger", like=windows.conv)
+def conv_integer(
+    x: Tensor, weight: Tensor, x_zero: Tensor | None = None, w_zero: Tensor | None = None, **attributes: Any
+) -> Tensor:
+    image, filters = x.to(torch.float64), weight.to(torch.float64)  # which holds all sums
+    if x_zero is not None:
+        image = image - x_zero.to(torch.float64)
+    if w_zero is not None:
+        filters = filters - w_zero.to(torch.float64).reshape([-1] + [1] * (weight.dim() - 1) * (w_zero.dim() > 0))
+    return windows.conv(image, filters, **attributes).to(torch.int32)

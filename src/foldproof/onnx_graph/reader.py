@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 
 from foldproof.errors import FoldproofError, MissingExtra, brief
 from foldproof.graph.module import get_attribute, set_attribute
+from foldproof.onnx_graph.functions import is_function, written_out
 from foldproof.onnx_graph.registry import DEFINITIONS, DTYPES, Definition, NotTranslated, dtype_of, whole_numbers
 
 _OLDEST = 13
@@ -89,17 +90,24 @@ def load_model(path: str | Path) -> Any:
 
 
 class _Reader:
-    def __init__(self, model: Any, where: str, held: Held) -> None:
-        self._model, self._where, self._held = model, where, held
+    """Reads a graph; one inside of another graph, the ``outer`` one's reader, as a part that control flow runs."""
+
+    def __init__(self, model: Any, where: str, held: Held, outer: _Reader | None = None) -> None:
+        self._model, self._where, self._held, self._outer = model, where, held, outer
         self._graph, self._root = fx.Graph(), nn.Module()
         self._names = set[str]()
         self._values: dict[int, fx.Node] = {}
-        version = min((v for domain, v in model.opset_imports.items() if domain in ("", "ai.onnx")), default=_OLDEST)
+        self._taken: dict[fx.Node, fx.Node] = {}
+        """Nodes of the outer graph, and the inputs that stand for them."""
+        self._keep: list[Any] = []
+        """Graphs whose values are told apart by their ids."""
+        self._versions: dict[str, int] = dict(model.opset_imports)
+        self._wide: bool = _computes_in_float64(model.graph)
+        version = min((v for domain, v in self._versions.items() if domain in ("", "ai.onnx")), default=_OLDEST)
         if version < _OLDEST:
             raise NotTranslated(
                 f"{where} is of version {version} of ONNX's operators; export it with version {_OLDEST} or later"
             )
-        self._wide = _computes_in_float64(model.graph)
 
     def read(self) -> fx.GraphModule:
         graph = self._model.graph
@@ -108,13 +116,40 @@ class _Reader:
                 self._require_tensor(given)
                 node = self._values[id(given)] = self._graph.placeholder(_identifier(given.name))
                 node.meta["declared"] = given.name, dtype_of(int(given.dtype)), tuple(given.shape or ())
+        self._add_all(graph)
+        made = [self._value(result) for result in graph.outputs]
+        self._graph.output(made[0] if len(made) == 1 else tuple(made))
+        return fx.GraphModule(self._root, self._graph)
+
+    def read_part(self, graph: Any) -> tuple[fx.GraphModule, list[fx.Node]]:
+        """Return a graph inside of the outer one, and the nodes of the outer one that it takes as its last inputs."""
+        for given in graph.inputs:
+            self._values[id(given)] = self._graph.placeholder(_identifier(given.name))
+        self._add_all(graph)
+        self._graph.output(tuple(self._value(result) for result in graph.outputs))
+        return fx.GraphModule(self._root, self._graph), list(self._taken)
+
+    def _add_all(self, graph: Any) -> None:
         for name, value in graph.initializers.items():
             self._values[id(value)] = self._constant(name, value.const_value)
         for node in graph:
             self._add(node)
-        made = [self._values[id(result)] for result in graph.outputs]
-        self._graph.output(made[0] if len(made) == 1 else tuple(made))
-        return fx.GraphModule(self._root, self._graph)
+
+    def _value(self, value: Any) -> fx.Node:
+        """Return the node of a value; in a part, an input for what the outer graph has."""
+        if id(value) not in self._values:
+            if self._outer is None:
+                raise NotTranslated(f"{self._where}: the value {value.name} is not made by any node")
+            self._values[id(value)] = self._take(self._outer._value(value))
+        return self._values[id(value)]
+
+    def _take(self, node: fx.Node) -> fx.Node:
+        """Return the input of this part that stands for a node of the outer graph."""
+        if node not in self._taken:
+            last = max((n for n in self._graph.nodes if n.op == "placeholder"), default=None)
+            with self._graph.inserting_after(last) if last is not None else self._graph.inserting_before():
+                self._taken[node] = self._graph.placeholder(f"taken_{node.name}")
+        return self._taken[node]
 
     def _require_tensor(self, given: Any) -> None:
         if given.dtype is None or type(given.type).__name__ != "TensorType":
@@ -123,6 +158,8 @@ class _Reader:
 
     def _hold(self, name: str, tensor: Tensor) -> fx.Node:
         """Hold a constant under its name, which is that of a parameter in PyTorch, if it is one and is free."""
+        if self._outer is not None:
+            return self._take(self._outer._hold(name, tensor))
         path = name if _is_path(name) and self._is_free(name) else _free(f"constant_{_identifier(name)}", self._names)
         self._names.add(path)
         set_attribute(self._root, path, _parameter(tensor))
@@ -143,8 +180,11 @@ class _Reader:
         if node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
             self._values[id(node.outputs[0])] = self._written(node)
             return
-        if node.op_type == "Cast" and not node.domain and self._values[id(node.inputs[0])].target is single:
-            given = self._values[id(node.inputs[0])]
+        if is_function(node.domain, node.op_type, self._versions.get(node.domain, _OLDEST)):
+            self._add_function(node)
+            return
+        if node.op_type == "Cast" and not node.domain and self._value(node.inputs[0]).target is single:
+            given = self._value(node.inputs[0])
             made = single(*given.args, **given.kwargs)
             self._values[id(node.outputs[0])] = self._single(made.to(dtype_of(node.attributes["to"].value)))
             return
@@ -158,7 +198,12 @@ class _Reader:
         unknown = sorted(node.attributes.keys() - definition.attributes)
         if unknown:
             raise NotTranslated(f"{self._place(node)}: the attribute {unknown[0]} has no definition")
-        attributes = {name: self._argument(node, a) for name, a in node.attributes.items()}
+        attributes: dict[str, Any] = {}
+        for name, attribute in node.attributes.items():
+            if attribute.type.name == "GRAPH":
+                attributes[name], attributes[f"{name}_takes"] = self._part(node, attribute)
+            else:
+                attributes[name] = self._argument(node, attribute)
         if definition.counts:
             attributes["outputs"] = len(node.outputs)
         name = _identifier(node.name or f"{node.op_type}_{node.outputs[0].name}")
@@ -167,16 +212,49 @@ class _Reader:
             at = self._graph.call_function(_item, (made, i)) if definition.several else made
             self._values[id(result)] = at
 
+    def _part(self, node: Any, attribute: Any) -> tuple[fx.Node, list[fx.Node]]:
+        """Return the node that holds a part of a graph, and the nodes that it takes."""
+        reader = _Reader(self._model, f"{attribute.name} of {self._place(node)}", self._held, self)
+        part, takes = reader.read_part(attribute.value)
+        self._keep += [reader._keep, attribute.value]
+        path = _free(_identifier(f"{node.name or node.outputs[0].name}_{attribute.name}"), self._names)
+        self._names.add(path)
+        self._root.add_module(path, part)
+        return self._graph.get_attr(path), takes
+
+    def _add_function(self, node: Any) -> None:
+        """Add the nodes that an operator stands for."""
+        graph = written_out(node, self._versions)
+        self._keep.append(graph)
+        given = {value.name: value for value in node.inputs if value is not None}
+        for value in graph.inputs:
+            self._values[id(value)] = self._value(given[value.name])
+        self._add_all(graph)
+        made = {value.name: value for value in graph.outputs}
+        for value in node.outputs:
+            if value.name:
+                self._values[id(value)] = self._value(made[value.name])
+
     def _operand(self, value: Any, numbers: bool) -> Any:
         """Return the node of an input; of whole numbers that are constants, the numbers."""
         if value is None:
             return None
-        node = self._values[id(value)]
-        if numbers and node.target is single:
-            return [int(str(node.args[0]))]
-        if numbers and node.op == "get_attr":
-            return whole_numbers(get_attribute(self._root, str(node.target)))
+        node = self._value(value)
+        if numbers:
+            reader, source = self._source(node)
+            if source.target is single:
+                return [int(str(source.args[0]))]
+            if source.op == "get_attr":
+                return whole_numbers(get_attribute(reader._root, str(source.target)))
         return node
+
+    def _source(self, node: fx.Node) -> tuple[_Reader, fx.Node]:
+        """Return the node that an input of a part stands for, and the reader of its graph."""
+        for source, own in self._taken.items():
+            if own is node:
+                assert self._outer is not None
+                return self._outer._source(source)
+        return self, node
 
     def _definition(self, node: Any) -> Definition:
         domain = "" if node.domain == "ai.onnx" else node.domain

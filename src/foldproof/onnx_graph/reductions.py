@@ -80,6 +80,17 @@ def cumsum(x: Tensor, axis: Numbers, *, exclusive: int = 0, reverse: int = 0) ->
     return total.flip(dim) if reverse else total
 
 
+@defines("CumProd")
+def cumprod(x: Tensor, axis: Numbers, *, exclusive: int = 0, reverse: int = 0) -> Tensor:
+    dim = whole_numbers(axis)[0]
+    x = x.flip(dim) if reverse else x
+    total = torch.cumprod(x, dim, dtype=x.dtype)
+    if exclusive:
+        one = torch.ones_like(total.narrow(dim, 0, 1))
+        total = torch.cat([one, total.narrow(dim, 0, total.shape[dim] - 1)], dim)
+    return total.flip(dim) if reverse else total
+
+
 @defines("TopK", several=True)
 def topk(x: Tensor, k: Numbers, *, axis: int = -1, largest: int = 1, sorted: int = 1) -> tuple[Tensor, ...]:
     values, places = torch.sort(x, dim=axis, descending=bool(largest), stable=True)  # of equal elements, the first

@@ -88,12 +88,17 @@ DTYPES = {
 """PyTorch's dtypes, by their numbers in ``TensorProto.DataType``."""
 
 
+_STRING = 8
+
+
 def dtype_of(number: int) -> torch.dtype:
     """Return the dtype of this number.
 
     Raises:
         NotTranslated: PyTorch has no such dtype, or foldproof does not read it.
     """
+    if number == _STRING:
+        raise NotTranslated("the ONNX model computes with strings, of which nothing can be proved")
     if number not in DTYPES:
         raise NotTranslated(f"the ONNX data type {number} has no equivalent that can be proved")
     return DTYPES[number]

@@ -91,3 +91,11 @@ def _interpolated(
         raise NotTranslated(f"Resize of the mode {mode} with the coordinates {transformation} has no definition")
     sizes = [wanted.get(axis, x.shape[axis]) for axis in range(2, x.dim())]
     return functional.interpolate(x, sizes, mode=name, align_corners=corners)
+
+
+@defines("GridSample")
+def grid_sample(
+    x: Tensor, grid: Tensor, *, align_corners: int = 0, mode: str = "linear", padding_mode: str = "zeros"
+) -> Tensor:
+    known = {"linear": "bilinear", "cubic": "bicubic"}.get(mode, mode)  # PyTorch says bilinear in three dimensions, too
+    return functional.grid_sample(x, grid, known, padding_mode, bool(align_corners))

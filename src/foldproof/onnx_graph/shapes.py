@@ -126,6 +126,46 @@ def sequence_construct(*parts: Tensor) -> list[Tensor]:
     return list(parts)
 
 
+@defines("SequenceEmpty")
+def sequence_empty(*, dtype: int = 1) -> list[Tensor]:
+    return []
+
+
+@defines("SequenceInsert")
+def sequence_insert(parts: list[Tensor], part: Tensor, place: Numbers | None = None) -> list[Tensor]:
+    at = len(parts) if place is None else whole_numbers(place)[0]
+    at += len(parts) * (at < 0)
+    return [*parts[:at], part, *parts[at:]]
+
+
+@defines("SequenceErase")
+def sequence_erase(parts: list[Tensor], place: Numbers | None = None) -> list[Tensor]:
+    at = (-1 if place is None else whole_numbers(place)[0]) % len(parts)
+    return [*parts[:at], *parts[at + 1 :]]
+
+
+@defines("SequenceLength")
+def sequence_length(parts: list[Tensor]) -> Tensor:
+    return torch.tensor(len(parts))
+
+
+@defines("ReverseSequence")
+def reverse_sequence(x: Tensor, lengths: Numbers, *, batch_axis: int = 1, time_axis: int = 0) -> Tensor:
+    """Reverse the first elements of each sequence, as many as its length says."""
+    time = time_axis - (time_axis > batch_axis)
+    rows = []
+    for row, n in zip(x.unbind(batch_axis), whole_numbers(lengths)):
+        first, rest = row.narrow(time, 0, n), row.narrow(time, n, row.shape[time] - n)
+        rows.append(torch.cat([first.flip(time), rest], time))
+    return torch.stack(rows, batch_axis)
+
+
+@defines("Compress")
+def compress(x: Tensor, condition: Tensor, *, axis: int | None = None) -> Tensor:
+    places = condition.nonzero().flatten()
+    return x.flatten()[places] if axis is None else x.index_select(axis, places)
+
+
 @defines("Slice")
 def cut(x: Tensor, starts: Numbers, ends: Numbers, axes: Numbers | None = None, steps: Numbers | None = None) -> Tensor:
     first, last = whole_numbers(starts), whole_numbers(ends)

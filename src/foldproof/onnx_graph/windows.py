@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from foldproof.onnx_graph import pointwise
-from foldproof.onnx_graph.registry import MICROSOFT, NotTranslated, defines
+from foldproof.onnx_graph.registry import MICROSOFT, NotTranslated, Numbers, defines, whole_numbers
 
 _CONVOLUTIONS = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
 _TRANSPOSED = {1: functional.conv_transpose1d, 2: functional.conv_transpose2d, 3: functional.conv_transpose3d}
@@ -223,3 +223,71 @@ def global_lp_pool(x: Tensor, *, p: int = 2) -> Tensor:
     if p != 2:
         raise NotTranslated(f"GlobalLpPool of the power {p} has no definition")
     return (x * x).sum([*range(2, x.dim())], keepdim=True).sqrt()
+
+
+@defines("LpPool")
+def lp_pool(
+    x: Tensor,
+    *,
+    auto_pad: str = "NOTSET",
+    ceil_mode: int = 0,
+    dilations: Sequence[int] | None = None,
+    kernel_shape: Sequence[int],
+    p: int = 2,
+    pads: Sequence[int] | None = None,
+    strides: Sequence[int] | None = None,
+) -> Tensor:
+    if ceil_mode:
+        raise NotTranslated("LpPool with ceil_mode has no definition")
+    powers = x * x if p == 2 else x.abs().pow(p)
+    total = average_pool(
+        powers,
+        auto_pad=auto_pad,
+        count_include_pad=1,
+        dilations=dilations,
+        kernel_shape=kernel_shape,
+        pads=pads,
+        strides=strides,
+    ) * math.prod(kernel_shape)
+    return total.sqrt() if p == 2 else total.pow(1 / p)
+
+
+@defines("MaxUnpool")
+def max_unpool(
+    x: Tensor,
+    places: Tensor,
+    sizes: Numbers | None = None,
+    *,
+    kernel_shape: Sequence[int],
+    pads: Sequence[int] | None = None,
+    strides: Sequence[int] | None = None,
+) -> Tensor:
+    """Put the elements at their places, which count through the whole result; all others are 0."""
+    if sizes is not None:
+        raise NotTranslated("MaxUnpool to a given size has no definition")
+    by, around = _each(strides, kernel_shape), list(pads) if pads else [0] * 2 * len(kernel_shape)
+    spatial = [
+        (n - 1) * step + width - around[i] - around[i + len(by)]
+        for i, (n, step, width) in enumerate(zip(x.shape[2:], by, kernel_shape))
+    ]
+    shape = [*x.shape[:2], *spatial]
+    empty = torch.zeros(math.prod(shape), dtype=x.dtype, device=x.device)
+    return empty.scatter(0, places.flatten(), x.flatten()).reshape(shape)
+
+
+@defines("Col2Im")
+def col2im(
+    x: Tensor,
+    sizes: Numbers,
+    block: Numbers,
+    *,
+    dilations: Sequence[int] | None = None,
+    pads: Sequence[int] | None = None,
+    strides: Sequence[int] | None = None,
+) -> Tensor:
+    kernel, image = whole_numbers(block), whole_numbers(sizes)
+    around = list(pads) if pads else [0] * 2 * len(kernel)
+    if len(kernel) != 2 or around[:2] != around[2:]:
+        raise NotTranslated("Col2Im over other than two dimensions, or with uneven padding, has no definition")
+    steps, apart = tuple(_each(strides, kernel)), tuple(_each(dilations, kernel))
+    return functional.fold(x, tuple(image), tuple(kernel), apart, tuple(around[:2]), steps)

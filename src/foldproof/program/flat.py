@@ -13,8 +13,9 @@ from torch.export import ExportedProgram
 
 from foldproof.errors import FoldproofError, brief
 from foldproof.formatting import format_count
+from foldproof.graph.interpreter import Interpreter
 from foldproof.onnx_graph import NotTranslated, read_graph
-from foldproof.torch_internals import tree_flatten, tree_leaves, tree_unflatten
+from foldproof.torch_internals import flat_arguments, tree_flatten, tree_leaves, tree_unflatten
 
 
 def is_onnx_file(program: Any) -> bool:
@@ -53,16 +54,26 @@ class _Flat(nn.Module):
         super().__init__()
         self.model = program.module() if isinstance(program, ExportedProgram) else program
         self._given, self._structure = tree_flatten(given)
+        self._order: list[int] | None = None
+        """Places of the inputs of an exported program among those given; it may have keyword arguments in another."""
+        if isinstance(program, ExportedProgram):
+            places = {id(x): i for i, x in enumerate(self._given)}
+            self._order = [places[id(x)] for x in flat_arguments(program, *given)]
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         left = iter(tensors)
         leaves = [next(left) if isinstance(x, Tensor) else x for x in self._given]
-        args, kwargs = tree_unflatten(leaves, self._structure)
-        made = [x for x in tree_leaves(self.model(*args, **kwargs)) if x is not None]
+        made = [x for x in tree_leaves(self._call(leaves)) if x is not None]
         others = [x for x in made if not isinstance(x, Tensor)]
         if others:
             raise FoldproofError(f"an output is {others[0]!r}, which is no tensor, so that an ONNX file can't have it")
         return tuple(made)
+
+    def _call(self, leaves: Sequence[Any]) -> Any:
+        if self._order is not None:  # node by node, since parts that control flow runs take no shadows otherwise
+            return Interpreter(self.model).run(*(leaves[i] for i in self._order), enable_io_processing=False)
+        args, kwargs = tree_unflatten(leaves, self._structure)
+        return self.model(*args, **kwargs)
 
 
 class _OnnxFile(nn.Module):
