@@ -105,9 +105,15 @@ FEWEST_COMPARED_INPUTS = 4
 MAX_COMPARED_ELEMENTS = 1 << 22
 """Elements of all compared inputs together, but for the fewest: large inputs show kernels many places at once."""
 RUNS_AT_GIVEN_INPUTS = 16
-"""Perturbed runs at the inputs of the caller."""
+"""Perturbed runs at the inputs of the caller; half of them where the difference is clearly rounding."""
+CLEARLY_ROUNDING = 0.5
+"""Largest multiple of the perturbed runs' largest score that more runs would not change to more than rounding."""
 RUNS_AT_OTHER_INPUTS = 4
 """Perturbed runs at other inputs; a suspicious difference takes `RUNS_BEFORE_WRONG`."""
+MAX_UNLIKE = 1.5
+"""Largest factor between the reference's own errors at two inputs, in sigmas, for which one floor holds."""
+MAX_UNEVEN = 8.0
+"""Largest element of such a floor, in multiples of the median."""
 RUNS_BEFORE_WRONG = 48
 """Perturbed runs before a REFUTED."""
 RUNS_OF_LAYERS = 4

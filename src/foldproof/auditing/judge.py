@@ -135,12 +135,13 @@ def _judge_without_quantization(
     quantization. Changed and dropped quantizations are steps, too.
     """
     first, old, fakes = remove_quantization(before)
-    measured = measure_quantization(after, inputs)
-    second, steps, kept = remove_quantization(after, measured.changes if measured is not None else None)
-    new = tuple(step for made, step in steps.items() if made not in old)
+    _, found, kept = remove_quantization(after)
     known, left = ([made for _, *made in which] for which in (fakes, kept))  # retracing changes the names
-    if not new or any(made not in known for made in left):
+    if old.keys() >= found.keys() or any(made not in known for made in left):
         return None
+    measured = measure_quantization(after, inputs)  # several runs
+    second, steps, _ = remove_quantization(after, measured.changes if measured is not None else None)
+    new = tuple(step for made, step in steps.items() if made not in old)
     dropped = [s for made, s in old.items() if made not in steps]
     dropped += [s for (_, *made), s in fakes.items() if made not in left]
     new += tuple(replace(s, name=f"{s.name} (before)") for s in dropped)

@@ -26,7 +26,18 @@ from foldproof.comparison.distance import truth_distance
 from foldproof.comparison.far import find_far, judge_far, prove_both, tell_far
 from foldproof.comparison.graph import Graph
 from foldproof.comparison.inputs import Inputs, can_redraw, count_trials, redrawn
-from foldproof.comparison.judge import Judged, Outputs, distance, flips, identical, judge, number, rms, tell_absurd
+from foldproof.comparison.judge import (
+    Judged,
+    Outputs,
+    distance,
+    flips,
+    identical,
+    judge,
+    judge_alike,
+    number,
+    rms,
+    tell_absurd,
+)
 from foldproof.comparison.layers import layers
 from foldproof.comparison.order import match_by_order, tell_other_inputs, tell_other_order
 from foldproof.comparison.own import find_own_graph, own_at
@@ -441,7 +452,13 @@ class _Comparison:
         return self._recording_of[id(given)][1]
 
     def _try(
-        self, given: Inputs, runs: int, reference: list[Call], candidate: list[Call], thoroughly: bool = True
+        self,
+        given: Inputs,
+        runs: int,
+        reference: list[Call],
+        candidate: list[Call],
+        thoroughly: bool = True,
+        known: Trial | None = None,
     ) -> Trial:
         if len(self._graph.dtypes) == 0:
             self._graph.run(*given)
@@ -451,12 +468,13 @@ class _Comparison:
         except RuntimeError as error:  # an operator without a kernel for float64
             raise FoldproofError(f"the reference has no float64 result ({brief(error)})") from error
         parts, unseen = pair_up(reference, candidate, float64)
-        judged = [
-            part
-            if identical(part.values.reference, part.values.candidate)
-            else replace(part, judged=judge(part.values, part.reading(perturb), runs, thoroughly))
-            for part in parts
-        ]
+        floors = {} if known is None else {tuple(part.values.names): part.judged for part in known.parts}
+        judged = []
+        for part in parts:
+            if not identical(part.values.reference, part.values.candidate):
+                found = judge_alike(part.values, floors.get(tuple(part.values.names)))
+                part = replace(part, judged=found or judge(part.values, part.reading(perturb), runs, thoroughly))
+            judged.append(part)
         if any(part.judged is not None and part.judged.is_doubted for part in judged):
             judged = self._judged_by_own(given, candidate, judged)
         problems, remarks = tell_apart(reference, candidate, self._graph.precision), tell_strides(reference, candidate)
@@ -545,7 +563,7 @@ class _Comparison:
         if problem is not None:
             raise _OtherShape(problem, given)
         doubtful = not any(part.is_wrong for t in made for part in t.parts)
-        made.append(self._try(given, RUNS_AT_OTHER_INPUTS, reference, candidate, doubtful))
+        made.append(self._try(given, RUNS_AT_OTHER_INPUTS, reference, candidate, doubtful, known=made[0]))
         return True
 
     def _tell_uncompared(self, reference: Call, candidate: Call) -> None:
