@@ -34,15 +34,33 @@ class GradientProof:
 
 
 class _Loss(nn.Module):
-    """The sum of all floating-point outputs times one tensor for each: gradients for any loss."""
+    """The sum of all floating-point outputs times one tensor for each: gradients for any loss.
+
+    It holds each tied parameter once: AOTAutograd takes each name for a parameter of its own, which has no gradient.
+    """
 
     def __init__(self, model: nn.Module, inputs: int) -> None:
         super().__init__()
-        self.model, self.inputs = model, inputs
+        self._model, self.inputs = (model,), inputs
+        self._places = {name: name.replace(".", "/") for name, _ in _held(model)}
+        for name, x in _held(model):
+            if isinstance(x, nn.Parameter):
+                self.register_parameter(self._places[name], x)
+            else:
+                self.register_buffer(self._places[name], x)
+
+    @property
+    def model(self) -> nn.Module:
+        return self._model[0]
 
     def forward(self, *given: Tensor) -> Any:
-        outputs = _floats(self.model(*given[: self.inputs]))
+        held = {name: getattr(self, place) for name, place in self._places.items()}
+        outputs = _floats(torch.func.functional_call(self.model, held, given[: self.inputs]))
         return (torch.stack([(x * c).sum() for x, c in zip(outputs, given[self.inputs :])]).sum(),)
+
+
+def _held(model: nn.Module) -> list[tuple[str, Tensor]]:
+    return [*model.named_parameters(), *model.named_buffers()]
 
 
 def _floats(outputs: Any) -> list[Tensor]:
@@ -54,8 +72,9 @@ def prove_gradients(architecture: Architecture, seed: int = 0) -> GradientProof:
     sample = architecture.build()
     model = sample.model.train()
     for module in model.modules():
-        if isinstance(module, nn.Dropout) and module.p:
-            module.p = 0.5  # whose 1/(1 - p) is no rounded number
+        for name, value in vars(module).items():
+            if value and isinstance(value, float) and ("drop" in name or isinstance(module, nn.Dropout)):
+                setattr(module, name, 0.5)  # whose 1/(1 - p) is no rounded number
     with torch.random.fork_rng(devices=[]), quietly(), torch.enable_grad():
         torch.manual_seed(0)
         outputs = _floats(model(*sample.inputs))
@@ -84,19 +103,38 @@ def prove_gradients(architecture: Architecture, seed: int = 0) -> GradientProof:
     return GradientProof(architecture.name, (counts[0], counts[1]), verdicts[0], verdicts[1])
 
 
+def _copying_view(x: Tensor, size: list[int]) -> Any:
+    """A view of a copy: the strides of some normalizations are traced wrong, so that a later view fails."""
+    return _VIEW_OF_COPY(x.clone(memory_format=torch.contiguous_format), size)
+
+
+_VIEW_OF_COPY = torch.ops.aten._unsafe_view.default
+_NO_MORE: Mapping[Any, Any] = {}
+_COPYING_VIEWS = {torch.ops.aten.view.default: _copying_view}
+
+
 def _trace(
     module: _Loss, given: tuple[Tensor, ...], table: Mapping[Any, Any]
 ) -> tuple[fx.GraphModule, list[str], list[str]]:
     """Return the joint graph, the names of its parameters and buffers, and of the buffers that it writes to."""
-    options: dict[str, Any] = {"trace_joint": True, "output_loss_index": 0, "decompositions": dict(table)}
+
+    def trace(module: _Loss, more: Mapping[Any, Any] = _NO_MORE) -> Any:
+        used = {op: made for op, made in {**table, **more}.items() if not more or op is not _VIEW_OF_COPY}
+        try:
+            return aot_export_module(module, given, trace_joint=True, output_loss_index=0, decompositions=used)
+        except RuntimeError as error:
+            if more or "view size is not compatible" not in str(error):
+                raise
+            return trace(module, _COPYING_VIEWS)
+
     with torch.enable_grad():
         try:
-            graph, signature = aot_export_module(module, given, **options)
+            graph, signature = trace(module)
         except (
             DataDependentOutputException
         ):  # the model asks for values of tensors, which its exported program does not
             model = torch.export.export(module.model, given[: module.inputs]).module(check_guards=False)
-            graph, signature = aot_export_module(_Loss(model, module.inputs), given, **options)
+            graph, signature = trace(_Loss(model, module.inputs))
     assert isinstance(graph, fx.GraphModule)
     return graph, [*signature.parameters, *signature.buffers], list(signature.buffers_to_mutate.values())
 

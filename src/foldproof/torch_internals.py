@@ -477,6 +477,22 @@ def compile_apart(module: nn.Module, backend: str, dynamic: bool | None = None) 
     return made
 
 
+def compile_function_apart(function: Callable[[], Any], backend: str) -> Callable[[], Any]:
+    """Compile a function without arguments as `compile_apart` compiles a module."""
+    compiler = torch._dynamo.lookup_backend(backend)
+
+    def apart(graph: fx.GraphModule, inputs: list[Tensor]) -> Any:
+        return compiler(graph, inputs)
+
+    def call() -> Any:
+        return function()
+
+    call.__code__ = call.__code__.replace(co_name=f"call_apart_{next(_APART)}")
+    compile: Any = torch.compile
+    made: Callable[[], Any] = compile(call, backend=apart, dynamic=False, isolate_recompiles=True)
+    return made
+
+
 def _with_own_forward(module: T) -> T:
     forward = type(module).forward
     if isinstance(module, fx.GraphModule) or not isinstance(forward, FunctionType) or "forward" in vars(module):

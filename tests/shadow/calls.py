@@ -300,7 +300,10 @@ def _more(dtype: torch.dtype) -> Iterator[tuple[OpOverload, tuple[Any, ...], dic
         shape = (3, 4) if reduction == 0 else ()
         yield aten.soft_margin_loss_backward.default, (x(*shape), x(3, 4), x(3, 4).sign(), reduction), {}
     ends = torch.tensor([1, 1, 6], dtype=torch.int32)  # float64 has no kernel, and whole numbers are exact in float32
-    yield aten._grouped_mm.default, (x(6, 8).round().float(), x(3, 8, 8).round().float(), ends), {}
+    rows, each = (lambda: x(6, 8).round().float()), (lambda: x(3, 8, 8).round().float())
+    for a, b in ((rows(), each()), (each(), rows().mT), (rows().mT, rows())):
+        yield aten._grouped_mm.default, (a, b, ends), {}
+    yield aten._grouped_mm.default, (each(), each()), {}
     query, key = x(2, 4, 5, 8), x(2, 2, 6, 8)
     mask = torch.zeros(5, 6, dtype=dtype).masked_fill(torch.ones(5, 6).triu(1) > 0, float("-inf"))
     for kwargs in ({}, {"attn_mask": mask}, {"scale": 0.25}, {"is_causal": True}):

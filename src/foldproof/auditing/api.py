@@ -16,7 +16,7 @@ from foldproof.auditing.compilers import find_compiler
 from foldproof.auditing.compilers.compiler import Compiled, Compiler, clone_tensors, list_versions
 from foldproof.auditing.compilers.inductor import Inductor
 from foldproof.auditing.fault import describe_crash
-from foldproof.auditing.gradients import TrainedCall
+from foldproof.auditing.gradients import MakeOptimizer, TrainedCall
 from foldproof.auditing.kernels import WrongKernel, find_wrong_kernel
 from foldproof.auditing.log import Log
 from foldproof.auditing.loops import LOOP_STEPS
@@ -53,6 +53,7 @@ def audit(
     options: Mapping[str, Any] | None = None,
     disable: str | Iterable[str] = (),
     training: bool = False,
+    optimizer: MakeOptimizer | None = None,
     locate: bool = True,
     progress: Progress | None = None,
 ) -> Audit:
@@ -74,6 +75,8 @@ def audit(
             those of the forward and the backward graph are steps, and outputs, gradients and buffers are compared. The
             loss is the model's output, if that is one number; else the sum of all outputs times fixed random numbers.
             Proofs of the steps are for any loss.
+        optimizer: a function from the list of parameters that require gradients to their optimizer, with ``training``:
+            its step is compiled and audited, too, and the updated parameters and its state are compared.
         locate: True to look for the operators that cause a difference of numbers; with inductor, parts of the model are
             then compiled several times.
         progress: called with (done, total, what).
@@ -95,7 +98,7 @@ def audit(
         raise FoldproofError(f"options are a mapping from names to values, not a {type(options).__name__}")
     names = [disable] if isinstance(disable, str) else disable
     log = Log(part for name in names for part in name.split(", "))  # patterns that match together share a row
-    subject = _Subject.prepare(chosen, model, args, named, training)
+    subject = _Subject.prepare(chosen, model, args, named, training, optimizer)
     options = dict(options or {})
     if subject.draws and chosen.declared in (INDUCTOR, AOTINDUCTOR):
         options = {**SAME_DRAWS, **options}
@@ -194,7 +197,12 @@ class _Subject:
 
     @staticmethod
     def prepare(
-        compiler: Compiler, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], training: bool
+        compiler: Compiler,
+        model: nn.Module,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        training: bool,
+        optimizer: MakeOptimizer | None,
     ) -> _Subject:
         """Run the model once: some compilers never do, and would be blamed for inputs that do not fit.
 
@@ -204,12 +212,14 @@ class _Subject:
         """
         if training and not isinstance(compiler, Inductor):
             raise FoldproofError(f"{compiler.declared.name} compiles no gradients; training is audited with inductor")
+        if optimizer is not None and not training:
+            raise FoldproofError("an optimizer's step is a part of training; give training=True, or --training, too")
         with torch.no_grad(), quiet_copies(), torch.random.fork_rng(devices=[]):
             own = Loaded("the model", deepcopied(model), *clone_tensors((args, kwargs)))
             first = torch.get_rng_state()
             check_runs(own, own)
             draws = not torch.equal(first, torch.get_rng_state())
-            step = TrainedCall(model, args, kwargs) if training else None
+            step = TrainedCall(model, args, kwargs, optimizer) if training else None
         return _Subject(compiler, model, args, kwargs, draws, step)
 
     def compile(self, options: Mapping[str, Any], log: Log) -> Compiled:

@@ -119,8 +119,19 @@ class Log:
         """Copies of tensors at the time of each snapshot."""
         self.keep: list[Any] = []
         """Objects kept alive because the log identifies them by id."""
+        self.part = ""
+        """Name of the part that is compiled, if it is not the model."""
         self._program: ExportedProgram | None = None
         self._blind = False
+
+    @contextmanager
+    def of_part(self, name: str) -> Iterator[None]:
+        """Give the changes that are recorded meanwhile the name of a part."""
+        before, self.part = self.part, name
+        try:
+            yield
+        finally:
+            self.part = before
 
     def leaves_out(self, name: str) -> bool:
         """Return True if the pass that is called now has to be left out; record that it is optional."""

@@ -16,7 +16,15 @@ from torch import fx
 
 from foldproof.graph.module import get_attribute
 from foldproof.graph.text import Verbatim, map_nodes
-from foldproof.operators import FunctionalForm, bind_arguments, find_functional_form, find_operator, writes_out
+from foldproof.operators import (
+    FunctionalForm,
+    bind_arguments,
+    find_functional_form,
+    find_operator,
+    get_name,
+    list_written,
+    writes_out,
+)
 from foldproof.torch_internals import HigherOrderOperator, OpOverload, tree_map
 
 aten = torch.ops.aten
@@ -78,6 +86,21 @@ def read_ordered(graph: fx.Graph, node: fx.Node, args: tuple[Any, ...]) -> fx.No
     given = dict(zip(places, args[2:], strict=True))
     copied: fx.Node = graph.node_copy(calls[0], given.__getitem__)
     return copied
+
+
+def read_written_element(node: fx.Node, args: tuple[Any, ...]) -> fx.Node | None:
+    """Return the written tensor that ``node`` takes from an operator on lists in place, which returns none.
+
+    Inductor makes such operators of those that return lists.
+    """
+    if node.target is not getitem or not isinstance(node.args[0], fx.Node) or not isinstance(args[0], fx.Node):
+        return None
+    target = find_operator(node.args[0].target)
+    if target is None or not get_name(target).startswith("_foreach_") or not list_written(target):
+        return None
+    written = args[0].args[0]
+    found = written[args[1]] if isinstance(written, (tuple, list)) else None
+    return found if isinstance(found, fx.Node) else None
 
 
 def find_memory(node: fx.Node) -> fx.Node | None:

@@ -17,7 +17,13 @@ from torch.export import ExportedProgram
 
 from foldproof import operators
 from foldproof.auditing.copies import Copies
-from foldproof.auditing.reading import apply_fused_activation, find_memory, read_into, read_ordered
+from foldproof.auditing.reading import (
+    apply_fused_activation,
+    find_memory,
+    read_into,
+    read_ordered,
+    read_written_element,
+)
 from foldproof.auditing.sight import Sight
 from foldproof.auditing.signature import Signature, find_signature
 from foldproof.graph.diff import LabelledGraph
@@ -342,6 +348,9 @@ def _observes(source: nn.Module, node: fx.Node) -> bool:
 
 def _copy_node(graph: fx.Graph, node: fx.Node, made: Mapping[fx.Node, fx.Node]) -> fx.Node:
     args, kwargs = map_nodes((node.args, node.kwargs), made.__getitem__)
+    element = read_written_element(node, args)
+    if element is not None:
+        return element
     new = read_into(graph, node, args, kwargs) or read_ordered(graph, node, args)
     if new is None:
         new = graph.node_copy(node, made.__getitem__)

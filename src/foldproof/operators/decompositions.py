@@ -198,12 +198,22 @@ def _derive_lstm_layer(
 def _decompose_grouped_mm(
     x: Tensor, weight: Tensor, offs: Tensor | None = None, bias: Tensor | None = None, out_dtype: Any = None
 ) -> Tensor:
-    """Each group of rows, which ends at its offset, times its own matrix."""
+    """Each group of rows, of columns or of the axis that is summed, which ends at its offset, times its own matrix."""
     ends = [] if offs is None else offs.tolist()
-    if x.ndim != 2 or weight.ndim != 3 or not ends or ends[-1] != len(x) or bias is not None:
+    parts = [slice(start, end) for start, end in zip([0, *ends], ends)]
+    axis = {(2, 3): x.shape[0], (3, 2): weight.shape[-1], (2, 2): x.shape[-1]}.get((x.ndim, weight.ndim))
+    batched = x.ndim == weight.ndim == 3 and offs is None
+    if not (batched or (ends and ends[-1] == axis)) or bias is not None:
         raise NoDecomposition("no rule for this form of aten._grouped_mm.default")
-    groups = [x[start:end] @ w for start, end, w in zip([0, *ends], ends, weight)]
-    return torch.cat(groups).to(out_dtype)
+    if batched:
+        out = x @ weight
+    elif weight.ndim == 3:
+        out = torch.cat([x[part] @ w for part, w in zip(parts, weight)])
+    elif x.ndim == 3:
+        out = torch.cat([one @ weight[:, part] for part, one in zip(parts, x)], -1)
+    else:
+        out = torch.stack([x[:, part] @ weight[part] for part in parts])
+    return out.to(out_dtype)
 
 
 DECOMPOSITIONS: dict[OpOverload, Callable[..., Any]] = {

@@ -470,7 +470,8 @@ def _compare(point: SamplePoint, first: Outcome, second: Outcome) -> Equal | Mis
         found = _compare_plain(a, b) if plain else _compare_tensors(point, a, b)
         if found:
             return Mismatch(f"{what}: {found}", plain and not _may_be_rounding(point, a, b), written)
-    return Equal(sum(t.numel() for t in first.outputs if isinstance(t, Tensor)))
+    compared = (*first.outputs, *first.effects.values())
+    return Equal(sum(t.numel() for t in compared if isinstance(t, Tensor)))
 
 
 def _alike(a: Tensor, b: Tensor) -> bool:

@@ -50,6 +50,8 @@ _TOTAL |= {"eq", "ge", "gt", "le", "lt", "ne"}
 _TOTAL |= {"logaddexp2", "maximum", "member", "round", "sign", "sin", "sinc", "sinh", "tan_quarter", "tanh", "trunc"}
 
 
+_POSITIVE = {"exp", "exp2"}
+
 _serials = itertools.count()
 
 
@@ -364,6 +366,11 @@ class Residue:
         self.cell.partial = not sure
         return self.defined_if(sure)
 
+    def _total_where(self, operand: Residue, total: bool) -> Residue:
+        """Return the residue, a function of ``operand``, as one that has a value wherever that does, if ``total``."""
+        self.cell.partial = operand.cell.partial if total else self.cell.partial
+        return self.defined_if(total and not operand.undefined)
+
     def marked_like(self, other: Residue) -> Residue:
         """Return the residue, which was just made, with the marks of another one for the same elements."""
         self.cell.undefined, self.cell.contracted = other.cell.undefined, other.cell.contracted
@@ -521,7 +528,7 @@ class Residue:
         exact = semantics.algebraic and (semantics.rational or is_positive(self))
         if self.data and not exact:
             out = apply_uninterpreted("reciprocal", [self], torch.reciprocal, nonzero=True)
-            return out.defined_if(not self.undefined and is_positive(self)).signed(is_positive(self), is_positive(self))
+            return out._total_where(self, is_positive(self)).signed(is_positive(self), is_positive(self))
         return self.exact_inverse()
 
     def exact_inverse(self) -> Residue:
@@ -589,7 +596,7 @@ class Residue:
             return out.knowing(power=(term_of(self), Fraction(1, 2)), nonnegative=True, positive=is_positive(self))
         if self.data:
             out = apply_uninterpreted("sqrt", [self], torch.sqrt, nonzero=True)
-            return out.defined_if(not self.undefined and is_nonnegative(self)).signed(True, is_positive(self))
+            return out._total_where(self, is_nonnegative(self)).signed(True, is_positive(self))
         return self.rsqrt().inverse()
 
     def power(self, exponent: int) -> Residue:
@@ -709,6 +716,7 @@ def apply_uninterpreted(
     made = Residue(point, out, Size.variable(), data)
     total = name.split("(")[0] in _TOTAL or not any(o.data for o in operands)
     made.cell.partial = any(o.cell.partial or (o.varies and name.split("(")[0] not in _TOTAL) for o in operands)
+    made.signed(name.split("(")[0] in _POSITIVE, True)
     return made.defined_if(total and not any(o.undefined for o in operands))
 
 

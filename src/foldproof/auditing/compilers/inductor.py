@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -10,13 +11,19 @@ from torch import nn
 
 from foldproof.auditing.compilers.compiler import Compiled, Options, clone_tensors, copy_buffers, set_buffers
 from foldproof.auditing.definitions import Definitions
-from foldproof.auditing.gradients import TrainedCall
+from foldproof.auditing.gradients import OPTIMIZER, TrainedCall
 from foldproof.auditing.log import Log
 from foldproof.auditing.taps.inductor import tap_inductor
 from foldproof.compiler_catalog import INDUCTOR
 from foldproof.errors import FoldproofError, brief
 from foldproof.program.state import deepcopied
-from foldproof.torch_internals import compile_apart, inductor_setting, original_of, patched_inductor
+from foldproof.torch_internals import (
+    compile_apart,
+    compile_function_apart,
+    inductor_setting,
+    original_of,
+    patched_inductor,
+)
 
 
 class Inductor:
@@ -37,7 +44,7 @@ class Inductor:
         with configure(options), tap_inductor(log, own):
             compiled = compile_apart(own, "inductor", dynamic=False)
             if step is not None:
-                call = step.run(compiled, own)
+                call = step.run(compiled, own, functools.partial(_compile_update, log))
                 call(*clone_tensors(step.inputs))
                 return Compiled(call, "the compiled training step")
             compiled(*clone_tensors(args), **clone_tensors(kwargs))
@@ -48,6 +55,17 @@ class Inductor:
     def write_script(self, options: Options) -> tuple[list[str], list[str]]:
         imports, settings = write_settings(options)
         return imports, [*settings, "got = torch.no_grad()(torch.compile(model))(*inputs)"]
+
+
+def _compile_update(log: Log, update: Callable[[], Any]) -> Callable[[], Any]:
+    """Compile an optimizer's step, whose passes are those of a part of their own."""
+    compiled = compile_function_apart(update, "inductor")
+
+    def call() -> Any:
+        with log.of_part(OPTIMIZER):
+            return compiled()
+
+    return call
 
 
 COMPILER = Inductor()

@@ -9,21 +9,26 @@ itself. The steps of an audit follow these graphs:
 * the joint passes, as any others.
 * **partition**: the joint graph → its two halves, one called with the results of the other (`halves`).
 * the last passes, the lowering and the scheduling of each half, as any others.
+* with an optimizer, the graph of its compiled step, from Dynamo's on (`update`); its parameters, gradients and state
+  are inputs of that graph.
 
 Cotangents, which are the gradients of a loss with respect to the outputs, are inputs of all these graphs, so that a
 proof is for any loss. The numbers of a compiled step are compared for some cotangents (`step`).
 """
 
 from foldproof.auditing.gradients.differentiated import Leaf, Plan, list_cotangents, read_plan
-from foldproof.auditing.gradients.halves import BACKWARD, FORWARD, PARTS, Half, compose, list_names, split
+from foldproof.auditing.gradients.halves import BACKWARD, FORWARD, OPTIMIZER, PARTS, Half, compose, list_names, split
 from foldproof.auditing.gradients.step import TrainedCall
+from foldproof.auditing.gradients.update import MakeOptimizer
 
 __all__ = [
     "BACKWARD",
     "FORWARD",
+    "OPTIMIZER",
     "PARTS",
     "Half",
     "Leaf",
+    "MakeOptimizer",
     "Plan",
     "TrainedCall",
     "compose",

@@ -17,6 +17,8 @@ from foldproof.proof import run_on_copies
 from foldproof.torch_internals import disable_current_modes, tree_leaves
 
 PARTS = FORWARD, BACKWARD = "forward", "backward"
+OPTIMIZER = "optimizer"
+"""The part of an optimizer's step, which is compiled by itself."""
 
 
 @dataclass(frozen=True)

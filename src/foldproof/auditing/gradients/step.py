@@ -5,7 +5,8 @@ from the same values at each call, and their new values are results. The referen
 PyTorch runs for the model, forward and backward, so that its rounding can be followed.
 
 The loss is the model's output, if that is one number. Else it is the sum of all outputs times fixed random cotangents,
-as of `foldproof.prove_step`.
+as of `foldproof.prove_step`. With an optimizer, a step ends with its update (`update`), and the new parameters and the
+optimizer's state are results, too.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch import Tensor, fx, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from foldproof.auditing.gradients.differentiated import differentiate
+from foldproof.auditing.gradients.update import MakeOptimizer, Start
 from foldproof.errors import FoldproofError, brief
 from foldproof.program.state import deepcopied
 from foldproof.torch_internals import tree_flatten, tree_leaves, tree_unflatten
@@ -29,13 +31,19 @@ if TYPE_CHECKING:
 
 
 class TrainedCall:
-    """A call of a model with its backward.
+    """A call of a model with its backward, and with the step of an optimizer that ``optimizer`` makes of parameters.
 
     Raises:
-        FoldproofError: the model does not run on the inputs, or has no gradients.
+        FoldproofError: the model does not run on the inputs, or has no gradients; or the optimizer takes no step.
     """
 
-    def __init__(self, model: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        optimizer: MakeOptimizer | None = None,
+    ) -> None:
         leaves, self._structure = tree_flatten((tuple(args), dict(kwargs)))
         self._leaves = [x.detach() if isinstance(x, Tensor) else x for x in leaves]
         self._tensors = [i for i, x in enumerate(leaves) if isinstance(x, Tensor)]
@@ -60,10 +68,12 @@ class TrainedCall:
             torch.ones_like(x) if self.is_loss else torch.randn(x.shape, generator=generator).to(x) for x in seeded
         ]
         self.cotangents = [x.detach() for x in self.cotangents]
+        self._start = None if optimizer is None else Start.of(optimizer, own)
         wanted = [f"the gradient of {name}" for name, p in own.named_parameters() if p.requires_grad]
         self._names = [f"output {i}" for i in range(len(outputs))]
         self._names += [*(f"the gradient of input {i}" for i in self._wanted), *wanted, "the list of gradients"]
         self._names += [f"buffer {name} after the call" for name in self._buffers]
+        self._names += [] if self._start is None else self._start.names
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:
@@ -75,16 +85,32 @@ class TrainedCall:
         """Sentences on what the numbers are of."""
         loss = "the model's output" if self.is_loss else "the sum of all outputs times fixed random numbers"
         mode = "" if self._trains else "; the model is in evaluation mode, and train() is for you to call"
-        return [f"outputs, gradients and buffers were compared; the loss is {loss}{mode}"]
+        what = "outputs, gradients and buffers" if self._start is None else "outputs, gradients, buffers and the update"
+        return [f"{what} were compared; the loss is {loss}{mode}"]
 
-    def run(self, call: Callable[..., Any], holder: nn.Module) -> Callable[..., list[Tensor]]:
-        """Return the step of a compiled model, whose parameters and buffers are in ``holder``."""
+    def run(
+        self,
+        call: Callable[..., Any],
+        holder: nn.Module,
+        compiled: Callable[[Callable[[], Any]], Callable[[], Any]] = lambda update: update,
+    ) -> Callable[..., list[Tensor]]:
+        """Return the step of a compiled model, whose parameters and buffers are in ``holder``.
+
+        ``compiled`` compiles the optimizer's step.
+        """
+        trained = [p for p in holder.parameters() if p.requires_grad]
+        update = None if self._start is None else self._start.prepare(trained)
+        take = None if update is None else compiled(update.step)
 
         def step(*given: Any) -> list[Tensor]:
             with torch.no_grad():
                 for name, x in holder.named_buffers():
                     x.copy_(self._buffers[name])
-            return self._step(call, [p for p in holder.parameters() if p.requires_grad], holder.named_buffers, given)
+            if update is None or take is None:
+                return self._step(call, trained, holder.named_buffers, given)
+            update.restart()
+            made = self._step(call, trained, holder.named_buffers, given)
+            return [*made, *update.run(take)]
 
         return step
 
@@ -99,10 +125,18 @@ class TrainedCall:
         def step(*given: Any) -> list[Tensor]:
             buffers = {name: x.clone() for name, x in own.named_buffers()}
 
-            def call(*args: Any, **kwargs: Any) -> Any:
-                return torch.func.functional_call(own, buffers, args, kwargs)
+            wanted: dict[str, Tensor] = {name: p for name, p in own.named_parameters() if p.requires_grad}
+            if self._start is not None:
+                wanted = {name: p.detach().clone().requires_grad_() for name, p in wanted.items()}
 
-            return self._step(call, [p for p in own.parameters() if p.requires_grad], buffers.items, given)
+            def call(*args: Any, **kwargs: Any) -> Any:
+                return torch.func.functional_call(own, {**buffers, **wanted}, args, kwargs)
+
+            made = self._step(call, [*wanted.values()], buffers.items, given)
+            if self._start is None:
+                return made
+            update = self._start.prepare([*wanted.values()])
+            return [*made, *update.run(update.step)]
 
         try:
             with torch.random.fork_rng(devices=[]):
@@ -149,6 +183,8 @@ class TrainedCall:
             leaves = [*arguments[1], *parameters]
             seeded = [x for x in outputs if x.requires_grad]
             gradients = differentiate(seeded, leaves, given[len(self._tensors) :])
+        for p, g in zip(parameters, gradients[len(arguments[1]) :] if self._start is not None else ()):
+            p.grad = g
         filled = [torch.zeros_like(x) if g is None else g for x, g in zip(leaves, gradients)]
         missing = torch.tensor([g is not None for g in gradients])
         return [*(x.detach() for x in outputs), *filled, missing, *(x.detach().clone() for _, x in buffers())]

@@ -201,7 +201,7 @@ class _Phases:
         if last is not None and last.still_shows(module, signature, closely):
             return last
         made = Snapshot(module, signature, lambda n: place[n], self.lowered, self.log.copies)
-        made.part = self._part
+        made.part = self._part or self.log.part
         return made
 
     def _source(self, node: fx.Node, i: int) -> tuple[tuple[int, int], Any]:
