@@ -478,7 +478,10 @@ def compile_apart(module: nn.Module, backend: str, dynamic: bool | None = None) 
 
 
 def compile_function_apart(function: Callable[[], Any], backend: str) -> Callable[[], Any]:
-    """Compile a function without arguments as `compile_apart` compiles a module."""
+    """Compile a function without arguments as `compile_apart` compiles a module.
+
+    Replaced by: ``isolate_recompiles``, as there.
+    """
     compiler = torch._dynamo.lookup_backend(backend)
 
     def apart(graph: fx.GraphModule, inputs: list[Tensor]) -> Any:

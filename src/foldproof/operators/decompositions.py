@@ -213,7 +213,10 @@ def _decompose_grouped_mm(
         out = torch.cat([one @ weight[:, part] for part, one in zip(parts, x)], -1)
     else:
         out = torch.stack([x[:, part] @ weight[part] for part in parts])
-    return out.to(out_dtype)
+    columns = out.shape[-1]
+    out = out.to(out_dtype)
+    aligned = -columns % max(16 // out.element_size(), 1)  # rows of the result begin at multiples of 16 bytes
+    return torch.nn.functional.pad(out, (0, aligned))[..., :columns] if aligned else out
 
 
 DECOMPOSITIONS: dict[OpOverload, Callable[..., Any]] = {
