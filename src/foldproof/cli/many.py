@@ -16,7 +16,7 @@ from typing import Any
 from foldproof.cli.complaint import without_warnings
 from foldproof.cli.options import SETTINGS, Settings
 from foldproof.cli.output import Output, check_folder, save_json
-from foldproof.cli.processes import Died, Processes
+from foldproof.processes import Died, Processes
 from foldproof.cli.setup import Setup
 from foldproof.compiler_catalog import DECLARED
 from foldproof.errors import FoldproofError, brief
