@@ -174,6 +174,27 @@ def test_a_written_input_is_compared() -> None:
     assert any(n.target is torch.ops.aten.copy_.default for n in steps["lowering"].after.graph.nodes)
 
 
+def read_before_write(x: Tensor) -> Tensor:
+    """A copy of x as it was before the call."""
+    old = x.repeat_interleave(1, 0)
+    x.relu_()
+    return old
+
+
+def exchange(x: Tensor, y: Tensor) -> Tensor:
+    """Two inputs, each written with what the other one was."""
+    old = x.clone()
+    x.copy_(y)
+    y.copy_(old)
+    return old + y
+
+
+@pytest.mark.parametrize(("function", "inputs"), [(read_before_write, 1), (exchange, 2)])
+def test_what_is_read_before_an_input_is_written_stays(function: Any, inputs: int) -> None:
+    steps = loop_steps(Function(function), [drawn(4, 3) for _ in range(inputs)])
+    assert {name: step.verdict.kind for name, step in steps.items()} == dict.fromkeys(steps, Kind.PROVED)
+
+
 def test_reading_what_another_iteration_writes_is_no_proof() -> None:
     """Inductor drops the clone, so that the loop reads what it writes."""
     verdict = loop_steps(Function(lambda x: x[1:].copy_(x[:-1].clone())), [drawn(6, 4)])["lowering"].verdict

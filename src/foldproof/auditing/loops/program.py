@@ -18,7 +18,15 @@ from foldproof.auditing.loops.recorder import Recorder, Unreadable, Value
 from foldproof.auditing.loops.templates import Templates
 from foldproof.graph.module import InterpretedModule, set_attribute
 from foldproof.graph.text import source_of
-from foldproof.torch_internals import call_loop_body, disable_current_modes, inductor_ir, is_mkldnn, loop_body
+from foldproof.operators import is_view
+from foldproof.torch_internals import (
+    OpOverload,
+    call_loop_body,
+    disable_current_modes,
+    inductor_ir,
+    is_mkldnn,
+    loop_body,
+)
 
 aten = torch.ops.aten
 
@@ -84,8 +92,7 @@ class _Recording:
             if self._reused is not None:
                 self._release(group, self._reused, accesses)
         self._recorder.meta = {}
-        self._write_back()
-        self._recorder.graph.output(tuple(self._output(x) for x in self._graph.graph_outputs))
+        self._end()
         self._recorder.graph.eliminate_dead_code()
         return InterpretedModule(self._recorder.root, self._recorder.graph)
 
@@ -208,14 +215,33 @@ class _Recording:
         trace, source = next((t for t in traces if t[1]), (None, None))
         return Loop(node.get_name(), tuple(o.name for o in origins), trace, source)
 
-    def _write_back(self) -> None:
+    def _end(self) -> None:
+        """Write to the inputs what their memory holds at the end, and return the outputs.
+
+        What is read from an input as it was before is copied, as a loop copies it: the graph's own views of the input
+        would show the write.
+        """
+        outputs = tuple(self._output(x) for x in self._graph.graph_outputs)
+        writes = dict(self._list_writes())
+        changed = {self._given[name].node for name in writes}
+
+        def as_read(x: Any) -> Any:
+            old = isinstance(x, fx.Node) and _find_base(x) in changed
+            return self._recorder.add(aten.clone.default, (x,), {}, f"{x.name}_read") if old else x
+
+        outputs = tuple(map(as_read, outputs))
+        writes = {name: as_read(value) for name, value in writes.items()}
+        for name, value in writes.items():
+            self._recorder.add(aten.copy_.default, (self._given[name].node, value), {}, f"{name}_written")
+        self._recorder.graph.output(outputs)
+
+    def _list_writes(self) -> Iterator[tuple[str, fx.Node]]:
         for name, given in self._given.items():
             if isinstance(self._graph.graph_inputs_original.get(name), inductor_ir().DonatedBuffer):
                 continue  # a tensor that nobody reads after the backward, whose memory is free for use
             home, _ = self._memory.find(name)
             if self._memory.contents(home).node is not given.contents.node:
-                value = self._memory.read(name, given.place)
-                self._recorder.add(aten.copy_.default, (given.node, value), {}, f"{name}_written")
+                yield name, self._memory.read(name, given.place).node
 
     def _output(self, x: Any) -> Any:
         ir = inductor_ir()
@@ -226,6 +252,13 @@ class _Recording:
         if isinstance(x, ir.IRNode):
             return self._layouts.read(x, self._whole).node
         return self._layouts.number(x)
+
+
+def _find_base(node: fx.Node) -> fx.Node:
+    """Return the node whose memory a chain of views shows."""
+    while isinstance(node.target, OpOverload) and is_view(node.target):
+        node = node.all_input_nodes[0]
+    return node
 
 
 def _flattened(scheduled: Iterable[Any]) -> Iterator[Any]:
