@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
@@ -25,10 +26,15 @@ HEAD = """\
 def page() -> str:
     """The whole page: the output of ``--help`` for every command."""
     listed = _help()
-    names = re.findall(r"(?m)^│ ([\w-]+)", listed.partition("Commands")[2])
-    parts = [HEAD, f"```text\n{listed}\n```\n"]
-    parts += [f"## {name}\n\n```text\n{_help(name)}\n```\n" for name in names]
-    return "\n".join(parts)
+    return "\n".join([HEAD, f"```text\n{listed}\n```\n", *_parts(listed)])
+
+
+def _parts(listed: str, *group: str) -> Iterator[str]:
+    """Yield a section for each command that a help text lists, and for those of a group after it."""
+    for name in re.findall(r"(?m)^│ ([\w-]+)", listed.partition("Commands")[2]):
+        told = _help(*group, name)
+        yield f"## {' '.join((*group, name))}\n\n```text\n{told}\n```\n"
+        yield from _parts(told, *group, name)
 
 
 def _help(*command: str) -> str:

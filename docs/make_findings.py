@@ -20,6 +20,8 @@ from foldproof.report.migration import migrate
 from tests.auditing.models import FOUND
 
 FOLDER = Path(__file__).parent / "findings"
+INDEX = FOLDER.parent.parent / "src/foldproof/hunting/known.json"
+"""The faults as `foldproof hunt` knows them."""
 NAMES = {
     "executorch: linear, 3-D, BatchNorm": "executorch_linear_batch_norm_3d",
     "executorch: one conv weight, two BatchNorms": "executorch_shared_conv_weight",
@@ -73,12 +75,13 @@ CAUSES = {
 
 
 def main() -> None:
-    rows = []
+    rows, faults = [], {}
     for case, name in NAMES.items():
         folder = FOLDER / name
         if not (folder / "verdict.json").exists():
             _audit(case, folder)
         told = migrate(json.loads((folder / "verdict.json").read_text()))
+        faults[name] = told
         try:
             state = replay(folder)[1]
         except FoldproofError as error:
@@ -96,6 +99,8 @@ def main() -> None:
         "| model | pass | state |",
         "|---|---|---|",
     ]
+    index = [{"name": name, "compiler": told["compiler"], "pass": told["pass"]} for name, told in faults.items()]
+    INDEX.write_text(json.dumps(index, indent=1) + "\n")
     (FOLDER / "README.md").write_text("\n".join([*head, *rows]) + "\n")
 
 

@@ -348,6 +348,85 @@ def replay(
     _end(partial(commands.replay, folder))
 
 
+hunting = typer.Typer(rich_markup_mode="rich", no_args_is_help=True, invoke_without_command=True)
+app.add_typer(hunting, name="hunt")
+
+CorpusOption = Annotated[
+    Path, typer.Option("--corpus", metavar="DIR", help="The folder of the corpus.", show_default=False)
+]
+
+
+@hunting.callback()
+@with_options
+def hunt(
+    context: typer.Context,
+    compiler: Annotated[
+        str | None, typer.Option("--compiler", metavar="NAME", help=f"{', '.join(DECLARED)}.", show_default=False)
+    ] = None,
+    corpus: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Keep programs and faults in this folder, and go on from there."),
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", metavar="NAME=VALUE", help="A setting of the compiler, such as freezing=True."),
+    ] = None,
+    training: Annotated[
+        bool, typer.Option("--training", help="Compile with gradients, and audit the backward, too (inductor).")
+    ] = False,
+    programs: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Stop after this many programs.", show_default=False)
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(metavar="N", min=0, help="Begin no program later.", show_default=False)
+    ] = None,
+    jobs: Annotated[
+        int, typer.Option("-j", "--jobs", metavar="N", min=1, help="Programs at a time, in processes of their own.")
+    ] = 1,
+) -> None:
+    """Look for wrong answers of a compiler: audit random programs, and keep those that show a fault."""
+    if context.invoked_subcommand is not None:
+        return
+    from foldproof.cli import hunts
+
+    if compiler is None or corpus is None:
+        raise typer.BadParameter("hunt takes --compiler NAME and --corpus DIR")
+    _end(partial(hunts.hunt, compiler, option or (), training, (programs, minutes), jobs, corpus))
+
+
+@hunting.command("status")
+@with_options
+def hunt_status(corpus: CorpusOption) -> None:
+    """Print the number of programs by outcome, and the faults."""
+    from foldproof.cli import hunts
+
+    _end(partial(hunts.status, corpus))
+
+
+@hunting.command("report")
+@with_options
+def hunt_report(
+    corpus: CorpusOption,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE.md", help="File to write.")],
+) -> None:
+    """Write the smallest program of each fault, and all that was covered, as a page in Markdown."""
+    from foldproof.cli import hunts
+
+    _end(partial(hunts.report, corpus, output))
+
+
+@hunting.command("replay")
+@with_options
+def hunt_replay(
+    corpus: CorpusOption,
+    fault: Annotated[int | None, typer.Argument(metavar="FAULT", help="Its number; by default, all.")] = None,
+) -> None:
+    """Run the program of a fault again with the installed compiler, and without foldproof's judgement."""
+    from foldproof.cli import hunts
+
+    _end(partial(hunts.replay, corpus, fault))
+
+
 def run(argv: Sequence[str] | None = None) -> int:
     """Parse ``argv`` (``sys.argv[1:]`` by default), run the command and return its exit status."""
     SETTINGS.set(Settings())

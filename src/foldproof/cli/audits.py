@@ -30,7 +30,7 @@ def audit(spec: str, setup: Setup, progress: Progress) -> Audit:
     import foldproof
     from foldproof.cli.work import load, working_on
 
-    given = dict(_option(text) for text in setup.options)
+    given = read_options(setup.options)
     progress(0, None, f"loading {spec}")
     loaded = load(spec)
     with working_on(spec):
@@ -51,6 +51,11 @@ def document(found: Audit, folder: Path | None) -> dict[str, Any]:
     from foldproof.auditing.document import build_audit_document
 
     return build_audit_document(found, folder)
+
+
+def read_options(texts: Sequence[str]) -> dict[str, Any]:
+    """Read the values of ``--option NAME=VALUE``; raises FoldproofError for another form."""
+    return dict(_option(text) for text in texts)
 
 
 def _option(text: str) -> tuple[str, Any]:

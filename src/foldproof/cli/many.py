@@ -16,11 +16,11 @@ from typing import Any
 from foldproof.cli.complaint import without_warnings
 from foldproof.cli.options import SETTINGS, Settings
 from foldproof.cli.output import Output, check_folder, save_json
-from foldproof.processes import Died, Processes
 from foldproof.cli.setup import Setup
 from foldproof.compiler_catalog import DECLARED
 from foldproof.errors import FoldproofError, brief
 from foldproof.log import log_caught
+from foldproof.processes import Died, Processes
 from foldproof.verdict import Kind
 from foldproof.version import __version__, find_version
 

@@ -6,10 +6,11 @@ import itertools
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
 
+from foldproof.auditing.compilers import find_compiler
 from foldproof.errors import FoldproofError
 from foldproof.hunting.corpus import Corpus, Outcome
 from foldproof.hunting.fault import Fault
@@ -38,27 +39,21 @@ def hunt(
     What is in the corpus is not judged again, so that a second call goes on. A program whose process was killed is.
 
     Raises:
-        FoldproofError: the corpus can't be written, or an extra is missing.
+        FoldproofError: the corpus can't be written, or the compiler is unknown.
     """
-    from foldproof.auditing.compilers import find_compiler
-    from foldproof.hunting.generator import generate
-
     find_compiler(setup.compiler)
-    generate(0, setup.training)
     deadline = math.inf if minutes is None else time.time() + 60 * minutes
     with Corpus(folder, create=True) as corpus, Processes(jobs) as processes:
         corpus.forget_begun(setup.key)
-        numbers = _unused(corpus.numbers(setup.key))
+        before = corpus.numbers(setup.key)
+        numbers = (number for number in itertools.count() if number not in before)
         left = math.inf if programs is None else programs
         running: dict[Future[list[int]], list[int]] = {}
-        done = 0
         while True:
             while len(running) < jobs and left > 0 and time.time() < deadline:
                 taken = list(itertools.islice(numbers, int(min(SIZE, math.ceil(left / jobs), left))))
                 running[_submit(processes, folder, setup, taken, deadline)] = taken
                 left -= len(taken)
-            if not running:
-                return done
             ended, _ = wait(running, timeout=1, return_when=FIRST_COMPLETED)
             for future in ended:
                 taken = running.pop(future)
@@ -67,29 +62,30 @@ def hunt(
                 except Died as error:
                     log_caught(error, "judging programs")
                     judged = _record_death(corpus, setup, taken, error)
-                    if not judged:
-                        raise FoldproofError(f"judging program {taken[0]} failed before it began ({error})") from error
                 rest = [number for number in taken if number not in judged]
-                done += len(judged)
                 if rest and time.time() < deadline:
                     running[_submit(processes, folder, setup, rest, deadline)] = rest
-            progress(done, programs, f"hunting in {folder}, {len(corpus.clusters(setup.key))} clusters")
+            done = sum(corpus.outcomes(setup.key).values()) - len(corpus.list_begun(setup.key)) - len(before)
+            faults = len(corpus.clusters(setup.key))
+            progress(done, programs, f"hunting in {folder}, {faults} fault{'s' * (faults != 1)} so far")
+            if not running:
+                return done
 
 
 def _submit(processes: Processes, folder: Path, setup: Setup, numbers: list[int], deadline: float) -> Future[list[int]]:
     return processes.submit(work, Batch(folder, setup, numbers, deadline))
 
 
-def _unused(used: set[int]) -> Iterator[int]:
-    return (number for number in itertools.count() if number not in used)
-
-
 def _record_death(corpus: Corpus, setup: Setup, taken: list[int], error: Died) -> list[int]:
     """Record the program that ended its process; return the programs of the batch that have an outcome."""
-    begun = corpus.forget_begun(setup.key, taken)
+    begun = [number for number in corpus.list_begun(setup.key) if number in taken]
     hung = error.code == -signal.SIGALRM
     name = "hang" if hung else str(error)
     for number in begun:
-        corpus.end(setup.key, number, Outcome("hang" if hung else "killed", str(error), faults=[Fault("process", name)]))
-    outcome = corpus.numbers(setup.key)
-    return [number for number in taken if number in outcome]
+        corpus.end(
+            setup.key, number, Outcome("hang" if hung else "killed", str(error), faults=[Fault("process", name)])
+        )
+    judged = [number for number in taken if number in corpus.numbers(setup.key)]
+    if not judged:
+        raise FoldproofError(f"a process that judges programs fails before it begins ({error})") from error
+    return judged

@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from foldproof.auditing import Audit
 from foldproof.errors import FoldproofError
 from foldproof.hunting.fault import Fault
 
@@ -46,6 +47,7 @@ class Outcome:
             for a program that the compiler refuses; ``error`` for an exception in foldproof.
         faults: the faults that it shows.
         coverage: names of what the compiler did, and whether it is proved.
+        audit: the audit itself, if there is one; it is not kept.
     """
 
     outcome: str
@@ -55,6 +57,7 @@ class Outcome:
     seconds: float = 0.0
     faults: Sequence[Fault] = ()
     coverage: Mapping[str, bool] = field(default_factory=dict)
+    audit: Audit | None = None
 
     def timed(self, seconds: float) -> Outcome:
         return replace(self, seconds=seconds)
@@ -155,28 +158,27 @@ class Corpus:
         self._base.execute("INSERT OR IGNORE INTO members VALUES (?, ?)", (row["id"], number))
         smaller = row["number"] is None or len(text) < len(row["text"])
         self._base.execute(
-            "UPDATE clusters SET programs = (SELECT count(*) FROM members WHERE cluster = id) WHERE id = ?", (row["id"],)
+            "UPDATE clusters SET programs = (SELECT count(*) FROM members WHERE cluster = id) WHERE id = ?",
+            (row["id"],),
         )
         if smaller:
-            self._base.execute(
-                "UPDATE clusters SET number = ?, text = ? WHERE id = ?", (number, text, row["id"])
-            )
+            self._base.execute("UPDATE clusters SET number = ?, text = ? WHERE id = ?", (number, text, row["id"]))
         return row["id"] if smaller else 0
 
     def note(self, cluster: int, **values: str) -> None:
-        """Set columns of a cluster: ``known``, ``confirmed``."""
+        """Set columns of a cluster: ``known``, ``confirmed``, ``text``."""
         for name, value in values.items():
-            assert name in ("known", "confirmed")
+            assert name in ("known", "confirmed", "text")
             self._base.execute(f"UPDATE clusters SET {name} = ? WHERE id = ?", (value, cluster))
 
-    def forget_begun(self, setup: str, numbers: Iterable[int] | None = None) -> list[int]:
-        """Return the programs whose outcome is missing, of ``numbers`` or of all; those of all are forgotten."""
+    def list_begun(self, setup: str) -> list[int]:
+        """Return the programs that were begun and have no outcome."""
         rows = self._base.execute("SELECT number FROM programs WHERE setup = ? AND outcome = ?", (setup, BEGUN))
-        begun = [row["number"] for row in rows]
-        if numbers is not None:
-            return sorted(set(begun) & set(numbers))
+        return [row["number"] for row in rows]
+
+    def forget_begun(self, setup: str) -> None:
+        """Forget the programs that have no outcome, so that they are judged again."""
         self._base.execute("DELETE FROM programs WHERE setup = ? AND outcome = ?", (setup, BEGUN))
-        return begun
 
     def numbers(self, setup: str) -> set[int]:
         """Return the numbers of all programs of a setup."""

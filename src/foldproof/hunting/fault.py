@@ -20,7 +20,8 @@ class Fault:
             ``kernel``, ``numbers`` (where no part is known), ``crash``, or ``process`` for a process that ended;
             ``foldproof`` for a fault of its own.
         name: the pass, the decomposition, the lowering, or the error.
-        difference: the kind of difference: ``values``, ``nan``, ``dtype``, ``shape``, ``writes``.
+        difference: the kind of difference: ``values``, ``nan``, ``dtype``, ``shape``, ``memory`` (shared by
+            tensors), ``writes``.
         operator: the operator that computes the first wrong value.
     """
 
@@ -83,7 +84,14 @@ def _moves(step: Step) -> str:
 def _difference(verdict: Verdict) -> str:
     """Return the kind of difference that the sentence of a verdict tells."""
     told = verdict.reason
-    for word, kind in (("dtype", "dtype"), ("shape", "shape"), ("nan", "nan"), ("writ", "writes"), ("input", "writes")):
+    for word, kind in (
+        ("shares memory", "memory"),
+        ("dtype", "dtype"),
+        ("shape", "shape"),
+        ("nan", "nan"),
+        ("writ", "writes"),
+        ("input", "writes"),
+    ):
         if word in told:
             return kind
     return "values"

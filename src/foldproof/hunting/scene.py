@@ -56,20 +56,24 @@ class Scene:
         kept = len(self.state), len(self.lines), len(self.inputs), dict(self.values), dict(self._env)
         try:
             filled: dict[str, str] = {}
-            first = min(HOLE.findall(idiom), key=_rank)
+            first = min((*HOLE.findall(idiom), "x"), key=_rank)
             filled[first] = self._choose(first, filled, "")
             for line in idiom.strip().splitlines():
                 self.run(HOLE.sub(lambda hole: self._fill(hole[1], filled, line), line.strip()))
                 if self.rng.random() < 0.06:
                     self.write_between(filled)
-        except Exception as error:
+        except Unfit:
             del self.state[kept[0] :], self.lines[kept[1] :], self.inputs[kept[2] :]
             self.values, self._env = kept[3], kept[4]
-            raise Unfit(str(error)) from error
+            raise
 
     def run(self, line: str) -> None:
-        """Run a line of ``forward``."""
-        exec(line, self._env)
+        """Run a line of ``forward``.
+
+        Raises:
+            Unfit: it raises an error, or computes numbers that are not finite, or too many.
+        """
+        self._execute(line)
         target = re.match(r"(v\d+(?:, v\d+)*) = ", line)
         for name in target[1].split(", ") if target else ():
             value = self._env[name]
@@ -104,7 +108,7 @@ class Scene:
         first = next((self.values[n] for n in filled.values() if n in self.values), None)
         if kind == "x":
             rank = int(hole[1:] or 0)
-            return self._pick(lambda v: v.is_floating_point() and (v.dim() == rank or not rank and v.dim() > 0), rank)
+            return self._pick(lambda v: v.is_floating_point() and (v.dim() == rank or (not rank and v.dim() > 0)), rank)
         if kind == "y":
             return self._pick(lambda v: v.is_floating_point() and _broadcasts(v, first), 0, like=first)
         if kind == "z":
@@ -119,6 +123,7 @@ class Scene:
             return rng.choice(SIMPLE[kind])
         shown = self._shown(filled)
         rank = max(shown.dim(), 1)
+        last = shown.shape[-1] if shown.dim() else 1
         if kind in ("dim", "other"):
             dim = rng.randrange(rank)
             return str(dim - rank if rng.random() < 0.5 else dim)
@@ -130,29 +135,27 @@ class Scene:
         if kind == "shape":
             return str(tuple(shown.shape))
         if kind == "flat":
-            return rng.choice([str((-1,)), str((shown.shape[0], -1)), str((-1, shown.shape[-1]))])
+            return rng.choice([str((-1,)), str((*shown.shape[:1], -1)), str((-1, last))])
         if kind == "size":
-            return str(shown.shape[-1])
+            return str(last)
         if kind == "mask":
             return self._hold(f"torch.rand({tuple(shown.shape)}) > 0.4", "buffer")
         if kind in ("index", "rows", "columns", "elements"):
-            dim = {"index": int(filled.get("dim", "0")), "rows": 0, "columns": -1}.get(kind)
-            size = shown.numel() if dim is None else shown.shape[dim]
-            if not size:
-                raise Unfit("nothing to index")
+            along = {"index": int(filled.get("dim", "0")), "rows": 0, "columns": -1}
+            size = _size(shown, along[kind]) if kind in along else max(shown.numel(), 1)
             return self._hold(f"torch.randint({size}, ({rng.randint(1, 4)},))", "buffer")
         if kind == "unique":
-            size = shown.shape[int(filled.get("dim", "0"))]
-            return self._hold(f"torch.randperm({size})[:{rng.randint(1, max(size, 1))}]", "buffer")
+            size = _size(shown, int(filled.get("dim", "0")))
+            return self._hold(f"torch.randperm({size})[:{rng.randint(1, size)}]", "buffer")
         if kind == "places":
-            size = shown.shape[int(filled.get("dim", "0"))]
-            return self._hold(f"torch.randint({max(size, 1)}, {tuple(shown.shape)})", "buffer")
+            size = _size(shown, int(filled.get("dim", "0")))
+            return self._hold(f"torch.randint({size}, {tuple(shown.shape)})", "buffer")
         if kind == "vector":
-            return self._hold(f"torch.rand({shown.shape[-1]}{_dtype(shown)}) + 0.5", "parameter")
+            return self._hold(f"torch.rand({last}{_dtype(shown)}) + 0.5", "parameter")
         if kind == "weight":
-            return self._hold(f"torch.randn({shown.shape[-1]}, {rng.choice(SIZES)}{_dtype(shown)})", "parameter")
+            return self._hold(f"torch.randn({last}, {rng.choice(SIZES)}{_dtype(shown)})", "parameter")
         if kind == "square":
-            return self._hold(f"torch.randn({shown.shape[-1]}, {shown.shape[-1]}{_dtype(shown)})", "parameter")
+            return self._hold(f"torch.randn({last}, {last}{_dtype(shown)})", "parameter")
         if kind == "buffer":
             return self._hold(f"torch.rand({tuple(shown.shape)}{_dtype(shown)}) + 0.5", "buffer")
         if kind == "count":
@@ -212,7 +215,7 @@ class Scene:
         channels = shown.shape[1] if shown.dim() > 1 else 1
         out = self.rng.choice((1, 2, 4, channels))
         groups = self.rng.choice([g for g in (1, 2, 4) if channels % g == 0])
-        made = code.format(c=channels, n=shown.shape[-1], o=out * groups, g=groups)
+        made = code.format(c=channels, n=shown.shape[-1] if shown.dim() else 1, o=out * groups, g=groups)
         cast = "" if shown.dtype is torch.float32 else f".to({shown.dtype})"
         self._init(f"self.{name} = {made}{cast}")
         if "BatchNorm" in made:
@@ -222,8 +225,14 @@ class Scene:
         return f"self.{name}"
 
     def _init(self, line: str) -> None:
-        exec(line, self._env)
+        self._execute(line)
         self.state.append(line)
+
+    def _execute(self, line: str) -> None:
+        try:
+            exec(line, self._env)
+        except Exception as error:  # of any kind, as a line may be any that an idiom allows
+            raise Unfit(f"{line}: {error}") from None
 
     # The whole
 
@@ -236,7 +245,9 @@ class Scene:
         others = [name for name in made[:-1] if self.rng.random() < 0.35]
         read = set(NAMES.findall("\n".join([*self.lines, *others])))
         inputs = tuple(one for one in self.inputs if one[0] in read)
-        return Program(inputs, tuple(self.state), tuple(self.lines), (*others, made[-1]), seed)
+        return Program(
+            inputs or tuple(self.inputs[:1]), tuple(self.state), tuple(self.lines), (*others, made[-1]), seed
+        )
 
 
 SIMPLE = {
@@ -307,6 +318,17 @@ def _rank(hole: str) -> int:
     return ("x", "i", "any", "y", "z").index(kind) if kind in ("x", "i", "any", "y", "z") else 9
 
 
+def _size(value: Tensor, dim: int) -> int:
+    """Return a size that indices fit into.
+
+    Raises:
+        Unfit: there is no such dimension, or nothing in it.
+    """
+    if not value.dim() or not value.shape[dim]:
+        raise Unfit("nothing to index")
+    return value.shape[dim]
+
+
 def _is_whole(value: Tensor) -> bool:
     return not value.is_floating_point() and value.dtype is not torch.bool
 
@@ -329,4 +351,4 @@ def _overlaps(value: Tensor) -> bool:
 def _is_tame(value: Tensor) -> bool:
     if not value.is_floating_point() or not value.numel():
         return True
-    return bool(value.isfinite().all()) and float(value.abs().max()) < 1e4
+    return bool(value.isfinite().all()) and float(value.detach().abs().max()) < 1e4

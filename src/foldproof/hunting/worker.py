@@ -20,9 +20,10 @@ from foldproof.hunting import confirm
 from foldproof.hunting.corpus import Corpus, Outcome
 from foldproof.hunting.coverage import list_coverage
 from foldproof.hunting.fault import Fault, list_faults
-from foldproof.hunting.generator import generate
+from foldproof.hunting.generator import check, generate
 from foldproof.hunting.known import find_known
-from foldproof.hunting.program import load
+from foldproof.hunting.program import Program, load
+from foldproof.hunting.reduce import reduce_program
 from foldproof.hunting.setup import Setup
 from foldproof.log import log_caught
 
@@ -30,8 +31,10 @@ MEMORY = 12 * 2**30
 """Largest address space of a worker, in bytes."""
 SECONDS = 240
 """Longest time for a program; the alarm then ends the process, wherever it hangs."""
-REDUCTION = 420
-"""Longest time for the reduction and the confirmation of a fault."""
+CLOSER = 600
+"""Longest time for a closer look at a new fault: its confirmation, and smaller programs."""
+SHRINKING = 120
+"""Time after which no smaller program is tried."""
 
 
 @dataclass(frozen=True)
@@ -75,12 +78,42 @@ def _judge(corpus: Corpus, setup: Setup, number: int) -> None:
     start = time.perf_counter()
     found = judge(setup, text)
     first = corpus.end(setup.key, number, found.timed(time.perf_counter() - start))
-    signal.alarm(REDUCTION)
+    signal.alarm(CLOSER)
     for cluster, fault in first:
-        place = corpus.place(cluster)
-        corpus.note(cluster, known=find_known(setup, fault))
-        corpus.note(cluster, confirmed=confirm.confirm(confirm.write(place, setup, text)))
+        _look_closer(corpus, setup, number, text, cluster, fault)
     signal.alarm(0)
+
+
+def _look_closer(corpus: Corpus, setup: Setup, number: int, text: str, cluster: int, fault: Fault) -> None:
+    """Confirm the fault of a program that is the first or the smallest of its cluster, and make a new one smaller."""
+    place = corpus.place(cluster)
+    new = not place.is_dir()
+    corpus.note(cluster, known=find_known(setup, fault), confirmed=confirm.confirm(confirm.write(place, setup, text)))
+    if not new:
+        return
+    smaller = _shrink(setup, number, fault)
+    if len(smaller) < len(text):
+        corpus.note(cluster, text=smaller, confirmed=confirm.confirm(confirm.write(place, setup, smaller)))
+    found = judge(setup, smaller).audit
+    if found is not None:
+        found.save(place / "reduced")
+
+
+def _shrink(setup: Setup, number: int, fault: Fault) -> str:
+    """Return the text of the smallest program with the fault that is found in the time."""
+    start = time.monotonic()
+
+    def shows(program: Program) -> bool:
+        if time.monotonic() - start > SHRINKING:
+            return False
+        try:
+            check(program, setup.training)
+        except Exception as error:
+            log_caught(error, "running a smaller program")
+            return False
+        return fault in judge(setup, program.write(setup.training)).faults
+
+    return reduce_program(generate(number, setup.training), shows).write(setup.training)
 
 
 def judge(setup: Setup, text: str) -> Outcome:
@@ -99,7 +132,7 @@ def judge(setup: Setup, text: str) -> Outcome:
         steps = [(one.title, one.verdict.kind.value, one.verdict.reason) for one in found.steps if one.fired]
         outcome = "crash" if found.crash else found.kind.value.lower()
         return Outcome(
-            outcome, found.conclusion, steps, found.versions, 0.0, list_faults(found), list_coverage(found)
+            outcome, found.conclusion, steps, found.versions, 0.0, list_faults(found), list_coverage(found), found
         )
     except FoldproofError as error:
         log_caught(error, "auditing a program")
