@@ -34,6 +34,8 @@ NOT_RUN = {
         "batch_linears into one linear: ",
     ): "on another machine the fusion may not be faster",
     ("docs/howto/torch_compile.md", "$ foldproof audit examples/parallel_linears.py:make"): "takes minutes",
+    ("docs/howto/hunt.md", "$ foldproof hunt --compiler"): "takes minutes; covered by hunting/test_campaign.py",
+    ("docs/howto/hunt.md", "$ foldproof hunt replay"): "takes minutes; covered by hunting/test_campaign.py",
     (
         "docs/howto/torch_compile.md",
         "foldproof audit model.py:make",

@@ -31,10 +31,11 @@ def judge(setup: Setup, text: str) -> Outcome:
     )
 
 
-worker.judge = judge
-worker.SECONDS = 3
-worker.SHRINKING = 0
-confirm.confirm = lambda script: confirm.CONFIRMED
+if __name__ in ("__main__", "__mp_main__"):  # and not where the tests import it
+    worker.judge = judge
+    worker.SECONDS = 3
+    worker.SHRINKING = 0
+    confirm.confirm = lambda script: confirm.CONFIRMED
 
 if __name__ == "__main__":
     hunt(SETUP, Path(sys.argv[1]), programs=int(sys.argv[2]), jobs=2)

@@ -11,7 +11,12 @@ import sys
 import time
 from pathlib import Path
 
-from foldproof.hunting.corpus import BEGUN, Corpus
+import pytest
+
+from foldproof.cli import main
+from foldproof.hunting import Setup, confirm
+from foldproof.hunting.corpus import BEGUN, Corpus, Outcome
+from foldproof.hunting.fault import Fault
 from foldproof.hunting.report import describe_status, write_page
 from tests.hunting.campaign import SETUP
 
@@ -40,10 +45,10 @@ def test_a_hunt_that_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
     time.sleep(1)  # workers end after the program at hand
     before = {number: outcome for number, outcome in read(tmp_path).items() if outcome != BEGUN}
     assert len(before) >= 6
-    assert start(tmp_path, 12).wait() == 0
+    assert start(tmp_path, 27).wait() == 0
     after = read(tmp_path)
     assert before.items() <= after.items()
-    assert len(after) == len(before) + 12 and BEGUN not in after.values()
+    assert len(after) == len(before) + 27 and BEGUN not in after.values()
     assert (after[3], after[5]) == ("killed", "hang")
     with Corpus(tmp_path) as corpus:
         clusters = {one.stage: one for one in corpus.clusters(SETUP.key)}
@@ -58,3 +63,53 @@ def test_a_hunt_that_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
         told = "\n".join(describe_status(corpus))
         assert f"{len(after)} programs" in told and "pass fuse: values at aten.mm.default" in told
         assert found[0].text.strip() in write_page(corpus)
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    """A corpus with two faults: the numbers of one are wrong, and those of the other are not."""
+    with Corpus(tmp_path, create=True) as kept:
+        for number, lines in enumerate((DOUBLED, "return (x,),")):
+            text = PROGRAM.format(lines)
+            kept.begin(INDUCTOR.key, number, text)
+            fault = Fault("pass", f"pass{number}", "values")
+            ((cluster, _),) = kept.end(INDUCTOR.key, number, Outcome("refuted", faults=[fault]))
+            confirm.write(kept.place(cluster), INDUCTOR, text)
+    return tmp_path
+
+
+INDUCTOR = Setup.of("inductor", {}, False)
+DOUBLED = "return (x * 2 if torch.compiler.is_compiling() else x,)"
+PROGRAM = """
+import torch
+from torch import nn
+
+class Program(nn.Module):
+    def forward(self, x):
+        {}
+
+def make():
+    return Program(), (torch.ones(3),)
+"""
+
+
+def test_replays_tell_wrong_programs_from_right_ones(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["hunt", "replay", "--corpus", str(corpus)]) == 1
+    told = capsys.readouterr().out.splitlines()
+    assert told == ["fault 1, pass pass0: values: still wrong", "fault 2, pass pass1: values: not confirmed"]
+    assert "WRONG: output 0" in (corpus / "faults/1/confirm.txt").read_text()
+    assert main(["hunt", "replay", "2", "--corpus", str(corpus)]) == 0
+    assert main(["hunt", "replay", "3", "--corpus", str(corpus)]) == 2
+
+
+@pytest.mark.swallows("a file that is no database, which Python's sqlite3 says in a frame of ours")
+def test_errors_are_for_users(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["hunt", "status", "--corpus", str(tmp_path)]) == 2
+    assert "has no corpus.sqlite" in capsys.readouterr().err
+    assert main(["hunt", "--compiler", "gcc", "--corpus", str(tmp_path)]) == 2
+    assert "compiler must be one of" in capsys.readouterr().err
+    assert main(["hunt", "--compiler", "fx"]) == 2
+    assert "--corpus" in capsys.readouterr().err
+    (tmp_path / "corpus.sqlite").write_text("no database, but a text that is long enough to be read as one" * 30)
+    assert main(["hunt", "status", "--corpus", str(tmp_path)]) == 2
+    assert "can't be used as a corpus" in capsys.readouterr().err

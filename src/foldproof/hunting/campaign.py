@@ -49,11 +49,14 @@ def hunt(
         numbers = (number for number in itertools.count() if number not in before)
         left = math.inf if programs is None else programs
         running: dict[Future[list[int]], list[int]] = {}
+        done = 0
         while True:
             while len(running) < jobs and left > 0 and time.time() < deadline:
                 taken = list(itertools.islice(numbers, int(min(SIZE, math.ceil(left / jobs), left))))
                 running[_submit(processes, folder, setup, taken, deadline)] = taken
                 left -= len(taken)
+            if not running:
+                return done
             ended, _ = wait(running, timeout=1, return_when=FIRST_COMPLETED)
             for future in ended:
                 taken = running.pop(future)
@@ -68,8 +71,6 @@ def hunt(
             done = sum(corpus.outcomes(setup.key).values()) - len(corpus.list_begun(setup.key)) - len(before)
             faults = len(corpus.clusters(setup.key))
             progress(done, programs, f"hunting in {folder}, {faults} fault{'s' * (faults != 1)} so far")
-            if not running:
-                return done
 
 
 def _submit(processes: Processes, folder: Path, setup: Setup, numbers: list[int], deadline: float) -> Future[list[int]]:

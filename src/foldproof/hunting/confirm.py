@@ -66,7 +66,7 @@ def run(call, model, inputs):
     found += [(n + " after the call", b) for n, b in model.named_buffers()]
     kept = {{n: t.detach().clone() for n, t in found}}
     for i, one in enumerate(outputs):  # a write to an output shows in whatever shares its memory
-        others = [(n, t, t.detach().clone()) for n, t in found if t is not one]
+        others = [(n, t, t.detach().clone()) for n, t in found if n != "output %d" % i]
         try:
             with torch.no_grad():
                 one.zero_() if one.numel() and one.any() else one.fill_(1)

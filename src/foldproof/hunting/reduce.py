@@ -13,6 +13,8 @@ from dataclasses import replace
 from foldproof.hunting.program import NAMES, Program
 
 HELD = re.compile(r"self\.(\w+)")
+LAYOUT = re.compile(r"(\.transpose\(0, -1\)|\[[^()]*\]|\.to\(memory_format=[\w.]+\))$")
+"""The end of an input's expression that gives it another layout."""
 
 
 def reduce_program(program: Program, shows: Callable[[Program], bool]) -> Program:
@@ -25,10 +27,14 @@ def reduce_program(program: Program, shows: Callable[[Program], bool]) -> Progra
 
 
 def _list_smaller(program: Program) -> Iterator[Program]:
-    """Yield programs with fewer outputs or lines, the ones that lack most first."""
+    """Yield programs with fewer outputs or lines, or inputs in a plain layout, the ones that lack most first."""
     if len(program.returns) > 1:
         for name in program.returns:
             yield _prune(replace(program, returns=(name,)))
+    for i, (name, code) in enumerate(program.inputs):
+        if LAYOUT.search(code):
+            plain = (name, LAYOUT.sub("", code))
+            yield replace(program, inputs=(*program.inputs[:i], plain, *program.inputs[i + 1 :]))
     step = len(program.lines)
     while step > 1:
         step = (step + 1) // 2
