@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from foldproof import Kind, compare
+from foldproof.comparison.graph import Graph
 from foldproof.errors import FoldproofError
 
 
@@ -85,7 +86,7 @@ class Leaving(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.how == "arrays":
             return torch.from_numpy(numpy.sin(x.numpy()))
-        return x * x.abs().max().item() if x.sum() > 0 or x.sum() <= 0 else x
+        return x * torch.full_like(x, x.abs().max().item()) if x.sum() > 0 or x.sum() <= 0 else x
 
 
 @pytest.mark.parametrize("how", ["arrays", "numbers"])
@@ -100,3 +101,37 @@ def test_nothing_is_left_in_the_module() -> None:
     compare(model, Careful(), inputs(), trials=2, locate=False)
     assert all(torch.equal(x, before[name]) for name, x in model.state_dict().items())
     assert set(vars(model)) == set(vars(Settling()))
+
+
+class Scaled(nn.Module):
+    """Computes with a number that it reads from a tensor, and decides by it."""
+
+    def __init__(self, wrong: float = 1.0) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear, self.wrong = nn.Linear(8, 8), wrong
+
+    def forward(self, x: Tensor) -> Tensor:
+        largest = x.abs().max().item()
+        step = 2.0 / largest - 1.0
+        y = self.linear(x * step * self.wrong)
+        if y.sum() > 0:
+            y = y * 1.5
+        out: Tensor = torch.where(y > 0, y, -largest) ** 2
+        return out
+
+
+def test_a_number_that_is_read_from_a_tensor_is_followed() -> None:
+    graph = Graph(Scaled(), inputs(), {}, may_record=True)
+    assert graph.recorded
+    x = inputs()
+    wide = Scaled().double()(x[0].double())
+    assert torch.allclose(graph.run_in_float64(x, {})[0], wide, rtol=1e-12, atol=0)
+
+
+def test_a_wrong_use_of_such_a_number_is_refuted() -> None:
+    x = inputs()
+    assert compare(Scaled(), Scaled(), x, trials=4).identical
+    by_tensor = torch.compile(Scaled(), backend="aot_eager")
+    assert compare(Scaled(), by_tensor, x, trials=4, locate=False).kind is Kind.ROUNDING
+    assert compare(Scaled(), Scaled(1 + 2e-5), x, trials=4, locate=False).kind is Kind.REFUTED

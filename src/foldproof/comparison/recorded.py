@@ -22,10 +22,55 @@ from foldproof.program.state import copied
 from foldproof.torch_internals import record_operators, tree_flatten, tree_leaves, tree_unflatten
 
 
-class _Reading(TorchFunctionMode):
-    """While active, no tensor becomes an array; ``numbers`` has the floats that are read from tensors.
+class _Number(float):
+    """A float that was read from a tensor, or computed from such, with the ``source`` that it is: a tensor of no
+    dimensions, in float64 as Python's floats are."""
 
-    They decide the way that a program takes. A program that computes with them has a result that is not recorded.
+    source: Tensor
+
+    @staticmethod
+    def of(value: float, source: Tensor) -> _Number:
+        made = _Number(value)
+        made.source = source
+        return made
+
+
+def _follow(name: str) -> None:
+    """Let an operator of `_Number` compute its result's source, too."""
+    plain = getattr(float, name)
+
+    def compute(self: _Number, *others: Any) -> Any:
+        out = plain(self, *others)  # raises what Python raises, as for a division by 0
+        if type(out) is not float:
+            return out
+        sources = (x.source if isinstance(x, _Number) else x for x in others)
+        return _Number.of(out, getattr(self.source, name)(*sources))
+
+    setattr(_Number, name, compute)
+
+
+_BINARY = ("add", "sub", "mul", "truediv", "pow")
+for _name in (*(f"__{n}__" for n in _BINARY), *(f"__r{n}__" for n in _BINARY), "__neg__", "__abs__"):
+    _follow(_name)
+
+_TAKE_TENSORS = {
+    found
+    for name in (
+        *(f"__{r}{n}__" for n in _BINARY for r in ("", "r", "i")),
+        *("add", "sub", "mul", "div", "true_divide", "multiply", "divide", "subtract", "rsub", "pow"),
+        *("where", "masked_fill", "add_", "sub_", "mul_", "div_", "masked_fill_"),
+    )
+    for owner in (torch, Tensor)
+    if (found := getattr(owner, name, None)) is not None
+}
+"""Functions that take a tensor of no dimensions in place of a number, with the same result."""
+
+
+class _Reading(TorchFunctionMode):
+    """While active, no tensor becomes an array, and a float that is read from a tensor keeps its `_Number.source`.
+
+    ``numbers`` has these floats: they may decide the way that a program takes, but a program that computes with them
+    where no tensor may stand has a result that is not recorded.
     """
 
     def __init__(self) -> None:
@@ -35,10 +80,12 @@ class _Reading(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in (Tensor.numpy, Tensor.__array__):
             raise FoldproofError("it computes with arrays")
+        if func in _TAKE_TENSORS and any(isinstance(x, Tensor) and x.is_floating_point() for x in args):
+            args = tuple(x.source if isinstance(x, _Number) else x for x in args)
         out = func(*args, **(kwargs or {}))
         if func in (Tensor.item, Tensor.tolist, Tensor.__float__):
             self.numbers |= {x for x in tree_leaves(out) if isinstance(x, float)}
-        return out
+        return _Number.of(out, args[0].detach().double()) if func is Tensor.item and type(out) is float else out
 
 
 class _Recorded(nn.Module):
