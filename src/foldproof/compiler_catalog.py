@@ -78,7 +78,7 @@ ONNX = Declaration(
 OPENVINO = Declaration(
     "openvino",
     "openvino:COMPILER",
-    "the changes that OpenVINO makes to PyTorch's graph; the model runs in OpenVINO",
+    "the conversion to OpenVINO, its transformations for all devices, and those of the plugin; the model runs there",
     packages=("openvino",),
     extra="openvino",
 )

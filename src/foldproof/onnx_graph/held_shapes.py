@@ -11,11 +11,16 @@ from torch import Tensor, fx
 from foldproof.graph.module import get_attribute
 from foldproof.onnx_graph import pointwise, shapes
 from foldproof.onnx_graph.reader import single
-from foldproof.onnx_graph.registry import DEFINITIONS, DTYPES, NotTranslated, whole_numbers
+from foldproof.onnx_graph.registry import DEFINITIONS, DTYPES, F, NotTranslated, whole_numbers
 from foldproof.torch_internals import disable_current_modes
 
-_OF_SHAPES = (shapes.shape, shapes.size)
-_NUMBERS = {found.function: found.numbers for found in DEFINITIONS.values() if found.numbers}
+_OF_SHAPES = {shapes.shape, shapes.size}
+
+
+def holds_shape(function: F) -> F:
+    """Declare a definition to be of shapes alone."""
+    _OF_SHAPES.add(function)
+    return function
 
 
 def hold_shapes(module: fx.GraphModule, inputs: Sequence[Any]) -> None:
@@ -24,16 +29,18 @@ def hold_shapes(module: fx.GraphModule, inputs: Sequence[Any]) -> None:
     These are the nodes that look up a shape or dtype, and sizes, axes and the like that are computed from shapes. A
     proof then holds for inputs of these shapes. What optimizers fold from shapes is a computation on constants.
     """
-    wanted = [n for n in module.graph.nodes if n.target in (*_OF_SHAPES, pointwise.cast_like) or n.target in _NUMBERS]
+    numbers = {found.function: found.numbers for found in DEFINITIONS.values() if found.numbers}
+    looked_up = {*_OF_SHAPES, pointwise.cast_like}
+    wanted = [n for n in module.graph.nodes if n.target in looked_up or n.target in numbers]
     if not wanted:
         return
     values, fixed_nodes = _values(module, inputs), _fixed(module)
     for node in wanted:
-        places = _NUMBERS.get(node.target, frozenset())
+        places = numbers.get(node.target, frozenset())
         fixed = [i for i, x in enumerate(node.args) if i in places and isinstance(x, fx.Node) and x in fixed_nodes]
         node.args = tuple(whole_numbers(values[x]) if i in fixed else x for i, x in enumerate(node.args))
     for node in wanted:
-        if node.target in _NUMBERS:
+        if node.target in numbers:
             continue
         with module.graph.inserting_before(node):
             if node.target is pointwise.cast_like:

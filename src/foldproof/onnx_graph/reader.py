@@ -114,7 +114,7 @@ class _Reader:
         for given in graph.inputs:
             if given.name not in graph.initializers:
                 self._require_tensor(given)
-                node = self._values[id(given)] = self._graph.placeholder(_identifier(given.name))
+                node = self._values[id(given)] = self._graph.placeholder(identifier(given.name))
                 node.meta["declared"] = given.name, dtype_of(int(given.dtype)), tuple(given.shape or ())
         self._add_all(graph)
         made = [self._value(result) for result in graph.outputs]
@@ -124,7 +124,7 @@ class _Reader:
     def read_part(self, graph: Any) -> tuple[fx.GraphModule, list[fx.Node]]:
         """Return a graph inside of the outer one, and the nodes of the outer one that it takes as its last inputs."""
         for given in graph.inputs:
-            self._values[id(given)] = self._graph.placeholder(_identifier(given.name))
+            self._values[id(given)] = self._graph.placeholder(identifier(given.name))
         self._add_all(graph)
         self._graph.output(tuple(self._value(result) for result in graph.outputs))
         return fx.GraphModule(self._root, self._graph), list(self._taken)
@@ -160,9 +160,11 @@ class _Reader:
         """Hold a constant under its name, which is that of a parameter in PyTorch, if it is one and is free."""
         if self._outer is not None:
             return self._take(self._outer._hold(name, tensor))
-        path = name if _is_path(name) and self._is_free(name) else _free(f"constant_{_identifier(name)}", self._names)
+        path = (
+            name if _is_path(name) and self._is_free(name) else free_name(f"constant_{identifier(name)}", self._names)
+        )
         self._names.add(path)
-        set_attribute(self._root, path, _parameter(tensor))
+        set_attribute(self._root, path, parameter_of(tensor))
         return self._graph.get_attr(path)
 
     def _is_free(self, path: str) -> bool:
@@ -206,10 +208,10 @@ class _Reader:
                 attributes[name] = self._argument(node, attribute)
         if definition.counts:
             attributes["outputs"] = len(node.outputs)
-        name = _identifier(node.name or f"{node.op_type}_{node.outputs[0].name}")
+        name = identifier(node.name or f"{node.op_type}_{node.outputs[0].name}")
         made = self._graph.create_node("call_function", definition.function, tuple(operands), attributes, name)
         for i, result in enumerate(node.outputs):
-            at = self._graph.call_function(_item, (made, i)) if definition.several else made
+            at = self._graph.call_function(item_of, (made, i)) if definition.several else made
             self._values[id(result)] = at
 
     def _part(self, node: Any, attribute: Any) -> tuple[fx.Node, list[fx.Node]]:
@@ -217,7 +219,7 @@ class _Reader:
         reader = _Reader(self._model, f"{attribute.name} of {self._place(node)}", self._held, self)
         part, takes = reader.read_part(attribute.value)
         self._keep += [reader._keep, attribute.value]
-        path = _free(_identifier(f"{node.name or node.outputs[0].name}_{attribute.name}"), self._names)
+        path = free_name(identifier(f"{node.name or node.outputs[0].name}_{attribute.name}"), self._names)
         self._names.add(path)
         self._root.add_module(path, part)
         return self._graph.get_attr(path), takes
@@ -319,7 +321,7 @@ def _is_parameter(constant: Any) -> bool:
     return isinstance(getattr(constant, "raw", None), nn.Parameter)
 
 
-def _parameter(tensor: Tensor) -> Tensor:
+def parameter_of(tensor: Tensor) -> Tensor:
     return nn.Parameter(tensor, requires_grad=False) if tensor.is_floating_point() else tensor
 
 
@@ -328,7 +330,7 @@ def single(number: float, shape: tuple[int, ...], *, to: int) -> Tensor:
     return torch.tensor(number, dtype=dtype_of(to)).reshape(shape)
 
 
-def _item(made: tuple[Tensor, ...], i: int) -> Tensor:
+def item_of(made: tuple[Tensor, ...], i: int) -> Tensor:
     return made[i]
 
 
@@ -338,7 +340,7 @@ def _computes_in_float64(graph: Any) -> bool:
     return any(value.dtype is not None and value.dtype.name == "DOUBLE" for value in values)
 
 
-def _identifier(name: str) -> str:
+def identifier(name: str) -> str:
     """Return a name that Python code may have."""
     found = re.sub(r"\W", "_", name)
     return found if found[:1].isidentifier() else f"_{found}"
@@ -351,7 +353,7 @@ def _is_path(name: str) -> bool:
     return plain and not any(hasattr(fx.GraphModule, part) for part in parts) and not {"graph", "code"} & {*parts}
 
 
-def _free(name: str, taken: set[str]) -> str:
+def free_name(name: str, taken: set[str]) -> str:
     return next(x for x in itertools.chain([name], (f"{name}_{i}" for i in itertools.count(1))) if x not in taken)
 
 

@@ -17,7 +17,7 @@ def _product(x: Tensor, dims: list[int], keep: bool) -> Tensor:
     return x
 
 
-_REDUCTIONS: dict[str, Callable[[Tensor, list[int], bool], Tensor]] = {
+REDUCTIONS: dict[str, Callable[[Tensor, list[int], bool], Tensor]] = {
     "ReduceL1": lambda x, dims, keep: x.abs().sum(dims, keep),
     "ReduceL2": lambda x, dims, keep: (x * x).sum(dims, keep).sqrt(),
     "ReduceLogSum": lambda x, dims, keep: x.sum(dims, keep).log(),
@@ -53,7 +53,7 @@ def _named(name: str, function: Callable[[Tensor, list[int], bool], Tensor]) -> 
     return reduced
 
 
-for _name, _function in _REDUCTIONS.items():
+for _name, _function in REDUCTIONS.items():
     defines(_name)(_named(_name, _function))
 
 

@@ -45,20 +45,20 @@ def is_functional_method(name: str) -> bool:
     return not name.endswith("_") and not name.startswith(_RANDOM)
 
 
-_DEFINITIONS_OF_ONNX = "foldproof.onnx_graph."
+_DEFINITIONS = ("foldproof.onnx_graph.", "foldproof.openvino_graph.")
 """The package whose functions are the operators of ONNX, which have neither state nor effects."""
 
 
 def is_functional_function(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     """True if this call of a Python function surely writes to nothing and draws nothing at random.
 
-    Never true of functions outside of torch, Python's ``operator`` and the definitions of ONNX operators.
+    Never true of functions outside of torch, Python's ``operator`` and the definitions of ONNX's and OpenVINO's.
     """
     name = getattr(function, "__name__", "")
     module = getattr(function, "__module__", "") or ""
     if module == "_operator":
         return name not in _WRITING_OPERATORS
-    if module.startswith(_DEFINITIONS_OF_ONNX):
+    if module.startswith(_DEFINITIONS):
         return True
     if module != "torch" and not module.startswith(("torch._C", "torch.functional", "torch.nn.functional")):
         return False

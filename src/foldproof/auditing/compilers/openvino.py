@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU: its passes on PyTorch's graph are audited; the rest is covered by comparing numbers."""
+"""OpenVINO on the CPU: the conversion, its transformations for all devices, and those of the plugin."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import nn
 from foldproof.auditing.compilers.compiler import Compiled, Options, require_known_options
 from foldproof.auditing.log import Log
 from foldproof.auditing.taps.fx_passes import tap_passes
+from foldproof.auditing.taps.openvino import READABLE, OpenvinoTap
 from foldproof.comparison.runtimes import OPENVINO_SETTINGS, run_openvino
 from foldproof.compiler_catalog import OPENVINO
 from foldproof.errors import MissingExtra
@@ -35,8 +36,12 @@ class Openvino:
         except ModuleNotFoundError:
             raise MissingExtra("openvino", "openvino") from None
         program = export_module(deepcopied(model), args, kwargs)
-        with tap_passes(log):
-            compiled = openvino.compile_model(openvino.convert_model(program), "CPU", OPENVINO_SETTINGS)
+        tap = OpenvinoTap(log, tuple(tree_leaves((args, kwargs))))
+        with tap_passes(log), tap.convert(program):
+            converted = openvino.convert_model(program)
+        with tap.compile(converted) as made:
+            compiled = openvino.compile_model(converted, "CPU", OPENVINO_SETTINGS | READABLE)
+            made.append(compiled)
 
         def call(*args: Any, **kwargs: Any) -> Any:
             given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
