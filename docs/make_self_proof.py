@@ -1,6 +1,7 @@
 """Writes docs/self_proof.md. Run by ``make docs``; by hand: ``python -m docs.make_self_proof`` (an hour).
 
-With names of models, ``python -m docs.make_self_proof vit bert`` writes the part on gradients alone, on these.
+``python -m docs.make_self_proof forward`` writes the part on forward passes alone (ten minutes), and ``python -m
+docs.make_self_proof gradients [MODEL ...]`` that on gradients, of all models or of these.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import foldproof
 from docs.writing import write_whole
 from foldproof.verdict import Difference, Kind, Verdict
 from zoo import ZOO
+from zoo.commit import name_commit
 from zoo.findings import FINDINGS, Finding
 from zoo.gradients import GradientProof, prove_gradients
 from zoo.self_proof import SelfProof, prove_itself, refute_spoilt
@@ -33,20 +35,25 @@ WORKERS = os.cpu_count() or 1
 GRADIENTS = "## Gradients"
 
 
-def main(names: Sequence[str]) -> None:
-    """Prove the whole zoo, then write the page in one go; with ``names``, only the gradients of these models."""
+def main(part: str = "", *names: str) -> None:
+    """Prove the zoo, then write the page in one go; with a ``part``, keep the other as it is."""
+    forward, _, backward = PAGE.read_text("utf-8").partition(GRADIENTS)
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(WORKERS, spawn, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        rows = []
-        for made in pool.map(row, [] if names else ZOO):
-            rows.append(made)
-            sys.stderr.write(f"{len(rows)}/{len(ZOO)} {made.proof.name}: {made.proof.decomposed.kind}\n")
-        proofs = []
-        for found in pool.map(gradient_row, names or ZOO):
-            proofs.append(found)
-            sys.stderr.write(f"{len(proofs)} {found.name}, gradients: {found.joint.kind}, {found.decomposed.kind}\n")
-    forward = PAGE.read_text("utf-8").partition(GRADIENTS)[0].rstrip() if names else page(rows)
-    write_whole(PAGE, f"{forward}\n\n{gradients(proofs)}\n")
+        if part != "gradients":
+            rows = []
+            for made in pool.map(row, ZOO):
+                rows.append(made)
+                sys.stderr.write(f"{len(rows)}/{len(ZOO)} {made.proof.name}: {made.proof.decomposed.kind}\n")
+            forward = page(rows)
+        if part != "forward":
+            proofs = []
+            for found in pool.map(gradient_row, names or ZOO):
+                proofs.append(found)
+                told = f"{found.joint.kind}, {found.decomposed.kind}"
+                sys.stderr.write(f"{len(proofs)} {found.name}, gradients: {told}\n")
+            backward = gradients(proofs).removeprefix(GRADIENTS)
+    write_whole(PAGE, f"{forward.rstrip()}\n\n{GRADIENTS}{backward.rstrip()}\n")
 
 
 @dataclass(frozen=True)
@@ -106,8 +113,9 @@ programs for equivalence.
 As a control, the last comparison replaces the first value x computed from the program's input by x + x². It must be
 REFUTED, or the other proofs are worth nothing.
 
-Made by `make docs` with {versions}, Python {platform.python_version()},
-seed 0, {WORKERS} models at a time with one thread each; times are wall-clock times of that run."""
+Made by `python -m docs.make_self_proof forward` at commit `{name_commit()}` with {versions},
+Python {platform.python_version()}, seed 0, {WORKERS} models at a time with one thread each; times are wall-clock times
+of that run."""
 
 
 def _totals(rows: Sequence[Row]) -> str:
@@ -210,7 +218,7 @@ def gradients(proofs: Sequence[GradientProof]) -> str:
             " alone. Running statistics, the sum, and gradients of all parameters are compared. The claim is for all"
             " inputs, parameters and cotangents, and for all states of the random generator. *choices* names the"
             " operators whose choices limit it. Dropouts have a probability of 1/2."
-            " `python -m docs.make_self_proof` with names of models makes this part.",
+            f" Made by `python -m docs.make_self_proof gradients` at commit `{name_commit()}`.",
             _table(["question", *map(str, Kind), "seconds"], totals),
             _table(head, rows),
             "\n".join(reasons) or "Everything is proved.",
@@ -248,4 +256,4 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(*sys.argv[1:])
