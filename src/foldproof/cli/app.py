@@ -261,6 +261,14 @@ def audit(
         bool,
         typer.Option("--training", help="Compile with gradients, and audit the backward, too (inductor)."),
     ] = False,
+    optimizer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE.py:FUNCTION",
+            help="With --training: audit the compiled step of an optimizer, too. The function takes the list of"
+            " parameters and returns their optimizer, as torch.optim:AdamW does.",
+        ),
+    ] = None,
     save: Annotated[
         Path | None,
         typer.Option("--save", metavar="FOLDER", help="Write a program that reproduces the fault, and a report."),
@@ -283,7 +291,7 @@ def audit(
     from foldproof.cli import commands
 
     written = Written(json_file, html_file)
-    setup = Setup(compiler, tuple(option or ()), tuple(disable or ()), training)
+    setup = Setup(compiler, tuple(option or ()), tuple(disable or ()), training, optimizer)
     if results is not None or len(specs) > 1:
         one_only = save is not None or written.wanted
         _end(partial(commands.audit_many, specs, setup, results, jobs, one_only))

@@ -29,10 +29,12 @@ def audit(spec: str, setup: Setup, progress: Progress) -> Audit:
     """Audit the program of ``spec``; raises FoldproofError if it can't be loaded, run or compiled."""
     import foldproof
     from foldproof.cli.work import load, working_on
+    from foldproof.program.loading import load_function
 
     given = read_options(setup.options)
     progress(0, None, f"loading {spec}")
     loaded = load(spec)
+    optimizer = None if setup.optimizer is None else load_function(setup.optimizer)
     with working_on(spec):
         return foldproof.audit(
             loaded.program,
@@ -42,6 +44,7 @@ def audit(spec: str, setup: Setup, progress: Progress) -> Audit:
             options=given,
             disable=setup.disable,
             training=setup.training,
+            optimizer=optimizer,
             progress=progress,
         )
 

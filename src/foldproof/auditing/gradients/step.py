@@ -24,10 +24,16 @@ from foldproof.auditing.gradients.differentiated import differentiate
 from foldproof.auditing.gradients.update import MakeOptimizer, Start
 from foldproof.errors import FoldproofError, brief
 from foldproof.program.state import deepcopied
-from foldproof.torch_internals import tree_flatten, tree_leaves, tree_unflatten
+from foldproof.torch_internals import as_compiled, tree_flatten, tree_leaves, tree_unflatten
 
 if TYPE_CHECKING:
     from foldproof.comparison import CompareResult
+
+
+COUNTERS = (
+    "a compiled optimizer computes with its counters of steps in their dtype, and so does the reference here; eager"
+    " mode computes with them in double precision"
+)
 
 
 class TrainedCall:
@@ -86,7 +92,8 @@ class TrainedCall:
         loss = "the model's output" if self.is_loss else "the sum of all outputs times fixed random numbers"
         mode = "" if self._trains else "; the model is in evaluation mode, and train() is for you to call"
         what = "outputs, gradients and buffers" if self._start is None else "outputs, gradients, buffers and the update"
-        return [f"{what} were compared; the loss is {loss}{mode}"]
+        told = [f"{what} were compared; the loss is {loss}{mode}"]
+        return told if self._start is None else [*told, COUNTERS]
 
     def run(
         self,
@@ -136,7 +143,8 @@ class TrainedCall:
             if self._start is None:
                 return made
             update = self._start.prepare([*wanted.values()])
-            return [*made, *update.run(update.step)]
+            with as_compiled():
+                return [*made, *update.run(update.step)]
 
         try:
             with torch.random.fork_rng(devices=[]):
