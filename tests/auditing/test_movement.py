@@ -131,6 +131,14 @@ def test_a_proved_step_is_the_culprit_where_the_numbers_are_wrong() -> None:
     assert "proved over the real numbers alone" in found.conclusion
 
 
+def test_a_proved_step_is_suspect_where_nothing_is_compared() -> None:
+    """A compiler that crashed after it, say, or a runtime that is not there."""
+    lost = (lambda x: x * 0, lambda x: torch.zeros_like(x), Kind.PROVED)
+    found = audited([(*RIGHT, Kind.PROVED), lost], None, NAN)
+    assert found.conclusion.startswith("suspect: the pass pass_1 changes numbers"), found.conclusion
+    assert "proved over the real numbers alone" in found.conclusion
+
+
 def test_a_proved_step_is_not_accused_of_rounding() -> None:
     """A variance in one pass rounds otherwise than one in two; the kernel may be what is wrong."""
     found = audited([(*WRONG, Kind.PROVED)], Kind.REFUTED)

@@ -83,11 +83,13 @@ class Audit:
     def suspects(self) -> list[Step]:
         """Steps that move numbers at the given inputs by more than rounding, the one that moves them most first.
 
-        They are undecided steps. Where the compiled model is wrong and no step is refuted, a decided one counts if it
-        makes an element infinite or nan, or finite: over the real numbers, it moves all others by rounding alone.
+        They are undecided steps. Where no step is refuted, and the compiled model is wrong or not compared, a decided
+        one counts if it makes an element infinite or nan, or finite: over the real numbers, it moves all others by
+        rounding alone.
         """
-        wrong = self.end_to_end is not None and self.end_to_end.verdict.kind is Kind.REFUTED and not self.refuted
-        asked = [s for s in self.steps if s.fired] if wrong else self.undecided
+        whole = self.end_to_end
+        unsure = (whole is None or whole.verdict.kind is Kind.REFUTED) and not self.refuted
+        asked = [s for s in self.steps if s.fired] if unsure else self.undecided
         moved = [(s, s.movement) for s in asked if s.movement is not None and not s.movement.explained]
         kept = [(s, m) for s, m in moved if s.verdict.kind is Kind.UNDECIDED or math.isinf(m.difference)]
         return [s for s, _ in sorted(kept, key=lambda one: -one[1].excess)]
