@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import zipfile
 from pathlib import Path
+from typing import Any
 
 from foldproof.errors import FoldproofError
 
@@ -50,6 +52,21 @@ def check_function(spec: str, forms: str = FUNCTION) -> None:
         raise FoldproofError(f"{spec!r} is not a SPEC: give {forms}")
     if place.endswith(".py"):
         check_file(place, f"{spec}: ")
+
+
+def read_settings(text: str) -> dict[str, Any]:
+    """Read the arguments of a call, such as ``heads=4,groups=2``; values are literals of Python.
+
+    Raises:
+        FoldproofError: the text is something else.
+    """
+    try:
+        call = ast.parse(f"dict({text})", mode="eval").body
+        if isinstance(call, ast.Call) and call.keywords and not call.args:
+            return {one.arg: ast.literal_eval(one.value) for one in call.keywords if one.arg is not None}
+    except (SyntaxError, ValueError):
+        pass
+    raise FoldproofError(f"{text!r} is no configuration: give names and values, such as heads=4,groups=2")
 
 
 def check_other(against: str) -> None:

@@ -118,6 +118,15 @@ def without_a_bias(port, state):
     port.load_state_dict({name: x for name, x in renamed(state).items() if name != "layers.0.bias"}, strict=False)
 
 
+def linear(width, out=4):
+    return nn.Linear(width, out), (torch.randn(2, width),)
+
+
+def transposed_if_square(state):
+    weight = state["weight"]
+    return {"weight": weight.T if weight.shape[0] == weight.shape[1] else weight, "bias": state["bias"]}
+
+
 def gate():
     return seeded(Gate), (torch.randn(4, 8),)
 

@@ -272,6 +272,17 @@ class TestProve:
         ran = foldproof(*pair, "models.py:nothing")
         assert ran.status == 2 and "has no callable named 'nothing'" in ran.err
 
+    def test_configurations_of_a_port(self, foldproof: Foldproof) -> None:
+        port = ("prove", "models.py:linear", "models.py:linear", "--convert", "models.py:transposed_if_square")
+        ran = foldproof(*port, "--configuration", "width=3", "--configuration", "width=5, out=2")
+        assert ran.status == 0 and "in 2 configurations: width=3; width=5, out=2" in ran.out, ran
+        ran = foldproof(*port, "--configuration", "width=3", "--configuration", "width=4", "--json", "verdict.json")
+        assert ran.status == 1 and "in the configuration width=4" in ran.out, ran
+        assert json.loads(Path("verdict.json").read_text())["kind"] == "REFUTED"
+        for text in ("width", "width=", "width=x", "3"):
+            ran = foldproof(*port, "--configuration", text)
+            assert ran.status == 2 and "give names and values, such as heads=4,groups=2" in ran.err, ran
+
     @pytest.mark.parametrize("other", ["models.py:without_bias_of_bn", "models.py:relu"])
     def test_refuted_with_a_witness(self, foldproof: Foldproof, other: str) -> None:
         before = "models.py:conv_bn" if "bn" in other else "models.py:sigmoid"

@@ -166,6 +166,15 @@ def prove(
             show_default=False,
         ),
     ] = None,
+    configuration: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE,...",
+            help="Arguments of the callables of A and B, such as [b]heads=4,groups=2[/b]. Give the option several times"
+            " for one verdict on several configurations: mistakes hide where two sizes coincide.",
+            show_default=False,
+        ),
+    ] = None,
     seed: SeedOption = None,
     json_file: JsonOption = None,
     html_file: HtmlOption = None,
@@ -173,7 +182,8 @@ def prove(
     """Check two programs for equivalence, and show the evidence."""
     from foldproof.cli import commands
 
-    _end(partial(commands.prove, before, after, (convert, inverse), seed, Written(json_file, html_file)))
+    written = Written(json_file, html_file)
+    _end(partial(commands.prove, before, after, (convert, inverse), configuration or (), seed, written))
 
 
 @app.command()

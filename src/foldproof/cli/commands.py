@@ -17,7 +17,15 @@ from foldproof.cli.progress import Bar
 from foldproof.cli.setup import Setup
 from foldproof.cli.text import console, say
 from foldproof.errors import FoldproofError
-from foldproof.spec import check_file, check_function, check_other, check_program, check_spec, holds_outputs
+from foldproof.spec import (
+    check_file,
+    check_function,
+    check_other,
+    check_program,
+    check_spec,
+    holds_outputs,
+    read_settings,
+)
 from foldproof.verdict import SCHEMA, Kind
 
 
@@ -85,9 +93,15 @@ def explain(spec: str, written: Written) -> int:
 
 
 def prove(
-    before: str, after: str, conversions: tuple[str | None, str | None], seed: int | None, written: Written
+    before: str,
+    after: str,
+    conversions: tuple[str | None, str | None],
+    configurations: Sequence[str],
+    seed: int | None,
+    written: Written,
 ) -> int:
     written.check()
+    settings = [read_settings(text) for text in configurations]
     check_program(before)
     check_program(after)
     for conversion in conversions:
@@ -97,7 +111,7 @@ def prove(
     with Bar() as progress:
         from foldproof.cli import work
 
-        verdict, document = work.prove(before, after, conversions, seed, progress)
+        verdict, document = work.prove(before, after, conversions, settings, seed, progress)
         if written.wanted:
             written.write(document() | {"subject": before, "other": after})
 

@@ -21,10 +21,11 @@ from foldproof.formatting import format_count
 from foldproof.fusion.affines import TRAINING
 from foldproof.log import hushed
 from foldproof.onnx_graph import draw_inputs
+from foldproof.porting.configurations import prove_each
 from foldproof.program.export import export_module
 from foldproof.program.flat import as_one_form, is_onnx_file
 from foldproof.program.loading import Loaded, check_runs, importable, load_function, load_spec, moved
-from foldproof.spec import holds_outputs
+from foldproof.spec import FUNCTION, holds_outputs
 from foldproof.torch_internals import tree_structure, treespec_dumps
 from foldproof.verdict import Verdict
 
@@ -36,10 +37,10 @@ Progress = Callable[[int, int | None, str], None]
 T = TypeVar("T")
 
 
-def load(spec: str, functions: bool = False) -> Loaded:
+def load(spec: str, functions: bool = False, settings: Mapping[str, Any] | None = None) -> Loaded:
     """Load the program of ``spec``, onto the device of ``--device``; raises FoldproofError if that fails."""
     device = SETTINGS.get().device
-    loaded = load_spec(spec, functions)
+    loaded = load_spec(spec, functions, settings)
     return loaded if device is None else moved(loaded, device)
 
 
@@ -118,46 +119,62 @@ def _check_saves(output: Any, spec: str) -> None:
 
 
 def prove(
-    before: str, after: str, conversions: tuple[str | None, str | None], seed: int | None, progress: Progress
+    before: str,
+    after: str,
+    conversions: tuple[str | None, str | None],
+    configurations: Sequence[Mapping[str, Any]],
+    seed: int | None,
+    progress: Progress,
 ) -> tuple[Verdict, Callable[[], dict[str, Any]]]:
     """Prove the programs of two SPECs equal, on the inputs of the first; ``conversions`` are a port's, there and back.
 
+    With ``configurations``, the callables of both are called with the settings of each.
+
     Returns:
-        The verdict, and a function that makes the JSON form of the answer.
+        The verdict, and a function that makes the JSON form of the answer (with the programs of the last
+        configuration).
 
     Raises:
         FoldproofError: a program can't be run.
     """
-    progress(0, None, f"loading {before}")
-    a = _load_program(before)
-    progress(0, None, f"loading {after}")
-    b = _load_program(after)
-    given = a if not is_onnx_file(before) else b
-    inputs = draw_inputs(Path(before)) if is_onnx_file(given.program) else given.require_inputs()
-    kwargs = given.kwargs
     there, back = (None if spec is None else load_function(spec) for spec in conversions)
-    progress(0, None, "comparing")
-    with working_on(before, after, *filter(None, conversions)):
-        for one in (a, b):
-            if not is_onnx_file(one.program):  # these are run when they are read
-                check_runs(one, given)
-        verdict = foldproof.prove(
-            a.program, b.program, inputs, kwargs, convert=there, inverse=back, seed=seed, progress=progress
-        )
+    last: tuple[Any, ...] = ()
+
+    def prove_one(settings: Mapping[str, Any]) -> Verdict:
+        nonlocal last
+        progress(0, None, f"loading {before}")
+        a = _load_program(before, settings)
+        progress(0, None, f"loading {after}")
+        b = _load_program(after, settings)
+        given = a if not is_onnx_file(before) else b
+        inputs = draw_inputs(Path(before)) if is_onnx_file(given.program) else given.require_inputs()
+        last = a.program, b.program, inputs, given.kwargs
+        progress(0, None, "comparing")
+        with working_on(before, after, *filter(None, conversions)):
+            for one in (a, b):
+                if not is_onnx_file(one.program):  # these are run when they are read
+                    check_runs(one, given)
+            return foldproof.prove(*last, convert=there, inverse=back, seed=seed, progress=progress)
+
+    verdict = prove_each(configurations, prove_one) if configurations else prove_one({})
 
     def document() -> dict[str, Any]:
         from foldproof.proof.document import prove_document
 
         with working_on(before, after):
-            first, second, flat, named = as_one_form(a.program, b.program, inputs, kwargs)
+            first, second, flat, named = as_one_form(*last)
             return prove_document(verdict, first, second, flat, named or {})
 
     return verdict, document
 
 
-def _load_program(spec: str) -> Loaded:
+def _load_program(spec: str, settings: Mapping[str, Any]) -> Loaded:
     """Load what ``prove`` takes; an ONNX file is read beside the other program."""
-    return Loaded(spec, Path(spec), None, {}) if is_onnx_file(spec) else load(spec, functions=True)
+    if not is_onnx_file(spec):
+        return load(spec, functions=True, settings=settings)
+    if settings:
+        raise FoldproofError(f"{spec} is a file, which has one configuration; give {FUNCTION}")
+    return Loaded(spec, Path(spec), None, {})
 
 
 def compare(

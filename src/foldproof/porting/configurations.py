@@ -41,12 +41,23 @@ def prove_configurations(
     Raises:
         FoldproofError: there is no configuration; otherwise as `foldproof.prove`.
     """
+
+    def prove_one(settings: Mapping[str, Any]) -> Verdict:
+        reference, port, inputs, convert = make(**settings)
+        return prove_port(reference, port, inputs, None, convert, None, by_value, seed, progress)
+
+    return prove_each(configurations, prove_one)
+
+
+def prove_each(
+    configurations: Iterable[Mapping[str, Any]], prove_one: Callable[[Mapping[str, Any]], Verdict]
+) -> Verdict:
+    """Return one verdict for all configurations, or the first that is no proof; see `prove_configurations`."""
     proved: list[Verdict] = []
     names: list[str] = []
     for settings in configurations:
-        reference, port, inputs, convert = make(**settings)
-        verdict = prove_port(reference, port, inputs, None, convert, None, by_value, seed, progress)
-        names.append(", ".join(f"{name}={value!r}" for name, value in settings.items()))
+        verdict = prove_one(settings)
+        names.append(tell_settings(settings))
         if verdict.proof is None:
             seconds = verdict.seconds + sum(v.seconds for v in proved)
             return replace(verdict, notes=(*verdict.notes, f"in the configuration {names[-1]}"), seconds=seconds)
@@ -58,3 +69,8 @@ def prove_configurations(
     everywhere = all(any(note.startswith(COINCIDE) for note in v.notes) for v in proved)
     notes = [note for note in found.notes if everywhere or not note.startswith(COINCIDE)]
     return replace(found, notes=(*notes, f"in {len(names)} configurations: {'; '.join(names)}"))
+
+
+def tell_settings(settings: Mapping[str, Any]) -> str:
+    """Return settings as the arguments of a call."""
+    return ", ".join(f"{name}={value!r}" for name, value in settings.items())

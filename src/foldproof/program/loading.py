@@ -13,7 +13,7 @@ import importlib.util
 import sys
 import sysconfig
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,7 +29,7 @@ from foldproof.errors import FoldproofError, brief
 from foldproof.log import hushed
 from foldproof.program.modules import FunctionProgram
 from foldproof.program.state import owned
-from foldproof.spec import check_function, check_spec
+from foldproof.spec import FUNCTION, check_function, check_spec
 from foldproof.torch_internals import tree_map
 
 
@@ -61,20 +61,25 @@ class Loaded:
         return self.inputs
 
 
-def load_spec(spec: str, functions: bool = False) -> Loaded:
+def load_spec(spec: str, functions: bool = False, settings: Mapping[str, Any] | None = None) -> Loaded:
     """Load the program that ``spec`` names, which may be a function if ``functions`` says so. Runs code.
 
+    A callable is called with ``settings``, if there are any.
+
     Raises:
-        FoldproofError: the file is missing or damaged, the module does not import, or the callable raises or returns
-            something other than (model, args[, kwargs[, dynamic_shapes]]).
+        FoldproofError: the file is missing or damaged, the module does not import, the callable raises or returns
+            something other than (model, args[, kwargs[, dynamic_shapes]]), or a file is to be made with settings.
     """
     check_spec(spec)
     if spec.endswith(".pt2"):
+        if settings:
+            raise FoldproofError(f"{spec} is a file, which has one configuration; give {FUNCTION}")
         return _load_pt2(spec)
     function = load_function(spec)
     name = spec.rpartition(":")[2]
-    with importable(spec), _blaming(f"{spec}: calling {name}()"):
-        made = function()
+    given = ", ".join(f"{key}={value!r}" for key, value in (settings or {}).items())
+    with importable(spec), _blaming(f"{spec}: calling {name}({given})"):
+        made = function(**(settings or {}))
     return _check_made(spec, name, made, functions)
 
 
