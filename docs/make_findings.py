@@ -17,6 +17,7 @@ import foldproof
 from foldproof.auditing import replay
 from foldproof.errors import FoldproofError
 from foldproof.report.migration import migrate
+from foldproof.verdict import Kind
 from tests.auditing.models import FOUND
 
 FOLDER = Path(__file__).parent / "findings"
@@ -45,7 +46,17 @@ NAMES = {
     "inductor: batch_nan_to_num with a number": "inductor_batch_nan_to_num",
     "inductor: batch_relu in place": "inductor_batch_relu_in_place",
     "inductor: batch_dropout in eval mode": "inductor_batch_dropout",
+    "inductor: slice_scatter before a write": "inductor_scatter_before_write",
+    "inductor: an operator on lists that reads its mirror": "inductor_foreach_mirror",
+    "inductor: zeros and a tensor, the tensor itself": "inductor_zeros_added",
+    "inductor: cumsum of ones in one column": "inductor_cumsum_expanded",
 }
+
+
+def _upstream(number: int, kind: str = "issues") -> str:
+    """A link to PyTorch's report of a fault."""
+    return f"[PyTorch #{number}](https://github.com/pytorch/pytorch/{kind}/{number})"
+
 
 _UNNAMED = (
     "The pattern matcher ignores keyword arguments that the pattern does not name (`CallFunction` in"
@@ -69,6 +80,17 @@ CAUSES = {
     "inductor: batch_clamp with two minima": _POSITIONAL,
     "inductor: batch_nan_to_num with a number": _POSITIONAL,
     "inductor: batch_dropout in eval mode": f"{_POSITIONAL} Dropout then uses its default and drops half.",
+    "inductor: slice_scatter before a write": "The copy with other rows is written into the memory of the input, which"
+    f" is written again before the copy is read. From {_upstream(198096, 'pull')}.",
+    "inductor: an operator on lists that reads its mirror": "The loop reads elements that other iterations write. From"
+    f" {_upstream(198033)}.",
+    "inductor: zeros and a tensor, the tensor itself": "`remove_no_ops` in `torch/_inductor/fx_passes/joint_graph.py`"
+    " replaces a sum with zeros (a product with ones) by its operand, even if that is an input, and the sum an output."
+    " A write to the output then changes the input. Found by `foldproof hunt`;"
+    f" {_upstream(197893)} has it for scalars.",
+    "inductor: cumsum of ones in one column": "`pointless_cumsum_replacement` returns one column, expanded. All columns"
+    " are one memory, so that a write to one element changes others, and `add_` raises an error."
+    " Found by `foldproof hunt`.",
     "inductor: batch_relu in place": "The stacked copy is rectified in place, not the inputs.",
 }
 """Causes found in the source code of the release."""
@@ -81,7 +103,7 @@ def main() -> None:
         if not (folder / "verdict.json").exists():
             _audit(case, folder)
         told = migrate(json.loads((folder / "verdict.json").read_text()))
-        faults[name] = told
+        faults[name] = told, _pass(case, told)
         try:
             state = replay(folder)[1]
         except FoldproofError as error:
@@ -89,7 +111,7 @@ def main() -> None:
         if FOUND[case].fixed and not FOUND[case].is_fixed:
             state += f"; fixed in torch {FOUND[case].fixed}"
         (FOLDER / f"{name}.md").write_text(_page(case, folder, told, state))
-        rows.append(f"| [{case}]({name}.md) | `{told['pass']}` | {re.sub(r':[^;]*', '', state)} |")
+        rows.append(f"| [{case}]({name}.md) | `{_pass(case, told)}` | {re.sub(r':[^;]*', '', state)} |")
     head = [
         "# Findings",
         "",
@@ -99,7 +121,10 @@ def main() -> None:
         "| model | pass | state |",
         "|---|---|---|",
     ]
-    index = [{"name": name, "compiler": told["compiler"], "pass": told["pass"]} for name, told in faults.items()]
+    index = [
+        {"name": name, "compiler": told["compiler"], "pass": culprit, "memory": "verdict" not in told}
+        for name, (told, culprit) in faults.items()
+    ]
     INDEX.write_text(json.dumps(index, indent=1) + "\n")
     (FOLDER / "README.md").write_text("\n".join([*head, *rows]) + "\n")
 
@@ -110,39 +135,59 @@ def _audit(case: str, folder: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = foldproof.audit(model, inputs, compiler=wrong.compiler, options=wrong.options)
-        if not found.refuted:
+        if found.kind is not Kind.REFUTED:
             raise SystemExit(f"{case}: nothing is wrong any more: {found.conclusion}")
         found.save(folder)
 
 
 def _page(case: str, folder: Path, told: dict[str, Any], state: str) -> str:
-    shown = told["verdict"]["counterexample"]
     whole = told["end_to_end"]
     lines = [
         f"# {case}",
         "",
-        f"**Pass:** `{told['pass']}` of {told['compiler']}. **State:** {state}.",
+        f"**Pass:** `{_pass(case, told)}` of {told['compiler']}. **State:** {state}.",
         "",
         "```python",
         (folder / "repro.py").read_text().rstrip(),
         "```",
         "",
-        f"**Counterexample** (in the original model): {shown['description']}, output {shown['output']} at"
-        f" {shown['index']} is {shown['before']:.6g} before the pass and {shown['after']:.6g} after it, where rounding"
-        f" explains {shown['floor']:.2g}.",
+        *_differs(told),
         "",
         *([f"**Cause:** {CAUSES[case]}", ""] if case in CAUSES else []),
-        f"**End to end**, {whole['compiled']} against the model: largest difference {whole['largest_difference']:.3g}"
-        f" on outputs up to {whole['largest_magnitude']:.3g}.",
-        "",
+        *([*_end(whole), ""] if "verdict" in told else []),
         f"Found with {', '.join(f'{k} {v}' for k, v in told['versions'].items())}. In its folder:"
         f" [the program]({folder.name}/repro.py),"
-        f" [the graphs before and after the pass]({folder.name}/graphs.py) as Python,"
-        f" [a report]({folder.name}/report.md) in the project's format,"
+        + f" [the graphs before and after the pass]({folder.name}/graphs.py) as Python,"
+        * ("verdict" in told)
+        + f" [a report]({folder.name}/report.md) in the project's format,"
         f" [the verdict]({folder.name}/verdict.json).",
         "",
     ]
     return "\n".join(lines)
+
+
+def _pass(case: str, told: dict[str, Any]) -> str:
+    """The pass that is wrong: as the audit names it, or as somebody found it."""
+    return str(told.get("pass", FOUND[case].culprit))
+
+
+def _differs(told: dict[str, Any]) -> list[str]:
+    """A paragraph on the numbers, or on the memory, that differ."""
+    if "verdict" not in told:
+        return [f"**Difference:** {told['end_to_end']['verdict']['reason']}."]
+    shown = told["verdict"]["counterexample"]
+    return [
+        f"**Counterexample** (in the original model): {shown['description']}, output {shown['output']} at"
+        f" {shown['index']} is {shown['before']:.6g} before the pass and {shown['after']:.6g} after it, where rounding"
+        f" explains {shown['floor']:.2g}."
+    ]
+
+
+def _end(whole: dict[str, Any]) -> list[str]:
+    return [
+        f"**End to end**, {whole['compiled']} against the model: largest difference {whole['largest_difference']:.3g}"
+        f" on outputs up to {whole['largest_magnitude']:.3g}."
+    ]
 
 
 if __name__ == "__main__":

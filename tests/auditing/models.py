@@ -172,6 +172,44 @@ class AddedUp(nn.Module):
         return self.linear(self.words(tokens).mean(1))
 
 
+class NothingAdded(nn.Module):
+    """A tensor of zeros plus the input, which is a new tensor."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.zeros_like(x) + x
+
+
+class CountedUp(nn.Module):
+    """The numbers 1, 2, 3 in each column."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.ones_like(x).cumsum(0)
+
+
+class Called(nn.Module):
+    """A function of the input, as a module."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+def scattered_before_a_write(x: Tensor) -> Tensor:
+    """A copy of x with another row, as it was before x is zeroed."""
+    y = torch.slice_scatter(x, x[:1] * 2, 0, 1, 2)
+    x.zero_()
+    return y
+
+
+def added_to_its_mirror(x: Tensor) -> Tensor:
+    """An operator on lists, which writes to what it reads at other places."""
+    torch._foreach_add_([x], [x.flip(0)])
+    return x * 2
+
+
 @dataclass(frozen=True)
 class Case:
     """A released compiler's wrong answer: the pass that makes it, and the release of torch that no longer does."""
@@ -251,8 +289,18 @@ FOUND = WRONG | {
     "inductor: batch_relu in place": _batched("batch_relu", Halves(rectified_in_place)),
     "inductor: batch_dropout in eval mode": _batched("batch_dropout", Halves(nn.Dropout(0.5)), fixed="2.14.1"),
     "inductor: batch_linear_lhs over a write": _batched("batch_linear_lhs", TwoHeads()),
+    "inductor: slice_scatter before a write": Case(
+        "inductor", Called(scattered_before_a_write), (3, 4), "reinplace_inplaceable_ops"
+    ),
+    "inductor: an operator on lists that reads its mirror": Case(
+        "inductor", Called(added_to_its_mirror), (4, 4), "lowering"
+    ),
+    "inductor: zeros and a tensor, the tensor itself": Case("inductor", NothingAdded(), (3, 4), "remove_no_ops"),
+    "inductor: cumsum of ones in one column": Case(
+        "inductor", CountedUp(), (3, 4), "post_grad.pointless_cumsum_replacement"
+    ),
 }
-"""With fusions that have to be asked for, each wrong in a way of its own."""
+"""With fusions that have to be asked for, and wrong memory, where no step is refuted."""
 
 
 def right() -> tuple[nn.Module, tuple[Tensor, ...]]:

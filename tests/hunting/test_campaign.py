@@ -17,6 +17,7 @@ from foldproof.cli import main
 from foldproof.hunting import Setup, confirm
 from foldproof.hunting.corpus import BEGUN, Corpus, Outcome
 from foldproof.hunting.fault import Fault
+from foldproof.hunting.known import find_known
 from foldproof.hunting.report import describe_status, write_page
 from tests.hunting.campaign import SETUP
 
@@ -113,3 +114,10 @@ def test_errors_are_for_users(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     (tmp_path / "corpus.sqlite").write_text("no database, but a text that is long enough to be read as one" * 30)
     assert main(["hunt", "status", "--corpus", str(tmp_path)]) == 2
     assert "can't be used as a corpus" in capsys.readouterr().err
+
+
+def test_published_faults_are_known_by_pass_or_memory() -> None:
+    assert find_known(INDUCTOR, Fault("pass", "post_grad.addmm", "values")) == "inductor_add_alpha"
+    assert "inductor_cumsum_expanded" in find_known(INDUCTOR, Fault("numbers", "", "memory"))
+    assert find_known(INDUCTOR, Fault("pass", "remove_no_ops", "values")) == ""
+    assert find_known(SETUP, Fault("pass", "post_grad.addmm", "values")) == ""

@@ -6,7 +6,7 @@ import contextlib
 import copy
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -163,6 +163,55 @@ class WrongNumbers:
     def write_check(self) -> list[str]:
         """Compare the outputs."""
         return ["torch.testing.assert_close(got, model(*inputs))"]
+
+
+class SharedMemory:
+    """An output of the compiled model that shares memory as the model's own does not, so that a write shows elsewhere.
+
+    The output is one tensor, of which the first element is written.
+    """
+
+    def __init__(self, compiler: Compiler, options: Mapping[str, Any]) -> None:
+        self.compiler, self.options = compiler, options
+
+    def is_shown_by(self, spec: ModelSpec) -> bool:
+        """Return True if a write to the compiled model's output has other effects."""
+        built = _build(spec)
+        if built is None:
+            return False
+        model, inputs = built
+        try:
+            with _quiet():
+                compiled = self.compiler.compile(model, inputs, {}, self.options, Log())
+                own, other = (_write_first(call, inputs) for call in (copy.deepcopy(model), compiled.call))
+        except Exception as error:
+            log_caught(error, "compiling a smaller model")
+            return False
+        return own is not None and other is not None and not all(map(torch.equal, own, other))
+
+    def look_closer(self) -> bool:
+        """Return False: there is nothing besides the memory."""
+        return False
+
+    def write_check(self) -> list[str]:
+        """Write to the output, and compare it and the inputs."""
+        return [
+            "kept = tuple(x.clone() for x in inputs)",
+            "want = model(*kept).clone()",
+            "for x in (got, want): x[(0,) * x.dim()] += 1",
+            "torch.testing.assert_close((got, *inputs), (want, *kept))",
+        ]
+
+
+def _write_first(call: Callable[..., Any], inputs: Sequence[Any]) -> list[Tensor] | None:
+    """Return which elements of the output and the inputs a write to the output changes; None for other outputs."""
+    given = [x.clone() for x in inputs]
+    out = call(*given)
+    if not isinstance(out, Tensor) or not out.numel() or out.dtype is torch.bool:
+        return None
+    before = [x.clone() for x in (out, *given)]
+    out[(0,) * out.dim()] += 1
+    return [x != old for x, old in zip((out, *given), before)]
 
 
 def describe_crash(error: BaseException) -> str:

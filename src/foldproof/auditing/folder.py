@@ -20,7 +20,7 @@ from foldproof.auditing.codegen import write_listing
 from foldproof.auditing.compilers import find_compiler
 from foldproof.auditing.compilers.compiler import list_versions
 from foldproof.auditing.definitions import Unwritable
-from foldproof.auditing.fault import Crash, Fault, WrongNumbers, WrongPass
+from foldproof.auditing.fault import Crash, Fault, SharedMemory, WrongNumbers, WrongPass
 from foldproof.auditing.inputs import find_inputs
 from foldproof.auditing.log import Change
 from foldproof.auditing.reduce import reduce_fault
@@ -95,7 +95,9 @@ def _save_all(told: Mapping[str, Any], culprits: Sequence[Step], crash: str, sub
     if crash and not by_name:
         _save_whole(told, Crash(find_compiler(told["compiler"]), subject.options, crash), subject, folder)
     elif not by_name and whole is not None and whole["verdict"]["kind"] == Kind.REFUTED.value:
-        _save_whole(told, WrongNumbers(find_compiler(told["compiler"]), subject.options), subject, folder)
+        shared = "shares memory" in whole["verdict"]["reason"]
+        fault = (SharedMemory if shared else WrongNumbers)(find_compiler(told["compiler"]), subject.options)
+        _save_whole(told, fault, subject, folder)
     elif len(by_name) != 1:
         write(folder / "verdict.json", _format_json(told))
 
@@ -123,13 +125,17 @@ def _save_step(audit: Mapping[str, Any], step: Step, subject: Subject, folder: P
     _write_verdict(audit, {"pass": step.name, "reproduced": _shows(ran), "verdict": step.verdict.to_dict()}, folder)
 
 
-def _save_whole(audit: Mapping[str, Any], fault: Crash | WrongNumbers, subject: Subject, folder: Path) -> None:
+def _save_whole(
+    audit: Mapping[str, Any], fault: Crash | SharedMemory | WrongNumbers, subject: Subject, folder: Path
+) -> None:
     """Save a fault that is not one of a step."""
     spec = reduce_fault(fault, subject.model, subject.args) if subject.is_reducible else None
     text, ran = _reproduce(fault, spec, folder)
     title = "fails to compile a model that runs in eager mode"
     if isinstance(fault, WrongNumbers):
         title = f"{audit['compiled']} gives wrong numbers"
+    if isinstance(fault, SharedMemory):
+        title = f"{audit['compiled']} returns memory that is not the output's own"
     write(folder / "report.md", write_short_report(audit, title, text, ran))
     error = {"error": fault.error} if isinstance(fault, Crash) else {"numbers": True}
     _write_verdict(audit, {**error, "reproduced": _shows(ran)}, folder)

@@ -314,6 +314,53 @@ PATTERNS = """
 ---
 {a} = {x}.unfold({dim}, 2, 1) * {n}
 ---
+{a} = {y}.clone().expand_as({x}).clone()
+{a}[:] = {x}[:]
+{x}.add_(1)
+---
+{x}[1:] = {x}[:-1].clone()
+{a} = {x} * {n}
+---
+torch._foreach_add_([{x}], [{x}.flip({dim})])
+{a} = {x} * {n}
+---
+{x}.index_put_(({unique},), {x}[{unique}] * 2)
+{x}.add_({x}.flip({dim}))
+{a} = {x} + 1
+---
+{a} = {x}.index_fill_(0, {unique}, {n})
+{b} = {x}.clone()
+{x}.clamp_(0, 1)
+---
+{a} = F.dropout({x}, {rate}, False)
+{a} += {y}
+{b} = {a} * {n}
+---
+{a} = torch.slice_scatter({x}, {x}[:1] * 2, 0, -1)
+{x}.zero_()
+---
+{a} = torch.diagonal_scatter({x2}, {x2}.diagonal())
+{x2}.fill_({n})
+---
+{a} = {x}.index_copy({dim}, {unique}, {x}.index_select({dim}, {unique}) * {n})
+{x}.neg_()
+---
+{a} = {x}.contiguous()
+{a}.mul_({n})
+{b} = {x} + {a}
+---
+{a} = {x}.expand(2, *{shape})
+{x}.add_(1)
+{b} = {a}.sum(0)
+---
+{a} = {x}.reshape({flat})
+{x}.mul_({n})
+{b} = {a} + 1
+---
+{a} = torch.where({x} > 0, {x}, {n})
+{x}.copy_({a}.flip({dim}))
+{b} = {a} - {x}
+---
 {a} = torch.empty_like({x}).fill_({n})
 {b} = torch.add({x}, {a}, out={a})
 {c} = {a} * {n2}

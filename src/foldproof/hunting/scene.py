@@ -17,6 +17,8 @@ SIZES = (1, 2, 3, 4, 5, 8, 16)
 FLOATS = ("torch.float32",) * 8 + ("torch.float64", "torch.bfloat16", "torch.float16")
 WHOLE = ("torch.int64", "torch.int64", "torch.int32", "torch.uint8", "torch.int8", "torch.int16")
 NUMBERS = ("0", "1", "2", "-1", "0.5", "3", "-2.5", "1e-3", "0.1", "7", "1.0", "0.0")
+WRITING = 0.15
+"""Share of lines after which a value that the idiom reads is written."""
 LARGEST = 4096
 """Largest number of elements of a value."""
 HOLE = re.compile(r"\{(\w+)\}")
@@ -60,7 +62,7 @@ class Scene:
             filled[first] = self._choose(first, filled, "")
             for line in idiom.strip().splitlines():
                 self.run(HOLE.sub(lambda hole: self._fill(hole[1], filled, line), line.strip()))
-                if self.rng.random() < 0.06:
+                if self.rng.random() < WRITING:
                     self.write_between(filled)
         except Unfit:
             del self.state[kept[0] :], self.lines[kept[1] :], self.inputs[kept[2] :]
