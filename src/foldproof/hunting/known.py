@@ -13,7 +13,7 @@ from foldproof.hunting.setup import Setup
 INDEX = "known.json"
 """A list of faults, which docs.make_findings writes.
 
-Each has the ``name`` of its folder in docs/findings, its ``compiler`` and ``pass``, and True for ``memory`` if values are
+Each has the ``name`` of its folder in docs/findings, its ``compiler`` and ``pass``, and a true ``memory`` if values are
 right, and share memory that they should not. No step of an audit names that fault.
 """
 
