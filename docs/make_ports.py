@@ -17,6 +17,7 @@ import torch
 
 import foldproof
 from docs.writing import write_whole
+from zoo.commit import name_commit
 from zoo.ports import PACKAGES, PORTS, Port, installed
 
 PAGE = Path(__file__).with_name("ports.md")
@@ -31,16 +32,17 @@ KINDS = {
 HEAD = """\
 # Ports
 
-`python -m docs.make_ports FOLDER` generates this page. Each row is a model that was implemented twice, by other people,
-in a small configuration: `foldproof.prove(reference, port, inputs, convert=fn)` runs the conversion of checkpoints on
-shadows. PROVED is for every checkpoint of this configuration. [The tutorial](tutorials/port.md) does it step by step.
+`python -m docs.make_ports FOLDER` generates this page. Each row is a model that was implemented twice, most by other
+people, or one that computes the same in two ways, in a small configuration: `foldproof.prove(reference, port, inputs,
+convert=fn)` runs the conversion of checkpoints on shadows. PROVED is for every checkpoint of this configuration. [The
+tutorial](tutorials/port.md) does it step by step.
 
 ```text
 pip install --no-deps --target FOLDER {packages}
 python -m docs.make_ports FOLDER
 ```
 
-Made with torch {torch} and transformers {transformers}. The configurations are in `zoo/ports/`.
+Made at commit `{commit}` with torch {torch} and transformers {transformers}. The configurations are in `zoo/ports/`.
 """
 
 
@@ -74,6 +76,7 @@ def prove_one(folder: Path, number: int, kept: Path) -> None:
 def page(verdicts: list[dict[str, Any]]) -> str:
     """Return the whole page."""
     packages, own = " ".join(PACKAGES), {"torch": torch.__version__, "transformers": version("transformers")}
+    own["commit"] = name_commit()
     parts = [HEAD.format(packages=packages, **own), summary(verdicts), table(verdicts)]
     parts += [section(port, verdict) for port, verdict in zip(PORTS, verdicts)]
     return "\n".join(parts)
