@@ -29,14 +29,15 @@ def installed(folder: Path) -> None:
 
 
 class _StandIn(types.ModuleType):
-    """A module with any name in it: classes that do nothing, and decorators that change nothing."""
+    """A module with any name in it: classes that do nothing (generic ones, too), and decorators that change nothing."""
 
     __path__ = []  # noqa: RUF012 (it is a package)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return type(name, (), {"__init__": lambda *_, **__: None, "__call__": lambda _, f=None, *__: f})
+        does = {"__init__": lambda *_, **__: None, "__call__": lambda _, f=None, *__: f}
+        return type(name, (), does | {"__class_getitem__": classmethod(lambda cls, _: cls)})
 
 
 class _StandIns(importlib.abc.MetaPathFinder, importlib.abc.Loader):
