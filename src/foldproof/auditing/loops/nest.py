@@ -12,6 +12,7 @@ float32, as the kernels do; conversions between floating-point types are identit
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -66,6 +67,8 @@ class Nest:
         self._unchecked: set[Any] = set()
         self.accesses: dict[str, list[tuple[str, Any]]] = {}
         """Loads and stores by the home of the memory, each with its address."""
+        self._masked: set[Any] = set()
+        """Addresses that only some iterations reach."""
         self.raced: set[str] = set()
         """Homes whose contents depend on the order of iterations."""
         self.lines: list[str] = []
@@ -248,10 +251,39 @@ class Nest:
         home, offset = self._memory.find(name)
         known = self.accesses.setdefault(home.name, [])
         place = index + offset
+        if self._mask is not None:
+            self._masked.add(place)
         for other, there in known:
             if "store" in (what, other) and there != place and self._collide(home.name, place, there):
                 self.raced.add(home.name)
         known.append((what, place))
+
+    # What `foldproof.auditing.loops.races` asks for.
+
+    @property
+    def sizes(self) -> list[int]:
+        """The number of values of each loop variable."""
+        return self._sizes
+
+    @property
+    def count(self) -> int:
+        """The number of iterations."""
+        return math.prod(self._sizes)
+
+    @property
+    def kept(self) -> int:
+        """The number of iterations of the loops around the reductions."""
+        return math.prod(self._sizes[: self._kept])
+
+    def normal(self, place: Any) -> Any:
+        """Return an address in variables that are named by their position."""
+        return sympy.sympify(place).subs({v: sympy.Symbol(f"loop{k}") for k, v in enumerate(self._ranges)})
+
+    def addresses(self, place: Any) -> torch.Tensor | None:
+        """Return the addresses of all iterations, in order; None if they depend on values."""
+        found = self._address(place)
+        masked = place in self._masked or not self._indirect.keys().isdisjoint(getattr(place, "free_symbols", ()))
+        return None if masked or not found.known else found.example.expand(self._sizes).flatten()
 
     def _collide(self, name: str, first: Any, second: Any) -> bool:
         """True if one iteration reaches an address in one way that another iteration reaches in the other."""

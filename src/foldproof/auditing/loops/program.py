@@ -14,6 +14,7 @@ from foldproof.auditing.loops.layouts import Layouts
 from foldproof.auditing.loops.loop import BUFFERS, LABEL, Loop
 from foldproof.auditing.loops.memory import Memory, Place, count_elements
 from foldproof.auditing.loops.nest import Nest
+from foldproof.auditing.loops.races import find_race
 from foldproof.auditing.loops.recorder import Recorder, Unreadable, Value
 from foldproof.auditing.loops.templates import Templates
 from foldproof.graph.module import InterpretedModule, set_attribute
@@ -80,6 +81,8 @@ class _Recording:
         self._given: dict[str, _Given] = {}
         self._origins: dict[str, Iterable[fx.Node]] = {}
         """Nodes behind the buffer that another one is a part of."""
+        self._nests: list[tuple[Nest, Loop]] = []
+        """The loop nests of the kernel at hand."""
         self._places = {node: i for i, node in enumerate(source.graph.nodes)}
 
     def run(self, scheduled: Iterable[Any]) -> fx.GraphModule:
@@ -88,7 +91,10 @@ class _Recording:
         self._add_buffers()
         kernels = Kernels(self._recorder, self._memory, self._layouts, self._whole, self._hold)
         for group in scheduled:
+            self._nests = []
             accesses = [self._record(node, kernels) for node in _flattened([group])]
+            if type(group).__name__ == "FusedSchedulerNode":
+                self._check_order()
             if self._reused is not None:
                 self._release(group, self._reused, accesses)
         self._recorder.meta = {}
@@ -201,12 +207,22 @@ class _Recording:
         ranges = {v: int(self._layouts.number(n)) for v, n in body.var_ranges.items()}
         nest = Nest(self._recorder, self._memory, ranges, len(body.reduce_vars))
         call_loop_body(body, nest)
+        self._nests.append((nest, loop))
         heading = ", ".join(f"{v} < {n}" for v, n in ranges.items())
         loop.lines += [f"for {heading}:" if heading else "once:", *(f"    {line}" for line in nest.lines)]
         for home in nest.raced:
             self._memory.release(home)
             loop.lines.append(f"    # an iteration reads elements of {home} that another one writes")
         return nest.accesses
+
+    def _check_order(self) -> None:
+        """Release what a kernel stores if that depends on the order of its iterations."""
+        home = find_race([nest for nest, _ in self._nests])
+        for nest, loop in self._nests if home is not None else ():
+            loop.lines.append(f"    # fused: a body reaches elements of {home} that another one stores, or will store")
+            for name, made in nest.accesses.items():
+                if any(what == "store" for what, _ in made):
+                    self._memory.release(name)
 
     def _describe(self, node: Any) -> Loop:
         found = {*node.get_origins(), *self._origins.get(node.get_name(), ())}
