@@ -76,7 +76,7 @@ class TestFuse:
         ran = foldproof("fuse", "models.py:training", "-o", "out.pt2", "--json", "out.json")
         assert ran.status == 2 and ran.out == ""
         assert ran.err.count("\n") == 1
-        assert "models.py:training is in training mode: 14 normalisations would take the statistics" in ran.err
+        assert "the model is in training mode: 14 normalisations would take the statistics" in ran.err
         assert "call model.eval()" in ran.err
         assert written() == set()
 

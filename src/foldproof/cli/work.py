@@ -17,8 +17,6 @@ import foldproof
 from foldproof.cli import interrupts
 from foldproof.cli.options import SETTINGS
 from foldproof.errors import FoldproofError, brief
-from foldproof.formatting import format_count
-from foldproof.fusion.affines import TRAINING
 from foldproof.log import hushed
 from foldproof.onnx_graph import draw_inputs
 from foldproof.porting.configurations import prove_each
@@ -50,14 +48,7 @@ def fuse(spec: str, progress: Progress, options: Mapping[str, Any]) -> foldproof
     Raises:
         FoldproofError: it can't be loaded, run, exported or saved, or is in training mode.
     """
-    result = _on_model(foldproof.fuse, spec, progress, options, saves=True)
-    training = sum(TRAINING in one.reason for one in result.declined)
-    if training:
-        raise FoldproofError(
-            f"{spec} is in training mode: {format_count(training, 'normalisation')} would take the statistics of each"
-            " batch, so nothing is folded or saved; call model.eval() before the model is returned or exported"
-        )
-    return result
+    return _on_model(foldproof.fuse, spec, progress, options, saves=True)
 
 
 def explain(spec: str, progress: Progress) -> tuple[Declined, ...]:

@@ -29,7 +29,7 @@ from foldproof.graph.nodes import (
 from foldproof.operators import is_functional
 from foldproof.rewriting.constants import Constants
 from foldproof.rewriting.expression import Expression, Operand
-from foldproof.rewriting.refusal import CannotFold, next_training
+from foldproof.rewriting.refusal import CannotFold, TrainingMode, next_training
 from foldproof.rewriting.sizes import value_of
 from foldproof.rewriting.vectors import flat, number, product
 
@@ -100,10 +100,6 @@ class AffineSource(Protocol):
         """
 
 
-TRAINING = "it is in training mode"
-"""Beginning of the reason why a normalisation with batch statistics stays."""
-
-
 class BatchNorm:
     """Batch normalisation with fixed statistics is an affine of each channel, axis 1.
 
@@ -146,10 +142,7 @@ class BatchNorm:
                 next_training("use track_running_stats=True"),
             )
         if given.get("training") or kind_of(node) in self.training_kinds:
-            raise CannotFold(
-                f"{TRAINING} and computes its statistics from each batch: call model.eval()",
-                "call model.eval() before the export",
-            )
+            raise _in_training("batch")
         return AffineStep(self, node, given["input"], _list_results(node), _read_statistics(given, constants))
 
 
@@ -172,16 +165,20 @@ class InstanceNorm:
     def read(self, node: Node, constants: Constants) -> AffineStep:
         given = arguments(node)
         if given["use_input_stats"]:
-            has_statistics = given.get("running_mean") is not None
+            if given.get("running_mean") is not None:
+                raise _in_training("sample")
             raise CannotFold(
-                f"{TRAINING} and computes its statistics from each sample: call model.eval()"
-                if has_statistics
-                else "it computes its statistics from each sample (track_running_stats=False)",
-                "call model.eval() before the export"
-                if has_statistics
-                else next_training("use track_running_stats=True"),
+                "it computes its statistics from each sample (track_running_stats=False)",
+                next_training("use track_running_stats=True"),
             )
         return AffineStep(self, node, given["input"], (node,), _read_statistics(given, constants))
+
+
+def _in_training(what: str) -> TrainingMode:
+    return TrainingMode(
+        f"it is in training mode and computes its statistics from each {what}: call model.eval()",
+        "call model.eval() before the export",
+    )
 
 
 def _read_statistics(given: Mapping[str, Any], constants: Constants) -> Affine:
@@ -362,7 +359,8 @@ class Identity:
 
     id = "identity"
     is_normalisation = False
-    kinds = frozenset({"dropout", "alpha_dropout", "feature_dropout", "feature_alpha_dropout", "clone"})
+    dropouts = frozenset({"dropout", "alpha_dropout", "feature_dropout", "feature_alpha_dropout"})
+    kinds = dropouts | {"clone"}
     reshapings = frozenset({"view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "view_as", "reshape_as"})
     fires: tuple[Fires, ...] = examples.identity_fires
     declines: tuple[Declines, ...] = examples.identity_declines
@@ -452,6 +450,26 @@ SOURCES: tuple[AffineSource, ...] = (BatchNorm(), InstanceNorm(), Arithmetic(), 
 def is_normalisation(node: Node, constants: Constants) -> bool:
     """Return True for a normalisation that users expect to be folded, so that `fuse` reports why it was not."""
     return any(source.is_normalisation and source.takes(node, constants) for source in SOURCES)
+
+
+def is_in_training(node: Node, constants: Constants) -> bool:
+    """Return True for a normalisation of activations that has running statistics and does not use them."""
+    if constants.holds(node) or not is_normalisation(node, constants):
+        return False
+    try:
+        read_affine(node, constants)
+    except TrainingMode:
+        return True
+    except CannotFold:
+        pass
+    return False
+
+
+def drops_at_random(node: Node) -> bool:
+    """Return True for a dropout in training mode."""
+    operator = operator_of(node)
+    is_dropout = kind_of(node) in Identity.dropouts | {"native_dropout"}
+    return is_dropout and operator is not None and not is_functional(operator, arguments(node))
 
 
 def find_chains(

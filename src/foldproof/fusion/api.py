@@ -13,11 +13,12 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.export import ExportedProgram
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 
 from foldproof.errors import FoldproofError, brief
+from foldproof.formatting import format_count
 from foldproof.fusion.accuracy import measure
-from foldproof.fusion.affines import is_normalisation, read_affine
+from foldproof.fusion.affines import drops_at_random, is_in_training, is_normalisation, read_affine
 from foldproof.fusion.batching import BITWISE
 from foldproof.fusion.result import FuseResult, Rewrite
 from foldproof.fusion.rewriter import Account, Progress, Rewriter
@@ -52,10 +53,9 @@ def fuse(
     """Fold each scale and shift of channels into the linear operators around it, and prove each fold.
 
     Args:
-        model_or_program: a module, which is exported as it is (call ``.eval()`` first: in training mode nothing can be
-            folded), or a program of ``torch.export.export``, before or after ``run_decompositions``. It is not changed;
-            the result shares the weights that stay.
-            Parameters may have no values, on the meta device; those of the result have none, then.
+        model_or_program: a module, which is exported as it is (call ``.eval()`` first), or a program of
+            ``torch.export.export``, before or after ``run_decompositions``. It is not changed; the result shares the
+            weights that stay. Parameters may have no values, on the meta device; those of the result have none, then.
         inputs: example inputs, positional; the shapes at which the proof is made.
         kwargs: example inputs, by keyword.
         dynamic_shapes: as for ``torch.export.export``; for a module only.
@@ -71,8 +71,8 @@ def fuse(
         float64 and rounded once to the dtype of the weights that they replace.
 
     Raises:
-        FoldproofError: the model can't be exported with these inputs, or an argument is of the wrong kind; also what
-            `foldproof.prove` raises.
+        FoldproofError: the model can't be exported with these inputs, is in training mode and normalises by the
+            statistics of each batch, or an argument is of the wrong kind; also what `foldproof.prove` raises.
 
     Warns:
         UserWarning: a normalisation follows a linear operator whose channels are on another axis.
@@ -92,6 +92,7 @@ def fuse(
         inputs, kwargs = Values().inputs((inputs, kwargs))
     while True:
         editor = GraphEditor.on_copy(before)
+        _require_evaluation(model_or_program, editor)
         editor.constants.valueless = frozenset() if weightless is None else weightless.names
         account = rewriter.run(editor, progress, refused)
         # Random weights show no loss of digits.
@@ -116,6 +117,9 @@ def fuse(
             verdict = replace(verdict, claim=replace(claim, choices=claim.choices or ("a maximum",)))
     else:
         verdict = UNPROVED
+    dropouts = _tell_dropouts(editor)
+    if dropouts is not None:
+        verdict = replace(verdict, notes=(*verdict.notes, dropouts))
     if frozen:
         told = f"a call of the module sets {', '.join(frozen)}, which the exported program keeps as it was"
         verdict = replace(verdict, notes=(*verdict.notes, told))
@@ -220,6 +224,41 @@ def _changes_bits(rewrite: Rewrite) -> str | None:
     if rewrite.accuracy is None or rewrite.accuracy.identical or not rewrite.rule.startswith(BITWISE.id):
         return None
     return "as one operator, it rounds some results differently here, on these inputs"
+
+
+def _require_evaluation(given: object, editor: GraphEditor) -> None:
+    """Refuse a model in training mode, as `torch.nn.utils.fuse_conv_bn_eval` does.
+
+    A module that is in evaluation and asks for the statistics of a batch wants them.
+
+    Raises:
+        FoldproofError: normalisations with running statistics take those of the batch.
+    """
+    plain = isinstance(given, nn.Module) and not isinstance(given, GraphModule)
+    if plain and not any(part.training for part in given.modules()):  # type: ignore[union-attr]
+        return
+    count = sum(is_in_training(node, editor.constants) for node in _nodes_with_subgraphs(editor))
+    if count:
+        raise FoldproofError(
+            f"the model is in training mode: {format_count(count, 'normalisation')} would take the statistics of each"
+            " batch, so nothing is folded; call model.eval() before it is fused or exported"
+        )
+
+
+def _nodes_with_subgraphs(editor: GraphEditor) -> Iterator[Node]:
+    yield from editor.graph.nodes
+    for name, part in editor.host.subgraphs.named_modules():
+        if name and isinstance(part, GraphModule):
+            yield from part.graph.nodes
+
+
+def _tell_dropouts(editor: GraphEditor) -> str | None:
+    """Return a remark about elements that the program drops at random; None if it drops none."""
+    count = sum(drops_at_random(node) for node in _nodes_with_subgraphs(editor))
+    if not count:
+        return None
+    drop = "drops" if count == 1 else "drop"
+    return f"{format_count(count, 'dropout')} {drop} elements at random, as in training; model.eval() switches that off"
 
 
 def _export(

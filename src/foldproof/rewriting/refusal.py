@@ -23,3 +23,7 @@ def next_training(change: str) -> str:
 
 class AxisMismatch(CannotFold):
     """The affine and the linear operator before it act on different axes, although the fold looks possible."""
+
+
+class TrainingMode(CannotFold):
+    """The normalisation would have fixed statistics in evaluation, and computes them from its input in training."""

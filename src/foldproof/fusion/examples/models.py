@@ -78,11 +78,6 @@ def functional(
     return lambda: made(Functional(function, **{name: part() for name, part in parts.items()}), *shapes)
 
 
-def trained(shape: tuple[int, ...], *parts: Callable[[], nn.Module]) -> Example:
-    model, inputs = chain(shape, *parts)()
-    return model.train(), inputs
-
-
 def positive(make: Callable[[], Example]) -> Callable[[], Example]:
     """Return a function that makes the same model without negative scales of normalisations."""
 

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import nn
 
-from foldproof.fusion.examples.models import Declines, Fires, chain, functional, trained
+from foldproof.fusion.examples.models import Declines, Fires, chain, functional
 
 _conv = partial(nn.Conv2d, 3, 6, 3)
 _norm1, _norm2, _norm3 = (partial(kind, 6) for kind in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d))
@@ -33,7 +33,6 @@ batch_norm_fires = (
 )
 
 batch_norm_declines = (
-    Declines("training mode", partial(trained, _image, _conv, _norm2), "training mode"),
     Declines("no statistics", chain(_image, _conv, partial(_norm2, track_running_stats=False)), "running statistics"),
     Declines(
         "statistics computed in the graph",
@@ -84,7 +83,6 @@ instance_norm_declines = (
         chain(_image, _conv, partial(_instance2, track_running_stats=False)),
         "computes its statistics from each sample",
     ),
-    Declines("training mode", partial(trained, _image, _conv, _instance2), "training mode"),
     Declines("nothing linear before it", chain((2, 6, 7, 8), _instance2), "reads an input of the program"),
     Declines("a nonlinear operator before it", chain(_image, _conv, nn.ReLU, _instance2), "a shift does not pass relu"),
 )
