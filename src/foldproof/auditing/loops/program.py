@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from foldproof.auditing.loops.templates import Templates
 from foldproof.graph.module import InterpretedModule, set_attribute
 from foldproof.graph.text import source_of
 from foldproof.operators import is_view
+from foldproof.thresholds import MAX_ITERATIONS
 from foldproof.torch_internals import (
     OpOverload,
     call_loop_body,
@@ -205,6 +207,9 @@ class _Recording:
 
     def _record_nest(self, body: Any, loop: Loop) -> Accesses:
         ranges = {v: int(self._layouts.number(n)) for v, n in body.var_ranges.items()}
+        count = math.prod(ranges.values())
+        if count > MAX_ITERATIONS:
+            raise Unreadable(f"the loop that computes {loop.buffer} has {count:,} iterations, too many to be recorded")
         nest = Nest(self._recorder, self._memory, ranges, len(body.reduce_vars))
         call_loop_body(body, nest)
         self._nests.append((nest, loop))
