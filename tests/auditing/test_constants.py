@@ -14,6 +14,7 @@ from torch.fx.passes.infra.pass_manager import PassManager
 
 import foldproof
 from foldproof import Kind, Verdict
+from foldproof.auditing import judge
 
 Edit = Callable[[fx.GraphModule], None]
 
@@ -174,3 +175,24 @@ def test_a_table_that_another_library_computed(roundings: float, kinds: set[Kind
     found = tapped(edit, fx.symbolic_trace(Turning()), torch.randn(4, 8))
     assert found.kind in kinds, str(found)
     assert len(found.steps) == (found.kind is Kind.PROVED_WITHIN)
+
+
+class Divided(nn.Module):
+    """Divides by a product, some elements of which are as small as the roundings of others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = nn.Parameter(torch.tensor([1e-4, 1.0])), nn.Parameter(torch.tensor([1e-4, 1.0]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x / (self.one * self.other)
+
+
+def test_roundings_of_a_constant_that_are_many_of_a_quotient(monkeypatch: pytest.MonkeyPatch) -> None:
+    def edit(module: fx.GraphModule) -> None:
+        product = module.one * module.other  # type: ignore[operator]
+        constant(module, called(module, operator.mul), product + 2e-7)
+
+    monkeypatch.setattr(judge, "_find_rerun", lambda change: None)  # as of a file that another library wrote
+    found = tapped(edit, fx.symbolic_trace(Divided()), torch.randn(4, 2))
+    assert found.kind is Kind.REFUTED, str(found)
