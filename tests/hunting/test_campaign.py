@@ -116,6 +116,14 @@ def test_errors_are_for_users(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "can't be used as a corpus" in capsys.readouterr().err
 
 
+@pytest.mark.swallows("a query that a file of other tables has no columns for")
+def test_a_corpus_of_other_tables_is_no_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / "corpus.sqlite")) as base:
+        base.execute("CREATE TABLE programs (number INTEGER)")
+    assert main(["hunt", "status", "--corpus", str(tmp_path)]) == 2
+    assert "can't be used as a corpus" in capsys.readouterr().err
+
+
 def test_published_faults_are_known_by_pass_or_memory() -> None:
     assert find_known(INDUCTOR, Fault("pass", "post_grad.addmm", "values")) == "inductor_add_alpha"
     assert "inductor_cumsum_expanded" in find_known(INDUCTOR, Fault("numbers", "", "memory"))

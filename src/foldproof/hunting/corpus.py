@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from foldproof.auditing import Audit
 from foldproof.errors import FoldproofError
@@ -83,12 +82,13 @@ class Corpus:
     """A folder with the file ``corpus.sqlite``, and a folder ``faults/N`` for each cluster.
 
     Raises:
-        FoldproofError: the folder can't be written, or the file is none of a corpus.
+        FoldproofError: the folder can't be written, or the file is none of a corpus, also where that shows later, in a
+            ``with`` statement.
     """
 
     def __init__(self, folder: Path, create: bool = False) -> None:
         self.folder = folder
-        place = folder / "corpus.sqlite"
+        self._place = place = folder / "corpus.sqlite"
         if not create and not place.is_file():
             raise FoldproofError(f"{folder} has no corpus.sqlite; foldproof hunt --corpus {folder} makes it")
         try:
@@ -98,13 +98,18 @@ class Corpus:
             self._base.execute("PRAGMA journal_mode=WAL")
             self._base.executescript(SCHEMA)
         except (OSError, sqlite3.Error) as error:
-            raise FoldproofError(f"{place} can't be used as a corpus ({error}); give another folder") from error
+            raise self._unusable(error) from error
 
     def __enter__(self) -> Corpus:
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._base.close()
+        if isinstance(error, sqlite3.Error):  # a damaged file shows where it is read, and a full disk at a write
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: Exception) -> FoldproofError:
+        return FoldproofError(f"{self._place} can't be used as a corpus ({error}); give another folder")
 
     def begin(self, setup: str, number: int, text: str, parent: int | None = None) -> None:
         """Record that a program is being judged."""
