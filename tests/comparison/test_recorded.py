@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy
@@ -135,3 +136,16 @@ def test_a_wrong_use_of_such_a_number_is_refuted() -> None:
     by_tensor = torch.compile(Scaled(), backend="aot_eager")
     assert compare(Scaled(), by_tensor, x, trials=4, locate=False).kind is Kind.ROUNDING
     assert compare(Scaled(), Scaled(1 + 2e-5), x, trials=4, locate=False).kind is Kind.REFUTED
+
+
+class Leaked(nn.Module):
+    """Computes with a number in Python's own functions."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        factor = math.tanh(x.sum().item() / 20)
+        return x * factor if x.sum() > 0 or x.sum() <= 0 else x
+
+
+def test_a_number_that_leaves_torch_is_not_followed() -> None:
+    with pytest.raises(FoldproofError, match="can't be exported"):
+        compare(Leaked(), Leaked(), inputs(), trials=2, locate=False)

@@ -19,7 +19,7 @@ from foldproof.comparison.state import State, separate
 from foldproof.errors import FoldproofError
 from foldproof.program.export import export_module
 from foldproof.program.state import copied
-from foldproof.torch_internals import record_operators, tree_flatten, tree_leaves, tree_unflatten
+from foldproof.torch_internals import record_operators, tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 
 class _Number(float):
@@ -80,7 +80,7 @@ class _Reading(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in (Tensor.numpy, Tensor.__array__):
             raise FoldproofError("it computes with arrays")
-        if func in _TAKE_TENSORS and any(isinstance(x, Tensor) and x.is_floating_point() for x in args):
+        if func in _TAKE_TENSORS and any(isinstance(x, Tensor) and x.is_floating_point() and x.ndim for x in args):
             args = tuple(x.source if isinstance(x, _Number) else x for x in args)
         out = func(*args, **(kwargs or {}))
         if func in (Tensor.item, Tensor.tolist, Tensor.__float__):
@@ -106,7 +106,8 @@ class _Recorded(nn.Module):
             self.operators = record_operators(run, [x for x in leaves if isinstance(x, Tensor)])
         used = {x for n in self.operators.graph.nodes for x in tree_leaves((n.args, n.kwargs)) if isinstance(x, float)}
         if used & reading.numbers:
-            raise FoldproofError("it computes with a number that it reads from a tensor")
+            raise FoldproofError(_COMPUTES)
+        self.reads = bool(reading.numbers)
         self._leaves = [None if isinstance(x, Tensor) else (x,) for x in self._leaves]
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -127,7 +128,30 @@ def record(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) ->
     own = separate(module)
     state = State(own)
     with torch.no_grad():
-        program = export_module(_Recorded(own, args, kwargs), args, kwargs)
+        recorded = _Recorded(own, args, kwargs)
+        program = export_module(recorded, args, kwargs)
+        if recorded.reads and not _follows(recorded, own, args, kwargs):
+            raise FoldproofError(_COMPUTES)
     if state.read()[1]:
         raise FoldproofError("it writes to its state")
     return program
+
+
+_COMPUTES = "it computes with a number that it reads from a tensor"
+
+
+def _follows(recorded: nn.Module, module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Return True if the recording gives the module's bits at inputs that are moved a little.
+
+    A number that leaves PyTorch, as ``math.tanh(x.sum().item())`` does, stays what it was when it was recorded.
+    """
+    generator = torch.Generator().manual_seed(0)
+
+    def moved(x: Any) -> Any:
+        if not isinstance(x, Tensor) or not x.is_floating_point():
+            return x
+        return x * (1 + 2.0**-10 * torch.rand(x.shape, generator=generator).to(x.device, x.dtype))
+
+    given = tree_map(moved, (tuple(args), dict(kwargs)))
+    sides = [tree_leaves(run(*a, **k)) for run in (module, recorded) for a, k in (copied(given),)]
+    return all(not isinstance(x, Tensor) or (x.shape == y.shape and torch.equal(x, y)) for x, y in zip(*sides))

@@ -89,7 +89,7 @@ def embed_exactly(point: SamplePoint, x: Tensor, lent: bool = False) -> Residue:
         out = Residue(point, parts, out.size, infinite=True)
     read = point.semantics.algebraic or x.numel() == 1
     if read and x.numel() and all_finite(x) and bool((x == (first := x.flatten()[0])).all()):
-        out.knowing(linear=Linear((), Fraction(float(first))))
+        out.knowing(linear=Linear((), Fraction(first.item())))
     return out
 
 
