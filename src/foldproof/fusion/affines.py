@@ -468,8 +468,9 @@ def is_in_training(node: Node, constants: Constants) -> bool:
 def drops_at_random(node: Node) -> bool:
     """Return True for a dropout in training mode."""
     operator = operator_of(node)
-    is_dropout = kind_of(node) in Identity.dropouts | {"native_dropout"}
-    return is_dropout and operator is not None and not is_functional(operator, arguments(node))
+    if operator is None or kind_of(node) not in Identity.dropouts | {"native_dropout"}:
+        return False
+    return not is_functional(operator, arguments(node))
 
 
 def find_chains(

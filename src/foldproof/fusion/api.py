@@ -234,9 +234,9 @@ def _require_evaluation(given: object, editor: GraphEditor) -> None:
     Raises:
         FoldproofError: normalisations with running statistics take those of the batch.
     """
-    plain = isinstance(given, nn.Module) and not isinstance(given, GraphModule)
-    if plain and not any(part.training for part in given.modules()):  # type: ignore[union-attr]
-        return
+    if isinstance(given, nn.Module) and not isinstance(given, GraphModule):  # a graph has no mode of its own
+        if not any(part.training for part in given.modules()):
+            return
     count = sum(is_in_training(node, editor.constants) for node in _nodes_with_subgraphs(editor))
     if count:
         raise FoldproofError(
