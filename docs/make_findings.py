@@ -46,6 +46,9 @@ NAMES = {
     "inductor: batch_nan_to_num with a number": "inductor_batch_nan_to_num",
     "inductor: batch_relu in place": "inductor_batch_relu_in_place",
     "inductor: batch_dropout in eval mode": "inductor_batch_dropout",
+    "inductor: attention along another dimension": "inductor_attention_dim",
+    "inductor: index_put_, then added to its mirror": "inductor_index_put_mirror",
+    "openvino: cumsum of booleans": "openvino_cumsum_of_booleans",
     "inductor: slice_scatter before a write": "inductor_scatter_before_write",
     "inductor: an operator on lists that reads its mirror": "inductor_foreach_mirror",
     "inductor: zeros and a tensor, the tensor itself": "inductor_zeros_added",
@@ -80,6 +83,12 @@ CAUSES = {
     "inductor: batch_clamp with two minima": _POSITIONAL,
     "inductor: batch_nan_to_num with a number": _POSITIONAL,
     "inductor: batch_dropout in eval mode": f"{_POSITIONAL} Dropout then uses its default and drops half.",
+    "inductor: index_put_, then added to its mirror": "A loop that writes to the input, and one that reads other places"
+    f" of it, become one kernel. From {_upstream(198270)}.",
+    "openvino: cumsum of booleans": "PyTorch adds up booleans as int64. The converter leaves the operand boolean, which"
+    " the kernels hold in bytes: behind 255 follows 0. Position ids are counted from masks in this way.",
+    "inductor: attention along another dimension": "The pattern ignores the dimension of the softmax. Its"
+    f" replacement takes the last one. Found by `foldproof hunt`; {_upstream(196468)}.",
     "inductor: slice_scatter before a write": "The copy with other rows is written into the memory of the input, which"
     f" is written again before the copy is read. From {_upstream(198096, 'pull')}.",
     "inductor: an operator on lists that reads its mirror": "The loop reads elements that other iterations write. From"

@@ -210,6 +210,25 @@ def added_to_its_mirror(x: Tensor) -> Tensor:
     return x * 2
 
 
+def attends_along_heads(x: Tensor) -> Tensor:
+    """Attention whose scores are normalised over the heads."""
+    return (x @ x.transpose(-2, -1)).div(2).softmax(1).matmul(x)
+
+
+def doubled_and_mirrored(x: Tensor) -> Tensor:
+    """Two writes in a row, of which the second reads other places."""
+    x.index_put_((torch.arange(x.size(0)),), x * 2.0)
+    x.add_(x.flip(0))
+    return x * 2
+
+
+class Counted(nn.Module):
+    """The number of positive elements until each one, as position ids are counted from a mask."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x > 0).cumsum(0) * 1.0
+
+
 @dataclass(frozen=True)
 class Case:
     """A released compiler's wrong answer: the pass that makes it, and the release of torch that no longer does."""
@@ -294,6 +313,13 @@ FOUND = WRONG | {
     ),
     "inductor: an operator on lists that reads its mirror": Case(
         "inductor", Called(added_to_its_mirror), (4, 4), "lowering"
+    ),
+    "inductor: index_put_, then added to its mirror": Case(
+        "inductor", Called(doubled_and_mirrored), (4, 4), "scheduling"
+    ),
+    "openvino: cumsum of booleans": Case("openvino", Counted(), (1000,), "conversion to OpenVINO"),
+    "inductor: attention along another dimension": Case(
+        "inductor", Called(attends_along_heads), (2, 3, 4, 5), "ReplacementPatternEntry._sfdp_pattern_1_inference"
     ),
     "inductor: zeros and a tensor, the tensor itself": Case("inductor", NothingAdded(), (3, 4), "remove_no_ops"),
     "inductor: cumsum of ones in one column": Case(
