@@ -63,10 +63,10 @@ def reduced(name: str, x: Any) -> Any:
 
 Case = tuple[list[Tensor], Callable[..., Any]]
 CASES: dict[str, Case] = {
-    **{name: ([X], getattr(opset, snake(name))) for name in ONE},
-    **{name: ([X, Y], getattr(opset, snake(name))) for name in SIGNED},
-    **{name: ([X > 0, Y > 0], getattr(opset, snake(name))) for name in LOGICAL},
-    **{name: ([X.mul(9).int(), Y.mul(9).int()], getattr(opset, snake(name))) for name in BITS},
+    **{name: ([X], getattr(opset, snake(name))) for name in sorted(ONE)},
+    **{name: ([X, Y], getattr(opset, snake(name))) for name in sorted(SIGNED)},
+    **{name: ([X > 0, Y > 0], getattr(opset, snake(name))) for name in sorted(LOGICAL)},
+    **{name: ([X.mul(9).int(), Y.mul(9).int()], getattr(opset, snake(name))) for name in sorted(BITS)},
     "LogicalNot": ([X > 0], opset.logical_not),
     "BitwiseNot": ([X.mul(9).int()], opset.bitwise_not),
     "Acos": ([X.tanh()], opset.acos),
