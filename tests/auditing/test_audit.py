@@ -292,7 +292,7 @@ class Counted(nn.Module):
 
 def test_that_the_model_runs_is_tried_on_copies() -> None:
     model, x = Counted().eval(), torch.randn(4, 3, requires_grad=True) * 1
-    api._Subject.prepare(find_compiler("fx"), model, (x,), {}, training=False)
+    api._Subject.prepare(find_compiler("fx"), model, (x,), {}, False, None)
     assert model.calls == 0
 
 

@@ -229,16 +229,20 @@ def _changes_bits(rewrite: Rewrite) -> str | None:
 def _require_evaluation(given: object, editor: GraphEditor) -> None:
     """Refuse a model in training mode, as `torch.nn.utils.fuse_conv_bn_eval` does.
 
-    A module that is in evaluation and asks for the statistics of a batch wants them.
+    A module that is in evaluation and asks for the statistics of a batch wants them. A graph, which has no mode of its
+    own, is in evaluation if one of its normalisations is.
 
     Raises:
         FoldproofError: normalisations with running statistics take those of the batch.
     """
-    if isinstance(given, nn.Module) and not isinstance(given, GraphModule):  # a graph has no mode of its own
-        if not any(part.training for part in given.modules()):
-            return
-    count = sum(is_in_training(node, editor.constants) for node in _nodes_with_subgraphs(editor))
-    if count:
+    constants, nodes = editor.constants, list(_nodes_with_subgraphs(editor))
+    found = [n for n in nodes if is_normalisation(n, constants) and not constants.holds(n)]
+    count = sum(is_in_training(node, constants) for node in found)
+    if isinstance(given, nn.Module) and not isinstance(given, GraphModule):
+        evaluates = not any(part.training for part in given.modules())
+    else:
+        evaluates = count < len(found)
+    if count and not evaluates:
         raise FoldproofError(
             f"the model is in training mode: {format_count(count, 'normalisation')} would take the statistics of each"
             " batch, so nothing is folded; call model.eval() before it is fused or exported"
