@@ -138,6 +138,18 @@ def test_a_wrong_use_of_such_a_number_is_refuted() -> None:
     assert compare(Scaled(), Scaled(1 + 2e-5), x, trials=4, locate=False).kind is Kind.REFUTED
 
 
+class Counted(nn.Module):
+    """The same, by its parameters alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(9, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.table(x)
+        return y * math.tanh(y.sum().item() / 20) if y.sum() > 0 or y.sum() <= 0 else y
+
+
 class Leaked(nn.Module):
     """Computes with a number in Python's own functions."""
 
@@ -149,3 +161,5 @@ class Leaked(nn.Module):
 def test_a_number_that_leaves_torch_is_not_followed() -> None:
     with pytest.raises(FoldproofError, match="can't be exported"):
         compare(Leaked(), Leaked(), inputs(), trials=2, locate=False)
+    with pytest.raises(FoldproofError, match="can't be exported"):
+        compare(Counted(), Counted(), (torch.arange(6),), trials=2, locate=False)

@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from foldproof.comparison.state import State, separate
 from foldproof.errors import FoldproofError
 from foldproof.program.export import export_module
-from foldproof.program.state import copied
+from foldproof.program.state import copied, owned
 from foldproof.torch_internals import record_operators, tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 
@@ -130,10 +130,11 @@ def record(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) ->
     with torch.no_grad():
         recorded = _Recorded(own, args, kwargs)
         program = export_module(recorded, args, kwargs)
+        if state.read()[1]:
+            raise FoldproofError("it writes to its state")
         if recorded.reads and not _follows(recorded, own, args, kwargs):
             raise FoldproofError(_COMPUTES)
-    if state.read()[1]:
-        raise FoldproofError("it writes to its state")
+        state.put_back()
     return program
 
 
@@ -141,7 +142,9 @@ _COMPUTES = "it computes with a number that it reads from a tensor"
 
 
 def _follows(recorded: nn.Module, module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
-    """Return True if the recording gives the module's bits at inputs that are moved a little.
+    """Return True if the recording gives the module's bits at inputs and parameters that are moved a little.
+
+    Both hold the same parameters, which stay moved.
 
     A number that leaves PyTorch, as ``math.tanh(x.sum().item())`` does, stays what it was when it was recorded.
     """
@@ -152,6 +155,9 @@ def _follows(recorded: nn.Module, module: nn.Module, args: Sequence[Any], kwargs
             return x
         return x * (1 + 2.0**-10 * torch.rand(x.shape, generator=generator).to(x.device, x.dtype))
 
+    for _, tensor in owned(module):
+        if tensor.is_floating_point():
+            tensor.copy_(moved(tensor))
     given = tree_map(moved, (tuple(args), dict(kwargs)))
     sides = [tree_leaves(run(*a, **k)) for run in (module, recorded) for a, k in (copied(given),)]
     return all(not isinstance(x, Tensor) or (x.shape == y.shape and torch.equal(x, y)) for x, y in zip(*sides))

@@ -36,7 +36,7 @@ def hunt(
 ) -> int:
     """Judge programs until one of the limits; return their number.
 
-    What is in the corpus is not judged again, so that a second call goes on. A program whose process was killed is.
+    Programs in the corpus are not judged again, so that a second call goes on; one whose process was killed is.
 
     Raises:
         FoldproofError: the corpus can't be written, or the compiler is unknown.

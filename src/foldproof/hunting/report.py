@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from foldproof.formatting import format_count
 from foldproof.hunting.corpus import Cluster, Corpus
 from foldproof.hunting.setup import Setup
 
@@ -14,9 +15,10 @@ def describe_status(corpus: Corpus) -> Iterator[str]:
     """Yield lines: of each setup, the outcomes of its programs, and its clusters."""
     for key in corpus.setups():
         outcomes = corpus.outcomes(key)
-        total = sum(outcomes.values())
+        programs = format_count(sum(outcomes.values()), "program")
+        minutes = format_count(round(corpus.seconds(key) / 60), "minute")
         counts = ", ".join(f"{count} {name}" for name, count in outcomes.most_common())
-        yield f"{Setup.parse(key)}: {total} programs in {corpus.seconds(key) / 60:.0f} minutes: {counts}"
+        yield f"{Setup.parse(key)}: {programs} in {minutes}: {counts}"
         covered = corpus.covered(key)
         for kind in ("pass", "decomposition", "lowering"):
             names = [row for row in covered if row["name"].startswith(kind)]

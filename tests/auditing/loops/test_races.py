@@ -93,6 +93,21 @@ def test_a_race(first: Any, second: Any) -> None:
     assert find_race(nests(first, second)) == "x"
 
 
+def test_indices_that_are_read_are_not_the_same_by_their_names() -> None:
+    recorder = Recorder()
+    memory = Memory(recorder)
+    memory.declare("x", 4, torch.float32)
+    memory.write("x", Place((4,), (1,)), recorder.hold("values", torch.randn(4)))
+    found = [Nest(recorder, memory, {ROW: 4}, 0) for _ in range(2)]
+    index = [recorder.hold(name, torch.randperm(4)) for name in ("one", "other")]
+    places = [nest.indirect_indexing(at, sympy.Integer(4)) for nest, at in zip(found, index)]
+    assert places[0] == places[1]
+    found[0].store("x", places[0], found[0].constant(1.0, torch.float32))
+    found[1].load("x", places[1])
+    with pytest.raises(Unreadable, match="at different places"):
+        find_race(found)
+
+
 def test_unknown_iterations_are_not_guessed() -> None:
     with pytest.raises(Unreadable, match="share iterations"):
         find_race(nests(((4,), 0, [("store", ROW)]), ((3,), 0, [("load", 2 - ROW)])))

@@ -276,8 +276,9 @@ class Nest:
         return math.prod(self._sizes[: self._kept])
 
     def normal(self, place: Any) -> Any:
-        """Return an address in variables that are named by their position."""
-        return sympy.sympify(place).subs({v: sympy.Symbol(f"loop{k}") for k, v in enumerate(self._ranges)})
+        """Return an address in variables that are named by their position; an index that is read is no other's."""
+        named = {v: sympy.Symbol(f"loop{k}") for k, v in enumerate(self._ranges)}
+        return sympy.sympify(place).subs(named | {v: sympy.Dummy() for v in self._indirect})
 
     def addresses(self, place: Any) -> torch.Tensor | None:
         """Return the addresses of all iterations, in order; None if they depend on values."""

@@ -239,8 +239,8 @@ class _Recording:
     def _end(self) -> None:
         """Write to the inputs what their memory holds at the end, and return the outputs.
 
-        What is read from an input as it was before is copied, as a loop copies it: the graph's own views of the input
-        would show the write.
+        Values that were read from an input before a write to it are copied, as a loop copies them: the graph's own
+        views of the input would show the write.
         """
         outputs = tuple(self._output(x) for x in self._graph.graph_outputs)
         writes = dict(self._list_writes())
