@@ -48,7 +48,7 @@ typecheck: .venv/.dev
 bench: .venv/.dev
 	$(BIN)/python -m pytest benchmarks
 
-# The computed pages of docs/; comparisons take half an hour, the others minutes.
+# The computed pages of docs/; comparisons take ten minutes, the others minutes.
 docs: .venv/.dev
 	$(BIN)/python -m docs.make_operators
 	$(BIN)/python -m docs.make_rules

@@ -1,4 +1,4 @@
-"""Writes docs/compare.md. Run by ``make docs``; by hand: ``python -m docs.make_compare`` (half an hour)."""
+"""Writes docs/compare.md. Run by ``make docs``; by hand: ``python -m docs.make_compare`` (ten minutes of two cores)."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from docs.writing import write_whole
 from examples import parallel_linears
 from foldproof.verdict import Kind
 from zoo import ZOO, Family
+from zoo.commit import name_commit
 from zoo.planted import BUGS, OPERATORS, Bug, deep, everything, planted, ulps
 from zoo.random_models import random_model
 
@@ -242,7 +243,7 @@ A difference within the noise floor is not called rounding where the candidate i
 the reference on every input: at four times as far, a proof is asked whether both are the same function; at 32 times,
 without one, the answer is UNDECIDED.
 
-Made by `make docs` with {versions}, Python {platform.python_version()}, {platform.machine()}
+Made by `python -m docs.make_compare` at commit `{name_commit()}`, with {versions}, Python {platform.python_version()}, {platform.machine()}
 ({torch.backends.cpu.get_cpu_capability()}), seed 0, one thread for each comparison."""
 
 
