@@ -243,8 +243,9 @@ A difference within the noise floor is not called rounding where the candidate i
 the reference on every input: at four times as far, a proof is asked whether both are the same function; at 32 times,
 without one, the answer is UNDECIDED.
 
-Made by `python -m docs.make_compare` at commit `{name_commit()}`, with {versions}, Python {platform.python_version()}, {platform.machine()}
-({torch.backends.cpu.get_cpu_capability()}), seed 0, one thread for each comparison."""
+Made by `python -m docs.make_compare` at commit `{name_commit()}`, with {versions},
+Python {platform.python_version()}, {platform.machine()} ({torch.backends.cpu.get_cpu_capability()}), seed 0, one thread
+for each comparison."""
 
 
 _SEED = """\
