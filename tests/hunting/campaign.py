@@ -14,6 +14,7 @@ from pathlib import Path
 from foldproof.hunting import Setup, confirm, hunt, worker
 from foldproof.hunting.corpus import Outcome
 from foldproof.hunting.fault import Fault
+from foldproof.processes import ThisMachine
 
 SETUP = Setup.of("export", {}, False)
 
@@ -38,4 +39,4 @@ if __name__ in ("__main__", "__mp_main__"):  # and not where the tests import it
     confirm.confirm = lambda script: confirm.CONFIRMED
 
 if __name__ == "__main__":
-    hunt(SETUP, Path(sys.argv[1]), programs=int(sys.argv[2]), jobs=2)
+    hunt(SETUP, Path(sys.argv[1]), programs=int(sys.argv[2]), jobs=2, executor=ThisMachine())

@@ -22,6 +22,7 @@ from foldproof.cli.output import Written
 from foldproof.cli.setup import Setup
 from foldproof.compiler_catalog import DECLARED
 from foldproof.errors import FoldproofError
+from foldproof.executors import Executors
 from foldproof.log import log_caught
 from foldproof.version import __version__
 
@@ -53,6 +54,14 @@ JsonOption = Annotated[
 ]
 HtmlOption = Annotated[
     Path | None, typer.Option("--html", metavar="FILE", help="Also write the whole result as an HTML page.")
+]
+ExecutorOption = Annotated[
+    Executors,
+    typer.Option(
+        "--executor",
+        metavar="processes|ray",
+        help="Where processes run: on this machine, or on those of a Ray cluster, which see the same files.",
+    ),
 ]
 SeedOption = Annotated[
     int | None, typer.Option("--seed", metavar="N", help="Fix the random draws, for a run that can be repeated.")
@@ -294,6 +303,7 @@ def audit(
     jobs: Annotated[
         int, typer.Option("-j", "--jobs", metavar="N", min=1, help="Audits at a time, each in a process of its own.")
     ] = 1,
+    executor: ExecutorOption = Executors.processes,
     json_file: JsonOption = None,
     html_file: HtmlOption = None,
 ) -> None:
@@ -304,7 +314,7 @@ def audit(
     setup = Setup(compiler, tuple(option or ()), tuple(disable or ()), training, optimizer)
     if results is not None or len(specs) > 1:
         one_only = save is not None or written.wanted
-        _end(partial(commands.audit_many, specs, setup, results, jobs, one_only))
+        _end(partial(commands.audit_many, specs, setup, results, jobs, executor, one_only))
     _end(partial(commands.audit, specs[0], setup, save, written))
 
 
@@ -401,6 +411,7 @@ def hunt(
     jobs: Annotated[
         int, typer.Option("-j", "--jobs", metavar="N", min=1, help="Programs at a time, in processes of their own.")
     ] = 1,
+    executor: ExecutorOption = Executors.processes,
 ) -> None:
     """Look for wrong answers of a compiler: audit random programs, and keep those that show a fault."""
     if context.invoked_subcommand is not None:
@@ -409,7 +420,7 @@ def hunt(
 
     if compiler is None or corpus is None:
         raise typer.BadParameter("hunt takes --compiler NAME and --corpus DIR")
-    _end(partial(hunts.hunt, compiler, option or (), training, (programs, minutes), jobs, corpus))
+    _end(partial(hunts.hunt, compiler, option or (), training, (programs, minutes), jobs, executor, corpus))
 
 
 @hunting.command("status")

@@ -17,6 +17,7 @@ from foldproof.cli.progress import Bar
 from foldproof.cli.setup import Setup
 from foldproof.cli.text import console, say
 from foldproof.errors import FoldproofError
+from foldproof.executors import Executors, find_executor
 from foldproof.spec import (
     check_file,
     check_function,
@@ -189,6 +190,7 @@ def audit_many(
     setup: Setup,
     folder: Path | None,
     jobs: int,
+    executor: Executors,
     one_only: bool,
 ) -> int:
     if folder is None:
@@ -202,7 +204,7 @@ def audit_many(
     device = SETTINGS.get().device
     questions = [many.Question(spec, setup, device) for spec in dict.fromkeys(specs)]
     with Bar() as progress:
-        answers = many.audit_all(questions, folder, jobs, progress)
+        answers = many.audit_all(questions, folder, jobs, find_executor(executor), progress)
     lines = [(f"{question.spec}: {answer.told}", answer.kind) for question, answer in answers]
     summary.print_answers(console(), lines, folder)
     return many.worst([answer for _, answer in answers])

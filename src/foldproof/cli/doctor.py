@@ -36,6 +36,7 @@ EXTRAS = {
     "executorch": ["compare --against FILE.pte"],
     "onnx": ["compare --against FILE.onnx"],
     "openvino": ["compare --against FILE.xml"],
+    "ray": ["--executor ray"],
 }
 """Features of each extra, besides compilers to audit."""
 

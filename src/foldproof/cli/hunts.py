@@ -12,6 +12,7 @@ from foldproof.cli.progress import Bar
 from foldproof.cli.summary import print_written
 from foldproof.cli.text import console, say
 from foldproof.errors import FoldproofError
+from foldproof.executors import Executors, find_executor
 from foldproof.verdict import Kind
 
 STAGES = ("pass", "kernel", "numbers", "process", "crash")
@@ -24,6 +25,7 @@ def hunt(
     training: bool,
     limits: tuple[int | None, float | None],
     jobs: int,
+    executor: Executors,
     corpus: Path,
 ) -> int:
     """Judge programs until a limit, and print the status; REFUTED if a fault of the compiler is in the corpus."""
@@ -34,7 +36,15 @@ def hunt(
         from foldproof.hunting import hunt as run
 
         setup = Setup.of(compiler, read_options(options), training)
-        run(setup, corpus, programs=programs, minutes=minutes, jobs=jobs, progress=progress)
+        run(
+            setup,
+            corpus,
+            programs=programs,
+            minutes=minutes,
+            jobs=jobs,
+            executor=find_executor(executor),
+            progress=progress,
+        )
     status(corpus)
     with Corpus(corpus) as kept:
         wrong = any(one.stage in STAGES for one in kept.clusters(setup.key))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import sys
 import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import as_completed
@@ -20,7 +21,7 @@ from foldproof.cli.setup import Setup
 from foldproof.compiler_catalog import DECLARED
 from foldproof.errors import FoldproofError, brief
 from foldproof.log import log_caught
-from foldproof.processes import Died, Processes
+from foldproof.processes import Died, Executor, Processes
 from foldproof.verdict import Kind
 from foldproof.version import __version__, find_version
 
@@ -63,15 +64,17 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """The exit status of one audit, its conclusion or the reason for its failure, and its verdict if there is one."""
+    """The exit status of one audit, its conclusion or the reason for its failure, its verdict if there is one, and the
+    traceback of an exception in foldproof."""
 
     status: int
     told: str
     kind: Kind | None = None
+    trace: str = ""
 
 
 def audit_all(
-    questions: Sequence[Question], folder: Path, jobs: int, progress: Progress
+    questions: Sequence[Question], folder: Path, jobs: int, executor: Executor, progress: Progress
 ) -> list[tuple[Question, Answer]]:
     """Answer all questions, those without a file in ``folder`` in ``jobs`` processes at a time.
 
@@ -82,7 +85,7 @@ def audit_all(
     folder.mkdir(parents=True, exist_ok=True)
     places = {question: question.place(folder) for question in questions}
     answers = {question: _kept(place) for question, place in places.items() if place.is_file()}
-    with Processes(jobs) as processes:
+    with Processes(jobs, executor) as processes:
         begun = {
             processes.submit(answer, question, place, SETTINGS.get()): question
             for question, place in places.items()
@@ -95,6 +98,7 @@ def audit_all(
             except Died as error:
                 log_caught(error, f"auditing {begun[future].spec}")
                 answers[begun[future]] = Answer(BUG, f"failed: {error}, by a crash or because it was killed")
+            sys.stderr.write(answers[begun[future]].trace)
             progress(len(answers), len(places), f"audited {begun[future].spec}")
     return [(question, answers[question]) for question in questions]
 
@@ -118,8 +122,8 @@ def answer(question: Question, place: Path, settings: Settings) -> Answer:
         log_caught(error, f"auditing {question.spec}")
         return Answer(FAILED, f"failed: {' '.join(str(error).split())}")
     except Exception as error:
-        traceback.print_exc()
-        return Answer(BUG, f"failed: {brief(error)}, a bug in foldproof: please report it with the traceback")
+        told = f"failed: {brief(error)}, a bug in foldproof: please report it with the traceback"
+        return Answer(BUG, told, trace=traceback.format_exc())
 
 
 def _audit(question: Question, place: Path) -> dict[str, Any]:

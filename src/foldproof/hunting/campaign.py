@@ -17,7 +17,7 @@ from foldproof.hunting.fault import Fault
 from foldproof.hunting.setup import Setup
 from foldproof.hunting.worker import Batch, work
 from foldproof.log import log_caught
-from foldproof.processes import Died, Processes
+from foldproof.processes import Died, Executor, Processes
 
 SIZE = 25
 """Programs for each process: starting one takes as long as several programs."""
@@ -32,6 +32,7 @@ def hunt(
     programs: int | None = None,
     minutes: float | None = None,
     jobs: int = 1,
+    executor: Executor,
     progress: Progress = lambda done, total, what: None,
 ) -> int:
     """Judge programs until one of the limits; return their number.
@@ -43,7 +44,8 @@ def hunt(
     """
     find_compiler(setup.compiler)
     deadline = math.inf if minutes is None else time.time() + 60 * minutes
-    with Corpus(folder, create=True) as corpus, Processes(jobs) as processes:
+    with Corpus(folder, create=True) as corpus, Processes(jobs, executor) as processes:
+        open_corpus = executor.lend(Corpus, folder)
         corpus.forget_begun(setup.key)
         before = corpus.numbers(setup.key)
         numbers = (number for number in itertools.count() if number not in before)
@@ -53,7 +55,7 @@ def hunt(
         while True:
             while len(running) < jobs and left > 0 and time.time() < deadline:
                 taken = list(itertools.islice(numbers, int(min(SIZE, math.ceil(left / jobs), left))))
-                running[_submit(processes, folder, setup, taken, deadline)] = taken
+                running[processes.submit(work, Batch(open_corpus, setup, taken, deadline))] = taken
                 left -= len(taken)
             if not running:
                 return done
@@ -67,14 +69,10 @@ def hunt(
                     judged = _record_death(corpus, setup, taken, error)
                 rest = [number for number in taken if number not in judged]
                 if rest and time.time() < deadline:
-                    running[_submit(processes, folder, setup, rest, deadline)] = rest
+                    running[processes.submit(work, Batch(open_corpus, setup, rest, deadline))] = rest
             done = sum(corpus.outcomes(setup.key).values()) - len(corpus.list_begun(setup.key)) - len(before)
             faults = len(corpus.clusters(setup.key))
             progress(done, programs, f"hunting in {folder}, {faults} fault{'s' * (faults != 1)} so far")
-
-
-def _submit(processes: Processes, folder: Path, setup: Setup, numbers: list[int], deadline: float) -> Future[list[int]]:
-    return processes.submit(work, Batch(folder, setup, numbers, deadline))
 
 
 def _record_death(corpus: Corpus, setup: Setup, taken: list[int], error: Died) -> list[int]:

@@ -10,7 +10,7 @@ import json
 import sqlite3
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from foldproof.auditing import Audit
@@ -57,9 +57,6 @@ class Outcome:
     faults: Sequence[Fault] = ()
     coverage: Mapping[str, bool] = field(default_factory=dict)
     audit: Audit | None = None
-
-    def timed(self, seconds: float) -> Outcome:
-        return replace(self, seconds=seconds)
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ import resource
 import signal
 import time
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -39,9 +39,12 @@ SHRINKING = 120
 
 @dataclass(frozen=True)
 class Batch:
-    """Numbers of programs that one process judges, and the time after which it begins no more."""
+    """Numbers of programs that one process judges, and the time after which it begins no more.
 
-    folder: Path
+    ``open_corpus`` opens the corpus, which may be another machine's.
+    """
+
+    open_corpus: Callable[[], AbstractContextManager[Corpus]]
     setup: Setup
     numbers: Sequence[int]
     deadline: float
@@ -54,7 +57,7 @@ def work(batch: Batch) -> list[int]:
     """
     _limit()
     parent, done = os.getppid(), list[int]()
-    with Corpus(batch.folder) as corpus:
+    with batch.open_corpus() as corpus:
         for number in batch.numbers:
             if time.time() > batch.deadline or os.getppid() != parent:
                 break
@@ -77,7 +80,7 @@ def _judge(corpus: Corpus, setup: Setup, number: int) -> None:
     corpus.begin(setup.key, number, text)
     start = time.perf_counter()
     found = judge(setup, text)
-    first = corpus.end(setup.key, number, found.timed(time.perf_counter() - start))
+    first = corpus.end(setup.key, number, replace(found, seconds=time.perf_counter() - start, audit=None))
     signal.alarm(CLOSER)
     for cluster, fault in first:
         _look_closer(corpus, setup, number, text, cluster, fault)
