@@ -56,9 +56,46 @@ NAMES = {
 }
 
 
-def _upstream(number: int, kind: str = "issues") -> str:
-    """A link to PyTorch's report of a fault."""
-    return f"[PyTorch #{number}](https://github.com/pytorch/pytorch/{kind}/{number})"
+SEARCHED = "September 2026"
+"""The last month of the public threads that were searched."""
+REPORTED = {
+    "fx: conv called twice": ("pytorch/pytorch#197539", "pytorch/pytorch#104593"),
+    "inductor: attention along another dimension": ("pytorch/pytorch#196468",),
+    "inductor: batch_aten_sub with alpha": ("pytorch/pytorch#195442",),
+    "inductor: batch_clamp with two minima": ("pytorch/pytorch#190976",),
+    "inductor: batch_dropout in eval mode": ("pytorch/pytorch#190976",),
+    "inductor: batch_nan_to_num with a number": ("pytorch/pytorch#190976",),
+    "inductor: an operator on lists that reads its mirror": ("pytorch/pytorch#198033",),
+    "inductor: cumsum in whole numbers": ("pytorch/pytorch#189518",),
+    "inductor: index_put_, then added to its mirror": ("pytorch/pytorch#198270",),
+    "inductor: places of max pooling, transposed": ("pytorch/pytorch#197434",),
+    "inductor: slice_scatter before a write": ("pytorch/pytorch#198096",),
+}
+"""Public threads on the same fault."""
+RELATED = {
+    "executorch: linear, 3-D, BatchNorm": (
+        "the same fold in torchao and in ExecuTorch's NXP backend",
+        ("pytorch/ao#4116", "pytorch/executorch#17736"),
+    ),
+    "executorch: one conv weight, two BatchNorms": ("the same fold in torchao", ("pytorch/ao#2795",)),
+    "inductor: freezing conv, sub with alpha": (
+        "`add` with alpha after a convolution, fixed since",
+        ("pytorch/pytorch#122382",),
+    ),
+    "inductor: matmul, add with alpha": (
+        "alpha and beta are lost where `addmm` is taken apart",
+        ("pytorch/pytorch#167313", "pytorch/pytorch#196577"),
+    ),
+    "inductor: scaled, less the largest of all": (
+        "the same pattern, with numbers that overflow",
+        ("pytorch/pytorch#163932",),
+    ),
+    "inductor: whole numbers, less the largest": ("the same pattern fails for booleans", ("pytorch/pytorch#196743",)),
+    "inductor: zeros and a tensor, the tensor itself": ("the same for scalars", ("pytorch/pytorch#197893",)),
+    "torchao: a buffer that is written to": ("`index_put_` loses its buffer", ("pytorch/ao#4138",)),
+    "torchao: tied linear": ("convolutions that share a weight", ("pytorch/ao#2795",)),
+}
+"""Public threads on a fault nearby, and what those are about."""
 
 
 _UNNAMED = (
@@ -84,19 +121,17 @@ CAUSES = {
     "inductor: batch_nan_to_num with a number": _POSITIONAL,
     "inductor: batch_dropout in eval mode": f"{_POSITIONAL} Dropout then uses its default and drops half.",
     "inductor: index_put_, then added to its mirror": "A loop that writes to the input, and one that reads other places"
-    f" of it, become one kernel. From {_upstream(198270)}.",
+    " of it, become one kernel.",
     "openvino: cumsum of booleans": "PyTorch adds up booleans as int64. The converter leaves the operand boolean, which"
     " the kernels hold in bytes: behind 255 follows 0. Position ids are counted from masks in this way.",
     "inductor: attention along another dimension": "The pattern ignores the dimension of the softmax. Its"
-    f" replacement takes the last one. Found by `foldproof hunt`; {_upstream(196468)}.",
+    " replacement takes the last one. Found by `foldproof hunt`.",
     "inductor: slice_scatter before a write": "The copy with other rows is written into the memory of the input, which"
-    f" is written again before the copy is read. From {_upstream(198096, 'pull')}.",
-    "inductor: an operator on lists that reads its mirror": "The loop reads elements that other iterations write. From"
-    f" {_upstream(198033)}.",
+    " is written again before the copy is read.",
+    "inductor: an operator on lists that reads its mirror": "The loop reads elements that other iterations write.",
     "inductor: zeros and a tensor, the tensor itself": "`remove_no_ops` in `torch/_inductor/fx_passes/joint_graph.py`"
     " replaces a sum with zeros (a product with ones) by its operand, even if that is an input, and the sum an output."
-    " A write to the output then changes the input. Found by `foldproof hunt`;"
-    f" {_upstream(197893)} has it for scalars.",
+    " A write to the output then changes the input. Found by `foldproof hunt`.",
     "inductor: cumsum of ones in one column": "`pointless_cumsum_replacement` returns one column, expanded. All columns"
     " are one memory, so that a write to one element changes others, and `add_` raises an error."
     " Found by `foldproof hunt`.",
@@ -106,6 +141,7 @@ CAUSES = {
 
 
 def main() -> None:
+    assert {*REPORTED, *RELATED} <= {*NAMES} and not {*REPORTED} & {*RELATED}
     rows, faults = [], {}
     for case, name in NAMES.items():
         folder = FOLDER / name
@@ -120,15 +156,18 @@ def main() -> None:
         if FOUND[case].fixed and not FOUND[case].is_fixed:
             state += f"; fixed in torch {FOUND[case].fixed}"
         (FOLDER / f"{name}.md").write_text(_page(case, folder, told, state))
-        rows.append(f"| [{case}]({name}.md) | `{_pass(case, told)}` | {re.sub(r':[^;]*', '', state)} |")
+        rows.append(
+            f"| [{case}]({name}.md) | `{_pass(case, told)}` | {re.sub(r':[^;]*', '', state)} | {_threads(case)} |"
+        )
     head = [
         "# Findings",
         "",
         "Wrong answers of released compilers, found by `foldproof audit`, each with a counterexample. Each has a",
-        "folder with a self-contained program; `foldproof replay FOLDER` runs it on the installed versions.",
+        "folder with a self-contained program; `foldproof replay FOLDER` runs it on the installed versions. Public issues and",
+        f"pull requests up to {SEARCHED} were searched for each.",
         "",
-        "| model | pass | state |",
-        "|---|---|---|",
+        "| model | pass | state | public thread |",
+        "|---|---|---|---|",
     ]
     index = [
         {"name": name, "compiler": told["compiler"], "pass": culprit, "memory": "verdict" not in told}
@@ -163,6 +202,8 @@ def _page(case: str, folder: Path, told: dict[str, Any], state: str) -> str:
         *_differs(told),
         "",
         *([f"**Cause:** {CAUSES[case]}", ""] if case in CAUSES else []),
+        f"**Public thread:** {_threads(case)}.",
+        "",
         *([*_end(whole), ""] if "verdict" in told else []),
         f"Found with {', '.join(f'{k} {v}' for k, v in told['versions'].items())}. In its folder:"
         f" [the program]({folder.name}/repro.py),"
@@ -178,6 +219,19 @@ def _page(case: str, folder: Path, told: dict[str, Any], state: str) -> str:
 def _pass(case: str, told: dict[str, Any]) -> str:
     """The pass that is wrong: as the audit names it, or as somebody found it."""
     return str(told.get("pass", FOUND[case].culprit))
+
+
+def _threads(case: str) -> str:
+    """The public threads on a fault, or on one nearby."""
+    if case in REPORTED:
+        return ", ".join(map(_linked, REPORTED[case]))
+    about, threads = RELATED.get(case, ("", ()))
+    return "none found" + f"; near: {', '.join(map(_linked, threads))} ({about})" * bool(threads)
+
+
+def _linked(thread: str) -> str:
+    project, _, number = thread.partition("#")
+    return f"[{thread}](https://github.com/{project}/issues/{number})"  # of a pull request, too: it is redirected
 
 
 def _differs(told: dict[str, Any]) -> list[str]:
