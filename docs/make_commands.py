@@ -31,7 +31,7 @@ def page() -> str:
 
 def _parts(listed: str, *group: str) -> Iterator[str]:
     """Yield a section for each command that a help text lists, and for those of a group after it."""
-    for name in re.findall(r"(?m)^│ ([\w-]+)", listed.partition("Commands")[2]):
+    for name in re.findall(r"(?m)^  ([\w-]+)", listed.partition("Commands:\n")[2].partition("\n\n")[0]):
         told = _help(*group, name)
         yield f"## {' '.join((*group, name))}\n\n```text\n{told}\n```\n"
         yield from _parts(told, *group, name)

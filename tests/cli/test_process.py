@@ -27,10 +27,27 @@ def files() -> set[str]:
 
 
 @pytest.mark.parametrize("args", [["--help"], ["fuse", "--help"], ["prove", "--help"], []], ids=" ".join)
-def test_help_imports_no_torch(args: list[str]) -> None:
-    ran = python(f"import sys; from foldproof.cli import main; main({args}); sys.exit('torch' in sys.modules)")
+def test_help_imports_neither_torch_nor_rich(args: list[str]) -> None:
+    slow = {"torch", "rich"}
+    ran = python(f"import sys; from foldproof.cli import main; main({args}); sys.exit(bool({slow} & {{*sys.modules}}))")
     assert ran.returncode == 0, ran
     assert "Usage: foldproof" in ran.stdout
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"), [("au", "audit"), ("audit --comp", "--compiler"), ("audit --compiler exec", "executorch")]
+)
+def test_the_shell_completes_commands_options_and_compilers(typed: str, offered: str) -> None:
+    asked = {
+        "_FOLDPROOF_COMPLETE": "complete_bash",
+        "COMP_WORDS": f"foldproof {typed}",
+        "COMP_CWORD": str(len(typed.split())),
+    }
+    code = "from foldproof.cli import main; main()"
+    ran = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | asked, capture_output=True, text=True, check=False
+    )
+    assert ran.stdout.split() == [offered], ran
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ INTERNAL = 70
 """Exit status after a bug in foldproof (EX_SOFTWARE); 1 would say REFUTED."""
 
 FORMS = (
-    "a [b].pt2[/b] file, or [b]path/file.py:callable[/b] or [b]package.module:callable[/b] that returns"
+    "a .pt2 file, or path/file.py:callable or package.module:callable that returns"
     " (model, args[, kwargs[, dynamic_shapes]]); loading it runs its code"
 )
 
@@ -41,7 +41,7 @@ app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,  # rich takes as long to import as all the rest
 )
 
 JsonOption = Annotated[
@@ -49,7 +49,7 @@ JsonOption = Annotated[
     typer.Option(
         "--json",
         metavar="FILE",
-        help="Also write the whole result as JSON, with all evidence; [b]-[/b] prints it, and the summary to stderr.",
+        help="Also write the whole result as JSON, with all evidence; - prints it, and the summary to stderr.",
     ),
 ]
 HtmlOption = Annotated[
@@ -66,6 +66,10 @@ ExecutorOption = Annotated[
 SeedOption = Annotated[
     int | None, typer.Option("--seed", metavar="N", help="Fix the random draws, for a run that can be repeated.")
 ]
+
+
+def _compilers(incomplete: str) -> list[str]:
+    return [name for name in DECLARED if name.startswith(incomplete)]
 
 
 def _print_version(wanted: bool) -> None:
@@ -102,7 +106,10 @@ def fuse(
     json_file: JsonOption = None,
     html_file: HtmlOption = None,
 ) -> None:
-    """Fold all foldable operators, prove each rewrite and the whole program, and save it."""
+    """Fold operators, prove each rewrite, and save the program.
+
+    The whole program is proved, too.
+    """
     from foldproof.cli import commands
 
     options: dict[str, Any] = {} if passes is None else {"passes": passes.split(",")}
@@ -122,7 +129,10 @@ def fold_qat(
     json_file: JsonOption = None,
     html_file: HtmlOption = None,
 ) -> None:
-    """Fold the chains of converted quantization-aware training into quantized biases and weights, and prove it."""
+    """Fold the chains of quantization-aware training, and prove it.
+
+    They go into the quantized biases and weights of the converted program.
+    """
     from foldproof.cli import commands
 
     _end(partial(commands.fold_qat, spec, output, Written(json_file, html_file), not float_biases))
@@ -135,7 +145,7 @@ def explain(
     json_file: JsonOption = None,
     html_file: HtmlOption = None,
 ) -> None:
-    """List the normalisations that fuse can't fold, each with the reason and a remedy if there is one."""
+    """List what fuse can't fold, with reasons and remedies."""
     from foldproof.cli import commands
 
     _end(partial(commands.explain, spec, Written(json_file, html_file)))
@@ -145,13 +155,13 @@ def explain(
 @with_options
 def prove(
     before: Annotated[
-        str, typer.Argument(metavar="A", help=f"A program: {FORMS}; or an [b].onnx[/b] file.", show_default=False)
+        str, typer.Argument(metavar="A", help=f"A program: {FORMS}; or an .onnx file.", show_default=False)
     ],
     after: Annotated[
         str,
         typer.Argument(
             metavar="B",
-            help="Another program, run on the inputs of A; or an [b].onnx[/b] file, whose inputs and outputs are"
+            help="Another program, run on the inputs of A; or an .onnx file, whose inputs and outputs are"
             " the tensors of A's, by name or in order. Of two such files, the inputs are drawn at random.",
             show_default=False,
         ),
@@ -162,7 +172,7 @@ def prove(
             metavar="FILE.py:FUNCTION",
             help="The conversion of checkpoints, if B is a port of A: a function from the state dict of A to that of B,"
             " or of B and the state dict of A. The check is then for every checkpoint, and the callables of A and B may"
-            " return functions that adapt their models: [b]lambda tokens: model(input_ids=tokens).logits[/b].",
+            " return functions that adapt their models: lambda tokens: model(input_ids=tokens).logits.",
             show_default=False,
         ),
     ] = None,
@@ -179,7 +189,7 @@ def prove(
         list[str] | None,
         typer.Option(
             metavar="NAME=VALUE,...",
-            help="Arguments of the callables of A and B, such as [b]heads=4,groups=2[/b]. Give the option several times"
+            help="Arguments of the callables of A and B, such as heads=4,groups=2. Give the option several times"
             " for one verdict on several configurations: mistakes hide where two sizes coincide.",
             show_default=False,
         ),
@@ -202,8 +212,7 @@ def compare(
         str,
         typer.Argument(
             metavar="SPEC",
-            help=f"The reference: {FORMS}; or saved outputs ([b].pt[/b], [b].npy[/b], [b].npz[/b]) to compare with"
-            " saved outputs.",
+            help=f"The reference: {FORMS}; or saved outputs (.pt, .npy, .npz) to compare with saved outputs.",
             show_default=False,
         ),
     ],
@@ -212,10 +221,10 @@ def compare(
         typer.Option(
             metavar="WHAT",
             help="The source of the other numbers: a backend of torch.compile that compiles the reference"
-            " ([b]inductor[/b], [b]aot_eager[/b], [b]eager[/b]), another program (a [b].pt2[/b] file, TorchScript in a"
-            " [b].pt[/b] file, [b]file.py:callable[/b]), a file of another runtime ([b].pte[/b]: ExecuTorch,"
-            " [b].onnx[/b]: ONNX Runtime, [b].xml[/b]: OpenVINO), or saved outputs ([b].pt[/b], [b].npy[/b],"
-            " [b].npz[/b]).",
+            " (inductor, aot_eager, eager), another program (a .pt2 file, TorchScript in a"
+            " .pt file, file.py:callable), a file of another runtime (.pte: ExecuTorch,"
+            " .onnx: ONNX Runtime, .xml: OpenVINO), or saved outputs (.pt, .npy,"
+            " .npz).",
             show_default=False,
         ),
     ],
@@ -223,8 +232,8 @@ def compare(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="A precision that the other side is meant to have: [b]bfloat16[/b], [b]float16[/b], [b]tf32[/b],"
-            " [b]int8[/b]; without it, another dtype of an output is wrong, and so is rounding to it.",
+            help="A precision that the other side is meant to have: bfloat16, float16, tf32,"
+            " int8; without it, another dtype of an output is wrong, and so is rounding to it.",
             show_default=False,
         ),
     ] = None,
@@ -236,7 +245,7 @@ def compare(
         str | None,
         typer.Option(
             metavar="INPUT",
-            help="Compare only positions at which this input is not 0, such as [b]attention_mask[/b].",
+            help="Compare only positions at which this input is not 0, such as attention_mask.",
             show_default=False,
         ),
     ] = None,
@@ -247,7 +256,10 @@ def compare(
         typer.Option(metavar="FILE.md", help="Also write a shareable page: a bug report, or an explanation."),
     ] = None,
 ) -> None:
-    """Tell a rounding difference from a bug, find the side nearer the float64 result, and locate the difference."""
+    """Tell rounding from a bug, and locate the difference.
+
+    The side that is nearer the float64 result is named, too.
+    """
     from foldproof.cli import commands
 
     _end(partial(commands.compare, spec, against, precision, (output, mask), Written(json_file, html_file), report))
@@ -267,6 +279,7 @@ def audit(
             metavar="NAME",
             help=f"{', '.join(DECLARED)}.",
             show_default=False,
+            autocompletion=_compilers,
         ),
     ],
     option: Annotated[
@@ -307,7 +320,10 @@ def audit(
     json_file: JsonOption = None,
     html_file: HtmlOption = None,
 ) -> None:
-    """Run a compiler, validate every graph pass, and name the pass that changes the meaning."""
+    """Run a compiler, and name the pass that changes the meaning.
+
+    Every graph pass is validated.
+    """
     from foldproof.cli import commands
 
     written = Written(json_file, html_file)
@@ -331,7 +347,10 @@ def report(
         ),
     ] = None,
 ) -> None:
-    """Write a result as an HTML page (.html), JUnit XML (.xml) or SARIF (.sarif)."""
+    """Write a result as a page, JUnit XML or SARIF.
+
+    The suffix of the file decides: .html, .xml or .sarif.
+    """
     from foldproof.cli import commands
 
     _end(partial(commands.report, result, output))
@@ -348,7 +367,10 @@ def explore(
     ] = 8080,
     no_open: Annotated[bool, typer.Option("--no-open", help="Start the server, and open no browser.")] = False,
 ) -> None:
-    """Open the graphs of a result in Model Explorer, with verdicts, bounds and errors as layers."""
+    """Open the graphs of a result in Model Explorer.
+
+    Verdicts, bounds and errors are layers.
+    """
     from foldproof.cli import commands
 
     _end(partial(commands.explore, result, port, not no_open))
@@ -357,7 +379,7 @@ def explore(
 @app.command()
 @with_options
 def doctor(json_file: JsonOption = None) -> None:
-    """Show the installed versions and the features available with them."""
+    """Show the installed versions, and what works with them."""
     from foldproof.cli import commands
 
     _end(partial(commands.doctor, json_file))
@@ -370,13 +392,16 @@ def replay(
         Path, typer.Argument(metavar="FOLDER", help="A folder written by audit --save.", show_default=False)
     ],
 ) -> None:
-    """Run a saved reproduction on the installed versions, and report if the fault is fixed."""
+    """Run a saved reproduction on the installed versions.
+
+    It tells if the fault is fixed.
+    """
     from foldproof.cli import commands
 
     _end(partial(commands.replay, folder))
 
 
-hunting = typer.Typer(rich_markup_mode="rich", no_args_is_help=True, invoke_without_command=True)
+hunting = typer.Typer(rich_markup_mode=None, no_args_is_help=True, invoke_without_command=True)
 app.add_typer(hunting, name="hunt")
 
 CorpusOption = Annotated[
@@ -389,7 +414,14 @@ CorpusOption = Annotated[
 def hunt(
     context: typer.Context,
     compiler: Annotated[
-        str | None, typer.Option("--compiler", metavar="NAME", help=f"{', '.join(DECLARED)}.", show_default=False)
+        str | None,
+        typer.Option(
+            "--compiler",
+            metavar="NAME",
+            help=f"{', '.join(DECLARED)}.",
+            show_default=False,
+            autocompletion=_compilers,
+        ),
     ] = None,
     corpus: Annotated[
         Path | None,
@@ -413,7 +445,10 @@ def hunt(
     ] = 1,
     executor: ExecutorOption = Executors.processes,
 ) -> None:
-    """Look for wrong answers of a compiler: audit random programs, and keep those that show a fault."""
+    """Look for wrong answers of a compiler in random programs.
+
+    Each is audited, and those that show a fault are kept.
+    """
     if context.invoked_subcommand is not None:
         return
     from foldproof.cli import hunts
@@ -438,7 +473,10 @@ def hunt_report(
     corpus: CorpusOption,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE.md", help="File to write.")],
 ) -> None:
-    """Write the smallest program of each fault, and all that was covered, as a page in Markdown."""
+    """Write the faults, and all that was covered, in Markdown.
+
+    Each fault is shown by its smallest program.
+    """
     from foldproof.cli import hunts
 
     _end(partial(hunts.report, corpus, output))
@@ -450,7 +488,10 @@ def hunt_replay(
     corpus: CorpusOption,
     fault: Annotated[int | None, typer.Argument(metavar="FAULT", help="Its number; by default, all.")] = None,
 ) -> None:
-    """Run the program of a fault again with the installed compiler, and without foldproof's judgement."""
+    """Run the program of a fault with the installed compiler.
+
+    foldproof's judgement is not needed for that.
+    """
     from foldproof.cli import hunts
 
     _end(partial(hunts.replay, corpus, fault))

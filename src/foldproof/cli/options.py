@@ -12,8 +12,6 @@ from typing import Annotated, Any
 
 import typer
 
-PANEL = "Options of all commands"
-
 
 class Color(str, Enum):
     """When output is coloured; ``auto``: on a terminal, unless NO_COLOR is set."""
@@ -40,32 +38,26 @@ SETTINGS = ContextVar("SETTINGS", default=Settings())  # noqa: B039 (it is froze
 
 def _declared(
     *,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Print the conclusion alone.", rich_help_panel=PANEL)
-    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the conclusion alone.")] = False,
     verbose: Annotated[
         bool,
-        typer.Option("--verbose", "-v", help="Print all evidence: primes, shapes, distances.", rich_help_panel=PANEL),
+        typer.Option("--verbose", "-v", help="Print all evidence: primes, shapes, distances."),
     ] = False,
     color: Annotated[
         Color | None,
-        typer.Option(help="When to print in colours.", metavar="auto|always|never", rich_help_panel=PANEL),
+        typer.Option(help="When to print in colours.", metavar="auto|always|never"),
     ] = None,
     device: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME", help="Move programs and inputs to this device, such as cuda.", rich_help_panel=PANEL
-        ),
+        typer.Option(metavar="NAME", help="Move programs and inputs to this device, such as cuda."),
     ] = None,
     threads: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, help="Number of threads that PyTorch computes with.", rich_help_panel=PANEL),
+        typer.Option(metavar="N", min=1, help="Number of threads that PyTorch computes with."),
     ] = None,
     traceback: Annotated[
         bool,
-        typer.Option(
-            "--traceback", help="Show the stack of an error in the model, besides its sentence.", rich_help_panel=PANEL
-        ),
+        typer.Option("--traceback", help="Show the stack of an error in the model, besides its sentence."),
     ] = False,
 ) -> None:
     """Declare the options; their names are those of `Settings`."""
