@@ -31,7 +31,7 @@ def test_help_imports_neither_torch_nor_rich(args: list[str]) -> None:
     slow = {"torch", "rich"}
     ran = python(f"import sys; from foldproof.cli import main; main({args}); sys.exit(bool({slow} & {{*sys.modules}}))")
     assert ran.returncode == 0, ran
-    assert "Usage: foldproof" in ran.stdout
+    assert "Usage: foldproof" in ran.stdout + ran.stderr
 
 
 @pytest.mark.parametrize(
