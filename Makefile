@@ -59,6 +59,7 @@ docs: .venv/.dev
 	$(BIN)/python -m docs.make_schema
 	$(BIN)/python -m docs.make_matrix
 	$(BIN)/python -m docs.make_picture
+	$(BIN)/python -m docs.make_notebook
 	$(BIN)/ruff format --quiet docs # programs of others, shown on pages
 
 # The page of benchmark results; it wants a machine that does nothing else.

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import html
+import re
+
 import pytest
 import torch
 from torch import nn
 
 import foldproof
+from foldproof.formatting import SYMBOLS
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +34,17 @@ def test_representations_are_one_short_line(results: list[object]) -> None:
         assert shown.startswith(f"<{type(result).__name__}")
 
 
-def test_notebooks_show_the_whole_text(results: list[object]) -> None:
+def test_notebooks_show_the_verdict_and_the_whole_text(results: list[object]) -> None:
     for result in results:
         made = result._repr_html_()  # type: ignore[attr-defined]
-        assert made.startswith("<pre>") and str(result).split("\n", maxsplit=1)[0].split(":")[0] in made
+        text = html.unescape(re.sub(r"<[^>]+>", " ", made))
+        for line in str(result).splitlines():
+            kind, colon, rest = line.partition(": ")
+            assert rest in text if colon else kind.strip() in text, (line, text)
+        verdict = getattr(result, "verdict", result)
+        kind = getattr(verdict, "kind", None)
+        if kind is not None:
+            assert f"{SYMBOLS[kind]} {kind.value.replace('_', ' ')}" in made
 
 
 def test_a_fusion_tells_its_folds(results: list[object]) -> None:

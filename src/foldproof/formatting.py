@@ -4,6 +4,18 @@ from __future__ import annotations
 
 import html
 
+SYMBOLS = {"PROVED": "✓", "PROVED_WITHIN": "≈", "ROUNDING": "∿", "REFUTED": "✗", "UNDECIDED": "?"}
+"""Symbols of the verdicts, so that colour is not the only difference."""
+
+EDGES = {
+    "PROVED": "#009e73",
+    "PROVED_WITHIN": "#009e73",
+    "ROUNDING": "#0072b2",
+    "REFUTED": "#d55e00",
+    "UNDECIDED": "#e69f00",
+}
+"""Colours of the verdicts where the background is not known (Okabe and Ito)."""
+
 
 def format_count(number: int, what: str, several: str = "") -> str:
     """Format a count: ``1 rewrite``, ``2 rewrites``."""
@@ -30,5 +42,14 @@ def format_part(share: float) -> str:
 
 
 def as_html(text: str) -> str:
-    """Return text as HTML that keeps its lines, for notebooks."""
-    return f"<pre>{html.escape(text)}</pre>"
+    """Return text as HTML that keeps its lines, for notebooks.
+
+    Of a text that begins with a verdict and its reason (``PROVED: ...``), that line is the heading, as on a page.
+    """
+    first, _, rest = text.partition("\n")
+    kind, colon, sentence = first.partition(": ")
+    if not colon or kind not in SYMBOLS:
+        return f"<pre>{html.escape(text)}</pre>"
+    heading = f"<b>{SYMBOLS[kind]} {kind.replace('_', ' ')}</b> {html.escape(sentence)}"
+    lines = f'<pre style="white-space: pre-wrap">{html.escape(rest)}</pre>' if rest else ""
+    return f'<div style="border-left: 8px solid {EDGES[kind]}; padding-left: 1em">{heading}{lines}</div>'

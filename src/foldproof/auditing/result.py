@@ -235,7 +235,7 @@ class Audit:
         return f"<Audit of {self.compiler}, {self.kind}: {fired} of {len(self.steps)} steps changed a graph>"
 
     def _repr_html_(self) -> str:
-        return as_html(str(self))
+        return as_html(f"{self.kind}: {self.conclusion}\n{str(self).removesuffix(self.conclusion).rstrip()}")
 
     def __str__(self) -> str:
         lines = [

@@ -11,12 +11,8 @@ from importlib.resources import files
 from typing import Any
 
 from foldproof.errors import MissingExtra
-from foldproof.formatting import format_bytes, format_count, format_part
+from foldproof.formatting import SYMBOLS, format_bytes, format_count, format_part
 from foldproof.report.document import Document, validated
-
-SYMBOLS = {"PROVED": "✓", "PROVED_WITHIN": "≈", "ROUNDING": "∿", "REFUTED": "✗", "UNDECIDED": "?"}
-"""Symbols of the verdicts, so that colour is not the only difference."""
-
 
 WORST_FIRST = ("REFUTED", "UNDECIDED", "ROUNDING", "PROVED_WITHIN", "PROVED")
 
