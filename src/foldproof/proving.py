@@ -13,6 +13,7 @@ from foldproof.porting.conversion import Convert
 from foldproof.program.flat import as_one_form
 from foldproof.program.gradients import tell_unseen_gradients
 from foldproof.proof import prove as prove_programs
+from foldproof.proof.decide import Strategy
 from foldproof.proof.inquiry import Progress
 from foldproof.proof.obligation import Derive
 from foldproof.verdict import Verdict
@@ -91,10 +92,17 @@ def prove_with_folds(
 ) -> Verdict:
     """Prove as `prove`, without a word on gradients."""
 
-    def proved(how: Derive | None) -> Verdict:
+    def proved(how: Derive | None, strategies: Sequence[Strategy] | None = None) -> Verdict:
         return prove_programs(
-            before, after, inputs, kwargs, derive=how, by_value=by_value, seed=seed, progress=progress
+            before,
+            after,
+            inputs,
+            kwargs,
+            derive=how,
+            by_value=by_value,
+            strategies=strategies,
+            seed=seed,
+            progress=progress,
         )
 
-    verdict = proved(derive)
-    return verdict if derive is not None else prove_known_folds(before, after, inputs, kwargs, verdict, proved)
+    return proved(derive) if derive is not None else prove_known_folds(before, after, inputs, kwargs, proved)

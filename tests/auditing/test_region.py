@@ -66,6 +66,30 @@ def test_a_large_graph_is_proved_where_it_changed() -> None:
     assert "proved on the changed region of 2 operators" in verdict.notes
 
 
+def limited(limit: float, written: bool) -> Snapshot:
+    """relu(x·2) by a limit that the graph computes from numbers, and then ``written`` as the operator."""
+    graph = fx.Graph()
+    x = graph.call_function(aten.mul.Tensor, (graph.placeholder("x"), 2.0))
+    least = graph.call_function(aten.full.default, ([], limit))
+    made = (
+        graph.create_node("call_function", aten.relu.default, (x,), name="made")
+        if written
+        else graph.create_node("call_function", aten.maximum.default, (x, least), name="made")
+    )
+    graph.output((graph.call_function(aten.exp.default, (made,)), least))
+    return Snapshot(fx.GraphModule({}, graph))
+
+
+def test_numbers_that_the_graph_computes_are_in_the_region() -> None:
+    region = cut_changed_region(limited(0.0, False), limited(0.0, True), INPUTS)
+    assert region is not None
+    names = [n.name for n in region.before.graph.nodes if n.op == "call_function"]
+    assert names == ["full_default", "made"]
+    verdict = judge(Change("", "", limited(0.0, False), limited(0.0, True)), INPUTS)
+    assert verdict.kind is Kind.PROVED and "proved on the changed region of 2 operators" in verdict.notes
+    assert judge(Change("", "", limited(0.5, False), limited(0.5, True)), INPUTS).kind is Kind.REFUTED
+
+
 def modules(*layers: nn.Module) -> tuple[Snapshot, Snapshot]:
     """Layers called one after another, before and after the first of them was written as x + x."""
     traced = fx.symbolic_trace(nn.Sequential(Doubled(), *layers).eval())

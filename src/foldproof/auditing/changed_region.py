@@ -19,7 +19,7 @@ inside. This module ensures both:
 6. *Inputs have to stand for all values.* A proof would hold integers, booleans and infinities at their values, so the
    region grows backwards over them until its inputs are finite floating-point values, or inputs of the graph, which a
    proof of the whole graph would hold, too. Growing is always sound: the argument still holds if an unchanged node is
-   counted as changed.
+   counted as changed. It grows over values of constants alone, too: a clip with any limits is no clip with these.
 
 Unequal regions do not refute the pass, because their inputs may depend on each other: the caller then tries the whole
 graph.
@@ -79,7 +79,7 @@ def cut_changed_region(before: Snapshot, after: Snapshot, inputs: Sequence[Any])
         values = None if border is None else _run(first, inputs, border.inputs)
         if border is None or values is None:
             return None
-        grown = _find_held(first, values, same, border.inputs)
+        grown = _find_held(first, values, same, border.inputs) | first.constants.intersection(border.inputs)
         if not grown:
             break
         same -= grown  # the region is larger now and reads other values, so its border has to be found again
@@ -145,6 +145,11 @@ class _Side:
         self.end = snapshot.graph.output_node()
         read = set(collect_dependencies([self.end]))
         self.needed = [n for n in snapshot.graph.nodes if n in read]
+        varying: set[fx.Node] = set()
+        for node in snapshot.graph.nodes:
+            if node.op == "placeholder" or not varying.isdisjoint(node.all_input_nodes):
+                varying.add(node)
+        self.constants = {self.names[n] for n in self.needed if n not in varying and n.op != "get_attr"}
 
     def changed(self, same: set[str]) -> list[fx.Node]:
         """List the nodes that an output depends on and whose names are not in ``same``, without the output itself."""

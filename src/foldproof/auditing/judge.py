@@ -46,6 +46,7 @@ from foldproof.graph.interpreter import CONTROL_FLOW
 from foldproof.log import log_caught
 from foldproof.program.state import owned
 from foldproof.proof import prove, prove_pass
+from foldproof.proof.decide import PROOFS, Strategy
 from foldproof.proof.shapes import sampled_inputs
 from foldproof.shadow import Undecided
 from foldproof.thresholds import MAX_RERUN_SECONDS
@@ -215,7 +216,8 @@ def _judge_graphs(change: Change, before: Snapshot, after: Snapshot, inputs: Seq
     # A pass may be right by chance, for these parameters only; running it again on others shows that.
     may_be_chance = again is not None and before is change.before
     if region is not None:
-        verdict = _attempt(region.before, region.after, region.inputs, derive)
+        # A difference of regions refutes nothing, so none is looked for.
+        verdict = _attempt(region.before, region.after, region.inputs, derive, PROOFS)
         if verdict.kind is Kind.PROVED and not (may_be_chance and _holds_here(verdict)):
             nodes = sum(n.op.startswith("call_") for n in region.before.graph.nodes)
             return replace(verdict, notes=(*verdict.notes, f"proved on the changed region of {nodes} operators"))
@@ -225,20 +227,17 @@ def _judge_graphs(change: Change, before: Snapshot, after: Snapshot, inputs: Seq
             verdict = _attempt(before.module, after.module, inputs, derive)
         if verdict.kind is not Kind.UNDECIDED:
             return verdict
-    verdict = prove(before.module, after.module, inputs, by_value=True)  # new parameters are constants
+
+    def proved(how: Derive | None, strategies: Sequence[Strategy] | None = None) -> Verdict:
+        return prove(before.module, after.module, inputs, derive=how, by_value=True, strategies=strategies)
+
+    if wanted and derive is None:
+        return prove_known_folds(before.module, after.module, inputs, None, proved)
+    verdict = proved(None)
     if derive is None and may_be_chance and verdict.kind is Kind.PROVED and _holds_here(verdict):
         found = _run_again(change, inputs)
         verdict = verdict if found.kind is Kind.UNDECIDED else found
-    if not wanted or verdict.kind is not Kind.ROUNDING:
-        return verdict
-    return prove_known_folds(
-        before.module,
-        after.module,
-        inputs,
-        None,
-        verdict,
-        lambda how: prove(before.module, after.module, inputs, derive=how, by_value=True),
-    )
+    return verdict
 
 
 def _holds_here(verdict: Verdict) -> bool:
@@ -258,10 +257,16 @@ def _run_again(change: Change, inputs: Sequence[Any]) -> Verdict:
         return Verdict(Kind.UNDECIDED, _explain(error))
 
 
-def _attempt(before: Any, after: Any, inputs: Sequence[Any], derive: Derive | None) -> Verdict:
+def _attempt(
+    before: Any,
+    after: Any,
+    inputs: Sequence[Any],
+    derive: Derive | None,
+    strategies: Sequence[Strategy] | None = None,
+) -> Verdict:
     try:
         # Compilers write activations as choices between pieces, so branches have to follow the values.
-        return prove(before, after, inputs, derive=derive, by_value=True)
+        return prove(before, after, inputs, derive=derive, by_value=True, strategies=strategies)
     except Exception as error:  # the whole graph is tried next
         log_caught(error, "proving a changed region")
         return Verdict(Kind.UNDECIDED, _explain(error))

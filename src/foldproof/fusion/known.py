@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -26,42 +27,68 @@ from foldproof.log import giving_up
 from foldproof.program import Leaf, as_program
 from foldproof.program.export import export_module
 from foldproof.proof import as_computed, match_leaves
+from foldproof.proof.decide import Strategy, before_rounding
 from foldproof.proof.obligation import Derive
 from foldproof.proof.shapes import as_inputs
 from foldproof.rewriting.expression import Derived, Expression
 from foldproof.rewriting.vectors import pad_rows, reshape
 from foldproof.verdict import Kind, Verdict
 
+Proved = Callable[[Derive | None, Sequence[Strategy] | None], Verdict]
+"""A proof of two programs, with parameters derived if told how, by the strategies that are given, if any."""
+
 
 def prove_known_folds(
-    before: Any,
-    after: Any,
-    inputs: Sequence[Any],
-    kwargs: Mapping[str, Any] | None,
-    verdict: Verdict,
-    proved: Callable[[Derive], Verdict],
+    before: Any, after: Any, inputs: Sequence[Any], kwargs: Mapping[str, Any] | None, proved: Proved
 ) -> Verdict:
-    """Return the better of a verdict and the one with new parameters read as folds of the first program's.
-
-    ``proved`` proves with derived parameters.
-    """
-    if verdict.kind in (Kind.PROVED, Kind.PROVED_WITHIN):
+    """Prove two programs, with new parameters read as folds of the first program's where nothing else is a proof."""
+    folds = _Folds(lambda: _known_fold(before, after, inputs, kwargs), proved)
+    verdict = proved(None, before_rounding(folds.find_proof))
+    if verdict.kind is Kind.UNDECIDED:
+        verdict = folds.find_proof() or verdict
+    if verdict.kind in PROVEN and not folds.prove:
         return verdict
-    known = _KnownFold({}, {})
-    with giving_up("looking for a known fold"):
-        known = _known_fold(before, after, inputs, kwargs)
-    if not known.expressions or verdict.kind is Kind.REFUTED:
+    known, better = folds.known, folds.verdict
+    if verdict.kind is Kind.REFUTED or better is None or (not folds.prove and better.kind in (verdict.kind, *PROVEN)):
         return replace(verdict, notes=(*verdict.notes, *known.notes))
-    better = proved(lambda parameters: Derived(known.expressions, parameters))
-    jumps = better.proof is not None and better.proof.jumping  # rounding a parameter may move an output by a step
-    if better.kind is verdict.kind or jumps:
-        return replace(verdict, notes=(*verdict.notes, *known.notes))
+    better = verdict if folds.prove else better
     names = sorted(known.expressions)
     told = f"{', '.join(names[:3])}{' …' if len(names) > 3 else ''}: as a fold of the first program computes them"
     claim = better.claim
     if claim is not None:
         claim = replace(claim.with_parameters_held(), derived=claim.derived)
     return replace(better, claim=claim, notes=(*better.notes, told, *known.notes))
+
+
+PROVEN = (Kind.PROVED, Kind.PROVED_WITHIN)
+
+
+class _Folds:
+    """Folds that are known, and the verdict with parameters derived by them; each is found when it is asked for."""
+
+    def __init__(self, find: Callable[[], _KnownFold], proved: Proved) -> None:
+        self._find, self._proved = find, proved
+        self.verdict: Verdict | None = None
+
+    @cached_property
+    def known(self) -> _KnownFold:
+        with giving_up("looking for a known fold"):
+            return self._find()
+        return _KnownFold({}, {})
+
+    @property
+    def prove(self) -> bool:
+        """True if the folds were asked for, and prove the programs equal.
+
+        They don't if rounding a parameter may move an output by a step.
+        """
+        found = self.verdict
+        return found is not None and found.kind in PROVEN and not (found.proof is not None and found.proof.jumping)
+
+    def find_proof(self) -> Verdict | None:
+        if self.verdict is None and self.known.expressions:
+            self.verdict = self._proved(lambda parameters: Derived(self.known.expressions, parameters), None)
+        return self.verdict if self.prove else None
 
 
 @dataclass(frozen=True)

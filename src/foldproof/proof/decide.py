@@ -75,8 +75,13 @@ from foldproof.verdict import ApproximationStep, Counterexample, Difference, Kin
 Strategy = Callable[[Inquiry], Verdict | None]
 
 
-def decide(obligation: ProofObligation, seed: int | None = None, progress: Progress | None = None) -> Verdict:
-    """Return the verdict on ``obligation``.
+def decide(
+    obligation: ProofObligation,
+    seed: int | None = None,
+    progress: Progress | None = None,
+    strategies: Sequence[Strategy] | None = None,
+) -> Verdict:
+    """Return the verdict on ``obligation``, by the first of the ``strategies`` that has one: `STRATEGIES`, or `PROOFS`.
 
     ``seed`` fixes the sample points, to reproduce a run. By default it is fresh, so that no program can be made to fit.
     """
@@ -86,7 +91,7 @@ def decide(obligation: ProofObligation, seed: int | None = None, progress: Progr
     rng = random.Random(random.SystemRandom().getrandbits(62) if seed is None else seed)
     inquiry = Inquiry(obligation, rng, progress or (lambda done, total, what: None))
     with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
-        verdict = next(found for strategy in STRATEGIES if (found := strategy(inquiry)) is not None)
+        verdict = next(found for strategy in strategies or STRATEGIES if (found := strategy(inquiry)) is not None)
     numeric = verdict.kind in (Kind.REFUTED, Kind.ROUNDING) and _differ_in_structure(inquiry) is None
     if obligation.untied is not None and numeric:
         # A proof for independent tensors holds for these. A difference of independent ones need be none of these.
@@ -99,12 +104,15 @@ def decide(obligation: ProofObligation, seed: int | None = None, progress: Progr
 
 
 def decide_all(
-    obligations: Sequence[ProofObligation], seed: int | None = None, progress: Progress | None = None
+    obligations: Sequence[ProofObligation],
+    seed: int | None = None,
+    progress: Progress | None = None,
+    strategies: Sequence[Strategy] | None = None,
 ) -> Verdict:
     """Decide one obligation at several input shapes: one verdict for all of them, or the first that is no proof."""
     proved: list[Verdict] = []
     for obligation in obligations:
-        verdict = decide(obligation, seed, progress)
+        verdict = decide(obligation, seed, progress, strategies)
         if verdict.proof is None:
             if len(obligations) > 1:
                 note = f"at the input shapes {', '.join(obligation.shapes)}"
@@ -210,10 +218,10 @@ def prove_pass_at_these_parameters(inquiry: Inquiry) -> Verdict | None:
 
 def prove_by_value(inquiry: Inquiry) -> Verdict | None:
     """Prove equality by residues with rectifiers that follow the signs of values, if float64 evaluations agree."""
-    if not inquiry.obligation.by_value or inquiry.exact.failure is not None:
+    if not inquiry.obligation.by_value or inquiry.exact.failure is not None or not inquiry.by_value.equal:
         return None
     search = inquiry.search
-    if search.failure is not None or not inquiry.by_value.equal:
+    if search.failure is not None or search.counterexample is not None:
         return None
     verdict = _proved(inquiry, inquiry.by_value)
     if search.elsewhere is None or verdict.kind is not Kind.PROVED:
@@ -285,6 +293,11 @@ def _proved_with_constants_alike(inquiry: Inquiry, rounding: Verdict) -> Verdict
     return replace(verdict, kind=Kind.PROVED_WITHIN, reason=reason, steps=steps, rounding=rounding.rounding)
 
 
+def give_up(inquiry: Inquiry) -> Verdict:
+    """Return UNDECIDED, with the reason for having no proof."""
+    return _undecided(_no_proof(inquiry), inquiry.last)
+
+
 STRATEGIES: tuple[Strategy, ...] = (
     prove_layers_once,
     prove_exactly,
@@ -298,6 +311,20 @@ STRATEGIES: tuple[Strategy, ...] = (
     explain_by_rounding,
 )
 """In order; the last one always has a verdict."""
+
+PROOFS: tuple[Strategy, ...] = (
+    prove_layers_once,
+    prove_exactly,
+    prove_at_these_parameters,
+    prove_by_value,
+    give_up,
+)
+"""Those that prove equality over the real numbers, for programs of which no difference is worth a search."""
+
+
+def before_rounding(find: Callable[[], Verdict | None]) -> tuple[Strategy, ...]:
+    """Return `STRATEGIES`, and before the costly last one another that may find a proof."""
+    return *STRATEGIES[:-1], lambda _: find(), STRATEGIES[-1]
 
 
 # ------------------------------------------------------------------------------------------------ their parts

@@ -12,7 +12,7 @@ from torch import Tensor
 from foldproof.errors import FoldproofError
 from foldproof.memory import release
 from foldproof.program import Leaf, Program, Values, as_program
-from foldproof.proof.decide import decide_all
+from foldproof.proof.decide import Strategy, decide_all
 from foldproof.proof.inquiry import Progress
 from foldproof.proof.obligation import (
     Derive,
@@ -37,12 +37,13 @@ def prove(
     *,
     derive: Derive | None = None,
     by_value: bool = False,
+    strategies: Sequence[Strategy] | None = None,
     seed: int | None = None,
     progress: Progress | None = None,
 ) -> Verdict:
     """Prove that two programs are the same function; see `foldproof.proving.prove`.
 
-    Without ``derive``, new parameters are constants.
+    Without ``derive``, new parameters are constants. ``strategies`` are those of `foldproof.proof.decide`.
 
     Raises:
         FoldproofError: ``before`` or ``after`` is no program, the inputs do not fit, or integers have no values.
@@ -58,7 +59,7 @@ def prove(
     obligations = [
         replace(_obligation(first, second, *sample, derive, by_value), untied=values.overlapping) for sample in samples
     ]
-    return decide_all(obligations, seed, progress)
+    return decide_all(obligations, seed, progress, strategies)
 
 
 def _obligation(
