@@ -83,7 +83,7 @@ MAX_TRIPS = 1 << 14
 """Largest number of trips of a loop operator. A loop that ends by a value may have no end at inputs that are drawn."""
 MAX_ITERATIONS = 1 << 25
 """Largest number of iterations of a compiler's loop nest, which is recorded over all of them at once: residues of that
-many elements take two gigabytes for each operation. A pool whose window is far larger than its input has more."""
+many elements take two gigabytes for each operation."""
 MAX_OPERATORS = 1 << 20
 """Largest number of operators of a float64 run, for loops of Python: a language model of 100 layers calls some 10^4."""
 

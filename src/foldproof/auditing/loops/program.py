@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, fx
 
+from foldproof.auditing.loops.crop import crop
 from foldproof.auditing.loops.kernels import Kernels
 from foldproof.auditing.loops.layouts import Layouts
 from foldproof.auditing.loops.loop import BUFFERS, LABEL, Loop
@@ -207,6 +208,8 @@ class _Recording:
 
     def _record_nest(self, body: Any, loop: Loop) -> Accesses:
         ranges = {v: int(self._layouts.number(n)) for v, n in body.var_ranges.items()}
+        if math.prod(ranges.values()) > MAX_ITERATIONS:
+            ranges = crop(body, ranges, len(body.reduce_vars))
         count = math.prod(ranges.values())
         if count > MAX_ITERATIONS:
             raise Unreadable(f"the loop that computes {loop.buffer} has {count:,} iterations, too many to be recorded")
