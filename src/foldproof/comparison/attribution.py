@@ -263,10 +263,12 @@ def _compiled_values(
             queue += [names[: len(names) // 2], names[len(names) // 2 :]]
     told = _tell_fed(len(values))
     if not values and large:
-        made = "compiled" if candidate.backend is not None else "made anew"
+        made, hint = "made anew", ""
+        if candidate.backend is not None:
+            made, hint = "compiled", "a value that is put out may stop a pass, which foldproof audit can name; or "
         return None, (
-            f"the reference, {made} with its values as outputs, does not show the difference (another program, another"
-            " release, or other settings gave these numbers)"
+            f"the reference, {made} with its values as outputs, does not show the difference ({hint}another program,"
+            " another release, or other settings gave these numbers)"
         )
     if not values and nearest is not None:
         left, values = nearest[0], dict(nearest[1])
