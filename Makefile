@@ -6,7 +6,7 @@ BIN := .venv/bin
 # One thread per process: timings mean something, and parallel test workers do not fight over cores.
 export OMP_NUM_THREADS := 1
 
-.PHONY: demo test tests test-fast test-all test-torch lint typecheck bench docs docs-bench docs-zoo docs-volume docs-ports docs-site browser \
+.PHONY: demo test tests test-fast test-all test-torch lint typecheck bench docs docs-all docs-bench docs-zoo docs-volume docs-ports docs-site browser \
 	clean
 .DELETE_ON_ERROR:
 
@@ -61,6 +61,11 @@ docs: .venv/.dev
 	$(BIN)/python -m docs.make_picture
 	$(BIN)/python -m docs.make_notebook
 	$(BIN)/ruff format --quiet docs # programs of others, shown on pages
+
+# All computed pages at one commit, in many hours; what is made at this commit already is not made again (docs/made.md).
+docs-all: .venv/.zoo build/ports/.installed
+	$(BIN)/python -m docs.make_all
+	$(BIN)/ruff format --quiet docs
 
 # The page of benchmark results; it wants a machine that does nothing else.
 docs-bench: .venv/.dev
