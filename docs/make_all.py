@@ -1,7 +1,7 @@
 """Makes all computed pages at one commit, and docs/made.md, which tells how: ``make docs-all`` (many hours).
 
-A page that docs/made.md has at this commit already is not made again, so that a run that was stopped goes on; most of the
-long ones keep their parts, too. ``python -m docs.make_all rules commands`` makes these alone.
+A page that docs/made.md has at this commit already is not made again, so that a run that was stopped goes on; most of
+the long ones keep their parts, too. ``python -m docs.make_all rules commands`` makes these alone.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ PAGES = (
 HEAD = """\
 # How these pages are made
 
-`make docs-all` makes the pages with computed results, all at one commit, and goes on after an interruption. The tables say
-what was made last, at which commit, and the processor time of it, with all its processes. A part that was kept from an
-earlier run takes none. Pages that have no row yet name their commit themselves.
+`make docs-all` makes the pages with computed results, all at one commit, and goes on after an interruption. The table
+says which page was made last at which commit, and its processor time, with all its processes. A part that was kept from
+an earlier run takes none. Pages that have no row yet name their commit themselves.
 
 | page | made by | commit | CPU seconds |
 |---|---|---|---|
