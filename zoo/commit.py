@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 SOURCES = ("src", "zoo", "tests", "benchmarks", "examples", "docs/*.py")
-"""What pages are made from; the pages themselves are not part of it."""
+"""The files that pages are made from, without the pages themselves."""
 
 
 def name_commit() -> str:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from foldproof.errors import FoldproofError
+
 
 @dataclass(frozen=True)
 class Declaration:
@@ -86,3 +88,13 @@ OPENVINO = Declaration(
 DECLARED: Mapping[str, Declaration] = {
     one.name: one for one in (INDUCTOR, AOTINDUCTOR, EXPORT, TORCHAO, EXECUTORCH, FX, TORCH_AO, ONNX, OPENVINO)
 }
+
+
+def check_compiler(name: str) -> None:
+    """Check that there is a compiler of this name.
+
+    Raises:
+        FoldproofError: there is none.
+    """
+    if name not in DECLARED:
+        raise FoldproofError(f"compiler must be one of {', '.join(DECLARED)}, not {name!r}")

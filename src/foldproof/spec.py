@@ -12,6 +12,13 @@ from foldproof.errors import FoldproofError
 FUNCTION = "path/file.py:callable or package.module:callable"
 FORMS = f"a .pt2 file, {FUNCTION}"
 
+BACKENDS = ("inductor", "aot_eager", "aot_eager_decomp_partition", "eager")
+"""Backends of torch.compile that are meant by their names."""
+AGAINST = (
+    "inductor, aot_eager, aot_eager_decomp_partition, eager, a .pt2, .pte, .onnx, .xml, .pt, .npy or .npz file, or"
+    " path/file.py:callable (a function without parameters, which makes a program, or one that is called on the inputs)"
+)
+
 FILES = (".pt2", ".pte", ".onnx", ".xml", ".pt", ".npy", ".npz")
 """Suffixes of files that hold programs or outputs to compare with."""
 
@@ -70,15 +77,17 @@ def read_settings(text: str) -> dict[str, Any]:
 
 
 def check_other(against: str) -> None:
-    """Check what ``compare --against`` names, as far as it is a SPEC or a file.
+    """Check what ``compare --against`` names.
 
     Raises:
-        FoldproofError: a file is missing.
+        FoldproofError: it is nothing to compare with, or a file is missing.
     """
     if Path(against).suffix in FILES:
         check_file(against)
     elif ":" in against:
         check_spec(against)
+    elif against not in BACKENDS:
+        raise FoldproofError(f"cannot compare with {against!r}; give {AGAINST}")
 
 
 def holds_outputs(spec: str) -> bool:

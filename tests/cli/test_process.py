@@ -57,12 +57,14 @@ def test_the_shell_completes_commands_options_and_compilers(typed: str, offered:
         ["prove", "missing.py:make", "models.py:relu"],
         ["explain", "no SPEC"],
         ["compare", "models.py:relu", "--against", "missing.onnx"],
+        ["compare", "models.py:relu", "--against", "inductr"],
+        ["audit", "models.py:relu", "--compiler", "inductr"],
         ["audit", "missing.py:make", "--compiler", "fx"],
         ["report", "missing.json"],
     ],
     ids=" ".join,
 )
-def test_a_missing_file_is_noticed_before_torch_is_imported(args: list[str]) -> None:
+def test_what_is_not_there_is_noticed_before_torch_is_imported(args: list[str]) -> None:
     ran = python(
         f"import sys; from foldproof.cli import main; assert main({args}) == 2; sys.exit('torch' in sys.modules)"
     )

@@ -16,6 +16,7 @@ from foldproof.cli.output import Output, Written, check_folder
 from foldproof.cli.progress import Bar
 from foldproof.cli.setup import Setup
 from foldproof.cli.text import console, say
+from foldproof.compiler_catalog import check_compiler
 from foldproof.errors import FoldproofError
 from foldproof.executors import Executors, find_executor
 from foldproof.spec import (
@@ -156,6 +157,7 @@ def audit(
     written: Written,
 ) -> int:
     written.check()
+    check_compiler(setup.compiler)
     check_spec(spec)
     if folder is not None:
         check_folder(folder)

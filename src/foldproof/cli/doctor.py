@@ -47,10 +47,9 @@ def examine() -> dict[str, Any]:
 
     from foldproof.auditing.taps import HOOKS
     from foldproof.auditing.taps.hooks import find_missing_hooks
-    from foldproof.comparison.candidate import BACKENDS
     from foldproof.fusion.rewriter import PASSES
     from foldproof.shadow import RULES
-    from foldproof.spec import FILES
+    from foldproof.spec import BACKENDS, FILES
 
     with hushed():  # packages log when they are imported
         missing = [hook.describe_absence() for hook in find_missing_hooks(HOOKS)]

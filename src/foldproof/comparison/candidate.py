@@ -26,7 +26,7 @@ from foldproof.log import giving_up
 from foldproof.program.loading import load_function, load_spec
 from foldproof.program.mirror import captured
 from foldproof.program.state import deepcopied
-from foldproof.spec import FILES, check_file
+from foldproof.spec import AGAINST, BACKENDS, FILES, check_file, check_other
 from foldproof.torch_internals import (
     compile_apart,
     inductor_counts,
@@ -38,12 +38,6 @@ from foldproof.torch_internals import (
     tree_flatten,
     tree_leaves,
     tree_map,
-)
-
-BACKENDS = ("inductor", "aot_eager", "aot_eager_decomp_partition", "eager")
-AGAINST = (
-    "inductor, aot_eager, aot_eager_decomp_partition, eager, a .pt2, .pte, .onnx, .xml, .pt, .npy or .npz file, or"
-    " path/file.py:callable (a function without parameters, which makes a program, or one that is called on the inputs)"
 )
 
 Compile = Callable[[nn.Module], Callable[..., Any]]
@@ -184,9 +178,7 @@ def _named(name: str, reference: Any) -> Candidate:
         if _takes_inputs(function):  # it gives the numbers itself, wherever it gets them from
             return replace(candidate_of(function, reference), name=name)
         return candidate_of(load_spec(name).program, reference)
-    if path.suffix not in FILES:
-        raise FoldproofError(f"cannot compare with {name!r}; give {AGAINST}")
-    check_file(name)
+    check_other(name)
     if path.suffix == ".pt2":
         return _pt2(name)
     if path.suffix in (".npy", ".npz"):

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from foldproof.comparison.attribution import Part
-from foldproof.comparison.candidate import BACKENDS, Candidate
+from foldproof.comparison.candidate import Candidate
 from foldproof.comparison.judge import number
 from foldproof.log import log_caught
 from foldproof.rounding.float64 import Float64
+from foldproof.spec import BACKENDS
 
 SMALL = 512
 """Numbers that a script may spell out."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 import importlib
 
 from foldproof.auditing.compilers.compiler import Compiled, Compiler
-from foldproof.compiler_catalog import DECLARED
-from foldproof.errors import FoldproofError
+from foldproof.compiler_catalog import DECLARED, check_compiler
 
 __all__ = ["Compiled", "Compiler", "find_compiler"]
 
@@ -17,8 +16,7 @@ def find_compiler(name: str) -> Compiler:
     Raises:
         FoldproofError: there is none.
     """
-    if name not in DECLARED:
-        raise FoldproofError(f"compiler must be one of {', '.join(DECLARED)}, not {name!r}")
+    check_compiler(name)
     module, _, variable = DECLARED[name].runner.partition(":")
     found: Compiler = getattr(importlib.import_module(f"{__name__}.{module}"), variable)
     return found
