@@ -74,6 +74,29 @@ def test_a_right_fold_is_proved(fold: Callable[[Net], nn.Module]) -> None:
     assert any("as a fold of the first program computes them" in note for note in verdict.notes)
 
 
+class Shifted(Net):
+    """A scale and a shift before the linear, which `fuse` folds and other tools leave."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale, self.shift = nn.Parameter(torch.tensor([1.5])), nn.Parameter(torch.tensor([0.25]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        read = self.bn(self.conv(x)).relu().mean((2, 3)) * self.scale + self.shift
+        out: Tensor = self.bn2(self.fc(read))
+        return out
+
+
+def test_a_fold_of_normalisations_alone_is_proved() -> None:
+    model = Shifted().eval()
+    verdict = foldproof.prove(model, folded(model), (X,))
+    assert verdict.kind is Kind.PROVED, verdict
+    wrong = folded(model)
+    with torch.no_grad():
+        wrong.fc.weight[0, 0] += 1  # type: ignore[operator]
+    assert foldproof.prove(model, wrong, (X,)).kind is Kind.REFUTED
+
+
 def test_exported_programs_and_half_precision() -> None:
     model = Net().eval().to(torch.bfloat16)
     program = torch.export.export(model, (X.bfloat16(),))

@@ -18,7 +18,7 @@ from torch.fx import GraphModule, Node
 from foldproof.errors import FoldproofError, brief
 from foldproof.formatting import format_count
 from foldproof.fusion.accuracy import measure
-from foldproof.fusion.affines import drops_at_random, is_in_training, is_normalisation, read_affine
+from foldproof.fusion.affines import SOURCES, drops_at_random, is_in_training, is_normalisation, read_affine
 from foldproof.fusion.batching import BITWISE
 from foldproof.fusion.result import FuseResult, Rewrite
 from foldproof.fusion.rewriter import Account, Progress, Rewriter
@@ -168,20 +168,27 @@ def explain(
     return tuple(Rewriter.of(None, prove_region).run(editor, nothing, {}).declined)
 
 
+NORMALISATIONS = tuple(source.id for source in SOURCES if source.is_normalisation)
+"""The folds that most tools know."""
+
+
 def fold_unproved(
     program: nn.Module | ExportedProgram, inputs: Sequence[Any], kwargs: Mapping[str, Any] | None = None
 ) -> tuple[Expression, ...]:
     """Return the constants that folds of a program compute, over its parameters by name; nothing is proved.
 
-    These are the constants of `fuse`, and the scale and shift of each normalisation by itself.
+    These are the constants of `fuse`, those that it makes of normalisations alone, and the scale and shift of each.
 
     Raises:
         FoldproofError: as in `fuse`.
     """
-    editor = GraphEditor.on_copy(_export(program, as_inputs(inputs), dict(kwargs or {}), None))
-    alone = tuple(_scales_and_shifts(editor))
-    Rewriter.of(None, None).run(editor, lambda done, total, what: None, {})
-    return (*alone, *editor.constants.derived.values())
+    exported = _export(program, as_inputs(inputs), dict(kwargs or {}), None)
+    found = list(_scales_and_shifts(GraphEditor.on_copy(exported)))
+    for passes in (NORMALISATIONS, None):  # other tools leave other affines
+        editor = GraphEditor.on_copy(exported)
+        Rewriter.of(passes, None).run(editor, lambda done, total, what: None, {})
+        found += editor.constants.derived.values()
+    return tuple(found)
 
 
 def _scales_and_shifts(editor: GraphEditor) -> Iterator[Expression]:
