@@ -89,6 +89,10 @@ def pytest_configure(config: pytest.Config) -> None:
     if path is not None:
         if not Path(path).parent.is_dir() or Path(path).is_dir():
             raise pytest.UsageError(f"--foldproof-report {path} can't be written: give a file in a folder that exists")
+        if Path(path).suffix != ".json":
+            raise pytest.UsageError(
+                f"--foldproof-report {path} must end in .json; foldproof report makes other formats of it"
+            )
         config.pluginmanager.register(_Outcomes(config.stash[_OUTCOMES]))
 
 

@@ -310,6 +310,8 @@ def test_a_report_that_can_not_be_written_is_told_before_the_tests(pytester: pyt
     done = pytester.runpytest_subprocess("--foldproof-report", "missing/verdicts.json")
     assert done.ret == pytest.ExitCode.USAGE_ERROR
     assert "missing/verdicts.json can't be written" in done.stderr.str()
+    done = pytester.runpytest_subprocess("--foldproof-report", "verdicts.html")
+    assert done.ret == pytest.ExitCode.USAGE_ERROR and "verdicts.html must end in .json" in done.stderr.str()
 
 
 def test_the_plugin_does_not_import_torch(pytester: pytest.Pytester) -> None:
