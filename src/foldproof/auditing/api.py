@@ -24,7 +24,9 @@ from foldproof.auditing.result import Audit
 from foldproof.auditing.stages import EMULATED, Stage, compare_stages, is_half, stage_of
 from foldproof.auditing.step import Step
 from foldproof.compiler_catalog import AOTINDUCTOR, INDUCTOR
+from foldproof.digest import digest
 from foldproof.errors import FoldproofError, brief
+from foldproof.generators import kept_generators, read_states
 from foldproof.log import giving_up, log_caught
 from foldproof.program.gradients import UNAUDITED_GRADIENTS, UNSEEN_GRADIENTS, tell_unseen_gradients
 from foldproof.program.loading import Loaded, check_runs
@@ -214,11 +216,11 @@ class _Subject:
             raise FoldproofError(f"{compiler.declared.name} compiles no gradients; training is audited with inductor")
         if optimizer is not None and not training:
             raise FoldproofError("an optimizer's step is a part of training; give training=True, or --training, too")
-        with torch.no_grad(), quiet_copies(), torch.random.fork_rng(devices=[]):
+        with torch.no_grad(), quiet_copies(), kept_generators():
             own = Loaded("the model", deepcopied(model), *clone_tensors((args, kwargs)))
-            first = torch.get_rng_state()
+            first = digest(read_states())
             check_runs(own, own)
-            draws = not torch.equal(first, torch.get_rng_state())
+            draws = first != digest(read_states())
             step = TrainedCall(model, args, kwargs, optimizer) if training else None
         return _Subject(compiler, model, args, kwargs, draws, step)
 

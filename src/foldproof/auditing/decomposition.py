@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, fx
 
 from foldproof.auditing.inputs import find_inputs
 from foldproof.auditing.log import Change
 from foldproof.auditing.movement import distance
 from foldproof.auditing.snapshot import Snapshot
+from foldproof.generators import seed_generators
 from foldproof.log import giving_up
 from foldproof.program import as_program, copied
 from foldproof.proof import run_on_copies
@@ -65,7 +65,7 @@ def _run(snapshot: Snapshot, inputs: Sequence[Any]) -> tuple[dict[str, Tensor], 
     """Return the value of each node, and the operators that it dispatched to."""
     values: dict[str, Tensor] = {}
     operators: dict[str, tuple[str, ...]] = {}
-    torch.default_generator.manual_seed(0)
+    seed_generators(0)
     with _Operators() as mode:
 
         def watch(node: fx.Node, out: Any) -> None:

@@ -22,6 +22,7 @@ from foldproof.auditing.inputs import find_inputs
 from foldproof.auditing.log import Change
 from foldproof.auditing.snapshot import Snapshot
 from foldproof.errors import brief
+from foldproof.generators import seed_generators
 from foldproof.log import giving_up, log_caught
 from foldproof.program import as_program, copied
 from foldproof.proof import run_on_copies
@@ -130,7 +131,7 @@ def distance(where: str, a: Tensor, b: Tensor, exact: Tensor | None) -> Movement
 
 def _numbers(snapshot: Snapshot, inputs: Sequence[Any], seed: int) -> dict[str, Tensor]:
     """Return the outputs and what the call writes to, by name."""
-    torch.default_generator.manual_seed(seed)
+    seed_generators(seed)
     outcome = run_on_copies(as_program(snapshot.module), *copied((tuple(inputs), {})))
     return _named(outcome.outputs, outcome.effects)
 

@@ -57,6 +57,7 @@ from foldproof.comparison.state import separate
 from foldproof.comparison.training import tell_training
 from foldproof.comparison.trial import Part, Trial, find_mismatch, pair_up, tell_apart, tell_strides
 from foldproof.errors import FoldproofError, brief
+from foldproof.generators import kept_generators
 from foldproof.graph.text import operator_name, source_of
 from foldproof.graph.view import view_graph
 from foldproof.log import giving_up
@@ -64,7 +65,7 @@ from foldproof.program import as_program, require_ordinary
 from foldproof.program.gradients import tell_unseen_gradients
 from foldproof.proof.shapes import as_inputs, sampled_inputs
 from foldproof.proof.variation import named_inputs
-from foldproof.rounding.operands import Operands, rounded_to
+from foldproof.rounding.operands import rounded_as_set
 from foldproof.thresholds import (
     MAX_PLAIN_SIGMA,
     MAX_ROUNDING_RATIO,
@@ -79,8 +80,6 @@ from foldproof.version import __version__
 
 Progress = Callable[[int, int | None, str], None]
 
-REDUCED = {"bf16": 2.0**-8, "tf32": 2.0**-11}
-"""Unit roundoffs of what float32 operands of products are rounded to, where PyTorch is told to."""
 _NEITHER = "neither side is wrong"
 EXPLAINED_INPUTS = 2
 """Inputs at which a lower precision must explain the difference, beside the worst one."""
@@ -216,7 +215,8 @@ class _Comparison:
             if isinstance(tensor, Tensor):
                 require_ordinary("an input", tensor)
         self._tell(0, None, "exporting")
-        self._leaves = tuple(as_program(reference).leaves)
+        leaves = as_program(reference).leaves
+        self._leaves = tuple(leaves)
         self._graph = Graph(reference, args, kwargs, dynamic_shapes, dtype, may_record=True)
         self._recordings = [self._graph]
         self._recording_of: dict[int, tuple[Inputs, Graph]] = {}
@@ -240,7 +240,8 @@ class _Comparison:
         c = self._candidate
         self._other = Side(c.run, c.holder, hidden=bool(c.hidden), copies=c.copies, restart=c.restart)
         meant = None if self._precision is None else self._precision.operands
-        self._operands = meant or _reduced()
+        held = [*(leaf.tensor for leaf in leaves.values()), *tree_leaves((args, kwargs))]
+        self._operands = meant or rounded_as_set({x.device.type for x in held if isinstance(x, Tensor)})
         self._redraws: bool | None = None
         self._far: tuple[str, TruthDistance] | None = None
         self._own: Graph | None = None
@@ -257,7 +258,7 @@ class _Comparison:
         return lambda args, kwargs: self._graph.select(run(args, kwargs), (tuple(args), dict(kwargs)))
 
     def result(self) -> CompareResult:
-        with torch.random.fork_rng(devices=[]):
+        with kept_generators():
             try:
                 return self._result()
             finally:
@@ -912,14 +913,6 @@ def _input_distance(trial: Trial) -> InputDistance:
     o, judged = trial.outputs.values, trial.outputs.judged
     reference, candidate = (rms(distance(side, o.float64, o.floats)) for side in (o.reference, o.candidate))
     return InputDistance(reference, candidate, judged.candidate.rms if judged else None)
-
-
-def _reduced() -> Operands | None:
-    """The errors of float32 operands of products, where PyTorch may round them here."""
-    backends: Any = torch.backends
-    places = (backends, backends.mkldnn, backends.mkldnn.matmul, backends.mkldnn.conv)
-    roundoff = max(REDUCED.get(place.fp32_precision, 0.0) for place in places)
-    return rounded_to(roundoff) if roundoff else None
 
 
 def _versions() -> dict[str, str]:

@@ -12,6 +12,7 @@ import random
 
 import torch
 
+from foldproof.generators import kept_generators
 from foldproof.hunting.idioms import IDIOMS
 from foldproof.hunting.program import Program, load
 from foldproof.hunting.scene import Scene, Unfit
@@ -24,7 +25,7 @@ MOST = 5
 def generate(number: int, training: bool = False) -> Program:
     """Return the program with this number; one for training has gradients."""
     rng = random.Random(number)
-    with torch.random.fork_rng(devices=[]), torch.set_grad_enabled(training):
+    with kept_generators(), torch.set_grad_enabled(training):
         torch.manual_seed(number)
         while True:
             scene = Scene(rng, training)

@@ -45,6 +45,7 @@ import torch
 from torch import Tensor
 
 from foldproof.claim import Claim, Scope
+from foldproof.generators import kept_generators
 from foldproof.graph.text import operator_name, source_of
 from foldproof.program import require_ordinary
 from foldproof.proof.attempt import Attempt, Equal, Failed, Mismatch
@@ -90,7 +91,7 @@ def decide(
         require_ordinary("an input", tensor)
     rng = random.Random(random.SystemRandom().getrandbits(62) if seed is None else seed)
     inquiry = Inquiry(obligation, rng, progress or (lambda done, total, what: None))
-    with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
+    with torch.inference_mode(False), kept_generators():
         verdict = next(found for strategy in strategies or STRATEGIES if (found := strategy(inquiry)) is not None)
     numeric = verdict.kind in (Kind.REFUTED, Kind.ROUNDING) and _differ_in_structure(inquiry) is None
     if obligation.untied is not None and numeric:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from foldproof.generators import seed_generators
 from foldproof.memory import release
 from foldproof.program import Leaf, Outcome, Program, copied
 from foldproof.proof.coverage import Coverage
@@ -168,7 +169,7 @@ class _Side:
         return [given(call) for call in range(calls)]
 
     def _run_in(self, mode: Float64, leaves: Tensors, inputs: Sequence[Any], coverage: Coverage | None) -> Outcome:
-        torch.default_generator.manual_seed(_seed_of(self.args))  # the same in every run, which leaves the floor alone
+        seed_generators(_seed_of(self.args))  # the same in every run, which leaves the floor alone
         watch = contextlib.nullcontext() if coverage is None else coverage.watching(self.which)
         with torch.no_grad(), mode, watch:
             outcome = run_copied(self.program, self.which, leaves, *inputs[0])
@@ -185,7 +186,7 @@ class _Side:
 
     def run_in_own_dtype(self) -> Outcome:
         args, kwargs = copied((self.args, dict(self.kwargs)))
-        torch.default_generator.manual_seed(_seed_of(self.args))
+        seed_generators(_seed_of(self.args))
         return run_copied(self.program, self.which, copied_leaves(self.leaves), args, kwargs)
 
 

@@ -69,7 +69,7 @@ class Noise(Float64):
         if func in _PRODUCTS and self._operands is not None and self.dtype == torch.float32:
             args = list(args)
             for i in _PRODUCTS[func]:
-                args[i] = self._moved(args[i].double(), self._operands(args[i].double()))
+                args[i] = self._moved(args[i].double(), self._operands(func, args[i].double()))
             args = tuple(args)
         out = super().__torch_dispatch__(func, types, args, kwargs)
         results = [x for x in tree_leaves(out) if isinstance(x, Tensor) and x.numel()]

@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from foldproof.digest import digest
+from foldproof.generators import kept_generators, read_states, seed_generators
 from foldproof.operators import bind_arguments, is_random, list_written
 from foldproof.shadow.call import value_of
 from foldproof.shadow.leaves import embed_constant
@@ -79,9 +80,9 @@ class GeneratorMoved(Undecided):
 
 @contextlib.contextmanager
 def seeded(call: int = 0) -> Iterator[None]:
-    """Run from the fixed state of the generator for the program's ``call``-th call, and put the old state back."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(call)
+    """Run from the fixed state of the generators for the program's ``call``-th call, and put the old state back."""
+    with kept_generators():
+        seed_generators(call)
         yield
 
 
@@ -213,7 +214,7 @@ def _moved() -> GeneratorMoved:
 
 
 def _state() -> str:
-    return digest([torch.get_rng_state()])
+    return digest(read_states())
 
 
 def _other_generators() -> bytes:

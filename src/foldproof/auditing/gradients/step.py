@@ -23,6 +23,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from foldproof.auditing.gradients.differentiated import differentiate
 from foldproof.auditing.gradients.update import MakeOptimizer, Start
 from foldproof.errors import FoldproofError, brief
+from foldproof.generators import kept_generators
 from foldproof.program.state import deepcopied
 from foldproof.torch_internals import as_compiled, tree_flatten, tree_leaves, tree_unflatten
 
@@ -59,7 +60,7 @@ class TrainedCall:
         self._buffers = {name: x.detach().clone() for name, x in own.named_buffers()}
         arguments = self._arguments()
         try:
-            with torch.enable_grad(), torch.random.fork_rng(devices=[]):
+            with torch.enable_grad(), kept_generators():
                 outputs = [x for x in tree_leaves(self._call(own, arguments)) if isinstance(x, Tensor)]
                 seeded = [x for x in outputs if x.requires_grad]
                 leaves = [*arguments[1], *(p for p in own.parameters() if p.requires_grad)]
@@ -147,7 +148,7 @@ class TrainedCall:
                 return [*made, *update.run(update.step)]
 
         try:
-            with torch.random.fork_rng(devices=[]):
+            with kept_generators():
                 return make_fx(step)(*self.inputs)
         except Exception as error:
             raise FoldproofError(f"the operators of a training step can't be recorded: {brief(error)}") from error

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from foldproof.errors import FoldproofError, brief
+from foldproof.generators import kept_generators
 
 MakeOptimizer = Callable[[list[Tensor]], torch.optim.Optimizer]
 """A function of the parameters that require gradients."""
@@ -43,7 +44,7 @@ class Start:
             p.grad = torch.randn(p.shape, generator=generator).to(p)
         try:
             optimizer = make(list(copies))
-            with torch.random.fork_rng(devices=[]):
+            with kept_generators():
                 optimizer.step()
         except Exception as error:
             raise FoldproofError(f"the optimizer takes no step on the model's parameters: {brief(error)}") from error
