@@ -40,7 +40,7 @@ SLOW = tuple(
         ),
         *("auditing/test_watching.py", "comparison/", "cli/test_audit.py"),
         *("porting/test_bugs.py", "porting/test_conversions.py", "porting/test_modes.py"),
-        *("cli/test_many.py", "cli/test_process.py", "docs/", "examples/", "hunting/test_campaign.py"),
+        *("cli/test_many.py", "cli/test_process.py", "devices/", "docs/", "examples/", "hunting/test_campaign.py"),
         *("fusion/test_batching.py", "fusion/test_fold_growth.py", "fusion/test_fold_mutants.py"),
         *(
             "fusion/test_fold_random.py",

@@ -43,13 +43,13 @@ class Copies:
 
     def of(self, x: Tensor) -> tuple[str, Tensor]:
         """Return a tensor's identity and copy; tensors without memory of their own (fake, subclasses) aren't copied."""
-        if type(x) not in (Tensor, nn.Parameter) or x.layout is not torch.strided or x.device.type != "cpu":
+        if type(x) not in (Tensor, nn.Parameter) or x.layout is not torch.strided or x.device.type == "meta":
             return self.identify(x), x
         content = self._content(x)
         identity = f"{content.number} {x.dtype} {x.storage_offset()} {tuple(x.shape)} {x.stride()}"
         identity += " conjugate" * x.is_conj() + " negative" * x.is_neg()
         if identity not in self._made:
-            made = torch.empty(0, dtype=x.dtype).set_(
+            made = torch.empty(0, dtype=x.dtype, device=x.device).set_(
                 content.copy.untyped_storage(), x.storage_offset(), x.size(), x.stride()
             )
             made = negated_view(made) if x.is_neg() else made
@@ -71,7 +71,7 @@ class Copies:
 
     def _content(self, x: Tensor) -> _Content:
         storage = x.untyped_storage()
-        memory = torch.empty(0, dtype=torch.uint8).set_(storage)
+        memory = torch.empty(0, dtype=torch.uint8, device=x.device).set_(storage)
         found = self._contents.get(storage.data_ptr())
         if found is None or not _same_bytes(found.copy, memory):
             found = _Content(len(self._contents), memory, memory.clone())

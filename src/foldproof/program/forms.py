@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch.export import ExportedProgram
 from torch.nn.parameter import is_lazy
 
 from foldproof.errors import FoldproofError
+from foldproof.log import log_caught
 from foldproof.program.exported import ExportedProgramForm
 from foldproof.program.modules import FunctionProgram, GraphProgram, ModuleProgram
 from foldproof.program.program import Program
@@ -62,7 +64,7 @@ def require_ordinary(name: str, tensor: Tensor) -> None:
     """Refuse tensors that proofs cannot compute with.
 
     Raises:
-        FoldproofError: ``tensor`` has no values, or is not dense.
+        FoldproofError: ``tensor`` has no values, is not dense, or is on a device without float64.
     """
     if is_lazy(tensor):
         raise FoldproofError(f"{name} has no shape yet, as its module is lazy; call the module once before")
@@ -74,6 +76,22 @@ def require_ordinary(name: str, tensor: Tensor) -> None:
         what = "is on the meta device or a fake tensor, and has no values"
     elif tensor.layout != torch.strided:
         what = f"has the layout {tensor.layout}"
+    elif not _has_float64(tensor.device):
+        raise FoldproofError(
+            f"{name} is on {tensor.device}, which has no float64, in which proofs and comparisons compute; move the"
+            " program and its inputs to the CPU"
+        )
     else:
         return
     raise FoldproofError(f"{name} {what}, so a proof can't compute with it; give an ordinary dense tensor")
+
+
+@functools.cache
+def _has_float64(device: torch.device) -> bool:
+    """Return False for devices such as MPS."""
+    try:
+        torch.empty(0, dtype=torch.float64, device=device)
+    except (RuntimeError, TypeError) as error:
+        log_caught(error, f"making a float64 tensor on {device}")
+        return False
+    return True

@@ -202,12 +202,12 @@ class Constants:
         the first program, which is added to these. Elements near 0 are as far apart as those near 1, because sines and
         cosines are.
         """
-        wide = x.detach().double()
+        wide = x.detach().cpu().double()  # constants of both programs meet, whatever their devices
         if first:
             self._known = torch.unique(torch.cat([self._known, wide.flatten()]))
-            return wide
+            return wide.to(x.device)
         if not len(self._known) or not wide.numel():
-            return wide
+            return wide.to(x.device)
         above = torch.searchsorted(self._known, wide.contiguous()).clamp_(max=len(self._known) - 1)
         low, high = self._known[(above - 1).clamp_(min=0)], self._known[above]
         near = torch.where((low - wide).abs() <= (high - wide).abs(), low, high)
@@ -218,7 +218,7 @@ class Constants:
             bound = float((near - wide).abs()[moved].max())
             what = f"{int(moved.sum())} constants of shape {tuple(x.shape)} are read as near ones of the first program"
             self.changes[what] = max(bound, self.changes.get(what, 0.0))
-        return torch.where(moved, near, wide)
+        return torch.where(moved, near, wide).to(x.device)
 
 
 def told(changes: Mapping[str, float]) -> list[tuple[str, float]]:
