@@ -6,8 +6,8 @@ BIN := .venv/bin
 # One thread per process: timings mean something, and parallel test workers do not fight over cores.
 export OMP_NUM_THREADS := 1
 
-.PHONY: demo test tests test-fast test-all test-torch lint typecheck bench docs docs-all docs-bench docs-zoo docs-volume docs-ports docs-site browser \
-	clean
+.PHONY: demo test tests test-fast test-all test-torch lint typecheck bench docs docs-all docs-bench docs-zoo docs-volume docs-known-faults docs-ports \
+	docs-site browser clean
 .DELETE_ON_ERROR:
 
 demo: .venv/.demo
@@ -78,6 +78,10 @@ docs-zoo: .venv/.zoo
 # The page of random pairs of programs, in an hour of two cores.
 docs-volume: .venv/.dev
 	$(BIN)/python -m docs.make_volume
+
+# The page of known faults that are planted again, in a quarter of an hour; results are kept in build/known_faults.
+docs-known-faults: .venv/.dev
+	$(BIN)/python -m docs.make_known_faults
 
 # The page of ports that other people wrote, in minutes; their packages and what is known already are kept in build/ports.
 docs-ports: build/ports/.installed
