@@ -51,6 +51,18 @@ def test_limits_are_those_of_the_mask() -> None:
     assert needed(lambda ops: total(ops, padded(ops, COLUMN, -float("inf")), "max")) == [6, 3, 50]
 
 
+def test_no_limit_is_behind_the_range() -> None:
+    assert needed(lambda ops: total(ops, padded(ops, COLUMN, limit=100))) == [6, 40, 50]
+
+
+def test_indices_by_value_are_not_one_index() -> None:
+    def run(ops: Any) -> None:
+        places = [ops.indirect_indexing(ops.constant(0, torch.int64), 100) for _ in range(2)]
+        total(ops, padded(ops, COLUMN + places[0] - places[1]))
+
+    assert needed(run) == [6, 40, 50]
+
+
 def both(ops: Any) -> None:
     total(ops, padded(ops, COLUMN))
     total(ops, padded(ops, DEPTH))
@@ -104,5 +116,20 @@ def test_pools_are_proved(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     monkeypatch.setattr(program, "MAX_ITERATIONS", 2_000)
     found = foldproof.audit(Pools(), (torch.randn(2, 3, 3, 3),), locate=False)
+    kinds = {step.name: step.verdict for step in found.steps if step.name in (LOWERING, SCHEDULING)}
+    assert {v.kind for v in kinds.values()} == {Kind.PROVED}, kinds
+
+
+class LowWindows(nn.Module):
+    """Windows of 60×10 on an input of 4×100: only one side reaches past the input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.avg_pool2d(x, (60, 10), ceil_mode=True)
+
+
+def test_windows_inside_are_not_made_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    monkeypatch.setattr(program, "MAX_ITERATIONS", 5_000)
+    found = foldproof.audit(LowWindows(), (torch.randn(1, 1, 4, 100),), locate=False)
     kinds = {step.name: step.verdict for step in found.steps if step.name in (LOWERING, SCHEDULING)}
     assert {v.kind for v in kinds.values()} == {Kind.PROVED}, kinds

@@ -117,10 +117,11 @@ class _Needed:
 
     def _need(self, limits: Mapping[Any, int]) -> None:
         for v in self.reduced:
-            self.needed[v] = max(self.needed.get(v, 0), limits.get(v, self._ranges[v]))
+            # A limit may lie behind the range: a short window may stay inside of its input.
+            self.needed[v] = max(self.needed.get(v, 0), min(self._ranges[v], limits.get(v, self._ranges[v])))
 
     def indirect_indexing(self, *_: Any, **__: Any) -> Any:
-        return sympy.Symbol("unknown", integer=True)
+        return sympy.Dummy(integer=True)
 
     def reduction(self, dtype: Any, src_dtype: Any, kind: str, value: Any) -> Any:
         if kind not in NEUTRAL:
