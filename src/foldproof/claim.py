@@ -76,7 +76,7 @@ class Claim:
         inputs: names of the inputs that were varied.
         parameters: names of the parameters and buffers that were varied.
         held: the values that were held.
-        derived: parameters of the second program that were computed from the first one's, and rounded once.
+        derived: parameters of the second program that were computed from the first one's, up to rounding.
         choices: operators with choices by value (the place of a maximum, an index, a rounding to integers): the claim
             holds where both programs make the same choices as at the points of comparison.
         uncovered: operators with an outcome that never occurred in runs on many inputs.
@@ -156,7 +156,7 @@ class Claim:
             return self._tried()
         parts = [self._subject()]
         if self.derived:
-            parts.append("the second program's new parameters are those expressions of them, rounded once")
+            parts.append("the second program's new parameters are those expressions of them, up to rounding")
         if self.local_bounds:
             parts.append("the bounds are for these parameter values")
         parts += self._unseen()

@@ -28,7 +28,7 @@ from foldproof.hunting.setup import Setup
 from foldproof.log import log_caught
 
 MEMORY = 12 * 2**30
-"""Largest address space of a worker, in bytes."""
+"""Largest memory of a worker for data of its own, in bytes: shared memory, as that of Ray's store, does not count."""
 SECONDS = 240
 """Longest time for a program; the alarm then ends the process, wherever it hangs."""
 CLOSER = 600
@@ -67,7 +67,7 @@ def work(batch: Batch) -> list[int]:
 
 
 def _limit() -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     signal.signal(signal.SIGALRM, signal.SIG_DFL)  # the kernel ends the process: Python may hang elsewhere
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
