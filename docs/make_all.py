@@ -39,6 +39,7 @@ PAGES = (
     Made("ports.md", "make_ports", ("build/ports",)),
     Made("backwards.md", "make_backwards"),
     Made("findings/README.md", "make_findings"),
+    Made("known_faults.md", "make_known_faults"),
     Made("benchmarks.md", "make_benchmarks"),
     Made("compare.md", "make_compare"),
     Made("alternatives.md", "make_alternatives"),

@@ -30,16 +30,17 @@ FOUND = PAGE.parent.parent / "build" / "known_faults"
 
 HEAD = """# Known faults, planted again
 
-Correctness bugs of `torch.compile` that are fixed, reimplemented from their public descriptions: a patch makes the
-installed release wrong in the way that the thread describes, and `foldproof audit` runs on a small program that shows
-it. Where the thread is about a GPU, the patch is in code that CPUs use, too. `python -m docs.make_known_faults` makes
-this page, and `tests/auditing/test_known_faults.py` checks it.
+Correctness bugs of `torch.compile` that are fixed, reimplemented from their public descriptions and never from their
+code: a patch makes the installed release wrong in the way that the thread describes, often more simply than the bug
+did, and `foldproof audit` runs on a small program that shows it. Where the thread is about a GPU, the patch is in code
+that CPUs use, too. `python -m docs.make_known_faults` makes this page; `tests/auditing/test_known_faults.py` checks it.
 
 A program that is REFUTED without its fault, too, does not count. *Refuted at* names the first step that is REFUTED. The
 other faults are seen in the outputs, since they lie before Dynamo's graph, where steps begin, or below the loops, where
 they end, or since no proof decides their step. The audit then says which kernel computes other numbers than its loops,
 or which undecided step changes the numbers, if there is one. *Numbers alone* tells whether `torch.allclose`, with its
-default tolerances, sees the fault in the outputs (of a training step, also in the gradients) on the same inputs.
+default tolerances, sees the fault in the outputs (of a training step, also in the gradients) on the same inputs: the
+programs are written to show the faults, so that it has every chance to. It does not say where they are.
 """
 
 WAYS = {KERNEL: "outputs, and the kernel is named", SUSPECT: "outputs, and `{}` is named", OUTPUTS: "outputs"}

@@ -43,14 +43,14 @@ FAULTS = {
         given([4, 3, 9], dtype=torch.uint8),
     ),
     "a shift by all bits to the left": KnownFault(
-        "a shift by as many bits as a number has leaves it as it is",
+        "a shift to the left by as many bits as a number has leaves it as it is",
         143566,
         patched(CppOverrides, "bitwise_left_shift", _plain("<<")),
         lambda x, n: torch.bitwise_left_shift(x, n),
         given([1000, 5, -3], [64, 2, 64]),
     ),
     "a shift by all bits to the right": KnownFault(
-        "a shift by as many bits as a number has leaves it as it is",
+        "a shift to the right by as many bits as a number has leaves it as it is",
         143555,
         patched(CppOverrides, "bitwise_right_shift", _plain(">>")),
         lambda x, n: torch.bitwise_right_shift(x, n),

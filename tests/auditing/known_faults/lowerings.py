@@ -117,14 +117,6 @@ FAULTS = {
         normal((1, 2, 6, 6)),
         "lowering",
     ),
-    "negative exponents": KnownFault(
-        "a power with a negative exponent is the one with the positive exponent",
-        90125,
-        lowered(aten.pow.Tensor_Scalar, lambda original: lambda x, n: original(x, abs(n))),
-        lambda x: torch.pow(x, -2),
-        normal((3, 4)),
-        "lowering",
-    ),
     "a quotient rounded down": KnownFault(
         "a quotient of whole numbers that is to be rounded to zero is rounded down",
         88603,
