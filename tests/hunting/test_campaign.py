@@ -49,7 +49,8 @@ def test_a_hunt_that_is_killed_goes_on_where_it_was(tmp_path: Path) -> None:
     assert start(tmp_path, 27).wait() == 0
     after = read(tmp_path)
     assert before.items() <= after.items()
-    assert len(after) == len(before) + 27 and BEGUN not in after.values()
+    ended_late = len(after) - len(before) - 27  # by the two workers, after the outcomes were read
+    assert 0 <= ended_late <= 2 and BEGUN not in after.values()
     assert (after[3], after[5]) == ("killed", "hang")
     with Corpus(tmp_path) as corpus:
         clusters = {one.stage: one for one in corpus.clusters(SETUP.key)}
