@@ -99,7 +99,7 @@ def page(found: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _is_refuted(row: Mapping[str, Any]) -> bool:
-    return row["kind"] == Kind.REFUTED and row["without"] != Kind.REFUTED
+    return bool(row["kind"] == Kind.REFUTED and row["without"] != Kind.REFUTED)
 
 
 def _row(stage: str, fault: KnownFault, row: Mapping[str, Any]) -> str:

@@ -51,7 +51,6 @@ def prove_known_folds(
     known, better = folds.known, folds.verdict
     if verdict.kind is Kind.REFUTED or better is None or (not folds.prove and better.kind in (verdict.kind, *PROVEN)):
         return replace(verdict, notes=(*verdict.notes, *known.notes))
-    better = verdict if folds.prove else better
     names = sorted(known.expressions)
     told = f"{', '.join(names[:3])}{' …' if len(names) > 3 else ''}: as a fold of the first program computes them"
     claim = better.claim
