@@ -597,6 +597,23 @@ def inductor_ir() -> Any:
     return ir
 
 
+def read_conditional(kernel: Any) -> tuple[Any, tuple[Any, Any]] | None:
+    """Return the predicate, and the branches for true and false, of Inductor's node for `torch.cond`; else None.
+
+    Since 2.14 it is a `Switch`, which may stand for `torch.switch`, too, and has the branch for false first.
+    Replaced by: nothing public.
+    """
+    from torch._inductor import ir
+
+    if not hasattr(ir, "Switch"):
+        is_cond = type(kernel) is ir.Conditional
+        return (kernel.predicate, (kernel.true_subgraph, kernel.false_subgraph)) if is_cond else None
+    if type(kernel) is not ir.Switch or not kernel.is_cond:
+        return None
+    false, true = kernel.branches
+    return kernel.selector, (true, false)
+
+
 def lowered_graph() -> Any:
     """Return Inductor's record of the graph that it lowers now. Replaced by: an argument of a public hook."""
     from torch._inductor.virtualized import V

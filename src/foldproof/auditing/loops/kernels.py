@@ -13,7 +13,7 @@ from foldproof.auditing.loops.layouts import Layouts, unboxed
 from foldproof.auditing.loops.memory import Memory
 from foldproof.auditing.loops.recorder import Literal, Recorder, Unreadable, Value, convert, expand
 from foldproof.operators import find_functional_form, get_types, list_written, writes_out
-from foldproof.torch_internals import OpOverload, inductor_ir, tree_map
+from foldproof.torch_internals import OpOverload, inductor_ir, read_conditional, tree_map
 
 aten = torch.ops.aten
 
@@ -52,7 +52,7 @@ class Kernels:
             return f"{name} = {source}{''.join(f'[{i}]' for _, i in kernel.indices)}"
         if isinstance(kernel, ir.InplaceCopyFallback):
             return self._copy(*kernel.inputs[:2])
-        if type(kernel) in (ir.Conditional, ir.WhileLoop, ir.InvokeSubgraph):
+        if type(kernel) in (ir.WhileLoop, ir.InvokeSubgraph) or read_conditional(kernel) is not None:
             return self._call_parts(kernel)
         known: tuple[type, ...] = (ir.ExternKernelOut, ir.ExternKernelAlloc, ir.IndexPutFallback, ir.ScatterFallback)
         if not isinstance(kernel, known):
@@ -70,9 +70,9 @@ class Kernels:
             raise Unreadable(f"{name} runs a part of the graph that writes to its operands")
         parts: tuple[Any, ...]
         operands: tuple[Any, ...]
-        if isinstance(kernel, ir.Conditional):
-            operator, parts = torch.ops.higher_order.cond, (kernel.true_subgraph, kernel.false_subgraph)
-            before, operands = [kernel.predicate], (kernel.operands,)
+        if (conditional := read_conditional(kernel)) is not None:
+            operator, parts = torch.ops.higher_order.cond, conditional[1]
+            before, operands = [conditional[0]], (kernel.operands,)
         elif isinstance(kernel, ir.WhileLoop):
             operator, parts = torch.ops.higher_order.while_loop, (kernel.cond_subgraph, kernel.body_subgraph)
             before, operands = [], (kernel.carried_inputs, kernel.additional_inputs)
