@@ -48,6 +48,7 @@ PAGES = (
     Made("zoo.md", "make_zoo"),
     Made("lowering.md", "make_lowering"),
     Made("audit_zoo.md", "make_audit_zoo", ("audit_zoo",)),
+    Made("audit_onnx.md", "make_audit_zoo", ("audit_onnx",)),
 )
 """From seconds to hours."""
 
