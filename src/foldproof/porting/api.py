@@ -15,6 +15,7 @@ from torch.export import ExportedProgram
 
 from foldproof.claim import Held, Role, Why
 from foldproof.errors import FoldproofError
+from foldproof.memory import release
 from foldproof.porting.conversion import Account, Conversion, Convert
 from foldproof.porting.model import Model, model_of
 from foldproof.porting.sizes import tell_coincidences
@@ -50,7 +51,8 @@ def prove_port(
     require_plain(first)
     model, other = model_of(reference, "reference"), model_of(port, "port")
     conversion = Conversion(convert, port)
-    account = conversion.account_of(first.with_leaves(tied(first.leaves, lambda name, leaf: leaf.copied())))
+    account, made = conversion.account_of(first.with_leaves(tied(first.leaves, lambda name, leaf: leaf.copied())))
+    release((leaf.tensor for leaf in first.leaves.values()), modules=True)
     for name, x in owned(other.module):
         if not has_values(x) and name not in account.origins:
             raise FoldproofError(f"{name} of the port has no values, and the conversion does not set it")
@@ -59,7 +61,7 @@ def prove_port(
     names = {other.prefix + name: model.prefix + source for name, source in account.copies.items()}
     names |= {other.prefix + name: of_port(name) for name in account.own_tables}
     exact = frozenset(other.prefix + name for name, origin in account.origins.items() if origin.exact)
-    remade = Remade(first, conversion, "the conversion", names, exact)
+    remade = Remade(first, conversion, "the conversion", names, exact, made)
     inputs, kwargs = values.inputs((as_inputs(inputs), dict(kwargs or {})))
     obligations = [
         ProofObligation(
@@ -69,6 +71,7 @@ def prove_port(
             named,
             True,
             remade=True,
+            computes=False,
             by_value=by_value,
             held=tables,
             untied=values.overlapping,

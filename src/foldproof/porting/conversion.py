@@ -21,7 +21,7 @@ from foldproof.porting.trace import Origin, Trace, name_movement
 from foldproof.program.state import Kept, owned
 from foldproof.program.weightless import has_values
 from foldproof.proof.obligation import identity
-from foldproof.shadow import Shadow, embed_constant, embed_exactly, is_number
+from foldproof.shadow import Shadow, embed_initial, is_number
 from foldproof.torch_internals import disable_current_modes, version_of
 
 Convert = Callable[..., Any]
@@ -105,8 +105,8 @@ class Conversion:
             raise FoldproofError(f"the inverse conversion returns a {type(back).__name__}, not a state dict")
         return dict(back)
 
-    def account_of(self, reference: Any) -> Account:
-        """Return an account of the conversion of ``reference``.
+    def account_of(self, reference: Any) -> tuple[Account, Any]:
+        """Return an account of the conversion of ``reference``, which it may write to, and the port that it fills.
 
         Raises:
             FoldproofError: the conversion raises, or makes tensors that do not fit.
@@ -136,7 +136,7 @@ class Conversion:
         parameters = dict(model.module.named_parameters(remove_duplicate=False))
         unused = [name for name, x in owned(model.module) if name not in kept or identity(x) not in used]
         entries = {identity(x): name for name, x in owned(model.module)}
-        return Account(
+        account = Account(
             origins,
             [name for name in leaves if name not in origins and name in own_kept],
             [name for name in unused if name in parameters],
@@ -151,6 +151,7 @@ class Conversion:
             [name for name, version in versions.items() if version_of(given[name]) != version],
             changed,
         )
+        return account, port.program
 
     def _fill(self, state: dict[str, Any]) -> tuple[Model, dict[str, Tensor], list[str], list[str]]:
         """Return a filled copy of the port, its tensors before that, names that it lacks, and changed Python state."""
@@ -213,7 +214,6 @@ def _starting(own: Mapping[str, Tensor], state: Mapping[str, Any], tables: Conta
         if id(x) not in made:
             value = x.detach().clone() if has_values(x) else torch.zeros(x.shape, dtype=x.dtype)
             if point is not None and is_number(x.dtype) and name not in tables and not isinstance(value, Shadow):
-                embedded = embed_constant if value.is_complex() else embed_exactly  # it is nearly always written over
-                value = Shadow(value, embedded(point, value))
+                value = Shadow(value, embed_initial(point, x.detach() if has_values(x) else value.clone()))
             made[id(x)] = value
     return {name: made[id(x)] for name, x in own.items()}

@@ -25,7 +25,7 @@ from foldproof.rounding.float64 import widened
 from foldproof.rounding.noise import Noise
 from foldproof.rounding.spread import FLOAT32_ROUNDINGS, FLOAT64_ROUNDINGS, NOTHING, Pair, perturbed
 from foldproof.shadow import Undecided
-from foldproof.shadow.residue import laid_out_like
+from foldproof.shadow.ondemand import laid_out_like
 from foldproof.thresholds import (
     AMPLIFIED_ROUNDING,
     CONSTANT_ROUNDINGS,
@@ -790,6 +790,8 @@ def _redrawn(x: Tensor, generator: torch.Generator, spread: float, shrink: float
         return few.as_strided(x.shape, x.stride(), x.storage_offset())
     if x.is_complex():
         return torch.view_as_complex(_redrawn(torch.view_as_real(x.resolve_conj()), generator, spread, shrink))
+    if x.numel() > _LARGE and x.dtype != torch.float64:
+        return _redrawn_large(x, generator, spread, shrink)
     old = x.to(device="cpu", dtype=torch.float64)
     factor = torch.exp(spread * torch.randn(x.shape, generator=generator, dtype=torch.float64)).clamp(1e-6, 1e3)
     noise = torch.randn(x.shape, generator=generator, dtype=torch.float64)
@@ -797,6 +799,22 @@ def _redrawn(x: Tensor, generator: torch.Generator, spread: float, shrink: float
     positive = bool((old >= 0).all()) and bool((old > 0).any())
     new = (old + 1e-3 * scale) * factor * shrink if positive else old + scale * noise
     return new.to(x.dtype).to(x.device)
+
+
+def _redrawn_large(x: Tensor, generator: torch.Generator, spread: float, shrink: float) -> Tensor:
+    """Draw as `_redrawn`, in float32, which takes a fraction of the time."""
+    new = torch.randn(x.shape, generator=generator)
+    old = x.to(device="cpu", dtype=torch.float32)
+    scale = float(old.square().mean().sqrt()) or 0.1
+    if bool((old >= 0).all()) and bool((old > 0).any()):
+        new = new.mul_(spread).exp_().clamp_(1e-6, 1e3).mul_(old + 1e-3 * scale).mul_(shrink)
+    else:
+        new = new.mul_(scale).add_(old)
+    return new.to(x.dtype).to(x.device)
+
+
+_LARGE = 1 << 16
+"""Number of elements from which on other parameters are drawn in float32."""
 
 
 def insensitive(first: Trial, second: Trial) -> bool:

@@ -198,7 +198,7 @@ class Inquiry:
     ) -> Attempt:
         found = attempt(self.obligation, self.next_seed() if seed is None else seed, k, parameters, semantics, see)
         self._attempts.append(found)
-        release(leaf.tensor for leaf in self.obligation.before.leaves.values())
+        release((leaf.tensor for leaf in self.obligation.before.leaves.values()), modules=self.obligation.remade)
         return found
 
     def _attempt_in_either_reading(self, parameters: bool) -> Attempt:

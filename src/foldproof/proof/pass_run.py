@@ -69,7 +69,7 @@ def prove_pass(
     if must_change and unchanged:
         return Verdict(Kind.UNDECIDED, UNCHANGED)
     obligations = [
-        ProofObligation(first, remade.sides, args, named, True, remade=True)
+        ProofObligation(first, remade.sides, args, named, True, remade=True, computes=False)
         for args, named in sampled_inputs(program, as_inputs(inputs), kwargs or {})
     ]
     verdict = decide_all(obligations, seed, progress)

@@ -5,7 +5,7 @@ from foldproof.shadow.chosen import watch_chosen
 from foldproof.shadow.cuts import Cuts, Recording, Visit, Visits
 from foldproof.shadow.draws import Draws, GeneratorMoved, seeded
 from foldproof.shadow.jumps import list_jumps
-from foldproof.shadow.leaves import all_finite, draw_variable, embed_constant, embed_exactly, is_number
+from foldproof.shadow.leaves import all_finite, draw_variable, embed_constant, embed_initial, is_number
 from foldproof.shadow.registry import RULES, Rule
 from foldproof.shadow.residue import Residue
 from foldproof.shadow.sample import Choices, SamplePoint, Semantics, WritesBorrowed
@@ -35,7 +35,7 @@ __all__ = [
     "apply_to_whole",
     "draw_variable",
     "embed_constant",
-    "embed_exactly",
+    "embed_initial",
     "is_number",
     "list_jumps",
     "seeded",

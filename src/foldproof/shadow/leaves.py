@@ -14,8 +14,8 @@ from foldproof.field import Size, many
 from foldproof.shadow.constants import Constants
 from foldproof.shadow.known import Linear, number_of
 from foldproof.shadow.matrices import Matrix
-from foldproof.shadow.ondemand import OnDemand
-from foldproof.shadow.residue import Residue, embed_number, laid_out_like
+from foldproof.shadow.ondemand import Made, OnDemand, laid_out_like
+from foldproof.shadow.residue import Residue, embed_number
 from foldproof.shadow.sample import SamplePoint
 from foldproof.shadow.turns import read_table
 from foldproof.shadow.undecided import Undecided
@@ -47,8 +47,8 @@ def draw_variable(
     seeds = point.draw_seeds()
     if lent and layout.ndim == 2 and layout.is_contiguous() and (independent or all_finite(like)):
         matrix, meta = Matrix(point.fields, like.shape, seeds), torch.empty(like.shape, device="meta").double()
-        parts = OnDemand(meta, len(seeds), lambda i: laid_out(matrix.whole(i)), matrix=matrix)
-        return Residue(point, parts, Size.variable(), data)
+        made = Made(meta, len(seeds), lambda i: laid_out(matrix.whole(i)), matrix=matrix)
+        return Residue(point, OnDemand(made), Size.variable(), data)
     return _leaf(point, like, lambda i: laid_out(many(like.shape, seeds[i])), Size.variable(), data, lent, layout)
 
 
@@ -83,7 +83,7 @@ def embed_exactly(point: SamplePoint, x: Tensor, lent: bool = False) -> Residue:
     def make(i: int) -> Tensor:
         return laid_out_like(x, point.fields[i].embed(x))
 
-    out = _leaf(point, x, make, _size_of_tensor(x), lent=lent)
+    out = _leaf(point, x, make, lambda: _size_of_tensor(x), lent=lent)
     if not all_finite(x) and bool((nan := torch.isnan(x)).any()):
         parts = tuple(torch.where(nan, code, part) for code, part in zip(point.nan, out.parts))
         out = Residue(point, parts, out.size, infinite=True)
@@ -91,6 +91,17 @@ def embed_exactly(point: SamplePoint, x: Tensor, lent: bool = False) -> Residue:
     if read and x.numel() and all_finite(x) and bool((x == (first := x.flatten()[0])).all()):
         out.knowing(linear=Linear((), Fraction(first.item())))
     return out
+
+
+def embed_initial(point: SamplePoint, x: Tensor) -> Residue:
+    """Return the exact residues of the first value of a tensor that a program is going to write to, mostly as a whole.
+
+    Those of a large one are computed if they are read, and stored once a part of them is written. Nobody writes to
+    ``x`` itself.
+    """
+    if x.is_complex():
+        return embed_constant(point, x)
+    return embed_exactly(point, x, lent=True).laid_out_like(torch.empty_like(x, device="meta")).copied()
 
 
 def of_pairs(residue: Residue) -> Residue:
@@ -120,7 +131,7 @@ def _leaf(
     point: SamplePoint,
     like: Tensor,
     make: Callable[[int], Tensor],
-    size: Size,
+    size: Size | Callable[[], Size],
     data: bool = False,
     lent: bool = False,
     layout: Tensor | None = None,
@@ -130,7 +141,7 @@ def _leaf(
     if lent and like.numel() > _SMALL and finite:
         laid_out = like if layout is None else layout
         meta = torch.empty_strided(like.shape, laid_out.stride(), dtype=torch.float64, device="meta")
-        return Residue(point, OnDemand(meta, k, make), size, data)
+        return Residue(point, OnDemand(Made(meta, k, make)), size, data)
     made = Residue(point, tuple(make(i) for i in range(k)), size, data)
     return made if finite else mark_infinities(like, made).laid_out_like(like)
 

@@ -49,7 +49,7 @@ class Matrix:
     """
 
     def __init__(self, fields: Sequence[Field], shape: Sequence[int], seeds: Sequence[int]) -> None:
-        self._fields, self._shape = fields, (shape[0], shape[1])
+        self.fields, self.shape = fields, (shape[0], shape[1])
         self._seeds = seeds
         self._generators = [torch.Generator().manual_seed(seed ^ 0x5EED) for seed in seeds]
         self._side: bool | None = None
@@ -62,18 +62,21 @@ class Matrix:
         """Return x·W (x·Wᵀ, if ``transposed``) modulo each prime, for x of shape (…, n); None if W is needed whole."""
         if self._is_drawn:
             return None
-        n, m = reversed(self._shape) if transposed else self._shape
+        n, m = reversed(self.shape) if transposed else self.shape
         count = x[0].numel() // max(n, 1)
         rank = self._known[0].rows.shape[0] if self._known else 0
-        if self._side not in (None, transposed) or count > _MAX_ROWS or (rank + count) * _MIN_RATIO > min(n, m):
+        if self._side not in (None, transposed) or count > _MAX_ROWS:
+            return None
+        rows = [part.reshape(count, n).cpu() for part in x]
+        if (rank + count) * _MIN_RATIO > min(n, m) and not (rank and all(map(self._knows, range(len(x)), rows))):
             return None
         if self._side is None:
             if self._rows and not transposed:
                 return None
             self._side = transposed
             none = torch.zeros(0, dtype=torch.float64)
-            self._known = [_Known(none.new_zeros(0, n), none.long(), none.new_zeros(0, m)) for _ in self._fields]
-        made = [self._times(i, part.reshape(count, n).cpu()) for i, part in enumerate(x)]
+            self._known = [_Known(none.new_zeros(0, n), none.long(), none.new_zeros(0, m)) for _ in self.fields]
+        made = [self._times(i, part) for i, part in enumerate(rows)]
         return [part.reshape(*x[0].shape[:-1], m).to(x[0].device) for part in made]
 
     def lookup(self, at: Tensor) -> list[Tensor] | None:
@@ -84,57 +87,66 @@ class Matrix:
             return None
         for index in indices:
             if index not in self._rows:
-                self._rows[index] = [self._row(i, index) for i in range(len(self._fields))]
+                self._rows[index] = [self._row(i, index) for i in range(len(self.fields))]
         stacked = zip(*(self._rows[index] for index in indices))
         return [torch.stack(rows)[back].to(at.device) for rows in stacked]
 
     def _row(self, i: int, index: int) -> Tensor:
         """Draw a row of W, given the known products x·Wᵀ."""
-        field = self._fields[i]
-        out = residues((1, self._shape[1]), self._generators[i], field.p)
+        field = self.fields[i]
+        out = residues((1, self.shape[1]), self._generators[i], field.p)
         if self._known:
             known = self._known[i]
             out[0, known.pivots] = 0
-            out[0, known.pivots] = field.reduce(known.products[:, index] - _product(field, known.rows, out.t())[:, 0])
+            out[0, known.pivots] = field.reduce(known.products[:, index] - product(field, known.rows, out.t())[:, 0])
         return out[0]
 
     def whole(self, i: int) -> Tensor:
         """Return W modulo the i-th prime, and take products from it from now on."""
         self._is_drawn = True
         if not self._known and not self._rows:
-            return many(self._shape, self._seeds[i])  # no product has to fit, which takes uniform residues
-        field = self._fields[i]
-        out = residues(self._shape, torch.Generator().manual_seed(self._seeds[i]), field.p)
+            return many(self.shape, self._seeds[i])  # no product has to fit, which takes uniform residues
+        field = self.fields[i]
+        out = residues(self.shape, torch.Generator().manual_seed(self._seeds[i]), field.p)
         if self._known:
             known, oriented = self._known[i], out.t() if self._side else out
             oriented[known.pivots] = 0
-            oriented[known.pivots] = field.reduce(known.products - _product(field, known.rows, oriented))
+            oriented[known.pivots] = field.reduce(known.products - product(field, known.rows, oriented))
         for index, rows in self._rows.items():
             out[index] = rows[i]
         return out
 
+    def _knows(self, i: int, x: Tensor) -> bool:
+        """Return True if the rows of x are linear combinations of known rows modulo the i-th prime."""
+        return not bool(self._beyond(i, x).any())
+
+    def _beyond(self, i: int, x: Tensor) -> Tensor:
+        """Return x less the combinations of known rows that agree with it in the pivot columns."""
+        field, known = self.fields[i], self._known[i]
+        return field.reduce(x - product(field, x[:, known.pivots], known.rows))
+
     def _times(self, i: int, x: Tensor) -> Tensor:
-        field, known = self._fields[i], self._known[i]
-        old = x[:, known.pivots]
-        out = _product(field, old, known.products)
-        rest = field.reduce(x - _product(field, old, known.rows))
+        field, known = self.fields[i], self._known[i]
+        out = product(field, x[:, known.pivots], known.products)
+        rest = self._beyond(i, x)
         rows, pivots = echelon(field, rest)
         if not len(rows):
             return out
         drawn = residues((len(rows), known.products.shape[1]), self._generators[i], field.p)
         for index, row in self._rows.items():
-            drawn[:, index] = _product(field, rows, row[i].unsqueeze(1))[:, 0]
-        out = field.reduce(out + _product(field, rest[:, pivots], drawn))
+            drawn[:, index] = product(field, rows, row[i].unsqueeze(1))[:, 0]
+        out = field.reduce(out + product(field, rest[:, pivots], drawn))
         shared = known.rows[:, pivots]
         self._known[i] = _Known(
-            torch.cat([field.reduce(known.rows - _product(field, shared, rows)), rows]),
+            torch.cat([field.reduce(known.rows - product(field, shared, rows)), rows]),
             torch.cat([known.pivots, pivots]),
-            torch.cat([field.reduce(known.products - _product(field, shared, drawn)), drawn]),
+            torch.cat([field.reduce(known.products - product(field, shared, drawn)), drawn]),
         )
         return out
 
 
-def _product(field: Field, x: Tensor, y: Tensor) -> Tensor:
+def product(field: Field, x: Tensor, y: Tensor) -> Tensor:
+    """Return the product of two matrices of residues."""
     out = torch.zeros(x.shape[0], y.shape[1], dtype=torch.float64)
     for start in range(0, x.shape[1], 1 << 12):
         piece = slice(start, start + (1 << 12))

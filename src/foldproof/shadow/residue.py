@@ -35,7 +35,7 @@ from foldproof.shadow.known import (
     scale_of,
     term_of,
 )
-from foldproof.shadow.ondemand import OnDemand
+from foldproof.shadow.ondemand import Made, OnDemand, in_memory, laid_out_like, rearranged
 from foldproof.shadow.sample import SamplePoint
 from foldproof.shadow.undecided import Undecided
 
@@ -100,12 +100,12 @@ class Cell:
     """Bookkeeping shared by a tensor and its views, so that a write through one updates all."""
 
     __slots__ = (
-        *("borrowed", "contracted", "data", "held", "infinite", "partial"),
-        *("random", "size", "undefined", "writes"),
+        *("_size", "borrowed", "contracted", "data", "held", "infinite", "partial"),
+        *("random", "undefined", "writes"),
     )
 
-    def __init__(self, size: Size, data: bool, infinite: bool) -> None:
-        self.size, self.data, self.infinite = size, data, infinite
+    def __init__(self, size: Size | Callable[[], Size], data: bool, infinite: bool) -> None:
+        self._size, self.data, self.infinite = size, data, infinite
         self.writes = 0
         self.borrowed = False
         """True if the memory must not be written to, because it belongs to someone else."""
@@ -121,6 +121,22 @@ class Cell:
         self.partial = False
         """True if elements may be nan or infinite for some inputs or parameters, as reciprocals of parameters are."""
 
+    @property
+    def size(self) -> Size:
+        """The size of the elements; that of a large constant is computed when it is asked for."""
+        if not isinstance(self._size, Size):
+            self._size = self._size()
+        return self._size
+
+    @size.setter
+    def size(self, size: Size) -> None:
+        self._size = size
+
+    @property
+    def size_when_asked(self) -> Size | Callable[[], Size]:
+        """The size, or the function that computes it."""
+        return self._size
+
 
 class Residue:
     """The residues of one tensor: ``parts[i]`` is a float64 tensor of its shape, modulo the sample point's i-th prime.
@@ -134,7 +150,12 @@ class Residue:
     __slots__ = ("cell", "known", "label", "origin", "parts", "point", "serial")
 
     def __init__(
-        self, point: SamplePoint, parts: Sequence[Tensor], size: Size, data: bool = False, infinite: bool = False
+        self,
+        point: SamplePoint,
+        parts: Sequence[Tensor],
+        size: Size | Callable[[], Size],
+        data: bool = False,
+        infinite: bool = False,
     ) -> None:
         self.point, self.parts, self.cell = point, parts, Cell(size, data, infinite)
         self.serial = next(_serials)
@@ -147,9 +168,9 @@ class Residue:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Residue:
         """Return a copy at the same sample point; copies of residues that share memory share memory, too."""
-        if isinstance(self.parts, OnDemand):  # it is read-only, so that sharing it is safe
+        if isinstance(self.parts, OnDemand) and not self.parts.is_writable:  # so that sharing it is safe
             return self
-        out = Residue(self.point, copy.deepcopy(self.parts, memo), self.size)
+        out = self.view_as(copy.deepcopy(self.parts, memo))
         copied = Cell(self.size, self.data, self.infinite)
         copied.undefined, copied.random = self.undefined, self.cell.random
         copied.contracted, copied.partial = self.cell.contracted, self.cell.partial
@@ -191,11 +212,16 @@ class Residue:
     @property
     def borrowed(self) -> bool:
         """True if the memory must not be written to, or does not exist."""
-        return self.cell.borrowed or isinstance(self.parts, OnDemand)
+        return self.cell.borrowed or (isinstance(self.parts, OnDemand) and not self.parts.is_writable)
+
+    @property
+    def layout(self) -> Tensor:
+        """A tensor of the shape and strides of the parts, in as much memory, whose elements have no meaning."""
+        return self.parts.like if isinstance(self.parts, OnDemand) else self.parts[0]
 
     @property
     def shape(self) -> torch.Size:
-        return self.parts.like.shape if isinstance(self.parts, OnDemand) else self.parts[0].shape
+        return self.layout.shape
 
     @property
     def ndim(self) -> int:
@@ -223,25 +249,33 @@ class Residue:
         for large, small in ((self, other), (other, self)):
             kept = small.parts
             if isinstance(large.parts, OnDemand) and isinstance(kept, tuple) and 8 * small.numel() <= large.numel():
-                leaf, own = large.parts, [part.clone() for part in kept]  # a program may write to the smaller one
+                leaf, own = large.parts.constant(), [part.clone() for part in kept]  # a program may write to both
 
                 def make(i: int, leaf: OnDemand = leaf, own: list[Tensor] = own, first: bool = large is self) -> Tensor:
                     return self.point.fields[i].reduce_(function(*((leaf[i], own[i]) if first else (own[i], leaf[i]))))
 
                 meta = function(leaf.like, own[0].to("meta"))
                 if meta.shape == leaf.like.shape:
-                    return OnDemand(meta, len(own), make, computed=True)
+                    return OnDemand(Made(meta, len(own), make, computed=True))
         return self._reduced(_each(function, self, other))
 
     def _reduced(self, made: Iterable[Tensor]) -> list[Tensor]:
         """Reduce, in place, intermediate results that nobody else holds."""
         return [f.reduce_(p) for f, p in zip(self.point.fields, made)]
 
-    def note_write(self, source: Residue) -> None:
-        """Record that the elements of ``source`` were written into this tensor, which may be a part of another one."""
+    def write(self, source: Residue) -> None:
+        """Write the elements of ``source``, which broadcast, into this tensor, which may be a part of another one."""
+        if isinstance(self.parts, OnDemand):
+            self.parts.write(source.parts)
+        else:
+            for to, part in zip(self.parts, source.parts):
+                to.copy_(part)
+        self._note_write(source)
+
+    def _note_write(self, source: Residue) -> None:
         cell = self.cell
         cell.writes += 1
-        if _fills_its_memory(self.parts[0]):  # nothing is left of the old elements
+        if _fills_its_memory(self.layout):  # nothing is left of the old elements
             cell.size, cell.data, cell.infinite = source.size, source.data, source.infinite
             cell.undefined, cell.contracted = source.undefined, source.cell.contracted
             cell.partial = source.cell.partial
@@ -255,11 +289,8 @@ class Residue:
     def copied(self) -> Residue:
         """Return a copy in memory of its own, with the facts that hold now."""
         parts = self.parts
-        if not isinstance(parts, OnDemand):
-            parts = tuple(part.clone() for part in parts)
-        elif not parts.computed:
-            parts = tuple(parts)
-        out = Residue(self.point, parts, self.size, self.data, self.infinite)
+        own = in_memory(parts) if isinstance(parts, OnDemand) else tuple(part.clone() for part in parts)
+        out = Residue(self.point, own, self.cell.size_when_asked, self.data, self.infinite)
         out.marked_like(self)
         known = facts(self)
         out.known = None if known is NOTHING else replace(known, writes=0)
@@ -267,12 +298,20 @@ class Residue:
 
     # Selecting and rearranging: every element of the result is an element of self (or 0).
 
-    def map(self, function: Map, *others: Residue) -> Residue:
-        """Apply a function that only selects and rearranges elements (of self and of ``others``)."""
+    def map(self, function: Map, *others: Residue, result: Tensor | None = None) -> Residue:
+        """Apply a function that only selects and rearranges elements (of self and of ``others``).
+
+        With the ``result`` of the same on values, that of large leaves is made on demand.
+        """
         size = self.size
         for other in others:
             size = size.join(other.size)
-        out = self._with([*_each(function, self, *others)], size, *others)
+        operands = (self, *others)
+        if result is not None and _stays_on_demand(operands, result):
+            parts: Sequence[Tensor] = in_memory(rearranged([x.parts for x in operands], function, result))
+        else:
+            parts = [*_each(function, *operands)]
+        out = self._with(parts, size, *others)
         if self.is_algebraic:
             if not others and isinstance(self.parts, tuple) and _share_memory(self.parts[0], out.parts[0]):
                 out.cell = self.cell  # facts about either end with a write to the other
@@ -293,9 +332,15 @@ class Residue:
 
     def view_as(self, parts: Sequence[Tensor]) -> Residue:
         """Return the residue of a view, given the views of the parts."""
-        out = Residue(self.point, parts if isinstance(parts, OnDemand) else tuple(parts), self.size)
+        out = Residue(self.point, parts if isinstance(parts, OnDemand) else tuple(parts), lambda: self.size)
         out.cell = self.cell
         return out
+
+    def views(self, function: Callable[[Tensor], Sequence[Tensor]], count: int) -> list[Residue]:
+        """Apply a function that returns ``count`` views, as `view`."""
+        if isinstance(self.parts, OnDemand):
+            return [self.view(lambda part, j=j: function(part)[j]) for j in range(count)]
+        return [self.view_as(parts) for parts in zip(*map(function, self.parts))]
 
     def reshape(self, *shape: int) -> Residue:
         return self.map(lambda x: x.reshape(shape))
@@ -308,11 +353,11 @@ class Residue:
         """Return the residue with the strides of ``value``, so that both have the same legal views."""
         parts = self.parts
         if isinstance(parts, OnDemand):
-            laid_out: Sequence[Tensor] = parts.view(lambda p: laid_out_like(value, p))
+            laid_out: Sequence[Tensor] = parts.laid_out_like(value)
         else:
             laid_out = tuple(laid_out_like(value, p) for p in parts)
-        out = Residue(self.point, laid_out, self.size)
-        out.cell, out.known, out.origin = self.cell, self.known, self.origin
+        out = self.view_as(laid_out)
+        out.known, out.origin = self.known, self.origin
         return out
 
     # Arithmetic.
@@ -349,7 +394,7 @@ class Residue:
     @property
     def is_complex(self) -> bool:
         """True if it is that of a complex tensor: the real and imaginary parts of ``parts`` are residues."""
-        return (self.parts.like if isinstance(self.parts, OnDemand) else self.parts[0]).is_complex()
+        return self.layout.is_complex()
 
     @property
     def is_algebraic(self) -> bool:
@@ -463,8 +508,9 @@ class Residue:
             made = made if then is None else map(Tensor.add_, made, then.parts)
             return self._reduced(self._reduced(made) if terms > BALANCED_TERMS else made)
 
-        if name is not None and isinstance(other.parts, OnDemand) and not other.parts.computed:
-            parts = self.point.products(name, self.parts, other.parts, lambda: multiply(None))
+        leaf = other.parts.constant() if name is not None and isinstance(other.parts, OnDemand) else None
+        if leaf is not None and leaf.is_leaf:
+            parts = self.point.products(name, self.parts, leaf, lambda: multiply(None))
             parts = parts if plus is None else self._reduced(map(torch.add, parts, plus.parts))
         else:
             parts = multiply(plus)
@@ -779,13 +825,19 @@ def _each(function: Map, *operands: Residue) -> Iterator[Tensor]:
         yield function(*[o.parts[i] for o in operands])
 
 
-def laid_out_like(value: Tensor, x: Tensor) -> Tensor:
-    """Return ``x`` with the strides of ``value``; along a dimension of stride 0, all elements are the same."""
-    if x.stride() == value.stride():
-        return x
-    shape = [1 if step == 0 else n for n, step in zip(value.shape, value.stride())]
-    canvas = torch.empty_strided(shape, value.stride(), dtype=x.dtype, device=x.device)
-    return canvas.copy_(x[tuple(slice(n) for n in shape)]).expand(value.shape)
+def _stays_on_demand(operands: Sequence[Residue], result: Tensor) -> bool:
+    """Return True for most of the elements of large leaves, which take less time to make anew than memory to keep.
+
+    What is selected from a leaf, as the rows of an embedding, is stored.
+    """
+    leaves = [x for x in operands if isinstance(x.parts, OnDemand)]
+    others = sum(x.numel() for x in operands if not isinstance(x.parts, OnDemand))
+    return (
+        bool(leaves)
+        and not any(x.data or x.infinite for x in operands)
+        and 2 * result.numel() >= sum(x.numel() for x in leaves)
+        and 8 * others <= result.numel()
+    )
 
 
 def _share_memory(x: Tensor, y: Tensor) -> bool:

@@ -35,7 +35,7 @@ from foldproof.shadow.escapes import BLIND, ESCAPING, is_called_by_libraries, no
 from foldproof.shadow.extremes import SETS
 from foldproof.shadow.jumps import note_jump
 from foldproof.shadow.leaves import draw_variable, embed_constant, is_number, mark_infinities, overflows
-from foldproof.shadow.ondemand import OnDemand
+from foldproof.shadow.ondemand import OnDemand, in_memory
 from foldproof.shadow.registry import COMPLEX, RULES, Rule, RuleFunction, RuleKind
 from foldproof.shadow.residue import Residue
 from foldproof.shadow.sample import Choices, SamplePoint, WritesBorrowed
@@ -424,9 +424,10 @@ def _unshared(residue: Residue, operands: Sequence[Shadow]) -> Residue:
     if residue.point.semantics.algebraic and residue.cell.held:
         return residue.copied()
     if isinstance(residue.parts, OnDemand):
-        if residue.parts.computed:
+        shared = any(residue.parts.shares_memory(o.residue.parts) for o in operands)
+        if residue.parts.is_writable and not shared:
             return residue
-        parts = tuple(residue.parts)
+        parts: Sequence[Tensor] = in_memory(residue.parts)
     else:
         memory = residue.parts[0].untyped_storage().data_ptr()
         kept = [o.residue.parts for o in operands if not isinstance(o.residue.parts, OnDemand)]
@@ -483,9 +484,7 @@ def _write(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
     if (drops or not is_number(target.dtype)) and value.dtype != target.dtype:
         raise Undecided(f"{func} writes {value.dtype} into {target.dtype}")
     target.value.copy_(value)
-    for to, part in zip(target.residue.parts, source.parts):
-        to.copy_(part)
-    target.residue.note_write(source)
+    target.residue.write(source)
     note_jump(func, target.value, target.residue, [value])
     return target
 

@@ -74,9 +74,7 @@ def as_strided(call: Call, x: Tensor, size: list[int], stride: list[int], storag
 )
 def views(call: Call, x: Tensor, *args: Any, **kwargs: Any) -> list[Residue]:
     """rearranged by the operator itself; views stay views"""
-    residue = call.residue(x)
-    pieces = [call.operator(part, *args, **kwargs) for part in residue.parts]
-    return [residue.view_as(parts) for parts in zip(*pieces)]
+    return call.residue(x).views(lambda part: call.operator(part, *args, **kwargs), len(call.result))
 
 
 @rule(
@@ -135,7 +133,7 @@ def pieces(call: Call, x: Tensor, *args: Any, **kwargs: Any) -> list[Residue]:
 )
 def rearrange(call: Call, x: Tensor, *args: Any, **kwargs: Any) -> Residue:
     """rearranged by the operator itself"""
-    return call.residue(x).map(lambda part: call.operator(part, *args, **kwargs))
+    return call.residue(x).map(lambda part: call.operator(part, *args, **kwargs), result=call.first_result)
 
 
 @rule(
@@ -192,7 +190,7 @@ def col2im(call: Call, x: Tensor, size: list[int], kernel: list[int], *args: Any
 def joined(call: Call, tensors: list[Tensor], *dim: int) -> Residue:
     """concatenated by the operator itself"""
     first, *rest = call.residues(tensors)
-    return first.map(lambda *parts: call.operator(parts, *dim), *rest)
+    return first.map(lambda *parts: call.operator(parts, *dim), *rest, result=call.first_result)
 
 
 @exact(aten.constant_pad_nd.default, complex=True)
@@ -206,7 +204,7 @@ def constant_pad_nd(call: Call, x: Tensor, pad: list[int], value: float = 0) -> 
 def select_along(call: Call, x: Tensor, dim: int, index: Tensor, **kwargs: Any) -> Residue:
     """elements selected by the indices' values"""
     at = call.indices(index)
-    return call.residue(x).map(lambda part: call.operator(part, dim, at))
+    return call.residue(x).map(lambda part: call.operator(part, dim, at), result=call.first_result)
 
 
 @rule(RuleKind.EXACT, aten.take.default, aten.masked_select.default, integers=True, complex=True)
@@ -220,7 +218,7 @@ def take(call: Call, x: Tensor, index: Tensor) -> Residue:
 def index(call: Call, x: Tensor, indices: list[Tensor | None]) -> Residue:
     """elements selected by the indices' values"""
     at = [None if i is None else call.indices(i) for i in indices]
-    return call.residue(x).map(lambda part: call.operator(part, at))
+    return call.residue(x).map(lambda part: call.operator(part, at), result=call.first_result)
 
 
 @exact(
