@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import pytest
@@ -132,3 +133,19 @@ def test_products_do_not_outlive_a_write() -> None:
     for i, field in enumerate(point.fields):
         assert _equal(field, after.residue.parts[i][:, 0], field.reduce(3 * before.residue.parts[i][:, 0]))
         assert _equal(field, after.residue.parts[i][:, 1:], before.residue.parts[i][:, 1:])
+
+
+def test_results_and_deep_copies_do_not_follow_writes() -> None:
+    point = SamplePoint(seed=1, k=2)
+    made = leaf(point, N, M).clone()
+    of_copy = copy.deepcopy(made)
+    made[0].mul_(2)
+    results = [made.reshape(M, N).clone(), made.flatten() * 1, made.expand(1, N, M).clone(), copy.deepcopy(made)]
+    pair = copy.deepcopy([made, made[3]])
+    before = [[part.clone() for part in x.residue.parts] for x in (*results, of_copy)]
+    pair[0][3].mul_(5)
+    made.mul_(3)
+    for x, parts in zip((*results, of_copy), before):
+        assert all(torch.equal(a, b) for a, b in zip(x.residue.parts, parts))
+    for field, part, whole in zip(point.fields, pair[1].residue.parts, results[3].residue.parts):
+        assert _equal(field, part, field.reduce(5 * whole[3]))

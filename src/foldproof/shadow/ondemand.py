@@ -63,7 +63,6 @@ class Memory:
     like: Tensor
     k: int
     content: Sequence[Tensor]
-    _stored: list[Tensor] = field(default_factory=list)
 
     def make(self, i: int) -> Tensor:
         part: Tensor = self.content[i]
@@ -115,7 +114,23 @@ class OnDemand(Sequence[Tensor]):
         return isinstance(self._source, Memory)
 
     def shares_memory(self, other: Sequence[Tensor]) -> bool:
-        return isinstance(other, OnDemand) and other._source is self._source
+        """Return True if a write to either changes the other."""
+        if isinstance(other, OnDemand):
+            return self.is_writable and other._source is self._source
+        if isinstance(self._source, Made) or isinstance(self._source.content, OnDemand):
+            return False
+        return _memory_of(self._source.content) == _memory_of(other)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> OnDemand:
+        """Return a copy; copies of views of one memory are views of one memory, too."""
+        source = self._source
+        if isinstance(source, Made):
+            return self
+        if id(source) not in memo:
+            on_demand = isinstance(source.content, OnDemand)
+            content = source.content if on_demand else [part.clone() for part in source.content]
+            memo[id(source)] = Memory(source.like, source.k, content)
+        return OnDemand(memo[id(source)], self.like, self._steps)
 
     def constant(self) -> OnDemand:
         """Return the same residues as they are now: later writes do not change them."""
@@ -128,7 +143,8 @@ class OnDemand(Sequence[Tensor]):
                 out = out.view(step)
             return out
         parts = [self._through(part).clone() for part in source.content]
-        return OnDemand(Made(torch.empty_like(parts[0], device="meta"), len(parts), parts.__getitem__, computed=True))
+        like = torch.empty_like(parts[0], device="meta")
+        return OnDemand(Made(like, len(parts), lambda i: parts[i].clone(), computed=True))
 
     def write(self, source: Sequence[Tensor]) -> None:
         """Copy residues, which broadcast, into this tensor, which is writable."""
@@ -216,6 +232,10 @@ def laid_out_like(value: Tensor, x: Tensor) -> Tensor:
     shape = [1 if step == 0 else n for n, step in zip(value.shape, value.stride())]
     canvas = torch.empty_strided(shape, value.stride(), dtype=x.dtype, device=x.device)
     return canvas.copy_(x[tuple(slice(n) for n in shape)]).expand(value.shape)
+
+
+def _memory_of(parts: Sequence[Tensor]) -> int:
+    return parts[0].untyped_storage().data_ptr()
 
 
 def _layout(x: Tensor) -> tuple[Any, ...]:

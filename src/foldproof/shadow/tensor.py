@@ -424,14 +424,16 @@ def _unshared(residue: Residue, operands: Sequence[Shadow]) -> Residue:
     if residue.point.semantics.algebraic and residue.cell.held:
         return residue.copied()
     if isinstance(residue.parts, OnDemand):
-        shared = any(residue.parts.shares_memory(o.residue.parts) for o in operands)
-        if residue.parts.is_writable and not shared:
+        if residue.parts.is_writable and not any(residue.parts.shares_memory(o.residue.parts) for o in operands):
             return residue
         parts: Sequence[Tensor] = in_memory(residue.parts)
     else:
         memory = residue.parts[0].untyped_storage().data_ptr()
-        kept = [o.residue.parts for o in operands if not isinstance(o.residue.parts, OnDemand)]
-        if all(parts[0].untyped_storage().data_ptr() != memory for parts in kept):
+        kept = [o.residue.parts for o in operands]
+        if not any(
+            p.shares_memory(residue.parts) if isinstance(p, OnDemand) else p[0].untyped_storage().data_ptr() == memory
+            for p in kept
+        ):
             return residue
         parts = tuple(p.clone() for p in residue.parts)
     out = Residue(residue.point, parts, residue.size, residue.data, residue.infinite)
