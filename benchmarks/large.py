@@ -18,6 +18,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCau
 from transformers import ResNetForImageClassification as ResNet
 
 import foldproof
+from benchmarks.ports import Port, convert
 
 TOKENS = 8
 
@@ -72,6 +73,37 @@ def qwen2_half_b() -> dict[str, Any]:
     return found | {"per prime over two float64 forwards": round(per_prime, 2)}
 
 
+def port(count: int, vocabulary: int) -> dict[str, Any]:
+    """Prove a port of Qwen2 with ``count`` layers of Qwen2-0.5B's sizes, for every checkpoint (16 tokens)."""
+    sizes = {"vocab_size": vocabulary, "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": count}
+    heads = {"num_attention_heads": 14, "num_key_value_heads": 2, "tie_word_embeddings": True}
+    torch.manual_seed(0)
+    config = Qwen2Config(**sizes, **heads)
+    model, other, tokens = Logits(Qwen2ForCausalLM(config).eval()), Port(config).eval(), torch.arange(16).unsqueeze(0)
+
+    def converted(state: dict[str, Tensor]) -> dict[str, Tensor]:
+        return convert({name.removeprefix("model."): x for name, x in state.items()}, 14, 2)
+
+    prove, before, start = foldproof.prove, _peak(), time.process_time()
+    verdict = prove(model, other, (tokens,), convert=converted)
+    seconds = time.process_time() - start
+    assert verdict.kind is foldproof.Kind.PROVED and verdict.proof is not None, verdict
+    memory, weights = _memory(before), sum(p.numel() * p.element_size() for p in model.parameters()) / 2**20
+    doubles = model.double(), other.double()
+    start = time.process_time()
+    with torch.no_grad():
+        for double in doubles:
+            double(tokens)
+    forwards = time.process_time() - start
+    return {
+        "seconds": seconds,
+        "weights of each, MiB": round(weights),
+        "primes": len(verdict.proof.primes),
+        **memory,
+        "per prime over two float64 forwards": round(seconds / len(verdict.proof.primes) / forwards, 2),
+    }
+
+
 def _proved(program: torch.export.ExportedProgram, model: nn.Module) -> dict[str, Any]:
     other, tokens = program.run_decompositions(), torch.arange(TOKENS).unsqueeze(0)
     before, start = _peak(), time.process_time()
@@ -112,6 +144,8 @@ def _memory(before: float) -> dict[str, int]:
 MEASUREMENTS: dict[str, Callable[[], dict[str, Any]]] = {
     **{f"{n} layers on meta": lambda n=n: layers(n) for n in (2, 12, 48)},
     "Qwen2-0.5B": qwen2_half_b,
+    "port of 8 layers": lambda: port(8, 4000),
+    "port of Qwen2-0.5B": lambda: port(24, 151936),
     "Llama-3-8B on meta": llama3_8b,
     "fuse ResNet-50": lambda: resnet([3, 4, 6, 3]),
     "fuse ResNet-152": lambda: resnet([3, 8, 36, 3]),

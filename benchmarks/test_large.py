@@ -11,6 +11,7 @@ import pytest
 
 NAMES = (
     *(f"{n} layers on meta" for n in (2, 12, 48)),
+    *("port of 8 layers", "port of Qwen2-0.5B"),
     *("Qwen2-0.5B", "Llama-3-8B on meta", "fuse ResNet-50", "fuse ResNet-152"),
 )
 

@@ -50,7 +50,7 @@ def test_residues_of_large_weights_are_not_stored(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(Memory, "store", note_store)
     monkeypatch.setattr(Matrix, "whole", note_whole)
     verdict = prove(converted)
-    assert verdict.kind is Kind.PROVED and verdict.claim is not None and verdict.claim.is_general, verdict
+    assert verdict.kind is Kind.PROVED and verdict.claim is not None and verdict.claim.all_parameters, verdict
     assert not stored and not drawn
 
 
