@@ -76,7 +76,7 @@ def test_doctor(foldproof: Foldproof) -> None:  # noqa: F811
     assert ran.status == 0 and "tested with" in ran.out and "batch_norm" in ran.out
     found = json.loads(Path("doctor.json").read_text())
     assert found["operators"] > 300 and found["audit"]["fx"] is True
-    assert set(found["extras"]) == {"cli", "report", "explore", "executorch", "onnx", "openvino", "torchao"}
+    assert set(found["extras"]) == {"cli", "report", "explore", "executorch", "onnx", "openvino", "ray", "torchao"}
 
 
 def test_doctor_of_a_foldproof_that_is_not_installed(foldproof: Foldproof, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -11,48 +12,19 @@ from torch import Tensor, nn
 
 import foldproof
 from foldproof.rounding import operands
-from foldproof.rounding.operands import rounded_as_set
 from foldproof.verdict import Kind
 
+from .settings import CHECKS
+
 aten = torch.ops.aten
-backends: Any = torch.backends
 
 
-@pytest.fixture
-def settings() -> Iterator[None]:
-    """Put the settings back, which are those of the whole process."""
-    places = (backends, backends.cuda.matmul, backends.cudnn.conv, backends.mkldnn.conv, backends.mkldnn.matmul)
-    before = [(place, place.fp32_precision) for place in places]
-    yield
-    for place, precision in before:
-        place.fp32_precision = precision
-
-
-def errors(*devices: str) -> tuple[float, float] | None:
-    """The errors of the number 1.0 on the CPU, as an operand of a matrix product and of a convolution."""
-    found, one = rounded_as_set(devices), torch.ones((), dtype=torch.float64)
-    return found and (float(found(aten.mm.default, one)), float(found(aten.convolution.default, one)))
-
-
-def test_cuda_rounds_operands_of_convolutions_unless_told_otherwise(settings: None) -> None:
-    assert operands._setting("cuda", True) == "tf32" and operands._setting("cuda", False) == "none"
-    backends.cudnn.conv.fp32_precision = "ieee"
-    assert rounded_as_set(["cuda"]) is None
-    backends.cuda.matmul.fp32_precision = "tf32"
-    assert rounded_as_set(["cuda"]) is not None
-
-
-def test_other_devices_do_as_they_are_set(settings: None) -> None:
-    assert errors("cpu") is None and errors("cpu", "cuda") == (0.0, 0.0)
-    backends.mkldnn.matmul.fp32_precision = "bf16"
-    assert errors("cpu", "cuda") == (2.0**-8, 0.0)
-    backends.mkldnn.conv.fp32_precision = "tf32"
-    assert errors("cpu") == (2.0**-8, 2.0**-11) and errors() is None
-
-
-def test_a_setting_of_all_is_one_of_each(settings: None) -> None:
-    backends.fp32_precision = "tf32"
-    assert errors("cpu") == (2.0**-11, 2.0**-11)
+@pytest.mark.parametrize("check", [check.__name__ for check in CHECKS])
+def test_settings(check: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.rounding.settings", check], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def to_tf32(x: Tensor) -> Tensor:
@@ -94,7 +66,7 @@ def test_a_right_network_of_convolutions_is_not_refuted(gpu: None) -> None:
     assert found.kind is Kind.ROUNDING and any("fp32_precision" in note for note in found.verdict.notes)
 
 
-def test_on_the_cpu_it_is(settings: None) -> None:
+def test_on_the_cpu_it_is() -> None:
     model, x = convolutions(), torch.randn(2, 8, 12, 12)
     assert foldproof.compare(model, on_tensor_cores(model), (x,), trials=3, locate=False).kind is Kind.REFUTED
 

@@ -122,6 +122,7 @@ def answer(question: Question, place: Path, settings: Settings) -> Answer:
         log_caught(error, f"auditing {question.spec}")
         return Answer(FAILED, f"failed: {' '.join(str(error).split())}")
     except Exception as error:
+        log_caught(error, f"auditing {question.spec}")
         told = f"failed: {brief(error)}, a bug in foldproof: please report it with the traceback"
         return Answer(BUG, told, trace=traceback.format_exc())
 
