@@ -93,7 +93,7 @@ def test_a_fold_of_normalisations_alone_is_proved() -> None:
     assert verdict.kind is Kind.PROVED, verdict
     wrong = folded(model)
     with torch.no_grad():
-        wrong.fc.weight[0, 0] += 1  # type: ignore[operator]
+        wrong.get_parameter("fc.weight")[0, 0] += 1
     assert foldproof.prove(model, wrong, (X,)).kind is Kind.REFUTED
 
 

@@ -6,7 +6,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -66,14 +67,24 @@ def test_calls_have_processes_of_their_own(ray: Executor) -> None:
             processes.submit(int, "no number").result()
 
 
-def append(lent: object, item: int) -> int:
-    with lent() as items:  # type: ignore[operator]
+class Items(list[int]):
+    """A list that can be opened."""
+
+    def __enter__(self) -> Items:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+def append(lent: Callable[[], AbstractContextManager[Items]], item: int) -> int:
+    with lent() as items:
         items.append(item)
     return os.getpid()
 
 
 def test_an_object_is_lent(ray: Executor) -> None:
-    lent = ray.lend(list)
+    lent = ray.lend(Items)
     with Processes(2, ray) as processes:
         for future in [processes.submit(append, lent, n) for n in range(5)]:
             future.result()

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
+Opens = Callable[..., AbstractContextManager[T]]
 
 
 class Died(Exception):
@@ -37,8 +38,8 @@ class Executor(Protocol):
             Died: its process ended before it did.
         """
 
-    def lend(self, make: Callable[..., T], *args: Any) -> Callable[[], AbstractContextManager[T]]:
-        """Return a function that calls can open to reach what ``make`` makes, which stays on this machine."""
+    def lend(self, make: Opens[T], *args: Any) -> Callable[[], AbstractContextManager[T]]:
+        """Return a function by which calls open the object that ``make`` makes, which stays on this machine."""
 
     def stop(self) -> None:
         """End all calls that run."""
@@ -95,8 +96,8 @@ class ThisMachine:
             receiver.close()
         return result
 
-    def lend(self, make: Callable[..., T], *args: Any) -> Callable[[], AbstractContextManager[T]]:
-        return partial(make, *args)  # type: ignore[return-value]  # each process makes its own
+    def lend(self, make: Opens[T], *args: Any) -> Callable[[], AbstractContextManager[T]]:
+        return partial(make, *args)  # each process makes its own
 
     def stop(self) -> None:
         for process in list(self._running):

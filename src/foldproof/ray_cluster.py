@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from foldproof.errors import FoldproofError, MissingExtra, brief
-from foldproof.processes import Died
+from foldproof.processes import Died, Opens
 
 T = TypeVar("T")
 
@@ -44,7 +44,7 @@ class RayCluster:
             raise Died(None) from error
         return result
 
-    def lend(self, make: Callable[..., T], *args: Any) -> Callable[[], AbstractContextManager[T]]:
+    def lend(self, make: Opens[T], *args: Any) -> Callable[[], AbstractContextManager[T]]:
         here = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
             self._ray.get_runtime_context().get_node_id(), soft=False
         )

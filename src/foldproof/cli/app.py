@@ -265,6 +265,15 @@ def compare(
     _end(partial(commands.compare, spec, against, precision, (output, mask), Written(json_file, html_file), report))
 
 
+COMPILER = typer.Option(
+    "--compiler",
+    metavar="NAME",
+    help=f"{', '.join(DECLARED)}.",
+    show_default=False,
+    autocompletion=_compilers,
+)
+
+
 @app.command()
 @with_options
 def audit(
@@ -272,16 +281,7 @@ def audit(
         list[str],
         typer.Argument(metavar="SPEC", help=f"The program to compile, or several: {FORMS}.", show_default=False),
     ],
-    compiler: Annotated[
-        str,
-        typer.Option(
-            "--compiler",
-            metavar="NAME",
-            help=f"{', '.join(DECLARED)}.",
-            show_default=False,
-            autocompletion=_compilers,
-        ),
-    ],
+    compiler: Annotated[str, COMPILER],
     option: Annotated[
         list[str] | None,
         typer.Option("--option", metavar="NAME=VALUE", help="A setting of the compiler, such as freezing=True."),
@@ -413,16 +413,7 @@ CorpusOption = Annotated[
 @with_options
 def hunt(
     context: typer.Context,
-    compiler: Annotated[
-        str | None,
-        typer.Option(
-            "--compiler",
-            metavar="NAME",
-            help=f"{', '.join(DECLARED)}.",
-            show_default=False,
-            autocompletion=_compilers,
-        ),
-    ] = None,
+    compiler: Annotated[str | None, COMPILER] = None,
     corpus: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Keep programs and faults in this folder, and go on from there."),

@@ -828,7 +828,7 @@ def _each(function: Map, *operands: Residue) -> Iterator[Tensor]:
 def _stays_on_demand(operands: Sequence[Residue], result: Tensor) -> bool:
     """Return True for most of the elements of large leaves, which take less time to make anew than memory to keep.
 
-    What is selected from a leaf, as the rows of an embedding, is stored.
+    Elements selected from a leaf, such as the rows of an embedding, are stored.
     """
     leaves = [x for x in operands if isinstance(x.parts, OnDemand)]
     others = sum(x.numel() for x in operands if not isinstance(x.parts, OnDemand))
