@@ -15,6 +15,7 @@ from torch.fx.experimental.symbolic_shapes import statically_known_true
 from foldproof.fusion import examples
 from foldproof.fusion.affine import Affine
 from foldproof.fusion.examples import Declines, Fires
+from foldproof.fusion.layout import have_equal_strides
 from foldproof.graph.nodes import (
     arguments,
     is_getitem,
@@ -354,7 +355,8 @@ def reciprocal(x: Tensor) -> Tensor:
 class Identity:
     """f(x) = 1·x + 0 for dropout in evaluation, for a copy, and for a reshaping of x that is reshaped back.
 
-    A result that the program returns, or that it writes to, stays.
+    So is a conversion to the dtype and device that x has, and a part of x that is the whole. A result that the program
+    returns, or that it writes to, stays.
     """
 
     id = "identity"
@@ -362,6 +364,7 @@ class Identity:
     dropouts = frozenset({"dropout", "alpha_dropout", "feature_dropout", "feature_alpha_dropout"})
     kinds = dropouts | {"clone"}
     reshapings = frozenset({"view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "view_as", "reshape_as"})
+    wholes = frozenset({"alias", "slice", "narrow", "expand", "to", "type_as", "contiguous"})
     fires: tuple[Fires, ...] = examples.identity_fires
     declines: tuple[Declines, ...] = examples.identity_declines
 
@@ -370,6 +373,8 @@ class Identity:
         operator = operator_of(node)
         if kind_of(node) in self.reshapings:
             return self._find_same(node) is not None
+        if kind_of(node) in self.wholes:
+            return _is_whole(node)
         if kind_of(node) not in self.kinds or operator is None or not is_functional(operator, arguments(node)):
             return False
         return arguments(node).get("memory_format") in (None, torch.preserve_format)
@@ -396,6 +401,15 @@ class Identity:
             if _have_equal_shapes(found, node):
                 return found
         return None
+
+
+def _is_whole(node: Node) -> bool:
+    """Return True for a part or a conversion of a tensor that is the tensor itself, in the same layout."""
+    x, y = node.all_input_nodes[0].meta.get("val"), node.meta.get("val")
+    if not (isinstance(x, torch.Tensor) and isinstance(y, torch.Tensor)) or arguments(node).get("copy"):
+        return False
+    alike = (x.dtype, x.device, x.layout) == (y.dtype, y.device, y.layout)
+    return alike and _have_equal_shapes(node.all_input_nodes[0], node) and have_equal_strides(x, y)
 
 
 def _have_equal_shapes(a: Node, b: Node) -> bool:

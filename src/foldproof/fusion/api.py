@@ -104,7 +104,7 @@ def fuse(
     for text in dict.fromkeys(account.warnings):
         warnings.warn(text, stacklevel=2)
     after = editor.finish()
-    if not rewrites:
+    if not rewrites and not editor.host.simplified:
         verdict = UNCHANGED
     elif prove and (made := _find_made_of_others(before)) is not None:
         verdict = Verdict(Kind.UNDECIDED, f"each rewrite is proved by itself, but not the whole program: {made}")

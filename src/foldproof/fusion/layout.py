@@ -28,7 +28,7 @@ def propagate_strides(new: Mapping[Node, Tensor], order: Callable[[Node], int]) 
     queue: list[tuple[int, Node]] = []
 
     def settle(node: Node, value: Any) -> None:
-        if _have_equal_strides(value, node.meta.get("val")):
+        if have_equal_strides(value, node.meta.get("val")):
             return
         changed[node] = value
         for user in node.users:
@@ -66,13 +66,13 @@ def _compute_value(node: Node, changed: Mapping[Node, Any]) -> Any:
     return found
 
 
-def _have_equal_strides(a: Any, b: Any) -> bool:
+def have_equal_strides(a: Any, b: Any) -> bool:
     """Return True for equal strides; those of dimensions of size 0 or 1 have no meaning and are ignored."""
     if isinstance(a, Tensor) and isinstance(b, Tensor):
         rows = zip(a.shape, a.stride(), b.stride(), strict=True)
         return all(statically_known_true(n <= 1) or statically_known_true(s == t) for n, s, t in rows)
     if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
-        return all(_have_equal_strides(x, y) for x, y in zip(a, b, strict=True))
+        return all(have_equal_strides(x, y) for x, y in zip(a, b, strict=True))
     return True
 
 

@@ -315,6 +315,7 @@ class Rewriter:
             account.warnings.append(f"{node.name} ({short_name(node)}) is not folded: {refusal}")
 
     def _list_left_in_subgraphs(self, editor: GraphEditor) -> list[Declined]:
+        held = {str(node.target) for node in editor.graph.nodes if node.op == "get_attr"}
         return [
             Declined(
                 f"{name}.{node.name}",
@@ -323,7 +324,7 @@ class Rewriter:
                 f"it is inside the subgraph {name} of a higher-order operator, which is left whole",
             )
             for name, part in editor.host.subgraphs.named_modules()
-            if name and isinstance(part, GraphModule)
+            if name.split(".")[0] in held and isinstance(part, GraphModule)
             for node in part.graph.nodes
             if is_normalisation(node, editor.constants)
         ]

@@ -15,6 +15,7 @@ from torch.fx import Graph, GraphModule, Node
 
 from foldproof.rewriting.constants import Constants
 from foldproof.rewriting.functional import make_functional, make_in_place
+from foldproof.rewriting.plain import drop_assertions, inline_regions
 
 KINDS = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
 # Prefixes of the names that torch.export gives to placeholders.
@@ -27,7 +28,6 @@ class ExportedHost:
     def __init__(self, program: ExportedProgram) -> None:
         self.program = program
         self.graph = copy_graph(program.graph)
-        self._in_place = make_functional(self.graph)
         self.subgraphs: nn.Module = program.graph_module
         placeholders = [node for node in self.graph.nodes if node.op == "placeholder"]
         self._specs = dict(zip(placeholders, program.graph_signature.input_specs, strict=True))
@@ -38,9 +38,12 @@ class ExportedHost:
                 held = program.state_dict if spec.target in program.state_dict else program.constants
                 if isinstance(held.get(spec.target), Tensor):  # otherwise it belongs to a subgraph
                     tensors[spec.target], names[node] = held[spec.target], spec.target
+        inlined = inline_regions(self.graph, self.subgraphs, {node: tensors[name] for node, name in names.items()})
+        self._in_place = make_functional(self.graph)
         self.constants = Constants(self.graph, program.graph_module, tensors, names)
         signature = program.graph_signature
         self.constants.updated({*signature.buffers_to_mutate.values(), *signature.parameters_to_mutate.values()})
+        self.simplified = drop_assertions(self.graph, self.constants) or inlined
         self._taken = {node.name for node in self.graph.nodes}
 
     def is_free(self, name: str) -> bool:

@@ -17,6 +17,8 @@ class GraphHost(Protocol):
     graph: Graph
     constants: Constants
     subgraphs: nn.Module
+    simplified: bool
+    """True if regions were inlined, or assertions dropped, so that the program differs without any rewrite."""
 
     def is_free(self, name: str) -> bool:
         """True if a new constant may have this name."""

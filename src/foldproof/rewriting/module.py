@@ -11,6 +11,7 @@ from torch.fx import GraphModule, Node
 from foldproof.program.state import owned
 from foldproof.rewriting.constants import Constants
 from foldproof.rewriting.functional import make_functional, make_in_place
+from foldproof.rewriting.plain import drop_assertions, inline_regions
 
 
 class ModuleHost:
@@ -19,7 +20,6 @@ class ModuleHost:
     def __init__(self, module: GraphModule) -> None:
         self.module = module
         self.graph = module.graph
-        self._in_place = make_functional(self.graph)
         self.subgraphs: nn.Module = module
         tensors: dict[str, Tensor] = {}
         names: dict[Node, str] = {}
@@ -28,7 +28,10 @@ class ModuleHost:
                 found = operator.attrgetter(str(node.target))(module)
                 if isinstance(found, Tensor):
                     tensors[str(node.target)], names[node] = found, str(node.target)
+        inlined = inline_regions(self.graph, module, {node: tensors[name] for node, name in names.items()})
+        self._in_place = make_functional(self.graph)
         self.constants = Constants(self.graph, module, tensors, names)
+        self.simplified = drop_assertions(self.graph, self.constants) or inlined
 
     def is_free(self, name: str) -> bool:
         """True if a new constant may have this name."""

@@ -178,8 +178,20 @@ identity_fires = (
         "a copy",
         functional((_image,), lambda m, x: m.b(m.a(x).clone().relu()), a=_conv, b=partial(nn.Conv2d, 6, 3, 1)),
     ),
+    Fires(
+        "conversions to the dtype that it has",
+        functional(
+            ((4, 3),), lambda m, x: m.n((y := m.a(x)).to(torch.float32).type_as(y).contiguous()), a=_linear, n=_norm1
+        ),
+    ),
+    Fires("the whole as a part", functional(((4, 3),), lambda m, x: m.n(m.a(x)[:, slice(None)]), a=_linear, n=_norm1)),
 )
 identity_declines = (
+    Declines(
+        "a conversion to another dtype",
+        functional(((4, 3),), lambda m, x: m.n(m.a(x).bfloat16().float().relu()), a=_linear, n=_norm1),
+        "a shift does not pass relu",
+    ),
     Declines("a copy that is written to", functional(((4, 6),), lambda m, x: _write_to_copy(m, x), n=_norm1), "reads"),
     Declines(
         "training mode",
