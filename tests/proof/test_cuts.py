@@ -10,6 +10,7 @@ from functools import partial
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from foldproof import Kind, prove
 from foldproof.program import as_program
@@ -74,6 +75,12 @@ def written_into(x: Tensor, w: Tensor, i: int) -> Tensor:
     return out * x
 
 
+def padded(x: Tensor, w: Tensor, i: int) -> Tensor:
+    x = functional.pad(x, (0, SIZE + 2 - x.shape[1]))
+    out = x * (x @ functional.pad(w, (0, 2, 0, 2)))
+    return out if i < DEPTH - 1 else out[:, :SIZE]
+
+
 def folded(x: Tensor, w: Tensor, i: int) -> Tensor:
     return (x * 0.25) @ (w * 4.0) * x
 
@@ -90,7 +97,7 @@ def infinite_differently(x: Tensor, w: Tensor, i: int) -> Tensor:
 
 
 INPUTS = (torch.linspace(-1, 1, 4 * SIZE).reshape(4, SIZE).clone(),)
-EQUAL = [plain, transposed, twice, cloned, scaled_and_back, in_place, in_parts, written_into, folded]
+EQUAL = [plain, transposed, twice, cloned, scaled_and_back, in_place, in_parts, written_into, padded, folded]
 
 
 @pytest.mark.parametrize("other", EQUAL)

@@ -23,6 +23,9 @@ function already, as that of ``clone`` is. Only the second reads residues: the t
 modulo each prime. Formally different values pass it with no more than the chance of one comparison at the end of a
 proof, and a wrong answer leaves a place uncut, which changes no program over the real numbers.
 
+A place is read as φ(x) - φ(0), which is the identity where φ is. So it keeps zeros, and digests leave them out: a value
+and a copy of it with channels of padding are in the same group.
+
 The result of a cut counts as data, so that a divisor with a cut in it is never inverted exactly: a difference that is 0
 may not be 0 for other functions in place of the identity.
 
@@ -39,7 +42,7 @@ import torch
 
 from foldproof.field import mix
 from foldproof.shadow.ondemand import OnDemand
-from foldproof.shadow.residue import Residue, apply_uninterpreted
+from foldproof.shadow.residue import Residue, apply_uninterpreted, embed_number
 from foldproof.thresholds import MAX_UNCUT_BITS, MAX_UNCUT_DEGREE
 
 Visit = Callable[[Residue], Residue]
@@ -112,7 +115,7 @@ class Cuts:
                 residue.point.tests += 1
                 if self._results[group] == _sums(residue):
                     return residue
-            out = apply_uninterpreted(f"identity(#{group})", [residue], lambda x: x)
+            out = _apply(f"identity(#{group})", residue)
             self._results.setdefault(group, _sums(out))
             return out
 
@@ -131,12 +134,22 @@ def _is_large(residue: Residue) -> bool:
     return degree > MAX_UNCUT_DEGREE or bits * residue.point.extension > MAX_UNCUT_BITS
 
 
+def _apply(name: str, residue: Residue) -> Residue:
+    """Return φ(x) - φ(0), where φ is the uninterpreted function ``name``."""
+    moved, zero = (
+        apply_uninterpreted(name, [x], lambda x: x) for x in (residue, embed_number(residue.point, 0))
+    )
+    return moved - zero
+
+
 def _digest(residue: Residue) -> Digest:
-    """Return a fingerprint of the elements without their order, and their number."""
+    """Return a fingerprint of the elements other than 0, without their order, and their number."""
     words = torch.zeros(residue.shape, dtype=torch.int64, device=residue.parts[0].device)
+    some = torch.zeros(residue.shape, dtype=torch.bool, device=residue.parts[0].device)
     for part in residue.parts:
         words = mix(words + part.to(torch.int64))
-    return int(words.sum()), residue.numel()
+        some |= part != 0
+    return int(words[some].sum()), int(some.sum())
 
 
 def _sums(residue: Residue) -> list[int]:
