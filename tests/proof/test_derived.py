@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import pytest
 import torch
@@ -40,6 +40,17 @@ def rewritten(before: nn.Sequential, computed_in: torch.dtype) -> nn.Sequential:
         for name, value in folded(own).items():
             after.get_parameter(name).copy_(value)
     return after
+
+
+class Holding(nn.Module):
+    """A function of its input and of one parameter."""
+
+    def __init__(self, w: Tensor, function: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.w, self.function = nn.Parameter(w, requires_grad=False), function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x, self.w)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
@@ -108,3 +119,12 @@ def test_terms_that_cancel_are_accepted() -> None:
     with torch.no_grad():
         after.weight[5, 7] += 1e-6
     assert prove(two, after, x, derive=merged).kind is not Kind.PROVED
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_derived_parameter_has_the_layout_of_the_one_that_is_held(dtype: torch.dtype) -> None:
+    """The second program views it, which the transpose that it is derived as does not allow."""
+    turned = Holding(torch.randn(6, 4).to(dtype), lambda x, w: x @ w.t().reshape(2, 12))
+    viewed = Holding(turned.w.t().contiguous(), lambda x, w: x @ w.view(2, 12))
+    x = torch.randn(3, 2).to(dtype)
+    assert prove(turned, viewed, (x,), derive=lambda p: {"w": p["w"].t()}).kind is Kind.PROVED

@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from foldproof.errors import FoldproofError, MissingExtra, brief
 from foldproof.graph.module import get_attribute, set_attribute
 from foldproof.onnx_graph.functions import is_function, written_out
-from foldproof.onnx_graph.registry import DEFINITIONS, DTYPES, Definition, NotTranslated, dtype_of, whole_numbers
+from foldproof.onnx_graph.registry import DEFINITIONS, DTYPES, Definition, NotTranslated, dtype_of
 
 _OLDEST = 13
 """The first version whose softmax is along one axis, and whose sums have their axes as an input."""
@@ -238,16 +238,16 @@ class _Reader:
                 self._values[id(value)] = self._value(made[value.name])
 
     def _operand(self, value: Any, numbers: bool) -> Any:
-        """Return the node of an input; of whole numbers that are constants, the numbers."""
+        """Return the node of an input; of `Numbers` that are constants, the numbers."""
         if value is None:
             return None
         node = self._value(value)
         if numbers:
             reader, source = self._source(node)
             if source.target is single:
-                return [int(str(source.args[0]))]
+                return [source.args[0]]
             if source.op == "get_attr":
-                return whole_numbers(get_attribute(reader._root, str(source.target)))
+                return get_attribute(reader._root, str(source.target)).flatten().tolist()
         return node
 
     def _source(self, node: fx.Node) -> tuple[_Reader, fx.Node]:

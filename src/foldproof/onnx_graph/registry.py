@@ -13,8 +13,8 @@ from foldproof.errors import FoldproofError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-Numbers = Tensor | Sequence[int]
-"""Sizes, axes and the like: an input in newer versions of ONNX. Constants are numbers in the graph."""
+Numbers = Tensor | Sequence[float]
+"""Sizes, axes, scales and the like: an input in newer versions of ONNX. Constants are numbers in the graph."""
 
 MICROSOFT = "com.microsoft"
 """The domain of ONNX Runtime's own operators."""

@@ -25,7 +25,7 @@ _MODES = {("linear", 1): "linear", ("linear", 2): "bilinear", ("linear", 3): "tr
 def resize(
     x: Tensor,
     roi: Tensor | None = None,
-    scales: Tensor | None = None,
+    scales: Numbers | None = None,
     sizes: Numbers | None = None,
     *,
     antialias: int = 0,
@@ -45,7 +45,7 @@ def resize(
         wanted = dict(zip(along, whole_numbers(sizes)))
         by = {axis: n / x.shape[axis] for axis, n in wanted.items()}
     else:
-        by = dict(zip(along, map(float, [] if scales is None else scales.tolist())))
+        by = dict(zip(along, map(float, [] if scales is None else scales)))
         wanted = {axis: round(x.shape[axis] * scale) for axis, scale in by.items()}
         # Runtimes compute other sizes, and places, in float32.
         if not all(math.isclose(x.shape[axis] * scale, wanted[axis], rel_tol=1e-6) for axis, scale in by.items()):

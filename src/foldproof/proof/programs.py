@@ -111,10 +111,24 @@ def _obligation(
 
 
 def holding(held: Tensor, derived: Tensor) -> Tensor:
-    """Return the residues of ``derived`` with the value that the program holds (rounded, in its dtype)."""
-    if isinstance(derived, Shadow) and derived.shape == held.shape:
-        return Shadow(held.detach().clone(), derived.residue)
-    return derived.to(held.dtype)
+    """Return the residues of ``derived`` with the value that the program holds (rounded, in its dtype and layout)."""
+    if derived.shape != held.shape:
+        return derived.to(held.dtype)
+    if not isinstance(derived, Shadow):
+        return _laid_out(derived.to(held.dtype), held)
+    residue = derived.residue
+    if derived.stride() != held.stride():  # a view of the parameter has to be one of its residues, too
+        residue = residue.view(lambda part: _laid_out(part, held))
+    return Shadow(held.detach().clone(), residue)
+
+
+def _laid_out(x: Tensor, like: Tensor) -> Tensor:
+    """Return ``x`` with its axes in the order in memory that ``like`` has."""
+    if x.stride() == like.stride():
+        return x
+    order = sorted(range(x.dim()), key=lambda axis: like.stride(axis), reverse=True)
+    back = [order.index(axis) for axis in range(x.dim())]
+    return x.permute(order).contiguous().permute(back)
 
 
 def as_computed(derive: Derive, first: Program, own: Mapping[str, Leaf]) -> frozenset[str]:

@@ -136,9 +136,7 @@ def _is_large(residue: Residue) -> bool:
 
 def _apply(name: str, residue: Residue) -> Residue:
     """Return φ(x) - φ(0), where φ is the uninterpreted function ``name``."""
-    moved, zero = (
-        apply_uninterpreted(name, [x], lambda x: x) for x in (residue, embed_number(residue.point, 0))
-    )
+    moved, zero = (apply_uninterpreted(name, [x], lambda x: x) for x in (residue, embed_number(residue.point, 0)))
     return moved - zero
 
 
