@@ -25,6 +25,18 @@ EQUAL: dict[str, tuple[Function, Function]] = {
     "the square of a root": (lambda x, y: (x * x + 1).sqrt() * (x * x + 1).sqrt(), lambda x, y: x * x + 1),
     "exp of a logarithm": (lambda x, y: (x * x + 1).log().exp(), lambda x, y: x * x + 1),
     "a root over its square": (lambda x, y: (y * y + 1).sqrt() / (y * y + 1), lambda x, y: (y * y + 1).rsqrt()),
+    "the root of a square": (lambda x, y: (x * x).sqrt(), lambda x, y: x.abs()),
+    "the root of a square by pieces": (lambda x, y: (x**2).sqrt(), lambda x, y: torch.where(x < 0, -x, x)),
+    "the inverse root of a square": (lambda x, y: (y * y).rsqrt(), lambda x, y: 1 / y.abs()),
+    "the logarithm of a square": (lambda x, y: (y * y).log(), lambda x, y: 2 * y.abs().log()),
+    "norms of one element": (
+        lambda x, y: sum(torch.linalg.vector_norm(x[:, None], p, 1) for p in (1, 2, 3.5, -2, torch.inf)),
+        lambda x, y: 5 * x.abs(),
+    ),
+    "a norm of one element by its square": (
+        lambda x, y: torch.linalg.vector_norm(x[:, None], 3, 1, keepdim=True),
+        lambda x, y: x[:, None].square().sum(1, True).sqrt(),
+    ),
     "relu twice": (lambda x, y: F.relu(F.relu(x)), lambda x, y: F.relu(x)),
     "relu of a multiple": (lambda x, y: F.relu(4 * x), lambda x, y: 4 * F.relu(x)),
     "relu of the opposite": (lambda x, y: F.relu(x) - F.relu(-x), lambda x, y: x * 1),
@@ -235,10 +247,27 @@ def test_facts_end_with_a_write_to_the_result(target: str) -> None:
     assert wanted.kind is not Kind.REFUTED, wanted
 
 
+def test_a_root_ends_with_a_write_to_it_or_to_its_square() -> None:
+    def root_written(x: Tensor, y: Tensor) -> Tensor:
+        root = x * 1
+        square = root * root
+        root.add_(y)
+        return square.sqrt()
+
+    def square_written(x: Tensor, y: Tensor) -> Tensor:
+        square = x * x
+        square.add_(y)
+        return square.sqrt()
+
+    assert prove(root_written, lambda x, y: (x + y).abs(), (X, POSITIVE)).kind is Kind.REFUTED
+    assert prove(square_written, lambda x, y: torch.where(x < 0, -x, x), (X, POSITIVE)).kind is Kind.REFUTED
+
+
 SHARED: dict[str, Callable[[Tensor], Tensor]] = {
     "log of exp": lambda z: z.exp().log(),
     "the inverse of an inverse": lambda z: z.reciprocal().reciprocal(),
     "the square of a root": lambda z: z.sqrt() * z.sqrt(),
+    "the root of a square": lambda z: (z * z).sqrt(),
     "an absolute value": lambda z: z.abs(),
 }
 

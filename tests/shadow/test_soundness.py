@@ -279,7 +279,7 @@ def in_range(t: Tensor) -> Tensor:
         (lambda t: t.int(), "_to_copy"),
         (lambda t: t.sum(dtype=torch.int64), "sum"),
         (lambda t: t[t.argmax()] if t.ndim < 2 else t.max(0).values, "max"),
-        (lambda t: t.norm(INF, 1), "linalg_vector_norm"),
+        (lambda t: t.norm(INF, 1), "amax"),
         (lambda t: F.softplus(t), "softplus"),
         (lambda t: torch.where(in_range(t), t, -t), "where"),
         (lambda t: t.masked_fill(in_range(t), 0.0), "masked_fill"),

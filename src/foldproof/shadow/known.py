@@ -91,6 +91,7 @@ class Known:
         nonnegative: True if no element is negative.
         positive: True if every element is greater than 0.
         power: a value and the exponent, ±1/2 or -1, whose power it is.
+        root: a value that it is the square of.
         exponent: the value that it is the exponential of.
         logarithm: the value that it is the logarithm of.
         piecewise: its pieces; see `foldproof.shadow.piecewise`.
@@ -102,6 +103,7 @@ class Known:
     nonnegative: bool = False
     positive: bool = False
     power: tuple[Term, Fraction] | None = None
+    root: Term | None = None
     exponent: Term | None = None
     logarithm: Term | None = None
     piecewise: Any = None
@@ -157,7 +159,7 @@ def facts(residue: Residue) -> Known:
 def hold(known: Known) -> bool:
     """Return True if no value that the facts name has been written to."""
     named = [*(known.linear.terms if known.linear else ()), *known.largest, *known.factors]
-    named += [term for term in (known.exponent, known.logarithm) if term is not None]
+    named += [term for term in (known.exponent, known.logarithm, known.root) if term is not None]
     named += [known.power[0]] if known.power is not None else []
     named += known.piecewise.terms if known.piecewise is not None else []
     return all(term.valid for term in named)

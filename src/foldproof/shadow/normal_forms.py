@@ -7,7 +7,7 @@ algebraic reading, functions are expressions of fewer uninterpreted ones, by ide
   expressions of exp
 * log(exp x) = x, log √x = log(x)/2, log(1/x) = -log x, log(exp x + exp y) = (x + y)/2 + an even function of x - y
 * sin and cos of a·x + b·y by the sums of angles, from t = tan(x/4)
-* |x|, max, min, relu, clamp and choices by comparison are piecewise functions; see `foldproof.shadow.piecewise`
+* |x| = √(x²), max, min, relu, clamp and choices by comparison are piecewise functions; see `foldproof.shadow.piecewise`
 * odd functions are x·h(x²), even ones h(x²)
 * division is exact by values that are positive, and by all others in programs of rational functions
 
@@ -107,6 +107,8 @@ def log(x: Residue) -> Residue:
     if known.power is not None:
         base, exponent = known.power
         return log(base.atom) * embed_fraction(x.point, exponent)
+    if known.root is not None:
+        return log(known.root.atom.absolute()) * embed_number(x.point, 2)
     if known.factors:
         one, other = known.factors
         return log(one.atom) + log(other.atom)
@@ -301,7 +303,6 @@ def _uninterpreted(name: str, x: Residue, real: Callable[[Tensor], Tensor]) -> R
 
 
 NORMAL_FORMS: dict[str, Callable[[Residue], Residue]] = {
-    "abs": Residue.absolute,
     "ceil": ceil,
     "cos": cos,
     "cosh": cosh,

@@ -466,8 +466,11 @@ class Residue:
             return out.knowing(exponent=term_of(a.exponent.atom + b.exponent.atom), nonnegative=True, positive=True)
         if all_nonnegative((self, other)):
             positive = is_positive(self) and is_positive(other)
-            return out.knowing(nonnegative=True, positive=positive, factors=(term_of(self), term_of(other)))
-        return out.knowing(nonnegative=self.equals(other))
+            root = term_of(self) if same(self, other) else None
+            factors = (term_of(self), term_of(other))
+            return out.knowing(nonnegative=True, positive=positive, factors=factors, root=root)
+        square = self.equals(other)
+        return out.knowing(nonnegative=square, root=term_of(self) if square else None)
 
     def affine(self, scale: Residue, shift: Residue) -> Residue:
         """Return self · scale + shift, reduced once."""
@@ -484,8 +487,11 @@ class Residue:
 
     def sum(self, dims: Sequence[int] | None = None, keepdim: bool = False) -> Residue:
         dims = list(range(self.ndim)) if not dims else list(dims)
-        out = self.total(lambda x: x.sum(dims, keepdim), _terms(self.shape, dims))
-        return out.signed(is_nonnegative(self), is_positive(self) and self.numel() > 0)
+        terms = _terms(self.shape, dims)
+        out = self.total(lambda x: x.sum(dims, keepdim), terms)
+        out.signed(is_nonnegative(self), is_positive(self) and self.numel() > 0)
+        root = facts(self).root if terms == 1 else None
+        return out if root is None else out.knowing_also(root=term_of(root.atom.sum(dims, keepdim)))
 
     def mean(self, dims: Sequence[int] | None = None, keepdim: bool = False) -> Residue:
         dims = list(range(self.ndim)) if not dims else list(dims)
@@ -622,6 +628,9 @@ class Residue:
     def rsqrt(self) -> Residue:
         """Return 1/sqrt(x), uninterpreted; tied to `sqrt` by rsqrt = 1/sqrt."""
         if self.is_algebraic:
+            if (known := facts(plain(self)).root) is not None:
+                size: Residue = known.atom.absolute()
+                return size.inverse()
             out = apply_uninterpreted("rsqrt", [self], torch.rsqrt, nonzero=True)
             out.defined_if(not self.undefined and (not self.data or is_positive(self)))
             return out.knowing(power=(term_of(self), Fraction(-1, 2)), nonnegative=True, positive=True)
@@ -636,6 +645,9 @@ class Residue:
         Without data it is the reciprocal of `rsqrt`, so that BatchNorm's scale needs no denominator.
         """
         if self.is_algebraic:
+            if (known := facts(plain(self)).root) is not None:
+                size: Residue = known.atom.absolute()
+                return size
             # √x = x·(1/√x), so that √x/x is 1/√x. The product is 0 at 0, whatever 1/√0 is.
             root = apply_uninterpreted("rsqrt", [self], lambda t: torch.where(t == 0, 0.0, t.rsqrt()), nonzero=True)
             out = (self * root).defined_if(not self.undefined and (not self.data or is_nonnegative(self)))
@@ -696,7 +708,9 @@ class Residue:
         return out.knowing(largest=tuple(terms), nonnegative=nonnegative)
 
     def absolute(self) -> Residue:
-        """Return |x| in the algebraic reading."""
+        """Return |x|, the square root of x²; in the algebraic reading, both are x or -x by the sign of x."""
+        if not self.is_algebraic:
+            return (self * self).sqrt()
         if is_nonnegative(self):
             return self
         out: Residue = piecewise.choose(self, self, -self, embed_number(self.point, 0))

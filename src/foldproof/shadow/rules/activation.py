@@ -20,7 +20,6 @@ aten = torch.ops.aten
 
 
 @uninterpreted(
-    aten.abs.default,
     aten.acos.default,
     aten.acosh.default,
     aten.asin.default,
@@ -53,6 +52,12 @@ def pointwise(call: Call, x: Tensor, *args: Any, **kwargs: Any) -> Any:
     """any function of the element and the attributes"""
     attributes = list(call.arguments.values())[1:]
     return call.uninterpreted([x], *attributes, real=lambda t: call.operator(t, *args, **kwargs))
+
+
+@composed(aten.abs.default)
+def absolute(call: Call, x: Tensor) -> Residue:
+    """√(x²), with an uninterpreted square root"""
+    return call.residue(x).absolute()
 
 
 @uninterpreted(aten.sgn.default, aten.sign.default)

@@ -137,7 +137,7 @@ def norm(call: Call, x: Residue, value: Tensor, ord: float, dims: list[int] | No
     if ord == 0:
         call.took_branch()
         return embed_constant(call.point, (value != 0).to(torch.float64)).sum(dims, keepdim)
-    size = call.uninterpreted([x], real=torch.abs, name="abs")
+    size = x.absolute()
     if ord == 1:
         return size.sum(dims, keepdim)
     if math.isinf(ord):
@@ -145,20 +145,6 @@ def norm(call: Call, x: Residue, value: Tensor, ord: float, dims: list[int] | No
         return extreme(size, value.abs(), dims, keepdim, ord > 0)
     total = power(call, size, ord).sum(dims, keepdim)
     return power(call, total, 1 / ord)
-
-
-@composed(aten.linalg_vector_norm.default)
-def vector_norm(
-    call: Call, x: Tensor, ord: float = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None
-) -> Residue:
-    """(Σ|x|ⁿ)^(1/n), with uninterpreted absolute values and powers; order 2 is the square root of the sum of squares"""
-    return norm(call, call.residue(x), call.value(x), ord, dim, keepdim)
-
-
-@composed(aten.norm.ScalarOpt_dim)
-def norm_dim(call: Call, x: Tensor, p: float | None, dim: list[int], keepdim: bool = False) -> Residue:
-    """(Σ|x|ⁿ)^(1/n), with uninterpreted absolute values and powers; order 2 is the square root of the sum of squares"""
-    return norm(call, call.residue(x), call.value(x), 2 if p is None else p, dim, keepdim)
 
 
 @composed(aten._cdist_forward.default)
