@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -13,10 +15,13 @@ from torch.fx.passes.infra.pass_base import PassBase, PassResult
 
 import foldproof
 from foldproof.auditing.compilers import find_compiler
+from foldproof.auditing.externals import External, find_missing
 from foldproof.auditing.log import Log
+from foldproof.auditing.loops.needs import NEEDS
+from foldproof.auditing.loops.templates import PRODUCTS
 from foldproof.auditing.taps import HOOKS
 from foldproof.auditing.taps.fx_passes import tap_passes
-from foldproof.auditing.taps.hooks import Hook, find_missing_hooks
+from foldproof.auditing.taps.hooks import Hook
 from foldproof.cli.doctor import examine
 from foldproof.compiler_catalog import DECLARED
 from foldproof.errors import FoldproofError
@@ -70,9 +75,45 @@ def test_a_package_is_compared_with_integers_and_state() -> None:
     assert found.end_to_end is not None and found.end_to_end.identical
 
 
-def test_every_hook_is_there_in_what_is_installed() -> None:
-    assert not find_missing_hooks(HOOKS)
-    assert len({str(hook) for hook in HOOKS}) == len(HOOKS)
+@pytest.mark.parametrize("externals", [HOOKS, NEEDS], ids=["hooks", "loops"])
+def test_every_name_is_there_in_what_is_installed(externals: Sequence[External]) -> None:
+    assert not find_missing(externals)
+    assert len(set(map(str, externals))) == len(externals)
+
+
+def test_every_name_that_loops_are_read_by_is_declared() -> None:
+    """A name of Inductor's nodes that is used and not declared would be missed by nobody."""
+    source = Path(foldproof.__file__).parent
+    used = set(PRODUCTS)
+    for path in [*(source / "auditing/loops").glob("*.py"), source / "torch_internals.py"]:
+        text = path.read_text("utf-8")
+        used |= set(re.findall(r"\b(?:ir|inductor_ir\(\))\.([A-Z]\w+)", text))
+        used |= set(re.findall(r'kind [!=]= "(\w*SchedulerNode)"', text))
+        for names in re.findall(r"from torch\._inductor\.(?:virtualized|utils) import (.+)", text):
+            used |= set(names.split(", "))
+    assert used == {name for need in NEEDS for name in (need.name, need.older) if name} - {"tensor"}
+
+
+def test_doctor_tells_a_name_of_the_loops_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(importlib.import_module("torch._inductor.ir"), "WhileLoop")
+    found = examine()["loops"]
+    assert found["declared"] == len(NEEDS)
+    assert found["missing"] == [
+        "torch._inductor.ir.WhileLoop is missing, so loops with kernels that Inductor calls can't be read, and their"
+        " steps are UNDECIDED"
+    ]
+
+
+def test_a_name_that_a_release_changed_is_found_by_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    (need,) = (need for need in NEEDS if need.older)
+    ir = importlib.import_module("torch._inductor.ir")
+    for name in (need.name, need.older):
+        monkeypatch.delattr(ir, name, raising=False)
+        monkeypatch.setattr(ir, "Switch" if name == "Conditional" else "Conditional", object, raising=False)
+        assert need.find_owner() is ir
+    for name in (need.name, need.older):
+        monkeypatch.delattr(ir, name, raising=False)
+    assert need.find_owner() is None
 
 
 def test_doctor_tells_a_hook_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,8 +127,8 @@ def test_doctor_tells_a_hook_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_packages_that_are_not_installed_miss_no_hook() -> None:
-    assert not find_missing_hooks([Hook("no_such_package.passes", "fuse", "the pass fuse")])
-    assert find_missing_hooks([Hook("torch.no_such_module", "fuse", "the pass fuse")])
+    assert not find_missing([Hook("no_such_package.passes", "fuse", "the pass fuse")])
+    assert find_missing([Hook("torch.no_such_module", "fuse", "the pass fuse")])
 
 
 def test_a_module_that_wants_a_package_which_is_not_installed_misses_no_hook(
@@ -95,7 +136,7 @@ def test_a_module_that_wants_a_package_which_is_not_installed_misses_no_hook(
 ) -> None:
     (tmp_path / "with_a_need.py").write_text("import no_such_package_anywhere\n")
     monkeypatch.syspath_prepend(tmp_path)
-    assert not find_missing_hooks([Hook("with_a_need", "fuse", "the pass fuse")])
+    assert not find_missing([Hook("with_a_need", "fuse", "the pass fuse")])
 
 
 class Nothing(PassBase):

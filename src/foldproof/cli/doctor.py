@@ -45,14 +45,16 @@ def examine() -> dict[str, Any]:
     """Collect versions, extras and features as plain JSON values."""
     import torch
 
+    from foldproof.auditing.externals import find_missing
+    from foldproof.auditing.loops.needs import NEEDS
     from foldproof.auditing.taps import HOOKS
-    from foldproof.auditing.taps.hooks import find_missing_hooks
     from foldproof.fusion.rewriter import PASSES
     from foldproof.shadow import RULES
     from foldproof.spec import BACKENDS, FILES
 
     with hushed():  # packages log when they are imported
-        missing = [hook.describe_absence() for hook in find_missing_hooks(HOOKS)]
+        missing = [hook.describe_absence() for hook in find_missing(HOOKS)]
+        unreadable = [need.describe_absence() for need in find_missing(NEEDS)]
     compiler = next(filter(None, map(shutil.which, ("g++", "clang++", "c++"))), None)
     packages = {".pte": "executorch", ".onnx": "onnxruntime", ".xml": "openvino", ".npy": "numpy", ".npz": "numpy"}
     needs = {"inductor": compiler is not None, **{name: _has(package) for name, package in packages.items()}}
@@ -78,6 +80,7 @@ def examine() -> dict[str, Any]:
         },
         "compare": {name: needs.get(name, True) for name in (*BACKENDS, *FILES)},
         "hooks": {"declared": len(HOOKS), "missing": missing},
+        "loops": {"declared": len(NEEDS), "missing": unreadable},
     }
 
 
@@ -109,11 +112,11 @@ def print_examination(out: Console, found: dict[str, Any]) -> None:
     for command in ("audit", "compare"):
         able = [name if here else f"{name} (not here)" for name, here in found[command].items()]
         say(out, f"{command}: {', '.join(able)}")
-    hooks = found["hooks"]
-    gone = len(hooks["missing"])
-    say(out, f"hooks of taps: {hooks['declared']}, {gone or 'none'} missing in the installed versions")
-    for sentence in hooks["missing"]:
-        say(out, f"  {sentence}", "yellow")
+    for of, externals in (("hooks of taps", found["hooks"]), ("names that loops are read by", found["loops"])):
+        gone = len(externals["missing"])
+        say(out, f"{of}: {externals['declared']}, {gone or 'none'} missing in the installed versions")
+        for sentence in externals["missing"]:
+            say(out, f"  {sentence}", "yellow")
     lacking = [name for extra in found["extras"].values() for name, version in extra["packages"].items() if not version]
     if lacking:
         say(out, f"\nto install what is missing: pip install {' '.join(dict.fromkeys(lacking))}")

@@ -59,6 +59,9 @@ def record_loops(
         return _Recording(source, graph, reused, constants).run(scheduled)
 
 
+ONE_BY_ONE = {"OuterLoopFusedSchedulerNode", "ForeachKernelSchedulerNode", "GroupedSchedulerNode"}
+"""Groups whose nests run one after the other; a kernel of any other group may run them in each iteration."""
+
 Accesses = Mapping[str, Sequence[tuple[str, Any]]]
 """Loads and stores of a loop nest by buffer, each with its address."""
 
@@ -96,7 +99,7 @@ class _Recording:
         for group in scheduled:
             self._nests = []
             accesses = [self._record(node, kernels) for node in _flattened([group])]
-            if type(group).__name__ == "FusedSchedulerNode":
+            if len(self._nests) > 1 and type(group).__name__ not in ONE_BY_ONE:
                 self._check_order()
             if self._reused is not None:
                 self._release(group, self._reused, accesses)

@@ -65,7 +65,7 @@ def tap_executorch(log: Log) -> Iterator[None]:
     copies = SimpleNamespace(copy=functools.partial(_copy_owned, log), deepcopy=copy.deepcopy)
     with contextlib.ExitStack() as stack:
         for step in STEPS:
-            stack.enter_context(step.patch(functools.partial(_observe_step, log, step.function)))
+            stack.enter_context(step.patch(functools.partial(_observe_step, log, step.attribute)))
         stack.enter_context(MANAGERS.patch(lambda original: _wrap_manager(log, original)))
         stack.enter_context(COPIES.patch(lambda _: copies))
         stack.enter_context(PASSES.patch(lambda original: _wrap_program_pass(log, original, ExportedProgramPassResult)))

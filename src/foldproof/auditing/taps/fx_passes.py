@@ -60,7 +60,7 @@ def observe(log: Log, name: str, function: Callable[..., Any], place: int = 0, w
 def tap_passes(log: Log) -> Iterator[None]:
     """Record every `PassBase` call, every plain function that a `PassManager` calls, and decompositions."""
     with (
-        DECOMPOSITIONS.patch(lambda original: observe(log, DECOMPOSITIONS.function, original)),
+        DECOMPOSITIONS.patch(lambda original: observe(log, DECOMPOSITIONS.attribute, original)),
         PASSES.patch(lambda original: _wrap_pass(log, original)),
         MANAGERS.patch(lambda original: _wrap_manager(log, original)),
     ):

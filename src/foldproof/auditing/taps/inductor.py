@@ -456,7 +456,7 @@ def tap_inductor(log: Log, model: torch.nn.Module) -> Iterator[None]:
         for one in PHASES:
             patch(one.hook, phase(one.name, one.place))
         for hook in STEPS:
-            patch(hook, step(hook.function))
+            patch(hook, step(hook.attribute))
         patch(FUSIONS, lambda original: _wrap_fusion(original, phases))
         patch(PATTERNS, lambda original: _wrap_patterns(original, phases))
         patch(LOWERED, lambda original: _wrap_match(_wrap_lowering(original, phases), phases))

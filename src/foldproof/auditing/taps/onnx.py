@@ -112,7 +112,7 @@ class OnnxTap:
         """Record the steps of the exporter; `tap_passes` records its passes on PyTorch's graph."""
         with contextlib.ExitStack() as stack:
             for hook in _PASSES:
-                stack.enter_context(hook.patch(functools.partial(observe, self.log, hook.function)))
+                stack.enter_context(hook.patch(functools.partial(observe, self.log, hook.attribute)))
             stack.enter_context(_TRANSLATION.patch(self.translate))
             stack.enter_context(_ONNX_PASSES.patch(self.run_pass))
             stack.enter_context(_RULES.patch(self.apply_rule))

@@ -58,5 +58,5 @@ def tap_torchao(log: Log) -> Iterator[None]:
     """Record every step of prepare_pt2e, prepare_qat_pt2e, convert_pt2e and move_exported_model_to_eval."""
     with contextlib.ExitStack() as stack:
         for hook in HOOKS:
-            stack.enter_context(hook.patch(functools.partial(observe, log, hook.function)))
+            stack.enter_context(hook.patch(functools.partial(observe, log, hook.attribute)))
         yield
