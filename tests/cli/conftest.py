@@ -30,7 +30,7 @@ class Residual(nn.Module):
 
     def forward(self, x):
         y = self.conv(x)
-        return self.bn(y) + y
+        return self.bn(y) + y.sigmoid()
 
 
 class Gate(nn.Module):

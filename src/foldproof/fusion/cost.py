@@ -23,11 +23,11 @@ def compute_saving(plan: Plan, planned: Sequence[PlannedConstant], constants: Co
             activations that it saves.
     """
     copying = [node for node in plan.folded if not is_view(node)]
-    moved = sum(_count_bytes(x) for node in copying for x in (node, *node.all_input_nodes[:1]))
+    moved = sum(_count_bytes(x) for node in copying for x in (node, *_find_read(node, constants)))
     fewer = len(plan.folded) + max(0, len(plan.parts) - 1)
     if plan.reads is not None:  # the whole reads it once, the parts read it once each
         moved += fewer * _count_bytes(plan.reads)
-    changed = {*(operator_node(edit.node) for edit in plan.edits), *plan.context}
+    changed = {*(operator_node(edit.node) for edit in plan.edits), *plan.context, *plan.folded}
     wanted = [new for edit in plan.edits for new in edit.wanted]
     new = {constant.name: (constant, w) for constant, w in zip(planned, wanted, strict=True)}
     copies = 0
@@ -46,6 +46,11 @@ def compute_saving(plan: Plan, planned: Sequence[PlannedConstant], constants: Co
             "untie the weights",
         )
     return Saving(fewer, moved, copies)
+
+
+def _find_read(node: Node, constants: Constants) -> list[Node]:
+    """Return the first operand that is no constant, if there is one."""
+    return [operand for operand in node.all_input_nodes if not constants.holds(operand)][:1]
 
 
 def _is_kept(name: str, changed: set[Node], constants: Constants) -> bool:

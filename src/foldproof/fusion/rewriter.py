@@ -199,12 +199,17 @@ class Rewriter:
                 pass
 
     def _merge_at(self, editor: GraphEditor, node: Node, account: Account) -> bool:
-        rules = [rule for rule in self.merges if rule.takes(node, editor.constants)]
-        return any(
-            self._try_merge(editor, plan, node, account)
-            for rule in rules
-            for plan in rule.plans(node, editor.constants)
-        )
+        for rule in self.merges:
+            if not rule.takes(node, editor.constants):
+                continue
+            try:
+                for plan in rule.plans(node, editor.constants):
+                    if self._try_merge(editor, plan, node, account):
+                        return True
+            except CannotFold as refusal:
+                found = Declined(node.name, operator_name(node), source_of(node), str(refusal), refusal.hint)
+                account.declined.append(found)
+        return False
 
     def _try_merge(self, editor: GraphEditor, plan: Plan, node: Node, account: Account) -> bool:
         try:

@@ -87,6 +87,36 @@ lora = _branches(
     b=partial(nn.Linear, 6, 2),
     c=partial(nn.Linear, 2, 6),
 )
+dora = _branches(
+    lambda m, x: (y := m.a(x)) + ((y - m.k) * m.s + m.c(m.b(x)) * m.s),
+    (4, 6),
+    a=partial(nn.Linear, 6, 6),
+    b=partial(nn.Linear, 6, 2, bias=False),
+    c=partial(nn.Linear, 2, 6, bias=False),
+    k=partial(torch.randn, 6),
+    s=partial(torch.randn, 6),
+)
+dora_read_elsewhere = _branches(
+    lambda m, x: ((y := m.a(x)) + y * m.s, y.sin()), (4, 6), a=partial(nn.Linear, 6, 6), s=partial(torch.randn, 6)
+)
+reshaped_terms = _branches(
+    lambda m, x: m.a(x.view(4, 9, 6)).view(2, 3, 6, 6) + m.b(x.view(12, 3, 6)).view(2, 3, 6, 6),
+    (2, 3, 6, 6),
+    a=partial(nn.Linear, 6, 6),
+    b=partial(nn.Linear, 6, 6),
+)
+
+
+def _of_numbers(function: Callable[..., Any], **parts: Any) -> Any:
+    make = functional(((1,),), function, **parts)
+    return exported(lambda: (make()[0], (torch.tensor([[0, 1, 2], [1, 1, 0]]),)))
+
+
+table_sum = _of_numbers(lambda m, x: m.a(x) + m.b(x) * 3, a=partial(nn.Embedding, 5, 6), b=partial(nn.Embedding, 5, 6))
+table_linear = _of_numbers(lambda m, x: m.b(m.a(x)), a=partial(nn.Embedding, 5, 6), b=partial(nn.Linear, 6, 4))
+other_rows = _of_numbers(
+    lambda m, x: m.a(x) + m.b(1 - x.clamp(max=1)), a=partial(nn.Embedding, 5, 6), b=partial(nn.Embedding, 5, 6)
+)
 
 one_three = _branches(lambda m, x: m.b(m.a(x)), a=partial(_conv, 1, bias=False), b=_three)
 one_three_biased = _branches(lambda m, x: m.b(m.a(x)), a=partial(_conv, 1), b=_three)
@@ -347,5 +377,30 @@ MUTANTS: dict[str, Mutant] = {
     "LoRA in the other order": mutant(
         lora, around(kernels, "compose", lambda original, a, b, *rest: b.transpose(0, 1) @ a.transpose(0, 1))
     ),
+    "DoRA without its factor": mutant(dora, factors(lambda f, g: (0.0, g))),
+    "DoRA of x instead of the base": mutant(
+        dora,
+        around(
+            branches, "compose", lambda original, outer, inner: replace(original(outer, inner), weight=inner.weight)
+        ),
+    ),
+    "DoRA, of which the base is read elsewhere": mutant(
+        dora_read_elsewhere, patch(branches, "_require_one_reader", lambda *a, **named: None)
+    ),
+    "rows that are reshaped otherwise": mutant(
+        reshaped_terms,
+        patch(branches, "_is_same", lambda a, b: a.target is b.target),
+        around(branches, "_is_alike", lambda original, a, b: True),
+    ),
+    "another table only": mutant(table_sum, joined(lambda a, b: b * 1)),
+    "another table subtracted": mutant(table_sum, joined(lambda a, b: a - b)),
+    "rows in reverse": mutant(table_linear, around(kernels, "make_rows", lambda original, *a: original(*a).flip(0))),
+    "features in reverse": mutant(
+        table_linear, around(kernels, "make_rows", lambda original, *a: original(*a).flip(1))
+    ),
+    "rows without the bias": mutant(
+        table_linear, around(kernels, "make_rows", lambda original, columns, bias: original(columns, None))
+    ),
+    "a table of other rows": mutant(other_rows, patch(branches, "_find_maps", first_input)),
     "LoRA twice": mutant(lora, factors(lambda f, g: (2 * f, g))),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,21 @@ def _sum_in_place(terms: list[Tensor]) -> Tensor | int:
         total += term
     return total
 
+
+def _adapt_by_direction(m: Any, x: Tensor) -> Any:
+    """Return the sum of a layer and its adapter as peft computes it: DoRA, with the scale of each row."""
+    base = m.a(x)
+    norm = torch.linalg.norm(m.a.weight + 2 * m.d(m.c(torch.eye(6))).T, dim=1)
+    scale = (m.scale / norm).view(1, -1)
+    return m.n(base + ((scale - 1) * (base - m.a.bias) + scale * m.d(m.c(x)) * 2))
+
+
+_dora: dict[str, Any] = {
+    "a": partial(nn.Linear, 6, 6),
+    "c": partial(nn.Linear, 6, 2, bias=False),
+    "d": partial(nn.Linear, 2, 6, bias=False),
+    "scale": lambda: torch.rand(6) + 0.5,
+}
 
 parallel_fires = (
     Fires(
@@ -157,6 +173,20 @@ parallel_fires = (
             n=_norm1,
         ),
     ),
+    Fires(
+        "LoRA of a value that is reshaped",
+        functional(
+            ((2, 5, 6),),
+            lambda m, x: m.n(
+                (m.a(x.view(10, 6)).view(2, 5, 6) + m.d(m.c(x.view(10, 6))).view(2, 5, 6)).transpose(1, 2)
+            ),
+            a=partial(nn.Linear, 6, 6),
+            c=partial(nn.Linear, 6, 2, bias=False),
+            d=partial(nn.Linear, 2, 6, bias=False),
+            n=_norm1,
+        ),
+    ),
+    Fires("DoRA", functional(((4, 6),), _adapt_by_direction, **_dora, n=_norm1)),
 )
 parallel_declines = (
     Declines(
@@ -201,6 +231,17 @@ parallel_declines = (
             n=_norm2,
         ),
         _NOT_MERGED,
+    ),
+    Declines(
+        "a term that is computed from another, which is read elsewhere",
+        functional(
+            ((4, 6),),
+            lambda m, x: m.n(((y := m.a(x)) + y * m.k).relu() * y),
+            a=partial(nn.Linear, 6, 6),
+            k=lambda: torch.randn(6),
+            n=_norm1,
+        ),
+        "a shift does not pass mul",
     ),
     Declines(
         "a term that is read elsewhere",

@@ -27,7 +27,11 @@ class MergeRule(Protocol):
         """Return True if ``node`` may be the last of operators that can be merged."""
 
     def plans(self, node: Node, constants: Constants) -> Iterator[Plan]:
-        """Yield plans that each merge operators up to ``node``; each is for the program as it is."""
+        """Yield plans that each merge operators up to ``node``; each is for the program as it is.
+
+        Raises:
+            CannotFold: after the last plan, the reason why operators that might be merged are not.
+        """
 
 
 MERGES: tuple[MergeRule, ...] = (ParallelConvolutions(), ConsecutiveLinears())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -10,9 +9,9 @@ from torch.fx import Node
 
 from foldproof.fusion import examples
 from foldproof.fusion.examples import Declines, Fires
-from foldproof.fusion.merging.maps import compose, find_rank, plan_edit, read_step
+from foldproof.fusion.merging.maps import TakesLonger, compose, find_rank, plan_edit, read_step, require_no_more_work
 from foldproof.fusion.plan import Plan
-from foldproof.graph.nodes import value_readers
+from foldproof.graph.nodes import listed, value_readers
 from foldproof.rewriting.constants import Constants
 from foldproof.rewriting.refusal import CannotFold
 
@@ -22,7 +21,7 @@ class ConsecutiveLinears:
 
     A 1×1 convolution before a larger one may have a bias only if the larger one pads nothing, because zeros are padded
     behind the bias. The two are merged only if that takes no more multiplications: not where the value between them has
-    few channels.
+    few channels. A table in front of a linear becomes one table, if that takes no more memory.
     """
 
     id = "consecutive_linears"
@@ -38,13 +37,24 @@ class ConsecutiveLinears:
         )
 
     def plans(self, node: Node, constants: Constants) -> Iterator[Plan]:
-        """Yield the plan to let ``node`` compute what it and the operator before it compute, if that pays."""
+        """Yield the plan to let ``node`` compute what it and the operator before it compute.
+
+        Raises:
+            CannotFold: it would take more multiplications.
+        """
         rank = find_rank(node, constants)
         assert rank is not None
+        refusal: CannotFold | None = None
         with suppress(CannotFold):  # one of the weights is no constant, or both have large kernels
             outer = read_step(node, rank, constants)
             merged = compose(outer, read_step(outer.x, rank, constants))
             constants.require_lasting(merged.x)
-            if math.prod(merged.shape) <= merged.work:
+            try:
+                require_no_more_work(merged.merged_work, merged.work)
+            except TakesLonger as longer:
+                refusal = CannotFold(f"{listed([outer.x, node])} are not merged into one operator: {longer}")
+            else:
                 edit = plan_edit(merged, "linear operator", constants)
                 yield Plan(self.id, [outer.x], edits=[edit], products=merged.products)
+        if refusal is not None:
+            raise refusal

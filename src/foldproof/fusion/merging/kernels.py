@@ -61,3 +61,9 @@ def times(x: Tensor, factor: float) -> Tensor:
 
 def swap(weight: Tensor) -> Tensor:
     return weight.transpose(-1, -2)
+
+
+def make_rows(columns: Tensor, bias: Tensor | None) -> Tensor:
+    """Return the table whose rows are these columns, each with the bias."""
+    rows = columns.transpose(-1, -2)
+    return rows if bias is None else rows + bias

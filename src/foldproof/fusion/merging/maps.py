@@ -11,7 +11,7 @@ from typing import Any
 from torch.fx import Node
 
 from foldproof.fusion.absorb.convolution import Convolution, convolve_constant
-from foldproof.fusion.absorb.rule import NewConstants, remake, remake_bias
+from foldproof.fusion.absorb.rule import remake, remake_bias
 from foldproof.fusion.affines import SOURCES, read_affine
 from foldproof.fusion.batching.members import Call, Member, read_member
 from foldproof.fusion.merging import kernels
@@ -22,6 +22,7 @@ from foldproof.graph.nodes import (
     kind_of,
     operator_node,
     set_argument,
+    set_operator,
     set_sizes,
     value_readers,
 )
@@ -45,7 +46,8 @@ class LinearMap:
     ``shape`` is that of the weight, (C_out, C_in/groups, *kernel). ``calls`` are the nodes that compute it, the last
     one first, ``path`` leads from it to x by numbers of operands, and ``operator`` is it if it is a convolution or
     linear. ``work`` is the number of multiplications for each place of the result, and ``products`` the number that it
-    takes to multiply weights with weights. A weight of None is that of x.
+    takes to multiply weights with weights. A weight of None is that of x. A ``lookup`` takes a column of its weight for
+    each whole number in x, as if x were vectors with a single 1.
     """
 
     x: Node
@@ -61,6 +63,12 @@ class LinearMap:
     path: tuple[int, ...] = ()
     operator: Node | None = None
     products: int = 0
+    lookup: bool = False
+
+    @property
+    def merged_work(self) -> float:
+        """Number of multiplications (or look-ups) for each place of the result, if one operator computes the map."""
+        return float(self.shape[0] if self.lookup else math.prod(self.shape))
 
     @property
     def kernel(self) -> tuple[int, ...]:
@@ -88,10 +96,10 @@ class LinearMap:
 
 
 def find_rank(node: Node, constants: Constants) -> int | None:
-    """Return the number of kernel axes of a convolution, 0 for a linear, and None for any other node."""
+    """Return the number of kernel axes of a convolution, 0 for a linear or a table, and None for any other node."""
     if Convolution().takes(node, constants):
         return value_of(arguments(node)["weight"]).dim() - 2
-    return 0 if kind_of(node) == "linear" or (kind_of(node) in _PRODUCTS and not is_edge(node)) else None
+    return 0 if kind_of(node) in ("linear", "embedding") or (kind_of(node) in _PRODUCTS and not is_edge(node)) else None
 
 
 def read_maps(node: Node, rank: int, constants: Constants) -> list[LinearMap]:
@@ -125,6 +133,8 @@ def read_step(node: Node, rank: int, constants: Constants) -> LinearMap:
     if found is not None:
         if found != rank:
             raise CannotFold(f"{node.name} has other kernels")
+        if kind_of(node) == "embedding":
+            return _read_table(node, constants)
         return _read_convolution(node, constants) if rank else _read_linear(node, constants)
     if kind_of(node) in _POOLS:
         return _read_pool(node, rank)
@@ -164,6 +174,7 @@ def compose(outer: LinearMap, inner: LinearMap) -> LinearMap:
         (*outer.path, *inner.path),
         outer.operator,
         outer.products + inner.products + math.prod(outer.shape) * math.prod(inner.shape[1:]),
+        inner.lookup,
     )
 
 
@@ -178,26 +189,34 @@ def add(base: LinearMap, other: LinearMap, factor: float, whole: float) -> Linea
     kernel, padding, dilation = _unite(base, other)
     groups = math.gcd(base.groups, other.groups)
     shape = (base.shape[0], base.inputs // groups, *kernel)
-    work = float(math.prod(shape))
-    if work > base.work + other.work:
-        raise CannotFold("one operator for both would need more multiplications")
     weights = (_place(one, groups, kernel, padding, dilation) for one in (base, other))
     bias = base.bias if other.bias is None else total(base.bias, _times(other.bias, factor))
-    return LinearMap(
-        base.x,
-        Expression(kernels.join, (*weights, factor, whole)),
-        _times(bias, whole),
-        shape,
-        groups,
-        base.stride,
-        padding,
-        dilation,
-        work,
-        base.calls,
-        base.path,
-        base.operator,
-        base.products + other.products,
+    found = replace(
+        base,
+        weight=Expression(kernels.join, (*weights, factor, whole)),
+        bias=_times(bias, whole),
+        shape=shape,
+        groups=groups,
+        padding=padding,
+        dilation=dilation,
+        products=base.products + other.products,
     )
+    require_no_more_work(found.merged_work, base.work + other.work)
+    return replace(found, work=found.merged_work)
+
+
+def require_no_more_work(merged: float, apart: float) -> None:
+    """Check that one operator needs no more multiplications for each place of the result.
+
+    Raises:
+        TakesLonger: it needs more.
+    """
+    if merged > apart:
+        raise TakesLonger(f"one operator would take {merged:.0f} multiplications for each place instead of {apart:.0f}")
+
+
+class TakesLonger(CannotFold):
+    """Operators could become one, but that would take more multiplications."""
 
 
 def plan_edit(new: LinearMap, rule: str, constants: Constants) -> Edit:
@@ -208,6 +227,10 @@ def plan_edit(new: LinearMap, rule: str, constants: Constants) -> Edit:
     """
     node = new.operator
     assert node is not None
+    if new.lookup:
+        [table] = [arguments(call)["weight"] for call in new.calls if kind_of(call) == "embedding"]
+        rows = Expression(kernels.make_rows, (new.weight, new.bias))
+        return Edit(rule, node, remake(table, "weight", rows, constants), partial(_install_table, new.path))
     if new.kernel:
         given = arguments(node)
         weight, bias = given["weight"], given["bias"]
@@ -227,7 +250,7 @@ def plan_edit(new: LinearMap, rule: str, constants: Constants) -> Edit:
         is_linear = kind_of(node) == "linear" or (kind_of(node) == "matmul" and new.bias is not None)
         expression = new.weight if is_linear else Expression(kernels.swap, (new.weight,))
         install = partial(_install_linear, new.path, _call_linear if is_linear else member.called)
-    wanted: NewConstants = remake(weight, "weight", expression, constants)
+    wanted = remake(weight, "weight", expression, constants)
     if new.bias is not None:
         wanted += remake_bias(node, bias, weight, "bias", new.bias, constants)
     return Edit(rule, node, wanted, install)
@@ -247,6 +270,16 @@ def _install_linear(
     given = arguments(node)
     bias = constants.get("bias", given["self"] if kind_of(node) == "addmm" else given.get("bias"))
     node.target, node.args, node.kwargs = called(_follow(node, path), constants["weight"], bias)
+
+
+def _install_table(path: tuple[int, ...], node: Node, constants: Mapping[str, Node]) -> None:
+    indices = _follow(node, path)
+    if kind_of(node) != "embedding":
+        set_operator(node, aten.embedding.default)
+        node.args, node.kwargs = (constants["weight"], indices), {}
+        return
+    set_argument(node, "weight", constants["weight"])
+    set_argument(node, "indices", indices)
 
 
 def _call_linear(x: Node, weight: Node, bias: Node | None) -> Call:
@@ -345,6 +378,27 @@ def _read_linear(node: Node, constants: Constants) -> LinearMap:
     bias = constants.optional(member.bias, f"the bias of {node.name}")
     work, path = float(math.prod(shape)), (node.all_input_nodes.index(member.x),)
     return LinearMap(member.x, weight, bias, shape, 1, (), (), (), work, (node,), path, node)
+
+
+def _read_table(node: Node, constants: Constants) -> LinearMap:
+    given = arguments(node)
+    weight = constants.expression(given["weight"], f"the table of {node.name}")
+    rows, size = (int(size) for size in value_of(given["weight"]).shape)
+    return LinearMap(
+        given["indices"],
+        Expression(kernels.swap, (weight,)),
+        None,
+        (size, rows),
+        1,
+        (),
+        (),
+        (),
+        float(size),
+        (node,),
+        (node.all_input_nodes.index(given["indices"]),),
+        node,
+        lookup=True,
+    )
 
 
 def _read_member(node: Node) -> Member:
