@@ -218,7 +218,10 @@ class Inquiry:
             found = without if without.equal and (fewer or not found.equal) else found
         if found.mismatch is None or found.mismatch.structural:
             return found
-        for semantics in _algebraic_readings(found):
+        readings = _algebraic_readings(found)
+        if found.point.casts_whole:
+            readings += [replace(reading, whole=True) for reading in (AS_IT_IS, *readings)]
+        for semantics in readings:
             if self._attempt(1, parameters, semantics).equal:
                 again = self._attempt_surely(parameters, semantics)
                 return again if again.equal else found

@@ -94,6 +94,8 @@ class Semantics:
     """A multiple of 4: cosines of its fractions of a turn are read as algebraic numbers; see `turns`."""
     lengths: frozenset[int] = frozenset()
     """Lengths n of Fourier transforms: tables of cos(2π·j/4n), scaled or not, are read as these numbers."""
+    whole: bool = False
+    """Read arithmetic that makes real numbers of whole ones exactly, which float32 rounds: of images in uint8, say."""
     within: frozenset[str] = frozenset()
     """Roundings of parameters that are read as the identity.
 
@@ -142,6 +144,8 @@ class SamplePoint:
         """Lengths of Fourier transforms."""
         self.shifted = False
         """True after a softmax has been shifted."""
+        self.casts_whole = False
+        """True after whole numbers have become real ones."""
         self.uninterpreted: dict[str, None] = {}
         self.branch: dict[str, None] = _Counted()
         self.compared: dict[str, None] = {}

@@ -64,6 +64,13 @@ _DEQUANTIZE = {
     decomposed.dequantize_per_channel.default,
 }
 
+# They make real numbers of whole ones.
+_CASTING = {
+    aten._to_copy.default,
+    *(op for name in ("add", "div", "mul", "sub") for op in (getattr(aten, name).Tensor, getattr(aten, name).Scalar)),
+    *(aten.rsub.Tensor, aten.rsub.Scalar),
+}
+
 _FILLED = {aten.ones.default, aten.full.default}
 
 # Operators that keep infinities for any other operands: infinity plus x is infinity. The others select elements.
@@ -495,7 +502,8 @@ class Factories(DispatchMode):
     """While active, make new tensors shadows that are empty, or filled with a number: writes to them keep residues.
 
     Uninitialised memory gets random residues, because nothing may depend on it. Whole numbers that are dequantized are
-    exact constants, as is their product with the scale, which float32 would round.
+    exact constants, as is their product with the scale, which float32 would round. So are others that become real
+    numbers, in the reading ``whole``.
     """
 
     def __init__(self, point: SamplePoint) -> None:
@@ -509,6 +517,11 @@ class Factories(DispatchMode):
         made = func(*args, **(kwargs or {}))
         if type(made) is not Tensor or not is_number(made.dtype) or made.device.type == "meta":
             return made
+        if func in _CASTING and any(_is_whole(x) for x in args):
+            self._point.casts_whole = True
+            if not self._point.semantics.whole:
+                return made
+            return func(*(self._exactly(x, made.dtype) if _is_whole(x) else x for x in args), **(kwargs or {}))
         # A number by itself is often read by `.item()`, which of a shadow would limit the claim.
         zero = func is aten.zeros.default or (func is aten.full.default and args[1] == 0)
         filled = zero or (func in _FILLED and made.dim() > 0 and not bool(made.isnan().any()))
@@ -520,3 +533,10 @@ class Factories(DispatchMode):
         if filled:
             return Shadow(made, embed_constant(self._point, made))
         return Shadow(made.zero_(), draw_variable(self._point, made, data=True))
+
+    def _exactly(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        return Shadow(x.to(dtype), embed_constant(self._point, x))
+
+
+def _is_whole(x: Any) -> bool:
+    return type(x) is Tensor and not (x.is_floating_point() or x.is_complex() or x.dtype is torch.bool)

@@ -1,0 +1,77 @@
+"""Whole numbers that a program makes real ones: float32 rounds their quotients, and the proof does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+import foldproof
+from foldproof import Kind, prove
+
+PIXELS = torch.randint(0, 256, (2, 3, 7, 7), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+Prepare = Callable[[Tensor], Tensor]
+
+
+class Stem(nn.Module):
+    """A convolution of pixels, less a mean and over a spread."""
+
+    def __init__(self, prepare: Prepare) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.prepare = nn.Conv2d(3, 4, 3), prepare
+        self.register_buffer("mean", torch.rand(1, 3, 1, 1))
+        self.register_buffer("spread", torch.rand(1, 3, 1, 1) + 0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv((self.prepare(x) - self.mean) / self.spread)
+
+
+class Split(Stem):
+    """The same, with the mean taken from what the convolution makes of the pixels."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.conv.weight / self.spread
+        return functional.conv2d(self.prepare(x), weight, self.conv.bias) - functional.conv2d(
+            self.mean.expand(1, 3, 3, 3), weight
+        )
+
+
+PREPARED: dict[str, Prepare] = {
+    "cast, then divided": lambda x: x.float() / 255,
+    "divided": lambda x: x / 255,
+    "multiplied": lambda x: x * 0.017,
+    "taken from a number": lambda x: 1.5 - x / 127.5,
+    "with another tensor": lambda x: x / torch.tensor([3.0, 7.0, 11.0]).reshape(1, 3, 1, 1),
+    "a cast of int64": lambda x: x.long().to(torch.float32) / 3,
+}
+
+
+@pytest.mark.parametrize("name", PREPARED)
+def test_arithmetic_on_whole_numbers_is_exact(name: str) -> None:
+    verdict = prove(Stem(PREPARED[name]), Split(PREPARED[name]), (PIXELS,))
+    assert verdict.kind is Kind.PROVED, verdict
+    assert verdict.claim is not None and verdict.claim.all_parameters
+
+
+@pytest.mark.parametrize("name", PREPARED)
+def test_other_numbers_are_not_proved(name: str) -> None:
+    def other(x: Tensor) -> Tensor:
+        return PREPARED[name](x) * (1 + 1e-6)
+
+    assert prove(Stem(PREPARED[name]), Split(other), (PIXELS,)).kind not in (Kind.PROVED, Kind.PROVED_WITHIN)
+
+
+def test_overflow_of_whole_numbers_is_no_arithmetic_of_real_ones() -> None:
+    """In uint8, 2x wraps around; the cast comes after it."""
+    verdict = prove(Stem(lambda x: (x * 2).float()), Split(lambda x: x.float() * 2), (PIXELS,))
+    assert verdict.kind is Kind.REFUTED, verdict
+
+
+def test_a_stem_of_pixels_is_folded_and_proved() -> None:
+    folded = foldproof.fuse(Stem(PREPARED["divided"]).eval(), (PIXELS,))
+    assert folded.verdict.kind is Kind.PROVED, folded.verdict
+    assert folded.operators_after < folded.operators_before
