@@ -16,6 +16,7 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -26,6 +27,8 @@ from foldproof.fusion.absorb import ABSORBERS, Absorber
 from foldproof.fusion.affine import Affine
 from foldproof.fusion.affines import Match
 from foldproof.fusion.motion import MOTIONS, Motion
+from foldproof.fusion.motion.rule import find_sizes
+from foldproof.fusion.motion.selection import read_elements, require_static
 from foldproof.fusion.result import Speed
 from foldproof.graph.nodes import is_getitem, listed, value_readers
 from foldproof.graph.text import operator_name
@@ -34,7 +37,7 @@ from foldproof.rewriting.edit import Edit, NewConstant
 from foldproof.rewriting.expression import Expression, Operand, OwnArithmetic, as_expression
 from foldproof.rewriting.refusal import CannotFold
 from foldproof.rewriting.sizes import value_of
-from foldproof.rewriting.vectors import scaled, total
+from foldproof.rewriting.vectors import UNREAD, joined, scaled, total
 
 Judge = Callable[[GraphModule, GraphModule, Sequence[Tensor]], Speed]
 
@@ -165,17 +168,15 @@ class Planner:
             if self.constants.holds(node):  # each reader gets its own copy, so demands may differ
                 plan.edits += [self._plan_constant(node, affine, reader) for reader, affine in of.items()]
                 continue
-            affine = self._require_one_demand(node, of)
+            affine = self._join_demands(plan, node, of)
             absorber = self._find_absorber(node)
             motion = None if absorber else self._find_motion(node)  # an affine moves no further than necessary
             if absorber is not None:
                 wanted = absorber.output(node, affine, self.constants)
-                self._require_only_reader(node, of)
                 plan.edits.append(Edit(absorber.id, node, wanted, absorber.install))
                 if is_getitem(node):
                     plan.moved += [node, *node.all_input_nodes]
             elif motion is not None:
-                self._require_only_reader(node, of)
                 for operand, moved in motion.up(node, affine, self.constants, side).items():
                     demand(operand, moved, node)
                 self._record_pass(plan, node, motion)
@@ -239,16 +240,49 @@ class Planner:
             " constant weights nor one that it can be moved through"
         )
 
-    def _require_one_demand(self, node: Node, demands: Mapping[Node, Affine]) -> Affine:
-        first, *others = demands.values()
-        if not all(first.same_as(other) for other in others):
-            raise CannotFold(f"the readers of {node.name} need it scaled differently")
-        return first
+    def _join_demands(self, plan: Plan, node: Node, demands: Mapping[Node, Affine]) -> Affine:
+        """Return one affine that gives each reader its own: readers of different parts, as of a split, may differ.
 
-    def _require_only_reader(self, node: Node, demands: Mapping[Node, Affine]) -> None:
+        Readers of other parts, whose values stay as they are, become ``context`` of the plan.
+        """
         others = [reader for reader in self._list_readers(node) if reader not in demands]
-        if others:
-            raise CannotFold(f"the output of {node.name}, which it scales, is also read by {listed(others)}, as it is")
+        first, *rest = demands.values()
+        if not others and all(first.same_as(other) for other in rest):
+            return first
+        read = [self._read_elements(node, reader) for reader in others]
+        if any(map(torch.Tensor.all, read)):
+            self._refuse_others(node, others)
+        channels = torch.full(find_sizes(node), UNREAD)
+        for elements in read:
+            channels[elements] = 0  # of the identity
+        joined_affines: list[Affine] = []
+        for reader, affine in demands.items():
+            same = next((i for i, known in enumerate(joined_affines) if known.same_as(affine)), len(joined_affines))
+            joined_affines += [affine] * (same == len(joined_affines))
+            elements = self._read_elements(node, reader)
+            own = affine.channels.expand(channels.shape) + 1 + sum(a.count for a in joined_affines[:same])
+            own = torch.where(affine.channels == UNREAD, UNREAD, own)
+            held = channels[elements]
+            if bool((held == 0).any()):
+                self._refuse_others(node, others)
+            if bool(((held != UNREAD) & (held != own[elements])).any()):
+                raise CannotFold(f"the readers of {node.name} need it scaled differently")
+            channels[elements] = own[elements]
+        counts = [1, *(affine.count for affine in joined_affines)]
+        scale = joined([None, *(affine.scale for affine in joined_affines)], counts, 1.0)
+        shift = joined([None, *(affine.shift for affine in joined_affines)], counts, 0.0)
+        plan.context += others
+        whole = Affine(channels, sum(counts), scale, shift)
+        return require_static(whole.on(channels), node, next(iter(demands)))
+
+    def _read_elements(self, node: Node, reader: Node) -> Tensor:
+        try:
+            return read_elements(reader, node, self.constants)
+        except CannotFold:
+            return torch.ones(find_sizes(node), dtype=torch.bool)
+
+    def _refuse_others(self, node: Node, others: list[Node]) -> NoReturn:
+        raise CannotFold(f"the output of {node.name}, which it scales, is also read by {listed(others)}, as it is")
 
     def _list_readers(self, node: Node) -> list[Node]:
         """List the readers of a node's value; for a reader with several results, the nodes that take them out."""

@@ -124,6 +124,43 @@ selection_fires = (
             n=_norm1,
         ),
     ),
+    Fires(
+        "each half by itself",
+        functional(
+            (_image,),
+            lambda m, x: (lambda a, b: (m.n(a), m.o(b)))(*m.a(x).chunk(2, 1)),
+            a=partial(nn.Conv2d, 3, 12, 3),
+            n=_norm2,
+            o=_norm2,
+        ),
+    ),
+    Fires(
+        "a half beside its gate",
+        functional(
+            (_image,),
+            lambda m, x: (lambda a, b: m.n(a) * b.sigmoid())(*m.a(x).split(6, 1)),
+            a=partial(nn.Conv2d, 3, 12, 3),
+            n=_norm2,
+        ),
+    ),
+    Fires(
+        "queries out of a packed projection",
+        functional(
+            ((4, 3),),
+            lambda m, x: (lambda q, k: m.n(q) @ k.mT)(*m.a(x).view(4, 2, 6, 5).unbind(1)),
+            a=partial(nn.Linear, 3, 60),
+            n=_norm1,
+        ),
+    ),
+    Fires(
+        "slices",
+        functional(
+            (_image,),
+            lambda m, x: (y := m.a(x), torch.cat([m.n(y[:, :6]), y[:, 6:].relu()], 1))[1],
+            a=partial(nn.Conv2d, 3, 9, 3),
+            n=_norm2,
+        ),
+    ),
 )
 selection_declines = (
     Declines(
@@ -146,6 +183,16 @@ selection_declines = (
         functional(
             (_image,),
             lambda m, x: (y := m.a(x), m.n(y[:, :6])),
+            a=partial(nn.Conv2d, 3, 9, 3),
+            n=_norm2,
+        ),
+        "is also read by",
+    ),
+    Declines(
+        "slices that overlap",
+        functional(
+            (_image,),
+            lambda m, x: (y := m.a(x), torch.cat([m.n(y[:, :6]), y[:, 3:].relu()], 1))[1],
             a=partial(nn.Conv2d, 3, 9, 3),
             n=_norm2,
         ),

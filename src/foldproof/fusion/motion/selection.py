@@ -74,7 +74,7 @@ class Selection:
             chosen[at[inside]] = channels[inside]
             if not torch.equal(chosen[at[inside]], channels[inside]):
                 raise CannotFold(f"{node.name} reads one element of {operand.name} for several channels")
-            found[operand] = _require_static(affine.on(chosen.reshape(shape)), operand, node)
+            found[operand] = require_static(affine.on(chosen.reshape(shape)), operand, node)
         return found
 
     def down(self, node: Node, carried: Affines, constants: Constants) -> Affine:
@@ -99,10 +99,26 @@ class Selection:
             raise CannotFold(f"{node.name} pads with zeros, which have not been shifted", _PADDING)
         if len(counts) == 2 and not bool((channels == 0).any() and not sources.has_zeros):
             channels = torch.where(channels == 0, UNREAD, channels - 1)  # one operand: its own numbering
-            return _require_static(Affine(channels, counts[1], scales[1], shifts[1]).on(channels), node, node)
+            return require_static(Affine(channels, counts[1], scales[1], shifts[1]).on(channels), node, node)
         scale = joined(scales, counts, 1.0)
         shift = joined(shifts, counts, 0.0)
-        return _require_static(Affine(channels, sum(counts), scale, shift).on(channels), node, node)
+        return require_static(Affine(channels, sum(counts), scale, shift).on(channels), node, node)
+
+
+def read_elements(reader: Node, node: Node, constants: Constants) -> Tensor:
+    """Return the elements of ``node`` that ``reader`` reads, as booleans: some, for an operator that arranges elements.
+
+    Raises:
+        CannotFold: they depend on the program's input.
+    """
+    shape = find_sizes(node)
+    if not Selection().takes(reader):
+        return torch.ones(shape, dtype=torch.bool)
+    sources = _Sources(reader, constants)
+    at = sources.places - sources.first[node]
+    found = torch.zeros(shape.numel(), dtype=torch.bool)
+    found[at[(at >= 0) & (at < shape.numel())]] = True
+    return found.reshape(shape)
 
 
 class _Sources:
@@ -163,7 +179,7 @@ def _is_float(node: Node) -> bool:
     return isinstance(value, torch.Tensor) and value.is_floating_point()
 
 
-def _require_static(affine: Affine, node: Node, through: Node) -> Affine:
+def require_static(affine: Affine, node: Node, through: Node) -> Affine:
     """Return the affine if its channels lie along axes of fixed size only; at other sizes they might lie differently.
 
     Raises:
