@@ -28,6 +28,8 @@ SAFE = {
     "normalise before the program is called",
     "raise accuracy_limit, if these digits do not matter",
     "untie the weights",
+    "pad before it, with the value of each channel that it makes 0, instead of in conv2d",
+    "the pass 'norm_affine' moves its weight and bias into its readers, where they can take them",
 }
 """Hints after which a trained model computes what it did."""
 
@@ -83,3 +85,44 @@ def test_equal_reasons_are_one_line() -> None:
     result = foldproof.fuse(model, (torch.randn(3, 4),))
     [line] = [line for line in str(result).splitlines() if "not folded" in line]
     assert line.startswith("  not folded: 6 × aten.batch_norm.default (batch_norm, batch_norm_1, ")
+
+
+def test_normalisations_of_each_sample_are_named() -> None:
+    """They stay, and so do those in regions under autocast, with the way to fold these."""
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.group, self.batch = nn.LayerNorm(6), nn.GroupNorm(2, 6), nn.BatchNorm1d(6)
+            self.linear = nn.Linear(6, 6)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.group(self.layer(x))
+            with torch.autocast("cpu", torch.bfloat16):
+                return self.batch(self.linear(x))
+
+    model, x = Model().eval(), (torch.randn(3, 6),)
+    found = {one.operator: one for one in list_declined(model, x)}
+    assert {"aten.layer_norm.default", "aten.group_norm.default", "aten.batch_norm.default"} == found.keys()
+    assert "autocast" in found["aten.batch_norm.default"].hint
+    decomposed = torch.export.export(model, x).run_decompositions({})
+    assert [rewrite.rule for rewrite in foldproof.fuse(decomposed, x).rewrites] == ["batch_norm into linear"]
+
+
+def test_the_advice_on_a_padded_stem_keeps_the_function() -> None:
+    """Zeros around (x - 0.5)/0.2 are 0.5 around x; with these, all of the arithmetic is folded."""
+
+    class Stem(nn.Module):
+        def __init__(self, value: float | None) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.conv, self.value = nn.Conv2d(3, 4, 3, padding=int(value is None)), value
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = x if self.value is None else nn.functional.pad(x, (1, 1, 1, 1), value=self.value)
+            return self.conv((x - 0.5) / 0.2)
+
+    x = (torch.rand(2, 3, 7, 7),)
+    padded, advised = Stem(None).eval(), Stem(0.5).eval()
+    assert foldproof.prove(padded, advised, x).kind is foldproof.Kind.PROVED
+    assert foldproof.fuse(advised, x).operators_after.total() == 2

@@ -63,7 +63,7 @@ from foldproof.fusion.merging import MERGES, MergeRule
 from foldproof.fusion.motion import MOTIONS, Motion
 from foldproof.fusion.plan import Plan, Planner
 from foldproof.fusion.result import Rewrite
-from foldproof.graph.nodes import is_getitem, listed, short_name
+from foldproof.graph.nodes import arguments, is_getitem, kind_of, listed, short_name
 from foldproof.graph.text import operator_name, source_of
 from foldproof.graph.view import view_graph
 from foldproof.rewriting.account import UNPROVED, Declined
@@ -72,6 +72,7 @@ from foldproof.rewriting.editor import GraphEditor
 from foldproof.rewriting.refusal import AxisMismatch, CannotFold
 from foldproof.rewriting.rewrite import cut_rewrite
 from foldproof.rewriting.sizes import value_of
+from foldproof.torch_internals import HigherOrderOperator
 from foldproof.verdict import Kind, Verdict
 
 Progress = Callable[[int, int, str], None]
@@ -152,7 +153,7 @@ class Rewriter:
                 break
         self._batch(editor, account)
         progress(steps, steps + 1, "the whole program")
-        account.declined += self._list_left_in_subgraphs(editor)
+        account.declined += [*self._list_of_samples(editor), *self._list_left_in_subgraphs(editor)]
         return account
 
     def _fold_chain(self, editor: GraphEditor, chain: list[Node], account: Account) -> None:
@@ -319,20 +320,47 @@ class Rewriter:
         if isinstance(refusal, AxisMismatch) and normalises:
             account.warnings.append(f"{node.name} ({short_name(node)}) is not folded: {refusal}")
 
+    def _list_of_samples(self, editor: GraphEditor) -> list[Declined]:
+        """List normalisations that stay because they have no statistics of their own."""
+        chosen = any(isinstance(source, NormAffine) for source in self.sources)
+        return [
+            Declined(
+                node.name,
+                operator_name(node),
+                source_of(node),
+                "it computes its statistics from each sample",
+                "" if chosen or arguments(node)["weight"] is None else _OF_AFFINE,
+            )
+            for node in editor.graph.nodes
+            if kind_of(node) in NormAffine.kinds
+        ]
+
     def _list_left_in_subgraphs(self, editor: GraphEditor) -> list[Declined]:
-        held = {str(node.target) for node in editor.graph.nodes if node.op == "get_attr"}
+        runs = {
+            str(part.target): node.target.name() if isinstance(node.target, HigherOrderOperator) else ""
+            for node in editor.graph.nodes
+            for part in node.all_input_nodes
+            if part.op == "get_attr"
+        }
         return [
             Declined(
                 f"{name}.{node.name}",
                 operator_name(node),
                 source_of(node),
                 f"it is inside the subgraph {name} of a higher-order operator, which is left whole",
+                _OF_AUTOCAST if runs[name.split(".")[0]] == "wrap_with_autocast" else "",
             )
             for name, part in editor.host.subgraphs.named_modules()
-            if name.split(".")[0] in held and isinstance(part, GraphModule)
+            if name.split(".")[0] in runs and isinstance(part, GraphModule)
             for node in part.graph.nodes
             if is_normalisation(node, editor.constants)
         ]
+
+
+_OF_AFFINE = f"the pass {NormAffine.id!r} moves its weight and bias into its readers, where they can take them"
+_OF_AUTOCAST = (
+    "the subgraph runs under autocast; fold exported_program.run_decompositions({}), which has conversions instead"
+)
 
 
 @dataclass

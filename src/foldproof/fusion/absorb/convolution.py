@@ -22,7 +22,7 @@ from foldproof.fusion.examples import Declines, Fires
 from foldproof.graph.nodes import arguments, kind_of, short_name
 from foldproof.rewriting.constants import Constants
 from foldproof.rewriting.expression import Expression, Operand
-from foldproof.rewriting.refusal import CannotFold, next_training
+from foldproof.rewriting.refusal import CannotFold
 from foldproof.rewriting.sizes import value_of
 from foldproof.rewriting.vectors import total
 
@@ -58,7 +58,7 @@ class Convolution:
         if shift is not None and this.pads():
             raise CannotFold(
                 f"{node.name} ({short_name(node)}) pads its input with zeros, which a shift would change",
-                next_training(f"normalise behind {node.name}, or pad by reflection or replication"),
+                f"pad before it, with the value of each channel that it makes 0, instead of in {node.name}",
             )
         weight = None if scale is None else Expression(scale_inputs, (this.weight, scale, groups))
         bias = None if shift is None else total(this.bias, Expression(convolve_constant, (this.weight, shift, groups)))
