@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,9 +14,14 @@ from torch import Tensor, nn
 
 import foldproof
 from foldproof import FoldproofError, Kind
-from foldproof.auditing import api
+from foldproof.auditing import api, replay
+from foldproof.auditing.compilers.inductor import Inductor
+from foldproof.auditing.fault import WrongGradients
+from foldproof.auditing.folder import run
 from foldproof.auditing.gradients import PARTS, TrainedCall
 from foldproof.auditing.loops import LOOP_STEPS
+from foldproof.auditing.script import write_reproduction
+from foldproof.auditing.specification import specify_model
 
 
 @pytest.fixture(autouse=True)
@@ -139,7 +146,7 @@ class Counting(nn.Module):
         return torch.tanh(self.linear(x)) * self.scale
 
 
-def test_a_backward_that_computes_a_written_buffer_again_is_refuted() -> None:
+def test_a_backward_that_computes_a_written_buffer_again_is_refuted_and_saved(tmp_path: Path) -> None:
     """The partitioner of torch 2.13 adds 1 once more in the backward, to the buffer that the forward has written."""
     torch.manual_seed(0)
     found = foldproof.audit(Counting(), (torch.randn(3, 3),), training=True, locate=False)
@@ -148,3 +155,29 @@ def test_a_backward_that_computes_a_written_buffer_again_is_refuted() -> None:
     assert [step.title for step in found.refuted] == ["partition"], found
     assert found.end_to_end is not None and found.end_to_end.kind is Kind.REFUTED
     assert "wrong: the pass partition changes the meaning of the model" in found.conclusion
+    saved = found.save(tmp_path / "saved")
+    text = (saved / "repro.py").read_text()
+    assert len(text.splitlines()) <= 20 and "foldproof" not in text and "Linear" not in text, text
+    assert text.rstrip() in (saved / "report.md").read_text()
+    wrong, told = replay(saved)
+    assert wrong, told
+
+
+TRAINED: dict[str, nn.Module] = {
+    "batch statistics": nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.GELU()),
+    "evaluation mode": nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)).eval(),
+    "a loss": nn.Sequential(nn.Linear(3, 4), nn.Flatten(0), nn.Linear(20, 1)),
+    "dropout": nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5)),
+}
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_right_gradients_show_no_fault(name: str, tmp_path: Path) -> None:
+    fault = WrongGradients(Inductor(), {}, TRAINED[name].training)
+    spec, *_ = specify_model(TRAINED[name], (torch.randn(5, 3),))
+    assert not fault.is_shown_by(spec)
+    written = replace(spec, held=None, given=None)
+    (tmp_path / "repro.py").write_text(write_reproduction(fault, written))
+    ran = run(tmp_path / "repro.py")
+    assert not ran.failed, ran.told
+    assert ran.wrong == (name == "dropout"), ran.told  # draws are others, which is why none shows a fault

@@ -13,10 +13,14 @@ import torch
 from torch import Tensor, fx, nn
 
 from foldproof.auditing.compilers import Compiler
+from foldproof.auditing.compilers.inductor import Inductor
 from foldproof.auditing.explained import explains, run_rounding
+from foldproof.auditing.gradients import TrainedCall
 from foldproof.auditing.inputs import find_inputs
 from foldproof.auditing.log import Change, Log
 from foldproof.auditing.specification import ModelSpec
+from foldproof.digest import digest
+from foldproof.generators import read_states
 from foldproof.graph.interpreter import Interpreter
 from foldproof.log import giving_up, log_caught
 from foldproof.thresholds import MIN_REDUCED_DIFFERENCE
@@ -141,20 +145,9 @@ class WrongNumbers:
         except Exception as error:
             log_caught(error, "compiling a smaller model")
             return False
-        moving = [i for i, (a, b) in enumerate(zip(own, other)) if _are_numbers(a, b) and _move(a.double(), b.double())]
-        return bool(moving) and not self._is_rounding(model, inputs, [(i, own[i].double(), other[i]) for i in moving])
-
-    def _is_rounding(
-        self, model: nn.Module, inputs: tuple[Any, ...], differing: Sequence[tuple[int, Tensor, Tensor]]
-    ) -> bool:
-        """Return True if rounding explains each of the ``differing`` outputs, or if that is not known."""
-        try:
-            with torch.no_grad():
-                moved = list(run_rounding(lambda: tree_leaves(copy.deepcopy(model)(*(x.clone() for x in inputs)))))
-        except Exception as error:
-            log_caught(error, "rounding a smaller model")
-            return True
-        return all(explains(a, b, [outputs[i].double() for outputs in moved]) for i, a, b in differing)
+        return _differ_beyond_rounding(
+            own, other, lambda: tree_leaves(copy.deepcopy(model)(*(x.clone() for x in inputs)))
+        )
 
     def look_closer(self) -> bool:
         """Return False: there is nothing besides the outputs."""
@@ -163,6 +156,57 @@ class WrongNumbers:
     def write_check(self) -> list[str]:
         """Compare the outputs."""
         return ["torch.testing.assert_close(got, model(*inputs))"]
+
+
+class WrongGradients:
+    """Outputs or gradients of the compiled model that differ from the model's own by more than rounding.
+
+    The loss is the model's one output, if that is one number, else the sum of its elements times fixed random numbers.
+    ``trains`` is True for a model in training mode.
+    """
+
+    def __init__(self, compiler: Inductor, options: Mapping[str, Any], trains: bool) -> None:
+        self.compiler: Compiler = compiler
+        self._inductor, self.options, self.trains = compiler, options, trains
+
+    def is_shown_by(self, spec: ModelSpec) -> bool:
+        """Return True if the compiled model gives other numbers."""
+        built = _build(spec)
+        if built is None:
+            return False
+        model, inputs = built[0].train(self.trains), [x.requires_grad_(x.is_floating_point()) for x in built[1]]
+        try:
+            with _quiet():
+                step = TrainedCall(model, inputs, {})
+                graph = step.trace(model)  # rounding can be moved in a graph, but not while autograd runs
+                states = digest(read_states())
+                own = step.run(model, model)(*step.inputs)
+                if digest(read_states()) != states:  # other draws are no fault
+                    return False
+                compiled = self._inductor.compile(model, tuple(inputs), {}, self.options, Log(), step)
+                other = compiled.call(*step.inputs)
+        except Exception as error:
+            log_caught(error, "compiling a smaller model with gradients")
+            return False
+        seen = slice(step.compared)
+        return _differ_beyond_rounding(own[seen], other[seen], lambda: graph(*step.inputs)[seen])
+
+    def look_closer(self) -> bool:
+        """Return False: there is nothing besides outputs and gradients."""
+        return False
+
+    def write_check(self) -> list[str]:
+        """Compile, and compare the outputs and the gradients."""
+        return [
+            "def step(model, call):",
+            "    xs = [x.clone().requires_grad_(x.is_floating_point()) for x in inputs]",
+            "    out = call(*xs)",
+            "    v = torch.randn(out.shape, generator=torch.Generator().manual_seed(0)) if out.numel() > 1 else None",
+            "    leaves = [x for x in (*xs, *model.parameters()) if x.requires_grad]",
+            "    return out.detach(), *torch.autograd.grad(out, leaves, v, materialize_grads=True)",
+            "a, b = copy.deepcopy(model), copy.deepcopy(model)",
+            "torch.testing.assert_close(step(a, torch.compile(a)), step(b, b))",
+        ]
 
 
 class SharedMemory:
@@ -248,6 +292,23 @@ def _quiet() -> Iterator[None]:
     """Run without gradients, and without the graphs that fx prints when they raise."""
     with torch.no_grad(), contextlib.redirect_stderr(io.StringIO()):
         yield
+
+
+def _differ_beyond_rounding(own: Sequence[Any], other: Sequence[Any], again: Callable[[], list[Any]]) -> bool:
+    """Return True if results differ by more than the rounding of their computation, which ``again`` repeats, explains.
+
+    Where that is not known, rounding may explain it.
+    """
+    moving = [i for i, (a, b) in enumerate(zip(own, other)) if _are_numbers(a, b) and _move(a.double(), b.double())]
+    if not moving:
+        return False
+    try:
+        with torch.no_grad():
+            moved = list(run_rounding(again))
+    except Exception as error:
+        log_caught(error, "rounding a smaller model")
+        return False
+    return not all(explains(own[i].double(), other[i], [results[i].double() for results in moved]) for i in moving)
 
 
 def _are_numbers(a: Any, b: Any) -> bool:

@@ -17,10 +17,11 @@ from typing import Any
 from torch import Tensor
 
 from foldproof.auditing.codegen import write_listing
-from foldproof.auditing.compilers import find_compiler
+from foldproof.auditing.compilers import Compiler, find_compiler
 from foldproof.auditing.compilers.compiler import list_versions
+from foldproof.auditing.compilers.inductor import Inductor
 from foldproof.auditing.definitions import Unwritable
-from foldproof.auditing.fault import Crash, Fault, SharedMemory, WrongNumbers, WrongPass
+from foldproof.auditing.fault import Crash, Fault, SharedMemory, WrongGradients, WrongNumbers, WrongPass
 from foldproof.auditing.inputs import find_inputs
 from foldproof.auditing.log import Change
 from foldproof.auditing.reduce import reduce_fault
@@ -46,8 +47,15 @@ class Subject:
 
     @property
     def is_reducible(self) -> bool:
-        """True if smaller models can be made of it, which take positional inputs and are compiled without gradients."""
-        return not self.kwargs and not self.training
+        """True if smaller models can be made of it, which take positional inputs."""
+        return not self.kwargs
+
+    def numbers(self, compiler: Compiler) -> WrongNumbers | WrongGradients:
+        """Return the fault of wrong numbers."""
+        if self.training:
+            assert isinstance(compiler, Inductor)
+            return WrongGradients(compiler, self.options, self.model.training)
+        return WrongNumbers(compiler, self.options)
 
 
 def save(told: Mapping[str, Any], culprits: Sequence[Step], crash: str, subject: Subject, folder: Path) -> Path:
@@ -96,7 +104,8 @@ def _save_all(told: Mapping[str, Any], culprits: Sequence[Step], crash: str, sub
         _save_whole(told, Crash(find_compiler(told["compiler"]), subject.options, crash), subject, folder)
     elif not by_name and whole is not None and whole["verdict"]["kind"] == Kind.REFUTED.value:
         shared = "shares memory" in whole["verdict"]["reason"]
-        fault = (SharedMemory if shared else WrongNumbers)(find_compiler(told["compiler"]), subject.options)
+        compiler = find_compiler(told["compiler"])
+        fault = SharedMemory(compiler, subject.options) if shared else subject.numbers(compiler)
         _save_whole(told, fault, subject, folder)
     elif len(by_name) != 1:
         write(folder / "verdict.json", _format_json(told))
@@ -112,13 +121,16 @@ def write(path: Path, text: str) -> None:
 
 def _save_step(audit: Mapping[str, Any], step: Step, subject: Subject, folder: Path) -> None:
     unfinite = step.verdict.kind is not Kind.REFUTED and step.movement is not None and step.movement.is_unfinite
-    fault = WrongPass(find_compiler(audit["compiler"]), subject.options, step.name, unfinite=unfinite)
+    compiler = find_compiler(audit["compiler"])
+    wrong = WrongPass(compiler, subject.options, step.name, unfinite=unfinite)
+    fault: Fault = subject.numbers(compiler) if subject.training else wrong
     spec = reduce_fault(fault, subject.model, subject.args) if subject.is_reducible else None
     change = step.change
-    if spec is not None:
-        change = fault.find_change(*spec.build()) or change
+    if spec is not None and fault is wrong:
+        change = wrong.find_change(*spec.build()) or change
     text, ran = _reproduce(fault, spec, folder)
-    given = [x for x in tree_leaves(spec.build()[1] if spec is not None else subject.args) if isinstance(x, Tensor)]
+    small = spec is not None and change is not step.change
+    given = [x for x in tree_leaves(spec.build()[1] if spec and small else subject.args) if isinstance(x, Tensor)]
     drawn = find_inputs(change.before, given if change.inputs is None else change.inputs)
     write(folder / "graphs.py", write_listing(change, drawn or ()))
     write(folder / "report.md", write_report(audit, step, change, text, ran))
@@ -126,13 +138,16 @@ def _save_step(audit: Mapping[str, Any], step: Step, subject: Subject, folder: P
 
 
 def _save_whole(
-    audit: Mapping[str, Any], fault: Crash | SharedMemory | WrongNumbers, subject: Subject, folder: Path
+    audit: Mapping[str, Any],
+    fault: Crash | SharedMemory | WrongNumbers | WrongGradients,
+    subject: Subject,
+    folder: Path,
 ) -> None:
     """Save a fault that is not one of a step."""
     spec = reduce_fault(fault, subject.model, subject.args) if subject.is_reducible else None
     text, ran = _reproduce(fault, spec, folder)
     title = "fails to compile a model that runs in eager mode"
-    if isinstance(fault, WrongNumbers):
+    if isinstance(fault, (WrongNumbers, WrongGradients)):
         title = f"{audit['compiled']} gives wrong numbers"
     if isinstance(fault, SharedMemory):
         title = f"{audit['compiled']} returns memory that is not the output's own"

@@ -78,7 +78,10 @@ class TrainedCall:
         self._start = None if optimizer is None else Start.of(optimizer, own)
         wanted = [f"the gradient of {name}" for name, p in own.named_parameters() if p.requires_grad]
         self._names = [f"output {i}" for i in range(len(outputs))]
-        self._names += [*(f"the gradient of input {i}" for i in self._wanted), *wanted, "the list of gradients"]
+        self._names += [*(f"the gradient of input {i}" for i in self._wanted), *wanted]
+        self.compared = len(self._names)
+        """Number of outputs and gradients, which are the first results of a step."""
+        self._names.append("the list of gradients")
         self._names += [f"buffer {name} after the call" for name in self._buffers]
         self._names += [] if self._start is None else self._start.names
 
