@@ -564,6 +564,14 @@ def inductor_counts() -> Counter[str]:
     return Counter(torch._dynamo.utils.counters["inductor"])
 
 
+def compiles_autograd() -> bool:
+    """Return True if the backward that a compiled function calls is compiled as PyTorch's autograd runs it.
+
+    Replaced by: nothing public.
+    """
+    return bool(torch._dynamo.config.compiled_autograd)
+
+
 @contextlib.contextmanager
 def every_pass_runs() -> Iterator[None]:
     """Bypass the caches of graphs, so that every pass runs. Replaced by: an option of `torch.compile`.

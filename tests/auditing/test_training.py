@@ -133,6 +133,13 @@ def test_models_without_gradients_are_refused() -> None:
         foldproof.audit(normed().requires_grad_(False), CASES["buffers"][1], training=True)
 
 
+def test_compiled_autograd_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    call = TrainedCall(nn.Linear(3, 2), (torch.randn(5, 3),), {})
+    assert not any("compiled autograd" in remark for remark in call.remarks)
+    monkeypatch.setattr(torch._dynamo.config, "compiled_autograd", True)
+    assert any("compiled autograd is on" in remark for remark in call.remarks)
+
+
 class Counting(nn.Module):
     """A buffer that is written, and then a factor of the output."""
 

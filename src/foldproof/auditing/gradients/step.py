@@ -25,7 +25,7 @@ from foldproof.auditing.gradients.update import MakeOptimizer, Start
 from foldproof.errors import FoldproofError, brief
 from foldproof.generators import kept_generators
 from foldproof.program.state import deepcopied
-from foldproof.torch_internals import as_compiled, tree_flatten, tree_leaves, tree_unflatten
+from foldproof.torch_internals import as_compiled, compiles_autograd, tree_flatten, tree_leaves, tree_unflatten
 
 if TYPE_CHECKING:
     from foldproof.comparison import CompareResult
@@ -34,6 +34,11 @@ if TYPE_CHECKING:
 COUNTERS = (
     "a compiled optimizer computes with its counters of steps in their dtype, and so does the reference here; eager"
     " mode computes with them in double precision"
+)
+
+
+UNSEEN_AUTOGRAD = (
+    "compiled autograd is on; the backward was compiled as without it, and no graph of compiled autograd was looked at"
 )
 
 
@@ -97,7 +102,8 @@ class TrainedCall:
         mode = "" if self._trains else "; the model is in evaluation mode, and train() is for you to call"
         what = "outputs, gradients and buffers" if self._start is None else "outputs, gradients, buffers and the update"
         told = [f"{what} were compared; the loss is {loss}{mode}"]
-        return told if self._start is None else [*told, COUNTERS]
+        told += [] if self._start is None else [COUNTERS]
+        return [*told, UNSEEN_AUTOGRAD] if compiles_autograd() else told
 
     def run(
         self,
