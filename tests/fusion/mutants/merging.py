@@ -99,9 +99,9 @@ dora = _branches(
 dora_read_elsewhere = _branches(
     lambda m, x: ((y := m.a(x)) + y * m.s, y.sin()), (4, 6), a=partial(nn.Linear, 6, 6), s=partial(torch.randn, 6)
 )
-reshaped_terms = _branches(
-    lambda m, x: m.a(x.view(4, 9, 6)).view(2, 3, 6, 6) + m.b(x.view(12, 3, 6)).view(2, 3, 6, 6),
-    (2, 3, 6, 6),
+transposed_terms = _branches(
+    lambda m, x: m.a(x.transpose(0, 1)) + m.b(x.transpose(0, 2)),
+    (6, 6, 6),
     a=partial(nn.Linear, 6, 6),
     b=partial(nn.Linear, 6, 6),
 )
@@ -387,10 +387,8 @@ MUTANTS: dict[str, Mutant] = {
     "DoRA, of which the base is read elsewhere": mutant(
         dora_read_elsewhere, patch(branches, "_require_one_reader", lambda *a, **named: None)
     ),
-    "rows that are reshaped otherwise": mutant(
-        reshaped_terms,
-        patch(branches, "_is_same", lambda a, b: a.target is b.target),
-        around(branches, "_is_alike", lambda original, a, b: True),
+    "axes that are transposed otherwise": mutant(
+        transposed_terms, patch(branches, "_is_same", lambda a, b: a.target is b.target)
     ),
     "another table only": mutant(table_sum, joined(lambda a, b: b * 1)),
     "another table subtracted": mutant(table_sum, joined(lambda a, b: a - b)),

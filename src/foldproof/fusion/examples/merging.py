@@ -186,6 +186,16 @@ parallel_fires = (
             n=_norm1,
         ),
     ),
+    Fires(
+        "two transpositions that are alike",
+        functional(
+            ((6, 4),),
+            lambda m, x: m.n(m.a(x.t()) + m.b(x.t())),
+            a=partial(nn.Linear, 6, 6),
+            b=partial(nn.Linear, 6, 6),
+            n=_norm1,
+        ),
+    ),
     Fires("DoRA", functional(((4, 6),), _adapt_by_direction, **_dora, n=_norm1)),
 )
 parallel_declines = (

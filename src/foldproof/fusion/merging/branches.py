@@ -163,7 +163,6 @@ def _plan_pair(base: _Term, other: _Term, constants: Constants) -> Plan:
     folded = [node for node in (*hidden, *second.calls, left_out, *first.calls[1:]) if node is not base.node]
     shown = base.node is not first.calls[0]
     passed = [base.node] if shown or rest is not base.node else []
-    views = [x for x in (first.x, second.x) if shown and is_view(x)]
     return Plan(
         source=ParallelConvolutions.id,
         folded=_list_operators(folded),
@@ -171,7 +170,7 @@ def _plan_pair(base: _Term, other: _Term, constants: Constants) -> Plan:
         results=(left_out,),
         input=rest,
         edits=[plan_edit(merged, "convolution", constants)],
-        context=[common, *views],
+        context=[common, *_list_views(first.x, second.x)],
         products=merged.products,
     )
 
@@ -261,6 +260,15 @@ def _is_same(a: Node, b: Node) -> bool:
     if len(a.all_input_nodes) != 1 or len(b.all_input_nodes) != 1 or a.kwargs != b.kwargs:
         return False
     return a.args[1:] == b.args[1:] and _is_same(a.all_input_nodes[0], b.all_input_nodes[0])
+
+
+def _list_views(a: Node, b: Node) -> list[Node]:
+    """Return the views by which two nodes show the same value alike, if they are not the same node."""
+    found = []
+    while a is not b and is_view(a) and is_view(b):
+        found += [a, b]
+        a, b = a.all_input_nodes[0], b.all_input_nodes[0]
+    return found
 
 
 def _find_conversion(node: Node, constants: Constants) -> CannotFold | None:
