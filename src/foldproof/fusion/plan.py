@@ -30,7 +30,7 @@ from foldproof.fusion.motion import MOTIONS, Motion
 from foldproof.fusion.motion.rule import find_sizes
 from foldproof.fusion.motion.selection import read_elements, require_static
 from foldproof.fusion.result import Speed
-from foldproof.graph.nodes import is_getitem, listed, value_readers
+from foldproof.graph.nodes import is_getitem, kind_of, listed, value_readers
 from foldproof.graph.text import operator_name
 from foldproof.rewriting.constants import Constants
 from foldproof.rewriting.edit import Edit, NewConstant
@@ -124,6 +124,8 @@ class Planner:
         try:
             return self.plan_down(match)
         except CannotFold as down:
+            with contextlib.suppress(CannotFold):
+                return self.plan_down(match, into_factors=True)
             raise type(up)(f"{up}; and its readers can't absorb it: {down}", up.hint or down.hint) from None
 
     def plan_constant(self, node: Node, folded: list[Node]) -> Plan:
@@ -184,8 +186,12 @@ class Planner:
                 raise self._explain_refusal(node)
         return plan
 
-    def plan_down(self, match: Match) -> Plan:
+    def plan_down(self, match: Match, *, into_factors: bool = False) -> Plan:
         """Plan towards the readers, all of which have to take the affine.
+
+        Args:
+            match: the affines.
+            into_factors: constant factors take a scale, as a rotary table does; otherwise it moves past them.
 
         Raises:
             CannotFold: a reader can neither absorb the affine nor pass it on.
@@ -206,6 +212,11 @@ class Planner:
                 wanted = absorber.input(node, operand, affine, self.constants)
                 plan.edits.append(Edit(absorber.id, node, wanted, absorber.install))
                 continue
+            factor = self._find_factor(node) if into_factors else None
+            if factor is not None:
+                [affine] = operands.values()
+                plan.edits.append(self._plan_factor(factor, affine, node))
+                continue
             motion = self._find_motion(node)
             if motion is None:
                 raise CannotFold(f"it is read by {node.name} ({operator_name(node)}), which it can't be moved through")
@@ -216,6 +227,22 @@ class Planner:
         if not any(edit.wanted for edit in plan.edits):  # moving alone saves nothing
             raise CannotFold("nothing that reads it can absorb it")
         return plan
+
+    def _find_factor(self, node: Node) -> Node | None:
+        """Return the constant tensor that a product multiplies a value by."""
+        held = [x for x in node.all_input_nodes if self.constants.holds(x)]
+        return held[0] if kind_of(node) == "mul" and len(held) == 1 and len(node.all_input_nodes) == 2 else None
+
+    def _plan_factor(self, factor: Node, affine: Affine, reader: Node) -> Edit:
+        """Scale a constant factor of ``reader``, without making it larger."""
+        shape = value_of(factor).shape
+        missing = affine.channels.dim() - len(shape)
+        if affine.shift is not None or missing < 0 or any(size > 1 for size in affine.channels.shape[:missing]):
+            raise CannotFold(f"{factor.name}, by which {reader.name} multiplies, can't take it")
+        own = affine.on(affine.channels.reshape(affine.channels.shape[missing:]))
+        if torch.broadcast_shapes(own.channels.shape, shape) != shape:
+            raise CannotFold(f"{factor.name}, by which {reader.name} multiplies, would be larger")
+        return self._plan_constant(factor, own, reader)
 
     def _record_pass(self, plan: Plan, node: Node, motion: Motion) -> None:
         if self.constants.is_written(node):

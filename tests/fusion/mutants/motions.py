@@ -14,8 +14,9 @@ from foldproof.fusion.affine import Affine
 from foldproof.fusion.examples import Example, chain, functional
 from foldproof.fusion.motion import averaging, pointwise
 from foldproof.fusion.motion.averaging import AVERAGES, MAXIMA, Averaging
-from foldproof.fusion.motion.pointwise import Product, Rectifier, Sum
+from foldproof.fusion.motion.pointwise import Negation, Product, Rectifier, Sum
 from foldproof.fusion.motion.rule import Affines
+from foldproof.fusion.plan import Planner
 from foldproof.graph.nodes import kind_of
 from foldproof.rewriting.constants import Constants
 from mutants.mutant import (
@@ -36,6 +37,16 @@ _norm, _norm2 = partial(nn.BatchNorm1d, 6), partial(nn.BatchNorm2d, 6)
 _linear, _conv = partial(nn.Linear, 3, 6), partial(nn.Conv2d, 3, 6, 3)
 _image = (2, 3, 7, 8)
 _vector = partial(torch.randn, 6)
+negated = exported(functional(((4, 3),), lambda m, x: m.n(-m.a(x)), a=_linear, n=_norm))
+rotated = exported(
+    functional(
+        ((2, 5, 6),),
+        lambda m, x: (y := x.sin() * m.k) * m.c + torch.cat([-y[..., 3:], y[..., :3]], -1) * m.s,
+        k=_vector,
+        c=lambda: torch.randn(5, 6),
+        s=lambda: torch.randn(5, 6),
+    )
+)
 
 
 def _two(function: Callable[[Any, Tensor, Tensor], Tensor], **parts: Any) -> Callable[[], Example]:
@@ -265,6 +276,18 @@ MUTANTS: dict[str, Mutant] = {
     "a limit is a rectifier": mutant(limited, rectifies("hardtanh")),
     "a square is a rectifier": mutant(squares, rectifies("square", "pow")),
     # sums
+    "a shift is not turned around": Mutant(
+        negated, (patch(Negation, "_reverse", lambda self, affine: affine),), ("batch_norm",)
+    ),
+    "a negation of other channels": Mutant(
+        negated, (around(Negation, "_reverse", lambda original, *a: flipped(original(*a))),), ("batch_norm",)
+    ),
+    "a factor of other features": mutant(
+        rotated, around(Planner, "_plan_factor", lambda original, self, x, a, n: original(self, x, flipped(a), n))
+    ),
+    "a factor without the scale": mutant(
+        rotated, around(Planner, "_plan_factor", lambda original, self, x, a, n: original(self, x, unscaled(a), n))
+    ),
     "the second operand keeps its scale": mutant(residual, up(Sum, without_second)),
     "the first operand keeps its scale": mutant(residual, up(Sum, changed(0, unscaled))),
     "both operands are shifted": mutant(residual, up(Sum, lambda found, node, affine: dict.fromkeys(found, affine))),

@@ -293,6 +293,35 @@ rectifier_declines = (
     ),
 )
 
+negation_fires = (
+    Fires(
+        "a rotation of features, with a table of positions",
+        functional(
+            ((2, 5, 6),),
+            lambda m, x: (y := x.sin() * m.k) * m.c + torch.cat([-y[..., 3:], y[..., :3]], -1) * m.s,
+            k=_vector,
+            c=lambda: torch.randn(5, 6),
+            s=lambda: torch.randn(5, 6),
+        ),
+    ),
+    Fires(
+        "a part that is negated, after a normalisation",
+        functional(((4, 3),), lambda m, x: torch.cat([-(y := m.n(m.a(x)))[:, :2], y[:, 2:]], 1), a=_linear, n=_norm1),
+    ),
+)
+negation_declines = (
+    Declines(
+        "a table that would be larger",
+        functional(
+            ((2, 5, 6),),
+            lambda m, x: (y := x.sin() * m.k) * m.c + torch.cat([-y[..., 3:], y[..., :3]], -1) * m.c,
+            k=_vector,
+            c=lambda: torch.randn(5, 1),
+        ),
+        "scaled differently",
+    ),
+)
+
 sum_fires = (
     Fires(
         "a residual of two convolutions",

@@ -46,6 +46,29 @@ class Rectifier:
         require_no_negative(node, affine, constants)
 
 
+class Negation:
+    """scale·(−x) + shift = −(scale·x − shift)."""
+
+    id = "negation"
+    conditional = False
+    fires: tuple[Fires, ...] = examples.negation_fires
+    declines: tuple[Declines, ...] = examples.negation_declines
+
+    def takes(self, node: Node) -> bool:
+        return kind_of(node) == "neg"
+
+    def up(self, node: Node, affine: Affine, constants: Constants, side: int) -> dict[Node, Affine]:
+        return {node.all_input_nodes[0]: self._reverse(affine)}
+
+    def down(self, node: Node, carried: Affines, constants: Constants) -> Affine:
+        [affine] = carried.values()
+        return self._reverse(affine)
+
+    def _reverse(self, affine: Affine) -> Affine:
+        shift = None if affine.shift is None else scaled(affine.shift, number(-1))
+        return Affine(affine.channels, affine.count, affine.scale, shift)
+
+
 class Sum:
     """scale·(x + α·y) + shift = (scale·x + shift) + α·(scale·y); one operand takes the shift. Differences are alike."""
 
