@@ -10,7 +10,8 @@ from torch import Tensor
 from foldproof.program import Program
 from foldproof.proof.obligation import Tensors
 from foldproof.shadow import Shadow
-from foldproof.torch_internals import DispatchMode, tree_iter
+from foldproof.shadow.operands import iterate
+from foldproof.torch_internals import DispatchMode
 
 
 class Reads(DispatchMode):
@@ -26,7 +27,7 @@ class Reads(DispatchMode):
         self._memory: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        for x in tree_iter((args, kwargs)):
+        for x in iterate((args, kwargs)):
             if isinstance(x, Tensor) and not isinstance(x, Shadow) and x.layout is torch.strided:
                 self._given.add(id(x))
                 self._memory.add(x.untyped_storage().data_ptr())

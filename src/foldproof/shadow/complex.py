@@ -36,6 +36,7 @@ from torch import Tensor
 
 from foldproof.operators import bind_arguments, list_written
 from foldproof.shadow.call import Call
+from foldproof.shadow.operands import iterate
 from foldproof.shadow.registry import RULES, RuleFunction
 from foldproof.shadow.residue import Residue
 from foldproof.shadow.undecided import Undecided
@@ -54,7 +55,7 @@ def involves_complex(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     """Return True if complex tensors, numbers or dtypes are among the arguments."""
     return any(
         x.is_complex() if isinstance(x, Tensor) else type(x) is complex or (isinstance(x, torch.dtype) and x.is_complex)
-        for x in tree_iter((args, kwargs))
+        for x in iterate((args, kwargs))
     )
 
 

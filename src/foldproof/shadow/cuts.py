@@ -142,12 +142,11 @@ def _apply(name: str, residue: Residue) -> Residue:
 
 def _digest(residue: Residue) -> Digest:
     """Return a fingerprint of the elements other than 0, without their order, and their number."""
-    words = torch.zeros(residue.shape, dtype=torch.int64, device=residue.parts[0].device)
-    some = torch.zeros(residue.shape, dtype=torch.bool, device=residue.parts[0].device)
+    some = residue.parts[0] != 0  # other elements may be 0 modulo one prime, in both programs alike
+    words = torch.zeros(residue.shape, dtype=torch.int64, device=some.device)
     for part in residue.parts:
         words = mix(words + part.to(torch.int64))
-        some |= part != 0
-    return int(words[some].sum()), int(some.sum())
+    return int((words * some).sum()), int(some.sum())
 
 
 def _sums(residue: Residue) -> list[int]:

@@ -36,6 +36,7 @@ from foldproof.shadow.extremes import SETS
 from foldproof.shadow.jumps import note_jump
 from foldproof.shadow.leaves import draw_variable, embed_constant, is_number, mark_infinities, overflows
 from foldproof.shadow.ondemand import OnDemand, in_memory
+from foldproof.shadow.operands import iterate, mapped
 from foldproof.shadow.registry import COMPLEX, RULES, Rule, RuleFunction, RuleKind
 from foldproof.shadow.residue import Residue
 from foldproof.shadow.sample import Choices, SamplePoint, WritesBorrowed
@@ -176,12 +177,12 @@ class Shadow(Tensor):
 
 
 def _dispatch(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    shadows = [x for x in tree_iter((args, kwargs)) if isinstance(x, Shadow)]
+    shadows = [x for x in iterate((args, kwargs)) if isinstance(x, Shadow)]
     point = shadows[0].residue.point
     if not point.draws or not any(x.residue.cell.random for x in shadows):
-        return _compute(func, args, kwargs)
+        return _compute(func, args, kwargs, shadows)
     before = point.choices_made
-    made = _compute(func, args, kwargs)
+    made = _compute(func, args, kwargs, shadows)
     results = [x for x in tree_iter(made) if isinstance(x, Tensor)]
     if point.choices_made > before or not all(isinstance(x, Shadow) for x in results):
         point.lucky.setdefault(func.overloadpacket.__name__)
@@ -191,8 +192,7 @@ def _dispatch(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     return made
 
 
-def _compute(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    shadows = [x for x in tree_iter((args, kwargs)) if isinstance(x, Shadow)]
+def _compute(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any], shadows: list[Shadow]) -> Any:
     point = shadows[0].residue.point
     point.note_chosen((args, kwargs))
     if any(s.residue.point is not point for s in shadows):
@@ -264,7 +264,9 @@ def _compute(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
 
 def _computed(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Return the results on values, which may not be conjugates in memory: a shadow with that bit is a view."""
-    out = func(*tree_map(value_of, args), **tree_map(value_of, kwargs))
+    out = func(*mapped(value_of, args), **mapped(value_of, kwargs))
+    if isinstance(out, Tensor) and not is_flagged(out):
+        return out
     return tree_map(lambda x: x.resolve_conj().resolve_neg() if is_flagged(x) else x, out)
 
 
