@@ -218,3 +218,14 @@ def test_an_exponent_is_not_moved() -> None:
         square, moved = x.pow(torch.tensor(2.0)), x * torch.tensor(0.1)
     assert torch.allclose(square, x * x, rtol=1e-14)
     assert not torch.allclose(moved, x * 0.1, rtol=1e-14)
+
+
+@pytest.mark.parametrize("given", [(0.0, 0.8, 0.1), (0, 1, 0.1), (0.0, 8.0, 1.0), (4.2,), (0.1, 3.1)])
+def test_rounding_moves_no_number_of_elements(given: tuple[float, ...]) -> None:
+    wanted = torch.arange(*given)
+    for seed in range(8):
+        for mode in (Noise, ConstantNoise):
+            with mode(torch.Generator().manual_seed(seed)):
+                found = torch.arange(*given)
+            assert found.shape == wanted.shape
+            torch.testing.assert_close(found.float(), wanted)

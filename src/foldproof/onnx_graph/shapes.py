@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -22,7 +23,9 @@ def constant_of_shape(shape: Numbers, *, value: Tensor | None = None) -> Tensor:
 
 @defines("Range")
 def arange(start: Tensor, limit: Tensor, delta: Tensor) -> Tensor:
-    return torch.arange(start.item(), limit.item(), delta.item(), dtype=start.dtype)
+    # The number of elements is no number that rounding may move, as one of torch.arange would be.
+    count = max(math.ceil((limit.item() - start.item()) / delta.item()), 0)
+    return start + delta * torch.arange(count, dtype=start.dtype)
 
 
 @defines("EyeLike")

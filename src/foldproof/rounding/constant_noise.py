@@ -118,6 +118,13 @@ _LARGEST = {torch.finfo(dtype).max for dtype in (torch.float16, torch.bfloat16, 
 """The largest numbers of dtypes, which stand for infinity; a larger one would overflow."""
 
 
+_COUNTING = {
+    *(torch.ops.aten.arange.default, torch.ops.aten.arange.start, torch.ops.aten.arange.start_step),
+    torch.ops.aten.range.step,
+}
+"""Operators whose numbers give the number of elements, which rounding does not move."""
+
+
 class ConstantNoise(Float64):
     """While active, perturb constants by up to ``amplitude`` roundings of their own, and data by those of float64.
 
@@ -146,7 +153,9 @@ class ConstantNoise(Float64):
                 return args[0].copy_(form.operator(*args, **kwargs))
         origin = _origin_of_result(args, kwargs)
         # Kernels round Python numbers to their compute dtype, even beside data.
-        wide_args, wide_kwargs = tree_map(lambda x: self._number(x, origin.dtype), (args, kwargs))
+        wide_args, wide_kwargs = args, kwargs
+        if func not in _COUNTING:
+            wide_args, wide_kwargs = tree_map(lambda x: self._number(x, origin.dtype), (args, kwargs))
         out = super().__torch_dispatch__(func, types, wide_args, wide_kwargs)
         in_parts = rounds_in_parts and compute_in_parts(self, func, out, args, kwargs)
         if not in_parts and not list_shared(func):
