@@ -21,7 +21,7 @@ from foldproof.operators import find_functional_form, list_shared
 from foldproof.rounding.answers import Rounding, find_rounding
 from foldproof.rounding.bound import bound_errors
 from foldproof.rounding.complex import draw_noise
-from foldproof.rounding.float64 import Float64
+from foldproof.rounding.float64 import COUNTING, Float64
 from foldproof.rounding.parts import compute_in_parts, has_floats
 from foldproof.torch_internals import tree_iter, tree_leaves, tree_map
 
@@ -118,13 +118,6 @@ _LARGEST = {torch.finfo(dtype).max for dtype in (torch.float16, torch.bfloat16, 
 """The largest numbers of dtypes, which stand for infinity; a larger one would overflow."""
 
 
-_COUNTING = {
-    *(torch.ops.aten.arange.default, torch.ops.aten.arange.start, torch.ops.aten.arange.start_step),
-    torch.ops.aten.range.step,
-}
-"""Operators whose numbers give the number of elements, which rounding does not move."""
-
-
 class ConstantNoise(Float64):
     """While active, perturb constants by up to ``amplitude`` roundings of their own, and data by those of float64.
 
@@ -154,7 +147,7 @@ class ConstantNoise(Float64):
         origin = _origin_of_result(args, kwargs)
         # Kernels round Python numbers to their compute dtype, even beside data.
         wide_args, wide_kwargs = args, kwargs
-        if func not in _COUNTING:
+        if func not in COUNTING:
             wide_args, wide_kwargs = tree_map(lambda x: self._number(x, origin.dtype), (args, kwargs))
         out = super().__torch_dispatch__(func, types, wide_args, wide_kwargs)
         in_parts = rounds_in_parts and compute_in_parts(self, func, out, args, kwargs)

@@ -88,6 +88,13 @@ def _promotes(args: Any) -> bool:
     return bool(tensors) and not any(t.is_floating_point() or t.is_complex() for t in tensors)
 
 
+COUNTING = {
+    *(torch.ops.aten.arange.default, torch.ops.aten.arange.start, torch.ops.aten.arange.start_step),
+    *(torch.ops.aten.range.default, torch.ops.aten.range.step),
+}
+"""Operators whose numbers give the number of elements, which rounding does not move."""
+
+
 class Float64(DispatchMode):
     """While active, compute every operator in float64: tensors and requested dtypes are widened.
 

@@ -15,7 +15,7 @@ from foldproof.operators import define_foreach, writes_result
 from foldproof.rounding.answers import Rounding, find_rounding
 from foldproof.rounding.bound import bound_error, rounded_results
 from foldproof.rounding.complex import draw_noise, has_bound, involves_complex
-from foldproof.rounding.float64 import Float64, map_leaves
+from foldproof.rounding.float64 import COUNTING, Float64, map_leaves
 from foldproof.rounding.operands import Operands
 from foldproof.rounding.parts import compute_in_parts
 from foldproof.torch_internals import has_decomposition, tree_flatten, tree_leaves, tree_unflatten
@@ -54,12 +54,13 @@ class Noise(Float64):
         self._generator = generator
         self._amplitude = amplitude
         self._operands = operands
+        self._counts = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if not self.active:
             return super().__torch_dispatch__(func, types, args, kwargs)
-        rounding, foreach = find_rounding(func), define_foreach(func)
+        rounding, foreach, self._counts = find_rounding(func), define_foreach(func), func in COUNTING
         if foreach is not None:
             with self:
                 return foreach(*args, **kwargs)
@@ -97,7 +98,7 @@ class Noise(Float64):
         )
 
     def _widen(self, x: Any) -> Any:
-        return super()._widen(map_leaves(self._number, x))
+        return super()._widen(x if self._counts else map_leaves(self._number, x))
 
     def _number(self, x: Any) -> Any:
         """Perturb a Python number that float32 does not hold, because kernels round it."""
