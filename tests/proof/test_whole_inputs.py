@@ -75,3 +75,23 @@ def test_a_stem_of_pixels_is_folded_and_proved() -> None:
     folded = foldproof.fuse(Stem(PREPARED["divided"]).eval(), (PIXELS,))
     assert folded.verdict.kind is Kind.PROVED, folded.verdict
     assert folded.operators_after.total() < folded.operators_before.total()
+
+
+LARGE = torch.tensor([[70000, 5, 100000, 3]], dtype=torch.int32)
+ONE = torch.ones(1, 1, dtype=torch.float16)
+OVERFLOWING: dict[str, tuple[Prepare, Prepare]] = {
+    "a cast": (lambda x: x.half() / 3, lambda x: (x / 3).half()),
+    "a product": (lambda x: x * ONE / 3, lambda x: (x / 3).half()),
+    "a sum": (lambda x: (x + ONE) / 3, lambda x: ((x + 1) / 3).half()),
+    "a divisor": (lambda x: 3 * ONE / x, lambda x: (3 / x).half()),
+    "a product of casts": (lambda x: (x % 1024).half() * 1024 / 30, lambda x: (x % 1024).half() * (1024 / 30)),
+    "a divisor that is bounded": (lambda x: 9e4 / x.half(), lambda x: (9e4 / x).half()),
+}
+
+
+@pytest.mark.parametrize("name", OVERFLOWING)
+def test_a_real_number_that_overflows_is_not_exact(name: str) -> None:
+    """Whole numbers are the given ones, and those are infinite in float16."""
+    first, second = OVERFLOWING[name]
+    verdict = prove(first, second, (LARGE,))
+    assert verdict.kind is not Kind.PROVED, verdict

@@ -397,7 +397,8 @@ def _proved(inquiry: Inquiry, found: Attempt, unrounded: Unrounded = ROUNDED) ->
         cuts=found.values_seen.made if isinstance(found.values_seen, Cuts) else 0,
         jumping=list_jumps(point),
     )
-    if point.semantics.algebraic and (unlike := unlike_in_own_dtype(obligation)) is not None:
+    lenient = point.semantics.algebraic or point.semantics.whole
+    if lenient and (unlike := unlike_in_own_dtype(obligation)) is not None:
         return Verdict(Kind.UNDECIDED, f"{unlike}, though the programs are equal over the real numbers")
     notes = tuple(
         f"a value was read out of a tensor ({how}): the claim holds for inputs and parameters that give the same value"

@@ -521,9 +521,12 @@ class Factories(DispatchMode):
             return made
         if func in _CASTING and any(_is_whole(x) for x in args):
             self._point.casts_whole = True
-            if not self._point.semantics.whole:
+            whole = {i: x.to(made.dtype) for i, x in enumerate(args) if _is_whole(x)}
+            # An overflow is no rounding.
+            if not self._point.semantics.whole or not all(bool(x.isfinite().all()) for x in (made, *whole.values())):
                 return made
-            return func(*(self._exactly(x, made.dtype) if _is_whole(x) else x for x in args), **(kwargs or {}))
+            exact = (Shadow(whole[i], embed_constant(self._point, x)) if i in whole else x for i, x in enumerate(args))
+            return func(*exact, **(kwargs or {}))
         # A number by itself is often read by `.item()`, which of a shadow would limit the claim.
         zero = func is aten.zeros.default or (func is aten.full.default and args[1] == 0)
         filled = zero or (func in _FILLED and made.dim() > 0 and not bool(made.isnan().any()))
@@ -535,9 +538,6 @@ class Factories(DispatchMode):
         if filled:
             return Shadow(made, embed_constant(self._point, made))
         return Shadow(made.zero_(), draw_variable(self._point, made, data=True))
-
-    def _exactly(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        return Shadow(x.to(dtype), embed_constant(self._point, x))
 
 
 def _is_whole(x: Any) -> bool:
