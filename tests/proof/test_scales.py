@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -83,3 +84,27 @@ def test_a_rounded_number_is_the_number_that_kernels_use() -> None:
         (torch.randn(4, 5),),
     )
     assert found.kind is Kind.PROVED, str(found)
+
+
+COMPUTED_LIMITS: dict[str, tuple[Callable[..., Tensor], Callable[..., Tensor]]] = {
+    "of a constant": (lambda s, x: torch.sin(torch.minimum(x, torch.tensor(4.0).exp())), lambda s, x: torch.sin(x)),
+    "of a buffer": (lambda s, x: torch.minimum(2 * x, s.c.exp()), lambda s, x: 2 * x),
+    "of a vector": (lambda s, x: torch.maximum(2 * x, -s.v.exp()), lambda s, x: 2 * x),
+    "of a comparison": (lambda s, x: torch.where(x > s.c.exp(), x.tanh() - 1, x.tanh()), lambda s, x: x.tanh()),
+    "of a clamp": (
+        lambda s, x: torch.clamp(x * torch.tensor(3.0).log(), max=s.c.exp()),
+        lambda s, x: x * math.log(3.0),
+    ),
+    "of buckets": (lambda s, x: x.tanh() + torch.bucketize(x, s.v.exp()).float(), lambda s, x: x.tanh()),
+}
+
+
+def with_limits(function: Callable[..., Tensor]) -> Module:
+    return Module(function, c=torch.tensor(4.0), v=torch.tensor([4.0, 5.0, 6.0, 7.0]))
+
+
+@pytest.mark.parametrize("name", COMPUTED_LIMITS)
+def test_inputs_reach_a_computed_limit(name: str) -> None:
+    first, second = COMPUTED_LIMITS[name]
+    verdict = prove(with_limits(first), with_limits(second), (torch.randn(4, 4),))
+    assert verdict.kind is Kind.REFUTED, verdict

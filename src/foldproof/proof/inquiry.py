@@ -364,8 +364,8 @@ class Inquiry:
     def _scales(self, found: Attempt) -> list[float]:
         """Return scales of inputs at which a number may matter, as 6 matters to relu6 for values of that size.
 
-        The first are those of numbers that only one program computes with, and of parameters that are a single number.
-        All others follow, because both programs may have a threshold, and differ beyond it.
+        The first are those of numbers that only one program computes with, of parameters that are a single number, and
+        of computed thresholds. All others follow, because both programs may have a threshold, and differ beyond it.
         """
         single = [
             float(leaf.tensor.detach())
@@ -374,7 +374,7 @@ class Inquiry:
         ]
         common = chain(*found.runs.numbers) if found.runs is not None else ()
         chosen: list[float] = []
-        for numbers in ({*chain(*own_numbers(found)), *single}, {*common}):
+        for numbers in ({*chain(*own_numbers(found)), *single, *found.point.limits}, {*common}):
             for size in sorted({2 * abs(n) for n in numbers if 0 < abs(n) < LARGEST_COMPARED_NUMBER}, reverse=True):
                 if not any(size / 2 < other < 2 * size for other in chosen):
                     chosen.append(size)
@@ -407,7 +407,8 @@ def _is_operator(node: fx.Node) -> bool:
 
 def _compared(found: Attempt) -> set[float]:
     """Return the numbers that values may be compared with, of either sign, and 0, where signs are."""
-    numbers = {n for n in chain(*found.runs.numbers) if abs(n) < LARGEST_COMPARED_NUMBER} if found.runs else set()
+    noted = chain(found.point.limits, *(found.runs.numbers if found.runs else ()))
+    numbers = {n for n in noted if abs(n) < LARGEST_COMPARED_NUMBER}
     return {0.0, *numbers, *(-n for n in numbers)}
 
 

@@ -156,17 +156,22 @@ class Call:
         self.note_limits()
 
     def note_limits(self) -> None:
-        """Record the numbers that values are compared with; inputs of that size may take another branch."""
-        given = [x for x in tree_iter((self.args, dict(self.kwargs))) if type(x) in (int, float)]
-        given += [
-            n
-            for x in tree_iter((self.args, dict(self.kwargs)))
-            if isinstance(x, Tensor)
-            and not hasattr(x, "residue")
-            and x.numel() <= MAX_LIMIT_ELEMENTS
-            and not x.is_complex()
-            for n in x.flatten().tolist()
-        ]
+        """Record the numbers that values are compared with; inputs of that size may take another branch.
+
+        Those are Python numbers and small tensors. A small tensor that was computed is one if a larger one is compared
+        with it.
+        """
+        operands = list(tree_iter((self.args, dict(self.kwargs))))
+        given = [x for x in operands if type(x) in (int, float)]
+        tensors = [x for x in operands if isinstance(x, Tensor) and not x.is_complex()]
+        largest = max((x.numel() for x in tensors), default=0)
+        for x in tensors:
+            if x.numel() > MAX_LIMIT_ELEMENTS:
+                continue
+            if not hasattr(x, "residue"):
+                given += x.flatten().tolist()
+            elif x.numel() < largest:
+                self.point.limits.update(float(n) for n in value_of(x).flatten().tolist() if math.isfinite(n))
         results = [x for x in tree_iter(self.result) if isinstance(x, Tensor) and x.dtype in _NARROW]
         given += [torch.iinfo(x.dtype).max for x in results]
         self.point.note_numbers(float(n) for n in given if math.isfinite(n))

@@ -148,6 +148,8 @@ class SamplePoint:
         """True after whole numbers have become real ones."""
         self.uninterpreted: dict[str, None] = {}
         self.branch: dict[str, None] = _Counted()
+        self.limits: set[float] = set()
+        """Values that programs computed and compared others with."""
         self.compared: dict[str, None] = {}
         """Comparisons that are read as functions."""
         self.chosen: dict[int, tuple[str, Tensor]] = {}

@@ -246,6 +246,7 @@ def minimum(call: Call, a: Tensor, b: Tensor) -> Residue:
 
 def _extreme(call: Call, x: Residue, value: Tensor, other: Any, extreme: Callable[[Tensor, Tensor], Tensor]) -> Residue:
     """Return ``torch.maximum`` or ``torch.minimum`` of x, which has this value, and ``other``."""
+    call.note_limits()
     y = call.residue(other)
     if x.varies or y.varies or x.infinite or y.infinite:
         if call.operator in (aten.fmax.default, aten.fmin.default) and (x.undefined or y.undefined):
