@@ -239,3 +239,53 @@ def test_a_fold_of_a_number_that_is_no_parameter() -> None:
     assert foldproof.prove(before, fused, (x,)).kind is Kind.PROVED
     other = torch.fx.symbolic_trace(Doubled(net.fc, net.bn2, 2.5))
     assert foldproof.prove(other, fused, (x,)).kind is Kind.REFUTED
+
+
+class Positions(nn.Module):
+    """Adds a projected table of positions, which are whole numbers computed with a tensor of the program's own."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.step = step
+        self.register_buffer("places", torch.arange(4))
+        self.register_buffer("frequencies", torch.rand(16, generator=generator))
+        self.weight = nn.Parameter(torch.randn(16, 8, generator=generator))
+
+    def table(self) -> Tensor:
+        places = self.places // torch.tensor(self.step)  # type: ignore[operator]
+        return torch.sin(places[:, None] * self.frequencies) @ self.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.table()
+
+
+class Added(nn.Module):
+    def __init__(self, table: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("table", table)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.table  # type: ignore[operator]
+
+
+def traced_with_number(model: Positions) -> torch.fx.GraphModule:
+    """The graph makes the number at each call, as translations of ONNX files do."""
+    tracer = torch.fx.Tracer()
+    tracer.proxy_buffer_attributes = True
+    graph = tracer.trace(model)
+    traced = torch.fx.GraphModule(tracer.root, graph)
+    (held,) = (node for node in traced.graph.nodes if node.target == "_tensor_constant0")
+    with traced.graph.inserting_before(held):
+        held.replace_all_uses_with(traced.graph.call_function(torch.tensor, (model.step,)))
+    traced.graph.erase_node(held)
+    traced.recompile()
+    return traced
+
+
+def test_a_fold_of_a_whole_number_that_is_no_parameter() -> None:
+    model, x = Positions(2), torch.randn(4, 8)
+    folded = Added(model.table().detach())
+    assert foldproof.prove(traced_with_number(model), folded, (x,)).kind is Kind.PROVED
+    for step in (1, 3):
+        assert foldproof.prove(traced_with_number(Positions(step)), folded, (x,)).kind is Kind.REFUTED

@@ -141,14 +141,18 @@ def _known_fold(before: Any, after: Any, inputs: Sequence[Any], kwargs: Mapping[
 def _numbers(program: ExportedProgram) -> dict[str, Expression]:
     """Return the constants of one element, which are no parameters, by name."""
     return {
-        name: Expression(_number, (float(x), tuple(x.shape)))
+        name: Expression(_number, (x.item(), tuple(x.shape)))
         for name, x in program.constants.items()
-        if isinstance(x, Tensor) and x.numel() == 1 and x.is_floating_point()
+        if isinstance(x, Tensor) and x.numel() == 1 and x.dtype in _NUMBERS
     }
 
 
-def _number(x: float, shape: tuple[int, ...]) -> Tensor:
-    return torch.full(shape, x, dtype=torch.float64)
+_NUMBERS = {torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64}
+"""Dtypes of constants; whole numbers are computed with as such."""
+
+
+def _number(x: float | int, shape: tuple[int, ...]) -> Tensor:
+    return torch.full(shape, x, dtype=torch.int64 if isinstance(x, int) else torch.float64)
 
 
 _NEAR = 0.01
