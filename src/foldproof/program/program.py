@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from torch import Tensor, fx, nn
 
 from foldproof.graph.interpreter import Watch
+from foldproof.layout import clone
 from foldproof.program.state import Attribute
 from foldproof.program.structure import Structure
 from foldproof.torch_internals import lazy_clone
@@ -34,7 +35,7 @@ class Leaf:
     def copied(self) -> Tensor:
         """Return a copy of the tensor; drawn values repeat few numbers, and so do their copies."""
         tensor = self.tensor.detach()
-        return lazy_clone(tensor) if self.valueless else tensor.clone()
+        return lazy_clone(tensor) if self.valueless else clone(tensor)
 
 
 @dataclass

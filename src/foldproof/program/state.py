@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from foldproof.errors import FoldproofError, brief
+from foldproof.layout import clone
 from foldproof.program.containers import Contents, alike, copied_contents, flat, position, reaches, refill, same
 from foldproof.program.holders import ABSENT, CACHED, REGISTRIES, Holder, holders_of, own_tensors, registering
 from foldproof.torch_internals import (
@@ -283,7 +284,7 @@ def _differs(now: Tensor, content: Tensor) -> bool:
 
 def copied(x: Any) -> Any:
     """Return ``x`` with its tensors cloned, each by itself, so that writes to inputs do not reach the caller's."""
-    return tree_map(lambda t: t.detach().clone() if isinstance(t, Tensor) else t, x)
+    return tree_map(lambda t: clone(t.detach()) if isinstance(t, Tensor) else t, x)
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, fx
 
 from foldproof.claim import Claim, Held, Role, Scope, Why
+from foldproof.layout import clone_apart
 from foldproof.program import NO_ATTRIBUTES, Attribute, Leaf, Outcome, Program, Watch, copied
 from foldproof.proof.obligation import ProofObligation, Tensors, copied_leaves, tied
 from foldproof.proof.reads import Reads
@@ -403,9 +404,9 @@ def _shadows_of_inputs(obligation: ProofObligation, point: SamplePoint, variatio
 def _shadow_leaf(point: SamplePoint, leaf: Leaf, varies: bool, lent: bool) -> Tensor:
     value = leaf.tensor.detach().resolve_conj().resolve_neg()
     if not is_number(value.dtype) or leaf.table:
-        return value.clone()
+        return clone_apart(value)
     if not lent:
-        value = value.clone()
+        value = clone_apart(value)
     residue = (
         draw_variable(point, value, data=False, lent=lent, independent=leaf.valueless)
         if varies
@@ -418,7 +419,7 @@ def _shadow_leaf(point: SamplePoint, leaf: Leaf, varies: bool, lent: bool) -> Te
 def _shadow_input(point: SamplePoint, x: Any, varies: bool) -> Any:
     if not varies:
         return x
-    value = x.detach().resolve_conj().resolve_neg().clone()
+    value = clone_apart(x.detach().resolve_conj().resolve_neg())
     return Shadow(value, draw_variable(point, value, data=True))
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from foldproof.generators import seed_generators
+from foldproof.layout import keep_layout, laid_out_like
 from foldproof.memory import release
 from foldproof.program import Leaf, Outcome, Program, copied
 from foldproof.proof.coverage import Coverage
@@ -25,7 +26,6 @@ from foldproof.rounding.float64 import widened
 from foldproof.rounding.noise import Noise
 from foldproof.rounding.spread import FLOAT32_ROUNDINGS, FLOAT64_ROUNDINGS, NOTHING, Pair, perturbed
 from foldproof.shadow import Undecided
-from foldproof.shadow.ondemand import laid_out_like
 from foldproof.thresholds import (
     AMPLIFIED_ROUNDING,
     CONSTANT_ROUNDINGS,
@@ -558,7 +558,7 @@ def _scaled_leaves(
     """Draw parameters with so many axes at another scale, matrices or vectors; the others are not returned."""
     drawn = redrawn_leaves(leaves, generator, 1.0, 1.0)
     chosen = {n: x for n, x in drawn.items() if _is_float(x) and x.ndim in axes and not leaves[n].constant}
-    made = {id(x): x * scale for x in chosen.values()}
+    made = {id(x): keep_layout(x, x * scale) for x in chosen.values()}
     return {name: made[id(x)] for name, x in chosen.items()}
 
 
@@ -583,7 +583,7 @@ def _with_random_signs(leaves: Mapping[str, Leaf], drawn: Tensors, generator: to
         free = isinstance(leaf.tensor, nn.Parameter) and x.dtype.is_floating_point and not leaf.constant
         if free and id(x) not in made and bool((x >= 0).all()) and bool((x > 0).any()):
             signs = torch.randint(0, 2, x.shape, generator=generator) * 2 - 1
-            made[id(x)] = x * signs.to(x.dtype).to(x.device)
+            made[id(x)] = keep_layout(x, x * signs.to(x.dtype).to(x.device))
     return {name: made.get(id(x), x) for name, x in drawn.items()} if made else None
 
 
@@ -749,7 +749,7 @@ def _is_ordinary(x: Tensor) -> Tensor:
 
 
 def _with_ordinary(x: Tensor, changed: Tensor) -> Tensor:
-    return torch.where(_is_ordinary(x), changed.to(x.dtype).to(x.device), x)
+    return keep_layout(x, torch.where(_is_ordinary(x), changed.to(x.dtype).to(x.device), x))
 
 
 def _epsilon(x: Tensor) -> float:
@@ -777,7 +777,7 @@ def redrawn_leaves(
         x = leaf.tensor.detach()
         if x.data_ptr() not in made or not x.numel():
             fixed = leaf.constant or not _is_float(x)
-            made[x.data_ptr()] = x if fixed else _redrawn(x, generator, spread, shrink)
+            made[x.data_ptr()] = x if fixed else keep_layout(x, _redrawn(x, generator, spread, shrink))
         drawn = made[x.data_ptr()]
         out[name] = drawn if drawn.shape == x.shape else x
     return out

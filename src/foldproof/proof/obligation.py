@@ -11,6 +11,7 @@ from torch import Tensor
 
 from foldproof.claim import Held
 from foldproof.errors import FoldproofError
+from foldproof.layout import clone
 from foldproof.program import Leaf, Program
 from foldproof.torch_internals import is_traceable_wrapper_subclass, tree_leaves
 
@@ -188,7 +189,7 @@ def equal_content(a: Tensor, b: Tensor) -> bool:
 
 def copied_leaves(leaves: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return clones; leaves that are one tensor stay one."""
-    memo = {id(t): t.detach().clone() for t in leaves.values()}
+    memo = {id(t): clone(t.detach()) for t in leaves.values()}
     return {name: memo[id(t)] for name, t in leaves.items()}
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from foldproof.errors import FoldproofError
+from foldproof.layout import clone_apart, laid_out_like
 from foldproof.memory import release
 from foldproof.program import Leaf, Program, Values, as_program
 from foldproof.proof.decide import Strategy, decide_all
@@ -83,7 +84,7 @@ def _obligation(
             with torch.no_grad():  # some are computed when they are read
                 new = derive(leaves)
                 made |= {n: holding(own[n].tensor, new[n]) for n in derived}
-        made |= {n: leaf.tensor.detach().clone() for n, leaf in own.items() if n not in made}
+        made |= {n: clone_apart(leaf.tensor.detach()) for n, leaf in own.items() if n not in made}
         return Sides(second, made, matched)
 
     unknown = [name for name in fixed if own[name].valueless]
@@ -114,21 +115,13 @@ def holding(held: Tensor, derived: Tensor) -> Tensor:
     """Return the residues of ``derived`` with the value that the program holds (rounded, in its dtype and layout)."""
     if derived.shape != held.shape:
         return derived.to(held.dtype)
+    value = clone_apart(held.detach())
     if not isinstance(derived, Shadow):
-        return _laid_out(derived.to(held.dtype), held)
+        return laid_out_like(value, derived.to(held.dtype))
     residue = derived.residue
-    if derived.stride() != held.stride():  # a view of the parameter has to be one of its residues, too
-        residue = residue.view(lambda part: _laid_out(part, held))
-    return Shadow(held.detach().clone(), residue)
-
-
-def _laid_out(x: Tensor, like: Tensor) -> Tensor:
-    """Return ``x`` with its axes in the order in memory that ``like`` has."""
-    if x.stride() == like.stride():
-        return x
-    order = sorted(range(x.dim()), key=lambda axis: like.stride(axis), reverse=True)
-    back = [order.index(axis) for axis in range(x.dim())]
-    return x.permute(order).contiguous().permute(back)
+    if derived.stride() != value.stride():  # a view of the parameter has to be one of its residues, too
+        residue = residue.view(lambda part: laid_out_like(value, part))
+    return Shadow(value, residue)
 
 
 def as_computed(derive: Derive, first: Program, own: Mapping[str, Leaf]) -> frozenset[str]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, fx
 
+from foldproof.layout import clone_apart
 from foldproof.program import as_program
 from foldproof.proof.decide import decide
 from foldproof.proof.obligation import Derive, ProofObligation, Sides, Tensors
@@ -44,7 +45,7 @@ def prove_region(
             if name in computed:
                 made[name] = holding(leaf.tensor, new[name])
             else:
-                made[name] = leaves[name] if name in leaves and name not in new else leaf.tensor.detach().clone()
+                made[name] = leaves[name] if name in leaves and name not in new else clone_apart(leaf.tensor.detach())
         return Sides(second, made)
 
     obligation = ProofObligation(

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from foldproof.layout import clone_apart, keep_layout
 from foldproof.proof.obligation import Tensors, identity
 from foldproof.rounding.float64 import widened
 from foldproof.torch_internals import version_of
@@ -53,4 +54,4 @@ def copy_all_wide(leaves: Tensors, shared: Mapping[int, Tensor], copies: SharedC
 def copy_wide(t: Tensor) -> Tensor:
     """Return a float64 copy; integers are copied as they are."""
     wide: Tensor = widened(t.detach())
-    return wide.clone() if wide.dtype == t.dtype else wide
+    return clone_apart(wide) if wide.dtype == t.dtype else keep_layout(t, wide)

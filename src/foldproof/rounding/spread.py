@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from foldproof.layout import keep_layout
 from foldproof.rounding.floor import Floor
 from foldproof.thresholds import MAX_RELATIVE_SPREAD, SPREAD_RUNS
 
@@ -53,7 +54,7 @@ def perturbed(x: Tensor, epsilon: float, generator: torch.Generator) -> Tensor:
     if not (x.dtype.is_floating_point or x.dtype.is_complex):
         return x
     noise = torch.rand(x.shape, generator=generator, dtype=torch.float64) * 2 - 1
-    return torch.where(x.isfinite(), x + x * noise.to(x.device) * (epsilon / 2), x)
+    return keep_layout(x, torch.where(x.isfinite(), x + x * noise.to(x.device) * (epsilon / 2), x))
 
 
 Pair = tuple[Sequence[Tensor], Sequence[Tensor]]

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from foldproof.field import Size, many
+from foldproof.layout import laid_out_like
 from foldproof.shadow.constants import Constants
 from foldproof.shadow.known import Linear, number_of
 from foldproof.shadow.matrices import Matrix
-from foldproof.shadow.ondemand import Made, OnDemand, laid_out_like
+from foldproof.shadow.ondemand import Made, OnDemand
 from foldproof.shadow.residue import Residue, embed_number
 from foldproof.shadow.sample import SamplePoint
 from foldproof.shadow.turns import read_table

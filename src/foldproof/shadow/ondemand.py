@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from foldproof.layout import laid_out_like
 from foldproof.shadow.arrangements import Arrangement, Root, find_arrangement
 from foldproof.shadow.matrices import Matrix
 
@@ -223,15 +224,6 @@ def in_memory(parts: OnDemand) -> OnDemand:
     own = parts.constant()
     like = torch.empty_strided(own.like.shape, own.like.stride(), dtype=own.like.dtype, device="meta")
     return OnDemand(Memory(like, len(own), own))
-
-
-def laid_out_like(value: Tensor, x: Tensor) -> Tensor:
-    """Return ``x`` with the strides of ``value``; along a dimension of stride 0, all elements are the same."""
-    if x.stride() == value.stride():
-        return x
-    shape = [1 if step == 0 else n for n, step in zip(value.shape, value.stride())]
-    canvas = torch.empty_strided(shape, value.stride(), dtype=x.dtype, device=x.device)
-    return canvas.copy_(x[tuple(slice(n) for n in shape)]).expand(value.shape)
 
 
 def _memory_of(parts: Sequence[Tensor]) -> int:

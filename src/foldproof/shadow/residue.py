@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from foldproof.field import BALANCED_TERMS, EXACT_TERMS, Size
+from foldproof.layout import laid_out_like
 from foldproof.shadow import piecewise
 from foldproof.shadow.known import (
     NOTHING,
@@ -35,7 +36,7 @@ from foldproof.shadow.known import (
     scale_of,
     term_of,
 )
-from foldproof.shadow.ondemand import Made, OnDemand, in_memory, laid_out_like, rearranged
+from foldproof.shadow.ondemand import Made, OnDemand, in_memory, rearranged
 from foldproof.shadow.sample import SamplePoint
 from foldproof.shadow.undecided import Undecided
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from foldproof.layout import clone
 from foldproof.operators import (
     bind_arguments,
     define_foreach,
@@ -132,11 +133,11 @@ class Shadow(Tensor):
 
     def numpy(self, *, force: bool = False) -> Any:
         note_escape(self.residue, "numpy")
-        return self.value.clone().numpy(force=force)
+        return clone(self.value).numpy(force=force)
 
     def __array__(self, dtype: Any = None) -> Any:
         note_escape(self.residue, "numpy")
-        return self.value.clone().__array__(dtype)
+        return clone(self.value).__array__(dtype)
 
     def tolist(self) -> Any:
         note_escape(self.residue, "tolist")
@@ -144,11 +145,11 @@ class Shadow(Tensor):
 
     def __dlpack__(self, *args: Any, **kwargs: Any) -> Any:
         note_escape(self.residue, "__dlpack__")
-        return self.value.clone().__dlpack__(*args, **kwargs)
+        return clone(self.value).__dlpack__(*args, **kwargs)
 
     def storage(self) -> Any:
         note_escape(self.residue, "storage")
-        return self.value.clone().storage()
+        return clone(self.value).storage()
 
     # The storage is the value's. Passes compare it to find tied parameters; a program that asks for it reads numbers.
 
