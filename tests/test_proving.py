@@ -289,3 +289,43 @@ def test_a_fold_of_a_whole_number_that_is_no_parameter() -> None:
     assert foldproof.prove(traced_with_number(model), folded, (x,)).kind is Kind.PROVED
     for step in (1, 3):
         assert foldproof.prove(traced_with_number(Positions(step)), folded, (x,)).kind is Kind.REFUTED
+
+
+class Rotary(nn.Module):
+    """Rotates halves of features by angles that it computes from frequencies."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("frequencies", torch.rand(4, generator=torch.Generator().manual_seed(0)))
+
+    def angles(self) -> Tensor:
+        angles = torch.arange(6.0)[:, None] * self.frequencies  # type: ignore[operator]
+        return torch.cat([angles, angles], dim=-1)
+
+    def tables(self) -> tuple[Tensor, Tensor]:
+        return self.angles().cos(), self.angles().sin()
+
+    def forward(self, x: Tensor) -> Tensor:
+        cos, sin = self.tables()
+        return x * cos + torch.cat([-x[..., 4:], x[..., :4]], dim=-1) * sin
+
+
+class Tabled(Rotary):
+    """The same with the tables computed once, in float32."""
+
+    def __init__(self, scale: float = 1.0) -> None:
+        super().__init__()
+        cos, sin = super().tables()
+        self.register_buffer("cos", cos)
+        self.register_buffer("sin", scale * sin)
+
+    def tables(self) -> tuple[Tensor, Tensor]:
+        return self.cos, self.sin  # type: ignore[return-value]
+
+
+def test_tables_that_fuse_would_fold_more_into_are_known() -> None:
+    """The sign of the rotated half goes into the table that `fuse` makes."""
+    x = torch.randn(2, 6, 8)
+    verdict = foldproof.prove(Rotary(), Tabled(), (x,))
+    assert verdict.kind in (Kind.PROVED, Kind.PROVED_WITHIN), verdict
+    assert foldproof.prove(Rotary(), Tabled(1.001), (x,)).kind is Kind.REFUTED

@@ -1,4 +1,4 @@
-"""Audits of compilers on one model, for docs/audit_zoo.md and docs/audit_onnx.md.
+"""Audits of compilers on one model, for docs/audit_zoo.md, docs/audit_onnx.md and docs/audit_openvino.md.
 
 ``python -m zoo.audited MODEL FOLDER WAY ...`` audits MODEL in some of the `WAYS`, and writes FOLDER/WAY.json. It runs
 in a process of its own, like `zoo.measure`.
@@ -31,6 +31,7 @@ WAYS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "torchao PTQ": ("torchao", {"quantizer": "x86"}),
     "ExecuTorch XNNPACK": ("executorch", {"partitioner": "xnnpack"}),
     "ONNX": ("onnx", {}),
+    "OpenVINO": ("openvino", {}),
 }
 """Name → compiler and options."""
 

@@ -21,7 +21,7 @@ from foldproof.fusion.accuracy import measure
 from foldproof.fusion.affines import SOURCES, drops_at_random, is_in_training, is_normalisation, read_affine
 from foldproof.fusion.batching import BITWISE
 from foldproof.fusion.result import FuseResult, Rewrite
-from foldproof.fusion.rewriter import Account, Progress, Rewriter
+from foldproof.fusion.rewriter import COMPUTED, Account, Progress, Rewriter
 from foldproof.fusion.weightless import WITHOUT_WEIGHTS, Weightless
 from foldproof.graph.text import operator_name
 from foldproof.graph.view import view_graph
@@ -177,14 +177,15 @@ def fold_unproved(
 ) -> tuple[Expression, ...]:
     """Return the constants that folds of a program compute, over its parameters by name; nothing is proved.
 
-    These are the constants of `fuse`, those that it makes of normalisations alone, and the scale and shift of each.
+    These are the constants of `fuse`, those that it makes of normalisations alone and of repeated computations alone,
+    and the scale and shift of each normalisation.
 
     Raises:
         FoldproofError: as in `fuse`.
     """
     exported = _export(program, as_inputs(inputs), dict(kwargs or {}), None)
     found = list(_scales_and_shifts(GraphEditor.on_copy(exported)))
-    for passes in (NORMALISATIONS, None):  # other tools leave other affines
+    for passes in (NORMALISATIONS, (COMPUTED,), None):  # other tools leave other affines, and fold less into tables
         editor = GraphEditor.on_copy(exported)
         Rewriter.of(passes, None).run(editor, lambda done, total, what: None, {})
         found += editor.constants.derived.values()

@@ -149,7 +149,8 @@ class Inquiry:
         if runs is None:
             return None
         # Each radicand makes the bounds of coefficients four times as long: those of common constants are tried last.
-        radicands = dict.fromkeys(radicands_of(chain(*numbers)) for numbers in (own_numbers(self.last), runs.numbers))
+        numbers = ((), own_numbers(self.last), runs.numbers)
+        radicands = dict.fromkeys(radicands_of(chain(*few)) for few in numbers)
         shifted = [replace(AS_IT_IS, shift_first=True)] if self.last.point.shifted else []
         readings = AS_IT_IS, *shifted, *_algebraic_readings(self.last)
         lengths = frozenset(self.last.point.lengths)
