@@ -49,6 +49,7 @@ PAGES = (
     Made("lowering.md", "make_lowering"),
     Made("audit_zoo.md", "make_audit_zoo", ("audit_zoo",)),
     Made("audit_onnx.md", "make_audit_zoo", ("audit_onnx",)),
+    Made("audit_openvino.md", "make_audit_zoo", ("audit_openvino",)),
 )
 """From seconds to hours."""
 

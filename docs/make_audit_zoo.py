@@ -1,6 +1,6 @@
-"""Writes docs/audit_zoo.md and docs/audit_onnx.md: audits of compilers on the zoo.
+"""Writes docs/audit_zoo.md, docs/audit_onnx.md and docs/audit_openvino.md: audits of compilers on the zoo.
 
-``python -m docs.make_audit_zoo PAGE [MODEL ...]``, where PAGE is ``audit_zoo`` or ``audit_onnx``. Each model is audited
+``python -m docs.make_audit_zoo PAGE [MODEL ...]``, where PAGE is the name of one of `PAGES`. Each model is audited
 in a process of its own. Results are cached in build/audit_zoo until something they depend on changes. With names, only
 those models are audited, in that order; the page shows all results.
 """
@@ -56,6 +56,13 @@ PAGES = {
         each pass of onnxscript that changed the graph, the file, and each level of ONNX Runtime's optimizations.""",
         ("ONNX",),
         ("torch", "onnx", "onnxscript", "onnxruntime", "transformers"),
+    ),
+    "audit_openvino": Page(
+        "OpenVINO on the zoo, audited",
+        """compiled for the CPU by OpenVINO. Checked are PyTorch's decompositions, the conversion to OpenVINO, its
+        transformations for all devices, and the graph that the CPU plugin makes of the result.""",
+        ("OpenVINO",),
+        ("torch", "openvino", "transformers"),
     ),
 }
 
