@@ -360,6 +360,23 @@ def test_a_rounded_constant_does_not_explain_other_outputs(name: str) -> None:
     assert verdict.kind not in (Kind.PROVED, Kind.PROVED_WITHIN), verdict
 
 
+GIVEN, ROUNDED = 0.7311, 0.73110026
+AMPLIFIED_ELSEWHERE: dict[str, Callable[[Tensor, float], Tensor]] = {
+    "a choice": lambda x, c: c * (5 * x + torch.where(c * x - GIVEN * x >= 0, x, -x)),
+    "a number that is read": lambda x, c: c * (5 * x + x * float((c * x - GIVEN * x).min() >= 0)),
+    "numbers that cancel": lambda x, c: x + torch.relu(-x) * (x * 0 + torch.tensor([c]) - GIVEN) * 1e7,
+    "a divisor near 0": lambda x, c: x + torch.relu(-x) / (c * x - GIVEN * x + 1e-7 * x),
+}
+
+
+@pytest.mark.parametrize("name", AMPLIFIED_ELSEWHERE)
+def test_a_rounded_constant_does_not_explain_other_outputs_at_other_inputs(name: str) -> None:
+    """The given inputs are positive, where it changes nothing."""
+    function, inputs = AMPLIFIED_ELSEWHERE[name], (X.abs() + 0.1,)
+    verdict = prove(lambda x: function(x, GIVEN), lambda x: function(x, ROUNDED), inputs)
+    assert verdict.kind is not Kind.PROVED_WITHIN, verdict
+
+
 @pytest.mark.parametrize(
     "other", [lambda x: x * (0.3 + 3e-10), lambda x: x * torch.tensor([0.3 + 3e-10], dtype=torch.float64)]
 )
