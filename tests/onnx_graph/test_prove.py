@@ -149,6 +149,7 @@ def test_inputs_of_two_files_are_found_by_name(tmp_path: Path) -> None:
 
 REFUSED = {
     "a size that is no whole number": ("Resize", {"mode": "nearest"}, [[1, 1, 10], [1.0, 1.0, 0.75]]),
+    "a scale that is not the ratio of the sizes": ("Resize", {"mode": "linear"}, [[1, 1, 10], [1.0, 1.0, 2.0000005]]),
     "neighbours by a fraction": ("Resize", {"mode": "nearest"}, [[1, 1, 10], [1.0, 1.0, 0.7]]),
     "no axes": ("ReduceSumSquare", {"noop_with_empty_axes": 1}, [[3]]),
     "windows behind the end": (

@@ -95,3 +95,12 @@ def test_a_real_number_that_overflows_is_not_exact(name: str) -> None:
     first, second = OVERFLOWING[name]
     verdict = prove(first, second, (LARGE,))
     assert verdict.kind is not Kind.PROVED, verdict
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.uint8, torch.uint16, torch.uint32, torch.uint64, torch.int16, torch.int64], ids=str
+)
+def test_other_whole_numbers_of_any_dtype_are_tried(dtype: torch.dtype) -> None:
+    x = torch.tensor([4, 2, 6, 8]).to(dtype)
+    assert prove(lambda x: x.float() / 2, lambda x: x.to(torch.int32) / 2, (x,)).kind is Kind.PROVED
+    assert prove(lambda x: x.float() / 2, lambda x: (x.to(torch.int32) >> 1).float(), (x,)).kind is Kind.REFUTED

@@ -48,7 +48,7 @@ def resize(
         by = dict(zip(along, map(float, [] if scales is None else scales)))
         wanted = {axis: round(x.shape[axis] * scale) for axis, scale in by.items()}
         # Runtimes compute other sizes, and places, in float32.
-        if not all(math.isclose(x.shape[axis] * scale, wanted[axis], rel_tol=1e-6) for axis, scale in by.items()):
+        if not all(_in_single(wanted[axis] / x.shape[axis]) == _in_single(scale) for axis, scale in by.items()):
             raise NotTranslated("Resize to a size that is no whole number has no definition")
     by = {axis: scale for axis, scale in by.items() if wanted[axis] != x.shape[axis]}
     if mode != "nearest":
@@ -62,6 +62,11 @@ def resize(
         at = _nearest(x.shape[axis], wanted[axis], scale, coordinate_transformation_mode, nearest_mode)
         out = out.index_select(axis, at.to(x.device))
     return out
+
+
+def _in_single(x: float) -> float:
+    """Return the nearest number of float32, as which ONNX holds a scale."""
+    return torch.tensor(x, dtype=torch.float32).item()
 
 
 def _nearest(n: int, wanted: int, scale: float, transformation: str, rounding: str) -> Tensor:

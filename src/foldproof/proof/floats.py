@@ -673,19 +673,29 @@ def _changed(x: Any, change: Callable[[Tensor, torch.Generator], Tensor], genera
     return made if made is x else laid_out_like(x, made)
 
 
+def _limits(x: Tensor) -> tuple[int, int]:
+    wide = x.long()  # PyTorch has no minimum of uint16
+    return int(wide.min()), int(wide.max())
+
+
+def _largest(dtype: torch.dtype) -> int:
+    return min(torch.iinfo(dtype).max, torch.iinfo(torch.int64).max)  # no operator takes a larger one of uint64
+
+
 def _redrawn_within(x: Tensor, generator: torch.Generator) -> Tensor:
     if x.dtype is torch.bool:
         return (torch.rand(x.shape, generator=generator) < 0.5).to(x.device)
-    low, high = int(x.min()), int(x.max())
+    low, high = _limits(x)
     return torch.randint(low, high + 1, x.shape, generator=generator).to(x.dtype).to(x.device)
 
 
 def _redrawn_next(x: Tensor, generator: torch.Generator) -> Tensor:
     if x.dtype is torch.bool:
         return x
-    low, high = min(int(x.min()), 0), int(x.max()) + 1
-    drawn = torch.randint(low, high + 1, x.shape, generator=generator).clamp(max=torch.iinfo(x.dtype).max)
-    drawn.view(-1)[-1], drawn.view(-1)[0] = low, min(high, torch.iinfo(x.dtype).max)
+    low, high = _limits(x)
+    low, high = min(low, 0), high + 1
+    drawn = torch.randint(low, high + 1, x.shape, generator=generator).clamp(max=_largest(x.dtype))
+    drawn.view(-1)[-1], drawn.view(-1)[0] = low, min(high, _largest(x.dtype))
     return drawn.to(x.dtype).to(x.device)
 
 
@@ -701,13 +711,14 @@ def _redrawn_over_dtype(x: Tensor, generator: torch.Generator) -> Tensor:
 def _redrawn_beyond(x: Tensor, generator: torch.Generator) -> Tensor:
     if x.dtype is torch.bool:
         return _redrawn_within(x, generator)
-    high = min(2 * int(x.abs().max()) + 3, torch.iinfo(x.dtype).max)
-    low = -high if int(x.min()) < 0 else 0
+    low, high = _limits(x)
+    high = min(2 * max(high, -low) + 3, _largest(x.dtype))
+    low = -high if low < 0 else 0
     return torch.randint(low, high + 1, x.shape, generator=generator).to(x.dtype).to(x.device)
 
 
 def _flipped(x: Tensor, generator: torch.Generator) -> Tensor:
-    return ~x if x.dtype is torch.bool else x.flip(0) if x.ndim else x
+    return ~x if x.dtype is torch.bool else x.long().flip(0).to(x.dtype) if x.ndim else x
 
 
 def _all_true(x: Tensor, generator: torch.Generator) -> Tensor:
