@@ -22,7 +22,7 @@ import torch
 import foldproof
 from foldproof.auditing import api
 from foldproof.errors import FoldproofError
-from foldproof.verdict import Kind
+from foldproof.verdict import Kind, Verdict
 from zoo.measure import FOLD, first_line, sample, stamp
 
 WAYS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
@@ -48,7 +48,7 @@ class Audited:
 
     ``calls`` is the number of watched calls of passes, ``verdicts`` the counts of verdicts on those that changed a
     graph. ``open`` has a row of pass, verdict and reason for each step that is not proved. ``numbers``
-    is the verdict on the compiled model. ``failure`` is the message of an exception that ended the audit.
+    is the verdict on the compiled model, with its reason if it is REFUTED. ``failure`` is the message of an exception that ended the audit.
     """
 
     calls: int = 0
@@ -74,10 +74,14 @@ def audited(name: str, way: str) -> Audited:
         calls=len(found.steps),
         verdicts=dict(Counter(str(v.kind) for _, v in verdicts)),
         open=[(n, str(v.kind), v.reason) for n, v in verdicts if v.kind not in (Kind.PROVED, Kind.PROVED_WITHIN)],
-        numbers=str(found.end_to_end.verdict.kind) if found.end_to_end is not None else found.uncompared,
+        numbers=_tell(found.end_to_end.verdict) if found.end_to_end is not None else found.uncompared,
         compile_seconds=found.compile_seconds,
         seconds=found.seconds,
     )
+
+
+def _tell(verdict: Verdict) -> str:
+    return f"{verdict.kind}: {verdict.reason}" if verdict.kind is Kind.REFUTED else str(verdict.kind)
 
 
 def read(path: Path) -> Audited | None:

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from foldproof import Kind, prove
 
+from .models import Module, parameter
+
 Function = Callable[..., Any]
 
 X = torch.linspace(-2, 3, 40).reshape(8, 5)
@@ -375,6 +377,25 @@ def test_a_rounded_constant_does_not_explain_other_outputs_at_other_inputs(name:
     function, inputs = AMPLIFIED_ELSEWHERE[name], (X.abs() + 0.1,)
     verdict = prove(lambda x: function(x, GIVEN), lambda x: function(x, ROUNDED), inputs)
     assert verdict.kind is not Kind.PROVED_WITHIN, verdict
+
+
+def _fraction(number: Tensor, weight: float) -> Module:
+    """Large weights have fractions that the rounding of the number decides."""
+
+    def function(self: Any, x: Tensor) -> Tensor:
+        y = x * self.w**12 * number
+        return torch.exp(y - torch.floor(y))
+
+    return Module(function, w=parameter(*[weight] * 5))
+
+
+def test_a_jump_at_other_parameters_limits_the_claim_to_these() -> None:
+    numbers, x = (torch.tensor(3.0).sqrt(), torch.tensor(3.0).sqrt() + 1.2e-7), torch.rand(4, 5)
+    verdict = prove(*(_fraction(n, 0.9) for n in numbers), (x,))
+    assert verdict.kind is Kind.PROVED_WITHIN, verdict
+    assert verdict.claim is not None and not verdict.claim.all_parameters
+    verdict = prove(*(_fraction(n, 5.0) for n in numbers), (x,))
+    assert verdict.kind not in (Kind.PROVED, Kind.PROVED_WITHIN), verdict
 
 
 @pytest.mark.parametrize(

@@ -274,18 +274,18 @@ def _proved_with_constants_alike(inquiry: Inquiry, rounding: Verdict) -> Verdict
     compared = replace(inquiry.obligation, vanishing=found.vanishing)
     # Where the rounding of a constant is all of the difference, as floor(2.9999998) is from floor(3), it is no detail.
     # A continuous function that is sensitive at random inputs is another thing: rounding moves it as far. But a choice
-    # by value is not known to be continuous, and outputs that rounding moves by their own size show nothing.
+    # by value is not known to be continuous, and outputs that rounding moves by their own size show nothing. At other
+    # parameters, which may be far from any that a model has, they limit the claim to these.
     may_jump = bool(list_jumps(found.point) or found.point.branch or found.point.escapes)
-    for i, trial in enumerate(inquiry.search.agreeing):
-        is_detail = i > 0 and not may_jump and not trial.hidden
-        if (
-            not is_detail
-            and not alike(trial)
-            and not alike(
-                evaluate(compared, trial.description, trial.leaves, trial.args, trial.kwargs, perturbations=0)
-            )
-        ):
-            return None
+    apart = [
+        trial
+        for i, trial in enumerate(inquiry.search.agreeing)
+        if (i == 0 or may_jump or trial.hidden)
+        and not alike(trial)
+        and not alike(evaluate(compared, trial.description, trial.leaves, trial.args, trial.kwargs, perturbations=0))
+    ]
+    if not all(trial.elsewhere for trial in apart):
+        return None
     elsewhere = rounding.claim is not None and rounding.claim.differs_elsewhere
     if elsewhere and found.variation.parameters:
         return None  # the constants explain the difference at other parameters no more than rounding does
@@ -293,14 +293,16 @@ def _proved_with_constants_alike(inquiry: Inquiry, rounding: Verdict) -> Verdict
     if verdict.kind is not Kind.PROVED or verdict.claim is None:
         return None
     told_elsewhere = ("at other parameters the programs differ",) * elsewhere
+    claim = verdict.claim.with_parameters_held() if apart else verdict.claim
     verdict = replace(
         verdict,
-        claim=replace(verdict.claim, differs_elsewhere=elsewhere),
+        claim=replace(claim, differs_elsewhere=elsewhere),
         notes=(*verdict.notes, *told_elsewhere),
     )
     steps = tuple(ApproximationStep(what, bound) for what, bound in told(found.point.constants.changes))
     reason = f"the same function over the real numbers, but for the rounding of constants ({len(steps)} named)"
-    return replace(verdict, kind=Kind.PROVED_WITHIN, reason=reason, steps=steps, rounding=rounding.rounding)
+    measured = None if apart else rounding.rounding  # that at other parameters is none of the claim
+    return replace(verdict, kind=Kind.PROVED_WITHIN, reason=reason, steps=steps, rounding=measured)
 
 
 def give_up(inquiry: Inquiry) -> Verdict:
