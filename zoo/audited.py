@@ -47,8 +47,9 @@ class Audited:
     """One audit.
 
     ``calls`` is the number of watched calls of passes, ``verdicts`` the counts of verdicts on those that changed a
-    graph. ``open`` has a row of pass, verdict and reason for each step that is not proved. ``numbers``
-    is the verdict on the compiled model, with its reason if it is REFUTED. ``failure`` is the message of an exception that ended the audit.
+    graph. ``open`` has a row of pass, verdict and reason for each step that is not proved. ``numbers`` is the verdict
+    on the compiled model, with its reason if it is REFUTED. ``failure`` is the message of an exception that ended the
+    audit.
     """
 
     calls: int = 0
