@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional
 
 import foldproof
@@ -104,3 +104,45 @@ def test_other_whole_numbers_of_any_dtype_are_tried(dtype: torch.dtype) -> None:
     x = torch.tensor([4, 2, 6, 8]).to(dtype)
     assert prove(lambda x: x.float() / 2, lambda x: x.to(torch.int32) / 2, (x,)).kind is Kind.PROVED
     assert prove(lambda x: x.float() / 2, lambda x: (x.to(torch.int32) >> 1).float(), (x,)).kind is Kind.REFUTED
+
+
+class Looked(nn.Module):
+    """Rows of a table that is no parameter, scaled, as the scores of attention are."""
+
+    def __init__(self, table: Tensor, scale: float) -> None:
+        super().__init__()
+        self.table, self.scale = table, scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.table[x].sin() * self.scale).softmax(-1)
+
+
+class Beside(Looked):
+    """The table, scaled, beside real numbers."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ((self.table * x).sin() * self.scale).softmax(-1)
+
+
+ROWS, INDICES = torch.randn(9, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([[5, 3, 1], [7, 0, 2]])
+
+
+def round_scale(module: fx.GraphModule) -> fx.GraphModule:
+    for node in module.graph.nodes:
+        node.args = tuple(0.49999997 if x == 0.5 else x for x in node.args)
+    module.recompile()
+    return module
+
+
+@pytest.mark.parametrize(("model", "x", "tried"), [(Looked, INDICES, 1), (Beside, torch.ones(9, 4), 2)])
+def test_constants_are_not_tried_as_other_parameters(model: type[Looked], x: Tensor, tried: int) -> None:
+    exported = torch.export.export(model(ROWS, 0.5), (x,)).module()
+    verdict = foldproof.prove_pass(round_scale, exported, (x,))
+    assert verdict.kind in (Kind.ROUNDING, Kind.PROVED_WITHIN), verdict
+    assert verdict.rounding is not None and verdict.rounding.trials == tried
+
+
+def test_whole_numbers_that_change_nothing_are_no_evidence() -> None:
+    alike = ROWS[:1].expand(9, 4)
+    verdict = prove(Looked(alike, 0.5), Looked(alike, 0.49999997), (INDICES,))
+    assert verdict.kind is Kind.UNDECIDED and "hardly depend on the inputs" in verdict.reason

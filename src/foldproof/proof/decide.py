@@ -56,7 +56,7 @@ from foldproof.proof.floats import (
     alike,
     doubted,
     evaluate,
-    insensitive,
+    ignore_inputs,
     own_leaves,
     unlike_in_own_dtype,
 )
@@ -494,7 +494,7 @@ def _judge_floats(inquiry: Inquiry) -> Verdict:
         rounding=Rounding(worst.difference, worst.sigma, points, sigma),
         notes=tuple(notes),
     )
-    why = _why_floats_say_little(search, exact)
+    why = _why_floats_say_little(obligation, search, exact)
     if why is not None:
         return replace(found, reason=f"{no_proof}, and {why}")
     agree = "but float64 evaluations differ by no more than rounding explains"
@@ -506,14 +506,14 @@ def _no_proof(inquiry: Inquiry) -> str:
     return f"no algebraic proof ({exact.mismatch.what if exact.mismatch else exact.failure})"
 
 
-def _why_floats_say_little(search: Search, exact: Attempt) -> str | None:
+def _why_floats_say_little(obligation: ProofObligation, search: Search, exact: Attempt) -> str | None:
     """Return the reason why agreeing floats are no evidence; None if they are evidence."""
     written = exact.mismatch.written if exact.mismatch else None
     if written is not None and any(written not in t.written for t in search.agreeing):
         return f"float64 evaluations do not cover the values written to {written}"
     if exact.mismatch and exact.mismatch.later and any(t.calls == 1 for t in search.agreeing):
         return "float64 evaluations do not cover what a call leaves to the next one"
-    if len(search.agreeing) > 1 and insensitive(*search.agreeing[:2]):
+    if ignore_inputs(obligation, search.agreeing):
         return "the outputs hardly depend on the inputs, so agreement is weak evidence; give inputs that matter"
     if any(t.comparison.unfinite for t in search.agreeing):
         where = "where the other (or itself, rounded) is finite"

@@ -532,19 +532,25 @@ def _flagged(trial: Trial, place: _Place) -> Trial:
 def _places(obligation: ProofObligation) -> Iterator[_Place]:
     """Yield the given point, random inputs, and other parameters: those without values, and all if that is asked for.
 
-    Parameters without values are variables, so that other ones are as much the program's own.
+    Parameters without values are variables, so that other ones are as much the program's own. No place is that of
+    another one again, as with constants alone there would be.
     """
     leaves, args, kwargs = own_leaves(obligation), obligation.args, obligation.kwargs
     yield _Place("the given inputs and parameters", leaves, args, kwargs)
     generator = torch.Generator().manual_seed(0)
     random_args, random_kwargs = tree_map(lambda x: _redrawn_input(x, generator), (args, dict(kwargs)))
+    drawable = any(_is_float(leaf.tensor) and not leaf.constant for leaf in obligation.before.leaves.values())
     if any(_is_float(x) for x in tree_leaves((args, dict(kwargs)))):  # tokens cannot be redrawn
         yield _Place("random inputs, the given parameters", leaves, random_args, random_kwargs)
-    elif obligation.remade:  # nor be small, which shows the epsilons of norms, or large, which shows limits
+    elif (
+        obligation.remade and drawable
+    ):  # nor be small, which shows the epsilons of norms, or large, which shows limits
         for what, scale, axes in (("small", SMALLEST_SCALE, (2, 3, 4, 5)), ("large", LARGEST_SCALE, (0, 1))):
             other = _scaled_leaves(obligation.before.leaves, generator, scale, axes)
             yield _Place(f"{what} random parameters", {**leaves, **other}, args, kwargs, True, True)
     valueless = {name: leaf for name, leaf in obligation.before.leaves.items() if leaf.valueless}
+    if not drawable:
+        return
     for elsewhere, redrawn in ((False, valueless), (True, obligation.before.leaves)):
         if not redrawn or (elsewhere and (not obligation.general or len(redrawn) == len(valueless))):
             continue
@@ -637,7 +643,15 @@ def _other_inputs(obligation: ProofObligation, what: str, change: Callable[[Tens
 
 
 def at_other_integers(obligation: ProofObligation, copies: SharedCopies) -> Iterator[Trial]:
-    """Evaluate with other integers and booleans among the inputs, if the programs accept them.
+    """Evaluate with other integers and booleans among the inputs, if the programs accept them; skip what is alike."""
+    for place in _other_integers(obligation):
+        with contextlib.suppress(Undecided):  # indices out of range
+            if not alike(evaluate(obligation, *place.point, perturbations=0, copies=copies)):
+                yield evaluate(obligation, *place.point, copies=copies)
+
+
+def _other_integers(obligation: ProofObligation) -> Iterator[_Place]:
+    """Yield other integers and booleans in place of the given ones, which programs may refuse.
 
     Integers are drawn from the range of the given ones, from one with the next number (an index may have no further),
     from a larger one, and from all numbers of a short dtype, whose products overflow. Booleans are drawn at random, all
@@ -659,10 +673,7 @@ def at_other_integers(obligation: ProofObligation, copies: SharedCopies) -> Iter
         args, kwargs = tree_map(lambda x: _changed(x, change, generator), given)
         if all(a is b for a, b in zip(tree_leaves((args, kwargs)), tree_leaves(given))):
             continue
-        where = ("other integers and booleans, the given parameters", own_leaves(obligation), args, kwargs)
-        with contextlib.suppress(Undecided):  # indices out of range
-            if not alike(evaluate(obligation, *where, perturbations=0, copies=copies)):
-                yield evaluate(obligation, *where, copies=copies)
+        yield _Place("other integers and booleans, the given parameters", own_leaves(obligation), args, kwargs)
 
 
 def _changed(x: Any, change: Callable[[Tensor, torch.Generator], Tensor], generator: torch.Generator) -> Any:
@@ -828,9 +839,26 @@ _LARGE = 1 << 16
 """Number of elements from which on other parameters are drawn in float32."""
 
 
-def insensitive(first: Trial, second: Trial) -> bool:
-    """True if the outputs hardly depend on the inputs, which makes comparing them weak evidence."""
+def ignore_inputs(obligation: ProofObligation, agreeing: Sequence[Trial]) -> bool:
+    """Return True if the outputs hardly depend on the inputs, which makes comparing them weak evidence.
+
+    Where only the given inputs were tried, because no tokens can be drawn, other ones that the programs accept tell.
+    """
+    first, *others = agreeing
+    if others:
+        return _are_equal(first, others[0])
+    copies, tried = SharedCopies(), False
+    for place in _other_integers(obligation):
+        with contextlib.suppress(Undecided):  # indices out of range
+            if not _are_equal(first, evaluate(obligation, *place.point, perturbations=0, copies=copies)):
+                return False
+            tried = True
+    return tried
+
+
+def _are_equal(first: Trial, second: Trial) -> bool:
+    """Return True if the outputs are the same but for their last digits; False without outputs."""
     for a, b in zip(first.outputs, second.outputs):
-        if a.numel() and float((a - b).abs().max()) > 1e-6 * float(a.abs().max()):
+        if a.numel() and not (a.shape == b.shape and float((a - b).abs().max()) <= 1e-6 * float(a.abs().max())):
             return False
     return any(a.numel() for a in first.outputs)
