@@ -187,6 +187,15 @@ def test_operations(name: str, tmp_path: Path) -> None:
     torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
 
 
+def test_a_range_without_a_type_has_that_of_its_inputs(tmp_path: Path) -> None:
+    from openvino import opset1
+
+    inputs = [opset.parameter([], ov.Type.f32, f"x{i}") for i in range(3)]
+    ov.save_model(ov.Model([opset1.range(*inputs)], inputs), tmp_path / "model.xml", compress_to_fp16=False)
+    (got,) = read_model(tmp_path / "model.xml")(*map(torch.tensor, (1.0, 2.2, 0.5)))
+    torch.testing.assert_close(got, torch.tensor([1.0, 1.5, 2.0]))
+
+
 def test_each_is_tested() -> None:
     assert {name for domain, name in DEFINITIONS if domain == DOMAIN} == {*CASES} | OF_PLUGIN
 

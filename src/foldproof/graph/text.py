@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, fx
 
 from foldproof.operators import find_operator
-from foldproof.torch_internals import HigherOrderOperator, OpOverload, OpOverloadPacket, tree_leaves
+from foldproof.torch_internals import HigherOrderOperator, OpOverload, OpOverloadPacket, qualified_name, tree_leaves
 
 _FRAME = re.compile(r'File "(.+?)", line (\d+)')
 _TORCH = os.path.dirname(torch.__file__) + os.sep
@@ -64,10 +65,18 @@ def identify_target(target: Any) -> str:
 
 
 def operator_name(node: fx.Node) -> str:
-    """Return the callee as ``aten.conv2d.default``, in edge programs too; the kind of a node that calls no function."""
+    """Return the callee as ``aten.conv2d.default``, in edge programs too; the kind of a node that calls no function.
+
+    A Python function has its qualified name, without the address that it would be printed with.
+    """
     if node.op != "call_function":
         return node.op
-    return str(find_operator(node.target) or node.target)
+    target: Any = node.target
+    found = find_operator(target)
+    if found is not None:
+        return str(found)
+    is_named = inspect.isroutine(target) and target.__name__ != "<lambda>"
+    return qualified_name(target) if is_named else target_name(target)
 
 
 def source_of(node: fx.Node) -> str | None:

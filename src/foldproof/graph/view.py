@@ -13,7 +13,6 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
 from foldproof.graph.text import Verbatim, map_nodes, operator_name, source_of
-from foldproof.torch_internals import OpOverload, qualified_name
 from foldproof.verdict import plain
 
 MAX_ATTRIBUTE_CHARACTERS = 120
@@ -108,10 +107,7 @@ def _view(node: fx.Node, constants: Mapping[str, str], axes: Sequence[int], diff
 
 
 def _operator(node: fx.Node) -> str:
-    """Return the callee: an operator by its overload, a Python function by its qualified name, others as they are."""
-    if node.op == "call_function" and not isinstance(node.target, OpOverload):
-        name = operator_name(node)
-        return qualified_name(node.target) if name.startswith("<") and callable(node.target) else name
+    """Return the callee; for a node of a method or a module, its name."""
     return operator_name(node) if node.op == "call_function" else str(node.target)
 
 

@@ -506,8 +506,9 @@ def pad(x: Tensor, front: Numbers, behind: Numbers, value: Tensor | None = None,
 
 
 @_operation("Range")
-def arange(start: Tensor, stop: Tensor, step: Tensor, *, output_type: str) -> Tensor:
-    return torch.arange(start.item(), stop.item(), step.item(), dtype=dtype_named(output_type))
+def arange(start: Tensor, stop: Tensor, step: Tensor, *, output_type: str = "") -> Tensor:
+    dtype = dtype_named(output_type) if output_type else start.dtype  # the first version has that of its inputs
+    return torch.arange(start.item(), stop.item(), step.item(), dtype=dtype)
 
 
 @_operation("Interpolate")
