@@ -37,6 +37,10 @@ def deep():
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3)).eval(), (torch.randn(2, 3, 8, 8),)
 
 
+def trained():
+    return right()[0].train(), (torch.randn(2, 3),)
+
+
 def unfit():
     return right()[0], (torch.randn(2, 5),)
 """
@@ -117,6 +121,16 @@ def test_mistakes(foldproof: Foldproof, model: str, args: list[str], told: str) 
     assert ran.status == 2
     assert told in ran.err
     assert len(ran.err.splitlines()) == 1
+
+
+def test_a_model_in_training_mode(foldproof: Foldproof, model: str) -> None:  # noqa: F811
+    ran = foldproof("audit", f"{model}:trained", "--compiler", "export")
+    assert ran.status == 3
+    reason, blank, table = ran.out.splitlines()[2:5]
+    assert reason.endswith("updates statistics; call eval(), or audit with training=True")
+    assert not blank and table.startswith("pass")
+    caution, whole = (line for line in ran.out.splitlines() if line.startswith(("Caution: ", "end to end")))
+    assert "in training mode" in caution and "Caution" not in whole
 
 
 def test_inputs_that_do_not_fit(foldproof: Foldproof, model: str) -> None:  # noqa: F811

@@ -104,6 +104,7 @@ def test_a_wrong_pass_is_worse_than_a_failure() -> None:
     ("args", "told"),
     [
         (["model.py:wrong"], "several SPECs take --results FOLDER"),
+        (["freezing=True"], "freezing=True is no SPEC; an option of the compiler is written --option freezing=True"),
         (["--results", "results", "--json", "out.json"], "--save, --json and --html take one SPEC"),
         (["--results", "model.py"], "model.py can't be written: model.py is not a folder"),
     ],

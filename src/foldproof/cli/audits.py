@@ -98,6 +98,8 @@ def print_audit(out: Console, found: Audit, saving: float | None = None) -> None
         undecided[step.verdict.reason].append(step.title)
     for reason, names in undecided.items():
         say(out, f"{list_some(names)}: UNDECIDED: {reason}")
+    if undecided:
+        out.print()
     fired = [step for step in found.steps if step.fired]
     rows = [
         (
@@ -122,6 +124,9 @@ def print_audit(out: Console, found: Audit, saving: float | None = None) -> None
     if whole is not None:
         if found.refuted and not whole.sources:
             whole = replace(whole, found="")  # it says why no operator was found, but the pass is the cause
+        for warning in whole.warnings:
+            say(out, warning)
+        whole = replace(whole, training="")  # it is told
         told = str(whole) if settings.verbose else whole.summary
         say(out, f"end to end, {found.compiled} against the model: {told}")
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -187,6 +188,9 @@ def audit(
     return found.kind.exit_code
 
 
+_NAME_VALUE = re.compile(r"[\w.]+=")
+
+
 def audit_many(
     specs: Sequence[str],
     setup: Setup,
@@ -195,6 +199,9 @@ def audit_many(
     executor: Executors,
     one_only: bool,
 ) -> int:
+    option = next((spec for spec in specs if _NAME_VALUE.match(spec)), None)
+    if option is not None:
+        raise FoldproofError(f"{option} is no SPEC; an option of the compiler is written --option {option}")
     if folder is None:
         raise FoldproofError("several SPECs take --results FOLDER, where the result of each is kept")
     if one_only:
