@@ -67,6 +67,27 @@ def test_a_transformer_is_proved() -> None:
     assert kinds <= {Kind.PROVED, Kind.PROVED_WITHIN}, str(found)  # the scale of attention is rounded
 
 
+class Nested(nn.Module):
+    """A linear of one tensor in a dictionary, and differences of others, which have to come in their order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x: dict[str, Tensor], *, first: Tensor, rest: list[Tensor]) -> tuple[Tensor, Tensor]:
+        return self.linear(x["b"]) - x["a"], first - 2 * rest[0] - 3 * rest[1]
+
+
+@pytest.mark.parametrize("compiler", ["onnx", "openvino"])
+def test_inputs_may_be_nested_and_have_names(compiler: str) -> None:
+    pytest.importorskip("openvino" if compiler == "openvino" else "onnxruntime")
+    kwargs = {"rest": [torch.randn(3), torch.randn(3)], "first": torch.randn(3)}
+    given = {"b": torch.randn(2, 4), "a": torch.randn(2, 4)}
+    found = foldproof.audit(Nested().eval(), (given,), kwargs, compiler=compiler, locate=False)
+    assert {step.verdict.kind for step in found.steps} == {Kind.PROVED}, str(found)
+    assert found.kind is Kind.ROUNDING
+
+
 def test_a_wrong_rule_of_onnxscript_is_refuted(monkeypatch: pytest.MonkeyPatch) -> None:
     from onnxscript.rewriter.rules.common import _fuse_batchnorm as rules
 
@@ -167,8 +188,8 @@ def test_a_file_that_is_not_what_was_made_is_refuted(monkeypatch: pytest.MonkeyP
 
     original = runtimes.export_onnx
 
-    def wrong(module: nn.Module, inputs: tuple[Tensor, ...], path: Path) -> Path:
-        original(module, inputs, path)
+    def wrong(module: nn.Module, args: tuple[Any, ...], path: Path, kwargs: dict[str, Any]) -> Path:
+        original(module, args, path, kwargs)
         model = onnx.load(str(path))
         (held,) = (t for t in model.graph.initializer if list(t.dims) == [4, 8, 1, 1])
         numbers = onnx.numpy_helper.to_array(held).copy()

@@ -127,7 +127,7 @@ def test_a_model_in_training_mode(foldproof: Foldproof, model: str) -> None:  # 
     ran = foldproof("audit", f"{model}:trained", "--compiler", "export")
     assert ran.status == 3
     reason, blank, table = ran.out.splitlines()[2:5]
-    assert reason.endswith("updates statistics; call eval(), or audit with training=True")
+    assert reason.endswith("it updates statistics until eval() is called")
     assert not blank and table.startswith("pass")
     caution, whole = (line for line in ran.out.splitlines() if line.startswith(("Caution: ", "end to end")))
     assert "in training mode" in caution and "Caution" not in whole

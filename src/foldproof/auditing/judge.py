@@ -104,8 +104,8 @@ def _judge(change: Change, given: Sequence[Any]) -> Verdict:
         if isinstance(node.target, HigherOrderOperator) and node.target not in CONTROL_FLOW:
             return Verdict(Kind.UNDECIDED, f"no rule for the higher-order operator {node.target}")
         if updates_statistics(node):
-            why = f"{node.name} is a normalization in training: it updates statistics"
-            return Verdict(Kind.UNDECIDED, f"{why}; call eval(), or audit with training=True")
+            why = f"{node.name} is a normalization in training: it updates statistics until eval() is called"
+            return Verdict(Kind.UNDECIDED, why)
     known = given if change.inputs is None else change.inputs
     inputs = find_inputs(before, known)
     if inputs is None:

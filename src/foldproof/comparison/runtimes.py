@@ -169,10 +169,11 @@ def package_again(module: nn.Module) -> Callable[..., Any]:
     return _made_when_called(export)
 
 
-def export_onnx(module: nn.Module, inputs: tuple[Tensor, ...], path: Path) -> Path:
+def export_onnx(module: nn.Module, args: tuple[Any, ...], path: Path, kwargs: Mapping[str, Any] | None = None) -> Path:
     """Write a module as an ONNX file, and return its path."""
+    args, kwargs = separated(module, args, dict(kwargs or {}))
     with _quietly():
-        torch.onnx.export(module, separated(module, inputs, {})[0], str(path), dynamo=True, verbose=False)
+        torch.onnx.export(module, args, str(path), kwargs=kwargs, dynamo=True, verbose=False)
     return path
 
 

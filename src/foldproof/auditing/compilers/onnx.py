@@ -37,10 +37,9 @@ class Onnx:
         except ModuleNotFoundError as error:
             raise MissingExtra(str(error.name), "onnx") from None
         program = export_module(deepcopied(model), args, kwargs)
-        inputs = tuple(tree_leaves((args, kwargs)))
-        tap = OnnxTap(log, inputs)
+        tap = OnnxTap(log, tree_leaves((args, kwargs)))
         with tap_passes(log), tap.export():
-            path = export_onnx(program.module(), inputs, tap.folder / "model.onnx")
+            path = export_onnx(program.module(), args, tap.folder / "model.onnx", kwargs)
         tap.load(path)
         call, _ = onnx(path, log.without)
 
