@@ -17,6 +17,9 @@ from foldproof.openvino_graph.definitions import DOMAIN
 
 ov = pytest.importorskip("openvino")
 opset = pytest.importorskip("openvino.opset14")
+opset1 = pytest.importorskip("openvino.opset1")
+opset15 = pytest.importorskip("openvino.opset15")
+NodeFactory = pytest.importorskip("openvino.utils.node_factory").NodeFactory
 
 SETTINGS = {"INFERENCE_PRECISION_HINT": "f32", "CACHE_ENCRYPTION_CALLBACKS": [lambda x: x, lambda x: x]}
 
@@ -119,6 +122,7 @@ CASES: dict[str, Case] = {
         name: ([X], functools.partial(reduced, snake(name)))
         for name in ("ReduceL1", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum")
     },
+    **{name: ([X > 0], functools.partial(reduced, snake(name))) for name in ("ReduceLogicalOr", "ReduceLogicalAnd")},
     "CumSum": ([X], lambda x: opset.cumsum(x, opset.constant(1, ov.Type.i64), True, True)),
     "ShapeOf": ([X], lambda x: opset.shape_of(x, "i32")),
     "Reshape": ([X], lambda x: opset.reshape(x, ints(0, -1), True)),
@@ -146,6 +150,7 @@ CASES: dict[str, Case] = {
         [torch.tensor(1), torch.tensor(7), torch.tensor(2)],
         lambda a, b, c: opset.range(a, b, c, "i64"),
     ),
+    "Col2Im": ([drawn(1, 12, 9)], lambda x: opset15.col2im(x, ints(6, 6), ints(2, 2), [2, 2])),
     "Interpolate": (
         [IMAGE],
         lambda x: opset.interpolate(
@@ -174,26 +179,102 @@ def model_of(case: Case) -> Any:
     return ov.Model([make(*inputs)], inputs)
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_operations(name: str, tmp_path: Path) -> None:
-    given, _ = case = CASES[name]
+def check(case: Case, folder: Path) -> None:
+    """Compare what is read from a file with OpenVINO's results."""
+    given, _ = case
     model = model_of(case)
     compiled = ov.compile_model(model, "CPU", SETTINGS)
     wanted = torch.from_numpy(compiled([x.numpy() for x in given])[0].copy())
-    ov.save_model(model, tmp_path / "model.xml", compress_to_fp16=False)
-    assert f'type="{name}"' in (tmp_path / "model.xml").read_text()
-    (got,) = read_model(tmp_path / "model.xml")(*given)
+    ov.save_model(model, folder / "model.xml", compress_to_fp16=False)
+    (got,) = read_model(folder / "model.xml")(*given)
     assert got.dtype is wanted.dtype
     torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
 
 
-def test_a_range_without_a_type_has_that_of_its_inputs(tmp_path: Path) -> None:
-    from openvino import opset1
+@pytest.mark.parametrize("name", CASES)
+def test_operations(name: str, tmp_path: Path) -> None:
+    check(CASES[name], tmp_path)
+    assert f'type="{name}"' in (tmp_path / "model.xml").read_text()
 
-    inputs = [opset.parameter([], ov.Type.f32, f"x{i}") for i in range(3)]
-    ov.save_model(ov.Model([opset1.range(*inputs)], inputs), tmp_path / "model.xml", compress_to_fp16=False)
-    (got,) = read_model(tmp_path / "model.xml")(*map(torch.tensor, (1.0, 2.2, 0.5)))
-    torch.testing.assert_close(got, torch.tensor([1.0, 1.5, 2.0]))
+
+def windows_along(rank: int) -> dict[str, Case]:
+    image, attributes, kernel = drawn(1, 4, *[6] * rank), ones(rank), [3] * rank
+    steps = {"strides": [2] * rank, "pads_begin": [1] * rank, "pads_end": [0] * rank}
+    return {
+        "Convolution": ([image, drawn(3, 4, *kernel)], lambda x, w: opset.convolution(x, w, **attributes)),
+        "GroupConvolution": (
+            [image, drawn(2, 3, 2, *kernel)],
+            lambda x, w: opset.group_convolution(x, w, **attributes),
+        ),
+        "ConvolutionBackpropData": (
+            [image, drawn(4, 3, *kernel)],
+            lambda x, w: opset.convolution_backprop_data(x, w, **steps),
+        ),
+        "MaxPool": (
+            [image],
+            lambda x: opset.max_pool(
+                x, [2] * rank, [1] * rank, [0] * rank, [1] * rank, kernel, "floor", "explicit", "i64", 2
+            ).output(0),
+        ),
+        "AvgPool": ([image], lambda x: opset.avg_pool(x, [2] * rank, [1] * rank, [1] * rank, kernel, True)),
+    }
+
+
+@pytest.mark.parametrize("rank", [1, 3])
+@pytest.mark.parametrize("name", windows_along(1))
+def test_windows_along_other_numbers_of_dimensions(name: str, rank: int, tmp_path: Path) -> None:
+    check(windows_along(rank)[name], tmp_path)
+
+
+def with_four_inputs(mode: str) -> Callable[..., Any]:
+    """The fourth version of the operation has sizes and scales; ``mode`` tells which count."""
+    attributes = {
+        "mode": "linear_onnx",
+        "shape_calculation_mode": mode,
+        "coordinate_transformation_mode": "pytorch_half_pixel",
+        "pads_begin": [0] * 4,
+        "pads_end": [0] * 4,
+    }
+    scales = opset.constant([2.0, 0.5], ov.Type.f32)
+
+    def make(x: Any) -> Any:
+        return NodeFactory("opset4").create("Interpolate", [x, ints(9, 2), scales, ints(2, 3)], attributes)
+
+    return make
+
+
+INTERPOLATED: dict[str, Callable[..., Any]] = {
+    "scales": lambda x: opset.interpolate(
+        x,
+        opset.constant([2.5, 0.5], ov.Type.f32),
+        "linear_onnx",
+        "scales",
+        coordinate_transformation_mode="align_corners",
+        axes=ints(2, 3),
+    ),
+    "a scale": lambda x: opset.interpolate(
+        x,
+        opset.constant([2.0], ov.Type.f32),
+        "nearest",
+        "scales",
+        coordinate_transformation_mode="asymmetric",
+        nearest_mode="floor",
+        axes=ints(2),
+    ),
+    "four inputs, by sizes": with_four_inputs("sizes"),
+    "four inputs, by scales": with_four_inputs("scales"),
+}
+
+
+@pytest.mark.parametrize("name", INTERPOLATED)
+def test_interpolate(name: str, tmp_path: Path) -> None:
+    check(([IMAGE], INTERPOLATED[name]), tmp_path)
+
+
+@pytest.mark.parametrize("numbers", [(1, 7, 2), (1.0, 2.2, 0.5)])
+def test_the_first_version_of_range(numbers: tuple[float, ...], tmp_path: Path) -> None:
+    """It has no type of its own, but that of its inputs."""
+    check(([torch.tensor(x) for x in numbers], opset1.range), tmp_path)
 
 
 def test_each_is_tested() -> None:

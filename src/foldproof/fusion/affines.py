@@ -217,6 +217,10 @@ def batch_norm_scale(weight: Tensor | None, variance: Tensor, eps: float) -> Ten
     return scale if weight is None else weight * scale
 
 
+def batch_norm_deviation(variance: Tensor, eps: float) -> Tensor:
+    return torch.sqrt(variance + eps)
+
+
 def batch_norm_shift(bias: Tensor | None, mean: Tensor, scale: Tensor) -> Tensor:
     shift = -mean * scale
     return shift if bias is None else bias + shift

@@ -18,7 +18,15 @@ from torch.fx import GraphModule, Node
 from foldproof.errors import FoldproofError, brief
 from foldproof.formatting import format_count
 from foldproof.fusion.accuracy import measure
-from foldproof.fusion.affines import SOURCES, drops_at_random, is_in_training, is_normalisation, read_affine
+from foldproof.fusion.affines import (
+    SOURCES,
+    batch_norm_deviation,
+    batch_norm_scale,
+    drops_at_random,
+    is_in_training,
+    is_normalisation,
+    read_affine,
+)
 from foldproof.fusion.batching import BITWISE
 from foldproof.fusion.result import FuseResult, Rewrite
 from foldproof.fusion.rewriter import COMPUTED, Account, Progress, Rewriter
@@ -178,13 +186,13 @@ def fold_unproved(
     """Return the constants that folds of a program compute, over its parameters by name; nothing is proved.
 
     These are the constants of `fuse`, those that it makes of normalisations alone and of repeated computations alone,
-    and the scale and shift of each normalisation.
+    and the scale, shift and standard deviation of each normalisation.
 
     Raises:
         FoldproofError: as in `fuse`.
     """
     exported = _export(program, as_inputs(inputs), dict(kwargs or {}), None)
-    found = list(_scales_and_shifts(GraphEditor.on_copy(exported)))
+    found = list(_statistics(GraphEditor.on_copy(exported)))
     for passes in (NORMALISATIONS, (COMPUTED,), None):  # other tools leave other affines, and fold less into tables
         editor = GraphEditor.on_copy(exported)
         Rewriter.of(passes, None).run(editor, lambda done, total, what: None, {})
@@ -192,12 +200,14 @@ def fold_unproved(
     return tuple(found)
 
 
-def _scales_and_shifts(editor: GraphEditor) -> Iterator[Expression]:
+def _statistics(editor: GraphEditor) -> Iterator[Expression]:
     for node in editor.graph.nodes:
         if is_normalisation(node, editor.constants):
             with suppress(CannotFold):
                 affine = read_affine(node, editor.constants).affine
                 yield from (x for x in (affine.scale, affine.shift) if isinstance(x, Expression))
+                if isinstance(affine.scale, Expression) and affine.scale.function is batch_norm_scale:
+                    yield Expression(batch_norm_deviation, affine.scale.operands[1:])
 
 
 def measure_rewrites(

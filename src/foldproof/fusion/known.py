@@ -16,7 +16,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, fx, nn
@@ -30,7 +30,7 @@ from foldproof.proof import as_computed, match_leaves
 from foldproof.proof.decide import Strategy, before_rounding
 from foldproof.proof.obligation import Derive
 from foldproof.proof.shapes import as_inputs
-from foldproof.rewriting.expression import Derived, Expression
+from foldproof.rewriting.expression import Derived, Expression, as_expression
 from foldproof.rewriting.vectors import pad_rows, reshape
 from foldproof.verdict import Kind, Verdict
 
@@ -116,11 +116,12 @@ def _known_fold(before: Any, after: Any, inputs: Sequence[Any], kwargs: Mapping[
     new = {name: leaf.tensor for name, leaf in second.items() if name not in matched and _is_number(leaf)}
     if not new or any(leaf.valueless for leaf in first.values()):
         return _KnownFold({}, {})
-    if isinstance(before, fx.GraphModule) and not any("val" in node.meta for node in before.graph.nodes):
+    if isinstance(before, fx.GraphModule) and not all("val" in x.meta for x in before.graph.nodes if x.op != "output"):
         before = export_module(before, as_inputs(inputs), dict(kwargs or {}))
     numbers = _numbers(before) if isinstance(before, ExportedProgram) else {}
     folds = (e.substitute(numbers) for e in fold_unproved(before, inputs, kwargs))
-    computed = [e for e in folds if set(e.reads()) <= first.keys()]
+    itself = [as_expression(name) for name, leaf in first.items() if _is_number(leaf)]
+    computed = [*itself, *(e for e in folds if set(e.reads()) <= first.keys())]
     values = Derived({str(i): e for i, e in enumerate(computed)}, {name: leaf.tensor for name, leaf in first.items()})
     near: dict[str, Expression] = {}
     distances: dict[str, float] = {}
@@ -141,7 +142,7 @@ def _known_fold(before: Any, after: Any, inputs: Sequence[Any], kwargs: Mapping[
 def _numbers(program: ExportedProgram) -> dict[str, Expression]:
     """Return the constants of one element, which are no parameters, by name."""
     return {
-        name: Expression(_number, (x.item(), tuple(x.shape)))
+        name: Expression(_Number(x.item(), tuple(x.shape), x.dtype), ())
         for name, x in program.constants.items()
         if isinstance(x, Tensor) and x.numel() == 1 and x.dtype in _NUMBERS
     }
@@ -151,8 +152,17 @@ _NUMBERS = {torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.i
 """Dtypes of constants; whole numbers are computed with as such."""
 
 
-def _number(x: float | int, shape: tuple[int, ...]) -> Tensor:
-    return torch.full(shape, x, dtype=torch.int64 if isinstance(x, int) else torch.float64)
+@dataclass(frozen=True)
+class _Number:
+    """A constant of one element, of its own dtype beside shadows, and in float64 for values."""
+
+    value: float
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    may_narrow: ClassVar[bool] = True
+
+    def __call__(self) -> Tensor:
+        return torch.full(self.shape, self.value, dtype=self.dtype)
 
 
 _NEAR = 0.01
@@ -165,16 +175,14 @@ def _distance(held: Tensor, value: Tensor) -> tuple[float, float]:
 
 
 def _shaped_like(held: Tensor, expression: Expression, value: Tensor) -> tuple[Expression, Tensor] | None:
-    """Return an expression and its value in the shape of a parameter; None if that is another shape.
+    """Return an expression and its value in the shape of a parameter; None if it has another number of elements.
 
-    Axes of size 1 make no other shape, nor do rows of zeros: some runtimes pad channels.
+    Some runtimes split an axis into groups, or pad channels with rows of zeros.
     """
-    if not value.numel():
-        return None
-    missing = len(_long(held)) - len(_long(value)) if held.dim() else 0
-    if missing > 0 and not bool(_long(held)[-missing:].any()):
+    missing = len(_long(held)) - len(_long(value)) if held.dim() and value.dim() else 0
+    if missing > 0 and _long(held).shape[1:] == _long(value).shape[1:] and not bool(_long(held)[-missing:].any()):
         expression, value = Expression(pad_rows, (expression, missing)), pad_rows(value, missing)
-    if _long(value).shape != _long(held).shape:
+    if not value.numel() or value.numel() != held.numel():
         return None
     shape = tuple(held.shape)
     return (expression if value.shape == shape else Expression(reshape, (expression, shape))), value.reshape(shape)

@@ -39,6 +39,10 @@ class Definition(NamedTuple):
     counts: bool
     """True if it takes the number of outputs, as ``outputs``."""
     attributes: frozenset[str]
+    sequences: frozenset[str] = frozenset()
+    """Attributes of several numbers, of which a file may have one."""
+    required: frozenset[str] = frozenset()
+    """Attributes without a default."""
 
 
 DEFINITIONS: dict[tuple[str, str], Definition] = {}
@@ -61,7 +65,12 @@ def defines(
         most = None if any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in parameters) else len(places)
         numbers = frozenset(i for i, p in enumerate(places) if "Numbers" in str(p.annotation))
         attributes = frozenset(named - {"outputs"}) | _attributes_of(like)
-        found = Definition(function, (least, most), numbers, several, "outputs" in named, attributes)
+        given = [p for p in parameters if p.name in attributes]
+        sequences = frozenset(p.name for p in given if "Sequence[" in str(p.annotation))
+        required = frozenset(p.name for p in given if p.default is inspect.Parameter.empty)
+        found = Definition(
+            function, (least, most), numbers, several, "outputs" in named, attributes, sequences, required
+        )
         for name in names:
             DEFINITIONS[domain, name] = found
         return function

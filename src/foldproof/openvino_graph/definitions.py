@@ -408,6 +408,18 @@ for _name in ("ReduceL1", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "R
     _operation(_name)(_reduction(_name))
 
 
+@_operation("ReduceLogicalOr")
+def any_of(x: Tensor, axes: Numbers, *, keep_dims: bool = False) -> Tensor:
+    dims = whole_numbers(axes)
+    return x.any(tuple(dims), keep_dims) if dims else x.clone()
+
+
+@_operation("ReduceLogicalAnd")
+def all_of(x: Tensor, axes: Numbers, *, keep_dims: bool = False) -> Tensor:
+    dims = whole_numbers(axes)
+    return x.all(tuple(dims), keep_dims) if dims else x.clone()
+
+
 @_operation("CumSum")
 def cumsum(x: Tensor, axis: Numbers, *, exclusive: bool = False, reverse: bool = False) -> Tensor:
     x = x.to(torch.uint8) if x.dtype is torch.bool else x  # its kernels hold booleans in bytes, and add these up
@@ -507,14 +519,16 @@ def pad(x: Tensor, front: Numbers, behind: Numbers, value: Tensor | None = None,
 
 @_operation("Range")
 def arange(start: Tensor, stop: Tensor, step: Tensor, *, output_type: str = "") -> Tensor:
-    dtype = dtype_named(output_type) if output_type else start.dtype  # the first version has that of its inputs
+    """Count; without ``output_type``, which the first version lacks, in the dtype of the operands."""
+    dtype = dtype_named(output_type) if output_type else start.dtype
     return torch.arange(start.item(), stop.item(), step.item(), dtype=dtype)
 
 
 @_operation("Interpolate")
 def interpolate(
     x: Tensor,
-    sizes: Numbers,
+    sizes_or_scales: Numbers,
+    axes_or_scales: Numbers | None = None,
     axes: Numbers | None = None,
     *,
     mode: str,
@@ -526,15 +540,37 @@ def interpolate(
     pads_end: Sequence[int] = (),
     cube_coeff: float = -0.75,
 ) -> Tensor:
-    if shape_calculation_mode != "sizes" or any((*pads_begin, *pads_end)) or mode == "linear":
-        raise NotTranslated("Interpolate by scales, with padding, or of the mode linear has no definition")
+    """Resize; of the two versions, the one with four inputs has sizes, scales and axes, in this order."""
+    if any((*pads_begin, *pads_end)) or mode == "linear":
+        raise NotTranslated("Interpolate with padding, or of the mode linear, has no definition")
+    by_size = shape_calculation_mode == "sizes"
+    numbers, along = sizes_or_scales, axes_or_scales
+    if axes is not None:
+        assert axes_or_scales is not None
+        numbers, along = (sizes_or_scales if by_size else axes_or_scales), axes
     return resizing.resize(
         x,
-        sizes=sizes,
-        axes=whole_numbers(axes) if axes is not None else None,
+        sizes=numbers if by_size else None,
+        scales=None if by_size else numbers,
+        axes=whole_numbers(along) if along is not None else None,
         mode={"linear_onnx": "linear"}.get(mode, mode),
         coordinate_transformation_mode=coordinate_transformation_mode,
         nearest_mode=nearest_mode,
         antialias=int(antialias),
         cubic_coeff_a=cube_coeff,
     )
+
+
+@_operation("Col2Im")
+def col2im(
+    x: Tensor,
+    sizes: Numbers,
+    kernel: Numbers,
+    *,
+    strides: Sequence[int] | None = None,
+    dilations: Sequence[int] | None = None,
+    pads_begin: Sequence[int] = (),
+    pads_end: Sequence[int] = (),
+) -> Tensor:
+    pads = (*pads_begin, *pads_end) or None
+    return windows.col2im(x, sizes, kernel, dilations=dilations, pads=pads, strides=strides)

@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 
 from foldproof.graph.module import get_attribute, set_attribute
 from foldproof.onnx_graph.reader import free_name, identifier, item_of, parameter_of, single
-from foldproof.onnx_graph.registry import DEFINITIONS, NotTranslated, whole_numbers
+from foldproof.onnx_graph.registry import DEFINITIONS, NotTranslated
 from foldproof.onnx_graph.registry import DTYPES as NUMBERED
 from foldproof.openvino_graph.definitions import DOMAIN, dtype_named
 
@@ -120,9 +120,13 @@ class _Reader:
         data = layer.find("data")
         attributes = {} if data is None else {n.replace("-", "_"): _parse(v) for n, v in data.attrib.items()}
         attributes = {name: value for name, value in attributes.items() if name not in _OF_TYPES}
+        attributes |= {name: _several(attributes[name]) for name in definition.sequences & attributes.keys()}
         unknown = sorted(attributes.keys() - definition.attributes)
         if unknown:
             raise NotTranslated(f"{self._place(layer)}: the attribute {unknown[0]} has no definition")
+        missing = sorted(definition.required - attributes.keys())
+        if missing:
+            raise NotTranslated(f"{self._place(layer)}: the attribute {missing[0]} is missing")
         least, most = definition.operands
         operands = [None if x is None else self._operand(x, i in definition.numbers) for i, x in enumerate(operands)]
         while operands and operands[-1] is None:
@@ -135,11 +139,11 @@ class _Reader:
         return [self._graph.call_function(item_of, (made, i)) for i in range(count)] if definition.several else [made]
 
     def _operand(self, node: Any, numbers: bool) -> Any:
-        """Return the node of an input; of whole numbers that are constants, the numbers."""
+        """Return the node of an input; of numbers that are constants, the numbers."""
         if numbers and node.target is single:
-            return [int(str(node.args[0]))]
+            return [node.args[0]]
         if numbers and node.op == "get_attr":
-            return whole_numbers(get_attribute(self._root, str(node.target)))
+            return get_attribute(self._root, str(node.target)).flatten().tolist()
         return node
 
     def _constant(self, layer: xml.Element) -> fx.Node | None:
@@ -199,6 +203,13 @@ def _parse(text: str) -> Any:
         return _number(text)
     except ValueError:
         return text.strip()
+
+
+def _several(value: Any) -> tuple[Any, ...]:
+    """Return the numbers of an attribute, of which there may be one, or none."""
+    if isinstance(value, tuple):
+        return value
+    return () if value == "" else (value,)
 
 
 _WHOLE = re.compile(r"[+-]?[0-9]+")
