@@ -171,9 +171,9 @@ def package_again(module: nn.Module) -> Callable[..., Any]:
 
 def export_onnx(module: nn.Module, args: tuple[Any, ...], path: Path, kwargs: Mapping[str, Any] | None = None) -> Path:
     """Write a module as an ONNX file, and return its path."""
-    args, kwargs = separated(module, args, dict(kwargs or {}))
+    args, named = separated(module, args, kwargs or {})
     with _quietly():
-        torch.onnx.export(module, args, str(path), kwargs=kwargs, dynamo=True, verbose=False)
+        torch.onnx.export(module, args, str(path), kwargs=named, dynamo=True, verbose=False)
     return path
 
 
