@@ -285,7 +285,8 @@ class Planner:
         joined_affines: list[Affine] = []
         for reader, affine in demands.items():
             same = next((i for i, known in enumerate(joined_affines) if known.same_as(affine)), len(joined_affines))
-            joined_affines += [affine] * (same == len(joined_affines))
+            if same == len(joined_affines):
+                joined_affines.append(affine)
             elements = self._read_elements(node, reader)
             own = affine.channels.expand(channels.shape) + 1 + sum(a.count for a in joined_affines[:same])
             own = torch.where(affine.channels == UNREAD, UNREAD, own)

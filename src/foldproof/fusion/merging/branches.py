@@ -74,9 +74,9 @@ class ParallelConvolutions:
                     plan = _try_pair(base, other, constants, refusals)
                     if plan is not None:
                         yield plan
-        converted = _find_conversion(node, constants)
-        if refusals or converted is not None:
-            raise next(iter(refusals), converted)  # type: ignore[misc]
+        refusal = refusals[0] if refusals else _find_conversion(node, constants)
+        if refusal is not None:
+            raise refusal
 
 
 def _try_pair(base: _Term, other: _Term, constants: Constants, refusals: list[CannotFold]) -> Plan | None:

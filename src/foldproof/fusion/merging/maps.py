@@ -161,20 +161,20 @@ def compose(outer: LinearMap, inner: LinearMap) -> LinearMap:
     moved = Expression(convolve_constant, (outer.expression, inner.bias, outer.groups)) if inner.bias else None
     wide = inner if outer.is_pointwise else outer
     return LinearMap(
-        inner.x,
-        Expression(kernels.compose, operands),
-        total(outer.bias, moved),
-        (outer.shape[0], inner.inputs // groups, *wide.kernel),
-        groups,
-        tuple(a * b for a, b in zip(outer.stride, inner.stride, strict=True)),
-        wide.padding,
-        wide.dilation,
-        outer.work + inner.work * math.prod(outer.stride),
-        (*outer.calls, *inner.calls),
-        (*outer.path, *inner.path),
-        outer.operator,
-        outer.products + inner.products + math.prod(outer.shape) * math.prod(inner.shape[1:]),
-        inner.lookup,
+        x=inner.x,
+        weight=Expression(kernels.compose, operands),
+        bias=total(outer.bias, moved),
+        shape=(outer.shape[0], inner.inputs // groups, *wide.kernel),
+        groups=groups,
+        stride=tuple(a * b for a, b in zip(outer.stride, inner.stride, strict=True)),
+        padding=wide.padding,
+        dilation=wide.dilation,
+        work=outer.work + inner.work * math.prod(outer.stride),
+        calls=(*outer.calls, *inner.calls),
+        path=(*outer.path, *inner.path),
+        operator=outer.operator,
+        products=outer.products + inner.products + math.prod(outer.shape) * math.prod(inner.shape[1:]),
+        lookup=inner.lookup,
     )
 
 
@@ -354,18 +354,18 @@ def _read_convolution(node: Node, constants: Constants) -> LinearMap:
         raise CannotFold(f"{node.name} has no batch axis")
     shape = tuple(int(size) for size in weight.shape)
     return LinearMap(
-        given["input"],
-        constants.expression(given["weight"], f"the weight of {node.name}"),
-        constants.optional(given["bias"], f"the bias of {node.name}"),
-        shape,
-        int(given["groups"]),
-        _repeat(given["stride"], rank),
-        _read_padding(node, given),
-        _repeat(given["dilation"], rank),
-        float(math.prod(shape)),
-        (node,),
-        (node.all_input_nodes.index(given["input"]),),
-        node,
+        x=given["input"],
+        weight=constants.expression(given["weight"], f"the weight of {node.name}"),
+        bias=constants.optional(given["bias"], f"the bias of {node.name}"),
+        shape=shape,
+        groups=int(given["groups"]),
+        stride=_repeat(given["stride"], rank),
+        padding=_read_padding(node, given),
+        dilation=_repeat(given["dilation"], rank),
+        work=float(math.prod(shape)),
+        calls=(node,),
+        path=(node.all_input_nodes.index(given["input"]),),
+        operator=node,
     )
 
 
@@ -377,7 +377,20 @@ def _read_linear(node: Node, constants: Constants) -> LinearMap:
         weight, shape = Expression(kernels.swap, (weight,)), shape[::-1]
     bias = constants.optional(member.bias, f"the bias of {node.name}")
     work, path = float(math.prod(shape)), (node.all_input_nodes.index(member.x),)
-    return LinearMap(member.x, weight, bias, shape, 1, (), (), (), work, (node,), path, node)
+    return LinearMap(
+        x=member.x,
+        weight=weight,
+        bias=bias,
+        shape=shape,
+        groups=1,
+        stride=(),
+        padding=(),
+        dilation=(),
+        work=work,
+        calls=(node,),
+        path=path,
+        operator=node,
+    )
 
 
 def _read_table(node: Node, constants: Constants) -> LinearMap:
@@ -385,19 +398,19 @@ def _read_table(node: Node, constants: Constants) -> LinearMap:
     weight = constants.expression(given["weight"], f"the table of {node.name}")
     rows, size = (int(size) for size in value_of(given["weight"]).shape)
     return LinearMap(
-        given["indices"],
-        Expression(kernels.swap, (weight,)),
-        None,
-        (size, rows),
-        1,
-        (),
-        (),
-        (),
-        float(size),
-        (node,),
-        (node.all_input_nodes.index(given["indices"]),),
-        node,
+        x=given["indices"],
+        weight=Expression(kernels.swap, (weight,)),
+        bias=None,
+        shape=(size, rows),
+        work=float(size),
+        calls=(node,),
+        path=(node.all_input_nodes.index(given["indices"]),),
+        operator=node,
         lookup=True,
+        groups=1,
+        stride=(),
+        padding=(),
+        dilation=(),
     )
 
 
