@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ X, Y, IMAGE = drawn(2, 3, 4), drawn(2, 3, 4), drawn(1, 4, 6, 6)
 SIGNED = {"Add", "Divide", "Equal", "Greater", "GreaterEqual", "Less", "LessEqual", "Maximum", "Minimum", "Mod"}
 SIGNED |= {"Multiply", "NotEqual", "SquaredDifference", "Subtract", "FloorMod"}
 ONE = {"Abs", "Ceiling", "Cos", "Cosh", "Erf", "Exp", "Floor", "HSwish", "HSigmoid", "Mish", "Negative", "Sigmoid"}
-ONE |= {"Sign", "Sin", "Sinh", "SoftPlus", "SoftSign", "Tanh", "Atan", "Tan"}
+ONE |= {"Sign", "Sin", "Sinh", "SoftPlus", "SoftSign", "Tanh", "Atan", "Tan", "Asinh", "IsFinite", "Round"}
 LOGICAL = {"LogicalAnd", "LogicalOr", "LogicalXor"}
 BITS = {"BitwiseAnd", "BitwiseOr", "BitwiseXor"}
 MADE = {
@@ -73,6 +74,13 @@ CASES: dict[str, Case] = {
     "LogicalNot": ([X > 0], opset.logical_not),
     "BitwiseNot": ([X.mul(9).int()], opset.bitwise_not),
     "Acos": ([X.tanh()], opset.acos),
+    "Acosh": ([X.abs() + 1], opset.acosh),
+    "Atanh": ([X.tanh()], opset.atanh),
+    "IsNaN": ([torch.tensor([1.0, math.nan, math.inf])], opset.is_nan),
+    "Roll": ([X], lambda x: opset.roll(x, ints(1, 2), ints(0, -1))),
+    "Einsum": ([X, drawn(2, 4, 5)], lambda x, y: opset.einsum([x, y], "abc,acd->abd")),
+    "AdaptiveAvgPool": ([IMAGE], lambda x: opset.adaptive_avg_pool(x, ints(4, 2))),
+    "TopK": ([X], lambda x: opset.topk(x, opset.constant(2, ov.Type.i64), 1, "max", "value").output(0)),
     "Asin": ([X.tanh()], opset.asin),
     "Log": ([X.abs()], opset.log),
     "Sqrt": ([X.abs()], opset.sqrt),
@@ -241,6 +249,13 @@ def with_four_inputs(mode: str) -> Callable[..., Any]:
         return NodeFactory("opset4").create("Interpolate", [x, ints(9, 2), scales, ints(2, 3)], attributes)
 
     return make
+
+
+@pytest.mark.parametrize("output", [0, 1])
+@pytest.mark.parametrize(("mode", "sort"), [("max", "value"), ("min", "value"), ("max", "index")])
+def test_topk(mode: str, sort: str, output: int, tmp_path: Path) -> None:
+    count = opset.constant(2, ov.Type.i64)
+    check(([X], lambda x: opset.topk(x, count, 2, mode, sort, "i64").output(output)), tmp_path)
 
 
 INTERPOLATED: dict[str, Callable[..., Any]] = {

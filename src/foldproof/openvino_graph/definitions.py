@@ -60,9 +60,12 @@ def _named(name: str, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 _POINTWISE: dict[str, Callable[..., Tensor]] = {
     "Abs": torch.abs,
     "Acos": torch.acos,
+    "Acosh": torch.acosh,
     "Add": torch.add,
     "Asin": torch.asin,
+    "Asinh": torch.asinh,
     "Atan": torch.atan,
+    "Atanh": torch.atanh,
     "BitwiseAnd": torch.bitwise_and,
     "BitwiseNot": torch.bitwise_not,
     "BitwiseOr": torch.bitwise_or,
@@ -79,6 +82,8 @@ _POINTWISE: dict[str, Callable[..., Tensor]] = {
     "GreaterEqual": torch.ge,
     "HSwish": functional.hardswish,
     "HSigmoid": functional.hardsigmoid,
+    "IsFinite": torch.isfinite,
+    "IsNaN": torch.isnan,
     "Less": torch.lt,
     "LessEqual": torch.le,
     "Log": torch.log,
@@ -574,3 +579,50 @@ def col2im(
 ) -> Tensor:
     pads = (*pads_begin, *pads_end) or None
     return windows.col2im(x, sizes, kernel, dilations=dilations, pads=pads, strides=strides)
+
+
+@_operation("Round")
+def round_(x: Tensor, *, mode: str = "half_to_even") -> Tensor:
+    if mode != "half_to_even":
+        raise NotTranslated(f"Round of the mode {mode} has no definition")
+    return torch.round(x)
+
+
+@_operation("Roll")
+def roll(x: Tensor, shift: Numbers, axes: Numbers) -> Tensor:
+    steps, along = whole_numbers(shift), whole_numbers(axes)
+    return torch.roll(x, steps * len(along) if len(steps) == 1 else steps, along)
+
+
+@_operation("Einsum")
+def einsum(*xs: Tensor, equation: str | Sequence[str]) -> Tensor:
+    return linear.einsum(*xs, equation=equation if isinstance(equation, str) else ",".join(equation))
+
+
+@_operation("AdaptiveAvgPool")
+def adaptive_average_pool(x: Tensor, sizes: Numbers) -> Tensor:
+    wanted = whole_numbers(sizes)
+    if len(wanted) == 1:
+        return functional.adaptive_avg_pool1d(x, wanted[0])
+    pool: Callable[..., Tensor] = functional.adaptive_avg_pool2d if len(wanted) == 2 else functional.adaptive_avg_pool3d
+    return pool(x, wanted)
+
+
+@defines("TopK", domain=DOMAIN, several=True)
+def topk(
+    x: Tensor,
+    k: Numbers,
+    *,
+    axis: int,
+    mode: str,
+    sort: str = "value",
+    index_element_type: str = "i32",
+    stable: bool = False,
+) -> tuple[Tensor, ...]:
+    if sort not in ("value", "index"):
+        raise NotTranslated("TopK in any order has no definition")
+    values, places = reductions.topk(x, k, axis=axis, largest=int(mode == "max"))
+    if sort == "index":
+        places, order = places.sort(axis)
+        values = values.gather(axis, order)
+    return values, places.to(dtype_named(index_element_type))
