@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from foldproof import prove
 from foldproof.errors import FoldproofError, brief
 from foldproof.program.loading import check_runs, load_spec
 
@@ -232,3 +233,19 @@ def test_the_first_line_of_an_error_says_something() -> None:
     told = brief(RuntimeError("backend='inductor' raised:\nRuntimeError: sizes differ\n\nSet TORCH_LOGS"))
     assert told == "RuntimeError: backend='inductor' raised: RuntimeError: sizes differ"
     assert brief(ValueError("")) == "ValueError"
+
+
+def test_lazy_parameters_are_told() -> None:
+    write("model.py", MODEL + LAZY)
+    loaded = load_spec("model.py:lazy")
+    with pytest.raises(FoldproofError, match="weight has no shape yet, as its module is lazy"):
+        check_runs(loaded, loaded)
+    with pytest.raises(FoldproofError, match="weight has no shape yet, as its module is lazy"):
+        prove(loaded.program, loaded.program, loaded.require_inputs())
+
+
+LAZY = """
+
+def lazy():
+    return torch.nn.LazyLinear(3), (torch.ones(2, 3),)
+"""

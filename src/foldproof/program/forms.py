@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
-from torch.nn.parameter import is_lazy
 
 from foldproof.errors import FoldproofError
 from foldproof.log import log_caught
 from foldproof.program.exported import ExportedProgramForm
 from foldproof.program.modules import FunctionProgram, GraphProgram, ModuleProgram
 from foldproof.program.program import Program
+from foldproof.program.state import require_shape
 from foldproof.program.weightless import Values, has_values
 from foldproof.torch_internals import is_compiled
 
@@ -66,8 +66,7 @@ def require_ordinary(name: str, tensor: Tensor) -> None:
     Raises:
         FoldproofError: ``tensor`` has no values, is not dense, or is on a device without float64.
     """
-    if is_lazy(tensor):
-        raise FoldproofError(f"{name} has no shape yet, as its module is lazy; call the module once before")
+    require_shape(name, tensor)
     if tensor.is_nested:
         what = "is a nested tensor"
     elif tensor.is_quantized:

@@ -28,7 +28,7 @@ from torch.export.passes import move_to_device_pass
 from foldproof.errors import FoldproofError, brief
 from foldproof.log import hushed
 from foldproof.program.modules import FunctionProgram
-from foldproof.program.state import owned
+from foldproof.program.state import owned, require_shape
 from foldproof.spec import FUNCTION, check_function, check_spec
 from foldproof.torch_internals import tree_map
 
@@ -125,7 +125,8 @@ def check_runs(loaded: Loaded, of: Loaded) -> Any:
     Parameters, buffers and inputs are copies, so that a program that writes to them changes nothing.
 
     Raises:
-        FoldproofError: it raises on them, or their shapes differ from those that it was exported for.
+        FoldproofError: it raises on them, their shapes differ from those that it was exported for, or a parameter has
+            no shape yet.
     """
     inputs = copy.deepcopy((of.require_inputs(), of.kwargs))
     if not isinstance(loaded.program, (nn.Module, ExportedProgram)):
@@ -133,6 +134,8 @@ def check_runs(loaded: Loaded, of: Loaded) -> Any:
     program = loaded.program.module() if isinstance(loaded.program, ExportedProgram) else loaded.program
     # One copy of each tensor, under all its names, keeps tied weights tied.
     own = dict(owned(program))
+    for name, tensor in own.items():
+        require_shape(name, tensor)
     copies = {id(tensor): tensor.detach().clone() for tensor in own.values()}
     state = {name: copies[id(tensor)] for name, tensor in own.items()}
     try:

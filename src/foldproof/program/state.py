@@ -31,6 +31,16 @@ from foldproof.torch_internals import (
 T = TypeVar("T")
 
 
+def require_shape(name: str, tensor: Tensor) -> None:
+    """Refuse a parameter or buffer of a lazy module that was not called yet.
+
+    Raises:
+        FoldproofError: it has no shape.
+    """
+    if is_lazy(tensor):
+        raise FoldproofError(f"{name} has no shape yet, as its module is lazy; call the module once before")
+
+
 def owned(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Yield parameters and buffers by name; tied ones under every name."""
     yield from module.named_parameters(remove_duplicate=False)
