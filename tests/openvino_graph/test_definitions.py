@@ -158,6 +158,10 @@ CASES: dict[str, Case] = {
         [torch.tensor(1), torch.tensor(7), torch.tensor(2)],
         lambda a, b, c: opset.range(a, b, c, "i64"),
     ),
+    "GridSample": (
+        [IMAGE, drawn(1, 3, 5, 2)],
+        lambda x, grid: opset.grid_sample(x, grid, {"mode": "bilinear", "padding_mode": "border"}),
+    ),
     "Col2Im": ([drawn(1, 12, 9)], lambda x: opset15.col2im(x, ints(6, 6), ints(2, 2), [2, 2])),
     "Interpolate": (
         [IMAGE],
@@ -256,6 +260,14 @@ def with_four_inputs(mode: str) -> Callable[..., Any]:
 def test_topk(mode: str, sort: str, output: int, tmp_path: Path) -> None:
     count = opset.constant(2, ov.Type.i64)
     check(([X], lambda x: opset.topk(x, count, 2, mode, sort, "i64").output(output)), tmp_path)
+
+
+@pytest.mark.parametrize("corners", [False, True])
+@pytest.mark.parametrize("padding", ["zeros", "border", "reflection"])
+@pytest.mark.parametrize("mode", ["bilinear", "nearest", "bicubic"])
+def test_grid_sample(mode: str, padding: str, corners: bool, tmp_path: Path) -> None:
+    attributes = {"mode": mode, "padding_mode": padding, "align_corners": corners}
+    check(([IMAGE, drawn(1, 3, 5, 2)], lambda x, grid: opset.grid_sample(x, grid, attributes)), tmp_path)
 
 
 INTERPOLATED: dict[str, Callable[..., Any]] = {

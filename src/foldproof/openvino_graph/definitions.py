@@ -626,3 +626,10 @@ def topk(
         places, order = places.sort(axis)
         values = values.gather(axis, order)
     return values, places.to(dtype_named(index_element_type))
+
+
+@_operation("GridSample")
+def grid_sample(
+    x: Tensor, grid: Tensor, *, align_corners: bool = False, mode: str = "bilinear", padding_mode: str = "zeros"
+) -> Tensor:
+    return functional.grid_sample(x, grid, mode, padding_mode, align_corners)
