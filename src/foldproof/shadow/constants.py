@@ -216,7 +216,8 @@ class Constants:
         moved = (near != wide) & ((near - wide).abs() <= reach * size)
         if bool(moved.any()):
             bound = float((near - wide).abs()[moved].max())
-            what = f"{int(moved.sum())} constants of shape {tuple(x.shape)} are read as near ones of the first program"
+            what = f"a constant of shape {tuple(x.shape)} is read as a near one of the first program"
+            what += f", in {int(moved.sum())} of {x.numel()} elements" * (x.numel() > 1)
             self.changes[what] = max(bound, self.changes.get(what, 0.0))
         return torch.where(moved, near, wide).to(x.device)
 

@@ -125,7 +125,7 @@ def read_table(point: SamplePoint, x: Tensor) -> Residue | None:
             at = steps.round()
             error = (torch.cos(at * (2 * math.pi / (4 * n))) * scale - wide).abs()
             if bool((error <= reach).all()):
-                told = f"{wide.numel()} constants of shape {tuple(x.shape)} are read as cosines of fractions of a turn"
+                told = f"a constant of shape {tuple(x.shape)} is read as cosines of fractions of a turn"
                 bound = float(error.max()) + scale * torch.finfo(torch.float64).eps
                 point.constants.changes[told] = max(bound, point.constants.changes.get(told, 0.0))
                 table = cosines(point, [Fraction(j, 4 * n) for j in range(4 * n)])
