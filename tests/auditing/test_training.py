@@ -133,11 +133,11 @@ def test_models_without_gradients_are_refused() -> None:
         foldproof.audit(normed().requires_grad_(False), CASES["buffers"][1], training=True)
 
 
-def test_compiled_autograd_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiled_autograd_is_told() -> None:
     call = TrainedCall(nn.Linear(3, 2), (torch.randn(5, 3),), {})
     assert not any("compiled autograd" in remark for remark in call.remarks)
-    monkeypatch.setattr(torch._dynamo.config, "compiled_autograd", True)
-    assert any("compiled autograd is on" in remark for remark in call.remarks)
+    with torch._dynamo.config.patch(compiled_autograd=True):  # pytest would delete the setting behind the test
+        assert any("compiled autograd is on" in remark for remark in call.remarks)
 
 
 class Counting(nn.Module):

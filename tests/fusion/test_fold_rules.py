@@ -51,7 +51,8 @@ def test_fires_and_is_proved(example: Fires, form: str) -> None:
     result = foldproof.fuse(program, inputs, passes=passes_for(example))
     assert result.rewrites and not norms(result.program)
     if form == "training IR":  # decomposed, there may be more to fold, and more that can't be
-        assert result.declined == ()
+        # Without its affine, a normalisation of each sample stands.
+        assert all("its statistics from each sample" in declined.reason for declined in result.declined)
     assert {rewrite.verdict.kind for rewrite in result.rewrites} == {Kind.PROVED}
     assert sum(result.operators_after.values()) <= sum(result.operators_before.values())
     assert all(rewrite.accuracy is None or rewrite.accuracy.ratio <= 16 for rewrite in result.rewrites)

@@ -120,6 +120,7 @@ def _known_fold(before: Any, after: Any, inputs: Sequence[Any], kwargs: Mapping[
         before = export_module(before, as_inputs(inputs), dict(kwargs or {}))
     numbers = _numbers(before) if isinstance(before, ExportedProgram) else {}
     folds = (e.substitute(numbers) for e in fold_unproved(before, inputs, kwargs))
+    # A parameter in another shape is the same; one of fewer digits is not.
     itself = [as_expression(name) for name, leaf in first.items() if _is_number(leaf)]
     computed = [*itself, *(e for e in folds if set(e.reads()) <= first.keys())]
     values = Derived({str(i): e for i, e in enumerate(computed)}, {name: leaf.tensor for name, leaf in first.items()})
@@ -131,7 +132,8 @@ def _known_fold(before: Any, after: Any, inputs: Sequence[Any], kwargs: Mapping[
             if shaped is None:
                 continue
             distance, size = _distance(held, shaped[1])
-            if distance <= _NEAR * size and distance < distances.get(name, math.inf):
+            reach = 0.0 if i < len(itself) else _NEAR * size
+            if distance <= reach and distance < distances.get(name, math.inf):
                 near[name], distances[name] = shaped[0], distance
     right = as_computed(lambda parameters: Derived(near, parameters), program, second)
     return _KnownFold(

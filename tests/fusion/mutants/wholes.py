@@ -11,12 +11,12 @@ from torch.export import Dim
 
 from foldproof.fusion.examples import functional
 from foldproof.fusion.motion import averaging, selection
-from foldproof.fusion.plan import Planner
 from foldproof.rewriting import rewrite
 from foldproof.rewriting.constants import Constants
 from foldproof.rewriting.editor import GraphEditor
 from mutants import batching
 from mutants.mutant import Mutant, around, exported, mutant, nothing, patch
+from mutants.plans import no_reader_guard
 
 _norm, _norm2 = partial(nn.BatchNorm1d, 6), partial(nn.BatchNorm2d, 6)
 _linear, _reader, _conv = partial(nn.Linear, 3, 6), partial(nn.Linear, 6, 3), partial(nn.Conv2d, 3, 6, 3)
@@ -80,7 +80,6 @@ def last_result(original: Any, nodes: Any, results: Any, **k: Any) -> Any:
     return original(nodes, list(results)[-1:], **k)
 
 
-no_reader_guard = patch(Planner, "_require_only_reader", nothing)
 not_lasting = patch(Constants, "require_lasting", nothing)
 
 
@@ -109,6 +108,6 @@ MUTANTS: dict[str, Mutant] = {
         pooled, around(averaging.Averaging, "_check_weights", lambda original, *a: None)
     ),
     "channels that lie so at one size": mutant(
-        laid_over, patch(selection, "_require_static", lambda affine, *_: affine)
+        laid_over, patch(selection, "require_static", lambda affine, *_: affine)
     ),
 }

@@ -12,7 +12,7 @@ from torch import nn
 from foldproof.auditing.log import Log
 from foldproof.compiler_catalog import Declaration
 from foldproof.errors import FoldproofError
-from foldproof.layout import clone
+from foldproof.layout import clone_apart
 from foldproof.torch_internals import tree_map
 from foldproof.version import find_version
 
@@ -91,7 +91,7 @@ def set_buffers(module: nn.Module, values: Mapping[str, torch.Tensor]) -> None:
 
 def clone_tensors(x: Any) -> Any:
     """Clone the tensors in arguments."""
-    return tree_map(lambda t: clone(t) if isinstance(t, torch.Tensor) else t, x)
+    return tree_map(lambda t: clone_apart(t) if isinstance(t, torch.Tensor) else t, x)
 
 
 def list_versions(compiler: Compiler) -> dict[str, str]:
