@@ -542,9 +542,8 @@ def _places(obligation: ProofObligation) -> Iterator[_Place]:
     drawable = any(_is_float(leaf.tensor) and not leaf.constant for leaf in obligation.before.leaves.values())
     if any(_is_float(x) for x in tree_leaves((args, dict(kwargs)))):  # tokens cannot be redrawn
         yield _Place("random inputs, the given parameters", leaves, random_args, random_kwargs)
-    elif (
-        obligation.remade and drawable
-    ):  # nor be small, which shows the epsilons of norms, or large, which shows limits
+    elif obligation.remade and drawable:
+        # Nor can they be small, which shows the epsilons of norms, or large, which shows limits.
         for what, scale, axes in (("small", SMALLEST_SCALE, (2, 3, 4, 5)), ("large", LARGEST_SCALE, (0, 1))):
             other = _scaled_leaves(obligation.before.leaves, generator, scale, axes)
             yield _Place(f"{what} random parameters", {**leaves, **other}, args, kwargs, True, True)
