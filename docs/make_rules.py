@@ -10,6 +10,7 @@ from typing import Protocol
 from foldproof.fusion.absorb import ABSORBERS
 from foldproof.fusion.affines import SOURCES
 from foldproof.fusion.batching import BATCHING
+from foldproof.fusion.dead_channels import DeadChannels
 from foldproof.fusion.examples import Declines, Fires
 from foldproof.fusion.merging import MERGES
 from foldproof.fusion.motion import MOTIONS
@@ -53,6 +54,7 @@ def page() -> str:
         ("Motions", MOTIONS),
         ("Absorbers", ABSORBERS),
         ("Operators that become one", MERGES),
+        ("Channels that are cut out", [DeadChannels()]),
         ("Readers of one tensor", BATCHING[:1]),
     )
     parts = [INTRODUCTION]

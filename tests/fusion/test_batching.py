@@ -52,7 +52,7 @@ def gate() -> tuple[nn.Module, tuple[Tensor, ...]]:
 
 
 def test_has_to_be_asked_for() -> None:
-    assert {rule.id for rule in BATCHING} == set(PASSES) - set(DEFAULT) - {"norm_affine"}
+    assert {rule.id for rule in BATCHING} == set(PASSES) - set(DEFAULT) - {"norm_affine", "dead_channels"}
     assert foldproof.fuse(*gate()).rewrites == ()
 
 

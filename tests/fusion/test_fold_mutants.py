@@ -10,7 +10,19 @@ from typing import Any
 import pytest
 import torch
 from fusion_programs import assert_unchanged, largest_error, run, snapshot
-from mutants import batching, channels, convolutions, merging, motions, plans, products, selections, sources, wholes
+from mutants import (
+    batching,
+    channels,
+    convolutions,
+    dead,
+    merging,
+    motions,
+    plans,
+    products,
+    selections,
+    sources,
+    wholes,
+)
 from mutants.mutant import Mutant, Program
 from torch import Tensor
 
@@ -31,6 +43,7 @@ FAMILIES = {
     "merging": merging.MUTANTS,
     "plan": plans.MUTANTS,
     "batching": batching.MUTANTS,
+    "dead channels": dead.MUTANTS,
 }
 MUTANTS = {f"{family}: {name}": row for family, rows in FAMILIES.items() for name, row in rows.items()}
 

@@ -14,19 +14,21 @@ import foldproof
 from foldproof import Kind
 from foldproof.fusion.absorb import ABSORBERS
 from foldproof.fusion.affines import SOURCES, NormAffine
+from foldproof.fusion.dead_channels import DeadChannels
 from foldproof.fusion.examples import Declines, Fires
 from foldproof.fusion.merging import MERGES
 from foldproof.fusion.motion import MOTIONS
 from foldproof.fusion.rewriter import DEFAULT
 
-RULES = (*SOURCES, *MOTIONS, *ABSORBERS, *MERGES)
+RULES = (*SOURCES, *MOTIONS, *ABSORBERS, *MERGES, DeadChannels())
 FIRES = [pytest.param(e, id=f"{rule.id}: {e.name}") for rule in RULES for e in rule.fires]
 DECLINES = [pytest.param(e, id=f"{rule.id}: {e.name}") for rule in RULES for e in rule.declines]
 
 
 def passes_for(example: Fires | Declines) -> tuple[str, ...] | None:
     """The rule that is not applied by default has to be asked for."""
-    return (*DEFAULT, NormAffine.id) if example in (*NormAffine.fires, *NormAffine.declines) else None
+    asked = (rule for rule in (NormAffine, DeadChannels) if example in (*rule.fires, *rule.declines))
+    return next(((*DEFAULT, rule.id) for rule in asked), None)
 
 
 @cache

@@ -28,6 +28,7 @@ from foldproof.fusion.affines import (
     read_affine,
 )
 from foldproof.fusion.batching import BITWISE
+from foldproof.fusion.dead_channels import DeadChannels
 from foldproof.fusion.result import FuseResult, Rewrite
 from foldproof.fusion.rewriter import COMPUTED, Account, Progress, Rewriter
 from foldproof.fusion.weightless import WITHOUT_WEIGHTS, Weightless
@@ -68,7 +69,8 @@ def fuse(
         kwargs: example inputs, by keyword.
         dynamic_shapes: as for ``torch.export.export``; for a module only.
         passes: the rules to apply, out of `PASSES`; by default `DEFAULT`, without the rules that pay only before
-            quantization or on certain machines (the batching of parallel linears).
+            quantization or on certain machines (the batching of parallel linears), or hold for these weights alone
+            (``"dead_channels"``).
         accuracy_limit: the largest factor by which a fold may increase the distance of a region's result from the
             float64 result, on the example inputs; other folds are declined.
         prove: False skips the proofs of each fold and of the whole; the verdicts are then UNDECIDED.
@@ -117,12 +119,14 @@ def fuse(
     elif prove and (made := _find_made_of_others(before)) is not None:
         verdict = Verdict(Kind.UNDECIDED, f"each rewrite is proved by itself, but not the whole program: {made}")
     elif prove:
-        signs = any(rewrite.conditional for rewrite in rewrites)
-        verdict = prove_programs(before, after, inputs, kwargs, derive=editor.derive, by_value=signs)
-        if signs and verdict.proof is not None and verdict.claim is not None:
-            # A scale that moved past a maximum is right for these signs only, even if the residues agree here.
+        conditional = [rewrite for rewrite in rewrites if rewrite.conditional]
+        verdict = prove_programs(before, after, inputs, kwargs, derive=editor.derive, by_value=bool(conditional))
+        if conditional and verdict.proof is not None and verdict.claim is not None:
             claim = verdict.claim.with_parameters_held()
-            verdict = replace(verdict, claim=replace(claim, choices=claim.choices or ("a maximum",)))
+            if any(rewrite.rule.split()[0] != DeadChannels.id for rewrite in conditional):
+                # A scale that moved past a maximum is right for these signs only, even if the residues agree here.
+                claim = replace(claim, choices=claim.choices or ("a maximum",))
+            verdict = replace(verdict, claim=claim)
     else:
         verdict = UNPROVED
     dropouts = _tell_dropouts(editor)

@@ -24,6 +24,7 @@ def compute_saving(plan: Plan, planned: Sequence[PlannedConstant], constants: Co
     """
     copying = [node for node in plan.folded if not is_view(node)]
     moved = sum(_count_bytes(x) for node in copying for x in (node, *_find_read(node, constants)))
+    moved += sum(2 * round(_count_bytes(node) * share) for node, share in plan.cut.items())
     fewer = len(plan.folded) + max(0, len(plan.parts) - 1)
     if plan.reads is not None:  # the whole reads it once, the parts read it once each
         moved += fewer * _count_bytes(plan.reads)

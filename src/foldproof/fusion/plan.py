@@ -48,7 +48,8 @@ class Plan:
 
     ``source`` names the folded affine. ``folded`` are the calls that are saved. ``moved`` are the operators that the
     affine passes: their values change, and no other node reads them. A ``conditional`` plan is right only for
-    parameters that give scales of the same sign. ``axes`` are the channel axes of the affine on the values that it
+    parameters that give scales of the same sign, or for those at hand. ``cut`` has the share of each value that is cut
+    out of it. ``axes`` are the channel axes of the affine on the values that it
     passes.
 
     A plan that joins several operators has ``parts`` instead of ``results``: these nodes become parts of the joined
@@ -70,6 +71,7 @@ class Plan:
     judge: Judge | None = None
     axes: dict[Node, list[int]] = field(default_factory=dict)
     products: int = 0
+    cut: Mapping[Node, float] = field(default_factory=dict)
 
     @staticmethod
     def of(match: Match) -> Plan:

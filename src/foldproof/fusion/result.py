@@ -71,8 +71,8 @@ class Rewrite:
     ``through`` are the operators that the affine was moved through. ``source`` is ``file:line`` of the model's own
     code, or the path of the module if no line is the model's own. ``verdict`` holds for the rewritten region alone.
     ``reported`` is the node that was folded away, as the name of the affine. A ``conditional`` rewrite is right only
-    for parameters that give scales of the same signs. A rewrite that depends on a measurement has a ``speed``.
-    ``drawings`` show the region before and after, if it was proved.
+    for parameters that give scales of the same signs, or for those at hand. A rewrite that depends on a measurement
+    has a ``speed``. ``drawings`` show the region before and after, if it was proved.
     """
 
     rule: str

@@ -28,9 +28,9 @@ A region's proof does not claim that the fold pays (see `cost`), that it keeps d
 `fuse` run the loop again without the fold), or that new memory layouts are harmless (`layout` refuses those that reach
 the outside).
 
-The loop ends because each rewrite removes a call. It runs again after each rewrite, which may make room for another,
-until the reasons for what stays are those of the final program. Joining parallel linears comes last, because it needs
-their final weights.
+The loop ends because each rewrite removes a call or some channels. It runs again after each rewrite, which may make
+room for another, until the reasons for what stays are those of the final program. Joining parallel linears comes last,
+because it needs their final weights.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ from foldproof.fusion.affines import (
 )
 from foldproof.fusion.batching import BATCHING, BatchLinears
 from foldproof.fusion.computed import find_computed, require_small
+from foldproof.fusion.dead_channels import DeadChannels
 from foldproof.fusion.layout import propagate_strides
 from foldproof.fusion.merging import MERGES, MergeRule
 from foldproof.fusion.motion import MOTIONS, Motion
@@ -92,7 +93,7 @@ class ProveRegion(Protocol):
 COMPUTED = "computed_constants"
 DEFAULT = (*(source.id for source in SOURCES if source.id != NormAffine.id), COMPUTED, *(rule.id for rule in MERGES))
 """Rules that `fuse` applies by default: those that save computation on any machine."""
-PASSES = (*DEFAULT, NormAffine.id, *(rule.id for rule in BATCHING))
+PASSES = (*DEFAULT, NormAffine.id, DeadChannels.id, *(rule.id for rule in BATCHING))
 """Names of all rules."""
 
 
@@ -111,6 +112,7 @@ class Rewriter:
     motions: tuple[Motion, ...] = MOTIONS
     merges: tuple[MergeRule, ...] = MERGES
     computed: bool = True
+    dead: DeadChannels | None = None
     batching: BatchLinears | None = None
     most_made: int | None = None
 
@@ -130,7 +132,8 @@ class Rewriter:
         sources = tuple(source for source in SOURCES if source.id in chosen)
         merges = tuple(rule for rule in MERGES if rule.id in chosen)
         batching = next((rule for rule in reversed(BATCHING) if rule.id in chosen), None)  # the stricter one wins
-        return Rewriter(prove_region, sources, merges=merges, computed=COMPUTED in chosen, batching=batching)
+        dead = DeadChannels() if DeadChannels.id in chosen else None
+        return Rewriter(prove_region, sources, merges=merges, computed=COMPUTED in chosen, dead=dead, batching=batching)
 
     def run(self, editor: GraphEditor, progress: Progress, refused: Mapping[str, str]) -> Account:
         """Rewrite the program under edit, in the order of its graph, until nothing more can be folded.
@@ -149,6 +152,7 @@ class Rewriter:
             if self.computed:
                 self._compute_constants(editor, account)
             self._merge(editor, account)
+            self._cut_channels(editor, account)
             if made == len(account.rewrites):  # so the reasons are those of the final program
                 break
         self._batch(editor, account)
@@ -223,6 +227,21 @@ class Rewriter:
                 account.declined.append(found)
             return False
         return True
+
+    def _cut_channels(self, editor: GraphEditor, account: Account) -> None:
+        """Cut out channels that are the same for all inputs."""
+        if self.dead is None:
+            return
+        for node in list(editor.graph.nodes):
+            if not self.dead.takes(node, editor.constants):
+                continue
+            try:
+                plan = self.dead.plan(node, editor.constants)
+                if plan is not None:
+                    self._carry_out(editor, plan, node, account)
+            except CannotFold as refusal:
+                found = Declined(node.name, operator_name(node), source_of(node), str(refusal), refusal.hint)
+                account.declined.append(found)
 
     def _batch(self, editor: GraphEditor, account: Account) -> None:
         """Join operators that read one tensor; this comes last, because it needs their final weights."""

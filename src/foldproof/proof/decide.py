@@ -218,7 +218,7 @@ def prove_pass_at_these_parameters(inquiry: Inquiry) -> Verdict | None:
 
 
 def prove_by_value(inquiry: Inquiry) -> Verdict | None:
-    """Prove equality by residues with rectifiers that follow the signs of values, if float64 evaluations agree."""
+    """Prove equality by residues with maxima of numbers, if float64 evaluations agree; see `Inquiry.by_value`."""
     if not inquiry.obligation.by_value or inquiry.exact.failure is not None or not inquiry.by_value.equal:
         return None
     search = inquiry.search

@@ -139,8 +139,12 @@ class Inquiry:
 
     @cached_property
     def by_value(self) -> Attempt:
-        """The comparison at these parameter values, with rectifiers that follow the signs of values."""
-        return self._attempt_surely(False, Semantics(by_value=True))
+        """The comparison at these parameter values, with maxima of numbers that are these for all inputs.
+
+        If that is not enough, rectifiers follow the signs of values.
+        """
+        found = self._attempt_surely(False, Semantics(numbers=True))
+        return found if found.equal else self._attempt_surely(False, Semantics(numbers=True, by_value=True))
 
     @cached_property
     def with_constants_alike(self) -> Attempt | None:

@@ -95,16 +95,8 @@ class Constants:
             raise CannotFold(f"{what}, {node.name}, is {self._written[node]}, so it is not constant")
         if not self.holds_computed(node):
             raise CannotFold(f"{what} is computed in the graph by {node.name} ({operator_name(node)}), not a parameter")
-        slots: list[Operand] = []
-
-        def slot(operand: Node) -> Any:
-            slots.append(self.expression(operand, what, integers=integers))
-            return Slot(len(slots) - 1)
-
-        arguments, keywords = map_arg(node.args, slot), map_arg(dict(node.kwargs), slot)
-        target = operator_of(node) or node.target
-        call = OperatorCall(target, _frozen(arguments), tuple((k, _frozen(v)) for k, v in keywords.items()))
-        return Expression(call, tuple(slots))
+        call, operands = as_call(node)
+        return Expression(call, tuple(self.expression(operand, what, integers=integers) for operand in operands))
 
     def name(self, node: Node, what: str, *, integers: bool = False) -> str:
         """Return the name of the constant that ``node`` stands for; see `expression`."""
@@ -276,6 +268,19 @@ class OperatorCall:
             return [fill(y) for y in x] if isinstance(x, tuple) else x
 
         return self.target(*map(fill, self.args), **{name: fill(value) for name, value in self.kwargs})
+
+
+def as_call(node: Node) -> tuple[OperatorCall, list[Node]]:
+    """Return the operator of a node with all its arguments except the tensors, and the nodes of these."""
+    operands: list[Node] = []
+
+    def slot(operand: Node) -> Any:
+        operands.append(operand)
+        return Slot(len(operands) - 1)
+
+    given, keywords = map_arg(node.args, slot), map_arg(dict(node.kwargs), slot)
+    target = operator_of(node) or node.target
+    return OperatorCall(target, _frozen(given), tuple((k, _frozen(v)) for k, v in keywords.items())), operands
 
 
 def _is_repeatable(node: Node) -> bool:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from foldproof.operators import bind_arguments, is_view
-from foldproof.shadow.leaves import embed_constant, holds_nan, overflows
+from foldproof.shadow.leaves import embed_constant, embed_exactly, holds_nan, overflows
 from foldproof.shadow.normal_forms import NORMAL_FORMS, NORMAL_FORMS_OF_TWO
 from foldproof.shadow.residue import Residue, apply_uninterpreted, embed_number, pointwise
 from foldproof.shadow.sample import Choices, SamplePoint
@@ -80,6 +80,25 @@ class Call:
         tensors = [t for t in (self.first_result, *tree_iter((self.args, self.kwargs))) if isinstance(t, Tensor)]
         dtype = next((t.dtype for t in tensors if t.dtype.is_floating_point), torch.float64)
         return _COMPUTE.get(dtype, dtype)
+
+    def find_numbers(self, residue: Residue, value: Tensor) -> Tensor:
+        """Return where ``residue`` is the number that it is here, ``value`` in float64, for all that is varied.
+
+        While parameters are held, so is a channel whose weights are all 0, although the tensor that it is in varies. An
+        element is a polynomial. If its residues at a random point are those of its value here, it is this number, but
+        for a chance that is counted like that of any other comparison.
+        """
+        point = self.point
+        found = torch.isfinite(value)
+        if residue.infinite:
+            return torch.zeros_like(found)
+        number = embed_exactly(point, torch.where(found, value, 0.0))
+        for part, own in zip(residue.parts, number.parts):
+            found &= part == own
+        point.observe(residue.size)
+        point.observe(number.size)
+        point.tests += found.numel()
+        return found
 
     def stored(self, number: Any) -> Residue:
         """Return the residue of a number that the operator writes into a tensor, rounded to the result's dtype."""

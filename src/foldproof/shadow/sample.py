@@ -77,6 +77,9 @@ class Semantics:
 
     by_value: bool = False
     """Make piecewise activations follow the values, which have to lie in more than one piece."""
+    numbers: bool = False
+    """Let maxima and minima choose among elements that are numbers, whatever the inputs are; see
+    `foldproof.shadow.call.Call.find_numbers`."""
     shift_first: bool = False
     """Shift a softmax by the first element that is not masked, instead of the largest by value."""
     algebraic: bool = False

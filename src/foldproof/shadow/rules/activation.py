@@ -12,6 +12,7 @@ from torch import Tensor
 from foldproof.shadow import piecewise
 from foldproof.shadow.call import Call
 from foldproof.shadow.extremes import read_extreme_of_two
+from foldproof.shadow.known import is_nonnegative, is_positive
 from foldproof.shadow.registry import RuleKind, branch, composed, rule, uninterpreted
 from foldproof.shadow.residue import Residue
 from foldproof.shadow.sample import Choices
@@ -156,11 +157,11 @@ def _chosen(call: Call, first: Tensor, a: Residue, b: Residue) -> Residue:
 
 @composed(aten.relu.default)
 def relu(call: Call, x: Tensor) -> Residue:
-    """max(x, 0), uninterpreted"""
+    """max(x, 0), uninterpreted; of constants, the larger one"""
+    residue, value = call.residue(x), call.value(x)
     if call.point.semantics.by_value:
-        residue = call.residue(x)
-        return _chosen(call, call.value(x) > 0, residue, residue * call.residue(0))
-    return call.residue(x).maximum(call.residue(0))
+        return _chosen(call, value > 0, residue, residue * call.residue(0))
+    return _extreme(call, residue, value, 0, torch.maximum)
 
 
 @uninterpreted(aten.leaky_relu.default)
@@ -257,9 +258,22 @@ def _extreme(call: Call, x: Residue, value: Tensor, other: Any, extreme: Callabl
             found = read_extreme_of_two(x, y, [value, call.value(other)], extreme is torch.minimum)
             if found is not None:
                 return found
-        return x.maximum(y) if extreme is torch.maximum else x.minimum(y)
+        out = x.maximum(y) if extreme is torch.maximum else x.minimum(y)
+        return _with_numbers(call, out, [x, y], [value, call.value(other)], extreme) if read.numbers else out
     first = extreme(value, torch.as_tensor(call.value(other), dtype=value.dtype, device=value.device)) == value
     return x.map(lambda p, q: torch.where(first, p, q), y)
+
+
+def _with_numbers(
+    call: Call, out: Residue, operands: list[Residue], values: list[Any], extreme: Callable[[Tensor, Tensor], Tensor]
+) -> Residue:
+    """Return ``out``, the extreme of two operands, with the extreme by value where both are numbers for all inputs."""
+    x, y = operands
+    first, second = (torch.as_tensor(value, dtype=torch.float64) for value in values)
+    known = call.find_numbers(x, first) & call.find_numbers(y, second)
+    larger = extreme(first, second) == first
+    found = x.map(lambda p, q, o: torch.where(known, torch.where(larger, p, q), o), y, out)
+    return found.signed(is_nonnegative(out), is_positive(out))
 
 
 @composed(
@@ -307,8 +321,9 @@ def hardswish(call: Call, x: Tensor) -> Residue:
 
 
 def _clamped_shift(call: Call, x: Tensor) -> Residue:
-    shifted = call.residue(x) + call.residue(3)
-    return shifted.maximum(call.residue(0)).minimum(call.residue(6))
+    shifted, value = call.residue(x) + call.residue(3), call.value(x).double() + 3
+    above = _extreme(call, shifted, value, 0, torch.maximum)
+    return _extreme(call, above, value.clamp(min=0), 6, torch.minimum)
 
 
 @composed(aten.sigmoid.default)
