@@ -15,7 +15,7 @@ from torch.fx import Graph, GraphModule, Node
 
 from foldproof.rewriting.constants import Constants
 from foldproof.rewriting.functional import make_functional, make_in_place
-from foldproof.rewriting.plain import drop_assertions, inline_regions
+from foldproof.rewriting.plain import drop_idle, inline_regions
 
 KINDS = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
 # Prefixes of the names that torch.export gives to placeholders.
@@ -43,7 +43,8 @@ class ExportedHost:
         self.constants = Constants(self.graph, program.graph_module, tensors, names)
         signature = program.graph_signature
         self.constants.updated({*signature.buffers_to_mutate.values(), *signature.parameters_to_mutate.values()})
-        self.simplified = drop_assertions(self.graph, self.constants) or inlined
+        named = {argument.name for argument in _called_arguments(program.module_call_graph)}
+        self.simplified = drop_idle(self.graph, self.constants, named) or inlined
         self._taken = {node.name for node in self.graph.nodes}
 
     def is_free(self, name: str) -> bool:

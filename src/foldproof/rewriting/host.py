@@ -18,7 +18,7 @@ class GraphHost(Protocol):
     constants: Constants
     subgraphs: nn.Module
     simplified: bool
-    """True if regions were inlined, or assertions dropped, so that the program differs without any rewrite."""
+    """True if regions were inlined, or idle calls dropped, so that the program differs without any rewrite."""
 
     def is_free(self, name: str) -> bool:
         """True if a new constant may have this name."""

@@ -11,7 +11,7 @@ from torch.fx import GraphModule, Node
 from foldproof.program.state import owned
 from foldproof.rewriting.constants import Constants
 from foldproof.rewriting.functional import make_functional, make_in_place
-from foldproof.rewriting.plain import drop_assertions, inline_regions
+from foldproof.rewriting.plain import drop_idle, inline_regions
 
 
 class ModuleHost:
@@ -31,7 +31,7 @@ class ModuleHost:
         inlined = inline_regions(self.graph, module, {node: tensors[name] for node, name in names.items()})
         self._in_place = make_functional(self.graph)
         self.constants = Constants(self.graph, module, tensors, names)
-        self.simplified = drop_assertions(self.graph, self.constants) or inlined
+        self.simplified = drop_idle(self.graph, self.constants) or inlined
 
     def is_free(self, name: str) -> bool:
         """True if a new constant may have this name."""

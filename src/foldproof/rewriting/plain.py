@@ -1,20 +1,21 @@
-"""Graphs without what stands in the way of a rewriter and computes nothing: regions and assertions.
+"""Graphs without what stands in the way of a rewriter and computes nothing: regions, assertions, unread calls.
 
 ``torch.export`` puts the calls under ``torch.no_grad()`` into a subgraph, and an assertion before each conversion of a
 tensor. Where no gradient can exist, the calls are as good in the graph itself. What is asserted of a constant was seen
-when it was exported.
+when it was exported. Calls whose results the model throws away are in the program, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_arg
 
-from foldproof.graph.nodes import is_getitem, kind_of
+from foldproof.graph.nodes import arguments, is_getitem, kind_of, operator_of
+from foldproof.operators import is_functional
 from foldproof.rewriting.constants import Constants
 from foldproof.torch_internals import HigherOrderOperator
 
@@ -41,8 +42,13 @@ def inline_regions(graph: Graph, subgraphs: nn.Module, held: Mapping[Node, Tenso
     return found
 
 
-def drop_assertions(graph: Graph, constants: Constants) -> bool:
-    """Drop what is asserted of the dtype, device and layout of constants, and constants that nothing else reads.
+def drop_idle(graph: Graph, constants: Constants, named: Collection[str] = ()) -> bool:
+    """Drop what is asserted of the dtype, device and layout of constants, and calls that nothing reads.
+
+    Args:
+        graph: the graph.
+        constants: its constants.
+        named: names of nodes that stay, because something else than the graph refers to them.
 
     Returns:
         True if there was something to drop.
@@ -50,11 +56,19 @@ def drop_assertions(graph: Graph, constants: Constants) -> bool:
     found = False
     for node in reversed(graph.nodes):
         asserted = kind_of(node) == "_assert_tensor_metadata" and all(map(constants.is_fixed, node.all_input_nodes))
-        unread = not node.users and constants.holds_computed(node) and constants.is_fixed(node)
+        unread = not node.users and node.name not in named and _only_makes_tensors(node)
         if asserted or unread:
             graph.erase_node(node)
             found = True
     return found
+
+
+def _only_makes_tensors(node: Node) -> bool:
+    """Return True for a call that surely does nothing but return tensors; others check something, or define a size."""
+    value, operator = node.meta.get("val"), operator_of(node)
+    functional = is_getitem(node) or (operator is not None and is_functional(operator, arguments(node)))
+    results = value if isinstance(value, (tuple, list)) else [value]
+    return functional and all(isinstance(x, Tensor) for x in results)
 
 
 def _find_part(call: Node, subgraphs: nn.Module) -> GraphModule | None:
