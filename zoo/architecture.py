@@ -23,6 +23,10 @@ class Family(str, Enum):
     SERIES = "time series"
     TEXT = "text"
     HEAD = "head"
+    SEGMENTATION = "segmentation"
+    DETECTION = "detection"
+    VOLUME = "3-D"
+    GRAPH = "graph net"
 
     def __str__(self) -> str:
         return self.value

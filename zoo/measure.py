@@ -29,15 +29,23 @@ from foldproof.errors import FoldproofError
 from zoo.accuracy import error, truth
 from zoo.architecture import Sample
 from zoo.table import ZOO
-from zoo.tools import TOOLS, batch_norms, tensors
+from zoo.third_party import THIRD_PARTY
+from zoo.third_party import load as load_third_party
+from zoo.tools import OF_TIMM, TOOLS, batch_norms, tensors
 from zoo.trained import PACKAGES as WEIGHTS
 from zoo.trained import TRAINED, load
 
 FOLD = "foldproof"
 STAGES = (FOLD, *TOOLS)
-MODELS = (*ZOO, *TRAINED)
+PARTS = {
+    "architectures": tuple(ZOO),
+    "trained networks": tuple(TRAINED),
+    "third-party models": tuple(THIRD_PARTY),
+}
+"""The models of each part of the page."""
+MODELS = tuple(name for names in PARTS.values() for name in names)
 PACKAGES: tuple[str, ...] = (
-    *("torch", "transformers", "torchao", "executorch", "onnx", "onnxscript", "onnxruntime", "openvino"),
+    *("torch", "transformers", "torchao", "executorch", "onnx", "onnxscript", "onnxruntime", "openvino", "onnxsim"),
     *(package for packages in dict.fromkeys(WEIGHTS.values()) for package in packages.split()),
 )
 """Packages that results depend on."""
@@ -104,9 +112,21 @@ def sample(name: str) -> Sample:
     """Build a model of the zoo or a trained one.
 
     Raises:
-        FoldproofError: the package of a trained model is not installed.
+        FoldproofError: the package of a trained or third-party model is not installed.
     """
+    if name in THIRD_PARTY:
+        return load_third_party(name)
     return ZOO[name].build() if name in ZOO else load(name)
+
+
+def family(name: str) -> str:
+    """The family of a model, or "trained"."""
+    return "trained" if name in TRAINED else str((ZOO | THIRD_PARTY)[name].family)
+
+
+def tools(name: str) -> tuple[str, ...]:
+    """The tools for a model."""
+    return tuple(tool for tool in TOOLS if tool != OF_TIMM or name.startswith("timm_"))
 
 
 def folding(name: str) -> Folding:
@@ -123,7 +143,7 @@ def folding(name: str) -> Folding:
         true = truth(made)
         errors = error(eager, true), error(folded, true)
     return Folding(
-        family=str(ZOO[name].family) if name in ZOO else "trained",
+        family=family(name),
         operators=(sum(result.operators_before.values()), sum(result.operators_after.values())),
         batch_norms=(len(normalisations), batch_norms(result.program.graph.nodes)),
         rewrites=len(result.rewrites),
@@ -169,7 +189,7 @@ def first_line(message: str) -> str:
 def stamp(stage: str) -> str:
     """A digest of the dependencies of a result: code of this project, and versions of packages."""
     zoo = Path(__file__).parent
-    models = ("architecture", "construct", "special", "statistics", "table", "trained")
+    models = ("architecture", "construct", "packages", "special", "statistics", "table", "third_party", "trained")
     files = [zoo / f"{name}.py" for name in (*models, "accuracy")]
     files += sorted((zoo.parent / "src/foldproof").rglob("*.py")) if stage == FOLD else [zoo / "tools.py"]
     digest = hashlib.sha256()

@@ -160,6 +160,28 @@ def onnx_runtime(sample: Sample) -> Left:
     return Left(left, lambda: [torch.from_numpy(x) for x in session.run(None, given)])
 
 
+def onnxsim(sample: Sample) -> Left:
+    """``torch.onnx.export``, which folds by itself, then ``onnxsim.simplify``; ONNX Runtime runs the result."""
+    import onnx
+    from onnxsim import simplify
+
+    program = torch.onnx.export(sample.model, sample.inputs, dynamo=True, verbose=False)
+    assert program is not None
+    simplified, equal = simplify(program.model_proto)
+    assert equal
+    left = sum(node.op_type == "BatchNormalization" for node in simplified.graph.node)
+
+    def run() -> list[Tensor]:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "simplified.onnx"
+            onnx.save(simplified, path)
+            session = _onnx_session(path)
+        given = dict(zip((i.name for i in session.get_inputs()), _arrays(sample.inputs), strict=True))
+        return [torch.from_numpy(x) for x in session.run(None, given)]
+
+    return Left(left, run)
+
+
 def _onnx_session(path: Path, **settings: Any) -> Any:
     import onnxruntime
 
@@ -224,6 +246,14 @@ def _without_batch_norms(model: nn.Module) -> nn.Module:
     return stripped
 
 
+def timm_reparameterize(sample: Sample) -> Left:
+    """``timm.utils.reparameterize_model``, on models of timm: a model has such a form, or parts of it have, or none."""
+    from timm.utils import reparameterize_model
+
+    program = torch.export.export(reparameterize_model(sample.model), sample.inputs)
+    return Left(batch_norms(program.graph.nodes), lambda: tensors(program.module()(*sample.inputs)))
+
+
 def _arrays(inputs: Inputs) -> list[Any]:
     return [x.numpy() for x in inputs]
 
@@ -235,5 +265,9 @@ TOOLS: dict[str, Callable[[Sample], Left]] = {
     "ExecuTorch": executorch,
     "ONNX Runtime": onnx_runtime,
     "OpenVINO": openvino,
+    "onnxsim": onnxsim,
+    "timm reparameterize": timm_reparameterize,
 }
 """Tools by their name on the page."""
+OF_TIMM = "timm reparameterize"
+"""The tool for models of timm alone."""

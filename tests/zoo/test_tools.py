@@ -12,7 +12,7 @@ from foldproof.fusion.examples import lively
 from zoo.accuracy import error, truth
 from zoo.architecture import Sample
 from zoo.measure import Outcome
-from zoo.tools import TOOLS
+from zoo.tools import OF_TIMM, TOOLS
 from zoo.wrong_answers import WRONG_ANSWERS, WrongAnswer
 
 
@@ -20,7 +20,7 @@ def sample(*parts: nn.Module, shape: tuple[int, ...] = (2, 3, 8, 8)) -> Sample:
     return Sample(lively(nn.Sequential(*parts)), (torch.randn(shape, generator=torch.Generator().manual_seed(0)),))
 
 
-@pytest.mark.parametrize("tool", TOOLS)
+@pytest.mark.parametrize("tool", [tool for tool in TOOLS if tool != OF_TIMM])
 def test_tools_fold_the_first_and_leave_the_second(tool: str) -> None:
     """Behind a convolution all of them fold a BatchNorm, and between two nonlinear operators there is no way."""
     made = sample(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Sigmoid(), nn.BatchNorm2d(4), nn.Tanh())
