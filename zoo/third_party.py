@@ -160,7 +160,7 @@ _TIMM: _Rows = {
     "timm_convmixer": (_made("timm.models.convmixer.ConvMixer", 64, 4, num_classes=10), image()),
     "timm_visformer_tiny": (_timm("visformer_tiny", img_size=64), image()),
     "timm_xcit_nano": (_timm("xcit_nano_12_p16_224", img_size=64, depth=2), image()),
-    "timm_tiny_vit_5m": (_timm("tiny_vit_5m_224", img_size=64), image()),
+    "timm_tiny_vit_5m": (_timm("tiny_vit_5m_224"), image()),
     "timm_botnet26t": (_timm("botnet26t_256", img_size=64), image()),
     "timm_lambda_resnet26t": (_timm("lambda_resnet26t", img_size=64), image()),
     "timm_iformer_t": (_timm("iformer_t"), image()),

@@ -169,3 +169,27 @@ def test_a_table_that_is_a_head_too_stays() -> None:
 
     [declined] = foldproof.explain(Tied().eval(), (torch.tensor([1, 2]),))
     assert "other operators read the old ones" in declined.reason
+
+
+class Branches(nn.Module):
+    """Convolutions of one value, each with a normalisation: of 2^15 pairs of weights, some cancel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(64, 512, 1, bias=False), nn.BatchNorm2d(512)) for _ in range(2)
+        )
+
+    def forward(self, x: torch.Tensor) -> Any:
+        first, second = (branch(x) for branch in self.branches)
+        return first + second
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_branches_whose_weights_cancel(seed: int) -> None:
+    """The sum of two folded weights, each rounded, differs from that of the original ones by more than its rounding."""
+    torch.manual_seed(seed)
+    model = examples.lively(Branches())
+    result = foldproof.fuse(model, (torch.randn(1, 64, 2, 2),))
+    assert not result.declined
+    assert count_linear(result.operators_after) == sum(result.operators_after.values()) == 1

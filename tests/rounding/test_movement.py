@@ -33,6 +33,7 @@ EXACT: dict[str, tuple[Callable[..., Tensor], tuple[Tensor, ...]]] = {
     "one kernel behind another": (lambda w, one: torch.einsum("oikl,pixy->opkl", w, one), (W, ONE)),
     "a convolution": (lambda w, x, s: F.conv2d(x, w, s, padding=1), (W, W[:2] * 2, S)),
     "a linear": (lambda w, s: F.linear(s, w.reshape(4, -1).t(), w.flatten()[:27]), (W, S)),
+    "a sum, converted": (lambda w, one: (w + F.pad(one, [1] * 4)).float(), (W, ONE)),
     "a quotient": (lambda w, s: w[:, 0, 0] / s.reshape(4, 1), (W, S)),
 }
 """Functions in which no operand reaches an element by two ways, so that the sum of absolute values is the movement."""

@@ -72,6 +72,8 @@ class Movement(DispatchMode):
         if not moving:
             return None
         name = get_name(func)
+        if name == "_to_copy":  # a conversion's own rounding is no movement
+            return [movement.clone() for movement in movements.values()]
         if func in MOVING or name in _LINEAR:
             still = replaced(lambda key, x: torch.zeros_like(x))
             return _distances([replaced(lambda key, x: movements[key])], still)
