@@ -73,7 +73,7 @@ def prove_gradients(architecture: Architecture, seed: int = 0) -> GradientProof:
     model = sample.model.train()
     for module in model.modules():
         for name, value in vars(module).items():
-            if value and isinstance(value, float) and ("drop" in name or isinstance(module, nn.Dropout)):
+            if isinstance(value, float) and value and ("drop" in name or isinstance(module, nn.Dropout)):
                 setattr(module, name, 0.5)  # whose 1/(1 - p) is no rounded number
     with torch.random.fork_rng(devices=[]), quietly(), torch.enable_grad():
         torch.manual_seed(0)

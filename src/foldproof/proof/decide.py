@@ -271,7 +271,7 @@ def _proved_with_constants_alike(inquiry: Inquiry, rounding: Verdict) -> Verdict
     found = inquiry.with_constants_alike
     if found is None or found.point.constants is None:
         return None
-    compared = replace(inquiry.obligation, vanishing=found.vanishing)
+    compared = replace(inquiry.obligation, vanishing=inquiry.vanishing_by_identities(found))
     # Where the rounding of a constant is all of the difference, as floor(2.9999998) is from floor(3), it is no detail.
     # A continuous function that is sensitive at random inputs is another thing: rounding moves it as far. But a choice
     # by value is not known to be continuous, and outputs that rounding moves by their own size show nothing. At other

@@ -4,7 +4,8 @@ Two programs often differ in constants alone that one of them rounded, or comput
 1/√d and the product of two fourth roots, a table of cosines. In this reading (`Semantics.constants`):
 
 * a constant is the simplest fraction within its rounding, if that is simple: 0.1, 10/17, 1/255; or one within a few
-  roundings, if that is much simpler: a product of two fourth roots, as 0.49999997
+  roundings, if that is much simpler: a product of two fourth roots, as 0.49999997; or one within the rounding of a
+  Python float: 100352/100351, the correction of a variance
 * or the square root, or fourth root, of a simple fraction: primes are drawn modulo which these roots exist
 * or a simple fraction times, or over, the logarithm of 2 or 10, which is uninterpreted
 * an element of a larger table of the second program is the nearest constant of the first, if that is nearer than a few
@@ -33,6 +34,9 @@ from foldproof.thresholds import MAX_CONSTANT_ROUNDINGS
 _MAX_SIMPLE = 1 << 20
 """Largest product of numerator and denominator of a simple fraction; a random float32 has an equally near one with a
 product of 2^24."""
+_MAX_PART = 1 << 19
+"""Limit of numerator and denominator of a fraction within the rounding of float64, of which a random number has an
+equally near one with a product of 2^53. No prime is as small, so that no denominator is 0 in a field."""
 _MAX_RADICAND = 1 << 14
 """The same for the square or fourth power of a root."""
 _MUCH_SIMPLER = 64
@@ -112,6 +116,9 @@ def _number_meant(x: float, rounding: float) -> Number | None:
         best = _simplest_number(x, MAX_CONSTANT_ROUNDINGS * rounding, _MUCH_SIMPLER)
         if best is not None and best.fraction.denominator == 1 and not best.roots:
             return None  # it is near a whole number on purpose
+    if best is None:
+        exact = _simplest(abs(x), _ROUNDING[torch.float64])
+        best = Number(exact if x > 0 else -exact) if max(exact.numerator, exact.denominator) < _MAX_PART else None
     return None if best is None or (best.fraction == Fraction(x) and not best.roots and not best.logarithm) else best
 
 

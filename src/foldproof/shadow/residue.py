@@ -198,7 +198,15 @@ class Residue:
     @property
     def real(self) -> bool:
         """True if every element is a real number for all inputs and parameters, because no infinity gets into it."""
-        return self.cell.contracted and not self.infinite and self.sure
+        return self.masked_real and not self.infinite
+
+    @property
+    def masked_real(self) -> bool:
+        """True if the same elements are infinite for all inputs and parameters, because only constants are.
+
+        A product with an infinity has a sign of its own, and is recorded as a choice by value.
+        """
+        return self.cell.contracted and self.sure
 
     @property
     def sure(self) -> bool:
@@ -632,12 +640,15 @@ class Residue:
             if (known := facts(plain(self)).root) is not None:
                 size: Residue = known.atom.absolute()
                 return size.inverse()
-            out = apply_uninterpreted("rsqrt", [self], torch.rsqrt, nonzero=True)
+            out = apply_uninterpreted("rsqrt", [self], torch.rsqrt, nonzero=True)._total_where(self, is_positive(self))
             out.defined_if(not self.undefined and (not self.data or is_positive(self)))
             return out.knowing(power=(term_of(self), Fraction(-1, 2)), nonnegative=True, positive=True)
         if self.data:
             return self.sqrt().inverse()
-        return apply_uninterpreted("rsqrt", [self], torch.rsqrt, nonzero=True)
+        out = apply_uninterpreted("rsqrt", [self], torch.rsqrt, nonzero=True)
+        if is_positive(self):  # a variance that is a parameter may be negative
+            out._total_where(self, True)
+        return out.signed(True, True)
 
     @pointwise
     def sqrt(self) -> Residue:

@@ -164,6 +164,8 @@ class SamplePoint:
         """Number of draws of random numbers."""
         self.tosses: dict[str, None] = {}
         """Comparisons of random numbers."""
+        self.settled = 0
+        """The number of results that are the same for all inputs, although they are read from values."""
         self.lucky: dict[str, None] = {}
         """Operators that choose by value, where the values depend on random numbers."""
         self.running = False

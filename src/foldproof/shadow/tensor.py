@@ -182,10 +182,11 @@ def _dispatch(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     point = shadows[0].residue.point
     if not point.draws or not any(x.residue.cell.random for x in shadows):
         return _compute(func, args, kwargs, shadows)
-    before = point.choices_made
+    before, settled = point.choices_made, point.settled
     made = _compute(func, args, kwargs, shadows)
     results = [x for x in tree_iter(made) if isinstance(x, Tensor)]
-    if point.choices_made > before or not all(isinstance(x, Shadow) for x in results):
+    plain = point.settled == settled and not all(isinstance(x, Shadow) for x in results)
+    if point.choices_made > before or plain:
         point.lucky.setdefault(func.overloadpacket.__name__)
     for x in results:
         if isinstance(x, Shadow):
@@ -251,6 +252,8 @@ def _compute(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any], sh
         _note_empty_selection(call, shadows)
         return tree_map(lambda v: _empty(call, v), value)
     residue = rule.function(call, *args, **kwargs)
+    if not call.follows_values:
+        point.settled += 1
     is_function = isinstance(value, Tensor) and value.dtype is torch.bool and residue is not None
     if rule.kind is RuleKind.BRANCH and not is_function and call.follows_values:
         point.branch.setdefault(func.overloadpacket.__name__)

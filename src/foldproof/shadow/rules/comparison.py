@@ -49,7 +49,7 @@ _ACCEPTS: dict[str, Callable[[int], bool]] = {
 )
 def compared(call: Call, a: Any, b: Any) -> Residue | None:
     """an ordinary tensor, as the values are; in readings without choices by value, 0 or 1, a function of a - b"""
-    if _is_no_mask(a, b) or _is_no_mask(b, a):
+    if _asks_for_mask(a, b) or _asks_for_mask(b, a):
         call.follows_values = False  # the same for all inputs
         return None
     if _holds_nan(call, a) or _holds_nan(call, b):  # of which every comparison is decided, at all values
@@ -67,14 +67,14 @@ def compared(call: Call, a: Any, b: Any) -> Residue | None:
     return holds if holds.shape == call.result.shape else holds.map(lambda part: part.expand(call.result.shape))
 
 
-def _is_no_mask(x: Any, number: Any) -> bool:
-    """Return True if a comparison with -inf asks whether a score is masked, where no mask gets into it.
+def _asks_for_mask(x: Any, number: Any) -> bool:
+    """Return True if a comparison with -inf asks where a mask of constants is, and no other infinity gets into x.
 
     Comparisons with +inf ask for overflows, as do those of float16, whose scores overflow.
     """
     if not isinstance(number, float) or number != -math.inf or not hasattr(x, "residue"):
         return False
-    return x.dtype is not torch.float16 and bool(x.residue.real)
+    return x.dtype is not torch.float16 and bool(x.residue.masked_real)
 
 
 def _holds_nan(call: Call, x: Any) -> bool:
