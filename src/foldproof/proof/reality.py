@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from foldproof.errors import FoldproofError
+from foldproof.layout import clone, keep_layout
 from foldproof.log import log_caught
 from foldproof.operators import is_uninitialized
-from foldproof.program import Outcome, Program
+from foldproof.program import Outcome, Program, copied
 from foldproof.proof.attempt import Attempt
 from foldproof.proof.obligation import ProofObligation, tied
+from foldproof.proof.running import run_copied
+from foldproof.rounding.float64 import widened
+from foldproof.rounding.spread import perturbed
 from foldproof.shadow import Draws, GeneratorMoved, Undecided, is_number, seeded
+from foldproof.thresholds import MIN_COUNTEREXAMPLE_RATIO, SPREAD_RUNS
 from foldproof.torch_internals import DispatchMode
 
 
@@ -26,7 +32,7 @@ def unreal(obligation: ProofObligation, found: Attempt) -> str | None:
     tensor's class, Python state). A proof would then hold for a program that nobody runs.
     """
     for (which, program), values in zip(_own_programs(obligation), found.values):
-        what = _differs(program, obligation, values)
+        what = _differs(which, program, obligation, values)
         if what:
             return f"the {which} program {what}"
     return None
@@ -93,7 +99,7 @@ def _own_programs(obligation: ProofObligation) -> tuple[tuple[str, Program], tup
     return ("first", obligation.before), ("second", obligation.other(own).after)
 
 
-def _differs(program: Program, obligation: ProofObligation, values: Sequence[Any]) -> str | None:
+def _differs(which: str, program: Program, obligation: ProofObligation, values: Sequence[Any]) -> str | None:
     try:
         real = _run_as_it_is(program, obligation)
     except FoldproofError as error:
@@ -101,10 +107,37 @@ def _differs(program: Program, obligation: ProofObligation, values: Sequence[Any
     except Exception as error:
         log_caught(error, "running a program on its own tensors")
         return f"fails on its own tensors: {type(error).__name__}: {str(error).strip().splitlines()[0]}"
-    at = _first_mismatch(real.outputs, values)
-    if at is None:
+    at = list(_mismatches(real.outputs, values))
+    if all(_is_rounding(which, program, obligation, real.outputs, values, i) for i in at):
         return None
-    return f"returns another output {at} on its own tensors than on shadows, so nothing is proved about it"
+    return f"returns another output {at[0]} on its own tensors than on shadows, so nothing is proved about it"
+
+
+def _is_rounding(
+    which: str, program: Program, obligation: ProofObligation, real: Sequence[Any], values: Sequence[Any], at: int
+) -> bool:
+    """Return True if roundings of the leaves move a tiny output as far, as they do a gradient that is 0."""
+    if at >= min(len(real), len(values)) or not _is_float(real[at]) or not _is_float(values[at]):
+        return False
+    distance = _distance(real[at], values[at])
+    scale = max((_largest(x) for x in real if _is_float(x)), default=0.0)
+    if not distance <= MANY_ULPS * torch.finfo(real[at].dtype).eps * scale:
+        return False
+    moved = 0.0
+    for seed in range(SPREAD_RUNS):
+        generator = torch.Generator().manual_seed(seed)
+        leaves = tied(program.leaves, lambda _, leaf: _rounded(leaf.tensor.detach(), generator))
+        args, kwargs = copied((obligation.args, dict(obligation.kwargs)))
+        with torch.set_grad_enabled(obligation.gradients), seeded():
+            outcome = run_copied(program, which, leaves, args, kwargs)
+        moved = max(moved, _distance(real[at], outcome.outputs[at]))
+    return distance <= MIN_COUNTEREXAMPLE_RATIO * moved
+
+
+def _rounded(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Return a copy with every element off by up to a rounding."""
+    eps = torch.finfo(x.dtype).eps if is_number(x.dtype) else 0.0
+    return clone(x) if not eps else keep_layout(x, perturbed(widened(x), 2 * eps, generator).to(x.dtype))
 
 
 def _run_as_it_is(program: Program, obligation: ProofObligation) -> Outcome:
@@ -113,22 +146,50 @@ def _run_as_it_is(program: Program, obligation: ProofObligation) -> Outcome:
 
 
 def _first_mismatch(a: Sequence[Any], b: Sequence[Any]) -> int | None:
+    return next(_mismatches(a, b), None)
+
+
+def _mismatches(a: Sequence[Any], b: Sequence[Any]) -> Iterator[int]:
     if len(a) != len(b):
-        return min(len(a), len(b))
+        yield min(len(a), len(b))
     for i, (x, y) in enumerate(zip(a, b)):
         if isinstance(x, Tensor) and isinstance(y, Tensor):
             if x.shape != y.shape or not _close(x, y):
-                return i
+                yield i
         elif type(x) is not type(y):
-            return i
-    return None
+            yield i
+
+
+MANY_ULPS = 1000
+"""Differences of kernels of one dtype, in ulps of the largest element."""
 
 
 def _close(a: Tensor, b: Tensor) -> bool:
-    """True if both are equal within the differences of kernels of one dtype: a thousand ulps of the largest element."""
+    """True if both are equal within the differences of kernels of one dtype."""
     if not a.numel():
         return True
     eps = max(torch.finfo(t.dtype).eps if is_number(t.dtype) else 0.0 for t in (a, b))
-    x, y = (t.detach().to(torch.complex128 if t.dtype.is_complex else torch.float64) for t in (a, b))
-    scale = float(x[x.isfinite()].abs().max()) if bool(x.isfinite().any()) else 0.0
-    return torch.allclose(x, y, rtol=0, atol=1000 * eps * scale, equal_nan=True)
+    x, y = _wide(a), _wide(b)
+    return torch.allclose(x, y, rtol=0, atol=MANY_ULPS * eps * _largest(a), equal_nan=True)
+
+
+def _distance(a: Tensor, b: Tensor) -> float:
+    """Return the largest difference of two elements; infinity if one is infinite or nan."""
+    if a.shape != b.shape:
+        return math.inf
+    apart = (_wide(a) - _wide(b)).abs()
+    return float(apart.max()) if bool(apart.isfinite().all()) else math.inf
+
+
+def _largest(x: Tensor) -> float:
+    """Return the largest finite absolute value; 0 if there is none."""
+    finite = _wide(x)[x.isfinite()]
+    return float(finite.abs().max()) if finite.numel() else 0.0
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.detach().to(torch.complex128 if x.dtype.is_complex else torch.float64)
+
+
+def _is_float(x: Any) -> bool:
+    return isinstance(x, Tensor) and is_number(x.dtype) and x.numel() > 0

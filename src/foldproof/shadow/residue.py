@@ -426,10 +426,10 @@ class Residue:
         return self.defined_if(total and not operand.undefined)
 
     def marked_like(self, other: Residue) -> Residue:
-        """Return the residue, which was just made, with the marks of another one for the same elements."""
+        """Return the residue, which was just made, with the marks and the sign of another one for the same elements."""
         self.cell.undefined, self.cell.contracted = other.cell.undefined, other.cell.contracted
         self.cell.partial = other.cell.partial
-        return self
+        return self if facts(self) is not NOTHING else self.signed(is_nonnegative(other), is_positive(other))
 
     def knowing(self, **known: Any) -> Residue:
         """Return the residue, which was just computed, with facts about it; see `Known`."""
