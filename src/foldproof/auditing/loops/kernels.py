@@ -54,7 +54,8 @@ class Kernels:
             return self._copy(*kernel.inputs[:2])
         if type(kernel) in (ir.WhileLoop, ir.InvokeSubgraph) or read_conditional(kernel) is not None:
             return self._call_parts(kernel)
-        known: tuple[type, ...] = (ir.ExternKernelOut, ir.ExternKernelAlloc, ir.IndexPutFallback, ir.ScatterFallback)
+        known: tuple[type, ...] = (ir.ExternKernelOut, ir.ExternKernelAlloc)
+        known += ir.IndexPutFallback, ir.ScatterFallback, ir.InplaceBernoulliFallback
         if not isinstance(kernel, known):
             raise Unreadable(f"no reading of a {type(kernel).__name__}")
         operator, args, kwargs = self._find_call(kernel)
