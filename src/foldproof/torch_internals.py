@@ -707,12 +707,7 @@ def record_operators(function: Callable[..., list[Tensor]], tensors: Sequence[Te
     Numbers that it reads from tensors count as constants, with which the option of a private name agrees.
     Replaced by: a public option of ``make_fx``.
     """
-    traced = make_fx(function, _error_on_data_dependent_ops=False, record_stack_traces=True)(*tensors)
-    for node in reversed(list(traced.graph.nodes)):
-        if node.target is torch.ops.aten._local_scalar_dense.default and not node.users:
-            traced.graph.erase_node(node)
-    traced.recompile()
-    return traced
+    return make_fx(function, _error_on_data_dependent_ops=False, record_stack_traces=True)(*tensors)
 
 
 def copied_graph(module: fx.GraphModule) -> tuple[fx.Graph, dict[fx.Node, fx.Node]]:

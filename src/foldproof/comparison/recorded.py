@@ -17,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from foldproof.comparison.state import State, separate
 from foldproof.errors import FoldproofError
+from foldproof.graph.reads import erase_reads
 from foldproof.program.export import export_module
 from foldproof.program.state import copied, owned
 from foldproof.torch_internals import record_operators, tree_flatten, tree_leaves, tree_map, tree_unflatten
@@ -104,6 +105,7 @@ class _Recorded(nn.Module):
 
         with _Reading() as reading:
             self.operators = record_operators(run, [x for x in leaves if isinstance(x, Tensor)])
+        erase_reads(self.operators)
         used = {x for n in self.operators.graph.nodes for x in tree_leaves((n.args, n.kwargs)) if isinstance(x, float)}
         if used & reading.numbers:
             raise FoldproofError(_COMPUTES)

@@ -156,7 +156,8 @@ class Inquiry:
         numbers = ((), own_numbers(self.last), runs.numbers)
         radicands = dict.fromkeys(radicands_of(chain(*few)) for few in numbers)
         shifted = [replace(AS_IT_IS, shift_first=True)] if self.last.point.shifted else []
-        readings = AS_IT_IS, *shifted, *_algebraic_readings(self.last)
+        whole = [Semantics(choices=self._without_choices)] if self.last.point.branch else []
+        readings = *whole, AS_IT_IS, *shifted, *_algebraic_readings(self.last)
         lengths = frozenset(self.last.point.lengths)
         for parameters, reading, read in product(
             (True, False) if self.obligation.general else (False,), readings, radicands
@@ -242,9 +243,13 @@ class Inquiry:
 
     def _attempt_without_choices(self, parameters: bool) -> Attempt:
         """Compare with choices by value as functions."""
-        choices = Choices.UNREAD if _are_read_by_operators(self.obligation) else Choices.WHOLE
-        found = self._attempt_any_shift(1, parameters, Semantics(choices=choices), None)  # it shows most differences
+        semantics = Semantics(choices=self._without_choices)
+        found = self._attempt_any_shift(1, parameters, semantics, None)  # it shows most differences
         return self._attempt_surely(parameters, found.point.semantics, found.point) if found.equal else found
+
+    @cached_property
+    def _without_choices(self) -> Choices:
+        return Choices.UNREAD if _are_read_by_operators(self.obligation) else Choices.WHOLE
 
     def _attempt_any_shift(
         self, k: int, parameters: bool, semantics: Semantics, see: Callable[[], Recording | Cuts] | None

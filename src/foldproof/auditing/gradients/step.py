@@ -18,14 +18,21 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from foldproof.auditing.gradients.differentiated import differentiate
 from foldproof.auditing.gradients.update import MakeOptimizer, Start
 from foldproof.errors import FoldproofError, brief
 from foldproof.generators import kept_generators
+from foldproof.graph.reads import erase_reads, reads_data
 from foldproof.program.state import deepcopied
-from foldproof.torch_internals import as_compiled, compiles_autograd, tree_flatten, tree_leaves, tree_unflatten
+from foldproof.torch_internals import (
+    as_compiled,
+    compiles_autograd,
+    record_operators,
+    tree_flatten,
+    tree_leaves,
+    tree_unflatten,
+)
 
 if TYPE_CHECKING:
     from foldproof.comparison import CompareResult
@@ -135,7 +142,7 @@ class TrainedCall:
         """Return the graph of the operators that PyTorch runs for a step of the model.
 
         Raises:
-            FoldproofError: they can't be recorded.
+            FoldproofError: they can't be recorded, or they depend on numbers that the model reads from tensors.
         """
         own = deepcopied(model)
 
@@ -158,9 +165,14 @@ class TrainedCall:
 
         try:
             with kept_generators():
-                return make_fx(step)(*self.inputs)
+                recorded = record_operators(step, self.inputs)
         except Exception as error:
             raise FoldproofError(f"the operators of a training step can't be recorded: {brief(error)}") from error
+        if reads_data(recorded):
+            why = "the model reads a number from a tensor, so that other inputs may take another way"
+            raise FoldproofError(f"the operators of a training step can't be recorded: {why}")
+        erase_reads(recorded)
+        return recorded
 
     def name(self, found: CompareResult) -> CompareResult:
         """Return a comparison of steps with the names of gradients and buffers in place of numbered outputs."""
