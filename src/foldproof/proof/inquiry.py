@@ -272,16 +272,20 @@ class Inquiry:
         if isinstance(point, Attempt):
             return point
         k, cuts = point.primes_needed(MAX_LOG2_ERROR_OF_ONE, evaluations=2), None
-        for _ in range(3):  # the second program, which the scout did not run, may need more
-            if (k is None or k > MAX_PRIMES_UNCUT) and cuts is None and not semantics.rational:
+        may_cut, uncut = not semantics.rational, k
+        for _ in range(4):  # the second program, which the scout did not run, may need more
+            if may_cut and (k is None or k > MAX_PRIMES_UNCUT):
                 recorded = self._attempt_any_shift(1, parameters, semantics, Recording)
                 if not isinstance(recorded.values_seen, Recording) or recorded.mismatch is not None:
                     return recorded
                 cuts, semantics = partial(Cuts, recorded.values_seen.groups()), recorded.point.semantics
-                k = recorded.point.primes_needed_with_cuts(MAX_LOG2_ERROR_OF_ONE)
+                may_cut, uncut, k = False, k, recorded.point.primes_needed_with_cuts(MAX_LOG2_ERROR_OF_ONE)
             if k is None:
                 break
             found = self._attempt_any_shift(max(k, 2), parameters, semantics, cuts)
+            if found.mismatch is not None and cuts is not None and uncut is not None:
+                cuts, k = None, uncut  # the programs agreed without the cuts, whose places do not correspond
+                continue
             if not found.equal or found.point.log2_error <= MAX_LOG2_ERROR_OF_ONE:
                 return found
             point = found.point
