@@ -90,6 +90,7 @@ class Known:
         linear: its linear form.
         nonnegative: True if no element is negative.
         positive: True if every element is greater than 0.
+        masked: True if every element is greater than 0, or 0 by a mask, for all inputs; the residues of these are 0.
         power: a value and the exponent, ±1/2 or -1, whose power it is.
         root: a value that it is the square of.
         exponent: the value that it is the exponential of.
@@ -102,6 +103,7 @@ class Known:
     linear: Linear | None = None
     nonnegative: bool = False
     positive: bool = False
+    masked: bool = False
     power: tuple[Term, Fraction] | None = None
     root: Term | None = None
     exponent: Term | None = None

@@ -498,7 +498,10 @@ class Residue:
         dims = list(range(self.ndim)) if not dims else list(dims)
         terms = _terms(self.shape, dims)
         out = self.total(lambda x: x.sum(dims, keepdim), terms)
-        out.signed(is_nonnegative(self), is_positive(self) and self.numel() > 0)
+        positive = is_positive(self) and self.numel() > 0
+        if facts(self).masked:
+            positive = bool((self.parts[0] != 0).to(torch.float64).sum(dims).all())  # no sum is of masked elements alone
+        out.signed(is_nonnegative(self), positive)
         root = facts(self).root if terms == 1 else None
         return out if root is None else out.knowing_also(root=term_of(root.atom.sum(dims, keepdim)))
 

@@ -91,7 +91,7 @@ def exp(call: Call, x: Tensor) -> Residue:
     residue = call.residue(x)
     if residue.infinite:
         masked = call.value(x) == -math.inf
-        out = out.map(lambda part: torch.where(masked, 0.0, part))
+        out = out.map(lambda part: torch.where(masked, 0.0, part)).knowing_also(nonnegative=True, masked=True)
     return out
 
 
