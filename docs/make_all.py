@@ -50,6 +50,7 @@ PAGES = (
     Made("audit_zoo.md", "make_audit_zoo", ("audit_zoo",)),
     Made("audit_onnx.md", "make_audit_zoo", ("audit_onnx",)),
     Made("audit_openvino.md", "make_audit_zoo", ("audit_openvino",)),
+    Made("audit_training.md", "make_audit_zoo", ("audit_training",)),
 )
 """From seconds to hours."""
 

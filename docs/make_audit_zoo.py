@@ -1,4 +1,4 @@
-"""Writes docs/audit_zoo.md, docs/audit_onnx.md and docs/audit_openvino.md: audits of compilers on the zoo.
+"""Writes docs/audit_zoo.md, audit_onnx.md, audit_openvino.md and audit_training.md: audits of compilers on the zoo.
 
 ``python -m docs.make_audit_zoo PAGE [MODEL ...]``, where PAGE is the name of one of `PAGES`. Each model is audited
 in a process of its own. Results are cached in build/audit_zoo until something they depend on changes. With names, only
@@ -63,6 +63,15 @@ PAGES = {
         transformations for all devices, and the graph that the CPU plugin makes of the result.""",
         ("OpenVINO",),
         ("torch", "openvino", "transformers"),
+    ),
+    "audit_training": Page(
+        "Training on the zoo, audited",
+        """in training mode and compiled by Inductor with their backward. Checked are AOTAutograd's joint graph of
+        forward and backward, the passes of that graph, the partitioner, the passes of both halves, their loops
+        (lowering), and the fusion and order of these (scheduling). The numbers of a model that draws random numbers are
+        UNDECIDED.""",
+        ("Inductor, training",),
+        ("torch", "transformers"),
     ),
 }
 

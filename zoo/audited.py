@@ -1,4 +1,4 @@
-"""Audits of compilers on one model, for docs/audit_zoo.md, docs/audit_onnx.md and docs/audit_openvino.md.
+"""Audits of compilers on one model, for the pages of `docs.make_audit_zoo`.
 
 ``python -m zoo.audited MODEL FOLDER WAY ...`` audits MODEL in some of the `WAYS`, and writes FOLDER/WAY.json. It runs
 in a process of its own, like `zoo.measure`.
@@ -25,15 +25,16 @@ from foldproof.errors import FoldproofError
 from foldproof.verdict import Kind, Verdict
 from zoo.measure import FOLD, first_line, sample, stamp
 
-WAYS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
-    "Inductor": ("inductor", {}),
-    "Inductor, freezing": ("inductor", {"freezing": True}),
-    "torchao PTQ": ("torchao", {"quantizer": "x86"}),
-    "ExecuTorch XNNPACK": ("executorch", {"partitioner": "xnnpack"}),
-    "ONNX": ("onnx", {}),
-    "OpenVINO": ("openvino", {}),
+WAYS: Mapping[str, Mapping[str, Any]] = {
+    "Inductor": {"compiler": "inductor"},
+    "Inductor, freezing": {"compiler": "inductor", "options": {"freezing": True}},
+    "torchao PTQ": {"compiler": "torchao", "options": {"quantizer": "x86"}},
+    "ExecuTorch XNNPACK": {"compiler": "executorch", "options": {"partitioner": "xnnpack"}},
+    "ONNX": {"compiler": "onnx"},
+    "OpenVINO": {"compiler": "openvino"},
+    "Inductor, training": {"compiler": "inductor", "training": True},
 }
-"""Name → compiler and options."""
+"""Name → arguments of `foldproof.audit`; with ``training``, models are in training mode."""
 
 LIMIT = 1200
 """Limit of processor time for one model, in seconds."""
@@ -63,10 +64,10 @@ class Audited:
 
 def audited(name: str, way: str) -> Audited:
     """Audit one model in one way."""
-    made = sample(name)
-    compiler, options = WAYS[way]
+    made, arguments = sample(name), WAYS[way]
+    model = made.model.train() if arguments.get("training") else made.model
     try:
-        found = foldproof.audit(made.model, made.inputs, compiler=compiler, options=options, locate=False)
+        found = foldproof.audit(model, made.inputs, locate=False, **arguments)
     except FoldproofError as error:
         return Audited(failure=first_line(str(error)))
     fired = [step for step in found.steps if step.fired]

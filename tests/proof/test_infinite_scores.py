@@ -1,4 +1,5 @@
-"""Comparisons with -inf: the same for all inputs where no infinity gets into a value, as in a safe softmax."""
+"""Comparisons with -inf: the same for all inputs where no infinity but a constant's gets into a value, as in a safe
+softmax."""
 
 from __future__ import annotations
 
@@ -17,7 +18,19 @@ X, M = torch.randn(4, 4), torch.randn(4, 4)
 INF = math.inf
 PERMUTATION = torch.eye(4)[[2, 0, 3, 1]]
 
+CAUSAL = torch.full((4, 4), -INF).triu(1)
+
 Function = Callable[["Given", Tensor, Tensor], Tensor]
+
+
+def decomposed_norm(x: Tensor) -> Tensor:
+    variance, mean = torch.var_mean(x, -1, correction=0, keepdim=True)
+    return (x - mean) * torch.rsqrt(variance + 1e-5)
+
+
+def decomposed_softmax(x: Tensor) -> Tensor:
+    e = (x - x.amax(-1, keepdim=True)).exp()
+    return e / e.sum(-1, keepdim=True)
 
 
 class Given(nn.Module):
@@ -25,6 +38,7 @@ class Given(nn.Module):
         super().__init__()
         self.function = function
         self.weight = nn.Parameter(torch.eye(4) + 0.5)
+        self.register_buffer("mask", torch.zeros(4, 4))
 
     def forward(self, x: Tensor, m: Tensor) -> Tensor:
         return self.function(self, x, m)
@@ -57,6 +71,10 @@ REAL: dict[str, Function] = {
     "a linear layer": lambda net, x, m: nn.functional.linear(x * m, net.weight),
     "a part of it": lambda net, x, m: (x @ net.weight)[1:, ::2].t().contiguous(),
     "a sum of two": lambda net, x, m: x @ net.weight + m @ net.weight,
+    "scores and a parameter": lambda net, x, m: x @ m + net.weight,
+    "scores behind a norm": lambda net, x, m: decomposed_norm(x) @ net.weight,
+    "scores behind a norm of parameters": lambda net, x, m: x @ decomposed_norm(net.weight) + m @ net.weight,
+    "scores behind a masked softmax": lambda net, x, m: decomposed_softmax(x @ m + CAUSAL) @ (m @ net.weight),
 }
 
 
@@ -72,6 +90,12 @@ def test_values_that_are_real_for_all_inputs(value: str) -> None:
 
 MAYBE_INFINITE: dict[str, Function] = {
     "an input": lambda net, x, m: x,
+    "a mask in a buffer": lambda net, x, m: x @ net.weight + net.mask,
+    "a root of a parameter": lambda net, x, m: x @ net.weight.rsqrt() + m @ net.weight,
+    "a softmax of scores that are masked throughout": lambda net, x, m: (
+        decomposed_softmax(x @ m + torch.where(x > 9, 0.0, CAUSAL)) @ m
+    ),
+    "a scaled mask": lambda net, x, m: (x @ net.weight + CAUSAL) * net.weight[0, 0],
     "a moved input": lambda net, x, m: x.t() * 2 + 1,
     "scores and a mask": lambda net, x, m: x @ net.weight + m,
     "scores and a mask, at once": lambda net, x, m: torch.addmm(m, x, net.weight),
@@ -117,6 +141,16 @@ def test_a_write_of_an_input() -> None:
 
     found = verdict(written, TESTS["eq"])
     assert found.kind is not Kind.PROVED or not is_for_all_inputs(found), str(found)
+
+
+def test_a_mask_is_where_it_is() -> None:
+    """A comparison of masked scores is the mask, whatever the scores are."""
+    masked = foldproof.prove(
+        Given(lambda net, x, m: torch.where(x @ m + CAUSAL == -INF, 7.0, x)),
+        Given(lambda net, x, m: torch.where(CAUSAL == -INF, 7.0, x)),
+        (X, M),
+    )
+    assert is_for_all_inputs(masked), str(masked)
 
 
 def test_attention_and_its_decomposition() -> None:

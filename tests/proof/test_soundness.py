@@ -92,6 +92,10 @@ UNREAL: dict[str, tuple[Any, Any]] = {
         Module(lambda s, x: x * s.w, w=parameter(*W)),
     ),
     "a write that PyTorch refuses": (adds_to_itself, adds_to_itself_in_order),
+    "a tiny output": (
+        Module(lambda s, x: (x, x * s.w * (2e-9 if isinstance(s.w, nn.Parameter) else 1e-9)), w=parameter(*W)),
+        Module(lambda s, x: (x, x * s.w * 1e-9), w=parameter(*W)),
+    ),
 }
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from foldproof.claim import Claim, Held, Role, Scope, Why
 from foldproof.layout import clone_apart
@@ -413,6 +413,7 @@ def _shadow_leaf(point: SamplePoint, leaf: Leaf, varies: bool, lent: bool) -> Te
         else embed_constant(point, value, lent=lent)
     )
     residue.cell.borrowed = lent
+    residue.cell.contracted = isinstance(leaf.tensor, nn.Parameter)  # a buffer or an input may be a mask
     return Shadow(value, residue)
 
 

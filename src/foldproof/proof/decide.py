@@ -271,18 +271,19 @@ def _proved_with_constants_alike(inquiry: Inquiry, rounding: Verdict) -> Verdict
     found = inquiry.with_constants_alike
     if found is None or found.point.constants is None:
         return None
-    compared = replace(inquiry.obligation, vanishing=inquiry.vanishing_by_identities(found))
     # Where the rounding of a constant is all of the difference, as floor(2.9999998) is from floor(3), it is no detail.
     # A continuous function that is sensitive at random inputs is another thing: rounding moves it as far. But a choice
     # by value is not known to be continuous, and outputs that rounding moves by their own size show nothing. At other
-    # parameters, which may be far from any that a model has, they limit the claim to these.
-    may_jump = bool(list_jumps(found.point) or found.point.branch or found.point.escapes)
+    # parameters, which may be far from any that a model has, they limit the claim to these. Outputs that are float64's
+    # own rounding in both programs, as gradients that are 0, differ by nothing else.
+    chosen = (*inquiry.last.point.branch, *found.point.branch, *found.point.escapes)
+    may_jump = bool(list_jumps(found.point) or chosen)
     apart = [
         trial
         for i, trial in enumerate(inquiry.search.agreeing)
         if (i == 0 or may_jump or trial.hidden)
         and not alike(trial)
-        and not alike(evaluate(compared, trial.description, trial.leaves, trial.args, trial.kwargs, perturbations=0))
+        and not _alike_but_for_zeros(inquiry.obligation, trial, found)
     ]
     if not all(trial.elsewhere for trial in apart):
         return None
@@ -303,6 +304,12 @@ def _proved_with_constants_alike(inquiry: Inquiry, rounding: Verdict) -> Verdict
     reason = f"the same function over the real numbers, but for the rounding of constants ({len(steps)} named)"
     measured = None if apart else rounding.rounding  # that at other parameters is none of the claim
     return replace(verdict, kind=Kind.PROVED_WITHIN, reason=reason, steps=steps, rounding=measured)
+
+
+def _alike_but_for_zeros(obligation: ProofObligation, trial: Trial, found: Attempt) -> bool:
+    """Return True if outputs are alike but for those that float64's own rounding moves by their own size."""
+    compared = replace(obligation, vanishing=found.vanishing | trial.hidden)
+    return alike(evaluate(compared, trial.description, trial.leaves, trial.args, trial.kwargs, perturbations=0))
 
 
 def give_up(inquiry: Inquiry) -> Verdict:

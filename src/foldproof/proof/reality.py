@@ -11,18 +11,14 @@ import torch
 from torch import Tensor
 
 from foldproof.errors import FoldproofError
-from foldproof.layout import clone, keep_layout
 from foldproof.log import log_caught
-from foldproof.operators import is_uninitialized
-from foldproof.program import Outcome, Program, copied
+from foldproof.operators import is_random, is_uninitialized, is_view, list_written
+from foldproof.program import Outcome, Program
 from foldproof.proof.attempt import Attempt
 from foldproof.proof.obligation import ProofObligation, tied
-from foldproof.proof.running import run_copied
-from foldproof.rounding.float64 import widened
-from foldproof.rounding.spread import perturbed
 from foldproof.shadow import Draws, GeneratorMoved, Undecided, is_number, seeded
 from foldproof.thresholds import MIN_COUNTEREXAMPLE_RATIO, SPREAD_RUNS
-from foldproof.torch_internals import DispatchMode
+from foldproof.torch_internals import DispatchMode, tree_leaves
 
 
 def unreal(obligation: ProofObligation, found: Attempt) -> str | None:
@@ -108,40 +104,44 @@ def _differs(which: str, program: Program, obligation: ProofObligation, values: 
         log_caught(error, "running a program on its own tensors")
         return f"fails on its own tensors: {type(error).__name__}: {str(error).strip().splitlines()[0]}"
     at = list(_mismatches(real.outputs, values))
-    if all(_is_rounding(which, program, obligation, real.outputs, values, i) for i in at):
+    if all(_is_rounding(program, obligation, real.outputs, values, i) for i in at):
         return None
     return f"returns another output {at[0]} on its own tensors than on shadows, so nothing is proved about it"
 
 
 def _is_rounding(
-    which: str, program: Program, obligation: ProofObligation, real: Sequence[Any], values: Sequence[Any], at: int
+    program: Program, obligation: ProofObligation, real: Sequence[Any], values: Sequence[Any], at: int
 ) -> bool:
-    """Return True if roundings of the leaves move a tiny output as far, as they do a gradient that is 0."""
+    """Return True if roundings move a tiny output as far, as they do a gradient that is 0."""
     if at >= min(len(real), len(values)) or not _is_float(real[at]) or not _is_float(values[at]):
         return False
     distance = _distance(real[at], values[at])
-    scale = max((_largest(x) for x in real if _is_float(x)), default=0.0)
+    scale = max(_largest(x) for x in real if _is_float(x))
     if not distance <= MANY_ULPS * torch.finfo(real[at].dtype).eps * scale:
         return False
-    moved = 0.0
-    for seed in range(SPREAD_RUNS):
-        generator = torch.Generator().manual_seed(seed)
-        leaves = tied(program.leaves, lambda _, leaf: _rounded(leaf.tensor.detach(), generator))
-        args, kwargs = copied((obligation.args, dict(obligation.kwargs)))
-        with torch.set_grad_enabled(obligation.gradients), seeded():
-            outcome = run_copied(program, which, leaves, args, kwargs)
-        moved = max(moved, _distance(real[at], outcome.outputs[at]))
-    return distance <= MIN_COUNTEREXAMPLE_RATIO * moved
+    runs = [_run_as_it_is(program, obligation, _Nudged(seed)).outputs for seed in range(SPREAD_RUNS)]
+    return distance <= MIN_COUNTEREXAMPLE_RATIO * max(_distance(real[at], outputs[at]) for outputs in runs)
 
 
-def _rounded(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Return a copy with every element off by up to a rounding."""
-    eps = torch.finfo(x.dtype).eps if is_number(x.dtype) else 0.0
-    return clone(x) if not eps else keep_layout(x, perturbed(widened(x), 2 * eps, generator).to(x.dtype))
+class _Nudged(DispatchMode):
+    """Moves every result by up to a rounding of its dtype. The program runs on its own tensors still."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if not (is_view(func) or list_written(func) or is_random(func)):
+            for x in tree_leaves(made):
+                if _is_float(x) and not any(x is given for given in args):
+                    noise = torch.rand(x.shape, generator=self._generator, dtype=torch.float64) * 2 - 1
+                    x.mul_((1 + noise * torch.finfo(x.dtype).eps).to(x.device))
+        return made
 
 
-def _run_as_it_is(program: Program, obligation: ProofObligation) -> Outcome:
-    with torch.set_grad_enabled(obligation.gradients), seeded():
+def _run_as_it_is(program: Program, obligation: ProofObligation, mode: DispatchMode | None = None) -> Outcome:
+    with torch.set_grad_enabled(obligation.gradients), seeded(), mode or contextlib.nullcontext():
         return program.run_as_it_is(obligation.args, obligation.kwargs)
 
 

@@ -117,8 +117,8 @@ class Cell:
         self.random = False
         """True if elements depend on random numbers."""
         self.contracted = False
-        """True if elements are made of sums of products alone: none is an element of an input, which may be infinite
-        on purpose."""
+        """True if elements are made of parameters and sums of products alone: none is an element of an input or a
+        buffer, which may be infinite on purpose."""
         self.partial = False
         """True if elements may be nan or infinite for some inputs or parameters, as reciprocals of parameters are."""
 
@@ -500,7 +500,9 @@ class Residue:
         out = self.total(lambda x: x.sum(dims, keepdim), terms)
         positive = is_positive(self) and self.numel() > 0
         if facts(self).masked:
-            positive = bool((self.parts[0] != 0).to(torch.float64).sum(dims).all())  # no sum is of masked elements alone
+            positive = bool(
+                (self.parts[0] != 0).to(torch.float64).sum(dims).all()
+            )  # no sum is of masked elements alone
         out.signed(is_nonnegative(self), positive)
         root = facts(self).root if terms == 1 else None
         return out if root is None else out.knowing_also(root=term_of(root.atom.sum(dims, keepdim)))
