@@ -14,6 +14,7 @@ from foldproof.fusion.dead_channels import DeadChannels
 from foldproof.fusion.examples import Declines, Fires
 from foldproof.fusion.merging import MERGES
 from foldproof.fusion.motion import MOTIONS
+from foldproof.fusion.motion.limits import Limits
 from foldproof.fusion.rewriter import DEFAULT, PASSES
 
 PAGE = Path(__file__).with_name("rules.md")
@@ -51,7 +52,7 @@ def page() -> str:
     """The whole page."""
     groups: tuple[tuple[str, Sequence[Rule]], ...] = (
         ("Sources of affines", SOURCES),
-        ("Motions", MOTIONS),
+        ("Motions", [*MOTIONS, Limits()]),
         ("Absorbers", ABSORBERS),
         ("Operators that become one", MERGES),
         ("Channels that are cut out", [DeadChannels()]),

@@ -15,6 +15,7 @@ from mutants import (
     channels,
     convolutions,
     dead,
+    limits,
     merging,
     motions,
     plans,
@@ -44,6 +45,7 @@ FAMILIES = {
     "plan": plans.MUTANTS,
     "batching": batching.MUTANTS,
     "dead channels": dead.MUTANTS,
+    "limits": limits.MUTANTS,
 }
 MUTANTS = {f"{family}: {name}": row for family, rows in FAMILIES.items() for name, row in rows.items()}
 

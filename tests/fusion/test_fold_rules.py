@@ -18,9 +18,10 @@ from foldproof.fusion.dead_channels import DeadChannels
 from foldproof.fusion.examples import Declines, Fires
 from foldproof.fusion.merging import MERGES
 from foldproof.fusion.motion import MOTIONS
+from foldproof.fusion.motion.limits import Limits
 from foldproof.fusion.rewriter import DEFAULT
 
-RULES = (*SOURCES, *MOTIONS, *ABSORBERS, *MERGES, DeadChannels())
+RULES = (*SOURCES, *MOTIONS, Limits(), *ABSORBERS, *MERGES, DeadChannels())
 FIRES = [pytest.param(e, id=f"{rule.id}: {e.name}") for rule in RULES for e in rule.fires]
 DECLINES = [pytest.param(e, id=f"{rule.id}: {e.name}") for rule in RULES for e in rule.declines]
 

@@ -14,7 +14,7 @@ import contextlib
 import heapq
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NoReturn
 
@@ -27,6 +27,7 @@ from foldproof.fusion.absorb import ABSORBERS, Absorber
 from foldproof.fusion.affine import Affine
 from foldproof.fusion.affines import Match
 from foldproof.fusion.motion import MOTIONS, Motion
+from foldproof.fusion.motion.limits import Limits
 from foldproof.fusion.motion.rule import find_sizes
 from foldproof.fusion.motion.selection import read_elements, require_static
 from foldproof.fusion.result import Speed
@@ -108,6 +109,8 @@ class Planner:
     order: Callable[[Node], int]
     absorbers: Sequence[Absorber] = ABSORBERS
     motions: Sequence[Motion] = MOTIONS
+    limits: Limits | None = None
+    """The rule for clamps, whose limits change; it is the last resort."""
 
     def plan(self, match: Match) -> Plan:
         """Plan a fold of the match: up if possible, else down.
@@ -128,6 +131,8 @@ class Planner:
         except CannotFold as down:
             with contextlib.suppress(CannotFold):
                 return self.plan_down(match, into_factors=True)
+            with contextlib.suppress(CannotFold):
+                return replace(self, limits=Limits()).plan_up(match, 0)
             raise type(up)(f"{up}; and its readers can't absorb it: {down}", up.hint or down.hint) from None
 
     def plan_constant(self, node: Node, folded: list[Node]) -> Plan:
@@ -174,16 +179,26 @@ class Planner:
                 continue
             affine = self._join_demands(plan, node, of)
             absorber = self._find_absorber(node)
-            motion = None if absorber else self._find_motion(node)  # an affine moves no further than necessary
+            limits = self.limits if self.limits is not None and self.limits.takes(node) else None
+            motion = (
+                None if absorber or limits else self._find_motion(node)
+            )  # an affine moves no further than necessary
             if absorber is not None:
                 wanted = absorber.output(node, affine, self.constants)
                 plan.edits.append(Edit(absorber.id, node, wanted, absorber.install))
                 if is_getitem(node):
                     plan.moved += [node, *node.all_input_nodes]
+            elif limits is not None:
+                moves, edit = limits.up(node, affine, self.constants)
+                for operand, moved in moves.items():
+                    demand(operand, moved, node)
+                plan.edits.append(edit)
+                self._record_pass(plan, node)
             elif motion is not None:
                 for operand, moved in motion.up(node, affine, self.constants, side).items():
                     demand(operand, moved, node)
-                self._record_pass(plan, node, motion)
+                self._record_pass(plan, node)
+                plan.conditional |= motion.conditional
             else:
                 raise self._explain_refusal(node)
         return plan
@@ -224,7 +239,8 @@ class Planner:
                 raise CannotFold(f"it is read by {node.name} ({operator_name(node)}), which it can't be moved through")
             carried[node] = motion.down(node, operands, self.constants)
             plan.axes[node] = carried[node].axes
-            self._record_pass(plan, node, motion)
+            self._record_pass(plan, node)
+            plan.conditional |= motion.conditional
             queue.push_all(self._list_readers(node))
         if not any(edit.wanted for edit in plan.edits):  # moving alone saves nothing
             raise CannotFold("nothing that reads it can absorb it")
@@ -246,11 +262,10 @@ class Planner:
             raise CannotFold(f"{factor.name}, by which {reader.name} multiplies, would be larger")
         return self._plan_constant(factor, own, reader)
 
-    def _record_pass(self, plan: Plan, node: Node, motion: Motion) -> None:
+    def _record_pass(self, plan: Plan, node: Node) -> None:
         if self.constants.is_written(node):
             raise CannotFold(f"{node.name} is changed in place")
         plan.moved += [*(node.all_input_nodes if is_getitem(node) else []), node]
-        plan.conditional |= motion.conditional
 
     def _find_absorber(self, node: Node) -> Absorber | None:
         return next((rule for rule in self.absorbers if rule.takes(node, self.constants)), None)

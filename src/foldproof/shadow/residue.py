@@ -324,7 +324,8 @@ class Residue:
         if self.is_algebraic:
             if not others and isinstance(self.parts, tuple) and _share_memory(self.parts[0], out.parts[0]):
                 out.cell = self.cell  # facts about either end with a write to the other
-            out.knowing(nonnegative=all_nonnegative((self, *others)))
+            linear = None if others else self._arranged(lambda atom: atom.map(function), out)
+            out.knowing(nonnegative=all_nonnegative((self, *others)), linear=linear)
         else:
             out.signed(all_nonnegative((self, *others)), False)  # some functions put in zeros
         return out
@@ -335,9 +336,31 @@ class Residue:
         out = self.view_as(parts.view(function) if isinstance(parts, OnDemand) else [function(p) for p in parts])
         if self.is_algebraic and same(self, out):  # autograd detaches what it saves
             out.known, out.origin = self.known, self.origin
+        elif self.is_algebraic and (linear := self._arranged(lambda atom: atom.view(function), out)) is not None:
+            out.knowing(linear=linear, nonnegative=is_nonnegative(self), positive=is_positive(self))
         else:
             out.signed(is_nonnegative(self), is_positive(self))
         return out
+
+    def _arranged(self, arrange: Callable[[Residue], Residue], out: Residue) -> Linear | None:
+        """Return the linear form of ``out``, which has elements of this one; None for one of several values.
+
+        It is compared with ``out``, because an arrangement may put in zeros. Views of dense tensors always exist.
+        """
+        linear = facts(self).linear
+        if linear is None or len(linear.terms) > 1 or any(term.factor == 1 for term in linear.terms):
+            return None
+        terms = tuple(
+            term_of(arrange(term.atom.spread_over(self).map(Tensor.contiguous)), term.factor) for term in linear.terms
+        )
+        self.point.tests += 1
+        for i, field in enumerate(self.point.fields):
+            expected = self.constant(linear.constant).parts[i]
+            for term in terms:
+                expected = expected + field.reduce(term.atom.parts[i] * self.constant(term.factor).parts[i])
+            if not bool((out.parts[i] == field.reduce(expected)).all()):
+                return None
+        return Linear(terms, linear.constant)
 
     def view_as(self, parts: Sequence[Tensor]) -> Residue:
         """Return the residue of a view, given the views of the parts."""
@@ -521,6 +544,10 @@ class Residue:
         """
         if terms > EXACT_TERMS:
             raise ValueError(f"{terms} products do not add up exactly; split the sum")
+        scaled = scale_of(other) if self.is_algebraic and other.is_algebraic else None
+        if scaled is not None:  # so that x·(3·w) is three times x·w, as what comes after it may need to know
+            product: Residue = self.bilinear(scaled[1], function, terms, None, name) * self.constant(scaled[0])
+            return product if plus is None else product + plus
         size = (self.size * other.size).total(terms)
 
         def multiply(then: Residue | None) -> list[Tensor]:

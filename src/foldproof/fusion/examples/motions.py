@@ -6,6 +6,7 @@ from functools import partial
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from foldproof.fusion.examples.models import Declines, Fires, chain, functional, positive
 
@@ -290,6 +291,29 @@ rectifier_declines = (
         "negative scales",
         functional((_image,), lambda m, x: m.a(x).relu() * m.k, a=_conv, k=lambda: torch.randn(6, 1, 1)),
         "scales are negative",
+    ),
+)
+
+limits_fires = (
+    Fires("a sixth of relu6 (hardsigmoid)", functional((_image,), lambda m, x: F.relu6(m.a(x) + 3) / 6, a=_conv)),
+    Fires("hardtanh", functional((_image,), lambda m, x: F.hardtanh(m.a(x), -0.25, 0.5) * 4, a=_conv)),
+    Fires("a clamp of a linear", functional(((4, 3),), lambda m, x: m.a(x).clamp(-1, 0.5) * 2 + 1, a=_linear)),
+    Fires("a negative number", functional((_image,), lambda m, x: m.a(x).clamp(-1, 0.5) * -2, a=_conv)),
+    Fires("a negative number, and one limit", functional((_image,), lambda m, x: m.a(x).relu() * -2, a=_conv)),
+    Fires("a limit above", functional((_image,), lambda m, x: 1 - m.a(x).clamp(max=0.5), a=_conv)),
+    Fires("a shift", functional((_image,), lambda m, x: m.a(x).relu() - 0.5, a=_conv)),
+)
+limits_declines = (
+    Declines(
+        "scales of channels",
+        functional((_image,), lambda m, x: F.relu6(m.a(x)) * m.k, a=_conv, k=lambda: torch.rand(6, 1, 1) + 0.5),
+        "reads the output of relu6",
+    ),
+    Declines("a normalisation", positive(chain(_image, _conv, nn.ReLU6, _norm2)), "reads the output of hardtanh"),
+    Declines(
+        "a parameter",
+        functional((_image,), lambda m, x: F.relu6(m.a(x)) * m.k, a=_conv, k=lambda: torch.rand(1) + 0.5),
+        "reads the output of relu6",
     ),
 )
 
