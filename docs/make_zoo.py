@@ -152,6 +152,9 @@ def _introduction(rows: Sequence[Row]) -> str:
     made = f"""\
 Made by `make docs-zoo` with foldproof {foldproof.__version__}, Python {platform.python_version()}, {versions};
 {WORKERS} models at a time with one thread each; times are wall-clock times of that run."""
+    installed = (
+        f"`make docs-zoo` installs the packages of third-party models into `build/third_party`: {', '.join(OTHERS)}."
+    )
     return f"""\
 # The zoo, folded
 
@@ -167,7 +170,7 @@ output with the largest error; a multiple of the eager model's own error follows
 
 {textwrap.fill(made, 120, break_long_words=False, break_on_hyphens=False)}
 
-The third-party models are of {", ".join(OTHERS)}, which `make docs-zoo` installs into `build/third_party`."""
+{textwrap.fill(installed, 120, break_long_words=False, break_on_hyphens=False)}"""
 
 
 def _totals(parts: Mapping[str, Sequence[Row]]) -> str:

@@ -134,18 +134,12 @@ _TIMM: _Rows = {
     "timm_mobilenetv3_small_050": (_timm("mobilenetv3_small_050"), image()),
     "timm_mobilenetv4_conv_small_035": (_timm("mobilenetv4_conv_small_035"), image()),
     "timm_tinynet_e": (_timm("tinynet_e"), image()),
-    "timm_res2net50_26w_4s": (_timm("res2net50_26w_4s"), image()),
     "timm_dla34": (_timm("dla34"), image()),
     "timm_cs3darknet_s": (_timm("cs3darknet_s"), image()),
     "timm_hrnet_w18_small": (_timm("hrnet_w18_small"), image()),
     "timm_regnety_002": (_timm("regnety_002"), image()),
     "timm_skresnet18": (_timm("skresnet18"), image()),
     "timm_resnest14d": (_timm("resnest14d"), image()),
-    "timm_vgg11_bn": (_timm("vgg11_bn"), image()),
-    "timm_densenet121": (_timm("densenet121"), image()),
-    "timm_inception_v3": (_timm("inception_v3"), image(96)),
-    "timm_legacy_xception": (_timm("legacy_xception"), image()),
-    "timm_nfnet_l0": (_timm("nfnet_l0"), image()),
     "timm_edgenext_xx_small": (_timm("edgenext_xx_small"), image()),
     "timm_convnext_atto": (_timm("convnext_atto"), image()),
     "timm_inception_next_atto": (_timm("inception_next_atto"), image()),
@@ -228,7 +222,6 @@ _AUDIO: _Rows = {
         normal(2, 24, 16),
     ),
     "openunmix": (_made("openunmix.model.OpenUnmix", 33, 1, 16, 1), normal(2, 1, 33, 12)),
-    "cv_jasper": (_cv("jasper", "jasper5x3"), normal(2, 64, 40)),
 }
 
 _VOLUME: _Rows = {
@@ -280,9 +273,7 @@ _VOLUME: _Rows = {
         normal(1, 1, 16, 16, 16),
     ),
     "monai_highresnet": (_monai("HighResNet", spatial_dims=3, in_channels=1, out_channels=2), normal(1, 1, 16, 16, 16)),
-    "torchvision_r3d_18": (_made("torchvision.models.video.r3d_18", num_classes=5), normal(1, 3, 4, 32, 32)),
     "torchvision_r2plus1d_18": (_made("torchvision.models.video.r2plus1d_18", num_classes=5), normal(1, 3, 4, 32, 32)),
-    "torchvision_s3d": (_made("torchvision.models.video.s3d", num_classes=5), normal(1, 3, 16, 64, 64)),
 }
 
 _GRAPH: _Rows = {
@@ -298,11 +289,7 @@ _GRAPH: _Rows = {
 }
 
 _OTHER: _Rows = {
-    "cv_shufflenetv2": (_cv("shufflenetv2", "shufflenetv2_wd2", in_size=(64, 64)), image()),
-    "cv_octresnet": (_cv("octresnet", "octresnet10_ad2", in_size=(64, 64)), image()),
     "cv_erfnet": (_cv("erfnet", "erfnet_cityscapes", in_size=(64, 64)), image()),
-    "cv_enet": (_cv("enet", "enet_cityscapes", in_size=(64, 64)), image()),
-    "cv_espnetv2": (_cv("espnetv2", "espnetv2_wd2", in_size=(64, 64)), image()),
 }
 
 _FAMILIES = {

@@ -49,9 +49,9 @@ def test_folded_and_proved(name: str) -> None:
 
 @pytest.mark.skipif(not FOLDER.is_dir(), reason="`make docs-zoo` installs the packages")
 def test_timm_reparameterizes_a_model_that_can_be() -> None:
-    repvgg, vgg = (load(f"timm_{name}") for name in ("repvgg_a0", "vgg11_bn"))
+    repvgg, mnasnet = (load(f"timm_{name}") for name in ("repvgg_a0", "mnasnet_small"))
     with torch.no_grad():
         left = TOOLS[OF_TIMM](repvgg)
         torch.testing.assert_close(left.run()[0], repvgg.model(*repvgg.inputs), rtol=1e-3, atol=1e-3)
     assert left.batch_norms == 0
-    assert TOOLS[OF_TIMM](vgg).batch_norms == sum(isinstance(m, nn.BatchNorm2d) for m in vgg.model.modules())
+    assert TOOLS[OF_TIMM](mnasnet).batch_norms == sum(isinstance(m, nn.BatchNorm2d) for m in mnasnet.model.modules())
