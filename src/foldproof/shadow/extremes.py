@@ -47,6 +47,11 @@ def read_extreme(call: Call) -> Residue | None:
     return _read(call.residue(x), call.value(x), find(call), call.first_result)
 
 
+def read_largest(x: Residue, value: Tensor, dims: Sequence[int]) -> Residue | None:
+    """Return the largest values along ``dims``, which are kept; None as in `read_extreme`."""
+    return _read(x, value, _along(dims, True, False)(value), value.amax(tuple(dims), True))
+
+
 def read_extreme_of_two(x: Residue, y: Residue, values: Sequence[Tensor], smallest: bool) -> Residue | None:
     """Return the extreme of two values, which broadcast, for each element; None as in `read_extreme`."""
     first, second = torch.broadcast_tensors(*values)

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from foldproof.shadow.call import Call
+from foldproof.shadow.extremes import read_largest
 from foldproof.shadow.registry import RuleKind, composed, rule
 from foldproof.shadow.residue import Residue
 from foldproof.shadow.rules.branching import extreme
 from foldproof.shadow.rules.reduction import variance
+from foldproof.shadow.sample import Choices
 
 aten = torch.ops.aten
 
@@ -130,10 +132,11 @@ def group_norm(
 def exp_shifted(
     call: Call, x: Residue, value: Tensor, dims: list[int], empty_rows: bool = False
 ) -> tuple[Residue, Residue]:
-    """Return exp(x - m) and m, for one element m along ``dims``; the sample point selects it.
+    """Return exp(x - m) and m, for one m along ``dims``; the sample point selects it.
 
     The choice of m is no branch: softmax is the same function for any m. Programs that write a softmax by themselves
-    subtract the largest element by value; the first unmasked element is the same in programs that round differently.
+    subtract the largest element. In readings without choices it is the same function of all elements; in others, it is
+    one by value, and the first unmasked element is the same in programs that round differently.
     Where the value is -inf (a mask) the result is 0; ``empty_rows`` allows rows that are masked throughout.
     """
     if call.algebraic(x):
@@ -142,7 +145,9 @@ def exp_shifted(
     call.point.shifted = True
     least = _masked_with_the_least(call, value, dims)
     order = ((value != -math.inf) & ~least).to(torch.int8) if call.point.semantics.shift_first else value
-    shift = extreme(x, order, dims, True, True)
+    whole = call.point.semantics.choices is not Choices.BY_VALUE
+    largest = read_largest(x, value, dims) if whole and not bool(least.any()) else None
+    shift = extreme(x, order, dims, True, True) if largest is None else largest
     e = call.uninterpreted([x - shift], real=torch.exp, name="exp")
     if x.infinite:
         top = value.amax(dims, True)
