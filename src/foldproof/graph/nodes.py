@@ -171,7 +171,7 @@ def written(graph: Graph, subgraphs: nn.Module) -> dict[Node, Node]:
         if isinstance(node.target, HigherOrderOperator):
             targets = node.all_input_nodes if _may_write(node, subgraphs) else []
         else:
-            targets = _writing(node)
+            targets = list_overwritten(node)
         found |= dict.fromkeys([x for target in targets for x in memory_of(target)], node)
     return found
 
@@ -191,7 +191,7 @@ def list_sharing(node: Node) -> list[Node]:
     return _named(node, list_shared(found))
 
 
-def _writing(node: Node) -> list[Node]:
+def list_overwritten(node: Node) -> list[Node]:
     """Return the operands that the node writes to."""
     found = operator_of(node)
     if found is None:

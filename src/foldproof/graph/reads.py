@@ -6,8 +6,12 @@ import torch
 from torch import Tensor, fx
 
 from foldproof.graph.module import get_attribute
+from foldproof.graph.nodes import list_overwritten, memory_of, operator_of
+from foldproof.operators import is_random
 
-_READ = torch.ops.aten._local_scalar_dense.default
+aten = torch.ops.aten
+_READ = aten._local_scalar_dense.default
+_READING = frozenset({_READ, aten.equal.default, aten.is_nonzero.default, aten.allclose.default})
 
 
 def erase_reads(recorded: fx.GraphModule) -> None:
@@ -19,19 +23,29 @@ def erase_reads(recorded: fx.GraphModule) -> None:
 
 
 def reads_data(recorded: fx.GraphModule) -> bool:
-    """Return True if a number was read that depends on an input or a floating-point attribute.
+    """Return True if a number was read that depends on an input, a floating-point attribute, or a draw.
 
-    Another input may then take another way. Positions and masks, made of whole numbers alone, are constants.
+    Another input, or another draw, may then take another way. Positions and masks, made of whole numbers alone, are
+    constants.
     """
+    nodes = list(recorded.graph.nodes)
+    while nodes and nodes[-1].target not in _READING:  # no read depends on what follows the last one
+        nodes.pop()
     varying = set[fx.Node]()
-    for node in recorded.graph.nodes:
-        if node.op == "placeholder" or (node.op == "get_attr" and _is_float(recorded, node)):
-            varying.add(node)
-        elif any(source in varying for source in node.all_input_nodes):
-            if node.target is _READ:
+    for node in nodes:
+        if _varies(recorded, node) or any(x in varying for source in node.all_input_nodes for x in memory_of(source)):
+            if node.target in _READING:
                 return True
             varying.add(node)
+            varying.update(x for target in list_overwritten(node) for x in memory_of(target))
     return False
+
+
+def _varies(recorded: fx.GraphModule, node: fx.Node) -> bool:
+    operator = operator_of(node)
+    if operator is not None:
+        return is_random(operator)
+    return node.op == "placeholder" or (node.op == "get_attr" and _is_float(recorded, node))
 
 
 def _is_float(recorded: fx.GraphModule, node: fx.Node) -> bool:
