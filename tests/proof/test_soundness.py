@@ -85,6 +85,15 @@ def adds_to_itself_in_order(x: Tensor) -> Tensor:
     return y
 
 
+def oscillate(x: Tensor, function: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    return 1e13 * x, function(1e13 * x)
+
+
+def add_beside(large: Tensor, small: Tensor) -> tuple[Tensor, Tensor]:
+    """Return an output beside one that is as small as its rounding."""
+    return large, (large + small) - large
+
+
 UNREAL: dict[str, tuple[Any, Any]] = {
     "attribute of a parameter": (with_attribute(), Module(lambda s, x: x * s.w, w=parameter(*W))),
     "class of a parameter": (
@@ -96,6 +105,16 @@ UNREAL: dict[str, tuple[Any, Any]] = {
         Module(lambda s, x: (x, x * s.w * (2e-9 if isinstance(s.w, nn.Parameter) else 1e-9)), w=parameter(*W)),
         Module(lambda s, x: (x, x * s.w * 1e-9), w=parameter(*W)),
     ),
+    "an output that rounding moves by its own size": (
+        Module(
+            lambda s, x: oscillate(x * s.w, torch.sin if isinstance(s.w, nn.Parameter) else torch.cos), w=parameter(*W)
+        ),
+        Module(lambda s, x: oscillate(x * s.w, torch.cos), w=parameter(*W)),
+    ),
+    "an output that is 0 but for what rounding hides": (
+        Module(lambda s, x: add_beside(1e6 * x * s.w, x * isinstance(s.w, nn.Parameter) * 0.1), w=parameter(*W)),
+        Module(lambda s, x: add_beside(1e6 * x * s.w, 0 * x), w=parameter(*W)),
+    ),
 }
 
 
@@ -103,6 +122,18 @@ UNREAL: dict[str, tuple[Any, Any]] = {
 def test_programs_that_treat_ordinary_tensors_differently_are_undecided(name: str) -> None:
     verdict = prove(*UNREAL[name], (X,))
     assert verdict.kind is Kind.UNDECIDED and "on its own tensors" in verdict.reason, str(verdict)
+
+
+def test_an_output_that_is_0_but_for_roundings_is_no_other_output() -> None:
+    """A gradient that is 0 is another sum of roundings on shadows, where another kernel computes it."""
+
+    def cancel(x: Tensor, w: Tensor, *, turned: bool) -> tuple[Tensor, Tensor]:
+        large = 1e6 * x * w
+        return large, large + x - (x + large if turned else large) - (0 if turned else x)
+
+    program = Module(lambda s, x: cancel(x, s.w, turned=isinstance(s.w, nn.Parameter)), w=parameter(*W))
+    other = Module(lambda s, x: cancel(x, s.w, turned=False), w=parameter(*W))
+    assert prove(program, other, (X,)).kind is Kind.PROVED
 
 
 def test_a_pass_that_looks_at_the_class_is_found_where_it_matters_elsewhere_only() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from foldproof.operators import is_random, is_uninitialized, is_view, list_writt
 from foldproof.program import Outcome, Program
 from foldproof.proof.attempt import Attempt
 from foldproof.proof.obligation import ProofObligation, tied
+from foldproof.rounding.float64 import Float64
 from foldproof.shadow import Draws, GeneratorMoved, Undecided, is_number, seeded
 from foldproof.thresholds import MIN_COUNTEREXAMPLE_RATIO, SPREAD_RUNS
 from foldproof.torch_internals import DispatchMode, tree_leaves
@@ -28,7 +29,7 @@ def unreal(obligation: ProofObligation, found: Attempt) -> str | None:
     tensor's class, Python state). A proof would then hold for a program that nobody runs.
     """
     for (which, program), values in zip(_own_programs(obligation), found.values):
-        what = _differs(which, program, obligation, values)
+        what = _differs(program, obligation, values, found.vanishing)
         if what:
             return f"the {which} program {what}"
     return None
@@ -95,7 +96,9 @@ def _own_programs(obligation: ProofObligation) -> tuple[tuple[str, Program], tup
     return ("first", obligation.before), ("second", obligation.other(own).after)
 
 
-def _differs(which: str, program: Program, obligation: ProofObligation, values: Sequence[Any]) -> str | None:
+def _differs(
+    program: Program, obligation: ProofObligation, values: Sequence[Any], vanishing: Collection[int]
+) -> str | None:
     try:
         real = _run_as_it_is(program, obligation)
     except FoldproofError as error:
@@ -104,7 +107,7 @@ def _differs(which: str, program: Program, obligation: ProofObligation, values: 
         log_caught(error, "running a program on its own tensors")
         return f"fails on its own tensors: {type(error).__name__}: {str(error).strip().splitlines()[0]}"
     at = list(_mismatches(real.outputs, values))
-    if all(_is_rounding(program, obligation, real.outputs, values, i) for i in at):
+    if all(i in vanishing and _is_rounding(program, obligation, real.outputs, values, i) for i in at):
         return None
     return f"returns another output {at[0]} on its own tensors than on shadows, so nothing is proved about it"
 
@@ -112,15 +115,23 @@ def _differs(which: str, program: Program, obligation: ProofObligation, values: 
 def _is_rounding(
     program: Program, obligation: ProofObligation, real: Sequence[Any], values: Sequence[Any], at: int
 ) -> bool:
-    """Return True if roundings move a tiny output as far, as they do a gradient that is 0."""
+    """Return True if an output whose residues are 0, as some gradients' are, is 0 but for roundings.
+
+    These move it as far, and in float64 it is nearer to 0. Otherwise rounding may hide another function.
+    """
     if at >= min(len(real), len(values)) or not _is_float(real[at]) or not _is_float(values[at]):
         return False
+    wide = _run_as_it_is(program, obligation, Float64()).outputs
     distance = _distance(real[at], values[at])
-    scale = max(_largest(x) for x in real if _is_float(x))
-    if not distance <= MANY_ULPS * torch.finfo(real[at].dtype).eps * scale:
+    if not _is_tiny(distance, real, real[at].dtype) or not _is_tiny(_size(wide[at]), wide, wide[at].dtype):
         return False
     runs = [_run_as_it_is(program, obligation, _Nudged(seed)).outputs for seed in range(SPREAD_RUNS)]
     return distance <= MIN_COUNTEREXAMPLE_RATIO * max(_distance(real[at], outputs[at]) for outputs in runs)
+
+
+def _is_tiny(distance: float, outputs: Sequence[Any], dtype: torch.dtype) -> bool:
+    """Return True if ``distance`` is within the rounding of the largest output."""
+    return distance <= MANY_ULPS * torch.finfo(dtype).eps * max(_largest(x) for x in outputs if _is_float(x))
 
 
 class _Nudged(DispatchMode):
@@ -179,6 +190,11 @@ def _distance(a: Tensor, b: Tensor) -> float:
         return math.inf
     apart = (_wide(a) - _wide(b)).abs()
     return float(apart.max()) if bool(apart.isfinite().all()) else math.inf
+
+
+def _size(x: Tensor) -> float:
+    """Return the largest absolute value; infinity if one is infinite or nan."""
+    return _distance(x, torch.zeros_like(x))
 
 
 def _largest(x: Tensor) -> float:
