@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from foldproof.graph.reads import reads_data
+from foldproof.graph.reads import Reads, reads_data
 from foldproof.torch_internals import record_operators
 
 X, TABLE = torch.tensor([0.5, -2.0]), torch.tensor([1, 2])
@@ -34,6 +34,8 @@ def write_twice(held: Tensor, x: Tensor) -> None:
 DATA: dict[str, Callable[[Tensor], Tensor]] = {
     "an input": lambda x: x * x[0].item(),
     "a comparison": lambda x: x if torch.equal(x, x.abs()) else -x,
+    "a list": lambda x: x * x.tolist()[0],
+    "an array": lambda x: x * float(x.numpy()[0]),
     "a draw": lambda x: x * torch.rand(()).item(),
     "a draw in place": lambda x: x * torch.empty(()).uniform_().item(),
     "a draw of constants": lambda x: x * torch.bernoulli(torch.full((), 0.5)).item(),
@@ -45,6 +47,7 @@ DATA: dict[str, Callable[[Tensor], Tensor]] = {
 
 CONSTANT: dict[str, Callable[[Tensor], Tensor]] = {
     "positions": lambda x: x * torch.arange(3).max().item(),
+    "a list of positions": lambda x: x * torch.arange(3).tolist()[1],
     "a table": lambda x: x * TABLE.max().item(),
     "nothing": lambda x: x * torch.rand(()),
     "a write of constants": written_by(lambda held, x: held.fill_(3.0)),
@@ -52,7 +55,8 @@ CONSTANT: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def reads(program: Callable[[Tensor], Tensor]) -> bool:
-    return reads_data(record_operators(lambda x: [program(x)], [X]))
+    with Reads():
+        return reads_data(record_operators(lambda x: [program(x)], [X]))
 
 
 @pytest.mark.parametrize("name", DATA)

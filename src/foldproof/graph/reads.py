@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, fx
+from torch.overrides import TorchFunctionMode
 
 from foldproof.graph.module import get_attribute
 from foldproof.graph.nodes import list_overwritten, memory_of, operator_of
@@ -12,6 +15,15 @@ from foldproof.operators import is_random
 aten = torch.ops.aten
 _READ = aten._local_scalar_dense.default
 _READING = frozenset({_READ, aten.equal.default, aten.is_nonzero.default, aten.allclose.default})
+
+
+class Reads(TorchFunctionMode):
+    """While active, lists and arrays that are made of a tensor are recorded as reads; PyTorch calls no operator."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (Tensor.tolist, Tensor.numpy, Tensor.__array__):
+            args[0].detach().sum().item()
+        return func(*args, **(kwargs or {}))
 
 
 def erase_reads(recorded: fx.GraphModule) -> None:

@@ -23,7 +23,7 @@ from foldproof.auditing.gradients.differentiated import differentiate
 from foldproof.auditing.gradients.update import MakeOptimizer, Start
 from foldproof.errors import FoldproofError, brief
 from foldproof.generators import kept_generators
-from foldproof.graph.reads import erase_reads, reads_data
+from foldproof.graph.reads import Reads, erase_reads, reads_data
 from foldproof.program.state import deepcopied
 from foldproof.torch_internals import (
     as_compiled,
@@ -164,7 +164,7 @@ class TrainedCall:
                 return [*made, *update.run(update.step)]
 
         try:
-            with kept_generators():
+            with kept_generators(), Reads():
                 recorded = record_operators(step, self.inputs)
         except Exception as error:
             raise FoldproofError(f"the operators of a training step can't be recorded: {brief(error)}") from error
