@@ -303,6 +303,10 @@ CONSTANTS: dict[str, tuple[Function, Function]] = {
     "exp2 by exp": (lambda x: torch.exp2(x), lambda x: torch.exp(x * math.log(2))),
     "a camera": (lambda x: x / 255, lambda x: x * (1 / 255)),
     **{
+        f"the correction of a variance of {n}": (lambda x, n=n: x * n / (n - 1), lambda x, n=n: x * (n / (n - 1)))
+        for n in (49, 2048, 1568, 100352, 401408)
+    },
+    **{
         f"1/√{d}": (lambda x, d=d: x / math.sqrt(d), lambda x, d=d: x * d**-0.25 * d**-0.25)
         for d in (4, 8, 24, 40, 64, 72, 80, 96, 128)
     },
@@ -330,6 +334,7 @@ OFF: dict[str, tuple[Function, Function]] = {
     "a scale of another head": (lambda x: x / math.sqrt(80), lambda x: x / math.sqrt(81)),
     "a scale that is 1% off": (lambda x: x / math.sqrt(64), lambda x: x * 0.1238),
     "a logarithm that is 1e-5 off": (lambda x: torch.exp2(x), lambda x: torch.exp(x * (math.log(2) + 1e-5))),
+    "a correction of one number more": (lambda x: x * 2048 / 2047, lambda x: x * (2049 / 2048 + 1e-4)),
     "a constant that is 1e-5 off": (lambda x: x / 1.7, lambda x: x * (1 / 1.70002)),
     "an angle that is one position off": (
         lambda x: x * torch.cos(torch.arange(5.0) * 0.37),

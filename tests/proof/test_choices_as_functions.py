@@ -282,3 +282,41 @@ def test_a_value_that_overflows_is_a_member() -> None:
     x = torch.tensor([[1.0, 3e20, 4.0]])
     found = foldproof.prove(overflowing, lambda x: torch.stack([x[:, 0], x[:, 2]], -1).amax(-1), (x,))
     assert found.kind is not Kind.PROVED
+
+
+SCORES = torch.randn(4, 4, generator=torch.Generator().manual_seed(1))
+CAUSAL = torch.full((4, 4), -torch.inf).triu(1)
+WEIGHT = torch.randn(4, 4, generator=torch.Generator().manual_seed(2))
+
+SOFTMAXES: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
+    "softmax": (
+        lambda x: torch.softmax(x, -1),
+        lambda x: (e := (x - x.amax(-1, True)).exp()) / e.sum(-1, True),
+    ),
+    "logarithm of a softmax": (
+        lambda x: torch.log_softmax(x, -1),
+        lambda x: (y := x - x.amax(-1, True)) - y.exp().sum(-1, True).log(),
+    ),
+    "logsumexp": (
+        lambda x: torch.logsumexp(x, -1),
+        lambda x: (m := x.amax(-1, True))[:, 0] + (x - m).exp().sum(-1).log(),
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "mask"),
+    [*((name, 0.0) for name in SOFTMAXES), ("softmax", CAUSAL), ("logsumexp", CAUSAL)],
+    ids=[*SOFTMAXES, "softmax of masked scores", "logsumexp of masked scores"],
+)
+def test_the_largest_score_of_random_numbers_is_no_choice(name: str, mask: Tensor | float) -> None:
+    """Which score is the largest depends on what dropout leaves: a proof must not follow it."""
+    composite, decomposed = SOFTMAXES[name]
+
+    def of(softmax: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        return lambda x: softmax(F.dropout(x, 0.5) @ WEIGHT + mask)
+
+    verdict = foldproof.prove(of(composite), of(decomposed), (SCORES,))
+    assert verdict.kind is Kind.PROVED and verdict.claim is not None and verdict.claim.choices == (), verdict
+    wrong = foldproof.prove(of(composite), of(lambda x: decomposed(x * (1 + 1e-3))), (SCORES,))
+    assert wrong.kind is Kind.REFUTED, wrong

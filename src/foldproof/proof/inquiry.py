@@ -218,7 +218,8 @@ class Inquiry:
             if found.equal:
                 return found
         found = self._attempt_surely(parameters, point=point)
-        if found.point.branch and not point.branch and (found.equal or found.mismatch is not None):
+        ran = found.equal or found.mismatch is not None or found.point.lucky
+        if found.point.branch and not point.branch and ran:
             without = self._attempt_without_choices(parameters)
             fewer = len(without.point.branch) < len(found.point.branch)
             found = without if without.equal and (fewer or not found.equal) else found
