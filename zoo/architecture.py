@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
@@ -72,3 +72,15 @@ class Architecture:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return self.draw()
+
+
+Rows = dict[str, tuple[Callable[[], nn.Module], Callable[[], Inputs]]]
+
+
+def name_rows(families: Mapping[Family, Rows]) -> dict[str, Architecture]:
+    """Return the architectures of a table's rows, by name."""
+    return {
+        name: Architecture(name, family, make, draw)
+        for family, rows in families.items()
+        for name, (make, draw) in rows.items()
+    }

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from torch import nn
 
 from zoo import special
-from zoo.architecture import Architecture, Family, Inputs
+from zoo.architecture import Architecture, Family, Rows, name_rows
 from zoo.construct import SMALL, VOCABULARY, image, normal, tokens, transformer
-
-_Rows = dict[str, tuple[Callable[[], nn.Module], Callable[[], Inputs]]]
 
 _WORDS = dict(SMALL, vocab_size=VOCABULARY)
 _GROUPED = dict(_WORDS, num_key_value_heads=2)  # two heads share a key and a value
@@ -33,7 +29,7 @@ _PATCHES = {
 _EXPERTS = dict(_WORDS, num_experts_per_tok=2)
 
 
-_CONVOLUTION: _Rows = {
+_CONVOLUTION: Rows = {
     "resnet": (
         transformer(
             "ResNetForImageClassification", embedding_size=16, hidden_sizes=[16, 32, 64], depths=[1, 1, 2], num_labels=7
@@ -91,7 +87,7 @@ _CONVOLUTION: _Rows = {
     "informer_distilling": (special.informer_distilling, normal(2, 12, 16)),
 }
 
-_VISION: _Rows = {
+_VISION: Rows = {
     "levit": (
         transformer(
             "LevitForImageClassification",
@@ -165,7 +161,7 @@ _VISION: _Rows = {
     "superglue_propagation": (special.superglue_propagation, normal(2, 20, 64)),
 }
 
-_AUDIO: _Rows = {
+_AUDIO: Rows = {
     "wav2vec2_conformer": (
         transformer("Wav2Vec2ConformerModel", **_WAVE, position_embeddings_type="rotary"),
         normal(2, 4000),
@@ -239,7 +235,7 @@ _AUDIO: _Rows = {
     ),
 }
 
-_SERIES: _Rows = {
+_SERIES: Rows = {
     "patchtst": (
         transformer(
             "PatchTSTForPrediction",
@@ -262,7 +258,7 @@ _SERIES: _Rows = {
     ),
 }
 
-_TEXT: _Rows = {
+_TEXT: Rows = {
     "bert": (transformer("BertModel", **_WORDS), tokens()),
     "llama": (transformer("LlamaForCausalLM", **_GROUPED), tokens()),
     "qwen2": (transformer("Qwen2ForCausalLM", **_GROUPED), tokens()),
@@ -340,7 +336,7 @@ _TEXT: _Rows = {
     ),
 }
 
-_HEAD: _Rows = {
+_HEAD: Rows = {
     "mae_probe": (lambda: nn.Sequential(nn.BatchNorm1d(64, affine=False, eps=1e-6), nn.Linear(64, 10)), normal(4, 64)),
     "byol_head": (
         lambda: nn.Sequential(nn.Linear(64, 128), nn.BatchNorm1d(128), nn.ReLU(True), nn.Linear(128, 32)),
@@ -382,7 +378,7 @@ _HEAD: _Rows = {
     ),
 }
 
-_FAMILIES = {
+_FAMILIES: dict[Family, Rows] = {
     Family.CONVOLUTION: _CONVOLUTION,
     Family.VISION: _VISION,
     Family.AUDIO: _AUDIO,
@@ -391,8 +387,4 @@ _FAMILIES = {
     Family.HEAD: _HEAD,
 }
 
-ZOO: dict[str, Architecture] = {
-    name: Architecture(name, family, make, draw)
-    for family, rows in _FAMILIES.items()
-    for name, (make, draw) in rows.items()
-}
+ZOO: dict[str, Architecture] = name_rows(_FAMILIES)

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from foldproof.errors import FoldproofError
-from zoo.architecture import Architecture, Family, Inputs, Sample
+from zoo.architecture import Architecture, Family, Inputs, Rows, Sample, name_rows
 from zoo.construct import image, normal
 from zoo.packages import importable
 
@@ -118,9 +118,7 @@ def _monai(name: str, **settings: Any) -> Callable[[], nn.Module]:
     return _made(f"monai.networks.nets.{name}", **settings)
 
 
-_Rows = dict[str, tuple[Callable[[], nn.Module], Callable[[], Inputs]]]
-
-_TIMM: _Rows = {
+_TIMM: Rows = {
     "timm_mobileone_s0": (_byobnet("mobileone_s0"), image()),
     "timm_repvgg_a0": (_byobnet("repvgg_a0"), image()),
     "timm_fastvit_t8": (_timm("fastvit_t8", layers=(1, 1, 2, 1), embed_dims=(16, 32, 64, 128)), image()),
@@ -163,7 +161,7 @@ _TIMM: _Rows = {
     "timm_swiftformer_xs": (_timm("swiftformer_xs"), image()),
 }
 
-_SEGMENTATION: _Rows = {
+_SEGMENTATION: Rows = {
     "smp_unet": (_smp("Unet", "resnet18"), image()),
     "smp_unetplusplus": (_smp("UnetPlusPlus", "timm-regnety_002"), image()),
     "smp_fpn": (_smp("FPN", "mobilenet_v2"), image()),
@@ -175,7 +173,7 @@ _SEGMENTATION: _Rows = {
     "smp_segformer": (_smp("Segformer", "mit_b0"), image()),
 }
 
-_DETECTION: _Rows = {
+_DETECTION: Rows = {
     "yolov5n": (_yolo("yolov5n.yaml"), image()),
     "yolov6n": (_yolo("yolov6n.yaml"), image()),
     "yolov8n": (_yolo("yolov8n.yaml"), image()),
@@ -186,7 +184,7 @@ _DETECTION: _Rows = {
     "yolo26n": (_yolo("yolo26n.yaml"), image()),
 }
 
-_AUDIO: _Rows = {
+_AUDIO: Rows = {
     "speechbrain_ecapa_tdnn": (
         _made(
             "speechbrain.lobes.models.ECAPA_TDNN.ECAPA_TDNN",
@@ -224,7 +222,7 @@ _AUDIO: _Rows = {
     "openunmix": (_made("openunmix.model.OpenUnmix", 33, 1, 16, 1), normal(2, 1, 33, 12)),
 }
 
-_VOLUME: _Rows = {
+_VOLUME: Rows = {
     "monai_unet": (
         _monai(
             "UNet", spatial_dims=3, in_channels=1, out_channels=2, channels=(8, 16, 32), strides=(2, 2), norm="batch"
@@ -276,7 +274,7 @@ _VOLUME: _Rows = {
     "torchvision_r2plus1d_18": (_made("torchvision.models.video.r2plus1d_18", num_classes=5), normal(1, 3, 4, 32, 32)),
 }
 
-_GRAPH: _Rows = {
+_GRAPH: Rows = {
     "pyg_gcn": (_graph_net("GCN"), _graph()),
     "pyg_graph_sage": (_graph_net("GraphSAGE"), _graph()),
     "pyg_gin": (_graph_net("GIN"), _graph()),
@@ -288,11 +286,11 @@ _GRAPH: _Rows = {
     "pyg_edge_cnn": (_graph_net("EdgeCNN"), _graph()),
 }
 
-_OTHER: _Rows = {
+_OTHER: Rows = {
     "cv_erfnet": (_cv("erfnet", "erfnet_cityscapes", in_size=(64, 64)), image()),
 }
 
-_FAMILIES = {
+_FAMILIES: dict[Family, Rows] = {
     Family.CONVOLUTION: _TIMM | _OTHER,
     Family.SEGMENTATION: _SEGMENTATION,
     Family.DETECTION: _DETECTION,
@@ -301,8 +299,4 @@ _FAMILIES = {
     Family.GRAPH: _GRAPH,
 }
 
-THIRD_PARTY: dict[str, Architecture] = {
-    name: Architecture(name, family, make, draw)
-    for family, rows in _FAMILIES.items()
-    for name, (make, draw) in rows.items()
-}
+THIRD_PARTY: dict[str, Architecture] = name_rows(_FAMILIES)
