@@ -40,6 +40,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -365,7 +366,7 @@ def _proved(inquiry: Inquiry, found: Attempt, unrounded: Unrounded = ROUNDED) ->
     obligation, point = inquiry.obligation, found.point
     if isinstance(found.result, Equal) and found.result.elements == 0:
         return Verdict(Kind.UNDECIDED, "all outputs are empty at these shapes, so nothing was compared")
-    contradicting, apart = None, None
+    contradicting, apart, find_zeros = None, None, partial(inquiry.zeros_of, found)
     # They are large, and only runs at other integers take them again.
     copies = None if all(t.is_floating_point() for t in obligation.input_tensors) else SharedCopies()
     try:
@@ -385,8 +386,10 @@ def _proved(inquiry: Inquiry, found: Attempt, unrounded: Unrounded = ROUNDED) ->
             if casts
             else f"{why}, so a rule of foldproof contradicts the real operator; please report it"
         )
-        return Verdict(Kind.UNDECIDED, unreal(obligation, found) or told, counterexample=_counterexample(contradicting))
-    doubt = unreal(obligation, found) or apart
+        return Verdict(
+            Kind.UNDECIDED, unreal(obligation, found, find_zeros) or told, counterexample=_counterexample(contradicting)
+        )
+    doubt = unreal(obligation, found, find_zeros) or apart
     if doubt is not None:
         return Verdict(Kind.UNDECIDED, doubt)
     claim = found.claim(obligation)

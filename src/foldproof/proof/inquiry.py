@@ -170,6 +170,14 @@ class Inquiry:
                     return found
         return None
 
+    def zeros_of(self, found: Attempt) -> frozenset[int]:
+        """Return the places of outputs that are 0 in both programs, in the reading of ``found`` or in an algebraic one.
+
+        The gradient of a key's bias is one: it is 0 since the weights of a softmax add up to 1.
+        """
+        semantics = replace(_algebraic_readings(found)[0], constants=found.point.semantics.constants)
+        return found.vanishing | self._attempt(1, bool(found.variation.parameters), semantics).vanishing
+
     @property
     def last(self) -> Attempt:
         """The most lenient comparison made so far; its failure is the one to report."""

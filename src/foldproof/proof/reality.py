@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -22,14 +22,15 @@ from foldproof.thresholds import MIN_COUNTEREXAMPLE_RATIO, SPREAD_RUNS
 from foldproof.torch_internals import DispatchMode, tree_leaves
 
 
-def unreal(obligation: ProofObligation, found: Attempt) -> str | None:
+def unreal(obligation: ProofObligation, found: Attempt, find_zeros: Callable[[], Collection[int]]) -> str | None:
     """Return the reason why the runs on shadows are not runs of the real programs; None if they are.
 
     A module may act differently on ordinary tensors than on shadows (hooks on a graph, compiled parts, checks of a
-    tensor's class, Python state). A proof would then hold for a program that nobody runs.
+    tensor's class, Python state). A proof would then hold for a program that nobody runs. ``find_zeros`` gives the
+    places of outputs that are 0 for all inputs, but for rounding.
     """
     for (which, program), values in zip(_own_programs(obligation), found.values):
-        what = _differs(program, obligation, values, found.vanishing)
+        what = _differs(program, obligation, values, find_zeros)
         if what:
             return f"the {which} program {what}"
     return None
@@ -97,7 +98,10 @@ def _own_programs(obligation: ProofObligation) -> tuple[tuple[str, Program], tup
 
 
 def _differs(
-    program: Program, obligation: ProofObligation, values: Sequence[Any], vanishing: Collection[int]
+    program: Program,
+    obligation: ProofObligation,
+    values: Sequence[Any],
+    find_zeros: Callable[[], Collection[int]],
 ) -> str | None:
     try:
         real = _run_as_it_is(program, obligation)
@@ -107,7 +111,8 @@ def _differs(
         log_caught(error, "running a program on its own tensors")
         return f"fails on its own tensors: {type(error).__name__}: {str(error).strip().splitlines()[0]}"
     at = list(_mismatches(real.outputs, values))
-    if all(i in vanishing and _is_rounding(program, obligation, real.outputs, values, i) for i in at):
+    zeros = find_zeros() if at else ()
+    if all(i in zeros and _is_rounding(program, obligation, real.outputs, values, i) for i in at):
         return None
     return f"returns another output {at[0]} on its own tensors than on shadows, so nothing is proved about it"
 
@@ -115,7 +120,7 @@ def _differs(
 def _is_rounding(
     program: Program, obligation: ProofObligation, real: Sequence[Any], values: Sequence[Any], at: int
 ) -> bool:
-    """Return True if an output whose residues are 0, as some gradients' are, is 0 but for roundings.
+    """Return True if an output that is 0 on residues, as some gradients are, is 0 but for roundings.
 
     These move it as far, and in float64 it is nearer to 0. Otherwise rounding may hide another function.
     """
