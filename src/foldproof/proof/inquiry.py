@@ -175,7 +175,8 @@ class Inquiry:
 
         The gradient of a key's bias is one: it is 0 since the weights of a softmax add up to 1.
         """
-        semantics = replace(_algebraic_readings(found)[0], constants=found.point.semantics.constants)
+        known = found.point.semantics
+        semantics = replace(_algebraic_readings(found)[0], constants=known.constants, choices=known.choices)
         return found.vanishing | self._attempt(1, bool(found.variation.parameters), semantics).vanishing
 
     @property

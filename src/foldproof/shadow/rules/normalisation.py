@@ -155,7 +155,7 @@ def exp_shifted(
             raise call.undecided("infinities make a nan")
     masked = least | (value == -math.inf) if x.infinite else least
     if bool(masked.any()):
-        e = e.map(lambda part: torch.where(masked, 0.0, part))
+        e = e.map(lambda part: torch.where(masked, 0.0, part)).knowing_also(nonnegative=True, masked=True)
     return e, shift
 
 
