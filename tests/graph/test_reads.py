@@ -42,6 +42,9 @@ DATA: dict[str, Callable[[Tensor], Tensor]] = {
     "a write": written_by(lambda held, x: held.copy_(x)),
     "a write to a part": written_by(lambda held, x: held[0].copy_(x[1])),
     "a write to a part, then a constant": written_by(write_twice),
+    "a number of elements": lambda x: x * x[x > 0].shape[0],
+    "a number of places": lambda x: x * (x > 0).nonzero().shape[0],
+    "a number of different elements": lambda x: x * x.unique().shape[0],
     "a write to a list": written_by(lambda held, x: torch._foreach_copy_([held], [x])),  # type: ignore[attr-defined]
 }
 
@@ -49,6 +52,8 @@ CONSTANT: dict[str, Callable[[Tensor], Tensor]] = {
     "positions": lambda x: x * torch.arange(3).max().item(),
     "a list of positions": lambda x: x * torch.arange(3).tolist()[1],
     "a table": lambda x: x * TABLE.max().item(),
+    "a number of positions": lambda x: x * TABLE[TABLE > 1].shape[0],
+    "elements at positions": lambda x: x[TABLE - 1],
     "nothing": lambda x: x * torch.rand(()),
     "a write of constants": written_by(lambda held, x: held.fill_(3.0)),
 }

@@ -10,7 +10,7 @@ from torch.overrides import TorchFunctionMode
 
 from foldproof.graph.module import get_attribute
 from foldproof.graph.nodes import list_overwritten, memory_of, operator_of
-from foldproof.operators import is_random
+from foldproof.operators import has_dynamic_shape, is_random
 
 aten = torch.ops.aten
 _READ = aten._local_scalar_dense.default
@@ -35,22 +35,31 @@ def erase_reads(recorded: fx.GraphModule) -> None:
 
 
 def reads_data(recorded: fx.GraphModule) -> bool:
-    """Return True if a number was read that depends on an input, a floating-point attribute, or a draw.
+    """Return True if a number or a size was read that depends on an input, a floating-point attribute, or a draw.
 
     Another input, or another draw, may then take another way. Positions and masks, made of whole numbers alone, are
-    constants.
+    constants. A size that depends on values counts as read.
     """
     nodes = list(recorded.graph.nodes)
-    while nodes and nodes[-1].target not in _READING:  # no read depends on what follows the last one
+    while nodes and not _reads(nodes[-1]):  # no read depends on what follows the last one
         nodes.pop()
     varying = set[fx.Node]()
     for node in nodes:
         if _varies(recorded, node) or any(x in varying for source in node.all_input_nodes for x in memory_of(source)):
-            if node.target in _READING:
+            if _reads(node):
                 return True
             varying.add(node)
             varying.update(x for target in list_overwritten(node) for x in memory_of(target))
     return False
+
+
+def _reads(node: fx.Node) -> bool:
+    operator = operator_of(node)
+    if operator is None:
+        return False
+    if operator is aten.index.Tensor:
+        return any(x.meta["val"].dtype is torch.bool for x in node.all_input_nodes[1:])
+    return operator in _READING or has_dynamic_shape(operator)
 
 
 def _varies(recorded: fx.GraphModule, node: fx.Node) -> bool:

@@ -169,7 +169,7 @@ class TrainedCall:
         except Exception as error:
             raise FoldproofError(f"the operators of a training step can't be recorded: {brief(error)}") from error
         if reads_data(recorded):
-            why = "the model reads a number from a tensor, so that other inputs may take another way"
+            why = "the model reads a number or a size from a tensor, so that other inputs may take another way"
             raise FoldproofError(f"the operators of a training step can't be recorded: {why}")
         erase_reads(recorded)
         return recorded

@@ -46,7 +46,8 @@ NEEDS: tuple[Need, ...] = (
         Need(_IR, name, _CALLED)
         for name in (
             *("ExternKernelAlloc", "ExternKernelOut", "FallbackKernel", "AllocatingMultiOutput", "MultiOutput"),
-            *("IndexPutFallback", "InplaceCopyFallback", "ScatterFallback", "InvokeSubgraph", "WhileLoop"),
+            *("IndexPutFallback", "InplaceBernoulliFallback", "InplaceCopyFallback", "ScatterFallback"),
+            *("InvokeSubgraph", "WhileLoop"),
         )
     ),
     Need(_IR, "Switch", _CALLED, older="Conditional"),
