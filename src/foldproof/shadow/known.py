@@ -235,6 +235,11 @@ def is_positive(residue: Residue) -> bool:
     return number > 0 if number is not None else facts(residue).positive
 
 
+def is_masked(residue: Residue) -> bool:
+    """Return True if elements are greater than 0, or 0 by a mask; see `Known.masked`."""
+    return is_positive(residue) or facts(residue).masked
+
+
 def _place_of(residue: Residue) -> object:
     first = residue.parts[0] if isinstance(residue.parts, tuple) else None
     if first is None:

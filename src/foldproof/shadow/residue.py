@@ -26,6 +26,7 @@ from foldproof.shadow.known import (
     Term,
     all_nonnegative,
     facts,
+    is_masked,
     is_negated,
     is_nonnegative,
     is_positive,
@@ -328,7 +329,8 @@ class Residue:
             out.knowing(nonnegative=all_nonnegative((self, *others)), linear=linear)
         else:
             out.signed(all_nonnegative((self, *others)), False)  # some functions put in zeros
-        return out
+        masked = any(facts(x).masked for x in operands) and all(map(is_masked, operands)) and not out.infinite
+        return out.knowing_also(masked=True) if masked else out
 
     def view(self, function: Map) -> Residue:
         """Apply a function that returns a view; source and view share their bookkeeping."""
@@ -340,7 +342,7 @@ class Residue:
             out.knowing(linear=linear, nonnegative=is_nonnegative(self), positive=is_positive(self))
         else:
             out.signed(is_nonnegative(self), is_positive(self))
-        return out
+        return out.knowing_also(masked=True) if facts(self).masked else out
 
     def _arranged(self, arrange: Callable[[Residue], Residue], out: Residue) -> Linear | None:
         """Return the linear form of ``out``, which has elements of this one; None for one of several values.
