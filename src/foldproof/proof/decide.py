@@ -68,7 +68,7 @@ from foldproof.proof.repeats import shorten
 from foldproof.proof.steps import steps_of
 from foldproof.proof.variation import vary
 from foldproof.proof.wide import SharedCopies
-from foldproof.shadow import Cuts, Undecided, WritesBorrowed, list_jumps
+from foldproof.shadow import Cuts, Undecided, WritesBorrowed, list_jumps, may_jump
 from foldproof.shadow.constants import told
 from foldproof.thresholds import MAX_EXPLAINED_RATIO, MAX_RELATIVE_SPREAD
 from foldproof.torch_internals import tree_leaves
@@ -277,12 +277,10 @@ def _proved_with_constants_alike(inquiry: Inquiry, rounding: Verdict) -> Verdict
     # by value is not known to be continuous, and outputs that rounding moves by their own size show nothing. At other
     # parameters, which may be far from any that a model has, they limit the claim to these. Outputs that are float64's
     # own rounding in both programs, as gradients that are 0, differ by nothing else.
-    chosen = (*inquiry.last.point.branch, *found.point.branch, *found.point.escapes)
-    may_jump = bool(list_jumps(found.point) or chosen)
     apart = [
         trial
         for i, trial in enumerate(inquiry.search.agreeing)
-        if (i == 0 or may_jump or trial.hidden)
+        if (i == 0 or may_jump(found.point) or trial.hidden)
         and not alike(trial)
         and not _alike_but_for_zeros(inquiry.obligation, trial, found)
     ]

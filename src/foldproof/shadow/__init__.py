@@ -4,7 +4,7 @@ from foldproof.shadow import rules as rules  # fills the registry
 from foldproof.shadow.chosen import watch_chosen
 from foldproof.shadow.cuts import Cuts, Recording, Visit, Visits
 from foldproof.shadow.draws import Draws, GeneratorMoved, seeded
-from foldproof.shadow.jumps import list_jumps
+from foldproof.shadow.jumps import list_jumps, may_jump
 from foldproof.shadow.leaves import all_finite, draw_variable, embed_constant, embed_initial, is_number
 from foldproof.shadow.registry import RULES, Rule
 from foldproof.shadow.residue import Residue
@@ -38,6 +38,7 @@ __all__ = [
     "embed_initial",
     "is_number",
     "list_jumps",
+    "may_jump",
     "seeded",
     "watch_chosen",
 ]

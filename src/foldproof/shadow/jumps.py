@@ -55,6 +55,12 @@ def list_jumps(point: SamplePoint) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*point.jumping, *jumping]))
 
 
+def may_jump(point: SamplePoint) -> bool:
+    """Return True if a result of a run may jump, by an operator, by a choice by value, or by a comparison."""
+    compared = point.compared and not point.semantics.algebraic  # where pieces tell
+    return bool(list_jumps(point) or point.branch or point.escapes or compared)
+
+
 def _jumps(name: str) -> bool:
     """Return True if an uninterpreted function jumps, as far as is known."""
     whole = name.removesuffix(AS_A_WHOLE)
