@@ -310,7 +310,7 @@ SOFTMAXES: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor
     ids=[*SOFTMAXES, "softmax of masked scores", "logsumexp of masked scores"],
 )
 def test_the_largest_score_of_random_numbers_is_no_choice(name: str, mask: Tensor | float) -> None:
-    """Which score is the largest depends on what dropout leaves: a proof must not follow it."""
+    """A proof must not follow it, since it depends on what dropout leaves."""
     composite, decomposed = SOFTMAXES[name]
 
     def of(softmax: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
