@@ -320,3 +320,28 @@ def test_the_largest_score_of_random_numbers_is_no_choice(name: str, mask: Tenso
     assert verdict.kind is Kind.PROVED and verdict.claim is not None and verdict.claim.choices == (), verdict
     wrong = foldproof.prove(of(composite), of(lambda x: decomposed(x * (1 + 1e-3))), (SCORES,))
     assert wrong.kind is Kind.REFUTED, wrong
+
+
+CHOOSING: dict[str, Callable[[Tensor], Tensor]] = {
+    "max": lambda y: y.max(-1, keepdim=True).indices,
+    "argmax": lambda y: y.argmax(-1, keepdim=True),
+    "topk": lambda y: y.topk(2).indices,
+    "sort": lambda y: y.sort(-1).indices,
+    "max_pool1d": lambda y: F.max_pool1d(y[None], 2, return_indices=True)[1][0],
+}
+
+
+@pytest.mark.parametrize("as_graph", [False, True], ids=["function", "graph"])
+@pytest.mark.parametrize("name", CHOOSING)
+def test_a_place_of_random_numbers_proves_nothing(name: str, as_graph: bool) -> None:
+    """It is that of one draw, also where the values there are read as functions."""
+
+    class Chosen(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            places = CHOOSING[name](F.dropout(x, 0.5) @ WEIGHT)
+            return WEIGHT.gather(1, places) + x[:, : places.shape[1]]
+
+    one = Chosen()
+    other = export(one, (SCORES,)).module() if as_graph else one
+    verdict = foldproof.prove(one if not as_graph else copy.deepcopy(other), other, (SCORES,))
+    assert verdict.kind is Kind.UNDECIDED and "random" in verdict.reason, verdict

@@ -95,6 +95,7 @@ MAYBE_INFINITE: dict[str, Function] = {
     "a softmax of scores that are masked throughout": lambda net, x, m: (
         decomposed_softmax(x @ m + torch.where(x > 9, 0.0, CAUSAL)) @ m
     ),
+    "a root of a parameter, by its inverse": lambda net, x, m: x @ net.weight.sqrt() + m @ net.weight,
     "a scaled mask": lambda net, x, m: (x @ net.weight + CAUSAL) * net.weight[0, 0],
     "a moved input": lambda net, x, m: x.t() * 2 + 1,
     "scores and a mask": lambda net, x, m: x @ net.weight + m,

@@ -525,9 +525,8 @@ class Residue:
         out = self.total(lambda x: x.sum(dims, keepdim), terms)
         positive = is_positive(self) and self.numel() > 0
         if facts(self).masked:
-            positive = bool(
-                (self.parts[0] != 0).to(torch.float64).sum(dims).all()
-            )  # no sum is of masked elements alone
+            # No sum may be of masked elements alone.
+            positive = bool((self.parts[0] != 0).to(torch.float64).sum(dims).all())
         out.signed(is_nonnegative(self), positive)
         root = facts(self).root if terms == 1 else None
         return out if root is None else out.knowing_also(root=term_of(root.atom.sum(dims, keepdim)))

@@ -165,7 +165,8 @@ class SamplePoint:
         self.tosses: dict[str, None] = {}
         """Comparisons of random numbers."""
         self.settled = 0
-        """The number of results that are the same for all inputs, although they are read from values."""
+        """The number of results without residues that are the same for all inputs, although they are read from values.
+        Places of random maxima are none, even where these are read as functions."""
         self.lucky: dict[str, None] = {}
         """Operators that choose by value, where the values depend on random numbers."""
         self.running = False

@@ -252,8 +252,6 @@ def _compute(func: OpOverload, args: tuple[Any, ...], kwargs: dict[str, Any], sh
         _note_empty_selection(call, shadows)
         return tree_map(lambda v: _empty(call, v), value)
     residue = rule.function(call, *args, **kwargs)
-    if not call.follows_values:
-        point.settled += 1
     is_function = isinstance(value, Tensor) and value.dtype is torch.bool and residue is not None
     if rule.kind is RuleKind.BRANCH and not is_function and call.follows_values:
         point.branch.setdefault(func.overloadpacket.__name__)

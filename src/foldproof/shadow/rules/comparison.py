@@ -51,6 +51,7 @@ def compared(call: Call, a: Any, b: Any) -> Residue | None:
     """an ordinary tensor, as the values are; in readings without choices by value, 0 or 1, a function of a - b"""
     if _asks_for_mask(a, b) or _asks_for_mask(b, a):
         call.follows_values = False  # the same for all inputs
+        call.point.settled += 1
         return None
     if _holds_nan(call, a) or _holds_nan(call, b):  # of which every comparison is decided, at all values
         return None
