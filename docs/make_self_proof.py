@@ -222,14 +222,16 @@ def gradients(proofs: Sequence[GradientProof]) -> str:
             _table(["question", *map(str, Kind), "seconds"], totals),
             _table(head, rows),
             "\n".join(reasons) or "Everything is proved.",
-            *[_WRONG_ATTENTION] * any("logsumexp" in reason for reason in reasons),
+            _CORE_OPERATORS,
         ]
     )
 
 
-_WRONG_ATTENTION = """\
-Core operators replace attention, but not its backward, which reads the logsumexp of the scores. The program in place of
-attention returns its weights there (`tests/training/test_joint_graphs.py`), so that this joint graph is wrong."""
+_CORE_OPERATORS = """\
+Core operators are those of `torch.export.default_decompositions`, but for attention on CPUs, which stays one operator:
+the program in its place returns its weights as the logsumexp of the scores, which its backward then reads
+(`tests/training/test_joint_graphs.py`), so that the joint graph with it is wrong. Layers are not dropped and spectra not
+masked at random, which PyTorch models do in Python. A model without a graph decides by the value of a tensor."""
 
 
 def _counts(verdicts: Sequence[Verdict]) -> list[str]:

@@ -14,9 +14,13 @@ from torch.export import default_decompositions
 from torch.utils._pytree import tree_leaves
 
 import foldproof
+from foldproof.program.state import undone
 from foldproof.verdict import Kind, Verdict
 from zoo.architecture import Architecture
 from zoo.self_proof import quietly
+
+
+_NO_MORE: Mapping[Any, Any] = {}
 
 
 @dataclass(frozen=True)
@@ -70,22 +74,19 @@ def _floats(outputs: Any) -> list[Tensor]:
 def prove_gradients(architecture: Architecture, seed: int = 0) -> GradientProof:
     """Trace the loss of a model of the zoo with its gradients, and compare both graphs with autograd."""
     sample = architecture.build()
-    model = sample.model.train()
-    for module in model.modules():
-        for name, value in vars(module).items():
-            if isinstance(value, float) and value and ("drop" in name or isinstance(module, nn.Dropout)):
-                setattr(module, name, 0.5)  # whose 1/(1 - p) is no rounded number
+    model = _trained(sample.model)
     with torch.random.fork_rng(devices=[]), quietly(), torch.enable_grad():
         torch.manual_seed(0)
-        outputs = _floats(model(*sample.inputs))
+        first = _trained(architecture.build().model)  # which keeps tensors of a call, as caches of positions do
+        outputs = _floats(first(*sample.inputs))
         cotangents = [torch.randn_like(x) for x in outputs]
-        used = [p for p in model.parameters() if p.requires_grad]
-        for p, gradient in zip(used, torch.autograd.grad(outputs, used, cotangents, allow_unused=True)):
-            p.requires_grad_(gradient is not None)  # the tracer takes no parameters without gradients
+        used = [p for p in first.parameters() if p.requires_grad]
+        gradients = iter(torch.autograd.grad(outputs, used, cotangents, allow_unused=True))
+        for p in model.parameters():
+            p.requires_grad_(p.requires_grad and next(gradients) is not None)  # the tracer takes no others
     step, given = _Loss(model, len(sample.inputs)), (*sample.inputs, *(c.detach() for c in cotangents))
     verdicts, counts = [], []
-    tables: tuple[Mapping[Any, Any], ...] = ({}, default_decompositions())
-    for table in tables:
+    for table in (_NO_MORE, _core_operators()):
         graph, verdict = None, None
         with quietly():
             try:
@@ -103,13 +104,40 @@ def prove_gradients(architecture: Architecture, seed: int = 0) -> GradientProof:
     return GradientProof(architecture.name, (counts[0], counts[1]), verdicts[0], verdicts[1])
 
 
+def _trained(model: nn.Module) -> nn.Module:
+    """Return the model in training mode, with dropouts of 1/2, whose 1/(1 - p) is no rounded number.
+
+    No layer is dropped and no spectrum masked: these draw their random numbers in Python, for which there is no graph.
+    What a model has kept of the calls that calibrated it is forgotten.
+    """
+    for module in model.modules():
+        for held in (module, getattr(module, "config", None)):
+            for name, value in [*vars(held).items()] if held is not None else ():
+                if name == "apply_spec_augment":
+                    setattr(held, name, False)
+                elif name.startswith("cached") and isinstance(value, Tensor):
+                    setattr(held, name, None)
+                elif isinstance(value, float) and value and ("drop" in name or isinstance(module, nn.Dropout)):
+                    setattr(held, name, 0.0 if "layer" in name else 0.5)
+    return model.train()
+
+
 def _copying_view(x: Tensor, size: list[int]) -> Any:
     """A view of a copy: the strides of some normalizations are traced wrong, so that a later view fails."""
     return _VIEW_OF_COPY(x.clone(memory_format=torch.contiguous_format), size)
 
 
+def _core_operators() -> Mapping[Any, Any]:
+    """Return the decompositions of `torch.export`, but for that of attention on CPUs.
+
+    The program in place of attention returns its weights as the logsumexp, which the backward then reads: the joint
+    graph with it is wrong.
+    """
+    attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
+    return {op: made for op, made in default_decompositions().items() if op is not attention}
+
+
 _VIEW_OF_COPY = torch.ops.aten._unsafe_view.default
-_NO_MORE: Mapping[Any, Any] = {}
 _COPYING_VIEWS = {torch.ops.aten.view.default: _copying_view}
 
 
@@ -129,22 +157,22 @@ def _trace(
 
     with torch.enable_grad():
         try:
-            graph, signature = trace(module)
-        except (
-            DataDependentOutputException
-        ):  # the model asks for values of tensors, which its exported program does not
+            with undone(module.model):
+                graph, signature = trace(module)
+        except (DataDependentOutputException, AssertionError):
+            # The model asks for values of tensors, or holds tensors that it computed; its exported program does not.
             model = torch.export.export(module.model, given[: module.inputs]).module(check_guards=False)
             graph, signature = trace(_Loss(model, module.inputs))
     assert isinstance(graph, fx.GraphModule)
     return graph, [*signature.parameters, *signature.buffers], list(signature.buffers_to_mutate.values())
 
 
-def _autograd(module: nn.Module, names: list[str], written: list[str]) -> Callable[..., Any]:
+def _autograd(module: _Loss, names: list[str], written: list[str]) -> Callable[..., Any]:
     """Return the step as a function of parameters, buffers and inputs, with the results of the joint graph."""
     wanted = {name for name, p in module.named_parameters() if p.requires_grad}
 
     def step(*flat: Tensor) -> Any:
-        with torch.enable_grad():
+        with torch.enable_grad(), undone(module.model):
             held = {name: x.clone() for name, x in zip(names, flat)}
             leaves = {name: x.detach().requires_grad_() for name, x in held.items() if name in wanted}
             (loss,) = torch.func.functional_call(module, {**held, **leaves}, flat[len(names) :])

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foldproof import Kind
+import zoo.gradients
 from zoo import ZOO
 from zoo.architecture import Architecture, Family
 from zoo.gradients import prove_gradients
@@ -34,9 +35,15 @@ class Attention(nn.Module):
         return F.scaled_dot_product_attention(q, q, q)
 
 
-def test_attention_on_core_operators_reads_its_weights_as_a_logsumexp() -> None:
+def test_attention_on_core_operators_reads_its_weights_as_a_logsumexp(monkeypatch: pytest.MonkeyPatch) -> None:
     """PyTorch decomposes attention into a program that returns its weights second, and leaves its backward alone."""
+    monkeypatch.setattr(zoo.gradients, "_core_operators", torch.export.default_decompositions)
     found = prove_gradients(Architecture("attention", Family.TEXT, Attention, lambda: (torch.randn(2, 5, 16),)))
     assert found.joint.kind is Kind.PROVED, found.joint
     assert found.decomposed.kind is Kind.UNDECIDED
     assert "a logsumexp of shape (2, 1, 5, 5) is none of these scores" in found.decomposed.reason
+
+
+def test_attention_as_one_operator_is_proved() -> None:
+    found = prove_gradients(Architecture("attention", Family.TEXT, Attention, lambda: (torch.randn(2, 5, 16),)))
+    assert found.joint.kind is found.decomposed.kind is Kind.PROVED, found.decomposed
