@@ -230,8 +230,8 @@ def gradients(proofs: Sequence[GradientProof]) -> str:
 _CORE_OPERATORS = """\
 Core operators are those of `torch.export.default_decompositions`, but for attention on CPUs, which stays one operator:
 the program in its place returns its weights as the logsumexp of the scores, which its backward then reads
-(`tests/training/test_joint_graphs.py`), so that the joint graph with it is wrong. Layers are not dropped and spectra not
-masked at random, which PyTorch models do in Python. A model without a graph decides by the value of a tensor."""
+(`tests/training/test_joint_graphs.py`), so that the joint graph with it is wrong. Layers are not dropped and spectra
+not masked at random, which models do in Python. A model without a graph decides by the value of a tensor."""
 
 
 def _counts(verdicts: Sequence[Verdict]) -> list[str]:

@@ -19,7 +19,6 @@ from foldproof.verdict import Kind, Verdict
 from zoo.architecture import Architecture
 from zoo.self_proof import quietly
 
-
 _NO_MORE: Mapping[Any, Any] = {}
 
 

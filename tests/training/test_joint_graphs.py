@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foldproof import Kind
 import zoo.gradients
+from foldproof import Kind
 from zoo import ZOO
 from zoo.architecture import Architecture, Family
 from zoo.gradients import prove_gradients

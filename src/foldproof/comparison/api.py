@@ -57,7 +57,7 @@ from foldproof.comparison.state import separate
 from foldproof.comparison.training import tell_training
 from foldproof.comparison.trial import Part, Trial, find_mismatch, pair_up, tell_apart, tell_strides
 from foldproof.errors import FoldproofError, brief
-from foldproof.generators import kept_generators
+from foldproof.generators import kept_generators, read_states, seed_generators
 from foldproof.graph.text import operator_name, source_of
 from foldproof.graph.view import view_graph
 from foldproof.log import giving_up
@@ -247,6 +247,8 @@ class _Comparison:
         self._own: Graph | None = None
         self._has_own: bool | None = None
         self._keeps_state = self._graph.writes_state
+        self._draws = False  # whether the reference draws random numbers
+        self._starts: dict[int, tuple[Inputs, int]] = {}
         self._uncompared = ""
         if self._operands is not None and meant is None:
             self._notes.append(
@@ -268,7 +270,9 @@ class _Comparison:
         given: Inputs = (self._args, self._kwargs)
         self._tell(0, None, f"running {self._candidate.name}")
         first, one = self._find_state(given)
-        again, two = self._run_reference(given), self._run_candidate(given)
+        # From another state of the generators, whatever draws random numbers gives others.
+        other = given if self._draws else (self._args, self._kwargs)
+        again, two = self._run_reference(other), self._run_candidate(other)
         problem = find_mismatch(first, one)
         if problem is not None:
             refuted = self._follow_order(self._refuted_by_shape(problem, given), first, one)
@@ -288,6 +292,8 @@ class _Comparison:
         except _OtherShape as found_at:
             return self._ended(self._refuted_by_shape(found_at.problem, found_at.given), first)
         verdict = self._verdict(trials)
+        if self._draws:
+            return self._build(self._follow_draws(verdict), trials, Findings((), ""), first, None)
         if verdict.kind is Kind.REFUTED:
             verdict = self._follow_precision(self._follow_order(verdict, first, one), trials)
         found = Findings((), "")
@@ -316,6 +322,19 @@ class _Comparison:
         if verdict.kind is Kind.REFUTED and verdict.difference is None:
             verdict = replace(verdict, difference=self._writer(trials))
         return self._build(verdict, trials, found, first, reproduction, seen)
+
+    def _follow_draws(self, verdict: Verdict) -> Verdict:
+        """The verdict on a reference that draws random numbers, which only a candidate that draws the same can keep."""
+        if verdict.kind is not Kind.REFUTED:
+            self._notes.append("the reference draws random numbers; each trial began at the same state of generators")
+            return verdict
+        reason = (
+            "the reference draws random numbers, and the candidate, from the same state of the generators, draws others"
+            f" or computes something else ({verdict.reason})"
+        )
+        if self._candidate.compile is not None:
+            reason += "; torch.compile draws the same with torch._inductor.config.fallback_random"
+        return Verdict(Kind.UNDECIDED, reason, self._claim(1, Scope.POINT), rounding=verdict.rounding)
 
     def _follow_unknown(self, verdict: Verdict, graph: Graph, found: Findings, worst: Trial, count: int) -> Verdict:
         """The verdict in view of operators whose rounding is not known, and that gave the same bits."""
@@ -391,10 +410,25 @@ class _Comparison:
         if not self._candidate.given_only:
             self._redraws = can_redraw(self._args, self._kwargs, self._seed + 1, self._outputs_of_reference)
         first, one = self._run_reference(given), self._run_candidate(given)
+        self._draws = self._advances(given)
+        if self._draws:
+            self._trials = max(self._trials, 2)  # a mask of one draw is right at one state
         if self._keeps_state or not (first[0].writes_state or one[0].writes_state):
             return first, one
         self._keeps_state = True
         return self._run_reference(given), self._run_candidate(given)
+
+    def _start_from(self, given: Inputs) -> None:
+        """Put the generators into the state from which every run at these inputs starts."""
+        _, state = self._starts.setdefault(id(given), (given, self._seed + len(self._starts)))
+        seed_generators(state)  # the inputs are kept, so that no others get their id
+
+    def _advances(self, given: Inputs) -> bool:
+        """True if the reference draws random numbers: it leaves a generator in another state."""
+        self._start_from(given)
+        before = read_states()
+        self._graph.run(*given)
+        return not all(map(torch.equal, before, read_states()))
 
     def _outputs_of_reference(self, given: Inputs) -> list[Tensor] | None:
         calls = self._try_reference(given)
@@ -414,6 +448,7 @@ class _Comparison:
     def _run(self, side: Side, given: Inputs) -> list[Call]:
         if self._keeps_state:
             side.put_back()
+        self._start_from(given)
         return [side.call(inputs) for inputs in self._calls(given)]
 
     def _run_reference(self, given: Inputs) -> list[Call]:
@@ -435,6 +470,7 @@ class _Comparison:
     def _perturbed(self, given: Inputs, seed: int, amplitude: float) -> dict[str, Tensor]:
         seed += self._seed * 100_003
         graph = self._graph_at(given)
+        self._start_from(given)
         return name_values(graph.call_perturbed(self._calls(given), seed, amplitude, self._operands))
 
     def _graph_at(self, given: Inputs) -> Graph:
@@ -443,14 +479,22 @@ class _Comparison:
             return self._graph
         if id(given) not in self._recording_of:
             outputs = self._run_reference(given)[0].outputs
-            graph = next((g for g in self._recordings if _takes(g, given, outputs)), None)
+            graph = next((g for g in self._recordings if self._takes(g, given, outputs)), None)
             if graph is None:
+                self._start_from(given)
                 graph = Graph(self._original, *given, precision=self._graph.precision, may_record=True)
                 graph.select = self._graph.select
                 graph.run(*given)
                 self._recordings.append(graph)
             self._recording_of[id(given)] = given, graph  # kept, so that no other inputs get this id
         return self._recording_of[id(given)][1]
+
+    def _takes(self, graph: Graph, given: Inputs, outputs: Sequence[Tensor]) -> bool:
+        """True if a recording gives the outputs of these inputs."""
+        self._start_from(given)
+        with giving_up("running a recording at other inputs"):
+            return identical(graph.run(*given), outputs)
+        return False
 
     def _try(
         self,
@@ -464,8 +508,10 @@ class _Comparison:
         if len(self._graph.dtypes) == 0:
             self._graph.run(*given)
         perturb = functools.cache(functools.partial(self._perturbed, given))
+        graph = self._graph_at(given)
+        self._start_from(given)
         try:
-            float64 = name_values(self._graph_at(given).call_in_float64(self._calls(given)))
+            float64 = name_values(graph.call_in_float64(self._calls(given)))
         except RuntimeError as error:  # an operator without a kernel for float64
             raise FoldproofError(f"the reference has no float64 result ({brief(error)})") from error
         parts, unseen = pair_up(reference, candidate, float64)
@@ -530,12 +576,14 @@ class _Comparison:
         if self._candidate.given_only:
             self._notes.append("there are numbers for the given inputs only")
             return made
-        for seed in range(10 * self._trials if self._redraws is not None else 0):
+        for seed in range(10 * self._trials if self._redraws is not None or self._draws else 0):
             if len(made) >= self._trials:
                 break
             self._tell(len(made), self._trials, "trying other inputs")
-            assert self._redraws is not None
-            if not self._add(made, redrawn(self._args, self._kwargs, self._seed + 1 + seed, self._redraws)):
+            given: Inputs = (self._args, self._kwargs)  # which are others where random numbers are drawn
+            if self._redraws is not None:
+                given = redrawn(self._args, self._kwargs, self._seed + 1 + seed, self._redraws)
+            if not self._add(made, given):
                 break
         if len(made) == 1 and self._trials > 1:
             self._notes.append("no other inputs were tried: none can be drawn from the given ones")
@@ -586,9 +634,6 @@ class _Comparison:
         self, trial: Trial, first: list[Call], again: list[Call], one: list[Call], two: list[Call]
     ) -> str | None:
         """A sentence if a side that is run twice differs from itself by more than rounding."""
-        once_more = name_values(self._graph_at(trial.given).call_in_float64(self._calls(trial.given)))
-        if not all(identical([x], [once_more[name]]) for name, x in trial.float64.items()):
-            return "the reference draws random numbers, so its outputs are no one thing to compare with"
         for name, a, b in (("the reference", first, again), ("the candidate", one, two)):
             if find_mismatch(a, b) is not None:
                 return f"{name} gives outputs of other shapes when it is run again"
@@ -731,7 +776,8 @@ class _Comparison:
     def _claim(self, points: int, scope: Scope = Scope.TRIED) -> Claim:
         varied = [name for name, x in named_inputs(self._args, self._kwargs) if isinstance(x, Tensor)]
         held = [Held(name, Role.PARAMETER, Why.CHOSEN) for name in self._leaves]
-        return Claim(scope, tuple(varied if points > 1 else ()), held=tuple(held), points=points)
+        others = points > 1 and (self._redraws is not None or not self._draws)  # else only the draws were others
+        return Claim(scope, tuple(varied if others else ()), held=tuple(held), points=points)
 
     def _describe(self, given: Inputs) -> str:
         return "the given inputs" if given[0] is self._args else "inputs drawn from the given ones"
@@ -825,6 +871,7 @@ class _Comparison:
             told.append("the reference computes in float64 itself, so its distance to the float64 result says nothing")
         if len(trials) > 1 and _insensitive(outputs, trials[1].outputs.values):
             told.append("the outputs hardly depend on the inputs, so what goes wrong before may not be seen in them")
+        self._start_from(trials[0].given)
         if not identical(self._graph.run(*trials[0].given), outputs.reference):
             told.append(
                 "the exported graph, of which the float64 result is told, rounds in other places than the reference"
@@ -836,13 +883,6 @@ def _is_far_beyond(judged: Judged) -> bool:
     """True if an operator that rounds as the reference shows it can't be the reason, whatever its bound."""
     own = max(judged.reference.rms, judged.floor.null.rms, 1.0)
     return min(judged.candidate.rms, judged.difference.rms) > MIN_UNKNOWN_RATIO * own
-
-
-def _takes(graph: Graph, given: Inputs, outputs: Sequence[Tensor]) -> bool:
-    """True if a recording gives the outputs of these inputs."""
-    with giving_up("running a recording at other inputs"):
-        return identical(graph.run(*given), outputs)
-    return False
 
 
 def _shown(x: Any) -> str:

@@ -8,6 +8,7 @@ from foldproof.operators.decompositions import NoDecomposition, find_decompositi
 from foldproof.operators.effects import (
     follows_layout,
     is_custom,
+    is_draw,
     is_functional,
     is_random,
     is_repeatable,
@@ -55,6 +56,7 @@ __all__ = [
     "get_types",
     "has_dynamic_shape",
     "is_custom",
+    "is_draw",
     "is_functional",
     "is_functional_function",
     "is_functional_method",

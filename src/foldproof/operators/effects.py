@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from foldproof.operators.schema import count_results, get_name, get_types, list_written
+from foldproof.operators.schema import count_results, get_name, get_types, list_written, writes_out
 from foldproof.torch_internals import OpOverload
 
 _UPDATING = {
@@ -45,6 +45,11 @@ _KNOWN = frozenset(
 _UNTAGGED_RANDOM = frozenset({"inductor_random", "inductor_randint"})
 """Operators that take a seed in Inductor's kernels; run as ATen operators, they draw from the global generator."""
 
+_DRAWS = frozenset({"bernoulli", "cauchy", "exponential", "geometric", "log_normal", "normal", "normal_functional"}) | {
+    *("rand", "rand_like", "randn", "randn_like", "uniform")
+}
+"""Operators whose results are random numbers alone, without arithmetic on operands."""
+
 _FLAGS = ("train", "training")
 
 _CHECKS = ("_assert", "_validate", "_linalg_check_errors", "sym_constrain_range")
@@ -68,6 +73,11 @@ def is_custom(operator: OpOverload) -> bool:
 def is_random(operator: OpOverload) -> bool:
     """True if the operator is known to draw random numbers, at least for some arguments."""
     return torch.Tag.nondeterministic_seeded in operator.tags or get_name(operator) in _UNTAGGED_RANDOM
+
+
+def is_draw(operator: OpOverload) -> bool:
+    """True if the operator returns random numbers as a generator gives them, in place or not."""
+    return is_random(operator) and get_name(operator).removesuffix("_") in _DRAWS and not writes_out(operator)
 
 
 def is_uninitialized(operator: OpOverload) -> bool:

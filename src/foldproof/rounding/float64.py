@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from foldproof.errors import EndlessLoop
-from foldproof.operators import bind_arguments, define_foreach, list_updated_statistics, list_written
+from foldproof.operators import bind_arguments, define_foreach, is_draw, list_updated_statistics, list_written
 from foldproof.rounding.nearest import NEAREST, take_nearest
 from foldproof.rounding.quantized import UNROUNDED, WIDE
 from foldproof.thresholds import MAX_OPERATORS
@@ -100,7 +100,8 @@ class Float64(DispatchMode):
 
     ``dtype`` is the result's dtype in the program itself, which determines the coordinates of resized images; the
     runner of the program keeps it up to date. Quantizing any of the values ``exact`` leaves out the rounding.
-    ``numbers`` collects the Python floats that operators were given.
+    ``numbers`` collects the Python floats that operators were given. Random numbers are drawn in ``dtype``, because
+    generators give others in double precision.
 
     Raises (from any operator):
         TypeError: a view reinterprets bits as another dtype, which has no float64 form.
@@ -123,6 +124,8 @@ class Float64(DispatchMode):
             return None
         if func in (torch.ops.aten.view.dtype, torch.ops.aten.view_copy.dtype) and not _shows_parts(*args):
             raise TypeError("a view as another dtype has no float64 form")
+        if is_draw(func):
+            return self._draw(func, args, kwargs or {})
         args, kwargs = self._widen(args), self._widen(kwargs or {})
         if self._leaves_unrounded(func, args):
             return UNROUNDED[func](*args, **kwargs)
@@ -138,6 +141,18 @@ class Float64(DispatchMode):
             for x in (x for name in list_written(func) for x in given[name]):
                 note_write(x)
         return out
+
+    def _draw(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Return random numbers that are drawn in the program's own dtype."""
+
+        def narrow(x: Any) -> Any:
+            return x.to(self.dtype) if isinstance(x, Tensor) and x.dtype is torch.float64 else x
+
+        wide = self._widen(args)
+        drawn = func(*map_leaves(narrow, wide), **map_leaves(narrow, kwargs))
+        if list_written(func):
+            return wide[0].copy_(drawn)
+        return map_leaves(widened, drawn)
 
     @property
     def outside(self) -> list[Tensor]:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from foldproof.operators import define_foreach, writes_result
+from foldproof.operators import define_foreach, is_draw, writes_result
 from foldproof.rounding.answers import Rounding, find_rounding
 from foldproof.rounding.bound import bound_error, rounded_results
 from foldproof.rounding.complex import draw_noise, has_bound, involves_complex
@@ -58,7 +58,7 @@ class Noise(Float64):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if not self.active:
+        if not self.active or is_draw(func):
             return super().__torch_dispatch__(func, types, args, kwargs)
         rounding, foreach, self._counts = find_rounding(func), define_foreach(func), func in COUNTING
         if foreach is not None:

@@ -172,6 +172,7 @@ class TrainedCall:
             why = "the model reads a number or a size from a tensor, so that other inputs may take another way"
             raise FoldproofError(f"the operators of a training step can't be recorded: {why}")
         erase_reads(recorded)
+        _lay_out(recorded)
         return recorded
 
     def name(self, found: CompareResult) -> CompareResult:
@@ -218,3 +219,19 @@ class TrainedCall:
         filled = [torch.zeros_like(x) if g is None else g for x, g in zip(leaves, gradients)]
         missing = torch.tensor([g is not None for g in gradients])
         return [*(x.detach() for x in outputs), *filled, missing, *(x.detach().clone() for _, x in buffers())]
+
+
+def _lay_out(recorded: fx.GraphModule) -> None:
+    """Insert copies that keep values and strides where PyTorch's exporter would assume other strides.
+
+    It takes those of the cotangent for the gradient of a layer norm, which the kernel returns contiguous; a view of it
+    then fails.
+    """
+    for node in recorded.graph.find_nodes(op="call_function", target=torch.ops.aten.native_layer_norm_backward.default):
+        for part in [user for user in node.users if user.args[1] == 0]:
+            with recorded.graph.inserting_after(part):
+                copy = recorded.graph.call_function(
+                    torch.ops.aten.clone.default, (part,), {"memory_format": torch.contiguous_format}
+                )
+            part.replace_all_uses_with(copy, lambda user, copy=copy: user is not copy)
+    recorded.recompile()

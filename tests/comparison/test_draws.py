@@ -1,0 +1,171 @@
+"""`compare` with a reference that draws random numbers: both sides start from the same state of the generators."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import foldproof
+from foldproof import Kind
+from foldproof.rounding.float64 import Float64
+
+
+class Dropping(nn.Module):
+    def __init__(self, p: float = 0.5) -> None:
+        super().__init__()
+        self.first, self.second, self.p = nn.Linear(8, 8), nn.Linear(8, 8), p
+
+    def forward(self, x: Tensor) -> Tensor:
+        dropped: Tensor = self.second(F.dropout(torch.tanh(self.first(x)), self.p, True))
+        return dropped
+
+
+class Noisy(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.randn_like(x) * 0.1 + torch.rand_like(x)
+
+
+def data() -> tuple[Tensor]:
+    return (torch.randn(4, 8, generator=torch.Generator().manual_seed(3)),)
+
+
+def dropping() -> Dropping:
+    torch.manual_seed(0)
+    return Dropping()
+
+
+def reassociated(x: Tensor) -> Tensor:
+    return x + (torch.randn_like(x) * 0.1 + torch.rand_like(x))
+
+
+def test_the_same_draws_differ_by_rounding() -> None:
+    model = dropping()
+
+    def other(x: Tensor) -> Tensor:
+        hidden = x @ model.first.weight.t() + model.first.bias
+        dropped: Tensor = model.second(F.dropout(hidden.tanh(), 0.5, True) * (1 + 1e-7))
+        return dropped
+
+    found = foldproof.compare(model, other, data())
+    assert found.kind is Kind.ROUNDING, found.verdict
+    assert any("began at the same state of generators" in note for note in found.verdict.notes)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_normal_and_uniform_numbers(dtype: torch.dtype) -> None:
+    """Generators give others in double precision, so that float64 results need those of the program's dtype."""
+    (x,) = data()
+    found = foldproof.compare(Noisy().to(dtype), reassociated, (x.to(dtype),))
+    assert found.kind is Kind.ROUNDING, found.verdict
+
+
+def test_inductor_draws_the_same_if_told_to() -> None:
+    model = dropping()
+    with torch._inductor.config.patch(fallback_random=True):
+        assert foldproof.compare(model, "inductor", data(), trials=4).kind is Kind.ROUNDING
+    found = foldproof.compare(model, "inductor", data(), trials=4)
+    assert found.kind is Kind.UNDECIDED and "fallback_random" in found.verdict.reason
+
+
+def test_two_calls_in_a_row_go_on_drawing() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.BatchNorm1d(8), nn.Dropout(0.3)).train()
+    found = foldproof.compare(model, copy.deepcopy(model), data())
+    assert found.kind is Kind.ROUNDING, found.verdict
+
+
+def _mask_of_one_draw(model: Dropping) -> Callable[[Tensor], Tensor]:
+    """The mask of the first trial, as a compiler that takes it for a constant computes with it."""
+    masks: list[Tensor] = []
+
+    def watched(x: Tensor) -> Tensor:
+        masks.append(F.dropout(torch.ones(4, 8), 0.5, True))
+        return x
+
+    foldproof.compare(model, watched, data(), trials=1)
+    mask = masks[0]
+    return lambda x: model.second(torch.tanh(model.first(x)) * mask)
+
+
+def _other_probability(model: Dropping) -> Callable[[Tensor], Tensor]:
+    other = Dropping(0.4)
+    other.load_state_dict(model.state_dict())
+    return other
+
+
+def _drawn_twice(model: Dropping) -> Callable[[Tensor], Tensor]:
+    def run(x: Tensor) -> Tensor:
+        F.dropout(x, 0.5, True)
+        found: Tensor = model(x)
+        return found
+
+    return run
+
+
+def _wrong_scale(model: Dropping) -> Callable[[Tensor], Tensor]:
+    return lambda x: model.second(F.dropout(torch.tanh(model.first(x)), 0.5, True) / 2)
+
+
+@pytest.mark.parametrize("wrong", [_mask_of_one_draw, _other_probability, _drawn_twice, _wrong_scale])
+@pytest.mark.parametrize("trials", [None, 1])
+def test_other_draws_and_other_functions_are_never_rounding(
+    wrong: Callable[[Dropping], Callable[[Tensor], Tensor]], trials: int | None
+) -> None:
+    model = dropping()
+    found = foldproof.compare(model, wrong(model), data(), trials=trials)
+    assert found.kind is Kind.UNDECIDED and "draws others or computes something else" in found.verdict.reason
+
+
+def test_inputs_that_have_no_others_are_tried_with_other_draws() -> None:
+    """A mask of one draw is right at one state; integers alone give no other inputs."""
+    table = torch.randn(5, 8, generator=torch.Generator().manual_seed(1))
+
+    class Looked(nn.Module):
+        def forward(self, i: Tensor) -> Tensor:
+            return F.dropout(table[i], 0.5, True)
+
+    places = torch.tensor([0, 0, 0])
+    torch.manual_seed(0)
+    mask = F.dropout(torch.ones(3, 8), 0.5, True)
+    found = foldproof.compare(Looked(), lambda i: table[i] * mask, (places,))
+    assert found.kind is Kind.UNDECIDED, found.verdict
+
+
+def test_a_candidate_alone_that_draws_is_random() -> None:
+    model = dropping().eval()
+    still = copy.deepcopy(model)
+    still.p = 0.0
+    found = foldproof.compare(still, model, data())
+    assert found.kind is Kind.UNDECIDED and "random" in found.verdict.reason
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda x: torch.rand_like(x),
+        lambda x: torch.randn(40, 7),
+        lambda x: torch.bernoulli(x.abs().clamp(max=1)),
+        lambda x: torch.empty(40, 7).uniform_(-1, 2),
+        lambda x: torch.empty_like(x).normal_(1, 2),
+        lambda x: torch.empty_like(x).bernoulli_(0.3),
+        lambda x: torch.empty_like(x).exponential_(),
+        lambda x: F.dropout(x, 0.3, True),
+        lambda x: F.rrelu(x, 0.1, 0.3, True),
+        lambda x: torch.randint(0, 9, (40, 7)),
+        lambda x: torch.multinomial(x.abs(), 3),
+    ],
+)
+def test_float64_draws_what_the_program_draws(draw: Callable[[Tensor], Tensor]) -> None:
+    x = torch.randn(40, 7, generator=torch.Generator().manual_seed(2))
+    torch.manual_seed(5)
+    own = draw(x)
+    torch.manual_seed(5)
+    with Float64():
+        wide = draw(x.double())
+    assert wide.dtype == (torch.float64 if own.is_floating_point() else own.dtype)
+    torch.testing.assert_close(wide, own.to(wide.dtype))
