@@ -64,6 +64,17 @@ def relu(x: Tensor) -> Tensor:
     return torch.where(x > 0, x, 0)
 
 
+def elu(x: Tensor) -> Tensor:
+    return torch.where(x > 0, x, torch.expm1(x))
+
+
+def deep(x: Tensor, depth: int) -> Tensor:
+    """Return a number less a product that is made in ``depth`` steps."""
+    for _ in range(depth):
+        x = x * torch.erf(x)
+    return 1 - x
+
+
 EQUAL: dict[str, tuple[Function, Function]] = {
     "relu by where": (lambda x, y: torch.where(x > 0, x, 0), lambda x, y: F.relu(x)),
     "relu by where, at the other side": (lambda x, y: torch.where(x >= 0, x, 0), lambda x, y: F.relu(x)),
@@ -117,6 +128,14 @@ EQUAL: dict[str, tuple[Function, Function]] = {
     "of normalised values": (
         lambda x, y: relu(F.layer_norm(x, (5,))),
         lambda x, y: F.relu(F.layer_norm(x, (5,))),
+    ),
+    "elu of normalised values": (
+        lambda x, y: elu(F.batch_norm(x, None, None, y[0], y[1], training=True)),
+        lambda x, y: F.elu(F.batch_norm(x, None, None, y[0], y[1], training=True)),
+    ),
+    "elu of values over a norm": (
+        lambda x, y: elu(3 * x / ((x * x).mean() + 1) - 1),
+        lambda x, y: F.elu(3 * x / ((x * x).mean() + 1) - 1),
     ),
     "of values over their norm": (lambda x, y: relu(F.normalize(x)), lambda x, y: F.relu(F.normalize(x))),
     "of a root": (lambda x, y: relu((x * x).sqrt() - y), lambda x, y: F.relu((x * x).sqrt() - y)),
@@ -280,3 +299,11 @@ def test_limits_are_rounded_as_kernels_round_them(name: str) -> None:
     """Programs that compare with two roundings of a number differ at the values between."""
     verdict = prove(*ROUNDED[name], (X, Y))
     assert verdict.kind in (Kind.ROUNDING, Kind.PROVED_WITHIN), verdict
+
+
+@pytest.mark.parametrize("depth", range(8))
+def test_what_a_value_is_made_of_is_known_at_any_depth(depth: int) -> None:
+    found = prove(lambda x: elu(deep(x, depth)), lambda x: F.elu(deep(x, depth)), (X,))
+    assert found.kind is Kind.PROVED, found
+    other = prove(lambda x: elu(deep(x, depth)), lambda x: F.elu(deep(x, depth), 1.01), (X,))
+    assert other.kind is Kind.REFUTED, other

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 import foldproof
@@ -170,3 +171,48 @@ def test_where_nobody_says_what_was_rounded(model: FloatBias) -> None:
     """Without ``derive`` the whole numbers are constants, and the difference is one."""
     with pytest.raises(AssertionError):
         assert_equivalent(model, WholeBias(model), (torch.randn(2, 3, 5, 5),))
+
+
+class Attention(nn.Module):
+    """Gradients of a bias that is one for queries, keys and values; that of the keys' part is 0."""
+
+    def __init__(self, tenth: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.packed, self.tenth = nn.Linear(8, 24), tenth
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.enable_grad():
+            bias = self.packed.bias.detach().requires_grad_()
+            q, k, v = F.linear(x, self.packed.weight.detach(), bias).split(8, -1)
+            out = self.tenth(F.softmax(self.tenth(q @ k.transpose(1, 2)), -1) @ v).tanh()
+            return torch.autograd.grad(out.sum(), bias)[0]
+
+
+def prove_attention(tenth: Callable[[Tensor], Tensor]) -> foldproof.Verdict:
+    torch.manual_seed(0)
+    before, after = Attention(lambda x: x * 0.1), Attention(tenth)
+    after.load_state_dict(before.state_dict())
+    return foldproof.prove(before, after, (torch.randn(2, 5, 8),))
+
+
+def test_a_part_of_an_output_may_be_zero_but_for_rounding() -> None:
+    found = prove_attention(lambda x: x / 10)
+    assert found.kind is Kind.PROVED_WITHIN, found
+    assert [step.name for step in found.steps] == ["the constant 0.1 is read as 1/10"]
+
+
+def test_another_number_is_refuted_beside_a_part_that_is_zero() -> None:
+    assert prove_attention(lambda x: x / 10.01).kind is Kind.REFUTED
+
+
+@pytest.mark.parametrize("large", [1.0, 1e9])
+def test_a_jump_beside_large_elements_is_no_rounding(large: float) -> None:
+    """floor(90·0.7) is 62 in float64, and floor(90·7/10) is 63: rounding decides, but the difference is no rounding."""
+
+    def before(x: Tensor) -> Tensor:
+        return torch.cat([x * large, torch.floor((x * 0 + 90) * 0.7)])
+
+    def after(x: Tensor) -> Tensor:
+        return torch.cat([x * large, torch.floor((x * 0 + 90) * 7 / 10)])
+
+    assert foldproof.prove(before, after, (torch.randn(6),)).kind not in (Kind.PROVED, Kind.PROVED_WITHIN)

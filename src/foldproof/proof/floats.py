@@ -33,6 +33,7 @@ from foldproof.thresholds import (
     MAX_COVERAGE_INPUTS,
     MAX_EXPLAINED_RATIO,
     MAX_IDLE_INPUTS,
+    MAX_VANISHING,
     MIN_COUNTEREXAMPLE_RATIO,
     SMALLEST_SCALE,
     SPREAD_RUNS,
@@ -361,7 +362,7 @@ def evaluate(
     double = bool(floats) and all(t.dtype == torch.float64 for t in floats)
     least = FLOAT64_ROUNDINGS if double else FLOAT32_ROUNDINGS
     comparison = compare_in_float64(before, after, None, least=least)
-    void: frozenset[int] = frozenset()
+    void: Mapping[int, Tensor] = {}
     if obligation.vanishing and comparison.ratio > 1:
         void = _find_void((first, second), ran, obligation.vanishing, calls)
         before, after = (_blanked(numbers, void) for numbers in (before, after))
@@ -378,17 +379,25 @@ def evaluate(
 
 def _find_void(
     sides: Sequence[_Side], ran: Sequence[Outcome], vanishing: Collection[int], calls: int
-) -> frozenset[int]:
-    """Return the places, among `_numbers`, of those ``vanishing`` outputs that are float64's own rounding here."""
-    void = {n for n, place in enumerate(_places_of_numbers(ran[0], calls)) if place in vanishing}
+) -> dict[int, Tensor]:
+    """Return, by place among `_numbers`, the elements of ``vanishing`` outputs that are float64's own rounding here."""
+    places = [n for n, place in enumerate(_places_of_numbers(ran[0], calls)) if place in vanishing]
+    void: dict[int, Tensor] = {}
     for side, outcome in zip(sides, ran):
-        rounded = side.run_rounding_float64(0, calls)
-        exact, moved = ([_number(x) for x in o.outputs if _is_number(x)] for o in (outcome, rounded))
-        for n in tuple(void):
-            x, movement = exact[n].abs(), (moved[n] - exact[n]).abs()
-            if x.numel() and not float(x.max()) <= MIN_COUNTEREXAMPLE_RATIO * float(movement.max()):
-                void.discard(n)
-    return frozenset(void)
+        exact, *moved = (
+            [_number(x) for x in o.outputs if _is_number(x)]
+            for o in (outcome, *(side.run_rounding_float64(noise, calls) for noise in range(SPREAD_RUNS)))
+        )
+        for n in places:
+            movement = torch.stack([(one[n] - exact[n]).abs() for one in moved]).amax(0)
+            size = exact[n].abs()
+            if size.numel():
+                # A jump that float64's rounding causes, as that of a floor, is no rounding.
+                least = size <= MAX_VANISHING * size.max()
+                rounding = least & (size <= MIN_COUNTEREXAMPLE_RATIO * movement)
+                whole = size.max() <= MIN_COUNTEREXAMPLE_RATIO * movement.max()
+                void[n] = void.get(n, torch.ones_like(rounding)) & (rounding | whole)
+    return void
 
 
 def _places_of_numbers(outcome: Outcome, calls: int) -> list[int]:
@@ -396,8 +405,8 @@ def _places_of_numbers(outcome: Outcome, calls: int) -> list[int]:
     return [i % (len(outcome.outputs) // calls) for i, x in enumerate(outcome.outputs) if _is_number(x)]
 
 
-def _blanked(numbers: Sequence[Tensor], void: Collection[int]) -> list[Tensor]:
-    return [torch.zeros_like(x) if i in void else x for i, x in enumerate(numbers)]
+def _blanked(numbers: Sequence[Tensor], void: Mapping[int, Tensor]) -> list[Tensor]:
+    return [x.masked_fill(void[i], 0) if i in void else x for i, x in enumerate(numbers)]
 
 
 def doubted(obligation: ProofObligation, trial: Trial, unrounded: Unrounded = ROUNDED) -> str | None:

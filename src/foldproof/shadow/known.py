@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -130,16 +130,27 @@ class Origin:
     writes: int
 
     @staticmethod
-    def of(function: Callable[..., Residue], operands: Sequence[Residue], result: Residue) -> Origin | None:
-        """Return the origin of a result; None if it is too long."""
+    def of(function: Callable[..., Residue], operands: Sequence[Residue], result: Residue) -> Origin:
+        """Return the origin of a result."""
         depth = 1 + max(_depth(x) for x in operands)
         if depth > _MAX_DEPTH:
-            return None
+            operands, depth = [_without_origin(x) for x in operands], 1
         return Origin(function, tuple(map(term_of, operands)), depth, result.cell.writes)
 
     def holds_for(self, result: Residue) -> bool:
         """Return True if neither the result nor an operand has been written to."""
         return bool(result.cell.writes == self.writes) and all(term.valid for term in self.operands)
+
+
+def _without_origin(residue: Residue) -> Residue:
+    """Return the same value without its origin, and without those of the terms of its linear form."""
+    out = residue.view_as(residue.parts)
+    known = facts(residue)
+    if known.linear is not None:
+        terms = (replace(t, atom=out if same(t.atom, residue) else _without_origin(t.atom)) for t in known.linear.terms)
+        known = replace(known, linear=replace(known.linear, terms=tuple(terms)))
+    out.known, out.label = known, residue.label
+    return out
 
 
 def _depth(residue: Residue) -> int:
