@@ -156,3 +156,19 @@ def test_the_random_state_stays_as_it_was() -> None:
     torch.manual_seed(5)
     prove(lambda x: x, lambda x: F.dropout(x, 0.5), (X,))
     assert torch.equal(torch.rand(3), expected)
+
+
+def drawn_as(shape: tuple[int, int], strides: tuple[int, int]) -> Function:
+    return lambda x: x.reshape(shape) * torch.empty_strided(shape, strides).uniform_()
+
+
+@pytest.mark.parametrize("shape", [(1, 40), (40, 1)])
+@pytest.mark.parametrize("stride", [1, 3, 40])
+def test_the_stride_of_one_element_is_nobodys_order(shape: tuple[int, int], stride: int) -> None:
+    strides = (stride, 1) if shape[0] == 1 else (1, stride)
+    found = prove(drawn_as(shape, (1, 1)), drawn_as(shape, strides), (X,))
+    assert found.kind is Kind.PROVED, str(found)
+
+
+def test_another_order_of_elements_is_another_draw() -> None:
+    assert prove(drawn_as((5, 8), (8, 1)), drawn_as((5, 8), (1, 5)), (X,)).kind is not Kind.PROVED

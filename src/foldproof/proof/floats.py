@@ -384,20 +384,26 @@ def _find_void(
     places = [n for n, place in enumerate(_places_of_numbers(ran[0], calls)) if place in vanishing]
     void: dict[int, Tensor] = {}
     for side, outcome in zip(sides, ran):
-        exact, *moved = (
-            [_number(x) for x in o.outputs if _is_number(x)]
-            for o in (outcome, *(side.run_rounding_float64(noise, calls) for noise in range(SPREAD_RUNS)))
-        )
+        rounded = side.run_rounding_float64(0, calls)
+        exact, moved = ([_number(x) for x in o.outputs if _is_number(x)] for o in (outcome, rounded))
         for n in places:
-            movement = torch.stack([(one[n] - exact[n]).abs() for one in moved]).amax(0)
-            size = exact[n].abs()
+            size, movement = exact[n].abs(), (moved[n] - exact[n]).abs()
             if size.numel():
-                # A jump that float64's rounding causes, as that of a floor, is no rounding.
-                least = size <= MAX_VANISHING * size.max()
-                rounding = least & (size <= MIN_COUNTEREXAMPLE_RATIO * movement)
-                whole = size.max() <= MIN_COUNTEREXAMPLE_RATIO * movement.max()
-                void[n] = void.get(n, torch.ones_like(rounding)) & (rounding | whole)
+                found = _is_rounding(size, movement)
+                void[n] = void.get(n, torch.ones_like(found)) & found
     return void
+
+
+def _is_rounding(size: Tensor, movement: Tensor) -> Tensor:
+    """Return where an output is 0 but for rounding: everywhere, or at elements that are tiny beside the largest.
+
+    A jump that rounding causes, as that of a floor, is no rounding.
+    """
+    if size.max() <= MIN_COUNTEREXAMPLE_RATIO * movement.max():
+        return torch.ones_like(size, dtype=torch.bool)
+    tiny = size <= MAX_VANISHING * size.max()
+    largest = torch.where(tiny, movement, 0).max()
+    return tiny & (size <= MIN_COUNTEREXAMPLE_RATIO * largest)
 
 
 def _places_of_numbers(outcome: Outcome, calls: int) -> list[int]:

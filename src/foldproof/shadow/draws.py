@@ -191,7 +191,8 @@ class Draws(DispatchMode):
     ) -> Residue:
         point.draws += 1
         place = embed_constant(point, torch.arange(made.numel()))
-        key = f"drawn from {distribution}({parameters}, {state}, {tuple(made.shape)}{made.stride()})"
+        steps = tuple(stride for stride, size in zip(made.stride(), made.shape) if size > 1)  # that decide the order
+        key = f"drawn from {distribution}({parameters}, {state}, {tuple(made.shape)}{steps})"
         flat = apply_uninterpreted(key, [place, *operands], lambda *_: made.detach().reshape(-1).double())
         residue = flat.reshape(*made.shape).laid_out_like(made)
         residue.cell.data = residue.cell.random = True
