@@ -68,8 +68,8 @@ PAGES = {
         "Training on the zoo, audited",
         """in training mode and compiled by Inductor with their backward. Checked are AOTAutograd's joint graph of
         forward and backward, the passes of that graph, the partitioner, the passes of both halves, their loops
-        (lowering), and the fusion and order of these (scheduling). The numbers of a model that draws random numbers are
-        UNDECIDED.""",
+        (lowering), and the fusion and order of these (scheduling). A model that draws random numbers is compiled with
+        `fallback_random`, and compared from the same states of the generators.""",
         ("Inductor, training",),
         ("torch", "transformers"),
     ),
