@@ -144,6 +144,93 @@ def test_a_candidate_alone_that_draws_is_random() -> None:
     assert found.kind is Kind.UNDECIDED and "random" in found.verdict.reason
 
 
+def _rarely(x: Tensor) -> Tensor:
+    return x * torch.bernoulli(torch.full_like(x, 0.9999))
+
+
+class Applied(nn.Module):
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+@pytest.mark.parametrize(
+    ("reference", "candidate"),
+    [
+        (lambda x: _rarely(3 * x), lambda x: x + x + x),
+        (lambda x: 3 * x, lambda x: _rarely(x + x + x)),
+        (_rarely, lambda x: _rarely(_rarely(x))),
+        (lambda x: F.dropout(x, 0.5, True), lambda x: (F.dropout(x, 0.5, True), torch.rand(3))[0]),
+    ],
+)
+def test_draws_that_hardly_show_are_seen_in_the_generator(
+    reference: Callable[[Tensor], Tensor], candidate: Callable[[Tensor], Tensor]
+) -> None:
+    found = foldproof.compare(Applied(reference), candidate, data())
+    assert found.kind is Kind.UNDECIDED and "generator of random numbers in another state" in found.verdict.reason
+
+
+def test_draws_at_the_first_call_alone_are_no_difference() -> None:
+    seen: list[Tensor] = []
+
+    def candidate(x: Tensor) -> Tensor:
+        if not seen:
+            seen.append(torch.rand(3))
+        return x * 3
+
+    assert foldproof.compare(Applied(lambda x: x + x + x), candidate, data()).kind is Kind.ROUNDING
+
+
+def test_draws_at_some_inputs_alone_are_draws() -> None:
+    """The candidate draws others where the reference drops, which is at inputs that are not the given ones."""
+    (x,) = data()
+    limit = float(x.sum()) + 1e-3
+
+    def dropping_above(x: Tensor, before: int) -> Tensor:
+        if x.sum() > limit:
+            torch.rand(before)
+            return F.dropout(x, 0.5, True)
+        return x * 2
+
+    found = foldproof.compare(Applied(lambda x: dropping_above(x, 0)), lambda x: dropping_above(x, 1), (x,))
+    assert found.kind is Kind.UNDECIDED, found.verdict
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_generator_that_the_program_makes_is_undecided(seed: int) -> None:
+    """Its state moves on with every run of the graph, so that the noise floor is that of other numbers."""
+
+    def drawn(x: Tensor, seed: int) -> Tensor:
+        return x + torch.rand(x.shape, generator=torch.Generator().manual_seed(seed))
+
+    found = foldproof.compare(Applied(lambda x: drawn(x, 1)), lambda x: drawn(x, seed) * (1 + 1e-7), data())
+    assert found.kind is Kind.UNDECIDED and "generator of its own" in found.verdict.reason, found.verdict
+
+
+def test_a_generator_of_its_own_at_some_inputs_is_undecided() -> None:
+    (x,) = data()
+    limit = float(x.sum()) + 1e-3
+
+    def drawn(x: Tensor, seed: int) -> Tensor:
+        noise = torch.rand(x.shape, generator=torch.Generator().manual_seed(seed)) if x.sum() > limit else 0
+        return x * 2 + noise
+
+    found = foldproof.compare(Applied(lambda x: drawn(x, 1)), lambda x: drawn(x, 2), data())
+    assert found.kind is Kind.UNDECIDED, found.verdict
+
+
+def test_numbers_of_elements_that_are_drawn_refute_nothing() -> None:
+    def some(x: Tensor, before: int) -> Tensor:
+        torch.rand(before)
+        return x[torch.rand(4) > 0.5]
+
+    found = foldproof.compare(Applied(lambda x: some(x, 0)), lambda x: some(x, 3), data())
+    assert found.kind is Kind.UNDECIDED and "draws others" in found.verdict.reason, found.verdict
+
+
 @pytest.mark.parametrize(
     "draw",
     [

@@ -426,7 +426,8 @@ class TestAudit:
 
         def compile(*args: Any) -> Compiled:
             if fault == "hidden":
-                return Compiled(lambda x: Cache()(x), "the compiled model")
+                new = Cache()
+                return Compiled(lambda x: copy.deepcopy(new)(x), "the compiled model")
             made = Cache(fault)
             return Compiled(made, "the compiled model", holder=made)
 

@@ -55,7 +55,8 @@ from foldproof.comparison.saved import judge_saved
 from foldproof.comparison.selection import selection
 from foldproof.comparison.state import separate
 from foldproof.comparison.training import tell_training
-from foldproof.comparison.trial import Part, Trial, find_mismatch, pair_up, tell_apart, tell_strides
+from foldproof.comparison.trial import Part, Trial, find_mismatch, pair_up, tell_apart, tell_other_draws, tell_strides
+from foldproof.digest import digest
 from foldproof.errors import FoldproofError, brief
 from foldproof.generators import kept_generators, read_states, seed_generators
 from foldproof.graph.text import operator_name, source_of
@@ -273,16 +274,22 @@ class _Comparison:
         # From another state of the generators, whatever draws random numbers gives others.
         other = given if self._draws else (self._args, self._kwargs)
         again, two = self._run_reference(other), self._run_candidate(other)
+        self._draws |= self._drew(again, other)
         problem = find_mismatch(first, one)
         if problem is not None:
             refuted = self._follow_order(self._refuted_by_shape(problem, given), first, one)
-            return self._ended(refuted, first)
+            return self._ended(self._follow_draws(refuted), first)
         call = self._graph.higher_order
         if call is not None:
             where = f" at {source_of(call)}" if source_of(call) else ""
             reason = f"{call.target}{where} runs a part of the program by itself, where rounding is not followed"
             return self._ended(Verdict(Kind.UNDECIDED, reason), first)
+        own = _tell_own_generator(self._graph)
+        if own is not None:
+            return self._ended(Verdict(Kind.UNDECIDED, own), first)
         trial = self._try(given, RUNS_AT_GIVEN_INPUTS, first, one, thoroughly=True)
+        # A first call may draw to set things up, so that the second one tells.
+        trial = replace(trial, unseen=trial.unseen or tell_other_draws(again, two))
         self._tell_uncompared(first[0], one[0])
         unstable = self._unstable(trial, first, again, one, two)
         if unstable is not None:
@@ -290,10 +297,11 @@ class _Comparison:
         try:
             trials = self._others(trial)
         except _OtherShape as found_at:
-            return self._ended(self._refuted_by_shape(found_at.problem, found_at.given), first)
-        verdict = self._verdict(trials)
+            refuted = self._refuted_by_shape(found_at.problem, found_at.given)
+            return self._ended(self._follow_draws(refuted), first)
+        verdict = self._follow_draws(self._verdict(trials))
         if self._draws:
-            return self._build(self._follow_draws(verdict), trials, Findings((), ""), first, None)
+            return self._build(verdict, trials, Findings((), ""), first, None)
         if verdict.kind is Kind.REFUTED:
             verdict = self._follow_precision(self._follow_order(verdict, first, one), trials)
         found = Findings((), "")
@@ -324,7 +332,9 @@ class _Comparison:
         return self._build(verdict, trials, found, first, reproduction, seen)
 
     def _follow_draws(self, verdict: Verdict) -> Verdict:
-        """The verdict on a reference that draws random numbers, which only a candidate that draws the same can keep."""
+        """The verdict in view of random numbers that the reference draws, and that a candidate has to draw, too."""
+        if not self._draws:
+            return verdict
         if verdict.kind is not Kind.REFUTED:
             self._notes.append("the reference draws random numbers; each trial began at the same state of generators")
             return verdict
@@ -423,8 +433,13 @@ class _Comparison:
         _, state = self._starts.setdefault(id(given), (given, self._seed + len(self._starts)))
         seed_generators(state)  # the inputs are kept, so that no others get their id
 
+    def _drew(self, calls: Sequence[Call], given: Inputs) -> bool:
+        """True if calls at these inputs left a generator in another state than they started from."""
+        self._start_from(given)
+        return calls[-1].generators != digest(read_states())
+
     def _advances(self, given: Inputs) -> bool:
-        """True if the reference draws random numbers: it leaves a generator in another state."""
+        """True if the reference's graph draws random numbers: it leaves a generator in another state."""
         self._start_from(given)
         before = read_states()
         self._graph.run(*given)
@@ -509,6 +524,8 @@ class _Comparison:
             self._graph.run(*given)
         perturb = functools.cache(functools.partial(self._perturbed, given))
         graph = self._graph_at(given)
+        own = _tell_own_generator(graph)
+        self._draws |= own is not None
         self._start_from(given)
         try:
             float64 = name_values(graph.call_in_float64(self._calls(given)))
@@ -525,7 +542,7 @@ class _Comparison:
         if any(part.judged is not None and part.judged.is_doubted for part in judged):
             judged = self._judged_by_own(given, candidate, judged)
         problems, remarks = tell_apart(reference, candidate, self._graph.precision), tell_strides(reference, candidate)
-        return Trial(given, judged, float64, perturb, problems, unseen, remarks)
+        return Trial(given, judged, float64, perturb, problems, own or unseen, remarks)
 
     def _find_own(self, given: Inputs, outputs: Sequence[Tensor]) -> Graph | None:
         """The graph of what the candidate runs, if it shows one; looked for once, as exporting takes its time."""
@@ -608,11 +625,13 @@ class _Comparison:
         except FoldproofError as error:
             self._notes.append(f"other inputs were left out: {error}")
             return False
+        self._draws |= self._drew(reference, given)  # a program may draw at some inputs only
         problem = find_mismatch(reference, candidate)
         if problem is not None:
             raise _OtherShape(problem, given)
         doubtful = not any(part.is_wrong for t in made for part in t.parts)
-        made.append(self._try(given, RUNS_AT_OTHER_INPUTS, reference, candidate, doubtful, known=made[0]))
+        trial = self._try(given, RUNS_AT_OTHER_INPUTS, reference, candidate, doubtful, known=made[0])
+        made.append(replace(trial, unseen=trial.unseen or tell_other_draws(reference, candidate)))
         return True
 
     def _tell_uncompared(self, reference: Call, candidate: Call) -> None:
@@ -702,7 +721,7 @@ class _Comparison:
             verdict = judge_far(*far, self._original, program, self._args, self._kwargs, agrees)
         if verdict is None and agrees is False and self._precision is None:
             verdict = self._refuted_by_proof(program, count)
-        if verdict is not None:
+        if verdict is not None and not (unseen and verdict.kind is Kind.ROUNDING):
             return replace(verdict, claim=verdict.claim or self._claim(count), rounding=rounding)
         unsure = next((j.unsure for j in every if j.unsure), None) or unseen
         unsure = unsure or (None if agrees else absurd)
@@ -877,6 +896,15 @@ class _Comparison:
                 "the exported graph, of which the float64 result is told, rounds in other places than the reference"
             )
         return told
+
+
+def _tell_own_generator(graph: Graph) -> str | None:
+    """Return a sentence if a graph draws from a generator that can't be put back."""
+    draw = graph.own_generator
+    if draw is None:
+        return None
+    where = f" at {source_of(draw)}" if source_of(draw) else ""
+    return f"{operator_name(draw)}{where} draws from a generator of its own, so that every run has other numbers"
 
 
 def _is_far_beyond(judged: Judged) -> bool:

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from foldproof.comparison.inputs import Inputs
 from foldproof.comparison.judge import identical
 from foldproof.comparison.state import State, name_in_words
+from foldproof.digest import digest
+from foldproof.generators import read_states
 from foldproof.program import copied
 from foldproof.program.state import owned, storage_key
 from foldproof.proof.variation import named_inputs
@@ -31,6 +33,7 @@ class Call:
     were before the first call. ``writes_state`` is set where state was changed, shown or not. ``layouts`` has the
     strides of each output, and ``shared`` the pairs of outputs and inputs of which a write to one changes the other
     (an output with itself, if a write to one element changes another); both are None where the program works on copies.
+    ``generators`` is a digest of the states that the default generators of random numbers have after the call.
     """
 
     outputs: list[Tensor]
@@ -40,6 +43,7 @@ class Call:
     writes_state: bool = False
     layouts: tuple[tuple[int, ...], ...] | None = None
     shared: frozenset[tuple[str, str]] | None = None
+    generators: str = ""
 
 
 def output_names(count: int, call: int = 0) -> list[str]:
@@ -93,17 +97,18 @@ class Side:
         args, kwargs = copied(given)
         with torch.no_grad():
             outputs = self._run(args, kwargs)
+        generators = digest(read_states())
         kept = [t.clone() for t in outputs]
         state, changed = self._state.read() if self._state is not None else ({}, frozenset())
         writes = bool(changed)
         if self._hidden:
             state, changed = {}, frozenset()
         if self._copies:
-            return Call(kept, {}, state, changed, writes)
+            return Call(kept, {}, state, changed, writes, generators=generators)
         before, after = input_tensors(given), input_tensors((args, kwargs))
         written = changed | {name for name, t in after.items() if not identical([before[name]], [t])}
         shared = _shared(dict(zip(output_names(len(outputs)), outputs)) | after)
-        return Call(kept, after, state, written, writes, tuple(map(_visible_strides, outputs)), shared)
+        return Call(kept, after, state, written, writes, tuple(map(_visible_strides, outputs)), shared, generators)
 
 
 def state_of(module: nn.Module) -> dict[str, Tensor]:

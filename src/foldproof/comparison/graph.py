@@ -134,6 +134,11 @@ class Graph:
         """The first call of `torch.cond` or the like."""
         return _higher_order(self.program)
 
+    @property
+    def own_generator(self) -> fx.Node | None:
+        """The first draw from a generator that the program holds, whose state every run moves on."""
+        return next(filter(_has_generator, self.nodes), None)
+
     def put_together(self, out: Any, given: Inputs) -> list[Tensor]:
         """The values of the graph's output node as `flattened` outputs, of which ``select`` takes those that count."""
         return self.select(flattened(self.module.graph.process_outputs(out)), given)
@@ -364,6 +369,13 @@ def _recorded(source: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Ex
             program = _functional(record(module, args, kwargs))
             return None if _higher_order(program) is not None else program
     return None
+
+
+def _has_generator(node: fx.Node) -> bool:
+    """Return True if an operator is given a generator to draw from."""
+    if not isinstance(node.target, OpOverload):
+        return False
+    return bind_arguments(node.target, node.args, node.kwargs).get("generator") is not None
 
 
 def _writes(node: fx.Node) -> bool:

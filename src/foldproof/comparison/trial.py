@@ -122,6 +122,19 @@ def tell_apart(reference: Sequence[Call], candidate: Sequence[Call], precision: 
     return told
 
 
+def tell_other_draws(reference: Sequence[Call], candidate: Sequence[Call]) -> str | None:
+    """A sentence if both sides, which started from one state of the generators, end in other ones.
+
+    Equal outputs then say little: a draw may show in few of them, as that of an element that is rarely dropped.
+    """
+    if all(a.generators == b.generators for a, b in zip(reference, candidate)):
+        return None
+    return (
+        "the candidate leaves the generator of random numbers in another state than the reference: it draws more, or"
+        " less, whether or not that shows at the inputs tried"
+    )
+
+
 def tell_strides(reference: Sequence[Call], candidate: Sequence[Call]) -> list[str]:
     """Sentences on outputs with other strides.
 
