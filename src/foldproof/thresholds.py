@@ -38,8 +38,8 @@ MAX_LIMIT_ELEMENTS = 16
 
 MIN_COUNTEREXAMPLE_RATIO = 16.0
 """Smallest ratio of a difference to explained rounding that makes a counterexample; below it, UNDECIDED."""
-MAX_VANISHING = 2.0**-40
-"""Largest size, relative to the largest element of an output, of elements that are 0 but for float64's rounding."""
+MAX_PLACINGS = 32
+"""Largest number of trials with numbers of the programs among the elements of inputs that are too small for all."""
 CONSTANT_ROUNDINGS = 4.0
 """Roundings by which constants are perturbed before a REFUTED: a fold is a handful of operations."""
 AMPLIFIED_ROUNDING = 2.0**-14

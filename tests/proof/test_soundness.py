@@ -245,6 +245,16 @@ def test_programs_that_agree_on_ties_only(before: Any, after: Any) -> None:
     )
 
 
+@pytest.mark.parametrize("size", [1, 2, 3, 9])
+@pytest.mark.parametrize("number", [0.0, -1.0, 0.75])
+def test_programs_that_differ_at_one_number(size: int, number: float) -> None:
+    """Small inputs have no room for all numbers of the programs at once."""
+    x = torch.linspace(-2, 2, size) + 0.3
+    before = lambda x: torch.where(x <= number, 5 * x, x + 2.5).exp()  # noqa: E731
+    after = lambda x: torch.where(x < number, 5 * x, x + 2.5).exp()  # noqa: E731
+    assert prove(before, after, (x,)).kind is Kind.REFUTED
+
+
 def test_a_choice_that_parameters_make() -> None:
     """max(t·x) is t·max(x) for these parameters."""
     before = Module(lambda s, x: (x * s.t).amax(-1), t=parameter(0.7))

@@ -205,6 +205,35 @@ def test_another_number_is_refuted_beside_a_part_that_is_zero() -> None:
     assert prove_attention(lambda x: x / 10.01).kind is Kind.REFUTED
 
 
+def _noise(x: Tensor) -> Tensor:
+    """Return large elements, and such as float64's rounding moves by their own size."""
+    return torch.cat([x * 1e25, (x + 1e16) - 1e16])
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        _noise,
+        lambda x: torch.floor(x / (x * 3) * 9),  # float64's rounding makes it 2 or 3
+        lambda x: (x + 1e16) - 1e16 - x,
+    ],
+)
+@pytest.mark.parametrize(
+    ("constants", "function"),
+    [
+        ((2.9999998, 3.0), lambda x, c: torch.floor((x * 0 + c) * x.sign())),
+        ((0.33333334, 0.33333331), lambda x, c: ((x * 0 + c) - 1 / 3) * 1e8),
+    ],
+)
+def test_elements_that_rounding_moves_hide_no_other_ones(
+    constants: tuple[float, float], function: Callable[[Tensor, float], Tensor], beside: Callable[[Tensor], Tensor]
+) -> None:
+    """The rounding of a constant moves small elements by their own size; float64's rounding moves others."""
+    before, after = (lambda x, c=c: torch.cat([beside(x), function(x, c)]) for c in constants)
+    found = foldproof.prove(before, after, (torch.rand(4) + 1,))
+    assert found.kind not in (Kind.PROVED, Kind.PROVED_WITHIN), found
+
+
 @pytest.mark.parametrize("large", [1.0, 1e9])
 def test_a_jump_beside_large_elements_is_no_rounding(large: float) -> None:
     """floor(90·0.7) is 62 in float64, and floor(90·7/10) is 63: rounding decides, but the difference is no rounding."""

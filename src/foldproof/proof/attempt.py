@@ -137,6 +137,16 @@ class Attempt:
         pairs = enumerate(zip(self.runs.first.outputs, self.runs.second.outputs)) if self.runs is not None else ()
         return frozenset(i for i, pair in pairs if all(isinstance(x, Shadow) and _is_zero(x.residue) for x in pair))
 
+    @property
+    def zeros(self) -> dict[int, Tensor]:
+        """The elements of outputs that are 0 in both programs, as masks by the places of the outputs."""
+        pairs = enumerate(zip(self.runs.first.outputs, self.runs.second.outputs)) if self.runs is not None else ()
+        return {
+            i: torch.stack([part == 0 for part in (*a.residue.parts, *b.residue.parts)]).all(0)
+            for i, (a, b) in pairs
+            if isinstance(a, Shadow) and isinstance(b, Shadow) and a.shape == b.shape
+        }
+
     def claim(self, obligation: ProofObligation) -> Claim:
         """Return the claim of this attempt, provided that the programs are equal at its sample point.
 

@@ -38,7 +38,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -275,15 +275,16 @@ def _proved_with_constants_alike(inquiry: Inquiry, rounding: Verdict) -> Verdict
     # Where the rounding of a constant is all of the difference, as floor(2.9999998) is from floor(3), it is no detail.
     # A continuous function that is sensitive at random inputs is another thing: rounding moves it as far. But a choice
     # by value is not known to be continuous, and outputs that rounding moves by their own size show nothing. At other
-    # parameters, which may be far from any that a model has, they limit the claim to these. Outputs that are float64's
-    # own rounding in both programs, as gradients that are 0, differ by nothing else.
+    # parameters, which may be far from any that a model has, they limit the claim to these. Elements that are 0 in
+    # both programs, as the gradients of some biases are, differ by nothing but float64's own rounding.
     apart = [
         trial
         for i, trial in enumerate(inquiry.search.agreeing)
-        if (i == 0 or may_jump(found.point) or trial.hidden)
-        and not alike(trial)
-        and not _alike_but_for_zeros(inquiry.obligation, trial, found)
+        if (i == 0 or may_jump(found.point) or trial.hidden) and not alike(trial)
     ]
+    if apart:
+        zeros = inquiry.zero_elements_of(found)
+        apart = [trial for trial in apart if not _alike_but_for_zeros(inquiry.obligation, trial, zeros)]
     if not all(trial.elsewhere for trial in apart):
         return None
     elsewhere = rounding.claim is not None and rounding.claim.differs_elsewhere
@@ -305,11 +306,10 @@ def _proved_with_constants_alike(inquiry: Inquiry, rounding: Verdict) -> Verdict
     return replace(verdict, kind=Kind.PROVED_WITHIN, reason=reason, steps=steps, rounding=measured)
 
 
-def _alike_but_for_zeros(obligation: ProofObligation, trial: Trial, found: Attempt) -> bool:
-    """Return True if outputs are alike but for elements that float64's own rounding moves by their own size."""
-    assert found.runs is not None
-    compared = replace(obligation, vanishing=frozenset(range(len(found.runs.first.outputs))))
-    return alike(evaluate(compared, trial.description, trial.leaves, trial.args, trial.kwargs, perturbations=0))
+def _alike_but_for_zeros(obligation: ProofObligation, trial: Trial, zeros: Mapping[int, Tensor]) -> bool:
+    """Return True if outputs are alike but for elements that are 0 but for float64's own rounding."""
+    point = trial.description, trial.leaves, trial.args, trial.kwargs
+    return alike(evaluate(obligation, *point, perturbations=0, zeros=zeros))
 
 
 def give_up(inquiry: Inquiry) -> Verdict:

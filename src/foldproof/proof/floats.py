@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain, count, islice
 from typing import Any, NamedTuple
 
@@ -33,7 +35,7 @@ from foldproof.thresholds import (
     MAX_COVERAGE_INPUTS,
     MAX_EXPLAINED_RATIO,
     MAX_IDLE_INPUTS,
-    MAX_VANISHING,
+    MAX_PLACINGS,
     MIN_COUNTEREXAMPLE_RATIO,
     SMALLEST_SCALE,
     SPREAD_RUNS,
@@ -323,12 +325,15 @@ def evaluate(
     coverage: Coverage | None = None,
     folded: bool = False,
     copies: SharedCopies | None = None,
+    zeros: Mapping[int, Tensor] | None = None,
 ) -> Trial:
     """Evaluate both programs on these leaves and inputs, and measure the rounding floor by perturbed runs.
 
     Perturbed runs move constants by ``amplitude`` roundings and ``spread``; see `foldproof.rounding.constant_noise`.
     Results of constants are moved where the other program may hold them folded, or anyway if ``folded``.
-    ``coverage`` records the decisions of the unperturbed runs. ``copies`` are shared with other evaluations.
+    ``coverage`` records the decisions of the unperturbed runs. ``copies`` are shared with other evaluations. ``zeros``
+    are elements of outputs, by the places of these, that are 0 by their residues: those that float64's own rounding
+    moves by their own size are not compared.
 
     Raises:
         Undecided: a program has no float64 form, or fails.
@@ -361,17 +366,20 @@ def evaluate(
     floats = [t for t in (*leaves.values(), *second.leaves.values(), *tensors) if t.is_floating_point()]
     double = bool(floats) and all(t.dtype == torch.float64 for t in floats)
     least = FLOAT64_ROUNDINGS if double else FLOAT32_ROUNDINGS
+    places = _places_of_numbers(ran[0], calls)
+    masks = {n: zeros[place] for n, place in enumerate(places) if zeros and place in zeros}
+    masks = {n: mask for n, mask in masks.items() if mask.shape == before[n].shape}
+    void: Mapping[int, Tensor] = _find_rounding((first, second), ran, masks, calls) if masks else {}
+    before, after = (_blanked(numbers, void) for numbers in (before, after))
     comparison = compare_in_float64(before, after, None, least=least)
-    void: Mapping[int, Tensor] = {}
     if obligation.vanishing and comparison.ratio > 1:
-        void = _find_void((first, second), ran, obligation.vanishing, calls)
+        void = {**void, **_find_void((first, second), ran, obligation.vanishing, calls)}
         before, after = (_blanked(numbers, void) for numbers in (before, after))
         comparison = compare_in_float64(before, after, None, least=least)
     # Perturbed runs only raise the floor, which is unnecessary if the lowest one explains all.
     if perturbations and (comparison.ratio > 1 or comparison.unfinite):
         comparison = compare_in_float64(before, after, perturb, perturbations, least)
     names = _names(ran[0], sorted(written), calls)
-    places = _places_of_numbers(ran[0], calls)
     hidden = frozenset(places[n] if n < len(places) else -1 for n in comparison.hidden)
     made = Trial(description, comparison, args, kwargs, leaves, tuple(before), written, calls=calls, names=names)
     return replace(made, hidden=hidden)
@@ -380,7 +388,7 @@ def evaluate(
 def _find_void(
     sides: Sequence[_Side], ran: Sequence[Outcome], vanishing: Collection[int], calls: int
 ) -> dict[int, Tensor]:
-    """Return, by place among `_numbers`, the elements of ``vanishing`` outputs that are float64's own rounding here."""
+    """Return, by place among `_numbers`, all elements of ``vanishing`` outputs that are float64's own rounding here."""
     places = [n for n, place in enumerate(_places_of_numbers(ran[0], calls)) if place in vanishing]
     void: dict[int, Tensor] = {}
     for side, outcome in zip(sides, ran):
@@ -389,21 +397,26 @@ def _find_void(
         for n in places:
             size, movement = exact[n].abs(), (moved[n] - exact[n]).abs()
             if size.numel():
-                found = _is_rounding(size, movement)
+                found = torch.full_like(size, float(size.max() <= MIN_COUNTEREXAMPLE_RATIO * movement.max())).bool()
                 void[n] = void.get(n, torch.ones_like(found)) & found
     return void
 
 
-def _is_rounding(size: Tensor, movement: Tensor) -> Tensor:
-    """Return where an output is 0 but for rounding: everywhere, or at elements that are tiny beside the largest.
+def _find_rounding(
+    sides: Sequence[_Side], ran: Sequence[Outcome], zeros: Mapping[int, Tensor], calls: int
+) -> dict[int, Tensor]:
+    """Return, by place among `_numbers`, the ``zeros`` that float64's own rounding moves by their own size.
 
-    A jump that rounding causes, as that of a floor, is no rounding.
+    Others are 0 only as constants are read: 0.33333331 - 1/3 is, and a large multiple of it is no rounding.
     """
-    if size.max() <= MIN_COUNTEREXAMPLE_RATIO * movement.max():
-        return torch.ones_like(size, dtype=torch.bool)
-    tiny = size <= MAX_VANISHING * size.max()
-    largest = torch.where(tiny, movement, 0).max()
-    return tiny & (size <= MIN_COUNTEREXAMPLE_RATIO * largest)
+    void = dict(zeros)
+    for side, outcome in zip(sides, ran):
+        runs = (outcome, *(side.run_rounding_float64(noise, calls) for noise in range(SPREAD_RUNS)))
+        exact, *moved = ([_number(x) for x in o.outputs if _is_number(x)] for o in runs)
+        for n in void:
+            movement = torch.stack([(one[n] - exact[n]).abs() for one in moved]).amax(0)
+            void[n] = void[n] & (exact[n].abs() <= MIN_COUNTEREXAMPLE_RATIO * movement)
+    return void
 
 
 def _places_of_numbers(outcome: Outcome, calls: int) -> list[int]:
@@ -478,21 +491,32 @@ def at_numbers(
 ) -> Iterator[Trial]:
     """Evaluate like `glances`, at random inputs with one element each that equals one of these numbers.
 
-    These elements are in another place of each input: a product, or a choice, of two zeros shows little.
+    These elements are in another place of each input: a product, or a choice, of two zeros shows little. Half of the
+    elements, at most, are such numbers; where these are more, they are tried one after the other.
     """
+    if not numbers:
+        return
     values = sorted(numbers, key=abs)
+    floats = [x for x in tree_leaves((obligation.args, dict(obligation.kwargs))) if _is_float(x) and x.numel()]
+    rounds = math.ceil(len(values) / min((_room(x, values) for x in floats), default=1))
     inputs = count()
 
-    def placed(x: Tensor) -> Tensor:
+    def placed(x: Tensor, start: int) -> Tensor:
         out, first = widened(x).clone().flatten(), next(inputs)
-        few = values[: max(out.numel() // 2, min(out.numel(), 1))]
+        few = [values[(start * len(values) // rounds + i) % len(values)] for i in range(_room(x, values))]
         at = [(first + i * (out.numel() // len(few))) % out.numel() for i in range(len(few))]
         out[at] = torch.tensor(few, dtype=out.dtype)
         return out.reshape(x.shape)  # type: ignore[no-any-return]
 
-    if numbers:
+    for start in range(min(rounds, MAX_PLACINGS)):
         what = "random inputs with elements that equal numbers of the programs"
-        yield from _unlike(obligation, _other_inputs(obligation, what, placed), coverage, unrounded)
+        places = _other_inputs(obligation, what, partial(placed, start=start))
+        yield from _unlike(obligation, places, coverage, unrounded)
+
+
+def _room(x: Tensor, values: Sequence[float]) -> int:
+    """Return how many of these numbers an input takes at once."""
+    return min(len(values), max(x.numel() // 2, min(x.numel(), 1)))
 
 
 def draws(obligation: ProofObligation, coverage: Coverage, unrounded: Unrounded = ROUNDED) -> Iterator[Trial]:

@@ -93,6 +93,16 @@ class Inquiry:
         made._attempts = self._attempts
         return made
 
+    def zero_elements_of(self, found: Attempt) -> dict[int, Tensor]:
+        """Return where outputs are 0 in both programs, as `zeros_of`, by the places of the outputs."""
+        return self._attempt_algebraically(found).zeros
+
+    def _attempt_algebraically(self, found: Attempt) -> Attempt:
+        """Compare once in an algebraic reading with the constants and choices of ``found``."""
+        known = found.point.semantics
+        semantics = replace(_algebraic_readings(found)[0], constants=known.constants, choices=known.choices)
+        return self._attempt(1, bool(found.variation.parameters), semantics)
+
     @property
     def notes(self) -> list[str]:
         """Remarks for the verdict besides its evidence."""
@@ -175,9 +185,7 @@ class Inquiry:
 
         The gradient of a key's bias is one: it is 0 since the weights of a softmax add up to 1.
         """
-        known = found.point.semantics
-        semantics = replace(_algebraic_readings(found)[0], constants=known.constants, choices=known.choices)
-        return found.vanishing | self._attempt(1, bool(found.variation.parameters), semantics).vanishing
+        return found.vanishing | self._attempt_algebraically(found).vanishing
 
     @property
     def last(self) -> Attempt:
