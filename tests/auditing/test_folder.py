@@ -100,7 +100,7 @@ def test_a_suspect_is_saved(tmp_path: Path) -> None:
     assert "equal_nan=True" in (saved / "repro.py").read_text()
     stages = {stage["name"]: stage["kind"] for stage in told["stages"]}
     assert stages.pop("inductor") == "REFUTED"
-    assert stages == dict.fromkeys(["eager", "aot_eager", "aot_eager_decomp_partition"], "ROUNDING")
+    assert stages == dict.fromkeys(["eager", "dynamo", "aot_eager", "aot_eager_decomp_partition"], "ROUNDING")
     report = (saved / "report.md").read_text()
     assert "finite on one side of it only" in report and "inductor is the first that is wrong" in report
     assert "python -m torch._inductor.compiler_bisector run python repro.py" in report

@@ -21,7 +21,7 @@ from foldproof.auditing.kernels import WrongKernel, find_wrong_kernel
 from foldproof.auditing.log import Log
 from foldproof.auditing.loops import LOOP_STEPS
 from foldproof.auditing.result import Audit
-from foldproof.auditing.stages import EMULATED, Stage, compare_stages, is_half, stage_of
+from foldproof.auditing.stages import BACKENDS, EMULATED, Stage, compare_stages, find_wrong, is_half, stage_of
 from foldproof.auditing.step import Step
 from foldproof.compiler_catalog import AOTINDUCTOR, INDUCTOR
 from foldproof.digest import digest
@@ -33,7 +33,7 @@ from foldproof.program.loading import Loaded, check_runs
 from foldproof.program.state import deepcopied, quiet_copies
 from foldproof.proof.shapes import as_inputs
 from foldproof.thresholds import COMPARED_INPUTS
-from foldproof.torch_internals import tree_leaves
+from foldproof.torch_internals import compile_apart, tree_leaves
 from foldproof.verdict import Kind
 
 if TYPE_CHECKING:
@@ -128,23 +128,20 @@ def audit(
     told = subject.remarks
     if whole is not None and told:
         whole = replace(whole, verdict=replace(whole.verdict, notes=(*whole.verdict.notes, *told)))
-    lowering, kernel = "", None
-    if (
-        compiled is not None
-        and whole is not None
-        and whole.verdict.kind is Kind.REFUTED
-        and not any(s.verdict.kind is Kind.REFUTED for s in fired if s.name not in LOOP_STEPS)
-    ):
+    lowering, kernel, stages = "", None, list[Stage]()
+    wrong = compiled is not None and whole is not None and whole.verdict.kind is Kind.REFUTED
+    if wrong and whole is not None and chosen.declared is INDUCTOR:
+        report(len(fired) + 1, None, "comparing stages")
+        stages = compare_stages(subject.compare_backend, whole)
+        if not training and is_half((*model.state_dict().values(), *tree_leaves((args, named)))):
+            stages.append(_compare_emulated(subject, options))
+    above = find_wrong(stages) in BACKENDS
+    refuted = any(s.verdict.kind is Kind.REFUTED for s in fired if s.name not in LOOP_STEPS)
+    if wrong and compiled is not None and not above and not refuted:
         report(len(fired) + 1, None, "running kernels beside their loops")
         kernel = _find_wrong_kernel(log, compiled, subject)
         report(len(fired) + 1, None, "leaving out lowerings")
         lowering = "" if kernel is not None else _find_wrong_lowering(subject, options, log)
-    stages: tuple[Stage, ...] = ()
-    if chosen.declared is INDUCTOR and not training and whole is not None and whole.kind is Kind.REFUTED:
-        report(len(fired) + 1, None, "comparing stages")
-        stages = compare_stages(model, args, named, whole)
-        if is_half((*model.state_dict().values(), *tree_leaves((args, named)))):
-            stages += _compare_emulated(subject, options)
     return Audit(
         compiler,
         options,
@@ -163,7 +160,7 @@ def audit(
         lowering,
         crash,
         failure,
-        stages,
+        tuple(stages),
         kernel,
         training,
     )
@@ -245,11 +242,16 @@ class _Subject:
         args, kwargs = clone_tensors(given)
         return compiled.call(*args, **kwargs)
 
+    def compare_backend(self, backend: str) -> tuple[CompareResult | None, str]:
+        """Return the comparison of what another backend of `torch.compile` makes, or None and the reason."""
+        if self.step is None:
+            return self._compared(self.model, backend, self.args, self.kwargs, locate=False)
+        own = deepcopied(self.model)
+        return self.compare(Compiled(self.step.run(compile_apart(own, backend, dynamic=False), own), backend), False)
+
     def compare(self, compiled: Compiled, locate: bool) -> tuple[CompareResult | None, str]:
         """Return the comparison of numbers, or None and the reason; the verdicts on passes don't depend on it."""
-        from foldproof.comparison import compare
         from foldproof.comparison.candidate import Candidate, caller
-        from foldproof.comparison.inputs import count_trials
 
         candidate = Candidate(
             compiled.what,
@@ -261,14 +263,26 @@ class _Subject:
             program=compiled.call if isinstance(compiled.call, nn.Module) and compiled.part is None else None,
             restart=compiled.restart,
         )
+        if self.step is None:
+            return self._compared(self.model, candidate, self.args, self.kwargs, locate)
+        try:
+            reference = self.step.trace(self.model)
+        except FoldproofError as error:
+            log_caught(error, "recording a training step")
+            return None, str(error)
+        found, why = self._compared(reference, candidate, self.step.inputs, {}, locate)
+        return (None if found is None else self.step.name(found)), why
+
+    def _compared(
+        self, reference: Any, candidate: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], locate: bool
+    ) -> tuple[CompareResult | None, str]:
+        from foldproof.comparison import compare
+        from foldproof.comparison.inputs import count_trials
+
         try:
             with torch.no_grad():
-                if self.step is not None:
-                    reference, args = self.step.trace(self.model), self.step.inputs
-                    trials = count_trials(args, {}, COMPARED_INPUTS)
-                    return self.step.name(compare(reference, candidate, args, trials=trials, locate=locate)), ""
-                trials = count_trials(self.args, self.kwargs, COMPARED_INPUTS)
-                return compare(self.model, candidate, self.args, self.kwargs, trials=trials, locate=locate), ""
+                trials = count_trials(args, kwargs, COMPARED_INPUTS)
+                return compare(reference, candidate, args, kwargs, trials=trials, locate=locate), ""
         except (FoldproofError, RuntimeError) as error:
             log_caught(error, "comparing end to end")
             return None, str(error) if isinstance(error, FoldproofError) else brief(error)
@@ -295,13 +309,12 @@ def _find_wrong_lowering(subject: _Subject, options: Mapping[str, Any], log: Log
     return ""
 
 
-def _compare_emulated(subject: _Subject, options: Mapping[str, Any]) -> tuple[Stage, ...]:
+def _compare_emulated(subject: _Subject, options: Mapping[str, Any]) -> Stage:
     """Compare a compilation that rounds where the model does."""
     name = f"inductor with {', '.join(EMULATED)}"
     try:
         compiled = subject.compile({**options, **EMULATED}, Log())
     except Exception as error:
         log_caught(error, f"compiling {name}")
-        return (Stage(name, failure=brief(error)),)
-    found, why = subject.compare(compiled, locate=False)
-    return (Stage(name, failure=why) if found is None else stage_of(name, found),)
+        return Stage(name, failure=brief(error))
+    return stage_of(name, *subject.compare(compiled, locate=False))

@@ -15,7 +15,7 @@ from foldproof.auditing.folder import Subject, save
 from foldproof.auditing.gradients import PARTS
 from foldproof.auditing.kernels import WrongKernel
 from foldproof.auditing.loops import LOOP_STEPS
-from foldproof.auditing.stages import Stage, tell_stages
+from foldproof.auditing.stages import BACKENDS, WHAT_RUNS, Stage, find_wrong, tell_stages
 from foldproof.auditing.step import Step
 from foldproof.claim import SAME_CHOICES
 from foldproof.comparison import CompareResult
@@ -152,6 +152,10 @@ class Audit:
             return f"{no_pass}; {numbers} are not compared: {self.uncompared}"
         if self.kernel is not None:
             return f"wrong below the loops: {decided}, but {self.kernel}"
+        if whole.verdict.kind is Kind.REFUTED and (above := find_wrong(self.stages)) in BACKENDS:
+            return (
+                f"wrong above the passes: {decided}, but the first stage that is wrong is {above}, {WHAT_RUNS[above]}"
+            )
         if whole.verdict.kind is Kind.REFUTED and self.lowering:
             return (
                 f"wrong below the graph: {decided}, but the lowering {self.lowering} gives other numbers than rounding"

@@ -1,27 +1,30 @@
 """The stages of `torch.compile`, each compared with the model: the first one that is wrong tells where to look.
 
-``aot_eager`` runs the graph of AOTAutograd, ``aot_eager_decomp_partition`` the one that is decomposed as for Inductor,
-both with PyTorch's own kernels. In half precision, Inductor keeps values in float32 that the model rounds; with
-``emulate_precision_casts`` it rounds them, too.
+``dynamo`` runs the graph that Dynamo captures, ``aot_eager`` that of AOTAutograd, and ``aot_eager_decomp_partition``
+the one that is decomposed as for Inductor, all with PyTorch's own kernels. In half precision, Inductor keeps values in
+float32 that the model rounds; with ``emulate_precision_casts`` it rounds them, too.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from foldproof.comparison import CompareResult, compare
-from foldproof.errors import FoldproofError, brief
-from foldproof.log import log_caught
-from foldproof.thresholds import COMPARED_INPUTS
+from foldproof.comparison import CompareResult
 from foldproof.verdict import Kind, plain
 
-BACKENDS = ("aot_eager", "aot_eager_decomp_partition")
+BACKENDS = {"dynamo": "eager", "aot_eager": "aot_eager", "aot_eager_decomp_partition": "aot_eager_decomp_partition"}
+"""The stages before Inductor, and the backends that end there."""
+WHAT_RUNS = {
+    "dynamo": "the graph that Dynamo captures",
+    "aot_eager": "that of AOTAutograd in PyTorch's own kernels",
+    "aot_eager_decomp_partition": "AOTAutograd's graph, decomposed, in PyTorch's own kernels",
+}
 EMULATED = {"emulate_precision_casts": True}
 
 
@@ -30,7 +33,7 @@ class Stage:
     """The numbers of one stage.
 
     Attributes:
-        name: the backend of `torch.compile`, or "eager" for the model itself.
+        name: the part of `torch.compile` that is the last one to run, or "eager" for the model itself.
         distance: the root mean square of the distance to the float64 result; None if there is none.
         kind: the verdict on the numbers.
         failure: the reason why there are no numbers.
@@ -64,27 +67,27 @@ class Stage:
         return {**asdict(self), "distance": plain(self.distance), "kind": self.kind.value}
 
 
-def compare_stages(
-    model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], whole: CompareResult
-) -> tuple[Stage, ...]:
-    """Compare the stages before Inductor with the model; ``whole`` is Inductor's comparison."""
+def compare_stages(compare: Callable[[str], tuple[CompareResult | None, str]], whole: CompareResult) -> list[Stage]:
+    """Compare the stages before Inductor with the model; ``whole`` is Inductor's comparison.
+
+    ``compare`` returns that of a backend with the model, or None and the reason.
+    """
     distance = whole.truth_distance
     eager = Stage("eager", distance.reference if distance is not None else None, Kind.ROUNDING)
-    return (eager, *(_compare_stage(model, args, kwargs, name) for name in BACKENDS), stage_of("inductor", whole))
+    found = {name: compare(backend) for name, backend in BACKENDS.items()}
+    return [eager, *(stage_of(name, *one) for name, one in found.items()), stage_of("inductor", whole)]
 
 
-def stage_of(name: str, found: CompareResult) -> Stage:
-    """Return the stage that was compared."""
+def stage_of(name: str, found: CompareResult | None, failure: str = "") -> Stage:
+    """Return the stage that was compared, or that could not be."""
+    if found is None:
+        return Stage(name, failure=failure)
     return Stage(name, found.truth_distance.candidate if found.truth_distance is not None else None, found.kind)
 
 
-def _compare_stage(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], name: str) -> Stage:
-    try:
-        with torch.no_grad():
-            return stage_of(name, compare(model, name, args, kwargs, trials=COMPARED_INPUTS, locate=False))
-    except (FoldproofError, RuntimeError) as error:
-        log_caught(error, f"comparing {name}")
-        return Stage(name, failure=str(error) if isinstance(error, FoldproofError) else brief(error))
+def find_wrong(stages: Iterable[Stage]) -> str | None:
+    """Return the name of the first stage that is wrong."""
+    return next((stage.name for stage in stages if stage.kind is Kind.REFUTED), None)
 
 
 def is_half(tensors: Iterable[Any]) -> bool:
@@ -96,5 +99,5 @@ def tell_stages(stages: Iterable[Stage]) -> str:
     """Return the stages in a sentence, with the first one that is wrong."""
     stages = tuple(stages)
     told = f"stages, distance to the float64 result: {', '.join(map(str, stages))}"
-    wrong = next((stage.name for stage in stages if stage.kind is Kind.REFUTED), None)
+    wrong = find_wrong(stages)
     return told if wrong is None else f"{told}; {wrong} is the first that is wrong"

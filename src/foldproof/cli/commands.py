@@ -180,7 +180,8 @@ def audit(
 
     out = console(written.printed)
     audits.print_audit(out, found, saving)
-    if folder is not None and not found.refuted:
+    reported = found.refuted or found.suspects or (folder is not None and (folder / "report.md").is_file())
+    if folder is not None and not reported:
         gone = " (the reproduction that was there is gone)" if reproduced else ""
         say(out, f"no pass is refuted: wrote only the verdict to {folder}{gone}")
         folder = None

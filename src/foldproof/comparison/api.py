@@ -224,11 +224,6 @@ class _Comparison:
         self._notes = [
             f"an output is {_shown(x)}, which is no number and was not compared" for x in self._graph.other_outputs
         ]
-        if self._graph.recorded:
-            self._notes.append(
-                "the reference's operators were recorded as they ran at each input, since it has no graph for all"
-                f" inputs ({self._graph.recorded})"
-            )
         self._notes += tell_unseen_gradients(reference, (args, kwargs))
         module = reference.module(check_guards=False) if isinstance(reference, ExportedProgram) else reference
         own = separate(module)
@@ -299,6 +294,11 @@ class _Comparison:
         except _OtherShape as found_at:
             refuted = self._refuted_by_shape(found_at.problem, found_at.given)
             return self._ended(self._follow_draws(refuted), first)
+        exported, unexplained = self._graph, self._follow_export(trials)
+        if unexplained is not None:
+            return self._ended(Verdict(Kind.UNDECIDED, unexplained), first)
+        if self._graph is not exported:
+            trials = self._others(self._try(given, RUNS_AT_GIVEN_INPUTS, first, one))
         verdict = self._follow_draws(self._verdict(trials))
         if self._draws:
             return self._build(verdict, trials, Findings((), ""), first, None)
@@ -427,6 +427,32 @@ class _Comparison:
             return first, one
         self._keeps_state = True
         return self._run_reference(given), self._run_candidate(given)
+
+    def _follow_export(self, trials: Sequence[Trial]) -> str | None:
+        """Record the reference where its exported program is not what the module computes.
+
+        That of a module which asks whether it is being compiled is one. The rounding of the program does not explain
+        the module's numbers, and the recording gives their very bits. Return a sentence if it does not, either.
+        """
+        at = next((t for t in trials if self._is_strange(t)), None)
+        if at is None or self._graph.recorded:
+            return None
+        why = "its exported program computes something else than the module does"
+        with giving_up("recording a reference that exports another program"):
+            graph = Graph(self._original, *at.given, precision=self._graph.precision, may_record=True, recorded=why)
+            graph.select = self._graph.select
+            if self._takes(graph, at.given, at.outputs.values.reference):
+                self._graph, self._recordings = graph, [graph]
+                return None
+        return f"the reference has no float64 result: {why}, and its operators can't be recorded"
+
+    def _is_strange(self, trial: Trial) -> bool:
+        """Return True if the rounding of the graph does not explain the reference's own numbers."""
+        judged = [part.judged for part in trial.parts if part.judged is not None]
+        if not judged or self._takes(self._graph, trial.given, trial.outputs.values.reference):
+            return False
+        discrete = any(not x.dtype.is_floating_point for part in trial.parts for x in part.values.reference)
+        return discrete or any(one.floor.ratio(one.reference) > MAX_ROUNDING_RATIO for one in judged)
 
     def _start_from(self, given: Inputs) -> None:
         """Put the generators into the state from which every run at these inputs starts."""
@@ -839,6 +865,11 @@ class _Comparison:
         seen: tuple[Layer, ...] = (),
     ) -> CompareResult:
         notes = [*self._notes, *self._candidate.notes()]
+        if self._graph.recorded:
+            notes.append(
+                "the reference's operators were recorded as they ran at each input, since it has no graph for all"
+                f" inputs ({self._graph.recorded})"
+            )
         if self._uncompared:
             notes.append(self._uncompared)
         parts = [part for t in trials for part in t.parts]

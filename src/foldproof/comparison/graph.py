@@ -41,7 +41,7 @@ class Graph:
     """A functional graph of ATen operators, with the owner's parameters.
 
     With ``may_record``, a program that can't be exported is recorded as it runs at the inputs; ``recorded`` says why,
-    and the graph then holds for inputs that take the same way.
+    and the graph then holds for inputs that take the same way. It is not exported where ``recorded`` is given.
 
     Perturbed runs round to ``precision`` where that is coarser than the program's own dtypes, parameters and inputs
     included. ``writes_state`` says that a call writes to parameters or buffers, ``writes`` that it writes to any of
@@ -59,18 +59,21 @@ class Graph:
         dynamic_shapes: Any = None,
         precision: torch.dtype | None = None,
         may_record: bool = False,
+        recorded: str = "",
     ) -> None:
-        self.recorded = ""
+        self.recorded = recorded
         try:
+            if recorded:
+                raise FoldproofError(recorded)
             exported = _exported(program, tuple(args), dict(kwargs), dynamic_shapes)
         except FoldproofError as error:
-            recorded = _recorded(program, args, kwargs) if may_record else None
-            if recorded is None:
+            found = _recorded(program, args, kwargs) if may_record else None
+            if found is None:
                 raise
-            exported, self.recorded = recorded, brief(error.__cause__ or error)
+            exported, self.recorded = found, brief(error.__cause__ or error)
         call = _higher_order(exported) if may_record else None
-        if call is not None and (recorded := _recorded(program, args, kwargs)) is not None:
-            exported, self.recorded = recorded, f"{call.target} is in the way"
+        if call is not None and (found := _recorded(program, args, kwargs)) is not None:
+            exported, self.recorded = found, f"{call.target} is in the way"
         self.program = exported
         signature = exported.graph_signature
         named = {id(t): name for name, t in input_tensors((tuple(args), dict(kwargs))).items()}
