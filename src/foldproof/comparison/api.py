@@ -244,6 +244,7 @@ class _Comparison:
         self._has_own: bool | None = None
         self._keeps_state = self._graph.writes_state
         self._draws = False  # whether the reference draws random numbers
+        self._given: Inputs = (args, kwargs)
         self._starts: dict[int, tuple[Inputs, int]] = {}
         self._uncompared = ""
         if self._operands is not None and meant is None:
@@ -263,7 +264,7 @@ class _Comparison:
                 self._other.put_back()
 
     def _result(self) -> CompareResult:
-        given: Inputs = (self._args, self._kwargs)
+        given = self._given
         self._tell(0, None, f"running {self._candidate.name}")
         first, one = self._find_state(given)
         # From another state of the generators, whatever draws random numbers gives others.
@@ -282,9 +283,7 @@ class _Comparison:
         own = _tell_own_generator(self._graph)
         if own is not None:
             return self._ended(Verdict(Kind.UNDECIDED, own), first)
-        trial = self._try(given, RUNS_AT_GIVEN_INPUTS, first, one, thoroughly=True)
-        # A first call may draw to set things up, so that the second one tells.
-        trial = replace(trial, unseen=trial.unseen or tell_other_draws(again, two))
+        trial = self._try_given(first, one, again, two)
         self._tell_uncompared(first[0], one[0])
         unstable = self._unstable(trial, first, again, one, two)
         if unstable is not None:
@@ -298,7 +297,7 @@ class _Comparison:
         if unexplained is not None:
             return self._ended(Verdict(Kind.UNDECIDED, unexplained), first)
         if self._graph is not exported:
-            trials = self._others(self._try(given, RUNS_AT_GIVEN_INPUTS, first, one))
+            trials = self._others(self._try_given(first, one, again, two))
         verdict = self._follow_draws(self._verdict(trials))
         if self._draws:
             return self._build(verdict, trials, Findings((), ""), first, None)
@@ -536,6 +535,12 @@ class _Comparison:
         with giving_up("running a recording at other inputs"):
             return identical(graph.run(*given), outputs)
         return False
+
+    def _try_given(self, first: list[Call], one: list[Call], again: list[Call], two: list[Call]) -> Trial:
+        """The trial at the given inputs, of the first calls of both sides, and of the second ones."""
+        trial = self._try(self._given, RUNS_AT_GIVEN_INPUTS, first, one)
+        # A first call may draw to set things up, so that the second one tells.
+        return replace(trial, unseen=trial.unseen or tell_other_draws(again, two))
 
     def _try(
         self,
