@@ -1,8 +1,11 @@
-"""PyTorch's default generators of random numbers: that of the CPU, and those of an accelerator in use."""
+"""Default generators of random numbers: PyTorch's of the CPU and of an accelerator in use, Python's, and NumPy's."""
 
 from __future__ import annotations
 
 import contextlib
+import pickle
+import random
+import sys
 from collections.abc import Iterator
 
 import torch
@@ -39,3 +42,29 @@ def kept_generators() -> Iterator[None]:
     finally:
         for generator, state in states:
             generator.set_state(state)
+
+
+def read_other_states() -> bytes:
+    """Return the states of the generators of Python and NumPy."""
+    numpy = sys.modules.get("numpy")
+    return pickle.dumps((random.getstate(), numpy and numpy.random.get_state()))
+
+
+def seed_other_generators(seed: int) -> None:
+    """Put the generators of Python and NumPy into the state of ``seed``."""
+    random.seed(seed)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(seed % 2**32)
+
+
+@contextlib.contextmanager
+def kept_other_generators() -> Iterator[None]:
+    """Put the states of Python's and NumPy's generators back at the end."""
+    numpy, state = sys.modules.get("numpy"), random.getstate()
+    of_numpy = None if numpy is None else numpy.random.get_state()
+    try:
+        yield
+    finally:
+        random.setstate(state)
+        if numpy is not None:
+            numpy.random.set_state(of_numpy)

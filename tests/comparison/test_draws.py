@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import random
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -256,3 +258,44 @@ def test_float64_draws_what_the_program_draws(draw: Callable[[Tensor], Tensor]) 
         wide = draw(x.double())
     assert wide.dtype == (torch.float64 if own.is_floating_point() else own.dtype)
     torch.testing.assert_close(wide, own.to(wide.dtype))
+
+
+def of_python() -> float:
+    return random.random()
+
+
+def of_numpy() -> float:
+    return float(np.random.random())
+
+
+class Rarely(nn.Module):
+    """Is 0 in one call of ten thousand, as Python or NumPy draws."""
+
+    def __init__(self, draw: Callable[[], float]) -> None:
+        super().__init__()
+        self.linear, self.draw = nn.Linear(8, 8), draw
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.linear(x) * float(self.draw() > 1e-4)
+        return found
+
+
+@pytest.mark.parametrize("draw", [of_python, of_numpy])
+def test_draws_of_python_and_numpy(draw: Callable[[], float]) -> None:
+    torch.manual_seed(0)
+    model = Rarely(draw)
+    linear = model.linear
+
+    def same(x: Tensor) -> Tensor:
+        return model(x) * (1 + 1e-7)
+
+    other = foldproof.compare(linear, same, data())
+    assert other.kind is Kind.UNDECIDED and "draws more" in other.verdict.reason
+    other = foldproof.compare(model, lambda x: linear(x) * (1 + 1e-7), data())
+    assert other.kind is Kind.UNDECIDED
+
+
+def test_the_generators_of_python_and_numpy_are_put_back() -> None:
+    before = random.getstate(), np.random.get_state()[1].tolist()
+    foldproof.compare(Rarely(of_numpy), Rarely(of_python), data(), trials=2)
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == before

@@ -20,7 +20,7 @@ from torch.export import ExportedProgram
 from foldproof.claim import Claim, Held, Role, Scope, Why
 from foldproof.comparison.arguments import tell_arguments
 from foldproof.comparison.attribution import Findings, find_sources, largest_source, short
-from foldproof.comparison.calls import Call, Run, Side, name_values
+from foldproof.comparison.calls import Call, Run, Side, name_values, state_of_generators
 from foldproof.comparison.candidate import Candidate, caller, candidate_of, is_saved
 from foldproof.comparison.distance import truth_distance
 from foldproof.comparison.far import find_far, judge_far, prove_both, tell_far
@@ -56,9 +56,14 @@ from foldproof.comparison.selection import selection
 from foldproof.comparison.state import separate
 from foldproof.comparison.training import tell_training
 from foldproof.comparison.trial import Part, Trial, find_mismatch, pair_up, tell_apart, tell_other_draws, tell_strides
-from foldproof.digest import digest
 from foldproof.errors import FoldproofError, brief
-from foldproof.generators import kept_generators, read_states, seed_generators
+from foldproof.generators import (
+    kept_generators,
+    kept_other_generators,
+    read_states,
+    seed_generators,
+    seed_other_generators,
+)
 from foldproof.graph.text import operator_name, source_of
 from foldproof.graph.view import view_graph
 from foldproof.log import giving_up
@@ -257,7 +262,7 @@ class _Comparison:
         return lambda args, kwargs: self._graph.select(run(args, kwargs), (tuple(args), dict(kwargs)))
 
     def result(self) -> CompareResult:
-        with kept_generators():
+        with kept_generators(), kept_other_generators():
             try:
                 return self._result()
             finally:
@@ -457,11 +462,12 @@ class _Comparison:
         """Put the generators into the state from which every run at these inputs starts."""
         _, state = self._starts.setdefault(id(given), (given, self._seed + len(self._starts)))
         seed_generators(state)  # the inputs are kept, so that no others get their id
+        seed_other_generators(state)
 
     def _drew(self, calls: Sequence[Call], given: Inputs) -> bool:
         """True if calls at these inputs left a generator in another state than they started from."""
         self._start_from(given)
-        return calls[-1].generators != digest(read_states())
+        return calls[-1].generators != state_of_generators()
 
     def _advances(self, given: Inputs) -> bool:
         """True if the reference's graph draws random numbers: it leaves a generator in another state."""

@@ -14,7 +14,7 @@ from foldproof.comparison.inputs import Inputs
 from foldproof.comparison.judge import identical
 from foldproof.comparison.state import State, name_in_words
 from foldproof.digest import digest
-from foldproof.generators import read_states
+from foldproof.generators import read_other_states, read_states
 from foldproof.program import copied
 from foldproof.program.state import owned, storage_key
 from foldproof.proof.variation import named_inputs
@@ -97,7 +97,7 @@ class Side:
         args, kwargs = copied(given)
         with torch.no_grad():
             outputs = self._run(args, kwargs)
-        generators = digest(read_states())
+        generators = state_of_generators()
         kept = [t.clone() for t in outputs]
         state, changed = self._state.read() if self._state is not None else ({}, frozenset())
         writes = bool(changed)
@@ -109,6 +109,11 @@ class Side:
         written = changed | {name for name, t in after.items() if not identical([before[name]], [t])}
         shared = _shared(dict(zip(output_names(len(outputs)), outputs)) | after)
         return Call(kept, after, state, written, writes, tuple(map(_visible_strides, outputs)), shared, generators)
+
+
+def state_of_generators() -> str:
+    """Return a digest of the states of all default generators, of Python and NumPy, too."""
+    return digest([*read_states(), torch.frombuffer(bytearray(read_other_states()), dtype=torch.uint8)])
 
 
 def state_of(module: nn.Module) -> dict[str, Tensor]:

@@ -19,9 +19,6 @@ records those. All other uses of a generator show in its state: it has to be one
 from __future__ import annotations
 
 import contextlib
-import pickle
-import random
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -29,7 +26,7 @@ import torch
 from torch import Tensor
 
 from foldproof.digest import digest
-from foldproof.generators import kept_generators, read_states, seed_generators
+from foldproof.generators import kept_generators, read_other_states, read_states, seed_generators
 from foldproof.operators import bind_arguments, is_random, list_written
 from foldproof.shadow.call import value_of
 from foldproof.shadow.leaves import embed_constant
@@ -103,7 +100,7 @@ class Draws(DispatchMode):
         self.final, self.count = "", 0
 
     def __enter__(self) -> Draws:
-        self._others = _other_generators()
+        self._others = read_other_states()
         self._start.__enter__()
         self._states = {_state()}
         super().__enter__()
@@ -115,7 +112,7 @@ class Draws(DispatchMode):
         self._start.__exit__(*raised)
         if raised[0] is None:
             self._require_known(self.final)
-            if self._others != _other_generators():
+            if self._others != read_other_states():
                 raise _moved()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -216,9 +213,3 @@ def _moved() -> GeneratorMoved:
 
 def _state() -> str:
     return digest(read_states())
-
-
-def _other_generators() -> bytes:
-    """Return the states of the generators of Python and numpy."""
-    numpy = sys.modules.get("numpy")
-    return pickle.dumps((random.getstate(), numpy and numpy.random.get_state()))
