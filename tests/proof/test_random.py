@@ -172,3 +172,53 @@ def test_the_stride_of_one_element_is_nobodys_order(shape: tuple[int, int], stri
 
 def test_another_order_of_elements_is_another_draw() -> None:
     assert prove(drawn_as((5, 8), (8, 1)), drawn_as((5, 8), (1, 5)), (X,)).kind is not Kind.PROVED
+
+
+def dropped(x: Tensor) -> Tensor:
+    return F.dropout(x.reshape(5, 8), 0.5)
+
+
+def all_finite(x: Tensor) -> Tensor:
+    return ((x == x) * (x.abs() != float("inf"))).logical_not().any().logical_not()
+
+
+SAME_QUESTIONS: dict[str, tuple[Function, Function]] = {
+    "finite": (lambda x: torch.isfinite(dropped(x)).all(), lambda x: all_finite(dropped(x))),
+    "infinite": (lambda x: torch.isinf(dropped(x)), lambda x: ~~torch.isinf(1 * dropped(x))),
+    "some, not none": (lambda x: (dropped(x) > 0).any(-1), lambda x: ~(~(dropped(x) > 0)).all(-1)),
+    "some of several dimensions": (lambda x: (dropped(x) > 0).any(), lambda x: ~(~(dropped(x) > 0)).all()),
+    "both": (
+        lambda x: torch.mul(*(lambda d: (d > 0, d < 1))(dropped(x))),
+        lambda x: torch.logical_and(*(lambda d: (d > 0, d < 1))(dropped(x))),
+    ),
+    "in arithmetic": (
+        lambda x: (lambda d: d * torch.isnan(d).any(0))(dropped(x)),
+        lambda x: (lambda d: torch.isnan(d).any(0, keepdim=True) * d)(dropped(x)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SAME_QUESTIONS)
+def test_questions_about_random_numbers_are_functions(name: str) -> None:
+    found = prove(*SAME_QUESTIONS[name], (X,))
+    assert found.kind is Kind.PROVED, str(found)
+
+
+OTHER_QUESTIONS: dict[str, tuple[Function, Function]] = {
+    "all, not some": (lambda x: (dropped(x) > 0).any(-1), lambda x: (dropped(x) > 0).all(-1)),
+    "other rows": (lambda x: (dropped(x) > 0).any(-1)[:5], lambda x: (dropped(x) > 0).any(0)[:5]),
+    "nan, not infinite": (lambda x: torch.isnan(dropped(x)), lambda x: torch.isinf(dropped(x))),
+    "either, not both": (
+        lambda x: torch.mul(*(lambda d: (d > 0, d < 1))(dropped(x))),
+        lambda x: torch.logical_or(*(lambda d: (d > 0, d < 1))(dropped(x))),
+    ),
+    "one of them": (lambda x: (dropped(x) > 0).any(), lambda x: (dropped(x)[:, 1:] > 0).any()),
+    "the other infinity": (lambda x: dropped(x) == float("inf"), lambda x: dropped(x) == -float("inf")),
+    "another comparison": (lambda x: dropped(x) == float("inf"), lambda x: dropped(x) < float("inf")),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_QUESTIONS)
+def test_other_questions_are_not_proved(name: str) -> None:
+    found = prove(*OTHER_QUESTIONS[name], (X,))
+    assert found.kind not in (Kind.PROVED, Kind.PROVED_WITHIN, Kind.ROUNDING), str(found)

@@ -20,8 +20,8 @@ from foldproof.torch_internals import OpOverload
 
 _JUMPING = frozenset(
     {
-        *("atan2", "ceil", "copysign", "floor", "fmod", "hardshrink", "heaviside", "remainder", "round", "sign"),
-        *("threshold", "trunc"),
+        *("atan2", "ceil", "copysign", "floor", "fmod", "hardshrink", "heaviside", "isinf", "isnan", "remainder"),
+        *("round", "sign", "threshold", "trunc"),
     }
 )
 """Uninterpreted functions that jump."""

@@ -48,7 +48,7 @@ _ROOTS = {"rsqrt", "sqrt", "reciprocal"}  # what weights are scaled by: exact in
 # Functions with a value for every real number; of all others, results may be nan.
 _TOTAL = {"abs", "asinh", "atan", "atan2", "ceil", "copysign", "cos", "cosh", "erf", "erfc", "exp", "exp2", "exp_half"}
 _TOTAL |= {"expm1", "floor", "heaviside", "hypot", "identity", "is_zero", "largest", "log_2_cosh_half", "logaddexp"}
-_TOTAL |= {"eq", "ge", "gt", "le", "lt", "ne"}
+_TOTAL |= {"eq", "ge", "gt", "isinf", "isnan", "le", "lt", "ne"}
 _TOTAL |= {"logaddexp2", "maximum", "member", "round", "sign", "sin", "sinc", "sinh", "tan_quarter", "tanh", "trunc"}
 
 

@@ -345,6 +345,8 @@ def _takes_booleans(func: OpOverload, rule: Rule | None, args: Any, kwargs: Any)
         return False
     if rule.kind is RuleKind.BRANCH or rule.integers:
         return True
+    if func is aten.mul.Tensor and all(isinstance(x, Tensor) and x.dtype is torch.bool for x in args):
+        return True  # both hold where their product is 1
     dtype = kwargs.get("dtype")
     floats = any(isinstance(x, Tensor) and x.is_floating_point() for x in tree_iter(args))
     if func.overloadpacket in _PROMOTING:

@@ -53,19 +53,41 @@ def compared(call: Call, a: Any, b: Any) -> Residue | None:
         call.follows_values = False  # the same for all inputs
         call.point.settled += 1
         return None
+    if isinstance(b, float) and not math.isfinite(b):
+        return _asked(call, a, b)
     if _holds_nan(call, a) or _holds_nan(call, b):  # of which every comparison is decided, at all values
         return None
     dtype = torch.result_type(call.value(a), call.value(b))
     left, right = (_converted(call, x, dtype) for x in (a, b))
     name = call.operator.overloadpacket.__name__
-    if call.comparable(left, right):
-        holds: Residue = piecewise.compare(left - right, _ACCEPTS[name])
-    elif call.decides_as_function(a, b):
-        holds = call.uninterpreted([left - right], real=lambda x: getattr(torch, name)(x, 0).double())
+    given = (left, right) if call.algebraic(left, right) else (a, b)
+    holds = _decided(call, name, lambda: left - right, *given)
+    if holds is None:
+        return None
+    return holds if holds.shape == call.result.shape else holds.map(lambda part: part.expand(call.result.shape))
+
+
+def _decided(call: Call, name: str, make: Callable[[], Residue], *xs: Any) -> Residue | None:
+    """Return whether a function of ``xs`` compares so with 0; None where a choice by value is to be followed."""
+    if call.comparable(*xs):
+        holds: Residue = piecewise.compare(make(), _ACCEPTS[name])
+    elif call.decides_as_function(*xs):
+        holds = call.uninterpreted([make()], real=lambda x: getattr(torch, name)(x, 0).double(), name=name)
     else:
         return None
     call.point.compared.setdefault(name)
-    return holds if holds.shape == call.result.shape else holds.map(lambda part: part.expand(call.result.shape))
+    return holds
+
+
+def _asked(call: Call, x: Any, *attributes: float) -> Residue | None:
+    """Return whether elements are infinite or nan as a function of them, where no choice is to be followed."""
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        return None
+    if not (call.comparable(x) or call.decides_as_function(x)):
+        return None
+    operator = call.operator
+    call.point.compared.setdefault(operator.overloadpacket.__name__)
+    return call.uninterpreted([x], *attributes, real=lambda v: operator(v, *attributes).double())
 
 
 def _asks_for_mask(x: Any, number: Any) -> bool:
@@ -127,12 +149,32 @@ def connected(call: Call, *args: Tensor) -> Residue | None:
 
 
 @branch(
-    aten.all.default,
-    aten.all.dim,
-    aten.all.dims,
-    aten.any.default,
-    aten.any.dim,
-    aten.any.dims,
+    aten.all.default, aten.all.dim, aten.all.dims, aten.any.default, aten.any.dim, aten.any.dims, booleans=True
+)  # fmt: skip
+def every_or_some(call: Call, x: Tensor, *args: Any, **kwargs: Any) -> Residue | None:
+    """an ordinary tensor, as the values are; in readings without choices by value, a function of how many hold"""
+    if x.dtype is not torch.bool or not hasattr(x, "residue"):
+        return None
+    residue, given = call.residue(x), call.arguments
+    dim = given.get("dim")
+    dims = list(range(x.ndim)) if dim is None else [dim] if isinstance(dim, int) else list(dim)
+    name = call.operator.overloadpacket.__name__
+    wanted = 0 if name == "any" else math.prod(x.shape[d] for d in dims) if x.ndim else 1
+
+    def surplus() -> Residue:
+        count = residue.sum(dims, bool(given.get("keepdim", False))) if x.ndim else residue
+        return count - call.residue(wanted)
+
+    return _decided(call, "ne" if name == "any" else "eq", surplus, x)
+
+
+@branch(aten.isinf.default, aten.isnan.default, booleans=True)
+def told_apart(call: Call, x: Tensor) -> Residue | None:
+    """an ordinary tensor, as the values are; in readings without choices by value, 0 or 1, a function of the element"""
+    return _asked(call, x)
+
+
+@branch(
     aten.argmax.default,
     aten.argmin.default,
     aten.bucketize.Scalar,
@@ -141,8 +183,6 @@ def connected(call: Call, *args: Tensor) -> Residue | None:
     aten.count_nonzero.dim_IntList,
     aten.isin.Tensor_Scalar,
     aten.isin.Tensor_Tensor,
-    aten.isinf.default,
-    aten.isnan.default,
     aten.isneginf.default,
     aten.isposinf.default,
     aten.nonzero.default,
