@@ -158,6 +158,8 @@ def every_or_some(call: Call, x: Tensor, *args: Any, **kwargs: Any) -> Residue |
     residue, given = call.residue(x), call.arguments
     dim = given.get("dim")
     dims = list(range(x.ndim)) if dim is None else [dim] if isinstance(dim, int) else list(dim)
+    if not dims and x.ndim:  # an empty list of dimensions leaves all as they are
+        return residue.map(lambda part: part.clone())
     name = call.operator.overloadpacket.__name__
     wanted = 0 if name == "any" else math.prod(x.shape[d] for d in dims) if x.ndim else 1
 
