@@ -107,7 +107,7 @@ def _trained(model: nn.Module) -> nn.Module:
     """Return the model in training mode, with dropouts of 1/2, whose 1/(1 - p) is no rounded number.
 
     No layer is dropped and no spectrum masked: these draw their random numbers in Python, for which there is no graph.
-    What a model has kept of the calls that calibrated it is forgotten.
+    Tensors that a model kept of the calls that calibrated it are forgotten.
     """
     for module in model.modules():
         for held in (module, getattr(module, "config", None)):

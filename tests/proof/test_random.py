@@ -222,3 +222,32 @@ OTHER_QUESTIONS: dict[str, tuple[Function, Function]] = {
 def test_other_questions_are_not_proved(name: str) -> None:
     found = prove(*OTHER_QUESTIONS[name], (X,))
     assert found.kind not in (Kind.PROVED, Kind.PROVED_WITHIN, Kind.ROUNDING), str(found)
+
+
+def softmax(x: Tensor) -> Tensor:
+    """Return what overflows where PyTorch's softmax does not."""
+    return x.exp() / x.exp().sum(-1, True)
+
+
+OVERFLOWS: dict[str, tuple[Function, Function]] = {
+    "in half precision": (lambda x: torch.isinf(x.half()), lambda x: torch.isinf(x)),
+    "of random numbers in half precision": (
+        lambda x: torch.isinf(dropped(x).half()),
+        lambda x: torch.isinf(dropped(x)),
+    ),
+    "of a ratio": (lambda x: torch.isnan(softmax(dropped(x))), lambda x: torch.isnan(F.softmax(dropped(x), -1))),
+    "of a ratio, as one value": (
+        lambda x: torch.isfinite(softmax(dropped(x))).all(),
+        lambda x: torch.isfinite(F.softmax(dropped(x), -1)).all(),
+    ),
+    "by a comparison": (
+        lambda x: (lambda s: s != s)(softmax(dropped(x))),
+        lambda x: (lambda s: s != s)(F.softmax(dropped(x), -1)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OVERFLOWS)
+def test_what_overflows_elsewhere_is_not_equal_for_all_inputs(name: str) -> None:
+    found = prove(*OVERFLOWS[name], (X,))
+    assert found.kind is not Kind.PROVED or (found.claim is not None and not found.claim.is_general), str(found)

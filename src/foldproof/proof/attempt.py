@@ -168,7 +168,7 @@ class Attempt:
             claim,
             held=tuple(dict.fromkeys(held)),
             derived=obligation.derived if claim.all_parameters else (),
-            choices=(*point.branch, *escaped),
+            choices=tuple(dict.fromkeys((*point.branch, *point.asked, *escaped))),
             shapes=obligation.shapes,
         )
 

@@ -373,7 +373,8 @@ def _proved(inquiry: Inquiry, found: Attempt, unrounded: Unrounded = ROUNDED) ->
         contradicting, apart = _find_contradiction(compared, unrounded, copies)
     except Undecided:  # an operator has no float64 form
         apart = _tell_values_apart(found)
-    choosing = ", ".join([*point.branch, *point.escapes])
+    chosen = {**point.branch, **point.asked}
+    choosing = ", ".join([*chosen, *point.escapes])
     if contradicting is not None and choosing and contradicting.calls > 1 and unrepeated(obligation) is None:
         # The second call has other inputs here, which take another branch: no rule need be wrong.
         return _refuted(inquiry, f"the outputs differ where {choosing} takes another branch than here", contradicting)
@@ -392,13 +393,13 @@ def _proved(inquiry: Inquiry, found: Attempt, unrounded: Unrounded = ROUNDED) ->
     if doubt is not None:
         return Verdict(Kind.UNDECIDED, doubt)
     claim = found.claim(obligation)
-    if point.branch or point.escapes:
+    if chosen or point.escapes:
         elsewhere = inquiry.look_further(found, unrounded)
         if elsewhere is not None:
             return _refuted(inquiry, f"the outputs differ where {choosing} takes another branch than here", elsewhere)
         unseen = inquiry.coverage.uncovered
         unseen += inquiry.coverage.uncovered_by_parameters if claim.all_parameters else ()
-        claim = replace(claim, uncovered=tuple(name for name in dict.fromkeys(unseen) if name in point.branch))
+        claim = replace(claim, uncovered=tuple(name for name in dict.fromkeys(unseen) if name in chosen))
     elsewhere = inquiry.look_at_other_integers(copies) if unrounded is ROUNDED else None
     if elsewhere is not None:
         return _refuted(inquiry, "the outputs differ at other integers and booleans than the given ones", elsewhere)

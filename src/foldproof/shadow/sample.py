@@ -155,6 +155,8 @@ class SamplePoint:
         """Values that programs computed and compared others with."""
         self.compared: dict[str, None] = {}
         """Comparisons that are read as functions."""
+        self.asked: dict[str, None] = {}
+        """Questions for infinities and nan that are read as functions, and limit a claim as choices do."""
         self.chosen: dict[int, tuple[str, Tensor]] = {}
         """Indices that an operator chose by value, by the memory of each, and the operator's name."""
         self.jumping: dict[str, None] = {}

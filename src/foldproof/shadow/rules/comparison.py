@@ -60,6 +60,8 @@ def compared(call: Call, a: Any, b: Any) -> Residue | None:
     dtype = torch.result_type(call.value(a), call.value(b))
     left, right = (_converted(call, x, dtype) for x in (a, b))
     name = call.operator.overloadpacket.__name__
+    if a is b:
+        call.point.asked.setdefault(name)  # for nan, which another way to compute the same may give elsewhere
     given = (left, right) if call.algebraic(left, right) else (a, b)
     holds = _decided(call, name, lambda: left - right, *given)
     if holds is None:
@@ -80,14 +82,19 @@ def _decided(call: Call, name: str, make: Callable[[], Residue], *xs: Any) -> Re
 
 
 def _asked(call: Call, x: Any, *attributes: float) -> Residue | None:
-    """Return whether elements are infinite or nan as a function of them, where no choice is to be followed."""
+    """Return whether elements are infinite or nan as a function of them, where no choice is to be followed.
+
+    The function depends on the dtype, which sets where values overflow. A program that computes the same number in
+    another way may overflow where this one does not, so that the answer is a choice all the same.
+    """
     if not isinstance(x, Tensor) or not x.is_floating_point():
         return None
     if not (call.comparable(x) or call.decides_as_function(x)):
         return None
     operator = call.operator
+    call.point.asked.setdefault(operator.overloadpacket.__name__)
     call.point.compared.setdefault(operator.overloadpacket.__name__)
-    return call.uninterpreted([x], *attributes, real=lambda v: operator(v, *attributes).double())
+    return call.uninterpreted([x], *attributes, x.dtype, real=lambda v: operator(v, *attributes).double())
 
 
 def _asks_for_mask(x: Any, number: Any) -> bool:
